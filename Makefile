@@ -1,0 +1,41 @@
+# vmnic: `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.lock-installed
+
+.PHONY: help venv lint fmt crds docs test test-unit test-cluster test-kernel bench demo demo-down lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(STAMP) ## Make .venv from the lock file; gives .venv/bin/kubectl-vmnic
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("vmnic needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the locked packages into $(VENV)"
+	@$(BIN)/python -m pip -q --disable-pip-version-check install --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip -q --disable-pip-version-check install --no-deps --no-build-isolation -e .
+	@touch $@
+
+lock: ## Write requirements.lock anew from pyproject.toml
+	@$(PYTHON) -m venv .cache/uv && .cache/uv/bin/pip -q install uv
+	@.cache/uv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev pyproject.toml -o requirements.lock
+
+crds: venv ## Write crds/ anew from the models
+	@$(BIN)/python -m vmnic.api.crd crds
+
+fmt: venv ## Format the code
+	@$(BIN)/ruff check -q --fix-only . && $(BIN)/ruff format -q .
+
+lint: venv ## ruff, mypy --strict, import-linter, yamllint
+	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/yamllint -s crds deploy examples .yamllint.yaml
+	@echo "lint: ok"

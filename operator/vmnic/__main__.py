@@ -1,0 +1,35 @@
+"""`vmnic controller | agent | simhost`: the commands of the container image."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+__all__ = ["main"]
+
+_COMMANDS = {
+    "controller": "merges pools, grants plans, decides and patches VMs",
+    "agent": "prepares the NICs of one node",
+    "simhost": "a simulated node with SR-IOV NICs, for trying things out",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one of the commands; each has `--help`."""
+    parser = argparse.ArgumentParser(
+        prog="vmnic",
+        description="Prepares SR-IOV NICs on Kubernetes nodes and gives KubeVirt VMs the datapath that a policy asks for.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="commands:\n" + "\n".join(f"  {name:12}{text}" for name, text in _COMMANDS.items()),
+    )
+    parser.add_argument("command", choices=_COMMANDS, metavar="COMMAND", help="what to run; vmnic COMMAND --help says more")
+    given = sys.argv[1:] if arguments is None else arguments
+    command: str = parser.parse_args(given[:1]).command
+    module = importlib.import_module(f"vmnic.{command}.main")
+    ended: int = module.main(given[1:])
+    return ended
+
+
+if __name__ == "__main__":
+    sys.exit(main())

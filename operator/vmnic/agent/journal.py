@@ -1,0 +1,117 @@
+"""The journal: what vmnic owns on this host, how it was before, and what it is about to do. Written before the host is.
+
+One file, replaced atomically and synced, so it is always a whole one. A journal that cannot be read or written stops every
+write to the host: without it neither the original values nor an interrupted run would be known.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import msgspec
+
+from ..nodes.state import Apply, PfSpec
+
+__all__ = ["Journal", "JournalError", "JournalStore", "Original", "PfRecord"]
+
+_VERSION = 1
+
+
+class JournalError(Exception):
+    """The journal cannot be read or written; the message names file and remedy."""
+
+
+class Original(msgspec.Struct, frozen=True, kw_only=True):
+    """A function's values before vmnic first changed it."""
+
+    num_vfs: int
+    autoprobe: bool
+    mtu: int | None
+
+
+class PfRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What is remembered of one function."""
+
+    original: Original | None = None
+    """Set once vmnic owns the function."""
+    granted: PfSpec | None = None
+    """What was granted last: to bring it back after a reboot or drift needs no new grant."""
+    running: str | None = None
+    """Digest of the plan being applied; still set at start: the run was interrupted."""
+    attempt: int = 0
+    """Ends of runs so far."""
+    apply: Apply | None = None
+    failure: str | None = None
+    """Why the last run failed; cleared by a success or another desired spec."""
+    failed_spec: PfSpec | None = None
+
+
+class Journal(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole file."""
+
+    version: int = _VERSION
+    pfs: dict[str, PfRecord] = {}
+
+    def of(self, address: str) -> PfRecord:
+        """Give a function's record, empty if there is none."""
+        return self.pfs.get(address, PfRecord())
+
+
+class JournalStore:
+    """Reads and writes the journal of one host."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self._directory = directory
+        self._path = directory / "journal.json"
+
+    def load(self) -> Journal:
+        """Read the journal; an absent one is empty.
+
+        Raises:
+            JournalError: it cannot be read, is damaged, or a newer vmnic wrote it.
+        """
+        try:
+            raw = self._path.read_bytes()
+        except FileNotFoundError:
+            return Journal()
+        except OSError as error:
+            raise JournalError(f"{self._path}: {error.strerror}: mount the state directory for the agent") from error
+        try:
+            version = msgspec.json.decode(raw)["version"]
+            if version > _VERSION:
+                raise JournalError(f"{self._path} is of version {version}, this agent knows {_VERSION}: upgrade the agent")
+            return msgspec.json.decode(raw, type=Journal)
+        except (msgspec.MsgspecError, KeyError, TypeError) as error:
+            raise JournalError(f"{self._path} is damaged ({error}): restore it, or remove it to give up ownership") from error
+
+    def save(self, journal: Journal) -> None:
+        """Replace the journal.
+
+        Raises:
+            JournalError: it cannot be written; the old one stands.
+        """
+        fresh = self._path.with_suffix(".new")
+        try:
+            with fresh.open("wb") as file:
+                file.write(msgspec.json.format(msgspec.json.encode(journal)))
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(self._path)
+            directory = os.open(self._directory, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            raise JournalError(f"{self._path}: {error.strerror}: free the state directory or make it writable") from error
+
+    def update(self, journal: Journal, address: str, record: PfRecord) -> Journal:
+        """Replace one function's record and write the journal.
+
+        Raises:
+            JournalError: it cannot be written.
+        """
+        changed = Journal(pfs=journal.pfs | {address: record})
+        self.save(changed)
+        return changed

@@ -1,0 +1,125 @@
+"""`vmnic agent`: builds the parts of the agent, runs passes, and closes everything.
+
+A pass is made when the controller asks for something else, and every few seconds to see drift. The loop itself never touches
+the host: that is the worker's part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import pathlib
+import signal
+
+from ..host.client import HostWorker, OperationTimedOutError, WorkerGoneError
+from ..kube.client import ApiClient
+from ..kube.connection import ConnectionFileError, in_cluster_connection
+from ..kube.errors import ApiError
+from ..kube.reflector import ObjectKey, Reflector
+from ..kube.resources import NODE_NIC_STATES
+from ..logs import setup_logging
+from ..nodes.state import NodeNicState, decode_node_state
+from .journal import JournalStore
+from .passes import NodePass
+from .podresources import KubeletHolders
+from .reporter import ApiReporter
+
+__all__ = ["main"]
+
+_log = logging.getLogger(__name__)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the agent until SIGTERM."""
+    chosen = _parse(arguments)
+    setup_logging(chosen.log_level)
+    try:
+        asyncio.run(_run(chosen))
+    except ConnectionFileError as error:
+        _log.error("%s", error)
+        return 2
+    return 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="vmnic agent", description="Prepares the NICs of one node.")
+
+    def flag(name: str, default: str | None, text: str) -> None:
+        variable = "VMNIC_" + name.upper().replace("-", "_")
+        value = os.environ.get(variable, default)
+        parser.add_argument(f"--{name}", default=value, required=value is None, help=f"{text} ({variable}; default {default})")
+
+    flag("node", None, "name of the node")
+    flag("state-dir", "/var/lib/vmnic", "directory of the journal, kept over restarts")
+    flag("host", "linux", "linux, or sim:SOCKET for a simulated host")
+    flag("root", "/", "directory below which the host's /sys is")
+    flag("pod-resources", "/var/lib/kubelet/pod-resources/kubelet.sock", "the kubelet's socket that names holders")
+    flag("observe-interval-s", "10", "seconds between looks at the host")
+    flag("log-level", "info", "debug, info, warning or error")
+    return parser.parse_args(arguments)
+
+
+async def _run(chosen: argparse.Namespace) -> None:
+    """Compose the agent and run it."""
+    state_dir = pathlib.Path(chosen.state_dir)
+    state_dir.mkdir(parents=True, exist_ok=True)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    worker = HostWorker(host=chosen.host, state_dir=state_dir, root=chosen.root)
+    await worker.start()
+    async with ApiClient(in_cluster_connection(), field_manager="vmnic-agent") as api:
+        wake = asyncio.Event()
+        reflector = _watch(api, chosen.node, wake)
+        node_pass = NodePass(
+            host=worker,
+            store=JournalStore(state_dir),
+            holders=KubeletHolders(pathlib.Path(chosen.pod_resources)),
+            reporter=ApiReporter(api, chosen.node),
+        )
+        tasks = [
+            asyncio.create_task(reflector.run()),
+            asyncio.create_task(_loop(node_pass, reflector, chosen.node, wake, float(chosen.observe_interval_s))),
+            asyncio.create_task(stop.wait()),
+        ]
+        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        worker.close()
+        for task in done:
+            task.result()
+
+
+def _watch(api: ApiClient, node: str, wake: asyncio.Event) -> Reflector[NodeNicState]:
+    """Watch this node's object only; a new spec is a reason to look, the own status is none."""
+
+    def changed(_key: ObjectKey, old: NodeNicState | None, new: NodeNicState | None) -> None:
+        if old is None or new is None or old.spec != new.spec or not new.status.boot_id:
+            wake.set()
+
+    selectors = {"fieldSelector": f"metadata.name={node}"}
+    return Reflector(api, NODE_NIC_STATES, decode=decode_node_state, on_change=changed, selectors=selectors)
+
+
+async def _loop(
+    node_pass: NodePass, reflector: Reflector[NodeNicState], node: str, wake: asyncio.Event, interval_s: float
+) -> None:
+    """Make passes for ever; whatever one meets is told, and the next one looks again."""
+    await reflector.synced.wait()
+    key = ObjectKey("", node)
+    while True:
+        wake.clear()
+        try:
+            await node_pass.run(reflector.items.get(key))
+        except ApiError as error:
+            _log.warning("the status could not be published: %s", error.message)
+        except (OSError, OperationTimedOutError, WorkerGoneError) as error:
+            _log.error("the host cannot be read: %s", error)
+        try:
+            async with asyncio.timeout(interval_s):
+                await wake.wait()
+        except TimeoutError:
+            continue

@@ -1,0 +1,77 @@
+"""What the agent publishes: the inventory with plans, and conditions that do not flap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from ..nodes.state import Condition, NodeSpec, NodeStatus, PfStatus
+
+__all__ = ["same_status", "summarise_node"]
+
+
+def summarise_node(
+    spec: NodeSpec, pfs: Sequence[PfStatus], *, generation: int, fault: str = "", before: Iterable[Condition]
+) -> tuple[Condition, ...]:
+    """Give the node's conditions.
+
+    Args:
+        spec: What is asked.
+        pfs: What is there.
+        generation: Of the object that was looked at.
+        fault: Why the host as a whole may not be changed; empty: nothing.
+        before: The present conditions, whose transition times stay where the status does.
+    """
+    wanted = {pf.pci_address for pf in spec.pfs}
+    mine = [pf for pf in pfs if pf.pci_address in wanted]
+    problems = [pf for pf in mine if pf.problem is not None]
+    blocked = [pf for pf in mine if pf.plan is not None and pf.plan.disruptive]
+    pending = [pf for pf in mine if pf.plan is not None and not pf.plan.disruptive]
+    degraded_text = fault or "; ".join(f"{pf.problem.reason}: {pf.problem.message}" for pf in problems if pf.problem)
+    blocked_text = "; ".join(f"{pf.pci_address}: {', '.join(pf.plan.blocked_by)}" for pf in blocked if pf.plan)
+    if not spec.synced:
+        ready = ("False", "NotSynced", "the controller has not decided about this node yet")
+    elif fault or problems:
+        ready = ("False", "Degraded", degraded_text)
+    elif pending:
+        ready = ("False", "PlanPending", "; ".join(f"{pf.pci_address}: {pf.plan.text}" for pf in pending if pf.plan))
+    elif blocked:
+        ready = ("False", "Blocked", blocked_text)
+    else:
+        ready = ("True", "AsDesired", f"{len(mine)} of {len(pfs)} functions belong to pools and are as desired")
+    conditions = [
+        ("Ready", *ready),
+        ("Degraded", *(("True", "Degraded", degraded_text) if fault or problems else ("False", "Healthy", ""))),
+        ("Blocked", *(("True", "WaitingForVMs", blocked_text) if blocked else ("False", "NotBlocked", ""))),
+    ]
+    return _with_times(conditions, before, generation)
+
+
+def _with_times(
+    conditions: Iterable[tuple[str, str, str, str]], before: Iterable[Condition], generation: int
+) -> tuple[Condition, ...]:
+    """Move a transition time only with its status."""
+    present = {condition.type: condition for condition in before}
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    made = []
+    for kind, status, reason, message in conditions:
+        old = present.get(kind)
+        since = old.last_transition_time if old is not None and old.status == status and old.last_transition_time else now
+        made.append(
+            Condition(
+                type=kind,
+                status=status,
+                reason=reason,
+                message=message[:1024],
+                observed_generation=generation,
+                last_transition_time=since,
+            )
+        )
+    return tuple(made)
+
+
+def same_status(one: NodeStatus, other: NodeStatus) -> bool:
+    """Tell whether publishing again would change anything."""
+    return msgspec.json.encode(one) == msgspec.json.encode(other)

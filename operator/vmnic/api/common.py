@@ -1,0 +1,138 @@
+"""What all kinds share: the base models, metadata, conditions and bounded field types.
+
+Fields of a spec are written by people, so an unknown one is refused. Objects from the API server are parsed leniently:
+a newer server-side version may hold fields that this build does not know.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+
+__all__ = [
+    "GROUP",
+    "VERSION",
+    "ApiModel",
+    "Condition",
+    "IntOrPercent",
+    "LabelSelector",
+    "LabelSelectorRequirement",
+    "Metadata",
+    "Name",
+    "PciAddress",
+    "Problem",
+    "cel",
+    "map_list",
+]
+
+GROUP = "vmnic.dev"
+VERSION = "v1alpha1"
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=253)]
+PciAddress = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")]
+
+
+def cel(rule: str, message: str, **more: Any) -> dict[str, Any]:
+    """Write one CEL rule for `x-kubernetes-validations`; the message names the field and the remedy."""
+    return {"rule": rule, "message": message, **more}
+
+
+def map_list(key: str) -> dict[str, Any]:
+    """Say that a list's items are told apart by one key, so that server-side apply can own them one by one."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
+
+
+IntOrPercent = Annotated[
+    int | str,
+    Field(
+        json_schema_extra={
+            "x-kubernetes-int-or-string": True,
+            "x-kubernetes-validations": [
+                cel(
+                    "type(self) == int ? self >= 1 && self <= 10000 : self.matches('^([1-9][0-9]?|100)%$')",
+                    'give a number of 1 or more, or a share from "1%" to "100%"',
+                )
+            ],
+        }
+    ),
+]
+
+
+class ApiModel(BaseModel):
+    """Base of every struct: camel case on the wire, immutable, documented fields."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+    )
+
+    def dump(self) -> dict[str, Any]:
+        """Give the wire form: camel case, absent instead of null."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class Metadata(BaseModel):
+    """The parts of ObjectMeta that decisions read."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
+
+    name: str
+    namespace: str | None = None
+    uid: str = ""
+    generation: int = 0
+    resource_version: str = ""
+    creation_timestamp: str = ""
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+
+
+class LabelSelectorRequirement(ApiModel):
+    """One requirement on a label."""
+
+    key: Annotated[str, StringConstraints(min_length=1, max_length=317)]
+    """Label key."""
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    """How `values` are compared with the label."""
+    values: Annotated[list[Annotated[str, StringConstraints(max_length=63)]], Field(max_length=64)] = []
+    """Values for In and NotIn."""
+
+
+class LabelSelector(ApiModel):
+    """A Kubernetes label selector; an empty one selects everything."""
+
+    match_labels: Annotated[dict[str, Annotated[str, StringConstraints(max_length=63)]], Field(max_length=64)] = {}
+    """Labels that must have exactly these values."""
+    match_expressions: Annotated[list[LabelSelectorRequirement], Field(max_length=32)] = []
+    """Requirements that must all hold."""
+
+
+class Condition(ApiModel):
+    """One observation of an object's state, as in every Kubernetes API."""
+
+    type: Annotated[str, StringConstraints(max_length=64)]
+    """Name of the condition, for example Ready."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+    reason: Annotated[str, StringConstraints(max_length=128)]
+    """A word for programs."""
+    message: Annotated[str, StringConstraints(max_length=1024)] = ""
+    """A sentence for people."""
+    observed_generation: int = 0
+    """The `metadata.generation` that it was judged at."""
+    last_transition_time: Annotated[str, StringConstraints(max_length=64)] = ""
+    """When `status` last changed (RFC 3339)."""
+
+
+class Problem(ApiModel):
+    """One thing that a person may want to act on."""
+
+    reason: Annotated[str, StringConstraints(max_length=64)]
+    """A word for programs."""
+    message: Annotated[str, StringConstraints(max_length=512)]
+    """What is wrong and what to do."""

@@ -1,0 +1,151 @@
+"""Makes the CRDs of `crds/` from the models: `python -m vmnic.api.crd DIRECTORY`.
+
+pydantic writes JSON Schema; Kubernetes wants a *structural* schema, so references are inlined,
+titles and null types go, `const` becomes an enum, and every default is kept, because the API server fills defaults
+and CEL rules read them.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from typing import Any
+
+import yaml
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
+from pydantic_core import core_schema
+
+from .common import GROUP, VERSION
+from .node_state import NodeNicState
+from .policy import VmNicPolicy
+from .pool import SriovNetworkPool
+
+__all__ = ["KINDS", "render_crd", "render_crd_yaml"]
+
+KINDS: tuple[type[SriovNetworkPool | VmNicPolicy | NodeNicState], ...] = (SriovNetworkPool, VmNicPolicy, NodeNicState)
+
+_DROPPED = {"title", "additionalProperties", "discriminator"}
+"""Keywords that a structural schema must not or need not have; maps keep their `additionalProperties` (see below)."""
+
+
+class _Generator(GenerateJsonSchema):
+    """Writes optional fields as absent instead of `null`, which Kubernetes does not distinguish in a type."""
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> dict[str, Any]:
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> dict[str, Any]:
+        made = super().default_schema(schema)
+        if made.get("default", ...) is None:
+            made.pop("default")
+        return made
+
+
+def render_crd(kind: type[SriovNetworkPool | VmNicPolicy | NodeNicState]) -> dict[str, Any]:
+    """Make the CustomResourceDefinition of one kind."""
+    mode: JsonSchemaMode = "validation"
+    raw = kind.model_json_schema(by_alias=True, schema_generator=_Generator, mode=mode)
+    definitions = raw.pop("$defs", {})
+    fields = {name: _structural(raw["properties"][name], definitions) for name in ("spec", "status")}
+    fields["status"].pop("default", None)
+    if fields["spec"].get("default") is not None:
+        fields["spec"]["default"] = {}
+    schema = {
+        "type": "object",
+        "description": " ".join((kind.__doc__ or "").split()),
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            **fields,
+        },
+    }
+    if "spec" in raw.get("required", ()):
+        schema["required"] = ["spec"]
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{kind.PLURAL}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "scope": "Cluster",
+            "names": {
+                "kind": kind.__name__,
+                "plural": kind.PLURAL,
+                "singular": kind.__name__.lower(),
+                "shortNames": kind.SHORT,
+                "categories": ["vmnic"],
+            },
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": kind.COLUMNS,
+                    "schema": {"openAPIV3Schema": schema},
+                }
+            ],
+        },
+    }
+
+
+def _structural(node: Any, definitions: dict[str, Any]) -> Any:
+    """Turn one JSON Schema node into its structural form."""
+    if isinstance(node, list):
+        return [_structural(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    node = _inlined(node, definitions)
+    made: dict[str, Any] = {}
+    for key, value in node.items():
+        if key == "properties":
+            made[key] = {name: _structural(field, definitions) for name, field in value.items()}
+        elif key == "additionalProperties" and isinstance(value, dict):
+            made[key] = _structural(value, definitions)
+        elif key == "const":
+            made["enum"] = [value]
+        elif key == "description":
+            made[key] = " ".join(value.split())
+        elif key in ("default", "enum", "required") or key.startswith("x-kubernetes-"):
+            made[key] = value
+        elif key not in _DROPPED:
+            made[key] = _structural(value, definitions)
+    return _flattened(made)
+
+
+def _inlined(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Replace a reference by what it names; words beside the reference win."""
+    reference = node.get("$ref")
+    if reference is None:
+        return node
+    target = definitions[reference.rsplit("/", 1)[1]]
+    return {**target, **{key: value for key, value in node.items() if key != "$ref"}}
+
+
+def _flattened(node: dict[str, Any]) -> dict[str, Any]:
+    """Make int-or-string a type of its own, and `maxProperties` of a map's bound."""
+    if node.get("x-kubernetes-int-or-string"):
+        node.pop("anyOf", None)
+    if node.get("type") == "object" and "additionalProperties" in node and "maxLength" in node:
+        node["maxProperties"] = node.pop("maxLength")
+    return node
+
+
+def render_crd_yaml(kind: type[SriovNetworkPool | VmNicPolicy | NodeNicState]) -> str:
+    """Make the committed file of one kind."""
+    text: str = yaml.safe_dump(render_crd(kind), sort_keys=False, width=110, allow_unicode=True)
+    return "# Made by `make crds` from operator/vmnic/api.\n---\n" + text
+
+
+def main(arguments: list[str]) -> int:
+    """Write the CRDs into the directory named."""
+    directory = pathlib.Path(arguments[0])
+    directory.mkdir(parents=True, exist_ok=True)
+    for kind in KINDS:
+        (directory / f"{kind.PLURAL}.yaml").write_text(render_crd_yaml(kind))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

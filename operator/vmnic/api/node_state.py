@@ -1,0 +1,213 @@
+"""NodeNicState: one node's NICs, written by machines and read by people.
+
+`spec` is the controller's, `status` the agent's. Bounded so that 8 physical functions of 64 VFs stay below 16 kB.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+
+from .common import ApiModel, Condition, Metadata, PciAddress, map_list
+
+__all__ = ["NodeNicState", "NodeSpec", "NodeStatus", "PfSpec", "PfStatus"]
+
+_Short = Annotated[str, StringConstraints(max_length=64)]
+_Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16,64}$")]
+_Text = Annotated[str, StringConstraints(max_length=512)]
+
+
+class PfSpec(ApiModel):
+    """What one physical function should be; merged from all pools."""
+
+    pci_address: PciAddress
+    """PCI address of the physical function."""
+    pool: Annotated[str, StringConstraints(max_length=253)]
+    """The pool that decides it."""
+    num_vfs: Annotated[int, Field(ge=0, le=256)]
+    """Number of VFs."""
+    vf_driver: Literal["vfio-pci", "kernel"] = "vfio-pci"
+    """What drives the VFs."""
+    mtu: Annotated[int, Field(ge=576, le=9216)] | None = None
+    """MTU in bytes; absent leaves it as it is."""
+    grant: _Digest | None = None
+    """Digest of the plan that the agent may carry out. Nothing else allows a change of the host."""
+
+
+class NodeSpec(ApiModel):
+    """What is asked of the node; written by the controller."""
+
+    synced: bool = False
+    """False: the controller has not decided yet, the agent changes nothing."""
+    pfs: Annotated[
+        list[PfSpec],
+        Field(max_length=64, json_schema_extra=map_list("pciAddress")),
+    ] = []
+    """Physical functions that pools ask for."""
+
+
+class Action(ApiModel):
+    """One step of a plan."""
+
+    kind: Literal["SetAutoprobe", "SetNumVfs", "BindVfs", "SetMtu"]
+    """What is written."""
+    value: _Short
+    """The value written."""
+
+
+class PfPlan(ApiModel):
+    """What is to be done to one physical function, and whether it may."""
+
+    digest: _Digest
+    """Names the plan: attempt, boot, desired spec, actions and the observed values that they rely on."""
+    actions: Annotated[list[Action], Field(max_length=32)] = []
+    """The steps in order."""
+    text: _Text = ""
+    """The steps in words."""
+    disruptive: bool = False
+    """A VF that would go is held, or the host uses the function."""
+    blocked_by: Annotated[list[_Text], Field(max_length=64)] = []
+    """Who stands in the way."""
+
+
+class PfProblem(ApiModel):
+    """Why the function cannot be made what the pool asks, or is not."""
+
+    reason: _Short
+    """A word for programs."""
+    message: _Text
+    """What is wrong and what to do."""
+
+
+class Apply(ApiModel):
+    """The last run that a grant started."""
+
+    digest: _Digest
+    """The plan that was granted."""
+    state: Literal["Claimed", "Applying", "Applied", "Failed", "Refused"]
+    """How far the run is."""
+    message: _Text = ""
+    """What went wrong."""
+
+
+class VfRange(ApiModel):
+    """VFs with consecutive indexes and the same driver."""
+
+    range: Annotated[str, StringConstraints(max_length=16)]
+    """Indexes, for example "0-6"."""
+    driver: _Short = ""
+    """Driver bound to them; empty means none."""
+
+
+class Held(ApiModel):
+    """A VF that somebody holds open."""
+
+    vf: PciAddress
+    """PCI address of the VF."""
+    by: Annotated[str, StringConstraints(max_length=320)] = ""
+    """Who holds it, as far as known."""
+
+
+class PfStatus(ApiModel):
+    """What one physical function is."""
+
+    pci_address: PciAddress
+    """PCI address."""
+    name: _Short = ""
+    """Interface name."""
+    alt_names: Annotated[list[Annotated[str, StringConstraints(max_length=128)]], Field(max_length=16)] = []
+    """Alternative interface names."""
+    vendor: _Short = ""
+    """PCI vendor id."""
+    device: _Short = ""
+    """PCI device id."""
+    model: _Short = ""
+    """Model name from vmnic's NIC data; empty for an unknown NIC."""
+    driver: _Short = ""
+    """Kernel driver; empty means none."""
+    numa_node: int | None = None
+    """NUMA node; absent where the machine has none."""
+    link_speed_mbps: int | None = None
+    """Link speed in Mbit/s; absent while the link is down."""
+    mtu: int | None = None
+    """MTU in bytes."""
+    total_vfs: int = 0
+    """VFs that the NIC and its driver support."""
+    num_vfs: int = 0
+    """VFs that exist."""
+    vfs: Annotated[list[VfRange], Field(max_length=256)] = []
+    """VFs by driver."""
+    held: Annotated[list[Held], Field(max_length=256)] = []
+    """VFs that somebody holds open."""
+    host_use: Annotated[list[_Text], Field(max_length=16)] = []
+    """What the host itself uses the function for."""
+    owned: bool = False
+    """Whether vmnic has changed it and keeps its original values."""
+    attempt: int = 0
+    """Rises after every end of a run."""
+    plan: PfPlan | None = None
+    """What is to be done; absent means nothing."""
+    problem: PfProblem | None = None
+    """Why the function cannot be made what is asked, or is not."""
+    apply: Apply | None = None
+    """The last run that a grant started."""
+
+
+class HostFacts(ApiModel):
+    """What the node as a whole offers."""
+
+    kernel: Annotated[str, StringConstraints(max_length=128)] = ""
+    """Release of the running kernel."""
+    iommu: bool | None = None
+    """Whether an IOMMU is on; absent when unknown."""
+    modules: Annotated[list[_Short], Field(max_length=32)] = []
+    """Kernel modules that datapaths need and that are there."""
+
+
+class NodeStatus(ApiModel):
+    """What the agent found and did."""
+
+    observed_generation: int = 0
+    """The `metadata.generation` that this status speaks of."""
+    boot_id: Annotated[str, Field(alias="bootID"), StringConstraints(max_length=64)] = ""
+    """The kernel's boot id: tells a reboot from a restart of the agent."""
+    host: HostFacts = HostFacts()
+    """What the node as a whole offers."""
+    pfs: Annotated[
+        list[PfStatus],
+        Field(max_length=64, json_schema_extra=map_list("pciAddress")),
+    ] = []
+    """The node's physical functions that support SR-IOV."""
+    conditions: Annotated[
+        list[Condition],
+        Field(max_length=16, json_schema_extra=map_list("type")),
+    ] = []
+    """Ready, Degraded, Blocked."""
+
+
+class NodeNicState(ApiModel):
+    """One node's NICs: what they should be, what they are, and what is planned."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="ignore")
+
+    PLURAL: ClassVar[str] = "nodenicstates"
+    SHORT: ClassVar[list[str]] = ["nns"]
+    COLUMNS: ClassVar[list[dict[str, Any]]] = [
+        {"name": "Ready", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].status'},
+        {"name": "Reason", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].reason'},
+        {"name": "PFs", "type": "string", "jsonPath": ".status.pfs[*].name"},
+        {"name": "VFs", "type": "string", "jsonPath": ".status.pfs[*].numVfs"},
+        {
+            "name": "Message",
+            "type": "string",
+            "jsonPath": '.status.conditions[?(@.type=="Ready")].message',
+            "priority": 1,
+        },
+        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+    ]
+
+    metadata: Metadata
+    spec: NodeSpec = NodeSpec()
+    status: NodeStatus = NodeStatus()

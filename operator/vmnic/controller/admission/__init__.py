@@ -1,0 +1,1 @@
+"""The admission webhook, served by every replica."""

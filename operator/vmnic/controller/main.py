@@ -1,0 +1,220 @@
+"""`vmnic controller`: builds the parts of the controller, leads while it holds the lease, and closes everything.
+
+Every replica keeps caches and serves the webhook; the leader alone writes. Its client asks the lease before each write.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+from typing import Any
+
+from aiohttp import web
+
+from ..kube.client import ApiClient
+from ..kube.connection import Connection, ConnectionFileError, in_cluster_connection
+from ..kube.lease import LeaderElector
+from ..kube.reflector import Reflector
+from ..kube.resources import MUTATING_WEBHOOKS
+from ..kube.workqueue import WorkQueue
+from ..logs import setup_logging
+from .admission.certificates import Authority, make_server_context, read_or_create_authority
+from .admission.server import start_webhook
+from .keys import Key, Kind
+from .ledger import LedgerStore
+from .reconcile.machines import MachineReconciler
+from .reconcile.nodes import NodeReconciler
+from .reconcile.policies import PolicyReconciler
+from .reconcile.pools import PoolReconciler
+from .wiring import KopfThread
+from .world import World, run_reflectors
+
+__all__ = ["main"]
+
+_log = logging.getLogger(__name__)
+
+_MANAGER = "vmnic-controller"
+_LEASE = "vmnic-controller"
+_WEBHOOK = "vmnic"
+_WORKERS = 8
+_RANK = {Kind.NODE: 0, Kind.POOL: 1, Kind.VM: 2, Kind.POLICY: 3}
+"""Grants before VM patches before statuses."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the controller until SIGTERM."""
+    chosen = _parse(arguments)
+    setup_logging(chosen.log_level)
+    try:
+        asyncio.run(_run(chosen, in_cluster_connection()))
+    except ConnectionFileError as error:
+        _log.error("%s", error)
+        return 2
+    return 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="vmnic controller", description="Decides about nodes and VMs.")
+
+    def flag(name: str, default: str, text: str) -> None:
+        variable = "VMNIC_" + name.upper().replace("-", "_")
+        parser.add_argument(
+            f"--{name}", default=os.environ.get(variable, default), help=f"{text} ({variable}; default {default})"
+        )
+
+    flag("namespace", "vmnic-system", "namespace of the lease, the ledger and the webhook's authority")
+    flag("identity", f"{socket.gethostname()}-{os.getpid()}", "unique name of this process in the lease")
+    flag("lease-duration-s", "15", "seconds after which another replica may take over")
+    flag("webhook-port", "9443", "port of the webhook")
+    flag("webhook-hosts", "", "names or addresses that the webhook's certificate is for; default: its Service's names")
+    flag("probe-port", "8080", "port of /healthz and /readyz")
+    flag("log-level", "info", "debug, info, warning or error")
+    return parser.parse_args(arguments)
+
+
+async def _run(chosen: argparse.Namespace, connection: Connection) -> None:
+    """Compose the controller and run it."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as stack:
+        reads = await stack.enter_async_context(ApiClient(connection, field_manager=_MANAGER))
+        elector = LeaderElector(reads, _LEASE, chosen.namespace, chosen.identity, duration_s=float(chosen.lease_duration_s))
+        writes = await stack.enter_async_context(ApiClient(connection, field_manager=_MANAGER, guard=elector.seconds_left))
+        controller = Controller(reads, writes, elector, chosen.namespace)
+        tasks = [
+            asyncio.create_task(run_reflectors(controller.world)),
+            asyncio.create_task(controller.serve(chosen)),
+            asyncio.create_task(elector.run(controller.lead)),
+            asyncio.create_task(stop.wait()),
+        ]
+        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        for task in done:
+            task.result()
+
+
+class Controller:
+    """One replica."""
+
+    def __init__(self, reads: ApiClient, writes: ApiClient, elector: LeaderElector, namespace: str) -> None:
+        self._reads = reads
+        self._writes = writes
+        self._elector = elector
+        self._namespace = namespace
+        self._leading = False
+        self._serving = False
+        self._queue: WorkQueue[Key] = WorkQueue(rank=lambda key: _RANK[key.kind])
+        self.world = World(reads, self._enqueue)
+        ledger = LedgerStore(writes, namespace)
+        machines = MachineReconciler(self.world, writes, self._enqueue)
+        self._ledger = ledger
+        self._nodes = NodeReconciler(self.world, writes, ledger)
+        self._pools = PoolReconciler(self.world, writes, ledger, self._enqueue)
+        self._machines = machines
+        self._policies = PolicyReconciler(self.world, writes, machines)
+
+    async def lead(self) -> None:
+        """Act on everything while the lease is held."""
+        await self._wait_for(self.world.nodes, self.world.node_states, self.world.pools)
+        await self._ledger.load()
+        authority = await read_or_create_authority(self._writes, self._namespace)
+        await self._publish_authority(authority)
+        kopf_thread = KopfThread(self._writes.connection, self._enqueue)
+        kopf_thread.start()
+        self._queue.clear()
+        self._leading = True
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._start_with_everything())
+                group.create_task(self._queue.run(self._reconcile, _WORKERS))
+        finally:
+            self._leading = False
+            await kopf_thread.stop()
+
+    async def serve(self, chosen: argparse.Namespace) -> None:
+        """Serve probes at once and the webhook as soon as it can decide; runs until cancelled."""
+        probes = await self._start_probes(int(chosen.probe_port))
+        service = f"vmnic-webhook.{chosen.namespace}.svc"
+        hosts = tuple(chosen.webhook_hosts.split(",")) if chosen.webhook_hosts else (service, f"{service}.cluster.local")
+        webhook: web.AppRunner | None = None
+        try:
+            await self._wait_for(self.world.policies, self.world.namespaces)
+            authority = await read_or_create_authority(self._reads, self._namespace)
+            webhook = await start_webhook(self.world, make_server_context(authority, hosts), int(chosen.webhook_port))
+            self._serving = True
+            await asyncio.Event().wait()
+        finally:
+            for runner in (webhook, probes):
+                if runner is not None:
+                    await runner.cleanup()
+
+    def _enqueue(self, key: Key, after_s: float = 0.0) -> None:
+        """Take a key; followers have nothing to do with it, and a new leader looks at everything."""
+        if self._leading:
+            self._queue.add(key, after_s)
+
+    async def _reconcile(self, key: Key) -> None:
+        match key.kind:
+            case Kind.NODE:
+                await self._nodes.reconcile(key.name)
+            case Kind.POOL:
+                await self._pools.reconcile(key.name)
+            case Kind.POLICY:
+                await self._policies.reconcile(key.name)
+            case Kind.VM:
+                await self._machines.reconcile(key.namespace, key.name)
+
+    async def _start_with_everything(self) -> None:
+        """Look at all nodes at once, and at all VMs as soon as everything about them has been listed."""
+        self.world.enqueue_everything()
+        await self._wait_for(*self.world.reflectors)
+        # What has been listed lives on: the collector need not walk it again and again.
+        gc.collect()
+        gc.freeze()
+        self.world.enqueue_everything()
+
+    async def _publish_authority(self, authority: Authority) -> None:
+        """Tell the API server whom to trust, if it does not know; without the configuration there is no webhook."""
+        found = await self._writes.read(MUTATING_WEBHOOKS, _WEBHOOK)
+        if found is None:
+            _log.warning("MutatingWebhookConfiguration %s is not there: new VMs are not patched at admission", _WEBHOOK)
+            return
+        bundle = base64.b64encode(authority.certificate).decode()
+        operations = [
+            {"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": bundle}
+            for index, webhook in enumerate(found.get("webhooks", []))
+            if webhook["clientConfig"].get("caBundle") != bundle
+        ]
+        if operations:
+            await self._writes.patch_json(MUTATING_WEBHOOKS, _WEBHOOK, operations)
+
+    async def _wait_for(self, *reflectors: Reflector[Any]) -> None:
+        for reflector in reflectors:
+            await reflector.synced.wait()
+
+    async def _start_probes(self, port: int) -> web.AppRunner:
+        async def healthy(_: web.Request) -> web.Response:
+            return web.Response(text="ok\n")
+
+        async def ready(_: web.Request) -> web.Response:
+            if not self._serving:
+                return web.Response(status=503, text="the caches are not complete yet\n")
+            return web.Response(text="leading\n" if self._elector.seconds_left() else "following\n")
+
+        app = web.Application()
+        app.router.add_get("/healthz", healthy)
+        app.router.add_get("/readyz", ready)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, port=port, reuse_port=True).start()
+        return runner

@@ -1,0 +1,1 @@
+"""One reconciler per kind of key; each is level-triggered and may repeat."""

@@ -1,0 +1,1 @@
+"""The only code that touches a node: operations, ports, adapters, the worker that runs them."""

@@ -1,0 +1,209 @@
+"""The agent's side of the host worker: sessions whose every operation has a deadline and can be abandoned."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import pathlib
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
+
+from .codec import decode_error, decode_value, encode_op
+from .ops import Op, Port, Value
+from .ports import StillBlocked
+
+__all__ = [
+    "HostAccess",
+    "HostWorker",
+    "LocalHost",
+    "OperationTimedOutError",
+    "Session",
+    "WorkerGoneError",
+    "WriteStillInFlightError",
+]
+
+_OPEN_S = 5.0
+"""A fork and a lock take milliseconds; a worker that needs longer than this is gone."""
+_LINE_BYTES = 2**22
+"""A dump of links with 64 VFs each may be long."""
+
+
+class OperationTimedOutError(Exception):
+    """The kernel did not answer in time; the session is over, its child is still in the kernel."""
+
+    def __init__(self, op: Op, deadline_s: float, returned: asyncio.Future[None]) -> None:
+        super().__init__(f"{op} did not return within {deadline_s:g} s")
+        self.op = op
+        self.returned = returned
+        """Done once the kernel has answered after all, or the child has ended."""
+
+
+class WriteStillInFlightError(Exception):
+    """A write session of an earlier run still holds the PF's lock."""
+
+
+class WorkerGoneError(Exception):
+    """The worker or the session's child ended unasked."""
+
+
+class Session(Protocol):
+    """One batch of operations."""
+
+    async def perform(self, op: Op, *, deadline_s: float) -> Value:
+        """Perform an operation.
+
+        Raises:
+            OSError: the kernel refused.
+            OperationTimedOutError: no answer in time.
+            WorkerGoneError: the session's child ended.
+        """
+        ...
+
+
+class HostAccess(Protocol):
+    """What opens sessions."""
+
+    def session(self, pf: str, *, write: bool) -> AbstractAsyncContextManager[Session]:
+        """Open a session named by a PF; a write session excludes other ones for it.
+
+        Raises:
+            WriteStillInFlightError: an earlier write has not returned.
+        """
+        ...
+
+
+class HostWorker:
+    """Starts the worker program and opens sessions in it; a worker that died is started again."""
+
+    def __init__(self, *, host: str, state_dir: pathlib.Path, root: str = "/") -> None:
+        self._arguments = ["--host", host, "--root", root, "--state-dir", str(state_dir)]
+        self._process: asyncio.subprocess.Process | None = None
+        self._control: socket.socket | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the worker, if it runs."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    async def start(self) -> None:
+        """Start the program, unless it runs."""
+        if self.pid is not None:
+            return
+        self.close()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-I", "-m", "vmnic.host.worker", "--control", str(theirs.fileno()), *self._arguments,
+                pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
+        ours.setblocking(False)
+        self._control = ours
+
+    def close(self) -> None:
+        """Let the worker end; a child that is stuck in the kernel goes on."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+
+    @asynccontextmanager
+    async def session(self, pf: str, *, write: bool) -> AsyncIterator[Session]:
+        """Open a session.
+
+        Raises:
+            WriteStillInFlightError: an earlier write to this PF has not returned.
+            WorkerGoneError: the worker does not answer.
+        """
+        await self.start()
+        assert self._control is not None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            try:
+                socket.send_fds(self._control, [json.dumps({"pf": pf, "write": write}).encode()], [theirs.fileno()])
+            except OSError as error:
+                ours.close()
+                raise WorkerGoneError(f"the host worker is gone: {error.strerror}") from error
+        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_LINE_BYTES)
+        session = _WorkerSession(reader, writer)
+        try:
+            await _await_ready(reader, pf)
+            yield session
+        finally:
+            if session.late is None:
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+
+
+async def _await_ready(reader: asyncio.StreamReader, pf: str) -> None:
+    try:
+        line = await asyncio.wait_for(reader.readline(), _OPEN_S)
+    except TimeoutError as error:
+        raise WorkerGoneError(f"the host worker opened no session for {pf} within {_OPEN_S:g} s") from error
+    if not line:
+        raise WorkerGoneError(f"the host worker opened no session for {pf}")
+    if json.loads(line).get("in_flight"):
+        raise WriteStillInFlightError(f"an earlier write to {pf} has not returned from the kernel")
+
+
+class _WorkerSession:
+    """A session in a child of the worker."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.late: asyncio.Task[None] | None = None
+        """Waits for the answer to an operation that was given up."""
+
+    async def perform(self, op: Op, *, deadline_s: float) -> Value:
+        """Perform an operation; see `Session`."""
+        self._writer.write(json.dumps({"op": encode_op(op)}).encode() + b"\n")
+        reading = asyncio.ensure_future(self._reader.readline())
+        try:
+            line = await asyncio.wait_for(asyncio.shield(reading), deadline_s)
+        except TimeoutError as error:
+            self.late = asyncio.create_task(self._await_late(reading))
+            raise OperationTimedOutError(op, deadline_s, self.late) from error
+        except asyncio.CancelledError:
+            reading.cancel()
+            raise
+        except OSError as error:
+            raise WorkerGoneError(f"the session's child ended: {error.strerror}") from error
+        if not line:
+            raise WorkerGoneError(f"the session's child ended during {op}")
+        reply = json.loads(line)
+        if "error" in reply:
+            raise decode_error(reply["error"])
+        return decode_value(reply["value"])
+
+    async def _await_late(self, reading: asyncio.Future[bytes]) -> None:
+        with contextlib.suppress(OSError):
+            await reading
+        self._writer.close()
+
+
+class LocalHost:
+    """The same access to a port of this process, for tests; what blocks is told at once, no clock runs."""
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+
+    @asynccontextmanager
+    async def session(self, pf: str, *, write: bool) -> AsyncIterator[Session]:  # noqa: ARG002 - the protocol's names
+        """Open a session."""
+        yield _LocalSession(self._port)
+
+
+class _LocalSession:
+    def __init__(self, port: Port) -> None:
+        self._port = port
+
+    async def perform(self, op: Op, *, deadline_s: float) -> Value:
+        """Perform an operation; see `Session`."""
+        try:
+            return self._port.perform(op)
+        except StillBlocked as error:
+            raise OperationTimedOutError(op, deadline_s, asyncio.get_running_loop().create_future()) from error

@@ -1,0 +1,87 @@
+"""Operations and their results as JSON, with the stdlib alone: the worker's program stays small."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+from collections.abc import Mapping
+from typing import Any
+
+from . import ops
+from .ops import Channels, LinkInfo, Op, Value, VfInfo
+
+__all__ = ["decode_error", "decode_op", "decode_value", "encode_error", "encode_op", "encode_value"]
+
+_OPS: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (
+        ops.ReadFile,
+        ops.WriteFile,
+        ops.ListDir,
+        ops.ReadLink,
+        ops.ReadLinks,
+        ops.SetLink,
+        ops.SetVf,
+        ops.ReadChannels,
+        ops.SetChannels,
+        ops.LoadModule,
+    )
+}
+
+
+def encode_op(op: Op) -> dict[str, Any]:
+    """Give the JSON-able form of an operation."""
+    return {"kind": type(op).__name__, **{key: value for key, value in dataclasses.asdict(op).items() if value is not None}}
+
+
+def decode_op(wire: Mapping[str, Any]) -> Op:
+    """Read an operation.
+
+    Raises:
+        ValueError: no such operation, or its fields are wrong.
+    """
+    fields = dict(wire)
+    kind = _OPS.get(fields.pop("kind", ""))
+    if kind is None:
+        raise ValueError(f"no operation is called {wire.get('kind')!r}")
+    try:
+        op: Op = kind(**fields)
+    except TypeError as error:
+        raise ValueError(f"{wire.get('kind')}: {error}") from error
+    return op
+
+
+def encode_value(value: Value) -> Any:
+    """Give the JSON-able form of a result."""
+    if isinstance(value, Channels):
+        return {"channels": dataclasses.asdict(value)}
+    if isinstance(value, tuple) and value and isinstance(value[0], LinkInfo):
+        return {"links": [dataclasses.asdict(link) for link in value]}
+    return value
+
+
+def decode_value(wire: Any) -> Value:
+    """Read a result; an empty dump of links comes back as an empty tuple, as it went."""
+    if isinstance(wire, list):
+        return tuple(wire)
+    if isinstance(wire, dict) and "channels" in wire:
+        return Channels(**wire["channels"])
+    if isinstance(wire, dict):
+        return tuple(_link(link) for link in wire["links"])
+    text: str | None = wire
+    return text
+
+
+def _link(wire: Mapping[str, Any]) -> LinkInfo:
+    lists = {key: tuple(wire[key]) for key in ("alt_names", "addresses")}
+    return LinkInfo(**{**wire, **lists, "vfs": tuple(VfInfo(**vf) for vf in wire["vfs"])})
+
+
+def encode_error(error: OSError) -> dict[str, Any]:
+    """Give the JSON-able form of the kernel's refusal."""
+    return {"errno": error.errno or errno.EIO, "message": error.strerror or str(error)}
+
+
+def decode_error(wire: Mapping[str, Any]) -> OSError:
+    """Read the kernel's refusal."""
+    return OSError(int(wire["errno"]), str(wire["message"]))

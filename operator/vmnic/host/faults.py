@@ -1,0 +1,82 @@
+"""One wrapper around `perform` that numbers operations, counts writes and injects faults by design."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .ops import Op, Port, Value, is_write
+from .ports import StillBlocked
+
+__all__ = ["Fault", "FaultyPort", "Killed", "When"]
+
+
+class Killed(BaseException):
+    """The process was killed here; not an Exception, so that no handler takes it for a failure."""
+
+
+class When(StrEnum):
+    """Where a fault strikes."""
+
+    BEFORE = "before"
+    """The operation does not reach the kernel."""
+    DURING = "during"
+    """The operation takes effect, its answer is lost."""
+    HANG = "hang"
+    """The kernel does not answer."""
+    ERRNO = "errno"
+    """The kernel refuses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One fault: at the n-th operation (from 1), or at every operation that matches."""
+
+    when: When
+    at: int | None = None
+    matches: Callable[[Op], bool] | None = None
+    errno: int = 0
+
+    def strikes(self, number: int, op: Op) -> bool:
+        """Tell whether this operation is struck."""
+        return number == self.at or (self.matches is not None and self.matches(op))
+
+
+class FaultyPort:
+    """A port with a log and faults."""
+
+    def __init__(self, port: Port, faults: Sequence[Fault] = ()) -> None:
+        self._port = port
+        self.faults = list(faults)
+        self.log: list[Op] = []
+
+    @property
+    def writes(self) -> list[Op]:
+        """The operations that change the host, in order."""
+        return [op for op in self.log if is_write(op)]
+
+    def perform(self, op: Op) -> Value:
+        """Perform an operation, or let a fault strike.
+
+        Raises:
+            Killed: the process dies here.
+            StillBlocked: the kernel does not answer.
+            OSError: the kernel refused.
+        """
+        self.log.append(op)
+        fault = next((fault for fault in self.faults if fault.strikes(len(self.log), op)), None)
+        if fault is None:
+            return self._port.perform(op)
+        match fault.when:
+            case When.BEFORE:
+                raise Killed
+            case When.DURING:
+                with contextlib.suppress(OSError):
+                    self._port.perform(op)
+                raise Killed
+            case When.HANG:
+                raise StillBlocked
+            case When.ERRNO:
+                raise OSError(fault.errno, "injected")

@@ -1,0 +1,187 @@
+"""The Linux adapter for network links: rtnetlink and ethtool through pyroute2, which is imported at first use.
+
+pyroute2's traps that this module knows: `vf=` changes the caller's dict, and the VLAN list's struct is two bytes short.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any
+
+from .ops import Channels, LinkInfo, Op, ReadChannels, ReadLinks, SetChannels, SetLink, SetVf, Value, VfInfo
+
+__all__ = ["LinuxLinks"]
+
+_IFF_UP = 1
+_EXT_MASK_VF = 1
+"""RTEXT_FILTER_VF: the dump includes VF attributes."""
+_LINK_SCOPE = 253
+"""RT_SCOPE_LINK: a link-local address is no use of the host's."""
+_LINK_STATE = {"auto": 0, "enable": 1, "disable": 2}
+_ETHERTYPE = {"802.1q": 0x8100, "802.1ad": 0x88A8}
+
+
+class LinuxLinks:
+    """Reads and sets links of this process's network namespace."""
+
+    def __init__(self) -> None:
+        self._netlink: Any = None
+
+    def perform(self, op: Op) -> Value:
+        """Perform an operation on links.
+
+        Raises:
+            OSError: the kernel refused; ENODEV for an unknown link.
+        """
+        from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415 - slow to import
+
+        try:
+            return self._perform(op)
+        except NetlinkError as error:
+            raise OSError(error.code, f"{op}: {error.args[1] if len(error.args) > 1 else error}") from error
+
+    def _perform(self, op: Op) -> Value:
+        match op:
+            case ReadLinks():
+                return self._read()
+            case SetLink(name=name, up=up, mtu=mtu):
+                wanted: dict[str, Any] = {} if up is None else {"state": "up" if up else "down"}
+                wanted |= {} if mtu is None else {"mtu": mtu}
+                self._route().link("set", index=self._index(name), **wanted)
+                return None
+            case SetVf():
+                self._route().link("set", index=self._index(op.name), vf=_vf_attributes(op))
+                return None
+            case ReadChannels(name):
+                return _read_channels(name)
+            case SetChannels(name, combined):
+                _set_channels(name, combined)
+                return None
+        raise OSError(errno.ENOSYS, f"no operation on links: {op}")
+
+    def _route(self) -> Any:
+        if self._netlink is None:
+            from pyroute2 import IPRoute  # noqa: PLC0415 - slow to import
+
+            self._netlink = IPRoute()
+        return self._netlink
+
+    def _index(self, name: str) -> int:
+        found = self._route().link_lookup(ifname=name)
+        if not found:
+            raise OSError(errno.ENODEV, f"no link is called {name}")
+        return int(found[0])
+
+    def _read(self) -> tuple[LinkInfo, ...]:
+        route = self._route()
+        addresses: dict[int, list[str]] = {}
+        for message in route.get_addr():
+            if message["scope"] != _LINK_SCOPE:
+                addresses.setdefault(message["index"], []).append(f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}")
+        defaults = {message.get_attr("RTA_OIF") for message in route.get_routes() if message["dst_len"] == 0}
+        links = route.link("dump", ext_mask=_EXT_MASK_VF)
+        return tuple(_link(message, addresses.get(message["index"], []), defaults) for message in links)
+
+
+def _link(message: Any, addresses: list[str], defaults: set[int]) -> LinkInfo:
+    names = message.get_attr("IFLA_PROP_LIST")
+    kind = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND")
+    on_pci = message.get_attr("IFLA_PARENT_DEV_BUS_NAME") == "pci"
+    return LinkInfo(
+        index=message["index"],
+        name=message.get_attr("IFLA_IFNAME"),
+        alt_names=tuple(names.get_attrs("IFLA_ALT_IFNAME")) if names else (),
+        mac=message.get_attr("IFLA_ADDRESS") or "",
+        mtu=message.get_attr("IFLA_MTU") or 0,
+        up=bool(message["flags"] & _IFF_UP),
+        carrier=bool(message.get_attr("IFLA_CARRIER")),
+        kind=kind or "",
+        master=message.get_attr("IFLA_MASTER"),
+        lower=message.get_attr("IFLA_LINK"),
+        pci_address=message.get_attr("IFLA_PARENT_DEV_NAME") if on_pci else None,
+        addresses=tuple(addresses),
+        default_route=message["index"] in defaults,
+        vfs=_vfs(message),
+    )
+
+
+def _vfs(message: Any) -> tuple[VfInfo, ...]:
+    listed = message.get_attr("IFLA_VFINFO_LIST")
+    if not listed:
+        return ()
+    found = []
+    for info in listed.get_attrs("IFLA_VF_INFO"):
+        mac = info.get_attr("IFLA_VF_MAC")
+        vlan = info.get_attr("IFLA_VF_VLAN")
+        found.append(
+            VfInfo(
+                vf=mac["vf"],
+                mac=mac["mac"],
+                vlan=vlan["vlan"],
+                qos=vlan["qos"],
+                spoof_check=bool(info.get_attr("IFLA_VF_SPOOFCHK")["setting"]),
+                trust=bool(info.get_attr("IFLA_VF_TRUST")["setting"]),
+            )
+        )
+    return tuple(found)
+
+
+def _vf_attributes(op: SetVf) -> dict[str, Any]:
+    """Write a VF's attributes as pyroute2 takes them."""
+    made: dict[str, Any] = {"vf": op.vf}
+    if op.mac is not None:
+        made["mac"] = op.mac
+    if op.vlan is not None and op.vlan_protocol is None:
+        made["vlan"] = {"vlan": op.vlan, "qos": op.qos or 0}
+    elif op.vlan is not None:
+        made["vlan"] = [_vlan_with_protocol(op)]
+    if op.spoof_check is not None:
+        made["spoofchk"] = int(op.spoof_check)
+    if op.trust is not None:
+        made["trust"] = int(op.trust)
+    if op.link_state is not None:
+        made["link_state"] = _LINK_STATE[op.link_state]
+    if op.min_tx_rate_mbit is not None or op.max_tx_rate_mbit is not None:
+        made["rate"] = {"min_tx_rate": op.min_tx_rate_mbit or 0, "max_tx_rate": op.max_tx_rate_mbit or 0}
+    return made
+
+
+def _vlan_with_protocol(op: SetVf) -> dict[str, Any]:
+    """The kernel's struct ifla_vf_vlan_info has 16 bytes, pyroute2's 14: pad it once."""
+    from pyroute2.netlink.rtnl.ifinfmsg import ifinfbase  # noqa: PLC0415 - slow to import
+
+    info = ifinfbase.vflist.vfinfo.vf_vlist.ivvi
+    if ("pad", "H") not in info.fields:
+        info.fields = (*info.fields, ("pad", "H"))
+    protocol = _ETHERTYPE[op.vlan_protocol or "802.1q"]
+    return {"vf": op.vf, "vlan": op.vlan, "qos": op.qos or 0, "proto": protocol, "pad": 0}
+
+
+def _read_channels(name: str) -> Channels:
+    found = _ethtool(name, lambda program: program.get_channels())
+    return Channels(combined=found.combined_count, max_combined=found.max_combined)
+
+
+def _set_channels(name: str, combined: int) -> None:
+    def change(program: Any) -> None:
+        channels = program.get_channels()
+        channels.combined_count = combined
+        program.set_channels(channels)
+
+    _ethtool(name, change)
+
+
+def _ethtool(name: str, call: Callable[[Any], Any]) -> Any:
+    """Run an ethtool ioctl and give the kernel's errno for pyroute2's own words."""
+    from pyroute2.ethtool.ioctl import IoctlEthtool, NoSuchDevice, NotSupportedError  # noqa: PLC0415 - slow to import
+
+    program = IoctlEthtool(name)
+    try:
+        return call(program)
+    except NotSupportedError as error:
+        raise OSError(errno.EOPNOTSUPP, f"{name} has no channels to set") from error
+    except NoSuchDevice as error:
+        raise OSError(errno.ENODEV, f"no link is called {name}") from error
+    finally:
+        program.close()

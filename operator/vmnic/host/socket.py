@@ -1,0 +1,100 @@
+"""A port at the other end of a Unix socket: one JSON line a request, one a reply.
+
+    {"id": 1, "op": {"kind": "ReadFile", "path": "/sys/..."}}   ->   {"id": 1, "value": "7"}  or  {"id": 1, "error": {...}}
+
+A connection answers in order; an operation that blocks in the kernel blocks its own connection only, because the server has
+a thread for each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import pathlib
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .codec import decode_error, decode_op, decode_value, encode_error, encode_op, encode_value
+from .ops import Op, Port, Value
+
+__all__ = ["SocketPort", "answer", "serve_port"]
+
+Control = Callable[[Mapping[str, Any]], Any]
+"""Takes a command that is no operation (a simulated host's `hold`) and gives a JSON-able reply."""
+
+
+class SocketPort:
+    """A port that sends operations over a Unix socket."""
+
+    def __init__(self, path: str | pathlib.Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(str(path))
+        self._lines = self._socket.makefile("rb")
+        self._id = 0
+
+    def perform(self, op: Op) -> Value:
+        """Perform an operation at the other end.
+
+        Raises:
+            OSError: the kernel there refused, or the connection broke (ECONNRESET).
+        """
+        return decode_value(self._ask({"op": encode_op(op)}))
+
+    def control(self, command: Mapping[str, Any]) -> Any:
+        """Send a command that is no operation.
+
+        Raises:
+            OSError: it was refused, or the connection broke.
+        """
+        return self._ask({"control": command})
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._lines.close()
+        self._socket.close()
+
+    def _ask(self, request: dict[str, Any]) -> Any:
+        self._id += 1
+        self._socket.sendall(json.dumps({"id": self._id, **request}).encode() + b"\n")
+        line = self._lines.readline()
+        if not line:
+            raise OSError(errno.ECONNRESET, "the host's socket was closed")
+        reply = json.loads(line)
+        if "error" in reply:
+            raise decode_error(reply["error"])
+        return reply.get("value")
+
+
+def serve_port(port: Port, listener: socket.socket, control: Control | None = None) -> None:
+    """Answer connections until the listening socket is closed, each in a thread of its own."""
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        threading.Thread(target=_serve, args=(port, connection, control), daemon=True).start()
+
+
+def _serve(port: Port, connection: socket.socket, control: Control | None) -> None:
+    # The peer may go away at any time; its operation has been performed all the same, as in the kernel.
+    with connection, contextlib.suppress(OSError):
+        for line in connection.makefile("rb"):
+            connection.sendall(json.dumps(answer(port, json.loads(line), control)).encode() + b"\n")
+
+
+def answer(port: Port, request: Mapping[str, Any], control: Control | None = None) -> dict[str, Any]:
+    """Perform one request and give its reply; a refusal is a reply too."""
+    reply: dict[str, Any] = {"id": request.get("id")}
+    try:
+        if "control" in request:
+            if control is None:
+                raise OSError(errno.ENOSYS, "this host takes no commands")
+            return reply | {"value": control(request["control"])}
+        return reply | {"value": encode_value(port.perform(decode_op(request["op"])))}
+    except OSError as error:
+        return reply | {"error": encode_error(error)}
+    except (ValueError, KeyError, TypeError) as error:
+        return reply | {"error": {"errno": errno.EINVAL, "message": str(error)}}

@@ -1,0 +1,99 @@
+"""The host worker: `python -I -m vmnic.host.worker`, a small single-threaded program beside the agent.
+
+It forks a child per session, since nothing else can be abandoned: a system call may block in the kernel for ever, and then
+the agent drops the session and goes on. A write session holds a lock per PF, which the kernel releases when the child truly
+ends; so a child that outlives its agent is seen by the next one.
+
+Protocol: the agent sends `{"pf": …, "write": …}` with one end of a stream socket over the SEQPACKET socket named by
+`--control`; the child answers `{"ready": true}` there, or `{"in_flight": true}`, and then serves operations (see `socket.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import signal
+import socket
+import sys
+
+from .linux import linux_host
+from .ops import Port
+from .socket import SocketPort, answer
+
+__all__ = ["lock_path", "main", "open_host"]
+
+_REQUEST_BYTES = 4096
+
+
+def main(arguments: list[str]) -> int:
+    """Serve sessions until the agent goes away."""
+    parser = argparse.ArgumentParser(prog="vmnic.host.worker")
+    parser.add_argument("--control", type=int, required=True, help="descriptor of the socket to the agent")
+    parser.add_argument("--host", required=True, help="linux, or sim:SOCKET")
+    parser.add_argument("--root", default="/", help="directory below which the host's /sys is")
+    parser.add_argument("--state-dir", required=True, type=pathlib.Path, help="directory of the lock files")
+    chosen = parser.parse_args(arguments)
+    (chosen.state_dir / "locks").mkdir(parents=True, exist_ok=True)
+    if chosen.host == "linux":
+        _import_netlink()
+    # The agent handles the signals and closes the socket; children reap themselves.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    control = socket.socket(fileno=chosen.control)
+    while True:
+        request, descriptors, _, _ = socket.recv_fds(control, _REQUEST_BYTES, 1)
+        if not request:
+            return 0
+        if os.fork() == 0:
+            control.close()
+            os._exit(_serve_session(json.loads(request), descriptors[0], chosen))
+        os.close(descriptors[0])
+
+
+def _import_netlink() -> None:
+    """Import what every child needs once, before the forks."""
+    import pyroute2  # noqa: F401, PLC0415 - slow, and a simulated host needs none
+
+
+def _serve_session(request: dict[str, object], descriptor: int, chosen: argparse.Namespace) -> int:
+    """Be one session's child: its end is this process's end."""
+    with socket.socket(fileno=descriptor) as stream, contextlib.suppress(BrokenPipeError, ConnectionError):
+        if request["write"] and not _take_lock(lock_path(chosen.state_dir, str(request["pf"]))):
+            stream.sendall(b'{"in_flight": true}\n')
+            return 0
+        port = open_host(chosen.host, chosen.root)
+        stream.sendall(b'{"ready": true}\n')
+        for line in stream.makefile("rb"):
+            stream.sendall(json.dumps(answer(port, json.loads(line))).encode() + b"\n")
+    return 0
+
+
+def lock_path(state_dir: pathlib.Path, pf: str) -> pathlib.Path:
+    """Give the file whose lock a write session on this PF holds."""
+    return state_dir / "locks" / f"{pf}.lock"
+
+
+def _take_lock(path: pathlib.Path) -> bool:
+    """Take the lock for the rest of this process's life; the descriptor is never closed."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def open_host(host: str, root: str) -> Port:
+    """Open the host that the agent was started for: `linux`, or a simulated one at `sim:SOCKET`."""
+    if host.startswith("sim:"):
+        return SocketPort(host.removeprefix("sim:"))
+    return linux_host(root)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,294 @@
+"""The API client: typed errors, server-side apply, JSON Patch, chunked lists, watches, and a guard on every write.
+
+`kubernetes.aio` costs 80 MB where the agent may have 64, and decodes whole lists; so requests are made with aiohttp and
+bodies stay raw where they come by the thousand.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Self
+
+import aiohttp
+import msgspec
+
+from .connection import Connection
+from .errors import ApiError, ConflictError, NotFoundError, NotLeadingError, UnreachableError, error_for
+from .resources import Resource
+
+__all__ = ["ApiClient", "ApiError", "ConflictError", "NotFoundError", "NotLeadingError", "WatchEvent"]
+
+_JSON_PATCH = "application/json-patch+json"
+_MERGE_PATCH = "application/merge-patch+json"
+_APPLY = "application/apply-patch+yaml"
+_CONNECTIONS = 16
+"""Requests at a time; watches have connections of their own."""
+_CHUNK = 500
+"""Objects a page: the API server's own clients ask for as many."""
+
+
+class _Page(msgspec.Struct):
+    items: list[msgspec.Raw] = []
+    metadata: dict[str, Any] = {}
+
+
+class _Event(msgspec.Struct):
+    type: str
+    object: msgspec.Raw
+
+
+class WatchEvent(NamedTuple):
+    """One line of a watch."""
+
+    type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
+    raw: msgspec.Raw
+
+
+_page_decoder = msgspec.json.Decoder(_Page)
+_event_decoder = msgspec.json.Decoder(_Event)
+
+
+class ApiClient:
+    """Requests to one API server as one field manager.
+
+    Args:
+        connection: Where and as whom.
+        field_manager: The name that the server records as the writer of fields.
+        timeout_s: Longest wait for an answer.
+        guard: Seconds that this process may still write, or None when it may not; asked before every write, whose
+            timeout never exceeds the answer. A lease's `seconds_left` for a leader's client.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        field_manager: str,
+        timeout_s: float = 10.0,
+        guard: Callable[[], float | None] | None = None,
+    ) -> None:
+        self.connection = connection
+        self.writes: Counter[str] = Counter()
+        """Writes sent, by verb and kind."""
+        self._manager = field_manager
+        self._timeout_s = timeout_s
+        self._guard = guard
+        self._session: aiohttp.ClientSession | None = None
+        self._watches: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self.connection.tls, limit=_CONNECTIONS))
+        self._watches = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=self.connection.tls, limit=0), read_bufsize=2**20
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for session in (self._session, self._watches):
+            if session is not None:
+                await session.close()
+
+    async def read(self, resource: Resource, name: str, namespace: str = "") -> dict[str, Any] | None:
+        """Read one object; None if it does not exist.
+
+        Raises:
+            ApiError: the server refused or did not answer.
+        """
+        try:
+            answer: dict[str, Any] = await self._request("GET", resource.path(namespace, name))
+        except NotFoundError:
+            return None
+        return answer
+
+    async def create(self, resource: Resource, body: Mapping[str, Any], namespace: str = "") -> dict[str, Any]:
+        """Create an object.
+
+        Raises:
+            ConflictError: it exists already.
+        """
+        return await self._write("POST", resource, resource.path(namespace), body)
+
+    async def replace(self, resource: Resource, body: Mapping[str, Any], name: str, namespace: str = "") -> dict[str, Any]:
+        """Replace an object; its `metadata.resourceVersion`, where given, must be the present one.
+
+        Raises:
+            ConflictError: the object has changed since it was read.
+        """
+        return await self._write("PUT", resource, resource.path(namespace, name), body)
+
+    async def patch_json(
+        self,
+        resource: Resource,
+        name: str,
+        operations: Sequence[Mapping[str, Any]],
+        namespace: str = "",
+        *,
+        subresource: str = "",
+    ) -> dict[str, Any]:
+        """Apply a JSON Patch.
+
+        Raises:
+            InvalidError: a `test` operation does not hold, or the result breaks a rule.
+        """
+        path = resource.path(namespace, name, subresource)
+        return await self._write("PATCH", resource, path, operations, content_type=_JSON_PATCH)
+
+    async def patch_merge(
+        self, resource: Resource, name: str, body: Mapping[str, Any], namespace: str = "", *, subresource: str = ""
+    ) -> dict[str, Any]:
+        """Apply a JSON merge patch; a `metadata.resourceVersion` in it must be the present one.
+
+        Raises:
+            ConflictError: the object has changed since it was read.
+        """
+        path = resource.path(namespace, name, subresource)
+        return await self._write("PATCH", resource, path, body, content_type=_MERGE_PATCH)
+
+    async def apply(
+        self, resource: Resource, name: str, body: Mapping[str, Any], namespace: str = "", *, subresource: str = ""
+    ) -> dict[str, Any]:
+        """Apply an object server-side and take over the fields that it names."""
+        path = resource.path(namespace, name, subresource)
+        return await self._write("PATCH", resource, path, body, content_type=_APPLY, force="true")
+
+    async def list_pages(
+        self, resource: Resource, namespace: str = "", *, selectors: Mapping[str, str] | None = None
+    ) -> AsyncIterator[tuple[list[msgspec.Raw], str]]:
+        """Give the objects page by page, each undecoded, with the version of the list.
+
+        Raises:
+            GoneError: the list went on for too long; begin again.
+        """
+        parameters = {"limit": str(_CHUNK), **(selectors or {})}
+        while True:
+            raw = await self._request("GET", resource.path(namespace), parameters=parameters, decode=False)
+            page = _page_decoder.decode(raw)
+            yield page.items, page.metadata.get("resourceVersion", "")
+            if not page.metadata.get("continue"):
+                return
+            parameters["continue"] = page.metadata["continue"]
+
+    async def watch(
+        self,
+        resource: Resource,
+        version: str,
+        *,
+        selectors: Mapping[str, str] | None = None,
+        lasts_s: int,
+        silent_s: float,
+    ) -> AsyncIterator[WatchEvent]:
+        """Give changes since a version until the server ends the watch.
+
+        Args:
+            resource: The kind.
+            version: The resourceVersion to go on from.
+            selectors: `fieldSelector`, `labelSelector`.
+            lasts_s: How long the server shall keep the watch.
+            silent_s: A silence longer than this counts as a dead connection (bookmarks come every minute).
+
+        Raises:
+            GoneError: the version is too old.
+            UnreachableError: the connection broke or fell silent.
+        """
+        assert self._watches is not None
+        parameters = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(lasts_s),
+            **(selectors or {}),
+        }
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout_s, sock_read=silent_s)
+        url = self.connection.server + resource.path()
+        try:
+            async with self._watches.get(url, params=parameters, headers=self._headers(), timeout=timeout) as response:
+                if response.status >= 300:
+                    raise error_for(response.status, _decoded(await response.read()))
+                async for line in _lines(response.content):
+                    event = _event_decoder.decode(line)
+                    if event.type == "ERROR":
+                        status = _decoded(bytes(event.object))
+                        raise error_for(int(status.get("code") or 500), status)
+                    yield WatchEvent(event.type, event.object)  # type: ignore[arg-type]  # the server's words
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unreachable(self.connection, error) from error
+
+    async def _write(
+        self,
+        verb: str,
+        resource: Resource,
+        path: str,
+        body: object,
+        *,
+        content_type: str = "application/json",
+        force: str = "",
+    ) -> dict[str, Any]:
+        timeout_s = self._timeout_s
+        if self._guard is not None:
+            left_s = self._guard()
+            if left_s is None or left_s <= 0:
+                raise NotLeadingError(f"{verb} {path}: the lease has run out")
+            timeout_s = min(timeout_s, left_s)
+        self.writes[f"{verb} {resource.plural}"] += 1
+        parameters = {"fieldManager": self._manager} | ({"force": force} if force else {})
+        answer: dict[str, Any] = await self._request(
+            verb, path, parameters=parameters, body=body, content_type=content_type, timeout_s=timeout_s
+        )
+        return answer
+
+    async def _request(
+        self,
+        verb: str,
+        path: str,
+        *,
+        parameters: Mapping[str, str] | None = None,
+        body: object = None,
+        content_type: str = "application/json",
+        timeout_s: float | None = None,
+        decode: bool = True,
+    ) -> Any:
+        assert self._session is not None, "use the client as a context manager"
+        data = None if body is None else msgspec.json.encode(body)
+        timeout = aiohttp.ClientTimeout(total=timeout_s or self._timeout_s)
+        try:
+            async with self._session.request(
+                verb,
+                self.connection.server + path,
+                params=parameters,
+                data=data,
+                timeout=timeout,
+                headers=self._headers() | {"Content-Type": content_type},
+            ) as response:
+                raw = await response.read()
+                if response.status >= 300:
+                    raise error_for(response.status, _decoded(raw), response.headers.get("Retry-After"))
+                return msgspec.json.decode(raw) if decode else raw
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unreachable(self.connection, error) from error
+
+    def _headers(self) -> dict[str, str]:
+        token = self.connection.token()
+        return {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+
+
+async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Split a stream into lines of any length; aiohttp's own reader refuses long ones."""
+    rest = b""
+    async for chunk in stream.iter_any():
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            if line:
+                yield line
+
+
+def _decoded(raw: bytes) -> Any:
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return raw.decode(errors="replace")
+
+
+def _unreachable(connection: Connection, error: BaseException) -> UnreachableError:
+    text = str(error) or type(error).__name__
+    return UnreachableError(status=0, reason="Unreachable", message=f"{connection.server}: {text}")

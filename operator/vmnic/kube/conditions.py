@@ -1,0 +1,22 @@
+"""Kubernetes conditions, pure: a condition's transition time moves only with its status, so nothing flaps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from ..api.common import Condition
+
+__all__ = ["merged_conditions"]
+
+
+def merged_conditions(old: Iterable[Condition], new: Iterable[Condition], *, now: datetime) -> list[Condition]:
+    """Give the new conditions in their order, each with the old transition time unless its status changed."""
+    present = {condition.type: condition for condition in old}
+    merged = []
+    for condition in new:
+        before = present.get(condition.type)
+        moved = before is None or before.status != condition.status or not before.last_transition_time
+        when = now.strftime("%Y-%m-%dT%H:%M:%SZ") if moved or before is None else before.last_transition_time
+        merged.append(condition.model_copy(update={"last_transition_time": when}))
+    return merged

@@ -1,0 +1,66 @@
+"""The kinds that vmnic reads or writes, and where the API server keeps them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "CLUSTER_INSTANCETYPES",
+    "CLUSTER_PREFERENCES",
+    "CONFIG_MAPS",
+    "INSTANCETYPES",
+    "LEASES",
+    "MUTATING_WEBHOOKS",
+    "NAMESPACES",
+    "NETWORKS",
+    "NODES",
+    "NODE_NIC_STATES",
+    "POLICIES",
+    "POOLS",
+    "PREFERENCES",
+    "SECRETS",
+    "VIRTUAL_MACHINES",
+    "VIRTUAL_MACHINE_INSTANCES",
+    "Resource",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One kind of object in the API."""
+
+    group: str
+    """Empty for the core group."""
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = False
+
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
+        """Give the URL path of one object, of a namespace's objects, or of all."""
+        root = f"/apis/{self.group}" if self.group else "/api"
+        parts = [root, self.version]
+        if self.namespaced and namespace:
+            parts += ["namespaces", namespace]
+        return "/".join([*parts, self.plural, *(part for part in (name, subresource) if part)])
+
+
+POOLS = Resource("vmnic.dev", "v1alpha1", "sriovnetworkpools", "SriovNetworkPool")
+POLICIES = Resource("vmnic.dev", "v1alpha1", "vmnicpolicies", "VmNicPolicy")
+NODE_NIC_STATES = Resource("vmnic.dev", "v1alpha1", "nodenicstates", "NodeNicState")
+VIRTUAL_MACHINES = Resource("kubevirt.io", "v1", "virtualmachines", "VirtualMachine", namespaced=True)
+VIRTUAL_MACHINE_INSTANCES = Resource("kubevirt.io", "v1", "virtualmachineinstances", "VirtualMachineInstance", namespaced=True)
+_INSTANCETYPE = ("instancetype.kubevirt.io", "v1beta1")
+INSTANCETYPES = Resource(*_INSTANCETYPE, "virtualmachineinstancetypes", "VirtualMachineInstancetype", namespaced=True)
+CLUSTER_INSTANCETYPES = Resource(*_INSTANCETYPE, "virtualmachineclusterinstancetypes", "VirtualMachineClusterInstancetype")
+PREFERENCES = Resource(*_INSTANCETYPE, "virtualmachinepreferences", "VirtualMachinePreference", namespaced=True)
+CLUSTER_PREFERENCES = Resource(*_INSTANCETYPE, "virtualmachineclusterpreferences", "VirtualMachineClusterPreference")
+NETWORKS = Resource("k8s.cni.cncf.io", "v1", "network-attachment-definitions", "NetworkAttachmentDefinition", namespaced=True)
+NODES = Resource("", "v1", "nodes", "Node")
+NAMESPACES = Resource("", "v1", "namespaces", "Namespace")
+CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", namespaced=True)
+SECRETS = Resource("", "v1", "secrets", "Secret", namespaced=True)
+LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", namespaced=True)
+MUTATING_WEBHOOKS = Resource(
+    "admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration"
+)

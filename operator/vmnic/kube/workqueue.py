@@ -1,0 +1,128 @@
+"""A keyed work queue: one key is never worked on twice at once, and a failed key comes back later and later.
+
+Back-off lives here and nowhere else. Keys of a lower rank go first, so that grants are not kept waiting by VM patches, nor
+those by statuses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+import random
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+from .errors import ApiError, ConflictError, InvalidError, NotLeadingError
+
+__all__ = ["WorkQueue"]
+
+_log = logging.getLogger(__name__)
+
+K = TypeVar("K", bound=Hashable)
+
+_BACKOFF_S = (0.05, 60.0)
+
+
+class WorkQueue(Generic[K]):
+    """Keys to look at.
+
+    Args:
+        rank: Gives a key's place: lower goes first.
+    """
+
+    def __init__(self, rank: Callable[[K], int] = lambda _: 0) -> None:
+        self._rank = rank
+        self._order = itertools.count()
+        self._ready: list[tuple[int, int, K]] = []
+        self._waiting: set[K] = set()
+        self._working: set[K] = set()
+        self._again: set[K] = set()
+        self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._failures: dict[K, int] = {}
+        self._wake = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._ready)
+
+    def add(self, key: K, after_s: float = 0.0) -> None:
+        """Ask for a look at a key, at once or later; of several, the earliest counts."""
+        if after_s > 0:
+            self._add_later(key, after_s)
+            return
+        if timer := self._timers.pop(key, None):
+            timer.cancel()
+        if key in self._working:
+            self._again.add(key)
+        elif key not in self._waiting:
+            self._waiting.add(key)
+            heapq.heappush(self._ready, (self._rank(key), next(self._order), key))
+            self._wake.set()
+
+    def clear(self) -> None:
+        """Forget every key."""
+        for timer in self._timers.values():
+            timer.cancel()
+        for collection in (self._ready, self._waiting, self._again, self._timers, self._failures):
+            collection.clear()
+
+    async def run(self, reconcile: Callable[[K], Awaitable[float | None]], workers: int) -> None:
+        """Work until cancelled.
+
+        Args:
+            reconcile: Looks at one key; gives seconds after which to look again, or None.
+            workers: How many keys are worked on at a time.
+        """
+        async with asyncio.TaskGroup() as group:
+            for _ in range(workers):
+                group.create_task(self._work(reconcile))
+
+    def _add_later(self, key: K, after_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        present = self._timers.get(key)
+        if key in self._waiting or (present is not None and present.when() <= loop.time() + after_s):
+            return
+        if present is not None:
+            present.cancel()
+        self._timers[key] = loop.call_later(after_s, self.add, key)
+
+    async def _work(self, reconcile: Callable[[K], Awaitable[float | None]]) -> None:
+        while True:
+            key = await self._take()
+            try:
+                after_s = await reconcile(key)
+                self._failures.pop(key, None)
+            except NotLeadingError:
+                after_s = None
+            except Exception as error:
+                after_s = self._failed(key, error)
+            finally:
+                self._working.discard(key)
+            if key in self._again:
+                self._again.discard(key)
+                self.add(key)
+            elif after_s is not None:
+                self.add(key, max(after_s, 0.001))
+
+    async def _take(self) -> K:
+        while not self._ready:
+            self._wake.clear()
+            await self._wake.wait()
+        _, _, key = heapq.heappop(self._ready)
+        self._waiting.discard(key)
+        self._working.add(key)
+        return key
+
+    def _failed(self, key: K, error: Exception) -> float:
+        """Log a failure once and say when to try again."""
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        pause_s = min(_BACKOFF_S[1], _BACKOFF_S[0] * 2**failures) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+        if isinstance(error, ConflictError | InvalidError) and failures == 0:
+            _log.debug("%s changed meanwhile, looking again", key)
+        elif isinstance(error, ApiError):
+            _log.warning("%s failed, next try in %.1f s: %s", key, pause_s, error.message)
+        else:
+            _log.error("%s failed, next try in %.1f s", key, pause_s, exc_info=error)
+        return (error.retry_after_s if isinstance(error, ApiError) else None) or pause_s

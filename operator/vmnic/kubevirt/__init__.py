@@ -1,0 +1,1 @@
+"""Pure: KubeVirt's objects become facts, decisions become JSON Patches."""

@@ -1,0 +1,67 @@
+"""What runs in a VM, asked of its sources in descending trust: the guest itself first, a hint in the spec last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..policy.facts import GuestOs
+from .projection import Instance, Machine, Preference
+
+__all__ = ["read_guest_os"]
+
+_ANNOTATION = "vm.kubevirt.io/os"
+_OS_TYPE = "instancetype.kubevirt.io/os-type"
+_TEMPLATE_LABEL = "os.template.kubevirt.io/"
+_OLD_LABEL = "kubevirt.io/os"
+
+_KNOWN = {"linux": GuestOs.LINUX, "windows": GuestOs.WINDOWS}
+_LINUX_NAMES = (
+    "linux", "rhel", "centos", "fedora", "ubuntu", "debian", "opensuse", "sles", "alpine", "cirros", "almalinux", "rocky",
+    "ol", "amzn", "arch",
+)  # fmt: skip
+"""Beginnings of the names that os-release and osinfo give Linux systems."""
+
+
+def read_guest_os(machine: Machine, instance: Instance | None, preference: Preference | None) -> tuple[GuestOs, str]:
+    """Say what guest a VM has and where that was read."""
+    for name, source in _names(machine, instance, preference):
+        found = _guest(name)
+        if found is not GuestOs.UNKNOWN:
+            return found, source
+    if machine.spec.template.spec.domain.features is not None and machine.spec.template.spec.domain.features.hyperv is not None:
+        return GuestOs.WINDOWS, "domain.features.hyperv"
+    return GuestOs.UNKNOWN, ""
+
+
+def _names(machine: Machine, instance: Instance | None, preference: Preference | None) -> list[tuple[str, str]]:
+    """Every name that the sources give, with the source, the most trusted first."""
+    found = []
+    if instance is not None:
+        info = instance.status.guest_os_info
+        found += [(info.id, "guest agent"), (info.name, "guest agent")]
+    if preference is not None:
+        found.append((preference.metadata.labels.get(_OS_TYPE, ""), "preference"))
+        found.append((preference.spec.annotations.get(_ANNOTATION, ""), "preference"))
+    template = machine.spec.template.metadata
+    if template is not None:
+        found.append((template.annotations.get(_ANNOTATION, ""), f"annotation {_ANNOTATION}"))
+    if instance is not None:
+        found.append((instance.metadata.annotations.get(_ANNOTATION, ""), f"annotation {_ANNOTATION}"))
+    labels: Mapping[str, str] = machine.metadata.labels
+    found += [
+        (key.removeprefix(_TEMPLATE_LABEL), f"label {key}")
+        for key, value in sorted(labels.items())
+        if key.startswith(_TEMPLATE_LABEL) and value == "true"
+    ]
+    found.append((labels.get(_OLD_LABEL, ""), f"label {_OLD_LABEL}"))
+    return found
+
+
+def _guest(name: str) -> GuestOs:
+    """Read a system's name: `mswindows`, `windows10`, `win2k19`, `rhel9`, `linux`."""
+    word = name.lower()
+    if word in _KNOWN:
+        return _KNOWN[word]
+    if word.startswith(("win", "mswin", "microsoft windows")):
+        return GuestOs.WINDOWS
+    return GuestOs.LINUX if word.startswith(_LINUX_NAMES) else GuestOs.UNKNOWN

@@ -1,0 +1,94 @@
+"""What the agent saw of a physical function: more than its status publishes, as plans rely on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+from .nics import model_of
+from .state import Apply, Held, PfPlan, PfProblem, PfStatus, VfRange
+
+__all__ = ["ObservedPf", "ObservedVf", "render_pf_status"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedVf:
+    """One virtual function."""
+
+    index: int
+    pci_address: str
+    driver: str = ""
+    """Empty: none bound."""
+    held: bool = False
+    """Somebody has its VFIO device open (sysfs `enable` is 1 while it is)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedPf:
+    """One physical function."""
+
+    pci_address: str
+    name: str = ""
+    alt_names: tuple[str, ...] = ()
+    vendor: str = ""
+    device: str = ""
+    driver: str = ""
+    numa_node: int | None = None
+    link_speed_mbps: int | None = None
+    mtu: int | None = None
+    total_vfs: int = 0
+    num_vfs: int = 0
+    autoprobe: bool = True
+    shares_iommu_group: bool = False
+    """Another function that is not its VF is in its IOMMU group, so its VFs would be too."""
+    vfs: tuple[ObservedVf, ...] = ()
+    host_use: tuple[str, ...] = ()
+    """What the host uses it for, in words."""
+
+
+def render_pf_status(
+    pf: ObservedPf,
+    *,
+    holders: Mapping[str, str],
+    owned: bool,
+    attempt: int,
+    plan: PfPlan | None,
+    problem: PfProblem | None,
+    apply: Apply | None,
+) -> PfStatus:
+    """Write down what is published of a physical function; `holders` names who holds a VF, by its PCI address."""
+    known = model_of(pf.vendor, pf.device)
+    return PfStatus(
+        pci_address=pf.pci_address,
+        name=pf.name,
+        alt_names=pf.alt_names,
+        vendor=pf.vendor,
+        device=pf.device,
+        model=known.model if known else "",
+        driver=pf.driver,
+        numa_node=pf.numa_node,
+        link_speed_mbps=pf.link_speed_mbps,
+        mtu=pf.mtu,
+        total_vfs=pf.total_vfs,
+        num_vfs=pf.num_vfs,
+        vfs=_ranges(pf.vfs),
+        held=tuple(Held(vf=vf.pci_address, by=holders.get(vf.pci_address, "")) for vf in pf.vfs if vf.held),
+        host_use=pf.host_use,
+        owned=owned,
+        attempt=attempt,
+        plan=plan,
+        problem=problem,
+        apply=apply,
+    )
+
+
+def _ranges(vfs: Iterable[ObservedVf]) -> tuple[VfRange, ...]:
+    """Fold neighbours with the same driver, so that 64 VFs need one line."""
+    ordered = sorted(vfs, key=lambda vf: vf.index)
+    ranges = []
+    for (_, driver), group in groupby(enumerate(ordered), key=lambda pair: (pair[1].index - pair[0], pair[1].driver)):
+        indexes = [vf.index for _, vf in group]
+        text = str(indexes[0]) if len(indexes) == 1 else f"{indexes[0]}-{indexes[-1]}"
+        ranges.append(VfRange(range=text, driver=driver))
+    return tuple(ranges)

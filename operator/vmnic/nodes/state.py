@@ -1,0 +1,256 @@
+"""What a NodeNicState says, as frozen structs that the agent, the controller and the CLI share.
+
+The agent's process must stay small, so these are msgspec structs and not the pydantic models of `vmnic.api`, from which
+the CRD is made; a test holds both equal. Unknown fields are ignored: an agent may be older than the CRD.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+__all__ = [
+    "Action",
+    "ActionKind",
+    "Apply",
+    "ApplyState",
+    "Condition",
+    "Held",
+    "HostFacts",
+    "NodeNicState",
+    "NodeSpec",
+    "NodeStatus",
+    "ObjectMeta",
+    "PfPlan",
+    "PfProblem",
+    "PfReason",
+    "PfSpec",
+    "PfStatus",
+    "VfRange",
+    "decode_node_state",
+    "wire",
+]
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Camel case on the wire; what equals its default is left out."""
+
+
+class ActionKind(StrEnum):
+    """The typed steps of a plan, in the order in which they may occur."""
+
+    SET_AUTOPROBE = "SetAutoprobe"
+    """Write `sriov_drivers_autoprobe`: 0 so that no kernel driver takes a VF that is meant for vfio-pci."""
+    SET_NUM_VFS = "SetNumVfs"
+    """Write `sriov_numvfs`; the kernel refuses N to M, so 0 comes between."""
+    BIND_VFS = "BindVfs"
+    """Give every VF that has another driver the one named."""
+    SET_MTU = "SetMtu"
+    """Set the MTU of the physical function, in bytes."""
+
+
+class Action(_Struct, frozen=True):
+    """One step of a plan."""
+
+    kind: ActionKind
+    value: str
+
+
+class PfReason(StrEnum):
+    """Why a physical function cannot be made what the pool asks, or is not."""
+
+    TOO_MANY_VFS = "TooManyVfs"
+    """More VFs are asked than the NIC supports. Lower `numVfs`, or say "max"."""
+    HOST_USED = "HostUsed"
+    """The host itself uses the function: an address, a default route, an upper device. Take it out of the pool."""
+    IOMMU_OFF = "IommuOff"
+    """vfio-pci needs an IOMMU. Switch it on in the firmware and with `intel_iommu=on` or `amd_iommu=on`,
+    then reboot."""
+    IOMMU_GROUP_SHARED = "IommuGroupShared"
+    """Other functions share the IOMMU group, so vfio-pci cannot take a VF. Use a slot with ACS."""
+    NO_SRIOV = "NoSriov"
+    """The function has no SR-IOV capability; some firmware hides it. Switch SR-IOV on in the firmware."""
+    NO_DRIVER = "NoDriver"
+    """No driver is bound to the function, so the kernel cannot create VFs. Bind its driver."""
+    UNREADABLE = "Unreadable"
+    """The host did not answer a read of this function; nothing is concluded from that."""
+    WRITE_STILL_IN_FLIGHT = "WriteStillInFlight"
+    """A write of an earlier run has not returned from the kernel; the function is left alone until it does."""
+    PCI_BUS_STUCK = "PciBusStuck"
+    """A write did not return from the kernel, so no further PCI write is started on this node."""
+    APPLY_FAILED = "ApplyFailed"
+    """The host refused a step, or was not as written when read back. The message names the step and the errno."""
+
+
+class Held(_Struct, frozen=True):
+    """A VF that somebody holds open."""
+
+    vf: str
+    """PCI address."""
+    by: str = ""
+    """Who, as far as the kubelet tells: `pod namespace/name`; empty when unknown."""
+
+
+class VfRange(_Struct, frozen=True):
+    """VFs with consecutive indexes and the same driver."""
+
+    range: str
+    """`0-6` or `3`."""
+    driver: str = ""
+    """Empty: none bound."""
+
+
+class PfPlan(_Struct, frozen=True):
+    """What is to be done to one physical function, and whether it may."""
+
+    digest: str
+    """Names this plan: attempt, boot, desired spec, actions and the observed values that they rely on."""
+    actions: tuple[Action, ...] = ()
+    text: str = ""
+    """The actions in words."""
+    disruptive: bool = False
+    """A VF that would go is held, or the host uses the function."""
+    blocked_by: tuple[str, ...] = ()
+    """Who stands in the way, in words: `pod tenants/db holds 0000:0b:10.3`."""
+
+
+class PfProblem(_Struct, frozen=True):
+    """Why the function cannot be made what the pool asks, or is not."""
+
+    reason: PfReason
+    message: str
+
+
+class ApplyState(StrEnum):
+    """How far the run is that a grant started."""
+
+    CLAIMED = "Claimed"
+    APPLYING = "Applying"
+    APPLIED = "Applied"
+    FAILED = "Failed"
+    REFUSED = "Refused"
+
+
+class Apply(_Struct, frozen=True):
+    """The last run that a grant started."""
+
+    digest: str
+    state: ApplyState
+    message: str = ""
+
+
+class PfSpec(_Struct, frozen=True):
+    """What one physical function should be; merged from all pools by the controller."""
+
+    pci_address: str
+    pool: str
+    num_vfs: int
+    vf_driver: str = "vfio-pci"
+    mtu: int | None = None
+    grant: str | None = None
+    """Digest of the plan that the agent may carry out."""
+
+
+class PfStatus(_Struct, frozen=True):
+    """What one physical function is; written by the agent."""
+
+    pci_address: str
+    name: str = ""
+    alt_names: tuple[str, ...] = ()
+    vendor: str = ""
+    device: str = ""
+    model: str = ""
+    driver: str = ""
+    numa_node: int | None = None
+    link_speed_mbps: int | None = None
+    mtu: int | None = None
+    total_vfs: int = 0
+    num_vfs: int = 0
+    vfs: tuple[VfRange, ...] = ()
+    held: tuple[Held, ...] = ()
+    host_use: tuple[str, ...] = ()
+    """What the host itself uses the function for, in words; empty: nothing."""
+    owned: bool = False
+    """Whether vmnic has changed it (journaled with its original values)."""
+    attempt: int = 0
+    """Rises after every end of a run."""
+    plan: PfPlan | None = None
+    """None: nothing is to be done."""
+    problem: PfProblem | None = None
+    apply: Apply | None = None
+
+
+class HostFacts(_Struct, frozen=True):
+    """What the node as a whole offers."""
+
+    kernel: str = ""
+    iommu: bool | None = None
+    """None: could not be read."""
+    modules: tuple[str, ...] = ()
+    """Of the modules that datapaths need (vhost_net, tun, macvtap, vfio_pci), those that are loaded or built in."""
+
+
+class Condition(_Struct, frozen=True):
+    """A Kubernetes condition."""
+
+    type: str
+    status: str
+    reason: str
+    message: str = ""
+    observed_generation: int = 0
+    last_transition_time: str = ""
+
+
+class NodeSpec(_Struct, frozen=True):
+    """What the controller asks of a node."""
+
+    synced: bool = False
+    """False: the agent changes nothing."""
+    pfs: tuple[PfSpec, ...] = ()
+
+
+class NodeStatus(_Struct, frozen=True):
+    """What the agent found and did."""
+
+    observed_generation: int = 0
+    boot_id: str = msgspec.field(default="", name="bootID")
+    host: HostFacts = HostFacts()
+    pfs: tuple[PfStatus, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+
+
+class ObjectMeta(_Struct, frozen=True):
+    """The parts of the metadata that are used."""
+
+    name: str
+    uid: str = ""
+    generation: int = 0
+    resource_version: str = ""
+    deletion_timestamp: str | None = None
+
+
+class NodeNicState(_Struct, frozen=True):
+    """One node's NICs: what they should be and what they are."""
+
+    metadata: ObjectMeta
+    spec: NodeSpec = NodeSpec()
+    status: NodeStatus = NodeStatus()
+
+
+_decoder = msgspec.json.Decoder(NodeNicState)
+
+
+def decode_node_state(raw: bytes | msgspec.Raw) -> NodeNicState:
+    """Parse one NodeNicState.
+
+    Raises:
+        msgspec.ValidationError: a field has the wrong type; the message has its path.
+    """
+    return _decoder.decode(raw)
+
+
+def wire(struct: msgspec.Struct) -> Any:
+    """Give the JSON-able form of a struct of this module."""
+    return msgspec.to_builtins(struct)

@@ -1,0 +1,72 @@
+"""Policies made ready for deciding: sorted, and with what does not depend on a VM worked out once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from ..api.policy import Selector, VmNicPolicy
+from .facts import Datapath, Network, NicFacts, VmFacts
+from .labels import matches_labels
+
+__all__ = ["Rule", "rules_of", "selecting_rules", "selects_nic"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One policy."""
+
+    policy: str
+    priority: int
+    selector: Selector
+    datapaths: tuple[Datapath, ...]
+    """In order of preference; empty stands for `auto`."""
+    emulated_model: str
+    patch: bool
+    """Whether NICs are changed, or only reported."""
+    existing_vms: str
+
+
+def rules_of(policies: Iterable[VmNicPolicy]) -> tuple[Rule, ...]:
+    """Give the policies as rules: the highest priority first, of equal ones the first by name."""
+    alive = (policy for policy in policies if not policy.metadata.deletion_timestamp)
+    return tuple(sorted(map(_rule, alive), key=lambda rule: (-rule.priority, rule.policy)))
+
+
+def _rule(policy: VmNicPolicy) -> Rule:
+    spec = policy.spec
+    # In KubeVirt virtio and vhost are one setting.
+    named = [Datapath.EMULATED if name == "emulated" else Datapath.VHOST for name in spec.datapaths if name != "auto"]
+    return Rule(
+        policy=policy.metadata.name,
+        priority=spec.priority,
+        selector=spec.selector,
+        datapaths=tuple(dict.fromkeys(named)),
+        emulated_model=spec.emulated.model,
+        patch=spec.enforcement.action == "Patch",
+        existing_vms=spec.enforcement.existing_vms,
+    )
+
+
+def selecting_rules(rules: Iterable[Rule], vm: VmFacts) -> tuple[Rule, ...]:
+    """Give the rules that select the VM as such, in their order; which of its NICs they select is asked per NIC."""
+    return tuple(rule for rule in rules if _selects_vm(rule.selector, vm))
+
+
+def _selects_vm(selector: Selector, vm: VmFacts) -> bool:
+    return (
+        (not selector.guest_os or vm.guest_os.value in selector.guest_os)
+        and matches_labels(selector.namespace_selector, vm.namespace_labels)
+        and matches_labels(selector.vm_selector, vm.labels)
+    )
+
+
+def selects_nic(rule: Rule, nic: NicFacts) -> bool:
+    """Tell whether a rule that selects the VM selects this NIC of it."""
+    globs = rule.selector.networks
+    return not globs or any(fnmatchcase(name, glob) for name in _names(nic.network) for glob in globs)
+
+
+def _names(network: Network) -> tuple[str, ...]:
+    return ("pod",) if network.pod else (network.name, f"{network.namespace}/{network.name}")

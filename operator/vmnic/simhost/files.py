@@ -1,0 +1,153 @@
+"""The machine as the kernel shows it in /sys, /proc and /dev."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .kernel import Kernel
+from .model import Machine, Pf, Vf
+from .tree import Directory, File, Link, Node, constant
+
+__all__ = ["FileTree"]
+
+_ROOT = "pci0000:00"
+
+
+class FileTree:
+    """Makes the tree of one machine."""
+
+    def __init__(self, machine: Machine, kernel: Kernel) -> None:
+        self._machine = machine
+        self._kernel = kernel
+
+    def root(self) -> Directory:
+        """Give `/`."""
+        return _directory(
+            sys=_directory(
+                bus=_directory(pci=Directory(self._bus)),
+                devices=Directory(lambda: {_ROOT: Directory(self._functions)}),
+                kernel=_directory(iommu_groups=Directory(self._groups)),
+                module=Directory(lambda: {name: _directory(refcnt=constant("0")) for name in self._machine.modules}),
+                **{"class": _directory(net=Directory(self._nets), iommu=Directory(self._iommus))},
+            ),
+            proc=_directory(
+                sys=_directory(
+                    kernel=_directory(
+                        osrelease=constant(self._machine.spec.kernel),
+                        random=Directory(lambda: {"boot_id": constant(self._machine.boot_id)}),
+                    )
+                )
+            ),
+            dev=Directory(self._dev),
+        )
+
+    def _bus(self) -> Mapping[str, Node]:
+        functions = list(self._machine.functions())
+        return {
+            "devices": Directory(lambda: {one.address: Link(f"../../../devices/{_ROOT}/{one.address}") for one in functions}),
+            "drivers": Directory(self._drivers),
+            "drivers_probe": File(write=self._kernel.probe),
+            "rescan": File(write=lambda _: self._kernel.rescan()),
+        }
+
+    def _drivers(self) -> Mapping[str, Node]:
+        names = {name for name in self._machine.modules if name.startswith(("igb", "ixgb"))}
+        names |= {"vfio-pci"} if "vfio_pci" in self._machine.modules else set()
+        return {name: Directory(lambda name=name: self._driver(name)) for name in names}  # type: ignore[misc]
+
+    def _driver(self, name: str) -> Mapping[str, Node]:
+        bound = {
+            one.address: Link(f"../../../../devices/{_ROOT}/{one.address}")
+            for one in self._machine.functions()
+            if one.driver == name
+        }
+        return {
+            **bound,
+            "bind": File(write=lambda address: self._kernel.bind(name, address)),
+            "unbind": File(write=lambda address: self._kernel.unbind(name, address)),
+        }
+
+    def _functions(self) -> Mapping[str, Node]:
+        return {one.address: Directory(lambda one=one: self._function(one)) for one in self._machine.functions()}  # type: ignore[misc]
+
+    def _function(self, one: Pf | Vf) -> Mapping[str, Node]:
+        entries: dict[str, Node] = {
+            "vendor": constant(f"0x{one.vendor}"),
+            "device": constant(f"0x{one.device}"),
+            "class": constant("0x020000"),
+            "numa_node": constant(str(one.numa_node)),
+            "enable": constant(str(int(_in_use(one)))),
+            "power": _directory(runtime_status=constant("active" if _in_use(one) else "suspended")),
+            "driver_override": File(
+                read=constant(one.override or "(null)").read, write=lambda text: self._kernel.write_override(one, text)
+            ),
+        }
+        if one.driver:
+            entries["driver"] = Link(f"../../../bus/pci/drivers/{one.driver}")
+        if one.group is not None:
+            entries["iommu_group"] = Link(f"../../../kernel/iommu_groups/{one.group}")
+        if one.net_name:
+            entries["net"] = Directory(lambda: {one.net_name: Directory(lambda: self._net(one))})
+        return entries | (self._pf_entries(one) if isinstance(one, Pf) else self._vf_entries(one))
+
+    def _pf_entries(self, pf: Pf) -> dict[str, Node]:
+        entries: dict[str, Node] = {f"virtfn{vf.index}": Link(f"../{vf.address}") for vf in pf.vfs}
+        return entries | {
+            "sriov_totalvfs": constant(str(pf.total_vfs)),
+            "sriov_numvfs": File(
+                read=lambda: self._kernel.read_num_vfs(pf), write=lambda text: self._kernel.write_num_vfs(pf, text)
+            ),
+            "sriov_drivers_autoprobe": File(
+                read=constant(str(int(pf.autoprobe))).read, write=lambda text: self._kernel.write_autoprobe(pf, text)
+            ),
+        }
+
+    def _vf_entries(self, vf: Vf) -> dict[str, Node]:
+        return {"physfn": Link(f"../{self._machine.pf_of(vf).address}")}
+
+    def _nets(self) -> Mapping[str, Node]:
+        return {
+            one.net_name: Link(f"../../devices/{_ROOT}/{one.address}/net/{one.net_name}")
+            for one in self._machine.functions()
+            if one.net_name
+        }
+
+    def _net(self, one: Pf | Vf) -> Mapping[str, Node]:
+        entries: dict[str, Node] = {"device": Link(f"../../../{one.address}"), "address": constant(one.net_mac)}
+        if isinstance(one, Pf):
+            carrier = one.up and one.cable
+            entries |= {
+                "mtu": constant(str(one.mtu)),
+                "speed": constant(str(one.profile.speed_mbps if carrier else -1)),
+                "carrier": constant(str(int(carrier))),
+            }
+        return entries
+
+    def _groups(self) -> Mapping[str, Node]:
+        members: dict[str, dict[str, Node]] = {}
+        for one in self._machine.functions():
+            if one.group is not None:
+                entries = members.setdefault(str(one.group), {})
+                entries[one.address] = Link(f"../../../../devices/{_ROOT}/{one.address}")
+                if isinstance(one, Pf) and one.spec.shares_iommu_group:
+                    entries["0000:00:1c.0"] = Link(f"../../../../devices/{_ROOT}/0000:00:1c.0")
+        return {group: _directory(devices=Directory(lambda entries=entries: entries)) for group, entries in members.items()}  # type: ignore[misc]
+
+    def _iommus(self) -> Mapping[str, Node]:
+        return {"dmar0": _directory()} if self._machine.spec.iommu else {}
+
+    def _dev(self) -> Mapping[str, Node]:
+        groups = {str(one.group) for one in self._machine.functions() if one.driver == "vfio-pci"}
+        entries: dict[str, Node] = {"vfio": Directory(lambda: {name: constant("") for name in (*groups, "vfio")})}
+        return entries | ({"vhost-net": constant("")} if "vhost_net" in self._machine.modules else {})
+
+
+def _in_use(one: Pf | Vf) -> bool:
+    """Whether the function is enabled: by a kernel driver always, by vfio-pci while somebody has it open."""
+    if one.driver == "vfio-pci" or (isinstance(one, Vf) and one.holders):
+        return isinstance(one, Vf) and one.holders > 0
+    return bool(one.driver)
+
+
+def _directory(**entries: Node) -> Directory:
+    return Directory(lambda: entries)

@@ -1,0 +1,236 @@
+"""The simulated host as a port: performs operations, keeps those that the kernel would not answer yet, takes commands."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Generator, Mapping
+from typing import Any
+
+from ..host.ops import ListDir, LoadModule, Op, ReadFile, ReadLink, Value, WriteFile, is_write
+from ..host.ports import StillBlocked
+from .files import FileTree
+from .kernel import Kernel, refuse
+from .links import perform_on_links
+from .model import Machine, Pf, Upper, Vf
+from .spec import HostSpec, check_host
+from .tree import Directory, File, Link, resolve
+
+__all__ = ["SimHost"]
+
+
+class _Pending:
+    """An operation that the kernel has not answered."""
+
+    def __init__(self, running: Generator[None, None, str | None]) -> None:
+        self._running = running
+        self.done = threading.Event()
+        self.value: str | None = None
+        self.error: OSError | None = None
+
+    def step(self) -> bool:
+        """Go on as far as possible; True once it has ended."""
+        try:
+            next(self._running)
+        except StopIteration as end:
+            self.value = end.value
+        except OSError as error:
+            self.error = error
+        else:
+            return False
+        self.done.set()
+        return True
+
+    def result(self) -> str | None:
+        """Give what the kernel answered.
+
+        Raises:
+            OSError: it refused.
+        """
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+class SimHost:
+    """A host behind `perform`.
+
+    Args:
+        spec: What the host is like.
+        waits: True in a server: `perform` returns when the kernel would answer. False in a test of one thread:
+            it raises StillBlocked, and the operation goes on by itself once what it waits for has happened.
+
+    Raises:
+        ImpossibleHostError: no real host is like the spec.
+    """
+
+    def __init__(self, spec: HostSpec, *, waits: bool = False) -> None:
+        check_host(spec)
+        self._machine = Machine(spec)
+        self._kernel = Kernel(self._machine)
+        self._tree = FileTree(self._machine, self._kernel)
+        self._waits = waits
+        self._pending: list[_Pending] = []
+        self._lock = threading.Lock()
+        self._failures: list[tuple[str, int]] = []
+        self.writes = 0
+        """Operations so far that change the host."""
+
+    def perform(self, op: Op) -> Value:
+        """Perform an operation.
+
+        Raises:
+            OSError: the kernel refused.
+            StillBlocked: it has not answered.
+        """
+        with self._lock:
+            self.writes += is_write(op)
+            self._strike(op)
+            answer = self._start(op)
+            if not isinstance(answer, _Pending):
+                return answer
+            if not answer.step():
+                self._pending.append(answer)
+        if not answer.done.is_set() and not self._waits:
+            raise StillBlocked
+        answer.done.wait()
+        with self._lock:
+            self._step_pending()
+        return answer.result()
+
+    def control(self, command: Mapping[str, Any]) -> Any:
+        """Do what no program on the host does: hold a VF as QEMU would, pull a cable, reboot.
+
+        Raises:
+            OSError: it cannot be done; EINVAL for an unknown command.
+        """
+        with self._lock:
+            ((name, argument),) = command.items()
+            method = getattr(self, f"_control_{name}", None)
+            if method is None:
+                raise refuse(errno.EINVAL, f"no command is called {name}")
+            reply = method(argument)
+            self._step_pending()
+            return reply
+
+    def _start(self, op: Op) -> Value | _Pending:
+        """Perform what the kernel answers at once, or give what may take time."""
+        root = self._tree.root()
+        match op:
+            case ReadFile(path):
+                node = resolve(root, path)
+                return _Pending(_readable(node, path)())
+            case WriteFile(path, text):
+                node = resolve(root, path)
+                return _Pending(_writable(node, path)(text)) if text else None
+            case ListDir(path):
+                node = resolve(root, path)
+                if not isinstance(node, Directory):
+                    raise refuse(errno.ENOTDIR, path)
+                return tuple(sorted(node.entries()))
+            case ReadLink(path):
+                node = resolve(root, path, follow_last=False)
+                if not isinstance(node, Link):
+                    raise refuse(errno.EINVAL, path)
+                return node.target
+            case LoadModule(name):
+                if name not in (*self._machine.modules, *self._machine.spec.available_modules):
+                    raise refuse(errno.ENOENT, f"module {name} not found")
+                self._machine.modules.add(name)
+                return None
+        return perform_on_links(self._machine, op)
+
+    def _strike(self, op: Op) -> None:
+        """Refuse an operation that was told to fail once."""
+        for failure in self._failures:
+            if failure[0] in str(op):
+                self._failures.remove(failure)
+                raise refuse(failure[1], "the hardware failed")
+
+    def _step_pending(self) -> None:
+        """Let what waits go on, as often as one end frees another."""
+        while ended := [pending for pending in self._pending if pending.step()]:
+            self._pending = [pending for pending in self._pending if pending not in ended]
+
+    def _vf(self, address: str) -> Vf:
+        found = self._machine.find(address)
+        if not isinstance(found, Vf):
+            raise refuse(errno.ENODEV, f"no VF is at {address}")
+        return found
+
+    def _pf(self, name: str) -> Pf:
+        found = self._machine.find_link(name)
+        if not isinstance(found, Pf):
+            raise refuse(errno.ENODEV, f"no PF has the link {name}")
+        return found
+
+    def _control_hold(self, address: str) -> None:
+        """Open a VF's VFIO device."""
+        vf = self._vf(address)
+        if vf.driver != "vfio-pci":
+            raise refuse(errno.ENODEV, f"{address} is not on vfio-pci")
+        if self._machine.pf_of(vf).spec.shares_iommu_group:
+            raise refuse(errno.EPERM, f"the IOMMU group of {address} is not viable")
+        vf.holders += 1
+
+    def _control_release(self, address: str) -> None:
+        """Close it."""
+        vf = self._vf(address)
+        vf.holders = max(0, vf.holders - 1)
+
+    def _control_take(self, _: Any) -> str:
+        """Hold the first free VF on vfio-pci and say which."""
+        for pf in self._machine.pfs.values():
+            for vf in pf.vfs:
+                if vf.driver == "vfio-pci" and not vf.holders:
+                    self._control_hold(vf.address)
+                    return vf.address
+        raise refuse(errno.EBUSY, "no VF is free")
+
+    def _control_writes(self, _: Any) -> int:
+        return self.writes
+
+    def _control_set_cable(self, argument: Mapping[str, Any]) -> None:
+        self._pf(argument["link"]).cable = bool(argument["plugged"])
+
+    def _control_assign_address(self, argument: Mapping[str, str]) -> None:
+        self._pf(argument["link"]).addresses.append(argument["address"])
+
+    def _control_remove_addresses(self, link: str) -> None:
+        self._pf(link).addresses.clear()
+
+    def _control_add_upper(self, argument: Mapping[str, Any]) -> None:
+        self._machine.uppers.append(Upper(**argument))
+
+    def _control_remove_device(self, address: str) -> None:
+        """Pull a NIC out."""
+        if self._machine.pfs.pop(address, None) is None:
+            raise refuse(errno.ENODEV, f"no PF is at {address}")
+
+    def _control_reboot(self, _: Any) -> None:
+        """Start the host again; what waited in the kernel is gone with it."""
+        for pending in self._pending:
+            pending.error = refuse(errno.EIO, "the host was restarted")
+            pending.done.set()
+        self._pending.clear()
+        self._machine.boot()
+
+    def _control_fail_next(self, argument: Mapping[str, Any]) -> None:
+        """Refuse the next operation whose text contains a word."""
+        self._failures.append((str(argument["match"]), int(argument["errno"])))
+
+
+def _readable(node: object, path: str) -> Any:
+    if isinstance(node, Directory):
+        raise refuse(errno.EISDIR, path)
+    if not isinstance(node, File) or node.read is None:
+        raise refuse(errno.EACCES, path)
+    return node.read
+
+
+def _writable(node: object, path: str) -> Any:
+    if isinstance(node, Directory):
+        raise refuse(errno.EISDIR, path)
+    if not isinstance(node, File) or node.write is None:
+        raise refuse(errno.EACCES, path)
+    return node.write

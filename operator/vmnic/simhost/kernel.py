@@ -1,0 +1,196 @@
+"""What the kernel does when its PCI files are written: errno for errno, lock for lock.
+
+Each operation is a generator that yields while the kernel would sleep: the caller steps it again when something has changed.
+Sources: drivers/pci/iov.c, drivers/base/bus.c, drivers/pci/pci-driver.c, drivers/vfio, and measurements on igb.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Generator
+
+from .model import Machine, Pf, Vf
+
+__all__ = ["Kernel", "Step"]
+
+Step = Generator[None, None, None]
+VFIO = "vfio-pci"
+_OVERRIDE_BYTES = 4095
+"""driver_override takes less than a page (drivers/base/driver.c)."""
+
+
+def refuse(code: int, text: str = "") -> OSError:
+    """Make the kernel's refusal."""
+    return OSError(code, text or errno.errorcode[code])
+
+
+class Kernel:
+    """Operations on the PCI functions of one machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def write_num_vfs(self, pf: Pf, text: str) -> Step:
+        """`sriov_numvfs`: the checks stand in the kernel's order."""
+        count = _parse_u16(text)
+        if count > pf.total_vfs:
+            raise refuse(errno.ERANGE)
+        yield from self._lock(pf)
+        try:
+            if count == pf.num_vfs:
+                return
+            if not pf.driver:
+                raise refuse(errno.ENOENT, "no driver bound to device; cannot configure SR-IOV")
+            if count and pf.num_vfs:
+                raise refuse(errno.EBUSY, f"{pf.num_vfs} VFs already enabled. Disable before enabling {count} VFs")
+            yield from self._change_vfs(pf, count)
+        finally:
+            pf.locked = False
+
+    def read_num_vfs(self, pf: Pf) -> Generator[None, None, str]:
+        """`sriov_numvfs` waits for the device lock even to be read."""
+        while pf.locked:
+            yield
+        return str(pf.num_vfs)
+
+    def rescan(self) -> Step:
+        """`/sys/bus/pci/rescan` takes the global lock."""
+        while self._machine.rescan_locked:
+            yield
+
+    def write_autoprobe(self, pf: Pf, text: str) -> Step:
+        """`sriov_drivers_autoprobe` takes a boolean."""
+        yield from ()
+        word = text.strip().lower()
+        if not word or word[:2] not in ("0", "1", "y", "n", "on", "of"):
+            raise refuse(errno.EINVAL)
+        pf.autoprobe = word[:2] in ("1", "y", "on")
+
+    def write_override(self, function: Pf | Vf, text: str) -> Step:
+        """`driver_override`: a newline alone clears it."""
+        yield from ()
+        if len(text) >= _OVERRIDE_BYTES:
+            raise refuse(errno.EINVAL)
+        function.override = text.strip()
+
+    def probe(self, address: str) -> Step:
+        """`drivers_probe` succeeds also where it does nothing."""
+        yield from ()
+        function = self._function(address)
+        if not function.driver and self._may_probe(function):
+            self._attach(function, function.override or self._native_driver(function))
+
+    def bind(self, driver: str, address: str) -> Step:
+        """`drivers/NAME/bind`."""
+        yield from ()
+        function = self._function(address)
+        matches = driver == (function.override or self._native_driver(function))
+        if not matches or not self._may_probe(function):
+            raise refuse(errno.ENODEV)
+        if function.driver:
+            raise refuse(errno.EBUSY)
+        self._attach(function, driver)
+        if function.driver != driver:
+            raise refuse(errno.EINVAL)
+
+    def unbind(self, driver: str, address: str) -> Step:
+        """`drivers/NAME/unbind`; a VF that somebody holds makes the writer wait, a PF's driver takes its VFs with it."""
+        function = self._machine.find(address.strip())
+        if function is None or function.driver != driver:
+            raise refuse(errno.ENODEV)
+        if isinstance(function, Pf):
+            yield from self._lock(function)
+            try:
+                if function.num_vfs:
+                    yield from self._change_vfs(function, 0)
+                self._detach(function)
+            finally:
+                function.locked = False
+            return
+        self._detach(function)
+        while function.holders:
+            yield
+
+    def _lock(self, pf: Pf) -> Step:
+        while pf.locked:
+            yield
+        pf.locked = True
+
+    def _change_vfs(self, pf: Pf, count: int) -> Step:
+        """Make or remove all VFs under the global lock; either way the PF's queues start anew."""
+        while self._machine.rescan_locked:
+            yield
+        self._machine.rescan_locked = True
+        try:
+            if count:
+                for _ in range(count):
+                    vf = self._machine.make_vf(pf)
+                    pf.vfs.append(vf)
+                    if self._may_probe(vf):
+                        self._attach(vf, self._native_driver(vf))
+            else:
+                yield from self._remove_vfs(pf)
+            pf.num_vfs = count
+            pf.channels = pf.max_channels
+        finally:
+            self._machine.rescan_locked = False
+
+    def _remove_vfs(self, pf: Pf) -> Step:
+        """VFs go in their order. Of one that is held the driver link goes at once and the rest waits for its holder."""
+        while pf.vfs:
+            vf = pf.vfs[0]
+            self._detach(vf)
+            while vf.holders:
+                yield
+            pf.vfs.remove(vf)
+
+    def _function(self, address: str) -> Pf | Vf:
+        function = self._machine.find(address.strip())
+        if function is None:
+            raise refuse(errno.ENODEV)
+        return function
+
+    def _may_probe(self, function: Pf | Vf) -> bool:
+        """A VF of a PF without autoprobe is only probed with an override (pci_device_can_probe)."""
+        return isinstance(function, Pf) or bool(function.override) or self._machine.pf_of(function).autoprobe
+
+    def _native_driver(self, function: Pf | Vf) -> str:
+        """The driver whose id table has the function."""
+        if isinstance(function, Pf):
+            return function.profile.driver
+        return self._machine.pf_of(function).profile.vf_driver
+
+    def _attach(self, function: Pf | Vf, driver: str) -> None:
+        """Let a driver probe a function; one that is not loaded, or fails, leaves it without."""
+        if driver == VFIO:
+            if "vfio_pci" in self._machine.modules and function.group is not None:
+                function.driver = VFIO
+            return
+        if driver not in self._machine.modules or driver != self._native_driver(function):
+            return
+        function.driver = driver
+        if isinstance(function, Vf):
+            pf = self._machine.pf_of(function)
+            function.net_name = f"{pf.net_name}v{function.index}"
+            function.net_mac = function.attributes.mac
+        else:
+            function.net_name = function.spec.name
+
+    def _detach(self, function: Pf | Vf) -> None:
+        function.driver = ""
+        if function.net_name:
+            gone = {function.net_name}
+            self._machine.uppers = [upper for upper in self._machine.uppers if upper.lower not in gone]
+        function.net_name = ""
+
+
+def _parse_u16(text: str) -> int:
+    """kstrtou16 with base 0; sriov_numvfs_store makes every failure EINVAL."""
+    word = text.strip()
+    try:
+        number = int(word, 8) if word.startswith("0") and word.isdigit() and len(word) > 1 else int(word, 0)
+    except ValueError as error:
+        raise refuse(errno.EINVAL) from error
+    if not 0 <= number < 1 << 16 or word.startswith(("+-", "-")):
+        raise refuse(errno.EINVAL)
+    return number

@@ -1,0 +1,139 @@
+"""The machine's links as rtnetlink and ethtool show and set them. Measured on igb; a VF's attributes are not set atomically."""
+
+from __future__ import annotations
+
+import errno
+
+from ..host.ops import Channels, LinkInfo, Op, ReadChannels, ReadLinks, SetChannels, SetLink, SetVf, Value, VfInfo
+from .kernel import refuse
+from .model import Machine, Pf, Vf
+
+__all__ = ["perform_on_links"]
+
+_MTU_BYTES = (68, 9216)
+"""igb's bounds."""
+_MAX_VLAN = 4095
+_MAX_QOS = 7
+
+
+def perform_on_links(machine: Machine, op: Op) -> Value:
+    """Perform an operation on links.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    match op:
+        case ReadLinks():
+            return tuple(_links(machine))
+        case SetLink():
+            _set_link(_pf(machine, op.name), op)
+        case SetVf():
+            _set_vf(_pf(machine, op.name), op)
+        case ReadChannels(name):
+            pf = _pf(machine, name)
+            return Channels(combined=pf.channels, max_combined=pf.max_channels)
+        case SetChannels(name, combined):
+            pf = _pf(machine, name)
+            if not 1 <= combined <= pf.max_channels:
+                raise refuse(errno.EINVAL)
+            pf.channels = combined
+        case _:
+            raise refuse(errno.ENOSYS)
+    return None
+
+
+def _pf(machine: Machine, name: str) -> Pf:
+    """Find the PF of a link; a VF's driver supports none of these operations."""
+    found = machine.find_link(name)
+    if found is None:
+        raise refuse(errno.ENODEV)
+    if isinstance(found, Vf):
+        raise refuse(errno.EOPNOTSUPP)
+    return found
+
+
+def _set_link(pf: Pf, op: SetLink) -> None:
+    if op.mtu is not None:
+        if not _MTU_BYTES[0] <= op.mtu <= _MTU_BYTES[1]:
+            raise refuse(errno.EINVAL)
+        pf.mtu = op.mtu
+    if op.up is not None:
+        pf.up = op.up
+
+
+def _set_vf(pf: Pf, op: SetVf) -> None:
+    """Set attribute by attribute in the kernel's order (do_setvfinfo); what stood before a refusal stays set."""
+    if op.vf >= pf.num_vfs:
+        raise refuse(errno.EINVAL)
+    attributes = pf.vfs[op.vf].attributes
+    if op.mac is not None:
+        if int(op.mac.split(":")[0], 16) & 1:
+            raise refuse(errno.EINVAL)
+        attributes.mac = op.mac
+    if op.vlan is not None:
+        _check_vlan(op)
+        attributes.vlan, attributes.qos = op.vlan, op.qos or 0
+    if op.min_tx_rate_mbit is not None or op.max_tx_rate_mbit is not None:
+        _check_rate(pf, op)
+    if op.spoof_check is not None:
+        attributes.spoof_check = op.spoof_check
+    if op.link_state is not None:
+        raise refuse(errno.EOPNOTSUPP)
+    if op.trust is not None:
+        attributes.trust = op.trust
+
+
+def _check_vlan(op: SetVf) -> None:
+    if op.vlan_protocol == "802.1ad":
+        raise refuse(errno.EPROTONOSUPPORT)
+    if not 0 <= (op.vlan or 0) <= _MAX_VLAN or not 0 <= (op.qos or 0) <= _MAX_QOS:
+        raise refuse(errno.EINVAL)
+
+
+def _check_rate(pf: Pf, op: SetVf) -> None:
+    if not pf.profile.rate_limit:
+        raise refuse(errno.EOPNOTSUPP)
+    fits = 0 <= (op.max_tx_rate_mbit or 0) <= pf.profile.speed_mbps
+    if op.min_tx_rate_mbit or not fits or not (pf.up and pf.cable):
+        raise refuse(errno.EINVAL)
+
+
+def _links(machine: Machine) -> list[LinkInfo]:
+    """Dump all links; indexes follow the order in which functions and uppers stand."""
+    named = [one for one in machine.functions() if one.net_name]
+    indexes = {
+        name: index for index, name in enumerate([*(one.net_name for one in named), *(u.name for u in machine.uppers)], 2)
+    }
+    masters = {upper.lower: indexes[upper.name] for upper in machine.uppers if upper.is_master}
+    links = [_function_link(one, indexes, masters) for one in named]
+    for upper in machine.uppers:
+        lower = None if upper.is_master else indexes.get(upper.lower)
+        links.append(LinkInfo(index=indexes[upper.name], name=upper.name, kind=upper.kind, up=True, lower=lower))
+    return links
+
+
+def _function_link(one: Pf | Vf, indexes: dict[str, int], masters: dict[str, int]) -> LinkInfo:
+    common = {"index": indexes[one.net_name], "name": one.net_name, "mac": one.net_mac, "pci_address": one.address}
+    if isinstance(one, Vf):
+        return LinkInfo(**common)  # type: ignore[arg-type]
+    return LinkInfo(
+        **common,  # type: ignore[arg-type]
+        alt_names=one.spec.alt_names,
+        mtu=one.mtu,
+        up=one.up,
+        carrier=one.up and one.cable,
+        master=masters.get(one.net_name),
+        addresses=tuple(one.addresses),
+        default_route=one.default_route,
+        vfs=tuple(
+            VfInfo(
+                vf=vf.index,
+                mac=vf.attributes.mac,
+                vlan=vf.attributes.vlan,
+                qos=vf.attributes.qos,
+                spoof_check=vf.attributes.spoof_check,
+                trust=vf.attributes.trust,
+            )
+            for vf in one.vfs
+        ),
+    )

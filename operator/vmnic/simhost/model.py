@@ -1,0 +1,182 @@
+"""The state of a simulated host: PCI functions, their VFs and links. Plain data; what happens to it is in `kernel.py`."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .spec import HostSpec, NicProfile, PfSpec, profiles
+
+__all__ = ["Function", "Machine", "Pf", "Upper", "Vf", "VfAttributes"]
+
+
+@dataclass(kw_only=True)
+class VfAttributes:
+    """What a PF's driver keeps of a VF."""
+
+    mac: str
+    vlan: int = 0
+    qos: int = 0
+    spoof_check: bool = True
+    trust: bool = False
+
+
+@dataclass(kw_only=True)
+class Function:
+    """One PCI function."""
+
+    address: str
+    vendor: str
+    device: str
+    numa_node: int
+    group: int | None
+    """IOMMU group; None without an IOMMU."""
+    driver: str = ""
+    override: str = ""
+    net_name: str = ""
+    """Name of its network link, if its driver makes one."""
+    net_mac: str = ""
+
+
+@dataclass(kw_only=True)
+class Vf(Function):
+    """One virtual function."""
+
+    index: int
+    attributes: VfAttributes
+    holders: int = 0
+    """How many have its VFIO device open."""
+
+
+@dataclass(kw_only=True)
+class Pf(Function):
+    """One physical function."""
+
+    spec: PfSpec
+    profile: NicProfile
+    mtu: int
+    up: bool
+    cable: bool
+    channels: int
+    addresses: list[str] = field(default_factory=list)
+    default_route: bool = False
+    autoprobe: bool = True
+    num_vfs: int = 0
+    """What `sriov_numvfs` reads; VFs go one by one while it is written."""
+    vfs: list[Vf] = field(default_factory=list)
+    locked: bool = False
+    """The kernel's device lock."""
+
+    @property
+    def total_vfs(self) -> int:
+        """What `sriov_totalvfs` reads."""
+        return self.profile.max_vfs if self.driver == self.profile.driver else self.profile.capability_vfs
+
+    @property
+    def max_channels(self) -> int:
+        """Queues that are left for the PF."""
+        return self.profile.channels_with_vfs if self.num_vfs else self.profile.channels
+
+
+@dataclass(kw_only=True)
+class Upper:
+    """A virtual link on top of a PF's."""
+
+    name: str
+    kind: str
+    lower: str
+    """The link's name."""
+    is_master: bool = False
+    """A bridge or bond that the lower link is a port of."""
+
+
+class Machine:
+    """The whole host."""
+
+    def __init__(self, spec: HostSpec) -> None:
+        self.spec = spec
+        self._random = random.Random(0)  # noqa: S311 - MAC addresses that repeat from run to run
+        self.boot()
+
+    def boot(self) -> None:
+        """Start, or start again: nothing that the kernel keeps in memory survives."""
+        self.boot_id = str(uuid.uuid4())
+        self.modules = set(self.spec.modules)
+        self.rescan_locked = False
+        self.uppers: list[Upper] = []
+        self._groups = 0
+        self.pfs = {pf.address: self._make_pf(pf) for pf in self.spec.pfs}
+        for pf in self.pfs.values():
+            for _ in range(pf.spec.vfs):
+                vf = self.make_vf(pf)
+                pf.vfs.append(vf)
+            pf.num_vfs = pf.spec.vfs
+
+    def functions(self) -> Iterator[Pf | Vf]:
+        """Give every PCI function."""
+        for pf in self.pfs.values():
+            yield pf
+            yield from pf.vfs
+
+    def find(self, address: str) -> Pf | Vf | None:
+        """Find a function by its PCI address."""
+        return self.pfs.get(address) or next((vf for pf in self.pfs.values() for vf in pf.vfs if vf.address == address), None)
+
+    def pf_of(self, vf: Vf) -> Pf:
+        """Give the PF of a VF."""
+        return next(pf for pf in self.pfs.values() if vf in pf.vfs)
+
+    def find_link(self, name: str) -> Pf | Vf | None:
+        """Find a function by the name of its link."""
+        return next((function for function in self.functions() if function.net_name == name), None)
+
+    def new_mac(self) -> str:
+        """Give a locally administered unicast address."""
+        return "02:" + ":".join(f"{self._random.randrange(256):02x}" for _ in range(5))
+
+    def _new_group(self) -> int | None:
+        if not self.spec.iommu:
+            return None
+        self._groups += 1
+        return self._groups
+
+    def _make_pf(self, spec: PfSpec) -> Pf:
+        profile = profiles()[spec.profile]
+        return Pf(
+            address=spec.address,
+            vendor=profile.vendor,
+            device=profile.device,
+            numa_node=spec.numa_node,
+            group=self._new_group(),
+            driver=profile.driver,
+            net_name=spec.name,
+            net_mac=spec.mac,
+            spec=spec,
+            profile=profile,
+            mtu=spec.mtu,
+            up=spec.up,
+            cable=spec.cable,
+            channels=profile.channels,
+            addresses=list(spec.addresses),
+            default_route=spec.default_route,
+        )
+
+    def make_vf(self, pf: Pf) -> Vf:
+        """Make the PF's next VF, bound to nothing yet."""
+        index = len(pf.vfs)
+        domain, bus, rest = pf.address.split(":")
+        device, function = rest.split(".")
+        routing_id = (int(bus, 16) << 8) + (int(device, 16) << 3) + int(function)
+        routing_id += pf.profile.vf_offset + index * pf.profile.vf_stride
+        address = f"{domain}:{routing_id >> 8:02x}:{(routing_id >> 3) & 31:02x}.{routing_id & 7}"
+        return Vf(
+            address=address,
+            vendor=pf.profile.vendor,
+            device=pf.profile.vf_device,
+            numa_node=pf.numa_node,
+            group=pf.group if pf.spec.shares_iommu_group else self._new_group(),
+            index=index,
+            attributes=VfAttributes(mac=self.new_mac()),
+        )

@@ -1,0 +1,107 @@
+"""An agent in one process: a host behind a counting port, a journal in a directory, an API that is a variable."""
+
+import asyncio
+import pathlib
+from dataclasses import dataclass, field
+
+import msgspec
+
+from vmnic.agent.journal import JournalStore
+from vmnic.agent.passes import NodePass
+from vmnic.host.client import LocalHost
+from vmnic.host.faults import FaultyPort
+from vmnic.kube.errors import UnreachableError
+from vmnic.nodes.state import NodeNicState, NodeSpec, NodeStatus, ObjectMeta, PfSpec, PfStatus
+from vmnic.simhost.host import SimHost
+
+from .host import PF
+
+
+class MemoryApi:
+    """A NodeNicState that is a variable; records what is written."""
+
+    def __init__(self) -> None:
+        self.state = NodeNicState(metadata=ObjectMeta(name="n1", generation=1, resource_version="1"))
+        self.written: list[NodeStatus] = []
+        self.away = False
+        self.before_claim = lambda: None
+
+    async def read(self) -> NodeNicState:
+        if self.away:
+            raise UnreachableError(status=0, reason="Unreachable", message="away")
+        return self.state
+
+    async def publish(self, status: NodeStatus) -> None:
+        await self.read()
+        self._write(status)
+
+    async def claim(self, over: NodeNicState, status: NodeStatus) -> bool:
+        self.before_claim()
+        await self.read()
+        if over.metadata.resource_version != self.state.metadata.resource_version:
+            return False
+        self._write(status)
+        return True
+
+    def ask(self, *pfs: PfSpec, synced: bool = True) -> None:
+        """Write the spec, as the controller does."""
+        meta = self.state.metadata
+        meta = msgspec.structs.replace(
+            meta, generation=meta.generation + 1, resource_version=str(int(meta.resource_version) + 1)
+        )
+        self.state = NodeNicState(metadata=meta, spec=NodeSpec(synced=synced, pfs=pfs), status=self.state.status)
+
+    def _write(self, status: NodeStatus) -> None:
+        self.written.append(status)
+        meta = msgspec.structs.replace(self.state.metadata, resource_version=str(int(self.state.metadata.resource_version) + 1))
+        self.state = msgspec.structs.replace(self.state, metadata=meta, status=status)
+
+
+@dataclass
+class FixedHolders:
+    names: dict[str, str] = field(default_factory=dict)
+
+    async def read(self) -> dict[str, str]:
+        return self.names
+
+
+class Node:
+    """One node with its agent, which can be killed and started again over the same host and journal."""
+
+    def __init__(self, sim: SimHost, directory: pathlib.Path) -> None:
+        self.sim = sim
+        self.port = FaultyPort(sim)
+        self.api = MemoryApi()
+        self.holders = FixedHolders()
+        self.directory = directory
+        self.restart_agent()
+
+    def restart_agent(self) -> None:
+        self.agent = NodePass(
+            host=LocalHost(self.port),
+            store=JournalStore(self.directory),
+            holders=self.holders,
+            reporter=self.api,
+            sleep=lambda _: asyncio.sleep(0),
+        )
+
+    async def run_pass(self) -> PfStatus:
+        """Make one pass and give the first function's status."""
+        return (await self.agent.run(self.api.state)).pfs[0]
+
+    async def grant_and_run(self, desired: PfSpec) -> PfStatus:
+        """Ask, plan, grant, apply: what the controller and the agent do together."""
+        self.api.ask(desired)
+        planned = await self.run_pass()
+        assert planned.plan is not None
+        self.api.ask(msgspec.structs.replace(desired, grant=planned.plan.digest))
+        return await self.run_pass()
+
+    @property
+    def written(self) -> list[str]:
+        """Every write to the host in short words: file name and value."""
+        return [f"{op.path.rsplit('/', 1)[-1]}={op.text.strip()}" for op in self.port.writes if hasattr(op, "path")]
+
+
+def desired(address: str = PF, *, num_vfs: int = 7, **changes) -> PfSpec:
+    return PfSpec(pci_address=address, pool="fast", num_vfs=num_vfs, **changes)

