@@ -47,7 +47,7 @@ def render_crd(kind: type[SriovNetworkPool | VmNicPolicy | NodeNicState]) -> dic
     raw = kind.model_json_schema(by_alias=True, schema_generator=_Generator, mode=mode)
     definitions = raw.pop("$defs", {})
     fields = {name: _structural(raw["properties"][name], definitions) for name in ("spec", "status")}
-    fields["status"].pop("default", None)
+    fields["status"] = _without_defaults(fields["status"])
     if fields["spec"].get("default") is not None:
         fields["spec"]["default"] = {}
     schema = {
@@ -107,11 +107,29 @@ def _structural(node: Any, definitions: dict[str, Any]) -> Any:
             made["enum"] = [value]
         elif key == "description":
             made[key] = " ".join(value.split())
-        elif key in ("default", "enum", "required") or key.startswith("x-kubernetes-"):
+        elif key == "default":
+            made[key] = _without_nulls(value)
+        elif key in ("enum", "required") or key.startswith("x-kubernetes-"):
             made[key] = value
         elif key not in _DROPPED:
             made[key] = _structural(value, definitions)
     return _flattened(made)
+
+
+def _without_nulls(value: Any) -> Any:
+    """Absent, not null, is what Kubernetes takes for a field without a value."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return value
+
+
+def _without_defaults(node: Any) -> Any:
+    """Machines write a status whole, so nothing is filled in there."""
+    if isinstance(node, list):
+        return [_without_defaults(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {key: _without_defaults(value) for key, value in node.items() if key != "default"}
 
 
 def _inlined(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:

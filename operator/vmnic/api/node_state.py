@@ -197,14 +197,9 @@ class NodeNicState(ApiModel):
     COLUMNS: ClassVar[list[dict[str, Any]]] = [
         {"name": "Ready", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].status'},
         {"name": "Reason", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].reason'},
-        {"name": "PFs", "type": "string", "jsonPath": ".status.pfs[*].name"},
-        {"name": "VFs", "type": "string", "jsonPath": ".status.pfs[*].numVfs"},
-        {
-            "name": "Message",
-            "type": "string",
-            "jsonPath": '.status.conditions[?(@.type=="Ready")].message',
-            "priority": 1,
-        },
+        {"name": "IOMMU", "type": "boolean", "jsonPath": ".status.host.iommu"},
+        {"name": "Message", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].message'},
+        {"name": "Kernel", "type": "string", "jsonPath": ".status.host.kernel", "priority": 1},
         {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
     ]
 

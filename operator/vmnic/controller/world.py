@@ -74,6 +74,14 @@ class LabelledObject(msgspec.Struct, frozen=True):
     metadata: _Meta
 
 
+def _decode_pool(raw: msgspec.Raw) -> SriovNetworkPool:
+    return SriovNetworkPool.model_validate_json(bytes(raw))
+
+
+def _decode_policy(raw: msgspec.Raw) -> VmNicPolicy:
+    return VmNicPolicy.model_validate_json(bytes(raw))
+
+
 class World:
     """The caches and the fan-out of their changes.
 
@@ -87,8 +95,8 @@ class World:
         labelled = msgspec.json.Decoder(LabelledObject).decode
         self.nodes = Reflector(api, NODES, decode=labelled, on_change=self._node_changed)
         self.node_states = Reflector(api, NODE_NIC_STATES, decode=decode_node_state, on_change=self._state_changed)
-        self.pools = Reflector(api, POOLS, decode=SriovNetworkPool.model_validate_json, on_change=self._pool_changed)
-        self.policies = Reflector(api, POLICIES, decode=VmNicPolicy.model_validate_json, on_change=self._policy_changed)
+        self.pools = Reflector(api, POOLS, decode=_decode_pool, on_change=self._pool_changed)
+        self.policies = Reflector(api, POLICIES, decode=_decode_policy, on_change=self._policy_changed)
         self.namespaces = Reflector(api, NAMESPACES, decode=labelled, on_change=self._namespace_changed)
         self.machines = Reflector(api, VIRTUAL_MACHINES, decode=decode_machine, on_change=self._machine_changed)
         self.instances = Reflector(api, VIRTUAL_MACHINE_INSTANCES, decode=decode_instance, on_change=self._machine_changed)

@@ -1,0 +1,117 @@
+"""etcd, kube-apiserver and kube-controller-manager on loopback; priority and fairness stays on."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+from .api import Api, wait_for
+from .certificates import TOKENS, write_pki
+from .processes import Processes, free_port
+from .programs import Programs
+
+
+class ControlPlane:
+    """One Kubernetes control plane in a directory."""
+
+    def __init__(self, processes: Processes, programs: Programs) -> None:
+        self.directory = processes.directory
+        self.processes = processes
+        self.programs = programs
+        self.pki = self.directory / "pki"
+        self.port = free_port()
+        self._etcd, self._peer = free_port(), free_port()
+        self.server = f"https://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start everything and wait until it answers."""
+        write_pki(self.pki)
+        for name in TOKENS:
+            self._write_kubeconfig(name)
+        self.api = Api(self.server, self.pki / "ca.crt", "admin-token")
+        self._start_etcd()
+        self.start_api()
+        self._start_controller_manager()
+
+    def start_api(self) -> None:
+        """Start kube-apiserver, or start it again on the same port."""
+        self.processes.start("kube-apiserver", [self.programs.kube_apiserver, *self._api_flags()], cwd=self.pki)
+        wait_for("kube-apiserver is ready", lambda: self.api.request("GET", "/readyz"), 60)
+
+    @property
+    def kubeconfig(self) -> pathlib.Path:
+        """The administrator's kubeconfig."""
+        return self.directory / "admin.kubeconfig"
+
+    def service_account(self, namespace: str, name: str, node: str = "") -> dict[str, str]:
+        """Mint a token and give the environment of a pod that runs as this account, bound to a node if one is named."""
+        body: dict[str, object] = {"spec": {"expirationSeconds": 86400}}
+        if node:
+            pod = self._bound_pod(namespace, name, node)
+            body = {"spec": {"expirationSeconds": 86400, "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", **pod}}}
+        answer = self.api.request("POST", f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token", body)
+        mounted = self.directory / "accounts" / "-".join(filter(None, (name, node)))
+        mounted.mkdir(parents=True, exist_ok=True)
+        (mounted / "token").write_text(answer["status"]["token"])
+        (mounted / "ca.crt").write_text((self.pki / "ca.crt").read_text())
+        return {
+            "KUBERNETES_SERVICE_HOST": "127.0.0.1",
+            "KUBERNETES_SERVICE_PORT": str(self.port),
+            "VMNIC_SERVICE_ACCOUNT_DIR": str(mounted),
+        }
+
+    def _bound_pod(self, namespace: str, account: str, node: str) -> dict[str, str]:
+        """Make the pod that a node-bound token needs; nothing runs in it."""
+        name = f"{account}-{node}"
+        spec = {"nodeName": node, "serviceAccountName": account, "containers": [{"name": "none", "image": "none.invalid/none"}]}
+        self.api.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace}, "spec": spec})
+        pod = self.api.get("Pod", name, namespace)
+        assert pod is not None
+        return {"name": name, "uid": pod["metadata"]["uid"]}
+
+    def _start_etcd(self) -> None:
+        client, peer = f"http://127.0.0.1:{self._etcd}", f"http://127.0.0.1:{self._peer}"
+        self.processes.start(
+            "etcd",
+            [
+                self.programs.etcd, "--name=test", f"--data-dir={self.directory}/etcd", "--unsafe-no-fsync", "--log-level=warn",
+                f"--listen-client-urls={client}", f"--advertise-client-urls={client}", f"--listen-peer-urls={peer}",
+                f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=test={peer}",
+            ],
+        )  # fmt: skip
+
+    def _api_flags(self) -> list[str]:
+        return [
+            f"--etcd-servers=http://127.0.0.1:{self._etcd}", f"--secure-port={self.port}", "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none", "--service-cluster-ip-range=10.0.0.0/24",
+            "--tls-cert-file=server.crt", "--tls-private-key-file=server.key", "--client-ca-file=ca.crt",
+            "--token-auth-file=tokens.csv", "--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount",
+            "--service-account-key-file=sa.pub", "--service-account-signing-key-file=sa.key",
+            "--service-account-issuer=https://kubernetes.default.svc", "--allow-privileged=true", "--profiling=false",
+            "--requestheader-client-ca-file=ca.crt", "--requestheader-allowed-names=front-proxy",
+            "--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-", "--proxy-client-cert-file=front-proxy.crt",
+            "--proxy-client-key-file=front-proxy.key",
+        ]  # fmt: skip
+
+    def _start_controller_manager(self) -> None:
+        self.processes.start(
+            "kube-controller-manager",
+            [
+                self.programs.kube_controller_manager, f"--kubeconfig={self.directory}/controller-manager.kubeconfig",
+                "--leader-elect=false", f"--secure-port={free_port()}", "--bind-address=127.0.0.1",
+                "--controllers=garbagecollector,namespace", "--use-service-account-credentials=false",
+            ],
+            cwd=self.pki,
+        )  # fmt: skip
+
+    def _write_kubeconfig(self, user: str) -> None:
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "test",
+            "clusters": [{"name": "test", "cluster": {"server": self.server, "certificate-authority": str(self.pki / "ca.crt")}}],
+            "users": [{"name": user, "user": {"token": f"{user}-token"}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
+        }
+        (self.directory / f"{user}.kubeconfig").write_text(json.dumps(config))
