@@ -39,3 +39,28 @@ lint: venv ## ruff, mypy --strict, import-linter, yamllint
 	@$(BIN)/lint-imports
 	@$(BIN)/yamllint -s crds deploy examples .yamllint.yaml
 	@echo "lint: ok"
+
+test: test-unit test-cluster test-kernel ## Every tier that this machine can run
+
+test-unit: venv ## Pure code and the simulated host in process
+	@$(BIN)/pytest tests/unit
+
+test-cluster: venv ## A real control plane with KubeVirt's own parts
+	@$(BIN)/python -m tests.harness.programs >/dev/null
+	@$(BIN)/pytest tests/cluster
+
+test-kernel: venv ## The host contract on a real kernel in QEMU (needs root and Debian packages)
+	@$(BIN)/python -m tests.kernel
+
+bench: venv ## Speed and memory, each beside its floor
+	@$(BIN)/python -m tests.harness.programs >/dev/null
+	@$(BIN)/python -m tests.bench
+
+demo: venv ## A cluster on this machine, three simulated nodes, and what vmnic does with them
+	@$(BIN)/python -m tests.harness.demo
+
+demo-down: venv ## Stop what `make demo` left running
+	@$(BIN)/python -m tests.harness.demo down
+
+clean: ## Remove what the targets made here (not the cache of built programs)
+	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build

@@ -107,7 +107,9 @@ class Api:
                 if document:
                     self.apply(document)
 
-    def merge(self, kind: str, name: str, body: dict[str, Any], namespace: str = "", sub: str = "", **headers: str) -> dict[str, Any]:
+    def merge(
+        self, kind: str, name: str, body: dict[str, Any], namespace: str = "", sub: str = "", **headers: str
+    ) -> dict[str, Any]:
         """Apply a merge patch."""
         return self.request("PATCH", path_of(kind, namespace, name, sub), body, _MERGE, **headers)
 

@@ -51,7 +51,10 @@ def write_pki(directory: pathlib.Path) -> None:
     (directory / "sa.key").write_bytes(_private(signer))
     public = signer.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     (directory / "sa.pub").write_bytes(public)
-    rows = [f'{name}-token,{user},{number},"{group},system:authenticated"' for number, (name, (user, group)) in enumerate(TOKENS.items())]
+    rows = [
+        f'{name}-token,{user},{number},"{group},system:authenticated"'
+        for number, (name, (user, group)) in enumerate(TOKENS.items())
+    ]
     (directory / "tokens.csv").write_text("\n".join(rows) + "\n")
 
 

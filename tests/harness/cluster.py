@@ -56,7 +56,12 @@ class Cluster:
     """Everything, in one directory."""
 
     def __init__(
-        self, directory: pathlib.Path, programs: Programs, *, nodes: tuple[SimulatedNode, ...] = DEFAULT_NODES, die_with_parent: bool = True
+        self,
+        directory: pathlib.Path,
+        programs: Programs,
+        *,
+        nodes: tuple[SimulatedNode, ...] = DEFAULT_NODES,
+        die_with_parent: bool = True,
     ) -> None:
         self.directory = directory
         self.nodes = nodes
@@ -77,7 +82,15 @@ class Cluster:
             (self.directory / node.name / "state").mkdir(parents=True, exist_ok=True)
             self.start_host(node)
         flags = [f"--node={node.name}={self.socket(node.name)}={self._pod_resources(node.name)}" for node in self.nodes]
-        command = [sys.executable, "-m", "tests.harness.player", "--server", self.plane.server, "--ca", self.plane.pki / "ca.crt"]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.harness.player",
+            "--server",
+            self.plane.server,
+            "--ca",
+            self.plane.pki / "ca.crt",
+        ]
         self.processes.start("player", [*command, *flags], cwd=ROOT)
         wait_for("the nodes are there", lambda: len(self.api.list("Node")) == len(self.nodes))
 

@@ -110,7 +110,9 @@ class ControlPlane:
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "test",
-            "clusters": [{"name": "test", "cluster": {"server": self.server, "certificate-authority": str(self.pki / "ca.crt")}}],
+            "clusters": [
+                {"name": "test", "cluster": {"server": self.server, "certificate-authority": str(self.pki / "ca.crt")}}
+            ],
             "users": [{"name": user, "user": {"token": f"{user}-token"}}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
         }

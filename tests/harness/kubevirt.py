@@ -89,7 +89,9 @@ class KubeVirt:
             self._api.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"ca-bundle": authority}})
         gates = {"developerConfiguration": {"featureGates": ["HostDevices"]}}
         meta = {"name": "kubevirt", "namespace": "kubevirt"}
-        self._api.create({"apiVersion": "kubevirt.io/v1", "kind": "KubeVirt", "metadata": meta, "spec": {"configuration": gates}})
+        self._api.create(
+            {"apiVersion": "kubevirt.io/v1", "kind": "KubeVirt", "metadata": meta, "spec": {"configuration": gates}}
+        )
         # Without a default architecture virt-api refuses every VMI.
         status = {"status": {"phase": "Deployed", "defaultArchitecture": "amd64"}}
         self._api.merge("KubeVirt", "kubevirt", status, "kubevirt", "status")
@@ -150,4 +152,3 @@ class KubeVirt:
 
 def _plain_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-

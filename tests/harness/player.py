@@ -2,8 +2,8 @@
 
     python -m tests.harness.player --server URL --ca FILE --node n1=SIMHOST_SOCKET=POD_RESOURCES_SOCKET …
 
-It binds launcher pods, makes pods and VMIs Running and ends them, and holds a VF of the node's simulated host for a pod that asks
-for a device `vmnic.dev/…`, as QEMU would; the kubelet's pod-resources socket names the pod.
+It binds launcher pods, makes pods and VMIs Running and ends them, and holds a VF of the node's simulated host for a pod that
+asks for a device `vmnic.dev/…`, as QEMU would; the kubelet's pod-resources socket names the pod.
 """
 
 from __future__ import annotations
@@ -196,7 +196,8 @@ def _running_status(instance: dict[str, Any]) -> dict[str, Any]:
     """What virt-handler reports of a VM that has started."""
     now = _now()
     conditions = [
-        {"type": kind, "status": "True", "lastProbeTime": None, "lastTransitionTime": now} for kind in ("Ready", "LiveMigratable")
+        {"type": kind, "status": "True", "lastProbeTime": None, "lastTransitionTime": now}
+        for kind in ("Ready", "LiveMigratable")
     ]
     guest = instance["metadata"].get("annotations", {}).get(_GUEST)
     devices = instance["spec"]["domain"]["devices"]

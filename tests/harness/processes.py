@@ -28,7 +28,9 @@ class Processes:
         self._started: dict[str, subprocess.Popen[bytes]] = {}
         (directory / "log").mkdir(parents=True, exist_ok=True)
 
-    def start(self, name: str, command: Sequence[object], env: dict[str, str] | None = None, cwd: pathlib.Path | None = None) -> None:
+    def start(
+        self, name: str, command: Sequence[object], env: dict[str, str] | None = None, cwd: pathlib.Path | None = None
+    ) -> None:
         """Start a process; its output goes to `log/NAME.log`."""
         with (self.directory / "log" / f"{name}.log").open("ab") as log:
             self._started[name] = subprocess.Popen(

@@ -97,23 +97,29 @@ def _structural(node: Any, definitions: dict[str, Any]) -> Any:
     if not isinstance(node, dict):
         return node
     node = _inlined(node, definitions)
-    made: dict[str, Any] = {}
+    made = {}
     for key, value in node.items():
-        if key == "properties":
-            made[key] = {name: _structural(field, definitions) for name, field in value.items()}
-        elif key == "additionalProperties" and isinstance(value, dict):
-            made[key] = _structural(value, definitions)
-        elif key == "const":
-            made["enum"] = [value]
-        elif key == "description":
-            made[key] = " ".join(value.split())
-        elif key == "default":
-            made[key] = _without_nulls(value)
-        elif key in ("enum", "required") or key.startswith("x-kubernetes-"):
-            made[key] = value
-        elif key not in _DROPPED:
-            made[key] = _structural(value, definitions)
+        keyword, content = _keyword(key, value, definitions)
+        if keyword:
+            made[keyword] = content
     return _flattened(made)
+
+
+def _keyword(key: str, value: Any, definitions: dict[str, Any]) -> tuple[str, Any]:
+    """Turn one keyword; an empty one is dropped."""
+    if key == "properties":
+        return key, {name: _structural(field, definitions) for name, field in value.items()}
+    if key == "const":
+        return "enum", [value]
+    if key == "description":
+        return key, " ".join(value.split())
+    if key == "default":
+        return key, _without_nulls(value)
+    if key in ("enum", "required") or key.startswith("x-kubernetes-"):
+        return key, value
+    if key in _DROPPED and not (key == "additionalProperties" and isinstance(value, dict)):
+        return "", None
+    return key, _structural(value, definitions)
 
 
 def _without_nulls(value: Any) -> Any:

@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 K = TypeVar("K", bound=Hashable)
 
 _BACKOFF_S = (0.05, 60.0)
+_QUIET = 4
+"""An object that changed meanwhile is no news; one that keeps doing so is."""
 
 
 class WorkQueue(Generic[K]):
@@ -119,7 +121,7 @@ class WorkQueue(Generic[K]):
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         pause_s = min(_BACKOFF_S[1], _BACKOFF_S[0] * 2**failures) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
-        if isinstance(error, ConflictError | InvalidError) and failures == 0:
+        if isinstance(error, ConflictError | InvalidError) and failures < _QUIET:
             _log.debug("%s changed meanwhile, looking again", key)
         elif isinstance(error, ApiError):
             _log.warning("%s failed, next try in %.1f s: %s", key, pause_s, error.message)

@@ -9,7 +9,7 @@ from itertools import groupby
 from .nics import model_of
 from .state import Apply, Held, PfPlan, PfProblem, PfStatus, VfRange
 
-__all__ = ["ObservedPf", "ObservedVf", "render_pf_status"]
+__all__ = ["ObservedPf", "ObservedVf", "observed_of", "render_pf_status"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,3 +92,30 @@ def _ranges(vfs: Iterable[ObservedVf]) -> tuple[VfRange, ...]:
         text = str(indexes[0]) if len(indexes) == 1 else f"{indexes[0]}-{indexes[-1]}"
         ranges.append(VfRange(range=text, driver=driver))
     return tuple(ranges)
+
+
+def observed_of(status: PfStatus) -> ObservedPf:
+    """Read back from a published status what a plan needs, where the host itself is not at hand (offline plans).
+
+    The VFs' own addresses are not published, except of those that are held; `autoprobe` is taken from what the VFs have.
+    """
+    held = {held.vf for held in status.held}
+    drivers = {index: part.driver for part in status.vfs for index in _indexes(part.range)}
+    free = [ObservedVf(index=index, pci_address="", driver=driver) for index, driver in sorted(drivers.items())]
+    taken = [ObservedVf(index=0, pci_address=vf, driver="vfio-pci", held=True) for vf in sorted(held)]
+    return ObservedPf(
+        pci_address=status.pci_address,
+        name=status.name,
+        driver=status.driver,
+        total_vfs=status.total_vfs,
+        num_vfs=status.num_vfs,
+        mtu=status.mtu,
+        autoprobe="vfio-pci" not in drivers.values(),
+        vfs=(*taken, *free[len(taken) :]),
+        host_use=status.host_use,
+    )
+
+
+def _indexes(text: str) -> range:
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)

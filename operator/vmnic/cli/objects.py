@@ -1,0 +1,116 @@
+"""The objects that a plan is made from, parsed; where they come from is another module's matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+from pydantic import ValidationError
+
+from ..api.policy import VmNicPolicy
+from ..api.pool import SriovNetworkPool
+from ..kubevirt.projection import Instance, Instancetype, Machine, NetworkDefinition, Preference
+from ..nodes.state import NodeNicState
+
+__all__ = ["MalformedObjectError", "Objects"]
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class MalformedObjectError(Exception):
+    """An object cannot be read; the message names object and field."""
+
+
+@dataclass
+class Objects:
+    """Objects by kind and (namespace, name)."""
+
+    machines: dict[tuple[str, str], Machine] = field(default_factory=dict)
+    instances: dict[tuple[str, str], Instance] = field(default_factory=dict)
+    preferences: dict[tuple[str, str], Preference] = field(default_factory=dict)
+    instancetypes: dict[tuple[str, str], Instancetype] = field(default_factory=dict)
+    networks: dict[tuple[str, str], NetworkDefinition] = field(default_factory=dict)
+    namespaces: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Labels by name."""
+    nodes: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Labels by name."""
+    policies: dict[str, VmNicPolicy] = field(default_factory=dict)
+    pools: dict[str, SriovNetworkPool] = field(default_factory=dict)
+    node_states: dict[str, NodeNicState] = field(default_factory=dict)
+    skipped: int = 0
+    """Objects of other kinds."""
+
+    def add(self, raw: dict[str, Any]) -> None:
+        """Take one object in.
+
+        Raises:
+            MalformedObjectError: it cannot be read, or the same object came before.
+        """
+        kind = str(raw.get("kind", ""))
+        if kind.endswith("List") and isinstance(raw.get("items"), list):
+            for item in raw["items"]:
+                self.add(item)
+            return
+        take = self._takers().get(kind)
+        if take is None:
+            self.skipped += 1
+            return
+        meta = raw.get("metadata") or {}
+        name = f"{kind} {'/'.join(filter(None, (meta.get('namespace'), meta.get('name'))))}"
+        try:
+            take(raw)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field_path = ".".join(str(part) for part in first["loc"])
+            raise MalformedObjectError(f"{name}: {field_path}: {first['msg']}") from error
+        except msgspec.ValidationError as error:
+            raise MalformedObjectError(f"{name}: {error}") from error
+        except KeyError as error:
+            raise MalformedObjectError(f"{name}: {error.args[0]}") from error
+
+    def _takers(self) -> dict[str, Callable[[dict[str, Any]], None]]:
+        return {
+            "VirtualMachine": lambda raw: _put(self.machines, _key(raw), msgspec.convert(_placed(raw), Machine)),
+            "VirtualMachineInstance": lambda raw: _put(self.instances, _key(raw), msgspec.convert(raw, Instance)),
+            "VirtualMachinePreference": lambda raw: _put(self.preferences, _key(raw), msgspec.convert(raw, Preference)),
+            "VirtualMachineClusterPreference": lambda raw: _put(
+                self.preferences, ("", raw["metadata"]["name"]), msgspec.convert(raw, Preference)
+            ),
+            "VirtualMachineInstancetype": lambda raw: _put(self.instancetypes, _key(raw), msgspec.convert(raw, Instancetype)),
+            "VirtualMachineClusterInstancetype": lambda raw: _put(
+                self.instancetypes, ("", raw["metadata"]["name"]), msgspec.convert(raw, Instancetype)
+            ),
+            "NetworkAttachmentDefinition": lambda raw: _put(self.networks, _key(raw), msgspec.convert(raw, NetworkDefinition)),
+            "Namespace": lambda raw: _put(self.namespaces, raw["metadata"]["name"], _labels(raw)),
+            "Node": lambda raw: _put(self.nodes, raw["metadata"]["name"], _labels(raw)),
+            "VmNicPolicy": lambda raw: _put(self.policies, raw["metadata"]["name"], VmNicPolicy.model_validate(raw)),
+            "SriovNetworkPool": lambda raw: _put(self.pools, raw["metadata"]["name"], SriovNetworkPool.model_validate(raw)),
+            "NodeNicState": lambda raw: _put(self.node_states, raw["metadata"]["name"], msgspec.convert(raw, NodeNicState)),
+        }
+
+
+def _key(raw: dict[str, Any]) -> tuple[str, str]:
+    return (raw["metadata"].get("namespace") or "default", raw["metadata"]["name"])
+
+
+def _placed(raw: dict[str, Any]) -> dict[str, Any]:
+    """An object without a namespace goes to `default`, as kubectl would put it."""
+    return raw | {"metadata": raw["metadata"] | {"namespace": _key(raw)[0]}}
+
+
+def _labels(raw: dict[str, Any]) -> dict[str, str]:
+    """A namespace carries its own name as a label, also before the API server has added it."""
+    labels: dict[str, str] = dict(raw["metadata"].get("labels") or {})
+    if raw["kind"] == "Namespace":
+        labels.setdefault("kubernetes.io/metadata.name", raw["metadata"]["name"])
+    return labels
+
+
+def _put(collection: dict[K, V], key: K, value: V) -> None:
+    if key in collection:
+        raise KeyError("the same object is given twice: remove one of them")
+    collection[key] = value

@@ -1,0 +1,195 @@
+"""The Plan: what the policies and pools would do, as one JSON-able object. Pure; stable order, no times."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..kubevirt.gather import MachineInput, gather_vm_facts
+from ..kubevirt.patch import render_patch
+from ..kubevirt.projection import Machine, Reference
+from ..nodes.merge import merge_pools
+from ..nodes.observed import observed_of
+from ..nodes.plan import plan_pf
+from ..nodes.state import NodeNicState, PfSpec
+from ..policy.engine import NicDecision, Verdict, VmDecision, allocate, candidates, decide
+from ..policy.facts import ClusterFacts, NicState
+from ..policy.rules import rules_of
+from .objects import Objects
+
+__all__ = ["decide_all", "has_changes", "make_plan"]
+
+
+def decide_all(objects: Objects, *, offline: bool) -> list[VmDecision]:
+    """Decide every VM; offline, one without a VMI whose spec does not halt it counts as running."""
+    rules = rules_of(objects.policies.values())
+    cluster = _cluster_facts(objects)
+    found = [
+        candidates(gather_vm_facts(_input_of(objects, key, machine, offline=offline)), rules, cluster)
+        for key, machine in sorted(objects.machines.items())
+    ]
+    choices = allocate(found)
+    return [decide(one, choices) for one in found]
+
+
+def make_plan(objects: Objects, decisions: list[VmDecision], problems: list[str]) -> dict[str, Any]:
+    """Write the Plan."""
+    selected = [decision for decision in decisions if decision.selected]
+    pools, pool_problems = _pools(objects)
+    vms = [_vm(decision) for decision in selected]
+    return {
+        "apiVersion": "cli.vmnic.dev/v1alpha1",
+        "kind": "Plan",
+        "summary": {
+            "vms": len(vms),
+            "changes": sum(nic["verdict"] == Verdict.CHANGE for vm in vms for nic in vm["nics"]),
+            "blocked": sum(nic["verdict"] == Verdict.BLOCKED for vm in vms for nic in vm["nics"]),
+            "disruptive": sum(vm["restartRequired"] for vm in vms)
+            + sum(node["disruptive"] for pool in pools for node in pool["nodes"]),
+        },
+        "vms": vms,
+        "pools": pools,
+        "problems": _problems(selected, problems) + pool_problems,
+    }
+
+
+def has_changes(plan: dict[str, Any]) -> bool:
+    """Tell whether the plan would change anything."""
+    return bool(plan["summary"]["changes"]) or any(node["actions"] for pool in plan["pools"] for node in pool["nodes"])
+
+
+def _cluster_facts(objects: Objects) -> ClusterFacts:
+    states = objects.node_states.values()
+    known = bool(states) and all(state.status.boot_id for state in states)
+    return ClusterFacts(vhost_net=any("vhost_net" in state.status.host.modules for state in states) if known else None)
+
+
+def _input_of(objects: Objects, key: tuple[str, str], machine: Machine, *, offline: bool) -> MachineInput:
+    namespace = key[0]
+    instance = objects.instances.get(key)
+    labels = objects.namespaces.get(namespace, {"kubernetes.io/metadata.name": namespace})
+    return MachineInput(
+        machine=machine,
+        instance=instance,
+        preference=_referred(machine.spec.preference, namespace, objects.preferences),
+        instancetype=_referred(machine.spec.instancetype, namespace, objects.instancetypes),
+        namespace_labels=labels,
+        find_network=lambda where, name: objects.networks.get((where, name)),
+        counts_as_running=offline and instance is None and not machine.halted,
+    )
+
+
+def _referred(reference: Reference | None, namespace: str, known: dict[tuple[str, str], Any]) -> Any:
+    if reference is None or not reference.name:
+        return None
+    cluster_wide = "cluster" in reference.kind.lower() or not reference.kind
+    return known.get(("" if cluster_wide else namespace, reference.name))
+
+
+def _vm(decision: VmDecision) -> dict[str, Any]:
+    vm = decision.vm
+    return {
+        "namespace": vm.namespace,
+        "name": vm.name,
+        "platform": "KubeVirt",
+        "guestOS": vm.guest_os.value,
+        "restartRequired": decision.restart_required,
+        "nics": [_nic(nic) for nic in decision.nics],
+        "patch": render_patch(decision),
+        "guestCommands": [],
+    }
+
+
+def _nic(decision: NicDecision) -> dict[str, Any]:
+    return {
+        "name": decision.nic.name,
+        "policy": decision.policy,
+        "action": decision.action.value if decision.action is not None else "None",
+        "verdict": decision.verdict.value,
+        "reason": decision.reason.value if decision.reason is not None else None,
+        "from": _state(decision.nic.present),
+        "to": _state(decision.wanted),
+        "message": decision.message,
+        "candidates": [
+            {"datapath": one.datapath.value, "chosen": True}
+            if one.finding is None
+            else {
+                "datapath": one.datapath.value,
+                "chosen": False,
+                "reason": one.finding.reason.value,
+                "message": one.finding.message,
+            }
+            for one in decision.candidates
+        ],
+    }
+
+
+def _state(state: NicState) -> dict[str, Any]:
+    model = {} if state.model is None else {"model": state.model}
+    return {"datapath": state.datapath.value, **model, "queues": state.queues}
+
+
+def _pools(objects: Objects) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """What the pools would do on the nodes whose state is known."""
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in sorted(objects.pools)}
+    problems = []
+    for name, state in sorted(objects.node_states.items()):
+        merged = merge_pools(objects.pools.values(), objects.nodes.get(name, {}), state.status.pfs)
+        for desired in merged.pfs:
+            row, problem = _pool_node(name, state, desired)
+            if row is not None:
+                rows[desired.pool].append(row)
+            if problem is not None:
+                problems.append(problem)
+        problems += [
+            {"object": f"SriovNetworkPool/{conflict.pool}", "reason": "Conflict", "message": conflict.message}
+            for conflict in merged.conflicts
+        ]
+    if objects.pools and not objects.node_states:
+        text = "no NodeNicState is given, so what the pool would do is not known: add `kubectl get nns -o yaml`"
+        problems += [{"object": f"SriovNetworkPool/{name}", "reason": "CapacityUnknown", "message": text} for name in rows]
+    return [{"name": name, "nodes": nodes} for name, nodes in rows.items()], problems
+
+
+def _pool_node(node: str, state: NodeNicState, desired: PfSpec) -> tuple[dict[str, Any] | None, dict[str, str] | None]:
+    """Plan one function from its published status."""
+    status = next(pf for pf in state.status.pfs if pf.pci_address == desired.pci_address)
+    holders = {held.vf: held.by for held in status.held if held.by}
+    planned = plan_pf(
+        desired,
+        observed_of(status),
+        host=state.status.host,
+        boot_id=state.status.boot_id,
+        attempt=status.attempt,
+        holders=holders,
+    )
+    if planned.problem is not None:
+        where = f"SriovNetworkPool/{desired.pool}"
+        return None, {"object": where, "reason": planned.problem.reason.value, "message": f"{node}: {planned.problem.message}"}
+    if planned.plan is None:
+        return None, None
+    return {
+        "node": node,
+        "pf": desired.pci_address,
+        "actions": planned.plan.text.split(", "),
+        "disruptive": planned.plan.disruptive,
+        "blockedBy": list(planned.plan.blocked_by),
+    }, None
+
+
+def _problems(decisions: list[VmDecision], problems: list[str]) -> list[dict[str, str]]:
+    found = [{"object": "", "reason": "Unreadable", "message": text} for text in problems]
+    for decision in decisions:
+        vm = decision.vm
+        where = f"VirtualMachine/{vm.namespace}/{vm.name}"
+        found += [{"object": where, "reason": "NotFound", "message": text} for text in vm.problems]
+        found += [
+            {
+                "object": f"VmNicPolicy/{nic.policy}",
+                "reason": "Conflict",
+                "message": f"{where}, NIC {nic.nic.name}: policy {', '.join(nic.conflicts_with)} of the same priority decides"
+                " differently: give one of them another spec.priority",
+            }
+            for nic in decision.nics
+            if nic.conflicts_with
+        ]
+    return found

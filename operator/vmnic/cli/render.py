@@ -1,0 +1,102 @@
+"""Plans and states as tables for people."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ..nodes.state import NodeNicState, PfStatus
+
+__all__ = ["show_explanation", "show_nodes", "show_plan"]
+
+
+_PLAIN_WIDTH = 200
+"""Columns where the output is no terminal: a log or a file wraps nothing."""
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _nic(state: dict[str, Any]) -> str:
+    queues = f", {state['queues']} queues" if state["queues"] > 1 else ""
+    model = f" ({state['model']}{queues})" if "model" in state else ""
+    return f"{state['datapath']}{model}"
+
+
+def show_plan(plan: dict[str, Any]) -> None:
+    """Print a plan: VMs, pools, problems, and one line that sums it up."""
+    console = _console()
+    if plan["vms"]:
+        table = _table("VM", "NIC", "NOW", "WANTED", "VERDICT", "ACTION", "WHY")
+        for vm in plan["vms"]:
+            for nic in vm["nics"]:
+                name = f"{vm['namespace']}/{vm['name']}"
+                why = nic["reason"] or nic["policy"] or ""
+                table.add_row(name, nic["name"], _nic(nic["from"]), _nic(nic["to"]), nic["verdict"], nic["action"], why)
+        console.print(table)
+    rows = [(pool["name"], node) for pool in plan["pools"] for node in pool["nodes"]]
+    if rows:
+        table = _table("POOL", "NODE", "PF", "PLAN", "BLOCKED BY")
+        for pool, node in rows:
+            table.add_row(pool, node["node"], node["pf"], ", ".join(node["actions"]), ", ".join(node["blockedBy"]))
+        console.print(table)
+    for problem in plan["problems"]:
+        console.print(f"{problem['object'] or 'input'}: {problem['reason']}: {problem['message']}", soft_wrap=True)
+    summary = plan["summary"]
+    console.print(
+        f"{summary['vms']} VMs, {summary['changes']} NICs to change, {summary['blocked']} blocked; "
+        f"{len(rows)} pool actions, {summary['disruptive']} disruptive"
+    )
+
+
+def show_explanation(vm: dict[str, Any], source: str) -> None:
+    """Print why each NIC of a VM is what it is and why each other candidate fell out."""
+    console = _console()
+    guest = f"{vm['guestOS']} ({source})" if source else vm["guestOS"]
+    console.print(f"VM {vm['namespace']}/{vm['name']}, guest {guest}")
+    for nic in vm["nics"]:
+        console.print(f"\nNIC {nic['name']}: {nic['verdict']}" + (f" ({nic['reason']})" if nic["reason"] else ""))
+        console.print(f"  now     {_nic(nic['from'])}")
+        console.print(f"  wanted  {_nic(nic['to'])}" + (f" by policy {nic['policy']}" if nic["policy"] else ""))
+        if nic["message"]:
+            console.print(f"  why     {nic['message']}", soft_wrap=True)
+        for candidate in nic["candidates"]:
+            word = "chosen" if candidate["chosen"] else f"{candidate['reason']}: {candidate['message']}"
+            console.print(f"  {candidate['datapath']:9} {word}", soft_wrap=True)
+
+
+def show_nodes(states: Iterable[NodeNicState]) -> None:
+    """Print the physical functions of nodes, what holds their VFs, and what is planned."""
+    console = _console()
+    table = _table("NODE", "PF", "NAME", "MODEL", "VFS", "DRIVER", "HELD BY", "POOL", "STATE")
+    for state in states:
+        pools = {pf.pci_address: pf.pool for pf in state.spec.pfs}
+        for pf in state.status.pfs:
+            held = ", ".join(f"{held.by or 'unknown'} {held.vf}" for held in pf.held)
+            drivers = ", ".join(f"{part.range} {part.driver or 'none'}" for part in pf.vfs)
+            pool = pools.get(pf.pci_address, "")
+            count = f"{pf.num_vfs}/{pf.total_vfs}"
+            row = (state.metadata.name, pf.pci_address, pf.name, pf.model, count, drivers, held, pool, _state(pf, pool))
+            table.add_row(*row)
+    console.print(table)
+
+
+def _state(pf: PfStatus, pool: str) -> str:
+    if pf.problem is not None:
+        return f"{pf.problem.reason}: {pf.problem.message}"
+    if pf.plan is not None:
+        blocked = f"; {', '.join(pf.plan.blocked_by)}" if pf.plan.blocked_by else ""
+        return f"planned: {pf.plan.text}{blocked}"
+    return "as desired" if pool else "in no pool"
