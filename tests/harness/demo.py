@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,13 +16,14 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from .api import wait_for
 from .cluster import ROOT, Cluster
 from .processes import stop_recorded
 from .programs import cache_directory, ensure
 
-_CONSOLE = Console(highlight=False)
+_CONSOLE = Console(highlight=False, soft_wrap=True)
 _STARTED = time.monotonic()
 
 
@@ -69,7 +71,7 @@ def _await(what: str, look: Callable[[], Any], timeout_s: float = 60) -> Any:
 
 def _run(cluster: Cluster, *words: str) -> None:
     """Show a command as a user would type it, and what it prints."""
-    _CONSOLE.print(f"[cyan]$ {' '.join(words)}[/cyan]")
+    _CONSOLE.print(f"[cyan]$ {escape(shlex.join(words))}[/cyan]")
     env = os.environ | {"KUBECONFIG": str(cluster.plane.kubeconfig), "COLUMNS": "150"}
     program = {"kubectl": str(cluster.programs.kubectl)}
     if words[:2] == ("kubectl", "vmnic"):
@@ -184,8 +186,7 @@ def _show_next(cluster: Cluster) -> None:
         "   kubectl get snp tenant-fast -o yaml        # problems with their remedies\n"
         "   kubectl vmnic explain vm shop -n tenants   # why a VM is left alone\n"
         "   kubectl explain snp.spec                   # every field\n"
-        "   make demo-down                             # stop it",
-        soft_wrap=True,
+        "   make demo-down                             # stop it"
     )
 
 

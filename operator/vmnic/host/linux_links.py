@@ -120,8 +120,8 @@ def _vfs(message: Any) -> tuple[VfInfo, ...]:
                 mac=mac["mac"],
                 vlan=vlan["vlan"],
                 qos=vlan["qos"],
-                spoof_check=bool(info.get_attr("IFLA_VF_SPOOFCHK")["setting"]),
-                trust=bool(info.get_attr("IFLA_VF_TRUST")["setting"]),
+                spoof_check=bool(info.get_attr("IFLA_VF_SPOOFCHK")["spoofchk"]),
+                trust=bool(info.get_attr("IFLA_VF_TRUST")["trust"]),
             )
         )
     return tuple(found)

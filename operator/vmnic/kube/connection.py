@@ -78,7 +78,7 @@ def kubeconfig_connection(path: str | None = None, context: str | None = None) -
         tls.load_cert_chain(configuration.cert_file, configuration.key_file)
 
     def token() -> str | None:
-        header = configuration.get_api_key_with_prefix("authorization") or ""
+        header = configuration.get_api_key_with_prefix("BearerToken") or ""
         return header.removeprefix("Bearer ").strip() or None
 
     return Connection(configuration.host.rstrip("/"), tls, token, configuration.ssl_ca_cert or "")

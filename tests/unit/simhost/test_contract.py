@@ -1,0 +1,136 @@
+"""The host contract on the simulated host: in process, and as a process's socket would serve it."""
+
+import contextlib
+import socket
+import threading
+
+import pytest
+
+from tests.builders.host import OTHER_PF, PF, pf, sim_host
+from tests.contract.suite import HostContract
+from vmnic.host.ports import StillBlocked
+from vmnic.host.socket import SocketPort, serve_port
+
+
+class _Started:
+    """An operation in a thread of its own."""
+
+    def __init__(self, call):
+        self._outcome = None
+        self._thread = threading.Thread(target=self._run, args=(call,), daemon=True)
+        self._thread.start()
+
+    def _run(self, call):
+        try:
+            self._outcome = (call(), None)
+        except OSError as error:
+            self._outcome = (None, error)
+
+    def done(self):
+        return not self._thread.is_alive()
+
+    def result(self, timeout_s):
+        self._thread.join(timeout_s)
+        assert self._outcome is not None, "still blocked"
+        if self._outcome[1]:
+            raise self._outcome[1]
+        return self._outcome[0]
+
+    def settle(self, seconds):
+        self._thread.join(seconds)
+        return self.done()
+
+
+def two_pfs(**changes):
+    return sim_host(pf(PF), pf(OTHER_PF), available_modules=("dummy",), **changes)
+
+
+class InProcess:
+    """The simulated host itself; a blocked operation is told at once."""
+
+    pf, other_pf = PF, OTHER_PF
+
+    def __init__(self):
+        self._sim = two_pfs()
+
+    def perform(self, op):
+        return self._sim.perform(op)
+
+    def start(self, op):
+        return _Blocked(self._sim, op)
+
+    def hold(self, vf):
+        self._sim.control({"hold": vf})
+
+    def release(self, vf):
+        self._sim.control({"release": vf})
+
+    def settled(self, pending):
+        return pending.done()
+
+
+class _Blocked:
+    """In process a blocked operation goes on inside the model; its answer is what the same read or write gives later."""
+
+    def __init__(self, sim, op):
+        self._answer = None
+        try:
+            self._answer = (sim.perform(op),)
+        except StillBlocked:
+            self._pending = sim._pending[-1]
+
+    def done(self):
+        return self._answer is not None or self._pending.done.is_set()
+
+    def result(self, timeout_s):
+        assert self.done(), "still blocked"
+        return self._answer[0] if self._answer else self._pending.result()
+
+
+class OverSocket:
+    """The same host behind its socket, as a process serves it."""
+
+    pf, other_pf = PF, OTHER_PF
+
+    def __init__(self, path, stack):
+        self._path = path
+        sim = two_pfs(waits=True)
+        listener = socket.socket(socket.AF_UNIX)
+        stack.callback(listener.close)
+        stack.callback(listener.shutdown, socket.SHUT_RDWR)
+        listener.bind(str(path))
+        listener.listen()
+        threading.Thread(target=serve_port, args=(sim, listener, sim.control), daemon=True).start()
+
+    def _ask(self, call):
+        port = SocketPort(self._path)
+        with contextlib.closing(port):
+            return call(port)
+
+    def perform(self, op):
+        return self._ask(lambda port: port.perform(op))
+
+    def start(self, op):
+        return _Started(lambda: self.perform(op))
+
+    def hold(self, vf):
+        self._ask(lambda port: port.control({"hold": vf}))
+
+    def release(self, vf):
+        self._ask(lambda port: port.control({"release": vf}))
+
+    def settled(self, pending):
+        return pending.settle(0.05)
+
+
+class TestInProcess(HostContract):
+    @pytest.fixture
+    def subject(self):
+        return InProcess()
+
+
+class TestOverSocket(HostContract):
+    @pytest.fixture
+    def subject(self, tmp_path):
+        with contextlib.ExitStack() as stack:
+            yield OverSocket(tmp_path / "host.sock", stack)
