@@ -1,4 +1,4 @@
-"""Runs in the guest: performs operations with the Linux adapters and answers over a virtio port, each in a thread of its own.
+"""Runs in the guest: performs operations with the Linux adapters and answers over a virtio port, each in its own thread.
 
 A thread that is stuck in the kernel keeps nobody else waiting. Besides operations it takes the lab's commands: `hold`, `release`
 and `reset`.
@@ -6,6 +6,7 @@ and `reset`.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -84,12 +85,12 @@ class Guest:
 
 def _device_descriptor() -> int:
     """Give the descriptor that the last ioctl opened: its return value is lost when a buffer is passed."""
-    devices = [
-        int(entry.name)
-        for entry in pathlib.Path("/proc/self/fd").iterdir()
-        if os.path.lexists(entry) and "vfio-device" in os.readlink(entry)
-    ]
-    return max(devices)
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the listing's own descriptor is gone by now
+            if "vfio-device" in os.readlink(f"/proc/self/fd/{name}"):  # noqa: PTH115 - no path, a kernel's name
+                found.append(int(name))
+    return max(found)
 
 
 def _open_port() -> int:

@@ -1,6 +1,6 @@
 """A Linux guest in QEMU with emulated 82576 NICs: a stock Debian kernel, this machine's file system read-only beneath it.
 
-Everything comes from Debian's packages and is kept in the cache. KVM is not used: emulation is fast enough and works everywhere.
+Everything comes from Debian's packages and is kept in the cache. KVM is not used: emulation is fast enough everywhere.
 """
 
 from __future__ import annotations

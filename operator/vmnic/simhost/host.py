@@ -75,6 +75,7 @@ class SimHost:
         self._failures: list[tuple[str, int]] = []
         self.writes = 0
         """Operations so far that change the host."""
+        self.reads = 0
 
     def perform(self, op: Op) -> Value:
         """Perform an operation.
@@ -85,6 +86,7 @@ class SimHost:
         """
         with self._lock:
             self.writes += is_write(op)
+            self.reads += not is_write(op)
             self._strike(op)
             answer = self._start(op)
             if not isinstance(answer, _Pending):
@@ -189,6 +191,9 @@ class SimHost:
 
     def _control_writes(self, _: Any) -> int:
         return self.writes
+
+    def _control_reads(self, _: Any) -> int:
+        return self.reads
 
     def _control_set_cable(self, argument: Mapping[str, Any]) -> None:
         self._pf(argument["link"]).cable = bool(argument["plugged"])

@@ -1,0 +1,98 @@
+"""One cluster for the whole tier; vmnic's processes run with the RBAC of `deploy/` and tokens of their own."""
+
+import itertools
+import os
+import pathlib
+
+import pytest
+
+from tests.harness.api import wait_for
+from tests.harness.cluster import Cluster
+from tests.harness.programs import ensure
+
+_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory):
+    """Control plane, KubeVirt and simulated nodes; vmnic is installed and not started."""
+    # A Unix socket's path has room for 107 bytes.
+    directory = pathlib.Path(os.path.realpath(tmp_path_factory.mktemp("c")))
+    cluster = Cluster(directory, ensure())
+    try:
+        cluster.start_plane()
+        cluster.start_nodes()
+        cluster.install()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster(plane):
+    """The same with one controller and an agent on every node."""
+    plane.start_controller()
+    plane.start_agents()
+    plane.wait_for_webhook()
+    wait_for("every agent has reported", lambda: all(plane.pf(node.name) for node in plane.nodes))
+    return plane
+
+
+@pytest.fixture
+def namespace(plane):
+    """A namespace of the test's own, which takes its VMs with it."""
+    name = f"test-{next(_NUMBERS)}"
+    plane.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    yield name
+    for machine in plane.api.list("VirtualMachine", name):
+        plane.api.delete("VirtualMachine", machine["metadata"]["name"], name)
+    plane.api.delete("Namespace", name)
+
+
+@pytest.fixture
+def pool(cluster):
+    """Makes pools, and removes them with the VFs that they made."""
+    made = []
+
+    def make(name="fast", **spec):
+        body = {"nicSelector": {"models": ["82576"]}, "numVfs": 7, "rollout": {"maxConcurrent": 1}} | spec
+        cluster.api.apply(_object("SriovNetworkPool", name, body))
+        made.append(name)
+        return name
+
+    yield make
+    for name in made:
+        present = cluster.api.get("SriovNetworkPool", name)
+        if present is not None:
+            cluster.api.merge("SriovNetworkPool", name, {"spec": {"numVfs": 0, "rollout": {"paused": False}}})
+            wait_for("no VFs are left", lambda: not any(cluster.pf(node.name).get("numVfs") for node in cluster.nodes))
+            cluster.api.delete("SriovNetworkPool", name)
+    wait_for("no node is asked for anything", lambda: not any(s["spec"].get("pfs") for s in cluster.api.list("NodeNicState")))
+
+
+@pytest.fixture
+def policy(cluster):
+    """Makes policies, and removes them."""
+    made = []
+
+    def make(name, namespace, *, action="Patch", existing="WhenStopped", **spec):
+        selector = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
+        body = {"selector": selector, "enforcement": {"action": action, "existingVMs": existing}} | spec
+        cluster.api.apply(_object("VmNicPolicy", name, body))
+        made.append(name)
+        # The webhook decides from its cache; a status at this generation says that the controller has seen the policy.
+        wait_for(f"policy {name} is evaluated", lambda: _evaluated(cluster, name))
+        return name
+
+    yield make
+    for name in made:
+        cluster.api.delete("VmNicPolicy", name)
+
+
+def _evaluated(cluster, name):
+    policy = cluster.api.get("VmNicPolicy", name)
+    return policy.get("status", {}).get("observedGeneration") == policy["metadata"]["generation"]
+
+
+def _object(kind, name, spec):
+    return {"apiVersion": "vmnic.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
