@@ -1,7 +1,7 @@
-"""Runs in the guest: performs operations with the Linux adapters and answers over a virtio port, each in its own thread.
+"""Runs in the guest: performs operations with the Linux adapters and answers over a virtio port.
 
-A thread that is stuck in the kernel keeps nobody else waiting. Besides operations it takes the lab's commands: `hold`, `release`
-and `reset`.
+Each is done in a thread of its own: one that is stuck in the kernel keeps nobody waiting. Besides operations it takes the
+lab's commands: `hold`, `release` and `reset`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Guest:
 def _device_descriptor() -> int:
     """Give the descriptor that the last ioctl opened: its return value is lost when a buffer is passed."""
     found = []
-    for name in os.listdir("/proc/self/fd"):
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - likewise
         with contextlib.suppress(OSError):  # the listing's own descriptor is gone by now
             if "vfio-device" in os.readlink(f"/proc/self/fd/{name}"):  # noqa: PTH115 - no path, a kernel's name
                 found.append(int(name))

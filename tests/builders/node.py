@@ -1,0 +1,50 @@
+"""Pools, nodes and functions with good defaults."""
+
+from vmnic.api.pool import SriovNetworkPool
+from vmnic.nodes.budget import NodeView
+from vmnic.nodes.observed import ObservedPf, ObservedVf
+from vmnic.nodes.state import Apply, NodeNicState, NodeSpec, NodeStatus, ObjectMeta, PfPlan, PfSpec, PfStatus
+
+PF = "0000:0b:00.0"
+
+
+def pool(name="fast", *, generation=1, created="2026-01-01T00:00:00Z", deleted=None, **spec):
+    body = {"nicSelector": {"models": ["82576"]}, "numVfs": 7} | spec
+    meta = {"name": name, "generation": generation, "creationTimestamp": created, "deletionTimestamp": deleted}
+    return SriovNetworkPool.model_validate({"metadata": meta, "spec": body})
+
+
+def pf_status(address=PF, **changes):
+    defaults = {
+        "name": "ens1f0", "vendor": "8086", "device": "10c9", "model": "82576", "driver": "igb", "numa_node": 0,
+        "link_speed_mbps": 1000, "mtu": 1500, "total_vfs": 7,
+    }  # fmt: skip
+    return PfStatus(pci_address=address, **(defaults | changes))
+
+
+def pf_spec(address=PF, **changes):
+    return PfSpec(**({"pci_address": address, "pool": "fast", "num_vfs": 7} | changes))
+
+
+def observed(*, num_vfs=0, driver="vfio-pci", held=(), **changes):
+    if num_vfs > changes.get("total_vfs", 7):
+        raise ValueError("no NIC has more VFs than it supports")
+    vfs = tuple(
+        ObservedVf(index=i, pci_address=f"0000:0b:1{i // 4}.{i % 4 * 2}", driver=driver, held=i in held) for i in range(num_vfs)
+    )
+    defaults = {"name": "ens1f0", "vendor": "8086", "device": "10c9", "driver": "igb", "mtu": 1500, "total_vfs": 7}
+    return ObservedPf(pci_address=PF, num_vfs=num_vfs, vfs=vfs, **({"autoprobe": not num_vfs} | defaults | changes))
+
+
+def view(
+    name, *, plan="d1", apply=None, grant=None, current=True, disruptive=False, boot="b1", generation=1, seen=1, num_vfs=0
+):
+    """A node with one function: `plan` is its digest, `apply` a pair of digest and state."""
+    made = PfPlan(digest=plan, disruptive=disruptive, text="create 7 VFs") if plan else None
+    run = Apply(digest=apply[0], state=apply[1]) if apply else None
+    state = NodeNicState(
+        metadata=ObjectMeta(name=name, generation=generation),
+        spec=NodeSpec(synced=True, pfs=(pf_spec(grant=grant),)),
+        status=NodeStatus(observed_generation=seen, boot_id=boot, pfs=(pf_status(plan=made, apply=run, num_vfs=num_vfs),)),
+    )
+    return NodeView(name=name, state=state, current=current)

@@ -1,0 +1,97 @@
+"""Bad input against the real API server: every refusal names the field and what to do."""
+
+import pytest
+
+from tests.harness.api import ApiFailure, wait_for
+
+GOOD_POOL = {"nicSelector": {"models": ["82576"]}, "numVfs": 7}
+GOOD_POLICY = {"selector": {"networks": ["*"]}}
+
+
+def refusal(plane, kind, spec):
+    with pytest.raises(ApiFailure) as caught:
+        plane.api.create(_object(kind, spec), "?dryRun=All&fieldValidation=Strict")
+    return str(caught.value)
+
+
+def _object(kind, spec, name="bad"):
+    return {"apiVersion": "vmnic.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"nicSelector": {}}, ["spec.nicSelector", "must not be empty", 'models: ["82576"]']),
+        ({"nicSelector": {"devices": ["10C9"]}}, ["spec.nicSelector.devices[0]", "^[0-9a-f]{4}$"]),
+        ({"nicSelector": {"pciAddresses": ["0b:00.0"]}}, ["spec.nicSelector.pciAddresses[0]"]),
+        ({"nicSelector": {"models": ["82576"], "minLinkSpeedMbps": 0}}, ["spec.nicSelector.minLinkSpeedMbps", "1"]),
+        ({"numVfs": -1}, ["spec.numVfs", "from 0 to 256"]),
+        ({"numVfs": 300}, ["spec.numVfs", '"50%"', '"max"']),
+        ({"numVfs": "150%"}, ["spec.numVfs", "from 0 to 256"]),
+        ({"numVfs": "all"}, ["spec.numVfs", '"max"']),
+        ({"vfDriver": "vfio"}, ["spec.vfDriver", '"vfio-pci", "kernel"']),
+        ({"mtu": 100}, ["spec.mtu", "576"]),
+        ({"mtu": 20000}, ["spec.mtu", "9216"]),
+        ({"resourceName": "fast"}, ["spec.resourceName"]),
+        ({"rollout": {"maxConcurrent": 0}}, ["spec.rollout.maxConcurrent", "1 or more"]),
+        ({"rollout": {"maxConcurrent": "0%"}}, ["spec.rollout.maxConcurrent", '"100%"']),
+        ({"rollout": {"maxFailures": 0}}, ["spec.rollout.maxFailures", "1"]),
+        ({"vfs": 7}, ['unknown field "spec.vfs"']),
+    ],
+    ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
+)
+def test_a_bad_pool_is_refused_with_field_and_remedy(plane, change, words):
+    message = refusal(plane, "SriovNetworkPool", GOOD_POOL | change)
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"selector": {}}, ["spec.selector", "must not be empty", 'networks: ["*"]']),
+        ({"selector": {"guestOS": ["macos"]}}, ["spec.selector.guestOS[0]", '"linux", "windows"']),
+        ({"datapaths": []}, ["spec.datapaths", "at least 1"]),
+        ({"datapaths": ["auto", "vhost"]}, ["spec.datapaths", "either [auto] or a list"]),
+        ({"datapaths": ["vhost", "vhost"]}, ["spec.datapaths", "once"]),
+        ({"datapaths": ["sriov"]}, ["spec.datapaths[0]", '"vhost"']),
+        ({"emulated": {"model": "virtio"}}, ["spec.emulated.model", '"e1000e"']),
+        ({"enforcement": {"action": "Admit"}}, ["spec.enforcement.action", '"Audit", "Patch"']),
+        ({"enforcement": {"existingVMs": "Rolling"}}, ["spec.enforcement.existingVMs", '"WhenStopped"']),
+        ({"priority": -1}, ["spec.priority", "0"]),
+    ],
+    ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
+)
+def test_a_bad_policy_is_refused_with_field_and_remedy(plane, change, words):
+    message = refusal(plane, "VmNicPolicy", GOOD_POLICY | change)
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("spec", [{"numVfs": 7}, {"nicSelector": {"models": ["82576"]}}], ids=["no nicSelector", "no numVfs"])
+def test_a_pool_needs_a_selector_and_a_number(plane, spec):
+    assert "Required value" in refusal(plane, "SriovNetworkPool", spec)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("vmnic.dev/a", "vmnic.dev/b"), ("vmnic.dev/a", None)], ids=["changed", "taken away"]
+)
+def test_a_resource_name_is_immutable(plane, before, after):
+    selector = {"models": ["82576"]}
+    body = _object(
+        "SriovNetworkPool",
+        {"nicSelector": selector, "numVfs": 1, "nodeSelector": {"no": "node"}, "resourceName": before},
+        "named",
+    )
+    plane.api.create(body)
+    try:
+        with pytest.raises(ApiFailure, match=r"spec.resourceName.*immutable.*create a new pool"):
+            plane.api.merge("SriovNetworkPool", "named", {"spec": {"resourceName": after}})
+    finally:
+        plane.api.delete("SriovNetworkPool", "named")
+
+
+@pytest.mark.parametrize("kind", ["snp.spec", "vnp.spec", "nns.status"])
+def test_kubectl_explains_the_kinds_by_their_short_names(plane, kind):
+    wait_for("discovery knows the kinds", lambda: "snp" in plane.kubectl("api-resources", "--api-group=vmnic.dev", check=False))
+    text = plane.kubectl("explain", kind)
+    assert "<no description>" not in text
+    assert "DESCRIPTION" in text

@@ -1,0 +1,205 @@
+"""Match, merge, plan and digest: pure tables."""
+
+import dataclasses
+
+import pytest
+
+from tests.builders.node import PF, observed, pf_spec, pf_status, pool
+from vmnic.nodes.digest import digest_of
+from vmnic.nodes.match import matching_pfs
+from vmnic.nodes.merge import merge_pools
+from vmnic.nodes.nics import model_of, read_models
+from vmnic.nodes.observed import ObservedVf, observed_of, render_pf_status
+from vmnic.nodes.plan import plan_pf
+from vmnic.nodes.state import HostFacts, PfReason
+
+IOMMU = HostFacts(iommu=True)
+
+
+def planned(desired, seen, *, host=IOMMU, attempt=0, boot="b1", holders=None):
+    return plan_pf(desired, seen, host=host, boot_id=boot, attempt=attempt, holders=holders or {})
+
+
+def steps(desired, seen):
+    plan = planned(desired, seen).plan
+    return [f"{action.kind} {action.value}" for action in plan.actions] if plan else []
+
+
+@pytest.mark.parametrize(
+    ("selector", "matches"),
+    [
+        ({"models": ["82576", "I350"]}, True),
+        ({"models": ["I350"]}, False),
+        ({"vendors": ["8086"], "devices": ["10c9"]}, True),
+        ({"vendors": ["8086"], "devices": ["1521"]}, False),
+        ({"drivers": ["igb"]}, True),
+        ({"pfNames": ["ens1f*"]}, True),
+        ({"pfNames": ["enp11s0*"]}, True),
+        ({"pfNames": ["ens2*"]}, False),
+        ({"pciAddresses": [PF]}, True),
+        ({"numaNodes": [1]}, False),
+        ({"minLinkSpeedMbps": 1000}, True),
+        ({"minLinkSpeedMbps": 10000}, False),
+    ],
+    ids=[
+        "one of the models", "another model", "vendor and device", "vendor but another device", "driver", "name glob",
+        "alternative name", "another name", "address", "another NUMA node", "fast enough", "too slow",
+    ],
+)  # fmt: skip
+def test_every_given_field_of_a_selector_must_match(selector, matches):
+    found = matching_pfs(pool(nicSelector=selector), {}, [pf_status(alt_names=("enp11s0f0",))])
+    assert bool(found) is matches
+
+
+def test_a_link_that_is_down_has_no_speed_to_match():
+    assert not matching_pfs(pool(nicSelector={"minLinkSpeedMbps": 1}), {}, [pf_status(link_speed_mbps=None)])
+
+
+@pytest.mark.parametrize(("labels", "matches"), [({"nic": "yes", "x": "y"}, True), ({"nic": "no"}, False), ({}, False)])
+def test_a_node_selector_wants_every_label(labels, matches):
+    assert bool(matching_pfs(pool(nodeSelector={"nic": "yes"}), labels, [pf_status()])) is matches
+
+
+@pytest.mark.parametrize(("wanted", "count"), [(3, 3), ("max", 7), ("50%", 3), ("100%", 7), ("1%", 0), (0, 0)])
+def test_a_number_a_share_and_max_become_vfs(wanted, count):
+    assert merge_pools([pool(numVfs=wanted)], {}, [pf_status()]).pfs[0].num_vfs == count
+
+
+def test_the_oldest_of_clashing_pools_keeps_the_function_and_the_other_is_told():
+    old, young = pool("z-old", numVfs=7), pool("a-young", numVfs=2, created="2026-02-01T00:00:00Z")
+    merged = merge_pools([young, old], {}, [pf_status()])
+    assert [(pf.pool, pf.num_vfs) for pf in merged.pfs] == [("z-old", 7)]
+    assert [(one.pool, one.winner, one.pci_address) for one in merged.conflicts] == [("a-young", "z-old", PF)]
+
+
+def test_a_resource_name_that_an_older_pool_has_is_a_conflict():
+    first, second = (
+        pool("a", resourceName="vmnic.dev/x"),
+        pool("b", resourceName="vmnic.dev/x", nicSelector={"models": ["I350"]}),
+    )
+    merged = merge_pools([second, first], {}, [pf_status(), pf_status("0000:0c:00.0", model="I350")])
+    assert [pf.pool for pf in merged.pfs] == ["a"]
+    assert "spec.resourceName" in merged.conflicts[0].message
+
+
+def test_a_pool_that_is_being_deleted_asks_for_nothing():
+    assert merge_pools([pool(deleted="2026-03-01T00:00:00Z")], {}, [pf_status()]).pfs == ()
+
+
+@pytest.mark.parametrize(
+    ("desired", "seen", "actions"),
+    [
+        (pf_spec(), observed(), ["SetAutoprobe 0", "SetNumVfs 7", "BindVfs vfio-pci"]),
+        (pf_spec(), observed(num_vfs=7), []),
+        (pf_spec(num_vfs=3), observed(num_vfs=7), ["SetNumVfs 0", "SetNumVfs 3", "BindVfs vfio-pci"]),
+        (pf_spec(num_vfs=0), observed(num_vfs=7), ["SetNumVfs 0"]),
+        (pf_spec(num_vfs=0), observed(), []),
+        (pf_spec(vf_driver="kernel"), observed(), ["SetNumVfs 7"]),
+        (pf_spec(vf_driver="kernel"), observed(num_vfs=7), ["SetAutoprobe 1", "BindVfs kernel"]),
+        (pf_spec(), observed(num_vfs=7, driver="igbvf", autoprobe=True), ["SetAutoprobe 0", "BindVfs vfio-pci"]),
+        (pf_spec(), observed(num_vfs=7, driver=""), ["BindVfs vfio-pci"]),
+        (pf_spec(mtu=9000), observed(num_vfs=7), ["SetMtu 9000"]),
+        (pf_spec(mtu=1500), observed(num_vfs=7), []),
+    ],
+    ids=[
+        "from nothing", "as desired", "fewer go through zero", "none", "none again", "kernel driver from nothing",
+        "from vfio to the kernel driver", "from the kernel driver to vfio", "VFs without a driver", "another MTU", "the same MTU",
+    ],
+)  # fmt: skip
+def test_a_plan_has_the_steps_that_the_kernel_wants(desired, seen, actions):
+    assert steps(desired, seen) == actions
+
+
+@pytest.mark.parametrize(
+    ("desired", "seen", "blocked"),
+    [
+        (pf_spec(num_vfs=3), observed(num_vfs=7, held={6}), True),
+        (pf_spec(num_vfs=3), observed(num_vfs=7), False),
+        (pf_spec(mtu=9000), observed(num_vfs=7, held={0}), False),
+        (pf_spec(vf_driver="kernel"), observed(num_vfs=7, held={2}), True),
+    ],
+    ids=["a VF that would go is held", "nobody holds one", "the MTU touches no VF", "a VF that would be rebound is held"],
+)
+def test_a_plan_is_disruptive_where_a_touched_vf_is_held(desired, seen, blocked):
+    plan = planned(desired, seen, holders={"0000:0b:11.4": "pod tenants/db"}).plan
+    assert (plan.disruptive, bool(plan.blocked_by)) == (blocked, blocked)
+
+
+def test_a_holder_is_named_as_far_as_known():
+    plan = planned(pf_spec(num_vfs=3), observed(num_vfs=2, held={0, 1}), holders={"0000:0b:10.0": "pod tenants/db"}).plan
+    assert plan.blocked_by == ("pod tenants/db holds 0000:0b:10.0", "an unknown program holds 0000:0b:10.2")
+
+
+@pytest.mark.parametrize(
+    ("seen", "host", "reason"),
+    [
+        (observed(host_use=("address 192.0.2.1/24",)), IOMMU, PfReason.HOST_USED),
+        (observed(total_vfs=5), IOMMU, PfReason.TOO_MANY_VFS),
+        (dataclasses.replace(observed(), driver=""), IOMMU, PfReason.NO_DRIVER),
+        (observed(), HostFacts(iommu=False), PfReason.IOMMU_OFF),
+        (observed(shares_iommu_group=True), IOMMU, PfReason.IOMMU_GROUP_SHARED),
+    ],
+    ids=["host-used", "too many VFs", "no driver", "no IOMMU", "shared group"],
+)
+def test_what_makes_a_plan_impossible_is_said(seen, host, reason):
+    assert planned(pf_spec(), seen, host=host).problem.reason is reason
+
+
+def test_an_iommu_that_cannot_be_read_excludes_nothing():
+    assert planned(pf_spec(), observed(), host=HostFacts(iommu=None)).plan is not None
+
+
+def test_the_kernel_driver_needs_no_iommu():
+    assert planned(pf_spec(vf_driver="kernel"), observed(), host=HostFacts(iommu=False)).plan is not None
+
+
+def digest(desired=None, seen=None, **changes):
+    seen = seen or observed()
+    desired = desired or pf_spec()
+    plan = planned(desired, seen).plan
+    return digest_of(desired, seen, plan.actions, **({"boot_id": "b1", "attempt": 0} | changes))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        digest(attempt=1), digest(boot_id="b2"), digest(pf_spec(num_vfs=6)), digest(pf_spec(mtu=9000)),
+        digest(seen=observed(num_vfs=2)), digest(seen=observed(autoprobe=False)),
+    ],
+    ids=["another attempt", "another boot", "another number", "another MTU", "other VFs", "another autoprobe"],
+)  # fmt: skip
+def test_a_digest_names_one_plan_on_one_state_once(other):
+    assert other != digest()
+
+
+def test_a_digest_does_not_depend_on_words_holders_pool_or_grant():
+    assert digest(pf_spec(pool="other", grant="abc")) == digest()
+    assert digest(pf_spec(num_vfs=3), observed(num_vfs=7, held={1})) == digest(pf_spec(num_vfs=3), observed(num_vfs=7))
+
+
+def test_vfs_are_published_in_ranges_by_driver():
+    drivers = ["vfio-pci", "vfio-pci", "", "igbvf", "igbvf"]
+    seen = observed(num_vfs=5)
+    vfs = tuple(
+        ObservedVf(index=vf.index, pci_address=vf.pci_address, driver=driver)
+        for vf, driver in zip(seen.vfs, drivers, strict=True)
+    )
+    status = render_pf_status(
+        dataclasses.replace(seen, vfs=vfs), holders={}, owned=True, attempt=0, plan=None, problem=None, apply=None
+    )
+    assert [(part.range, part.driver) for part in status.vfs] == [("0-1", "vfio-pci"), ("2", ""), ("3-4", "igbvf")]
+
+
+def test_a_published_status_reads_back_to_the_same_plan():
+    seen = observed(num_vfs=7, held={2})
+    status = render_pf_status(seen, holders={}, owned=True, attempt=3, plan=None, problem=None, apply=None)
+    again = observed_of(status)
+    assert steps(pf_spec(num_vfs=3), again) == steps(pf_spec(num_vfs=3), seen)
+    assert planned(pf_spec(num_vfs=3), again).plan.disruptive
+
+
+def test_nic_data_knows_each_id_once():
+    ids = [(nic.vendor, device) for nic in read_models() for device in nic.pf]
+    assert len(ids) == len(set(ids))
+    assert model_of("8086", "10c9").model == "82576"
+    assert model_of("8086", "ffff") is None

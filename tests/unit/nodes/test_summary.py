@@ -1,0 +1,99 @@
+"""A pool's status from its nodes."""
+
+import pytest
+
+from tests.builders.node import PF, pf_spec, pf_status, pool, view
+from vmnic.nodes.budget import Entry, EntryState, NodeView, PoolLedger
+from vmnic.nodes.merge import PoolConflict
+from vmnic.nodes.state import Held, NodeNicState, NodeSpec, NodeStatus, ObjectMeta, PfPlan, PfProblem, PfReason
+from vmnic.nodes.summary import summarise_pool
+
+
+def node(name="n1", **pf):
+    state = NodeNicState(
+        metadata=ObjectMeta(name=name, generation=1),
+        spec=NodeSpec(synced=True, pfs=(pf_spec(),)),
+        status=NodeStatus(observed_generation=1, boot_id="b1", pfs=(pf_status(**pf),)),
+    )
+    return NodeView(name=name, state=state, current=True)
+
+
+DONE = node("done", num_vfs=7)
+OPEN = node("open", plan=PfPlan(digest="d1", text="create 7 VFs"))
+HELD = node(
+    "held", num_vfs=7, held=(Held(vf="0000:0b:10.0", by="pod a/b"),),
+    plan=PfPlan(digest="d1", text="remove all VFs", disruptive=True, blocked_by=("pod a/b holds 0000:0b:10.0",)),
+)  # fmt: skip
+BAD = node("bad", problem=PfProblem(reason=PfReason.IOMMU_OFF, message="no IOMMU: switch it on"))
+
+
+def conditions(status):
+    return {one.type: (one.status, one.reason) for one in status.conditions}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "ready", "summary"),
+    [
+        ([], ("True", "NoNodesMatched"), "0/0"),
+        ([DONE], ("True", "AllNodesReady"), "1/1"),
+        ([DONE, OPEN], ("False", "RollingOut"), "1/2"),
+        ([DONE, HELD], ("True", "WaitingForVMs"), "1/2"),
+        ([DONE, OPEN, BAD], ("False", "NodesFailed"), "1/3"),
+    ],
+    ids=["no node", "all ready", "rolling out", "waiting for VMs", "one failed"],
+)
+def test_ready_says_how_far_the_pool_is(nodes, ready, summary):
+    status = summarise_pool(pool(), nodes, PoolLedger(), [])
+    assert (conditions(status)["Ready"], status.nodes.summary) == (ready, summary)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "reconciling", "stalled", "up_to_date"),
+    [
+        ([DONE], "False", "False", "True"),
+        ([OPEN], "True", "False", "False"),
+        ([HELD], "False", "False", "False"),
+        ([BAD, OPEN], "False", "True", "False"),
+    ],
+    ids=["settled", "going on", "waiting for VMs", "stalled"],
+)
+def test_the_other_conditions_agree(nodes, reconciling, stalled, up_to_date):
+    found = conditions(summarise_pool(pool(), nodes, PoolLedger(), []))
+    assert [found[kind][0] for kind in ("Reconciling", "Stalled", "UpToDate")] == [reconciling, stalled, up_to_date]
+
+
+def test_a_paused_pool_says_so():
+    status = summarise_pool(pool(rollout={"paused": True}), [OPEN], PoolLedger(), [])
+    assert conditions(status)["Ready"] == ("False", "Paused")
+
+
+def test_problems_name_node_function_and_remedy():
+    problems = summarise_pool(pool(), [BAD, HELD], PoolLedger(), []).problems
+    assert [(p.node, p.pf, p.reason) for p in problems] == [("bad", PF, "IommuOff"), ("held", PF, "WaitingForVMs")]
+    assert "pod a/b holds 0000:0b:10.0: stop or move it" in problems[1].message
+
+
+def test_at_most_ten_problems_are_told():
+    nodes = [node(f"n{i}", problem=PfProblem(reason=PfReason.IOMMU_OFF, message="off")) for i in range(30)]
+    status = summarise_pool(pool(), nodes, PoolLedger(), [])
+    assert (len(status.problems), status.nodes.failed) == (10, 30)
+
+
+def test_a_granted_node_is_updating_and_a_failed_one_failed():
+    entries = {
+        "open": Entry(generation=1, boot_id="b1", digests={PF: "d1"}),
+        "n2": Entry(generation=1, boot_id="b1", digests={PF: "d1"}, state=EntryState.FAILED),
+    }
+    counts = summarise_pool(pool(), [OPEN, view("n2", plan="d2")], PoolLedger(entries=entries), []).nodes
+    assert (counts.updating, counts.failed) == (1, 1)
+
+
+def test_vfs_are_counted_over_all_nodes():
+    vfs = summarise_pool(pool(), [DONE, HELD, OPEN], PoolLedger(), []).vfs
+    assert (vfs.desired, vfs.configured, vfs.in_use) == (21, 14, 1)
+
+
+def test_a_pool_that_gave_way_is_a_conflict():
+    lost = PoolConflict(pool="fast", winner="old", message="spec.resourceName vmnic.dev/x is pool old's")
+    status = summarise_pool(pool(), [], PoolLedger(), [lost])
+    assert (conditions(status)["Ready"], conditions(status)["Conflict"]) == (("False", "Conflict"), ("True", "Conflict"))
