@@ -181,6 +181,7 @@ class Controller:
         # What has been listed lives on: the collector need not walk it again and again.
         gc.collect()
         gc.freeze()
+        _log.info("the caches are complete")
         self.world.enqueue_everything()
 
     async def _publish_authority(self, authority: Authority) -> None:

@@ -1,0 +1,245 @@
+"""`make bench`: speed and memory, each beside its floor in the same run. Nothing is asserted: machines are noisy."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pathlib
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from tests.builders.vm import nic, policy, vm
+from tests.harness.api import Api, wait_for
+from tests.harness.cluster import ROOT, Cluster
+from tests.harness.programs import ensure
+from vmnic.api.policy import VmNicPolicy
+from vmnic.kubevirt.gather import MachineInput, gather_vm_facts
+from vmnic.kubevirt.projection import Machine
+from vmnic.policy.engine import allocate, candidates, decide
+from vmnic.policy.facts import ClusterFacts
+from vmnic.policy.rules import rules_of
+
+MACHINES = 5000
+ROUNDS = 3
+
+
+def main() -> None:
+    table = Table("what", "figure", "floor, in the same run", "ratio or aim", box=None, header_style="bold")
+    with tempfile.TemporaryDirectory() as directory:
+        cluster = Cluster(pathlib.Path(directory), ensure())
+        try:
+            _say("starting a control plane")
+            cluster.start_plane()
+            cluster.start_nodes()
+            cluster.install()
+            _agent_memory(cluster, table)
+            _say(f"creating {MACHINES} VMs")
+            _create_machines(cluster)
+            _controller(cluster, table)
+        finally:
+            cluster.stop()
+    _decisions(table)
+    _command_line(table)
+    Console(width=150).print(table)
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def _pss_mb(pid: int) -> float:
+    """Proportional memory of a process and all its descendants, in MB."""
+    total = 0
+    for one in [pid, *_descendants(pid)]:
+        text = pathlib.Path(f"/proc/{one}/smaps_rollup").read_text()
+        total += int(next(line for line in text.splitlines() if line.startswith("Pss:")).split()[1])
+    return total / 1024
+
+
+def _descendants(pid: int) -> list[int]:
+    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [one for child in children for one in (int(child), *_descendants(int(child)))]
+
+
+def _agent_memory(cluster: Cluster, table: Table) -> None:
+    cluster.start_controller()
+    cluster.start_agents()
+    wait_for("the agents have reported", lambda: all(cluster.pf(node.name) for node in cluster.nodes))
+    meta = {"name": "fast"}
+    spec = {"nicSelector": {"models": ["82576"]}, "numVfs": 7}
+    cluster.api.apply({"apiVersion": "vmnic.dev/v1alpha1", "kind": "SriovNetworkPool", "metadata": meta, "spec": spec})
+    wait_for("VFs are there", lambda: cluster.pf("n1").get("numVfs") == 7 and cluster.pf("n2").get("numVfs") == 7)
+    bare = subprocess.Popen([sys.executable, "-c", "import asyncio, time; time.sleep(60)"])
+    try:
+        wait_for("the bare process is up", lambda: _pss_mb(bare.pid) > 5)
+        agent = _pss_mb(cluster.processes.pid("agent-n1"))
+        table.add_row(
+            "agent, all its processes (PSS)", f"{agent:.1f} MB", f"bare asyncio {_pss_mb(bare.pid):.1f} MB", "aim ≤ 64 MB"
+        )
+    finally:
+        bare.kill()
+        bare.wait()
+    before = _versions(cluster, "NodeNicState", "SriovNetworkPool")
+    reads = cluster.control("n1", {"reads": None})
+    wait_for("the agent has looked five times more", lambda: cluster.control("n1", {"reads": None}) > reads + 500, 60)
+    changed = len(before ^ _versions(cluster, "NodeNicState", "SriovNetworkPool"))
+    table.add_row("API writes at rest, agents and pools", f"{changed} in 5 looks", "", "aim 0")
+    cluster.kill("controller-1")
+
+
+def _versions(cluster: Cluster, *kinds: str) -> set[tuple[str, str]]:
+    return {(one["metadata"]["name"], one["metadata"]["resourceVersion"]) for kind in kinds for one in cluster.api.list(kind)}
+
+
+def _create_machines(cluster: Cluster) -> None:
+    cluster.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "tenants"}})
+    api = Api(cluster.plane.server, cluster.plane.pki / "ca.crt", "admin-token")
+    pattern = vm("v", nic(model="virtio"), run_strategy="Halted")
+
+    def create(number: int) -> None:
+        body = copy.deepcopy(pattern)
+        body["metadata"]["name"] = f"v{number:05}"
+        api.create(body)
+
+    with ThreadPoolExecutor(8) as executor:
+        list(executor.map(create, range(MACHINES)))
+    cluster.api.apply(policy("all", existing="WhenStopped"))
+
+
+_FLOOR = """
+import asyncio, sys, time
+from vmnic.kube.client import ApiClient
+from vmnic.kube.connection import in_cluster_connection
+from vmnic.kube.resources import VIRTUAL_MACHINES
+from vmnic.kubevirt.projection import decode_machine
+async def main():
+    async with ApiClient(in_cluster_connection(), field_manager="floor") as api:
+        kept = []
+        async for page, _ in api.list_pages(VIRTUAL_MACHINES):
+            kept += [decode_machine(raw) for raw in page]
+    print(len(kept))
+asyncio.run(main())
+"""
+
+
+def _controller(cluster: Cluster, table: Table) -> None:
+    env = os.environ | cluster.plane.service_account("vmnic-system", "vmnic-controller")
+    floors, starts, sums, memory = [], [], [], 0.0
+    for number in range(ROUNDS):
+        began = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", _FLOOR], env=env, capture_output=True, text=True, check=True, cwd=ROOT)
+        floors.append(time.monotonic() - began)
+        assert int(done.stdout) == MACHINES
+        name = f"bench-{number}"
+        _forget_status(cluster)
+        began = time.monotonic()
+        cluster.start_controller(name, lease_duration_s=2)
+        wait_for("the caches are complete", lambda name=name: "the caches are complete" in cluster.processes.log(name), 120)
+        starts.append(time.monotonic() - began)
+        wait_for("every VM is counted", lambda: _matched(cluster) == MACHINES, 120)
+        sums.append(time.monotonic() - began)
+        memory = _pss_mb(cluster.processes.pid(name))
+        if number == ROUNDS - 1:
+            before = _versions(cluster, "VirtualMachine", "VmNicPolicy")
+            looks = cluster.control("n1", {"reads": None})
+            wait_for("time has passed", lambda looks=looks: cluster.control("n1", {"reads": None}) > looks + 500, 60)
+            changed = len(before ^ _versions(cluster, "VirtualMachine", "VmNicPolicy"))
+            table.add_row("API writes at rest, VMs and policies", f"{changed}", "", "aim 0")
+        os.kill(cluster.processes.pid(name), signal.SIGTERM)
+        cluster.processes._started[name].wait(15)
+    floor, start = statistics.median(floors), statistics.median(starts)
+    table.add_row(
+        f"controller: exec to all caches complete, {MACHINES} VMs",
+        f"{start:.2f} s",
+        f"bare list, same decoder {floor:.2f} s",
+        f"{start / floor:.1f}× (aim ≤ 2×)",
+    )
+    table.add_row(f"controller: exec to the policy's status, {MACHINES} VMs", f"{statistics.median(sums):.2f} s", "", "")
+    table.add_row(f"controller's memory (PSS), {MACHINES} VMs", f"{memory:.0f} MB", "", "")
+
+
+def _forget_status(cluster: Cluster) -> None:
+    """Make the policy anew, so that its status is this run's."""
+    cluster.api.delete("VmNicPolicy", "all")
+    cluster.api.apply(policy("all", existing="WhenStopped"))
+
+
+def _matched(cluster: Cluster) -> int:
+    return (cluster.api.get("VmNicPolicy", "all") or {}).get("status", {}).get("vms", {}).get("matched", 0)
+
+
+def _decisions(table: Table) -> None:
+    _say("deciding")
+    rules = rules_of(
+        VmNicPolicy.model_validate(policy(f"p{i}", priority=i, selector={"guestOS": ["windows"]})) for i in range(9)
+    )
+    rules = (*rules, *rules_of([VmNicPolicy.model_validate(policy("all"))]))
+    machines = [
+        msgspec.convert(vm(f"v{i}", nic(model="e1000e"), nic("b", binding="bridge", network="n")), Machine) for i in range(2000)
+    ]
+    facts = [gather_vm_facts(MachineInput(machine=machine)) for machine in machines]
+    cluster = ClusterFacts()
+
+    def rate(work) -> float:
+        best = min(_timed(work) for _ in range(ROUNDS))
+        return 2 * len(facts) / best
+
+    def decide_all() -> None:
+        for one in facts:
+            found = candidates(one, rules, cluster)
+            decide(found, allocate([found]))
+
+    def walk() -> None:
+        for one in facts:
+            for interface in one.nics:
+                assert interface.name
+
+    table.add_row("NIC decisions, 10 policies", f"{rate(decide_all):,.0f}/s", f"only walking the NICs {rate(walk):,.0f}/s", "")
+
+
+def _timed(work) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _command_line(table: Table) -> None:
+    program = str(pathlib.Path(sys.executable).with_name("kubectl-vmnic"))
+    with tempfile.TemporaryDirectory() as directory:
+        documents = [vm(f"v{i}", nic(model="e1000e")) for i in range(1000)]
+        (pathlib.Path(directory) / "vms.json").write_text(json.dumps({"kind": "List", "items": [*documents, policy()]}))
+        plain = pathlib.Path(directory) / "vms.yaml"
+        import yaml
+
+        plain.write_text(yaml.safe_dump_all([*documents, policy()]))
+        python = [sys.executable, "-c", f"import yaml; list(yaml.load_all(open({str(plain)!r}), yaml.CSafeLoader))"]
+        rows = {
+            "kubectl vmnic --help": ([program, "--help"], [sys.executable, "-c", "pass"], "python -c pass"),
+            "kubectl vmnic plan -f, 1,000 VMs in YAML": (
+                [program, "plan", "-f", str(plain), "-o", "json"],
+                python,
+                "reading the YAML",
+            ),
+        }
+        for what, (command, bare, word) in rows.items():
+            figure, floor = (
+                statistics.median(
+                    _timed(lambda one=one: subprocess.run(one, capture_output=True, check=False)) for _ in range(5)
+                )
+                for one in (command, bare)
+            )
+            table.add_row(what, f"{figure:.2f} s", f"{word} {floor:.2f} s", f"{figure / floor:.1f}×")
+
+
+if __name__ == "__main__":
+    main()

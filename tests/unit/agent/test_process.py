@@ -1,0 +1,20 @@
+"""The agent's process is small: it imports nothing that only the controller and people's commands need."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("vmnic.agent.main", ["pydantic", "kubernetes", "kopf", "pyroute2", "typer", "rich", "cryptography"]),
+        ("vmnic.host.worker", ["msgspec", "aiohttp", "asyncio", "pyroute2", "pydantic"]),
+        ("vmnic.cli.app", ["pydantic", "kubernetes", "aiohttp", "rich", "yaml"]),
+    ],
+)
+def test_nothing_heavy_is_imported(module, heavy):
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,143 @@
+"""`kubectl vmnic plan -f`: offline, on manifests."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from tests.builders.vm import nic, policy, vm
+
+PROGRAM = str(pathlib.Path(sys.executable).with_name("kubectl-vmnic"))
+
+
+def run(*arguments, text=None):
+    done = subprocess.run([PROGRAM, *arguments], input=text, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def documents(*objects):
+    return yaml.safe_dump_all(objects)
+
+
+def plan_of(*objects):
+    code, out, err = run("plan", "-f", "-", "-o", "json", text=documents(*objects))
+    assert code in (0, 1), err
+    return code, json.loads(out)
+
+
+def test_a_change_is_told_whole_and_ends_with_1():
+    code, plan = plan_of(policy("linux"), vm("web", nic(model="e1000e"), run_strategy="Halted"))
+    assert (code, plan["summary"]) == (1, {"vms": 1, "changes": 1, "blocked": 0, "disruptive": 0})
+    found = plan["vms"][0]["nics"][0]
+    assert (found["policy"], found["action"], found["verdict"], found["reason"]) == ("linux", "Patch", "Change", None)
+    assert (found["from"], found["to"]) == (
+        {"datapath": "emulated", "model": "e1000e", "queues": 1}, {"datapath": "vhost", "model": "virtio", "queues": 1},
+    )  # fmt: skip
+    assert plan["vms"][0]["patch"][-1]["value"] == "virtio"
+
+
+def test_nothing_to_do_ends_with_0():
+    assert plan_of(policy("linux"), vm("web"))[0] == 0
+
+
+def test_a_vm_whose_spec_runs_counts_as_running():
+    _, plan = plan_of(policy("linux"), vm("web", nic(model="e1000e"), run_strategy="Always"))
+    machine = plan["vms"][0]
+    assert (machine["restartRequired"], machine["nics"][0]["reason"], machine["patch"]) == (True, "WaitsForStop", [])
+
+
+def test_an_unknown_guest_is_blocked_which_is_no_change():
+    code, plan = plan_of(policy("linux"), vm("web", os=None))
+    assert (code, plan["summary"]["blocked"]) == (0, 1)
+
+
+def test_a_vm_that_no_policy_selects_is_left_out():
+    assert plan_of(policy("x", selector={"guestOS": ["windows"]}), vm("web"))[1]["vms"] == []
+
+
+def test_the_order_of_the_input_does_not_matter():
+    objects = [policy("linux"), vm("b", nic(model="e1000e")), vm("a", nic(model="e1000e"))]
+    assert plan_of(*objects) == plan_of(*reversed(objects))
+
+
+def test_other_kinds_are_skipped_and_counted():
+    _, out, _ = run("plan", "-f", "-", text=documents({"kind": "ConfigMap", "metadata": {"name": "x"}}))
+    assert "1 objects of other kinds were skipped" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [", "standard input:2:"),
+        (
+            documents(vm(), {**policy(), "spec": {"selector": {"networks": ["*"]}, "datapath": "auto"}}),
+            "VmNicPolicy all: spec.datapath:",
+        ),
+        (documents({**vm(), "spec": {"template": 5}}), "$.spec.template"),
+        (documents(vm(), vm()), "the same object is given twice"),
+        ("- 1", "this is no Kubernetes object"),
+    ],
+    ids=["no YAML", "an unknown field", "a wrong type", "twice", "a list"],
+)
+def test_bad_input_names_place_object_and_field_and_ends_with_2(text, words):
+    code, _, err = run("plan", "-f", "-", text=text)
+    assert code == 2
+    assert words in err
+
+
+def test_an_error_names_file_and_line(tmp_path):
+    (tmp_path / "two.yaml").write_text(documents(vm()) + "---\n" + documents({**vm("b"), "spec": {"template": 5}}))
+    code, _, err = run("plan", "-f", str(tmp_path))
+    assert code == 2
+    assert "two.yaml:" in err
+    assert "VirtualMachine tenants/b" in err
+
+
+def test_a_directory_is_read_and_with_R_those_below(tmp_path):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "policy.yaml").write_text(documents(policy("linux")))
+    (tmp_path / "below" / "vm.yaml").write_text(documents(vm("web", nic(model="e1000e"))))
+    assert run("plan", "-f", str(tmp_path))[0] == 0
+    assert run("plan", "-f", str(tmp_path), "-R")[0] == 1
+
+
+def test_a_file_that_is_not_there_ends_with_2():
+    code, _, err = run("plan", "-f", "/no/such/file")
+    assert (code, "No such file" in err) == (2, True)
+
+
+def test_a_pool_without_node_states_is_a_problem_and_no_error():
+    pool = {
+        "kind": "SriovNetworkPool",
+        "metadata": {"name": "fast"},
+        "spec": {"nicSelector": {"models": ["82576"]}, "numVfs": 7},
+    }
+    code, plan = plan_of(pool)
+    assert (code, plan["problems"][0]["reason"]) == (0, "CapacityUnknown")
+
+
+def test_a_pool_with_node_states_is_planned():
+    pool = {
+        "kind": "SriovNetworkPool",
+        "metadata": {"name": "fast"},
+        "spec": {"nicSelector": {"models": ["82576"]}, "numVfs": 3},
+    }
+    pf = {"pciAddress": "0000:0b:00.0", "model": "82576", "driver": "igb", "totalVfs": 7, "numVfs": 7}
+    pf |= {"vfs": [{"range": "0-6", "driver": "vfio-pci"}], "held": [{"vf": "0000:0b:10.2", "by": "pod a/b"}]}
+    state = {
+        "kind": "NodeNicState",
+        "metadata": {"name": "n1"},
+        "status": {"bootID": "b", "host": {"iommu": True}, "pfs": [pf]},
+    }
+    code, plan = plan_of(pool, state)
+    row = plan["pools"][0]["nodes"][0]
+    assert (code, row["node"], row["disruptive"], row["blockedBy"]) == (1, "n1", True, ["pod a/b holds 0000:0b:10.2"])
+
+
+def test_the_examples_can_be_planned():
+    code, out, err = run("plan", "-f", "examples", "-R")
+    assert code == 1, err
+    assert "tenants/web" in out

@@ -1,0 +1,116 @@
+"""Operations and results survive the wire."""
+
+import json
+import pathlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmnic.host import codec, ops
+from vmnic.host.linux import LinuxFiles
+from vmnic.host.ops import (
+    Channels,
+    LinkInfo,
+    ListDir,
+    LoadModule,
+    ReadFile,
+    ReadLink,
+    ReadLinks,
+    SetLink,
+    VfInfo,
+    WriteFile,
+    is_write,
+)
+from vmnic.host.ports import Host
+
+OPS = st.one_of(
+    *(
+        st.from_type(kind)
+        for kind in (
+            ops.ReadFile,
+            ops.WriteFile,
+            ops.ListDir,
+            ops.ReadLink,
+            ops.ReadLinks,
+            ops.SetLink,
+            ops.SetVf,
+            ops.ReadChannels,
+            ops.SetChannels,
+            ops.LoadModule,
+        )
+    )
+)
+VALUES = st.one_of(
+    st.none(),
+    st.text(),
+    st.lists(st.text()).map(tuple),
+    st.from_type(Channels),
+    st.lists(st.from_type(LinkInfo), min_size=1).map(tuple),
+)
+
+
+@given(OPS)
+def test_an_operation_survives(op):
+    assert codec.decode_op(json.loads(json.dumps(codec.encode_op(op)))) == op
+
+
+@given(VALUES)
+def test_a_result_survives(value):
+    assert codec.decode_value(json.loads(json.dumps(codec.encode_value(value)))) == value
+
+
+def test_a_links_vfs_survive():
+    link = LinkInfo(index=1, name="a", vfs=(VfInfo(vf=0, mac="m", vlan=1, qos=2, spoof_check=True, trust=False),))
+    assert codec.decode_value(json.loads(json.dumps(codec.encode_value((link,))))) == (link,)
+
+
+@pytest.mark.parametrize("wire", [{"kind": "Format"}, {"kind": "ReadFile"}, {"kind": "ReadFile", "path": "/", "more": 1}, {}])
+def test_what_is_no_operation_is_refused(wire):
+    with pytest.raises(ValueError, match=r"ReadFile|no operation"):
+        codec.decode_op(wire)
+
+
+def test_an_error_keeps_its_errno():
+    error = codec.decode_error(codec.encode_error(OSError(16, "busy")))
+    assert (error.errno, error.strerror) == (16, "busy")
+
+
+class Named:
+    def __init__(self, name):
+        self._name = name
+
+    def perform(self, op):
+        return self._name
+
+
+@pytest.mark.parametrize(
+    ("op", "port"),
+    [
+        (ReadFile("/a"), "files"), (WriteFile("/a", "1"), "files"), (ListDir("/"), "files"), (ReadLink("/a"), "files"),
+        (ReadLinks(), "links"), (SetLink(name="a", up=True), "links"), (LoadModule("a"), "modules"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else value,
+)  # fmt: skip
+def test_each_operation_goes_to_its_port(op, port):
+    assert Host(Named("files"), Named("links"), Named("modules")).perform(op) == port
+
+
+@pytest.mark.parametrize(
+    ("op", "write"), [(ReadFile("/a"), False), (WriteFile("/a", "1"), True), (ReadLinks(), False), (SetLink(name="a"), True)]
+)
+def test_what_changes_the_host_is_a_write(op, write):
+    assert is_write(op) is write
+
+
+def test_files_are_found_below_a_root(tmp_path):
+    (tmp_path / "sys").mkdir()
+    (tmp_path / "sys" / "value").write_text("7\n")
+    (tmp_path / "sys" / "link").symlink_to("value")
+    files = LinuxFiles(str(tmp_path))
+    files.perform(WriteFile("/sys/value", "3"))
+    assert (files.perform(ReadFile("/sys/value")), files.perform(ReadLink("/sys/link"))) == ("3", "value")
+    assert files.perform(ListDir("/sys")) == ("link", "value")
+    with pytest.raises(FileNotFoundError):
+        files.perform(WriteFile("/sys/absent", "1"))
+    assert not pathlib.Path(tmp_path, "sys/absent").exists()

@@ -1,0 +1,115 @@
+"""The host worker as a process, against a simulated host: deadlines, locks, and children that outlive."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import threading
+
+import pytest
+
+from tests.builders.host import PF, sim_host
+from vmnic.host.client import HostWorker, OperationTimedOutError, WorkerGoneError, WriteStillInFlightError
+from vmnic.host.ops import ReadFile, WriteFile
+from vmnic.host.socket import SocketPort, serve_port
+
+NUMVFS = f"/sys/bus/pci/devices/{PF}/sriov_numvfs"
+VF = "0000:0b:10.0"
+
+
+@pytest.fixture
+def sim(tmp_path):
+    """A simulated host with a held VF, behind a socket."""
+    host = sim_host(waits=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "host.sock"))
+    listener.listen()
+    threading.Thread(target=serve_port, args=(host, listener, host.control), daemon=True).start()
+    for path, text in (
+        (f"/sys/bus/pci/devices/{PF}/sriov_drivers_autoprobe", "0"), (NUMVFS, "2"),
+        (f"/sys/bus/pci/devices/{VF}/driver_override", "vfio-pci"), ("/sys/bus/pci/drivers_probe", VF),
+    ):  # fmt: skip
+        host.perform(WriteFile(path, text))
+    yield host
+    with contextlib.suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
+@pytest.fixture
+async def worker(sim, tmp_path):
+    made = HostWorker(host=f"sim:{tmp_path}/host.sock", state_dir=tmp_path)
+    await made.start()
+    yield made
+    made.close()
+    await made._process.wait()
+
+
+async def test_an_operation_is_performed_in_a_child(worker):
+    async with worker.session(PF, write=False) as session:
+        assert await session.perform(ReadFile(NUMVFS), deadline_s=5) == "2"
+
+
+async def test_the_kernels_errno_comes_through(worker):
+    async with worker.session(PF, write=True) as session:
+        with pytest.raises(OSError, match="already enabled") as caught:
+            await session.perform(WriteFile(NUMVFS, "5"), deadline_s=5)
+    assert caught.value.errno == 16
+
+
+async def test_a_stuck_write_is_abandoned_and_its_lock_shows_until_it_returns(worker, sim):
+    sim.control({"hold": VF})
+    async with worker.session(PF, write=True) as session:
+        with pytest.raises(OperationTimedOutError) as caught:
+            await session.perform(WriteFile(NUMVFS, "0"), deadline_s=0.2)
+    with pytest.raises(WriteStillInFlightError):
+        async with worker.session(PF, write=True):
+            pass
+    assert not caught.value.returned.done()
+    sim.control({"release": VF})
+    await asyncio.wait_for(caught.value.returned, 5)
+    async with worker.session(PF, write=True) as session:
+        assert await session.perform(ReadFile(NUMVFS), deadline_s=5) == "0"
+
+
+async def test_a_child_that_is_stuck_outlives_its_worker_and_a_new_one_sees_it(worker, sim, tmp_path):
+    sim.control({"hold": VF})
+    async with worker.session(PF, write=True) as session:
+        with pytest.raises(OperationTimedOutError) as caught:
+            await session.perform(WriteFile(NUMVFS, "0"), deadline_s=0.2)
+    os.kill(worker.pid, signal.SIGKILL)
+    await worker._process.wait()
+    with pytest.raises(WriteStillInFlightError):
+        async with worker.session(PF, write=True):
+            pass
+    sim.control({"release": VF})
+    await asyncio.wait_for(caught.value.returned, 5)
+
+
+async def test_sessions_of_two_functions_do_not_wait_for_each_other(worker):
+    async with worker.session(PF, write=True) as one, worker.session("0000:0c:00.0", write=True) as two:
+        answers = await asyncio.gather(*(session.perform(ReadFile(NUMVFS), deadline_s=5) for session in (one, two)))
+    assert answers == ["2", "2"]
+
+
+async def test_two_write_sessions_of_one_function_exclude_each_other(worker):
+    async with worker.session(PF, write=True):
+        with pytest.raises(WriteStillInFlightError):
+            async with worker.session(PF, write=True):
+                pass
+
+
+async def test_a_host_that_is_gone_is_told_and_not_taken_for_an_answer(tmp_path):
+    made = HostWorker(host=f"sim:{tmp_path}/nothing.sock", state_dir=tmp_path)
+    with pytest.raises(WorkerGoneError):
+        async with made.session(PF, write=False):
+            pass
+    made.close()
+    await made._process.wait()
+
+
+def test_a_command_that_no_host_knows_is_refused(sim, tmp_path):
+    port = SocketPort(tmp_path / "host.sock")
+    with contextlib.closing(port), pytest.raises(OSError, match="no command is called dance"):
+        port.control({"dance": None})

@@ -1,0 +1,137 @@
+"""The lease on a clock of the test's own: leading ends at the deadline, whatever the server does."""
+
+import asyncio
+
+import pytest
+
+from vmnic.kube.client import ApiClient
+from vmnic.kube.errors import NotLeadingError
+from vmnic.kube.lease import LeaderElector
+from vmnic.kube.resources import NODES
+
+from .fake_api import FakeApi
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+async def api():
+    fake = FakeApi()
+    fake.connection = await fake.start()
+    yield fake
+    await fake.stop()
+
+
+@pytest.fixture
+async def client(api):
+    async with ApiClient(api.connection, field_manager="test") as made:
+        yield made
+
+
+def elector(client, name, clock):
+    return LeaderElector(client, "lease", "ns", name, duration_s=0.8, clock=clock)
+
+
+async def test_the_first_candidate_holds_the_lease(api, client):
+    one = elector(client, "one", Clock())
+    assert await one._try_to_hold()
+    assert api.objects["lease"]["spec"]["holderIdentity"] == "one"
+
+
+async def test_leading_ends_at_the_deadline_without_any_timer(client):
+    clock = Clock()
+    one = elector(client, "one", clock)
+    await one._try_to_hold()
+    assert one.seconds_left() == pytest.approx(0.8 * 2 / 3)
+    clock.now += 0.8 * 2 / 3
+    assert one.seconds_left() is None
+
+
+async def test_another_takes_over_only_after_the_whole_duration_before_its_own_eyes(client):
+    clock = Clock()
+    one, two = elector(client, "one", clock), elector(client, "two", clock)
+    await one._try_to_hold()
+    taken = []
+    for _ in range(4):
+        taken.append(await two._try_to_hold())
+        clock.now += 0.4
+    assert taken == [False, False, False, True]
+    assert one.seconds_left() is None
+
+
+async def test_a_renewed_lease_is_not_taken(client):
+    clock = Clock()
+    one, two = elector(client, "one", clock), elector(client, "two", clock)
+    for _ in range(5):
+        assert await one._try_to_hold()
+        assert not await two._try_to_hold()
+        clock.now += 0.4
+
+
+async def test_the_deadline_counts_from_before_the_renewal_was_sent(api, client):
+    clock = Clock()
+    one = elector(client, "one", clock)
+    original = client.create
+
+    async def slow(*arguments):
+        clock.now += 0.3
+        return await original(*arguments)
+
+    client.create = slow
+    await one._try_to_hold()
+    assert one.seconds_left() == pytest.approx(0.8 * 2 / 3 - 0.3)
+
+
+@pytest.mark.parametrize("fault", ["hang", 500, 409])
+async def test_a_server_that_does_not_renew_does_not_lengthen_the_lease(api, client, fault):
+    clock = Clock()
+    one = elector(client, "one", clock)
+    await one._try_to_hold()
+    left = one.seconds_left()
+    api.faults.append(("PUT" if fault == 409 else "GET", fault))
+    assert not await one._try_to_hold()
+    assert one.seconds_left() == left
+
+
+async def test_work_is_cancelled_when_the_lease_is_lost_and_begins_again_when_it_is_back(api, client):
+    one = LeaderElector(client, "lease", "ns", "one", duration_s=0.2)
+    begun, ended = [], []
+
+    async def lead():
+        begun.append(1)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(1)
+
+    task = asyncio.create_task(one.run(lead))
+    await _until(lambda: begun)
+    api.faults += [("GET", 500)] * 20
+    await _until(lambda: ended)
+    api.faults.clear()
+    await _until(lambda: len(begun) == 2)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert api.objects["lease"]["spec"]["holderIdentity"] == ""
+
+
+async def _until(condition):
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_a_guarded_client_writes_nothing_without_the_lease(api):
+    left = [None]
+    async with ApiClient(api.connection, field_manager="test", guard=lambda: left[0]) as guarded:
+        with pytest.raises(NotLeadingError):
+            await guarded.create(NODES, {"metadata": {"name": "n"}})
+        assert await guarded.read(NODES, "n") is None
+        left[0] = 5.0
+        await guarded.create(NODES, {"metadata": {"name": "n"}})
+    assert [verb for verb, *_ in api.requests] == ["GET", "POST"]

@@ -1,0 +1,159 @@
+"""The reflector against scripted faults: what it knows in the end is what the server has."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from vmnic.kube import reflector as module
+from vmnic.kube.client import ApiClient
+from vmnic.kube.reflector import ObjectKey, Reflector
+from vmnic.kube.resources import NODES
+
+from .fake_api import FakeApi
+
+
+class Thing(msgspec.Struct, frozen=True):
+    size: int
+
+
+@pytest.fixture
+async def api(monkeypatch):
+    monkeypatch.setattr(module, "_BACKOFF_S", (0.001, 0.01))
+    fake = FakeApi()
+    fake.connection = await fake.start()
+    yield fake
+    await fake.stop()
+
+
+class Watcher:
+    """A reflector that runs, and the changes that it told."""
+
+    def __init__(self, client):
+        self.changes = []
+        self.reflector = Reflector(client, NODES, decode=msgspec.json.Decoder(Thing).decode, on_change=self._changed)
+
+    def _changed(self, key, old, new):
+        self.changes.append((key.name, old.size if old else None, new.size if new else None))
+
+    @property
+    def known(self):
+        return {key.name: thing.size for key, thing in self.reflector.items.items()}
+
+
+@pytest.fixture
+async def watcher(api):
+    async with ApiClient(api.connection, field_manager="test", timeout_s=0.5) as client:
+        made = Watcher(client)
+        task = asyncio.create_task(made.reflector.run())
+        yield made
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def synced(api, watcher, **things):
+    for name, size in things.items():
+        api.put(name, size=size)
+    await until(lambda: watcher.known == things and api.watching)
+    watcher.changes.clear()
+
+
+async def test_a_list_in_pages_is_known_whole(api, watcher):
+    api.page = 2
+    await synced(api, watcher, a=1, b=2, c=3, d=4, e=5)
+
+
+async def test_changes_come_by_the_watch(api, watcher):
+    await synced(api, watcher, a=1)
+    api.put("b", size=2)
+    api.put("a", size=3)
+    api.remove("b")
+    await until(lambda: len(watcher.changes) == 3)
+    assert watcher.changes == [("b", None, 2), ("a", 1, 3), ("b", 2, None)]
+
+
+async def test_an_object_that_changed_elsewhere_is_no_news(api, watcher):
+    await synced(api, watcher, a=1)
+    api.put("a", size=1, other="field")
+    api.put("b", size=2)
+    await until(lambda: "b" in watcher.known)
+    assert watcher.changes == [("b", None, 2)]
+
+
+async def test_a_watch_that_is_cut_goes_on_from_its_last_bookmark(api, watcher):
+    await synced(api, watcher, a=1)
+    api.put("z", size=9)
+    api.bookmark()
+    await until(lambda: "z" in watcher.known)
+    version = str(api.version)
+    api.cut_watches()
+    await until(lambda: api.watching)
+    assert api.requests[-1][2]["resourceVersion"] == version
+    assert sum(verb == "GET" for verb, *_ in api.requests) == 1
+
+
+@pytest.mark.parametrize("how", ["status", "in the stream"])
+async def test_a_version_that_is_too_old_is_listed_anew_and_deletions_are_seen(api, watcher, how):
+    await synced(api, watcher, a=1, b=2)
+    api.remove("a", silently=True)
+    if how == "status":
+        api.faults.append(("WATCH", 410))
+        api.cut_watches()
+    else:
+        api.say('{"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old"}}')
+    await until(lambda: watcher.changes)
+    assert (watcher.changes, watcher.known) == ([("a", 1, None)], {"b": 2})
+
+
+async def test_a_continue_token_that_has_expired_starts_the_list_again(api, watcher):
+    api.page = 1
+    for name in "abc":
+        api.put(name, size=1)
+    api.faults.append(("GET", 410))
+    await until(lambda: len(watcher.known) == 3)
+
+
+@pytest.mark.parametrize("fault", [500, 429, 503])
+async def test_an_error_keeps_what_is_known_and_is_tried_again(api, watcher, fault, monkeypatch):
+    await synced(api, watcher, a=1)
+    monkeypatch.setattr(asyncio, "sleep", _instant(asyncio.sleep))
+    api.faults += [("WATCH", fault)] * 3
+    api.cut_watches()
+    await until(lambda: not api.faults and api.watching)
+    assert (watcher.known, watcher.changes) == ({"a": 1}, [])
+
+
+def _instant(real):
+    async def sleep(_):
+        await real(0.001)
+
+    return sleep
+
+
+async def test_a_list_that_hangs_is_given_up_and_tried_again(api, watcher):
+    api.faults.append(("GET", "hang"))
+    await synced(api, watcher, a=1)
+
+
+async def test_one_malformed_object_among_500_harms_no_other(api, watcher):
+    for number in range(500):
+        api.put(f"n{number}", size=number)
+    api.put("bad", size="large")
+    await until(lambda: len(watcher.known) == 500 and api.watching)
+    assert "$.size" in watcher.reflector.malformed[ObjectKey("", "bad")]
+    api.put("bad", size=1)
+    await until(lambda: len(watcher.known) == 501)
+    assert watcher.reflector.malformed == {}
+
+
+async def test_an_object_that_becomes_malformed_is_set_aside(api, watcher):
+    await synced(api, watcher, a=1)
+    api.put("a", size="large")
+    await until(lambda: watcher.changes)
+    assert (watcher.changes, list(watcher.reflector.malformed)) == ([("a", 1, None)], [("", "a")])

@@ -1,0 +1,140 @@
+"""KubeVirt's objects become facts: guest system, models, queues, networks."""
+
+import msgspec
+import pytest
+
+from tests.builders.vm import nic, vm, vmi
+from vmnic.kubevirt.gather import MachineInput, gather_vm_facts
+from vmnic.kubevirt.projection import Instance, Instancetype, Machine, NetworkDefinition, Preference, decode_machine
+
+
+def preference(*, model=None, multiqueue=None, os_type=None, annotation=None):
+    devices = {"preferredInterfaceModel": model, "preferredNetworkInterfaceMultiQueue": multiqueue}
+    labels = {"instancetype.kubevirt.io/os-type": os_type} if os_type else {}
+    annotations = {"vm.kubevirt.io/os": annotation} if annotation else {}
+    raw = {"metadata": {"name": "p", "labels": labels}, "spec": {"devices": devices, "annotations": annotations}}
+    return msgspec.convert(raw, Preference)
+
+
+def gather(machine, instance=None, **changes):
+    converted = msgspec.convert(machine, Machine)
+    live = msgspec.convert(instance, Instance) if instance else None
+    return gather_vm_facts(MachineInput(machine=converted, instance=live, **changes))
+
+
+def present(machine, **changes):
+    one = gather(machine, **changes).nics[0].present
+    return (one.datapath.value, one.model, one.queues)
+
+
+@pytest.mark.parametrize(
+    ("machine", "instance", "changes", "guest"),
+    [
+        (vm(os="windows"), vmi(guest="fedora"), {}, "linux"),
+        (vm(os="linux"), vmi(guest="mswindows"), {}, "windows"),
+        (vm(os="linux"), None, {"preference": preference(os_type="windows")}, "windows"),
+        (vm(os=None), None, {"preference": preference(annotation="windows.2k22")}, "windows"),
+        (vm(os="windows2k22"), None, {}, "windows"),
+        (vm(os="rhel9"), None, {}, "linux"),
+        (vm(os=None, labels={"os.template.kubevirt.io/win2k19": "true"}), None, {}, "windows"),
+        (vm(os=None, labels={"os.template.kubevirt.io/win2k19": "false"}), None, {}, "unknown"),
+        (vm(os=None, labels={"kubevirt.io/os": "ubuntu"}), None, {}, "linux"),
+        (vm(os=None), None, {}, "unknown"),
+        (vm(os="temple"), None, {}, "unknown"),
+    ],
+    ids=[
+        "the guest agent before the annotation", "the agent says Windows", "the preference before the annotation",
+        "the preference's annotation", "the template's annotation", "a Linux by name", "a template label", "a label that is false",
+        "the old label", "nothing", "a name that nobody knows",
+    ],
+)  # fmt: skip
+def test_the_guest_system_is_read_from_the_most_trusted_source(machine, instance, changes, guest):
+    assert gather(machine, instance, **changes).guest_os.value == guest
+
+
+def test_hyperv_features_are_a_hint_for_windows():
+    machine = vm(os=None)
+    machine["spec"]["template"]["spec"]["domain"]["features"] = {"hyperv": {"relaxed": {}}}
+    assert gather(machine).guest_os.value == "windows"
+
+
+@pytest.mark.parametrize(
+    ("machine", "changes", "expected"),
+    [
+        (vm("v", nic(model="e1000")), {}, ("emulated", "e1000", 1)),
+        (vm(), {}, ("vhost", "virtio", 1)),
+        (vm(), {"preference": preference(model="e1000e")}, ("emulated", "e1000e", 1)),
+        (vm("v", nic(model="virtio")), {"preference": preference(model="e1000e")}, ("vhost", "virtio", 1)),
+        (vm("v", nic(binding="sriov", network="x", model="e1000")), {}, ("sriov", None, 1)),
+        (vm("v", nic(binding="binding", network="x")), {}, ("other", "virtio", 1)),
+        (vm(), {"preference": preference(multiqueue=True)}, ("vhost", "virtio", 2)),
+    ],
+    ids=[
+        "an explicit model", "no model is virtio", "no model is the preference's", "an explicit model wins", "a VF has no model",
+        "a plugin's NIC", "queues of the preference",
+    ],
+)  # fmt: skip
+def test_what_a_nic_is_now(machine, changes, expected):
+    assert present(machine, **changes) == expected
+
+
+def multiqueue(wanted, cores=4):
+    machine = vm()
+    domain = machine["spec"]["template"]["spec"]["domain"]
+    domain["devices"]["networkInterfaceMultiqueue"] = wanted
+    domain["cpu"] = {"sockets": 2, "cores": cores, "threads": 2}
+    return machine
+
+
+def test_queues_are_as_many_as_vcpus_up_to_the_taps_limit():
+    assert present(multiqueue(True))[2] == 16
+    assert present(multiqueue(True, cores=100))[2] == 256
+    assert present(multiqueue(False), preference=preference(multiqueue=True))[2] == 1
+
+
+def test_an_instancetype_gives_the_vcpus():
+    kind = msgspec.convert({"metadata": {"name": "u1"}, "spec": {"cpu": {"guest": 6}}}, Instancetype)
+    assert present(multiqueue(True), instancetype=kind)[2] == 6
+
+
+def test_a_vm_without_nics_has_the_one_that_kubevirt_adds():
+    machine = vm()
+    spec = machine["spec"]["template"]["spec"]
+    spec["networks"], spec["domain"]["devices"] = [], {}
+    assert [(one.name, one.index) for one in gather(machine).nics] == [("default", None)]
+    spec["domain"]["devices"] = {"autoattachPodInterface": False}
+    assert gather(machine).nics == ()
+
+
+def test_a_network_is_looked_up_in_the_vms_own_namespace_unless_it_names_another():
+    raw = {
+        "metadata": {"name": "fast", "namespace": "nets", "annotations": {"k8s.v1.cni.cncf.io/resourceName": "vmnic.dev/fast"}}
+    }
+    known = {("nets", "fast"): msgspec.convert(raw, NetworkDefinition)}
+    machine = vm("v", nic("a", binding="bridge", network="nets/fast"), nic("b", binding="bridge", network="fast"))
+    nics = gather(machine, find_network=lambda namespace, name: known.get((namespace, name))).nics
+    assert [(one.network.namespace, one.network.resource_name) for one in nics] == [("nets", "vmnic.dev/fast"), ("tenants", "")]
+
+
+def test_the_running_nics_mac_and_model_are_facts():
+    one = gather(vm(), vmi("web", macs={"default": "02:00:00:00:00:01"}, models={"default": "e1000e"})).nics[0]
+    assert (one.live_mac, one.live_model) == ("02:00:00:00:00:01", "e1000e")
+
+
+@pytest.mark.parametrize(
+    ("phase", "running"), [("Running", True), ("Scheduling", True), ("Succeeded", False), ("Failed", False)]
+)
+def test_a_vmi_that_has_ended_does_not_run(phase, running):
+    assert gather(vm(), vmi("web", phase=phase)).running is running
+
+
+def test_what_a_vm_refers_to_and_is_not_there_is_a_problem_in_words():
+    machine = vm(preference={"name": "gone"}, instancetype={"name": "lost"})
+    assert [text.split()[1] for text in gather(machine).problems] == ["gone", "lost"]
+
+
+def test_a_malformed_vm_is_refused_with_the_path_of_the_field():
+    machine = vm()
+    machine["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"] = "none"
+    with pytest.raises(msgspec.ValidationError, match=r"\$.spec.template.spec.domain.devices.interfaces"):
+        decode_machine(msgspec.json.encode(machine))

@@ -1,0 +1,224 @@
+"""The policy engine: every check, every chain, priorities, enforcement; and what holds for any input."""
+
+import copy
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.builders.vm import nic, policy, vm, vmi
+from vmnic.api.policy import VmNicPolicy
+from vmnic.kubevirt.gather import MachineInput, gather_vm_facts
+from vmnic.kubevirt.patch import render_patch
+from vmnic.kubevirt.projection import Instance, Machine
+from vmnic.policy.engine import Action, Verdict, allocate, candidates, decide
+from vmnic.policy.facts import ClusterFacts
+from vmnic.policy.reasons import Reason
+from vmnic.policy.rules import rules_of
+
+
+def facts(machine, instance=None, *, namespace_labels=None, **changes):
+    return gather_vm_facts(
+        MachineInput(
+            machine=msgspec.convert(machine, Machine),
+            instance=msgspec.convert(instance, Instance) if instance else None,
+            namespace_labels=namespace_labels or {},
+            **changes,
+        )
+    )
+
+
+def decision(machine, *policies, instance=None, vhost_net=None, **changes):
+    rules = rules_of(VmNicPolicy.model_validate(one) for one in policies)
+    found = candidates(facts(machine, instance, **changes), rules, ClusterFacts(vhost_net=vhost_net))
+    return decide(found, allocate([found]))
+
+
+def first(machine, *policies, **changes):
+    return decision(machine, *policies, **changes).nics[0]
+
+
+def told(nic_decision):
+    return [(one.datapath.value, one.finding.reason.value if one.finding else None) for one in nic_decision.candidates]
+
+
+@pytest.mark.parametrize(
+    ("machine", "datapaths", "verdict", "wanted", "candidates_told"),
+    [
+        (vm(os="linux"), ["auto"], "Compliant", "vhost", [("vhost", None)]),
+        (vm("v", nic(model="e1000e")), ["auto"], "Change", "vhost", [("vhost", None)]),
+        (vm(os="windows"), ["auto"], "Change", "emulated", [("emulated", None), ("vhost", "VirtioNotChosenForWindows")]),
+        (vm("v", nic(model="e1000"), os="windows"), ["auto"], "Compliant", "emulated", [("emulated", None), ("vhost", "VirtioNotChosenForWindows")]),
+        (vm(os=None), ["auto"], "Blocked", "vhost", []),
+        (vm("v", nic(model="e1000e"), os="windows"), ["vhost"], "Change", "vhost", [("vhost", None)]),
+        (vm("v", nic(model="e1000e"), os=None), ["virtio"], "Change", "vhost", [("vhost", None)]),
+        (vm(os="linux"), ["emulated", "vhost"], "Change", "emulated", [("emulated", None), ("vhost", "NotPreferred")]),
+        (vm("v", nic(model="e1000e")), ["virtio", "vhost"], "Change", "vhost", [("vhost", None)]),
+        (vm("v", nic(binding="sriov", network="x")), ["auto"], "Blocked", "sriov", [("vhost", "NoEquivalentNetwork")]),
+    ],
+    ids=[
+        "Linux has vhost already", "Linux is taken off e1000e", "Windows gets an emulated NIC", "Windows keeps any emulated NIC",
+        "an unknown guest is blocked", "a policy that names vhost gives it to Windows", "a named datapath needs no guest system",
+        "the first of a list wins", "virtio means vhost on KubeVirt", "a VF keeps its network",
+    ],
+)  # fmt: skip
+def test_a_nic_gets_what_its_chain_says(machine, datapaths, verdict, wanted, candidates_told):
+    found = first(machine, policy(datapaths=datapaths))
+    assert (found.verdict, found.wanted.datapath) == (verdict, wanted)
+    assert told(found) == candidates_told
+
+
+def test_a_cluster_without_vhost_net_blocks_vhost_and_an_unknown_one_does_not():
+    machine = vm("v", nic(model="e1000e"))
+    assert first(machine, policy(), vhost_net=False).reason is Reason.NO_VHOST_NET
+    assert first(machine, policy(), vhost_net=None).verdict is Verdict.CHANGE
+
+
+def test_a_list_falls_back_to_the_next_that_stands():
+    found = first(vm(os="linux"), policy(datapaths=["vhost", "emulated"]), vhost_net=False)
+    assert told(found) == [("vhost", "NoVhostNet"), ("emulated", None)]
+
+
+@pytest.mark.parametrize(
+    ("action", "existing", "running", "is_new", "done", "reason"),
+    [
+        ("Audit", "Immediately", False, False, "Audit", None),
+        ("Patch", "Leave", False, False, "Audit", "ExistingVm"),
+        ("Patch", "Leave", False, True, "Patch", None),
+        ("Patch", "WhenStopped", False, False, "Patch", None),
+        ("Patch", "WhenStopped", True, False, "Audit", "WaitsForStop"),
+        ("Patch", "Immediately", True, False, "Patch", None),
+    ],
+    ids=["Audit", "Leave", "Leave, but it is new", "WhenStopped, stopped", "WhenStopped, running", "Immediately"],
+)
+def test_enforcement_says_what_is_done(action, existing, running, is_new, done, reason):
+    instance = vmi("v", macs={"default": "02:00:00:00:00:01"}) if running else None
+    rule = policy(action=action, existing=existing)
+    found = first(vm("v", nic(model="e1000e")), rule, instance=instance, is_new=is_new)
+    assert (found.verdict, found.action, found.reason) == (Verdict.CHANGE, done, reason)
+
+
+def test_a_running_nic_whose_mac_is_unknown_is_not_touched():
+    found = first(vm("v", nic(model="e1000e")), policy(existing="Immediately"), instance=vmi("v"))
+    assert (found.verdict, found.reason, found.action) == (Verdict.BLOCKED, Reason.MAC_UNKNOWN, None)
+
+
+def test_the_highest_priority_decides_and_of_equals_the_first_by_name():
+    high, low = policy("z", datapaths=["emulated"], priority=200), policy("a", datapaths=["vhost"])
+    assert first(vm(), high, low).policy == "z"
+    assert first(vm(), policy("b", datapaths=["emulated"]), policy("a", datapaths=["vhost"])).policy == "a"
+
+
+def test_equal_priorities_that_decide_differently_are_a_conflict():
+    rules = policy("a", datapaths=["vhost"]), policy("b", datapaths=["emulated"]), policy("c", datapaths=["vhost"])
+    assert first(vm(), *rules).conflicts_with == ("b",)
+
+
+def test_settings_of_the_whole_vm_come_from_the_highest_policy_that_selects_any_nic():
+    strict = policy("strict", priority=200, action="Audit", selector={"networks": ["pod"]})
+    loose = policy("loose", selector={"networks": ["*"]})
+    machine = vm("v", nic(model="e1000e"), nic("two", binding="bridge", network="br", model="e1000e"))
+    assert [one.action for one in decision(machine, strict, loose).nics] == [Action.AUDIT, Action.AUDIT]
+
+
+@pytest.mark.parametrize(
+    ("selector", "selected"),
+    [
+        ({"guestOS": ["linux"]}, True),
+        ({"guestOS": ["windows"]}, False),
+        ({"networks": ["pod"]}, True),
+        ({"networks": ["tenants/*"]}, False),
+        ({"vmSelector": {"matchLabels": {"app": "web"}}}, True),
+        ({"vmSelector": {"matchLabels": {"app": "db"}}}, False),
+        ({"vmSelector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["web", "db"]}]}}, True),
+        ({"vmSelector": {"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["web"]}]}}, False),
+        ({"vmSelector": {"matchExpressions": [{"key": "app", "operator": "Exists"}]}}, True),
+        ({"vmSelector": {"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]}}, False),
+        ({"namespaceSelector": {"matchLabels": {"team": "a"}}}, True),
+        ({"namespaceSelector": {"matchLabels": {"team": "b"}}, "networks": ["*"]}, False),
+    ],
+    ids=str,
+)
+def test_a_selector_wants_every_given_field(selector, selected):
+    found = first(vm(labels={"app": "web"}), policy(selector=selector), namespace_labels={"team": "a"})
+    assert (found.verdict is not Verdict.NOT_SELECTED) is selected
+
+
+@pytest.mark.parametrize(
+    ("glob", "selected"), [("br", True), ("tenants/b*", True), ("pod", False), ("*", True), ("other/br", False)]
+)
+def test_a_network_is_matched_by_name_or_with_its_namespace(glob, selected):
+    found = first(vm("v", nic(binding="bridge", network="br")), policy(selector={"networks": [glob]}))
+    assert (found.verdict is not Verdict.NOT_SELECTED) is selected
+
+
+MODELS = st.sampled_from([None, "virtio", "e1000e", "e1000", "rtl8139", "igb"])
+MACHINES = st.builds(
+    lambda os, nics, strategy: vm("v", *(nic(f"n{i}", **one) for i, one in enumerate(nics)), os=os, run_strategy=strategy),
+    st.sampled_from(["linux", "windows", None]),
+    st.lists(
+        st.one_of(
+            st.builds(lambda model: {"model": model} if model else {}, MODELS),
+            st.builds(lambda model: {"binding": "bridge", "network": "br", **({"model": model} if model else {})}, MODELS),
+            st.just({"binding": "sriov", "network": "fast"}),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.sampled_from(["Always", "Halted"]),
+)
+POLICIES = st.lists(
+    st.builds(
+        lambda name, datapaths, priority, action, existing: policy(
+            name, datapaths=datapaths, priority=priority, action=action, existing=existing
+        ),
+        st.sampled_from("abcdef"),
+        st.sampled_from([["auto"], ["vhost"], ["emulated"], ["virtio", "emulated"], ["emulated", "vhost"]]),
+        st.integers(0, 2),
+        st.sampled_from(["Audit", "Patch"]),
+        st.sampled_from(["Leave", "WhenStopped", "Immediately"]),
+    ),
+    max_size=4,
+    unique_by=lambda one: one["metadata"]["name"],
+)
+
+
+@given(machine=MACHINES, policies=POLICIES, data=st.data())
+def test_a_decision_does_not_depend_on_the_order_of_the_policies(machine, policies, data):
+    shuffled = data.draw(st.permutations(policies))
+    assert decision(machine, *shuffled) == decision(machine, *policies)
+
+
+@given(machine=MACHINES, policies=POLICIES)
+def test_deciding_on_its_own_result_changes_nothing(machine, policies):
+    made = decision(machine, *policies)
+    after = apply_patch(machine, render_patch(made))
+    again = decision(after, *policies)
+    assert render_patch(again) == []
+    patched = [one.nic.name for one in made.nics if one.action is Action.PATCH]
+    assert all(one.verdict is Verdict.COMPLIANT for one in again.nics if one.nic.name in patched)
+
+
+@given(machine=MACHINES, policies=POLICIES)
+def test_every_nic_gets_a_verdict_that_explains_itself(machine, policies):
+    for one in decision(machine, *policies).nics:
+        assert (one.verdict is Verdict.NOT_SELECTED) == (one.policy is None)
+        assert (one.verdict is Verdict.CHANGE) == (one.action is not None)
+        assert one.wanted == one.nic.present or one.verdict in (Verdict.CHANGE, Verdict.BLOCKED)
+        assert one.verdict is not Verdict.BLOCKED or (one.reason and one.message)
+
+
+def apply_patch(document, operations):
+    """JSON Patch for the operations that vmnic writes."""
+    document = copy.deepcopy(document)
+    for operation in operations:
+        *way, last = operation["path"].strip("/").split("/")
+        target = document
+        for part in way:
+            target = target[int(part)] if isinstance(target, list) else target[part]
+        if operation["op"] == "test":
+            assert target[last] == operation["value"]
+        else:
+            target[last] = operation["value"]
+    return document
