@@ -30,6 +30,9 @@ lock: ## Write requirements.lock anew from pyproject.toml
 crds: venv ## Write crds/ anew from the models
 	@$(BIN)/python -m vmnic.api.crd crds
 
+docs: venv ## Write docs/reference anew from the models
+	@$(BIN)/python docs/make_reference.py docs/reference
+
 fmt: venv ## Format the code
 	@$(BIN)/ruff check -q --fix-only . && $(BIN)/ruff format -q .
 

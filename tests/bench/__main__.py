@@ -89,16 +89,28 @@ def _agent_memory(cluster: Cluster, table: Table) -> None:
     finally:
         bare.kill()
         bare.wait()
+    wait_for("the pool is settled", lambda: _summary(cluster) == "2/3")
     before = _versions(cluster, "NodeNicState", "SriovNetworkPool")
     reads = cluster.control("n1", {"reads": None})
     wait_for("the agent has looked five times more", lambda: cluster.control("n1", {"reads": None}) > reads + 500, 60)
-    changed = len(before ^ _versions(cluster, "NodeNicState", "SriovNetworkPool"))
-    table.add_row("API writes at rest, agents and pools", f"{changed} in 5 looks", "", "aim 0")
+    changed = len(_versions(cluster, "NodeNicState", "SriovNetworkPool") - before)
+    table.add_row("API writes at rest, agents and pools", f"{changed}", "", "aim 0")
     cluster.kill("controller-1")
 
 
+def _summary(cluster: Cluster) -> str:
+    pool = cluster.api.get("SriovNetworkPool", "fast") or {}
+    done = not any(state["spec"]["pfs"][0].get("grant") for state in cluster.api.list("NodeNicState"))
+    return pool.get("status", {}).get("nodes", {}).get("summary", "") if done else ""
+
+
 def _versions(cluster: Cluster, *kinds: str) -> set[tuple[str, str]]:
-    return {(one["metadata"]["name"], one["metadata"]["resourceVersion"]) for kind in kinds for one in cluster.api.list(kind)}
+    """What would be another after a write of ours: of VMs only the spec is, KubeVirt writes the rest."""
+    return {
+        (one["metadata"]["name"], str(one["metadata"]["generation" if kind == "VirtualMachine" else "resourceVersion"]))
+        for kind in kinds
+        for one in cluster.api.list(kind)
+    }
 
 
 def _create_machines(cluster: Cluster) -> None:
@@ -153,7 +165,7 @@ def _controller(cluster: Cluster, table: Table) -> None:
             before = _versions(cluster, "VirtualMachine", "VmNicPolicy")
             looks = cluster.control("n1", {"reads": None})
             wait_for("time has passed", lambda looks=looks: cluster.control("n1", {"reads": None}) > looks + 500, 60)
-            changed = len(before ^ _versions(cluster, "VirtualMachine", "VmNicPolicy"))
+            changed = len(_versions(cluster, "VirtualMachine", "VmNicPolicy") - before)
             table.add_row("API writes at rest, VMs and policies", f"{changed}", "", "aim 0")
         os.kill(cluster.processes.pid(name), signal.SIGTERM)
         cluster.processes._started[name].wait(15)
@@ -162,7 +174,7 @@ def _controller(cluster: Cluster, table: Table) -> None:
         f"controller: exec to all caches complete, {MACHINES} VMs",
         f"{start:.2f} s",
         f"bare list, same decoder {floor:.2f} s",
-        f"{start / floor:.1f}× (aim ≤ 2×)",
+        f"{start / floor:.1f} times (aim ≤ 2)",
     )
     table.add_row(f"controller: exec to the policy's status, {MACHINES} VMs", f"{statistics.median(sums):.2f} s", "", "")
     table.add_row(f"controller's memory (PSS), {MACHINES} VMs", f"{memory:.0f} MB", "", "")
@@ -238,7 +250,7 @@ def _command_line(table: Table) -> None:
                 )
                 for one in (command, bare)
             )
-            table.add_row(what, f"{figure:.2f} s", f"{word} {floor:.2f} s", f"{figure / floor:.1f}×")
+            table.add_row(what, f"{figure:.2f} s", f"{word} {floor:.2f} s", f"{figure / floor:.1f} times")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,160 @@
+"""Makes `docs/reference/` from the models and the reasons: `python docs/make_reference.py DIRECTORY` (`make docs`)."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import pathlib
+import sys
+from enum import StrEnum
+from typing import Any
+
+import yaml
+
+from vmnic.api.crd import KINDS, render_crd
+from vmnic.nodes.state import PfReason
+from vmnic.policy.reasons import Reason
+
+_PAGES: dict[str, tuple[str, str]] = {
+    "SriovNetworkPool": ("examples/pools/tenant-fast.yaml", "kubectl get snp"),
+    "VmNicPolicy": ("examples/policies/tenants.yaml", "kubectl get vnp"),
+    "NodeNicState": ("", "kubectl get nns"),
+}
+_CONDITIONS: dict[str, list[tuple[str, str, str]]] = {
+    "SriovNetworkPool": [
+        (
+            "Ready=True",
+            "AllNodesReady, NoNodesMatched, WaitingForVMs",
+            "Every node that is not legitimately waiting is as asked.",
+        ),
+        (
+            "Ready=False",
+            "RollingOut, Paused, NodesFailed, Conflict",
+            "Read `message`, then `status.problems`: each names the remedy.",
+        ),
+        ("UpToDate", "as Ready", "False also while VMs hold VFs that would go: stop or move them, the plan goes on by itself."),
+        ("Reconciling", "RollingOut", "Nodes are changing or wait for their turn."),
+        ("Stalled", "as Ready", "A person must act: a node failed or cannot be prepared."),
+        ("Conflict", "Conflict", "An older pool has the function or the resource name: narrow one of the selectors."),
+    ],
+    "VmNicPolicy": [
+        ("Ready", "Evaluated", "The policy was evaluated at `observedGeneration`."),
+        (
+            "Compliant",
+            "AllCompliant, NotCompliant",
+            "Whether every selected VM is as wanted; `status.problems` names the first ten NICs that are not.",
+        ),
+        (
+            "Conflict",
+            "Conflict",
+            "Another policy of the same priority decides differently: give one of them another `spec.priority`.",
+        ),
+    ],
+    "NodeNicState": [
+        (
+            "Ready",
+            "AsDesired, PlanPending, Blocked, Degraded, NotSynced",
+            "True: everything that pools ask of this node is done.",
+        ),
+        (
+            "Degraded",
+            "Degraded",
+            "A function cannot be prepared, or a step failed; the message names function, step and errno.",
+        ),
+        ("Blocked", "WaitingForVMs", "A plan waits for the VMs that it names."),
+    ],
+}
+
+
+def render_pages() -> dict[str, str]:
+    """Give every page by its file name."""
+    pages = {f"{kind.__name__.lower()}.md": _page(kind) for kind in KINDS}
+    pages["reasons.md"] = _reasons()
+    return pages
+
+
+def _page(kind: Any) -> str:
+    crd = render_crd(kind)
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    names = crd["spec"]["names"]
+    example, command = _PAGES[kind.__name__]
+    lines = [f"# {kind.__name__}", "", schema["description"], ""]
+    lines += [f"Cluster-wide; short name `{names['shortNames'][0]}`; `{command}` lists them."]
+    if example:
+        lines += ["", "```yaml", _example(example), "```"]
+    for part in ("spec", "status"):
+        lines += ["", f"## {part}", "", "| field | type | default | meaning |", "|---|---|---|---|"]
+        lines += _rows(schema["properties"][part], part)
+    rules = list(_rules(schema["properties"]["spec"], "spec"))
+    if rules:
+        lines += ["", "## What is refused", "", *(f"- `{path}`: {message}" for path, message in rules)]
+    lines += ["", "## Conditions", "", "| condition | reasons | meaning and next step |", "|---|---|---|"]
+    lines += [f"| {name} | {reasons} | {text} |" for name, reasons, text in _CONDITIONS[kind.__name__]]
+    return "\n".join(lines) + "\n"
+
+
+def _example(path: str) -> str:
+    text = (pathlib.Path(__file__).parents[1] / path).read_text()
+    return text.removeprefix("---\n").rstrip("\n")
+
+
+def _rows(schema: dict[str, Any], path: str) -> list[str]:
+    rows = []
+    for name, field in schema.get("properties", {}).items():
+        where = f"{path}.{name}"
+        default = (
+            "" if "default" not in field else f"`{yaml.safe_dump(field['default'], default_flow_style=True).split(chr(10))[0]}`"
+        )
+        rows.append(f"| `{where}` | {_type(field)} | {default} | {field.get('description', '')} |")
+        inner = field.get("items", field)
+        rows += _rows(inner, f"{where}[]" if "items" in field else where)
+    return rows
+
+
+def _type(field: dict[str, Any]) -> str:
+    if field.get("x-kubernetes-int-or-string"):
+        return "integer or string"
+    if field.get("type") == "array":
+        return f"list of {_type(field['items'])}"
+    if isinstance(field.get("additionalProperties"), dict):
+        return f"map of {_type(field['additionalProperties'])}"
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    return str(field.get("type", "object"))
+
+
+def _rules(schema: dict[str, Any], path: str) -> Any:
+    for rule in schema.get("x-kubernetes-validations", []):
+        yield path + rule.get("fieldPath", ""), rule["message"]
+    for name, field in schema.get("properties", {}).items():
+        yield from _rules(field, f"{path}.{name}")
+
+
+def _reasons() -> str:
+    lines = ["# Reasons", "", "Every word that vmnic gives as a reason, with its meaning and the remedy.", ""]
+    for title, enum in (
+        ("Of a NIC (`kubectl vmnic explain`, `plan`, VmNicPolicy)", Reason),
+        ("Of a physical function (NodeNicState, SriovNetworkPool)", PfReason),
+    ):
+        lines += [f"## {title}", "", "| reason | meaning and remedy |", "|---|---|"]
+        lines += [f"| {value} | {text} |" for value, text in member_docs(enum).items()]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def member_docs(enum: type[StrEnum]) -> dict[str, str]:
+    """Give the docstring below each member of an enum, by the member's value."""
+    tree = ast.parse(inspect.getsource(enum)).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    docs = {}
+    for member, text in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(member, ast.Assign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            assert isinstance(member.value, ast.Constant)
+            docs[str(member.value.value)] = " ".join(str(text.value.value).split())
+    return docs
+
+
+if __name__ == "__main__":
+    directory = pathlib.Path(sys.argv[1])
+    for name, text in render_pages().items():
+        (directory / name).write_text(text)

@@ -1,0 +1,60 @@
+"""Every command of the tutorial is run, in its order, on the cluster of this tier."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+from tests.harness.api import wait_for
+from tests.harness.cluster import ROOT
+
+
+def commands(page):
+    """The lines that begin with `$` in the page's console blocks, with the exit code that the page names."""
+    for block in re.findall(r"```console\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
+        for line in re.findall(r"^\$ (.*)$", block, re.MULTILINE):
+            command, _, note = line.partition(" # exits with ")
+            yield command, int(note or 0)
+
+
+def test_the_tutorial_runs_as_it_stands(cluster):
+    path = f"{cluster.programs.kubectl.parent}:{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = os.environ | {"KUBECONFIG": str(cluster.plane.kubeconfig), "PATH": path}
+    ran = 0
+    try:
+        for command, expected in commands("docs/tutorial.md"):
+            wait_for("the controller has caught up", lambda: settled(cluster))
+            done = subprocess.run(["bash", "-c", command], env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+            assert done.returncode == expected, f"{command}\n{done.stdout}{done.stderr}"
+            ran += 1
+        wait_for("db's node is done as well", lambda: all(cluster.pf(node).get("numVfs") == 3 for node in ("n1", "n2")))
+    finally:
+        cluster.kubectl("delete", "vm", "--all", "-n", "tenants", check=False)
+        cluster.kubectl("delete", "-f", "examples/policies", "--ignore-not-found")
+        cluster.kubectl("patch", "snp", "tenant-fast", "--type=merge", "-p", '{"spec": {"numVfs": 0}}', check=False)
+        wait_for("no VFs are left", lambda: not any(cluster.pf(node.name).get("numVfs") for node in cluster.nodes))
+        cluster.kubectl("delete", "-f", "examples/pools", "--ignore-not-found")
+        wait_for(
+            "no node is asked for anything", lambda: not any(s["spec"].get("pfs") for s in cluster.api.list("NodeNicState"))
+        )
+    assert ran > 10
+
+
+def settled(cluster):
+    """Whether every policy and pool was looked at and no grant is on its way."""
+    objects = [*cluster.api.list("SriovNetworkPool"), *cluster.api.list("VmNicPolicy")]
+    seen = all(one.get("status", {}).get("observedGeneration") == one["metadata"]["generation"] for one in objects)
+    return seen and not any(
+        pf.get("grant") for state in cluster.api.list("NodeNicState") for pf in state["spec"].get("pfs", [])
+    )
+
+
+def test_every_example_is_taken_by_the_api_server(cluster, namespace):
+    for file in sorted((ROOT / "examples").rglob("*.yaml")):
+        text = file.read_text().replace("namespace: tenants", f"namespace: {namespace}")
+        done = subprocess.run(
+            [str(cluster.programs.kubectl), f"--kubeconfig={cluster.plane.kubeconfig}", "apply", "--dry-run=server", "-f", "-"],
+            input=text, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{file}: {done.stderr}"
