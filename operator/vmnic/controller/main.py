@@ -33,7 +33,6 @@ from .reconcile.machines import MachineReconciler
 from .reconcile.nodes import NodeReconciler
 from .reconcile.policies import PolicyReconciler
 from .reconcile.pools import PoolReconciler
-from .wiring import KopfThread
 from .world import World, run_reflectors
 
 __all__ = ["main"]
@@ -129,8 +128,6 @@ class Controller:
         await self._ledger.load()
         authority = await read_or_create_authority(self._writes, self._namespace)
         await self._publish_authority(authority)
-        kopf_thread = KopfThread(self._writes.connection, self._enqueue)
-        kopf_thread.start()
         self._queue.clear()
         self._leading = True
         try:
@@ -139,7 +136,6 @@ class Controller:
                 group.create_task(self._queue.run(self._reconcile, _WORKERS))
         finally:
             self._leading = False
-            await kopf_thread.stop()
 
     async def serve(self, chosen: argparse.Namespace) -> None:
         """Serve probes at once and the webhook as soon as it can decide; runs until cancelled."""
@@ -175,7 +171,7 @@ class Controller:
                 await self._machines.reconcile(key.namespace, key.name)
 
     async def _start_with_everything(self) -> None:
-        """Look at all nodes at once, and at all VMs as soon as everything about them has been listed."""
+        """Look at all nodes at once, and at all VMs as soon as everything about them has been listed; then run Kopf."""
         self.world.enqueue_everything()
         await self._wait_for(*self.world.reflectors)
         # What has been listed lives on: the collector need not walk it again and again.
@@ -183,6 +179,15 @@ class Controller:
         gc.freeze()
         _log.info("the caches are complete")
         self.world.enqueue_everything()
+        # Slow to import, and what it would say first has just been asked for.
+        from .wiring import KopfThread  # noqa: PLC0415
+
+        kopf_thread = KopfThread(self._writes.connection, self._enqueue)
+        kopf_thread.start()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await kopf_thread.stop()
 
     async def _publish_authority(self, authority: Authority) -> None:
         """Tell the API server whom to trust, if it does not know; without the configuration there is no webhook."""

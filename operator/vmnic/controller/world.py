@@ -106,7 +106,7 @@ class World:
         self.cluster_instancetypes = Reflector(
             api, CLUSTER_INSTANCETYPES, decode=decode_instancetype, on_change=self._any_machine
         )
-        self.networks = Reflector(api, NETWORKS, decode=decode_network, on_change=self._any_machine)
+        self.networks = Reflector(api, NETWORKS, decode=decode_network, on_change=self._any_machine, optional=True)
         self._rules: tuple[Rule, ...] | None = None
 
     @property
@@ -207,11 +207,13 @@ class World:
                     self._enqueue(vm_key(*machine))
 
     def _machine_changed(self, key: ObjectKey, _old: object, _new: object) -> None:
-        self._enqueue(vm_key(*key))
+        """Before the caches are complete nothing can be decided, and then all VMs are asked for."""
+        if self.machines_synced:
+            self._enqueue(vm_key(*key))
 
     def _any_machine(self, _key: ObjectKey, _old: object, _new: object) -> None:
         """A preference, an instancetype or a network has changed: any VM may refer to it."""
-        if self.machines.synced.is_set():
+        if self.machines_synced:
             self._every_machine()
 
     def _every_machine(self) -> None:

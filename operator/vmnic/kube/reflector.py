@@ -16,7 +16,7 @@ from typing import Generic, NamedTuple, TypeVar
 import msgspec
 
 from .client import ApiClient
-from .errors import ApiError, GoneError
+from .errors import ApiError, GoneError, NotFoundError
 from .resources import Resource
 
 __all__ = ["ObjectKey", "Reflector"]
@@ -61,6 +61,7 @@ class Reflector(Generic[T]):
         decode: Raw object to the projection that is kept; raises ValueError or msgspec's errors for a malformed object.
         on_change: Called with key, old and new projection where they differ; None stands for absent (or malformed).
         selectors: `fieldSelector`, `labelSelector`.
+        optional: The cluster need not have the kind (its CRD comes with somebody else's software): not found means none.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Reflector(Generic[T]):
         decode: Callable[[msgspec.Raw], T],
         on_change: Callable[[ObjectKey, T | None, T | None], None],
         selectors: Mapping[str, str] | None = None,
+        optional: bool = False,
     ) -> None:
         self.items: dict[ObjectKey, T] = {}
         self.malformed: dict[ObjectKey, str] = {}
@@ -84,6 +86,7 @@ class Reflector(Generic[T]):
         self._decode = decode
         self._on_change = on_change
         self._selectors = selectors
+        self._optional = optional
         self._version = ""
 
     async def run(self) -> None:
@@ -98,6 +101,8 @@ class Reflector(Generic[T]):
             except GoneError:
                 self._version = ""
             except ApiError as error:
+                if self._optional and isinstance(error, NotFoundError) and not self.synced.is_set():
+                    self.synced.set()
                 pause_s = min(_BACKOFF_S[1], _BACKOFF_S[0] * 2**failures) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
                 failures += 1
                 _log.warning(

@@ -29,9 +29,10 @@ async def api(monkeypatch):
 class Watcher:
     """A reflector that runs, and the changes that it told."""
 
-    def __init__(self, client):
+    def __init__(self, client, **options):
         self.changes = []
-        self.reflector = Reflector(client, NODES, decode=msgspec.json.Decoder(Thing).decode, on_change=self._changed)
+        decode = msgspec.json.Decoder(Thing).decode
+        self.reflector = Reflector(client, NODES, decode=decode, on_change=self._changed, **options)
 
     def _changed(self, key, old, new):
         self.changes.append((key.name, old.size if old else None, new.size if new else None))
@@ -157,3 +158,17 @@ async def test_an_object_that_becomes_malformed_is_set_aside(api, watcher):
     api.put("a", size="large")
     await until(lambda: watcher.changes)
     assert (watcher.changes, list(watcher.reflector.malformed)) == ([("a", 1, None)], [("", "a")])
+
+
+@pytest.mark.parametrize("optional", [True, False], ids=["an optional kind", "a kind of ours"])
+async def test_a_kind_that_is_not_served_counts_as_listed_only_where_it_is_optional(api, optional):
+    api.faults += [("GET", 404)] * 1000
+    async with ApiClient(api.connection, field_manager="test") as client:
+        made = Watcher(client, optional=optional)
+        task = asyncio.create_task(made.reflector.run())
+        await until(lambda: len(api.requests) > 2)
+        assert made.reflector.synced.is_set() is optional
+        api.faults.clear()
+        await synced(api, made, a=1)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
