@@ -60,9 +60,9 @@ def ensure() -> Programs:
     """
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
-    assets = os.environ.get("KUBEBUILDER_ASSETS")
-    kubernetes = pathlib.Path(assets) if assets else cache / f"kubernetes-{KUBERNETES}"
-    etcd = pathlib.Path(assets) if assets else cache / f"etcd-{ETCD}"
+    assets = _assets()
+    kubernetes = assets or cache / f"kubernetes-{KUBERNETES}"
+    etcd = assets or cache / f"etcd-{ETCD}"
     kubevirt = cache / f"kubevirt-{KUBEVIRT}"
     with _locked(cache / "programs.lock"):
         steps = [
@@ -86,6 +86,18 @@ def ensure() -> Programs:
         virt_controller=kubevirt / "virt-controller",
         manifests=kubevirt / "manifests",
     )
+
+
+def _assets() -> pathlib.Path | None:
+    """Give the directory that KUBEBUILDER_ASSETS names, if every program is in it."""
+    named = os.environ.get("KUBEBUILDER_ASSETS")
+    if not named:
+        return None
+    missing = [name for name in ("etcd", *_KUBERNETES_PROGRAMS) if not (pathlib.Path(named) / name).exists()]
+    if missing:
+        print(f"KUBEBUILDER_ASSETS has no {', '.join(missing)}; the programs are built instead", file=sys.stderr)
+        return None
+    return pathlib.Path(named)
 
 
 @contextlib.contextmanager

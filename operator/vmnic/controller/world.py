@@ -157,7 +157,8 @@ class World:
             instance=instance,
             preference=_referred(spec.preference, namespace, self.preferences, self.cluster_preferences),
             instancetype=_referred(spec.instancetype, namespace, self.instancetypes, self.cluster_instancetypes),
-            namespace_labels=home.metadata.labels if home is not None else {},
+            # A namespace may be younger than the cache; this label every one has.
+            namespace_labels=home.metadata.labels if home is not None else {"kubernetes.io/metadata.name": namespace},
             find_network=self._find_network,
             is_new=is_new,
         )

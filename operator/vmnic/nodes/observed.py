@@ -11,6 +11,9 @@ from .state import Apply, Held, PfPlan, PfProblem, PfStatus, VfRange
 
 __all__ = ["ObservedPf", "ObservedVf", "observed_of", "render_pf_status"]
 
+_TOLD_USES = 16
+"""A status has room for so many names and uses of a function."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedVf:
@@ -62,7 +65,7 @@ def render_pf_status(
     return PfStatus(
         pci_address=pf.pci_address,
         name=pf.name,
-        alt_names=pf.alt_names,
+        alt_names=pf.alt_names[:_TOLD_USES],
         vendor=pf.vendor,
         device=pf.device,
         model=known.model if known else "",
@@ -74,7 +77,7 @@ def render_pf_status(
         num_vfs=pf.num_vfs,
         vfs=_ranges(pf.vfs),
         held=tuple(Held(vf=vf.pci_address, by=holders.get(vf.pci_address, "")) for vf in pf.vfs if vf.held),
-        host_use=pf.host_use,
+        host_use=pf.host_use[:_TOLD_USES],
         owned=owned,
         attempt=attempt,
         plan=plan,

@@ -6,7 +6,7 @@ off new VFs by `sriov_drivers_autoprobe` before the VFs are made (drivers/pci/io
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from .digest import digest_of
@@ -16,6 +16,7 @@ from .state import Action, ActionKind, HostFacts, PfPlan, PfProblem, PfReason, P
 __all__ = ["Planned", "plan_pf"]
 
 VFIO = "vfio-pci"
+_TOLD_HOLDERS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +52,7 @@ def plan_pf(
     problem = _problem(desired, observed, host)
     if problem is not None:
         return Planned(problem=problem)
-    blocked_by = tuple(
-        f"{holders.get(vf.pci_address) or 'an unknown program'} holds {vf.pci_address}"
-        for vf in _touched(actions, desired, observed)
-        if vf.held
-    )
+    blocked_by = _holders(_touched(actions, desired, observed), holders)
     return Planned(
         plan=PfPlan(
             digest=digest_of(desired, observed, actions, boot_id=boot_id, attempt=attempt),
@@ -65,6 +62,13 @@ def plan_pf(
             blocked_by=blocked_by,
         )
     )
+
+
+def _holders(vfs: Iterable[ObservedVf], holders: Mapping[str, str]) -> tuple[str, ...]:
+    """Say who holds which of these VFs, as many as a status has room for."""
+    told = [f"{holders.get(vf.pci_address) or 'an unknown program'} holds {vf.pci_address}" for vf in vfs if vf.held]
+    more = len(told) - _TOLD_HOLDERS
+    return tuple(told[:_TOLD_HOLDERS] + ([f"and {more} more"] if more > 0 else []))
 
 
 def _actions(desired: PfSpec, observed: ObservedPf) -> tuple[Action, ...]:

@@ -130,6 +130,12 @@ def test_a_holder_is_named_as_far_as_known():
     assert plan.blocked_by == ("pod tenants/db holds 0000:0b:10.0", "an unknown program holds 0000:0b:10.2")
 
 
+def test_a_status_has_room_for_the_holders_of_256_vfs():
+    seen = observed(num_vfs=256, total_vfs=256, held=set(range(256)))
+    plan = planned(pf_spec(num_vfs=3), seen).plan
+    assert (len(plan.blocked_by), plan.blocked_by[-1]) == (21, "and 236 more")
+
+
 @pytest.mark.parametrize(
     ("seen", "host", "reason"),
     [
