@@ -170,6 +170,7 @@ def _show_protection(cluster: Cluster) -> None:
     _step("The VM stops, and the plan goes on by itself")
     _run(cluster, "kubectl", "patch", "vm", "db", "-n", "tenants", "--type=merge", "-p", '{"spec": {"runStrategy": "Halted"}}')
     _await(f"{node} has 3 VFs", lambda: _vfs(cluster, node) == 3)
+    _await("the pool says so", lambda: _pool_nodes(cluster, "tenant-fast") == "2/3")
     _run(cluster, "kubectl", "get", "snp,vnp")
 
 

@@ -2,7 +2,6 @@
 # The first program of the guest: loads drivers, serves this host over the virtio port, and restarts the machine at the end.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 mount -t tmpfs tmpfs /run
-mount -t tmpfs tmpfs /tmp
 ip link set lo up
 for word in $(cat /proc/cmdline); do
   case $word in

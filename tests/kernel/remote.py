@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import socket
@@ -85,6 +86,11 @@ class RemoteHost:
         return pending
 
     def _receive(self) -> None:
+        """Hand answers to those who wait, until the guest or this end goes away."""
+        with contextlib.suppress(OSError, ValueError):
+            self._hand_out()
+
+    def _hand_out(self) -> None:
         for line in self._socket.makefile("rb"):
             reply = json.loads(line)
             future = self._waiting.pop(reply["id"]).future
