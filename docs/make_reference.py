@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import pathlib
 import sys
 from enum import StrEnum
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter
 
 from vmnic.api.crd import KINDS, render_crd
+from vmnic.cli.schema import Plan
 from vmnic.nodes.state import PfReason
 from vmnic.policy.reasons import Reason
 
@@ -70,6 +73,7 @@ def render_pages() -> dict[str, str]:
     """Give every page by its file name."""
     pages = {f"{kind.__name__.lower()}.md": _page(kind) for kind in KINDS}
     pages["reasons.md"] = _reasons()
+    pages["plan.schema.json"] = json.dumps(TypeAdapter(Plan).json_schema(), indent=2) + "\n"
     return pages
 
 

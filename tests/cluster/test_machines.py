@@ -47,6 +47,35 @@ def test_a_new_vm_is_right_from_its_first_boot(cluster, policy, namespace, machi
     assert models(cluster, "v", namespace) == after
 
 
+def devices(cluster, name, namespace):
+    return cluster.api.get("VirtualMachine", name, namespace)["spec"]["template"]["spec"]["domain"]["devices"]
+
+
+def test_a_linux_vm_under_high_pressure_gets_queues_and_the_launcher_pod_vhost_net(cluster, policy, namespace):
+    policy(f"p-{namespace}", namespace, networkPressure="High")
+    small = vm("v", nic(model="e1000e"), namespace=namespace, run_strategy="Halted")
+    small["spec"]["template"]["spec"]["domain"]["memory"] = {"guest": "256Mi"}
+    cluster.api.create(small)
+    assert (models(cluster, "v", namespace), devices(cluster, "v", namespace).get("networkInterfaceMultiqueue")) == (
+        ["virtio"],
+        None,
+    )
+    cluster.api.create(vm("w", nic(model="e1000e"), namespace=namespace))
+    found = devices(cluster, "w", namespace)
+    assert (found["networkInterfaceMultiqueue"], found["interfaces"][0]["model"]) == (True, "virtio")
+    wait_for("it runs", lambda: _running(cluster, "w", namespace))
+    pod = next(pod for pod in cluster.api.list("Pod", namespace) if pod["metadata"]["labels"].get("vm.kubevirt.io/name") == "w")
+    assert pod["spec"]["containers"][0]["resources"]["requests"]["devices.kubevirt.io/vhost-net"] == "1"
+
+
+def test_an_excluded_vm_is_left_alone(cluster, policy, namespace):
+    policy(f"p-{namespace}", namespace)
+    machine = vm("v", nic(model="e1000e"), namespace=namespace, run_strategy="Halted")
+    machine["metadata"]["annotations"] = {"vmnic.dev/exclude": "true"}
+    cluster.api.create(machine)
+    assert models(cluster, "v", namespace) == ["e1000e"]
+
+
 def test_a_vm_without_any_nic_gets_its_default_one_written_out(cluster, policy, namespace):
     policy(f"p-{namespace}", namespace)
     machine = vm("v", namespace=namespace, os="windows", run_strategy="Halted")

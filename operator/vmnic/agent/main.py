@@ -19,6 +19,7 @@ from ..kube.connection import ConnectionFileError, in_cluster_connection
 from ..kube.errors import ApiError
 from ..kube.reflector import ObjectKey, Reflector
 from ..kube.resources import NODE_NIC_STATES
+from ..kube.tasks import end_tasks
 from ..logs import setup_logging
 from ..nodes.state import NodeNicState, decode_node_state
 from .journal import JournalStore
@@ -85,9 +86,7 @@ async def _run(chosen: argparse.Namespace) -> None:
             asyncio.create_task(stop.wait()),
         ]
         done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        await end_tasks(pending)
         worker.close()
         for task in done:
             task.result()

@@ -12,6 +12,7 @@ from .common import ApiModel, Condition, LabelSelector, Metadata, Problem, cel, 
 __all__ = [
     "Emulated",
     "Enforcement",
+    "Multiqueue",
     "PolicyProblem",
     "PolicySpec",
     "PolicyStatus",
@@ -51,6 +52,25 @@ class Emulated(ApiModel):
 
     model: Literal["e1000e", "e1000", "rtl8139", "igb"] = "e1000e"
     """The model that a change to `emulated` writes. A NIC that already has any emulated model is left alone."""
+
+
+class Multiqueue(ApiModel):
+    """Settings of the queues of virtio NICs. In KubeVirt they are one switch for the whole VM: as many queues as vCPUs."""
+
+    mode: Literal["Auto", "Always", "Never"] = "Auto"
+    """Auto: several queues where the network pressure is High and the VM has at least two vCPUs, otherwise as it is.
+    Always: wherever the VM has at least two vCPUs. Never: one queue."""
+    max_queues: Annotated[int, Field(ge=1, le=256)] = 8
+    """A VM with more vCPUs is left as it is, since each queue costs memory in guest and host."""
+
+
+class TenantOverrides(ApiModel):
+    """What annotations on a VirtualMachine may do."""
+
+    exclude: Literal["Allowed", "Ignored"] = "Allowed"
+    """`vmnic.dev/exclude: "true"`: nothing is decided for the VM."""
+    network_pressure: Literal["Allowed", "Ignored"] = "Ignored"
+    """`vmnic.dev/network-pressure: High` or `Low` instead of the policy's."""
 
 
 class Enforcement(ApiModel):
@@ -93,8 +113,14 @@ class PolicySpec(ApiModel):
     """`auto` alone, or an order of preference. auto: emulated for Windows, vhost for Linux, an unknown guest is left
     as it
     is. On KubeVirt `virtio` means `vhost`."""
+    network_pressure: Literal["Low", "High"] = "Low"
+    """What `auto` aims at. High: Linux gets several queues (see multiqueue), Windows is left as it is."""
     emulated: Emulated = Emulated()
     """Settings of the datapath `emulated`."""
+    multiqueue: Multiqueue = Multiqueue()
+    """Settings of the queues of virtio NICs; of several policies, those of the highest that selects any NIC of the VM."""
+    tenant_overrides: TenantOverrides = TenantOverrides()
+    """What annotations on a VirtualMachine may do."""
     enforcement: Enforcement = Enforcement()
     """What is done about a NIC that is not as wanted."""
 

@@ -31,6 +31,24 @@ class Output(StrEnum):
     YAML = "yaml"
 
 
+class PlanOutput(StrEnum):
+    """How a plan is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+    MARKDOWN = "markdown"
+
+
+class FailOn(StrEnum):
+    """What gives exit code 1."""
+
+    CHANGES = "changes"
+    DISRUPTIVE = "disruptive"
+    PROBLEMS = "problems"
+    NEVER = "never"
+
+
 OutputOption = Annotated[Output, typer.Option("-o", "--output", help="How to print the result.")]
 KubeconfigOption = Annotated[str | None, typer.Option(help="Path of a kubeconfig; default as kubectl's.")]
 
@@ -42,24 +60,59 @@ def plan(
         typer.Option("-f", "--filename", help="File, directory or - with manifests; repeatable. Without: the cluster."),
     ] = None,
     recursive: Annotated[bool, typer.Option("-R", "--recursive", help="Also read directories below those given.")] = False,
-    output: OutputOption = Output.TABLE,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Show only what differs from the plan of this file or directory, or of the cluster without the given files."
+        ),
+    ] = None,
+    fail_on: Annotated[
+        FailOn, typer.Option(help="What gives exit code 1; disruptive: a restart, or a VF that is in use.")
+    ] = FailOn.CHANGES,
+    output: Annotated[PlanOutput, typer.Option("-o", "--output", help="How to print the plan.")] = PlanOutput.TABLE,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
     """Show what the policies and pools would do: exit code 0 for nothing, 1 for changes, 2 for an error."""
-    from .plan import decide_all, has_changes, make_plan
+    from .plan import fails
 
-    offline = bool(file)
-    objects, problems = _read_files(file, recursive=recursive) if file else _read_live(kubeconfig)
-    made = make_plan(objects, decide_all(objects, offline=offline), problems)
-    if output is Output.TABLE:
+    made, skipped = _plan(file or [], against, recursive=recursive, kubeconfig=kubeconfig)
+    if output is PlanOutput.TABLE:
         from .render import show_plan
 
         show_plan(made)
-        if objects.skipped:
-            print(f"{objects.skipped} objects of other kinds were skipped")
+        if skipped:
+            print(f"{skipped} objects of other kinds were skipped")
+    elif output is PlanOutput.MARKDOWN:
+        from .markdown import render_markdown
+
+        print(render_markdown(made))
     else:
-        _print(made, output)
-    raise typer.Exit(1 if has_changes(made) else 0)
+        _print(made, Output(output.value))
+    raise typer.Exit(1 if fails(made, fail_on.value) else 0)
+
+
+def _plan(files: list[str], against: str | None, *, recursive: bool, kubeconfig: str | None) -> tuple[Any, int]:
+    """Make the plan, or the difference of two, and count the objects that were skipped."""
+    from .plan import decide_all, difference, make_plan
+
+    def plan_of(objects: Any, problems: list[str], *, offline: bool) -> Any:
+        return make_plan(objects, decide_all(objects, offline=offline), problems)
+
+    if not files and against is not None:
+        _fail("--against compares files: give them with -f")
+    given = _read_files(files, recursive=recursive)[0] if files else None
+    if against == "cluster" and given is not None:
+        live, problems = _read_live(kubeconfig)
+        before = plan_of(live, problems, offline=False)
+        return difference(plan_of(live.overlaid(given), problems, offline=False), before), given.skipped
+    if given is None:
+        live, problems = _read_live(kubeconfig)
+        return plan_of(live, problems, offline=False), 0
+    made = plan_of(given, [], offline=True)
+    if against is not None:
+        before = plan_of(_read_files([against], recursive=recursive)[0], [], offline=True)
+        made = difference(made, before)
+    return made, given.skipped
 
 
 @_explain.command("vm")

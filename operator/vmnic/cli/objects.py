@@ -72,6 +72,14 @@ class Objects:
         except KeyError as error:
             raise MalformedObjectError(f"{name}: {error.args[0]}") from error
 
+    def overlaid(self, other: Objects) -> Objects:
+        """Give these objects with those of another collection in place of, or beside, them."""
+        merged = Objects(skipped=other.skipped)
+        for name, theirs in vars(other).items():
+            if isinstance(theirs, dict):
+                setattr(merged, name, {**getattr(self, name), **theirs})
+        return merged
+
     def _takers(self) -> dict[str, Callable[[dict[str, Any]], None]]:
         return {
             "VirtualMachine": lambda raw: _put(self.machines, _key(raw), msgspec.convert(_placed(raw), Machine)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, cast
 
 from ..kubevirt.gather import MachineInput, gather_vm_facts
 from ..kubevirt.patch import render_patch
@@ -11,12 +11,15 @@ from ..nodes.merge import merge_pools
 from ..nodes.observed import observed_of
 from ..nodes.plan import plan_pf
 from ..nodes.state import NodeNicState, PfSpec
-from ..policy.engine import NicDecision, Verdict, VmDecision, allocate, candidates, decide
-from ..policy.facts import ClusterFacts, NicState
+from ..policy.engine import NicDecision, VmDecision, allocate, candidates, decide
+from ..policy.facts import ClusterFacts, GuestOs, NicState
 from ..policy.rules import rules_of
 from .objects import Objects
+from .schema import NicPlan, NicShape, PatchOperation, Plan, PoolNode, PoolPlan, ProblemEntry, VmPlan
 
-__all__ = ["decide_all", "has_changes", "make_plan"]
+__all__ = ["decide_all", "difference", "fails", "make_plan"]
+
+FailOn = Literal["changes", "disruptive", "problems", "never"]
 
 
 def decide_all(objects: Objects, *, offline: bool) -> list[VmDecision]:
@@ -31,30 +34,55 @@ def decide_all(objects: Objects, *, offline: bool) -> list[VmDecision]:
     return [decide(one, choices) for one in found]
 
 
-def make_plan(objects: Objects, decisions: list[VmDecision], problems: list[str]) -> dict[str, Any]:
+def make_plan(objects: Objects, decisions: list[VmDecision], problems: list[str]) -> Plan:
     """Write the Plan."""
     selected = [decision for decision in decisions if decision.selected]
     pools, pool_problems = _pools(objects)
     vms = [_vm(decision) for decision in selected]
+    return _plan(vms, pools, _problems(selected, problems) + pool_problems)
+
+
+def _plan(vms: list[VmPlan], pools: list[PoolPlan], problems: list[ProblemEntry]) -> Plan:
+    verdicts = [nic["verdict"] for vm in vms for nic in vm["nics"]]
+    disruptive = sum(node["disruptive"] for pool in pools for node in pool["nodes"])
     return {
         "apiVersion": "cli.vmnic.dev/v1alpha1",
         "kind": "Plan",
         "summary": {
             "vms": len(vms),
-            "changes": sum(nic["verdict"] == Verdict.CHANGE for vm in vms for nic in vm["nics"]),
-            "blocked": sum(nic["verdict"] == Verdict.BLOCKED for vm in vms for nic in vm["nics"]),
-            "disruptive": sum(vm["restartRequired"] for vm in vms)
-            + sum(node["disruptive"] for pool in pools for node in pool["nodes"]),
+            "changes": verdicts.count("Change"),
+            "blocked": verdicts.count("Blocked"),
+            "disruptive": sum(vm["restartRequired"] for vm in vms) + disruptive,
         },
         "vms": vms,
         "pools": pools,
-        "problems": _problems(selected, problems) + pool_problems,
+        "problems": problems,
     }
 
 
-def has_changes(plan: dict[str, Any]) -> bool:
-    """Tell whether the plan would change anything."""
-    return bool(plan["summary"]["changes"]) or any(node["actions"] for pool in plan["pools"] for node in pool["nodes"])
+def difference(plan: Plan, before: Plan) -> Plan:
+    """Keep of a plan only what an earlier one does not say in the same words."""
+    rows = {(pool["name"], node["node"], node["pf"]): node for pool in before["pools"] for node in pool["nodes"]}
+    pools: list[PoolPlan] = []
+    for pool in plan["pools"]:
+        fresh = [node for node in pool["nodes"] if rows.get((pool["name"], node["node"], node["pf"])) != node]
+        pools += [{"name": pool["name"], "nodes": fresh}] if fresh else []
+    vms = [vm for vm in plan["vms"] if vm not in before["vms"]]
+    return _plan(vms, pools, [problem for problem in plan["problems"] if problem not in before["problems"]])
+
+
+def fails(plan: Plan, on: FailOn) -> bool:
+    """Tell whether a plan gives exit code 1."""
+    match on:
+        case "changes":
+            actions = any(node["actions"] for pool in plan["pools"] for node in pool["nodes"])
+            return bool(plan["summary"]["changes"]) or actions
+        case "disruptive":
+            return bool(plan["summary"]["disruptive"])
+        case "problems":
+            return bool(plan["problems"])
+        case "never":
+            return False
 
 
 def _cluster_facts(objects: Objects) -> ClusterFacts:
@@ -85,7 +113,7 @@ def _referred(reference: Reference | None, namespace: str, known: dict[tuple[str
     return known.get(("" if cluster_wide else namespace, reference.name))
 
 
-def _vm(decision: VmDecision) -> dict[str, Any]:
+def _vm(decision: VmDecision) -> VmPlan:
     vm = decision.vm
     return {
         "namespace": vm.namespace,
@@ -94,16 +122,27 @@ def _vm(decision: VmDecision) -> dict[str, Any]:
         "guestOS": vm.guest_os.value,
         "restartRequired": decision.restart_required,
         "nics": [_nic(nic) for nic in decision.nics],
-        "patch": render_patch(decision),
-        "guestCommands": [],
+        "patch": cast("list[PatchOperation]", render_patch(decision)),
+        "guestCommands": _guest_commands(decision),
     }
 
 
-def _nic(decision: NicDecision) -> dict[str, Any]:
+def _guest_commands(decision: VmDecision) -> list[str]:
+    """A Linux guest uses as many queues as it is told to; the command takes the kernel's own names for its NICs."""
+    if decision.vm.guest_os is not GuestOs.LINUX:
+        return []
+    return [
+        f"ethtool -L eth{index} combined {nic.wanted.queues}"
+        for index, nic in enumerate(decision.nics)
+        if nic.wanted.queues > nic.nic.present.queues
+    ]
+
+
+def _nic(decision: NicDecision) -> NicPlan:
     return {
         "name": decision.nic.name,
         "policy": decision.policy,
-        "action": decision.action.value if decision.action is not None else "None",
+        "action": _action(decision),
         "verdict": decision.verdict.value,
         "reason": decision.reason.value if decision.reason is not None else None,
         "from": _state(decision.nic.present),
@@ -123,15 +162,20 @@ def _nic(decision: NicDecision) -> dict[str, Any]:
     }
 
 
-def _state(state: NicState) -> dict[str, Any]:
-    model = {} if state.model is None else {"model": state.model}
-    return {"datapath": state.datapath.value, **model, "queues": state.queues}
+def _action(decision: NicDecision) -> Literal["None", "Audit", "Patch"]:
+    return "None" if decision.action is None else decision.action.value
 
 
-def _pools(objects: Objects) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+def _state(state: NicState) -> NicShape:
+    if state.model is None:
+        return {"datapath": state.datapath.value, "queues": state.queues}
+    return {"datapath": state.datapath.value, "model": state.model, "queues": state.queues}
+
+
+def _pools(objects: Objects) -> tuple[list[PoolPlan], list[ProblemEntry]]:
     """What the pools would do on the nodes whose state is known."""
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in sorted(objects.pools)}
-    problems = []
+    rows: dict[str, list[PoolNode]] = {name: [] for name in sorted(objects.pools)}
+    problems: list[ProblemEntry] = []
     for name, state in sorted(objects.node_states.items()):
         merged = merge_pools(objects.pools.values(), objects.nodes.get(name, {}), state.status.pfs)
         for desired in merged.pfs:
@@ -150,7 +194,7 @@ def _pools(objects: Objects) -> tuple[list[dict[str, Any]], list[dict[str, str]]
     return [{"name": name, "nodes": nodes} for name, nodes in rows.items()], problems
 
 
-def _pool_node(node: str, state: NodeNicState, desired: PfSpec) -> tuple[dict[str, Any] | None, dict[str, str] | None]:
+def _pool_node(node: str, state: NodeNicState, desired: PfSpec) -> tuple[PoolNode | None, ProblemEntry | None]:
     """Plan one function from its published status."""
     status = next(pf for pf in state.status.pfs if pf.pci_address == desired.pci_address)
     holders = {held.vf: held.by for held in status.held if held.by}
@@ -176,8 +220,8 @@ def _pool_node(node: str, state: NodeNicState, desired: PfSpec) -> tuple[dict[st
     }, None
 
 
-def _problems(decisions: list[VmDecision], problems: list[str]) -> list[dict[str, str]]:
-    found = [{"object": "", "reason": "Unreadable", "message": text} for text in problems]
+def _problems(decisions: list[VmDecision], problems: list[str]) -> list[ProblemEntry]:
+    found: list[ProblemEntry] = [{"object": "", "reason": "Unreadable", "message": text} for text in problems]
     for decision in decisions:
         vm = decision.vm
         where = f"VirtualMachine/{vm.namespace}/{vm.name}"

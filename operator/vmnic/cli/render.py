@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from ..nodes.state import NodeNicState, PfStatus
+from .schema import NicShape, Plan, VmPlan
 
 __all__ = ["show_explanation", "show_nodes", "show_plan"]
 
@@ -29,13 +29,13 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _nic(state: dict[str, Any]) -> str:
+def _nic(state: NicShape) -> str:
     queues = f", {state['queues']} queues" if state["queues"] > 1 else ""
     model = f" ({state['model']}{queues})" if "model" in state else ""
     return f"{state['datapath']}{model}"
 
 
-def show_plan(plan: dict[str, Any]) -> None:
+def show_plan(plan: Plan) -> None:
     """Print a plan: VMs, pools, problems, and one line that sums it up."""
     console = _console()
     if plan["vms"]:
@@ -61,7 +61,7 @@ def show_plan(plan: dict[str, Any]) -> None:
     )
 
 
-def show_explanation(vm: dict[str, Any], source: str) -> None:
+def show_explanation(vm: VmPlan, source: str) -> None:
     """Print why each NIC of a VM is what it is and why each other candidate fell out."""
     console = _console()
     guest = f"{vm['guestOS']} ({source})" if source else vm["guestOS"]

@@ -23,6 +23,7 @@ from ..kube.connection import Connection, ConnectionFileError, in_cluster_connec
 from ..kube.lease import LeaderElector
 from ..kube.reflector import Reflector
 from ..kube.resources import MUTATING_WEBHOOKS
+from ..kube.tasks import end_tasks, run_together
 from ..kube.workqueue import WorkQueue
 from ..logs import setup_logging
 from .admission.certificates import Authority, make_server_context, read_or_create_authority
@@ -95,9 +96,7 @@ async def _run(chosen: argparse.Namespace, connection: Connection) -> None:
             asyncio.create_task(stop.wait()),
         ]
         done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        await end_tasks(pending)
         for task in done:
             task.result()
 
@@ -131,9 +130,7 @@ class Controller:
         self._queue.clear()
         self._leading = True
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._start_with_everything())
-                group.create_task(self._queue.run(self._reconcile, _WORKERS))
+            await run_together(self._start_with_everything(), self._queue.run(self._reconcile, _WORKERS))
         finally:
             self._leading = False
 

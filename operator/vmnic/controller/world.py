@@ -5,7 +5,6 @@ Every replica keeps these caches, because every replica answers admission reques
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from typing import Any, Protocol, TypeVar
 
@@ -29,6 +28,7 @@ from ..kube.resources import (
     VIRTUAL_MACHINE_INSTANCES,
     VIRTUAL_MACHINES,
 )
+from ..kube.tasks import run_together
 from ..kubevirt.gather import MachineInput
 from ..kubevirt.projection import (
     Machine,
@@ -237,6 +237,4 @@ def _referred(reference: Reference | None, namespace: str, own: Reflector[T], cl
 
 async def run_reflectors(world: World) -> None:
     """Run all caches until cancelled."""
-    async with asyncio.TaskGroup() as group:
-        for reflector in world.reflectors:
-            group.create_task(reflector.run())
+    await run_together(*(reflector.run() for reflector in world.reflectors))

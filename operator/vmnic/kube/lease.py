@@ -18,6 +18,7 @@ from typing import Any
 from .client import ApiClient
 from .errors import ApiError, ConflictError
 from .resources import LEASES
+from .tasks import end_tasks
 
 __all__ = ["LeaderElector", "boot_time"]
 
@@ -85,9 +86,7 @@ class LeaderElector:
                 await self._renew_beside(task)
             finally:
                 held = self.seconds_left() is not None
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait([task])
+                await end_tasks([task])
                 self._deadline = None
                 if held:
                     await self._release()

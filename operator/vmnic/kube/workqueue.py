@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 from .errors import ApiError, ConflictError, InvalidError, NotLeadingError
+from .tasks import run_together
 
 __all__ = ["WorkQueue"]
 
@@ -76,9 +77,7 @@ class WorkQueue(Generic[K]):
             reconcile: Looks at one key; gives seconds after which to look again, or None.
             workers: How many keys are worked on at a time.
         """
-        async with asyncio.TaskGroup() as group:
-            for _ in range(workers):
-                group.create_task(self._work(reconcile))
+        await run_together(*(self._work(reconcile) for _ in range(workers)))
 
     def _add_later(self, key: K, after_s: float) -> None:
         loop = asyncio.get_running_loop()

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from ..policy.facts import Datapath, Network, NicFacts, NicState, VmFacts
 from .guest_os import read_guest_os
 from .projection import Instance, Instancetype, Interface, Machine, NetworkDefinition, Preference
+from .quantity import parse_bytes
 
 __all__ = ["MachineInput", "gather_vm_facts"]
 
 _VIRTIO = "virtio"
+_PRESSURES = ("High", "Low")
 _MAX_QUEUES = 256
 """KubeVirt's cap, which is the kernel's limit for a tap device."""
 
@@ -52,6 +54,11 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         running=instance is not None or given.counts_as_running,
         is_new=given.is_new,
         virtio_queues=queues,
+        multiqueue=machine.spec.template.spec.domain.devices.network_interface_multiqueue,
+        vcpus=_vcpus(given),
+        memory_bytes=_memory_bytes(given),
+        excluded=(wishes := machine.metadata.annotations) is not None and wishes.exclude == "true",
+        pressure=wishes.network_pressure if wishes is not None and wishes.network_pressure in _PRESSURES else "",
         problems=_problems(given),
     )
 
@@ -118,10 +125,29 @@ def _virtio_queues(given: MachineInput) -> int:
     wanted = domain.devices.network_interface_multiqueue
     if wanted is None and given.preference is not None:
         wanted = given.preference.spec.devices.preferred_network_interface_multi_queue
-    if not wanted:
-        return 1
+    return min(_vcpus(given), _MAX_QUEUES) if wanted else 1
+
+
+def _vcpus(given: MachineInput) -> int:
+    """VCPUs of the instancetype, else of the VM; KubeVirt's default is one."""
     by_type = given.instancetype.spec.cpu.guest if given.instancetype is not None else 0
-    return min(by_type or (domain.cpu.vcpus if domain.cpu is not None else 1), _MAX_QUEUES)
+    cpu = given.machine.spec.template.spec.domain.cpu
+    return by_type or (cpu.vcpus if cpu is not None else 1)
+
+
+def _memory_bytes(given: MachineInput) -> int | None:
+    """The guest's memory: the instancetype's, else the VM's own, else what its pod requests."""
+    domain = given.machine.spec.template.spec.domain
+    by_type = given.instancetype.spec.memory if given.instancetype is not None else None
+    requests = domain.resources.requests if domain.resources is not None else None
+    for text in (
+        by_type.guest if by_type is not None else None,
+        domain.memory.guest if domain.memory is not None else None,
+        requests.memory if requests is not None else None,
+    ):
+        if text is not None:
+            return parse_bytes(text)
+    return None
 
 
 def _network(given: MachineInput, reference: str) -> Network:
@@ -149,6 +175,9 @@ def _problems(given: MachineInput) -> tuple[str, ...]:
     """What the VM refers to and is not there."""
     spec = given.machine.spec
     found = []
+    wishes = given.machine.metadata.annotations
+    if wishes is not None and wishes.network_pressure not in (None, *_PRESSURES):
+        found.append(f"annotation vmnic.dev/network-pressure is {wishes.network_pressure!r}, it may be High or Low")
     if spec.preference is not None and spec.preference.name and given.preference is None:
         found.append(f"preference {spec.preference.name} is not there, its NIC model and guest system are not known")
     if spec.instancetype is not None and spec.instancetype.name and given.instancetype is None:

@@ -9,21 +9,34 @@ from __future__ import annotations
 from typing import Any
 
 from ..policy.engine import Action, NicDecision, VmDecision
+from ..policy.facts import Datapath, VmFacts
 
 __all__ = ["render_patch"]
 
 _SPEC = "/spec/template/spec"
 _INTERFACES = f"{_SPEC}/domain/devices/interfaces"
+_MULTIQUEUE = f"{_SPEC}/domain/devices/networkInterfaceMultiqueue"
 
 
 def render_patch(decision: VmDecision) -> list[dict[str, Any]]:
     """Give the operations that make a VM as decided; empty where nothing is to be patched."""
-    return [
+    patched = [nic for nic in decision.nics if nic.action is Action.PATCH]
+    operations = [
         operation
-        for nic in decision.nics
-        if nic.action is Action.PATCH
+        for nic in patched
+        if nic.wanted.model != nic.nic.present.model
         for operation in (_explicit(nic) if nic.nic.index is None else _change(nic, nic.nic.index))
     ]
+    queues = {nic.wanted.queues for nic in patched if nic.wanted.datapath is Datapath.VHOST}
+    if queues and queues != {decision.vm.virtio_queues}:
+        operations += _multiqueue(decision.vm, on=max(queues) > 1)
+    return operations
+
+
+def _multiqueue(vm: VmFacts, *, on: bool) -> list[dict[str, Any]]:
+    """Set the one switch of the whole VM; unset, it would be the preference's."""
+    operations = [] if vm.multiqueue is None else [{"op": "test", "path": _MULTIQUEUE, "value": vm.multiqueue}]
+    return [*operations, {"op": "add", "path": _MULTIQUEUE, "value": on}]
 
 
 def _change(decision: NicDecision, index: int) -> list[dict[str, Any]]:

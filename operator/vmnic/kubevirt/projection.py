@@ -78,8 +78,22 @@ class _Features(_Part, frozen=True):
     hyperv: dict[str, Any] | None = None
 
 
+class _Memory(_Part, frozen=True):
+    guest: str | int | None = None
+
+
+class _Requests(_Part, frozen=True):
+    memory: str | int | None = None
+
+
+class _Resources(_Part, frozen=True):
+    requests: _Requests | None = None
+
+
 class _Domain(_Part, frozen=True, kw_only=True):
     cpu: _Cpu | None = None
+    memory: _Memory | None = None
+    resources: _Resources | None = None
     devices: _Devices = _Devices()
     features: _Features | None = None
 
@@ -113,11 +127,19 @@ class _MachineSpec(_Part, frozen=True, kw_only=True):
     template: _Template = _Template()
 
 
+class _Wishes(_Part, frozen=True, kw_only=True):
+    """The annotations by which a tenant may speak; all others are dropped, since some are as large as the object."""
+
+    exclude: str | None = msgspec.field(default=None, name="vmnic.dev/exclude")
+    network_pressure: str | None = msgspec.field(default=None, name="vmnic.dev/network-pressure")
+
+
 class _Meta(_Part, frozen=True, kw_only=True):
     name: str = ""
     generate_name: str = ""
     namespace: str = ""
     labels: dict[str, str] = {}
+    annotations: _Wishes | None = None
     deletion_timestamp: str | None = None
 
 
@@ -191,6 +213,7 @@ class _InstancetypeCpu(_Part, frozen=True):
 
 class _InstancetypeSpec(_Part, frozen=True):
     cpu: _InstancetypeCpu = _InstancetypeCpu()
+    memory: _Memory | None = None
 
 
 class Instancetype(_Part, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from .checks import CHECKS, Finding, Question
 from .facts import ClusterFacts, Datapath, GuestOs, NicFacts, NicState, VmFacts
+from .queues import QueueChoice, choose_queues, pressure_on
 from .reasons import Reason
 from .rules import Rule, selecting_rules, selects_nic
 
@@ -61,6 +62,8 @@ class NicCandidates:
     nic: NicFacts
     rule: Rule | None = None
     candidates: tuple[Candidate, ...] = ()
+    unchanged: bool = False
+    """`auto` aims at nothing for this guest: where no candidate stands, the NIC is right as it is."""
     conflicts_with: tuple[str, ...] = ()
     """Policies of the same priority that would decide differently."""
 
@@ -104,7 +107,7 @@ class VmDecision:
     @property
     def selected(self) -> bool:
         """Whether any policy decides any NIC."""
-        return any(nic.verdict is not Verdict.NOT_SELECTED for nic in self.nics)
+        return any(nic.verdict is not Verdict.NOT_SELECTED or nic.reason is not None for nic in self.nics)
 
     @property
     def restart_required(self) -> bool:
@@ -133,7 +136,8 @@ def _nic_candidates(vm: VmFacts, nic: NicFacts, selecting: tuple[Rule, ...], clu
         if other.priority == rule.priority
         and _wanted(vm, nic, other, _first_standing(_evaluate(vm, nic, other, cluster))) != wanted
     )
-    return NicCandidates(nic=nic, rule=rule, candidates=found, conflicts_with=conflicts)
+    unchanged = not rule.datapaths and vm.guest_os is GuestOs.WINDOWS and pressure_on(vm, rule) == "High"
+    return NicCandidates(nic=nic, rule=rule, candidates=found, unchanged=unchanged, conflicts_with=conflicts)
 
 
 def _evaluate(vm: VmFacts, nic: NicFacts, rule: Rule, cluster: ClusterFacts) -> tuple[Candidate, ...]:
@@ -148,10 +152,10 @@ def _evaluate(vm: VmFacts, nic: NicFacts, rule: Rule, cluster: ClusterFacts) -> 
                 Reason.VIRTIO_NOT_CHOSEN_FOR_WINDOWS,
                 "auto keeps Windows off virtio, which has shown brief disconnects: name vhost in spec.datapaths to have it",
             )
-            return (
-                _candidate(vm, nic, Datapath.EMULATED, cluster),
-                Candidate(datapath=Datapath.VHOST, finding=finding),
-            )
+            vhost = Candidate(datapath=Datapath.VHOST, finding=finding)
+            if pressure_on(vm, rule) == "High":
+                return (vhost,)
+            return (_candidate(vm, nic, Datapath.EMULATED, cluster), vhost)
         case GuestOs.UNKNOWN:
             return ()
 
@@ -178,25 +182,40 @@ def allocate(vms: Iterable[VmCandidates]) -> Choices:
 
 def decide(found: VmCandidates, choices: Choices) -> VmDecision:
     """Say what follows for one VM from what was chosen."""
-    vm = found.vm
-    nics = (_decide_nic(found, nic, choices.get((vm.namespace, vm.name, nic.nic.name))) for nic in found.nics)
-    return VmDecision(vm=vm, nics=tuple(nics))
+    vm, lead = found.vm, found.lead
+    if lead is None:
+        return VmDecision(vm=vm, nics=tuple(_untouched(nic.nic) for nic in found.nics))
+    if vm.excluded and lead.may_exclude:
+        return VmDecision(vm=vm, nics=tuple(_untouched(nic.nic, Reason.EXCLUDED) for nic in found.nics))
+    chosen = [choices.get((vm.namespace, vm.name, nic.nic.name)) for nic in found.nics]
+    virtio = sum((pick or nic.nic.present.datapath) is Datapath.VHOST for nic, pick in zip(found.nics, chosen, strict=True))
+    queues = choose_queues(vm, lead, virtio)
+    nics = tuple(_decide_nic(vm, lead, nic, pick, queues) for nic, pick in zip(found.nics, chosen, strict=True))
+    return VmDecision(vm=vm, nics=nics)
 
 
-def _decide_nic(found: VmCandidates, nic: NicCandidates, chosen: Datapath | None) -> NicDecision:
-    present = nic.nic.present
-    if nic.rule is None or found.lead is None:
-        return NicDecision(nic=nic.nic, policy=None, verdict=Verdict.NOT_SELECTED, wanted=present)
-    wanted = _wanted(found.vm, nic.nic, nic.rule, chosen)
-    verdict, action, reason, message = _judge(found, nic, chosen, wanted, found.lead)
+def _untouched(nic: NicFacts, reason: Reason | None = None) -> NicDecision:
+    text = 'the VM has the annotation vmnic.dev/exclude: "true"' if reason is Reason.EXCLUDED else ""
+    return NicDecision(nic=nic, policy=None, verdict=Verdict.NOT_SELECTED, wanted=nic.present, reason=reason, message=text)
+
+
+def _decide_nic(vm: VmFacts, lead: Rule, nic: NicCandidates, chosen: Datapath | None, queues: QueueChoice) -> NicDecision:
+    if nic.rule is None:
+        return _untouched(nic.nic)
+    wanted = _wanted(vm, nic.nic, nic.rule, chosen)
+    if wanted.datapath is Datapath.VHOST:
+        wanted = NicState(datapath=wanted.datapath, model=wanted.model, queues=queues.queues)
+    judged = _judge(vm, lead, nic, chosen, wanted)
+    if wanted.datapath is Datapath.VHOST and queues.finding is not None and judged.reason is None:
+        judged = _Judged(judged.verdict, judged.action, queues.finding.reason, f"{judged.message}; {queues.finding.message}")
     return NicDecision(
         nic=nic.nic,
         policy=nic.rule.policy,
-        verdict=verdict,
+        verdict=judged.verdict,
         wanted=wanted,
-        action=action,
-        reason=reason,
-        message=message,
+        action=judged.action,
+        reason=judged.reason,
+        message=judged.message,
         candidates=_told(nic.candidates, chosen),
         conflicts_with=nic.conflicts_with,
     )
@@ -210,33 +229,47 @@ def _wanted(vm: VmFacts, nic: NicFacts, rule: Rule, chosen: Datapath | None) -> 
     return NicState(datapath=chosen, model="virtio", queues=vm.virtio_queues)
 
 
-def _judge(
-    found: VmCandidates, nic: NicCandidates, chosen: Datapath | None, wanted: NicState, lead: Rule
-) -> tuple[Verdict, Action | None, Reason | None, str]:
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    verdict: Verdict
+    action: Action | None
+    reason: Reason | None
+    message: str
+
+
+def _judge(vm: VmFacts, lead: Rule, nic: NicCandidates, chosen: Datapath | None, wanted: NicState) -> _Judged:
     """Verdict, action, reason and sentence for a NIC that a rule decides."""
     present = nic.nic.present
+    policy = nic.rule.policy if nic.rule is not None else ""
+    if chosen is None and nic.unchanged:
+        return _Judged(Verdict.COMPLIANT, None, None, "auto leaves Windows under high network pressure as it is")
     if chosen is None:
         finding = _blocking(nic)
-        return Verdict.BLOCKED, None, finding.reason, finding.message
+        return _Judged(Verdict.BLOCKED, None, finding.reason, finding.message)
     if wanted == present:
-        return (
-            Verdict.COMPLIANT,
-            None,
-            None,
-            f"{present.datapath} is what policy {nic.rule.policy if nic.rule else ''} asks for",
-        )
-    change = f"{present.datapath} ({present.model}) becomes {wanted.datapath} ({wanted.model})"
+        return _Judged(Verdict.COMPLIANT, None, None, f"{present.datapath} is what policy {policy} asks for")
+    return _enforce(vm, lead, nic.nic, wanted)
+
+
+def _enforce(vm: VmFacts, lead: Rule, nic: NicFacts, wanted: NicState) -> _Judged:
+    """What is done about a NIC that is to change."""
+    change = f"{_words(nic.present)} becomes {_words(wanted)}"
     if not lead.patch:
-        return Verdict.CHANGE, Action.AUDIT, None, f"{change} once enforcement.action is Patch"
-    if not found.vm.is_new and lead.existing_vms == "Leave":
+        return _Judged(Verdict.CHANGE, Action.AUDIT, None, f"{change} once enforcement.action is Patch")
+    if not vm.is_new and lead.existing_vms == "Leave":
         text = f"{change} is left undone: the VM has run before and existingVMs is Leave"
-        return Verdict.CHANGE, Action.AUDIT, Reason.EXISTING_VM, text
-    if found.vm.running and lead.existing_vms == "WhenStopped":
-        return Verdict.CHANGE, Action.AUDIT, Reason.WAITS_FOR_STOP, f"{change} when the VM is stopped"
-    if found.vm.running and not (nic.nic.spec_mac or nic.nic.live_mac):
+        return _Judged(Verdict.CHANGE, Action.AUDIT, Reason.EXISTING_VM, text)
+    if vm.running and lead.existing_vms == "WhenStopped":
+        return _Judged(Verdict.CHANGE, Action.AUDIT, Reason.WAITS_FOR_STOP, f"{change} when the VM is stopped")
+    if vm.running and wanted.model != nic.present.model and not (nic.spec_mac or nic.live_mac):
         text = f"{change} waits: the running NIC's MAC address, which must be kept, is not known yet"
-        return Verdict.BLOCKED, None, Reason.MAC_UNKNOWN, text
-    return Verdict.CHANGE, Action.PATCH, None, change + (", in force after a restart" if found.vm.running else "")
+        return _Judged(Verdict.BLOCKED, None, Reason.MAC_UNKNOWN, text)
+    return _Judged(Verdict.CHANGE, Action.PATCH, None, change + (", in force after a restart" if vm.running else ""))
+
+
+def _words(state: NicState) -> str:
+    queues = f", {state.queues} queues" if state.queues > 1 else ""
+    return f"{state.datapath} ({state.model}{queues})"
 
 
 def _blocking(nic: NicCandidates) -> Finding:

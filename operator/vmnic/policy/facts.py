@@ -85,6 +85,15 @@ class VmFacts:
     """It is being created: no guest has seen its adapters yet."""
     virtio_queues: int = 1
     """Queues of each virtio NIC: 1, or the number of vCPUs where the VM asks for multiqueue."""
+    multiqueue: bool | None = None
+    """What the VM itself says; None: nothing."""
+    vcpus: int = 1
+    memory_bytes: int | None = None
+    """Memory of the guest; None: not known."""
+    excluded: bool = False
+    """A tenant has asked to be left alone."""
+    pressure: str = ""
+    """`High` or `Low` where a tenant asks for it."""
     problems: tuple[str, ...] = ()
     """What could not be read, in words."""
 

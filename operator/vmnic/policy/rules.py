@@ -26,6 +26,14 @@ class Rule:
     patch: bool
     """Whether NICs are changed, or only reported."""
     existing_vms: str
+    pressure: str
+    multiqueue: str
+    """Mode."""
+    max_queues: int
+    may_exclude: bool
+    """Whether a tenant's `exclude` counts."""
+    may_press: bool
+    """Whether a tenant's `network-pressure` counts."""
 
 
 def rules_of(policies: Iterable[VmNicPolicy]) -> tuple[Rule, ...]:
@@ -46,6 +54,11 @@ def _rule(policy: VmNicPolicy) -> Rule:
         emulated_model=spec.emulated.model,
         patch=spec.enforcement.action == "Patch",
         existing_vms=spec.enforcement.existing_vms,
+        pressure=spec.network_pressure,
+        multiqueue=spec.multiqueue.mode,
+        max_queues=spec.multiqueue.max_queues,
+        may_exclude=spec.tenant_overrides.exclude == "Allowed",
+        may_press=spec.tenant_overrides.network_pressure == "Allowed",
     )
 
 

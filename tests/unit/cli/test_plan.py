@@ -7,8 +7,10 @@ import sys
 
 import pytest
 import yaml
+from pydantic import TypeAdapter
 
 from tests.builders.vm import nic, policy, vm
+from vmnic.cli.schema import Plan
 
 PROGRAM = str(pathlib.Path(sys.executable).with_name("kubectl-vmnic"))
 
@@ -135,6 +137,43 @@ def test_a_pool_with_node_states_is_planned():
     code, plan = plan_of(pool, state)
     row = plan["pools"][0]["nodes"][0]
     assert (code, row["node"], row["disruptive"], row["blockedBy"]) == (1, "n1", True, ["pod a/b holds 0000:0b:10.2"])
+
+
+def test_a_plan_keeps_its_published_shape():
+    shape = TypeAdapter(Plan)
+    windows = vm("b", nic(model="virtio"), os="windows", run_strategy="Halted")
+    _, plan = plan_of(policy("linux"), vm("a", os=None), windows, vm("c", nic(binding="sriov", network="x")))
+    assert shape.validate_python(plan, strict=True, extra="forbid") == plan
+
+
+@pytest.mark.parametrize(("fail_on", "code"), [("changes", 1), ("disruptive", 1), ("problems", 0), ("never", 0)], ids=str)
+def test_what_gives_1_can_be_chosen(fail_on, code):
+    text = documents(policy("linux"), vm("web", nic(model="e1000e")))
+    assert run("plan", "-f", "-", "--fail-on", fail_on, text=text)[0] == code
+
+
+def test_markdown_shows_what_is_not_as_wanted():
+    _, out, _ = run(
+        "plan", "-f", "-", "-o", "markdown", text=documents(policy("linux"), vm("web", nic(model="e1000e")), vm("ok"))
+    )
+    assert "**1 NICs to change**" in out
+    assert "| tenants/web | default | emulated (e1000e) | vhost (virtio) | Change |" in out
+    assert "tenants/ok" not in out
+
+
+def test_against_shows_only_the_difference(tmp_path):
+    (tmp_path / "before.yaml").write_text(documents(policy("linux"), vm("old", nic(model="e1000e"))))
+    (tmp_path / "after.yaml").write_text(
+        documents(policy("linux"), vm("old", nic(model="e1000e")), vm("new", nic(model="e1000e")))
+    )
+    code, out, _ = run("plan", "-f", str(tmp_path / "after.yaml"), "--against", str(tmp_path / "before.yaml"), "-o", "json")
+    assert (code, [machine["name"] for machine in json.loads(out)["vms"]]) == (1, ["new"])
+    assert run("plan", "-f", str(tmp_path / "before.yaml"), "--against", str(tmp_path / "before.yaml"))[0] == 0
+
+
+def test_a_linux_guest_is_told_how_to_use_its_queues():
+    _, plan = plan_of(policy("linux", networkPressure="High"), vm("web", run_strategy="Halted"))
+    assert plan["vms"][0]["guestCommands"] == ["ethtool -L eth0 combined 2"]
 
 
 def test_the_examples_can_be_planned():

@@ -122,3 +122,22 @@ async def test_a_lost_lease_is_no_reason_to_try_again():
         await until(lambda: "other" in seen)
         assert len(queue) == 0
     assert seen == ["write", "other"]
+
+
+async def test_a_worker_whose_cancellation_was_swallowed_is_ended_all_the_same():
+    queue, begun = WorkQueue(), asyncio.Event()
+
+    async def look(key):
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            asyncio.current_task().uncancel()
+
+    queue.add("a")
+    task = asyncio.create_task(queue.run(look, 1))
+    await begun.wait()
+    task.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait([task])
+    assert task.cancelled()

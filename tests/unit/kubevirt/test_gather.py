@@ -6,6 +6,7 @@ import pytest
 from tests.builders.vm import nic, vm, vmi
 from vmnic.kubevirt.gather import MachineInput, gather_vm_facts
 from vmnic.kubevirt.projection import Instance, Instancetype, Machine, NetworkDefinition, Preference, decode_machine
+from vmnic.kubevirt.quantity import parse_bytes
 
 
 def preference(*, model=None, multiqueue=None, os_type=None, annotation=None):
@@ -138,3 +139,34 @@ def test_a_malformed_vm_is_refused_with_the_path_of_the_field():
     machine["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"] = "none"
     with pytest.raises(msgspec.ValidationError, match=r"\$.spec.template.spec.domain.devices.interfaces"):
         decode_machine(msgspec.json.encode(machine))
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("1Gi", 2**30),
+        ("512Mi", 2**29),
+        ("1.5Gi", 3 * 2**29),
+        ("1G", 10**9),
+        ("1000", 1000),
+        (1024, 1024),
+        ("2000m", 2),
+        ("lots", None),
+        ("", None),
+    ],
+)
+def test_memory_is_read_as_kubernetes_writes_it(text, count):
+    assert parse_bytes(text) == count
+
+
+def test_memory_is_the_instancetypes_then_the_vms_then_what_it_requests():
+    machine = vm()
+    domain = machine["spec"]["template"]["spec"]["domain"]
+    kind = msgspec.convert(
+        {"metadata": {"name": "u1"}, "spec": {"cpu": {"guest": 1}, "memory": {"guest": "4Gi"}}}, Instancetype
+    )
+    seen = [gather(machine, instancetype=kind).memory_bytes, gather(machine).memory_bytes]
+    domain["memory"], domain["resources"] = {}, {"requests": {"memory": "2Gi"}}
+    seen.append(gather(machine).memory_bytes)
+    domain["resources"] = {}
+    assert [*seen, gather(machine).memory_bytes] == [4 << 30, 1 << 30, 2 << 30, None]

@@ -153,9 +153,94 @@ def test_a_network_is_matched_by_name_or_with_its_namespace(glob, selected):
     assert (found.verdict is not Verdict.NOT_SELECTED) is selected
 
 
+def sized(cores=4, memory="8Gi", multiqueue=None, nics=None, **changes):
+    """A VM with so many vCPUs, so much memory and its switch for several queues."""
+    machine = vm("v", *(nics or [nic(model="virtio")]), **changes)
+    domain = machine["spec"]["template"]["spec"]["domain"]
+    domain["cpu"], domain["memory"] = {"cores": cores}, {"guest": memory}
+    if multiqueue is not None:
+        domain["devices"]["networkInterfaceMultiqueue"] = multiqueue
+    return machine
+
+
+@pytest.mark.parametrize(
+    ("machine", "rule", "queues", "reason"),
+    [
+        (sized(), policy(networkPressure="High"), 4, None),
+        (sized(), policy(networkPressure="Low"), 1, None),
+        (sized(multiqueue=True), policy(networkPressure="Low"), 4, None),
+        (sized(cores=1), policy(networkPressure="High"), 1, None),
+        (sized(cores=9, memory="64Gi"), policy(networkPressure="High"), 1, "QueueCapNeedsHook"),
+        (sized(cores=9, memory="64Gi"), policy(networkPressure="High", multiqueue={"maxQueues": 16}), 9, None),
+        (sized(memory="512Mi"), policy(networkPressure="High"), 1, "GuestMemoryTooSmall"),
+        (sized(nics=[nic(model="virtio"), nic("b", binding="bridge", network="n")], memory="1500Mi"), policy(networkPressure="High"), 1, "GuestMemoryTooSmall"),
+        (sized(cores=9, memory="1Mi"), policy(networkPressure="High"), 1, "QueueCapNeedsHook"),
+        (sized(), policy(multiqueue={"mode": "Always"}), 4, None),
+        (sized(multiqueue=True), policy(multiqueue={"mode": "Never"}, networkPressure="High"), 1, None),
+        (sized(cores=9, memory="1Mi", multiqueue=True), policy(networkPressure="High"), 9, None),
+        (sized(os="windows"), policy(datapaths=["vhost"], networkPressure="High"), 4, None),
+    ],
+    ids=[
+        "High pressure", "Low pressure", "Low leaves what is there", "one vCPU", "above the cap", "a higher cap", "too little memory",
+        "too little memory for two NICs", "the cap is asked first", "Always", "Never switches it off", "there already", "Windows by name",
+    ],
+)  # fmt: skip
+def test_queues_are_chosen_for_the_whole_vm(machine, rule, queues, reason):
+    found = first(machine, rule)
+    assert (found.wanted.queues, found.reason) == (queues, reason)
+
+
+def test_another_number_of_queues_is_a_change_of_the_switch_alone():
+    path = "/spec/template/spec/domain/devices/networkInterfaceMultiqueue"
+    assert render_patch(decision(sized(), policy(networkPressure="High"))) == [{"op": "add", "path": path, "value": True}]
+    off = render_patch(decision(sized(multiqueue=True), policy(multiqueue={"mode": "Never"})))
+    assert off == [{"op": "test", "path": path, "value": True}, {"op": "add", "path": path, "value": False}]
+
+
+def test_windows_under_high_pressure_is_left_as_it_is():
+    found = first(vm(os="windows"), policy(networkPressure="High"))
+    assert (found.verdict, found.reason, told(found)) == (Verdict.COMPLIANT, None, [("vhost", "VirtioNotChosenForWindows")])
+
+
+def asking(**annotations):
+    machine = sized()
+    machine["metadata"]["annotations"] = {f"vmnic.dev/{key.replace('_', '-')}": value for key, value in annotations.items()}
+    return machine
+
+
+@pytest.mark.parametrize(
+    ("machine", "overrides", "verdict", "reason"),
+    [
+        (asking(exclude="true"), {}, "NotSelected", "Excluded"),
+        (asking(exclude="true"), {"exclude": "Ignored"}, "Change", None),
+        (asking(exclude="yes"), {}, "Change", None),
+        (asking(network_pressure="Low"), {}, "Change", None),
+        (asking(network_pressure="Low"), {"networkPressure": "Allowed"}, "Compliant", None),
+        (asking(network_pressure="Huge"), {"networkPressure": "Allowed"}, "Change", None),
+    ],
+    ids=[
+        "excluded",
+        "its wish is ignored",
+        "only true counts",
+        "pressure is ignored",
+        "pressure is allowed",
+        "no such pressure",
+    ],
+)
+def test_a_tenant_may_say_what_the_policy_allows(machine, overrides, verdict, reason):
+    found = first(machine, policy(networkPressure="High", tenantOverrides=overrides))
+    assert (found.verdict, found.reason) == (verdict, reason)
+
+
+def test_a_wish_that_cannot_be_understood_is_a_problem_in_words():
+    assert "may be High or Low" in facts(asking(network_pressure="Huge")).problems[0]
+
+
 MODELS = st.sampled_from([None, "virtio", "e1000e", "e1000", "rtl8139", "igb"])
 MACHINES = st.builds(
-    lambda os, nics, strategy: vm("v", *(nic(f"n{i}", **one) for i, one in enumerate(nics)), os=os, run_strategy=strategy),
+    lambda os, nics, strategy, cores, memory, multiqueue: sized(
+        cores, memory, multiqueue, [nic(f"n{i}", **one) for i, one in enumerate(nics)], os=os, run_strategy=strategy
+    ),
     st.sampled_from(["linux", "windows", None]),
     st.lists(
         st.one_of(
@@ -167,17 +252,28 @@ MACHINES = st.builds(
         max_size=4,
     ),
     st.sampled_from(["Always", "Halted"]),
+    st.sampled_from([1, 2, 8, 9]),
+    st.sampled_from(["512Mi", "4Gi", "64Gi"]),
+    st.sampled_from([None, True, False]),
 )
 POLICIES = st.lists(
     st.builds(
-        lambda name, datapaths, priority, action, existing: policy(
-            name, datapaths=datapaths, priority=priority, action=action, existing=existing
+        lambda name, datapaths, priority, action, existing, pressure, mode: policy(
+            name,
+            datapaths=datapaths,
+            priority=priority,
+            action=action,
+            existing=existing,
+            networkPressure=pressure,
+            multiqueue={"mode": mode},
         ),
         st.sampled_from("abcdef"),
         st.sampled_from([["auto"], ["vhost"], ["emulated"], ["virtio", "emulated"], ["emulated", "vhost"]]),
         st.integers(0, 2),
         st.sampled_from(["Audit", "Patch"]),
         st.sampled_from(["Leave", "WhenStopped", "Immediately"]),
+        st.sampled_from(["Low", "High"]),
+        st.sampled_from(["Auto", "Always", "Never"]),
     ),
     max_size=4,
     unique_by=lambda one: one["metadata"]["name"],

@@ -1,0 +1,109 @@
+"""The shape of a Plan as `kubectl vmnic plan -o json` prints it; `docs/reference/plan.schema.json` is made from it."""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired
+
+# pydantic makes the JSON Schema, and before Python 3.12 it takes this TypedDict only.
+from typing_extensions import TypedDict
+
+__all__ = ["NicPlan", "NicShape", "Plan", "PoolNode", "PoolPlan", "ProblemEntry", "Summary", "VmPlan"]
+
+
+class NicShape(TypedDict):
+    """A datapath with its settings."""
+
+    datapath: str
+    model: NotRequired[str]
+    queues: int
+
+
+class CandidateEntry(TypedDict):
+    """A datapath that the policy names, and why it fell out."""
+
+    datapath: str
+    chosen: bool
+    reason: NotRequired[str]
+    message: NotRequired[str]
+
+
+NicPlan = TypedDict(
+    "NicPlan",
+    {
+        "name": str,
+        "policy": str | None,
+        "action": Literal["None", "Audit", "Patch"],
+        "verdict": Literal["Change", "Compliant", "Blocked", "NotSelected"],
+        "reason": str | None,
+        "from": NicShape,
+        "to": NicShape,
+        "message": str,
+        "candidates": list[CandidateEntry],
+    },
+)
+
+
+class PatchOperation(TypedDict):
+    """One operation of a JSON Patch."""
+
+    op: Literal["test", "add"]
+    path: str
+    value: object
+
+
+class VmPlan(TypedDict):
+    """One VM that a policy selects."""
+
+    namespace: str
+    name: str
+    platform: Literal["KubeVirt"]
+    guestOS: Literal["linux", "windows", "unknown"]
+    restartRequired: bool
+    nics: list[NicPlan]
+    patch: list[PatchOperation]
+    guestCommands: list[str]
+
+
+class PoolNode(TypedDict):
+    """What a pool would do to one physical function."""
+
+    node: str
+    pf: str
+    actions: list[str]
+    disruptive: bool
+    blockedBy: list[str]
+
+
+class PoolPlan(TypedDict):
+    """What a pool would do."""
+
+    name: str
+    nodes: list[PoolNode]
+
+
+class ProblemEntry(TypedDict):
+    """Something that a person may want to act on."""
+
+    object: str
+    reason: str
+    message: str
+
+
+class Summary(TypedDict):
+    """Counts: VMs, NICs to change, NICs blocked, restarts and disruptive pool plans."""
+
+    vms: int
+    changes: int
+    blocked: int
+    disruptive: int
+
+
+class Plan(TypedDict):
+    """What the policies and pools would do."""
+
+    apiVersion: Literal["cli.vmnic.dev/v1alpha1"]
+    kind: Literal["Plan"]
+    summary: Summary
+    vms: list[VmPlan]
+    pools: list[PoolPlan]
+    problems: list[ProblemEntry]
