@@ -8,7 +8,7 @@ import msgspec
 
 from vmnic.agent.journal import JournalStore
 from vmnic.agent.passes import NodePass
-from vmnic.host.client import LocalHost
+from vmnic.host.client import LocalHost, WriteStillInFlightError
 from vmnic.host.faults import FaultyPort
 from vmnic.kube.errors import UnreachableError
 from vmnic.nodes.state import NodeNicState, NodeSpec, NodeStatus, ObjectMeta, PfSpec, PfStatus
@@ -65,6 +65,17 @@ class FixedHolders:
         return self.names
 
 
+class LockableHost(LocalHost):
+    """A host on which a write of an earlier agent may still be in the kernel."""
+
+    in_flight = False
+
+    def session(self, pf, *, write):
+        if write and self.in_flight:
+            raise WriteStillInFlightError(f"an earlier write to {pf} has not returned")
+        return super().session(pf, write=write)
+
+
 class Node:
     """One node with its agent, which can be killed and started again over the same host and journal."""
 
@@ -74,11 +85,12 @@ class Node:
         self.api = MemoryApi()
         self.holders = FixedHolders()
         self.directory = directory
+        self.host = LockableHost(self.port)
         self.restart_agent()
 
     def restart_agent(self) -> None:
         self.agent = NodePass(
-            host=LocalHost(self.port),
+            host=self.host,
             store=JournalStore(self.directory),
             holders=self.holders,
             reporter=self.api,

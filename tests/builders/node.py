@@ -3,7 +3,7 @@
 from vmnic.api.pool import SriovNetworkPool
 from vmnic.nodes.budget import NodeView
 from vmnic.nodes.observed import ObservedPf, ObservedVf
-from vmnic.nodes.state import Apply, NodeNicState, NodeSpec, NodeStatus, ObjectMeta, PfPlan, PfSpec, PfStatus
+from vmnic.nodes.state import Apply, NodeNicState, NodeSpec, NodeStatus, ObjectMeta, PfPlan, PfProblem, PfSpec, PfStatus
 
 PF = "0000:0b:00.0"
 
@@ -37,14 +37,28 @@ def observed(*, num_vfs=0, driver="vfio-pci", held=(), **changes):
 
 
 def view(
-    name, *, plan="d1", apply=None, grant=None, current=True, disruptive=False, boot="b1", generation=1, seen=1, num_vfs=0
+    name,
+    *,
+    plan="d1",
+    apply=None,
+    grant=None,
+    current=True,
+    disruptive=False,
+    boot="b1",
+    generation=1,
+    seen=1,
+    num_vfs=0,
+    problem=None,
 ):
     """A node with one function: `plan` is its digest, `apply` a pair of digest and state."""
     made = PfPlan(digest=plan, disruptive=disruptive, text="create 7 VFs") if plan else None
+    trouble = PfProblem(reason=problem, message="scripted") if problem else None
     run = Apply(digest=apply[0], state=apply[1]) if apply else None
     state = NodeNicState(
         metadata=ObjectMeta(name=name, generation=generation),
         spec=NodeSpec(synced=True, pfs=(pf_spec(grant=grant),)),
-        status=NodeStatus(observed_generation=seen, boot_id=boot, pfs=(pf_status(plan=made, apply=run, num_vfs=num_vfs),)),
+        status=NodeStatus(
+            observed_generation=seen, boot_id=boot, pfs=(pf_status(plan=made, apply=run, num_vfs=num_vfs, problem=trouble),)
+        ),
     )
     return NodeView(name=name, state=state, current=current)

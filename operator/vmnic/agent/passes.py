@@ -96,18 +96,29 @@ class NodePass:
             journal, fault = Journal(), f"{error}; the host is not changed meanwhile"
         look = await self._look(spec, journal)
         if state is not None and spec.synced and not fault:
-            runs = self._choose(spec, look, journal)
-            runs = await self._claim(runs, look, journal)
-            if runs:
-                fault = await self._runner.carry_out(runs, look.observation.host, look.observation.boot_id)
-                journal = self._store.load()
+            fault = await self._act(spec, look, journal)
+            fresh = self._store.load() if not fault else journal
+            if fresh != journal:
+                journal = fresh
                 look = await self._look(spec, journal)
         status = self._status(state, look, journal, fault)
         if state is not None and not same_status(status, state.status):
             await self._reporter.publish(status)
         return status
 
+    async def _act(self, spec: NodeSpec, look: _Look, journal: Journal) -> str:
+        """Conclude what was interrupted and carry out what may be; gives what forbids writes from now on, in words."""
+        try:
+            for desired in spec.pfs:
+                if desired.pci_address in look.planned:
+                    self._runner.conclude(desired, look.planned[desired.pci_address])
+        except JournalError as error:
+            return f"{error}; the host is not changed meanwhile"
+        runs = await self._claim(self._choose(spec, look, journal), look, journal)
+        return await self._runner.carry_out(runs, look.observation.host, look.observation.boot_id) if runs else ""
+
     async def _look(self, spec: NodeSpec, journal: Journal) -> _Look:
+        await self._runner.forget_returned()
         observation = await observe_host(self._host, leave_out=self._stuck())
         for address, error in observation.unreadable.items():
             if isinstance(error, OperationTimedOutError):
@@ -217,6 +228,9 @@ class NodePass:
         if self._runner.bus_stuck:
             text = f"a write on this node has not returned from the kernel: {record.failure or 'see the other functions'}"
             return PfProblem(reason=PfReason.PCI_BUS_STUCK, message=text)
+        if desired.pci_address in self._runner.in_flight:
+            text = f"a write to {desired.pci_address} by an earlier agent has not returned from the kernel"
+            return PfProblem(reason=PfReason.WRITE_STILL_IN_FLIGHT, message=text)
         if record.failure and record.failed_spec is not None and same_desired(record.failed_spec, desired):
             return PfProblem(reason=PfReason.APPLY_FAILED, message=record.failure)
         return None

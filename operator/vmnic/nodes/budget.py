@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from ..api.pool import SriovNetworkPool
-from .state import ApplyState, NodeNicState, PfStatus
+from .state import ApplyState, NodeNicState, PfReason, PfStatus
 
 __all__ = ["Entry", "EntryState", "Grant", "Ledger", "NodeView", "PoolLedger", "choose_grants", "settle_ledger"]
 
@@ -206,9 +206,14 @@ def _grant(view: NodeView, pool: str) -> Grant | None:
     digests = {
         pf.pci_address: pf.plan.digest
         for pf in state.status.pfs
-        if pf.pci_address in mine and pf.plan is not None and not pf.plan.disruptive
+        if pf.pci_address in mine and pf.plan is not None and not pf.plan.disruptive and _may_start(pf)
     }
     return Grant(node=view.name, boot_id=state.status.boot_id, digests=digests) if digests else None
+
+
+def _may_start(pf: PfStatus) -> bool:
+    """A function that is stuck is not started; one that failed may be tried again, its entry says when."""
+    return pf.problem is None or pf.problem.reason is PfReason.APPLY_FAILED
 
 
 def _resolve(limit: int | str, nodes: int) -> int:

@@ -7,7 +7,7 @@ import pytest
 from tests.builders.agent import Node, desired
 from tests.builders.host import PF, pf, sim_host
 from vmnic.host.faults import Fault, Killed, When
-from vmnic.host.ops import WriteFile
+from vmnic.host.ops import WriteFile, is_write
 from vmnic.nodes.state import ApplyState, PfReason
 
 
@@ -153,6 +153,30 @@ async def test_a_write_that_hangs_stops_every_further_write(node):
     assert not [op for op in node.port.log if PF in getattr(op, "path", "") and "numvfs" in op.path]
 
 
+async def test_a_write_of_an_earlier_agent_is_waited_for_without_a_stir(node):
+    node.host.in_flight = True
+    status = await node.grant_and_run(desired())
+    assert (status.apply.state, status.problem.reason) == (ApplyState.REFUSED, PfReason.WRITE_STILL_IN_FLIGHT)
+    reports = len(node.api.written)
+    await node.run_pass()
+    assert (len(node.api.written), node.written) == (reports, [])
+    node.host.in_flight = False
+    assert (await node.run_pass()).problem is None
+
+
+async def test_drift_behind_a_write_in_flight_is_put_back_once_it_returns(node):
+    await node.grant_and_run(desired())
+    node.sim.control({"reboot": None})
+    node.host.in_flight = True
+    status = await node.run_pass()
+    assert status.problem.reason is PfReason.WRITE_STILL_IN_FLIGHT
+    reports = len(node.api.written)
+    await node.run_pass()
+    assert len(node.api.written) == reports
+    node.host.in_flight = False
+    assert (await node.run_pass()).num_vfs == 7
+
+
 async def test_a_damaged_journal_stops_every_write(node):
     node.api.ask(desired())
     digest = (await node.run_pass()).plan.digest
@@ -193,6 +217,43 @@ async def test_an_agent_killed_at_any_operation_converges_after_its_restart(tmp_
         if status.num_vfs == 0:  # Killed before the run began: it is planned and granted as ever.
             status = await node.grant_and_run(desired())
         assert (status.num_vfs, status.plan, status.problem) == (7, None, None)
+        assert (status.apply.state, status.apply.digest) == (ApplyState.APPLIED, claimed(node))
         del node.port.log[:]
         await node.run_pass()
         assert node.port.writes == []
+
+
+def claimed(node):
+    """The digest that the agent claimed last: the ledger waits for its end."""
+    runs = [status.pfs[0].apply for status in node.api.written if status.pfs[0].apply]
+    return next(run.digest for run in reversed(runs) if run.state is ApplyState.CLAIMED)
+
+
+async def interrupted(node, at_write):
+    """Kill the agent at a write to the host, and start it again."""
+    writes = [0]
+
+    def nth(op):
+        writes[0] += is_write(op)
+        return is_write(op) and writes[0] == at_write
+
+    node.port.faults.append(Fault(when=When.DURING, matches=nth))
+    with pytest.raises(Killed):
+        await node.grant_and_run(desired())
+    node.port.faults.clear()
+    node.restart_agent()
+
+
+async def test_an_interrupted_run_that_is_asked_for_no_more_is_over(node):
+    await interrupted(node, 2)
+    node.api.ask(desired(num_vfs=2))
+    status = await node.run_pass()
+    assert (status.apply.state, status.apply.digest, status.num_vfs) == (ApplyState.REFUSED, claimed(node), 7)
+    assert status.plan is not None
+
+
+async def test_an_interrupted_run_that_has_become_impossible_has_failed(node):
+    await interrupted(node, 2)
+    node.sim.control({"assign_address": {"link": "ens11", "address": "192.0.2.1/24"}})
+    status = await node.run_pass()
+    assert (status.apply.state, status.problem.reason) == (ApplyState.FAILED, PfReason.HOST_USED)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.builders.node import PF, pool, view
 from vmnic.nodes.budget import Entry, EntryState, Ledger, PoolLedger, choose_grants, settle_ledger
-from vmnic.nodes.state import ApplyState
+from vmnic.nodes.state import ApplyState, PfReason
 
 PROVEN = PoolLedger(proven_generation=1)
 
@@ -57,8 +57,14 @@ def test_a_stopped_rollout_starts_nobody(rollout):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"disruptive": True}, {"plan": None}, {"current": False}, {"generation": 2, "seen": 1}],
-    ids=["a VF is held", "nothing to do", "its spec is not the pools' yet", "its status is older than its spec"],
+    [
+        {"disruptive": True},
+        {"plan": None},
+        {"current": False},
+        {"generation": 2, "seen": 1},
+        {"problem": PfReason.PCI_BUS_STUCK},
+    ],
+    ids=["a VF is held", "nothing to do", "its spec is not the pools' yet", "its status is older than its spec", "it is stuck"],
 )
 def test_a_node_that_may_not_start_is_passed_over(changes):
     assert chosen(PROVEN, [view("n1", **changes), view("n2")], rollout={"maxConcurrent": 5}) == ["n2"]
