@@ -1,8 +1,10 @@
 """VMs: decided, patched at admission and while stopped, judged by KubeVirt's own virt-api."""
 
 import copy
+import subprocess
 
 import pytest
+import yaml
 
 from tests.builders.vm import nic, vm
 from tests.harness.api import ApiFailure, wait_for
@@ -160,3 +162,28 @@ def test_a_preference_counts_and_is_not_written_to_the_vm(cluster, policy, names
     cluster.api.create(machine)
     wait_for("the policy is satisfied", lambda: counts(cluster, name).get("compliant") == 1)
     assert models(cluster, "v", namespace) == [None]
+
+
+def applied(cluster, namespace, how):
+    """A stopped VM that somebody applies, as GitOps tools do."""
+    machine = vm("v", nic(model="e1000e"), namespace=namespace, run_strategy="Halted")
+    if how == "server-side":
+        cluster.api.apply(machine)
+    else:
+        subprocess.run(
+            [str(cluster.programs.kubectl), f"--kubeconfig={cluster.plane.kubeconfig}", "apply", "-f", "-"],
+            input=yaml.safe_dump(machine), text=True, check=True, capture_output=True,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["server-side", "client-side"])
+def test_a_vm_that_git_owns_is_left_to_it_and_nobody_fights(cluster, policy, namespace, how):
+    applied(cluster, namespace, how)
+    name = policy(f"p-{namespace}", namespace)
+    wait_for(
+        "it is told",
+        lambda: (cluster.api.get("VmNicPolicy", name)["status"].get("problems") or [{}])[0].get("reason") == "OwnedByGit",
+    )
+    assert models(cluster, "v", namespace) == ["e1000e"]
+    cluster.api.merge("VmNicPolicy", name, {"spec": {"enforcement": {"gitOwned": "Override"}}})
+    wait_for("it is patched", lambda: models(cluster, "v", namespace) == ["virtio"])

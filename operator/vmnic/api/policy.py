@@ -81,9 +81,11 @@ class Enforcement(ApiModel):
     right."""
     existing_vms: Annotated[Literal["Leave", "WhenStopped", "Immediately"], Field(alias="existingVMs")] = "Leave"
     """VMs that have run before get another network adapter by a change, which a Windows guest notices. Leave: never
-    touch
-    them. WhenStopped: change them while they are stopped. Immediately: change the spec now, in force at the next
+    touch them. WhenStopped: change them while they are stopped. Immediately: change the spec now, in force at the next
     restart."""
+    git_owned: Literal["Yield", "Override"] = "Yield"
+    """VMs whose NIC lists another manager applies (GitOps, `kubectl apply`) would be put back by it. Yield: never patch
+    them, say what to write in Git. Override: patch them all the same. A VM that is being created is patched either way."""
 
 
 class PolicySpec(ApiModel):

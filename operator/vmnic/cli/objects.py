@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from ..api.policy import VmNicPolicy
 from ..api.pool import SriovNetworkPool
-from ..kubevirt.projection import Instance, Instancetype, Machine, NetworkDefinition, Preference
+from ..kubevirt.projection import Instance, Instancetype, Machine, NetworkDefinition, Preference, decode_machine
 from ..nodes.state import NodeNicState
 
 __all__ = ["MalformedObjectError", "Objects"]
@@ -82,7 +82,7 @@ class Objects:
 
     def _takers(self) -> dict[str, Callable[[dict[str, Any]], None]]:
         return {
-            "VirtualMachine": lambda raw: _put(self.machines, _key(raw), msgspec.convert(_placed(raw), Machine)),
+            "VirtualMachine": lambda raw: _put(self.machines, _key(raw), decode_machine(msgspec.json.encode(_placed(raw)))),
             "VirtualMachineInstance": lambda raw: _put(self.instances, _key(raw), msgspec.convert(raw, Instance)),
             "VirtualMachinePreference": lambda raw: _put(self.preferences, _key(raw), msgspec.convert(raw, Preference)),
             "VirtualMachineClusterPreference": lambda raw: _put(

@@ -55,6 +55,7 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         is_new=given.is_new,
         virtio_queues=queues,
         multiqueue=machine.spec.template.spec.domain.devices.network_interface_multiqueue,
+        applier=machine.applier,
         vcpus=_vcpus(given),
         memory_bytes=_memory_bytes(given),
         excluded=(wishes := machine.metadata.annotations) is not None and wishes.exclude == "true",

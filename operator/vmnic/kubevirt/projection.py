@@ -148,6 +148,8 @@ class Machine(_Part, frozen=True, kw_only=True):
 
     metadata: _Meta
     spec: _MachineSpec
+    applier: str = ""
+    """The manager that applies the NIC list; empty: none. Read from the managed fields, which are not kept."""
 
     @property
     def halted(self) -> bool:
@@ -240,7 +242,49 @@ class NetworkDefinition(_Part, frozen=True, kw_only=True):
         return self.metadata.annotations.get("k8s.v1.cni.cncf.io/resourceName", "")
 
 
-decode_machine = msgspec.json.Decoder(Machine).decode
+class _Managed(msgspec.Struct, rename="camel"):
+    manager: str = ""
+    operation: str = ""
+    fields: msgspec.Raw = msgspec.field(default=msgspec.Raw(b""), name="fieldsV1")
+
+
+class _Applied(msgspec.Struct):
+    last: str | None = msgspec.field(default=None, name="kubectl.kubernetes.io/last-applied-configuration")
+
+
+class _OwnedMeta(msgspec.Struct, rename="camel"):
+    managed_fields: list[_Managed] = []
+    annotations: _Applied | None = None
+
+
+class _Owned(msgspec.Struct):
+    metadata: _OwnedMeta
+
+
+_machine_decoder = msgspec.json.Decoder(Machine)
+_owner_decoder = msgspec.json.Decoder(_Owned)
+_OURSELVES = "vmnic-controller"
+_NIC_LIST = b'"f:interfaces"'
+
+
+def decode_machine(raw: bytes | msgspec.Raw) -> Machine:
+    """Parse a VirtualMachine, and tell from its managed fields who applies its NIC list.
+
+    An applier is who used server-side apply, or who wrote the list and left the annotation of client-side apply.
+
+    Raises:
+        msgspec.ValidationError: a field has the wrong type; the message has its path.
+    """
+    machine = _machine_decoder.decode(raw)
+    meta = _owner_decoder.decode(raw).metadata
+    by_hand = meta.annotations is not None and meta.annotations.last is not None
+    for entry in meta.managed_fields:
+        applies = entry.operation == "Apply" or by_hand
+        if applies and entry.manager != _OURSELVES and _NIC_LIST in bytes(entry.fields):
+            return msgspec.structs.replace(machine, applier=entry.manager)
+    return machine
+
+
 decode_instance = msgspec.json.Decoder(Instance).decode
 decode_preference = msgspec.json.Decoder(Preference).decode
 decode_instancetype = msgspec.json.Decoder(Instancetype).decode

@@ -264,6 +264,10 @@ def _enforce(vm: VmFacts, lead: Rule, nic: NicFacts, wanted: NicState) -> _Judge
     if vm.running and wanted.model != nic.present.model and not (nic.spec_mac or nic.live_mac):
         text = f"{change} waits: the running NIC's MAC address, which must be kept, is not known yet"
         return _Judged(Verdict.BLOCKED, None, Reason.MAC_UNKNOWN, text)
+    if vm.applier and lead.yields_to_git and not vm.is_new:
+        text = f"{change} is {vm.applier}'s to make, which applies this VM: write model: {wanted.model}"
+        text += " and networkInterfaceMultiqueue" if wanted.queues != nic.present.queues else ""
+        return _Judged(Verdict.BLOCKED, None, Reason.OWNED_BY_GIT, f"{text} where it takes the VM from")
     return _Judged(Verdict.CHANGE, Action.PATCH, None, change + (", in force after a restart" if vm.running else ""))
 
 

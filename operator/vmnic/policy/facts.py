@@ -90,6 +90,8 @@ class VmFacts:
     vcpus: int = 1
     memory_bytes: int | None = None
     """Memory of the guest; None: not known."""
+    applier: str = ""
+    """The manager that applies the VM's NIC list; empty: none."""
     excluded: bool = False
     """A tenant has asked to be left alone."""
     pressure: str = ""

@@ -21,6 +21,9 @@ class Reason(StrEnum):
     """The NIC's network is not offered over this datapath, and a change must not move the VM to another one."""
     NO_VHOST_NET = "NoVhostNet"
     """No node has the module vhost_net, so KubeVirt would leave the VM Pending. Load it on the nodes."""
+    OWNED_BY_GIT = "OwnedByGit"
+    """Another manager applies the VM's NIC list and would put a patch back. Change the VM where that manager takes it from (the
+    message and `kubectl vmnic plan` say how), or set `enforcement.gitOwned: Override`."""
     QUEUE_CAP_NEEDS_HOOK = "QueueCapNeedsHook"
     """The VM has more vCPUs than `multiqueue.maxQueues`, and KubeVirt gives a queue to each. Raise maxQueues, or leave it."""
     GUEST_MEMORY_TOO_SMALL = "GuestMemoryTooSmall"

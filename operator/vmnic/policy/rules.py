@@ -26,6 +26,8 @@ class Rule:
     patch: bool
     """Whether NICs are changed, or only reported."""
     existing_vms: str
+    yields_to_git: bool
+    """Whether VMs whose NIC list another manager applies are left to it."""
     pressure: str
     multiqueue: str
     """Mode."""
@@ -54,6 +56,7 @@ def _rule(policy: VmNicPolicy) -> Rule:
         emulated_model=spec.emulated.model,
         patch=spec.enforcement.action == "Patch",
         existing_vms=spec.enforcement.existing_vms,
+        yields_to_git=spec.enforcement.git_owned == "Yield",
         pressure=spec.network_pressure,
         multiqueue=spec.multiqueue.mode,
         max_queues=spec.multiqueue.max_queues,

@@ -170,3 +170,33 @@ def test_memory_is_the_instancetypes_then_the_vms_then_what_it_requests():
     seen.append(gather(machine).memory_bytes)
     domain["resources"] = {}
     assert [*seen, gather(machine).memory_bytes] == [4 << 30, 1 << 30, 2 << 30, None]
+
+
+def managed(manager, operation, *, fields=True, last_applied=False):
+    machine = vm()
+    owned = (
+        {"f:spec": {"f:template": {"f:spec": {"f:domain": {"f:devices": {"f:interfaces": {}}}}}}}
+        if fields
+        else {"f:metadata": {}}
+    )
+    machine["metadata"]["managedFields"] = [
+        {"manager": manager, "operation": operation, "fieldsType": "FieldsV1", "fieldsV1": owned}
+    ]
+    if last_applied:
+        machine["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": "{}"}
+    return decode_machine(msgspec.json.encode(machine)).applier
+
+
+@pytest.mark.parametrize(
+    ("applier", "found"),
+    [
+        (managed("argocd-controller", "Apply"), "argocd-controller"),
+        (managed("kubectl-client-side-apply", "Update", last_applied=True), "kubectl-client-side-apply"),
+        (managed("kubectl-edit", "Update"), ""),
+        (managed("argocd-controller", "Apply", fields=False), ""),
+        (managed("vmnic-controller", "Update", last_applied=True), ""),
+    ],
+    ids=["server-side apply", "client-side apply", "an edit", "an applier of other fields", "ourselves"],
+)
+def test_who_applies_the_nic_list_is_read_from_the_managed_fields(applier, found):
+    assert applier == found

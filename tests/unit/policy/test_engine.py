@@ -104,6 +104,26 @@ def test_a_running_nic_whose_mac_is_unknown_is_not_touched():
     assert (found.verdict, found.reason, found.action) == (Verdict.BLOCKED, Reason.MAC_UNKNOWN, None)
 
 
+@pytest.mark.parametrize(
+    ("git_owned", "is_new", "verdict", "reason"),
+    [("Yield", False, "Blocked", "OwnedByGit"), ("Override", False, "Change", None), ("Yield", True, "Change", None)],
+    ids=["left to its applier", "overridden", "a new VM"],
+)
+def test_a_vm_that_somebody_applies_is_left_to_them(git_owned, is_new, verdict, reason):
+    rule = policy()
+    rule["spec"]["enforcement"]["gitOwned"] = git_owned
+    machine = vm("v", nic(model="e1000e"), run_strategy="Halted")
+    given = msgspec.structs.replace(msgspec.convert(machine, Machine), applier="argocd-controller")
+    found = candidates(
+        gather_vm_facts(MachineInput(machine=given, is_new=is_new)),
+        rules_of([VmNicPolicy.model_validate(rule)]),
+        ClusterFacts(),
+    )
+    one = decide(found, allocate([found])).nics[0]
+    assert (one.verdict, one.reason, one.wanted.model) == (verdict, reason, "virtio")
+    assert reason is None or "argocd-controller" in one.message
+
+
 def test_the_highest_priority_decides_and_of_equals_the_first_by_name():
     high, low = policy("z", datapaths=["emulated"], priority=200), policy("a", datapaths=["vhost"])
     assert first(vm(), high, low).policy == "z"
