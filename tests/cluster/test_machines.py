@@ -187,3 +187,19 @@ def test_a_vm_that_git_owns_is_left_to_it_and_nobody_fights(cluster, policy, nam
     assert models(cluster, "v", namespace) == ["e1000e"]
     cluster.api.merge("VmNicPolicy", name, {"spec": {"enforcement": {"gitOwned": "Override"}}})
     wait_for("it is patched", lambda: models(cluster, "v", namespace) == ["virtio"])
+
+
+def test_a_tool_that_puts_the_vm_back_twice_wins(cluster, policy, namespace):
+    name = f"p-{namespace}"
+    selector = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
+    enforcement = {"action": "Patch", "existingVMs": "WhenStopped", "gitOwned": "Override"}
+    applied(cluster, namespace, "server-side")
+    policy(name, namespace, selector=selector, enforcement=enforcement)
+    for _ in range(2):
+        wait_for("it is patched", lambda: models(cluster, "v", namespace) == ["virtio"])
+        applied(cluster, namespace, "server-side")
+    wait_for(
+        "it gives in",
+        lambda: (cluster.api.get("VmNicPolicy", name)["status"].get("problems") or [{}])[0].get("reason") == "OwnedByGit",
+    )
+    assert models(cluster, "v", namespace) == ["e1000e"]

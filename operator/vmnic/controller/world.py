@@ -108,6 +108,9 @@ class World:
         )
         self.networks = Reflector(api, NETWORKS, decode=decode_network, on_change=self._any_machine, optional=True)
         self._rules: tuple[Rule, ...] | None = None
+        self._told = 0
+        """Nodes whose agent has spoken."""
+        self._with_vhost = 0
 
     @property
     def reflectors(self) -> tuple[Reflector[Any], ...]:
@@ -138,9 +141,8 @@ class World:
     @property
     def cluster_facts(self) -> ClusterFacts:
         """What holds for all VMs; nodes without an agent's word are not known, which excludes nothing."""
-        modules = [state.status.host.modules for state in self.node_states.items.values() if state.status.boot_id]
-        known = bool(modules) and len(modules) == len(self.nodes.items)
-        return ClusterFacts(vhost_net=any("vhost_net" in names for names in modules) if known else None)
+        known = 0 < self._told == len(self.nodes.items)
+        return ClusterFacts(vhost_net=self._with_vhost > 0 if known else None)
 
     def node_views(self) -> Iterable[tuple[LabelledObject, NodeNicState | None]]:
         """Give every node with its NodeNicState, if it has one yet."""
@@ -183,11 +185,22 @@ class World:
 
     def _state_changed(self, key: ObjectKey, old: NodeNicState | None, new: NodeNicState | None) -> None:
         self._enqueue(node_key(key.name))
+        self._count_vhost(old, new)
         pools = {pf.pool for state in (old, new) if state is not None for pf in state.spec.pfs}
         for pool in pools:
             self._enqueue(pool_key(pool), _SETTLE_S)
         if old is None or new is None or {pf.pci_address for pf in old.status.pfs} != {pf.pci_address for pf in new.status.pfs}:
             self._every_pool()
+
+    def _count_vhost(self, old: NodeNicState | None, new: NodeNicState | None) -> None:
+        """Keep count instead of walking all nodes for each VM; where the answer changes, VMs are decided anew."""
+        before = self.cluster_facts
+        for state, step in ((old, -1), (new, 1)):
+            if state is not None and state.status.boot_id:
+                self._told += step
+                self._with_vhost += step * ("vhost_net" in state.status.host.modules)
+        if before != self.cluster_facts and self.machines_synced:
+            self._every_machine()
 
     def _pool_changed(self, key: ObjectKey, _old: object, _new: object) -> None:
         self._enqueue(pool_key(key.name))

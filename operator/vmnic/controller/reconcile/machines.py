@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...kube.client import ApiClient
 from ...kube.reflector import ObjectKey
@@ -11,8 +11,10 @@ from ...kube.resources import VIRTUAL_MACHINES
 from ...kubevirt.gather import gather_vm_facts
 from ...kubevirt.patch import render_patch
 from ...policy.engine import Verdict, VmDecision, allocate, candidates, decide
+from ...policy.reasons import Reason
 from ..keys import policy_key
 from ..world import Enqueue, World
+from .reverts import Reverts
 
 __all__ = ["MachineReconciler", "NicNote"]
 
@@ -43,6 +45,7 @@ class MachineReconciler:
         self._world = world
         self._api = api
         self._enqueue = enqueue
+        self._reverts = Reverts()
         self.notes: dict[ObjectKey, tuple[NicNote, ...]] = {}
         """What was decided, by VM; VMs that no policy selects are left out."""
 
@@ -59,14 +62,19 @@ class MachineReconciler:
         machine = self._world.machines.items.get(key)
         if machine is None or machine.metadata.deletion_timestamp:
             self._remember(key, ())
+            self._reverts.forget(key)
             return
         facts = gather_vm_facts(self._world.input_of(machine, namespace))
         found = candidates(facts, self._world.rules, self._world.cluster_facts)
         decision = decide(found, allocate([found]))
-        self._remember(key, _notes(decision))
         patch = render_patch(decision)
+        if patch and not self._reverts.allows(key, patch):
+            self._remember(key, tuple(_given_in(note) for note in _notes(decision)))
+            return
+        self._remember(key, _notes(decision))
         if patch:
             await self._api.patch_json(VIRTUAL_MACHINES, name, patch, namespace)
+            self._reverts.remember(key, patch)
             changed = ", ".join(nic.message for nic in decision.nics if nic.action == "Patch")
             _log.info("VM %s/%s: %s", namespace, name, changed, extra={"vm": f"{namespace}/{name}"})
 
@@ -78,6 +86,14 @@ class MachineReconciler:
         if before != notes:
             for policy in {note.policy for note in (*before, *notes)}:
                 self._enqueue(policy_key(policy), _REPORT_S)
+
+
+def _given_in(note: NicNote) -> NicNote:
+    """The note of a NIC that somebody put back twice."""
+    if note.verdict is not Verdict.CHANGE:
+        return note
+    text = f"{note.message}: put back twice within an hour, so it is left for a day; change it where they take the VM from"
+    return replace(note, verdict=Verdict.BLOCKED, reason=Reason.OWNED_BY_GIT.value, message=text)
 
 
 def _notes(decision: VmDecision) -> tuple[NicNote, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +27,9 @@ from .nodes import plan_node_spec
 __all__ = ["PoolReconciler"]
 
 _log = logging.getLogger(__name__)
+
+_SLICE = 50
+"""Nodes that are looked at in one go: a few milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +62,19 @@ class PoolReconciler:
             if key not in self._world.pools.malformed and name in self._ledger.current.pools:
                 await self._ledger.save(self._ledger.current.with_pool(name, None))
             return
-        facts = self._gather(pool)
+        facts = await self._gather(pool)
         await self._grant(pool, facts)
         await self._report(pool, facts)
 
-    def _gather(self, pool: SriovNetworkPool) -> _PoolFacts:
-        """Collect the nodes that have a function of the pool, or had one by their spec."""
+    async def _gather(self, pool: SriovNetworkPool) -> _PoolFacts:
+        """Collect the nodes that have a function of the pool, in slices, so that admission is not kept waiting."""
         pools = tuple(self._world.pools.items.values())
         unreadable = {key.name for key in self._world.pools.malformed}
         views: list[NodeView] = []
         conflicts: dict[PoolConflict, None] = {}
-        for node, state in self._world.node_views():
+        for number, (node, state) in enumerate(list(self._world.node_views())):
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
             labels = node.metadata.labels
             if state is None or not selects_node(pool, labels):
                 continue
