@@ -114,7 +114,7 @@ def _present(interface: Interface, preference: Preference | None, queues: int) -
         return NicState(datapath=Datapath.SRIOV)
     preferred = preference.spec.devices.preferred_interface_model if preference is not None else None
     model = interface.model or preferred or _VIRTIO
-    if interface.masquerade is None and interface.bridge is None and interface.binding is not None:
+    if interface.binding is not None or interface.passt_binding is not None:
         return NicState(datapath=Datapath.OTHER, model=model)
     if model == _VIRTIO:
         return NicState(datapath=Datapath.VHOST, model=model, queues=queues)

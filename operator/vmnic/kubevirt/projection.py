@@ -43,8 +43,8 @@ class Interface(_Part, frozen=True, kw_only=True):
     masquerade: dict[str, Any] | None = None
     bridge: dict[str, Any] | None = None
     sriov: dict[str, Any] | None = None
+    passt_binding: dict[str, Any] | None = None
     binding: _Named | None = None
-    state: str | None = None
 
 
 class _Multus(_Part, frozen=True):

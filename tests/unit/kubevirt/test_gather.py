@@ -68,11 +68,12 @@ def test_hyperv_features_are_a_hint_for_windows():
         (vm("v", nic(model="virtio")), {"preference": preference(model="e1000e")}, ("vhost", "virtio", 1)),
         (vm("v", nic(binding="sriov", network="x", model="e1000")), {}, ("sriov", None, 1)),
         (vm("v", nic(binding="binding", network="x")), {}, ("other", "virtio", 1)),
+        (vm("v", nic(binding="passtBinding")), {}, ("other", "virtio", 1)),
         (vm(), {"preference": preference(multiqueue=True)}, ("vhost", "virtio", 2)),
     ],
     ids=[
         "an explicit model", "no model is virtio", "no model is the preference's", "an explicit model wins", "a VF has no model",
-        "a plugin's NIC", "queues of the preference",
+        "a plugin's NIC", "a passt NIC", "queues of the preference",
     ],
 )  # fmt: skip
 def test_what_a_nic_is_now(machine, changes, expected):
