@@ -70,8 +70,6 @@ class PfReason(StrEnum):
     then reboot."""
     IOMMU_GROUP_SHARED = "IommuGroupShared"
     """Other functions share the IOMMU group, so vfio-pci cannot take a VF. Use a slot with ACS."""
-    NO_SRIOV = "NoSriov"
-    """The function has no SR-IOV capability; some firmware hides it. Switch SR-IOV on in the firmware."""
     NO_DRIVER = "NoDriver"
     """No driver is bound to the function, so the kernel cannot create VFs. Bind its driver."""
     UNREADABLE = "Unreadable"
