@@ -1,7 +1,7 @@
 """Ends tasks for certain.
 
-A library may swallow a cancellation: a request whose own timeout strikes in the same instant has been seen to end as a timeout
-(aiohttp), and the task then goes on. So a task is cancelled until it has ended.
+A library may swallow a cancellation: a worker whose request timed out in the same instant has been seen to go on as if it had
+never been cancelled. So a task is cancelled until it has ended.
 """
 
 from __future__ import annotations
