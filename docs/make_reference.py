@@ -22,6 +22,7 @@ _PAGES: dict[str, tuple[str, str]] = {
     "SriovNetworkPool": ("examples/pools/tenant-fast.yaml", "kubectl get snp"),
     "VmNicPolicy": ("examples/policies/tenants.yaml", "kubectl get vnp"),
     "NodeNicState": ("", "kubectl get nns"),
+    "VmNicState": ("", "kubectl get vns -n NAMESPACE"),
 }
 _CONDITIONS: dict[str, list[tuple[str, str, str]]] = {
     "SriovNetworkPool": [
@@ -42,6 +43,12 @@ _CONDITIONS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "VmNicPolicy": [
         ("Ready", "Evaluated", "The policy was evaluated at `observedGeneration`."),
+        ("Reconciling", "RollingOut, Settled", "With `existingVMs: Rolling`, VMs still have to be changed and restarted."),
+        (
+            "Stalled",
+            "InvalidWindow, VmDidNotComeBack",
+            "A person must act: the window cannot be understood, or a restarted VM does not run; no further VM is restarted.",
+        ),
         (
             "Compliant",
             "AllCompliant, NotCompliant",
@@ -83,17 +90,21 @@ def _page(kind: Any) -> str:
     names = crd["spec"]["names"]
     example, command = _PAGES[kind.__name__]
     lines = [f"# {kind.__name__}", "", schema["description"], ""]
-    lines += [f"Cluster-wide; short name `{names['shortNames'][0]}`; `{command}` lists them."]
+    scope = "Cluster-wide" if crd["spec"]["scope"] == "Cluster" else "In the VM's namespace"
+    lines += [f"{scope}; short name `{names['shortNames'][0]}`; `{command}` lists them."]
     if example:
         lines += ["", "```yaml", _example(example), "```"]
     for part in ("spec", "status"):
+        if part not in schema["properties"]:
+            continue
         lines += ["", f"## {part}", "", "| field | type | default | meaning |", "|---|---|---|---|"]
         lines += _rows(schema["properties"][part], part)
-    rules = list(_rules(schema["properties"]["spec"], "spec"))
+    rules = list(_rules(schema["properties"].get("spec", {}), "spec"))
     if rules:
         lines += ["", "## What is refused", "", *(f"- `{path}`: {message}" for path, message in rules)]
-    lines += ["", "## Conditions", "", "| condition | reasons | meaning and next step |", "|---|---|---|"]
-    lines += [f"| {name} | {reasons} | {text} |" for name, reasons, text in _CONDITIONS[kind.__name__]]
+    if kind.__name__ in _CONDITIONS:
+        lines += ["", "## Conditions", "", "| condition | reasons | meaning and next step |", "|---|---|---|"]
+        lines += [f"| {name} | {reasons} | {text} |" for name, reasons, text in _CONDITIONS[kind.__name__]]
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,6 @@
-"""VirtualMachines as KubeVirt takes them, with good defaults."""
+"""Objects of users and of KubeVirt, with good defaults."""
+
+import json
 
 
 def nic(name="default", *, binding="masquerade", network=None, **fields):
@@ -50,3 +52,84 @@ def policy(name="all", *, datapaths=("auto",), priority=100, action="Patch", exi
             **spec,
         },
     }
+
+
+def nad(name, *, namespace="tenants", cni="bridge", resource=None, segment=None, accept=None, **config):
+    """A NetworkAttachmentDefinition."""
+    annotations = {"k8s.v1.cni.cncf.io/resourceName": resource} if resource else {}
+    annotations |= {"vmnic.dev/accept": accept} if accept else {}
+    labels = {"vmnic.dev/segment": segment} if segment else {}
+    meta = {"name": name, "namespace": namespace, "labels": labels, "annotations": annotations}
+    body = {"cniVersion": "1.0.0", "name": name, "type": cni} | config
+    return {
+        "apiVersion": "k8s.cni.cncf.io/v1",
+        "kind": "NetworkAttachmentDefinition",
+        "metadata": meta,
+        "spec": {"config": json.dumps(body)},
+    }
+
+
+def kubevirt(*, version="v1.8.2", gates=("HostDevices",), plugins=("macvtap",), permitted=(), disabled=(), **configuration):
+    """The KubeVirt resource; `permitted` are resources, or pairs of resource and externalResourceProvider."""
+    pairs = [(one, True) if isinstance(one, str) else one for one in permitted]
+    devices = [
+        {"pciVendorSelector": "8086:10fb", "resourceName": name, "externalResourceProvider": external}
+        for name, external in pairs
+    ]
+    developer = {"featureGates": list(gates), "disabledFeatureGates": list(disabled)} | configuration.pop("developer", {})
+    body = {
+        "developerConfiguration": developer,
+        "network": {"binding": {name: {"domainAttachmentType": "tap"} for name in plugins}},
+        "permittedHostDevices": {"pciHostDevices": devices},
+        **configuration,
+    }
+    return {
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "KubeVirt",
+        "metadata": {"name": "kubevirt", "namespace": "kubevirt"},
+        "spec": {"configuration": body},
+        "status": {"observedKubeVirtVersion": version},
+    }
+
+
+def quota(*, namespace="tenants", name="q", hard=None, used=None):
+    """A ResourceQuota."""
+    meta = {"name": name, "namespace": namespace}
+    return {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": meta,
+        "spec": {"hard": hard or {}},
+        "status": {"used": used or {}},
+    }
+
+
+def pool(name="fast", *, models=("I350",), function="Virtual", num_vfs=7, **spec):
+    """A SriovNetworkPool."""
+    body = {"nicSelector": {"models": list(models)}, "function": function, **spec}
+    body |= {"numVfs": num_vfs} if function == "Virtual" else {}
+    return {"apiVersion": "vmnic.dev/v1alpha1", "kind": "SriovNetworkPool", "metadata": {"name": name}, "spec": body}
+
+
+def node_state(name="n1", *, pool="fast", vfs=7, model="I350", held=(), modules=("vhost_net",), function="Virtual"):
+    """A NodeNicState with one function of a pool, prepared; `held` are numbers of VFs."""
+    driver = "vfio-pci" if function == "Physical" else "igb"
+    address = "0000:0b:00.0"
+    pf = {"pciAddress": address, "model": model, "driver": driver, "totalVfs": 7, "numVfs": vfs, "name": "ens1f0"}
+    pf |= {"firstVf": "0000:0b:10.0", "vfStride": 2, "vfs": [{"range": f"0-{vfs - 1}", "driver": "vfio-pci"}]} if vfs else {}
+    pf["held"] = [{"vf": f"0000:0b:1{number * 2 // 8}.{number * 2 % 8}"} for number in held]
+    spec = {"synced": True, "pfs": [{"pciAddress": address, "pool": pool, "numVfs": vfs, "function": function}]}
+    return {
+        "apiVersion": "vmnic.dev/v1alpha1",
+        "kind": "NodeNicState",
+        "metadata": {"name": name},
+        "spec": spec,
+        "status": {"bootID": "b", "host": {"iommu": True, "modules": list(modules)}, "pfs": [pf]},
+    }
+
+
+def node(name="n1", *, labels=None, unschedulable=False, allocatable=None):
+    """A Node."""
+    spec = {"unschedulable": True} if unschedulable else {}
+    meta = {"name": name, "labels": labels or {}}
+    return {"apiVersion": "v1", "kind": "Node", "metadata": meta, "spec": spec, "status": {"allocatable": allocatable or {}}}

@@ -26,6 +26,7 @@ def _object(kind, spec, name="bad"):
         ({"nicSelector": {"pciAddresses": ["0b:00.0"]}}, ["spec.nicSelector.pciAddresses[0]"]),
         ({"nicSelector": {"models": ["82576"], "minLinkSpeedMbps": 0}}, ["spec.nicSelector.minLinkSpeedMbps", "1"]),
         ({"numVfs": -1}, ["spec.numVfs", "from 0 to 256"]),
+        ({"function": "Physical"}, ["numVfs", "refused with function: Physical"]),
         ({"numVfs": 300}, ["spec.numVfs", '"50%"', '"max"']),
         ({"numVfs": "150%"}, ["spec.numVfs", "from 0 to 256"]),
         ({"numVfs": "all"}, ["spec.numVfs", '"max"']),
@@ -53,10 +54,15 @@ def test_a_bad_pool_is_refused_with_field_and_remedy(plane, change, words):
         ({"datapaths": []}, ["spec.datapaths", "at least 1"]),
         ({"datapaths": ["auto", "vhost"]}, ["spec.datapaths", "either [auto] or a list"]),
         ({"datapaths": ["vhost", "vhost"]}, ["spec.datapaths", "once"]),
-        ({"datapaths": ["sriov"]}, ["spec.datapaths[0]", '"vhost"']),
+        ({"datapaths": ["dpdk"]}, ["spec.datapaths[0]", '"vhost"']),
+        ({"datapaths": ["passthrough"]}, ["spec", "passthrough.pool"]),
+        ({"sriov": {"pool": "a", "resourceName": "b/c"}}, ["spec.sriov", "not both"]),
+        ({"liveMigration": "Always"}, ["spec.liveMigration", '"Required"']),
         ({"emulated": {"model": "virtio"}}, ["spec.emulated.model", '"e1000e"']),
-        ({"enforcement": {"action": "Admit"}}, ["spec.enforcement.action", '"Audit", "Patch"']),
-        ({"enforcement": {"existingVMs": "Rolling"}}, ["spec.enforcement.existingVMs", '"WhenStopped"']),
+        ({"enforcement": {"action": "Do"}}, ["spec.enforcement.action", '"Audit", "Patch"']),
+        ({"enforcement": {"existingVMs": "Restart"}}, ["spec.enforcement.existingVMs", '"WhenStopped"']),
+        ({"enforcement": {"maxUnavailable": "0%"}}, ["spec.enforcement.maxUnavailable", "1%"]),
+        ({"enforcement": {"window": {"schedule": "0 2 * * *", "duration": "4 hours"}}}, ["spec.enforcement.window.duration"]),
         ({"priority": -1}, ["spec.priority", "0"]),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
@@ -68,7 +74,8 @@ def test_a_bad_policy_is_refused_with_field_and_remedy(plane, change, words):
 
 @pytest.mark.parametrize("spec", [{"numVfs": 7}, {"nicSelector": {"models": ["82576"]}}], ids=["no nicSelector", "no numVfs"])
 def test_a_pool_needs_a_selector_and_a_number(plane, spec):
-    assert "Required value" in refusal(plane, "SriovNetworkPool", spec)
+    message = refusal(plane, "SriovNetworkPool", spec)
+    assert "Required value" in message or "numVfs is needed with function: Virtual" in message
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,23 @@ def test_a_vm_that_git_owns_is_left_to_it_and_nobody_fights(cluster, policy, nam
     wait_for("it is patched", lambda: models(cluster, "v", namespace) == ["virtio"])
 
 
-def test_a_tool_that_puts_the_vm_back_twice_wins(cluster, policy, namespace):
+def test_what_git_applies_again_stays_as_it_was_assigned_and_nobody_fights(cluster, policy, namespace):
+    policy(f"p-{namespace}", namespace)
+    applied(cluster, namespace, "server-side")
+    generation = cluster.api.get("VirtualMachine", "v", namespace)["metadata"]["generation"]
+    for how in ("server-side", "client-side", "server-side"):
+        applied(cluster, namespace, how)
+        machine = cluster.api.get("VirtualMachine", "v", namespace)
+        assert (models(cluster, "v", namespace), machine["metadata"]["generation"]) == (["virtio"], generation)
+
+
+def insist(cluster, namespace):
+    """Write another model than that of the policy, as somebody who means it."""
+    path = "/spec/template/spec/domain/devices/interfaces/0/model"
+    cluster.api.patch("VirtualMachine", "v", [{"op": "replace", "path": path, "value": "rtl8139"}], namespace)
+
+
+def test_who_puts_the_vm_back_twice_wins(cluster, policy, namespace):
     name = f"p-{namespace}"
     selector = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
     enforcement = {"action": "Patch", "existingVMs": "WhenStopped", "gitOwned": "Override"}
@@ -197,9 +213,9 @@ def test_a_tool_that_puts_the_vm_back_twice_wins(cluster, policy, namespace):
     policy(name, namespace, selector=selector, enforcement=enforcement)
     for _ in range(2):
         wait_for("it is patched", lambda: models(cluster, "v", namespace) == ["virtio"])
-        applied(cluster, namespace, "server-side")
+        insist(cluster, namespace)
     wait_for(
         "it gives in",
         lambda: (cluster.api.get("VmNicPolicy", name)["status"].get("problems") or [{}])[0].get("reason") == "OwnedByGit",
     )
-    assert models(cluster, "v", namespace) == ["e1000e"]
+    assert models(cluster, "v", namespace) == ["rtl8139"]

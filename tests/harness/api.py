@@ -15,6 +15,7 @@ PLURALS = {
     "SriovNetworkPool": ("vmnic.dev/v1alpha1", "sriovnetworkpools", False),
     "VmNicPolicy": ("vmnic.dev/v1alpha1", "vmnicpolicies", False),
     "NodeNicState": ("vmnic.dev/v1alpha1", "nodenicstates", False),
+    "VmNicState": ("vmnic.dev/v1alpha1", "vmnicstates", True),
     "VirtualMachine": ("kubevirt.io/v1", "virtualmachines", True),
     "VirtualMachineInstance": ("kubevirt.io/v1", "virtualmachineinstances", True),
     "KubeVirt": ("kubevirt.io/v1", "kubevirts", True),
@@ -39,6 +40,7 @@ PLURALS = {
     "Secret": ("v1", "secrets", True),
     "Service": ("v1", "services", True),
     "ServiceAccount": ("v1", "serviceaccounts", True),
+    "ResourceQuota": ("v1", "resourcequotas", True),
     "Event": ("v1", "events", True),
 }
 _APPLY = "application/apply-patch+yaml"

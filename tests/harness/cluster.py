@@ -97,11 +97,13 @@ class Cluster:
     def install(self) -> None:
         """Apply `deploy/base` as a user would; the webhook is reached by URL, since no Service works here."""
         self.kubectl("apply", "--server-side", "-k", str(ROOT / "deploy" / "base"))
-        url = f"https://127.0.0.1:{self.webhook_port}/mutate-virtualmachine"
-        operations = [
-            {"op": "remove", "path": "/webhooks/0/clientConfig/service"},
-            {"op": "add", "path": "/webhooks/0/clientConfig/url", "value": url},
-        ]
+        configuration = self.api.get("MutatingWebhookConfiguration", "vmnic")
+        assert configuration is not None
+        operations = []
+        for number, webhook in enumerate(configuration["webhooks"]):
+            url = f"https://127.0.0.1:{self.webhook_port}{webhook['clientConfig']['service']['path']}"
+            operations.append({"op": "remove", "path": f"/webhooks/{number}/clientConfig/service"})
+            operations.append({"op": "add", "path": f"/webhooks/{number}/clientConfig/url", "value": url})
         self.api.patch("MutatingWebhookConfiguration", "vmnic", operations)
         wait_for("the CRDs are served", lambda: self.api.list("SriovNetworkPool") == [])
 
@@ -133,6 +135,7 @@ class Cluster:
         command = [
             sys.executable, "-m", "vmnic", "controller", "--identity", name, "--lease-duration-s", lease_duration_s,
             "--webhook-port", self.webhook_port, "--webhook-hosts", "127.0.0.1", "--probe-port", free_port(),
+            "--restart-timeout-s", 5,
         ]  # fmt: skip
         env = os.environ | self.plane.service_account(NAMESPACE, "vmnic-controller")
         self.processes.start(name, command, env=env)

@@ -87,7 +87,12 @@ class KubeVirt:
         for name in ("kubevirt-ca", "kubevirt-export-ca", "kubevirt-backup-ca"):
             meta = {"name": name, "namespace": "kubevirt"}
             self._api.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"ca-bundle": authority}})
-        gates = {"developerConfiguration": {"featureGates": ["HostDevices"]}}
+        whole = {"pciVendorSelector": "8086:10fb", "resourceName": "vmnic.dev/whole", "externalResourceProvider": True}
+        gates = {
+            "developerConfiguration": {"featureGates": ["HostDevices"]},
+            "network": {"binding": {"macvtap": {"domainAttachmentType": "tap"}}},
+            "permittedHostDevices": {"pciHostDevices": [whole]},
+        }
         meta = {"name": "kubevirt", "namespace": "kubevirt"}
         self._api.create(
             {"apiVersion": "kubevirt.io/v1", "kind": "KubeVirt", "metadata": meta, "spec": {"configuration": gates}}

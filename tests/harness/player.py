@@ -16,6 +16,7 @@ import json
 import pathlib
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,8 @@ _HEARTBEAT_S = 30
 _PREFIX = "vmnic.dev/"
 _GUEST = "player.vmnic.dev/guest-os"
 """Annotation of a VM's template: what the guest agent says the guest is."""
+_STARTS = "player.vmnic.dev/starts"
+"""Annotation of a VM's template: how many times its pod finds a node."""
 _STATUS = "k8s.v1.cni.cncf.io/network-status"
 
 
@@ -65,6 +68,7 @@ class Player:
         self._api = api
         self._nodes = {node.name: node for node in nodes}
         self._turn = 0
+        self._starts: Counter[tuple[str, str]] = Counter()
 
     async def run(self) -> None:
         """Play until killed; an API server that is away is waited for."""
@@ -120,6 +124,9 @@ class Player:
     def _bind(self, pod: dict[str, Any]) -> None:
         """Bind to the next node that the pod may use and that has the devices it asks for."""
         meta = pod["metadata"]
+        machine = (meta["namespace"], meta["labels"].get("vm.kubevirt.io/name", ""))
+        if self._starts[machine] >= int(meta["annotations"].get(_STARTS, 1_000_000)):
+            return
         wanted = pod["spec"].get("nodeSelector", {}).get("kubernetes.io/hostname")
         names = [wanted] if wanted in self._nodes else list(self._nodes)
         self._turn += 1
@@ -128,6 +135,7 @@ class Player:
                 target = {"apiVersion": "v1", "kind": "Node", "name": name}
                 body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": meta["name"]}, "target": target}
                 self._api.request("POST", f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/binding", body)
+                self._starts[machine] += 1
                 return
 
     def _take(self, node: _Node, pod: dict[str, Any]) -> bool:

@@ -65,6 +65,8 @@ class Applier:
             case ActionKind.BIND_VFS:
                 for address in await self._vf_addresses():
                     await self._bind(address, action.value)
+            case ActionKind.BIND_PF:
+                await self._bind(self._pf, action.value)
             case ActionKind.SET_MTU:
                 await self._write(SetLink(name=self._name, mtu=int(action.value)))
 
@@ -86,7 +88,7 @@ class Applier:
         return [await self._reader.link_name(f"{self._path}/{entry}") for entry in ordered]
 
     async def _bind(self, address: str, driver: str) -> None:
-        """Give one VF its driver; `kernel` clears the override, so that the kernel chooses.
+        """Give one function its driver; `kernel` clears the override, so that the kernel chooses.
 
         A probe succeeds without doing anything where no driver takes the function, so the link is read back.
         """
@@ -100,4 +102,4 @@ class Applier:
         await self._write(WriteFile("/sys/bus/pci/drivers_probe", address))
         bound = await self._reader.link_name(f"{DEVICES}/{address}/driver")
         if not bound or (driver != "kernel" and bound != driver):
-            raise OSError(errno.ENODEV, f"{driver} did not take VF {address}; it has {bound or 'no driver'}")
+            raise OSError(errno.ENODEV, f"{driver} did not take {address}; it has {bound or 'no driver'}")

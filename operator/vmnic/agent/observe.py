@@ -143,13 +143,15 @@ async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo]) -> Ob
     numa = int(await reader.optional_text(f"{path}/numa_node") or -1)
     entries = await reader.names(path)
     vfs = [await _read_vf(reader, path, entry) for entry in entries if entry.startswith("virtfn")]
+    driver = await reader.link_name(f"{path}/driver")
     return ObservedPf(
         pci_address=address,
         name=name,
         alt_names=link.alt_names if link is not None else (),
         vendor=(await reader.text(f"{path}/vendor")).removeprefix("0x"),
         device=(await reader.text(f"{path}/device")).removeprefix("0x"),
-        driver=await reader.link_name(f"{path}/driver"),
+        driver=driver,
+        held=await _is_held(reader, address, driver),
         numa_node=numa if numa >= 0 else None,
         link_speed_mbps=await _speed(reader, name),
         mtu=link.mtu if link is not None else None,
@@ -165,9 +167,13 @@ async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo]) -> Ob
 async def _read_vf(reader: Reader, path: str, entry: str) -> ObservedVf:
     address = await reader.link_name(f"{path}/{entry}")
     driver = await reader.link_name(f"{DEVICES}/{address}/driver")
-    # `enable` counts openers of a function that vfio-pci drives; with a kernel driver it is 1 all the time.
-    held = driver == "vfio-pci" and await reader.optional_text(f"{DEVICES}/{address}/enable") not in (None, "0")
+    held = await _is_held(reader, address, driver)
     return ObservedVf(index=int(entry.removeprefix("virtfn")), pci_address=address, driver=driver, held=held)
+
+
+async def _is_held(reader: Reader, address: str, driver: str) -> bool:
+    """`enable` counts openers of a function that vfio-pci drives; with a kernel driver it is 1 all the time."""
+    return driver == "vfio-pci" and await reader.optional_text(f"{DEVICES}/{address}/enable") not in (None, "0")
 
 
 async def _speed(reader: Reader, name: str) -> int | None:

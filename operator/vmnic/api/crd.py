@@ -19,10 +19,16 @@ from .common import GROUP, VERSION
 from .node_state import NodeNicState
 from .policy import VmNicPolicy
 from .pool import SriovNetworkPool
+from .vm_state import VmNicState
 
 __all__ = ["KINDS", "render_crd", "render_crd_yaml"]
 
-KINDS: tuple[type[SriovNetworkPool | VmNicPolicy | NodeNicState], ...] = (SriovNetworkPool, VmNicPolicy, NodeNicState)
+KINDS: tuple[type[SriovNetworkPool | VmNicPolicy | NodeNicState | VmNicState], ...] = (
+    SriovNetworkPool,
+    VmNicPolicy,
+    NodeNicState,
+    VmNicState,
+)
 
 _DROPPED = {"title", "additionalProperties", "discriminator"}
 """Keywords that a structural schema must not or need not have; maps keep their `additionalProperties` (see below)."""
@@ -41,15 +47,19 @@ class _Generator(GenerateJsonSchema):
         return made
 
 
-def render_crd(kind: type[SriovNetworkPool | VmNicPolicy | NodeNicState]) -> dict[str, Any]:
+def render_crd(kind: type[SriovNetworkPool | VmNicPolicy | NodeNicState | VmNicState]) -> dict[str, Any]:
     """Make the CustomResourceDefinition of one kind."""
     mode: JsonSchemaMode = "validation"
     raw = kind.model_json_schema(by_alias=True, schema_generator=_Generator, mode=mode)
     definitions = raw.pop("$defs", {})
-    fields = {name: _structural(raw["properties"][name], definitions) for name in ("spec", "status")}
+    fields = {
+        name: _structural(raw["properties"][name], definitions) for name in ("spec", "status") if name in raw["properties"]
+    }
     fields["status"] = _without_defaults(fields["status"])
-    if fields["spec"].get("default") is not None:
+    if fields.get("spec", {}).get("default") is not None:
         fields["spec"]["default"] = {}
+    # A kind that is a record only is written whole, in one request.
+    subresources: dict[str, Any] = {"subresources": {"status": {}}} if "spec" in fields else {}
     schema = {
         "type": "object",
         "description": " ".join((kind.__doc__ or "").split()),
@@ -68,7 +78,7 @@ def render_crd(kind: type[SriovNetworkPool | VmNicPolicy | NodeNicState]) -> dic
         "metadata": {"name": f"{kind.PLURAL}.{GROUP}"},
         "spec": {
             "group": GROUP,
-            "scope": "Cluster",
+            "scope": "Namespaced" if getattr(kind, "NAMESPACED", False) else "Cluster",
             "names": {
                 "kind": kind.__name__,
                 "plural": kind.PLURAL,
@@ -81,7 +91,7 @@ def render_crd(kind: type[SriovNetworkPool | VmNicPolicy | NodeNicState]) -> dic
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
+                    **subresources,
                     "additionalPrinterColumns": kind.COLUMNS,
                     "schema": {"openAPIV3Schema": schema},
                 }
@@ -156,7 +166,7 @@ def _flattened(node: dict[str, Any]) -> dict[str, Any]:
     return node
 
 
-def render_crd_yaml(kind: type[SriovNetworkPool | VmNicPolicy | NodeNicState]) -> str:
+def render_crd_yaml(kind: type[SriovNetworkPool | VmNicPolicy | NodeNicState | VmNicState]) -> str:
     """Make the committed file of one kind."""
     text: str = yaml.safe_dump(render_crd(kind), sort_keys=False, width=110, allow_unicode=True)
     return "# Made by `make crds` from operator/vmnic/api.\n---\n" + text

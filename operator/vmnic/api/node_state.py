@@ -30,6 +30,8 @@ class PfSpec(ApiModel):
     """Number of VFs."""
     vf_driver: Literal["vfio-pci", "kernel"] = "vfio-pci"
     """What drives the VFs."""
+    function: Literal["Virtual", "Physical"] = "Virtual"
+    """Virtual: VFs. Physical: the whole function on vfio-pci."""
     mtu: Annotated[int, Field(ge=576, le=9216)] | None = None
     """MTU in bytes; absent leaves it as it is."""
     grant: _Digest | None = None
@@ -51,7 +53,7 @@ class NodeSpec(ApiModel):
 class Action(ApiModel):
     """One step of a plan."""
 
-    kind: Literal["SetAutoprobe", "SetNumVfs", "BindVfs", "SetMtu"]
+    kind: Literal["SetAutoprobe", "SetNumVfs", "BindVfs", "BindPf", "SetMtu"]
     """What is written."""
     value: _Short
     """The value written."""
@@ -137,6 +139,10 @@ class PfStatus(ApiModel):
     """VFs that the NIC and its driver support."""
     num_vfs: int = 0
     """VFs that exist."""
+    first_vf: _Short = ""
+    """PCI address of the first VF; empty: there is none."""
+    vf_stride: int = 0
+    """By how much the routing id of a VF is above that of the VF before it."""
     vfs: Annotated[list[VfRange], Field(max_length=256)] = []
     """VFs by driver."""
     held: Annotated[list[Held], Field(max_length=256)] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
 from .common import ApiModel, Condition, IntOrPercent, Metadata, PciAddress, Problem, cel, map_list
@@ -74,6 +74,9 @@ class NicSelector(ApiModel):
     """The least link speed in Mbit/s; a link that is down has none and does not match."""
 
 
+_VFS_OF_VIRTUAL = "numVfs is needed with function: Virtual and refused with function: Physical"
+
+
 class Rollout(ApiModel):
     """How fast a change goes through the cluster."""
 
@@ -98,7 +101,15 @@ class PoolSpec(ApiModel):
                     "resourceName is immutable, because networks and VMs refer to it: create a new pool instead",
                     fieldPath=".resourceName",
                     reason="FieldValueForbidden",
-                )
+                ),
+                cel(
+                    # Comparing two values of unknown length would exceed the API server's budget for rules.
+                    "(self.function == 'Physical') == (oldSelf.function == 'Physical')",
+                    "function is immutable: create a new pool instead",
+                    fieldPath=".function",
+                    reason="FieldValueForbidden",
+                ),
+                cel("has(self.numVfs) == (self.function == 'Virtual')", _VFS_OF_VIRTUAL),
             ]
         }
     )
@@ -107,9 +118,12 @@ class PoolSpec(ApiModel):
     """Labels that a node must have; empty selects every node."""
     nic_selector: NicSelector
     """Which physical functions belong to the pool."""
-    num_vfs: NumVfs
-    """VFs of each physical function: a number, a share of what the NIC supports such as "50%"
-    (rounded down), or "max"."""
+    function: Literal["Virtual", "Physical"] = "Virtual"
+    """Virtual: the NIC's VFs. Physical: the whole NIC on vfio-pci, for the datapath `passthrough`; the host loses it.
+    Immutable."""
+    num_vfs: NumVfs | None = None
+    """Only with `function: Virtual`, and then needed. VFs of each physical function: a number, a share of what the NIC
+    supports such as "50%" (rounded down), or "max"."""
     vf_driver: Literal["vfio-pci", "kernel"] = "vfio-pci"
     """What drives the VFs: `vfio-pci` for VMs, `kernel` for the NIC's own VF driver."""
     mtu: Annotated[int, Field(ge=576, le=9216)] | None = None
@@ -117,8 +131,17 @@ class PoolSpec(ApiModel):
     resource_name: Annotated[str, StringConstraints(pattern=_RESOURCE, max_length=127)] | None = None
     """Extended resource that stands for the pool's VFs, for example vmnic.dev/tenant-fast. Default vmnic.dev/ and the
     pool's name. Immutable."""
+    reserve_for_migration: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """VFs of the pool that new assignments leave free, so that VMs can be migrated. Advisory: any pod can still take them."""
     rollout: Rollout = Rollout()
     """How fast a change goes through the cluster."""
+
+    @model_validator(mode="after")
+    def _vfs_of_virtual(self) -> PoolSpec:
+        """Offline nobody evaluates the CEL rule, so it is said again."""
+        if (self.num_vfs is None) == (self.function == "Virtual"):
+            raise ValueError(_VFS_OF_VIRTUAL)
+        return self
 
 
 class NodeCounts(ApiModel):
@@ -147,6 +170,12 @@ class VfCounts(ApiModel):
     """VFs that exist."""
     in_use: int = 0
     """VFs that a VM or another program holds."""
+    assigned: int = 0
+    """VFs that the specs of VMs ask for, also of those that are stopped."""
+    reserved: int = 0
+    """VFs that new assignments leave free (`reserveForMigration`)."""
+    free: int = 0
+    """VFs that exist and that nobody holds or is about to hold."""
 
 
 class PoolProblem(Problem):

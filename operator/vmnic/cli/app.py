@@ -93,10 +93,11 @@ def plan(
 
 def _plan(files: list[str], against: str | None, *, recursive: bool, kubeconfig: str | None) -> tuple[Any, int]:
     """Make the plan, or the difference of two, and count the objects that were skipped."""
-    from .plan import decide_all, difference, make_plan
+    from .decide import decide_all
+    from .plan import difference, make_plan
 
-    def plan_of(objects: Any, problems: list[str], *, offline: bool) -> Any:
-        return make_plan(objects, decide_all(objects, offline=offline), problems)
+    def plan_of(objects: Any, problems: list[str], *, offline: bool, new: Any = ()) -> Any:
+        return make_plan(objects, decide_all(objects, offline=offline, new=new), problems)
 
     if not files and against is not None:
         _fail("--against compares files: give them with -f")
@@ -104,7 +105,8 @@ def _plan(files: list[str], against: str | None, *, recursive: bool, kubeconfig:
     if against == "cluster" and given is not None:
         live, problems = _read_live(kubeconfig)
         before = plan_of(live, problems, offline=False)
-        return difference(plan_of(live.overlaid(given), problems, offline=False), before), given.skipped
+        new = given.machines.keys() - live.machines.keys()
+        return difference(plan_of(live.overlaid(given), problems, offline=False, new=new), before), given.skipped
     if given is None:
         live, problems = _read_live(kubeconfig)
         return plan_of(live, problems, offline=False), 0
@@ -123,21 +125,23 @@ def explain_vm(
     kubeconfig: KubeconfigOption = None,
 ) -> None:
     """Show, for each NIC of a VM, what it is, what it should be, and why each other candidate fell out."""
-    from .plan import decide_all, make_plan
+    from .decide import decide_all
+    from .plan import plan_vm
 
-    objects, problems = _read_live(kubeconfig)
-    decisions = [one for one in decide_all(objects, offline=False) if (one.vm.namespace, one.vm.name) == (namespace, name)]
-    if not decisions:
+    objects, _ = _read_live(kubeconfig)
+    decided = decide_all(objects, offline=False)
+    found = next((one for one in decided.vms if (one.vm.namespace, one.vm.name) == (namespace, name)), None)
+    if found is None:
         _fail(f"VirtualMachine {namespace}/{name} is not there; `kubectl get vm -n {namespace}` lists those that are")
-    made = make_plan(objects, decisions, problems)
-    if not made["vms"]:
+    if not found.selected:
         _fail(f"no VmNicPolicy selects VirtualMachine {namespace}/{name}; `kubectl get vnp` lists the policies")
+    made = plan_vm(objects, decided, found)
     if output is not Output.TABLE:
-        _print(made["vms"][0], output)
+        _print(made, output)
         return
     from .render import show_explanation
 
-    show_explanation(made["vms"][0], decisions[0].vm.guest_os_source)
+    show_explanation(made, found.vm.guest_os_source)
 
 
 @app.command()

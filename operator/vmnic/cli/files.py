@@ -12,7 +12,7 @@ from .objects import MalformedObjectError, Objects
 
 __all__ = ["InputError", "read_files"]
 
-_ENDINGS = (".yaml", ".yml", ".json")
+_ENDINGS = (".yaml", ".yml", ".json", ".xml")
 
 
 class InputError(Exception):
@@ -56,6 +56,12 @@ def _texts(name: str, *, recursive: bool) -> Iterator[tuple[str, str]]:
 
 
 def _read_documents(objects: Objects, source: str, text: str) -> None:
+    if text.lstrip().startswith("<"):
+        try:
+            objects.add_domain(text)
+        except MalformedObjectError as error:
+            raise InputError(f"{source}: {error}") from error
+        return
     loader = yaml.CSafeLoader(text)
     line = 1
     try:

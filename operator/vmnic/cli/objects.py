@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -11,10 +11,15 @@ from pydantic import ValidationError
 
 from ..api.policy import VmNicPolicy
 from ..api.pool import SriovNetworkPool
-from ..kubevirt.projection import Instance, Instancetype, Machine, NetworkDefinition, Preference, decode_machine
+from ..kubevirt.configuration import KubeVirt
+from ..kubevirt.networks import read_network
+from ..kubevirt.projection import Instance, Instancetype, Machine, Preference, Quota, decode_machine
+from ..kubevirt.quantity import parse_bytes
+from ..libvirt.domain import Domain, DomainError, read_domain
 from ..nodes.state import NodeNicState
+from ..policy.facts import Network
 
-__all__ = ["MalformedObjectError", "Objects"]
+__all__ = ["MalformedObjectError", "Node", "Objects"]
 
 
 K = TypeVar("K")
@@ -25,6 +30,32 @@ class MalformedObjectError(Exception):
     """An object cannot be read; the message names object and field."""
 
 
+class _NodeMeta(msgspec.Struct, frozen=True):
+    name: str
+    labels: dict[str, str] = {}
+
+
+class _NodeSpec(msgspec.Struct, frozen=True):
+    unschedulable: bool = False
+
+
+class _NodeStatus(msgspec.Struct, frozen=True):
+    allocatable: dict[str, str | int] = {}
+
+
+class Node(msgspec.Struct, frozen=True):
+    """A Node, as far as decisions read it."""
+
+    metadata: _NodeMeta
+    spec: _NodeSpec = _NodeSpec()
+    status: _NodeStatus = _NodeStatus()
+
+    @property
+    def devices(self) -> dict[str, int]:
+        """Extended resources that it can give."""
+        return {name: parse_bytes(count) or 0 for name, count in self.status.allocatable.items() if "/" in name}
+
+
 @dataclass
 class Objects:
     """Objects by kind and (namespace, name)."""
@@ -33,16 +64,37 @@ class Objects:
     instances: dict[tuple[str, str], Instance] = field(default_factory=dict)
     preferences: dict[tuple[str, str], Preference] = field(default_factory=dict)
     instancetypes: dict[tuple[str, str], Instancetype] = field(default_factory=dict)
-    networks: dict[tuple[str, str], NetworkDefinition] = field(default_factory=dict)
+    networks: dict[tuple[str, str], Network] = field(default_factory=dict)
+    quotas: dict[tuple[str, str], Quota] = field(default_factory=dict)
+    kubevirts: dict[tuple[str, str], KubeVirt] = field(default_factory=dict)
+    domains: dict[tuple[str, str], Domain] = field(default_factory=dict)
+    """libvirt's domains; their namespace is empty."""
     namespaces: dict[str, dict[str, str]] = field(default_factory=dict)
     """Labels by name."""
-    nodes: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Labels by name."""
+    nodes: dict[str, Node] = field(default_factory=dict)
     policies: dict[str, VmNicPolicy] = field(default_factory=dict)
     pools: dict[str, SriovNetworkPool] = field(default_factory=dict)
     node_states: dict[str, NodeNicState] = field(default_factory=dict)
+    injector: bool = False
+    """Whether network-resources-injector is seen among the webhooks."""
     skipped: int = 0
     """Objects of other kinds."""
+
+    def segment(self, namespace: str, segment: str) -> Iterable[Network]:
+        """Give the networks of a namespace that carry the label of a segment."""
+        return [one for (where, _), one in self.networks.items() if where == namespace and one.segment == segment]
+
+    def add_domain(self, text: str) -> None:
+        """Take in the XML of a libvirt domain.
+
+        Raises:
+            MalformedObjectError: it cannot be read, or the same domain came before.
+        """
+        try:
+            domain = read_domain(text)
+            _put(self.domains, ("", domain.name), domain)
+        except (DomainError, KeyError) as error:
+            raise MalformedObjectError(str(error.args[0])) from error
 
     def add(self, raw: dict[str, Any]) -> None:
         """Take one object in.
@@ -74,7 +126,7 @@ class Objects:
 
     def overlaid(self, other: Objects) -> Objects:
         """Give these objects with those of another collection in place of, or beside, them."""
-        merged = Objects(skipped=other.skipped)
+        merged = Objects(skipped=other.skipped, injector=self.injector or other.injector)
         for name, theirs in vars(other).items():
             if isinstance(theirs, dict):
                 setattr(merged, name, {**getattr(self, name), **theirs})
@@ -92,13 +144,20 @@ class Objects:
             "VirtualMachineClusterInstancetype": lambda raw: _put(
                 self.instancetypes, ("", raw["metadata"]["name"]), msgspec.convert(raw, Instancetype)
             ),
-            "NetworkAttachmentDefinition": lambda raw: _put(self.networks, _key(raw), msgspec.convert(raw, NetworkDefinition)),
+            "NetworkAttachmentDefinition": lambda raw: _put(self.networks, _key(raw), read_network(_placed(raw))),
+            "ResourceQuota": lambda raw: _put(self.quotas, _key(raw), msgspec.convert(raw, Quota)),
+            "KubeVirt": lambda raw: _put(self.kubevirts, _key(raw), msgspec.convert(raw, KubeVirt)),
+            "MutatingWebhookConfiguration": self._look_for_injector,
             "Namespace": lambda raw: _put(self.namespaces, raw["metadata"]["name"], _labels(raw)),
-            "Node": lambda raw: _put(self.nodes, raw["metadata"]["name"], _labels(raw)),
+            "Node": lambda raw: _put(self.nodes, raw["metadata"]["name"], msgspec.convert(raw, Node)),
             "VmNicPolicy": lambda raw: _put(self.policies, raw["metadata"]["name"], VmNicPolicy.model_validate(raw)),
             "SriovNetworkPool": lambda raw: _put(self.pools, raw["metadata"]["name"], SriovNetworkPool.model_validate(raw)),
             "NodeNicState": lambda raw: _put(self.node_states, raw["metadata"]["name"], msgspec.convert(raw, NodeNicState)),
         }
+
+    def _look_for_injector(self, raw: dict[str, Any]) -> None:
+        names = [raw["metadata"]["name"], *(str(one.get("name", "")) for one in raw.get("webhooks") or [])]
+        self.injector = self.injector or any("network-resources-injector" in name for name in names)
 
 
 def _key(raw: dict[str, Any]) -> tuple[str, str]:

@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
-from ..kubevirt.gather import MachineInput, gather_vm_facts
 from ..kubevirt.patch import render_patch
-from ..kubevirt.projection import Machine, Reference
+from ..libvirt.rewrite import rewrite_domain
 from ..nodes.merge import merge_pools
 from ..nodes.observed import observed_of
 from ..nodes.plan import plan_pf
 from ..nodes.state import NodeNicState, PfSpec
-from ..policy.engine import NicDecision, VmDecision, allocate, candidates, decide
-from ..policy.facts import ClusterFacts, GuestOs, NicState
-from ..policy.rules import rules_of
+from ..policy.decision import NicDecision, VmDecision
+from ..policy.facts import GuestOs, NicState, Platform
+from .decide import Decided
 from .objects import Objects
 from .schema import NicPlan, NicShape, PatchOperation, Plan, PoolNode, PoolPlan, ProblemEntry, VmPlan
 
-__all__ = ["decide_all", "difference", "fails", "make_plan"]
+__all__ = ["difference", "fails", "make_plan", "plan_vm"]
 
 FailOn = Literal["changes", "disruptive", "problems", "never"]
 
 
-def decide_all(objects: Objects, *, offline: bool) -> list[VmDecision]:
-    """Decide every VM; offline, one without a VMI whose spec does not halt it counts as running."""
-    rules = rules_of(objects.policies.values())
-    cluster = _cluster_facts(objects)
-    found = [
-        candidates(gather_vm_facts(_input_of(objects, key, machine, offline=offline)), rules, cluster)
-        for key, machine in sorted(objects.machines.items())
-    ]
-    choices = allocate(found)
-    return [decide(one, choices) for one in found]
-
-
-def make_plan(objects: Objects, decisions: list[VmDecision], problems: list[str]) -> Plan:
+def make_plan(objects: Objects, decided: Decided, problems: list[str]) -> Plan:
     """Write the Plan."""
-    selected = [decision for decision in decisions if decision.selected]
+    selected = [decision for decision in decided.vms if decision.selected]
     pools, pool_problems = _pools(objects)
-    vms = [_vm(decision) for decision in selected]
-    return _plan(vms, pools, _problems(selected, problems) + pool_problems)
+    vms = [plan_vm(objects, decided, decision) for decision in selected]
+    unknown: list[ProblemEntry] = [
+        {"object": where, "reason": reason, "message": message} for where, reason, message in decided.problems
+    ]
+    return _plan(vms, pools, _problems(selected, problems) + unknown + pool_problems)
 
 
 def _plan(vms: list[VmPlan], pools: list[PoolPlan], problems: list[ProblemEntry]) -> Plan:
@@ -85,46 +75,25 @@ def fails(plan: Plan, on: FailOn) -> bool:
             return False
 
 
-def _cluster_facts(objects: Objects) -> ClusterFacts:
-    states = objects.node_states.values()
-    known = bool(states) and all(state.status.boot_id for state in states)
-    return ClusterFacts(vhost_net=any("vhost_net" in state.status.host.modules for state in states) if known else None)
-
-
-def _input_of(objects: Objects, key: tuple[str, str], machine: Machine, *, offline: bool) -> MachineInput:
-    namespace = key[0]
-    instance = objects.instances.get(key)
-    labels = objects.namespaces.get(namespace, {"kubernetes.io/metadata.name": namespace})
-    return MachineInput(
-        machine=machine,
-        instance=instance,
-        preference=_referred(machine.spec.preference, namespace, objects.preferences),
-        instancetype=_referred(machine.spec.instancetype, namespace, objects.instancetypes),
-        namespace_labels=labels,
-        find_network=lambda where, name: objects.networks.get((where, name)),
-        counts_as_running=offline and instance is None and not machine.halted,
-    )
-
-
-def _referred(reference: Reference | None, namespace: str, known: dict[tuple[str, str], Any]) -> Any:
-    if reference is None or not reference.name:
-        return None
-    cluster_wide = "cluster" in reference.kind.lower() or not reference.kind
-    return known.get(("" if cluster_wide else namespace, reference.name))
-
-
-def _vm(decision: VmDecision) -> VmPlan:
+def plan_vm(objects: Objects, decided: Decided, decision: VmDecision) -> VmPlan:
+    """Write what follows for one VM."""
     vm = decision.vm
-    return {
+    plan: VmPlan = {
         "namespace": vm.namespace,
         "name": vm.name,
-        "platform": "KubeVirt",
+        "platform": "KubeVirt" if vm.platform is Platform.KUBEVIRT else "Libvirt",
         "guestOS": vm.guest_os.value,
         "restartRequired": decision.restart_required,
         "nics": [_nic(nic) for nic in decision.nics],
-        "patch": cast("list[PatchOperation]", render_patch(decision)),
         "guestCommands": _guest_commands(decision),
     }
+    if vm.platform is Platform.LIBVIRT:
+        plan["domainXml"] = rewrite_domain(objects.domains[vm.namespace, vm.name], decision, decided.functions)
+        return plan
+    machine = objects.machines[vm.namespace, vm.name]
+    patch = render_patch(decision, machine, decided.capacity.total)
+    plan["patch"] = cast("list[PatchOperation]", patch)
+    return plan
 
 
 def _guest_commands(decision: VmDecision) -> list[str]:
@@ -162,7 +131,7 @@ def _nic(decision: NicDecision) -> NicPlan:
     }
 
 
-def _action(decision: NicDecision) -> Literal["None", "Audit", "Patch"]:
+def _action(decision: NicDecision) -> Literal["None", "Audit", "Patch", "Admit"]:
     return "None" if decision.action is None else decision.action.value
 
 
@@ -177,7 +146,9 @@ def _pools(objects: Objects) -> tuple[list[PoolPlan], list[ProblemEntry]]:
     rows: dict[str, list[PoolNode]] = {name: [] for name in sorted(objects.pools)}
     problems: list[ProblemEntry] = []
     for name, state in sorted(objects.node_states.items()):
-        merged = merge_pools(objects.pools.values(), objects.nodes.get(name, {}), state.status.pfs)
+        node = objects.nodes.get(name)
+        labels = node.metadata.labels if node is not None else {}
+        merged = merge_pools(objects.pools.values(), labels, state.status.pfs)
         for desired in merged.pfs:
             row, problem = _pool_node(name, state, desired)
             if row is not None:
@@ -188,9 +159,6 @@ def _pools(objects: Objects) -> tuple[list[PoolPlan], list[ProblemEntry]]:
             {"object": f"SriovNetworkPool/{conflict.pool}", "reason": "Conflict", "message": conflict.message}
             for conflict in merged.conflicts
         ]
-    if objects.pools and not objects.node_states:
-        text = "no NodeNicState is given, so what the pool would do is not known: add `kubectl get nns -o yaml`"
-        problems += [{"object": f"SriovNetworkPool/{name}", "reason": "CapacityUnknown", "message": text} for name in rows]
     return [{"name": name, "nodes": nodes} for name, nodes in rows.items()], problems
 
 

@@ -32,7 +32,7 @@ NicPlan = TypedDict(
     {
         "name": str,
         "policy": str | None,
-        "action": Literal["None", "Audit", "Patch"],
+        "action": Literal["None", "Audit", "Patch", "Admit"],
         "verdict": Literal["Change", "Compliant", "Blocked", "NotSelected"],
         "reason": str | None,
         "from": NicShape,
@@ -46,9 +46,9 @@ NicPlan = TypedDict(
 class PatchOperation(TypedDict):
     """One operation of a JSON Patch."""
 
-    op: Literal["test", "add"]
+    op: Literal["test", "add", "replace", "remove"]
     path: str
-    value: object
+    value: NotRequired[object]
 
 
 class VmPlan(TypedDict):
@@ -56,11 +56,12 @@ class VmPlan(TypedDict):
 
     namespace: str
     name: str
-    platform: Literal["KubeVirt"]
+    platform: Literal["KubeVirt", "Libvirt"]
     guestOS: Literal["linux", "windows", "unknown"]
     restartRequired: bool
     nics: list[NicPlan]
-    patch: list[PatchOperation]
+    patch: NotRequired[list[PatchOperation]]
+    domainXml: NotRequired[str]
     guestCommands: list[str]
 
 

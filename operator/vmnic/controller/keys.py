@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["Key", "Kind", "node_key", "policy_key", "pool_key", "vm_key"]
+__all__ = ["ALLOCATION", "Key", "Kind", "node_key", "policy_key", "pool_key", "vm_key"]
 
 
 class Kind(StrEnum):
@@ -15,6 +15,7 @@ class Kind(StrEnum):
     POOL = "pool"
     POLICY = "policy"
     VM = "vm"
+    ALLOCATION = "allocation"
 
 
 class Key(NamedTuple):
@@ -23,6 +24,10 @@ class Key(NamedTuple):
     kind: Kind
     name: str
     namespace: str = ""
+
+
+ALLOCATION = Key(Kind.ALLOCATION, "")
+"""The one look at all VMs that want devices."""
 
 
 def node_key(name: str) -> Key:

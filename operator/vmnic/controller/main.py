@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import socket
+from datetime import timedelta
 from typing import Any
 
 from aiohttp import web
@@ -44,7 +45,7 @@ _MANAGER = "vmnic-controller"
 _LEASE = "vmnic-controller"
 _WEBHOOK = "vmnic"
 _WORKERS = 8
-_RANK = {Kind.NODE: 0, Kind.POOL: 1, Kind.VM: 2, Kind.POLICY: 3}
+_RANK = {Kind.NODE: 0, Kind.POOL: 1, Kind.VM: 2, Kind.ALLOCATION: 2, Kind.POLICY: 3}
 """Grants before VM patches before statuses."""
 
 
@@ -72,6 +73,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     flag("namespace", "vmnic-system", "namespace of the lease, the ledger and the webhook's authority")
     flag("identity", f"{socket.gethostname()}-{os.getpid()}", "unique name of this process in the lease")
     flag("lease-duration-s", "15", "seconds after which another replica may take over")
+    flag("restart-timeout-s", "600", "seconds after which a VM that was restarted has not come back")
     flag("webhook-port", "9443", "port of the webhook")
     flag("webhook-hosts", "", "names or addresses that the webhook's certificate is for; default: its Service's names")
     flag("probe-port", "8080", "port of /healthz and /readyz")
@@ -88,7 +90,8 @@ async def _run(chosen: argparse.Namespace, connection: Connection) -> None:
         reads = await stack.enter_async_context(ApiClient(connection, field_manager=_MANAGER))
         elector = LeaderElector(reads, _LEASE, chosen.namespace, chosen.identity, duration_s=float(chosen.lease_duration_s))
         writes = await stack.enter_async_context(ApiClient(connection, field_manager=_MANAGER, guard=elector.seconds_left))
-        controller = Controller(reads, writes, elector, chosen.namespace)
+        comes_back = timedelta(seconds=float(chosen.restart_timeout_s))
+        controller = Controller(reads, writes, elector, chosen.namespace, comes_back=comes_back)
         tasks = [
             asyncio.create_task(run_reflectors(controller.world)),
             asyncio.create_task(controller.serve(chosen)),
@@ -104,7 +107,9 @@ async def _run(chosen: argparse.Namespace, connection: Connection) -> None:
 class Controller:
     """One replica."""
 
-    def __init__(self, reads: ApiClient, writes: ApiClient, elector: LeaderElector, namespace: str) -> None:
+    def __init__(
+        self, reads: ApiClient, writes: ApiClient, elector: LeaderElector, namespace: str, *, comes_back: timedelta
+    ) -> None:
         self._reads = reads
         self._writes = writes
         self._elector = elector
@@ -114,12 +119,12 @@ class Controller:
         self._queue: WorkQueue[Key] = WorkQueue(rank=lambda key: _RANK[key.kind])
         self.world = World(reads, self._enqueue)
         ledger = LedgerStore(writes, namespace)
-        machines = MachineReconciler(self.world, writes, self._enqueue)
+        machines = MachineReconciler(self.world, writes, self._enqueue, comes_back=comes_back)
         self._ledger = ledger
         self._nodes = NodeReconciler(self.world, writes, ledger)
         self._pools = PoolReconciler(self.world, writes, ledger, self._enqueue)
         self._machines = machines
-        self._policies = PolicyReconciler(self.world, writes, machines)
+        self._policies = PolicyReconciler(self.world, writes, machines, self._enqueue)
 
     async def lead(self) -> None:
         """Act on everything while the lease is held."""
@@ -164,6 +169,8 @@ class Controller:
                 await self._pools.reconcile(key.name)
             case Kind.POLICY:
                 await self._policies.reconcile(key.name)
+            case Kind.ALLOCATION:
+                await self._machines.allocate()
             case Kind.VM:
                 await self._machines.reconcile(key.namespace, key.name)
 

@@ -5,7 +5,9 @@ Every replica keeps these caches, because every replica answers admission reques
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -18,6 +20,8 @@ from ..kube.resources import (
     CLUSTER_INSTANCETYPES,
     CLUSTER_PREFERENCES,
     INSTANCETYPES,
+    KUBEVIRTS,
+    MUTATING_WEBHOOKS,
     NAMESPACES,
     NETWORKS,
     NODE_NIC_STATES,
@@ -25,30 +29,42 @@ from ..kube.resources import (
     POLICIES,
     POOLS,
     PREFERENCES,
+    RESOURCE_QUOTAS,
     VIRTUAL_MACHINE_INSTANCES,
     VIRTUAL_MACHINES,
+    VM_NIC_STATES,
 )
 from ..kube.tasks import run_together
-from ..kubevirt.gather import MachineInput
+from ..kubevirt.configuration import KubeVirt, decode_kubevirt, kubevirt_facts
+from ..kubevirt.gather import MachineInput, gather_vm_facts
+from ..kubevirt.networks import decode_network
+from ..kubevirt.pools import NodeInput, gather_pools
 from ..kubevirt.projection import (
+    Instance,
     Machine,
-    NetworkDefinition,
+    Quota,
     Reference,
     decode_instance,
     decode_instancetype,
     decode_machine,
-    decode_network,
     decode_preference,
+    decode_quota,
 )
+from ..kubevirt.quantity import parse_bytes
+from ..kubevirt.quota import quota_left
+from ..kubevirt.state import decode_vm_state
 from ..nodes.state import NodeNicState, decode_node_state
-from ..policy.facts import ClusterFacts
-from ..policy.rules import Rule, rules_of
-from .keys import Key, node_key, policy_key, pool_key, vm_key
+from ..policy.facts import ClusterFacts, Network, VmFacts
+from ..policy.rules import Rule, decides_nic, rules_of, selecting_rules
+from .devices import Devices
+from .keys import ALLOCATION, Key, node_key, policy_key, pool_key, vm_key
 
-__all__ = ["Enqueue", "LabelledObject", "World", "run_reflectors"]
+__all__ = ["Enqueue", "LabelledObject", "NodeObject", "World", "run_reflectors"]
 
 T = TypeVar("T")
 
+_SLICE = 100
+"""VMs that are looked at in one go."""
 _SETTLE_S = 0.1
 """Pools and policies are summed up over all their nodes and VMs: a burst of changes is looked at once."""
 
@@ -69,9 +85,46 @@ class _Meta(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class LabelledObject(msgspec.Struct, frozen=True):
-    """The parts of a Node or Namespace that decisions read."""
+    """The parts of a Namespace that decisions read."""
 
     metadata: _Meta
+
+
+class _NodeSpec(msgspec.Struct, frozen=True):
+    unschedulable: bool = False
+
+
+class _NodeStatus(msgspec.Struct, frozen=True):
+    allocatable: dict[str, str | int] = {}
+
+
+class NodeObject(msgspec.Struct, frozen=True):
+    """The parts of a Node that decisions read."""
+
+    metadata: _Meta
+    spec: _NodeSpec = _NodeSpec()
+    status: _NodeStatus = _NodeStatus()
+
+
+class _Webhook(msgspec.Struct, frozen=True):
+    name: str = ""
+
+
+class _WebhookConfiguration(msgspec.Struct, frozen=True):
+    metadata: _Meta
+    webhooks: list[_Webhook] = []
+
+
+_node_decoder = msgspec.json.Decoder(NodeObject)
+_PLATFORM = ("devices.kubevirt.io/",)
+_INJECTOR = "network-resources-injector"
+
+
+def _decode_node(raw: msgspec.Raw) -> NodeObject:
+    """Of what a node has, only devices of other operators are kept: all else changes all the time."""
+    node = _node_decoder.decode(raw)
+    devices = {name: count for name, count in node.status.allocatable.items() if "/" in name and not name.startswith(_PLATFORM)}
+    return msgspec.structs.replace(node, status=_NodeStatus(devices))
 
 
 def _decode_pool(raw: msgspec.Raw) -> SriovNetworkPool:
@@ -93,21 +146,32 @@ class World:
     def __init__(self, api: ApiClient, enqueue: Enqueue) -> None:
         self._enqueue = enqueue
         labelled = msgspec.json.Decoder(LabelledObject).decode
-        self.nodes = Reflector(api, NODES, decode=labelled, on_change=self._node_changed)
+        configuration = msgspec.json.Decoder(_WebhookConfiguration).decode
+        self.nodes = Reflector(api, NODES, decode=_decode_node, on_change=self._node_changed)
         self.node_states = Reflector(api, NODE_NIC_STATES, decode=decode_node_state, on_change=self._state_changed)
         self.pools = Reflector(api, POOLS, decode=_decode_pool, on_change=self._pool_changed)
         self.policies = Reflector(api, POLICIES, decode=_decode_policy, on_change=self._policy_changed)
         self.namespaces = Reflector(api, NAMESPACES, decode=labelled, on_change=self._namespace_changed)
         self.machines = Reflector(api, VIRTUAL_MACHINES, decode=decode_machine, on_change=self._machine_changed)
-        self.instances = Reflector(api, VIRTUAL_MACHINE_INSTANCES, decode=decode_instance, on_change=self._machine_changed)
+        self.instances = Reflector(api, VIRTUAL_MACHINE_INSTANCES, decode=decode_instance, on_change=self._instance_changed)
         self.preferences = Reflector(api, PREFERENCES, decode=decode_preference, on_change=self._any_machine)
         self.cluster_preferences = Reflector(api, CLUSTER_PREFERENCES, decode=decode_preference, on_change=self._any_machine)
         self.instancetypes = Reflector(api, INSTANCETYPES, decode=decode_instancetype, on_change=self._any_machine)
         self.cluster_instancetypes = Reflector(
             api, CLUSTER_INSTANCETYPES, decode=decode_instancetype, on_change=self._any_machine
         )
-        self.networks = Reflector(api, NETWORKS, decode=decode_network, on_change=self._any_machine, optional=True)
+        self.networks = Reflector(api, NETWORKS, decode=decode_network, on_change=self._network_changed, optional=True)
+        self.kubevirts = Reflector(api, KUBEVIRTS, decode=decode_kubevirt, on_change=self._kubevirt_changed)
+        self.quotas = Reflector(api, RESOURCE_QUOTAS, decode=decode_quota, on_change=self._quota_changed)
+        self.webhooks = Reflector(api, MUTATING_WEBHOOKS, decode=configuration, on_change=self._webhook_changed)
+        self.vm_states = Reflector(api, VM_NIC_STATES, decode=decode_vm_state, on_change=self._vm_state_changed)
+        self.devices = Devices(self._node_inputs, lambda: self.cluster_facts.pools, self._gather, self._named_resources)
+        self._segments: dict[tuple[str, str], dict[str, Network]] = defaultdict(dict)
+        """Networks by namespace and segment."""
+        self._quotas: dict[str, dict[str, Quota]] = {}
+        """By namespace and name."""
         self._rules: tuple[Rule, ...] | None = None
+        self._facts: ClusterFacts | None = None
         self._told = 0
         """Nodes whose agent has spoken."""
         self._with_vhost = 0
@@ -119,6 +183,7 @@ class World:
             *(self.nodes, self.node_states, self.pools, self.policies, self.namespaces),
             *(self.machines, self.instances, self.preferences, self.cluster_preferences),
             *(self.instancetypes, self.cluster_instancetypes, self.networks),
+            *(self.kubevirts, self.quotas, self.webhooks, self.vm_states),
         )
 
     @property
@@ -141,10 +206,33 @@ class World:
     @property
     def cluster_facts(self) -> ClusterFacts:
         """What holds for all VMs; nodes without an agent's word are not known, which excludes nothing."""
-        known = 0 < self._told == len(self.nodes.items)
-        return ClusterFacts(vhost_net=self._with_vhost > 0 if known else None)
+        if self._facts is None:
+            known = 0 < self._told == len(self.nodes.items)
+            pools = gather_pools(self.pools.items.values(), self._node_inputs(), known=True)
+            injector = any(
+                _INJECTOR in name
+                for one in self.webhooks.items.values()
+                for name in (one.metadata.name, *(webhook.name for webhook in one.webhooks))
+            )
+            self._facts = ClusterFacts(
+                vhost_net=self._with_vhost > 0 if known else None,
+                pools=pools,
+                resources={pool.resource_name: pool for pool in pools.values()},
+                kubevirt=kubevirt_facts(next(iter(self.kubevirts.items.values()), None), injector=injector),
+            )
+        return self._facts
 
-    def node_views(self) -> Iterable[tuple[LabelledObject, NodeNicState | None]]:
+    def _node_inputs(self) -> Iterable[NodeInput]:
+        for key, node in self.nodes.items.items():
+            yield NodeInput(
+                name=key.name,
+                labels=node.metadata.labels,
+                schedulable=not node.spec.unschedulable,
+                allocatable={name: parse_bytes(count) or 0 for name, count in node.status.allocatable.items()},
+                state=self.node_states.items.get(key),
+            )
+
+    def node_views(self) -> Iterable[tuple[NodeObject, NodeNicState | None]]:
         """Give every node with its NodeNicState, if it has one yet."""
         for key, node in self.nodes.items.items():
             yield node, self.node_states.items.get(key)
@@ -162,8 +250,35 @@ class World:
             # A namespace may be younger than the cache; this label every one has.
             namespace_labels=home.metadata.labels if home is not None else {"kubernetes.io/metadata.name": namespace},
             find_network=self._find_network,
+            find_segment=self._find_segment,
+            physical_resources=[pool.resource_name for pool in self.cluster_facts.pools.values() if pool.physical],
+            quota=self._quota_left(namespace),
             is_new=is_new,
         )
+
+    def _gather(self, key: ObjectKey) -> VmFacts | None:
+        machine = self.machines.items.get(key)
+        return gather_vm_facts(self.input_of(machine, key.namespace)) if machine is not None else None
+
+    def _named_resources(self) -> set[str]:
+        return {rule.sriov_resource for rule in self.rules if rule.sriov_resource}
+
+    def _quota_left(self, namespace: str) -> Mapping[str, int]:
+        own = self._quotas.get(namespace)
+        return quota_left(own.values()) if own else {}
+
+    async def selects_any(self, policy: VmNicPolicy) -> bool:
+        """Tell whether a policy selects any NIC of the VMs that are there; in slices, as there may be many."""
+        rules = rules_of([policy])
+        for number, key in enumerate(list(self.machines.items)):
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
+            facts = self._gather(key)
+            if facts is not None and any(
+                decides_nic(rule, nic) for rule in selecting_rules(rules, facts) for nic in facts.nics
+            ):
+                return True
+        return False
 
     def enqueue_everything(self) -> None:
         """Ask for a look at every object, as a new leader does."""
@@ -171,48 +286,86 @@ class World:
             self._enqueue(node_key(key.name))
         for key in self.pools.items:
             self._enqueue(pool_key(key.name))
-        self._every_machine()
+        self.enqueue_machines()
+        self._enqueue(ALLOCATION)
         for key in self.policies.items:
             self._enqueue(policy_key(key.name), _SETTLE_S)
 
-    def _find_network(self, namespace: str, name: str) -> NetworkDefinition | None:
+    def _find_network(self, namespace: str, name: str) -> Network | None:
         return self.networks.items.get(ObjectKey(namespace, name))
 
-    def _node_changed(self, key: ObjectKey, old: LabelledObject | None, new: LabelledObject | None) -> None:
+    def _find_segment(self, namespace: str, segment: str) -> Iterable[Network]:
+        return self._segments.get((namespace, segment), {}).values()
+
+    def _node_changed(self, key: ObjectKey, old: NodeObject | None, new: NodeObject | None) -> None:
         self._enqueue(node_key(key.name))
+        self._count_again(devices_only=old is not None and new is not None)
         if old is None or new is None or old.metadata.labels != new.metadata.labels:
             self._every_pool()
 
     def _state_changed(self, key: ObjectKey, old: NodeNicState | None, new: NodeNicState | None) -> None:
         self._enqueue(node_key(key.name))
-        self._count_vhost(old, new)
+        for state, step in ((old, -1), (new, 1)):
+            if state is not None and state.status.boot_id:
+                self._told += step
+                self._with_vhost += step * ("vhost_net" in state.status.host.modules)
+        self._count_again(devices_only=False)
         pools = {pf.pool for state in (old, new) if state is not None for pf in state.spec.pfs}
         for pool in pools:
             self._enqueue(pool_key(pool), _SETTLE_S)
         if old is None or new is None or {pf.pci_address for pf in old.status.pfs} != {pf.pci_address for pf in new.status.pfs}:
             self._every_pool()
 
-    def _count_vhost(self, old: NodeNicState | None, new: NodeNicState | None) -> None:
-        """Keep count instead of walking all nodes for each VM; where the answer changes, VMs are decided anew."""
-        before = self.cluster_facts
-        for state, step in ((old, -1), (new, 1)):
-            if state is not None and state.status.boot_id:
-                self._told += step
-                self._with_vhost += step * ("vhost_net" in state.status.host.modules)
-        if before != self.cluster_facts and self.machines_synced:
-            self._every_machine()
+    def _count_again(self, *, devices_only: bool) -> None:
+        """A node or a pool has changed: devices are counted anew, and the allocation sees whether all VMs are concerned."""
+        self.devices.note_nodes()
+        if not devices_only:
+            self._facts = None
+        self._enqueue(ALLOCATION, _SETTLE_S)
 
-    def _pool_changed(self, key: ObjectKey, _old: object, _new: object) -> None:
+    def _pool_changed(self, key: ObjectKey, old: SriovNetworkPool | None, new: SriovNetworkPool | None) -> None:
         self._enqueue(pool_key(key.name))
-        self._every_pool()
-        for node in self.nodes.items:
-            self._enqueue(node_key(node.name))
+        if old is None or new is None or (old.spec, old.metadata) != (new.spec, new.metadata):
+            self._every_pool()
+            for node in self.nodes.items:
+                self._enqueue(node_key(node.name))
+            self._count_again(devices_only=False)
+
+    def _network_changed(self, key: ObjectKey, old: Network | None, new: Network | None) -> None:
+        for network in (old, new):
+            if network is not None and network.segment:
+                self._segments[key.namespace, network.segment].pop(key.name, None)
+        if new is not None and new.segment:
+            self._segments[key.namespace, new.segment][key.name] = new
+        self.devices.note_networks()
+        self._any_machine(key, old, new)
+
+    def _kubevirt_changed(self, _key: ObjectKey, _old: KubeVirt | None, _new: KubeVirt | None) -> None:
+        self._facts = None
+        self._enqueue(ALLOCATION, _SETTLE_S)
+
+    def _webhook_changed(self, _key: ObjectKey, _old: object, _new: object) -> None:
+        self._facts = None
+        self._enqueue(ALLOCATION, _SETTLE_S)
+
+    def _quota_changed(self, key: ObjectKey, _old: Quota | None, new: Quota | None) -> None:
+        """What is used of a quota changes with every pod, and only who wants a device next has to know."""
+        own = self._quotas.setdefault(key.namespace, {})
+        own.pop(key.name, None)
+        if new is not None:
+            own[key.name] = new
+
+    def _vm_state_changed(self, key: ObjectKey, _old: object, new: object) -> None:
+        """Our own record of a VM: what a person has taken away is written anew."""
+        if new is None and self.machines_synced:
+            self._enqueue(vm_key(*key))
 
     def _policy_changed(self, key: ObjectKey, old: VmNicPolicy | None, new: VmNicPolicy | None) -> None:
         self._rules = None
+        self.devices.note_nodes()
         self._enqueue(policy_key(key.name), _SETTLE_S)
         if old is None or new is None or old.spec != new.spec:
-            self._every_machine()
+            self.enqueue_machines()
 
     def _namespace_changed(self, key: ObjectKey, old: LabelledObject | None, new: LabelledObject | None) -> None:
         if old is None or new is None or old.metadata.labels != new.metadata.labels:
@@ -220,17 +373,24 @@ class World:
                 if machine.namespace == key.name:
                     self._enqueue(vm_key(*machine))
 
-    def _machine_changed(self, key: ObjectKey, _old: object, _new: object) -> None:
+    def _machine_changed(self, key: ObjectKey, _old: Machine | None, new: Machine | None) -> None:
         """Before the caches are complete nothing can be decided, and then all VMs are asked for."""
+        self.devices.note_machine(key, new)
+        if self.machines_synced:
+            self._enqueue(vm_key(*key))
+
+    def _instance_changed(self, key: ObjectKey, _old: Instance | None, _new: Instance | None) -> None:
+        self.devices.note_machine(key, self.machines.items.get(key))
         if self.machines_synced:
             self._enqueue(vm_key(*key))
 
     def _any_machine(self, _key: ObjectKey, _old: object, _new: object) -> None:
         """A preference, an instancetype or a network has changed: any VM may refer to it."""
         if self.machines_synced:
-            self._every_machine()
+            self.enqueue_machines()
 
-    def _every_machine(self) -> None:
+    def enqueue_machines(self) -> None:
+        """Ask for a look at every VM."""
         for key in self.machines.items:
             self._enqueue(vm_key(*key))
 

@@ -109,13 +109,26 @@ class ApiClient:
         """
         return await self._write("POST", resource, resource.path(namespace), body)
 
-    async def replace(self, resource: Resource, body: Mapping[str, Any], name: str, namespace: str = "") -> dict[str, Any]:
-        """Replace an object; its `metadata.resourceVersion`, where given, must be the present one.
+    async def replace(
+        self, resource: Resource, body: Mapping[str, Any], name: str, namespace: str = "", *, subresource: str = ""
+    ) -> dict[str, Any]:
+        """Replace an object, or call its subresource; its `metadata.resourceVersion`, where given, must be the present one.
 
         Raises:
             ConflictError: the object has changed since it was read.
         """
-        return await self._write("PUT", resource, resource.path(namespace, name), body)
+        return await self._write("PUT", resource, resource.path(namespace, name, subresource), body)
+
+    async def delete(self, resource: Resource, name: str, namespace: str = "") -> None:
+        """Delete an object; one that is gone already is no error.
+
+        Raises:
+            ApiError: the server refused or did not answer.
+        """
+        try:
+            await self._write("DELETE", resource, resource.path(namespace, name), None)
+        except NotFoundError:
+            return
 
     async def patch_json(
         self,
@@ -263,7 +276,7 @@ class ApiClient:
                 raw = await response.read()
                 if response.status >= 300:
                     raise error_for(response.status, _decoded(raw), response.headers.get("Retry-After"))
-                return msgspec.json.decode(raw) if decode else raw
+                return (msgspec.json.decode(raw) if raw else {}) if decode else raw
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(self.connection, error) from error
 

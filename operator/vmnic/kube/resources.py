@@ -9,7 +9,9 @@ __all__ = [
     "CLUSTER_PREFERENCES",
     "CONFIG_MAPS",
     "INSTANCETYPES",
+    "KUBEVIRTS",
     "LEASES",
+    "MACHINE_SUBRESOURCES",
     "MUTATING_WEBHOOKS",
     "NAMESPACES",
     "NETWORKS",
@@ -18,9 +20,11 @@ __all__ = [
     "POLICIES",
     "POOLS",
     "PREFERENCES",
+    "RESOURCE_QUOTAS",
     "SECRETS",
     "VIRTUAL_MACHINES",
     "VIRTUAL_MACHINE_INSTANCES",
+    "VM_NIC_STATES",
     "Resource",
 ]
 
@@ -48,6 +52,10 @@ class Resource:
 POOLS = Resource("vmnic.dev", "v1alpha1", "sriovnetworkpools", "SriovNetworkPool")
 POLICIES = Resource("vmnic.dev", "v1alpha1", "vmnicpolicies", "VmNicPolicy")
 NODE_NIC_STATES = Resource("vmnic.dev", "v1alpha1", "nodenicstates", "NodeNicState")
+VM_NIC_STATES = Resource("vmnic.dev", "v1alpha1", "vmnicstates", "VmNicState", namespaced=True)
+MACHINE_SUBRESOURCES = Resource("subresources.kubevirt.io", "v1", "virtualmachines", "VirtualMachine", namespaced=True)
+"""What KubeVirt's own API server offers for VMs: restart, expand-spec."""
+KUBEVIRTS = Resource("kubevirt.io", "v1", "kubevirts", "KubeVirt", namespaced=True)
 VIRTUAL_MACHINES = Resource("kubevirt.io", "v1", "virtualmachines", "VirtualMachine", namespaced=True)
 VIRTUAL_MACHINE_INSTANCES = Resource("kubevirt.io", "v1", "virtualmachineinstances", "VirtualMachineInstance", namespaced=True)
 _INSTANCETYPE = ("instancetype.kubevirt.io", "v1beta1")
@@ -58,6 +66,7 @@ CLUSTER_PREFERENCES = Resource(*_INSTANCETYPE, "virtualmachineclusterpreferences
 NETWORKS = Resource("k8s.cni.cncf.io", "v1", "network-attachment-definitions", "NetworkAttachmentDefinition", namespaced=True)
 NODES = Resource("", "v1", "nodes", "Node")
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace")
+RESOURCE_QUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota", namespaced=True)
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", namespaced=True)
 SECRETS = Resource("", "v1", "secrets", "Secret", namespaced=True)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", namespaced=True)

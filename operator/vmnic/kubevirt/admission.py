@@ -1,27 +1,47 @@
-"""Admission of a VirtualMachine: a review in, a review with a patch out. Pure, and never a refusal."""
+"""Admission reviews: a review in, a review with a patch out. Pure, and never a refusal of a VM.
+
+A VirtualMachine that is created gets what the policies want. One that is updated keeps what vmnic has assigned before, where
+the manager that applies it has put back what was there at first, as a GitOps tool does; a person's own edit is left. An instance gets model and
+queues where a policy says `Admit`.
+"""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
-from ..policy.engine import allocate, candidates, decide
-from ..policy.facts import ClusterFacts
+from ..policy.decision import Action, NicDecision, VmCandidates, VmDecision
+from ..policy.enforce import decide
+from ..policy.engine import candidates
+from ..policy.facts import ClusterFacts, VmFacts
 from ..policy.rules import Rule
 from .gather import MachineInput, gather_vm_facts
 from .patch import render_patch
-from .projection import Machine, decode_machine
+from .projection import Instance, Interface, Machine, decode_instance, decode_machine
+from .record import Record, RecordedNic, parse_record
 
-__all__ = ["review_machine"]
+__all__ = ["Reviewer"]
+
+Operation = dict[str, Any]
+_INTERFACES = "/spec/domain/devices/interfaces"
+_MULTIQUEUE = "/spec/domain/devices/networkInterfaceMultiqueue"
 
 
-class _Request(msgspec.Struct):
+class _Options(msgspec.Struct, rename="camel"):
+    field_manager: str = ""
+
+
+class _Request(msgspec.Struct, rename="camel"):
     uid: str
     object: msgspec.Raw
+    operation: str = "CREATE"
     namespace: str = ""
+    old_object: msgspec.Raw = msgspec.Raw(b"null")
+    options: _Options | None = None
 
 
 class _Review(msgspec.Struct):
@@ -31,35 +51,167 @@ class _Review(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Review)
 
 
-def review_machine(
-    raw: bytes, *, rules: Sequence[Rule], cluster: ClusterFacts, complete: Callable[[Machine, str], MachineInput]
-) -> dict[str, Any]:
-    """Answer one AdmissionReview for a VirtualMachine that is being created.
+class Reviewer:
+    """Answers reviews from what its owner knows.
 
     Args:
-        raw: The AdmissionReview.
-        rules: All policies.
-        cluster: Facts of the cluster.
         complete: Adds to a VM of a namespace what belongs to it.
-
-    Raises:
-        msgspec.MsgspecError: this is no AdmissionReview.
+        settle: Phase two: decides over capacity, and says how many devices of each resource there are.
+        find_machine: Looks a VirtualMachine up by namespace and name.
     """
-    request = _decoder.decode(raw).request
-    answer: dict[str, Any] = {"uid": request.uid, "allowed": True}
-    try:
-        machine = decode_machine(request.object)
-    except msgspec.MsgspecError as error:
-        # KubeVirt judges VMs; vmnic has nothing to add to one that it cannot read.
-        answer["warnings"] = [f"vmnic leaves this VirtualMachine as it is, it cannot be read: {error}"[:200]]
-        return _review(answer)
-    found = candidates(gather_vm_facts(complete(machine, request.namespace)), rules, cluster)
-    patch = render_patch(decide(found, allocate([found])))
+
+    def __init__(
+        self,
+        complete: Callable[[Machine, str], MachineInput],
+        settle: Callable[[VmCandidates], tuple[VmDecision, dict[str, int]]],
+        find_machine: Callable[[str, str], Machine | None],
+    ) -> None:
+        self._complete = complete
+        self._settle = settle
+        self._find_machine = find_machine
+
+    def review_machine(self, raw: bytes, rules: tuple[Rule, ...], cluster: ClusterFacts) -> dict[str, Any]:
+        """Answer for a VirtualMachine that is created or updated.
+
+        Raises:
+            msgspec.MsgspecError: this is no AdmissionReview.
+        """
+        request = _decoder.decode(raw).request
+        try:
+            machine = decode_machine(request.object)
+            if request.operation == "UPDATE":
+                return _answer(request, self._review_update(request, machine, rules, cluster))
+        except msgspec.MsgspecError as error:
+            # KubeVirt judges VMs; vmnic has nothing to add to one that it cannot read.
+            warning = f"vmnic leaves this VirtualMachine as it is, it cannot be read: {error}"[:200]
+            return _answer(request, [], warning)
+        found = candidates(gather_vm_facts(self._complete(machine, request.namespace)), rules, cluster)
+        decision, totals = self._settle(found)
+        return _answer(request, render_patch(decision, machine, totals))
+
+    def _review_update(
+        self, request: _Request, machine: Machine, rules: tuple[Rule, ...], cluster: ClusterFacts
+    ) -> list[Operation]:
+        """Put back what vmnic has assigned, where the update has taken it away; capacity is not asked again."""
+        writer = request.options.field_manager if request.options is not None else ""
+        if not writer or writer != machine.applier:
+            return []
+        old = decode_machine(request.old_object)
+        notes = old.metadata.annotations
+        record = parse_record(notes.assigned) if notes is not None else None
+        if record is None or machine.metadata.deletion_timestamp:
+            return []
+        reverted = _reverted(record, old, machine)
+        switched = _switched_back(record, old, machine)
+        if not reverted and not switched:
+            return []
+        facts = _with_macs(gather_vm_facts(self._complete(machine, request.namespace)), old)
+        decision = decide(candidates(facts, rules, cluster), {})
+        nics = tuple(
+            nic if _is_ours(nic, record, reverted, switched=switched) else replace(nic, action=None) for nic in decision.nics
+        )
+        totals = {nic.resource: nic.of for nic in record.nics.values() if nic.of is not None}
+        return render_patch(replace(decision, nics=nics), machine, totals)
+
+    def review_instance(self, raw: bytes, rules: tuple[Rule, ...], cluster: ClusterFacts) -> dict[str, Any]:
+        """Answer for a VirtualMachineInstance that is created.
+
+        Raises:
+            msgspec.MsgspecError: this is no AdmissionReview.
+        """
+        request = _decoder.decode(raw).request
+        try:
+            instance = decode_instance(request.object)
+        except msgspec.MsgspecError as error:
+            return _answer(request, [], f"vmnic leaves this instance as it is, it cannot be read: {error}"[:200])
+        machine = self._find_machine(request.namespace, instance.machine) if instance.machine else None
+        if machine is None:
+            return _answer(request, [])
+        # Its instance of before, if it is still there, has ended.
+        facts = gather_vm_facts(replace(self._complete(machine, request.namespace), is_new=False, instance=None))
+        decision = decide(candidates(facts, rules, cluster), {})
+        return _answer(request, _instance_patch(decision, instance))
+
+
+def _answer(request: _Request, patch: list[Operation], warning: str = "") -> dict[str, Any]:
+    response: dict[str, Any] = {"uid": request.uid, "allowed": True}
+    if warning:
+        response["warnings"] = [warning]
     if patch:
-        answer["patchType"] = "JSONPatch"
-        answer["patch"] = base64.b64encode(msgspec.json.encode(patch)).decode()
-    return _review(answer)
+        response["patchType"] = "JSONPatch"
+        response["patch"] = base64.b64encode(msgspec.json.encode(patch)).decode()
+    return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
 
 
-def _review(answer: dict[str, Any]) -> dict[str, Any]:
-    return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": answer}
+def _reverted(record: Record, old: Machine, new: Machine) -> set[str]:
+    """The NICs that were as assigned and are now as they were at first."""
+    return {
+        name for name, entry in record.nics.items() if _is_original(entry, new, name) and not _is_original(entry, old, name)
+    }
+
+
+def _is_original(entry: RecordedNic, machine: Machine, name: str) -> bool:
+    spec = machine.spec.template.spec
+    interface = next((one for one in spec.domain.devices.interfaces if one.name == name), None)
+    network = next((one for one in spec.networks if one.name == name), None)
+    if interface is None:
+        return False
+    if "model" in entry.was:
+        return bool(interface.model == entry.was["model"])
+    before = entry.was.get("interface", {})
+    same = _comparable(interface) == _without_mac(before) and msgspec.to_builtins(network) == entry.was.get("network")
+    return bool(same)
+
+
+def _comparable(interface: Interface) -> dict[str, Any]:
+    return _without_mac(msgspec.to_builtins(interface))
+
+
+def _without_mac(entry: dict[str, Any]) -> dict[str, Any]:
+    """Interfaces are told apart without the MAC address, which vmnic may have pinned."""
+    return {key: value for key, value in entry.items() if key != "macAddress"}
+
+
+def _with_macs(facts: VmFacts, old: Machine) -> VmFacts:
+    """The MAC addresses that are pinned stay pinned."""
+    pinned = {one.name: one.mac_address for one in old.spec.template.spec.domain.devices.interfaces}
+    nics = tuple(replace(nic, live_mac=nic.live_mac or pinned.get(nic.name)) for nic in facts.nics)
+    return replace(facts, nics=nics)
+
+
+def _switched_back(record: Record, old: Machine, new: Machine) -> bool:
+    """Whether several queues were asked for by vmnic and are not any more."""
+    if record.multiqueue is None:
+        return False
+    before = old.spec.template.spec.domain.devices.network_interface_multiqueue
+    after = new.spec.template.spec.domain.devices.network_interface_multiqueue
+    return bool(after == record.multiqueue.was != before)
+
+
+def _is_ours(nic: NicDecision, record: Record, reverted: set[str], *, switched: bool) -> bool:
+    """Whether the policies still want what was taken away."""
+    entry = record.nics.get(nic.nic.name)
+    if nic.nic.name in reverted:
+        return entry is not None and entry.datapath == nic.wanted.datapath
+    present = nic.nic.present
+    return switched and (present.datapath, present.model) == (nic.wanted.datapath, nic.wanted.model)
+
+
+def _instance_patch(decision: VmDecision, instance: Instance) -> list[Operation]:
+    """Model and queues of the instance: KubeVirt copies networks and bindings from the VM, and would put those back."""
+    devices = instance.spec.domain.devices
+    places = {interface.name: index for index, interface in enumerate(devices.interfaces)}
+    operations: list[Operation] = []
+    queues = set()
+    for nic in decision.nics:
+        index = places.get(nic.nic.name)
+        if nic.action is not Action.ADMIT or index is None:
+            continue
+        queues.add(nic.wanted.queues)
+        if nic.wanted.model is not None and devices.interfaces[index].model != nic.wanted.model:
+            entry = f"{_INTERFACES}/{index}"
+            operations.append({"op": "test", "path": f"{entry}/name", "value": nic.nic.name})
+            operations.append({"op": "add", "path": f"{entry}/model", "value": nic.wanted.model})
+    if queues and (max(queues) > 1) != bool(devices.network_interface_multiqueue):
+        operations.append({"op": "add", "path": _MULTIQUEUE, "value": max(queues) > 1})
+    return operations

@@ -1,64 +1,306 @@
 """A decision becomes a JSON Patch of the VirtualMachine.
 
-KubeVirt's interface list is atomic, so a merge patch would replace all of it. Each change therefore tests first that the entry
-at its index is still the one that was decided on; where it is not, the API server answers 422 and the VM is decided anew.
+KubeVirt's interface and network lists are atomic, so a merge patch would replace all of them. Each change therefore tests first
+that the entries at their indexes are still those that were decided on; where they are not, the API server answers 422 and the
+VM is decided anew. What was there before goes into the annotation `vmnic.dev/assigned`, in the same patch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from ..policy.engine import Action, NicDecision, VmDecision
-from ..policy.facts import Datapath, VmFacts
+import msgspec
+
+from ..policy.decision import Action, NicDecision, VmDecision
+from ..policy.facts import Datapath, Network, NicState, VmFacts
+from .projection import Interface, Machine
+from .record import ANNOTATION, Record, RecordedNic, parse_record, write_record
 
 __all__ = ["render_patch"]
 
+Operation = dict[str, Any]
 _SPEC = "/spec/template/spec"
-_INTERFACES = f"{_SPEC}/domain/devices/interfaces"
-_MULTIQUEUE = f"{_SPEC}/domain/devices/networkInterfaceMultiqueue"
+_DEVICES = f"{_SPEC}/domain/devices"
+_INTERFACES = f"{_DEVICES}/interfaces"
+_NETWORKS = f"{_SPEC}/networks"
+_HOST_DEVICES = f"{_DEVICES}/hostDevices"
+_MULTIQUEUE = f"{_DEVICES}/networkInterfaceMultiqueue"
+_AUTOATTACH = f"{_DEVICES}/autoattachPodInterface"
+_PLAIN = (Datapath.EMULATED, Datapath.VHOST)
 
 
-def render_patch(decision: VmDecision) -> list[dict[str, Any]]:
-    """Give the operations that make a VM as decided; empty where nothing is to be patched."""
+def render_patch(decision: VmDecision, machine: Machine, totals: Mapping[str, int] | None = None) -> list[Operation]:
+    """Give the operations that make a VM as decided; empty where nothing is to be patched.
+
+    Args:
+        decision: What was decided.
+        machine: The VM that was decided on.
+        totals: How many devices of each resource there are, as far as known.
+    """
     patched = [nic for nic in decision.nics if nic.action is Action.PATCH]
-    operations = [
-        operation
-        for nic in patched
-        if nic.wanted.model != nic.nic.present.model
-        for operation in (_explicit(nic) if nic.nic.index is None else _change(nic, nic.nic.index))
-    ]
-    queues = {nic.wanted.queues for nic in patched if nic.wanted.datapath is Datapath.VHOST}
-    if queues and queues != {decision.vm.virtio_queues}:
-        operations += _multiqueue(decision.vm, on=max(queues) > 1)
-    return operations
+    if not patched:
+        return []
+    return _Rendering(decision, machine, patched, totals or {}).operations()
 
 
-def _multiqueue(vm: VmFacts, *, on: bool) -> list[dict[str, Any]]:
-    """Set the one switch of the whole VM; unset, it would be the preference's."""
-    operations = [] if vm.multiqueue is None else [{"op": "test", "path": _MULTIQUEUE, "value": vm.multiqueue}]
-    return [*operations, {"op": "add", "path": _MULTIQUEUE, "value": on}]
+class _Rendering:
+    """The patch of one VM."""
+
+    def __init__(self, decision: VmDecision, machine: Machine, patched: list[NicDecision], totals: Mapping[str, int]) -> None:
+        self._vm: VmFacts = decision.vm
+        self._spec = machine.spec.template.spec
+        self._patched = patched
+        self._kept = [nic for nic in decision.nics if nic.action is not Action.PATCH]
+        self._totals = totals
+        self._record = parse_record(self._vm.record) or Record()
+        self._networks = {network.name: index for index, network in enumerate(self._spec.networks)}
+
+    def operations(self) -> list[Operation]:
+        """Changes in place come first; entries are taken away from the end, so that indexes hold; new ones are appended."""
+        moved = [nic for nic in self._patched if _adapter_changes(nic)]
+        whole = [nic for nic in moved if nic.wanted.datapath is Datapath.PASSTHROUGH]
+        returned = [nic for nic in moved if nic.nic.present.datapath is Datapath.PASSTHROUGH]
+        operations: list[Operation] = []
+        for nic in moved:
+            if nic not in whole and nic not in returned:
+                operations += self._implicit(nic) if nic.nic.index is None else self._in_place(nic, nic.nic.index)
+        for nic in sorted(whole, key=lambda nic: -(nic.nic.index or 0)):
+            operations += self._take_interface(nic)
+        for nic in sorted(whole, key=lambda nic: -self._networks.get(nic.nic.name, 0)):
+            operations += self._take_network(nic)
+        for nic in sorted(returned, key=lambda nic: -(nic.nic.index or 0)):
+            operations += self._take_device(nic)
+        operations += self._add_devices(whole)
+        operations += self._add_interfaces(returned, emptied=len(whole) == len(self._spec.domain.devices.interfaces))
+        operations += self._autoattach(whole, returned) + self._multiqueue()
+        return operations + self._annotate()
+
+    def _in_place(self, decision: NicDecision, index: int) -> list[Operation]:
+        """Change the model, the binding and the network of an entry, and pin the MAC address of a running NIC."""
+        nic, wanted = decision.nic, decision.wanted
+        entry = f"{_INTERFACES}/{index}"
+        interface = self._spec.domain.devices.interfaces[index]
+        operations: list[Operation] = [{"op": "test", "path": f"{entry}/name", "value": nic.name}]
+        if nic.explicit_model is not None:
+            operations.append({"op": "test", "path": f"{entry}/model", "value": nic.explicit_model})
+        if not (nic.present.datapath in _PLAIN and wanted.datapath in _PLAIN):
+            operations += self._rebind(entry, interface, wanted) + self._reconnect(decision)
+        if wanted.model is not None:
+            verb = "replace" if nic.explicit_model is not None else "add"
+            operations.append({"op": verb, "path": f"{entry}/model", "value": wanted.model})
+        elif nic.explicit_model is not None:
+            operations.append({"op": "remove", "path": f"{entry}/model"})
+        if nic.spec_mac is None and nic.live_mac is not None:
+            operations.append({"op": "add", "path": f"{entry}/macAddress", "value": nic.live_mac})
+        if wanted.datapath is Datapath.SRIOV and nic.state:
+            # KubeVirt refuses even `up` there, which is what an absent state means.
+            operations.append({"op": "test", "path": f"{entry}/state", "value": nic.state})
+            operations.append({"op": "remove", "path": f"{entry}/state"})
+        self._remember(decision, self._was(decision, interface))
+        return operations
+
+    def _rebind(self, entry: str, interface: Interface, wanted: NicState) -> list[Operation]:
+        """Replace the binding; KubeVirt wants exactly one."""
+        present = msgspec.to_builtins(interface)
+        names = [_WIRE.get(field, field) for field in interface.bindings]
+        operations: list[Operation] = []
+        for name in names:
+            operations.append({"op": "test", "path": f"{entry}/{name}", "value": present[name]})
+            operations.append({"op": "remove", "path": f"{entry}/{name}"})
+        name, value = _binding(wanted.datapath)
+        return [*operations, {"op": "add", "path": f"{entry}/{name}", "value": value}]
+
+    def _reconnect(self, decision: NicDecision) -> list[Operation]:
+        """Point the network at the one that offers the datapath, if it is another one."""
+        index = self._networks.get(decision.nic.name)
+        if decision.network is None or index is None:
+            return []
+        present = self._spec.networks[index].multus
+        entry = f"{_NETWORKS}/{index}"
+        return [
+            {"op": "test", "path": f"{entry}/name", "value": decision.nic.name},
+            {"op": "test", "path": f"{entry}/multus/networkName", "value": present.network_name if present is not None else ""},
+            {"op": "replace", "path": f"{entry}/multus/networkName", "value": self._reference(decision.network)},
+        ]
+
+    def _reference(self, network: Network) -> str:
+        return network.name if network.namespace == self._vm.namespace else f"{network.namespace}/{network.name}"
+
+    def _implicit(self, decision: NicDecision) -> list[Operation]:
+        """Write out the NIC that KubeVirt would add by itself, since a model needs an entry to stand in."""
+        nic = decision.nic
+        entry: dict[str, Any] = {"name": nic.name, "bridge": {}, "model": decision.wanted.model}
+        if nic.live_mac is not None:
+            entry["macAddress"] = nic.live_mac
+        self._remember(decision, {"model": None})
+        return [
+            {"op": "add", "path": _INTERFACES, "value": [entry]},
+            {"op": "add", "path": _NETWORKS, "value": [{"name": nic.name, "pod": {}}]},
+        ]
+
+    def _take_interface(self, decision: NicDecision) -> list[Operation]:
+        index = decision.nic.index or 0
+        self._remember(decision, self._was(decision, self._spec.domain.devices.interfaces[index]))
+        entry = f"{_INTERFACES}/{index}"
+        return [{"op": "test", "path": f"{entry}/name", "value": decision.nic.name}, {"op": "remove", "path": entry}]
+
+    def _take_network(self, decision: NicDecision) -> list[Operation]:
+        entry = f"{_NETWORKS}/{self._networks[decision.nic.name]}"
+        return [{"op": "test", "path": f"{entry}/name", "value": decision.nic.name}, {"op": "remove", "path": entry}]
+
+    def _take_device(self, decision: NicDecision) -> list[Operation]:
+        entry = f"{_HOST_DEVICES}/{decision.nic.index}"
+        return [{"op": "test", "path": f"{entry}/name", "value": decision.nic.name}, {"op": "remove", "path": entry}]
+
+    def _add_devices(self, whole: list[NicDecision]) -> list[Operation]:
+        """A NIC's name and the pool's resource: KubeVirt selects host devices by resource only."""
+        entries = [{"name": nic.nic.name, "deviceName": nic.wanted.resource} for nic in whole]
+        if not entries:
+            return []
+        if not self._spec.domain.devices.host_devices:
+            return [{"op": "add", "path": _HOST_DEVICES, "value": entries}]
+        return [{"op": "add", "path": f"{_HOST_DEVICES}/-", "value": entry} for entry in entries]
+
+    def _add_interfaces(self, returned: list[NicDecision], *, emptied: bool) -> list[Operation]:
+        """Put NICs back where a whole NIC was, with what the record keeps of them."""
+        operations: list[Operation] = []
+        first = emptied or not self._spec.domain.devices.interfaces
+        for decision in returned:
+            entry, network = self._returned_entries(decision)
+            for path, value in ((_INTERFACES, entry), (_NETWORKS, network)):
+                if first:
+                    operations.append({"op": "add", "path": path, "value": [value]})
+                else:
+                    operations.append({"op": "add", "path": f"{path}/-", "value": value})
+            first = False
+            self._remember(decision, {})
+        return operations
+
+    def _returned_entries(self, decision: NicDecision) -> tuple[dict[str, Any], dict[str, Any]]:
+        recorded = self._record.nics.get(decision.nic.name)
+        before = dict(recorded.was.get("interface", {})) if recorded is not None else {}
+        target = decision.network or decision.nic.network
+        kept = {key: value for key, value in before.items() if key not in (*_WIRE.values(), *_PLAIN_BINDINGS, "model")}
+        name, value = _binding(decision.wanted.datapath)
+        model = {} if decision.wanted.model is None else {"model": decision.wanted.model}
+        entry = {"name": decision.nic.name, name: value, **model, **kept}
+        return entry, {"name": decision.nic.name, "multus": {"networkName": self._reference(target)}}
+
+    def _autoattach(self, whole: list[NicDecision], returned: list[NicDecision]) -> list[Operation]:
+        """Without any interface KubeVirt would add one on the pod network."""
+        if not whole or returned or len(whole) < len(self._spec.domain.devices.interfaces) or self._vm.autoattach is False:
+            return []
+        return [{"op": "add", "path": _AUTOATTACH, "value": False}]
+
+    def _multiqueue(self) -> list[Operation]:
+        """Set the one switch of the whole VM; off where no NIC is left that it is for, which KubeVirt would not notice."""
+        vm = self._vm
+        after = [nic.wanted for nic in self._patched] + [nic.nic.present for nic in self._kept]
+        virtio = [state for state in after if state.has_queues]
+        if not virtio:
+            return self._switch(on=False) if vm.multiqueue else []
+        queues = {nic.wanted.queues for nic in self._patched if nic.wanted.has_queues}
+        if not queues or queues == {vm.virtio_queues}:
+            return []
+        return self._switch(on=max(queues) > 1)
+
+    def _switch(self, *, on: bool) -> list[Operation]:
+        was = self._vm.multiqueue
+        self._record = self._record.with_multiqueue(was)
+        if self._record.multiqueue is not None and self._record.multiqueue.was is on:
+            self._record = msgspec.structs.replace(self._record, multiqueue=None)
+        # Unset, the switch would be the preference's.
+        operations = [] if was is None else [{"op": "test", "path": _MULTIQUEUE, "value": was}]
+        return [*operations, {"op": "add", "path": _MULTIQUEUE, "value": on}]
+
+    def _was(self, decision: NicDecision, interface: Interface) -> dict[str, Any]:
+        """What a person would have to put back."""
+        if decision.nic.present.datapath in _PLAIN and decision.wanted.datapath in _PLAIN:
+            return {"model": interface.model}
+        index = self._networks.get(interface.name)
+        network = msgspec.to_builtins(self._spec.networks[index]) if index is not None else {}
+        return {"interface": msgspec.to_builtins(interface), "network": network}
+
+    def _remember(self, decision: NicDecision, was: dict[str, Any]) -> None:
+        """Note a change; of several the first one's original is kept, and a return to it is forgotten."""
+        name, wanted = decision.nic.name, decision.wanted
+        nics = dict(self._record.nics)
+        earlier = nics.pop(name, None)
+        if earlier is not None and _in_force(earlier, decision.nic.present):
+            was = _older(earlier.was, was)
+        network = decision.network
+        if not _is_return(was, wanted, network):
+            nics[name] = RecordedNic(
+                datapath=wanted.datapath.value,
+                resource=wanted.resource,
+                of=self._totals.get(wanted.resource) if wanted.resource else None,
+                model=wanted.model,
+                network=f"{network.namespace}/{network.name}" if network is not None else "",
+                was=was,
+            )
+        self._record = msgspec.structs.replace(self._record, nics=nics)
+
+    def _annotate(self) -> list[Operation]:
+        """Write the record; an edit of it in between makes the API server refuse the patch."""
+        text, before = write_record(self._record), self._vm.record
+        path = f"/metadata/annotations/{ANNOTATION.replace('/', '~1')}"
+        if text == (before or ""):
+            return []
+        if before is not None:
+            test = {"op": "test", "path": path, "value": before}
+            return [test, {"op": "replace", "path": path, "value": text} if text else {"op": "remove", "path": path}]
+        if self._vm.annotated:
+            return [{"op": "add", "path": path, "value": text}]
+        # Nobody else may have added the first annotation meanwhile.
+        version = self._vm.version
+        guard = [{"op": "test", "path": "/metadata/resourceVersion", "value": version}] if version else []
+        return [*guard, {"op": "add", "path": "/metadata/annotations", "value": {ANNOTATION: text}}]
 
 
-def _change(decision: NicDecision, index: int) -> list[dict[str, Any]]:
-    """Set the model of an entry, and pin the MAC address of a running NIC that its spec does not name."""
-    nic = decision.nic
-    entry = f"{_INTERFACES}/{index}"
-    operations: list[dict[str, Any]] = [{"op": "test", "path": f"{entry}/name", "value": nic.name}]
-    if nic.explicit_model is not None:
-        operations.append({"op": "test", "path": f"{entry}/model", "value": nic.explicit_model})
-    operations.append({"op": "add", "path": f"{entry}/model", "value": decision.wanted.model})
-    if nic.spec_mac is None and nic.live_mac is not None:
-        operations.append({"op": "add", "path": f"{entry}/macAddress", "value": nic.live_mac})
-    return operations
+_WIRE = {"passt_binding": "passtBinding"}
+_PLAIN_BINDINGS = ("masquerade", "bridge", "sriov", "slirp", "macvtap", "passt", "binding")
 
 
-def _explicit(decision: NicDecision) -> list[dict[str, Any]]:
-    """Write out the NIC that KubeVirt would add by itself, since a model needs an entry to stand in."""
-    nic = decision.nic
-    entry: dict[str, Any] = {"name": nic.name, "bridge": {}, "model": decision.wanted.model}
-    if nic.live_mac is not None:
-        entry["macAddress"] = nic.live_mac
-    return [
-        {"op": "add", "path": _INTERFACES, "value": [entry]},
-        {"op": "add", "path": f"{_SPEC}/networks", "value": [{"name": nic.name, "pod": {}}]},
-    ]
+def _binding(datapath: Datapath) -> tuple[str, dict[str, str]]:
+    match datapath:
+        case Datapath.SRIOV:
+            return "sriov", {}
+        case Datapath.MACVTAP:
+            return "binding", {"name": "macvtap"}
+    return "bridge", {}
+
+
+def _adapter_changes(decision: NicDecision) -> bool:
+    """Whether more than the number of queues changes."""
+    present, wanted = decision.nic.present, decision.wanted
+    return (present.datapath, present.model, present.resource) != (wanted.datapath, wanted.model, wanted.resource)
+
+
+def _in_force(recorded: RecordedNic, present: NicState) -> bool:
+    """Whether a NIC still is what the record says; else somebody has edited it, and that is the original now."""
+    return (recorded.datapath, recorded.resource) == (present.datapath.value, present.resource)
+
+
+def _older(earlier: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The first original; if then only the model was changed and now the binding is, the model goes into the whole."""
+    if "interface" in earlier or "interface" not in now:
+        return earlier or now
+    if "model" not in earlier:
+        return now
+    interface = {key: value for key, value in now["interface"].items() if key != "model"}
+    model = {} if earlier["model"] is None else {"model": earlier["model"]}
+    return {**now, "interface": interface | model}
+
+
+def _is_return(was: dict[str, Any], wanted: NicState, network: Network | None) -> bool:
+    """Whether what is wanted is what was there at first."""
+    if "model" in was:
+        return network is None and was["model"] == wanted.model and wanted.datapath in _PLAIN
+    interface = was.get("interface", {})
+    name, _ = _binding(wanted.datapath)
+    reference = (was.get("network", {}).get("multus") or {}).get("networkName", "")
+    place = network is None or reference in (network.name, f"{network.namespace}/{network.name}")
+    return (
+        name in interface and interface.get("model") == wanted.model and place and wanted.datapath is not Datapath.PASSTHROUGH
+    )

@@ -11,18 +11,20 @@ from typing import Any
 import msgspec
 
 __all__ = [
+    "HostDevice",
     "Instance",
     "Instancetype",
     "Interface",
     "Machine",
-    "NetworkDefinition",
+    "Network",
     "Preference",
+    "Quota",
     "Reference",
     "decode_instance",
     "decode_instancetype",
     "decode_machine",
-    "decode_network",
     "decode_preference",
+    "decode_quota",
 ]
 
 
@@ -35,7 +37,7 @@ class _Named(_Part, frozen=True):
 
 
 class Interface(_Part, frozen=True, kw_only=True):
-    """One entry of `domain.devices.interfaces`."""
+    """One entry of `domain.devices.interfaces`, whole, so that what is taken away can be put back."""
 
     name: str
     model: str | None = None
@@ -44,21 +46,54 @@ class Interface(_Part, frozen=True, kw_only=True):
     bridge: dict[str, Any] | None = None
     sriov: dict[str, Any] | None = None
     passt_binding: dict[str, Any] | None = None
+    slirp: dict[str, Any] | None = None
+    macvtap: dict[str, Any] | None = None
+    passt: dict[str, Any] | None = None
     binding: _Named | None = None
+    pci_address: str | None = None
+    boot_order: int | None = None
+    acpi_index: int | None = None
+    dhcp_options: dict[str, Any] | None = None
+    ports: list[Any] | None = None
+    port_ranges: list[Any] | None = None
+    state: str | None = None
+    tag: str | None = None
+
+    @property
+    def bindings(self) -> tuple[str, ...]:
+        """The fields that say how the interface is bound; KubeVirt wants exactly one."""
+        return tuple(field for field in _BINDINGS if getattr(self, field) is not None)
+
+
+_BINDINGS = ("masquerade", "bridge", "sriov", "passt_binding", "slirp", "macvtap", "passt", "binding")
 
 
 class _Multus(_Part, frozen=True):
     network_name: str = ""
+    default: bool = False
 
 
-class _Network(_Part, frozen=True, kw_only=True):
+class Network(_Part, frozen=True, kw_only=True):
+    """One entry of `networks`."""
+
     name: str
     pod: dict[str, Any] | None = None
     multus: _Multus | None = None
+    resource_claim: dict[str, Any] | None = None
+
+
+class HostDevice(_Part, frozen=True, kw_only=True):
+    """One entry of `domain.devices.hostDevices`."""
+
+    name: str
+    device_name: str = ""
+    tag: str | None = None
 
 
 class _Devices(_Part, frozen=True, kw_only=True):
     interfaces: tuple[Interface, ...] = ()
+    host_devices: tuple[HostDevice, ...] = ()
+    gpus: tuple[HostDevice, ...] = ()
     network_interface_multiqueue: bool | None = None
     autoattach_pod_interface: bool | None = None
 
@@ -88,6 +123,7 @@ class _Requests(_Part, frozen=True):
 
 class _Resources(_Part, frozen=True):
     requests: _Requests | None = None
+    overcommit_guest_overhead: bool = False
 
 
 class _Domain(_Part, frozen=True, kw_only=True):
@@ -98,9 +134,34 @@ class _Domain(_Part, frozen=True, kw_only=True):
     features: _Features | None = None
 
 
+class _Requirement(_Part, frozen=True, kw_only=True):
+    key: str
+    operator: str
+    values: list[str] = []
+
+
+class _Term(_Part, frozen=True, kw_only=True):
+    match_expressions: tuple[_Requirement, ...] = ()
+
+
+class _Terms(_Part, frozen=True, kw_only=True):
+    node_selector_terms: tuple[_Term, ...] = ()
+
+
+class _NodeAffinity(_Part, frozen=True, kw_only=True):
+    required: _Terms | None = msgspec.field(default=None, name="requiredDuringSchedulingIgnoredDuringExecution")
+
+
+class _Affinity(_Part, frozen=True, kw_only=True):
+    node_affinity: _NodeAffinity | None = None
+
+
 class _InstanceSpec(_Part, frozen=True, kw_only=True):
     domain: _Domain = _Domain()
-    networks: tuple[_Network, ...] = ()
+    networks: tuple[Network, ...] = ()
+    node_selector: dict[str, str] = {}
+    affinity: _Affinity | None = None
+    eviction_strategy: str | None = None
 
 
 class _TemplateMeta(_Part, frozen=True, kw_only=True):
@@ -128,16 +189,21 @@ class _MachineSpec(_Part, frozen=True, kw_only=True):
 
 
 class _Wishes(_Part, frozen=True, kw_only=True):
-    """The annotations by which a tenant may speak; all others are dropped, since some are as large as the object."""
+    """Our own annotations; all others are dropped, since some are as large as the object."""
 
     exclude: str | None = msgspec.field(default=None, name="vmnic.dev/exclude")
     network_pressure: str | None = msgspec.field(default=None, name="vmnic.dev/network-pressure")
+    restart: str | None = msgspec.field(default=None, name="vmnic.dev/restart")
+    assigned: str | None = msgspec.field(default=None, name="vmnic.dev/assigned")
 
 
 class _Meta(_Part, frozen=True, kw_only=True):
     name: str = ""
     generate_name: str = ""
     namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    creation_timestamp: str = ""
     labels: dict[str, str] = {}
     annotations: _Wishes | None = None
     deletion_timestamp: str | None = None
@@ -169,27 +235,66 @@ class _LiveInterface(_Part, frozen=True, kw_only=True):
 
 class _InstanceStatus(_Part, frozen=True, kw_only=True):
     phase: str = ""
+    node_name: str = ""
     interfaces: tuple[_LiveInterface, ...] = ()
     guest_os_info: _GuestInfo = msgspec.field(default=_GuestInfo(), name="guestOSInfo")
+
+
+class _Owner(_Part, frozen=True, kw_only=True):
+    kind: str = ""
+    name: str = ""
 
 
 class _InstanceMeta(_Part, frozen=True, kw_only=True):
     name: str
     namespace: str = ""
+    uid: str = ""
     annotations: dict[str, str] = {}
+    deletion_timestamp: str | None = None
+    owner_references: tuple[_Owner, ...] = ()
+
+
+class _RunningInterface(_Part, frozen=True, kw_only=True):
+    name: str
+    model: str | None = None
+    mac_address: str | None = None
+    sriov: dict[str, Any] | None = None
+    binding: _Named | None = None
+    passt_binding: dict[str, Any] | None = None
+
+
+class _RunningDevices(_Part, frozen=True, kw_only=True):
+    interfaces: tuple[_RunningInterface, ...] = ()
+    host_devices: tuple[HostDevice, ...] = ()
+    network_interface_multiqueue: bool | None = None
+
+
+class _RunningDomain(_Part, frozen=True, kw_only=True):
+    cpu: _Cpu | None = None
+    devices: _RunningDevices = _RunningDevices()
+
+
+class _RunningSpec(_Part, frozen=True, kw_only=True):
+    domain: _RunningDomain = _RunningDomain()
+    networks: tuple[Network, ...] = ()
 
 
 class Instance(_Part, frozen=True, kw_only=True):
     """A VirtualMachineInstance."""
 
     metadata: _InstanceMeta
-    spec: _InstanceSpec = _InstanceSpec()
+    spec: _RunningSpec = _RunningSpec()
     status: _InstanceStatus = _InstanceStatus()
 
     @property
     def final(self) -> bool:
         """Whether it has ended."""
         return self.status.phase in ("Succeeded", "Failed")
+
+    @property
+    def machine(self) -> str:
+        """Name of the VirtualMachine that it belongs to; empty: it stands alone."""
+        return next((owner.name for owner in self.metadata.owner_references if owner.kind == "VirtualMachine"), "")
 
 
 class _PreferredDevices(_Part, frozen=True, kw_only=True):
@@ -213,9 +318,15 @@ class _InstancetypeCpu(_Part, frozen=True):
     guest: int = 0
 
 
+class _InstancetypeMemory(_Part, frozen=True):
+    guest: str | int | None = None
+    overcommit_percent: int = 0
+
+
 class _InstancetypeSpec(_Part, frozen=True):
     cpu: _InstancetypeCpu = _InstancetypeCpu()
-    memory: _Memory | None = None
+    memory: _InstancetypeMemory | None = None
+    host_devices: tuple[HostDevice, ...] = ()
 
 
 class Instancetype(_Part, frozen=True, kw_only=True):
@@ -225,21 +336,20 @@ class Instancetype(_Part, frozen=True, kw_only=True):
     spec: _InstancetypeSpec = _InstancetypeSpec()
 
 
-class _NetworkMeta(_Part, frozen=True, kw_only=True):
-    name: str
-    namespace: str = ""
-    annotations: dict[str, str] = {}
+class _QuotaSpec(_Part, frozen=True):
+    hard: dict[str, str | int] = {}
 
 
-class NetworkDefinition(_Part, frozen=True, kw_only=True):
-    """A NetworkAttachmentDefinition."""
+class _QuotaStatus(_Part, frozen=True):
+    used: dict[str, str | int] = {}
 
-    metadata: _NetworkMeta
 
-    @property
-    def resource_name(self) -> str:
-        """The device resource that a pod on this network asks for; empty if none."""
-        return self.metadata.annotations.get("k8s.v1.cni.cncf.io/resourceName", "")
+class Quota(_Part, frozen=True, kw_only=True):
+    """A ResourceQuota."""
+
+    metadata: _Meta
+    spec: _QuotaSpec = _QuotaSpec()
+    status: _QuotaStatus = _QuotaStatus()
 
 
 class _Managed(msgspec.Struct, rename="camel"):
@@ -276,6 +386,10 @@ def decode_machine(raw: bytes | msgspec.Raw) -> Machine:
         msgspec.ValidationError: a field has the wrong type; the message has its path.
     """
     machine = _machine_decoder.decode(raw)
+    if machine.metadata.annotations is not None and machine.metadata.resource_version:
+        # Only the first annotation of a VM has to be guarded by the version; without it, a status is no change of the VM.
+        known = msgspec.structs.replace(machine.metadata, resource_version="")
+        machine = msgspec.structs.replace(machine, metadata=known)
     meta = _owner_decoder.decode(raw).metadata
     by_hand = meta.annotations is not None and meta.annotations.last is not None
     for entry in meta.managed_fields:
@@ -288,4 +402,4 @@ def decode_machine(raw: bytes | msgspec.Raw) -> Machine:
 decode_instance = msgspec.json.Decoder(Instance).decode
 decode_preference = msgspec.json.Decoder(Preference).decode
 decode_instancetype = msgspec.json.Decoder(Instancetype).decode
-decode_network = msgspec.json.Decoder(NetworkDefinition).decode
+decode_quota = msgspec.json.Decoder(Quota).decode

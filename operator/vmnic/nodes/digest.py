@@ -43,4 +43,4 @@ def same_desired(one: PfSpec, other: PfSpec) -> bool:
 
 
 def _desired(spec: PfSpec) -> list[object]:
-    return [spec.num_vfs, spec.vf_driver, spec.mtu]
+    return [spec.function, spec.num_vfs, spec.vf_driver, spec.mtu]

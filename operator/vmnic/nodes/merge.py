@@ -76,9 +76,10 @@ def _desired(pool: SriovNetworkPool, pf: PfStatus) -> PfSpec:
     return PfSpec(
         pci_address=pf.pci_address,
         pool=pool.metadata.name,
-        num_vfs=_count(spec.num_vfs, pf.total_vfs),
+        num_vfs=_count(spec.num_vfs, pf.total_vfs) if spec.num_vfs is not None else 0,
         vf_driver=spec.vf_driver,
-        mtu=spec.mtu,
+        function=spec.function,
+        mtu=spec.mtu if spec.function == "Virtual" else None,
     )
 
 

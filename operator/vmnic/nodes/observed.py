@@ -45,9 +45,17 @@ class ObservedPf:
     autoprobe: bool = True
     shares_iommu_group: bool = False
     """Another function that is not its VF is in its IOMMU group, so its VFs would be too."""
+    held: bool = False
+    """Somebody has its own VFIO device open."""
     vfs: tuple[ObservedVf, ...] = ()
     host_use: tuple[str, ...] = ()
     """What the host uses it for, in words."""
+
+    @property
+    def held_addresses(self) -> tuple[str, ...]:
+        """Addresses of the function and its VFs, as far as somebody holds them."""
+        own = (self.pci_address,) if self.held else ()
+        return (*own, *(vf.pci_address for vf in self.vfs if vf.held))
 
 
 def render_pf_status(
@@ -75,8 +83,10 @@ def render_pf_status(
         mtu=pf.mtu,
         total_vfs=pf.total_vfs,
         num_vfs=pf.num_vfs,
+        first_vf=pf.vfs[0].pci_address if pf.vfs else "",
+        vf_stride=_routing_id(pf.vfs[1].pci_address) - _routing_id(pf.vfs[0].pci_address) if len(pf.vfs) > 1 else 0,
         vfs=_ranges(pf.vfs),
-        held=tuple(Held(vf=vf.pci_address, by=holders.get(vf.pci_address, "")) for vf in pf.vfs if vf.held),
+        held=tuple(Held(vf=address, by=holders.get(address, "")) for address in pf.held_addresses),
         host_use=pf.host_use[:_TOLD_USES],
         owned=owned,
         attempt=attempt,
@@ -84,6 +94,13 @@ def render_pf_status(
         problem=problem,
         apply=apply,
     )
+
+
+def _routing_id(address: str) -> int:
+    """Bus, device and function as one number."""
+    _, bus, rest = address.split(":")
+    device, function = rest.split(".")
+    return (int(bus, 16) << 8) + (int(device, 16) << 3) + int(function)
 
 
 def _ranges(vfs: Iterable[ObservedVf]) -> tuple[VfRange, ...]:
@@ -102,7 +119,7 @@ def observed_of(status: PfStatus) -> ObservedPf:
 
     The VFs' own addresses are not published, except of those that are held; `autoprobe` is taken from what the VFs have.
     """
-    held = {held.vf for held in status.held}
+    held = {held.vf for held in status.held} - {status.pci_address}
     drivers = {index: part.driver for part in status.vfs for index in _indexes(part.range)}
     free = [ObservedVf(index=index, pci_address="", driver=driver) for index, driver in sorted(drivers.items())]
     taken = [ObservedVf(index=0, pci_address=vf, driver="vfio-pci", held=True) for vf in sorted(held)]
@@ -114,6 +131,7 @@ def observed_of(status: PfStatus) -> ObservedPf:
         num_vfs=status.num_vfs,
         mtu=status.mtu,
         autoprobe="vfio-pci" not in drivers.values(),
+        held=any(one.vf == status.pci_address for one in status.held),
         vfs=(*taken, *free[len(taken) :]),
         host_use=status.host_use,
     )

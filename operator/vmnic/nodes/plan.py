@@ -64,15 +64,20 @@ def plan_pf(
     )
 
 
-def _holders(vfs: Iterable[ObservedVf], holders: Mapping[str, str]) -> tuple[str, ...]:
-    """Say who holds which of these VFs, as many as a status has room for."""
-    told = [f"{holders.get(vf.pci_address) or 'an unknown program'} holds {vf.pci_address}" for vf in vfs if vf.held]
+def _holders(addresses: Iterable[str], holders: Mapping[str, str]) -> tuple[str, ...]:
+    """Say who holds which of these functions, as many as a status has room for."""
+    told = [f"{holders.get(address) or 'an unknown program'} holds {address}" for address in addresses]
     more = len(told) - _TOLD_HOLDERS
     return tuple(told[:_TOLD_HOLDERS] + ([f"and {more} more"] if more > 0 else []))
 
 
 def _actions(desired: PfSpec, observed: ObservedPf) -> tuple[Action, ...]:
+    if desired.function == "Physical":
+        return _whole_actions(observed)
     actions = []
+    if observed.driver == VFIO:
+        # It was a whole NIC; VFs need its own driver.
+        actions.append(Action(kind=ActionKind.BIND_PF, value="kernel"))
     counts_differ = observed.num_vfs != desired.num_vfs
     autoprobe = desired.vf_driver != VFIO
     if desired.num_vfs and observed.autoprobe != autoprobe:
@@ -88,25 +93,34 @@ def _actions(desired: PfSpec, observed: ObservedPf) -> tuple[Action, ...]:
     return tuple(actions)
 
 
+def _whole_actions(observed: ObservedPf) -> tuple[Action, ...]:
+    """VFs would go with the function's driver, so they go first."""
+    if observed.driver == VFIO:
+        return ()
+    remove = (Action(kind=ActionKind.SET_NUM_VFS, value="0"),) if observed.num_vfs else ()
+    return (*remove, Action(kind=ActionKind.BIND_PF, value=VFIO))
+
+
 def _wrong_driver(desired: PfSpec, vf: ObservedVf) -> bool:
     """`kernel` means any driver of the kernel's own but vfio-pci."""
     return vf.driver != VFIO if desired.vf_driver == VFIO else vf.driver in ("", VFIO)
 
 
-def _touched(actions: tuple[Action, ...], desired: PfSpec, observed: ObservedPf) -> tuple[ObservedVf, ...]:
-    """The VFs that would go or change their driver."""
+def _touched(actions: tuple[Action, ...], desired: PfSpec, observed: ObservedPf) -> tuple[str, ...]:
+    """The functions that somebody holds and that would go or change their driver."""
     kinds = {action.kind for action in actions}
-    if ActionKind.SET_NUM_VFS in kinds:
-        return observed.vfs
+    if ActionKind.SET_NUM_VFS in kinds or ActionKind.BIND_PF in kinds:
+        return observed.held_addresses
     if ActionKind.BIND_VFS in kinds:
-        return tuple(vf for vf in observed.vfs if _wrong_driver(desired, vf))
+        return tuple(vf.pci_address for vf in observed.vfs if vf.held and _wrong_driver(desired, vf))
     return ()
 
 
 def _problem(desired: PfSpec, observed: ObservedPf, host: HostFacts) -> PfProblem | None:
     """Say what makes the plan impossible; None if nothing does."""
     name = f"{observed.name or 'the function'} ({observed.pci_address})"
-    vfio = desired.num_vfs > 0 and desired.vf_driver == VFIO
+    whole = desired.function == "Physical"
+    vfio = whole or (desired.num_vfs > 0 and desired.vf_driver == VFIO)
     if observed.host_use:
         return PfProblem(
             reason=PfReason.HOST_USED,
@@ -128,7 +142,7 @@ def _problem(desired: PfSpec, observed: ObservedPf, host: HostFacts) -> PfProble
     if vfio and observed.shares_iommu_group:
         return PfProblem(
             reason=PfReason.IOMMU_GROUP_SHARED,
-            message=f"{name} shares its IOMMU group with other functions, so vfio-pci cannot take its VFs: use a slot with ACS",
+            message=f"{name} shares its IOMMU group with other functions, so vfio-pci cannot take them: use a slot with ACS",
         )
     return None
 
@@ -141,5 +155,7 @@ def _words(action: Action) -> str:
             return "remove all VFs" if action.value == "0" else f"create {action.value} VFs"
         case ActionKind.BIND_VFS:
             return f"bind the VFs to {'their kernel driver' if action.value == 'kernel' else action.value}"
+        case ActionKind.BIND_PF:
+            return f"bind the whole NIC to {'its kernel driver' if action.value == 'kernel' else action.value}"
         case ActionKind.SET_MTU:
             return f"set the MTU to {action.value}"

@@ -47,6 +47,8 @@ class ActionKind(StrEnum):
     """Write `sriov_numvfs`; the kernel refuses N to M, so 0 comes between."""
     BIND_VFS = "BindVfs"
     """Give every VF that has another driver the one named."""
+    BIND_PF = "BindPf"
+    """Give the function itself the driver named; the host loses its link."""
     SET_MTU = "SetMtu"
     """Set the MTU of the physical function, in bytes."""
 
@@ -146,6 +148,7 @@ class PfSpec(_Struct, frozen=True):
     pool: str
     num_vfs: int
     vf_driver: str = "vfio-pci"
+    function: str = "Virtual"
     mtu: int | None = None
     grant: str | None = None
     """Digest of the plan that the agent may carry out."""
@@ -166,6 +169,10 @@ class PfStatus(_Struct, frozen=True):
     mtu: int | None = None
     total_vfs: int = 0
     num_vfs: int = 0
+    first_vf: str = ""
+    """PCI address of its first VF; empty: it has none."""
+    vf_stride: int = 0
+    """By how much the routing id of a VF is above that of the VF before it."""
     vfs: tuple[VfRange, ...] = ()
     held: tuple[Held, ...] = ()
     host_use: tuple[str, ...] = ()

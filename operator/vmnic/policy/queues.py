@@ -1,11 +1,11 @@
-"""How many queues the virtio NICs of a VM get: one answer for the whole VM, as KubeVirt has one switch for it."""
+"""How many queues the virtio NICs of a VM get: on KubeVirt one answer for the whole VM, as it has one switch for it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from .checks import Finding
-from .facts import VmFacts
+from .facts import Platform, VmFacts
 from .reasons import Reason
 from .rules import Rule
 
@@ -19,10 +19,13 @@ _QUEUE_BYTES = 100 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class QueueChoice:
-    """Queues for each virtio NIC, and why they are fewer than asked for."""
+    """Queues for each virtio NIC (None: as they are), and why they are fewer than asked for."""
 
-    queues: int
+    queues: int | None
     finding: Finding | None = None
+
+
+_AS_IT_IS = QueueChoice(None)
 
 
 def pressure_on(vm: VmFacts, rule: Rule) -> str:
@@ -42,15 +45,18 @@ def choose_queues(vm: VmFacts, rule: Rule, virtio_nics: int) -> QueueChoice:
         return QueueChoice(1)
     asked = rule.multiqueue == "Always" or pressure_on(vm, rule) == "High"
     if not asked or vm.vcpus < 2 or not virtio_nics:
-        return QueueChoice(vm.virtio_queues)
+        return _AS_IT_IS
     wanted = min(vm.vcpus, _TAP_QUEUES)
+    if vm.platform is Platform.LIBVIRT:
+        # Each NIC has its own number there, so the cap needs no hook.
+        wanted = min(wanted, rule.max_queues)
     if vm.virtio_queues == wanted:
         return QueueChoice(wanted)
-    if vm.vcpus > rule.max_queues:
+    if wanted > rule.max_queues:
         text = f"{vm.vcpus} vCPUs would mean as many queues, multiqueue.maxQueues is {rule.max_queues}"
-        return QueueChoice(vm.virtio_queues, Finding(Reason.QUEUE_CAP_NEEDS_HOOK, text))
+        return QueueChoice(None, Finding(Reason.QUEUE_CAP_NEEDS_HOOK, text))
     need = wanted * virtio_nics * _QUEUE_BYTES
     if vm.memory_bytes is not None and need > vm.memory_bytes / 2:
         text = f"{wanted} queues on {virtio_nics} NICs may take {need >> 20} MiB of the guest's {vm.memory_bytes >> 20} MiB"
-        return QueueChoice(vm.virtio_queues, Finding(Reason.GUEST_MEMORY_TOO_SMALL, text))
+        return QueueChoice(None, Finding(Reason.GUEST_MEMORY_TOO_SMALL, text))
     return QueueChoice(wanted)

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from ..api.policy import Selector, VmNicPolicy
+from ..api.policy import Selector, VmNicPolicy, Window
 from .facts import Datapath, Network, NicFacts, VmFacts
 from .labels import matches_labels
 
-__all__ = ["Rule", "rules_of", "selecting_rules", "selects_nic"]
+__all__ = ["Rule", "decides_nic", "rules_of", "selecting_rules"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +23,21 @@ class Rule:
     datapaths: tuple[Datapath, ...]
     """In order of preference; empty stands for `auto`."""
     emulated_model: str
-    patch: bool
-    """Whether NICs are changed, or only reported."""
+    created: str
+    """When the policy was made, as RFC 3339 in UTC."""
+    sriov_pool: str
+    """The pool that VFs are taken from; empty: any."""
+    sriov_resource: str
+    """The device resource of another operator in its place; empty: none."""
+    accepts_detach: bool
+    """Whether a VF that is taken away during a migration counts as migratable."""
+    passthrough_pool: str
+    live_migration: str
+    action: str
     existing_vms: str
+    max_unavailable: int | str
+    max_unavailable_per_namespace: int | str | None
+    window: Window | None
     yields_to_git: bool
     """Whether VMs whose NIC list another manager applies are left to it."""
     pressure: str
@@ -36,6 +48,8 @@ class Rule:
     """Whether a tenant's `exclude` counts."""
     may_press: bool
     """Whether a tenant's `network-pressure` counts."""
+    may_forbid_restart: bool
+    """Whether a tenant's `restart: Never` counts."""
 
 
 def rules_of(policies: Iterable[VmNicPolicy]) -> tuple[Rule, ...]:
@@ -46,22 +60,31 @@ def rules_of(policies: Iterable[VmNicPolicy]) -> tuple[Rule, ...]:
 
 def _rule(policy: VmNicPolicy) -> Rule:
     spec = policy.spec
-    # In KubeVirt virtio and vhost are one setting.
-    named = [Datapath.EMULATED if name == "emulated" else Datapath.VHOST for name in spec.datapaths if name != "auto"]
+    sriov, enforcement = spec.sriov, spec.enforcement
     return Rule(
         policy=policy.metadata.name,
         priority=spec.priority,
         selector=spec.selector,
-        datapaths=tuple(dict.fromkeys(named)),
+        datapaths=tuple(Datapath(name) for name in spec.datapaths if name != "auto"),
         emulated_model=spec.emulated.model,
-        patch=spec.enforcement.action == "Patch",
-        existing_vms=spec.enforcement.existing_vms,
-        yields_to_git=spec.enforcement.git_owned == "Yield",
+        created=policy.metadata.creation_timestamp,
+        sriov_pool=(sriov.pool if sriov is not None else None) or "",
+        sriov_resource=(sriov.resource_name if sriov is not None else None) or "",
+        accepts_detach=sriov is not None and sriov.accept_detach,
+        passthrough_pool=spec.passthrough.pool if spec.passthrough is not None else "",
+        live_migration=spec.live_migration,
+        action=enforcement.action,
+        existing_vms=enforcement.existing_vms,
+        max_unavailable=enforcement.max_unavailable,
+        max_unavailable_per_namespace=enforcement.max_unavailable_per_namespace,
+        window=enforcement.window,
+        yields_to_git=enforcement.git_owned == "Yield",
         pressure=spec.network_pressure,
         multiqueue=spec.multiqueue.mode,
         max_queues=spec.multiqueue.max_queues,
         may_exclude=spec.tenant_overrides.exclude == "Allowed",
         may_press=spec.tenant_overrides.network_pressure == "Allowed",
+        may_forbid_restart=spec.tenant_overrides.restart == "Allowed",
     )
 
 
@@ -72,13 +95,14 @@ def selecting_rules(rules: Iterable[Rule], vm: VmFacts) -> tuple[Rule, ...]:
 
 def _selects_vm(selector: Selector, vm: VmFacts) -> bool:
     return (
-        (not selector.guest_os or vm.guest_os.value in selector.guest_os)
+        vm.platform.value in selector.platforms
+        and (not selector.guest_os or vm.guest_os.value in selector.guest_os)
         and matches_labels(selector.namespace_selector, vm.namespace_labels)
         and matches_labels(selector.vm_selector, vm.labels)
     )
 
 
-def selects_nic(rule: Rule, nic: NicFacts) -> bool:
+def decides_nic(rule: Rule, nic: NicFacts) -> bool:
     """Tell whether a rule that selects the VM selects this NIC of it."""
     globs = rule.selector.networks
     return not globs or any(fnmatchcase(name, glob) for name in _names(nic.network) for glob in globs)

@@ -144,8 +144,8 @@ class FileTree:
 
 def _in_use(one: Pf | Vf) -> bool:
     """Whether the function is enabled: by a kernel driver always, by vfio-pci while somebody has it open."""
-    if one.driver == "vfio-pci" or (isinstance(one, Vf) and one.holders):
-        return isinstance(one, Vf) and one.holders > 0
+    if one.driver == "vfio-pci" or one.holders:
+        return one.holders > 0
     return bool(one.driver)
 
 

@@ -104,6 +104,8 @@ class Kernel:
                 if function.num_vfs:
                     yield from self._change_vfs(function, 0)
                 self._detach(function)
+                while function.holders:
+                    yield
             finally:
                 function.locked = False
             return

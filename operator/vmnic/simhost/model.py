@@ -38,6 +38,8 @@ class Function:
     net_name: str = ""
     """Name of its network link, if its driver makes one."""
     net_mac: str = ""
+    holders: int = 0
+    """How many have its VFIO device open."""
 
 
 @dataclass(kw_only=True)
@@ -46,8 +48,6 @@ class Vf(Function):
 
     index: int
     attributes: VfAttributes
-    holders: int = 0
-    """How many have its VFIO device open."""
 
 
 @dataclass(kw_only=True)

@@ -5,7 +5,7 @@ from vmnic.api.policy import VmNicPolicy
 from vmnic.controller.reconcile.machines import NicNote
 from vmnic.controller.reconcile.policies import summarise_policy
 from vmnic.kube.reflector import ObjectKey
-from vmnic.policy.engine import Verdict
+from vmnic.policy.decision import Verdict
 
 
 def note(verdict=Verdict.COMPLIANT, *, policy="all", datapath="vhost", reason="", restart=False, conflicts=()):
@@ -32,7 +32,13 @@ def test_vms_are_counted_by_what_is_the_matter():
     vms = status.vms
     assert (vms.matched, vms.compliant, vms.to_change, vms.blocked, vms.pending_restart, vms.conflicting) == (5, 3, 1, 1, 1, 1)
     assert status.nics_by_datapath == {"emulated": 1, "vhost": 5}
-    assert conditions(status) == {"Ready": "True", "Compliant": "False", "Conflict": "True"}
+    assert conditions(status) == {
+        "Ready": "True",
+        "Compliant": "False",
+        "Conflict": "True",
+        "Reconciling": "False",
+        "Stalled": "False",
+    }
 
 
 def test_all_compliant_is_said():

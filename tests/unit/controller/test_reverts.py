@@ -1,57 +1,47 @@
-"""Giving in to somebody who puts patches back, on a clock of the test's own."""
+"""Who puts a change back twice within an hour is left alone for a day."""
 
-from vmnic.controller.reconcile.reverts import Reverts
-from vmnic.kube.reflector import ObjectKey
+from datetime import UTC, datetime, timedelta
 
-VM = ObjectKey("tenants", "web")
-PATCH = [{"op": "add", "path": "/model", "value": "virtio"}]
-OTHER = [{"op": "add", "path": "/model", "value": "e1000e"}]
-HOUR, DAY = 3600, 86400
+from vmnic.controller.reconcile.reverts import digest_of, has_yielded, made, yielded
 
-
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
+START = datetime(2026, 1, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+PATCH = [{"op": "test", "path": "/a", "value": 1}, {"op": "add", "path": "/b/model", "value": "virtio"}]
 
 
-def patched(times, *, every=1.0, patch=PATCH):
-    clock = Clock()
-    reverts = Reverts(clock)
-    for _ in range(times):
-        reverts.remember(VM, patch)
-        clock.now += every
-    return reverts, clock
+def patched(*hours, digest="d"):
+    known = None
+    for at in hours:
+        known = made(known, digest, START + at * HOUR)
+    return known
 
 
-def test_one_revert_is_patched_again_and_a_second_is_not():
-    assert patched(1)[0].allows(VM, PATCH)
-    assert not patched(2)[0].allows(VM, PATCH)
+def test_the_third_time_is_not_made():
+    known = patched(0, 0.1)
+    given_in = yielded(known, "d", START + 0.2 * HOUR, "argocd")
+    assert (given_in.manager, has_yielded(given_in, "d", START + 0.3 * HOUR)) == ("argocd", True)
 
 
-def test_reverts_far_apart_do_not_count_together():
-    assert patched(5, every=HOUR)[0].allows(VM, PATCH)
+def test_once_is_no_fight_and_neither_are_two_times_far_apart():
+    assert yielded(patched(0), "d", START, "x") is None
+    assert yielded(patched(0, 2), "d", START + 2.1 * HOUR, "x") is None
+
+
+def test_another_change_is_another_matter():
+    assert yielded(patched(0, 0.1), "e", START + 0.2 * HOUR, "x") is None
+    assert made(patched(0, 0.1), "e", START + 0.2 * HOUR).patched_at == ("2026-01-01T00:12:00Z",)
 
 
 def test_peace_lasts_a_day():
-    reverts, clock = patched(2)
-    seen = []
-    for after in (0, DAY - 10, 20):
-        clock.now += after
-        seen.append(reverts.allows(VM, PATCH))
-    assert seen == [False, False, True]
+    given_in = yielded(patched(0, 0.1), "d", START + 0.2 * HOUR, "x")
+    assert has_yielded(given_in, "d", START + 24 * HOUR)
+    assert not has_yielded(given_in, "d", START + 24.3 * HOUR)
 
 
-def test_another_patch_starts_anew():
-    assert patched(2)[0].allows(VM, OTHER)
-
-
-def test_another_vm_is_not_concerned():
-    assert patched(2)[0].allows(ObjectKey("tenants", "db"), PATCH)
-
-
-def test_a_vm_that_is_gone_is_forgotten():
-    reverts, _ = patched(2)
-    reverts.forget(VM)
-    assert reverts.allows(VM, PATCH)
+def test_a_change_is_named_by_what_it_writes():
+    other = [
+        {"op": "add", "path": "/b/macAddress", "value": "x"},
+        {"op": "add", "path": "/metadata/annotations/x", "value": ""},
+    ]
+    assert digest_of(PATCH) == digest_of(PATCH[1:]) == digest_of([*PATCH, *other])
+    assert digest_of(PATCH) != digest_of([{**PATCH[1], "value": "e1000e"}])

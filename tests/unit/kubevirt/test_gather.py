@@ -5,7 +5,8 @@ import pytest
 
 from tests.builders.vm import nic, vm, vmi
 from vmnic.kubevirt.gather import MachineInput, gather_vm_facts
-from vmnic.kubevirt.projection import Instance, Instancetype, Machine, NetworkDefinition, Preference, decode_machine
+from vmnic.kubevirt.networks import read_network
+from vmnic.kubevirt.projection import Instance, Instancetype, Machine, Preference, decode_machine
 from vmnic.kubevirt.quantity import parse_bytes
 
 
@@ -112,7 +113,7 @@ def test_a_network_is_looked_up_in_the_vms_own_namespace_unless_it_names_another
     raw = {
         "metadata": {"name": "fast", "namespace": "nets", "annotations": {"k8s.v1.cni.cncf.io/resourceName": "vmnic.dev/fast"}}
     }
-    known = {("nets", "fast"): msgspec.convert(raw, NetworkDefinition)}
+    known = {("nets", "fast"): read_network(raw)}
     machine = vm("v", nic("a", binding="bridge", network="nets/fast"), nic("b", binding="bridge", network="fast"))
     nics = gather(machine, find_network=lambda namespace, name: known.get((namespace, name))).nics
     assert [(one.network.namespace, one.network.resource_name) for one in nics] == [("nets", "vmnic.dev/fast"), ("tenants", "")]
@@ -120,7 +121,7 @@ def test_a_network_is_looked_up_in_the_vms_own_namespace_unless_it_names_another
 
 def test_the_running_nics_mac_and_model_are_facts():
     one = gather(vm(), vmi("web", macs={"default": "02:00:00:00:00:01"}, models={"default": "e1000e"})).nics[0]
-    assert (one.live_mac, one.live_model) == ("02:00:00:00:00:01", "e1000e")
+    assert (one.live_mac, one.live.model) == ("02:00:00:00:00:01", "e1000e")
 
 
 @pytest.mark.parametrize(

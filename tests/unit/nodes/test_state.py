@@ -3,7 +3,8 @@
 import msgspec
 import pytest
 
-from vmnic.api import common, node_state
+from vmnic.api import common, node_state, vm_state
+from vmnic.kubevirt import state as machine_state
 from vmnic.nodes import state
 
 PAIRS = [
@@ -19,6 +20,8 @@ PAIRS = [
     (state.PfStatus, node_state.PfStatus),
     (state.VfRange, node_state.VfRange),
     (state.Condition, common.Condition),
+    (machine_state.Reverts, vm_state.Reverts),
+    (machine_state.Restart, vm_state.Restart),
 ]
 
 

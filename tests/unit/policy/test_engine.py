@@ -1,46 +1,34 @@
 """The policy engine: every check, every chain, priorities, enforcement; and what holds for any input."""
 
-import copy
-
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tests.builders.vm import nic, policy, vm, vmi
+from tests.builders import decide as builder
+from tests.builders.decide import told
+from tests.builders.vm import nic, node_state, policy, vm, vmi
 from vmnic.api.policy import VmNicPolicy
 from vmnic.kubevirt.gather import MachineInput, gather_vm_facts
-from vmnic.kubevirt.patch import render_patch
-from vmnic.kubevirt.projection import Instance, Machine
-from vmnic.policy.engine import Action, Verdict, allocate, candidates, decide
+from vmnic.kubevirt.projection import Machine
+from vmnic.policy.decision import Action, Verdict
+from vmnic.policy.enforce import decide
+from vmnic.policy.engine import candidates
 from vmnic.policy.facts import ClusterFacts
 from vmnic.policy.reasons import Reason
 from vmnic.policy.rules import rules_of
 
 
-def facts(machine, instance=None, *, namespace_labels=None, **changes):
-    return gather_vm_facts(
-        MachineInput(
-            machine=msgspec.convert(machine, Machine),
-            instance=msgspec.convert(instance, Instance) if instance else None,
-            namespace_labels=namespace_labels or {},
-            **changes,
-        )
-    )
-
-
-def decision(machine, *policies, instance=None, vhost_net=None, **changes):
-    rules = rules_of(VmNicPolicy.model_validate(one) for one in policies)
-    found = candidates(facts(machine, instance, **changes), rules, ClusterFacts(vhost_net=vhost_net))
-    return decide(found, allocate([found]))
+def decision(machine, *policies, instance=None, vhost_net=None, is_new=False, namespace_labels=None):
+    others = [] if instance is None else [instance]
+    if vhost_net is not None:
+        others.append(node_state(modules=["vhost_net"] if vhost_net else [], pool="none", vfs=0))
+    if namespace_labels:
+        others.append({"kind": "Namespace", "metadata": {"name": "tenants", "labels": namespace_labels}})
+    name = machine["metadata"]["name"]
+    return builder.decision(machine, *policies, *others, new=[name] if is_new else ())
 
 
 def first(machine, *policies, **changes):
     return decision(machine, *policies, **changes).nics[0]
-
-
-def told(nic_decision):
-    return [(one.datapath.value, one.finding.reason.value if one.finding else None) for one in nic_decision.candidates]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +107,7 @@ def test_a_vm_that_somebody_applies_is_left_to_them(git_owned, is_new, verdict, 
         rules_of([VmNicPolicy.model_validate(rule)]),
         ClusterFacts(),
     )
-    one = decide(found, allocate([found])).nics[0]
+    one = decide(found, {}).nics[0]
     assert (one.verdict, one.reason, one.wanted.model) == (verdict, reason, "virtio")
     assert reason is None or "argocd-controller" in one.message
 
@@ -212,14 +200,20 @@ def test_queues_are_chosen_for_the_whole_vm(machine, rule, queues, reason):
 
 def test_another_number_of_queues_is_a_change_of_the_switch_alone():
     path = "/spec/template/spec/domain/devices/networkInterfaceMultiqueue"
-    assert render_patch(decision(sized(), policy(networkPressure="High"))) == [{"op": "add", "path": path, "value": True}]
-    off = render_patch(decision(sized(multiqueue=True), policy(multiqueue={"mode": "Never"})))
+    assert changes(sized(), policy(networkPressure="High")) == [{"op": "add", "path": path, "value": True}]
+    off = changes(sized(multiqueue=True), policy(multiqueue={"mode": "Never"}))
     assert off == [{"op": "test", "path": path, "value": True}, {"op": "add", "path": path, "value": False}]
+
+
+def changes(machine, *policies):
+    """The patch without our own record."""
+    return [one for one in builder.patches(machine, *policies)["v"] if "annotations" not in one["path"]]
 
 
 def test_windows_under_high_pressure_is_left_as_it_is():
     found = first(vm(os="windows"), policy(networkPressure="High"))
-    assert (found.verdict, found.reason, told(found)) == (Verdict.COMPLIANT, None, [("vhost", "VirtioNotChosenForWindows")])
+    expected = [("sriov", "PodNetwork"), ("vhost", "VirtioNotChosenForWindows")]
+    assert (found.verdict, found.reason, told(found)) == (Verdict.COMPLIANT, None, expected)
 
 
 def asking(**annotations):
@@ -253,88 +247,4 @@ def test_a_tenant_may_say_what_the_policy_allows(machine, overrides, verdict, re
 
 
 def test_a_wish_that_cannot_be_understood_is_a_problem_in_words():
-    assert "may be High or Low" in facts(asking(network_pressure="Huge")).problems[0]
-
-
-MODELS = st.sampled_from([None, "virtio", "e1000e", "e1000", "rtl8139", "igb"])
-MACHINES = st.builds(
-    lambda os, nics, strategy, cores, memory, multiqueue: sized(
-        cores, memory, multiqueue, [nic(f"n{i}", **one) for i, one in enumerate(nics)], os=os, run_strategy=strategy
-    ),
-    st.sampled_from(["linux", "windows", None]),
-    st.lists(
-        st.one_of(
-            st.builds(lambda model: {"model": model} if model else {}, MODELS),
-            st.builds(lambda model: {"binding": "bridge", "network": "br", **({"model": model} if model else {})}, MODELS),
-            st.just({"binding": "sriov", "network": "fast"}),
-        ),
-        min_size=1,
-        max_size=4,
-    ),
-    st.sampled_from(["Always", "Halted"]),
-    st.sampled_from([1, 2, 8, 9]),
-    st.sampled_from(["512Mi", "4Gi", "64Gi"]),
-    st.sampled_from([None, True, False]),
-)
-POLICIES = st.lists(
-    st.builds(
-        lambda name, datapaths, priority, action, existing, pressure, mode: policy(
-            name,
-            datapaths=datapaths,
-            priority=priority,
-            action=action,
-            existing=existing,
-            networkPressure=pressure,
-            multiqueue={"mode": mode},
-        ),
-        st.sampled_from("abcdef"),
-        st.sampled_from([["auto"], ["vhost"], ["emulated"], ["virtio", "emulated"], ["emulated", "vhost"]]),
-        st.integers(0, 2),
-        st.sampled_from(["Audit", "Patch"]),
-        st.sampled_from(["Leave", "WhenStopped", "Immediately"]),
-        st.sampled_from(["Low", "High"]),
-        st.sampled_from(["Auto", "Always", "Never"]),
-    ),
-    max_size=4,
-    unique_by=lambda one: one["metadata"]["name"],
-)
-
-
-@given(machine=MACHINES, policies=POLICIES, data=st.data())
-def test_a_decision_does_not_depend_on_the_order_of_the_policies(machine, policies, data):
-    shuffled = data.draw(st.permutations(policies))
-    assert decision(machine, *shuffled) == decision(machine, *policies)
-
-
-@given(machine=MACHINES, policies=POLICIES)
-def test_deciding_on_its_own_result_changes_nothing(machine, policies):
-    made = decision(machine, *policies)
-    after = apply_patch(machine, render_patch(made))
-    again = decision(after, *policies)
-    assert render_patch(again) == []
-    patched = [one.nic.name for one in made.nics if one.action is Action.PATCH]
-    assert all(one.verdict is Verdict.COMPLIANT for one in again.nics if one.nic.name in patched)
-
-
-@given(machine=MACHINES, policies=POLICIES)
-def test_every_nic_gets_a_verdict_that_explains_itself(machine, policies):
-    for one in decision(machine, *policies).nics:
-        assert (one.verdict is Verdict.NOT_SELECTED) == (one.policy is None)
-        assert (one.verdict is Verdict.CHANGE) == (one.action is not None)
-        assert one.wanted == one.nic.present or one.verdict in (Verdict.CHANGE, Verdict.BLOCKED)
-        assert one.verdict is not Verdict.BLOCKED or (one.reason and one.message)
-
-
-def apply_patch(document, operations):
-    """JSON Patch for the operations that vmnic writes."""
-    document = copy.deepcopy(document)
-    for operation in operations:
-        *way, last = operation["path"].strip("/").split("/")
-        target = document
-        for part in way:
-            target = target[int(part)] if isinstance(target, list) else target[part]
-        if operation["op"] == "test":
-            assert target[last] == operation["value"]
-        else:
-            target[last] = operation["value"]
-    return document
+    assert "may be High or Low" in decision(asking(network_pressure="Huge")).vm.problems[0]

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import logging
 import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from ...kubevirt.admission import review_machine
+from ...kube.reflector import ObjectKey
+from ...kubevirt.admission import Reviewer
 from ...kubevirt.gather import MachineInput
 from ...kubevirt.projection import Machine
+from ...policy.allocate import allocate
+from ...policy.decision import VmCandidates, VmDecision
+from ...policy.enforce import decide
 from ..world import World
+from .policies import review_policy
 
-__all__ = ["PATH", "start_webhook"]
+__all__ = ["start_webhook"]
 
 _log = logging.getLogger(__name__)
 
-PATH = "/mutate-virtualmachine"
 _BODY_BYTES = 8 * 2**20
 """A VM may be as large as etcd allows (1.5 MB), and a review holds it up to twice."""
 
@@ -25,22 +31,48 @@ _BODY_BYTES = 8 * 2**20
 async def start_webhook(world: World, context: ssl.SSLContext, port: int) -> web.AppRunner:
     """Serve admission reviews; close the runner to stop."""
 
-    async def mutate(request: web.Request) -> web.Response:
-        raw = await request.read()
-        try:
-            answer = review_machine(raw, rules=world.rules, cluster=world.cluster_facts, complete=_complete)
-        except msgspec.MsgspecError as error:
-            raise web.HTTPBadRequest(text=f"this is no AdmissionReview: {error}") from error
-        return web.json_response(answer)
-
-    def _complete(machine: Machine, namespace: str) -> MachineInput:
+    def complete(machine: Machine, namespace: str) -> MachineInput:
         return world.input_of(machine, namespace, is_new=True)
 
+    def settle(found: VmCandidates) -> tuple[VmDecision, dict[str, int]]:
+        if not found.claims:
+            return decide(found, {}), {}
+        capacity = world.devices.capacity
+        return decide(found, allocate([found], world.cluster_facts, capacity)), dict(capacity.total)
+
+    def find(namespace: str, name: str) -> Machine | None:
+        return world.machines.items.get(ObjectKey(namespace, name))
+
+    reviewer = Reviewer(complete, settle, find)
     app = web.Application(client_max_size=_BODY_BYTES)
-    app.router.add_post(PATH, mutate)
+
+    async def mutate_machine(raw: bytes) -> dict[str, Any]:
+        return reviewer.review_machine(raw, world.rules, world.cluster_facts)
+
+    async def mutate_instance(raw: bytes) -> dict[str, Any]:
+        return reviewer.review_instance(raw, world.rules, world.cluster_facts)
+
+    answers: dict[str, Callable[[bytes], Awaitable[dict[str, Any]]]] = {
+        "/mutate-virtualmachine": mutate_machine,
+        "/mutate-virtualmachineinstance": mutate_instance,
+        "/review-policy": lambda raw: review_policy(raw, world),
+    }
+    for path, answer in answers.items():
+        app.router.add_post(path, _handler(answer))
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     # Several replicas may share one address on a test machine; in a cluster each has its own.
     await web.TCPSite(runner, port=port, ssl_context=context, reuse_port=True).start()
     _log.info("the webhook serves port %d", port)
     return runner
+
+
+def _handler(answer: Callable[[bytes], Awaitable[dict[str, Any]]]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handle(request: web.Request) -> web.Response:
+        raw = await request.read()
+        try:
+            return web.json_response(await answer(raw))
+        except msgspec.MsgspecError as error:
+            raise web.HTTPBadRequest(text=f"this is no AdmissionReview: {error}") from error
+
+    return handle

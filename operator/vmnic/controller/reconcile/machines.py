@@ -1,20 +1,33 @@
-"""One VirtualMachine: decide its NICs, patch it where a policy says so, and remember in few words what was decided."""
+"""One VirtualMachine: decide its NICs, patch it where a policy says so, and write down what was decided.
+
+Where devices are wanted, the decision waits for the one look at all VMs that want them (`allocate`).
+"""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from ...kube.client import ApiClient
+from ...kube.client import ApiClient, ConflictError
 from ...kube.reflector import ObjectKey
-from ...kube.resources import VIRTUAL_MACHINES
+from ...kube.resources import MACHINE_SUBRESOURCES, VIRTUAL_MACHINES
 from ...kubevirt.gather import gather_vm_facts
 from ...kubevirt.patch import render_patch
-from ...policy.engine import Verdict, VmDecision, allocate, candidates, decide
+from ...kubevirt.state import Restart, Reverts
+from ...policy.allocate import allocate
+from ...policy.decision import Action, Choices, Verdict, VmCandidates, VmDecision
+from ...policy.enforce import decide
+from ...policy.engine import candidates
+from ...policy.facts import ClusterFacts
 from ...policy.reasons import Reason
-from ..keys import policy_key
+from ..keys import ALLOCATION, policy_key, vm_key
+from ..rollout import Rollout, began, settled
 from ..world import Enqueue, World
-from .reverts import Reverts
+from . import reverts as fights
+from .vm_states import VmStates
 
 __all__ = ["MachineReconciler", "NicNote"]
 
@@ -22,6 +35,10 @@ _log = logging.getLogger(__name__)
 
 _REPORT_S = 1.0
 """Policies are summed up at most so often."""
+_SETTLE_S = 0.05
+"""Demands of a burst are looked at together."""
+_RESTARTING_S = 20.0
+"""How often a restart under way is looked at, if nothing happens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,59 +58,251 @@ class NicNote:
 class MachineReconciler:
     """Keeps VMs as the policies want them."""
 
-    def __init__(self, world: World, api: ApiClient, enqueue: Enqueue) -> None:
+    def __init__(self, world: World, api: ApiClient, enqueue: Enqueue, *, comes_back: timedelta) -> None:
+        self._comes_back = comes_back
         self._world = world
         self._api = api
         self._enqueue = enqueue
-        self._reverts = Reverts()
+        self._states = VmStates(world, api)
+        self._demands: dict[ObjectKey, VmCandidates] = {}
+        """What VMs want devices, remembered until their input changes."""
+        self._seen: set[ObjectKey] = set()
+        """Demands that the last allocation has seen as they are."""
+        self._choices: Choices = {}
+        self._granted: set[ObjectKey] = set()
+        """VMs that were patched and whose change has not come back yet: what they were given stands."""
+        self._facts: ClusterFacts | None = None
+        self._matched: dict[str, Counter[str]] = defaultdict(Counter)
+        """How many VMs each policy has, by namespace."""
+        self.rollout = Rollout()
         self.notes: dict[ObjectKey, tuple[NicNote, ...]] = {}
         """What was decided, by VM; VMs that no policy selects are left out."""
 
+    async def allocate(self) -> None:
+        """Choose over all VMs that want devices, and have those looked at for which something changes."""
+        if not self._world.machines_synced:
+            return
+        cluster = self._world.cluster_facts
+        if self._facts is not None and self._facts != cluster:
+            self._world.enqueue_machines()
+        self._facts = cluster
+        capacity = self._world.devices.capacity
+        demands = dict(self._demands)
+        for key in capacity.overshot:
+            found = self._candidates(ObjectKey(*key))
+            if found is not None and not found.claims:
+                demands.setdefault(ObjectKey(*key), found)
+        granted = {key: made for key, made in self._choices.items() if ObjectKey(*key[:2]) in self._granted}
+        choices = allocate(demands.values(), cluster, capacity, granted)
+        changed = {ObjectKey(*key[:2]) for key in {*choices, *self._choices} if choices.get(key) != self._choices.get(key)}
+        fresh = set(demands) - self._seen
+        self._choices, self._seen = choices, set(demands)
+        for key in changed | fresh:
+            self._enqueue(vm_key(*key))
+
     async def reconcile(self, namespace: str, name: str) -> None:
-        """Decide one VM and patch it.
+        """Decide one VM, patch it, restart it where that is asked for, and write down what was decided.
 
         Raises:
             InvalidError: the VM has changed since, or KubeVirt refuses the patch; the queue decides again.
-            ApiError: the write failed; the queue tries again.
+            ApiError: a write failed; the queue tries again.
         """
         if not self._world.machines_synced:
             return  # All VMs are asked for once the caches are complete.
         key = ObjectKey(namespace, name)
-        machine = self._world.machines.items.get(key)
-        if machine is None or machine.metadata.deletion_timestamp:
-            self._remember(key, ())
-            self._reverts.forget(key)
+        self._granted.discard(key)
+        found = self._candidates(key)
+        if found is None:
+            self._forget(key)
             return
-        facts = gather_vm_facts(self._world.input_of(machine, namespace))
-        found = candidates(facts, self._world.rules, self._world.cluster_facts)
-        decision = decide(found, allocate([found]))
-        patch = render_patch(decision)
-        if patch and not self._reverts.allows(key, patch):
-            self._remember(key, tuple(_given_in(note) for note in _notes(decision)))
+        if not self._is_allocated(key, found):
+            self._enqueue(ALLOCATION, _SETTLE_S)
             return
+        state = self._states.known(key)
+        restart = self._settle_restart(key, state.restart if state is not None else None)
+        reverts = state.reverts if state is not None else None
+        decision = decide(found, self._choices, turn=self._refusal(key, found, restart))
+        machine = self._world.machines.items[key]
+        patch = render_patch(decision, machine, self._world.devices.capacity.total if found.claims else {})
+        if patch:
+            digest, now = fights.digest_of(patch), datetime.now(UTC)
+            reverts = fights.yielded(reverts, digest, now, machine.applier) or reverts
+            if fights.has_yielded(reverts, digest, now):
+                decision, patch = _given_in(decision, reverts.manager if reverts is not None else ""), []
+            elif self._rolls(decision) and restart is not None and restart.digest == digest and restart.state == "Done":
+                decision, patch = _rolled_already(decision), []
         self._remember(key, _notes(decision))
         if patch:
-            await self._api.patch_json(VIRTUAL_MACHINES, name, patch, namespace)
-            self._reverts.remember(key, patch)
-            changed = ", ".join(nic.message for nic in decision.nics if nic.action == "Patch")
-            _log.info("VM %s/%s: %s", namespace, name, changed, extra={"vm": f"{namespace}/{name}"})
+            await self._patch(key, decision, patch, reverts, restart)
+        elif restart is not None and restart.state == "Restarting":
+            await self._restart(key, restart)
+            await self._states.write(key, machine, decision, reverts, restart)
+        elif self._rolls(decision) and (digest := _admit_digest(decision)):
+            await self._roll(key, decision, digest, reverts, restart)
+        else:
+            await self._states.write(key, machine, decision, reverts, restart)
+
+    def _candidates(self, key: ObjectKey) -> VmCandidates | None:
+        machine = self._world.machines.items.get(key)
+        if machine is None or machine.metadata.deletion_timestamp:
+            return None
+        facts = gather_vm_facts(self._world.input_of(machine, key.namespace))
+        return candidates(facts, self._world.rules, self._world.cluster_facts)
+
+    def _is_allocated(self, key: ObjectKey, found: VmCandidates) -> bool:
+        """Whether capacity has had its say about a VM as it is now."""
+        if not found.claims:
+            if self._demands.pop(key, None) is not None:
+                self._enqueue(ALLOCATION, _SETTLE_S)
+            return True
+        if self._demands.get(key) != found:
+            self._demands[key] = found
+            self._seen.discard(key)
+        return key in self._seen
+
+    def _settle_restart(self, key: ObjectKey, restart: Restart | None) -> Restart | None:
+        """Say how far the VM's last restart is; a slot that becomes free is the next one's."""
+        if restart is not None:
+            restart = settled(restart, self._world.instances.items.get(key), datetime.now(UTC), self._comes_back)
+        if self.rollout.note(key, restart) and restart is not None:
+            for other in self.rollout.next_waiting(restart.policy, 1):
+                self._enqueue(vm_key(*other))
+        return restart
+
+    def _refusal(self, key: ObjectKey, found: VmCandidates, restart: Restart | None) -> str:
+        lead = found.lead
+        if lead is None or lead.existing_vms != "Rolling" or not found.vm.running:
+            self.rollout.forget(key)
+            return ""
+        return self.rollout.refusal(key, lead, restart, self._matched[lead.policy])
+
+    @staticmethod
+    def _rolls(decision: VmDecision) -> bool:
+        return decision.lead is not None and decision.lead.existing_vms == "Rolling" and decision.vm.running
+
+    async def _patch(
+        self,
+        key: ObjectKey,
+        decision: VmDecision,
+        patch: list[dict[str, Any]],
+        reverts: Reverts | None,
+        restart: Restart | None,
+    ) -> None:
+        """Patch a VM, and restart it where that is asked for: what is about to happen is written down first."""
+        digest, machine = fights.digest_of(patch), self._world.machines.items[key]
+        reverts = fights.made(reverts, digest, datetime.now(UTC))
+        if self._rolls(decision):
+            restart = self._begin(key, decision, digest)
+            await self._states.write(key, machine, decision, reverts, restart)
+        self._granted.add(key)
+        await self._api.patch_json(VIRTUAL_MACHINES, key.name, patch, key.namespace)
+        self._states.hold(key, reverts)
+        changed = ", ".join(nic.message for nic in decision.nics if nic.action is Action.PATCH)
+        _log.info("VM %s/%s: %s", *key, changed, extra={"vm": "/".join(key)})
+        if self._rolls(decision) and restart is not None:
+            await self._restart(key, restart)
+        elif self._never_started(decision):
+            # It cannot start on what it was assigned, and nothing has run in it yet.
+            await self._ask_restart(key)
+
+    @staticmethod
+    def _never_started(decision: VmDecision) -> bool:
+        gives_back = any(
+            one.stays and one.finding is not None and one.finding.reason is Reason.NO_FREE_VF
+            for nic in decision.nics
+            for one in nic.candidates
+        )
+        return gives_back and decision.vm.running and not decision.vm.started
+
+    async def _roll(
+        self, key: ObjectKey, decision: VmDecision, digest: str, reverts: Reverts | None, restart: Restart | None
+    ) -> None:
+        """Restart a VM whose instance is changed at its next start."""
+        machine = self._world.machines.items[key]
+        if restart is not None and restart.digest == digest:
+            await self._states.write(key, machine, _rolled_already(decision), reverts, restart)
+            return
+        restart = self._begin(key, decision, digest)
+        await self._states.write(key, machine, decision, reverts, restart)
+        await self._restart(key, restart)
+
+    def _begin(self, key: ObjectKey, decision: VmDecision, digest: str) -> Restart:
+        instance = self._world.instances.items[key]
+        policy = decision.lead.policy if decision.lead is not None else ""
+        restart = began(digest, policy, instance.metadata.uid, datetime.now(UTC))
+        self.rollout.note(key, restart)
+        return restart
+
+    async def _restart(self, key: ObjectKey, restart: Restart) -> None:
+        """Ask KubeVirt to restart a VM whose old instance is still there; look again until it is done."""
+        instance = self._world.instances.items.get(key)
+        self._enqueue(vm_key(*key), min(_RESTARTING_S, self._comes_back.total_seconds() + 1))
+        if instance is not None and instance.metadata.uid == restart.instance and not instance.metadata.deletion_timestamp:
+            _log.info("VM %s/%s is restarted for policy %s", *key, restart.policy, extra={"vm": "/".join(key)})
+            await self._ask_restart(key)
+
+    async def _ask_restart(self, key: ObjectKey) -> None:
+        """Have KubeVirt stop the instance and start a new one; asking twice is refused by it, and harmless."""
+        try:
+            await self._api.replace(MACHINE_SUBRESOURCES, {}, key.name, key.namespace, subresource="restart")
+        except ConflictError as error:
+            _log.info("VM %s/%s is not restarted: %s", *key, error.message, extra={"vm": "/".join(key)})
+
+    def _forget(self, key: ObjectKey) -> None:
+        self._remember(key, ())
+        self._states.forget(key)
+        self.rollout.forget(key)
+        self.rollout.note(key, None)
+        if self._demands.pop(key, None) is not None:
+            self._enqueue(ALLOCATION, _SETTLE_S)
 
     def _remember(self, key: ObjectKey, notes: tuple[NicNote, ...]) -> None:
         """Keep the notes, and have every policy that they speak or spoke of summed up again."""
         before = self.notes.pop(key, ())
         if notes:
             self.notes[key] = notes
+        for policy in {note.policy for note in before}:
+            self._matched[policy][key.namespace] -= 1
+        for policy in {note.policy for note in notes}:
+            self._matched[policy][key.namespace] += 1
         if before != notes:
             for policy in {note.policy for note in (*before, *notes)}:
                 self._enqueue(policy_key(policy), _REPORT_S)
 
 
-def _given_in(note: NicNote) -> NicNote:
-    """The note of a NIC that somebody put back twice."""
-    if note.verdict is not Verdict.CHANGE:
-        return note
-    text = f"{note.message}: put back twice within an hour, so it is left for a day; change it where they take the VM from"
-    return replace(note, verdict=Verdict.BLOCKED, reason=Reason.OWNED_BY_GIT.value, message=text)
+def _given_in(decision: VmDecision, manager: str) -> VmDecision:
+    """The decision about a VM that somebody put back twice."""
+    who = f"{manager} puts" if manager else "somebody put"
+    text = f"{who} it back, twice within an hour, so it is left for a day: change it where they take the VM from"
+    nics = tuple(
+        replace(nic, verdict=Verdict.BLOCKED, action=None, reason=Reason.OWNED_BY_GIT, message=f"{nic.message}: {text}")
+        if nic.action is Action.PATCH
+        else nic
+        for nic in decision.nics
+    )
+    return replace(decision, nics=nics)
+
+
+def _rolled_already(decision: VmDecision) -> VmDecision:
+    """The decision about a VM that was restarted for it and is again as it was before."""
+    text = "it was restarted once for this and somebody put it back, so it waits until it is stopped"
+    nics = tuple(
+        replace(nic, action=Action.AUDIT, reason=Reason.WAITS_FOR_STOP, message=f"{nic.message}: {text}")
+        if nic.action in (Action.PATCH, Action.ADMIT)
+        else nic
+        for nic in decision.nics
+    )
+    return replace(decision, nics=nics)
+
+
+def _admit_digest(decision: VmDecision) -> str:
+    """Name what the VM's next instance is to get; empty: nothing."""
+    wanted = [
+        {"op": "admit", "path": nic.nic.name, "value": f"{nic.wanted.model} {nic.wanted.queues}"}
+        for nic in decision.nics
+        if nic.action is Action.ADMIT
+    ]
+    return fights.digest_of(wanted) if wanted else ""
 
 
 def _notes(decision: VmDecision) -> tuple[NicNote, ...]:
@@ -106,10 +315,7 @@ def _notes(decision: VmDecision) -> tuple[NicNote, ...]:
             reason=nic.reason.value if nic.reason is not None else "",
             # Only what a status may have to quote is kept in words.
             message=nic.message if nic.verdict in (Verdict.BLOCKED, Verdict.CHANGE) else "",
-            pending_restart=nic.verdict is Verdict.COMPLIANT
-            and nic.nic.live_model is not None
-            and nic.nic.live_model != nic.nic.present.model
-            and nic.nic.present.model is not None,
+            pending_restart=nic.verdict is Verdict.COMPLIANT and nic.nic.live is not None and nic.nic.live != nic.nic.present,
             conflicts_with=nic.conflicts_with,
         )
         for nic in decision.nics

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+import msgspec
+
 from ...api.pool import SriovNetworkPool
 from ...kube.client import ApiClient, ConflictError
 from ...kube.reflector import ObjectKey
@@ -12,7 +14,7 @@ from ...nodes.budget import Ledger
 from ...nodes.merge import merge_pools
 from ...nodes.state import NodeNicState, NodeSpec, PfSpec, wire
 from ..ledger import LedgerStore
-from ..world import LabelledObject, World
+from ..world import NodeObject, World
 
 __all__ = ["NodeReconciler", "plan_node_spec"]
 
@@ -48,7 +50,7 @@ class NodeReconciler:
         if desired != state.spec:
             await self._write(state, desired)
 
-    async def _create(self, node: LabelledObject) -> None:
+    async def _create(self, node: NodeObject) -> None:
         owner = {"apiVersion": "v1", "kind": "Node", "name": node.metadata.name, "uid": node.metadata.uid}
         body = {
             "apiVersion": "vmnic.dev/v1alpha1",
@@ -96,6 +98,4 @@ def plan_node_spec(
 
 
 def _with_grant(pf: PfSpec, digest: str | None) -> PfSpec:
-    return PfSpec(
-        pci_address=pf.pci_address, pool=pf.pool, num_vfs=pf.num_vfs, vf_driver=pf.vf_driver, mtu=pf.mtu, grant=digest
-    )
+    return msgspec.structs.replace(pf, grant=digest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -13,22 +13,29 @@ from ...kube.client import ApiClient
 from ...kube.conditions import merged_conditions
 from ...kube.reflector import ObjectKey
 from ...kube.resources import POLICIES
-from ...policy.engine import Verdict
-from ..world import World
+from ...policy.decision import Verdict
+from ...policy.window import WindowError, is_open
+from ..keys import policy_key, vm_key
+from ..world import Enqueue, World
 from .machines import MachineReconciler, NicNote
 
 __all__ = ["PolicyReconciler", "summarise_policy"]
 
 _MAX_PROBLEMS = 10
+_LOOK_AGAIN_S = 30.0
+"""How often a policy is looked at whose VMs wait for their turn: its window may open, and the clock may jump."""
+_WAKE = 20
+"""VMs that are asked again at a time."""
 
 
 class PolicyReconciler:
     """Keeps policies' statuses true."""
 
-    def __init__(self, world: World, api: ApiClient, machines: MachineReconciler) -> None:
+    def __init__(self, world: World, api: ApiClient, machines: MachineReconciler, enqueue: Enqueue) -> None:
         self._world = world
         self._api = api
         self._machines = machines
+        self._enqueue = enqueue
 
     async def reconcile(self, name: str) -> None:
         """Write the status, if it differs.
@@ -39,7 +46,12 @@ class PolicyReconciler:
         policy = self._world.policies.items.get(ObjectKey("", name))
         if policy is None or not self._world.machines_synced:
             return  # All policies are asked for once the caches are complete.
-        status = summarise_policy(policy, self._machines.notes)
+        waiting = self._machines.rollout.next_waiting(name, _WAKE)
+        for key in (*waiting, *self._machines.rollout.under_way()):
+            self._enqueue(vm_key(*key))
+        if waiting:
+            self._enqueue(policy_key(name), _LOOK_AGAIN_S)
+        status = summarise_policy(policy, self._machines.notes, self._machines.rollout.failed(name))
         conditions = merged_conditions(policy.status.conditions, status.conditions, now=datetime.now(UTC))
         status = status.model_copy(update={"conditions": conditions})
         if status != policy.status:
@@ -47,8 +59,10 @@ class PolicyReconciler:
             await self._api.patch_json(POLICIES, name, body, subresource="status")
 
 
-def summarise_policy(policy: VmNicPolicy, notes: Mapping[ObjectKey, tuple[NicNote, ...]]) -> PolicyStatus:
-    """Sum up a policy's VMs; conditions come without transition times."""
+def summarise_policy(
+    policy: VmNicPolicy, notes: Mapping[ObjectKey, tuple[NicNote, ...]], lost: Sequence[ObjectKey] = ()
+) -> PolicyStatus:
+    """Sum up a policy's VMs; conditions come without transition times. `lost` are VMs that did not come back."""
     name = policy.metadata.name
     mine = {key: own for key in sorted(notes) if (own := [note for note in notes[key] if note.policy == name])}
     counts = _count(mine.values())
@@ -60,7 +74,7 @@ def summarise_policy(policy: VmNicPolicy, notes: Mapping[ObjectKey, tuple[NicNot
     ]
     return PolicyStatus(
         observed_generation=policy.metadata.generation,
-        conditions=_conditions(policy, counts),
+        conditions=_conditions(policy, counts, _stalled(policy, lost)),
         problems=problems[:_MAX_PROBLEMS],
         vms=counts,
         nics_by_datapath=dict(sorted(Counter(note.datapath for own in mine.values() for note in own).items())),
@@ -87,7 +101,21 @@ def _count(vms: Iterable[list[NicNote]]) -> VmCounts:
     return VmCounts(**counted)
 
 
-def _conditions(policy: VmNicPolicy, counts: VmCounts) -> list[Condition]:
+def _stalled(policy: VmNicPolicy, lost: Sequence[ObjectKey]) -> tuple[str, str]:
+    """Why a person must act, as reason and sentence; empty: nobody must."""
+    try:
+        is_open(policy.spec.enforcement.window, datetime.now(UTC))
+    except WindowError as error:
+        return "InvalidWindow", str(error)
+    if lost:
+        return (
+            "VmDidNotComeBack",
+            f"VM {'/'.join(lost[0])} did not come back from its restart: no further VM is restarted until it runs",
+        )
+    return "", ""
+
+
+def _conditions(policy: VmNicPolicy, counts: VmCounts, stalled: tuple[str, str]) -> list[Condition]:
     def make(kind: str, holds: bool, reason: str, message: str) -> Condition:
         status: Literal["True", "False"] = "True" if holds else "False"
         generation = policy.metadata.generation
@@ -96,8 +124,14 @@ def _conditions(policy: VmNicPolicy, counts: VmCounts) -> list[Condition]:
     compliant = counts.compliant == counts.matched
     missing = f"{counts.to_change} to change, {counts.blocked} blocked"
     conflicts = f"{counts.conflicting} VMs have a NIC that another policy of the same priority decides differently"
+    reason, message = stalled
+    going = (
+        policy.spec.enforcement.action != "Audit" and policy.spec.enforcement.existing_vms == "Rolling" and counts.to_change > 0
+    )
     return [
         make("Ready", True, "Evaluated", f"{counts.matched} VMs are selected"),
+        make("Reconciling", going and not reason, "RollingOut" if going else "Settled", ""),
+        make("Stalled", bool(reason), reason or "NotStalled", message),
         make(
             "Compliant",
             compliant,

@@ -109,7 +109,13 @@ class PoolReconciler:
 
     async def _report(self, pool: SriovNetworkPool, facts: _PoolFacts) -> None:
         name = pool.metadata.name
+        capacity = self._world.devices.capacity if self._world.machines_synced else None
         status = summarise_pool(pool, facts.nodes, self._ledger.current.of(name), facts.conflicts)
+        if capacity is not None:
+            resource = pool.resource_name
+            counts = {"assigned": capacity.assigned.get(resource, 0), "reserved": pool.spec.reserve_for_migration}
+            counts["free"] = sum(capacity.free.get(resource, {}).values())
+            status = status.model_copy(update={"vfs": status.vfs.model_copy(update=counts)})
         conditions = merged_conditions(pool.status.conditions, status.conditions, now=datetime.now(UTC))
         status = status.model_copy(update={"conditions": conditions})
         if status != pool.status:

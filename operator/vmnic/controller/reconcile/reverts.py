@@ -1,68 +1,61 @@
 """Notices that somebody puts our patches back, and gives in: nobody wins a fight with a GitOps tool.
 
-Kept in memory by the leader: a new one may fight once more before it knows.
+What is known is kept in the VM's VmNicState, so that the next leader need not fight again to learn it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ...kube.reflector import ObjectKey
+import msgspec
 
-__all__ = ["Reverts"]
+from ...kubevirt.state import Reverts
+
+__all__ = ["digest_of", "has_yielded", "made", "yielded"]
 
 _REVERTS = 2
 """So many identical patches within the window are enough: each but the last was put back, and so was the last."""
-_WINDOW_S = 3600.0
-_PEACE_S = 86400.0
+_WINDOW = timedelta(hours=1)
+_PEACE = timedelta(days=1)
 
 
-@dataclass(slots=True)
-class _History:
-    patch: str
-    made: list[float] = field(default_factory=list)
-    gave_in: float | None = None
+def digest_of(patch: Sequence[dict[str, Any]]) -> str:
+    """Name a change by what it writes; tests, MAC addresses and our own record do not count."""
+    written = [
+        one for one in patch if one["op"] != "test" and "annotations" not in one["path"] and "macAddress" not in one["path"]
+    ]
+    return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()[:16]
 
 
-class Reverts:
-    """Counts identical patches of one VM; another patch (the policy or the NIC has changed) starts anew.
+def has_yielded(known: Reverts | None, digest: str, now: datetime) -> bool:
+    """Tell whether a change is not made any more: it was put back twice within an hour, less than a day ago."""
+    return known is not None and known.digest == digest and bool(known.yielded_at) and now - _time(known.yielded_at) < _PEACE
 
-    Args:
-        clock: Seconds that never go back.
-    """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._histories: dict[ObjectKey, _History] = {}
+def yielded(known: Reverts | None, digest: str, now: datetime, manager: str) -> Reverts | None:
+    """Give what is known from now on if this is the moment to give in; None if it is not."""
+    if known is None or known.digest != digest or known.yielded_at or len(_recent(known, now)) < _REVERTS:
+        return None
+    return msgspec.structs.replace(known, yielded_at=_text(now), manager=manager[:128])
 
-    def allows(self, key: ObjectKey, patch: Sequence[dict[str, Any]]) -> bool:
-        """Tell whether a VM may be patched; False for a day once the same patch was put back twice within an hour."""
-        now, history = self._clock(), self._history(key, patch)
-        if history.gave_in is not None:
-            if now - history.gave_in < _PEACE_S:
-                return False
-            history.gave_in, history.made = None, []
-        history.made = [at for at in history.made if now - at < _WINDOW_S]
-        if len(history.made) >= _REVERTS:
-            history.gave_in = now
-            return False
-        return True
 
-    def remember(self, key: ObjectKey, patch: Sequence[dict[str, Any]]) -> None:
-        """Note that a patch was made."""
-        self._history(key, patch).made.append(self._clock())
+def made(known: Reverts | None, digest: str, now: datetime) -> Reverts:
+    """Note that a change was made; another change (policy or NIC have changed) starts anew."""
+    before = _recent(known, now) if known is not None and known.digest == digest and not known.yielded_at else ()
+    return Reverts(digest=digest, patched_at=(*before, _text(now)))
 
-    def forget(self, key: ObjectKey) -> None:
-        """Drop what is known of a VM that is gone."""
-        self._histories.pop(key, None)
 
-    def _history(self, key: ObjectKey, patch: Sequence[dict[str, Any]]) -> _History:
-        words = json.dumps(patch, sort_keys=True)
-        history = self._histories.get(key)
-        if history is None or history.patch != words:
-            history = self._histories[key] = _History(words)
-        return history
+def _recent(known: Reverts, now: datetime) -> tuple[str, ...]:
+    return tuple(at for at in known.patched_at if now - _time(at) < _WINDOW)
+
+
+def _text(now: datetime) -> str:
+    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

@@ -1,0 +1,72 @@
+"""What a person hears who applies a VmNicPolicy: warnings for what is not there yet, a refusal for what can never work."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from pydantic import ValidationError
+
+from ...api.policy import VmNicPolicy
+from ...policy.window import WindowError, is_open
+from ..world import World
+
+__all__ = ["review_policy"]
+
+
+class _Request(msgspec.Struct):
+    uid: str
+    object: msgspec.Raw
+
+
+class _Review(msgspec.Struct):
+    request: _Request
+
+
+_decoder = msgspec.json.Decoder(_Review)
+
+
+async def review_policy(raw: bytes, world: World) -> dict[str, Any]:
+    """Answer for a policy that is created or changed.
+
+    Raises:
+        msgspec.MsgspecError: this is no AdmissionReview.
+    """
+    request = _decoder.decode(raw).request
+    response: dict[str, Any] = {"uid": request.uid, "allowed": True}
+    try:
+        policy = VmNicPolicy.model_validate_json(bytes(request.object))
+        is_open(policy.spec.enforcement.window, datetime.now(UTC))
+    except ValidationError:
+        pass  # The CRD's own schema says what is wrong.
+    except WindowError as error:
+        response |= {"allowed": False, "status": {"code": 422, "reason": "Invalid", "message": f"spec.{error}"}}
+    else:
+        warnings = await _warnings(policy, world)
+        response |= {"warnings": warnings} if warnings else {}
+    return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
+
+
+async def _warnings(policy: VmNicPolicy, world: World) -> list[str]:
+    found = []
+    spec = policy.spec
+    pools = world.cluster_facts.pools
+    named = (
+        ("sriov.pool", spec.sriov.pool if spec.sriov is not None else None, False),
+        ("passthrough.pool", spec.passthrough.pool if spec.passthrough is not None else None, True),
+    )
+    for field, name, physical in named:
+        if not name:
+            continue
+        pool = pools.get(name)
+        if pool is None:
+            found.append(f"spec.{field}: there is no SriovNetworkPool {name} yet; `kubectl get snp` lists them")
+        elif pool.physical is not physical:
+            kind = "Physical" if physical else "Virtual"
+            found.append(f"spec.{field}: the pool {name} has another function, {kind} is needed: name another pool")
+    if spec.passthrough is not None and "passthrough" not in spec.datapaths and spec.datapaths != ["auto"]:
+        found.append("spec.passthrough has no effect, as datapaths does not name passthrough")
+    if world.machines_synced and not await world.selects_any(policy):
+        found.append("spec.selector selects no VM that is there now")
+    return found

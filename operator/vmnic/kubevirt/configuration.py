@@ -1,0 +1,105 @@
+"""The KubeVirt resource becomes facts: version, gates, binding plugins, permitted host devices."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from ..policy.facts import KubeVirtFacts
+
+__all__ = ["KubeVirt", "decode_kubevirt", "kubevirt_facts"]
+
+_DEFAULT_VERSION = (1, 8)
+_BETA_IS_ON = (1, 9)
+"""From this version on, gates in beta are on unless they are disabled."""
+_BETA = frozenset({"ExternalNetResourceInjection", "PasstBinding"})
+_NO_OVERCOMMIT = 100
+"""Percent: the guest gets what its pod has."""
+
+
+class _Part(msgspec.Struct, frozen=True, rename="camel"):
+    pass
+
+
+class _Developer(_Part, frozen=True):
+    feature_gates: list[str] = []
+    disabled_feature_gates: list[str] = []
+    memory_overcommit: int = _NO_OVERCOMMIT
+
+
+class _Network(_Part, frozen=True):
+    binding: dict[str, Any] = {}
+
+
+class _PciDevice(_Part, frozen=True):
+    resource_name: str = ""
+    external_resource_provider: bool = False
+
+
+class _Permitted(_Part, frozen=True):
+    pci_host_devices: list[_PciDevice] = []
+
+
+class _Configuration(_Part, frozen=True):
+    developer_configuration: _Developer = _Developer()
+    network: _Network = _Network()
+    permitted_host_devices: _Permitted = _Permitted()
+    eviction_strategy: str | None = None
+
+
+class _Spec(_Part, frozen=True):
+    configuration: _Configuration = _Configuration()
+
+
+class _Status(_Part, frozen=True):
+    observed_kube_virt_version: str = ""
+
+
+class _Meta(_Part, frozen=True):
+    name: str = ""
+    namespace: str = ""
+
+
+class KubeVirt(_Part, frozen=True):
+    """The KubeVirt resource."""
+
+    metadata: _Meta
+    spec: _Spec = _Spec()
+    status: _Status = _Status()
+
+
+decode_kubevirt = msgspec.json.Decoder(KubeVirt).decode
+
+
+def kubevirt_facts(resource: KubeVirt | None, *, injector: bool | None = None) -> KubeVirtFacts:
+    """Say what KubeVirt allows; without the resource, or a version in its status, what 1.8 does by default.
+
+    Args:
+        resource: The KubeVirt resource.
+        injector: Whether network-resources-injector is there, as far as known.
+    """
+    if resource is None:
+        return KubeVirtFacts(injector=injector)
+    configuration = resource.spec.configuration
+    developer = configuration.developer_configuration
+    version = _version(resource.status.observed_kube_virt_version)
+    gates = set(developer.feature_gates) | (_BETA if version >= _BETA_IS_ON else set())
+    return KubeVirtFacts(
+        version=version,
+        gates=frozenset(gates - set(developer.disabled_feature_gates)),
+        plugins=frozenset(configuration.network.binding),
+        permitted={
+            device.resource_name: device.external_resource_provider
+            for device in configuration.permitted_host_devices.pci_host_devices
+        },
+        memory_overcommit=developer.memory_overcommit > _NO_OVERCOMMIT,
+        eviction_strategy=configuration.eviction_strategy or "",
+        injector=injector,
+    )
+
+
+def _version(text: str) -> tuple[int, int]:
+    found = re.match(r"v?(\d+)\.(\d+)", text)
+    return (int(found[1]), int(found[2])) if found else _DEFAULT_VERSION

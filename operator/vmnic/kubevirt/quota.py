@@ -1,0 +1,27 @@
+"""What a namespace's ResourceQuotas leave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .projection import Quota
+from .quantity import parse_bytes
+
+__all__ = ["quota_left"]
+
+_MEMORY = ("memory", "requests.memory")
+_DEVICE = "requests."
+
+
+def quota_left(quotas: Iterable[Quota]) -> dict[str, int]:
+    """Give what is left of `memory` in bytes and of extended resources in pieces; of several quotas the least."""
+    left: dict[str, int] = {}
+    for quota in quotas:
+        for key, hard in quota.spec.hard.items():
+            name = "memory" if key in _MEMORY else key.removeprefix(_DEVICE)
+            if name != "memory" and not (key.startswith(_DEVICE) and "/" in name):
+                continue
+            bound, used = parse_bytes(hard), parse_bytes(quota.status.used.get(key, 0))
+            if bound is not None:
+                left[name] = min(left.get(name, bound), bound - (used or 0))
+    return left

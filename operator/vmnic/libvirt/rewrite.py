@@ -1,0 +1,142 @@
+"""A decision becomes a domain's new XML. What vmnic does not know survives; what the new datapath cannot have goes.
+
+Which child elements libvirt refuses beside which type was read in its documentation (formatdomain, "Network interfaces").
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from lxml import etree
+
+from ..policy.decision import Action, NicDecision, VmDecision
+from ..policy.facts import Datapath
+from .domain import ALIAS, Domain
+from .functions import FreeFunctions
+
+__all__ = ["rewrite_domain"]
+
+_DEVICES = (Datapath.SRIOV, Datapath.PASSTHROUGH)
+_TAP_ONLY = ("target", "mtu", "filterref", "backend", "tune", "guest", "script", "virtualport")
+"""Children that say something of a tap device behind a bridge."""
+_NIC_ONLY = (*_TAP_ONLY, "model", "driver", "bandwidth", "coalesce", "link", "portOptions", "source")
+"""Children that say something of an emulated or virtio NIC."""
+
+
+def rewrite_domain(domain: Domain, decision: VmDecision, functions: FreeFunctions) -> str:
+    """Give the whole new XML; where nothing is to be patched, the old one.
+
+    Args:
+        domain: The domain as it is; it is not changed.
+        decision: What was decided.
+        functions: Where VFs and whole NICs are taken from.
+    """
+    patched = {nic.nic.name: nic for nic in decision.nics if nic.action is Action.PATCH}
+    made = domain.copied()
+    taken = _take(patched, functions)
+    for name, element in list(made.nics()):
+        nic = patched.get(name)
+        if nic is not None:
+            _rewrite(name, element, nic, taken)
+    return etree.tostring(made.tree, encoding="unicode").rstrip("\n") + "\n"
+
+
+def _take(patched: dict[str, NicDecision], functions: FreeFunctions) -> dict[str, list[str]]:
+    """Take the functions of one domain, all from one node."""
+    moved = [nic for nic in patched.values() if nic.wanted.datapath in _DEVICES]
+    return functions.take(Counter(nic.wanted.resource for nic in moved)) or {}
+
+
+def _rewrite(name: str, element: etree._Element, nic: NicDecision, taken: dict[str, list[str]]) -> None:
+    match nic.wanted.datapath:
+        case Datapath.SRIOV | Datapath.PASSTHROUGH:
+            addresses = taken.get(nic.wanted.resource)
+            if addresses:
+                _as_function(name, element, addresses.pop(0), whole=nic.wanted.datapath is Datapath.PASSTHROUGH)
+        case Datapath.MACVTAP:
+            _as_macvtap(element, nic)
+        case _:
+            _as_nic(element, nic)
+
+
+def _as_nic(element: etree._Element, nic: NicDecision) -> None:
+    """Emulated, virtio or vhost: model and backend."""
+    wanted = nic.wanted
+    _child(element, "model").set("type", wanted.model or "virtio")
+    if wanted.datapath is Datapath.EMULATED:
+        # Every attribute of <driver> is virtio's.
+        _drop(element, ("driver", "coalesce"))
+        return
+    driver = _child(element, "driver")
+    driver.set("name", "qemu" if wanted.datapath is Datapath.VIRTIO else "vhost")
+    _set_queues(driver, wanted.queues if wanted.datapath is Datapath.VHOST else 1)
+
+
+def _as_macvtap(element: etree._Element, nic: NicDecision) -> None:
+    if nic.network is not None:
+        element.set("type", "direct")
+        _drop(element, (*_TAP_ONLY, "source"))
+        source = etree.Element("source", dev=nic.network.name, mode="bridge")
+        _insert(element, source, after=("mac",))
+    _child(element, "model").set("type", nic.wanted.model or "virtio")
+    driver = _child(element, "driver")
+    driver.set("name", "vhost")
+    _set_queues(driver, nic.wanted.queues)
+
+
+def _as_function(name: str, element: etree._Element, address: str, *, whole: bool) -> None:
+    """A VF with its MAC address and VLAN, or a whole function without either."""
+    _drop(element, _NIC_ONLY)
+    if whole:
+        _drop(element, ("mac", "vlan", "alias", "virtualport"))
+        element.tag = "hostdev"
+        element.attrib.clear()
+        element.attrib.update({"mode": "subsystem", "type": "pci", "managed": "yes"})
+        _insert(element, etree.Element("alias", name=f"{ALIAS}{name}"), after=())
+    else:
+        element.set("type", "hostdev")
+        element.set("managed", "yes")
+    source = etree.Element("source")
+    domain, bus, rest = address.split(":")
+    slot, function = rest.split(".")
+    parts = {"domain": f"0x{domain}", "bus": f"0x{bus}", "slot": f"0x{slot}", "function": f"0x{function}"}
+    etree.SubElement(source, "address", {"type": "pci", **parts} if not whole else parts)
+    _insert(element, source, after=("mac",))
+
+
+def _set_queues(driver: etree._Element, queues: int) -> None:
+    if queues > 1:
+        driver.set("queues", str(queues))
+    else:
+        driver.attrib.pop("queues", "")
+
+
+def _child(element: etree._Element, tag: str) -> etree._Element:
+    found = element.find(tag)
+    if found is None:
+        found = etree.Element(tag)
+        _insert(element, found, after=("mac", "source", "target", "model"))
+    return found
+
+
+def _insert(element: etree._Element, child: etree._Element, *, after: tuple[str, ...]) -> None:
+    """Put a child behind the last of some others, indented as its neighbours are."""
+    places = [index for index, other in enumerate(element) if other.tag in after]
+    place = places[-1] + 1 if places else 0
+    child.tail = element[place - 1].tail if place else element.text
+    if place and place == len(element):
+        # The last child's tail closes the parent; the one before it now stands between children.
+        element[place - 1].tail = element.text
+    element.insert(place, child)
+
+
+def _drop(element: etree._Element, tags: tuple[str, ...]) -> None:
+    for child in [child for child in element if child.tag in tags]:
+        before = child.getprevious()
+        if child.getnext() is None:
+            # The indentation before the closing tag is the last child's.
+            if before is not None:
+                before.tail = child.tail
+            else:
+                element.text = child.tail
+        element.remove(child)

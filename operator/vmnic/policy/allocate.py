@@ -1,0 +1,197 @@
+"""Phase two of a decision: who gets the devices that several want.
+
+The order is policy priority, then age, then name, so that everybody who computes it agrees. What a VM has already is never
+given to another one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from .capacity import SCARCE, Capacity, may_use
+from .checks import Finding
+from .decision import Candidate, Choices, NicCandidates, NicKey, VmCandidates, first_standing
+from .facts import ClusterFacts, VmFacts
+from .reasons import Reason
+
+__all__ = ["allocate"]
+
+
+def allocate(
+    found: Iterable[VmCandidates], cluster: ClusterFacts, capacity: Capacity | None = None, granted: Choices | None = None
+) -> Choices:
+    """Choose over all VMs that want devices.
+
+    Args:
+        found: VMs; those that want no device are passed over.
+        cluster: For the pools' reserves.
+        capacity: What is left; None: nothing is known of any bound.
+        granted: What an earlier call chose and what is not yet in the VMs' specs; it stands.
+    """
+    book = _Book(cluster, capacity or Capacity())
+    earlier = granted or {}
+    ordered = sorted(found, key=_turn)
+    choices: dict[NicKey, tuple[Candidate, ...]] = {}
+    fresh = []
+    for one in ordered:
+        standing = _standing(one, earlier)
+        if standing:
+            choices |= standing
+            book.keep(one, standing.values())
+        else:
+            fresh.append(one)
+    for one in fresh:
+        key = (one.vm.namespace, one.vm.name)
+        if one.claims:
+            choices |= {(*key, name): made for name, made in book.choose(one).items()}
+        elif key in book.capacity.overshot:
+            choices |= {(*key, name): made for name, made in _give_back(one).items()}
+    return choices
+
+
+def _standing(found: VmCandidates, earlier: Choices) -> dict[NicKey, tuple[Candidate, ...]]:
+    """What an earlier call gave the VM, if it gave it any device."""
+    keys = [(found.vm.namespace, found.vm.name, nic.nic.name) for nic in found.nics if nic.claims]
+    made = {key: earlier[key] for key in keys if key in earlier}
+    given = (first_standing(one) for one in made.values())
+    return made if any(one is not None and one.resource and not one.stays for one in given) else {}
+
+
+def _turn(found: VmCandidates) -> tuple[int, str, str, str]:
+    """The highest priority first, then the oldest VM, then the first by name."""
+    priority = max((nic.rule.priority for nic in found.nics if nic.rule is not None), default=0)
+    return (-priority, found.vm.created, found.vm.namespace, found.vm.name)
+
+
+def _give_back(found: VmCandidates) -> dict[str, tuple[Candidate, ...]]:
+    """A VM that was assigned what another one has gets the next candidate that needs no device."""
+    text = "another VM was assigned the last VF at the same time and is older"
+    lost = Finding(Reason.NO_FREE_VF, text)
+    return {
+        nic.nic.name: tuple(
+            replace(one, finding=lost) if one.resource and one.finding is None else one for one in nic.candidates
+        )
+        for nic in found.nics
+        if any(one.stays and one.resource for one in nic.candidates)
+    }
+
+
+class _Book:
+    """What is left while devices are given out."""
+
+    def __init__(self, cluster: ClusterFacts, capacity: Capacity) -> None:
+        self._cluster = cluster
+        self.capacity = capacity
+        self._free = {resource: dict(nodes) for resource, nodes in capacity.free.items()}
+        self._idle = dict(capacity.idle)
+
+    def choose(self, found: VmCandidates) -> dict[str, tuple[Candidate, ...]]:
+        """Choose for the NICs of one VM in their order; all its devices must fit on one node.
+
+        A NIC that gives its device up for something better leaves room, so it is chosen again until nobody leaves.
+        """
+        kept = {nic.nic.name for nic in found.nics if nic.nic.present.datapath in SCARCE}
+        while True:
+            made, taken, nodes = self._try(found, kept)
+            chosen = {nic.nic.name: first_standing(made.get(nic.nic.name, nic.candidates)) for nic in found.nics}
+            leaving = {name for name in kept if (pick := chosen[name]) is not None and not pick.stays}
+            if not leaving:
+                self._take(found.vm, taken, nodes)
+                return made
+            kept -= leaving
+
+    def _try(self, found: VmCandidates, kept: set[str]) -> tuple[dict[str, tuple[Candidate, ...]], Counter[str], list[str]]:
+        """Choose, with some NICs keeping their devices: what was chosen, what that takes, and where it would fit."""
+        staying = set(kept)
+        taken: Counter[str] = Counter()
+        made = {}
+        for nic in found.nics:
+            if not nic.claims:
+                continue
+            # What the NIC would give up for it is no condition.
+            nodes = self._nodes_for(found, staying - {nic.nic.name})
+            told: list[Candidate] = []
+            for one in nic.candidates:
+                finding = one.finding or self._refusal(found.vm, nic, one, taken, nodes)
+                told.append(replace(one, finding=finding) if finding is not one.finding else one)
+                if finding is None:
+                    if one.resource and not one.stays:
+                        taken[one.resource] += 1
+                        staying.discard(nic.nic.name)
+                    break
+            made[nic.nic.name] = (*told, *nic.candidates[len(told) :])
+        return made, taken, self._fitting(taken, self._nodes_for(found, staying))
+
+    def _nodes_for(self, found: VmCandidates, kept: set[str]) -> list[str]:
+        """Nodes that the VM may use and that could give what it keeps."""
+        states = [nic.nic.present for nic in found.nics if nic.nic.name in kept]
+        has = Counter(state.resource for state in states if state.resource in self._free)
+        return [
+            name
+            for name, node in self.capacity.nodes.items()
+            if node.usable
+            and may_use(found.vm, node)
+            and all(node.total.get(resource, 0) >= count for resource, count in has.items())
+        ]
+
+    def keep(self, found: VmCandidates, made: Iterable[tuple[Candidate, ...]]) -> None:
+        """Write off what a VM was given before."""
+        chosen = [first_standing(one) for one in made]
+        taken = Counter(one.resource for one in chosen if one is not None and one.resource and not one.stays)
+        self._take(found.vm, taken, self._fitting(taken, self._nodes_for(found, set())))
+
+    def _refusal(
+        self, vm: VmFacts, nic: NicCandidates, one: Candidate, taken: Counter[str], nodes: list[str]
+    ) -> Finding | None:
+        """Why a device cannot be given; None where it can, or where nothing is known of a bound."""
+        resource = one.resource
+        if not resource or one.stays or resource not in self._free:
+            return None
+        wanted = taken + Counter((resource,))
+        if not self._fitting(wanted, nodes):
+            total = self.capacity.total.get(resource, 0)
+            who = f"{total} VFs" if total else "no VF yet"
+            text = f"{resource} has {who}, and no node that the VM may use has {wanted[resource]} free"
+            return Finding(Reason.NO_FREE_VF, text)
+        left = sum(self._free[resource].values()) - wanted[resource]
+        if vm.halted and left < self._idle.get(resource, 0):
+            text = f"the free VFs of {resource} are those of stopped VMs that were assigned them before"
+            return Finding(Reason.NO_FREE_VF, text)
+        pool = self._cluster.resources.get(resource)
+        if pool is not None and left < pool.reserve:
+            text = f"pool {pool.name} keeps {pool.reserve} VFs free for migrations"
+            return Finding(Reason.NO_MIGRATION_RESERVE, text)
+        rule = nic.rule
+        if rule is not None and rule.live_migration == "Required" and not self._another_node(resource, nodes):
+            text = f"liveMigration is Required, and no other node has a free VF of {resource}"
+            return Finding(Reason.BLOCKS_MIGRATION, text)
+        return None
+
+    def _fitting(self, wanted: Mapping[str, int], nodes: list[str]) -> list[str]:
+        """The nodes that have all these devices free."""
+        bounded = {resource: count for resource, count in wanted.items() if resource in self._free}
+        return [
+            name for name in nodes if all(self._free[resource].get(name, 0) >= count for resource, count in bounded.items())
+        ]
+
+    def _another_node(self, resource: str, nodes: list[str]) -> bool:
+        with_free = [name for name in nodes if self._free[resource].get(name, 0) > 0]
+        return len(with_free) > 1
+
+    def _take(self, vm: VmFacts, taken: Counter[str], nodes: list[str]) -> None:
+        """Write off what a VM was given, on the node with the fewest left, so that large gaps stay whole."""
+        bounded = {resource: count for resource, count in taken.items() if resource in self._free}
+        if not bounded:
+            return
+        if vm.halted:
+            # It holds nothing until it starts; what it was promised is not promised to another stopped VM.
+            for resource, count in bounded.items():
+                self._idle[resource] = self._idle.get(resource, 0) + count
+            return
+        if not nodes:
+            return
+        best = min(nodes, key=lambda name: (sum(self._free[resource][name] for resource in bounded), name))
+        for resource, count in bounded.items():
+            self._free[resource][best] -= count

@@ -1,0 +1,92 @@
+"""The checks of each datapath, in the order of the reasons: the first finding is the one that is told."""
+
+from __future__ import annotations
+
+from ..facts import Datapath, Platform
+from . import guests, networks, platform
+from .question import Check, Finding, Question
+
+__all__ = ["Finding", "Question", "first_finding"]
+
+_SAME_NETWORK: tuple[Check, ...] = (networks.no_equivalent_network, networks.ipam_not_carried, networks.mtu_differs)
+_SECONDARY: tuple[Check, ...] = (guests.guest_unknown, networks.pod_network, *_SAME_NETWORK)
+_VFIO: tuple[Check, ...] = (platform.memory_overcommit, platform.quota_exceeded)
+_LAST: tuple[Check, ...] = (networks.admit_cannot_change_network, platform.pool_not_ready)
+
+_CHECKS: dict[tuple[Platform, Datapath], tuple[Check, ...]] = {
+    (Platform.KUBEVIRT, Datapath.EMULATED): (*_SAME_NETWORK, networks.admit_cannot_change_network),
+    (Platform.KUBEVIRT, Datapath.VHOST): (*_SAME_NETWORK, platform.no_vhost_net, networks.admit_cannot_change_network),
+    (Platform.KUBEVIRT, Datapath.MACVTAP): (
+        *_SECONDARY,
+        guests.poor_on_windows,
+        guests.blocks_migration,
+        guests.eviction_strategy_blocks_drain,
+        platform.plugin_not_registered,
+        platform.net_resource_injector_missing,
+        platform.no_vhost_net,
+        networks.admit_cannot_change_network,
+    ),
+    (Platform.KUBEVIRT, Datapath.SRIOV): (
+        *_SECONDARY,
+        guests.guest_lacks_vf_driver,
+        guests.blocks_migration,
+        platform.net_resource_injector_missing,
+        *_VFIO,
+        *_LAST,
+    ),
+    (Platform.KUBEVIRT, Datapath.PASSTHROUGH): (
+        networks.pod_network,
+        networks.no_equivalent_network,
+        guests.blocks_migration,
+        guests.eviction_strategy_blocks_drain,
+        platform.feature_gate_off,
+        platform.host_device_not_permitted,
+        platform.host_device_provider_conflict,
+        platform.instancetype_owns_field,
+        *_VFIO,
+        *_LAST,
+    ),
+    (Platform.LIBVIRT, Datapath.EMULATED): (networks.no_equivalent_network,),
+    (Platform.LIBVIRT, Datapath.VIRTIO): (networks.no_equivalent_network,),
+    (Platform.LIBVIRT, Datapath.VHOST): (networks.no_equivalent_network, platform.no_vhost_net),
+    (Platform.LIBVIRT, Datapath.MACVTAP): (
+        guests.guest_unknown,
+        networks.no_equivalent_network,
+        guests.poor_on_windows,
+        guests.blocks_migration,
+    ),
+    (Platform.LIBVIRT, Datapath.SRIOV): (
+        guests.guest_unknown,
+        networks.no_equivalent_network,
+        guests.guest_lacks_vf_driver,
+        guests.blocks_migration,
+        platform.pool_not_ready,
+    ),
+    (Platform.LIBVIRT, Datapath.PASSTHROUGH): (
+        networks.no_equivalent_network,
+        guests.blocks_migration,
+        platform.pool_not_ready,
+    ),
+}
+_LASTING = frozenset(
+    {
+        guests.guest_lacks_vf_driver,
+        guests.poor_on_windows,
+        guests.blocks_migration,
+        guests.eviction_strategy_blocks_drain,
+        platform.no_vhost_net,
+    }
+)
+"""What also takes a datapath from a NIC that has it. The others are about becoming: no edit of KubeVirt's configuration, no
+full quota and no sick pool takes anything away."""
+
+
+def first_finding(question: Question) -> Finding | None:
+    """Give the first reason why a NIC cannot have a datapath; None where it can."""
+    for check in _CHECKS[question.vm.platform, question.datapath]:
+        if question.stays and check not in _LASTING:
+            continue
+        found = check(question)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,66 @@
+"""Does the datapath suit the guest, and what is expected of the VM?"""
+
+from __future__ import annotations
+
+from ..facts import Datapath, GuestOs
+from ..reasons import Reason
+from .question import Finding, Question
+
+__all__ = [
+    "blocks_migration",
+    "eviction_strategy_blocks_drain",
+    "guest_lacks_vf_driver",
+    "guest_unknown",
+    "poor_on_windows",
+]
+
+
+def guest_unknown(question: Question) -> Finding | None:
+    """Where the answer depends on the guest, an unknown one gets none."""
+    if question.vm.guest_os is not GuestOs.UNKNOWN or question.stays:
+        return None
+    pool = question.pool
+    if question.datapath is Datapath.SRIOV and not (pool is not None and pool.linux_only):
+        return None
+    unknown = "nothing tells what guest this is: set the annotation vm.kubevirt.io/os"
+    text = f"{question.datapath} is not for every guest, and {unknown}"
+    return Finding(Reason.GUEST_OS_UNKNOWN, text)
+
+
+def guest_lacks_vf_driver(question: Question) -> Finding | None:
+    """VFs of some models have no driver for Windows; the NIC data file says of which."""
+    pool = question.pool
+    if question.vm.guest_os is not GuestOs.WINDOWS or pool is None or not pool.linux_only:
+        return None
+    text = f"Windows has no driver for VFs of {', '.join(pool.linux_only)} (pool {pool.name})"
+    return Finding(Reason.GUEST_LACKS_VF_DRIVER, text)
+
+
+def poor_on_windows(question: Question) -> Finding | None:
+    """Macvtap is known to perform poorly with Windows guests."""
+    if question.vm.guest_os is not GuestOs.WINDOWS:
+        return None
+    return Finding(Reason.POOR_ON_WINDOWS, "macvtap performs poorly with Windows guests")
+
+
+def blocks_migration(question: Question) -> Finding | None:
+    """A VM that must stay migratable cannot have what pins it to its node."""
+    if question.lead.live_migration != "Required":
+        return None
+    if question.datapath is Datapath.SRIOV:
+        if question.rule.accepts_detach:
+            return None
+        text = "a migration takes the VF from the guest: liveMigration is Required and sriov.acceptDetach is not set"
+    else:
+        text = f"a VM with {question.datapath} cannot be migrated, and liveMigration is Required"
+    return Finding(Reason.BLOCKS_MIGRATION, text)
+
+
+def eviction_strategy_blocks_drain(question: Question) -> Finding | None:
+    """KubeVirt would refuse to evict a VM that it cannot migrate."""
+    if (question.vm.eviction_strategy or question.cluster.kubevirt.eviction_strategy) != "LiveMigrate":
+        return None
+    text = (
+        f"evictionStrategy is LiveMigrate and a VM with {question.datapath} cannot be migrated: its node could not be drained"
+    )
+    return Finding(Reason.EVICTION_STRATEGY_BLOCKS_DRAIN, text)

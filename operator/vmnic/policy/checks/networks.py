@@ -1,0 +1,90 @@
+"""Does the NIC stay on its layer-2 network? A datapath change must never move it to another one."""
+
+from __future__ import annotations
+
+from ..facts import ClusterFacts, Datapath, Network, Platform
+from ..reasons import Reason
+from .question import Finding, Question
+
+__all__ = ["admit_cannot_change_network", "ipam_not_carried", "mtu_differs", "no_equivalent_network", "pod_network"]
+_DEFAULT_MTU = 1500
+
+
+def pod_network(question: Question) -> Finding | None:
+    """The pod network can be emulated, virtio or vhost only."""
+    if not question.nic.network.pod or question.nic.present.datapath is Datapath.PASSTHROUGH:
+        return None
+    text = f"NIC {question.nic.name} is on the pod network, {question.datapath} needs a secondary one"
+    return Finding(Reason.POD_NETWORK, text)
+
+
+def no_equivalent_network(question: Question) -> Finding | None:
+    """A change must not move the VM to another layer-2 network."""
+    nic = question.nic
+    if question.stays or not question.moves:
+        return None
+    where = "the pod network" if nic.network.pod else f"network {nic.network.namespace}/{nic.network.name}".rstrip("/")
+    if nic.present.datapath is Datapath.OTHER:
+        text = f"NIC {nic.name} is bound in a way that vmnic leaves alone ({nic.binding or 'being removed'})"
+        return Finding(Reason.NO_EQUIVALENT_NETWORK, text)
+    if nic.present.datapath is Datapath.PASSTHROUGH and question.vm.platform is Platform.LIBVIRT:
+        return Finding(
+            Reason.NO_EQUIVALENT_NETWORK, f"nothing tells what NIC {nic.name} was connected to before it was a whole one"
+        )
+    if question.datapath is Datapath.SRIOV and nic.state == "down":
+        text = f"NIC {nic.name} has `state: down`, which a VF cannot have"
+        return Finding(Reason.NO_EQUIVALENT_NETWORK, text)
+    if question.target is not None or question.datapath is Datapath.PASSTHROUGH:
+        return None
+    label = f" with the label vmnic.dev/segment: {nic.network.segment}" if nic.network.segment else ""
+    text = f"{where} of NIC {nic.name} is not offered over {question.datapath}: no such network{label}; it keeps its network"
+    return Finding(Reason.NO_EQUIVALENT_NETWORK, text)
+
+
+def ipam_not_carried(question: Question) -> Finding | None:
+    """Addresses that one network gives and the other does not would be lost."""
+    old, new = question.nic.network, question.target
+    if (
+        new is None
+        or not question.moves
+        or old.ipam == new.ipam
+        or Reason.IPAM_NOT_CARRIED.value in (*old.accepts, *new.accepts)
+    ):
+        return None
+    text = f"{_name(old)} and {_name(new)} manage IP addresses differently: make their ipam equal, or accept it by annotation"
+    return Finding(Reason.IPAM_NOT_CARRIED, text)
+
+
+def mtu_differs(question: Question) -> Finding | None:
+    """A jump of the MTU has cost whole clusters their connections (KubeVirt #18845)."""
+    old, new = question.nic.network, question.target
+    if new is None or not question.moves or Reason.MTU_DIFFERS.value in (*old.accepts, *new.accepts):
+        return None
+    before, after = _mtus(old, new, question.cluster)
+    if before == after:
+        return None
+    return Finding(Reason.MTU_DIFFERS, f"{_name(old)} has an MTU of {before}, {_name(new)} of {after}: make them equal")
+
+
+def admit_cannot_change_network(question: Question) -> Finding | None:
+    """KubeVirt copies networks back from the VM to its instance."""
+    if question.lead.action != "Admit" or not question.moves:
+        return None
+    text = f"{question.datapath} needs another network entry, and with action Admit only model and queues can be changed"
+    return Finding(Reason.ADMIT_CANNOT_CHANGE_NETWORK, text)
+
+
+def _mtus(old: Network, new: Network, cluster: ClusterFacts) -> tuple[int, int]:
+    """What guests use on both: as configured, else what the pool's functions carry, if the other one says anything at all."""
+    if old.mtu is None and new.mtu is None:
+        return _DEFAULT_MTU, _DEFAULT_MTU
+
+    def of(network: Network) -> int:
+        pool = cluster.resources.get(network.resource_name)
+        return network.mtu or (pool.mtu if pool is not None else None) or _DEFAULT_MTU
+
+    return of(old), of(new)
+
+
+def _name(network: Network) -> str:
+    return f"{network.namespace}/{network.name}"

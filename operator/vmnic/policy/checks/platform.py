@@ -1,0 +1,117 @@
+"""Does the platform provide what the datapath needs: KubeVirt's gates and lists, memory, quotas, modules, the pool?"""
+
+from __future__ import annotations
+
+from ..facts import Datapath
+from ..reasons import Reason
+from .question import Finding, Question
+
+__all__ = [
+    "feature_gate_off",
+    "host_device_not_permitted",
+    "host_device_provider_conflict",
+    "instancetype_owns_field",
+    "memory_overcommit",
+    "net_resource_injector_missing",
+    "no_vhost_net",
+    "plugin_not_registered",
+    "pool_not_ready",
+    "quota_exceeded",
+]
+
+_VFIO_BYTES = 2**30
+"""KubeVirt adds so much memory to the pod of a VM with any device on vfio-pci."""
+_INJECTION = "ExternalNetResourceInjection"
+
+
+def plugin_not_registered(question: Question) -> Finding | None:
+    """KubeVirt accepts a VM with an unknown plugin and then cannot start it."""
+    if "macvtap" in question.cluster.kubevirt.plugins:
+        return None
+    where = "spec.configuration.network.binding of the KubeVirt resource"
+    text = f"KubeVirt has no network binding plugin macvtap: register it in {where}"
+    return Finding(Reason.PLUGIN_NOT_REGISTERED, text)
+
+
+def feature_gate_off(question: Question) -> Finding | None:
+    """Host devices are behind a gate that is off by default, in 1.8 and in 1.9."""
+    if "HostDevices" in question.cluster.kubevirt.gates:
+        return None
+    return Finding(Reason.FEATURE_GATE_OFF, "KubeVirt's feature gate HostDevices is off: add it to featureGates")
+
+
+def host_device_not_permitted(question: Question) -> Finding | None:
+    """KubeVirt accepts such a VM and then cannot make its pod."""
+    if question.resource in question.cluster.kubevirt.permitted:
+        return None
+    text = f"{question.resource} is not in KubeVirt's permittedHostDevices.pciHostDevices: add it with externalResourceProvider"
+    return Finding(Reason.HOST_DEVICE_NOT_PERMITTED, text)
+
+
+def host_device_provider_conflict(question: Question) -> Finding | None:
+    """Two device plugins must not serve one resource."""
+    if question.cluster.kubevirt.permitted.get(question.resource) is not False:
+        return None
+    flag = "externalResourceProvider: true"
+    text = f"permittedHostDevices lists {question.resource} without {flag}, so KubeVirt would serve it itself"
+    return Finding(Reason.HOST_DEVICE_PROVIDER_CONFLICT, text)
+
+
+def net_resource_injector_missing(question: Question) -> Finding | None:
+    """From 1.9 virt-controller no longer reads what a network asks for, unless the gate is disabled."""
+    kubevirt = question.cluster.kubevirt
+    if _INJECTION not in kubevirt.gates or kubevirt.injector is not False:
+        return None
+    missing = "network-resources-injector is not installed: the VM's pod would get no device"
+    text = f"KubeVirt's gate {_INJECTION} is on and {missing}"
+    return Finding(Reason.NET_RESOURCE_INJECTOR_MISSING, text)
+
+
+def instancetype_owns_field(question: Question) -> Finding | None:
+    """A VM and its instancetype must not both list host devices."""
+    if not question.vm.instancetype_host_devices:
+        return None
+    return Finding(Reason.INSTANCETYPE_OWNS_FIELD, "the VM's instancetype lists hostDevices, so the VM itself may not")
+
+
+def memory_overcommit(question: Question) -> Finding | None:
+    """All memory of a guest with a device on vfio-pci is locked."""
+    where = question.vm.overcommit or ("KubeVirt's memoryOvercommit" if question.cluster.kubevirt.memory_overcommit else "")
+    if not where:
+        return None
+    text = f"a device on vfio-pci locks all of the guest's memory, and {where} promises more than the pod has"
+    return Finding(Reason.MEMORY_OVERCOMMIT, text)
+
+
+def quota_exceeded(question: Question) -> Finding | None:
+    """The pod would need more than the namespace's quotas leave."""
+    vm = question.vm
+    left = vm.quota.get("memory")
+    if left is not None and not vm.has_vfio and left < _VFIO_BYTES:
+        text = f"the namespace's quota leaves {max(left, 0) >> 20} MiB, a device on vfio-pci costs the VM's pod 1024 MiB more"
+        return Finding(Reason.QUOTA_EXCEEDED, text)
+    if vm.quota.get(question.resource, 1) < 1:
+        return Finding(Reason.QUOTA_EXCEEDED, f"the namespace's quota leaves no {question.resource}")
+    return None
+
+
+def no_vhost_net(question: Question) -> Finding | None:
+    """KubeVirt's pods ask for /dev/vhost-net; without it on any node the VM stays Pending."""
+    if question.cluster.vhost_net is not False:
+        return None
+    return Finding(Reason.NO_VHOST_NET, "no node has the kernel module vhost_net: load it, or the VM would stay Pending")
+
+
+def pool_not_ready(question: Question) -> Finding | None:
+    """A pool without a usable function; what a NIC has already is never lost by that."""
+    if question.stays or not question.resource:
+        return None
+    named = question.rule.passthrough_pool if question.datapath is Datapath.PASSTHROUGH else question.rule.sriov_pool
+    pool = question.cluster.pools.get(named) if named else question.pool
+    if pool is None:
+        return Finding(Reason.POOL_NOT_READY, f"there is no pool {named}: `kubectl get snp` lists them") if named else None
+    physical = question.datapath is Datapath.PASSTHROUGH
+    if pool.physical is not physical:
+        kind = "Physical" if physical else "Virtual"
+        return Finding(Reason.POOL_NOT_READY, f"{question.datapath} needs a pool with function: {kind}, {pool.name} is none")
+    return Finding(Reason.POOL_NOT_READY, f"pool {pool.name}: {pool.blocker}") if pool.blocker else None

@@ -1,0 +1,62 @@
+"""When VMs may be restarted: a cron schedule that opens a window, and how long it stays open."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+
+from ..api.policy import Window
+
+__all__ = ["WindowError", "is_open", "next_opening"]
+
+_UNITS = {"m": 60, "h": 3600}
+
+
+class WindowError(ValueError):
+    """A window cannot be understood; the message names field and remedy."""
+
+
+def is_open(window: Window | None, now: datetime) -> bool:
+    """Tell whether VMs may be restarted now; without a window always.
+
+    It only looks at `now`, so a clock that jumps opens or closes the window at once and nothing is made up for.
+
+    Raises:
+        WindowError: schedule or time zone is none.
+    """
+    if window is None:
+        return True
+    opened = next(_simulated(window, now, reverse=True))
+    return now < opened.astimezone(UTC) + timedelta(seconds=_duration_s(window.duration))
+
+
+def next_opening(window: Window, now: datetime) -> datetime:
+    """Give the time, in UTC, when the window opens next.
+
+    Raises:
+        WindowError: schedule or time zone is none.
+    """
+    return next(_simulated(window, now)).astimezone(UTC)
+
+
+def _simulated(window: Window, now: datetime, *, reverse: bool = False) -> CronSim:
+    try:
+        zone = ZoneInfo(window.time_zone)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise WindowError(
+            f"enforcement.window.timeZone {window.time_zone!r} is no time zone: say for example UTC or Asia/Tokyo"
+        ) from error
+    # The moment itself belongs to the window.
+    moment = now.astimezone(zone) + (timedelta(minutes=1) if reverse else timedelta())
+    try:
+        return CronSim(window.schedule, moment.replace(second=0, microsecond=0) if reverse else moment, reverse=reverse)
+    except CronSimError as error:
+        raise WindowError(
+            f"enforcement.window.schedule {window.schedule!r} is no cron expression of five fields ({error}), as 0 2 * * * is"
+        ) from error
+
+
+def _duration_s(text: str) -> int:
+    return int(text[:-1]) * _UNITS[text[-1]]

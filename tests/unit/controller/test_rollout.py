@@ -1,0 +1,99 @@
+"""Who may be restarted: slots, namespaces, windows, and a VM that does not come back."""
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from tests.builders.vm import policy, vmi
+from vmnic.api.policy import VmNicPolicy
+from vmnic.controller.rollout import Rollout, began, settled
+from vmnic.kube.reflector import ObjectKey
+from vmnic.kubevirt.projection import Instance
+from vmnic.policy.rules import rules_of
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+TEN = timedelta(minutes=10)
+CLOSED = {"schedule": "0 0 1 1 *", "duration": "1m"}
+
+
+def rule(**enforcement):
+    body = policy("all")
+    body["spec"]["enforcement"] = {"action": "Patch", "existingVMs": "Rolling", **enforcement}
+    return rules_of([VmNicPolicy.model_validate(body)])[0]
+
+
+def restart(instance="old"):
+    return began("d", "all", instance, NOW)
+
+
+def key(name, namespace="a"):
+    return ObjectKey(namespace, name)
+
+
+def refusals(own, under_way, matched=None):
+    rollout = Rollout()
+    for one in under_way:
+        rollout.note(one, restart())
+    return rollout.refusal(key("next"), own, None, matched or {"a": 10, "b": 10})
+
+
+@pytest.mark.parametrize(
+    ("own", "under_way", "word"),
+    [
+        (rule(), [], ""),
+        (rule(), [key("x")], "maxUnavailable"),
+        (rule(maxUnavailable=2), [key("x")], ""),
+        (rule(maxUnavailable="10%"), [key("x")], ""),
+        (rule(maxUnavailable="10%"), [key("x"), key("y")], "maxUnavailable"),
+        (rule(maxUnavailable=5, maxUnavailablePerNamespace=1), [key("x", "b")], ""),
+        (rule(maxUnavailable=5, maxUnavailablePerNamespace=1), [key("x")], "maxUnavailablePerNamespace"),
+        (rule(window=CLOSED), [], "window is closed"),
+        (rule(window={"schedule": "every night"}), [], "no cron expression"),
+        (rule(window={"schedule": "0 2 * * *", "timeZone": "Mars/Base"}), [], "no time zone"),
+    ],
+    ids=["alone", "one at a time", "two at a time", "a share", "a share is full", "another namespace", "the same namespace", "closed", "no cron", "no zone"],
+)  # fmt: skip
+def test_a_turn_is_given_within_the_limits(own, under_way, word):
+    found = refusals(own, under_way)
+    assert word in found
+    assert bool(word) == bool(found)
+
+
+def instance(uid, phase="Running"):
+    body = vmi("web", phase=phase)
+    body["metadata"]["uid"] = uid
+    return msgspec.convert(body, Instance)
+
+
+@pytest.mark.parametrize(
+    ("live", "minutes", "state"),
+    [
+        (instance("old"), 1, "Restarting"),
+        (None, 1, "Restarting"),
+        (instance("new", "Scheduling"), 1, "Restarting"),
+        (instance("new"), 1, "Done"),
+        (None, 11, "Failed"),
+        (instance("old"), 11, "Failed"),
+    ],
+    ids=["not stopped yet", "stopped", "starting", "it runs", "it did not come back", "it was not stopped"],
+)
+def test_a_restart_is_done_once_another_instance_runs(live, minutes, state):
+    assert settled(restart(), live, NOW + timedelta(minutes=minutes), TEN).state == state
+
+
+def test_a_vm_that_did_not_come_back_stops_the_rollout_until_it_does():
+    rollout, late = Rollout(), settled(restart(), None, NOW + timedelta(hours=1), TEN)
+    rollout.note(key("lost"), late)
+    assert "a/lost did not come back" in rollout.refusal(key("next"), rule(maxUnavailable=5), None, {"a": 10})
+    assert rollout.failed("all") == [key("lost")]
+    assert rollout.note(key("lost"), settled(late, instance("new"), NOW, TEN))
+    assert (rollout.refusal(key("next"), rule(), None, {"a": 10}), rollout.failed("all")) == ("", [])
+
+
+def test_a_slot_that_becomes_free_is_the_next_ones_by_name():
+    rollout = Rollout()
+    rollout.note(key("busy"), restart())
+    for name in ("z", "b", "y"):
+        rollout.refusal(key(name), rule(), None, {"a": 10})
+    assert rollout.next_waiting("all", 2) == [key("b"), key("y")]

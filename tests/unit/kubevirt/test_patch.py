@@ -1,0 +1,114 @@
+"""Decisions become patches: every move there and back, with what else stands in the entries."""
+
+import json
+
+import pytest
+
+from tests.builders.decide import apply_patches, decision, patches
+from tests.builders.vm import kubevirt, nad, nic, node_state, policy, pool, vm, vmi
+
+NETWORKS = [
+    nad("br", segment="blue"),
+    nad("fast", cni="sriov", resource="vmnic.dev/fast", segment="blue"),
+    nad("tap", cni="macvtap", resource="macvtap.network.kubevirt.io/x", segment="blue"),
+]
+CLUSTER = [*NETWORKS, kubevirt(permitted=["vmnic.dev/whole"]), pool(), pool("whole", function="Physical"), node_state()]
+CLUSTER += [node_state("n2", pool="whole", vfs=0, function="Physical")]
+
+
+def wanting(datapath):
+    return policy(datapaths=[datapath], existing="Immediately", passthrough={"pool": "whole"})
+
+
+def web(**fields):
+    first, second = nic("a"), nic("data", binding="bridge", network="br", model="e1000e", **fields)
+    return vm("web", first, second, run_strategy="Halted")
+
+
+def made(documents):
+    return next(one for one in documents if one["kind"] == "VirtualMachine")
+
+
+def entries(machine):
+    spec = machine["spec"]["template"]["spec"]
+    return spec["domain"]["devices"], spec["networks"]
+
+
+def run(machine, datapath, *more):
+    return made(apply_patches([machine, wanting(datapath), *CLUSTER, *more]))
+
+
+@pytest.mark.parametrize(
+    ("datapath", "entry", "network"),
+    [
+        ("vhost", {"bridge": {}, "model": "virtio"}, "br"),
+        ("sriov", {"sriov": {}}, "fast"),
+        ("macvtap", {"binding": {"name": "macvtap"}, "model": "virtio"}, "tap"),
+    ],
+)
+def test_an_entry_is_changed_in_place_and_the_rest_of_it_stays(datapath, entry, network):
+    rest = {"bootOrder": 2, "macAddress": "02:00:00:00:00:01", "tag": "t"}
+    devices, networks = entries(run(web(**rest), datapath))
+    assert devices["interfaces"][1] == {"name": "data", **entry, **rest}
+    assert networks[1] == {"name": "data", "multus": {"networkName": network}}
+
+
+def test_a_whole_nic_takes_the_place_of_interface_and_network():
+    devices, networks = entries(run(web(), "passthrough"))
+    assert devices["hostDevices"] == [{"name": "data", "deviceName": "vmnic.dev/whole"}]
+    assert ([one["name"] for one in devices["interfaces"]], [one["name"] for one in networks]) == (["a"], ["a"])
+
+
+def test_without_any_interface_left_kubevirt_is_told_not_to_add_one():
+    machine = vm("web", nic("data", binding="bridge", network="br"), run_strategy="Halted")
+    devices, _ = entries(run(machine, "passthrough"))
+    assert (devices["interfaces"], devices["autoattachPodInterface"]) == ([], False)
+
+
+@pytest.mark.parametrize("there", ["sriov", "macvtap", "passthrough", "vhost"])
+@pytest.mark.parametrize("then", ["sriov", "macvtap", "passthrough", "vhost"])
+def test_every_move_can_be_followed_by_every_other_and_the_original_is_remembered(there, then):
+    machine = run(run(web(bootOrder=2), there), then)
+    found = decision(machine, wanting(then), *CLUSTER).nics[-1]
+    assert (found.nic.name, found.verdict, found.nic.present.datapath) == ("data", "Compliant", then)
+    record = json.loads(machine["metadata"]["annotations"]["vmnic.dev/assigned"])["nics"]["data"]
+    assert (record["datapath"], record["was"].get("model") or record["was"]["interface"]["model"]) == (then, "e1000e")
+
+
+def test_what_is_again_as_it_was_is_no_longer_remembered():
+    back = run(run(web(), "sriov"), "emulated")
+    assert entries(back)[0]["interfaces"][1] == {"name": "data", "bridge": {}, "model": "e1000e"}
+    assert '"data"' not in back["metadata"]["annotations"].get("vmnic.dev/assigned", "")
+
+
+def test_a_running_nic_keeps_its_address():
+    machine = web()
+    machine["spec"]["runStrategy"] = "Always"
+    devices, _ = entries(run(machine, "sriov", vmi("web", macs={"data": "02:00:00:00:00:07"})))
+    assert devices["interfaces"][1] == {"name": "data", "sriov": {}, "macAddress": "02:00:00:00:00:07"}
+
+
+def test_a_network_of_another_namespace_is_named_with_it():
+    networks = [
+        nad("br", namespace="nets", segment="blue"),
+        nad("afast", namespace="nets", cni="sriov", resource="vmnic.dev/fast", segment="blue"),
+    ]
+    machine = vm("web", nic("data", binding="bridge", network="nets/br"), run_strategy="Halted")
+    _, found = entries(run(machine, "sriov", *networks))
+    assert found[0]["multus"] == {"networkName": "nets/afast"}
+
+
+def test_several_queues_go_where_no_nic_is_left_that_has_them():
+    machine = vm("web", nic("data", binding="bridge", network="br", model="virtio"), run_strategy="Halted")
+    machine["spec"]["template"]["spec"]["domain"]["devices"]["networkInterfaceMultiqueue"] = True
+    devices, _ = entries(run(machine, "sriov"))
+    assert devices["networkInterfaceMultiqueue"] is False
+
+
+def test_the_first_annotation_of_a_stored_vm_is_guarded_by_its_version():
+    machine = web()
+    machine["metadata"]["resourceVersion"] = "7"
+    guard = {"op": "test", "path": "/metadata/resourceVersion", "value": "7"}
+    assert guard in patches(machine, wanting("vhost"), *CLUSTER)["web"]
+    machine["metadata"]["annotations"] = {"a": "b"}
+    assert guard not in patches(machine, wanting("vhost"), *CLUSTER)["web"]
