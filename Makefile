@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.lock-installed
 
-.PHONY: help venv lint fmt crds docs test test-unit test-cluster test-kernel bench demo demo-down lock clean
+.PHONY: help venv lint fmt crds docs test test-unit test-cluster fuzz-vm test-kernel bench demo demo-down lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ test-unit: venv ## Pure code and the simulated host in process
 test-cluster: venv ## A real control plane with KubeVirt's own parts
 	@$(BIN)/python -m tests.harness.programs >/dev/null
 	@$(BIN)/pytest tests/cluster
+
+fuzz-vm: venv ## 20,000 VMs with policies, each patch judged by KubeVirt; VMNIC_FUZZ_SEED repeats a run
+	@$(BIN)/python -m tests.harness.programs >/dev/null
+	@VMNIC_FUZZ_COUNT=$${VMNIC_FUZZ_COUNT:-20000} VMNIC_FUZZ_SEED=$${VMNIC_FUZZ_SEED:-$$RANDOM$$RANDOM} $(BIN)/pytest -s tests/cluster/test_judge.py
 
 test-kernel: venv ## The host contract on a real kernel in QEMU (needs root and Debian packages)
 	@$(BIN)/python -m tests.kernel

@@ -7,17 +7,17 @@ import random
 
 from .vm import kubevirt, nad, node_state, policy, pool, quota, vmi
 
-NAMESPACE = "tenants"
+NAMESPACE = "judged"
 MODELS = [None, None, "virtio", "virtio", "e1000e", "e1000", "rtl8139", "igb", "ne2k_pci", "pcnet"]
 NETWORKS = {
-    "br": nad("br", segment="blue"),
-    "plain": nad("plain"),
-    "fast": nad("fast", cni="sriov", resource="vmnic.dev/fast", segment="blue"),
-    "tap": nad("tap", cni="macvtap", resource="macvtap.network.kubevirt.io/ens1f0", segment="blue"),
-    "jumbo": nad("jumbo", segment="green", mtu=9000),
-    "jumbofast": nad("jumbofast", cni="sriov", resource="vmnic.dev/fast", segment="green"),
-    "leased": nad("leased", segment="red", ipam={"type": "host-local"}, accept="IpamNotCarried"),
-    "leasedfast": nad("leasedfast", cni="sriov", resource="vmnic.dev/fast", segment="red"),
+    "br": nad("br", namespace=NAMESPACE, segment="blue"),
+    "plain": nad("plain", namespace=NAMESPACE),
+    "fast": nad("fast", namespace=NAMESPACE, cni="sriov", resource="vmnic.dev/fast", segment="blue"),
+    "tap": nad("tap", namespace=NAMESPACE, cni="macvtap", resource="macvtap.network.kubevirt.io/ens1f0", segment="blue"),
+    "jumbo": nad("jumbo", namespace=NAMESPACE, segment="green", mtu=9000),
+    "jumbofast": nad("jumbofast", namespace=NAMESPACE, cni="sriov", resource="vmnic.dev/fast", segment="green"),
+    "leased": nad("leased", namespace=NAMESPACE, segment="red", ipam={"type": "host-local"}, accept="IpamNotCarried"),
+    "leasedfast": nad("leasedfast", namespace=NAMESPACE, cni="sriov", resource="vmnic.dev/fast", segment="red"),
 }
 TYPES = [
     {"kind": "VirtualMachineInstancetype", "metadata": {"name": "small", "namespace": NAMESPACE}, "spec": {"cpu": {"guest": 4}, "memory": {"guest": "8Gi"}}},
@@ -180,7 +180,11 @@ def _policy(rng, name, priority):
 def _cluster(rng):
     held = range(7) if rng.random() < 0.1 else ()
     nodes = [node_state("n1", held=held), node_state("n2", pool="whole", vfs=0, function="Physical")]
-    others = [quota(hard={"memory": "8Gi"}, used={"memory": rng.choice(["1Gi", "7900Mi"])})] if rng.random() < 0.1 else []
+    others = (
+        [quota(namespace=NAMESPACE, hard={"memory": "8Gi"}, used={"memory": rng.choice(["1Gi", "7900Mi"])})]
+        if rng.random() < 0.1
+        else []
+    )
     return [kubevirt(permitted=PERMITTED), pool(), pool("whole", function="Physical"), *nodes, *others]
 
 
@@ -191,4 +195,4 @@ def _instance(rng, machine):
     devices = machine["spec"]["template"]["spec"]["domain"]["devices"]
     names = [interface["name"] for interface in devices.get("interfaces", [])] or ["default"]
     macs = {name: f"02:11:00:00:00:{number:02x}" for number, name in enumerate(names)} if rng.random() < 0.9 else {}
-    return vmi("web", macs=macs, guest=rng.choice([None, None, "mswindows", "fedora"]))
+    return vmi("web", namespace=NAMESPACE, macs=macs, guest=rng.choice([None, None, "mswindows", "fedora"]))

@@ -9,6 +9,7 @@ import sys
 import yaml
 
 from tests.builders.vm import nic, policy, vm
+from tests.cluster.machines import datapaths, machine_of, make_networks, state_of
 from tests.harness.api import wait_for
 
 PROGRAM = str(pathlib.Path(sys.executable).with_name("kubectl-vmnic"))
@@ -54,3 +55,65 @@ def test_a_cluster_that_cannot_be_reached_is_an_error_and_no_change(cluster, tmp
     (tmp_path / "config").write_text(yaml.safe_dump(config))
     code, _, err = run(cluster, "plan", "--kubeconfig", str(tmp_path / "config"))
     assert (code, "https://127.0.0.1:1" in err) == (2, True)
+
+
+def test_against_the_cluster_a_vm_that_is_not_there_yet_counts_as_new(cluster, policy, namespace):
+    policy(f"p-{namespace}", namespace, existing="Leave")
+    manifest = yaml.safe_dump(vm("v", nic(model="e1000e"), namespace=namespace))
+    code, out, _ = run(cluster, "plan", "-f", "-", "--against", "cluster", "-o", "json", text=manifest)
+    (machine,) = json.loads(out)["vms"]
+    assert (code, machine["nics"][0]["action"], machine["restartRequired"]) == (1, "Patch", False)
+
+
+def test_revert_prints_the_way_back_and_goes_it_when_told(cluster, pool, policy, namespace):
+    pool()
+    wait_for(
+        "there are VFs", lambda: cluster.api.get("SriovNetworkPool", "fast").get("status", {}).get("vfs", {}).get("free") == 14
+    )
+    make_networks(cluster, namespace)
+    policy(f"p-{namespace}", namespace, datapaths=["sriov", "vhost"])
+    first = vm(
+        "v", nic(), nic("data", binding="bridge", network="br", model="e1000e"), namespace=namespace, run_strategy="Halted"
+    )
+    cluster.api.create(first)
+    assert datapaths(cluster, namespace) == [None, "sriov"]
+    code, out, err = run(cluster, "revert", "vm", "v", "-n", namespace)
+    assert (code, json.loads(out)[-1]["path"], "--apply does it" in err) == (
+        0,
+        "/metadata/annotations/vmnic.dev~1exclude",
+        True,
+    )
+    assert datapaths(cluster, namespace) == [None, "sriov"]
+    assert run(cluster, "revert", "vm", "v", "-n", namespace, "--apply")[0] == 0
+    found = machine_of(cluster, namespace)["spec"]["template"]["spec"]
+    assert (found["domain"]["devices"]["interfaces"], found["networks"]) == (
+        first["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"], first["spec"]["template"]["spec"]["networks"],
+    )  # fmt: skip
+    wait_for("it is left alone", lambda: not state_of(cluster, namespace))
+    assert "has changed nothing" in run(cluster, "revert", "vm", "v", "-n", namespace)[1]
+    assert "is not there" in run(cluster, "revert", "vm", "gone", "-n", namespace)[2]
+
+
+def test_capacity_counts_by_pool_node_and_numa_node(cluster, pool):
+    pool(reserveForMigration=1)
+    wait_for("there are VFs", lambda: (cluster.pf("n1").get("numVfs"), cluster.pf("n2").get("numVfs")) == (7, 7))
+    code, out, _ = run(cluster, "capacity", "-o", "json")
+    (row,) = json.loads(out)["pools"]
+    assert (code, row["name"], row["configured"], row["reserved"], row["free"]) == (0, "fast", 14, 1, 14)
+    assert [(node["node"], node["numa"], node["configured"]) for node in row["nodes"]] == [
+        ("n1", 0, 7),
+        ("n2", 0, 7),
+        ("n3", 0, 0),
+    ]
+    assert "RESERVED" in run(cluster, "capacity")[1]
+
+
+def test_status_says_in_one_screen_what_is_wrong_and_what_to_do(cluster, pool):
+    pool("whole", function="Physical", numVfs=None, nodeSelector={"no-such": "label"})
+    wait_for("it is looked at", lambda: cluster.api.get("SriovNetworkPool", "whole").get("status", {}).get("conditions"))
+    code, out, _ = run(cluster, "status", "-o", "json")
+    lines = {line["what"]: line for line in json.loads(out)}
+    assert (lines["pool whole"]["ok"], lines["permittedHostDevices vmnic.dev/whole"]["ok"]) == (True, True)
+    assert lines["KubeVirt"]["text"].startswith("1.8, network binding plugins: macvtap")
+    assert code == (0 if all(line["ok"] for line in lines.values()) else 1)
+    assert "NEXT STEP" in run(cluster, "status")[1]

@@ -17,6 +17,7 @@ PLURALS = {
     "NodeNicState": ("vmnic.dev/v1alpha1", "nodenicstates", False),
     "VmNicState": ("vmnic.dev/v1alpha1", "vmnicstates", True),
     "VirtualMachine": ("kubevirt.io/v1", "virtualmachines", True),
+    "VirtualMachineInstanceMigration": ("kubevirt.io/v1", "virtualmachineinstancemigrations", True),
     "VirtualMachineInstance": ("kubevirt.io/v1", "virtualmachineinstances", True),
     "KubeVirt": ("kubevirt.io/v1", "kubevirts", True),
     "VirtualMachinePreference": ("instancetype.kubevirt.io/v1beta1", "virtualmachinepreferences", True),

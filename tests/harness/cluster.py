@@ -74,7 +74,8 @@ class Cluster:
         """Start Kubernetes and KubeVirt."""
         self.plane.start()
         self.api = self.plane.api
-        KubeVirt(self.plane).start()
+        self.kubevirt = KubeVirt(self.plane)
+        self.kubevirt.start()
 
     def start_nodes(self) -> None:
         """Start the simulated hosts and the node player."""

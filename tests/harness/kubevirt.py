@@ -101,8 +101,13 @@ class KubeVirt:
         status = {"status": {"phase": "Deployed", "defaultArchitecture": "amd64"}}
         self._api.merge("KubeVirt", "kubevirt", status, "kubevirt", "status")
 
-    def _start_virt_api(self) -> int:
-        port, pki = free_port(), self._plane.pki
+    def restart_virt_api(self) -> None:
+        """Start it again where it was, once it was killed."""
+        self._start_virt_api(self._virt_api_port)
+
+    def _start_virt_api(self, port: int = 0) -> int:
+        port, pki = port or free_port(), self._plane.pki
+        self._virt_api_port = port
         self._plane.processes.start(
             "virt-api",
             [

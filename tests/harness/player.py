@@ -211,6 +211,11 @@ def _running_status(instance: dict[str, Any]) -> dict[str, Any]:
     devices = instance["spec"]["domain"]["devices"]
     status: dict[str, Any] = {
         "phase": "Running",
+        # Without this KubeVirt takes the end of the instance for a failed start, and waits before the next.
+        "phaseTransitionTimestamps": [
+            *instance.get("status", {}).get("phaseTransitionTimestamps", []),
+            {"phase": "Running", "phaseTransitionTimestamp": now},
+        ],
         "selinuxContext": "none",
         "interfaces": [_live_interface(instance, nic) for nic in devices.get("interfaces", [])],
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Coroutine
 from enum import StrEnum
 from typing import Annotated, Any, NoReturn
 
@@ -21,6 +22,9 @@ app = typer.Typer(
 )
 _explain = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(_explain, name="explain", help="Explain a decision.")
+_revert = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(_revert, name="revert", help="Put back what vmnic has changed.")
+_LOOK_AGAIN_S = 2.0
 
 
 class Output(StrEnum):
@@ -145,6 +149,77 @@ def explain_vm(
 
 
 @app.command()
+def capacity(output: OutputOption = Output.TABLE, kubeconfig: KubeconfigOption = None) -> None:
+    """Show how many VFs each pool has: desired, configured, in use, assigned, reserved and free."""
+    from .capacity import capacity_rows, wire_rows
+    from .decide import decide_all
+
+    objects, _ = _read_live(kubeconfig)
+    rows = capacity_rows(objects, decide_all(objects, offline=False))
+    if output is not Output.TABLE:
+        _print(wire_rows(rows), output)
+        return
+    from .render import show_capacity
+
+    show_capacity(rows)
+
+
+@app.command()
+def status(
+    wait: Annotated[bool, typer.Option("--wait", help="Look again until everything is as asked.")] = False,
+    output: OutputOption = Output.TABLE,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Show whether everything is as asked and what vmnic stands on is there: exit code 0, 1 for not, 2 for unreachable."""
+    import dataclasses
+    import time
+
+    from .decide import decide_all
+    from .render import show_status
+    from .status import status_lines
+
+    while True:
+        objects, problems = _read_live(kubeconfig)
+        lines = status_lines(objects, decide_all(objects, offline=False), problems)
+        well = all(line.ok for line in lines)
+        if well or not wait:
+            break
+        time.sleep(_LOOK_AGAIN_S)
+    if output is Output.TABLE:
+        show_status(lines)
+    else:
+        _print([dataclasses.asdict(line) for line in lines], output)
+    raise typer.Exit(0 if well else 1)
+
+
+@_revert.command("vm")
+def revert_vm(
+    name: Annotated[str, typer.Argument(help="Name of the VirtualMachine.")],
+    namespace: Annotated[str, typer.Option("-n", "--namespace", help="Its namespace.")] = "default",
+    apply: Annotated[bool, typer.Option("--apply", help="Patch the VM; without, the patch is only printed.")] = False,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Put the NICs back that a VM had before vmnic changed them, and exclude it from the policies."""
+    from ..kubevirt.revert import EXCLUDE, render_revert
+    from .live import patch_machine
+
+    objects, _ = _read_live(kubeconfig)
+    machine = objects.machines.get((namespace, name))
+    if machine is None:
+        _fail(f"VirtualMachine {namespace}/{name} is not there; `kubectl get vm -n {namespace}` lists those that are")
+    patch = render_revert(machine)
+    if not patch:
+        print(f"vmnic has changed nothing in VirtualMachine {namespace}/{name}")
+        return
+    if not apply:
+        print(json.dumps(patch, indent=2))
+        print(f"--apply does it, or: kubectl patch vm {name} -n {namespace} --type=json --patch-file FILE", file=sys.stderr)
+        return
+    _run(patch_machine(kubeconfig, namespace, name, patch))
+    print(f"VirtualMachine {namespace}/{name} has its NICs back, in force at its next start; annotation {EXCLUDE} keeps it so")
+
+
+@app.command()
 def nodes(
     name: Annotated[str | None, typer.Argument(help="Name of a node; default all.")] = None,
     output: OutputOption = Output.TABLE,
@@ -182,6 +257,16 @@ def _read_live(kubeconfig: str | None, kinds: tuple[Any, ...] | None = None) -> 
 
     try:
         return asyncio.run(read_cluster(kubeconfig, kinds or (*NODE_KINDS, *VM_KINDS)))
+    except (ConnectionFileError, ApiError) as error:
+        _fail(str(error))
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    from ..kube.connection import ConnectionFileError
+    from ..kube.errors import ApiError
+
+    try:
+        asyncio.run(work)
     except (ConnectionFileError, ApiError) as error:
         _fail(str(error))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from ..kube.client import ApiClient
@@ -27,7 +29,7 @@ from ..kube.resources import (
 )
 from .objects import MalformedObjectError, Objects
 
-__all__ = ["NODE_KINDS", "VM_KINDS", "read_cluster"]
+__all__ = ["NODE_KINDS", "VM_KINDS", "patch_machine", "read_cluster"]
 
 NODE_KINDS = (POOLS, NODE_NIC_STATES, NODES)
 VM_KINDS = (
@@ -35,6 +37,17 @@ VM_KINDS = (
     *(PREFERENCES, CLUSTER_PREFERENCES, INSTANCETYPES, CLUSTER_INSTANCETYPES),
     *(KUBEVIRTS, RESOURCE_QUOTAS, MUTATING_WEBHOOKS),
 )
+
+
+async def patch_machine(kubeconfig: str | None, namespace: str, name: str, patch: list[dict[str, Any]]) -> None:
+    """Patch a VirtualMachine as the user.
+
+    Raises:
+        ConnectionFileError: there is no usable kubeconfig.
+        ApiError: the API server refuses or does not answer.
+    """
+    async with ApiClient(kubeconfig_connection(kubeconfig), field_manager="kubectl-vmnic") as api:
+        await api.patch_json(VIRTUAL_MACHINES, name, patch, namespace)
 
 
 async def read_cluster(kubeconfig: str | None, kinds: tuple[Resource, ...]) -> tuple[Objects, list[str]]:

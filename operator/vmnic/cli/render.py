@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ..nodes.state import NodeNicState, PfStatus
+from .capacity import PoolRow
 from .schema import NicShape, Plan, VmPlan
+from .status import Line
 
 __all__ = ["show_explanation", "show_nodes", "show_plan"]
 
@@ -75,6 +77,26 @@ def show_explanation(vm: VmPlan, source: str) -> None:
         for candidate in nic["candidates"]:
             word = "chosen" if candidate["chosen"] else f"{candidate['reason']}: {candidate['message']}"
             console.print(f"  {candidate['datapath']:9} {word}", soft_wrap=True)
+
+
+def show_capacity(rows: Iterable[PoolRow]) -> None:
+    """Print the pools, each with its nodes below it."""
+    table = _table("POOL", "NODE", "NUMA", "DESIRED", "CONFIGURED", "IN USE", "ASSIGNED", "RESERVED", "FREE")
+    for row in rows:
+        counts = (row.desired, row.configured, row.in_use, row.assigned, row.reserved, row.free)
+        table.add_row(row.name, "", "", *map(str, counts))
+        for node in row.nodes:
+            numa = "" if node.numa is None else str(node.numa)
+            table.add_row("", node.node, numa, str(node.desired), str(node.configured), str(node.in_use), "", "", "")
+    _console().print(table)
+
+
+def show_status(lines: Iterable[Line]) -> None:
+    """Print what was looked at, and what to do about it."""
+    table = _table("", "WHAT", "STATE", "NEXT STEP")
+    for line in lines:
+        table.add_row("ok" if line.ok else "!!", line.what, line.text, line.remedy)
+    _console().print(table)
 
 
 def show_nodes(states: Iterable[NodeNicState]) -> None:

@@ -45,6 +45,8 @@ _MANAGER = "vmnic-controller"
 _LEASE = "vmnic-controller"
 _WEBHOOK = "vmnic"
 _WORKERS = 8
+_WRITES_PER_S = 50.0
+"""What the controller may cost the API server, whatever there is to do."""
 _RANK = {Kind.NODE: 0, Kind.POOL: 1, Kind.VM: 2, Kind.ALLOCATION: 2, Kind.POLICY: 3}
 """Grants before VM patches before statuses."""
 
@@ -89,7 +91,9 @@ async def _run(chosen: argparse.Namespace, connection: Connection) -> None:
     async with contextlib.AsyncExitStack() as stack:
         reads = await stack.enter_async_context(ApiClient(connection, field_manager=_MANAGER))
         elector = LeaderElector(reads, _LEASE, chosen.namespace, chosen.identity, duration_s=float(chosen.lease_duration_s))
-        writes = await stack.enter_async_context(ApiClient(connection, field_manager=_MANAGER, guard=elector.seconds_left))
+        writes = await stack.enter_async_context(
+            ApiClient(connection, field_manager=_MANAGER, guard=elector.seconds_left, writes_per_s=_WRITES_PER_S)
+        )
         comes_back = timedelta(seconds=float(chosen.restart_timeout_s))
         controller = Controller(reads, writes, elector, chosen.namespace, comes_back=comes_back)
         tasks = [

@@ -72,14 +72,6 @@ class Rollout:
             restart: The VM's last restart.
             matched: How many VMs the policy has, in each namespace.
         """
-        why = self._refusal(key, rule, restart, matched)
-        if why:
-            self._waiting[rule.policy].add(key)
-        else:
-            self._waiting[rule.policy].discard(key)
-        return why
-
-    def _refusal(self, key: ObjectKey, rule: Rule, restart: Restart | None, matched: Mapping[str, int]) -> str:
         if restart is not None and restart.state in _OPEN_STATES:
             return "" if restart.state == "Restarting" else "it did not come back from its restart"
         busy = {other: one for other, one in self._open.items() if one.policy == rule.policy}
@@ -104,6 +96,10 @@ class Rollout:
     def under_way(self) -> list[ObjectKey]:
         """Give the VMs whose restart is not done."""
         return list(self._open)
+
+    def wait(self, policy: str, key: ObjectKey) -> None:
+        """Note that a VM waits for its turn."""
+        self._waiting[policy].add(key)
 
     def next_waiting(self, policy: str, count: int) -> list[ObjectKey]:
         """Give the first VMs by name that wait for their turn."""

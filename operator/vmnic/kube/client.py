@@ -6,6 +6,7 @@ bodies stay raw where they come by the thousand.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self
@@ -56,6 +57,7 @@ class ApiClient:
         connection: Where and as whom.
         field_manager: The name that the server records as the writer of fields.
         timeout_s: Longest wait for an answer.
+        writes_per_s: Writes beyond so many a second wait; None: no bound. A second's worth may come at once.
         guard: Seconds that this process may still write, or None when it may not; asked before every write, whose
             timeout never exceeds the answer. A lease's `seconds_left` for a leader's client.
     """
@@ -66,6 +68,7 @@ class ApiClient:
         *,
         field_manager: str,
         timeout_s: float = 10.0,
+        writes_per_s: float | None = None,
         guard: Callable[[], float | None] | None = None,
     ) -> None:
         self.connection = connection
@@ -74,6 +77,7 @@ class ApiClient:
         self._manager = field_manager
         self._timeout_s = timeout_s
         self._guard = guard
+        self._budget = _Budget(writes_per_s) if writes_per_s is not None else None
         self._session: aiohttp.ClientSession | None = None
         self._watches: aiohttp.ClientSession | None = None
 
@@ -237,6 +241,8 @@ class ApiClient:
         content_type: str = "application/json",
         force: str = "",
     ) -> dict[str, Any]:
+        if self._budget is not None:
+            await self._budget.take()
         timeout_s = self._timeout_s
         if self._guard is not None:
             left_s = self._guard()
@@ -282,7 +288,22 @@ class ApiClient:
 
     def _headers(self) -> dict[str, str]:
         token = self.connection.token()
-        return {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        # KubeVirt's subresources answer in no format at all, and want it allowed.
+        return {"Accept": "application/json, */*"} | ({"Authorization": f"Bearer {token}"} if token else {})
+
+
+class _Budget:
+    """So many writes a second; who comes first is served first."""
+
+    def __init__(self, per_s: float) -> None:
+        self._per_s = per_s
+        self._full_at = 0.0
+        """Loop time at which a whole second's worth is there again."""
+
+    async def take(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._full_at = max(self._full_at, now) + 1 / self._per_s
+        await asyncio.sleep(max(0.0, self._full_at - now - 1.0))
 
 
 async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:

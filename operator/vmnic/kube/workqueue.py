@@ -14,7 +14,7 @@ import random
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
-from .errors import ApiError, ConflictError, InvalidError, NotLeadingError
+from .errors import ApiError, ConflictError, InvalidError, NotLeadingError, TooManyRequestsError
 from .tasks import run_together
 
 __all__ = ["WorkQueue"]
@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 K = TypeVar("K", bound=Hashable)
 
 _BACKOFF_S = (0.05, 60.0)
+_CALM_S = (0.1, 0.5)
+"""A worker whose request was turned away because of too many rests so long."""
 _QUIET = 4
 """An object that changed meanwhile is no news; one that keeps doing so is."""
 
@@ -98,6 +100,9 @@ class WorkQueue(Generic[K]):
                 after_s = None
             except Exception as error:
                 after_s = self._failed(key, error)
+                if isinstance(error, TooManyRequestsError):
+                    # All keys would fail alike: fewer workers at a time is what the server asks for.
+                    await asyncio.sleep(random.uniform(*_CALM_S))  # noqa: S311 - jitter
             finally:
                 self._working.discard(key)
             if key in self._again:
@@ -126,4 +131,6 @@ class WorkQueue(Generic[K]):
             _log.warning("%s failed, next try in %.1f s: %s", key, pause_s, error.message)
         else:
             _log.error("%s failed, next try in %.1f s", key, pause_s, exc_info=error)
-        return (error.retry_after_s if isinstance(error, ApiError) else None) or pause_s
+        asked_s = (error.retry_after_s if isinstance(error, ApiError) else None) or 0.0
+        # Many are told the same time to come back at.
+        return float(max(pause_s, asked_s * random.uniform(1.0, 2.0)))  # noqa: S311 - jitter

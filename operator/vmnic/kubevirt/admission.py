@@ -1,8 +1,8 @@
 """Admission reviews: a review in, a review with a patch out. Pure, and never a refusal of a VM.
 
 A VirtualMachine that is created gets what the policies want. One that is updated keeps what vmnic has assigned before, where
-the manager that applies it has put back what was there at first, as a GitOps tool does; a person's own edit is left. An instance gets model and
-queues where a policy says `Admit`.
+the manager that applies it has put back what was there at first, as a GitOps tool does; a person's own edit is left. An
+instance gets model and queues where a policy says `Admit`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from tests.builders.vm import nic, policy, vm
+from tests.builders.vm import nad, nic, node_state, policy, pool, vm
 from vmnic.cli.schema import Plan
 
 PROGRAM = str(pathlib.Path(sys.executable).with_name("kubectl-vmnic"))
@@ -112,17 +112,17 @@ def test_a_file_that_is_not_there_ends_with_2():
 
 
 def test_a_pool_without_node_states_is_a_problem_and_no_error():
-    pool = {
+    one = {
         "kind": "SriovNetworkPool",
         "metadata": {"name": "fast"},
         "spec": {"nicSelector": {"models": ["82576"]}, "numVfs": 7},
     }
-    code, plan = plan_of(pool)
+    code, plan = plan_of(one)
     assert (code, plan["problems"][0]["reason"]) == (0, "CapacityUnknown")
 
 
 def test_a_pool_with_node_states_is_planned():
-    pool = {
+    one = {
         "kind": "SriovNetworkPool",
         "metadata": {"name": "fast"},
         "spec": {"nicSelector": {"models": ["82576"]}, "numVfs": 3},
@@ -134,7 +134,7 @@ def test_a_pool_with_node_states_is_planned():
         "metadata": {"name": "n1"},
         "status": {"bootID": "b", "host": {"iommu": True}, "pfs": [pf]},
     }
-    code, plan = plan_of(pool, state)
+    code, plan = plan_of(one, state)
     row = plan["pools"][0]["nodes"][0]
     assert (code, row["node"], row["disruptive"], row["blockedBy"]) == (1, "n1", True, ["pod a/b holds 0000:0b:10.2"])
 
@@ -180,3 +180,72 @@ def test_the_examples_can_be_planned():
     code, out, err = run("plan", "-f", "examples", "-R")
     assert code == 1, err
     assert "tenants/web" in out
+
+
+DOMAINS = pathlib.Path(__file__).parents[1] / "libvirt" / "domains"
+
+
+def test_a_libvirt_domain_is_planned_and_its_whole_new_xml_is_given(tmp_path):
+    (tmp_path / "policy.yaml").write_text(documents(policy("all", selector={"guestOS": ["linux"]})))
+    code, out, err = run("plan", "-f", str(tmp_path), "-f", str(DOMAINS / "rhel-e1000e.xml"), "-o", "json")
+    (machine,) = json.loads(out)["vms"]
+    assert (code, err, machine["platform"], machine["namespace"]) == (1, "", "Libvirt", "")
+    assert machine["nics"][0]["candidates"] == [{"datapath": "vhost", "chosen": True}]
+    assert '<driver name="vhost"/>' in machine["domainXml"]
+    assert "patch" not in machine
+    TypeAdapter(Plan).validate_python(json.loads(out), strict=True, extra="forbid")
+
+
+def test_a_domain_that_is_none_is_refused_with_its_file(tmp_path):
+    (tmp_path / "net.xml").write_text("<network><name>x</name></network>")
+    code, _, err = run("plan", "-f", str(tmp_path))
+    assert (code, "net.xml" in err, "is no libvirt domain" in err) == (2, True, True)
+
+
+def test_a_policy_for_one_platform_leaves_the_other_alone(tmp_path):
+    only = policy("k", selector={"networks": ["*"], "platforms": ["KubeVirt"]})
+    (tmp_path / "policy.yaml").write_text(documents(only))
+    code, out, _ = run("plan", "-f", str(tmp_path), "-f", str(DOMAINS / "rhel-e1000e.xml"), "-o", "json")
+    assert (code, json.loads(out)["vms"]) == (0, [])
+
+
+def secondary():
+    return vm("web", nic("data", binding="bridge", network="br", model="virtio"), run_strategy="Halted")
+
+
+VF = [nad("br", segment="blue"), nad("fast", cni="sriov", resource="vmnic.dev/fast", segment="blue")]
+
+
+def test_what_is_not_given_counts_as_there_and_is_a_problem():
+    _, plan = plan_of(policy("vf", datapaths=["sriov"], sriov={"pool": "fast"}), secondary(), *VF)
+    assert plan["vms"][0]["nics"][0]["to"] == {"datapath": "sriov", "queues": 1}
+    assert [(one["object"], one["reason"]) for one in plan["problems"]] == [("VmNicPolicy/vf", "NotFound")]
+
+
+def test_capacity_counts_where_nodes_are_given():
+    machines = [{**secondary(), "metadata": {"name": f"v{number}", "namespace": "tenants"}} for number in range(3)]
+    _, plan = plan_of(policy("vf", datapaths=["sriov", "vhost"]), *machines, *VF, pool(), node_state(vfs=2))
+    assert [one["nics"][0]["to"]["datapath"] for one in plan["vms"]] == ["sriov", "sriov", "vhost"]
+    assert plan["vms"][2]["nics"][0]["candidates"][0]["reason"] == "NoFreeVf"
+
+
+def test_a_network_that_is_not_given_is_a_problem_and_no_error():
+    code, plan = plan_of(policy("all"), secondary())
+    assert (code, plan["problems"][0]["message"]) == (0, "NetworkAttachmentDefinition tenants/br is not there")
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"datapaths": ["auto", "vhost"]}, "datapaths is either [auto] or a list"),
+        ({"datapaths": ["passthrough"]}, "name the pool of whole NICs in passthrough.pool"),
+        ({"selector": {}}, "selector must not be empty"),
+        ({"sriov": {"pool": "a", "resourceName": "b/c"}}, "not both"),
+    ],
+    ids=["auto and more", "no pool", "nothing selected", "two sources"],
+)
+def test_what_the_api_server_would_refuse_is_refused_offline_too(spec, words):
+    body = policy("bad")
+    body["spec"] |= spec
+    code, _, err = run("plan", "-f", "-", text=documents(body))
+    assert (code, words in err) == (2, True)

@@ -95,5 +95,5 @@ def test_a_slot_that_becomes_free_is_the_next_ones_by_name():
     rollout = Rollout()
     rollout.note(key("busy"), restart())
     for name in ("z", "b", "y"):
-        rollout.refusal(key(name), rule(), None, {"a": 10})
+        rollout.wait("all", key(name))
     assert rollout.next_waiting("all", 2) == [key("b"), key("y")]

@@ -74,6 +74,8 @@ class MachineReconciler:
         self._facts: ClusterFacts | None = None
         self._matched: dict[str, Counter[str]] = defaultdict(Counter)
         """How many VMs each policy has, by namespace."""
+        self._asked: dict[ObjectKey, tuple[str, datetime]] = {}
+        """Instances that KubeVirt was asked to replace, and when."""
         self.rollout = Rollout()
         self.notes: dict[ObjectKey, tuple[NicNote, ...]] = {}
         """What was decided, by VM; VMs that no policy selects are left out."""
@@ -122,6 +124,7 @@ class MachineReconciler:
         restart = self._settle_restart(key, state.restart if state is not None else None)
         reverts = state.reverts if state is not None else None
         decision = decide(found, self._choices, turn=self._refusal(key, found, restart))
+        self._note_waiting(key, decision)
         machine = self._world.machines.items[key]
         patch = render_patch(decision, machine, self._world.devices.capacity.total if found.claims else {})
         if patch:
@@ -163,7 +166,10 @@ class MachineReconciler:
     def _settle_restart(self, key: ObjectKey, restart: Restart | None) -> Restart | None:
         """Say how far the VM's last restart is; a slot that becomes free is the next one's."""
         if restart is not None:
+            before = restart.state
             restart = settled(restart, self._world.instances.items.get(key), datetime.now(UTC), self._comes_back)
+            if restart.state != before:
+                self._enqueue(policy_key(restart.policy))
         if self.rollout.note(key, restart) and restart is not None:
             for other in self.rollout.next_waiting(restart.policy, 1):
                 self._enqueue(vm_key(*other))
@@ -172,9 +178,13 @@ class MachineReconciler:
     def _refusal(self, key: ObjectKey, found: VmCandidates, restart: Restart | None) -> str:
         lead = found.lead
         if lead is None or lead.existing_vms != "Rolling" or not found.vm.running:
-            self.rollout.forget(key)
             return ""
         return self.rollout.refusal(key, lead, restart, self._matched[lead.policy])
+
+    def _note_waiting(self, key: ObjectKey, decision: VmDecision) -> None:
+        self.rollout.forget(key)
+        if decision.lead is not None and any(nic.reason is Reason.WAITS_FOR_WINDOW for nic in decision.nics):
+            self.rollout.wait(decision.lead.policy, key)
 
     @staticmethod
     def _rolls(decision: VmDecision) -> bool:
@@ -236,8 +246,13 @@ class MachineReconciler:
     async def _restart(self, key: ObjectKey, restart: Restart) -> None:
         """Ask KubeVirt to restart a VM whose old instance is still there; look again until it is done."""
         instance = self._world.instances.items.get(key)
-        self._enqueue(vm_key(*key), min(_RESTARTING_S, self._comes_back.total_seconds() + 1))
-        if instance is not None and instance.metadata.uid == restart.instance and not instance.metadata.deletion_timestamp:
+        pause_s = min(_RESTARTING_S, self._comes_back.total_seconds() + 1)
+        self._enqueue(vm_key(*key), pause_s)
+        if instance is None or instance.metadata.uid != restart.instance or instance.metadata.deletion_timestamp:
+            return
+        asked, at = self._asked.get(key, ("", datetime.now(UTC)))
+        if asked != restart.instance or datetime.now(UTC) - at > timedelta(seconds=pause_s):
+            self._asked[key] = (restart.instance, datetime.now(UTC))
             _log.info("VM %s/%s is restarted for policy %s", *key, restart.policy, extra={"vm": "/".join(key)})
             await self._ask_restart(key)
 
@@ -249,6 +264,7 @@ class MachineReconciler:
             _log.info("VM %s/%s is not restarted: %s", *key, error.message, extra={"vm": "/".join(key)})
 
     def _forget(self, key: ObjectKey) -> None:
+        self._asked.pop(key, None)
         self._remember(key, ())
         self._states.forget(key)
         self.rollout.forget(key)

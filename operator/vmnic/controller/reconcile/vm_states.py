@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...api.common import GROUP, VERSION
-from ...kube.client import ApiClient, NotFoundError
+from ...kube.client import ApiClient
 from ...kube.reflector import ObjectKey
 from ...kube.resources import VM_NIC_STATES
 from ...kubevirt.projection import Machine
@@ -37,12 +37,10 @@ class VmStates:
         self._api = api
         self._held: dict[ObjectKey, Reverts] = {}
         """What is to be written with the next status of a VM."""
-        self._written: dict[ObjectKey, VmStateNote] = {}
-        """What was written and has not come back yet."""
 
     def known(self, key: ObjectKey) -> _Known | None:
         """Give what is remembered of a VM beside its decision."""
-        note = self._note(key)
+        note = self._world.vm_states.items.get(key)
         held = self._held.get(key)
         if note is None and held is None:
             return None
@@ -56,7 +54,6 @@ class VmStates:
     def forget(self, key: ObjectKey) -> None:
         """Drop what is known of a VM that is gone; its VmNicState goes with it."""
         self._held.pop(key, None)
-        self._written.pop(key, None)
 
     async def write(
         self, key: ObjectKey, machine: Machine, decision: VmDecision, reverts: Reverts | None, restart: Restart | None
@@ -66,7 +63,7 @@ class VmStates:
         Raises:
             ApiError: the write failed.
         """
-        note = self._note(key)
+        note = self._world.vm_states.items.get(key)
         restarting = restart is not None and restart.state != "Done"
         if not is_worth_telling(decision) and not restarting:
             if note is not None:
@@ -77,28 +74,19 @@ class VmStates:
         if note is not None and note.digest == digest:
             return
         if note is not None:
-            body = [{"op": "add", "path": "/status", "value": status}]
-            try:
-                await self._api.patch_json(VM_NIC_STATES, key.name, body, key.namespace)
-            except NotFoundError:
-                self._written.pop(key, None)
-                raise
+            await self._api.patch_json(
+                VM_NIC_STATES, key.name, [{"op": "add", "path": "/status", "value": status}], key.namespace
+            )
         else:
             await self._api.create(VM_NIC_STATES, _object(key, machine, status), key.namespace)
         self._held.pop(key, None)
-        self._written[key] = VmStateNote(digest=digest, reverts=reverts, restart=restart)
+        # The cache will say so in a moment; until then nothing is written twice.
+        self._world.vm_states.items[key] = VmStateNote(digest=digest, reverts=reverts, restart=restart)
 
     async def _delete(self, key: ObjectKey) -> None:
         await self._api.delete(VM_NIC_STATES, key.name, key.namespace)
+        self._world.vm_states.items.pop(key, None)
         self.forget(key)
-
-    def _note(self, key: ObjectKey) -> VmStateNote | None:
-        """What was written last, by us or by an earlier leader."""
-        cached = self._world.vm_states.items.get(key)
-        written = self._written.get(key)
-        if written is not None and cached is not None and cached.digest == written.digest:
-            del self._written[key]
-        return written or cached
 
 
 def _object(key: ObjectKey, machine: Machine, status: dict[str, object]) -> dict[str, object]:
