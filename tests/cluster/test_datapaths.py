@@ -1,5 +1,6 @@
 """Every datapath of a VM that runs: the launcher pod that KubeVirt makes asks for what was decided."""
 
+import functools
 import json
 import threading
 
@@ -143,6 +144,12 @@ def test_a_running_vm_keeps_its_address_on_the_way_to_a_vf(cluster, pool, policy
     assert interfaces(machine_of(cluster, namespace))[1]["macAddress"] == macs["data"]
 
 
+def is_asked(cluster, machine, webhook):
+    """The API server takes a moment to learn of a webhook."""
+    cluster.api.create(machine, "?dryRun=All")
+    return webhook.seen
+
+
 def test_other_webhooks_may_stand_before_and_behind(cluster, policy, namespace):
     from tests.harness.webhook import TestWebhook
 
@@ -165,7 +172,7 @@ def test_other_webhooks_may_stand_before_and_behind(cluster, policy, namespace):
         webhook = TestWebhook(cluster, name, prepend)
         try:
             machine = in_namespace(vm(name, nic(model="e1000e"), run_strategy="Halted"), namespace)
-            wait_for("it is asked", lambda: cluster.api.create(machine, "?dryRun=All") and webhook.seen)
+            wait_for("it is asked", functools.partial(is_asked, cluster, machine, webhook))
             cluster.api.create(machine)
             assert datapaths(cluster, namespace, name) == ["virtio", "virtio"]
         finally:

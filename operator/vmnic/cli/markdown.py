@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .schema import NicShape, Plan
+from .schema import NicShape, Plan, VmPlan
 
 __all__ = ["render_markdown"]
 
@@ -11,7 +11,7 @@ def render_markdown(plan: Plan) -> str:
     """Write a plan: one line that sums it up, a table of NICs that are not as wanted, one of pools, and the problems."""
     summary = plan["summary"]
     rows = [
-        f"| {vm['namespace']}/{vm['name']} | {nic['name']} | {_shape(nic['from'])} | {_shape(nic['to'])} | {nic['verdict']} "
+        f"| {_name(vm)} | {nic['name']} | {_shape(nic['from'])} | {_shape(nic['to'])} | {nic['verdict']} "
         f"| {nic['action']} | {_cell(nic['message'])} |"
         for vm in plan["vms"]
         for nic in vm["nics"]
@@ -35,6 +35,10 @@ def render_markdown(plan: Plan) -> str:
     if plan["problems"]:
         lines += ["", *(f"- `{one['object'] or 'input'}` {one['reason']}: {one['message']}" for one in plan["problems"])]
     return "\n".join(lines)
+
+
+def _name(vm: VmPlan) -> str:
+    return "/".join(filter(None, (vm["namespace"], vm["name"])))
 
 
 def _shape(shape: NicShape) -> str:

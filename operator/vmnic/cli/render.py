@@ -44,7 +44,7 @@ def show_plan(plan: Plan) -> None:
         table = _table("VM", "NIC", "NOW", "WANTED", "VERDICT", "ACTION", "WHY")
         for vm in plan["vms"]:
             for nic in vm["nics"]:
-                name = f"{vm['namespace']}/{vm['name']}"
+                name = "/".join(filter(None, (vm["namespace"], vm["name"])))
                 why = nic["reason"] or nic["policy"] or ""
                 table.add_row(name, nic["name"], _nic(nic["from"]), _nic(nic["to"]), nic["verdict"], nic["action"], why)
         console.print(table)

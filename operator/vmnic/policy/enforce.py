@@ -161,7 +161,9 @@ def _enforce(context: _Context, nic: NicFacts, wanted: NicState, change: str, *,
         when = " at its next start" if vm.running else " when it starts"
         return _Judged(Verdict.CHANGE, Action.ADMIT, None, change + when)
     blocked = None if forced else _blocked_patch(context, nic, wanted, change)
-    text = change + (", in force after a restart" if vm.running else "")
+    # Until then KubeVirt's condition RestartRequired holds.
+    until = ", in force after a restart; until then KubeVirt takes no change of CPU or memory live"
+    text = change + (until if vm.running else "")
     return blocked or _Judged(Verdict.CHANGE, Action.PATCH, None, text)
 
 
