@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from ..api.policy import VmNicPolicy
 from ..api.pool import SriovNetworkPool
 from ..kubevirt.configuration import KubeVirt
+from ..kubevirt.instances import Instance
 from ..kubevirt.networks import read_network
-from ..kubevirt.projection import Instance, Instancetype, Machine, Preference, Quota, decode_machine
+from ..kubevirt.projection import Instancetype, Machine, Preference, Quota, decode_machine
 from ..kubevirt.quantity import parse_bytes
 from ..libvirt.domain import Domain, DomainError, read_domain
 from ..nodes.state import NodeNicState

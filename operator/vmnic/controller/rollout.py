@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from ..kube.reflector import ObjectKey
-from ..kubevirt.projection import Instance
+from ..kubevirt.instances import Instance
 from ..kubevirt.state import Restart
 from ..policy.rules import Rule
 from ..policy.window import WindowError, is_open

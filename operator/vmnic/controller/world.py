@@ -10,8 +10,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
-import msgspec
-
 from ..api.policy import VmNicPolicy
 from ..api.pool import SriovNetworkPool
 from ..kube.client import ApiClient
@@ -37,14 +35,13 @@ from ..kube.resources import (
 from ..kube.tasks import run_together
 from ..kubevirt.configuration import KubeVirt, decode_kubevirt, kubevirt_facts
 from ..kubevirt.gather import MachineInput, gather_vm_facts
+from ..kubevirt.instances import Instance, decode_instance
 from ..kubevirt.networks import decode_network
 from ..kubevirt.pools import NodeInput, gather_pools
 from ..kubevirt.projection import (
-    Instance,
     Machine,
     Quota,
     Reference,
-    decode_instance,
     decode_instancetype,
     decode_machine,
     decode_preference,
@@ -58,11 +55,21 @@ from ..policy.facts import ClusterFacts, Network, VmFacts
 from ..policy.rules import Rule, decides_nic, rules_of, selecting_rules
 from .devices import Devices
 from .keys import ALLOCATION, Key, node_key, policy_key, pool_key, vm_key
+from .objects import (
+    LabelledObject,
+    NodeObject,
+    decode_labelled,
+    decode_node,
+    decode_policy,
+    decode_pool,
+    decode_webhooks,
+)
 
-__all__ = ["Enqueue", "LabelledObject", "NodeObject", "World", "run_reflectors"]
+__all__ = ["Enqueue", "World", "run_reflectors"]
 
 T = TypeVar("T")
 
+_INJECTOR = "network-resources-injector"
 _SLICE = 100
 """VMs that are looked at in one go."""
 _SETTLE_S = 0.1
@@ -77,64 +84,6 @@ class Enqueue(Protocol):
         ...
 
 
-class _Meta(msgspec.Struct, frozen=True, rename="camel"):
-    name: str
-    uid: str = ""
-    labels: dict[str, str] = {}
-    deletion_timestamp: str | None = None
-
-
-class LabelledObject(msgspec.Struct, frozen=True):
-    """The parts of a Namespace that decisions read."""
-
-    metadata: _Meta
-
-
-class _NodeSpec(msgspec.Struct, frozen=True):
-    unschedulable: bool = False
-
-
-class _NodeStatus(msgspec.Struct, frozen=True):
-    allocatable: dict[str, str | int] = {}
-
-
-class NodeObject(msgspec.Struct, frozen=True):
-    """The parts of a Node that decisions read."""
-
-    metadata: _Meta
-    spec: _NodeSpec = _NodeSpec()
-    status: _NodeStatus = _NodeStatus()
-
-
-class _Webhook(msgspec.Struct, frozen=True):
-    name: str = ""
-
-
-class _WebhookConfiguration(msgspec.Struct, frozen=True):
-    metadata: _Meta
-    webhooks: list[_Webhook] = []
-
-
-_node_decoder = msgspec.json.Decoder(NodeObject)
-_PLATFORM = ("devices.kubevirt.io/",)
-_INJECTOR = "network-resources-injector"
-
-
-def _decode_node(raw: msgspec.Raw) -> NodeObject:
-    """Of what a node has, only devices of other operators are kept: all else changes all the time."""
-    node = _node_decoder.decode(raw)
-    devices = {name: count for name, count in node.status.allocatable.items() if "/" in name and not name.startswith(_PLATFORM)}
-    return msgspec.structs.replace(node, status=_NodeStatus(devices))
-
-
-def _decode_pool(raw: msgspec.Raw) -> SriovNetworkPool:
-    return SriovNetworkPool.model_validate_json(bytes(raw))
-
-
-def _decode_policy(raw: msgspec.Raw) -> VmNicPolicy:
-    return VmNicPolicy.model_validate_json(bytes(raw))
-
-
 class World:
     """The caches and the fan-out of their changes.
 
@@ -145,13 +94,11 @@ class World:
 
     def __init__(self, api: ApiClient, enqueue: Enqueue) -> None:
         self._enqueue = enqueue
-        labelled = msgspec.json.Decoder(LabelledObject).decode
-        configuration = msgspec.json.Decoder(_WebhookConfiguration).decode
-        self.nodes = Reflector(api, NODES, decode=_decode_node, on_change=self._node_changed)
+        self.nodes = Reflector(api, NODES, decode=decode_node, on_change=self._node_changed)
         self.node_states = Reflector(api, NODE_NIC_STATES, decode=decode_node_state, on_change=self._state_changed)
-        self.pools = Reflector(api, POOLS, decode=_decode_pool, on_change=self._pool_changed)
-        self.policies = Reflector(api, POLICIES, decode=_decode_policy, on_change=self._policy_changed)
-        self.namespaces = Reflector(api, NAMESPACES, decode=labelled, on_change=self._namespace_changed)
+        self.pools = Reflector(api, POOLS, decode=decode_pool, on_change=self._pool_changed)
+        self.policies = Reflector(api, POLICIES, decode=decode_policy, on_change=self._policy_changed)
+        self.namespaces = Reflector(api, NAMESPACES, decode=decode_labelled, on_change=self._namespace_changed)
         self.machines = Reflector(api, VIRTUAL_MACHINES, decode=decode_machine, on_change=self._machine_changed)
         self.instances = Reflector(api, VIRTUAL_MACHINE_INSTANCES, decode=decode_instance, on_change=self._instance_changed)
         self.preferences = Reflector(api, PREFERENCES, decode=decode_preference, on_change=self._any_machine)
@@ -163,7 +110,7 @@ class World:
         self.networks = Reflector(api, NETWORKS, decode=decode_network, on_change=self._network_changed, optional=True)
         self.kubevirts = Reflector(api, KUBEVIRTS, decode=decode_kubevirt, on_change=self._kubevirt_changed)
         self.quotas = Reflector(api, RESOURCE_QUOTAS, decode=decode_quota, on_change=self._quota_changed)
-        self.webhooks = Reflector(api, MUTATING_WEBHOOKS, decode=configuration, on_change=self._webhook_changed)
+        self.webhooks = Reflector(api, MUTATING_WEBHOOKS, decode=decode_webhooks, on_change=self._webhook_changed)
         self.vm_states = Reflector(api, VM_NIC_STATES, decode=decode_vm_state, on_change=self._vm_state_changed)
         self.devices = Devices(self._node_inputs, lambda: self.cluster_facts.pools, self._gather, self._named_resources)
         self._segments: dict[tuple[str, str], dict[str, Network]] = defaultdict(dict)

@@ -20,8 +20,9 @@ from ..policy.engine import candidates
 from ..policy.facts import ClusterFacts, VmFacts
 from ..policy.rules import Rule
 from .gather import MachineInput, gather_vm_facts
+from .instances import Instance, decode_instance
 from .patch import render_patch
-from .projection import Instance, Interface, Machine, decode_instance, decode_machine
+from .projection import Interface, Machine, decode_machine
 from .record import Record, RecordedNic, parse_record
 
 __all__ = ["Reviewer"]

@@ -5,49 +5,23 @@ Explicit values of the VM always win over a preference, and nothing of a prefere
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 from ..api.common import LabelSelector, LabelSelectorRequirement
-from ..policy.facts import Datapath, Network, NicFacts, NicState, VmFacts
+from ..policy.facts import VmFacts
 from . import projection
 from .guest_os import read_guest_os
-from .networks import original_network
-from .projection import Instance, Instancetype, Interface, Machine, Preference
+from .inputs import MachineInput
+from .nics import NicReader
 from .quantity import parse_bytes
 from .record import Record, assignments, parse_record
 
 __all__ = ["MachineInput", "gather_vm_facts"]
 
-_VIRTIO = "virtio"
 _PRESSURES = ("High", "Low")
 _MAX_QUEUES = 256
 """KubeVirt's cap, which is the kernel's limit for a tap device."""
-_MACVTAP = "macvtap"
 _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MachineInput:
-    """One VM and what belongs to it; None for what does not exist."""
-
-    machine: Machine
-    instance: Instance | None = None
-    preference: Preference | None = None
-    instancetype: Instancetype | None = None
-    namespace_labels: Mapping[str, str] = field(default_factory=dict)
-    find_network: Callable[[str, str], Network | None] = lambda namespace, name: None  # noqa: ARG005 - finds none
-    """Looks a NetworkAttachmentDefinition up by namespace and name."""
-    find_segment: Callable[[str, str], Iterable[Network]] = lambda namespace, segment: ()  # noqa: ARG005 - finds none
-    """Gives the networks of a namespace that carry the label of a segment."""
-    physical_resources: Collection[str] = ()
-    """Resources of pools of whole NICs: a host device of one is a NIC."""
-    quota: Mapping[str, int] = field(default_factory=dict)
-    """What the namespace's quotas leave."""
-    is_new: bool = False
-    counts_as_running: bool = False
-    """Offline only: no VMI is given, and the spec says that it runs."""
 
 
 def gather_vm_facts(given: MachineInput) -> VmFacts:
@@ -71,7 +45,7 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         namespace_labels=given.namespace_labels,
         guest_os=guest_os,
         guest_os_source=source,
-        nics=_Nics(given, instance, queues, record).all(),
+        nics=NicReader(given, instance, queues, record).all(),
         running=instance is not None or given.counts_as_running,
         started=instance is not None and bool(instance.status.node_name),
         halted=machine.halted,
@@ -100,153 +74,6 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         version=meta.resource_version,
         problems=_problems(given, record),
     )
-
-
-class _Nics:
-    """Reads the NICs of one VM."""
-
-    def __init__(self, given: MachineInput, instance: Instance | None, queues: int, record: Record | None) -> None:
-        self._given = given
-        self._instance = instance
-        self._queues = queues
-        self._record = record
-        self._spec = given.machine.spec.template.spec
-
-    def all(self) -> tuple[NicFacts, ...]:
-        """Give the NICs in their order: interfaces first, then host devices that are whole NICs."""
-        devices = self._spec.domain.devices
-        if not devices.interfaces and not self._spec.networks:
-            # KubeVirt then adds one on the pod network by itself.
-            implicit = Interface(name="default", bridge={})
-            own = () if devices.autoattach_pod_interface is False else (self._nic(implicit, Network(pod=True), None),)
-            return (*own, *self._whole_nics())
-        networks = {network.name: network for network in self._spec.networks}
-        return (
-            *(
-                self._nic(interface, self._network(networks.get(interface.name)), index)
-                for index, interface in enumerate(devices.interfaces)
-            ),
-            *self._whole_nics(),
-        )
-
-    def _nic(self, interface: Interface, network: Network, index: int | None) -> NicFacts:
-        name = interface.name
-        return NicFacts(
-            name=name,
-            network=network,
-            equivalents=self._equivalents(network),
-            present=self._present(interface, network),
-            index=index,
-            binding=interface.binding.name if interface.binding is not None else next(iter(interface.bindings), ""),
-            explicit_model=interface.model or None,
-            state=interface.state or "",
-            spec_mac=interface.mac_address or None,
-            live_mac=_live_mac(self._instance, name),
-            live=self._live(name),
-        )
-
-    def _whole_nics(self) -> tuple[NicFacts, ...]:
-        """Host devices that vmnic has put in place of a NIC, or that are of a pool of whole NICs."""
-        found = []
-        recorded = self._record.nics if self._record is not None else {}
-        for index, device in enumerate(self._spec.domain.devices.host_devices):
-            entry = recorded.get(device.name)
-            ours = entry is not None and entry.datapath == Datapath.PASSTHROUGH and entry.resource == device.device_name
-            if not ours and device.device_name not in self._given.physical_resources:
-                continue
-            before = original_network(entry.was) if entry is not None and ours else None
-            network = self._network(before) if before is not None else Network(known=False)
-            state = NicState(datapath=Datapath.PASSTHROUGH, resource=device.device_name)
-            found.append(
-                NicFacts(
-                    name=device.name,
-                    network=network,
-                    equivalents=self._equivalents(network),
-                    present=state,
-                    index=index,
-                    live=state if self._runs_device(device) else None,
-                )
-            )
-        return tuple(found)
-
-    def _runs_device(self, device: projection.HostDevice) -> bool:
-        return self._instance is not None and device in self._instance.spec.domain.devices.host_devices
-
-    def _network(self, entry: projection.Network | None) -> Network:
-        """What a NIC is connected to; the network in the place of the pod network counts as that."""
-        if entry is None or entry.pod is not None:
-            return Network(pod=True)
-        if entry.multus is None:
-            return Network(known=False, name=entry.name)
-        found = self._find(entry.multus.network_name)
-        if entry.multus.default:
-            return Network(pod=True, namespace=found.namespace, name=found.name, resource_name=found.resource_name)
-        return found
-
-    def _find(self, reference: str) -> Network:
-        """Look a Multus network up by `name` or `namespace/name`."""
-        namespace, _, name = reference.rpartition("/")
-        namespace = namespace or self._given.machine.metadata.namespace
-        return self._given.find_network(namespace, name) or Network(namespace=namespace, name=name, known=False)
-
-    def _equivalents(self, network: Network) -> tuple[Network, ...]:
-        """Networks of the same segment in the VM's namespace and in that of its present network."""
-        if network.pod or not network.known:
-            return ()
-        if not network.segment:
-            return (network,)
-        namespaces = {self._given.machine.metadata.namespace, network.namespace}
-        found = [one for namespace in namespaces for one in self._given.find_segment(namespace, network.segment)]
-        return tuple(sorted(found, key=lambda one: (one.name, one.namespace)))
-
-    def _present(self, interface: Interface, network: Network) -> NicState:
-        """What the spec makes of a NIC: `sriov` has no model, an empty model is the preference's, else virtio."""
-        preference = self._given.preference
-        preferred = preference.spec.devices.preferred_interface_model if preference is not None else None
-        plugin = (interface.binding.name or "other") if interface.binding is not None else ""
-        if interface.state == "absent":
-            return NicState(datapath=Datapath.OTHER, model=interface.model or preferred or _VIRTIO)
-        return _state(
-            interface.model or preferred or _VIRTIO,
-            self._queues,
-            network.resource_name,
-            sriov=interface.sriov is not None,
-            plugin=plugin or ("other" if _is_odd(interface) else ""),
-        )
-
-    def _live(self, name: str) -> NicState | None:
-        """What the running NIC is, as KubeVirt made it."""
-        if self._instance is None:
-            return None
-        spec = self._instance.spec
-        interface = next((one for one in spec.domain.devices.interfaces if one.name == name), None)
-        if interface is None:
-            return None
-        entry = next((one for one in spec.networks if one.name == name), None)
-        resource = self._network(entry).resource_name if interface.sriov is not None else ""
-        cpu = spec.domain.cpu
-        several = spec.domain.devices.network_interface_multiqueue
-        queues = min(cpu.vcpus if cpu is not None else 1, _MAX_QUEUES) if several else 1
-        odd = "other" if interface.passt_binding is not None else ""
-        plugin = (interface.binding.name or "other") if interface.binding is not None else odd
-        return _state(interface.model or _VIRTIO, queues, resource, sriov=interface.sriov is not None, plugin=plugin)
-
-
-def _is_odd(interface: Interface) -> bool:
-    """Bindings that are no longer, or not plainly, a tap device."""
-    return any(field in interface.bindings for field in ("passt_binding", "slirp", "macvtap", "passt"))
-
-
-def _state(model: str, queues: int, resource: str, *, sriov: bool, plugin: str) -> NicState:
-    if sriov:
-        return NicState(datapath=Datapath.SRIOV, resource=resource)
-    if plugin == _MACVTAP:
-        return NicState(datapath=Datapath.MACVTAP, model=model, queues=queues if model == _VIRTIO else 1)
-    if plugin:
-        return NicState(datapath=Datapath.OTHER, model=model)
-    if model == _VIRTIO:
-        return NicState(datapath=Datapath.VHOST, model=model, queues=queues)
-    return NicState(datapath=Datapath.EMULATED, model=model)
 
 
 def _virtio_queues(given: MachineInput) -> int:
@@ -309,13 +136,6 @@ def _node_terms(affinity: projection._Affinity | None) -> tuple[LabelSelector, .
         )
         for term in affinity.node_affinity.required.node_selector_terms
     )
-
-
-def _live_mac(instance: Instance | None, name: str) -> str | None:
-    if instance is None:
-        return None
-    spec = next((nic.mac_address for nic in instance.spec.domain.devices.interfaces if nic.name == name), None)
-    return spec or next((nic.mac for nic in instance.status.interfaces if nic.name == name and nic.mac), None)
 
 
 def _problems(given: MachineInput, record: Record | None) -> tuple[str, ...]:

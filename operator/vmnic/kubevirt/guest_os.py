@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..policy.facts import GuestOs
-from .projection import Instance, Machine, Preference
+from .instances import Instance
+from .projection import Machine, Preference
 
 __all__ = ["read_guest_os"]
 

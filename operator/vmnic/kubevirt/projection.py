@@ -11,16 +11,17 @@ from typing import Any
 import msgspec
 
 __all__ = [
+    "Cpu",
     "HostDevice",
-    "Instance",
     "Instancetype",
     "Interface",
     "Machine",
+    "Named",
     "Network",
+    "Part",
     "Preference",
     "Quota",
     "Reference",
-    "decode_instance",
     "decode_instancetype",
     "decode_machine",
     "decode_preference",
@@ -28,15 +29,17 @@ __all__ = [
 ]
 
 
-class _Part(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class Part(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """Camel case on the wire; unknown fields are dropped."""
 
 
-class _Named(_Part, frozen=True):
+class Named(Part, frozen=True):
+    """A reference by name."""
+
     name: str = ""
 
 
-class Interface(_Part, frozen=True, kw_only=True):
+class Interface(Part, frozen=True, kw_only=True):
     """One entry of `domain.devices.interfaces`, whole, so that what is taken away can be put back."""
 
     name: str
@@ -49,7 +52,7 @@ class Interface(_Part, frozen=True, kw_only=True):
     slirp: dict[str, Any] | None = None
     macvtap: dict[str, Any] | None = None
     passt: dict[str, Any] | None = None
-    binding: _Named | None = None
+    binding: Named | None = None
     pci_address: str | None = None
     boot_order: int | None = None
     acpi_index: int | None = None
@@ -68,12 +71,12 @@ class Interface(_Part, frozen=True, kw_only=True):
 _BINDINGS = ("masquerade", "bridge", "sriov", "passt_binding", "slirp", "macvtap", "passt", "binding")
 
 
-class _Multus(_Part, frozen=True):
+class _Multus(Part, frozen=True):
     network_name: str = ""
     default: bool = False
 
 
-class Network(_Part, frozen=True, kw_only=True):
+class Network(Part, frozen=True, kw_only=True):
     """One entry of `networks`."""
 
     name: str
@@ -82,7 +85,7 @@ class Network(_Part, frozen=True, kw_only=True):
     resource_claim: dict[str, Any] | None = None
 
 
-class HostDevice(_Part, frozen=True, kw_only=True):
+class HostDevice(Part, frozen=True, kw_only=True):
     """One entry of `domain.devices.hostDevices`."""
 
     name: str
@@ -90,7 +93,7 @@ class HostDevice(_Part, frozen=True, kw_only=True):
     tag: str | None = None
 
 
-class _Devices(_Part, frozen=True, kw_only=True):
+class _Devices(Part, frozen=True, kw_only=True):
     interfaces: tuple[Interface, ...] = ()
     host_devices: tuple[HostDevice, ...] = ()
     gpus: tuple[HostDevice, ...] = ()
@@ -98,7 +101,9 @@ class _Devices(_Part, frozen=True, kw_only=True):
     autoattach_pod_interface: bool | None = None
 
 
-class _Cpu(_Part, frozen=True, kw_only=True):
+class Cpu(Part, frozen=True, kw_only=True):
+    """`domain.cpu`."""
+
     sockets: int = 0
     cores: int = 0
     threads: int = 0
@@ -109,54 +114,54 @@ class _Cpu(_Part, frozen=True, kw_only=True):
         return max(self.sockets, 1) * max(self.cores, 1) * max(self.threads, 1)
 
 
-class _Features(_Part, frozen=True):
+class _Features(Part, frozen=True):
     hyperv: dict[str, Any] | None = None
 
 
-class _Memory(_Part, frozen=True):
+class _Memory(Part, frozen=True):
     guest: str | int | None = None
 
 
-class _Requests(_Part, frozen=True):
+class _Requests(Part, frozen=True):
     memory: str | int | None = None
 
 
-class _Resources(_Part, frozen=True):
+class _Resources(Part, frozen=True):
     requests: _Requests | None = None
     overcommit_guest_overhead: bool = False
 
 
-class _Domain(_Part, frozen=True, kw_only=True):
-    cpu: _Cpu | None = None
+class _Domain(Part, frozen=True, kw_only=True):
+    cpu: Cpu | None = None
     memory: _Memory | None = None
     resources: _Resources | None = None
     devices: _Devices = _Devices()
     features: _Features | None = None
 
 
-class _Requirement(_Part, frozen=True, kw_only=True):
+class _Requirement(Part, frozen=True, kw_only=True):
     key: str
     operator: str
     values: list[str] = []
 
 
-class _Term(_Part, frozen=True, kw_only=True):
+class _Term(Part, frozen=True, kw_only=True):
     match_expressions: tuple[_Requirement, ...] = ()
 
 
-class _Terms(_Part, frozen=True, kw_only=True):
+class _Terms(Part, frozen=True, kw_only=True):
     node_selector_terms: tuple[_Term, ...] = ()
 
 
-class _NodeAffinity(_Part, frozen=True, kw_only=True):
+class _NodeAffinity(Part, frozen=True, kw_only=True):
     required: _Terms | None = msgspec.field(default=None, name="requiredDuringSchedulingIgnoredDuringExecution")
 
 
-class _Affinity(_Part, frozen=True, kw_only=True):
+class _Affinity(Part, frozen=True, kw_only=True):
     node_affinity: _NodeAffinity | None = None
 
 
-class _InstanceSpec(_Part, frozen=True, kw_only=True):
+class _InstanceSpec(Part, frozen=True, kw_only=True):
     domain: _Domain = _Domain()
     networks: tuple[Network, ...] = ()
     node_selector: dict[str, str] = {}
@@ -164,23 +169,23 @@ class _InstanceSpec(_Part, frozen=True, kw_only=True):
     eviction_strategy: str | None = None
 
 
-class _TemplateMeta(_Part, frozen=True, kw_only=True):
+class _TemplateMeta(Part, frozen=True, kw_only=True):
     annotations: dict[str, str] = {}
 
 
-class _Template(_Part, frozen=True, kw_only=True):
+class _Template(Part, frozen=True, kw_only=True):
     metadata: _TemplateMeta | None = None
     spec: _InstanceSpec = _InstanceSpec()
 
 
-class Reference(_Part, frozen=True, kw_only=True):
+class Reference(Part, frozen=True, kw_only=True):
     """`spec.instancetype` or `spec.preference`."""
 
     name: str = ""
     kind: str = ""
 
 
-class _MachineSpec(_Part, frozen=True, kw_only=True):
+class _MachineSpec(Part, frozen=True, kw_only=True):
     run_strategy: str | None = None
     running: bool | None = None
     instancetype: Reference | None = None
@@ -188,7 +193,7 @@ class _MachineSpec(_Part, frozen=True, kw_only=True):
     template: _Template = _Template()
 
 
-class _Wishes(_Part, frozen=True, kw_only=True):
+class _Wishes(Part, frozen=True, kw_only=True):
     """Our own annotations; all others are dropped, since some are as large as the object."""
 
     exclude: str | None = msgspec.field(default=None, name="vmnic.dev/exclude")
@@ -197,7 +202,7 @@ class _Wishes(_Part, frozen=True, kw_only=True):
     assigned: str | None = msgspec.field(default=None, name="vmnic.dev/assigned")
 
 
-class _Meta(_Part, frozen=True, kw_only=True):
+class _Meta(Part, frozen=True, kw_only=True):
     name: str = ""
     generate_name: str = ""
     namespace: str = ""
@@ -209,7 +214,7 @@ class _Meta(_Part, frozen=True, kw_only=True):
     deletion_timestamp: str | None = None
 
 
-class Machine(_Part, frozen=True, kw_only=True):
+class Machine(Part, frozen=True, kw_only=True):
     """A VirtualMachine."""
 
     metadata: _Meta
@@ -223,128 +228,54 @@ class Machine(_Part, frozen=True, kw_only=True):
         return self.spec.run_strategy == "Halted" or self.spec.running is False
 
 
-class _GuestInfo(_Part, frozen=True, kw_only=True):
-    id: str = ""
-    name: str = ""
-
-
-class _LiveInterface(_Part, frozen=True, kw_only=True):
-    name: str = ""
-    mac: str = ""
-
-
-class _InstanceStatus(_Part, frozen=True, kw_only=True):
-    phase: str = ""
-    node_name: str = ""
-    interfaces: tuple[_LiveInterface, ...] = ()
-    guest_os_info: _GuestInfo = msgspec.field(default=_GuestInfo(), name="guestOSInfo")
-
-
-class _Owner(_Part, frozen=True, kw_only=True):
-    kind: str = ""
-    name: str = ""
-
-
-class _InstanceMeta(_Part, frozen=True, kw_only=True):
-    name: str
-    namespace: str = ""
-    uid: str = ""
-    annotations: dict[str, str] = {}
-    deletion_timestamp: str | None = None
-    owner_references: tuple[_Owner, ...] = ()
-
-
-class _RunningInterface(_Part, frozen=True, kw_only=True):
-    name: str
-    model: str | None = None
-    mac_address: str | None = None
-    sriov: dict[str, Any] | None = None
-    binding: _Named | None = None
-    passt_binding: dict[str, Any] | None = None
-
-
-class _RunningDevices(_Part, frozen=True, kw_only=True):
-    interfaces: tuple[_RunningInterface, ...] = ()
-    host_devices: tuple[HostDevice, ...] = ()
-    network_interface_multiqueue: bool | None = None
-
-
-class _RunningDomain(_Part, frozen=True, kw_only=True):
-    cpu: _Cpu | None = None
-    devices: _RunningDevices = _RunningDevices()
-
-
-class _RunningSpec(_Part, frozen=True, kw_only=True):
-    domain: _RunningDomain = _RunningDomain()
-    networks: tuple[Network, ...] = ()
-
-
-class Instance(_Part, frozen=True, kw_only=True):
-    """A VirtualMachineInstance."""
-
-    metadata: _InstanceMeta
-    spec: _RunningSpec = _RunningSpec()
-    status: _InstanceStatus = _InstanceStatus()
-
-    @property
-    def final(self) -> bool:
-        """Whether it has ended."""
-        return self.status.phase in ("Succeeded", "Failed")
-
-    @property
-    def machine(self) -> str:
-        """Name of the VirtualMachine that it belongs to; empty: it stands alone."""
-        return next((owner.name for owner in self.metadata.owner_references if owner.kind == "VirtualMachine"), "")
-
-
-class _PreferredDevices(_Part, frozen=True, kw_only=True):
+class _PreferredDevices(Part, frozen=True, kw_only=True):
     preferred_interface_model: str | None = None
     preferred_network_interface_multi_queue: bool | None = None
 
 
-class _PreferenceSpec(_Part, frozen=True, kw_only=True):
+class _PreferenceSpec(Part, frozen=True, kw_only=True):
     devices: _PreferredDevices = _PreferredDevices()
     annotations: dict[str, str] = {}
 
 
-class Preference(_Part, frozen=True, kw_only=True):
+class Preference(Part, frozen=True, kw_only=True):
     """A Virtual Machine(Cluster)Preference."""
 
     metadata: _Meta
     spec: _PreferenceSpec = _PreferenceSpec()
 
 
-class _InstancetypeCpu(_Part, frozen=True):
+class _InstancetypeCpu(Part, frozen=True):
     guest: int = 0
 
 
-class _InstancetypeMemory(_Part, frozen=True):
+class _InstancetypeMemory(Part, frozen=True):
     guest: str | int | None = None
     overcommit_percent: int = 0
 
 
-class _InstancetypeSpec(_Part, frozen=True):
+class _InstancetypeSpec(Part, frozen=True):
     cpu: _InstancetypeCpu = _InstancetypeCpu()
     memory: _InstancetypeMemory | None = None
     host_devices: tuple[HostDevice, ...] = ()
 
 
-class Instancetype(_Part, frozen=True, kw_only=True):
+class Instancetype(Part, frozen=True, kw_only=True):
     """A VirtualMachine(Cluster)Instancetype."""
 
     metadata: _Meta
     spec: _InstancetypeSpec = _InstancetypeSpec()
 
 
-class _QuotaSpec(_Part, frozen=True):
+class _QuotaSpec(Part, frozen=True):
     hard: dict[str, str | int] = {}
 
 
-class _QuotaStatus(_Part, frozen=True):
+class _QuotaStatus(Part, frozen=True):
     used: dict[str, str | int] = {}
 
 
-class Quota(_Part, frozen=True, kw_only=True):
+class Quota(Part, frozen=True, kw_only=True):
     """A ResourceQuota."""
 
     metadata: _Meta
@@ -399,7 +330,6 @@ def decode_machine(raw: bytes | msgspec.Raw) -> Machine:
     return machine
 
 
-decode_instance = msgspec.json.Decoder(Instance).decode
 decode_preference = msgspec.json.Decoder(Preference).decode
 decode_instancetype = msgspec.json.Decoder(Instancetype).decode
 decode_quota = msgspec.json.Decoder(Quota).decode

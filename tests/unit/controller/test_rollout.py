@@ -9,7 +9,7 @@ from tests.builders.vm import policy, vmi
 from vmnic.api.policy import VmNicPolicy
 from vmnic.controller.rollout import Rollout, began, settled
 from vmnic.kube.reflector import ObjectKey
-from vmnic.kubevirt.projection import Instance
+from vmnic.kubevirt.instances import Instance
 from vmnic.policy.rules import rules_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

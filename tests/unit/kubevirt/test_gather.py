@@ -5,8 +5,9 @@ import pytest
 
 from tests.builders.vm import nic, vm, vmi
 from vmnic.kubevirt.gather import MachineInput, gather_vm_facts
+from vmnic.kubevirt.instances import Instance
 from vmnic.kubevirt.networks import read_network
-from vmnic.kubevirt.projection import Instance, Instancetype, Machine, Preference, decode_machine
+from vmnic.kubevirt.projection import Instancetype, Machine, Preference, decode_machine
 from vmnic.kubevirt.quantity import parse_bytes
 
 

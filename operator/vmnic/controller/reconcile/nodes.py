@@ -14,7 +14,8 @@ from ...nodes.budget import Ledger
 from ...nodes.merge import merge_pools
 from ...nodes.state import NodeNicState, NodeSpec, PfSpec, wire
 from ..ledger import LedgerStore
-from ..world import NodeObject, World
+from ..objects import NodeObject
+from ..world import World
 
 __all__ = ["NodeReconciler", "plan_node_spec"]
 

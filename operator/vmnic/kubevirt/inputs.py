@@ -1,0 +1,34 @@
+"""One VM and all that belongs to it, as whoever knows it hands it over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ..policy.facts import Network
+from .instances import Instance
+from .projection import Instancetype, Machine, Preference
+
+__all__ = ["MachineInput"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineInput:
+    """One VM and what belongs to it; None for what does not exist."""
+
+    machine: Machine
+    instance: Instance | None = None
+    preference: Preference | None = None
+    instancetype: Instancetype | None = None
+    namespace_labels: Mapping[str, str] = field(default_factory=dict)
+    find_network: Callable[[str, str], Network | None] = lambda namespace, name: None  # noqa: ARG005 - finds none
+    """Looks a NetworkAttachmentDefinition up by namespace and name."""
+    find_segment: Callable[[str, str], Iterable[Network]] = lambda namespace, segment: ()  # noqa: ARG005 - finds none
+    """Gives the networks of a namespace that carry the label of a segment."""
+    physical_resources: Collection[str] = ()
+    """Resources of pools of whole NICs: a host device of one is a NIC."""
+    quota: Mapping[str, int] = field(default_factory=dict)
+    """What the namespace's quotas leave."""
+    is_new: bool = False
+    counts_as_running: bool = False
+    """Offline only: no VMI is given, and the spec says that it runs."""

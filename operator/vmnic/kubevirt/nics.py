@@ -1,0 +1,172 @@
+"""The NICs of one VM, as its spec has them and as its running instance has them, preference applied."""
+
+from __future__ import annotations
+
+from ..policy.facts import Datapath, Network, NicFacts, NicState
+from . import projection
+from .inputs import MachineInput
+from .instances import Instance
+from .networks import original_network
+from .projection import Interface
+from .record import Record
+
+__all__ = ["NicReader"]
+
+_VIRTIO = "virtio"
+_MACVTAP = "macvtap"
+_MAX_QUEUES = 256
+"""KubeVirt's cap, which is the kernel's limit for a tap device."""
+
+
+class NicReader:
+    """Reads the NICs of one VM."""
+
+    def __init__(self, given: MachineInput, instance: Instance | None, queues: int, record: Record | None) -> None:
+        self._given = given
+        self._instance = instance
+        self._queues = queues
+        self._record = record
+        self._spec = given.machine.spec.template.spec
+
+    def all(self) -> tuple[NicFacts, ...]:
+        """Give the NICs in their order: interfaces first, then host devices that are whole NICs."""
+        devices = self._spec.domain.devices
+        if not devices.interfaces and not self._spec.networks:
+            # KubeVirt then adds one on the pod network by itself.
+            implicit = Interface(name="default", bridge={})
+            own = () if devices.autoattach_pod_interface is False else (self._nic(implicit, Network(pod=True), None),)
+            return (*own, *self._whole_nics())
+        networks = {network.name: network for network in self._spec.networks}
+        return (
+            *(
+                self._nic(interface, self._network(networks.get(interface.name)), index)
+                for index, interface in enumerate(devices.interfaces)
+            ),
+            *self._whole_nics(),
+        )
+
+    def _nic(self, interface: Interface, network: Network, index: int | None) -> NicFacts:
+        name = interface.name
+        return NicFacts(
+            name=name,
+            network=network,
+            equivalents=self._equivalents(network),
+            present=self._present(interface, network),
+            index=index,
+            binding=interface.binding.name if interface.binding is not None else next(iter(interface.bindings), ""),
+            explicit_model=interface.model or None,
+            state=interface.state or "",
+            spec_mac=interface.mac_address or None,
+            live_mac=_live_mac(self._instance, name),
+            live=self._live(name),
+        )
+
+    def _whole_nics(self) -> tuple[NicFacts, ...]:
+        """Host devices that vmnic has put in place of a NIC, or that are of a pool of whole NICs."""
+        found = []
+        recorded = self._record.nics if self._record is not None else {}
+        for index, device in enumerate(self._spec.domain.devices.host_devices):
+            entry = recorded.get(device.name)
+            ours = entry is not None and entry.datapath == Datapath.PASSTHROUGH and entry.resource == device.device_name
+            if not ours and device.device_name not in self._given.physical_resources:
+                continue
+            before = original_network(entry.was) if entry is not None and ours else None
+            network = self._network(before) if before is not None else Network(known=False)
+            state = NicState(datapath=Datapath.PASSTHROUGH, resource=device.device_name)
+            found.append(
+                NicFacts(
+                    name=device.name,
+                    network=network,
+                    equivalents=self._equivalents(network),
+                    present=state,
+                    index=index,
+                    live=state if self._runs_device(device) else None,
+                )
+            )
+        return tuple(found)
+
+    def _runs_device(self, device: projection.HostDevice) -> bool:
+        return self._instance is not None and device in self._instance.spec.domain.devices.host_devices
+
+    def _network(self, entry: projection.Network | None) -> Network:
+        """What a NIC is connected to; the network in the place of the pod network counts as that."""
+        if entry is None or entry.pod is not None:
+            return Network(pod=True)
+        if entry.multus is None:
+            return Network(known=False, name=entry.name)
+        found = self._find(entry.multus.network_name)
+        if entry.multus.default:
+            return Network(pod=True, namespace=found.namespace, name=found.name, resource_name=found.resource_name)
+        return found
+
+    def _find(self, reference: str) -> Network:
+        """Look a Multus network up by `name` or `namespace/name`."""
+        namespace, _, name = reference.rpartition("/")
+        namespace = namespace or self._given.machine.metadata.namespace
+        return self._given.find_network(namespace, name) or Network(namespace=namespace, name=name, known=False)
+
+    def _equivalents(self, network: Network) -> tuple[Network, ...]:
+        """Networks of the same segment in the VM's namespace and in that of its present network."""
+        if network.pod or not network.known:
+            return ()
+        if not network.segment:
+            return (network,)
+        namespaces = {self._given.machine.metadata.namespace, network.namespace}
+        found = [one for namespace in namespaces for one in self._given.find_segment(namespace, network.segment)]
+        return tuple(sorted(found, key=lambda one: (one.name, one.namespace)))
+
+    def _present(self, interface: Interface, network: Network) -> NicState:
+        """What the spec makes of a NIC: `sriov` has no model, an empty model is the preference's, else virtio."""
+        preference = self._given.preference
+        preferred = preference.spec.devices.preferred_interface_model if preference is not None else None
+        plugin = (interface.binding.name or "other") if interface.binding is not None else ""
+        if interface.state == "absent":
+            return NicState(datapath=Datapath.OTHER, model=interface.model or preferred or _VIRTIO)
+        return _state(
+            interface.model or preferred or _VIRTIO,
+            self._queues,
+            network.resource_name,
+            sriov=interface.sriov is not None,
+            plugin=plugin or ("other" if _is_odd(interface) else ""),
+        )
+
+    def _live(self, name: str) -> NicState | None:
+        """What the running NIC is, as KubeVirt made it."""
+        if self._instance is None:
+            return None
+        spec = self._instance.spec
+        interface = next((one for one in spec.domain.devices.interfaces if one.name == name), None)
+        if interface is None:
+            return None
+        entry = next((one for one in spec.networks if one.name == name), None)
+        resource = self._network(entry).resource_name if interface.sriov is not None else ""
+        cpu = spec.domain.cpu
+        several = spec.domain.devices.network_interface_multiqueue
+        queues = min(cpu.vcpus if cpu is not None else 1, _MAX_QUEUES) if several else 1
+        odd = "other" if interface.passt_binding is not None else ""
+        plugin = (interface.binding.name or "other") if interface.binding is not None else odd
+        return _state(interface.model or _VIRTIO, queues, resource, sriov=interface.sriov is not None, plugin=plugin)
+
+
+def _is_odd(interface: Interface) -> bool:
+    """Bindings that are no longer, or not plainly, a tap device."""
+    return any(field in interface.bindings for field in ("passt_binding", "slirp", "macvtap", "passt"))
+
+
+def _state(model: str, queues: int, resource: str, *, sriov: bool, plugin: str) -> NicState:
+    if sriov:
+        return NicState(datapath=Datapath.SRIOV, resource=resource)
+    if plugin == _MACVTAP:
+        return NicState(datapath=Datapath.MACVTAP, model=model, queues=queues if model == _VIRTIO else 1)
+    if plugin:
+        return NicState(datapath=Datapath.OTHER, model=model)
+    if model == _VIRTIO:
+        return NicState(datapath=Datapath.VHOST, model=model, queues=queues)
+    return NicState(datapath=Datapath.EMULATED, model=model)
+
+
+def _live_mac(instance: Instance | None, name: str) -> str | None:
+    if instance is None:
+        return None
+    spec = next((nic.mac_address for nic in instance.spec.domain.devices.interfaces if nic.name == name), None)
+    return spec or next((nic.mac for nic in instance.status.interfaces if nic.name == name and nic.mac), None)
