@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 K = TypeVar("K", bound=Hashable)
 
 _BACKOFF_S = (0.05, 60.0)
+_SLICE_S = 0.0005
+"""A worker that has not waited for anything for so long lets others have the loop: admission, the lease, watches."""
 _CALM_S = (0.1, 0.5)
 """A worker whose request was turned away because of too many rests so long."""
 _QUIET = 4
@@ -47,6 +49,7 @@ class WorkQueue(Generic[K]):
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._failures: dict[K, int] = {}
         self._wake = asyncio.Event()
+        self._yield_at = 0.0
 
     def __len__(self) -> int:
         return len(self._ready)
@@ -110,6 +113,14 @@ class WorkQueue(Generic[K]):
                 self.add(key)
             elif after_s is not None:
                 self.add(key, max(after_s, 0.001))
+            await self._breathe()
+
+    async def _breathe(self) -> None:
+        """Let others have the loop once in a while, since a key that needs no request never waits by itself."""
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._yield_at:
+            await asyncio.sleep(0)
+            self._yield_at = loop.time() + _SLICE_S
 
     async def _take(self) -> K:
         while not self._ready:

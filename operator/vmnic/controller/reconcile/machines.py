@@ -69,6 +69,8 @@ class MachineReconciler:
         self._seen: set[ObjectKey] = set()
         """Demands that the last allocation has seen as they are."""
         self._choices: Choices = {}
+        self._overshot: set[ObjectKey] = set()
+        """VMs that were given what others have."""
         self._granted: set[ObjectKey] = set()
         """VMs that were patched and whose change has not come back yet: what they were given stands."""
         self._facts: ClusterFacts | None = None
@@ -90,13 +92,15 @@ class MachineReconciler:
         self._facts = cluster
         capacity = self._world.devices.capacity
         demands = dict(self._demands)
-        for key in capacity.overshot:
-            found = self._candidates(ObjectKey(*key))
+        self._overshot = {ObjectKey(*key) for key in capacity.overshot}
+        for key in self._overshot:
+            found = self._candidates(key)
             if found is not None and not found.claims:
-                demands.setdefault(ObjectKey(*key), found)
-        granted = {key: made for key, made in self._choices.items() if ObjectKey(*key[:2]) in self._granted}
+                demands.setdefault(key, found)
+        before = self._choices
+        granted = {nic: made for nic, made in before.items() if ObjectKey(*nic[:2]) in self._granted}
         choices = allocate(demands.values(), cluster, capacity, granted)
-        changed = {ObjectKey(*key[:2]) for key in {*choices, *self._choices} if choices.get(key) != self._choices.get(key)}
+        changed = {ObjectKey(*nic[:2]) for nic in {*choices, *before} if choices.get(nic) != before.get(nic)}
         fresh = set(demands) - self._seen
         self._choices, self._seen = choices, set(demands)
         for key in changed | fresh:
@@ -123,7 +127,7 @@ class MachineReconciler:
         state = self._states.known(key)
         restart = self._settle_restart(key, state.restart if state is not None else None)
         reverts = state.reverts if state is not None else None
-        decision = decide(found, self._choices, turn=self._refusal(key, found, restart))
+        decision = decide(found, self._choices_for(key, found), turn=self._refusal(key, found, restart))
         self._note_waiting(key, decision)
         machine = self._world.machines.items[key]
         patch = render_patch(decision, machine, self._world.devices.capacity.total if found.claims else {})
@@ -162,6 +166,12 @@ class MachineReconciler:
             self._demands[key] = found
             self._seen.discard(key)
         return key in self._seen
+
+    def _choices_for(self, key: ObjectKey, found: VmCandidates) -> Choices:
+        """What capacity said about a VM; what it said about an earlier state of it does not count."""
+        if found.claims or (key in self._overshot and tuple(key) in self._world.devices.capacity.overshot):
+            return self._choices
+        return {}
 
     def _settle_restart(self, key: ObjectKey, restart: Restart | None) -> Restart | None:
         """Say how far the VM's last restart is; a slot that becomes free is the next one's."""
