@@ -37,7 +37,7 @@ from .admission import RATE, latencies_ms, percentiles
 
 MACHINES = int(os.environ.get("VMNIC_BENCH_MACHINES", "50000"))
 CHANGED = int(os.environ.get("VMNIC_BENCH_CHANGED", "5000"))
-ROUNDS = 3
+ROUNDS = int(os.environ.get("VMNIC_BENCH_ROUNDS", "3"))
 
 
 def main() -> None:

@@ -111,8 +111,9 @@ def test_the_same_vf_given_twice_is_taken_back_from_the_younger_before_it_starts
             thread.start()
         for thread in threads:
             thread.join()
+        # KubeVirt waits a while before it starts a VM again that never ran.
         for name in names:
-            wait_until_it_runs(cluster, namespace, name)
+            wait_for(f"{name} runs", functools.partial(instance_of, cluster, namespace, name), 90)
         held = [name for name in names if datapaths(cluster, namespace, name)[1] == "sriov"]
         assert len(held) == 2
     finally:

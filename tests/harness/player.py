@@ -181,7 +181,8 @@ class Player:
     def _play_instance(self, instance: dict[str, Any], pods: list[dict[str, Any]]) -> None:
         meta, status = instance["metadata"], instance.get("status", {})
         if meta.get("deletionTimestamp"):
-            if status.get("phase") not in ("Succeeded", "Failed"):
+            # An instance without a node has no virt-handler; virt-controller ends it.
+            if status.get("nodeName") and status.get("phase") not in ("Succeeded", "Failed"):
                 self._as_handler(instance, {"status": {"phase": "Succeeded"}})
             for pod in pods:
                 if pod["metadata"]["labels"].get("kubevirt.io/created-by") == meta["uid"]:

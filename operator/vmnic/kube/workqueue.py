@@ -24,8 +24,8 @@ _log = logging.getLogger(__name__)
 K = TypeVar("K", bound=Hashable)
 
 _BACKOFF_S = (0.05, 60.0)
-_SLICE_S = 0.0005
-"""A worker that has not waited for anything for so long lets others have the loop: admission, the lease, watches."""
+_SLICE_S = 0.0003
+"""After so long without a wait a worker lets others have the loop: admission, the lease, watches."""
 _CALM_S = (0.1, 0.5)
 """A worker whose request was turned away because of too many rests so long."""
 _QUIET = 4
@@ -50,6 +50,7 @@ class WorkQueue(Generic[K]):
         self._failures: dict[K, int] = {}
         self._wake = asyncio.Event()
         self._yield_at = 0.0
+        self._breathing = asyncio.Lock()
 
     def __len__(self) -> int:
         return len(self._ready)
@@ -119,8 +120,10 @@ class WorkQueue(Generic[K]):
         """Let others have the loop once in a while, since a key that needs no request never waits by itself."""
         loop = asyncio.get_running_loop()
         if loop.time() >= self._yield_at:
-            await asyncio.sleep(0)
-            self._yield_at = loop.time() + _SLICE_S
+            # One at a time, or each turn of the loop would be as long as all workers' slices.
+            async with self._breathing:
+                await asyncio.sleep(0)
+                self._yield_at = loop.time() + _SLICE_S
 
     async def _take(self) -> K:
         while not self._ready:

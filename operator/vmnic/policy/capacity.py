@@ -102,16 +102,18 @@ def count_capacity(nodes: Mapping[str, NodeDevices], claims: Iterable[Claim]) ->
     oldest first; the scheduler may place them otherwise, so this is an advice and no promise.
     """
     claims = sorted(claims, key=lambda claim: (claim.vm.created, claim.key))
-    free: dict[str, dict[str, int]] = defaultdict(dict)
     running: Counter[tuple[str, str]] = Counter()
+    leaving: Counter[tuple[str, str]] = Counter()
     for claim in claims:
         for resource, count in claim.held.items():
             running[resource, claim.vm.node] += count
+            leaving[resource, claim.vm.node] += max(count - claim.wanted.get(resource, 0), 0)
+    room: dict[str, dict[str, int]] = defaultdict(dict)
     for name, node in nodes.items():
         for resource, count in node.total.items():
-            in_use = max(node.held.get(resource, 0), running[resource, name])
-            free[resource][name] = max(count - in_use, 0)
-    total = {resource: sum(node.total.get(resource, 0) for node in nodes.values()) for resource in free}
+            # What a VM is about to give back is room for one that is about to start.
+            room[resource][name] = max(count - running[resource, name] + leaving[resource, name], 0)
+    total = {resource: sum(node.total.get(resource, 0) for node in nodes.values()) for resource in room}
     assigned: Counter[str] = Counter()
     idle: Counter[str] = Counter()
     overshot = set()
@@ -121,9 +123,19 @@ def count_capacity(nodes: Mapping[str, NodeDevices], claims: Iterable[Claim]) ->
             idle.update(claim.wanted)
             continue
         coming = Counter(claim.wanted) - Counter(claim.held)
-        if coming and not _place(claim.vm, coming, nodes, free) and _is_surplus(claim, coming, total):
+        if coming and not _place(claim.vm, coming, nodes, room) and _is_surplus(claim, coming, total):
             overshot.add(claim.key)
+    # A device that is held, by nobody knows whom, may be one of those that VMs are just starting with.
+    free = {
+        resource: {name: min(left, _unheld(nodes[name], resource, running[resource, name])) for name, left in by_node.items()}
+        for resource, by_node in room.items()
+    }
     return Capacity(nodes=nodes, free=free, total=total, assigned=assigned, idle=idle, overshot=frozenset(overshot))
+
+
+def _unheld(node: NodeDevices, resource: str, running: int) -> int:
+    """Devices of a node that nobody holds now."""
+    return max(node.total[resource] - max(node.held.get(resource, 0), running), 0)
 
 
 def _place(vm: VmFacts, devices: Counter[str], nodes: Mapping[str, NodeDevices], free: dict[str, dict[str, int]]) -> bool:

@@ -1,0 +1,55 @@
+"""What is left of devices: held, standing, about to start, stopped, and given twice."""
+
+from vmnic.policy.capacity import Claim, NodeDevices, count_capacity
+from vmnic.policy.facts import VmFacts
+
+
+def node(total, held=0, **options):
+    return NodeDevices(total={"r": total}, held={"r": held}, **options)
+
+
+def claim(name, *, node="", wanted=1, of=None, halted=False, created="1"):
+    vm = VmFacts(namespace="a", name=name, node=node, running=not halted, started=bool(node), halted=halted, created=created)
+    return Claim(vm=vm, held={"r": wanted} if node else {}, wanted={"r": wanted}, of={} if of is None else {"r": of})
+
+
+def left(nodes, *claims):
+    found = count_capacity(nodes, claims)
+    return dict(found.free["r"]), found
+
+
+def test_what_is_held_is_counted_once_whoever_tells_of_it():
+    assert left({"n1": node(7, held=2)}, claim("x", node="n1"))[0] == {"n1": 5}
+    assert left({"n1": node(7, held=0)}, claim("x", node="n1"))[0] == {"n1": 6}
+
+
+def test_a_vm_that_is_just_starting_may_be_the_unknown_holder():
+    free, found = left({"n1": node(1, held=1)}, claim("x", of=1))
+    assert (free, found.overshot) == ({"n1": 0}, frozenset())
+
+
+def test_a_stopped_vm_holds_nothing_and_is_counted():
+    free, found = left({"n1": node(1)}, claim("x", halted=True))
+    assert (free, found.idle, found.assigned) == ({"n1": 1}, {"r": 1}, {"r": 1})
+
+
+def test_the_youngest_of_those_that_were_given_the_same_gives_back():
+    free, found = left({"n1": node(1)}, claim("young", of=1, created="2"), claim("old", of=1, created="1"))
+    assert (free, found.overshot) == ({"n1": 0}, {("a", "young")})
+
+
+def test_nobody_gives_back_because_capacity_was_lost_or_what_vmnic_did_not_assign():
+    assert not left({"n1": node(1)}, claim("a", of=2), claim("b", of=2, created="2"))[1].overshot
+    assert not left({"n1": node(1)}, claim("a"), claim("b", created="2"))[1].overshot
+    assert not left({"n1": node(1)}, claim("a", node="n1"), claim("b", node="n1", of=1))[1].overshot
+
+
+def test_what_fits_on_no_node_is_taken_off_all_the_same():
+    assert left({"n1": node(1), "n2": node(1)}, claim("x", wanted=2))[0] == {"n1": 0, "n2": 0}
+
+
+def test_what_a_vm_is_about_to_give_back_is_nobodys_yet_and_takes_nothing_from_who_waits_for_it():
+    leaving = Claim(vm=claim("old", node="n1").vm, held={"r": 1}, wanted={})
+    free, found = left({"n1": node(1, held=1)}, leaving, claim("x", of=1, created="2"))
+    assert (free, found.overshot) == ({"n1": 0}, frozenset())
+    assert left({"n1": node(1, held=1)}, leaving)[0] == {"n1": 0}
