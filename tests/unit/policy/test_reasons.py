@@ -77,6 +77,7 @@ CASES = [
     ("NoEquivalentNetwork", sriov(bridge=nad("br"))),
     ("NoEquivalentNetwork", sriov(fast=nad("fast", namespace="other", cni="sriov", resource="vmnic.dev/fast", segment="blue"))),
     ("NoEquivalentNetwork", sriov(vm("web", nic("data", binding="bridge", network="br", state="down"), run_strategy="Halted"))),
+    ("NoEquivalentNetwork", whole(vm("web", nic("data", binding="bridge", network="br", state="down"), run_strategy="Halted"))),
     ("IpamNotCarried", sriov(bridge=nad("br", segment="blue", ipam={"type": "host-local"}))),
     ("MtuDiffers", sriov(bridge=nad("br", segment="blue", mtu=9000))),
     ("MtuDiffers", sriov(fast=nad("fast", cni="sriov", resource="vmnic.dev/fast", segment="blue", mtu=9000))),

@@ -31,8 +31,8 @@ def no_equivalent_network(question: Question) -> Finding | None:
         return Finding(
             Reason.NO_EQUIVALENT_NETWORK, f"nothing tells what NIC {nic.name} was connected to before it was a whole one"
         )
-    if question.datapath is Datapath.SRIOV and nic.state == "down":
-        text = f"NIC {nic.name} has `state: down`, which a VF cannot have"
+    if question.datapath in (Datapath.SRIOV, Datapath.PASSTHROUGH) and nic.state == "down":
+        text = f"NIC {nic.name} has `state: down`, which {question.datapath} cannot have: its link would come up"
         return Finding(Reason.NO_EQUIVALENT_NETWORK, text)
     if question.target is not None or question.datapath is Datapath.PASSTHROUGH:
         return None
