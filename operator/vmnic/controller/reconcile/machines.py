@@ -21,7 +21,7 @@ from ...policy.allocate import allocate
 from ...policy.decision import Action, Choices, Verdict, VmCandidates, VmDecision
 from ...policy.enforce import decide
 from ...policy.engine import candidates
-from ...policy.facts import ClusterFacts
+from ...policy.facts import ClusterFacts, Datapath
 from ...policy.reasons import Reason
 from ..keys import ALLOCATION, policy_key, vm_key
 from ..rollout import Rollout, began, settled
@@ -147,6 +147,7 @@ class MachineReconciler:
         elif self._rolls(decision) and (digest := _admit_digest(decision)):
             await self._roll(key, decision, digest, reverts, restart)
         else:
+            await self._free_from_vain_wait(key, decision)
             await self._states.write(key, machine, decision, reverts, restart)
 
     def _candidates(self, key: ObjectKey) -> VmCandidates | None:
@@ -221,9 +222,9 @@ class MachineReconciler:
         _log.info("VM %s/%s: %s", *key, changed, extra={"vm": "/".join(key)})
         if self._rolls(decision) and restart is not None:
             await self._restart(key, restart)
-        elif self._never_started(decision):
+        elif self._never_started(decision) and key in self._world.instances.items:
             # It cannot start on what it was assigned, and nothing has run in it yet.
-            await self._ask_restart(key)
+            await self._ask_once(key)
 
     @staticmethod
     def _never_started(decision: VmDecision) -> bool:
@@ -233,6 +234,19 @@ class MachineReconciler:
             for one in nic.candidates
         )
         return gives_back and decision.vm.running and not decision.vm.started
+
+    async def _free_from_vain_wait(self, key: ObjectKey, decision: VmDecision) -> None:
+        """Restart a VM that never started and waits for a device that its spec no longer asks for.
+
+        KubeVirt may have made the instance from the spec as it was a moment before vmnic took the device back.
+        """
+        scarce = (Datapath.SRIOV, Datapath.PASSTHROUGH)
+        patches = decision.lead is not None and decision.lead.action == "Patch"
+        if not patches or not decision.vm.running or decision.vm.started:
+            return
+        for nic in decision.nics:
+            if nic.nic.live is not None and nic.nic.live.datapath in scarce and nic.nic.present.datapath not in scarce:
+                await self._ask_once(key)
 
     async def _roll(
         self, key: ObjectKey, decision: VmDecision, digest: str, reverts: Reverts | None, restart: Restart | None
@@ -260,10 +274,15 @@ class MachineReconciler:
         self._enqueue(vm_key(*key), pause_s)
         if instance is None or instance.metadata.uid != restart.instance or instance.metadata.deletion_timestamp:
             return
-        asked, at = self._asked.get(key, ("", datetime.now(UTC)))
-        if asked != restart.instance or datetime.now(UTC) - at > timedelta(seconds=pause_s):
-            self._asked[key] = (restart.instance, datetime.now(UTC))
-            _log.info("VM %s/%s is restarted for policy %s", *key, restart.policy, extra={"vm": "/".join(key)})
+        await self._ask_once(key, again_s=pause_s)
+
+    async def _ask_once(self, key: ObjectKey, again_s: float = _RESTARTING_S) -> None:
+        """Ask for a restart, and for the same instance not again before so long."""
+        uid, now = self._world.instances.items[key].metadata.uid, datetime.now(UTC)
+        asked, at = self._asked.get(key, ("", now))
+        if asked != uid or now - at > timedelta(seconds=again_s):
+            self._asked[key] = (uid, now)
+            _log.info("VM %s/%s is restarted", *key, extra={"vm": "/".join(key)})
             await self._ask_restart(key)
 
     async def _ask_restart(self, key: ObjectKey) -> None:
