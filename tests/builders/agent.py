@@ -8,10 +8,11 @@ import msgspec
 
 from vmnic.agent.journal import JournalStore
 from vmnic.agent.passes import NodePass
+from vmnic.agent.probes import NodeProbes
 from vmnic.host.client import LocalHost, WriteStillInFlightError
 from vmnic.host.faults import FaultyPort
 from vmnic.kube.errors import UnreachableError
-from vmnic.nodes.state import NodeNicState, NodeSpec, NodeStatus, ObjectMeta, PfSpec, PfStatus
+from vmnic.nodes.state import NodeNicState, NodeSpec, NodeStatus, ObjectMeta, PfSpec, PfStatus, VfGroup
 from vmnic.simhost.host import SimHost
 
 from .host import PF
@@ -65,6 +66,23 @@ class FixedHolders:
         return self.names
 
 
+class RecordingFence:
+    """Remembers what is fenced, and what was."""
+
+    def __init__(self) -> None:
+        self.closed: set[str] = set()
+        self.ever: set[str] = set()
+        self.when_closed = lambda: None
+
+    async def close(self, addresses) -> None:
+        self.closed |= set(addresses)
+        self.ever |= set(addresses)
+        self.when_closed()
+
+    async def open(self, addresses) -> None:
+        self.closed -= set(addresses)
+
+
 class LockableHost(LocalHost):
     """A host on which a write of an earlier agent may still be in the kernel."""
 
@@ -85,6 +103,8 @@ class Node:
         self.api = MemoryApi()
         self.holders = FixedHolders()
         self.directory = directory
+        self.fence = RecordingFence()
+        self.clock = 1000.0
         self.host = LockableHost(self.port)
         self.restart_agent()
 
@@ -94,8 +114,16 @@ class Node:
             store=JournalStore(self.directory),
             holders=self.holders,
             reporter=self.api,
-            sleep=lambda _: asyncio.sleep(0),
+            probes=NodeProbes(self.host, self.api),
+            fence=self.fence,
+            sleep=self._sleep,
+            clock=lambda: self.clock,
         )
+
+    async def _sleep(self, seconds: float) -> None:
+        """Time passes only while the agent waits."""
+        self.clock += seconds
+        await asyncio.sleep(0)
 
     async def run_pass(self) -> PfStatus:
         """Make one pass and give the first function's status."""
@@ -115,5 +143,6 @@ class Node:
         return [f"{op.path.rsplit('/', 1)[-1]}={op.text.strip()}" for op in self.port.writes if hasattr(op, "path")]
 
 
-def desired(address: str = PF, *, num_vfs: int = 7, **changes) -> PfSpec:
-    return PfSpec(pci_address=address, pool="fast", num_vfs=num_vfs, **changes)
+def desired(address: str = PF, *, num_vfs: int = 7, driver: str = "vfio-pci", settings=None, **changes) -> PfSpec:
+    group = VfGroup(pool="fast", resource="vmnic.dev/fast", driver=driver, settings=settings)
+    return PfSpec(pci_address=address, pool="fast", num_vfs=num_vfs, **({"groups": (group,)} | changes))

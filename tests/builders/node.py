@@ -3,7 +3,18 @@
 from vmnic.api.pool import SriovNetworkPool
 from vmnic.nodes.budget import NodeView
 from vmnic.nodes.observed import ObservedPf, ObservedVf
-from vmnic.nodes.state import Apply, NodeNicState, NodeSpec, NodeStatus, ObjectMeta, PfPlan, PfProblem, PfSpec, PfStatus
+from vmnic.nodes.state import (
+    Apply,
+    NodeNicState,
+    NodeSpec,
+    NodeStatus,
+    ObjectMeta,
+    PfPlan,
+    PfProblem,
+    PfSpec,
+    PfStatus,
+    VfGroup,
+)
 
 PF = "0000:0b:00.0"
 
@@ -19,11 +30,15 @@ def pf_status(address=PF, **changes):
         "name": "ens1f0", "vendor": "8086", "device": "10c9", "model": "82576", "driver": "igb", "numa_node": 0,
         "link_speed_mbps": 1000, "mtu": 1500, "total_vfs": 7,
     }  # fmt: skip
+    if changes.get("num_vfs"):
+        defaults |= {"first_vf": "0000:0b:10.0", "vf_stride": 2}
     return PfStatus(pci_address=address, **(defaults | changes))
 
 
 def pf_spec(address=PF, **changes):
-    return PfSpec(**({"pci_address": address, "pool": "fast", "num_vfs": 7} | changes))
+    pool, driver = changes.get("pool", "fast"), changes.pop("driver", "vfio-pci")
+    group = VfGroup(pool=pool, resource=f"vmnic.dev/{pool}", driver=driver)
+    return PfSpec(**({"pci_address": address, "pool": pool, "num_vfs": 7, "groups": (group,)} | changes))
 
 
 def observed(*, num_vfs=0, driver="vfio-pci", held=(), **changes):

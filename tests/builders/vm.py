@@ -118,7 +118,11 @@ def node_state(name="n1", *, pool="fast", vfs=7, model="I350", held=(), modules=
     pf = {"pciAddress": address, "model": model, "driver": driver, "totalVfs": 7, "numVfs": vfs, "name": "ens1f0"}
     pf |= {"firstVf": "0000:0b:10.0", "vfStride": 2, "vfs": [{"range": f"0-{vfs - 1}", "driver": "vfio-pci"}]} if vfs else {}
     pf["held"] = [{"vf": f"0000:0b:1{number * 2 // 8}.{number * 2 % 8}"} for number in held]
-    spec = {"synced": True, "pfs": [{"pciAddress": address, "pool": pool, "numVfs": vfs, "function": function}]}
+    groups = [{"pool": pool, "resource": f"vmnic.dev/{pool}"}]
+    spec = {
+        "synced": True,
+        "pfs": [{"pciAddress": address, "pool": pool, "numVfs": vfs, "function": function, "groups": groups}],
+    }
     return {
         "apiVersion": "vmnic.dev/v1alpha1",
         "kind": "NodeNicState",

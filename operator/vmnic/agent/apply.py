@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from ..host.client import Session
-from ..host.ops import Op, SetLink, WriteFile
-from ..nodes.state import Action, ActionKind
-from .observe import DEVICES, Reader
+from ..host.ops import LoadModule, Op, PutFile, SetChannels, SetLink, SetVf, UnloadModule, WriteFile
+from ..nodes.observed import ObservedPf
+from ..nodes.state import Action, ActionKind, PfReason, VfSettings
+from ..nodes.steps import admin_mac
+from ..nodes.target import Binding
+from .reader import DEVICES, Reader
 
-__all__ = ["Applier", "ApplyError"]
+__all__ = ["Applier", "ApplyError", "reason_of_failure"]
 
 _WRITE_S = 30.0
 _NUM_VFS_S = 120.0
@@ -30,15 +33,29 @@ class ApplyError(Exception):
     """The host refused an action; the message names PF, action and errno."""
 
 
-class Applier:
-    """Applies actions to one PF through a write session."""
+def reason_of_failure(message: str) -> PfReason:
+    """Give the word for a failed run: what the kernel says of a NIC without room for its VFs is told apart."""
+    return PfReason.NO_MMIO_SPACE if f"{ActionKind.SET_NUM_VFS} " in message and "ENOMEM" in message else PfReason.APPLY_FAILED
 
-    def __init__(self, session: Session, pf: str, name: str, *, sleep: Sleep = asyncio.sleep) -> None:
+
+class Applier:
+    """Applies actions to one PF through a write session.
+
+    Args:
+        session: The write session.
+        pf: The function as it was when the actions were planned.
+        bindings: Attributes and drivers of its VFs, to which the actions refer.
+        sleep: Waits between looks for VFs.
+    """
+
+    def __init__(self, session: Session, pf: ObservedPf, bindings: Sequence[Binding], *, sleep: Sleep = asyncio.sleep) -> None:
         self._session = session
         self._reader = Reader(session)
-        self._pf = pf
-        self._name = name
-        self._path = f"{DEVICES}/{pf}"
+        self._pf = pf.pci_address
+        self._mac = pf.mac
+        self._name = pf.name
+        self._bindings = bindings
+        self._path = f"{DEVICES}/{pf.pci_address}"
         self._sleep = sleep
 
     async def apply(self, actions: tuple[Action, ...]) -> None:
@@ -63,12 +80,53 @@ class Applier:
                 await self._write(WriteFile(f"{self._path}/sriov_numvfs", action.value), deadline_s=_NUM_VFS_S)
                 await self._await_vfs(int(action.value))
             case ActionKind.BIND_VFS:
-                for address in await self._vf_addresses():
-                    await self._bind(address, action.value)
+                which, _, driver = action.value.rpartition(" ")
+                addresses = await self._vf_addresses()
+                for index in _indexes(which, len(addresses)):
+                    await self._bind(addresses[index], driver)
+            case ActionKind.SET_VFS:
+                await self._set_vfs(action.value)
             case ActionKind.BIND_PF:
                 await self._bind(self._pf, action.value)
+            case ActionKind.SET_MTU | ActionKind.SET_QUEUES | ActionKind.SET_LINK:
+                await self._change_link(action)
+            case ActionKind.WRITE_MODULE_OPTIONS | ActionKind.RELOAD_DRIVER:
+                await self._change_driver(action)
+
+    async def _change_driver(self, action: Action) -> None:
+        if action.kind is ActionKind.RELOAD_DRIVER:
+            await self._write(UnloadModule(action.value), deadline_s=_NUM_VFS_S)
+            await self._write(LoadModule(action.value), deadline_s=_NUM_VFS_S)
+            return
+        driver, _, options = action.value.partition(" ")
+        text = f"options {driver} {options}\n" if options else ""
+        await self._write(PutFile(f"/etc/modprobe.d/vmnic-{driver}.conf", text))
+
+    async def _change_link(self, action: Action) -> None:
+        name = await self._link()
+        match action.kind:
             case ActionKind.SET_MTU:
-                await self._write(SetLink(name=self._name, mtu=int(action.value)))
+                await self._write(SetLink(name=name, mtu=int(action.value)))
+            case ActionKind.SET_QUEUES:
+                await self._write(SetChannels(name, int(action.value)))
+            case _:
+                await self._write(SetLink(name=name, up=action.value == "up"))
+
+    async def _link(self) -> str:
+        """Name the function's link as it is called now: a driver that comes back may find another name."""
+        return next(iter(await self._reader.names(f"{self._path}/net")), self._name)
+
+    async def _set_vfs(self, which: str) -> None:
+        """Set the attributes of a range of VFs, one by one, as the kernel sets several halfway."""
+        name = await self._link()
+        count = len(await self._vf_addresses())
+        indexes = _indexes(which, count)
+        binding = next(one for one in self._bindings if one.settings is not None and indexes.start in one.indexes)
+        settings = binding.settings
+        assert settings is not None
+        for index in indexes:
+            for op in _attribute_ops(name, index, settings, self._mac):
+                await self._write(op)
 
     async def _write(self, op: Op, *, deadline_s: float = _WRITE_S) -> None:
         await self._session.perform(op, deadline_s=deadline_s)
@@ -103,3 +161,29 @@ class Applier:
         bound = await self._reader.link_name(f"{DEVICES}/{address}/driver")
         if not bound or (driver != "kernel" and bound != driver):
             raise OSError(errno.ENODEV, f"{driver} did not take {address}; it has {bound or 'no driver'}")
+
+
+def _indexes(which: str, count: int) -> range:
+    """Read a range as plans write it; empty: all."""
+    if not which:
+        return range(count)
+    first, _, last = which.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+def _attribute_ops(name: str, vf: int, wanted: VfSettings, pf_mac: str) -> Iterator[SetVf]:
+    """One operation an attribute, so that a refusal names it."""
+    if wanted.mac_prefix is not None:
+        yield SetVf(name=name, vf=vf, mac=admin_mac(wanted.mac_prefix, pf_mac, vf))
+    if wanted.vlan is not None:
+        yield SetVf(name=name, vf=vf, vlan=wanted.vlan, qos=wanted.vlan_qos, vlan_protocol=wanted.vlan_protocol)  # type: ignore[arg-type]
+    if wanted.spoof_check is not None:
+        yield SetVf(name=name, vf=vf, spoof_check=wanted.spoof_check)
+    if wanted.trust is not None:
+        yield SetVf(name=name, vf=vf, trust=wanted.trust)
+    if wanted.link_state is not None:
+        yield SetVf(name=name, vf=vf, link_state=wanted.link_state.lower())  # type: ignore[arg-type]
+    if wanted.min_tx_rate_mbps is not None or wanted.max_tx_rate_mbps is not None:
+        yield SetVf(
+            name=name, vf=vf, min_tx_rate_mbit=wanted.min_tx_rate_mbps or 0, max_tx_rate_mbit=wanted.max_tx_rate_mbps or 0
+        )

@@ -12,8 +12,9 @@ import pathlib
 import msgspec
 
 from ..nodes.state import Apply, PfSpec
+from ..nodes.target import Original
 
-__all__ = ["Journal", "JournalError", "JournalStore", "Original", "PfRecord"]
+__all__ = ["Intent", "Journal", "JournalError", "JournalStore", "PfRecord"]
 
 _VERSION = 1
 
@@ -22,12 +23,18 @@ class JournalError(Exception):
     """The journal cannot be read or written; the message names file and remedy."""
 
 
-class Original(msgspec.Struct, frozen=True, kw_only=True):
-    """A function's values before vmnic first changed it."""
+class Intent(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that has begun; still there at the agent's start, it was interrupted."""
 
-    num_vfs: int
-    autoprobe: bool
-    mtu: int | None
+    digest: str
+    desired: PfSpec
+    before: Original
+    """The function's values right before; what a roll-back puts back."""
+    probes: tuple[str, ...] = ()
+    """What was reachable before, and must be after."""
+    boot_id: str = ""
+    deadline: float = 0.0
+    """When the node must be reachable again, in seconds since boot (CLOCK_BOOTTIME)."""
 
 
 class PfRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,15 +43,17 @@ class PfRecord(msgspec.Struct, frozen=True, kw_only=True):
     original: Original | None = None
     """Set once vmnic owns the function."""
     granted: PfSpec | None = None
-    """What was granted last: to bring it back after a reboot or drift needs no new grant."""
-    running: str | None = None
-    """Digest of the plan being applied; still set at start: the run was interrupted."""
+    """What was granted last and has proven itself: to bring it back after a reboot or drift needs no new grant."""
+    running: Intent | None = None
+    """The run that is going on."""
     attempt: int = 0
     """Ends of runs so far."""
     apply: Apply | None = None
     failure: str | None = None
     """Why the last run failed; cleared by a success or another desired spec."""
     failed_spec: PfSpec | None = None
+    rolled_back: bool = False
+    """Whether the failure cut the node off and was undone: then it is not tried again unasked."""
 
 
 class Journal(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,12 +115,13 @@ class JournalStore:
         except OSError as error:
             raise JournalError(f"{self._path}: {error.strerror}: free the state directory or make it writable") from error
 
-    def update(self, journal: Journal, address: str, record: PfRecord) -> Journal:
-        """Replace one function's record and write the journal.
+    def update(self, journal: Journal, address: str, record: PfRecord | None) -> Journal:
+        """Replace one function's record, or forget it, and write the journal.
 
         Raises:
             JournalError: it cannot be written.
         """
-        changed = Journal(pfs=journal.pfs | {address: record})
+        rest = {other: kept for other, kept in journal.pfs.items() if other != address}
+        changed = Journal(pfs=rest if record is None else rest | {address: record})
         self.save(changed)
         return changed

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import pathlib
@@ -22,14 +23,20 @@ from ..kube.resources import NODE_NIC_STATES
 from ..kube.tasks import end_tasks
 from ..logs import setup_logging
 from ..nodes.state import NodeNicState, decode_node_state
+from .fence import NoFence
 from .journal import JournalStore
+from .modules import refused_modules
 from .passes import NodePass
 from .podresources import KubeletHolders
+from .probes import NodeProbes
 from .reporter import ApiReporter
 
 __all__ = ["main"]
 
 _log = logging.getLogger(__name__)
+
+_ALONE_AFTER_S = 5.0
+"""How long the API server has to answer at the start."""
 
 
 def main(arguments: list[str]) -> int:
@@ -74,11 +81,15 @@ async def _run(chosen: argparse.Namespace) -> None:
     async with ApiClient(in_cluster_connection(), field_manager="vmnic-agent") as api:
         wake = asyncio.Event()
         reflector = _watch(api, chosen.node, wake)
+        reporter = ApiReporter(api, chosen.node)
         node_pass = NodePass(
             host=worker,
             store=JournalStore(state_dir),
             holders=KubeletHolders(pathlib.Path(chosen.pod_resources)),
-            reporter=ApiReporter(api, chosen.node),
+            reporter=reporter,
+            probes=NodeProbes(worker, reporter),
+            fence=NoFence(),
+            refused=refused_modules(state_dir),
         )
         tasks = [
             asyncio.create_task(reflector.run()),
@@ -106,13 +117,21 @@ def _watch(api: ApiClient, node: str, wake: asyncio.Event) -> Reflector[NodeNicS
 async def _loop(
     node_pass: NodePass, reflector: Reflector[NodeNicState], node: str, wake: asyncio.Event, interval_s: float
 ) -> None:
-    """Make passes for ever; whatever one meets is told, and the next one looks again."""
-    await reflector.synced.wait()
+    """Make passes for ever; whatever one meets is told, and the next one looks again.
+
+    Until the API server has answered once, the node is only kept as it was granted before.
+    """
     key = ObjectKey("", node)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_ALONE_AFTER_S):
+            await reflector.synced.wait()
     while True:
         wake.clear()
         try:
-            await node_pass.run(reflector.items.get(key))
+            if reflector.synced.is_set():
+                await node_pass.run(reflector.items.get(key))
+            else:
+                await node_pass.run_alone()
         except ApiError as error:
             _log.warning("the status could not be published: %s", error.message)
         except (OSError, OperationTimedOutError, WorkerGoneError) as error:

@@ -5,21 +5,19 @@ Each physical function is read in a session of its own, so one that hangs in the
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Awaitable, Callable, Collection, Sequence
+import configparser
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
-from ..host.client import HostAccess, OperationTimedOutError, Session
-from ..host.ops import LinkInfo, ListDir, ReadFile, ReadLink, ReadLinks
-from ..nodes.observed import ObservedPf, ObservedVf
+from ..host.client import HostAccess, OperationTimedOutError
+from ..host.ops import LinkInfo, VfInfo
+from ..nodes.observed import ObservedPf, ObservedVf, VfAttributes
 from ..nodes.state import HostFacts
+from .reader import DEVICES, Reader
+from .records import read_records
 
-__all__ = ["DEVICES", "Observation", "Reader", "observe_host", "read_pf"]
+__all__ = ["Observation", "observe_host", "read_pf"]
 
-DEVICES = "/sys/bus/pci/devices"
-_READ_S = 5.0
-"""A sysfs read takes microseconds; one that takes this long is stuck."""
 _NETWORK_CLASS = "0x02"
 _MODULES = ("vhost_net", "tun", "macvtap", "vfio_pci")
 
@@ -31,46 +29,10 @@ class Observation:
     boot_id: str
     host: HostFacts
     pfs: tuple[ObservedPf, ...]
+    records: Mapping[str, str] = field(default_factory=dict)
+    """Who holds which function, as files of other programs tell."""
     unreadable: dict[str, OperationTimedOutError | OSError] = field(default_factory=dict)
     """Functions that did not answer, by PCI address."""
-
-
-class Reader:
-    """Reads of one session, in words of this module."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    async def text(self, path: str) -> str:
-        """Read a file."""
-        return str(await self._session.perform(ReadFile(path), deadline_s=_READ_S)).strip()
-
-    async def optional_text(self, path: str) -> str | None:
-        """Read a file that need not exist, or that a device may not answer (EINVAL)."""
-        try:
-            return await self.text(path)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
-                return None
-            raise
-
-    async def names(self, path: str) -> tuple[str, ...]:
-        """List a directory; an absent one is empty."""
-        try:
-            return cast("tuple[str, ...]", await self._session.perform(ListDir(path), deadline_s=_READ_S))
-        except FileNotFoundError:
-            return ()
-
-    async def link_name(self, path: str) -> str:
-        """Give the last part of a symbolic link's target; empty if there is none."""
-        try:
-            return str(await self._session.perform(ReadLink(path), deadline_s=_READ_S)).rsplit("/", 1)[-1]
-        except FileNotFoundError:
-            return ""
-
-    async def links(self) -> tuple[LinkInfo, ...]:
-        """Dump the network links."""
-        return cast("tuple[LinkInfo, ...]", await self._session.perform(ReadLinks(), deadline_s=_READ_S))
 
 
 async def observe_host(host: HostAccess, *, leave_out: Collection[str]) -> Observation:
@@ -90,6 +52,7 @@ async def observe_host(host: HostAccess, *, leave_out: Collection[str]) -> Obser
         facts = await _host_facts(reader)
         addresses = await _find_pfs(reader)
         links = await reader.links()
+        records = await read_records(reader)
     pfs, unreadable = [], {}
     for address in addresses:
         if address in leave_out:
@@ -99,7 +62,7 @@ async def observe_host(host: HostAccess, *, leave_out: Collection[str]) -> Obser
                 pfs.append(await read_pf(Reader(session), address, links))
         except (OperationTimedOutError, OSError) as error:
             unreadable[address] = error
-    return Observation(boot_id=boot_id, host=facts, pfs=tuple(pfs), unreadable=unreadable)
+    return Observation(boot_id=boot_id, host=facts, pfs=tuple(pfs), records=records, unreadable=unreadable)
 
 
 async def _host_facts(reader: Reader) -> HostFacts:
@@ -142,7 +105,9 @@ async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo]) -> Ob
     name = link.name if link is not None else next(iter(await reader.names(f"{path}/net")), "")
     numa = int(await reader.optional_text(f"{path}/numa_node") or -1)
     entries = await reader.names(path)
-    vfs = [await _read_vf(reader, path, entry) for entry in entries if entry.startswith("virtfn")]
+    infos = {info.vf: info for info in link.vfs} if link is not None else {}
+    vfs = [await _read_vf(reader, path, entry, infos) for entry in entries if entry.startswith("virtfn")]
+    channels = await reader.channels(link.name) if link is not None else None
     driver = await reader.link_name(f"{path}/driver")
     return ObservedPf(
         pci_address=address,
@@ -154,7 +119,13 @@ async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo]) -> Ob
         held=await _is_held(reader, address, driver),
         numa_node=numa if numa >= 0 else None,
         link_speed_mbps=await _speed(reader, name),
+        mac=link.mac if link is not None else "",
         mtu=link.mtu if link is not None else None,
+        up=link.up if link is not None else None,
+        queues=channels.combined if channels is not None else None,
+        max_queues=channels.max_combined if channels is not None else None,
+        unassigned_vf_space=_has_unassigned_space(await reader.optional_text(f"{path}/resource") or ""),
+        foreign_owner=await _foreign_owner(reader, address, name),
         total_vfs=int(await reader.text(f"{path}/sriov_totalvfs")),
         num_vfs=int(await reader.text(f"{path}/sriov_numvfs")),
         autoprobe=await reader.optional_text(f"{path}/sriov_drivers_autoprobe") != "0",
@@ -164,11 +135,72 @@ async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo]) -> Ob
     )
 
 
-async def _read_vf(reader: Reader, path: str, entry: str) -> ObservedVf:
+async def _read_vf(reader: Reader, path: str, entry: str, infos: Mapping[int, VfInfo]) -> ObservedVf:
     address = await reader.link_name(f"{path}/{entry}")
     driver = await reader.link_name(f"{DEVICES}/{address}/driver")
-    held = await _is_held(reader, address, driver)
-    return ObservedVf(index=int(entry.removeprefix("virtfn")), pci_address=address, driver=driver, held=held)
+    index = int(entry.removeprefix("virtfn"))
+    return ObservedVf(
+        index=index,
+        pci_address=address,
+        driver=driver,
+        held=await _is_held(reader, address, driver) or await _is_elsewhere(reader, address, driver),
+        group=await reader.link_name(f"{DEVICES}/{address}/iommu_group"),
+        attributes=_attributes(infos[index]) if index in infos else None,
+    )
+
+
+def _attributes(info: VfInfo) -> VfAttributes:
+    return VfAttributes(
+        mac=info.mac,
+        vlan=info.vlan,
+        qos=info.qos,
+        spoof_check=info.spoof_check,
+        trust=info.trust,
+        link_state=info.link_state,
+        min_tx_rate_mbit=info.min_tx_rate_mbit,
+        max_tx_rate_mbit=info.max_tx_rate_mbit,
+    )
+
+
+async def _is_elsewhere(reader: Reader, address: str, driver: str) -> bool:
+    """A network driver makes a link; one that is not in the host's namespace is in a pod's."""
+    return driver not in ("", "vfio-pci") and not await reader.names(f"{DEVICES}/{address}/net")
+
+
+_UNSET = 0x20000000
+"""IORESOURCE_UNSET of linux/ioport.h: the window has no address."""
+_VF_WINDOWS = slice(7, 13)
+"""Lines of `resource` after six BARs and the ROM (PCI_IOV_RESOURCES)."""
+
+
+def _has_unassigned_space(resource: str) -> bool:
+    """Read a function's `resource`: each line has start, end and flags of a window."""
+    return any(int(line.split()[2], 16) & _UNSET for line in resource.splitlines()[_VF_WINDOWS])
+
+
+async def _foreign_owner(reader: Reader, address: str, name: str) -> str:
+    """Say which other program manages a function's VFs, as far as its own files tell."""
+    if await reader.optional_text(f"/etc/sriov-operator/pci/{address}"):
+        return f"sriov-network-operator (/etc/sriov-operator/pci/{address})"
+    for directory in _PROFILES:
+        for file in await reader.names(directory):
+            text = await reader.optional_text(f"{directory}/{file}") or ""
+            if file.endswith(".nmconnection") and _configures_sriov(text, name):
+                return f"NetworkManager or nmstate ({directory}/{file})"
+    return ""
+
+
+_PROFILES = ("/etc/NetworkManager/system-connections", "/run/NetworkManager/system-connections")
+
+
+def _configures_sriov(profile: str, name: str) -> bool:
+    """Whether a NetworkManager profile makes VFs of this link; nmstate writes such ones."""
+    parser = configparser.RawConfigParser(strict=False)
+    try:
+        parser.read_string(profile)
+    except configparser.Error:
+        return False
+    return bool(name) and parser.has_section("sriov") and parser.get("connection", "interface-name", fallback="") == name
 
 
 async def _is_held(reader: Reader, address: str, driver: str) -> bool:

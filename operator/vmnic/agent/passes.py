@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from ..host.client import HostAccess, OperationTimedOutError
 from ..kube.errors import ApiError
 from ..nodes.digest import same_desired
-from ..nodes.observed import ObservedPf, render_pf_status
+from ..nodes.observed import ObservedPf, holders_by_address, render_pf_status, with_holders
 from ..nodes.plan import Planned, plan_pf
 from ..nodes.state import (
     Apply,
@@ -29,9 +29,12 @@ from ..nodes.state import (
     PfSpec,
     PfStatus,
 )
+from .apply import reason_of_failure
+from .fence import Fence
 from .journal import Journal, JournalError, JournalStore, PfRecord
 from .observe import Observation, observe_host
-from .podresources import Holders
+from .podresources import Holders, HoldersUnknownError
+from .probes import Probes, boot_clock
 from .reporter import Reporter
 from .runs import Run, Runner
 from .status import same_status, summarise_node
@@ -48,6 +51,8 @@ class _Look:
     observation: Observation
     holders: Mapping[str, str]
     planned: Mapping[str, Planned]
+    unknown: str = ""
+    """Why holders cannot be learnt now; empty: they are known."""
 
 
 class NodePass:
@@ -58,7 +63,11 @@ class NodePass:
         store: The journal.
         holders: Names who holds VFs.
         reporter: Where orders come from and status goes.
-        sleep: Waits between looks for VFs.
+        probes: Tells whether the node is reachable.
+        fence: Keeps VFs from pods while they go.
+        refused: Modules that the init container could not load, each with the kernel's answer.
+        sleep: Waits between looks.
+        clock: Seconds since boot.
     """
 
     def __init__(
@@ -68,13 +77,18 @@ class NodePass:
         store: JournalStore,
         holders: Holders,
         reporter: Reporter,
+        probes: Probes,
+        fence: Fence,
+        refused: tuple[str, ...] = (),
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = boot_clock,
     ) -> None:
         self._host = host
         self._store = store
         self._holders = holders
         self._reporter = reporter
-        self._runner = Runner(host, store, holders, sleep=sleep)
+        self._refused = refused
+        self._runner = Runner(host, store, holders, probes, fence, sleep=sleep, clock=clock)
         self._unanswered: dict[str, asyncio.Future[None]] = {}
         """Functions with a read in the kernel that has not returned."""
 
@@ -90,32 +104,58 @@ class NodePass:
             ApiError: the status could not be published.
         """
         spec = state.spec if state is not None else NodeSpec()
-        try:
-            journal, fault = self._store.load(), ""
-        except JournalError as error:
-            journal, fault = Journal(), f"{error}; the host is not changed meanwhile"
-        look = await self._look(spec, journal)
-        if state is not None and spec.synced and not fault:
-            fault = await self._act(spec, look, journal)
-            fresh = self._store.load() if not fault else journal
-            if fresh != journal:
-                journal = fresh
-                look = await self._look(spec, journal)
+        look, journal, fault = await self._work(spec, acts=state is not None and spec.synced)
         status = self._status(state, look, journal, fault)
         if state is not None and not same_status(status, state.status):
             await self._reporter.publish(status)
         return status
 
+    async def run_alone(self) -> None:
+        """Bring back what was granted before, and undo what cut the node off, while the API server cannot be asked.
+
+        Raises:
+            OSError, OperationTimedOutError: the host as such cannot be read.
+            WorkerGoneError: the host worker died.
+        """
+        try:
+            records = self._store.load().pfs.values()
+        except JournalError as error:
+            _log.error("%s", error)
+            return
+        granted = tuple(record.granted for record in records if record.granted is not None)
+        running = tuple(record.running.desired for record in records if record.running is not None)
+        wanted = {pf.pci_address: pf for pf in (*granted, *running)}
+        await self._work(NodeSpec(synced=True, pfs=tuple(wanted.values())), acts=True)
+
+    async def _work(self, spec: NodeSpec, *, acts: bool) -> tuple[_Look, Journal, str]:
+        """Look, act, and look again if anything was done; gives also what forbids writes, in words."""
+        try:
+            journal, fault = self._store.load(), ""
+        except JournalError as error:
+            journal, fault = Journal(), f"{error}; the host is not changed meanwhile"
+        look = await self._look(spec, journal)
+        if acts and not fault:
+            fault = await self._act(spec, look, journal)
+            fresh = self._store.load() if not fault else journal
+            if fresh != journal:
+                journal = fresh
+                look = await self._look(spec, journal)
+        return look, journal, fault
+
     async def _act(self, spec: NodeSpec, look: _Look, journal: Journal) -> str:
         """Conclude what was interrupted and carry out what may be; gives what forbids writes from now on, in words."""
+        host, boot_id = look.observation.host, look.observation.boot_id
         try:
-            for desired in spec.pfs:
-                if desired.pci_address in look.planned:
-                    self._runner.conclude(desired, look.planned[desired.pci_address])
+            if any(record.running is not None for record in journal.pfs.values()):
+                await self._runner.resume(boot_id)
+                journal = self._store.load()
+                look = await self._look(spec, journal)
+            self._runner.conclude(spec.pfs, dict(look.planned))
+            journal = self._store.load()
         except JournalError as error:
             return f"{error}; the host is not changed meanwhile"
         runs = await self._claim(self._choose(spec, look, journal), look, journal)
-        return await self._runner.carry_out(runs, look.observation.host, look.observation.boot_id) if runs else ""
+        return await self._runner.carry_out(runs, host, boot_id) if runs else ""
 
     async def _look(self, spec: NodeSpec, journal: Journal) -> _Look:
         await self._runner.forget_returned()
@@ -123,8 +163,14 @@ class NodePass:
         for address, error in observation.unreadable.items():
             if isinstance(error, OperationTimedOutError):
                 self._unanswered[address] = error.returned
-        holders = await self._holders.read()
-        observed = {pf.pci_address: pf for pf in observation.pfs}
+        try:
+            told, unknown = await self._holders.read(), ""
+        except HoldersUnknownError as error:
+            told, unknown = {}, str(error)
+        holders = holders_by_address(observation.pfs, told | dict(observation.records))
+        pfs = tuple(with_holders(pf, holders) for pf in observation.pfs)
+        observation = replace(observation, pfs=pfs, host=msgspec.structs.replace(observation.host, refused=self._refused))
+        observed = {pf.pci_address: pf for pf in pfs}
         planned = {
             pf.pci_address: plan_pf(
                 pf,
@@ -133,11 +179,12 @@ class NodePass:
                 boot_id=observation.boot_id,
                 attempt=journal.of(pf.pci_address).attempt,
                 holders=holders,
+                original=journal.of(pf.pci_address).original,
             )
             for pf in spec.pfs
             if pf.pci_address in observed
         }
-        return _Look(observation=observation, holders=holders, planned=planned)
+        return _Look(observation=observation, holders=holders, planned=planned, unknown=unknown)
 
     def _stuck(self) -> set[str]:
         """Functions with a call in the kernel that has not returned: another one would hang too."""
@@ -152,12 +199,13 @@ class NodePass:
         runs = []
         for desired in spec.pfs:
             plan = look.planned.get(desired.pci_address, Planned()).plan
-            if plan is None or plan.disruptive:
+            if plan is None or plan.blocked_by or (plan.fenced and look.unknown):
                 continue
             record = journal.of(desired.pci_address)
-            known = record.granted is not None and same_desired(record.granted, desired)
+            intent = record.running
+            known = (record.granted is not None and same_desired(record.granted, desired)) or intent is not None
             if desired.grant == plan.digest or known:
-                digest = plan.digest if desired.grant == plan.digest else record.running
+                digest = plan.digest if desired.grant == plan.digest else intent.digest if intent is not None else None
                 runs.append(Run(desired=desired, observed=observed[desired.pci_address], plan=plan, digest=digest))
         return runs
 
@@ -197,14 +245,19 @@ class NodePass:
             for pf in look.observation.pfs
         ]
         seen = {pf.pci_address for pf in pfs}
-        pfs += [self._unread(pf) for pf in before.pfs if pf.pci_address not in seen and self._is_unread(pf, look)]
+        unread = [pf for pf in before.pfs if pf.pci_address not in seen and self._is_unread(pf, look)]
+        pfs += [self._unread(pf) for pf in unread]
+        seen |= {pf.pci_address for pf in unread}
+        pfs += [_vanished(pf, before.pfs) for pf in spec.pfs if pf.pci_address not in seen]
         pfs.sort(key=lambda pf: pf.pci_address)
         return NodeStatus(
             observed_generation=generation,
             boot_id=look.observation.boot_id,
             host=look.observation.host,
             pfs=tuple(pfs),
-            conditions=summarise_node(spec, pfs, generation=generation, fault=fault, before=before.conditions),
+            conditions=summarise_node(
+                spec, pfs, look.observation.host, generation=generation, fault=fault, before=before.conditions
+            ),
         )
 
     def _pf_status(
@@ -232,7 +285,8 @@ class NodePass:
             text = f"a write to {desired.pci_address} by an earlier agent has not returned from the kernel"
             return PfProblem(reason=PfReason.WRITE_STILL_IN_FLIGHT, message=text)
         if record.failure and record.failed_spec is not None and same_desired(record.failed_spec, desired):
-            return PfProblem(reason=PfReason.APPLY_FAILED, message=record.failure)
+            reason = PfReason.ROLLED_BACK if record.rolled_back else reason_of_failure(record.failure)
+            return PfProblem(reason=reason, message=record.failure)
         return None
 
     def _is_unread(self, pf: PfStatus, look: _Look) -> bool:
@@ -247,3 +301,14 @@ class NodePass:
         else:
             problem = PfProblem(reason=PfReason.UNREADABLE, message=f"{pf.pci_address} does not answer reads")
         return msgspec.structs.replace(pf, plan=None, problem=problem)
+
+
+def _vanished(desired: PfSpec, before: Sequence[PfStatus]) -> PfStatus:
+    """A function that a pool asks for and that is not there: nothing can be had of it."""
+    known = next((pf for pf in before if pf.pci_address == desired.pci_address), PfStatus(pci_address=desired.pci_address))
+    problem = PfProblem(
+        reason=PfReason.VANISHED,
+        message=f"{known.name or 'the function'} ({desired.pci_address}) is no longer on the bus: look at the hardware and the "
+        "kernel's log, or take it out of the pool's nicSelector",
+    )
+    return msgspec.structs.replace(known, num_vfs=0, vfs=(), held=(), host_use=(), first_vf="", plan=None, problem=problem)

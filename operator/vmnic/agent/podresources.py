@@ -9,30 +9,54 @@ from __future__ import annotations
 import asyncio
 import functools
 import pathlib
+import re
 from typing import Any, Protocol
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-__all__ = ["Holders", "KubeletHolders", "NoHolders", "message_classes"]
+__all__ = ["Holders", "HoldersUnknownError", "KubeletHolders", "NoHolders", "message_classes"]
 
 _TIMEOUT_S = 3.0
-_MESSAGES: dict[str, tuple[tuple[str, str, bool], ...]] = {
+_TRIES = 3
+_PAUSE_S = 0.2
+"""The kubelet refuses calls above a short burst (RESOURCE_EXHAUSTED)."""
+_MESSAGES: dict[str, tuple[tuple[int, str, str, bool], ...]] = {
     "ListPodResourcesRequest": (),
-    "ContainerDevices": (("resource_name", "string", False), ("device_ids", "string", True)),
-    "ContainerResources": (("name", "string", False), ("devices", "ContainerDevices", True)),
-    "PodResources": (("name", "string", False), ("namespace", "string", False), ("containers", "ContainerResources", True)),
-    "ListPodResourcesResponse": (("pod_resources", "PodResources", True),),
+    "ContainerDevices": ((1, "resource_name", "string", False), (2, "device_ids", "string", True)),
+    "ClaimResource": ((2, "driver_name", "string", False), (4, "device_name", "string", False)),
+    "DynamicResource": ((4, "claim_resources", "ClaimResource", True),),
+    "ContainerResources": (
+        (1, "name", "string", False),
+        (2, "devices", "ContainerDevices", True),
+        (5, "dynamic_resources", "DynamicResource", True),
+    ),
+    "PodResources": (
+        (1, "name", "string", False),
+        (2, "namespace", "string", False),
+        (3, "containers", "ContainerResources", True),
+    ),
+    "ListPodResourcesResponse": ((1, "pod_resources", "PodResources", True),),
 }
-"""Message → fields (name, type, repeated), numbered from 1 as in the kubelet's API v1; unknown fields are skipped."""
+"""Message → fields (number, name, type, repeated) as in the kubelet's API v1; unknown fields are skipped."""
+_CLAIMED = re.compile(r"^([0-9a-f]{4})-([0-9a-f]{2})-([0-9a-f]{2})-([0-7])$")
+"""A device of dynamic resource allocation is named by its PCI address with dashes."""
+
+
+class HoldersUnknownError(Exception):
+    """Somebody who could name holders does not answer; the message says who."""
 
 
 class Holders(Protocol):
     """Tells who holds devices."""
 
     async def read(self) -> dict[str, str]:
-        """Give holders in words, by device id; nobody where nothing can be learnt."""
+        """Give holders in words, by device id.
+
+        Raises:
+            HoldersUnknownError: there are holders that cannot be learnt now.
+        """
         ...
 
 
@@ -51,19 +75,18 @@ class KubeletHolders:
         self._socket = socket
 
     async def read(self) -> dict[str, str]:
-        """Give the pods that hold devices; names only, the fact that a VF is held comes from the kernel."""
-        try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                response = await self._list()
-        except (OSError, GRPCError, StreamTerminatedError, TimeoutError):
+        """Give the pods that hold devices; without a kubelet there are none. See `Holders`."""
+        if not self._socket.exists():
             return {}
-        return {
-            device: f"pod {pod.namespace}/{pod.name}"
-            for pod in response.pod_resources
-            for container in pod.containers
-            for devices in container.devices
-            for device in devices.device_ids
-        }
+        for last in (False,) * (_TRIES - 1) + (True,):
+            try:
+                async with asyncio.timeout(_TIMEOUT_S):
+                    return _holders(await self._list())
+            except (OSError, GRPCError, StreamTerminatedError, TimeoutError) as error:
+                if last:
+                    raise HoldersUnknownError(f"the kubelet does not tell at {self._socket} who holds devices") from error
+            await asyncio.sleep(_PAUSE_S)
+        return {}
 
     async def _list(self) -> Any:
         classes = message_classes()
@@ -77,13 +100,27 @@ class KubeletHolders:
             return await method(classes["ListPodResourcesRequest"]())
 
 
+def _holders(response: Any) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for pod in response.pod_resources:
+        words = f"pod {pod.namespace}/{pod.name}"
+        for container in pod.containers:
+            found |= {device: words for devices in container.devices for device in devices.device_ids}
+            for claim in (claim for resource in container.dynamic_resources for claim in resource.claim_resources):
+                match = _CLAIMED.match(claim.device_name)
+                if match is not None:
+                    domain, bus, device, function = match.groups()
+                    found[f"{domain}:{bus}:{device}.{function}"] = words
+    return found
+
+
 @functools.cache
 def message_classes() -> dict[str, type[Any]]:
     """Make the message classes of the kubelet's API from their description."""
     file = descriptor_pb2.FileDescriptorProto(name="podresources.proto", package="v1", syntax="proto3")
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
-        for number, (field, kind, repeated) in enumerate(fields, 1):
+        for number, field, kind, repeated in fields:
             label = descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED if repeated else None
             made = message.field.add(name=field, number=number, label=label or 1)
             if kind == "string":

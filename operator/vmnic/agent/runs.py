@@ -1,7 +1,8 @@
-"""Carries out chosen plans: journals, checks once more, applies, reads back, journals the end.
+"""Carries out chosen plans: journals, fences, checks once more, applies, reads back, probes, journals the end.
 
-A run may be killed at any point. The journal then says that it was running and what had been granted, so the next pass brings
-it to its end; the attempt, part of every digest, rises with each end.
+A run may be killed at any point. The journal then says that it was running, how the function was before, and what was
+reachable; the next pass undoes it if the node has been cut off, and otherwise brings it to its end. The attempt, part of every
+digest, rises with each end.
 """
 
 from __future__ import annotations
@@ -9,24 +10,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 import msgspec
 
-from ..host.client import HostAccess, OperationTimedOutError, WorkerGoneError, WriteStillInFlightError
+from ..host.client import HostAccess, OperationTimedOutError, Session, WorkerGoneError, WriteStillInFlightError
 from ..nodes.digest import same_desired
-from ..nodes.observed import ObservedPf
+from ..nodes.observed import ObservedPf, holders_by_address, with_holders
 from ..nodes.plan import Planned, plan_pf
 from ..nodes.state import Apply, ApplyState, HostFacts, PfPlan, PfSpec
+from ..nodes.steps import plan_steps
+from ..nodes.target import original_of, target_of, target_of_original
 from .apply import Applier, ApplyError
-from .journal import JournalError, JournalStore, Original
-from .observe import Reader, read_pf
-from .podresources import Holders
+from .fence import Fence
+from .journal import Intent, JournalError, JournalStore, PfRecord
+from .observe import read_pf
+from .podresources import Holders, HoldersUnknownError
+from .probes import Probes
+from .reader import Reader
+from .records import read_records
 
 __all__ = ["Run", "Runner"]
 
 _log = logging.getLogger(__name__)
+
+_PROBE_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +49,14 @@ class Run:
     """The granted digest that the run answers for; None: it brings back what was granted before."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where and when a run is: what plans need besides the function."""
+
+    host: HostFacts
+    boot_id: str
+
+
 class Runner:
     """Carries out runs on one host.
 
@@ -47,7 +64,10 @@ class Runner:
         host: Opens sessions on the node.
         store: The journal.
         holders: Names who holds VFs.
-        sleep: Waits between looks for VFs.
+        probes: Tells whether the node is reachable.
+        fence: Keeps VFs from pods while they go.
+        sleep: Waits between looks.
+        clock: Seconds since boot.
     """
 
     def __init__(
@@ -55,13 +75,19 @@ class Runner:
         host: HostAccess,
         store: JournalStore,
         holders: Holders,
+        probes: Probes,
+        fence: Fence,
         *,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        sleep: Callable[[float], Awaitable[None]],
+        clock: Callable[[], float],
     ) -> None:
         self._host = host
         self._store = store
         self._holders = holders
+        self._probes = probes
+        self._fence = fence
         self._sleep = sleep
+        self._clock = clock
         self.stuck: dict[str, asyncio.Future[None]] = {}
         """Functions with a write in the kernel that has not returned."""
         self.in_flight: set[str] = set()
@@ -80,24 +106,51 @@ class Runner:
                 async with self._host.session(address, write=True):
                     self.in_flight.discard(address)
 
-    def conclude(self, desired: PfSpec, planned: Planned) -> None:
-        """End a run that was interrupted, once it is clear how: done after all, impossible, or asked for no more.
+    async def resume(self, boot_id: str) -> None:
+        """Look after runs that were interrupted: one that has cut the node off is undone, before anything else is done.
 
-        A run that still has something to do, and may, is brought to its end by another one under the same digest.
+        Raises:
+            JournalError: the journal cannot be read or written.
         """
-        record = self._store.load().of(desired.pci_address)
-        if record.running is None:
+        for address, record in self._store.load().pfs.items():
+            intent = record.running
+            if intent is None or address in self.in_flight or self.bus_stuck:
+                continue
+            if intent.boot_id != boot_id:
+                self._end(intent.desired, intent.digest, ApplyState.REFUSED, "the node was restarted in the middle")
+            elif not await self._is_reachable(intent):
+                await self._undo(intent.desired, intent.digest)
+
+    def conclude(self, wanted: Iterable[PfSpec], planned: dict[str, Planned]) -> None:
+        """End runs that were interrupted, once it is clear how: done after all, impossible, or asked for no more.
+
+        A run that still has something to do, and may, is brought to its end by another one under the same digest. A function
+        that is given up, and is as it should then be, is vmnic's no longer.
+        """
+        by_address = {pf.pci_address: pf for pf in wanted}
+        for address, record in self._store.load().pfs.items():
+            desired, found = by_address.get(address), planned.get(address)
+            if desired is not None and found is None:
+                continue  # It could not be read.
+            if record.running is not None:
+                self._conclude_run(address, record.running, desired, found)
+            elif desired is not None and desired.release and record.original is not None and found == Planned():
+                self._forget(address, record)
+
+    def _conclude_run(self, address: str, intent: Intent, desired: PfSpec | None, found: Planned | None) -> None:
+        if address in self.in_flight or self.bus_stuck:
             return
-        if record.granted is None or not same_desired(record.granted, desired):
-            self._conclude(desired, ApplyState.REFUSED, "interrupted, and something else is asked for now")
-        elif planned.problem is not None:
-            self._conclude(desired, ApplyState.FAILED, planned.problem.message)
-        elif planned.plan is None:
-            self._conclude(desired, ApplyState.APPLIED, "")
+        if desired is None or not same_desired(intent.desired, desired):
+            self._end(intent.desired, intent.digest, ApplyState.REFUSED, "interrupted, and something else is asked for now")
+        elif found is not None and found.problem is not None:
+            self._end(desired, intent.digest, ApplyState.FAILED, found.problem.message)
+        elif found is None or found.plan is None:
+            self._end(desired, intent.digest, ApplyState.APPLIED, "")
 
     async def carry_out(self, runs: list[Run], host: HostFacts, boot_id: str) -> str:
         """Run the plans side by side, each in its own session; gives what forbids writes from now on, in words."""
-        results = await asyncio.gather(*(self._run_one(run, host, boot_id) for run in runs), return_exceptions=True)
+        place = _Place(host, boot_id)
+        results = await asyncio.gather(*(self._run_one(run, place) for run in runs), return_exceptions=True)
         for result in results:
             if isinstance(result, JournalError):
                 return f"{result}; the host is not changed meanwhile"
@@ -105,97 +158,163 @@ class Runner:
                 raise result
         return ""
 
-    async def _run_one(self, run: Run, host: HostFacts, boot_id: str) -> None:
-        """Journal, apply, read back, journal."""
+    async def _run_one(self, run: Run, place: _Place) -> None:
+        """Journal, fence, change, probe, journal."""
+        intent = self._begin(run, await self._probes.working(), place.boot_id)
+        going = tuple(vf.pci_address for vf in run.observed.vfs) if run.plan.fenced else ()
+        try:
+            if going:
+                await self._fence.close(going)
+            state, message = await self._change(run, place)
+            if state is not ApplyState.REFUSED and not self.bus_stuck and not await self._is_reachable(intent):
+                await self._undo(run.desired, run.digest)
+                return
+            self._end(run.desired, run.digest, state, message)
+        finally:
+            if going:
+                await self._fence.open(going)
+
+    async def _change(self, run: Run, place: _Place) -> tuple[ApplyState, str]:
+        """Apply a plan and read back; gives how it ended, and in words why it did not end well."""
         address = run.desired.pci_address
-        self._begin(run)
         try:
             async with self._host.session(address, write=True) as session:
-                refusal = await self._check_again(run, host, boot_id, Reader(session))
+                refusal = await self._check_again(run, place, Reader(session))
                 if refusal:
-                    self._end(run, ApplyState.REFUSED, refusal)
-                    return
-                applier = Applier(session, address, run.observed.name, sleep=self._sleep)
-                await applier.apply(run.plan.actions)
-                difference = await self._check_result(run, host, boot_id, Reader(session))
-            self._end(run, ApplyState.FAILED if difference else ApplyState.APPLIED, difference)
+                    return ApplyState.REFUSED, refusal
+                await self._applier(session, run.desired, run.observed).apply(run.plan.actions)
+                difference = await self._check_result(run, place, Reader(session))
         except WriteStillInFlightError as error:
             self.in_flight.add(address)
-            self._end(run, ApplyState.REFUSED, str(error))
+            return ApplyState.REFUSED, str(error)
         except OperationTimedOutError as error:
             self.stuck[address] = error.returned
-            self._end(run, ApplyState.FAILED, f"{address}: {error}")
+            return ApplyState.FAILED, f"{address}: {error}"
         except (ApplyError, WorkerGoneError, OSError) as error:
-            self._end(run, ApplyState.FAILED, str(error))
+            return ApplyState.FAILED, str(error)
+        return (ApplyState.FAILED if difference else ApplyState.APPLIED), difference
 
-    async def _check_again(self, run: Run, host: HostFacts, boot_id: str, reader: Reader) -> str:
+    def _applier(self, session: Session, desired: PfSpec, observed: ObservedPf) -> Applier:
+        original = self._store.load().of(desired.pci_address).original
+        target = target_of_original(original) if desired.release and original is not None else target_of(desired)
+        return Applier(session, observed, target.bindings, sleep=self._sleep)
+
+    async def _is_reachable(self, intent: Intent) -> bool:
+        """Wait until all that was reachable before a run is so again, as long as its pool allows."""
+        while not await self._probes.hold(intent.probes):
+            if self._clock() >= intent.deadline:
+                return False
+            await self._sleep(_PROBE_PAUSE_S)
+        return True
+
+    async def _undo(self, desired: PfSpec, digest: str | None) -> None:
+        """Put back what a function was before its run, by the node alone."""
+        address = desired.pci_address
+        intent = self._store.load().of(address).running
+        assert intent is not None
+        lost = " and ".join(intent.probes)
+        message = f"{lost} not reachable again within {desired.rollback_timeout_s} s: the change was undone"
+        state = ApplyState.ROLLED_BACK
+        target = target_of_original(intent.before)
+        try:
+            async with self._host.session(address, write=True) as session:
+                reader = Reader(session)
+                observed = await read_pf(reader, address, await reader.links())
+                await Applier(session, observed, target.bindings, sleep=self._sleep).apply(plan_steps(target, observed))
+        except WriteStillInFlightError:
+            self.in_flight.add(address)
+            return  # It is undone once that write has returned.
+        except OperationTimedOutError as error:
+            self.stuck[address] = error.returned
+            state, message = ApplyState.FAILED, f"{lost} not reachable, and the change cannot be undone: {error}"
+        except (ApplyError, WorkerGoneError, OSError) as error:
+            state, message = ApplyState.FAILED, f"{lost} not reachable, and the change cannot be undone: {error}"
+        self._end(desired, digest or intent.digest, state, message)
+
+    async def _check_again(self, run: Run, place: _Place, reader: Reader) -> str:
         """Read the function once more right before the first write; gives what has changed, empty if nothing."""
-        planned = await self._replan(run, host, boot_id, reader)
+        try:
+            planned = await self._replan(run, place, reader, await self._holders.read() | await read_records(reader))
+        except HoldersUnknownError as error:
+            if run.plan.fenced:
+                return str(error)
+            planned = await self._replan(run, place, reader, {})
         if planned.plan is None or planned.plan.actions != run.plan.actions:
             return f"{run.desired.pci_address} has changed since it was planned"
         return ", ".join(planned.plan.blocked_by)
 
-    async def _check_result(self, run: Run, host: HostFacts, boot_id: str, reader: Reader) -> str:
+    async def _check_result(self, run: Run, place: _Place, reader: Reader) -> str:
         """Read back what was written; gives how it differs from what was desired, empty if it does not."""
-        planned = await self._replan(run, host, boot_id, reader)
+        planned = await self._replan(run, place, reader, {})
         if planned.problem is not None:
             return planned.problem.message
         return f"{run.desired.pci_address}: read back, still to do: {planned.plan.text}" if planned.plan is not None else ""
 
-    async def _replan(self, run: Run, host: HostFacts, boot_id: str, reader: Reader) -> Planned:
+    async def _replan(self, run: Run, place: _Place, reader: Reader, told: dict[str, str]) -> Planned:
         observed = await read_pf(reader, run.desired.pci_address, await reader.links())
+        holders = holders_by_address([observed], told)
+        record = self._store.load().of(run.desired.pci_address)
         return plan_pf(
             run.desired,
-            observed,
-            host=host,
-            boot_id=boot_id,
-            attempt=self._store.load().of(run.desired.pci_address).attempt,
-            holders=await self._holders.read(),
+            with_holders(observed, holders),
+            host=place.host,
+            boot_id=place.boot_id,
+            attempt=record.attempt,
+            holders=holders,
+            original=record.original,
         )
 
-    def _begin(self, run: Run) -> None:
+    def _begin(self, run: Run, probes: tuple[str, ...], boot_id: str) -> Intent:
         """Journal ownership, original values and the intent, before the first write."""
         journal = self._store.load()
-        record = journal.of(run.desired.pci_address)
-        before = run.observed
-        original = Original(num_vfs=before.num_vfs, autoprobe=before.autoprobe, mtu=before.mtu)
+        address = run.desired.pci_address
+        record = journal.of(address)
+        before = original_of(run.observed)
+        interrupted = record.running
+        intent = Intent(
+            digest=run.digest or run.plan.digest,
+            desired=msgspec.structs.replace(run.desired, grant=None),
+            before=interrupted.before if interrupted is not None else before,
+            probes=interrupted.probes if interrupted is not None else probes,
+            boot_id=boot_id,
+            deadline=self._clock() + run.desired.rollback_timeout_s,
+        )
         apply = record.apply
         if run.digest is not None:
             apply = Apply(digest=run.digest, state=ApplyState.APPLYING)
-        record = msgspec.structs.replace(
-            record,
-            original=record.original or original,
-            granted=msgspec.structs.replace(run.desired, grant=None),
-            running=run.digest or run.plan.digest,
-            apply=apply,
-        )
-        self._store.update(journal, run.desired.pci_address, record)
-        _log.info("%s: %s", run.desired.pci_address, run.plan.text, extra={"pf": run.desired.pci_address})
+        record = msgspec.structs.replace(record, original=record.original or before, running=intent, apply=apply)
+        self._store.update(journal, address, record)
+        _log.info("%s: %s", address, run.plan.text, extra={"pf": address})
+        return intent
 
-    def _end(self, run: Run, state: ApplyState, message: str) -> None:
-        self._journal_end(run.desired, run.digest, state, message)
-
-    def _conclude(self, desired: PfSpec, state: ApplyState, message: str) -> None:
-        record = self._store.load().of(desired.pci_address)
-        self._journal_end(desired, record.running, state, message)
-
-    def _journal_end(self, desired: PfSpec, digest: str | None, state: ApplyState, message: str) -> None:
+    def _end(self, desired: PfSpec, digest: str | None, state: ApplyState, message: str) -> None:
         """Journal the end of a run: its grant is used up."""
         journal = self._store.load()
         record = journal.of(desired.pci_address)
-        failed = state is ApplyState.FAILED
-        granted = record.granted if state is ApplyState.APPLIED or digest is None else None
+        failed = state in (ApplyState.FAILED, ApplyState.ROLLED_BACK)
+        granted = record.granted if state is not ApplyState.FAILED else None
+        if state is ApplyState.APPLIED:
+            granted = None if desired.release else msgspec.structs.replace(desired, grant=None)
         # To be refused what needed no grant is no end: nothing was begun, and it is tried again as it is.
         ended = digest is not None or state is not ApplyState.REFUSED
         record = msgspec.structs.replace(
             record,
+            original=None if desired.release and state is ApplyState.APPLIED else record.original,
             granted=granted,
             running=None,
             attempt=record.attempt + ended,
             apply=Apply(digest=digest, state=state, message=message[:512]) if digest is not None else record.apply,
             failure=message[:512] if failed else None,
             failed_spec=msgspec.structs.replace(desired, grant=None) if failed else None,
+            rolled_back=state is ApplyState.ROLLED_BACK,
         )
         self._store.update(journal, desired.pci_address, record)
         level = logging.INFO if state is ApplyState.APPLIED else logging.WARNING
         _log.log(level, "%s: %s %s", desired.pci_address, state, message, extra={"pf": desired.pci_address})
+
+    def _forget(self, address: str, record: PfRecord) -> None:
+        """Give up ownership of a function that needs no write for it."""
+        self._store.update(
+            self._store.load(), address, msgspec.structs.replace(record, original=None, granted=None, failure=None)
+        )
+        _log.info("%s is given up", address, extra={"pf": address})

@@ -7,19 +7,26 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from ..nodes.state import Condition, NodeSpec, NodeStatus, PfStatus
+from ..nodes.state import ApplyState, Condition, HostFacts, NodeSpec, NodeStatus, PfReason, PfStatus
 
 __all__ = ["same_status", "summarise_node"]
 
 
 def summarise_node(
-    spec: NodeSpec, pfs: Sequence[PfStatus], *, generation: int, fault: str = "", before: Iterable[Condition]
+    spec: NodeSpec,
+    pfs: Sequence[PfStatus],
+    host: HostFacts,
+    *,
+    generation: int,
+    fault: str = "",
+    before: Iterable[Condition],
 ) -> tuple[Condition, ...]:
     """Give the node's conditions.
 
     Args:
         spec: What is asked.
         pfs: What is there.
+        host: What the node as a whole offers.
         generation: Of the object that was looked at.
         fault: Why the host as a whole may not be changed; empty: nothing.
         before: The present conditions, whose transition times stay where the status does.
@@ -29,6 +36,9 @@ def summarise_node(
     problems = [pf for pf in mine if pf.problem is not None]
     blocked = [pf for pf in mine if pf.plan is not None and pf.plan.disruptive]
     pending = [pf for pf in mine if pf.plan is not None and not pf.plan.disruptive]
+    missing = [name for name in spec.host.modules if name not in host.modules] if spec.synced else []
+    rolled_back = [pf for pf in mine if pf.problem is not None and pf.problem.reason is PfReason.ROLLED_BACK]
+    fenced = [pf for pf in mine if _is_fenced(pf)]
     degraded_text = fault or "; ".join(f"{pf.problem.reason}: {pf.problem.message}" for pf in problems if pf.problem)
     blocked_text = "; ".join(f"{pf.pci_address}: {', '.join(pf.plan.blocked_by)}" for pf in blocked if pf.plan)
     if not spec.synced:
@@ -41,12 +51,38 @@ def summarise_node(
         ready = ("False", "Blocked", blocked_text)
     else:
         ready = ("True", "AsDesired", f"{len(mine)} of {len(pfs)} functions belong to pools and are as desired")
+    degraded = ("False", "Healthy", "")
+    if fault or problems:
+        degraded = ("True", "Degraded", degraded_text)
+    elif missing:
+        degraded = ("True", PfReason.MODULE_MISSING, _missing_text(missing, host))
     conditions = [
         ("Ready", *ready),
-        ("Degraded", *(("True", "Degraded", degraded_text) if fault or problems else ("False", "Healthy", ""))),
+        ("Degraded", *degraded),
         ("Blocked", *(("True", "WaitingForVMs", blocked_text) if blocked else ("False", "NotBlocked", ""))),
+        ("RolledBack", *_of(rolled_back, "RolledBack", "NotRolledBack")),
+        ("Fenced", *_of(fenced, "Changing", "NotFenced")),
     ]
     return _with_times(conditions, before, generation)
+
+
+def _is_fenced(pf: PfStatus) -> bool:
+    """Whether its VFs are kept from pods: from the claim on until the run's end."""
+    running = pf.apply is not None and pf.apply.state in (ApplyState.CLAIMED, ApplyState.APPLYING)
+    return running and pf.plan is not None and pf.plan.fenced
+
+
+def _of(pfs: Sequence[PfStatus], reason: str, otherwise: str) -> tuple[str, str, str]:
+    texts = [f"{pf.pci_address}: {pf.problem.message if pf.problem is not None else 'its VFs are about to go'}" for pf in pfs]
+    return ("True", reason, "; ".join(texts)) if pfs else ("False", otherwise, "")
+
+
+def _missing_text(missing: Sequence[str], host: HostFacts) -> str:
+    refused = f" ({'; '.join(host.refused)})" if host.refused else ""
+    names = " and ".join(missing)
+    return (
+        f"modules are not loaded: {names}{refused}: load them at boot (modules-load.d), or let the agent's init container do it"
+    )
 
 
 def _with_times(

@@ -16,6 +16,7 @@ __all__ = [
     "VERSION",
     "ApiModel",
     "Condition",
+    "Duration",
     "IntOrPercent",
     "LabelSelector",
     "LabelSelectorRequirement",
@@ -25,6 +26,7 @@ __all__ = [
     "Problem",
     "cel",
     "map_list",
+    "seconds_of",
 ]
 
 GROUP = "vmnic.dev"
@@ -42,6 +44,17 @@ def cel(rule: str, message: str, **more: Any) -> dict[str, Any]:
 def map_list(key: str) -> dict[str, Any]:
     """Say that a list's items are told apart by one key, so that server-side apply can own them one by one."""
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
+
+
+Duration = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,4}[smh]$")]
+"""A time such as 60s, 30m or 2h."""
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600}
+
+
+def seconds_of(duration: str) -> int:
+    """Give a duration's length in seconds."""
+    return int(duration[:-1]) * _UNITS_S[duration[-1]]
 
 
 IntOrPercent = Annotated[

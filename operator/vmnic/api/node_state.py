@@ -12,11 +12,53 @@ from pydantic.alias_generators import to_camel
 
 from .common import ApiModel, Condition, Metadata, PciAddress, map_list
 
-__all__ = ["NodeNicState", "NodeSpec", "NodeStatus", "PfSpec", "PfStatus"]
+__all__ = ["NodeNicState", "NodeSpec", "NodeStatus", "PfSpec", "PfStatus", "VfGroup", "VfSettings"]
 
 _Short = Annotated[str, StringConstraints(max_length=64)]
 _Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16,64}$")]
 _Text = Annotated[str, StringConstraints(max_length=512)]
+
+
+class VfSettings(ApiModel):
+    """Attributes that the agent sets on VFs; an absent one is left as it is."""
+
+    vlan: Annotated[int, Field(ge=0, le=4094)] | None = None
+    """VLAN id; 0 takes it away."""
+    vlan_qos: Annotated[int, Field(ge=0, le=7)] | None = None
+    """802.1p priority."""
+    vlan_protocol: Literal["802.1q", "802.1ad"] | None = None
+    """Tag protocol."""
+    trust: bool | None = None
+    """Whether the guest may change its MAC address and use promiscuous mode."""
+    spoof_check: bool | None = None
+    """Whether the NIC drops frames with another source address."""
+    link_state: Literal["Auto", "Enable", "Disable"] | None = None
+    """What the guest sees of the link."""
+    min_tx_rate_mbps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    """Guaranteed transmit rate in Mbit/s."""
+    max_tx_rate_mbps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    """Highest transmit rate in Mbit/s; 0: none."""
+    mac_prefix: Annotated[str, StringConstraints(pattern=r"^[0-9a-f][26ae](:[0-9a-f]{2}){2}$")] | None = None
+    """First three bytes of the VFs' addresses, locally administered; the rest follows from the function's own address."""
+
+
+class VfGroup(ApiModel):
+    """What one pool gets of a function."""
+
+    pool: Annotated[str, StringConstraints(max_length=253)]
+    """The pool."""
+    resource: Annotated[str, StringConstraints(max_length=253)]
+    """Extended resource that stands for the devices."""
+    range: Annotated[str, StringConstraints(pattern=r"^([0-9]+(-[0-9]+)?)?$", max_length=16)] = ""
+    """Indexes of the VFs, for example "0-3"; empty: all."""
+    driver: Literal["vfio-pci", "kernel"] = "vfio-pci"
+    """What drives the VFs."""
+    settings: VfSettings | None = None
+    """Attributes that the agent sets."""
+    device_plugin: Literal["Embedded", "None"] = "Embedded"
+    """Whether the agent offers the devices to the kubelet."""
+    exclude_topology: bool = False
+    """Whether the kubelet is told no NUMA node."""
 
 
 class PfSpec(ApiModel):
@@ -25,17 +67,36 @@ class PfSpec(ApiModel):
     pci_address: PciAddress
     """PCI address of the physical function."""
     pool: Annotated[str, StringConstraints(max_length=253)]
-    """The pool that decides it."""
-    num_vfs: Annotated[int, Field(ge=0, le=256)]
+    """The oldest pool that has a part of it: its rollout decides when the function changes."""
+    num_vfs: Annotated[int, Field(ge=0, le=256)] = 0
     """Number of VFs."""
-    vf_driver: Literal["vfio-pci", "kernel"] = "vfio-pci"
-    """What drives the VFs."""
     function: Literal["Virtual", "Physical"] = "Virtual"
     """Virtual: VFs. Physical: the whole function on vfio-pci."""
+    management: Literal["Managed", "Adopt"] = "Managed"
+    """Adopt: the number of VFs is not written, and nothing is reset."""
+    persistence: Literal["Agent", "ModuleOptions"] = "Agent"
+    """ModuleOptions: the number of VFs also stands in /etc/modprobe.d."""
     mtu: Annotated[int, Field(ge=576, le=9216)] | None = None
     """MTU in bytes; absent leaves it as it is."""
+    queues: Annotated[int, Field(ge=1, le=256)] | None = None
+    """`combined` channels of the function; absent leaves them as they are."""
+    groups: Annotated[list[VfGroup], Field(max_length=16, json_schema_extra=map_list("pool"))] = []
+    """What each pool gets of the function."""
+    allow_host_used: bool = False
+    """Whether the function may be changed although the host itself uses it."""
+    rollback_timeout_s: Annotated[int, Field(ge=1, le=3600)] = 60
+    """Seconds within which the node must be reachable again after a change; otherwise it is undone."""
+    release: Literal["", "Reset", "Retain"] = ""
+    """Set where no pool asks for the function any more: the agent puts back what it was, or leaves it."""
     grant: _Digest | None = None
     """Digest of the plan that the agent may carry out. Nothing else allows a change of the host."""
+
+
+class HostSpec(ApiModel):
+    """What the node must have besides its NICs."""
+
+    modules: Annotated[list[_Short], Field(max_length=32)] = []
+    """Kernel modules that must be there; the agent's init container loads them, and a missing one is reported."""
 
 
 class NodeSpec(ApiModel):
@@ -43,6 +104,8 @@ class NodeSpec(ApiModel):
 
     synced: bool = False
     """False: the controller has not decided yet, the agent changes nothing."""
+    host: HostSpec = HostSpec()
+    """What the node must have besides its NICs."""
     pfs: Annotated[
         list[PfSpec],
         Field(max_length=64, json_schema_extra=map_list("pciAddress")),
@@ -53,7 +116,18 @@ class NodeSpec(ApiModel):
 class Action(ApiModel):
     """One step of a plan."""
 
-    kind: Literal["SetAutoprobe", "SetNumVfs", "BindVfs", "BindPf", "SetMtu"]
+    kind: Literal[
+        "BindPf",
+        "WriteModuleOptions",
+        "ReloadDriver",
+        "SetAutoprobe",
+        "SetNumVfs",
+        "SetVfs",
+        "BindVfs",
+        "SetMtu",
+        "SetQueues",
+        "SetLink",
+    ]
     """What is written."""
     value: _Short
     """The value written."""
@@ -70,6 +144,8 @@ class PfPlan(ApiModel):
     """The steps in words."""
     disruptive: bool = False
     """A VF that would go is held, or the host uses the function."""
+    fenced: bool = False
+    """VFs that a pod could get in the meantime would go: they are fenced before the first write."""
     blocked_by: Annotated[list[_Text], Field(max_length=64)] = []
     """Who stands in the way."""
 
@@ -88,7 +164,7 @@ class Apply(ApiModel):
 
     digest: _Digest
     """The plan that was granted."""
-    state: Literal["Claimed", "Applying", "Applied", "Failed", "Refused"]
+    state: Literal["Claimed", "Applying", "Applied", "Failed", "RolledBack", "Refused"]
     """How far the run is."""
     message: _Text = ""
     """What went wrong."""
@@ -135,6 +211,8 @@ class PfStatus(ApiModel):
     """Link speed in Mbit/s; absent while the link is down."""
     mtu: int | None = None
     """MTU in bytes."""
+    queues: int | None = None
+    """`combined` channels of the function; absent where it has none to set."""
     total_vfs: int = 0
     """VFs that the NIC and its driver support."""
     num_vfs: int = 0
@@ -170,6 +248,8 @@ class HostFacts(ApiModel):
     """Whether an IOMMU is on; absent when unknown."""
     modules: Annotated[list[_Short], Field(max_length=32)] = []
     """Kernel modules that datapaths need and that are there."""
+    refused: Annotated[list[_Text], Field(max_length=32)] = []
+    """Modules that could not be loaded, each with the kernel's answer."""
 
 
 class NodeStatus(ApiModel):
@@ -190,7 +270,7 @@ class NodeStatus(ApiModel):
         list[Condition],
         Field(max_length=16, json_schema_extra=map_list("type")),
     ] = []
-    """Ready, Degraded, Blocked."""
+    """Ready, Degraded, Blocked, RolledBack, Fenced."""
 
 
 class NodeNicState(ApiModel):

@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
-from .common import ApiModel, Condition, IntOrPercent, Metadata, PciAddress, Problem, cel, map_list
+from .common import ApiModel, Condition, Duration, IntOrPercent, Metadata, PciAddress, Problem, cel, map_list
+from .node_state import VfSettings
 
 __all__ = [
     "NicSelector",
@@ -16,6 +17,7 @@ __all__ = [
     "PoolSpec",
     "PoolStatus",
     "Rollout",
+    "Safety",
     "SriovNetworkPool",
     "VfCounts",
 ]
@@ -74,19 +76,39 @@ class NicSelector(ApiModel):
     """The least link speed in Mbit/s; a link that is down has none and does not match."""
 
 
+VfRangeText = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,3}(-[0-9]{1,3})?$")]
+_ONLY_VIRTUAL = "vfRange, vf, queues, mtu, management and persistence need function: Virtual"
 _VFS_OF_VIRTUAL = "numVfs is needed with function: Virtual and refused with function: Physical"
 
 
 class Rollout(ApiModel):
     """How fast a change goes through the cluster."""
 
+    max_unavailable: IntOrPercent = 1
+    """How many nodes may be out of service for disruptive changes: a number, or a share of the pool's nodes (rounded up).
+    A node that is already down or cordoned counts."""
     max_concurrent: IntOrPercent = "10%"
     """How many nodes change at a time: a number, or a share of the pool's nodes (rounded up). The first node of a new
     generation always goes alone."""
     max_failures: Annotated[int, Field(ge=1, le=1000)] = 1
     """After so many failed nodes no further node is started."""
+    disruption: Literal["WhenFree", "Drain", "Manual"] = "WhenFree"
+    """What is done where VMs hold VFs that would go. WhenFree: it is waited until nobody holds them. Drain: the VMs are
+    migrated away. Manual: as Drain, but only once a person has approved the node's plan (`kubectl vmnic approve`)."""
+    drain_timeout: Duration = "30m"
+    """How long VMs have to leave; after that the node is left as it was found."""
     paused: bool = False
     """True: no node is started; what runs already is finished."""
+
+
+class Safety(ApiModel):
+    """What protects a node from its own change."""
+
+    rollback_timeout: Duration = "60s"
+    """How long the API server and the default gateway may be out of reach after a change, if they were reachable before.
+    After that the node undoes the change by itself."""
+    allow_host_used: bool = False
+    """Whether functions may be changed that the host itself uses: an address, a route, an upper device."""
 
 
 class PoolSpec(ApiModel):
@@ -110,6 +132,11 @@ class PoolSpec(ApiModel):
                     reason="FieldValueForbidden",
                 ),
                 cel("has(self.numVfs) == (self.function == 'Virtual')", _VFS_OF_VIRTUAL),
+                cel(
+                    "self.function == 'Virtual' || (!has(self.vfRange) && !has(self.vf) && !has(self.queues) && !has(self.mtu)"
+                    " && self.management == 'Managed' && self.persistence == 'Agent')",
+                    _ONLY_VIRTUAL,
+                ),
             ]
         }
     )
@@ -126,8 +153,30 @@ class PoolSpec(ApiModel):
     supports such as "50%" (rounded down), or "max"."""
     vf_driver: Literal["vfio-pci", "kernel"] = "vfio-pci"
     """What drives the VFs: `vfio-pci` for VMs, `kernel` for the NIC's own VF driver."""
+    management: Literal["Managed", "Adopt"] = "Managed"
+    """Managed: vmnic makes the VFs. Adopt: they exist already; their number is never written, and nothing is reset."""
+    vf_range: VfRangeText | None = None
+    """Which VFs of each physical function are the pool's, for example "0-3"; absent: all. Pools that share a function must
+    agree on numVfs, mtu, queues, management and persistence."""
     mtu: Annotated[int, Field(ge=576, le=9216)] | None = None
     """MTU of the physical function in bytes; absent leaves it as it is."""
+    queues: Annotated[int, Field(ge=1, le=256)] | None = None
+    """`combined` channels of the physical function; absent leaves them as they are."""
+    persistence: Literal["Agent", "ModuleOptions"] = "Agent"
+    """Agent: the agent makes the VFs after each boot. ModuleOptions: the number also stands in /etc/modprobe.d as the driver's
+    `max_vfs`, so that they are there before the agent (old-style drivers)."""
+    vf: VfSettings | None = None
+    """Attributes that the agent sets on the pool's VFs. For libvirt; in Kubernetes sriov-cni sets them."""
+    removal: Literal["Reset", "Retain"] = "Reset"
+    """When the pool goes or a node leaves it. Reset: functions become what they were before vmnic came. Retain: they stay."""
+    device_plugin: Literal["Embedded", "None"] = "Embedded"
+    """Embedded: the agent offers the devices to the kubelet. None: another device plugin does."""
+    resource_per_pf: Annotated[bool, Field(alias="resourcePerPF")] = False
+    """One resource for each physical function, named after it: for guest bonds over two of them."""
+    exclude_topology: bool = False
+    """Whether the kubelet is told no NUMA node of the devices."""
+    safety: Safety = Safety()
+    """What protects a node from its own change."""
     resource_name: Annotated[str, StringConstraints(pattern=_RESOURCE, max_length=127)] | None = None
     """Extended resource that stands for the pool's VFs, for example vmnic.dev/tenant-fast. Default vmnic.dev/ and the
     pool's name. Immutable."""
@@ -141,6 +190,10 @@ class PoolSpec(ApiModel):
         """Offline nobody evaluates the CEL rule, so it is said again."""
         if (self.num_vfs is None) == (self.function == "Virtual"):
             raise ValueError(_VFS_OF_VIRTUAL)
+        given = (self.vf_range, self.vf, self.queues, self.mtu)
+        plain = self.management == "Managed" and self.persistence == "Agent"
+        if self.function == "Physical" and (any(one is not None for one in given) or not plain):
+            raise ValueError(_ONLY_VIRTUAL)
         return self
 
 

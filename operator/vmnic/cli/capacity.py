@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..nodes.state import PfSpec, PfStatus
+from ..nodes.parts import Part, parts_of
 from .decide import Decided
 from .objects import Objects
 
@@ -44,17 +44,9 @@ def capacity_rows(objects: Objects, decided: Decided) -> list[PoolRow]:
     for name, pool in sorted(objects.pools.items()):
         resource = pool.resource_name
         nodes = tuple(
-            _node_row(node, numa, pairs)
+            _node_row(node, numa, parts)
             for node, state in sorted(objects.node_states.items())
-            for numa, pairs in _by_numa(
-                [
-                    (spec, pf)
-                    for spec in state.spec.pfs
-                    if spec.pool == name
-                    for pf in state.status.pfs
-                    if pf.pci_address == spec.pci_address
-                ]
-            )
+            for numa, parts in _by_numa(list(parts_of(state, name)))
         )
         rows.append(
             PoolRow(
@@ -72,21 +64,19 @@ def capacity_rows(objects: Objects, decided: Decided) -> list[PoolRow]:
     return rows
 
 
-def _by_numa(pairs: list[tuple[PfSpec, PfStatus]]) -> list[tuple[int | None, list[tuple[PfSpec, PfStatus]]]]:
-    numas = sorted({pf.numa_node for _, pf in pairs}, key=lambda numa: (numa is None, numa or 0))
-    return [(numa, [pair for pair in pairs if pair[1].numa_node == numa]) for numa in numas]
+def _by_numa(parts: list[Part]) -> list[tuple[int | None, list[Part]]]:
+    numas = sorted({part.pf.numa_node for part in parts}, key=lambda numa: (numa is None, numa or 0))
+    return [(numa, [part for part in parts if part.pf.numa_node == numa]) for numa in numas]
 
 
-def _node_row(node: str, numa: int | None, pairs: list[tuple[PfSpec, PfStatus]]) -> NodeRow:
-    def configured(spec: PfSpec, pf: PfStatus) -> int:
-        return int(pf.driver == "vfio-pci") if spec.function == "Physical" else pf.num_vfs
-
+def _node_row(node: str, numa: int | None, parts: list[Part]) -> NodeRow:
+    """Count devices: VFs, and of a whole function the function itself."""
     return NodeRow(
         node=node,
         numa=numa,
-        desired=sum(1 if spec.function == "Physical" else spec.num_vfs for spec, _ in pairs),
-        configured=sum(configured(spec, pf) for spec, pf in pairs),
-        in_use=sum(len(pf.held) for _, pf in pairs),
+        desired=sum(part.desired or len(part.addresses) for part in parts),
+        configured=sum(part.configured if part.desired else part.ready for part in parts),
+        in_use=sum(len(part.held) for part in parts),
     )
 
 

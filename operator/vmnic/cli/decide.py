@@ -16,7 +16,7 @@ from ..kubevirt.quota import quota_left
 from ..libvirt.functions import FreeFunctions, free_functions
 from ..libvirt.gather import gather_domain
 from ..nodes.merge import merge_pools
-from ..nodes.state import NodeNicState
+from ..nodes.state import NodeNicState, group_of
 from ..policy.allocate import allocate
 from ..policy.capacity import Capacity, claim_of, count_capacity
 from ..policy.decision import VmDecision
@@ -99,7 +99,7 @@ def _with_wishes(state: NodeNicState, objects: Objects, labels: Mapping[str, str
 
 def _has_functions(objects: Objects, nodes: list[NodeInput], pool: str) -> bool:
     return pool in objects.pools and any(
-        pf.pool == pool for node in nodes if node.state is not None for pf in node.state.spec.pfs
+        group_of(pf, pool) is not None for node in nodes if node.state is not None for pf in node.state.spec.pfs
     )
 
 

@@ -104,7 +104,7 @@ def show_nodes(states: Iterable[NodeNicState]) -> None:
     console = _console()
     table = _table("NODE", "PF", "NAME", "MODEL", "VFS", "DRIVER", "HELD BY", "POOL", "STATE")
     for state in states:
-        pools = {pf.pci_address: pf.pool for pf in state.spec.pfs}
+        pools = {pf.pci_address: ", ".join(group.pool for group in pf.groups) or pf.pool for pf in state.spec.pfs}
         for pf in state.status.pfs:
             held = ", ".join(f"{held.by or 'unknown'} {held.vf}" for held in pf.held)
             drivers = ", ".join(f"{part.range} {part.driver or 'none'}" for part in pf.vfs)

@@ -259,7 +259,8 @@ class World:
                 self._told += step
                 self._with_vhost += step * ("vhost_net" in state.status.host.modules)
         self._count_again(devices_only=False)
-        pools = {pf.pool for state in (old, new) if state is not None for pf in state.spec.pfs}
+        pools = {group.pool for state in (old, new) if state is not None for pf in state.spec.pfs for group in pf.groups}
+        pools |= {pf.pool for state in (old, new) if state is not None for pf in state.spec.pfs}
         for pool in pools:
             self._enqueue(pool_key(pool), _SETTLE_S)
         if old is None or new is None or {pf.pci_address for pf in old.status.pfs} != {pf.pci_address for pf in new.status.pfs}:

@@ -17,14 +17,17 @@ _OPS: dict[str, type[Any]] = {
     for kind in (
         ops.ReadFile,
         ops.WriteFile,
+        ops.PutFile,
         ops.ListDir,
         ops.ReadLink,
         ops.ReadLinks,
+        ops.CheckGateway,
         ops.SetLink,
         ops.SetVf,
         ops.ReadChannels,
         ops.SetChannels,
         ops.LoadModule,
+        ops.UnloadModule,
     )
 }
 

@@ -8,12 +8,14 @@ import pathlib
 import subprocess
 
 from .linux_links import LinuxLinks
-from .ops import ListDir, LoadModule, Op, ReadFile, ReadLink, Value, WriteFile
+from .ops import ListDir, LoadModule, Op, PutFile, ReadFile, ReadLink, UnloadModule, Value, WriteFile
 from .ports import Host
 
 __all__ = ["LinuxFiles", "LinuxModules", "linux_host"]
 
-_SYSFS_PAGE_BYTES = 4096
+_CHUNK_BYTES = 65536
+"""More than a page, so that a file of sysfs is read in one call."""
+_MAX_BYTES = 2**20
 
 
 class LinuxFiles:
@@ -34,21 +36,41 @@ class LinuxFiles:
             case WriteFile(path, text):
                 self._write(path, text)
                 return None
+            case PutFile(path, text):
+                self._put(path, text)
+                return None
             case ListDir(path):
-                return tuple(sorted(os.listdir(self._root + path)))  # noqa: PTH208 - one system call, no objects
+                return tuple(sorted(os.listdir(self._at(path))))  # noqa: PTH208 - one system call, no objects
             case ReadLink(path):
-                return os.readlink(self._root + path)  # noqa: PTH115 - likewise
+                return os.readlink(self._at(path))  # noqa: PTH115 - likewise
         raise OSError(errno.ENOSYS, f"no operation on files: {op}")
 
+    def _at(self, path: str) -> str:
+        """A container has its own /proc, which is the same kernel's."""
+        return path if path.startswith("/proc/") else self._root + path
+
     def _read(self, path: str) -> str:
-        descriptor = os.open(self._root + path, os.O_RDONLY)
+        descriptor = os.open(self._at(path), os.O_RDONLY)
         try:
-            return os.read(descriptor, _SYSFS_PAGE_BYTES).decode(errors="replace").removesuffix("\n")
+            chunks: list[bytes] = []
+            while (chunk := os.read(descriptor, _CHUNK_BYTES)) and len(chunks) * _CHUNK_BYTES < _MAX_BYTES:
+                chunks.append(chunk)
+            return b"".join(chunks).decode(errors="replace").removesuffix("\n")
         finally:
             os.close(descriptor)
 
+    def _put(self, path: str, text: str) -> None:
+        """Replace a file atomically, so that nobody reads half of it."""
+        target = pathlib.Path(self._at(path))
+        if not text:
+            target.unlink(missing_ok=True)
+            return
+        fresh = target.with_name(f".{target.name}.new")
+        fresh.write_text(text)
+        fresh.replace(target)
+
     def _write(self, path: str, text: str) -> None:
-        descriptor = os.open(self._root + path, os.O_WRONLY)
+        descriptor = os.open(self._at(path), os.O_WRONLY)
         try:
             os.write(descriptor, text.encode())
         finally:
@@ -56,27 +78,45 @@ class LinuxFiles:
 
 
 class LinuxModules:
-    """Loads kernel modules with the `modprobe` program."""
+    """Loads and unloads kernel modules with the `modprobe` program."""
 
     def __init__(self, root: str = "/") -> None:
         self._modules = pathlib.Path(root, "sys/module")
 
     def perform(self, op: Op) -> Value:
-        """Load a module; one that is there, or built in, is no error.
+        """Load or unload a module; one that is there already, or is not, is no error.
 
         Raises:
-            OSError: ENOENT where there is no such module, EPERM without CAP_SYS_MODULE.
+            OSError: ENOENT where there is no such module, EPERM without CAP_SYS_MODULE, EBUSY for one in use,
+                EKEYREJECTED for one without a signature that the kernel trusts.
         """
-        if not isinstance(op, LoadModule):
-            raise OSError(errno.ENOSYS, f"no operation on modules: {op}")
-        if (self._modules / op.name).exists():
-            return None
-        done = subprocess.run(["modprobe", op.name], capture_output=True, text=True, check=False)
-        if done.returncode:
-            words = done.stderr.strip() or f"modprobe ended with {done.returncode}"
-            code = errno.ENOENT if "not found" in words else errno.EPERM if "permitted" in words else errno.EIO
-            raise OSError(code, words)
+        match op:
+            case LoadModule(name):
+                if not (self._modules / name.replace("-", "_")).exists():
+                    _modprobe(name)
+            case UnloadModule(name):
+                if (self._modules / name.replace("-", "_")).exists():
+                    _modprobe("-r", name)
+            case _:
+                raise OSError(errno.ENOSYS, f"no operation on modules: {op}")
         return None
+
+
+_MODPROBE_WORDS = {
+    "not found": errno.ENOENT,
+    "permitted": errno.EPERM,
+    "in use": errno.EBUSY,
+    "temporarily unavailable": errno.EBUSY,
+    "Key was rejected": errno.EKEYREJECTED,
+}
+"""modprobe has words where the kernel had a number."""
+
+
+def _modprobe(*arguments: str) -> None:
+    done = subprocess.run(["modprobe", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        words = done.stderr.strip() or f"modprobe ended with {done.returncode}"
+        raise OSError(next((code for text, code in _MODPROBE_WORDS.items() if text in words), errno.EIO), words)
 
 
 def linux_host(root: str = "/") -> Host:

@@ -9,7 +9,8 @@ import errno
 from collections.abc import Callable
 from typing import Any
 
-from .ops import Channels, LinkInfo, Op, ReadChannels, ReadLinks, SetChannels, SetLink, SetVf, Value, VfInfo
+from .gateway import check_gateway
+from .ops import Channels, CheckGateway, LinkInfo, Op, ReadChannels, ReadLinks, SetChannels, SetLink, SetVf, Value, VfInfo
 
 __all__ = ["LinuxLinks"]
 
@@ -19,6 +20,7 @@ _EXT_MASK_VF = 1
 _LINK_SCOPE = 253
 """RT_SCOPE_LINK: a link-local address is no use of the host's."""
 _LINK_STATE = {"auto": 0, "enable": 1, "disable": 2}
+_LINK_STATES = {number: name for name, number in _LINK_STATE.items()}
 _ETHERTYPE = {"802.1q": 0x8100, "802.1ad": 0x88A8}
 
 
@@ -45,6 +47,8 @@ class LinuxLinks:
         match op:
             case ReadLinks():
                 return self._read()
+            case CheckGateway():
+                return check_gateway(self._route())
             case SetLink(name=name, up=up, mtu=mtu):
                 wanted: dict[str, Any] = {} if up is None else {"state": "up" if up else "down"}
                 wanted |= {} if mtu is None else {"mtu": mtu}
@@ -114,6 +118,8 @@ def _vfs(message: Any) -> tuple[VfInfo, ...]:
     for info in listed.get_attrs("IFLA_VF_INFO"):
         mac = info.get_attr("IFLA_VF_MAC")
         vlan = info.get_attr("IFLA_VF_VLAN")
+        state = info.get_attr("IFLA_VF_LINK_STATE")
+        rate = info.get_attr("IFLA_VF_RATE")
         found.append(
             VfInfo(
                 vf=mac["vf"],
@@ -122,6 +128,9 @@ def _vfs(message: Any) -> tuple[VfInfo, ...]:
                 qos=vlan["qos"],
                 spoof_check=bool(info.get_attr("IFLA_VF_SPOOFCHK")["spoofchk"]),
                 trust=bool(info.get_attr("IFLA_VF_TRUST")["trust"]),
+                link_state=_LINK_STATES.get(state["link_state"], "auto") if state else "auto",  # type: ignore[arg-type]
+                min_tx_rate_mbit=rate["min_tx_rate"] if rate else 0,
+                max_tx_rate_mbit=rate["max_tx_rate"] if rate else 0,
             )
         )
     return tuple(found)

@@ -14,6 +14,7 @@ from typing import Literal, Protocol, TypeAlias
 
 __all__ = [
     "Channels",
+    "CheckGateway",
     "FileOp",
     "LinkInfo",
     "LinkOp",
@@ -22,6 +23,7 @@ __all__ = [
     "ModuleOp",
     "Op",
     "Port",
+    "PutFile",
     "ReadChannels",
     "ReadFile",
     "ReadLink",
@@ -29,6 +31,7 @@ __all__ = [
     "SetChannels",
     "SetLink",
     "SetVf",
+    "UnloadModule",
     "Value",
     "VfInfo",
     "WriteFile",
@@ -46,6 +49,14 @@ class ReadFile:
 @dataclass(frozen=True, slots=True)
 class WriteFile:
     """Write a text to an existing file with one write call, as sysfs expects."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutFile:
+    """Make or replace a file as a whole; an empty text removes it, and an absent one is then no error."""
 
     path: str
     text: str
@@ -101,6 +112,11 @@ class SetVf:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckGateway:
+    """Ask the default gateway for its link address; gives `reachable`, `unreachable`, or an empty text without a gateway."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReadChannels:
     """Read the queue channels of a link (ETHTOOL_GCHANNELS)."""
 
@@ -122,6 +138,13 @@ class LoadModule:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class UnloadModule:
+    """Unload a kernel module and what only it needs; not loaded is no error."""
+
+    name: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VfInfo:
     """A VF's attributes as its PF's driver reports them (IFLA_VFINFO_LIST)."""
@@ -132,6 +155,9 @@ class VfInfo:
     qos: int
     spoof_check: bool
     trust: bool
+    link_state: Literal["auto", "enable", "disable"] = "auto"
+    min_tx_rate_mbit: int = 0
+    max_tx_rate_mbit: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,9 +196,9 @@ class Channels:
     max_combined: int
 
 
-FileOp: TypeAlias = ReadFile | WriteFile | ListDir | ReadLink
-LinkOp: TypeAlias = ReadLinks | SetLink | SetVf | ReadChannels | SetChannels
-ModuleOp: TypeAlias = LoadModule
+FileOp: TypeAlias = ReadFile | WriteFile | PutFile | ListDir | ReadLink
+LinkOp: TypeAlias = ReadLinks | CheckGateway | SetLink | SetVf | ReadChannels | SetChannels
+ModuleOp: TypeAlias = LoadModule | UnloadModule
 Op: TypeAlias = FileOp | LinkOp | ModuleOp
 Value: TypeAlias = str | tuple[str, ...] | tuple[LinkInfo, ...] | Channels | None
 
@@ -191,4 +217,4 @@ class Port(Protocol):
 
 def is_write(op: Op) -> bool:
     """Tell whether an operation changes the host."""
-    return isinstance(op, WriteFile | SetLink | SetVf | SetChannels | LoadModule)
+    return isinstance(op, WriteFile | PutFile | SetLink | SetVf | SetChannels | LoadModule | UnloadModule)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .ops import ListDir, LoadModule, Op, Port, ReadFile, ReadLink, Value, WriteFile
+from .ops import ListDir, LoadModule, Op, Port, PutFile, ReadFile, ReadLink, UnloadModule, Value, WriteFile
 
 __all__ = ["Host", "StillBlocked"]
 
@@ -26,9 +26,9 @@ class Host:
             OSError: the kernel refused.
         """
         match op:
-            case ReadFile() | WriteFile() | ListDir() | ReadLink():
+            case ReadFile() | WriteFile() | PutFile() | ListDir() | ReadLink():
                 return self._files.perform(op)
-            case LoadModule():
+            case LoadModule() | UnloadModule():
                 return self._modules.perform(op)
             case _:
                 return self._links.perform(op)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ..api.pool import SriovNetworkPool
 from ..nodes.nics import model_of, read_models
+from ..nodes.parts import parts_of
 from ..nodes.state import NodeNicState, PfStatus
 from ..policy.capacity import NodeDevices
 from ..policy.facts import PoolFacts
@@ -42,12 +43,10 @@ def gather_pools(pools: Iterable[SriovNetworkPool], nodes: Iterable[NodeInput], 
     for node in nodes:
         if node.state is None:
             continue
-        by_address = {pf.pci_address: pf for pf in node.state.status.pfs}
-        for spec in node.state.spec.pfs:
-            if spec.pci_address in by_address:
-                functions.setdefault(spec.pool, []).append(by_address[spec.pci_address])
-        for owner, count in _devices_by_pool(node.state).items():
-            devices[owner] = devices.get(owner, 0) + count
+        for owner in _pools_of(node.state):
+            for part in parts_of(node.state, owner):
+                functions.setdefault(owner, []).append(part.pf)
+                devices[owner] = devices.get(owner, 0) + part.ready
     found = {}
     for pool in pools:
         name = pool.metadata.name
@@ -85,26 +84,9 @@ def _linux_only(pool: SriovNetworkPool, functions: Iterable[PfStatus]) -> tuple[
     return tuple(sorted(nic.model for nic in read_models() if nic.model in names and "windows" not in nic.vf_guests))
 
 
-def _devices_by_pool(state: NodeNicState) -> dict[str, int]:
-    """Devices that VMs can use on one node, by pool."""
-    by_address = {pf.pci_address: pf for pf in state.status.pfs}
-    found: dict[str, int] = {}
-    for spec in state.spec.pfs:
-        pf = by_address.get(spec.pci_address)
-        if pf is None:
-            continue
-        count = int(pf.driver == _VFIO) if spec.function == "Physical" else min(_vfio_vfs(pf), spec.num_vfs)
-        found[spec.pool] = found.get(spec.pool, 0) + count
-    return found
-
-
-def _vfio_vfs(pf: PfStatus) -> int:
-    count = 0
-    for part in pf.vfs:
-        if part.driver == _VFIO:
-            first, _, last = part.range.partition("-")
-            count += int(last or first) - int(first) + 1
-    return count
+def _pools_of(state: NodeNicState) -> tuple[str, ...]:
+    """Name the pools that have a part of the node's functions."""
+    return tuple(dict.fromkeys(group.pool for spec in state.spec.pfs for group in spec.groups))
 
 
 def node_devices(
@@ -125,13 +107,10 @@ def node_devices(
             # A pool's functions are told by the node's own agent; without its word there is none.
             total[pool.resource_name] = 0
         if node.state is not None:
-            for name, count in _devices_by_pool(node.state).items():
+            for name in _pools_of(node.state):
                 if name in pools:
-                    total[pools[name].resource_name] = count
-            by_pool = {spec.pci_address: spec.pool for spec in node.state.spec.pfs}
-            for pf in node.state.status.pfs:
-                known = pools.get(by_pool.get(pf.pci_address, ""))
-                if known is not None:
-                    held[known.resource_name] = held.get(known.resource_name, 0) + len(pf.held)
+                    parts = list(parts_of(node.state, name))
+                    total[pools[name].resource_name] = sum(part.ready for part in parts)
+                    held[pools[name].resource_name] = sum(len(part.held) for part in parts)
         found[node.name] = NodeDevices(labels=node.labels, usable=node.schedulable, total=total, held=held)
     return found

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 
+import msgspec
+
 from .observed import ObservedPf
 from .state import Action, PfSpec
 
@@ -30,6 +32,8 @@ def digest_of(desired: PfSpec, observed: ObservedPf, actions: tuple[Action, ...]
             observed.num_vfs,
             observed.autoprobe,
             observed.mtu,
+            observed.queues,
+            observed.up,
             [[vf.index, vf.pci_address, vf.driver] for vf in observed.vfs],
         ],
     }
@@ -43,4 +47,15 @@ def same_desired(one: PfSpec, other: PfSpec) -> bool:
 
 
 def _desired(spec: PfSpec) -> list[object]:
-    return [spec.function, spec.num_vfs, spec.vf_driver, spec.mtu]
+    groups = [[group.range, group.driver, msgspec.to_builtins(group.settings)] for group in spec.groups]
+    return [
+        spec.function,
+        spec.management,
+        spec.persistence,
+        spec.num_vfs,
+        spec.mtu,
+        spec.queues,
+        spec.allow_host_used,
+        spec.release,
+        groups,
+    ]

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
+from ..api.common import seconds_of
 from ..api.pool import SriovNetworkPool
 from .match import matching_pfs
-from .state import PfSpec, PfStatus
+from .state import PfSpec, PfStatus, VfGroup, VfSettings, indexes_of
 
 __all__ = ["Merge", "PoolConflict", "find_resource_conflicts", "merge_pools"]
 
@@ -45,11 +48,13 @@ def merge_pools(pools: Iterable[SriovNetworkPool], labels: Mapping[str, str], pf
         if pool.metadata.name in losers or pool.metadata.deletion_timestamp:
             continue
         for pf in matching_pfs(pool, labels, pfs):
-            winner = chosen.get(pf.pci_address)
-            if winner is None:
-                chosen[pf.pci_address] = _desired(pool, pf)
+            wanted = _desired(pool, pf)
+            present = chosen.get(pf.pci_address)
+            clash = _clash(present, wanted) if present is not None else ""
+            if clash and present is not None:
+                conflicts.append(_conflict(pool, present, clash))
             else:
-                conflicts.append(_clash(pool, winner))
+                chosen[pf.pci_address] = wanted if present is None else _joined(present, wanted)
     return Merge(pfs=tuple(chosen[address] for address in sorted(chosen)), conflicts=tuple(conflicts))
 
 
@@ -77,9 +82,38 @@ def _desired(pool: SriovNetworkPool, pf: PfStatus) -> PfSpec:
         pci_address=pf.pci_address,
         pool=pool.metadata.name,
         num_vfs=_count(spec.num_vfs, pf.total_vfs) if spec.num_vfs is not None else 0,
-        vf_driver=spec.vf_driver,
         function=spec.function,
-        mtu=spec.mtu if spec.function == "Virtual" else None,
+        management=spec.management,
+        persistence=spec.persistence,
+        mtu=spec.mtu,
+        queues=spec.queues,
+        groups=(_group(pool, pf),),
+        allow_host_used=spec.safety.allow_host_used,
+        rollback_timeout_s=seconds_of(spec.safety.rollback_timeout),
+    )
+
+
+def _group(pool: SriovNetworkPool, pf: PfStatus) -> VfGroup:
+    spec = pool.spec
+    settings = msgspec.convert(spec.vf.dump(), VfSettings) if spec.vf is not None else None
+    return VfGroup(
+        pool=pool.metadata.name,
+        resource=f"{pool.resource_name}-{pf.name or pf.pci_address}" if spec.resource_per_pf else pool.resource_name,
+        range=spec.vf_range or "",
+        driver=spec.vf_driver,
+        settings=settings,
+        device_plugin=spec.device_plugin,
+        exclude_topology=spec.exclude_topology,
+    )
+
+
+def _joined(present: PfSpec, other: PfSpec) -> PfSpec:
+    """Share a function: the host's own use must be allowed by all, and the shortest patience counts."""
+    return msgspec.structs.replace(
+        present,
+        groups=(*present.groups, *other.groups),
+        allow_host_used=present.allow_host_used and other.allow_host_used,
+        rollback_timeout_s=min(present.rollback_timeout_s, other.rollback_timeout_s),
     )
 
 
@@ -92,7 +126,24 @@ def _count(wanted: int | str, total: int) -> int:
     return total * int(wanted.removesuffix("%")) // 100
 
 
-def _clash(pool: SriovNetworkPool, winner: PfSpec) -> PoolConflict:
+_SHARED = {"num_vfs": "numVfs", "mtu": "mtu", "queues": "queues", "management": "management", "persistence": "persistence"}
+
+
+def _clash(present: PfSpec, other: PfSpec) -> str:
+    """Say why two pools cannot share a function, as the newer one has to change; empty: they can."""
+    if not all(group.range for group in (*present.groups, *other.groups)):
+        return "narrow spec.nicSelector or spec.nodeSelector of one of them, or share the function with spec.vfRange in both"
+    for field, name in _SHARED.items():
+        asked, there = getattr(other, field), getattr(present, field)
+        if asked != there:
+            return f"pools that share a function must agree on spec.{name}, which is {there} there and {asked} here"
+    taken = {index for group in present.groups for index in indexes_of(present, group)}
+    both = sorted(taken.intersection(indexes_of(other, other.groups[0])))
+    return f"VF {both[0]} is in the spec.vfRange of both" if both else ""
+
+
+def _conflict(pool: SriovNetworkPool, winner: PfSpec, why: str) -> PoolConflict:
     name, address = pool.metadata.name, winner.pci_address
-    message = f"{address} belongs to the older pool {winner.pool}: narrow spec.nicSelector or spec.nodeSelector of one of them"
-    return PoolConflict(pool=name, winner=winner.pool, pci_address=address, message=message)
+    return PoolConflict(
+        pool=name, winner=winner.pool, pci_address=address, message=f"{address} belongs to the older pool {winner.pool}: {why}"
+    )

@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from .nics import model_of
 from .state import Apply, Held, PfPlan, PfProblem, PfStatus, VfRange
 
-__all__ = ["ObservedPf", "ObservedVf", "observed_of", "render_pf_status"]
+__all__ = [
+    "ObservedPf",
+    "ObservedVf",
+    "VfAttributes",
+    "holders_by_address",
+    "observed_of",
+    "render_pf_status",
+    "with_holders",
+]
 
 _TOLD_USES = 16
 """A status has room for so many names and uses of a function."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VfAttributes:
+    """What a function's driver keeps of a VF."""
+
+    mac: str
+    vlan: int = 0
+    qos: int = 0
+    spoof_check: bool = True
+    trust: bool = False
+    link_state: str = "auto"
+    min_tx_rate_mbit: int = 0
+    max_tx_rate_mbit: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +46,11 @@ class ObservedVf:
     driver: str = ""
     """Empty: none bound."""
     held: bool = False
-    """Somebody has its VFIO device open (sysfs `enable` is 1 while it is)."""
+    """Somebody has its VFIO device open (sysfs `enable` is 1 while it is), or its link is in another namespace."""
+    group: str = ""
+    """IOMMU group."""
+    attributes: VfAttributes | None = None
+    """As its function reports them; None: it does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +65,20 @@ class ObservedPf:
     driver: str = ""
     numa_node: int | None = None
     link_speed_mbps: int | None = None
+    mac: str = ""
     mtu: int | None = None
+    up: bool | None = None
+    """Administrative state; None: its link is not in the host's namespace."""
+    queues: int | None = None
+    """`combined` channels; None: it has none to set."""
+    max_queues: int | None = None
     total_vfs: int = 0
     num_vfs: int = 0
     autoprobe: bool = True
+    unassigned_vf_space: bool = False
+    """The firmware left a register window of the VFs without an address."""
+    foreign_owner: str = ""
+    """Another program that manages it, in words; empty: none."""
     shares_iommu_group: bool = False
     """Another function that is not its VF is in its IOMMU group, so its VFs would be too."""
     held: bool = False
@@ -56,6 +92,18 @@ class ObservedPf:
         """Addresses of the function and its VFs, as far as somebody holds them."""
         own = (self.pci_address,) if self.held else ()
         return (*own, *(vf.pci_address for vf in self.vfs if vf.held))
+
+
+def holders_by_address(pfs: Iterable[ObservedPf], told: Mapping[str, str]) -> dict[str, str]:
+    """Name holders by PCI address; some device plugins name their devices by IOMMU group."""
+    groups = {vf.group: vf.pci_address for pf in pfs for vf in pf.vfs if vf.group}
+    return {groups.get(device, device): holder for device, holder in told.items()}
+
+
+def with_holders(pf: ObservedPf, holders: Mapping[str, str]) -> ObservedPf:
+    """Count as held what others say they hold; a VM that is about to start has not opened its VF yet."""
+    vfs = tuple(replace(vf, held=True) if vf.pci_address in holders else vf for vf in pf.vfs)
+    return replace(pf, vfs=vfs, held=pf.held or pf.pci_address in holders)
 
 
 def render_pf_status(
@@ -81,6 +129,7 @@ def render_pf_status(
         numa_node=pf.numa_node,
         link_speed_mbps=pf.link_speed_mbps,
         mtu=pf.mtu,
+        queues=pf.queues,
         total_vfs=pf.total_vfs,
         num_vfs=pf.num_vfs,
         first_vf=pf.vfs[0].pci_address if pf.vfs else "",
@@ -130,6 +179,7 @@ def observed_of(status: PfStatus) -> ObservedPf:
         total_vfs=status.total_vfs,
         num_vfs=status.num_vfs,
         mtu=status.mtu,
+        queues=status.queues,
         autoprobe="vfio-pci" not in drivers.values(),
         held=any(one.vf == status.pci_address for one in status.held),
         vfs=(*taken, *free[len(taken) :]),

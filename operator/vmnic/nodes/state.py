@@ -19,6 +19,7 @@ __all__ = [
     "Condition",
     "Held",
     "HostFacts",
+    "HostSpec",
     "NodeNicState",
     "NodeSpec",
     "NodeStatus",
@@ -28,8 +29,12 @@ __all__ = [
     "PfReason",
     "PfSpec",
     "PfStatus",
+    "VfGroup",
     "VfRange",
+    "VfSettings",
     "decode_node_state",
+    "group_of",
+    "indexes_of",
     "wire",
 ]
 
@@ -41,16 +46,27 @@ class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
 class ActionKind(StrEnum):
     """The typed steps of a plan, in the order in which they may occur."""
 
+    BIND_PF = "BindPf"
+    """Give the function itself the driver named; the host loses its link."""
+    WRITE_MODULE_OPTIONS = "WriteModuleOptions"
+    """Write the driver's `max_vfs` below /etc/modprobe.d, for every function of that driver; empty removes the file."""
+    RELOAD_DRIVER = "ReloadDriver"
+    """Unload and load the driver: old ones make VFs only by `max_vfs`, at that moment."""
     SET_AUTOPROBE = "SetAutoprobe"
     """Write `sriov_drivers_autoprobe`: 0 so that no kernel driver takes a VF that is meant for vfio-pci."""
     SET_NUM_VFS = "SetNumVfs"
     """Write `sriov_numvfs`; the kernel refuses N to M, so 0 comes between."""
+    SET_VFS = "SetVfs"
+    """Give the VFs of a range the attributes that the spec asks for; before they are bound, as a driver reads its
+    MAC address only then."""
     BIND_VFS = "BindVfs"
-    """Give every VF that has another driver the one named."""
-    BIND_PF = "BindPf"
-    """Give the function itself the driver named; the host loses its link."""
+    """Give every VF of a range that has another driver the one named."""
     SET_MTU = "SetMtu"
     """Set the MTU of the physical function, in bytes."""
+    SET_QUEUES = "SetQueues"
+    """Set the `combined` channels of the physical function; another number of VFs has reset them."""
+    SET_LINK = "SetLink"
+    """Switch the function's link `up` or `down`; VFs of a function that is down have no link."""
 
 
 class Action(_Struct, frozen=True):
@@ -63,10 +79,21 @@ class Action(_Struct, frozen=True):
 class PfReason(StrEnum):
     """Why a physical function cannot be made what the pool asks, or is not."""
 
+    FOREIGN_OWNER = "ForeignOwner"
+    """Another program manages the function's VFs. Take it out of the pool, or away from that program."""
+    FIRMWARE_SRIOV_OFF = "FirmwareSriovOff"
+    """The NIC offers no VFs at all. Switch SR-IOV on in its firmware or in the machine's."""
     TOO_MANY_VFS = "TooManyVfs"
     """More VFs are asked than the NIC supports. Lower `numVfs`, or say "max"."""
+    TOO_FEW_VFS = "TooFewVfs"
+    """`management: Adopt` takes VFs that exist, and there are fewer. Create them, or lower `numVfs`."""
+    TOO_MANY_QUEUES = "TooManyQueues"
+    """More queues are asked than the NIC has left beside its VFs. Lower `queues`."""
+    NO_MMIO_SPACE = "NoMmioSpace"
+    """The machine's firmware left no room for the VFs' registers. Add pci=realloc to the kernel's command line."""
     HOST_USED = "HostUsed"
-    """The host itself uses the function: an address, a default route, an upper device. Take it out of the pool."""
+    """The host itself uses the function: an address, a default route, an upper device. Take it out of the pool, or
+    say `safety.allowHostUsed`."""
     IOMMU_OFF = "IommuOff"
     """vfio-pci needs an IOMMU. Switch it on in the firmware and with `intel_iommu=on` or `amd_iommu=on`,
     then reboot."""
@@ -74,6 +101,14 @@ class PfReason(StrEnum):
     """Other functions share the IOMMU group, so vfio-pci cannot take a VF. Use a slot with ACS."""
     NO_DRIVER = "NoDriver"
     """No driver is bound to the function, so the kernel cannot create VFs. Bind its driver."""
+    LINK_ELSEWHERE = "LinkElsewhere"
+    """The function's link is in another network namespace, where its MTU, queues and VF attributes cannot be set."""
+    MODULE_MISSING = "ModuleMissing"
+    """A kernel module that VMs need cannot be loaded. Load it, or look why the kernel refuses it."""
+    DRIVER_IN_USE = "DriverInUse"
+    """The driver would have to be loaded anew while the host or a VM uses one of its functions."""
+    VANISHED = "Vanished"
+    """A function that belongs to a pool is no longer there. Look at the hardware, or take it out of the pool."""
     UNREADABLE = "Unreadable"
     """The host did not answer a read of this function; nothing is concluded from that."""
     WRITE_STILL_IN_FLIGHT = "WriteStillInFlight"
@@ -82,6 +117,8 @@ class PfReason(StrEnum):
     """A write did not return from the kernel, so no further PCI write is started on this node."""
     APPLY_FAILED = "ApplyFailed"
     """The host refused a step, or was not as written when read back. The message names the step and the errno."""
+    ROLLED_BACK = "RolledBack"
+    """The node was cut off by the change and undid it. Change the pool, or approve the plan to try it again."""
 
 
 class Held(_Struct, frozen=True):
@@ -112,6 +149,8 @@ class PfPlan(_Struct, frozen=True):
     """The actions in words."""
     disruptive: bool = False
     """A VF that would go is held, or the host uses the function."""
+    fenced: bool = False
+    """VFs that a pod could get in the meantime would go: they are fenced before the first write."""
     blocked_by: tuple[str, ...] = ()
     """Who stands in the way, in words: `pod tenants/db holds 0000:0b:10.3`."""
 
@@ -130,6 +169,7 @@ class ApplyState(StrEnum):
     APPLYING = "Applying"
     APPLIED = "Applied"
     FAILED = "Failed"
+    ROLLED_BACK = "RolledBack"
     REFUSED = "Refused"
 
 
@@ -141,17 +181,59 @@ class Apply(_Struct, frozen=True):
     message: str = ""
 
 
+class VfSettings(_Struct, frozen=True):
+    """Attributes that the agent sets on VFs; None leaves one as it is."""
+
+    vlan: int | None = None
+    vlan_qos: int | None = None
+    vlan_protocol: str | None = None
+    trust: bool | None = None
+    spoof_check: bool | None = None
+    link_state: str | None = None
+    min_tx_rate_mbps: int | None = None
+    max_tx_rate_mbps: int | None = None
+    mac_prefix: str | None = None
+
+
+class VfGroup(_Struct, frozen=True):
+    """What one pool gets of a function: some of its VFs, or the whole of it."""
+
+    pool: str
+    resource: str
+    """Extended resource that stands for them."""
+    range: str = ""
+    """Indexes such as `0-3`; empty: all."""
+    driver: str = "vfio-pci"
+    """`vfio-pci`, or `kernel` for the kernel's own choice."""
+    settings: VfSettings | None = None
+    device_plugin: str = "Embedded"
+    exclude_topology: bool = False
+
+
 class PfSpec(_Struct, frozen=True):
     """What one physical function should be; merged from all pools by the controller."""
 
     pci_address: str
     pool: str
-    num_vfs: int
-    vf_driver: str = "vfio-pci"
+    """The oldest pool that has a part of it: its rollout decides when the function changes."""
+    num_vfs: int = 0
     function: str = "Virtual"
+    management: str = "Managed"
+    persistence: str = "Agent"
     mtu: int | None = None
+    queues: int | None = None
+    groups: tuple[VfGroup, ...] = ()
+    allow_host_used: bool = False
+    rollback_timeout_s: int = 60
+    release: str = ""
+    """`Reset` or `Retain`: no pool asks for it any more, and the agent gives it up in this way."""
     grant: str | None = None
     """Digest of the plan that the agent may carry out."""
+
+    @property
+    def vfio(self) -> bool:
+        """Whether anything of it is to be driven by vfio-pci."""
+        return self.function == "Physical" or any(group.driver == "vfio-pci" for group in self.groups)
 
 
 class PfStatus(_Struct, frozen=True):
@@ -167,6 +249,7 @@ class PfStatus(_Struct, frozen=True):
     numa_node: int | None = None
     link_speed_mbps: int | None = None
     mtu: int | None = None
+    queues: int | None = None
     total_vfs: int = 0
     num_vfs: int = 0
     first_vf: str = ""
@@ -195,6 +278,8 @@ class HostFacts(_Struct, frozen=True):
     """None: could not be read."""
     modules: tuple[str, ...] = ()
     """Of the modules that datapaths need (vhost_net, tun, macvtap, vfio_pci), those that are loaded or built in."""
+    refused: tuple[str, ...] = ()
+    """Modules that the init container could not load, each with the kernel's answer."""
 
 
 class Condition(_Struct, frozen=True):
@@ -208,11 +293,19 @@ class Condition(_Struct, frozen=True):
     last_transition_time: str = ""
 
 
+class HostSpec(_Struct, frozen=True):
+    """What a node must have besides its NICs."""
+
+    modules: tuple[str, ...] = ()
+    """Kernel modules that must be there; the agent's init container loads them."""
+
+
 class NodeSpec(_Struct, frozen=True):
     """What the controller asks of a node."""
 
     synced: bool = False
     """False: the agent changes nothing."""
+    host: HostSpec = HostSpec()
     pfs: tuple[PfSpec, ...] = ()
 
 
@@ -242,6 +335,19 @@ class NodeNicState(_Struct, frozen=True):
     metadata: ObjectMeta
     spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
+
+
+def group_of(spec: PfSpec, pool: str) -> VfGroup | None:
+    """Give a pool's part of a function; None if it has none."""
+    return next((group for group in spec.groups if group.pool == pool), None)
+
+
+def indexes_of(spec: PfSpec, group: VfGroup) -> range:
+    """Give the indexes of the VFs of a group."""
+    if not group.range:
+        return range(spec.num_vfs)
+    first, _, last = group.range.partition("-")
+    return range(int(first), int(last or first) + 1)
 
 
 _decoder = msgspec.json.Decoder(NodeNicState)

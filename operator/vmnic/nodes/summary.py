@@ -10,7 +10,8 @@ from ..api.common import Condition
 from ..api.pool import NodeCounts, PoolProblem, PoolStatus, SriovNetworkPool, VfCounts
 from .budget import EntryState, NodeView, PoolLedger
 from .merge import PoolConflict
-from .state import PfStatus
+from .parts import parts_of
+from .state import PfStatus, group_of
 
 __all__ = ["summarise_pool"]
 
@@ -52,7 +53,7 @@ def summarise_pool(
 
 def _judge(view: NodeView, pool: SriovNetworkPool, part: PoolLedger) -> _NodeResult:
     name, node = pool.metadata.name, view.name
-    mine = {pf.pci_address for pf in view.state.spec.pfs if pf.pool == name}
+    mine = {pf.pci_address for pf in view.state.spec.pfs if pf.pool == name or group_of(pf, name) is not None}
     pfs = [pf for pf in view.state.status.pfs if pf.pci_address in mine]
     problems = tuple(problem for pf in pfs if (problem := _problem_of(node, pf)) is not None)
     entry = part.entries.get(node)
@@ -93,11 +94,10 @@ def _count_nodes(results: Sequence[_NodeResult]) -> NodeCounts:
 def _count_vfs(nodes: Iterable[NodeView], pool: str) -> VfCounts:
     desired = configured = in_use = 0
     for view in nodes:
-        mine = {pf.pci_address for pf in view.state.spec.pfs if pf.pool == pool}
-        desired += sum(pf.num_vfs for pf in view.state.spec.pfs if pf.pool == pool)
-        present = [pf for pf in view.state.status.pfs if pf.pci_address in mine]
-        configured += sum(pf.num_vfs for pf in present)
-        in_use += sum(len(pf.held) for pf in present)
+        for part in parts_of(view.state, pool):
+            desired += part.desired
+            configured += part.configured
+            in_use += len(part.held)
     return VfCounts(desired=desired, configured=configured, in_use=in_use)
 
 

@@ -7,11 +7,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
+from ..api.common import seconds_of
 from ..api.policy import Window
 
 __all__ = ["WindowError", "is_open", "next_opening"]
-
-_UNITS = {"m": 60, "h": 3600}
 
 
 class WindowError(ValueError):
@@ -29,7 +28,7 @@ def is_open(window: Window | None, now: datetime) -> bool:
     if window is None:
         return True
     opened = next(_simulated(window, now, reverse=True))
-    return now < opened.astimezone(UTC) + timedelta(seconds=_duration_s(window.duration))
+    return now < opened.astimezone(UTC) + timedelta(seconds=seconds_of(window.duration))
 
 
 def next_opening(window: Window, now: datetime) -> datetime:
@@ -56,7 +55,3 @@ def _simulated(window: Window, now: datetime, *, reverse: bool = False) -> CronS
         raise WindowError(
             f"enforcement.window.schedule {window.schedule!r} is no cron expression of five fields ({error}), as 0 2 * * * is"
         ) from error
-
-
-def _duration_s(text: str) -> int:
-    return int(text[:-1]) * _UNITS[text[-1]]

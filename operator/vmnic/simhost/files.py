@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from .kernel import Kernel
 from .model import Machine, Pf, Vf
@@ -39,7 +40,19 @@ class FileTree:
                 )
             ),
             dev=Directory(self._dev),
+            **self._other_files(),
         )
+
+    def _other_files(self) -> dict[str, Node]:
+        """The files of other programs, as directories of directories."""
+        tree: dict[str, Any] = {}
+        for path, text in self._machine.files.items():
+            *parents, name = path.strip("/").split("/")
+            place = tree
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[name] = text
+        return {name: _node(part) for name, part in tree.items()}
 
     def _bus(self) -> Mapping[str, Node]:
         functions = list(self._machine.functions())
@@ -87,12 +100,16 @@ class FileTree:
         if one.group is not None:
             entries["iommu_group"] = Link(f"../../../kernel/iommu_groups/{one.group}")
         if one.net_name:
-            entries["net"] = Directory(lambda: {one.net_name: Directory(lambda: self._net(one))})
+            here = {} if one.moved else {one.net_name: Directory(lambda: self._net(one))}
+            entries["net"] = Directory(lambda: here)
         return entries | (self._pf_entries(one) if isinstance(one, Pf) else self._vf_entries(one))
 
     def _pf_entries(self, pf: Pf) -> dict[str, Node]:
+        unset = "0x0000000000000000 0x0000000000003fff 0x0000000020140204"
+        windows = ["0x0 0x0 0x0"] * 7 + [unset if pf.spec.no_vf_space else "0x0 0x0 0x0"] * 6
         entries: dict[str, Node] = {f"virtfn{vf.index}": Link(f"../{vf.address}") for vf in pf.vfs}
         return entries | {
+            "resource": constant("\n".join(windows)),
             "sriov_totalvfs": constant(str(pf.total_vfs)),
             "sriov_numvfs": File(
                 read=lambda: self._kernel.read_num_vfs(pf), write=lambda text: self._kernel.write_num_vfs(pf, text)
@@ -109,13 +126,13 @@ class FileTree:
         return {
             one.net_name: Link(f"../../devices/{_ROOT}/{one.address}/net/{one.net_name}")
             for one in self._machine.functions()
-            if one.net_name
+            if one.net_name and not one.moved
         }
 
     def _net(self, one: Pf | Vf) -> Mapping[str, Node]:
         entries: dict[str, Node] = {"device": Link(f"../../../{one.address}"), "address": constant(one.net_mac)}
         if isinstance(one, Pf):
-            carrier = one.up and one.cable
+            carrier = one.has_carrier
             entries |= {
                 "mtu": constant(str(one.mtu)),
                 "speed": constant(str(one.profile.speed_mbps if carrier else -1)),
@@ -147,6 +164,13 @@ def _in_use(one: Pf | Vf) -> bool:
     if one.driver == "vfio-pci" or one.holders:
         return one.holders > 0
     return bool(one.driver)
+
+
+def _node(part: Any) -> Node:
+    if isinstance(part, str):
+        return constant(part)
+    entries = {name: _node(inner) for name, inner in part.items()}
+    return Directory(lambda: entries)
 
 
 def _directory(**entries: Node) -> Directory:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Generator, Mapping
 from typing import Any
 
-from ..host.ops import ListDir, LoadModule, Op, ReadFile, ReadLink, Value, WriteFile, is_write
+from ..host.ops import ListDir, LoadModule, Op, PutFile, ReadFile, ReadLink, UnloadModule, Value, WriteFile, is_write
 from ..host.ports import StillBlocked
 from .files import FileTree
 from .kernel import Kernel, refuse
@@ -135,11 +135,12 @@ class SimHost:
                 if not isinstance(node, Link):
                     raise refuse(errno.EINVAL, path)
                 return node.target
-            case LoadModule(name):
-                if name not in (*self._machine.modules, *self._machine.spec.available_modules):
-                    raise refuse(errno.ENOENT, f"module {name} not found")
-                self._machine.modules.add(name)
+            case PutFile(path, text):
+                self._control_put_file({"path": path, "text": text})
                 return None
+            case LoadModule() | UnloadModule():
+                change = self._kernel.load if isinstance(op, LoadModule) else self._kernel.unload
+                return _Pending(change(op.name))
         return perform_on_links(self._machine, op)
 
     def _strike(self, op: Op) -> None:
@@ -206,6 +207,27 @@ class SimHost:
 
     def _control_add_upper(self, argument: Mapping[str, Any]) -> None:
         self._machine.uppers.append(Upper(**argument))
+
+    def _control_move_link(self, link: str) -> None:
+        """Move a link to another network namespace, as a CNI does."""
+        found = self._machine.find_link(link)
+        if found is None:
+            raise refuse(errno.ENODEV, f"no link is called {link}")
+        found.moved = True
+
+    def _control_bring_links_back(self, _: Any) -> None:
+        """End the other namespaces: their links come back."""
+        for one in self._machine.functions():
+            one.moved = False
+
+    def _control_rename_link(self, argument: Mapping[str, str]) -> None:
+        self._pf(argument["link"]).net_name = argument["name"]
+
+    def _control_put_file(self, argument: Mapping[str, str]) -> None:
+        """Write a file of another program; an empty text removes it."""
+        self._machine.files.pop(argument["path"], None)
+        if argument["text"]:
+            self._machine.files[argument["path"]] = argument["text"]
 
     def _control_remove_device(self, address: str) -> None:
         """Pull a NIC out."""

@@ -41,6 +41,10 @@ class Kernel:
                 return
             if not pf.driver:
                 raise refuse(errno.ENOENT, "no driver bound to device; cannot configure SR-IOV")
+            if not pf.profile.sysfs_vfs:
+                raise refuse(errno.ENOENT, "driver does not support SR-IOV configuration via sysfs")
+            if count and pf.spec.no_vf_space:
+                raise refuse(errno.ENOMEM, "not enough MMIO resources for SR-IOV")
             if count and pf.num_vfs:
                 raise refuse(errno.EBUSY, f"{pf.num_vfs} VFs already enabled. Disable before enabling {count} VFs")
             yield from self._change_vfs(pf, count)
@@ -112,6 +116,31 @@ class Kernel:
         self._detach(function)
         while function.holders:
             yield
+
+    def load(self, name: str) -> Step:
+        """Load a module; a driver takes its functions, and makes the VFs that its options ask for."""
+        yield from ()
+        name = name.replace("-", "_")
+        machine = self._machine
+        if name in machine.modules:
+            return
+        if name in machine.spec.refused_modules:
+            raise refuse(errno.EKEYREJECTED, f"could not insert '{name}': Key was rejected by service")
+        if name not in (*machine.spec.modules, *machine.spec.available_modules):
+            raise refuse(errno.ENOENT, f"module {name} not found")
+        machine.modules.add(name)
+        for function in list(machine.functions()):
+            if not function.driver and self._native_driver(function) == name and self._may_probe(function):
+                self._attach(function, name)
+        machine.apply_module_options(name)
+
+    def unload(self, name: str) -> Step:
+        """Unload a driver: its functions lose it, and their VFs go with them."""
+        name = name.replace("-", "_")
+        for function in [one for one in self._machine.functions() if one.driver.replace("-", "_") == name]:
+            if self._machine.find(function.address) is not None:
+                yield from self.unbind(function.driver, function.address)
+        self._machine.modules.discard(name)
 
     def _lock(self, pf: Pf) -> Step:
         while pf.locked:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from ..host.ops import Channels, LinkInfo, Op, ReadChannels, ReadLinks, SetChannels, SetLink, SetVf, Value, VfInfo
+from ..host.ops import Channels, CheckGateway, LinkInfo, Op, ReadChannels, ReadLinks, SetChannels, SetLink, SetVf, Value, VfInfo
 from .kernel import refuse
 from .model import Machine, Pf, Vf
 
@@ -25,6 +25,8 @@ def perform_on_links(machine: Machine, op: Op) -> Value:
     match op:
         case ReadLinks():
             return tuple(_links(machine))
+        case CheckGateway():
+            return _gateway(machine)
         case SetLink():
             _set_link(_pf(machine, op.name), op)
         case SetVf():
@@ -45,11 +47,19 @@ def perform_on_links(machine: Machine, op: Op) -> Value:
 def _pf(machine: Machine, name: str) -> Pf:
     """Find the PF of a link; a VF's driver supports none of these operations."""
     found = machine.find_link(name)
-    if found is None:
+    if found is None or found.moved:
         raise refuse(errno.ENODEV)
     if isinstance(found, Vf):
         raise refuse(errno.EOPNOTSUPP)
     return found
+
+
+def _gateway(machine: Machine) -> str:
+    """The gateway answers as long as the port of the default route has a carrier."""
+    ways = [pf for pf in machine.pfs.values() if pf.default_route]
+    if not ways:
+        return ""
+    return "reachable" if any(pf.has_carrier for pf in ways) else "unreachable"
 
 
 def _set_link(pf: Pf, op: SetLink) -> None:
@@ -75,6 +85,7 @@ def _set_vf(pf: Pf, op: SetVf) -> None:
         attributes.vlan, attributes.qos = op.vlan, op.qos or 0
     if op.min_tx_rate_mbit is not None or op.max_tx_rate_mbit is not None:
         _check_rate(pf, op)
+        attributes.max_tx_rate_mbit = op.max_tx_rate_mbit or 0
     if op.spoof_check is not None:
         attributes.spoof_check = op.spoof_check
     if op.link_state is not None:
@@ -100,7 +111,7 @@ def _check_rate(pf: Pf, op: SetVf) -> None:
 
 def _links(machine: Machine) -> list[LinkInfo]:
     """Dump all links; indexes follow the order in which functions and uppers stand."""
-    named = [one for one in machine.functions() if one.net_name]
+    named = [one for one in machine.functions() if one.net_name and not one.moved]
     indexes = {
         name: index for index, name in enumerate([*(one.net_name for one in named), *(u.name for u in machine.uppers)], 2)
     }
@@ -121,7 +132,7 @@ def _function_link(one: Pf | Vf, indexes: dict[str, int], masters: dict[str, int
         alt_names=one.spec.alt_names,
         mtu=one.mtu,
         up=one.up,
-        carrier=one.up and one.cable,
+        carrier=one.has_carrier,
         master=masters.get(one.net_name),
         addresses=tuple(one.addresses),
         default_route=one.default_route,
@@ -133,6 +144,7 @@ def _function_link(one: Pf | Vf, indexes: dict[str, int], masters: dict[str, int
                 qos=vf.attributes.qos,
                 spoof_check=vf.attributes.spoof_check,
                 trust=vf.attributes.trust,
+                max_tx_rate_mbit=vf.attributes.max_tx_rate_mbit,
             )
             for vf in one.vfs
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ class VfAttributes:
     qos: int = 0
     spoof_check: bool = True
     trust: bool = False
+    max_tx_rate_mbit: int = 0
 
 
 @dataclass(kw_only=True)
@@ -38,6 +40,8 @@ class Function:
     net_name: str = ""
     """Name of its network link, if its driver makes one."""
     net_mac: str = ""
+    moved: bool = False
+    """Its link is in another network namespace."""
     holders: int = 0
     """How many have its VFIO device open."""
 
@@ -75,6 +79,11 @@ class Pf(Function):
         return self.profile.max_vfs if self.driver == self.profile.driver else self.profile.capability_vfs
 
     @property
+    def has_carrier(self) -> bool:
+        """Whether its link is up and something is at the other end."""
+        return self.up and self.cable and bool(self.net_name) and not (self.spec.cut_by_vfs and self.num_vfs)
+
+    @property
     def max_channels(self) -> int:
         """Queues that are left for the PF."""
         return self.profile.channels_with_vfs if self.num_vfs else self.profile.channels
@@ -98,6 +107,8 @@ class Machine:
     def __init__(self, spec: HostSpec) -> None:
         self.spec = spec
         self._random = random.Random(0)  # noqa: S311 - MAC addresses that repeat from run to run
+        self.files: dict[str, str] = {}
+        """Files besides the kernel's own; they outlive a restart."""
         self.boot()
 
     def boot(self) -> None:
@@ -105,6 +116,7 @@ class Machine:
         self.boot_id = str(uuid.uuid4())
         self.modules = set(self.spec.modules)
         self.rescan_locked = False
+        self.files = dict(self.spec.files) | self.files
         self.uppers: list[Upper] = []
         self._groups = 0
         self.pfs = {pf.address: self._make_pf(pf) for pf in self.spec.pfs}
@@ -113,6 +125,25 @@ class Machine:
                 vf = self.make_vf(pf)
                 pf.vfs.append(vf)
             pf.num_vfs = pf.spec.vfs
+        for driver in {pf.driver for pf in self.pfs.values()}:
+            self.apply_module_options(driver)
+
+    def apply_module_options(self, driver: str) -> None:
+        """Make the VFs that `max_vfs` asks for when a driver is loaded; nobody binds them here."""
+        wanted = 0
+        for path, text in self.files.items():
+            match = re.search(rf"^options {driver} .*\bmax_vfs=(\d+)", text, re.MULTILINE)
+            if path.startswith("/etc/modprobe.d/") and match is not None:
+                wanted = int(match[1])
+        for pf in self.pfs.values():
+            if pf.driver == driver and wanted and not pf.vfs:
+                pf.vfs = []
+                for _ in range(min(wanted, pf.total_vfs)):
+                    pf.vfs.append(self.make_vf(pf))
+                    pf.vfs[-1].driver = pf.profile.vf_driver if pf.profile.vf_driver in self.modules else ""
+                    pf.vfs[-1].net_name = f"{pf.net_name}v{pf.vfs[-1].index}" if pf.vfs[-1].driver else ""
+                pf.num_vfs = len(pf.vfs)
+                pf.channels = pf.max_channels
 
     def functions(self) -> Iterator[Pf | Vf]:
         """Give every PCI function."""

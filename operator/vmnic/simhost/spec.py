@@ -31,6 +31,8 @@ class NicProfile(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
     channels: int
     channels_with_vfs: int
     rate_limit: bool
+    sysfs_vfs: bool = True
+    """False: an old driver that makes VFs only by its parameter `max_vfs`, when it is loaded."""
 
 
 class PfSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -51,6 +53,10 @@ class PfSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     default_route: bool = False
     shares_iommu_group: bool = False
     """The port above it has no ACS, so the function and its VFs share one group with it."""
+    no_vf_space: bool = False
+    """The firmware left no room for the registers of its VFs."""
+    cut_by_vfs: bool = False
+    """Its link is lost while it has VFs: a switch port that shuts down, or a driver's fault."""
 
 
 class HostSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -63,6 +69,10 @@ class HostSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
     """Loaded at boot."""
     available_modules: tuple[str, ...] = ()
     """Can be loaded besides."""
+    refused_modules: tuple[str, ...] = ()
+    """Are there, but the kernel does not trust their signature (Secure Boot)."""
+    files: dict[str, str] = {}
+    """Files of other programs by path, as below /etc, /run and /var."""
 
 
 @functools.cache

@@ -132,7 +132,7 @@ def test_a_pool_with_node_states_is_planned():
     state = {
         "kind": "NodeNicState",
         "metadata": {"name": "n1"},
-        "status": {"bootID": "b", "host": {"iommu": True}, "pfs": [pf]},
+        "status": {"bootID": "b", "host": {"iommu": True, "modules": ["vfio_pci"]}, "pfs": [pf]},
     }
     code, plan = plan_of(one, state)
     row = plan["pools"][0]["nodes"][0]

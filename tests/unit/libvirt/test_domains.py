@@ -10,9 +10,10 @@ from tests.builders.decide import collect
 from tests.builders.vm import node_state, policy, pool
 from vmnic.cli.decide import decide_all
 from vmnic.libvirt.domain import DomainError, read_domain
-from vmnic.libvirt.functions import FreeFunctions, vf_address
+from vmnic.libvirt.functions import FreeFunctions
 from vmnic.libvirt.gather import gather_domain
 from vmnic.libvirt.rewrite import rewrite_domain
+from vmnic.nodes.parts import vf_address
 
 HERE = pathlib.Path(__file__).parent
 FILES = sorted((HERE / "domains").glob("*.xml"))

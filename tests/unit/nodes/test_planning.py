@@ -1,6 +1,7 @@
 """Match, merge, plan and digest: pure tables."""
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 
@@ -9,20 +10,48 @@ from vmnic.nodes.digest import digest_of
 from vmnic.nodes.match import matching_pfs
 from vmnic.nodes.merge import merge_pools
 from vmnic.nodes.nics import model_of, read_models
-from vmnic.nodes.observed import ObservedVf, observed_of, render_pf_status
+from vmnic.nodes.observed import ObservedVf, VfAttributes, observed_of, render_pf_status
 from vmnic.nodes.plan import plan_pf
-from vmnic.nodes.state import HostFacts, PfReason
+from vmnic.nodes.state import HostFacts, PfReason, VfGroup, VfSettings
+from vmnic.nodes.steps import admin_mac
+from vmnic.nodes.target import original_of
 
-IOMMU = HostFacts(iommu=True)
+SHARED = pf_spec(
+    groups=(
+        VfGroup(pool="fast", resource="vmnic.dev/fast", range="0-3"),
+        VfGroup(pool="nets", resource="vmnic.dev/nets", range="4-6", driver="kernel"),
+    )
+)
+ADOPTED = pf_spec(management="Adopt", num_vfs=4)
+TAGGED = pf_spec(groups=(VfGroup(pool="fast", resource="vmnic.dev/fast", settings=VfSettings(vlan=100)),))
 
 
-def planned(desired, seen, *, host=IOMMU, attempt=0, boot="b1", holders=None):
-    return plan_pf(desired, seen, host=host, boot_id=boot, attempt=attempt, holders=holders or {})
+def replace_groups(vfs):
+    return pf_spec(groups=(VfGroup(pool="fast", resource="vmnic.dev/fast", range=vfs),))
+
+
+def seen_with(drivers, **changes):
+    """A function whose VFs have these drivers."""
+    seen = observed(num_vfs=len(drivers), **changes)
+    return replace(seen, vfs=tuple(replace(vf, driver=driver) for vf, driver in zip(seen.vfs, drivers, strict=True)))
+
+
+def with_vlan(vlan, **changes):
+    seen = observed(num_vfs=7, **changes)
+    tagged = VfAttributes(mac="02:00:00:00:00:01", vlan=vlan)
+    return replace(seen, vfs=tuple(replace(vf, attributes=tagged) for vf in seen.vfs))
+
+
+IOMMU = HostFacts(iommu=True, modules=("vfio_pci",))
+
+
+def planned(desired, seen, *, host=IOMMU, attempt=0, boot="b1", holders=None, original=None):
+    return plan_pf(desired, seen, host=host, boot_id=boot, attempt=attempt, holders=holders or {}, original=original)
 
 
 def steps(desired, seen):
     plan = planned(desired, seen).plan
-    return [f"{action.kind} {action.value}" for action in plan.actions] if plan else []
+    return [f"{action.kind} {action.value}".strip() for action in plan.actions] if plan else []
 
 
 @pytest.mark.parametrize(
@@ -72,6 +101,40 @@ def test_the_oldest_of_clashing_pools_keeps_the_function_and_the_other_is_told()
     assert [(one.pool, one.winner, one.pci_address) for one in merged.conflicts] == [("a-young", "z-old", PF)]
 
 
+def test_pools_with_ranges_share_a_function():
+    nets = pool("nets", vfRange="4-6", vfDriver="kernel", created="2026-02-01T00:00:00Z")
+    merged = merge_pools([nets, pool("fast", vfRange="0-3")], {}, [pf_status()])
+    assert merged.conflicts == ()
+    assert [(pf.pool, pf.num_vfs) for pf in merged.pfs] == [("fast", 7)]
+    assert [(group.pool, group.range, group.driver) for group in merged.pfs[0].groups] == [
+        ("fast", "0-3", "vfio-pci"), ("nets", "4-6", "kernel"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("second", "why"),
+    [
+        ({}, "share the function with spec.vfRange in both"),
+        ({"vfRange": "3-6"}, "VF 3 is in the spec.vfRange of both"),
+        ({"vfRange": "4-5", "numVfs": 6}, "must agree on spec.numVfs, which is 7 there and 6 here"),
+        ({"vfRange": "4-6", "mtu": 9000}, "must agree on spec.mtu, which is None there and 9000 here"),
+        ({"vfRange": "4-6", "queues": 2}, "must agree on spec.queues"),
+        ({"vfRange": "4-6", "management": "Adopt"}, "must agree on spec.management"),
+    ],
+    ids=["no range", "a range that overlaps", "another number", "another MTU", "other queues", "another management"],
+)
+def test_pools_that_cannot_share_a_function_are_told_why(second, why):
+    young = pool("young", created="2026-02-01T00:00:00Z", **second)
+    merged = merge_pools([young, pool("fast", vfRange="0-3")], {}, [pf_status()])
+    assert [group.pool for group in merged.pfs[0].groups] == ["fast"]
+    assert why in merged.conflicts[0].message
+
+
+def test_a_resource_of_each_function_is_named_after_it():
+    merged = merge_pools([pool(resourcePerPF=True)], {}, [pf_status()])
+    assert merged.pfs[0].groups[0].resource == "vmnic.dev/fast-ens1f0"
+
+
 def test_a_resource_name_that_an_older_pool_has_is_a_conflict():
     first, second = (
         pool("a", resourceName="vmnic.dev/x"),
@@ -94,16 +157,36 @@ def test_a_pool_that_is_being_deleted_asks_for_nothing():
         (pf_spec(num_vfs=3), observed(num_vfs=7), ["SetNumVfs 0", "SetNumVfs 3", "BindVfs vfio-pci"]),
         (pf_spec(num_vfs=0), observed(num_vfs=7), ["SetNumVfs 0"]),
         (pf_spec(num_vfs=0), observed(), []),
-        (pf_spec(vf_driver="kernel"), observed(), ["SetNumVfs 7"]),
-        (pf_spec(vf_driver="kernel"), observed(num_vfs=7), ["SetAutoprobe 1", "BindVfs kernel"]),
+        (pf_spec(driver="kernel"), observed(), ["SetNumVfs 7"]),
+        (pf_spec(driver="kernel"), observed(num_vfs=7), ["SetAutoprobe 1", "BindVfs kernel"]),
         (pf_spec(), observed(num_vfs=7, driver="igbvf", autoprobe=True), ["SetAutoprobe 0", "BindVfs vfio-pci"]),
         (pf_spec(), observed(num_vfs=7, driver=""), ["BindVfs vfio-pci"]),
         (pf_spec(mtu=9000), observed(num_vfs=7), ["SetMtu 9000"]),
         (pf_spec(mtu=1500), observed(num_vfs=7), []),
+        (pf_spec(queues=2), observed(num_vfs=7, queues=2), []),
+        (pf_spec(queues=2), observed(num_vfs=7, queues=1), ["SetQueues 2"]),
+        (pf_spec(num_vfs=3, queues=2), observed(num_vfs=7, queues=2), [
+            "SetNumVfs 0", "SetNumVfs 3", "BindVfs vfio-pci", "SetQueues 2",
+        ]),
+        (pf_spec(), observed(num_vfs=7, up=False), ["SetLink up"]),
+        (SHARED, observed(), [
+            "SetAutoprobe 0", "SetNumVfs 7", "BindVfs 0-3 vfio-pci", "SetAutoprobe 1", "BindVfs 4-6 kernel",
+        ]),
+        (SHARED, seen_with(["vfio-pci"] * 4 + ["igbvf"] * 3, autoprobe=True), []),
+        (SHARED, seen_with(["vfio-pci"] * 3 + ["igbvf"] * 4, autoprobe=True), ["BindVfs 0-3 vfio-pci"]),
+        (ADOPTED, observed(num_vfs=7, driver="igbvf", autoprobe=True), ["BindVfs 0-3 vfio-pci"]),
+        (ADOPTED, observed(num_vfs=7), []),
+        (TAGGED, observed(), ["SetAutoprobe 0", "SetNumVfs 7", "SetVfs", "BindVfs vfio-pci"]),
+        (TAGGED, with_vlan(100), []),
+        (TAGGED, with_vlan(7), ["SetVfs"]),
+        (TAGGED, with_vlan(7, held={0, 1, 2, 3, 4, 5, 6}), []),
     ],
     ids=[
         "from nothing", "as desired", "fewer go through zero", "none", "none again", "kernel driver from nothing",
         "from vfio to the kernel driver", "from the kernel driver to vfio", "VFs without a driver", "another MTU", "the same MTU",
+        "the same queues", "other queues", "queues that other VFs reset", "a link that is down", "two pools", "two pools, done",
+        "a VF on the wrong side", "adopted VFs are bound and not counted", "adopted and done", "VFs with a VLAN", "tagged",
+        "another VLAN by hand", "held VFs belong to their CNI",
     ],
 )  # fmt: skip
 def test_a_plan_has_the_steps_that_the_kernel_wants(desired, seen, actions):
@@ -116,7 +199,7 @@ def test_a_plan_has_the_steps_that_the_kernel_wants(desired, seen, actions):
         (pf_spec(num_vfs=3), observed(num_vfs=7, held={6}), True),
         (pf_spec(num_vfs=3), observed(num_vfs=7), False),
         (pf_spec(mtu=9000), observed(num_vfs=7, held={0}), False),
-        (pf_spec(vf_driver="kernel"), observed(num_vfs=7, held={2}), True),
+        (pf_spec(driver="kernel"), observed(num_vfs=7, held={2}), True),
     ],
     ids=["a VF that would go is held", "nobody holds one", "the MTU touches no VF", "a VF that would be rebound is held"],
 )
@@ -144,19 +227,78 @@ def test_a_status_has_room_for_the_holders_of_256_vfs():
         (dataclasses.replace(observed(), driver=""), IOMMU, PfReason.NO_DRIVER),
         (observed(), HostFacts(iommu=False), PfReason.IOMMU_OFF),
         (observed(shares_iommu_group=True), IOMMU, PfReason.IOMMU_GROUP_SHARED),
+        (observed(foreign_owner="sriov-network-operator"), IOMMU, PfReason.FOREIGN_OWNER),
+        (observed(total_vfs=0), IOMMU, PfReason.FIRMWARE_SRIOV_OFF),
+        (observed(unassigned_vf_space=True), IOMMU, PfReason.NO_MMIO_SPACE),
+        (observed(), HostFacts(iommu=True), PfReason.MODULE_MISSING),
     ],
-    ids=["host-used", "too many VFs", "no driver", "no IOMMU", "shared group"],
-)
+    ids=[
+        "host-used", "too many VFs", "no driver", "no IOMMU", "shared group", "another owner", "SR-IOV off", "no room",
+        "no vfio",
+    ],
+)  # fmt: skip
 def test_what_makes_a_plan_impossible_is_said(seen, host, reason):
     assert planned(pf_spec(), seen, host=host).problem.reason is reason
 
 
+@pytest.mark.parametrize(
+    ("desired", "seen", "reason", "remedy"),
+    [
+        (ADOPTED, observed(num_vfs=2), PfReason.TOO_FEW_VFS, "management: Managed"),
+        (replace_groups("5-8"), observed(), PfReason.TOO_MANY_VFS, "vfRange"),
+        (pf_spec(mtu=9000), observed(num_vfs=7, name="", mtu=None), PfReason.LINK_ELSEWHERE, "bring it back"),
+        (pf_spec(queues=8), observed(num_vfs=7, queues=2, max_queues=2), PfReason.TOO_MANY_QUEUES, "lower queues"),
+    ],
+    ids=["too few to adopt", "a range beyond the VFs", "a link in another namespace", "more queues than are left"],
+)
+def test_a_wish_that_cannot_be_is_told_with_its_remedy(desired, seen, reason, remedy):
+    problem = planned(desired, seen).problem
+    assert (problem.reason, remedy in problem.message) == (reason, True)
+
+
+def test_what_the_host_uses_is_changed_only_if_allowed_and_is_disruptive():
+    used = observed(host_use=("default route",))
+    assert planned(pf_spec(), used).problem.reason is PfReason.HOST_USED
+    plan = planned(pf_spec(allow_host_used=True), used).plan
+    assert (plan.disruptive, plan.blocked_by) == (True, ())
+
+
+def test_a_plan_that_takes_free_vfs_away_is_fenced():
+    assert planned(pf_spec(num_vfs=3), observed(num_vfs=7)).plan.fenced
+    assert not planned(pf_spec(), observed()).plan.fenced
+    assert not planned(pf_spec(mtu=9000), observed(num_vfs=7)).plan.fenced
+
+
+def test_a_function_that_is_given_up_becomes_what_it_was():
+    before = original_of(observed(mtu=1500, up=False, queues=8))
+    now = observed(num_vfs=7, mtu=9000, up=True, queues=2)
+    given_up = pf_spec(release="Reset")
+    assert [f"{a.kind} {a.value}" for a in planned(given_up, now, original=before).plan.actions] == [
+        "SetNumVfs 0", "SetAutoprobe 1", "SetMtu 1500", "SetQueues 8", "SetLink down",
+    ]  # fmt: skip
+    assert planned(given_up, now, original=None).plan is None
+    assert planned(pf_spec(release="Retain"), now, original=before).plan is None
+    assert planned(pf_spec(release="Reset", management="Adopt"), now, original=before).plan is None
+
+
+def test_adopted_drivers_are_what_a_function_goes_back_to():
+    before = original_of(seen_with(["igbvf", "igbvf", "", "vfio-pci"], autoprobe=True))
+    assert [f"{a.kind} {a.value}" for a in planned(pf_spec(release="Reset"), observed(), original=before).plan.actions] == [
+        "SetAutoprobe 0", "SetNumVfs 4", "BindVfs 3 vfio-pci", "SetAutoprobe 1", "BindVfs 0-1 kernel",
+    ]  # fmt: skip
+
+
+def test_addresses_of_vfs_differ_on_one_function_and_between_functions():
+    made = [admin_mac("02:aa:bb", mac, index) for mac in ("52:54:00:00:0b:01", "52:54:00:01:0b:01") for index in range(64)]
+    assert (made[0], len(set(made))) == ("02:aa:bb:00:0b:02", 128)
+
+
 def test_an_iommu_that_cannot_be_read_excludes_nothing():
-    assert planned(pf_spec(), observed(), host=HostFacts(iommu=None)).plan is not None
+    assert planned(pf_spec(), observed(), host=HostFacts(iommu=None, modules=("vfio_pci",))).plan is not None
 
 
 def test_the_kernel_driver_needs_no_iommu():
-    assert planned(pf_spec(vf_driver="kernel"), observed(), host=HostFacts(iommu=False)).plan is not None
+    assert planned(pf_spec(driver="kernel"), observed(), host=HostFacts(iommu=False)).plan is not None
 
 
 def digest(desired=None, seen=None, **changes):

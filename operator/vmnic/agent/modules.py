@@ -1,0 +1,42 @@
+"""`vmnic agent --load-modules`: the init container's job, which alone has the right to load kernel modules.
+
+What the kernel refuses is written down for the agent, which reports it; the node goes on with what there is.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import pathlib
+from collections.abc import Iterable
+
+from ..host.ops import LoadModule, Port
+
+__all__ = ["load_modules", "refused_modules"]
+
+_log = logging.getLogger(__name__)
+
+_FILE = "modules.json"
+
+
+def load_modules(port: Port, names: Iterable[str], state_dir: pathlib.Path) -> None:
+    """Load modules, and write down what the kernel said to those that it refused."""
+    refused = []
+    for name in names:
+        try:
+            port.perform(LoadModule(name))
+        except OSError as error:
+            code = errno.errorcode.get(error.errno or 0, str(error.errno))
+            refused.append(f"{name}: {code} ({error.strerror})"[:256])
+            _log.warning("module %s", refused[-1])
+    state_dir.mkdir(parents=True, exist_ok=True)
+    (state_dir / _FILE).write_text(json.dumps(refused))
+
+
+def refused_modules(state_dir: pathlib.Path) -> tuple[str, ...]:
+    """Give the modules that could not be loaded, each with the kernel's answer."""
+    try:
+        return tuple(json.loads((state_dir / _FILE).read_text()))
+    except (OSError, ValueError):
+        return ()

@@ -1,0 +1,62 @@
+"""Reads of one session in the agent's words; what is absent is told apart from what cannot be read."""
+
+from __future__ import annotations
+
+import errno
+from typing import cast
+
+from ..host.client import Session
+from ..host.ops import Channels, LinkInfo, ListDir, ReadChannels, ReadFile, ReadLink, ReadLinks
+
+__all__ = ["DEVICES", "Reader"]
+
+DEVICES = "/sys/bus/pci/devices"
+_READ_S = 5.0
+"""A sysfs read takes microseconds; one that takes this long is stuck."""
+
+
+class Reader:
+    """Reads of one session, in words of this module."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def text(self, path: str) -> str:
+        """Read a file."""
+        return str(await self._session.perform(ReadFile(path), deadline_s=_READ_S)).strip()
+
+    async def optional_text(self, path: str) -> str | None:
+        """Read a file that need not exist, or that a device may not answer (EINVAL)."""
+        try:
+            return await self.text(path)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
+                return None
+            raise
+
+    async def names(self, path: str) -> tuple[str, ...]:
+        """List a directory; an absent one is empty."""
+        try:
+            return cast("tuple[str, ...]", await self._session.perform(ListDir(path), deadline_s=_READ_S))
+        except FileNotFoundError:
+            return ()
+
+    async def link_name(self, path: str) -> str:
+        """Give the last part of a symbolic link's target; empty if there is none."""
+        try:
+            return str(await self._session.perform(ReadLink(path), deadline_s=_READ_S)).rsplit("/", 1)[-1]
+        except FileNotFoundError:
+            return ""
+
+    async def links(self) -> tuple[LinkInfo, ...]:
+        """Dump the network links."""
+        return cast("tuple[LinkInfo, ...]", await self._session.perform(ReadLinks(), deadline_s=_READ_S))
+
+    async def channels(self, name: str) -> Channels | None:
+        """Read the channels of a link; None where it has none to set."""
+        try:
+            return cast("Channels", await self._session.perform(ReadChannels(name), deadline_s=_READ_S))
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.ENODEV):
+                return None
+            raise

@@ -1,0 +1,83 @@
+"""What a pool has of a physical function: all of its VFs, some of them, or the whole function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .state import NodeNicState, PfSpec, PfStatus, group_of, indexes_of
+
+__all__ = ["Part", "part_of", "parts_of", "vf_address"]
+
+_VFIO = "vfio-pci"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One pool's part of one function, as asked and as it is."""
+
+    pf: PfStatus
+    desired: int
+    """VFs that the pool asks for; of a whole function, 0."""
+    configured: int
+    """VFs of the part that exist."""
+    ready: int
+    """Devices of the part that a VM can use: they are on vfio-pci."""
+    addresses: tuple[str, ...]
+    """PCI addresses of the devices that exist."""
+    held: tuple[str, ...]
+    """Of these, those that somebody holds."""
+
+
+def parts_of(state: NodeNicState, pool: str) -> Iterator[Part]:
+    """Give all parts that a pool has on a node."""
+    by_address = {pf.pci_address: pf for pf in state.status.pfs}
+    for spec in state.spec.pfs:
+        pf = by_address.get(spec.pci_address)
+        part = part_of(spec, pf, pool) if pf is not None else None
+        if part is not None:
+            yield part
+
+
+def part_of(spec: PfSpec, pf: PfStatus, pool: str) -> Part | None:
+    """Give a pool's part of a function; None if it has none."""
+    group = group_of(spec, pool)
+    if group is None or spec.release:
+        return None
+    held = {one.vf for one in pf.held}
+    if spec.function == "Physical":
+        own = (pf.pci_address,)
+        return Part(
+            pf=pf,
+            desired=0,
+            configured=0,
+            ready=int(pf.driver == _VFIO),
+            addresses=own,
+            held=tuple(address for address in own if address in held),
+        )
+    indexes = indexes_of(spec, group)
+    present = [index for index in indexes if index < pf.num_vfs]
+    addresses = tuple(vf_address(pf.first_vf, pf.vf_stride, index) for index in present) if pf.first_vf else ()
+    return Part(
+        pf=pf,
+        desired=len(indexes),
+        configured=len(present),
+        ready=sum(index in indexes for index in _vfio_indexes(pf)),
+        addresses=addresses,
+        held=tuple(address for address in addresses if address in held),
+    )
+
+
+def _vfio_indexes(pf: PfStatus) -> Iterator[int]:
+    for part in pf.vfs:
+        if part.driver == _VFIO:
+            first, _, last = part.range.partition("-")
+            yield from range(int(first), int(last or first) + 1)
+
+
+def vf_address(first: str, stride: int, index: int) -> str:
+    """Give the PCI address of a VF: the function's routing id grows by the stride (PCIe SR-IOV capability)."""
+    domain, bus, rest = first.split(":")
+    device, function = rest.split(".")
+    routing_id = (int(bus, 16) << 8) + (int(device, 16) << 3) + int(function) + index * stride
+    return f"{domain}:{routing_id >> 8:02x}:{(routing_id >> 3) & 31:02x}.{routing_id & 7}"

@@ -1,0 +1,138 @@
+"""The typed steps from what a function is to what it should be, in the order in which the kernel takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from .observed import ObservedPf, ObservedVf
+from .state import Action, ActionKind, VfSettings
+from .target import KERNEL, VFIO, Binding, Target
+
+__all__ = ["admin_mac", "plan_steps", "wrong_driver"]
+
+
+def plan_steps(target: Target, observed: ObservedPf) -> tuple[Action, ...]:
+    """Give the steps; none where the function is as it should be."""
+    if target.whole:
+        return tuple(_whole_steps(observed))
+    return (*_vf_steps(target, observed), *_link_steps(target, observed))
+
+
+def _whole_steps(observed: ObservedPf) -> Iterator[Action]:
+    """VFs would go with the function's driver, so they go first."""
+    if observed.driver == VFIO:
+        return
+    if observed.num_vfs:
+        yield _step(ActionKind.SET_NUM_VFS, 0)
+    yield _step(ActionKind.BIND_PF, VFIO)
+
+
+def _vf_steps(target: Target, observed: ObservedPf) -> Iterator[Action]:
+    """Make or remove VFs, then give those that differ their attributes and drivers."""
+    if observed.driver == VFIO:
+        # It was a whole NIC; VFs need its own driver.
+        yield _step(ActionKind.BIND_PF, KERNEL)
+    count = observed.num_vfs if target.num_vfs is None else target.num_vfs
+    if count == observed.num_vfs:
+        present = {vf.index: vf for vf in observed.vfs}
+        yield from _settings_steps(target, observed, present, count)
+        yield from _binding_steps(target, count, observed.autoprobe, lambda one: _any_wrong(one, present))
+        return
+    autoprobe = observed.autoprobe
+    if count and target.autoprobe is not None:
+        creating = target.autoprobe and not target.vfio
+        if autoprobe != creating:
+            yield _step(ActionKind.SET_AUTOPROBE, int(creating))
+        autoprobe = creating
+    for step in [0] * bool(observed.num_vfs) + [count] * bool(count):
+        yield _step(ActionKind.SET_NUM_VFS, step)
+    yield from _settings_steps(target, observed, None, count)
+    yield from _binding_steps(target, count, autoprobe, lambda one: one.driver == VFIO or not autoprobe)
+
+
+def _settings_steps(
+    target: Target, observed: ObservedPf, present: Mapping[int, ObservedVf] | None, count: int
+) -> Iterator[Action]:
+    """Set attributes of VFs that are new (`present` is None) or differ."""
+    for binding in target.bindings:
+        if _needs_settings(binding, observed, present):
+            yield _step(ActionKind.SET_VFS, _range(binding, count))
+
+
+def _binding_steps(target: Target, count: int, autoprobe: bool, needs: Callable[[Binding], bool]) -> Iterator[Action]:
+    """Give VFs their drivers, vfio-pci's first: where a function has both sorts, the kernel's are let in only after them."""
+    for driver, lets in ((VFIO, False), (KERNEL, True)):
+        if target.autoprobe is lets and autoprobe is not lets:
+            yield _step(ActionKind.SET_AUTOPROBE, int(lets))
+        for binding in target.bindings:
+            if binding.driver == driver and needs(binding):
+                yield _step(ActionKind.BIND_VFS, f"{_range(binding, count)} {driver}".strip())
+
+
+def _link_steps(target: Target, observed: ObservedPf) -> Iterator[Action]:
+    """Another number of VFs resets the channels, so they come last; a link is switched down last of all."""
+    count = observed.num_vfs if target.num_vfs is None else target.num_vfs
+    if target.mtu is not None and observed.mtu != target.mtu:
+        yield _step(ActionKind.SET_MTU, target.mtu)
+    if target.queues is not None and (observed.queues != target.queues or count != observed.num_vfs):
+        yield _step(ActionKind.SET_QUEUES, target.queues)
+    if target.up is not None and observed.up is not None and observed.up != target.up:
+        yield _step(ActionKind.SET_LINK, "up" if target.up else "down")
+
+
+def _needs_settings(binding: Binding, observed: ObservedPf, present: Mapping[int, ObservedVf] | None) -> bool:
+    """Attributes of a VF that somebody holds are not vmnic's any more, as a CNI or libvirt may have set them."""
+    settings = binding.settings
+    if settings is None or present is None:
+        return settings is not None
+    there = [present[index] for index in binding.indexes if index in present]
+    return any(not vf.held and _differs(settings, observed, vf) for vf in there)
+
+
+def _differs(wanted: VfSettings, pf: ObservedPf, vf: ObservedVf) -> bool:
+    """Whether an attribute that can be read back is not as asked."""
+    info = vf.attributes
+    if info is None:
+        return False
+    pairs = (
+        (wanted.vlan, info.vlan),
+        (wanted.vlan_qos, info.qos),
+        (wanted.trust, info.trust),
+        (wanted.spoof_check, info.spoof_check),
+        (wanted.link_state, info.link_state.capitalize()),
+        (wanted.min_tx_rate_mbps, info.min_tx_rate_mbit),
+        (wanted.max_tx_rate_mbps, info.max_tx_rate_mbit),
+        (admin_mac(wanted.mac_prefix, pf.mac, vf.index) if wanted.mac_prefix else None, info.mac),
+    )
+    return any(asked is not None and asked != there for asked, there in pairs)
+
+
+def admin_mac(prefix: str, pf_mac: str, index: int) -> str:
+    """Make a VF's address from the pool's prefix and the function's own address, so that no other node makes the same.
+
+    The last three bytes are the function's own last three plus the VF's index and one.
+    """
+    own = int(pf_mac.replace(":", "")[-6:] or "0", 16)
+    tail = f"{(own + index + 1) & 0xFFFFFF:06x}"
+    return f"{prefix}:{tail[:2]}:{tail[2:4]}:{tail[4:]}"
+
+
+def wrong_driver(wanted: str, vf: ObservedVf) -> bool:
+    """`kernel` means any driver of the kernel's own but vfio-pci."""
+    return vf.driver != VFIO if wanted == VFIO else vf.driver in ("", VFIO)
+
+
+def _any_wrong(binding: Binding, present: Mapping[int, ObservedVf]) -> bool:
+    return any(index in present and wrong_driver(binding.driver, present[index]) for index in binding.indexes)
+
+
+def _range(binding: Binding, count: int) -> str:
+    """Name the VFs of a binding; empty: all."""
+    indexes = binding.indexes
+    if (indexes.start, indexes.stop) == (0, count):
+        return ""
+    return str(indexes.start) if len(indexes) == 1 else f"{indexes.start}-{indexes.stop - 1}"
+
+
+def _step(kind: ActionKind, value: int | str) -> Action:
+    return Action(kind=kind, value=str(value))
