@@ -131,12 +131,14 @@ class Cluster:
         for node in self.nodes:
             self.start_agent(node.name)
 
-    def start_controller(self, name: str = "controller-1", *, lease_duration_s: float = 4.0) -> None:
+    def start_controller(
+        self, name: str = "controller-1", *, lease_duration_s: float = 4.0, certificate_days: float = 90
+    ) -> None:
         """Start a replica of the controller."""
         command = [
             sys.executable, "-m", "vmnic", "controller", "--identity", name, "--lease-duration-s", lease_duration_s,
             "--webhook-port", self.webhook_port, "--webhook-hosts", "127.0.0.1", "--probe-port", free_port(),
-            "--restart-timeout-s", 5,
+            "--restart-timeout-s", 5, "--webhook-certificate-days", certificate_days,
         ]  # fmt: skip
         env = os.environ | self.plane.service_account(NAMESPACE, "vmnic-controller")
         self.processes.start(name, command, env=env)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import contextlib
 import gc
 import logging
@@ -23,11 +22,11 @@ from ..kube.client import ApiClient
 from ..kube.connection import Connection, ConnectionFileError, in_cluster_connection
 from ..kube.lease import LeaderElector
 from ..kube.reflector import Reflector
-from ..kube.resources import MUTATING_WEBHOOKS
 from ..kube.tasks import end_tasks, run_together
 from ..kube.workqueue import WorkQueue
 from ..logs import setup_logging
-from .admission.certificates import Authority, make_server_context, read_or_create_authority
+from .admission.certificates import Lifetimes
+from .admission.rotation import Certificates
 from .admission.server import start_webhook
 from .keys import Key, Kind
 from .ledger import LedgerStore
@@ -43,7 +42,6 @@ _log = logging.getLogger(__name__)
 
 _MANAGER = "vmnic-controller"
 _LEASE = "vmnic-controller"
-_WEBHOOK = "vmnic"
 _WORKERS = 8
 _WRITES_PER_S = 50.0
 """What the controller may cost the API server, whatever there is to do."""
@@ -78,6 +76,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     flag("restart-timeout-s", "600", "seconds after which a VM that was restarted has not come back")
     flag("webhook-port", "9443", "port of the webhook")
     flag("webhook-hosts", "", "names or addresses that the webhook's certificate is for; default: its Service's names")
+    flag("webhook-certificate-days", "90", "days that the webhook's certificates live; its authority lives four times as long")
     flag("probe-port", "8080", "port of /healthz and /readyz")
     flag("log-level", "info", "debug, info, warning or error")
     return parser.parse_args(arguments)
@@ -95,7 +94,8 @@ async def _run(chosen: argparse.Namespace, connection: Connection) -> None:
             ApiClient(connection, field_manager=_MANAGER, guard=elector.seconds_left, writes_per_s=_WRITES_PER_S)
         )
         comes_back = timedelta(seconds=float(chosen.restart_timeout_s))
-        controller = Controller(reads, writes, elector, chosen.namespace, comes_back=comes_back)
+        certificates = _certificates(chosen, reads, writes)
+        controller = Controller(reads, writes, elector, certificates, namespace=chosen.namespace, comes_back=comes_back)
         tasks = [
             asyncio.create_task(run_reflectors(controller.world)),
             asyncio.create_task(controller.serve(chosen)),
@@ -108,16 +108,30 @@ async def _run(chosen: argparse.Namespace, connection: Connection) -> None:
             task.result()
 
 
+def _certificates(chosen: argparse.Namespace, reads: ApiClient, writes: ApiClient) -> Certificates:
+    service = f"vmnic-webhook.{chosen.namespace}.svc"
+    hosts = tuple(chosen.webhook_hosts.split(",")) if chosen.webhook_hosts else (service, f"{service}.cluster.local")
+    lifetimes = Lifetimes(timedelta(days=float(chosen.webhook_certificate_days)))
+    return Certificates(reads, writes, chosen.namespace, hosts, lifetimes=lifetimes)
+
+
 class Controller:
     """One replica."""
 
     def __init__(
-        self, reads: ApiClient, writes: ApiClient, elector: LeaderElector, namespace: str, *, comes_back: timedelta
+        self,
+        reads: ApiClient,
+        writes: ApiClient,
+        elector: LeaderElector,
+        certificates: Certificates,
+        *,
+        namespace: str,
+        comes_back: timedelta,
     ) -> None:
         self._reads = reads
         self._writes = writes
         self._elector = elector
-        self._namespace = namespace
+        self._certificates = certificates
         self._leading = False
         self._serving = False
         self._queue: WorkQueue[Key] = WorkQueue(rank=lambda key: _RANK[key.kind])
@@ -134,31 +148,35 @@ class Controller:
         """Act on everything while the lease is held."""
         await self._wait_for(self.world.nodes, self.world.node_states, self.world.pools)
         await self._ledger.load()
-        authority = await read_or_create_authority(self._writes, self._namespace)
-        await self._publish_authority(authority)
         self._queue.clear()
         self._leading = True
         try:
-            await run_together(self._start_with_everything(), self._queue.run(self._reconcile, _WORKERS))
+            works = (
+                self._start_with_everything(),
+                self._queue.run(self._reconcile, _WORKERS),
+                self._certificates.keep_leading(),
+            )
+            await run_together(*works)
         finally:
             self._leading = False
 
     async def serve(self, chosen: argparse.Namespace) -> None:
         """Serve probes at once and the webhook as soon as it can decide; runs until cancelled."""
         probes = await self._start_probes(int(chosen.probe_port))
-        service = f"vmnic-webhook.{chosen.namespace}.svc"
-        hosts = tuple(chosen.webhook_hosts.split(",")) if chosen.webhook_hosts else (service, f"{service}.cluster.local")
-        webhook: web.AppRunner | None = None
         try:
-            await self._wait_for(self.world.policies, self.world.namespaces)
-            authority = await read_or_create_authority(self._reads, self._namespace)
-            webhook = await start_webhook(self.world, make_server_context(authority, hosts), int(chosen.webhook_port))
-            self._serving = True
+            await run_together(self._certificates.keep_fresh(), self._serve_webhook(int(chosen.webhook_port)))
+        finally:
+            await probes.cleanup()
+
+    async def _serve_webhook(self, port: int) -> None:
+        await self._wait_for(self.world.policies, self.world.namespaces)
+        await self._certificates.loaded.wait()
+        webhook = await start_webhook(self.world, self._certificates.context, port)
+        self._serving = True
+        try:
             await asyncio.Event().wait()
         finally:
-            for runner in (webhook, probes):
-                if runner is not None:
-                    await runner.cleanup()
+            await webhook.cleanup()
 
     def _enqueue(self, key: Key, after_s: float = 0.0) -> None:
         """Take a key; followers have nothing to do with it, and a new leader looks at everything."""
@@ -198,21 +216,6 @@ class Controller:
             await asyncio.Event().wait()
         finally:
             await kopf_thread.stop()
-
-    async def _publish_authority(self, authority: Authority) -> None:
-        """Tell the API server whom to trust, if it does not know; without the configuration there is no webhook."""
-        found = await self._writes.read(MUTATING_WEBHOOKS, _WEBHOOK)
-        if found is None:
-            _log.warning("MutatingWebhookConfiguration %s is not there: new VMs are not patched at admission", _WEBHOOK)
-            return
-        bundle = base64.b64encode(authority.certificate).decode()
-        operations = [
-            {"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": bundle}
-            for index, webhook in enumerate(found.get("webhooks", []))
-            if webhook["clientConfig"].get("caBundle") != bundle
-        ]
-        if operations:
-            await self._writes.patch_json(MUTATING_WEBHOOKS, _WEBHOOK, operations)
 
     async def _wait_for(self, *reflectors: Reflector[Any]) -> None:
         for reflector in reflectors:

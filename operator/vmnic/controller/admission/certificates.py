@@ -1,17 +1,18 @@
-"""The webhook's certificates: one authority in a Secret, shared by all replicas, and a serving certificate per process.
+"""The webhook's certificates: authorities, serving certificates, and what is to be trusted when.
 
-The API server trusts the authority that the webhook configuration names, so any replica may answer. The authority is made
-by whichever replica comes first; a serving certificate lives only in its process's memory and ends with it.
+The API server trusts what `caBundle` says, so a new authority is *announced* there long before anything is signed with it, and
+an old one stays until it has expired: at any moment every replica serves a certificate that the API server trusts.
 """
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 import ipaddress
 import pathlib
+import re
 import ssl
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -19,15 +20,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from ...kube.client import ApiClient, ConflictError
-from ...kube.resources import SECRETS
+__all__ = ["Authorities", "Authority", "Lifetimes", "load_serving_certificate", "make_authority", "merge_bundle", "rotate"]
 
-__all__ = ["AUTHORITY_SECRET", "Authority", "make_authority", "make_server_context", "read_or_create_authority"]
-
-AUTHORITY_SECRET = "vmnic-webhook-ca"  # noqa: S105 - the name of an object, not a secret
-_AUTHORITY_DAYS = 3650
-_SERVING_DAYS = 365
 _CLOCK_SKEW = dt.timedelta(hours=1)
+"""Certificates are valid from so long before they are made, for API servers whose clocks are behind."""
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,75 +34,134 @@ class Authority:
     certificate: bytes
     key: bytes
 
+    @property
+    def made(self) -> dt.datetime:
+        """When it was made."""
+        return x509.load_pem_x509_certificate(self.certificate).not_valid_before_utc + _CLOCK_SKEW
 
-async def read_or_create_authority(api: ApiClient, namespace: str) -> Authority:
-    """Give the authority that all replicas share; the first one makes it.
+    @property
+    def expires(self) -> dt.datetime:
+        """When it is no longer trusted."""
+        return x509.load_pem_x509_certificate(self.certificate).not_valid_after_utc
 
-    Raises:
-        ApiError: the Secret can neither be read nor made.
+
+@dataclass(frozen=True, slots=True)
+class Authorities:
+    """What the replicas share."""
+
+    current: Authority
+    """Signs serving certificates."""
+    next: Authority | None = None
+    """Is announced, and signs nothing yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """How long certificates are valid; all else follows from the one number that an administrator chooses."""
+
+    serving: dt.timedelta
+
+    @property
+    def authority(self) -> dt.timedelta:
+        """Another one is made after half of it, so an authority outlives whatever it signs."""
+        return 4 * self.serving
+
+    @property
+    def announced(self) -> dt.timedelta:
+        """How long a new authority is trusted before it signs: API servers and replicas have heard of it by then."""
+        return self.serving / 6
+
+    @property
+    def check(self) -> dt.timedelta:
+        """How often each replica looks whether it has to do something."""
+        return min(dt.timedelta(minutes=1), self.serving / 30)
+
+
+def rotate(found: Authorities | None, trusted: Sequence[bytes], now: dt.datetime, lifetimes: Lifetimes) -> Authorities:
+    """Decide what the replicas shall share: the same, one more that is announced, or the announced one as the current one.
+
+    Args:
+        found: What they share now.
+        trusted: The bundles that the API server trusts now, as PEM, one a webhook.
+        now: The time.
+        lifetimes: How long certificates live.
     """
-    found = await api.read(SECRETS, AUTHORITY_SECRET, namespace)
     if found is None:
-        try:
-            found = await api.create(SECRETS, _secret(make_authority(), namespace), namespace)
-        except ConflictError:
-            found = await api.read(SECRETS, AUTHORITY_SECRET, namespace)
-    data = (found or {})["data"]
-    return Authority(base64.b64decode(data["tls.crt"]), base64.b64decode(data["tls.key"]))
+        return Authorities(make_authority(now, lifetimes))
+    is_over = found.current.expires <= now
+    if found.next is not None:
+        is_trusted = bool(trusted) and all(found.next.certificate.strip() in bundle for bundle in trusted)
+        is_urgent = found.current.expires - now < lifetimes.announced
+        is_announced = is_trusted and (is_urgent or now - found.next.made >= lifetimes.announced)
+        return Authorities(found.next) if is_announced or is_over else found
+    if is_over:
+        return Authorities(make_authority(now, lifetimes))
+    if found.current.expires - now < lifetimes.authority / 2:
+        return Authorities(found.current, make_authority(now, lifetimes))
+    return found
 
 
-def _secret(authority: Authority, namespace: str) -> dict[str, object]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": AUTHORITY_SECRET, "namespace": namespace},
-        "type": "kubernetes.io/tls",
-        "data": {
-            "tls.crt": base64.b64encode(authority.certificate).decode(),
-            "tls.key": base64.b64encode(authority.key).decode(),
-        },
-    }
+def merge_bundle(present: bytes, shared: Authorities, now: dt.datetime) -> bytes:
+    """Give the bundle to trust: what is shared, and what was trusted before and has not expired, in a stable order."""
+    kept = [pem.strip() for pem in _PEM.findall(present) if _is_valid(pem, now)]
+    wanted = [authority.certificate.strip() for authority in (shared.current, shared.next) if authority is not None]
+    return b"\n".join(dict.fromkeys([*kept, *wanted])) + b"\n"
 
 
-def make_authority() -> Authority:
-    """Make a new authority, valid for ten years."""
+def _is_valid(pem: bytes, now: dt.datetime) -> bool:
+    try:
+        return x509.load_pem_x509_certificate(pem).not_valid_after_utc > now
+    except ValueError:
+        return False
+
+
+def make_authority(now: dt.datetime, lifetimes: Lifetimes) -> Authority:
+    """Make a new authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "vmnic-webhook-ca")])
     certificate = (
-        _builder(name, name, key.public_key(), _AUTHORITY_DAYS)
+        _builder(name, name, key.public_key(), now, now + lifetimes.authority)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
     return Authority(certificate.public_bytes(serialization.Encoding.PEM), _private_pem(key))
 
 
-def make_server_context(authority: Authority, hosts: tuple[str, ...]) -> ssl.SSLContext:
-    """Issue a serving certificate for these names or IP addresses and give a TLS server context with it."""
+def load_serving_certificate(
+    context: ssl.SSLContext, authority: Authority, hosts: tuple[str, ...], now: dt.datetime, lifetimes: Lifetimes
+) -> dt.datetime:
+    """Issue a serving certificate for these names or IP addresses and let a TLS server use it from its next handshake on.
+
+    Returns:
+        When it expires.
+    """
     issuer = x509.load_pem_x509_certificate(authority.certificate)
     issuer_key = serialization.load_pem_private_key(authority.key, None)
     assert isinstance(issuer_key, ec.EllipticCurvePrivateKey)
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "vmnic-webhook")])
+    until = min(now + lifetimes.serving, authority.expires)
+    issuer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
     certificate = (
-        _builder(name, issuer.subject, key.public_key(), _SERVING_DAYS)
+        _builder(name, issuer.subject, key.public_key(), now, until)
         .add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(issuer_id, critical=False)
         .sign(issuer_key, hashes.SHA256())
     )
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     # The ssl module takes files only.
     with tempfile.TemporaryDirectory() as directory:
         chain = pathlib.Path(directory, "tls.pem")
         chain.touch(mode=0o600)
         chain.write_bytes(_private_pem(key) + certificate.public_bytes(serialization.Encoding.PEM))
         context.load_cert_chain(chain)
-    return context
+    return until
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, days: int
+    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, now: dt.datetime, until: dt.datetime
 ) -> x509.CertificateBuilder:
-    now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -113,7 +169,7 @@ def _builder(
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _CLOCK_SKEW)
-        .not_valid_after(now + dt.timedelta(days=days))
+        .not_valid_after(until)
     )
 
 
