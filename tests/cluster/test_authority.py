@@ -1,0 +1,160 @@
+"""A taken agent: its real, node-bound token tries every verb on every kind that the API server knows."""
+
+import itertools
+import pathlib
+
+import pytest
+
+from tests.harness.api import Api, ApiFailure, path_of
+from tests.harness.cluster import AGENT_NAMESPACE, NAMESPACE
+
+RIGHTS = {("nodenicstates", verb) for verb in ("get", "list", "watch")} | {("nodenicstates/status", "patch")}
+REVIEWS = {(kind, "create") for kind in ("selfsubjectreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews")}
+"""What one's own rights are: any account may ask."""
+METHODS = {
+    "get": "GET", "list": "GET", "watch": "GET", "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE",
+    "deletecollection": "DELETE",
+}  # fmt: skip
+OWN, FOREIGN = "n1", "n2"
+
+
+def agent(cluster, node=OWN, account="vmnic-agent"):
+    """The API as a taken agent reaches it."""
+    mounted = cluster.plane.service_account(AGENT_NAMESPACE, account, node)["VMNIC_SERVICE_ACCOUNT_DIR"]
+    return Api(cluster.plane.server, cluster.plane.pki / "ca.crt", pathlib.Path(mounted, "token").read_text())
+
+
+def status_of(api, verb, path, body=None, **headers):
+    """The HTTP status of one attempt; a patch is a merge patch."""
+    query = {"watch": "?watch=1&timeoutSeconds=1", "get": "", "list": ""}.get(verb, "?dryRun=All")
+    content = "application/merge-patch+json" if verb == "patch" else "application/json"
+    try:
+        api.request(METHODS[verb], path + query, None if verb in ("get", "list", "watch") else body or {}, content, **headers)
+    except ApiFailure as error:
+        return error.status
+    return 200
+
+
+def resources(api):
+    """Everything that discovery lists: root path, resource."""
+    roots = ["/api/v1"]
+    for group in api.request("GET", "/apis")["groups"]:
+        roots += [f"/apis/{version['groupVersion']}" for version in group["versions"]]
+    for root in roots:
+        for resource in api.request("GET", root)["resources"] or ():
+            yield root, resource
+
+
+def paths(root, resource, verb):
+    """Where a verb can be tried: own and foreign names and namespaces."""
+    kind, _, sub = resource["name"].partition("/")
+    places = [f"/namespaces/{name}" for name in (AGENT_NAMESPACE, NAMESPACE)] if resource["namespaced"] else [""]
+    on_collection = verb in ("list", "watch", "deletecollection") or (verb == "create" and not sub)
+    for place, name in itertools.product(places, ("",) if on_collection else (OWN, FOREIGN)):
+        yield "/".join(part for part in (f"{root}{place}", kind, name, sub) if part)
+
+
+def allowed(cluster, account):
+    """Which verbs on which kinds an account can do anywhere."""
+    taken, done = agent(cluster, account=account), set()
+    for root, resource in resources(cluster.api):
+        for verb in resource["verbs"] or ():
+            if any(status_of(taken, verb, path) != 403 for path in paths(root, resource, verb)):
+                done.add((resource["name"], verb))
+    return done
+
+
+def test_a_taken_agent_reads_node_states_and_writes_a_status_and_nothing_else(cluster):
+    cluster.api.apply(
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "nobody", "namespace": AGENT_NAMESPACE}}
+    )
+    # Some things are open to every account, by Kubernetes' and KubeVirt's own roles.
+    anybody = allowed(cluster, "nobody")
+    assert {right for right in anybody if right[1] not in ("get", "list", "watch")} == REVIEWS
+    assert allowed(cluster, "vmnic-agent") - anybody == RIGHTS
+
+
+def test_only_its_own_status_can_be_written(cluster):
+    taken = agent(cluster)
+    body = {"status": {"bootID": "taken"}}
+    assert status_of(taken, "patch", path_of("NodeNicState", "", OWN, "status"), body) == 200
+    assert status_of(taken, "patch", path_of("NodeNicState", "", FOREIGN, "status"), body) == 403
+
+
+def test_a_token_that_is_bound_to_no_node_writes_nothing(cluster):
+    answer = cluster.api.request("POST", path_of("ServiceAccount", AGENT_NAMESPACE, "vmnic-agent", "token"), {"spec": {}})
+    unbound = Api(cluster.plane.server, cluster.plane.pki / "ca.crt", answer["status"]["token"])
+    with pytest.raises(ApiFailure, match="bound to no node"):
+        unbound.merge("NodeNicState", OWN, {"status": {}}, sub="status")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"finalizers": ["example.com/stay"]},
+        {"ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": FOREIGN, "uid": "0"}]},
+        {"labels": {"taken": "yes"}},
+        {"annotations": {"vmnic.dev/approved": "sha256:0"}},
+    ],
+    ids=lambda field: next(iter(field)),
+)
+def test_a_status_carries_nothing_else_into_the_object(cluster, field):
+    before = cluster.api.get("NodeNicState", OWN)
+    agent(cluster).merge("NodeNicState", OWN, {"metadata": field, "spec": {"synced": False}}, sub="status")
+    after = cluster.api.get("NodeNicState", OWN)
+    assert after["spec"] == before["spec"]
+    assert {key: after["metadata"].get(key) for key in field} == {key: before["metadata"].get(key) for key in field}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Impersonate-User": f"system:serviceaccount:{NAMESPACE}:vmnic-controller"},
+        {"Impersonate-User": f"system:serviceaccount:{AGENT_NAMESPACE}:vmnic-agent"},
+        {"Impersonate-User": f"system:node:{FOREIGN}", "Impersonate-Group": "system:nodes"},
+        {"Impersonate-User": "admin", "Impersonate-Group": "system:masters"},
+        {
+            "Impersonate-User": f"system:serviceaccount:{AGENT_NAMESPACE}:vmnic-agent",
+            "Impersonate-Extra-authentication.kubernetes.io%2Fnode-name": FOREIGN,
+        },
+    ],
+    ids=["controller", "itself", "kubelet", "admin", "another node"],
+)
+def test_a_taken_agent_is_nobody_else(cluster, headers):
+    assert status_of(agent(cluster), "get", path_of("NodeNicState", "", FOREIGN), **headers) == 403
+
+
+@pytest.fixture
+def careless(cluster):
+    """Somebody binds the agents to cluster-admin."""
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
+    subject = {"kind": "ServiceAccount", "name": "vmnic-agent", "namespace": AGENT_NAMESPACE}
+    body = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "careless"}}
+    cluster.api.create(body | {"roleRef": role, "subjects": [subject]})
+    yield
+    cluster.api.delete("ClusterRoleBinding", "careless")
+
+
+@pytest.mark.parametrize(
+    ("kind", "namespace", "name"),
+    [
+        ("NodeNicState", "", OWN), ("NodeNicState", "", FOREIGN), ("Node", "", OWN), ("Node", "", FOREIGN),
+        ("ConfigMap", NAMESPACE, "vmnic-ledger"), ("Secret", NAMESPACE, "vmnic-webhook-ca"),
+        ("Lease", NAMESPACE, "vmnic-controller"), ("ClusterRole", "", "vmnic-agent"),
+        ("ServiceAccount", NAMESPACE, "vmnic-controller"), ("MutatingWebhookConfiguration", "", "vmnic"),
+        ("Pod", AGENT_NAMESPACE, f"vmnic-agent-{FOREIGN}"), ("KubeVirt", "kubevirt", "kubevirt"),
+    ],
+)  # fmt: skip
+def test_careless_rbac_gives_an_agent_no_write(cluster, careless, kind, namespace, name):
+    taken = agent(cluster)
+    body = cluster.api.get(kind, name, namespace)
+    label = {"metadata": {"labels": {"taken": "yes"}}}
+    path = path_of(kind, namespace, name)
+    copy = body | {"metadata": {"name": "copy", **({"namespace": namespace} if namespace else {})}}
+    for verb, where, what in [
+        ("patch", path, label),
+        ("update", path, body),
+        ("delete", path, None),
+        ("create", path_of(kind, namespace), copy),
+    ]:
+        assert status_of(taken, verb, where, what) == 403, verb
