@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from vmnic.agent.deviceplugin.plugin import NoDevices
 from vmnic.agent.journal import JournalStore
 from vmnic.agent.passes import NodePass
 from vmnic.agent.probes import NodeProbes
@@ -104,6 +105,7 @@ class Node:
         self.holders = FixedHolders()
         self.directory = directory
         self.fence = RecordingFence()
+        self.devices = NoDevices()
         self.clock = 1000.0
         self.host = LockableHost(self.port)
         self.restart_agent()
@@ -116,6 +118,7 @@ class Node:
             reporter=self.api,
             probes=NodeProbes(self.host, self.api),
             fence=self.fence,
+            devices=self.devices,
             sleep=self._sleep,
             clock=lambda: self.clock,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Protocol
 
-__all__ = ["Fence", "NoFence"]
+__all__ = ["Fence"]
 
 
 class Fence(Protocol):
@@ -16,15 +16,5 @@ class Fence(Protocol):
         ...
 
     async def open(self, addresses: Collection[str]) -> None:
-        """Let them be had again, as far as they still exist."""
+        """Let them be had again, as far as the next look still finds them."""
         ...
-
-
-class NoFence:
-    """For nodes where nobody hands out devices; the controller grants such a plan only on a cordoned node."""
-
-    async def close(self, addresses: Collection[str]) -> None:
-        """Do nothing."""
-
-    async def open(self, addresses: Collection[str]) -> None:
-        """Do nothing."""

@@ -23,7 +23,7 @@ from ..kube.resources import NODE_NIC_STATES
 from ..kube.tasks import end_tasks
 from ..logs import setup_logging
 from ..nodes.state import NodeNicState, decode_node_state
-from .fence import NoFence
+from .deviceplugin.plugin import DevicePlugin
 from .journal import JournalStore
 from .modules import refused_modules
 from .passes import NodePass
@@ -64,6 +64,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     flag("host", "linux", "linux, or sim:SOCKET for a simulated host")
     flag("root", "/", "directory below which the host's /sys is")
     flag("pod-resources", "/var/lib/kubelet/pod-resources/kubelet.sock", "the kubelet's socket that names holders")
+    flag("device-plugins", "/var/lib/kubelet/device-plugins", "the kubelet's directory of device plugins")
+    flag("device-info", "/var/run/k8s.cni.cncf.io/devinfo/dp", "directory in which Multus looks for device-info files")
     flag("observe-interval-s", "10", "seconds between looks at the host")
     flag("log-level", "info", "debug, info, warning or error")
     return parser.parse_args(arguments)
@@ -82,17 +84,21 @@ async def _run(chosen: argparse.Namespace) -> None:
         wake = asyncio.Event()
         reflector = _watch(api, chosen.node, wake)
         reporter = ApiReporter(api, chosen.node)
+        holders = KubeletHolders(pathlib.Path(chosen.pod_resources))
+        plugin = DevicePlugin(pathlib.Path(chosen.device_plugins), pathlib.Path(chosen.device_info), holders)
         node_pass = NodePass(
             host=worker,
             store=JournalStore(state_dir),
-            holders=KubeletHolders(pathlib.Path(chosen.pod_resources)),
+            holders=plugin,
             reporter=reporter,
             probes=NodeProbes(worker, reporter),
-            fence=NoFence(),
+            fence=plugin,
+            devices=plugin,
             refused=refused_modules(state_dir),
         )
         tasks = [
             asyncio.create_task(reflector.run()),
+            asyncio.create_task(plugin.run()),
             asyncio.create_task(_loop(node_pass, reflector, chosen.node, wake, float(chosen.observe_interval_s))),
             asyncio.create_task(stop.wait()),
         ]

@@ -117,6 +117,8 @@ async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo]) -> Ob
         device=(await reader.text(f"{path}/device")).removeprefix("0x"),
         driver=driver,
         held=await _is_held(reader, address, driver),
+        group=await reader.link_name(f"{path}/iommu_group"),
+        vfio_device=await _vfio_device(reader, address, driver),
         numa_node=numa if numa >= 0 else None,
         link_speed_mbps=await _speed(reader, name),
         mac=link.mac if link is not None else "",
@@ -145,6 +147,7 @@ async def _read_vf(reader: Reader, path: str, entry: str, infos: Mapping[int, Vf
         driver=driver,
         held=await _is_held(reader, address, driver) or await _is_elsewhere(reader, address, driver),
         group=await reader.link_name(f"{DEVICES}/{address}/iommu_group"),
+        vfio_device=await _vfio_device(reader, address, driver),
         attributes=_attributes(infos[index]) if index in infos else None,
     )
 
@@ -206,6 +209,14 @@ def _configures_sriov(profile: str, name: str) -> bool:
 async def _is_held(reader: Reader, address: str, driver: str) -> bool:
     """`enable` counts openers of a function that vfio-pci drives; with a kernel driver it is 1 all the time."""
     return driver == "vfio-pci" and await reader.optional_text(f"{DEVICES}/{address}/enable") not in (None, "0")
+
+
+async def _vfio_device(reader: Reader, address: str, driver: str) -> str:
+    """Name the character device of a function on vfio-pci; only kernels with VFIO_DEVICE_CDEV give it a device number."""
+    for name in await reader.names(f"{DEVICES}/{address}/vfio-dev") if driver == "vfio-pci" else ():
+        if await reader.optional_text(f"{DEVICES}/{address}/vfio-dev/{name}/dev") is not None:
+            return name
+    return ""
 
 
 async def _speed(reader: Reader, name: str) -> int | None:

@@ -30,6 +30,8 @@ from ..nodes.state import (
     PfStatus,
 )
 from .apply import reason_of_failure
+from .deviceplugin.offers import offers_of
+from .deviceplugin.plugin import Devices
 from .fence import Fence
 from .journal import Journal, JournalError, JournalStore, PfRecord
 from .observe import Observation, observe_host
@@ -65,6 +67,7 @@ class NodePass:
         reporter: Where orders come from and status goes.
         probes: Tells whether the node is reachable.
         fence: Keeps VFs from pods while they go.
+        devices: Takes what can be handed to pods.
         refused: Modules that the init container could not load, each with the kernel's answer.
         sleep: Waits between looks.
         clock: Seconds since boot.
@@ -79,6 +82,7 @@ class NodePass:
         reporter: Reporter,
         probes: Probes,
         fence: Fence,
+        devices: Devices,
         refused: tuple[str, ...] = (),
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = boot_clock,
@@ -87,6 +91,7 @@ class NodePass:
         self._store = store
         self._holders = holders
         self._reporter = reporter
+        self._devices = devices
         self._refused = refused
         self._runner = Runner(host, store, holders, probes, fence, sleep=sleep, clock=clock)
         self._unanswered: dict[str, asyncio.Future[None]] = {}
@@ -168,6 +173,7 @@ class NodePass:
         except HoldersUnknownError as error:
             told, unknown = {}, str(error)
         holders = holders_by_address(observation.pfs, told | dict(observation.records))
+        opened = {pf.pci_address: pf for pf in observation.pfs}
         pfs = tuple(with_holders(pf, holders) for pf in observation.pfs)
         observation = replace(observation, pfs=pfs, host=msgspec.structs.replace(observation.host, refused=self._refused))
         observed = {pf.pci_address: pf for pf in pfs}
@@ -184,6 +190,8 @@ class NodePass:
             for pf in spec.pfs
             if pf.pci_address in observed
         }
+        offers = offers_of(spec, opened, planned, journal, {*self._stuck(), *observation.unreadable})
+        self._devices.replace(offers, holders_by_address(pfs, told) if not unknown else None)
         return _Look(observation=observation, holders=holders, planned=planned, unknown=unknown)
 
     def _stuck(self) -> set[str]:

@@ -1,7 +1,6 @@
 """Who holds a device, asked of the kubelet: its pod-resources socket, service v1.PodResourcesLister.
 
-The few messages are described here as data and made at run time, so no generated code is kept. A device id is what a device
-plugin chose; vmnic's and sriov-network-device-plugin's are PCI addresses.
+A device id is what a device plugin chose; vmnic's and sriov-network-device-plugin's are PCI addresses.
 """
 
 from __future__ import annotations
@@ -12,9 +11,10 @@ import pathlib
 import re
 from typing import Any, Protocol
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.exceptions import GRPCError, StreamTerminatedError
+
+from .messages import Fields, make_classes
 
 __all__ = ["Holders", "HoldersUnknownError", "KubeletHolders", "NoHolders", "message_classes"]
 
@@ -22,24 +22,20 @@ _TIMEOUT_S = 3.0
 _TRIES = 3
 _PAUSE_S = 0.2
 """The kubelet refuses calls above a short burst (RESOURCE_EXHAUSTED)."""
-_MESSAGES: dict[str, tuple[tuple[int, str, str, bool], ...]] = {
+_MESSAGES: dict[str, Fields] = {
     "ListPodResourcesRequest": (),
-    "ContainerDevices": ((1, "resource_name", "string", False), (2, "device_ids", "string", True)),
-    "ClaimResource": ((2, "driver_name", "string", False), (4, "device_name", "string", False)),
-    "DynamicResource": ((4, "claim_resources", "ClaimResource", True),),
+    "ContainerDevices": ((1, "resource_name", "string"), (2, "device_ids", "repeated string")),
+    "ClaimResource": ((2, "driver_name", "string"), (4, "device_name", "string")),
+    "DynamicResource": ((4, "claim_resources", "repeated ClaimResource"),),
     "ContainerResources": (
-        (1, "name", "string", False),
-        (2, "devices", "ContainerDevices", True),
-        (5, "dynamic_resources", "DynamicResource", True),
+        (1, "name", "string"),
+        (2, "devices", "repeated ContainerDevices"),
+        (5, "dynamic_resources", "repeated DynamicResource"),
     ),
-    "PodResources": (
-        (1, "name", "string", False),
-        (2, "namespace", "string", False),
-        (3, "containers", "ContainerResources", True),
-    ),
-    "ListPodResourcesResponse": ((1, "pod_resources", "PodResources", True),),
+    "PodResources": ((1, "name", "string"), (2, "namespace", "string"), (3, "containers", "repeated ContainerResources")),
+    "ListPodResourcesResponse": ((1, "pod_resources", "repeated PodResources"),),
 }
-"""Message → fields (number, name, type, repeated) as in the kubelet's API v1; unknown fields are skipped."""
+"""As in the kubelet's API podresources/v1, as far as it is read."""
 _CLAIMED = re.compile(r"^([0-9a-f]{4})-([0-9a-f]{2})-([0-9a-f]{2})-([0-7])$")
 """A device of dynamic resource allocation is named by its PCI address with dashes."""
 
@@ -117,17 +113,4 @@ def _holders(response: Any) -> dict[str, str]:
 @functools.cache
 def message_classes() -> dict[str, type[Any]]:
     """Make the message classes of the kubelet's API from their description."""
-    file = descriptor_pb2.FileDescriptorProto(name="podresources.proto", package="v1", syntax="proto3")
-    for name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for number, field, kind, repeated in fields:
-            label = descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED if repeated else None
-            made = message.field.add(name=field, number=number, label=label or 1)
-            if kind == "string":
-                made.type = descriptor_pb2.FieldDescriptorProto.TYPE_STRING
-            else:
-                made.type = descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE
-                made.type_name = f".v1.{kind}"
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"v1.{name}")) for name in _MESSAGES}
+    return make_classes("v1", _MESSAGES)

@@ -49,6 +49,8 @@ class ObservedVf:
     """Somebody has its VFIO device open (sysfs `enable` is 1 while it is), or its link is in another namespace."""
     group: str = ""
     """IOMMU group."""
+    vfio_device: str = ""
+    """Name below /dev/vfio/devices; empty: the kernel makes none."""
     attributes: VfAttributes | None = None
     """As its function reports them; None: it does not."""
 
@@ -83,6 +85,10 @@ class ObservedPf:
     """Another function that is not its VF is in its IOMMU group, so its VFs would be too."""
     held: bool = False
     """Somebody has its own VFIO device open."""
+    group: str = ""
+    """Its own IOMMU group."""
+    vfio_device: str = ""
+    """Its own name below /dev/vfio/devices; empty: the kernel makes none."""
     vfs: tuple[ObservedVf, ...] = ()
     host_use: tuple[str, ...] = ()
     """What the host uses it for, in words."""

@@ -1,0 +1,91 @@
+"""What a pod gets with its devices, and which devices it had best get. Pure.
+
+The names of environment variables are those that KubeVirt's launcher looks up (`ResourceNameToEnvVar`: dashes stay); the INFO
+variable and the device-info file have the shape that sriov-network-device-plugin and Multus agreed on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+
+from .devices import Device
+
+__all__ = ["device_nodes", "environment", "prefer", "render_device_info"]
+
+_CONTAINER = "/dev/vfio/vfio"
+
+
+def environment(resource: str, addresses: Sequence[str], devices: Iterable[Device]) -> dict[str, str]:
+    """Give the variables that name a container's devices.
+
+    Args:
+        resource: Name of the resource.
+        addresses: What the kubelet asks for.
+        devices: Of these, those that are known.
+    """
+    devices = list(devices)
+    name = resource.upper().replace("/", "_").replace(".", "_")
+    known = {device.address: device for device in devices}
+    info = {address: _info(address, known.get(address)) for address in addresses}
+    listed = ",".join(addresses)
+    found = {f"PCIDEVICE_{name}": listed, f"PCIDEVICE_{name}_INFO": json.dumps(info, separators=(",", ":"))}
+    whole = any(device.index is None for device in devices)
+    return found | ({f"PCI_RESOURCE_{name}": listed} if whole else {})
+
+
+def _info(address: str, device: Device | None) -> dict[str, dict[str, str]]:
+    found = {"generic": {"deviceID": address}}
+    if device is not None and device.vfio:
+        found["vfio"] = {"mount": _CONTAINER} | ({"dev-mount": f"/dev/vfio/{device.group}"} if device.group else {})
+    return found
+
+
+def device_nodes(devices: Iterable[Device]) -> list[str]:
+    """Give the paths below /dev that a container needs; devices of one IOMMU group share theirs."""
+    paths = []
+    for device in devices:
+        if device.vfio:
+            paths += [_CONTAINER, f"/dev/vfio/{device.group}"] if device.group else [_CONTAINER]
+            paths += [f"/dev/vfio/devices/{device.vfio_device}"] if device.vfio_device else []
+    return list(dict.fromkeys(paths))
+
+
+def render_device_info(device: Device) -> str:
+    """Write down a device for the CNI plugins of its pod (device information specification 1.1.0)."""
+    pci = {"pci-address": device.address} | ({"pf-pci-address": device.pf} if device.index is not None else {})
+    return json.dumps({"type": "pci", "version": "1.1.0", "pci": pci})
+
+
+def prefer(devices: Collection[Device], must: Collection[str], size: int) -> list[str]:
+    """Choose devices for a container: on one NUMA node where that is possible, then spread over functions.
+
+    Args:
+        devices: What is free, with what must be chosen.
+        must: Addresses that are chosen already.
+        size: How many are needed.
+    """
+    chosen = [device for device in devices if device.address in must]
+    free = [device for device in devices if device.address not in must]
+    while len(chosen) < size and free:
+        node = _numa_node(chosen, free, size - len(chosen))
+        taken = Counter(device.pf for device in chosen)
+        left = Counter(device.pf for device in free)
+        best = min(free, key=lambda one: (one.numa_node != node, taken[one.pf], -left[one.pf], one.address))
+        chosen.append(best)
+        free.remove(best)
+    return [device.address for device in chosen]
+
+
+def _numa_node(chosen: Sequence[Device], free: Sequence[Device], missing: int) -> int | None:
+    """Say where to go on: where most of the chosen are, else on the node with the fewest free devices that suffice."""
+    nodes = Counter(device.numa_node for device in chosen)
+    if nodes:
+        return nodes.most_common(1)[0][0]
+    if missing == 1:
+        # A single device is near itself; its function is what counts.
+        emptiest = Counter(device.pf for device in free).most_common(1)[0][0]
+        return next(device.numa_node for device in free if device.pf == emptiest)
+    counts = Counter(device.numa_node for device in free)
+    return min(counts, key=lambda node: (counts[node] < missing, abs(counts[node] - missing), node is None, node or 0))

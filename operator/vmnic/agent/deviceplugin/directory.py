@@ -1,0 +1,81 @@
+"""Watches a directory for names that come and go, by the kernel's inotify.
+
+The standard library has no binding, and one call and one read are all that is needed. Where inotify cannot be had, whoever
+waits looks by itself: a watch is only ever a hint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import pathlib
+import struct
+from collections.abc import Awaitable, Callable, Iterator
+
+__all__ = ["DirectoryWatch"]
+
+_CREATE, _DELETE, _MOVED_TO, _DELETE_SELF = 0x100, 0x200, 0x80, 0x400
+_HEADER = struct.Struct("iIII")
+"""struct inotify_event of linux/inotify.h: watch, mask, cookie, length of the name that follows."""
+
+
+class DirectoryWatch:
+    """Tells waiters that a name has come or gone.
+
+    Args:
+        path: The directory; need not exist.
+        matters: Says which names are worth telling.
+    """
+
+    def __init__(self, path: pathlib.Path, matters: Callable[[str], bool]) -> None:
+        self._path = path
+        self._matters = matters
+        self._descriptor: int | None = None
+        self._event = asyncio.Event()
+
+    def changed(self) -> Awaitable[object]:
+        """Give what waits for the next change from now on; there is none where the directory cannot be watched."""
+        self._open()
+        return self._event.wait()
+
+    def close(self) -> None:
+        """End watching."""
+        if self._descriptor is not None:
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _open(self) -> None:
+        if self._descriptor is not None:
+            return
+        libc = ctypes.CDLL(None)
+        descriptor = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if descriptor < 0:
+            return
+        if libc.inotify_add_watch(descriptor, bytes(self._path), _CREATE | _DELETE | _MOVED_TO | _DELETE_SELF) < 0:
+            os.close(descriptor)
+            return
+        self._descriptor = descriptor
+        asyncio.get_running_loop().add_reader(descriptor, self._read)
+
+    def _read(self) -> None:
+        assert self._descriptor is not None
+        try:
+            events = list(_events(os.read(self._descriptor, 65536)))
+        except BlockingIOError:
+            return
+        if any(mask & _DELETE_SELF for mask, _ in events):
+            self.close()
+        if any(self._matters(name) or mask & _DELETE_SELF for mask, name in events):
+            self._event.set()
+            self._event = asyncio.Event()
+
+
+def _events(buffer: bytes) -> Iterator[tuple[int, str]]:
+    at = 0
+    while at < len(buffer):
+        _, mask, _, length = _HEADER.unpack_from(buffer, at)
+        at += _HEADER.size
+        yield mask, buffer[at : at + length].rstrip(b"\0").decode()
+        at += length

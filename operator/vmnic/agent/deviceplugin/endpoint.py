@@ -1,0 +1,171 @@
+"""Keeps one resource registered with the kubelet.
+
+A registration is: serve on a fresh socket, register, and stay while the kubelet watches. The kubelet dials back while it is
+being registered, so serving comes first. When a watch ends while a newer one lives, the kubelet drops the newer one; so nothing
+is registered again before the watch has ended. The kubelet's start removes every socket in the directory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import pathlib
+from collections.abc import Awaitable
+
+from grpclib.client import Channel, UnaryUnaryMethod
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.server import Server
+
+from .api import KUBELET_SOCKET, REGISTER, VERSION, plugin_classes
+from .directory import DirectoryWatch
+from .infofiles import InfoFiles
+from .inventory import Inventory
+from .service import Service
+
+__all__ = ["Endpoint", "is_socket_name", "socket_name"]
+
+_log = logging.getLogger(__name__)
+
+_REGISTER_S = 10.0
+"""The kubelet gives up dialling back after 10 s."""
+_LOOK_S = 1.0
+"""Between looks at the sockets, where no event tells."""
+_SETTLE_S = 0.05
+"""The kubelet answers some milliseconds after its socket is there."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+_PATH_BYTES = 107
+"""A Unix socket's path has no room for more."""
+_PREFIX, _SUFFIX = "vmnic-", ".sock"
+
+
+def socket_name(directory: pathlib.Path, resource: str) -> str:
+    """Name the socket of a resource: readable as far as the path has room, and unique by a hash."""
+    digest = hashlib.sha256(resource.encode()).hexdigest()[:8]
+    room = _PATH_BYTES - len(bytes(directory)) - len(f"/{_PREFIX}-{digest}{_SUFFIX}")
+    readable = resource.rpartition("/")[2][: max(room, 0)]
+    return f"{_PREFIX}{readable}-{digest}{_SUFFIX}"
+
+
+def is_socket_name(name: str) -> bool:
+    """Tell whether a socket in the kubelet's directory is one of an agent's."""
+    return name.startswith(_PREFIX) and name.endswith(_SUFFIX)
+
+
+class Endpoint:
+    """One resource at the kubelet.
+
+    Args:
+        resource: Name of the resource.
+        directory: The kubelet's directory of device plugins.
+        inventory: The devices.
+        files: Where the devices of a pod are written down.
+        watch: Tells changes of the directory.
+    """
+
+    def __init__(
+        self, resource: str, directory: pathlib.Path, inventory: Inventory, files: InfoFiles, watch: DirectoryWatch
+    ) -> None:
+        self._resource = resource
+        self._kubelet = directory / KUBELET_SOCKET
+        self._path = directory / socket_name(directory, resource)
+        self._inventory = inventory
+        self._files = files
+        self._watch = watch
+        self._service: Service | None = None
+        self._said = ""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the kubelet has not been sent the newest list; false where it does not watch."""
+        return self._service is not None and self._service.is_behind
+
+    async def run(self) -> None:
+        """Register, and again whenever the kubelet does not watch, until cancelled."""
+        pause = _FIRST_PAUSE_S
+        while True:
+            kubelet = _identity(self._kubelet)
+            if kubelet is None:
+                self._say("there is no kubelet at %s", self._kubelet)
+                await self._first_of(self._watch.changed(), limit_s=_LOOK_S)
+                await asyncio.sleep(_SETTLE_S if _identity(self._kubelet) else 0)
+                continue
+            try:
+                await self._stay(kubelet)
+                pause = _FIRST_PAUSE_S
+            except (OSError, GRPCError, StreamTerminatedError, TimeoutError) as error:
+                self._say("cannot register at %s: %s", self._kubelet, str(error) or type(error).__name__)
+                await self._first_of(self._watch.changed(), limit_s=pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+            await asyncio.sleep(_SETTLE_S)
+
+    async def _stay(self, kubelet: tuple[int, int]) -> None:
+        """Serve, register and stay as long as this kubelet watches."""
+        service = Service(self._resource, self._inventory, self._files)
+        server = Server([service])
+        self._path.unlink(missing_ok=True)
+        await server.start(path=str(self._path))
+        own = _identity(self._path)
+        self._service = service
+        try:
+            async with asyncio.timeout(_REGISTER_S):
+                await self._register(service)
+                await service.opened.wait()
+            self._said = ""
+            _log.info("%s is registered with the kubelet", self._resource, extra={"resource": self._resource})
+            while not service.closed.is_set() and (_identity(self._kubelet), _identity(self._path)) == (kubelet, own):
+                await self._first_of(service.closed.wait(), self._watch.changed(), limit_s=_LOOK_S)
+        finally:
+            self._service = None
+            service.stop()
+            await _close(server, service)
+            if own is not None and _identity(self._path) == own:
+                self._path.unlink(missing_ok=True)
+
+    async def _register(self, service: Service) -> None:
+        classes = plugin_classes()
+        request = classes["RegisterRequest"](
+            version=VERSION, endpoint=self._path.name, resource_name=self._resource, options=service.make_options()
+        )
+        async with Channel(path=str(self._kubelet)) as channel:
+            register = UnaryUnaryMethod(channel, REGISTER, classes["RegisterRequest"], classes["Empty"])
+            await register(request)
+
+    async def _first_of(self, *waits: Awaitable[object], limit_s: float) -> None:
+        tasks = [asyncio.ensure_future(wait) for wait in waits]
+        try:
+            await asyncio.wait(tasks, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    def _say(self, text: str, *values: object) -> None:
+        """Log what hinders, once."""
+        message = text % values
+        if message != self._said:
+            self._said = message
+            _log.warning("%s: %s", self._resource, message, extra={"resource": self._resource})
+
+
+async def _close(server: Server, service: Service) -> None:
+    """End the streams by themselves: a server that only closes leaves the kubelet with a dead one."""
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_S):
+                if service.opened.is_set():
+                    await service.closed.wait()
+    finally:
+        server.close()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LOOK_S):
+            await server.wait_closed()
+
+
+def _identity(path: pathlib.Path) -> tuple[int, int] | None:
+    """Tell a socket from one that came later under the same name; None: there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_ctime_ns

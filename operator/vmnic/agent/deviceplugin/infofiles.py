@@ -1,0 +1,43 @@
+"""Device-info files: what Multus tells the CNI plugins and KubeVirt of a pod's devices (network plumbing specification)."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+import re
+
+from .allocation import render_device_info
+from .devices import Device
+
+__all__ = ["InfoFiles"]
+
+_log = logging.getLogger(__name__)
+_ADDRESS = r"([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])"
+
+
+class InfoFiles:
+    """The files of one node, `RESOURCE-ADDRESS-device.json` with dashes for slashes."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self._directory = directory
+
+    def write(self, resource: str, device: Device) -> None:
+        """Write the file of a device; a pod is never refused for want of it."""
+        path = self._directory / f"{_prefix(resource)}{device.address}-device.json"
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            path.write_text(render_device_info(device))
+        except OSError as error:
+            _log.error("%s: %s: mount the directory of device-info files for the agent", path, error.strerror)
+
+    def keep(self, resource: str, addresses: set[str]) -> None:
+        """Remove the files of a resource's other devices, also those that an earlier agent wrote."""
+        ours = re.compile(re.escape(_prefix(resource)) + _ADDRESS + r"-device\.json")
+        for path in self._directory.glob(f"{_prefix(resource)}*-device.json"):
+            match = ours.fullmatch(path.name)
+            if match is not None and match[1] not in addresses:
+                path.unlink(missing_ok=True)
+
+
+def _prefix(resource: str) -> str:
+    return f"{resource.replace('/', '-')}-"
