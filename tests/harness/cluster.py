@@ -121,6 +121,7 @@ class Cluster:
         command = [
             sys.executable, "-m", "vmnic", "agent", "--node", name, "--host", f"sim:{self.socket(name)}",
             "--state-dir", self.directory / name / "state", "--pod-resources", self._pod_resources(name),
+            "--device-plugins", self.directory / name / "dp", "--device-info", self.directory / name / "info",
             "--observe-interval-s", "1",
         ]  # fmt: skip
         env = os.environ | self.plane.service_account(AGENT_NAMESPACE, "vmnic-agent", name)
