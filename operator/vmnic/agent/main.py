@@ -15,6 +15,7 @@ import pathlib
 import signal
 
 from ..host.client import HostWorker, OperationTimedOutError, WorkerGoneError
+from ..host.worker import open_host
 from ..kube.client import ApiClient
 from ..kube.connection import ConnectionFileError, in_cluster_connection
 from ..kube.errors import ApiError
@@ -22,19 +23,22 @@ from ..kube.reflector import ObjectKey, Reflector
 from ..kube.resources import NODE_NIC_STATES
 from ..kube.tasks import end_tasks
 from ..logs import setup_logging
+from ..nodes.nics import NicDataError, add_models
 from ..nodes.state import NodeNicState, decode_node_state
 from .deviceplugin.plugin import DevicePlugin
 from .journal import JournalStore
-from .modules import refused_modules
+from .modules import MODULES, load_modules, refused_modules
 from .passes import NodePass
 from .podresources import KubeletHolders
 from .probes import NodeProbes
 from .reporter import ApiReporter
+from .watch import HostEvents
 
 __all__ = ["main"]
 
 _log = logging.getLogger(__name__)
 
+_SETTLE_S = 0.2
 _ALONE_AFTER_S = 5.0
 """How long the API server has to answer at the start."""
 
@@ -43,9 +47,12 @@ def main(arguments: list[str]) -> int:
     """Run the agent until SIGTERM."""
     chosen = _parse(arguments)
     setup_logging(chosen.log_level)
+    if chosen.load_modules:
+        load_modules(open_host(chosen.host, chosen.root), chosen.load_modules.split(","), pathlib.Path(chosen.state_dir))
+        return 0
     try:
         asyncio.run(_run(chosen))
-    except ConnectionFileError as error:
+    except (ConnectionFileError, NicDataError) as error:
         _log.error("%s", error)
         return 2
     return 0
@@ -59,7 +66,14 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         value = os.environ.get(variable, default)
         parser.add_argument(f"--{name}", default=value, required=value is None, help=f"{text} ({variable}; default {default})")
 
-    flag("node", None, "name of the node")
+    parser.add_argument(
+        "--load-modules",
+        nargs="?",
+        const=",".join(MODULES),
+        metavar="NAMES",
+        help=f"load these kernel modules and end, as an init container does; default {','.join(MODULES)}",
+    )
+    flag("node", "", "name of the node")
     flag("state-dir", "/var/lib/vmnic", "directory of the journal, kept over restarts")
     flag("host", "linux", "linux, or sim:SOCKET for a simulated host")
     flag("root", "/", "directory below which the host's /sys is")
@@ -67,12 +81,18 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     flag("device-plugins", "/var/lib/kubelet/device-plugins", "the kubelet's directory of device plugins")
     flag("device-info", "/var/run/k8s.cni.cncf.io/devinfo/dp", "directory in which Multus looks for device-info files")
     flag("observe-interval-s", "10", "seconds between looks at the host")
+    flag("nic-data", "", "file with further NIC models, of the shape of vmnic's nics.yaml")
     flag("log-level", "info", "debug, info, warning or error")
-    return parser.parse_args(arguments)
+    chosen = parser.parse_args(arguments)
+    if not chosen.node and not chosen.load_modules:
+        parser.error("--node (VMNIC_NODE) is needed: the name of the node that this agent runs on")
+    return chosen
 
 
 async def _run(chosen: argparse.Namespace) -> None:
     """Compose the agent and run it."""
+    if chosen.nic_data:
+        add_models(pathlib.Path(chosen.nic_data))
     state_dir = pathlib.Path(chosen.state_dir)
     state_dir.mkdir(parents=True, exist_ok=True)
     stop = asyncio.Event()
@@ -82,6 +102,10 @@ async def _run(chosen: argparse.Namespace) -> None:
     await worker.start()
     async with ApiClient(in_cluster_connection(), field_manager="vmnic-agent") as api:
         wake = asyncio.Event()
+        names: set[str] = set()
+        events = HostEvents(lambda: names, wake.set)
+        if chosen.host == "linux":
+            events.open()
         reflector = _watch(api, chosen.node, wake)
         reporter = ApiReporter(api, chosen.node)
         holders = KubeletHolders(pathlib.Path(chosen.pod_resources))
@@ -99,11 +123,12 @@ async def _run(chosen: argparse.Namespace) -> None:
         tasks = [
             asyncio.create_task(reflector.run()),
             asyncio.create_task(plugin.run()),
-            asyncio.create_task(_loop(node_pass, reflector, chosen.node, wake, float(chosen.observe_interval_s))),
+            asyncio.create_task(_loop(node_pass, reflector, chosen.node, wake, names, float(chosen.observe_interval_s))),
             asyncio.create_task(stop.wait()),
         ]
         done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         await end_tasks(pending)
+        events.close()
         worker.close()
         for task in done:
             task.result()
@@ -121,9 +146,16 @@ def _watch(api: ApiClient, node: str, wake: asyncio.Event) -> Reflector[NodeNicS
 
 
 async def _loop(
-    node_pass: NodePass, reflector: Reflector[NodeNicState], node: str, wake: asyncio.Event, interval_s: float
+    node_pass: NodePass,
+    reflector: Reflector[NodeNicState],
+    node: str,
+    wake: asyncio.Event,
+    names: set[str],
+    interval_s: float,
 ) -> None:
     """Make passes for ever; whatever one meets is told, and the next one looks again.
+
+    `names` is filled with the links that are worth listening to.
 
     Until the API server has answered once, the node is only kept as it was granted before.
     """
@@ -135,15 +167,16 @@ async def _loop(
         wake.clear()
         try:
             if reflector.synced.is_set():
-                await node_pass.run(reflector.items.get(key))
+                status = await node_pass.run(reflector.items.get(key))
+                names.update(pf.name for pf in status.pfs)
             else:
                 await node_pass.run_alone()
         except ApiError as error:
             _log.warning("the status could not be published: %s", error.message)
         except (OSError, OperationTimedOutError, WorkerGoneError) as error:
             _log.error("the host cannot be read: %s", error)
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(interval_s):
                 await wake.wait()
-        except TimeoutError:
-            continue
+                # One change makes many messages; together they are a reason for one look.
+                await asyncio.sleep(_SETTLE_S)

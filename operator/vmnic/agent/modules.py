@@ -13,10 +13,12 @@ from collections.abc import Iterable
 
 from ..host.ops import LoadModule, Port
 
-__all__ = ["load_modules", "refused_modules"]
+__all__ = ["MODULES", "load_modules", "refused_modules"]
 
 _log = logging.getLogger(__name__)
 
+MODULES = ("vhost_net", "tun", "macvtap", "vfio_pci")
+"""What the datapaths of VMs need."""
 _FILE = "modules.json"
 
 

@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 
 from ..host.client import HostAccess, OperationTimedOutError
 from ..host.ops import LinkInfo, VfInfo
+from ..nodes.nics import model_of
 from ..nodes.observed import ObservedPf, ObservedVf, VfAttributes
 from ..nodes.state import HostFacts
+from .modules import MODULES
 from .reader import DEVICES, Reader
 from .records import read_records
 
 __all__ = ["Observation", "observe_host", "read_pf"]
 
 _NETWORK_CLASS = "0x02"
-_MODULES = ("vhost_net", "tun", "macvtap", "vfio_pci")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,7 @@ async def observe_host(host: HostAccess, *, leave_out: Collection[str]) -> Obser
 
 
 async def _host_facts(reader: Reader) -> HostFacts:
-    modules = [name for name in _MODULES if await reader.names(f"/sys/module/{name}")]
+    modules = [name for name in MODULES if await reader.names(f"/sys/module/{name}")]
     return HostFacts(
         kernel=await reader.text("/proc/sys/kernel/osrelease"),
         iommu=await _or_unknown(lambda: reader.names("/sys/class/iommu")),
@@ -109,12 +110,14 @@ async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo]) -> Ob
     vfs = [await _read_vf(reader, path, entry, infos) for entry in entries if entry.startswith("virtfn")]
     channels = await reader.channels(link.name) if link is not None else None
     driver = await reader.link_name(f"{path}/driver")
+    vendor, device = [(await reader.text(f"{path}/{name}")).removeprefix("0x") for name in ("vendor", "device")]
+    known = model_of(vendor, device)
     return ObservedPf(
         pci_address=address,
         name=name,
         alt_names=link.alt_names if link is not None else (),
-        vendor=(await reader.text(f"{path}/vendor")).removeprefix("0x"),
-        device=(await reader.text(f"{path}/device")).removeprefix("0x"),
+        vendor=vendor,
+        device=device,
         driver=driver,
         held=await _is_held(reader, address, driver),
         group=await reader.link_name(f"{path}/iommu_group"),
@@ -126,6 +129,8 @@ async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo]) -> Ob
         up=link.up if link is not None else None,
         queues=channels.combined if channels is not None else None,
         max_queues=channels.max_combined if channels is not None else None,
+        module_options=await _module_options(reader, driver),
+        by_module=known is not None and known.vfs_by == "module",
         unassigned_vf_space=_has_unassigned_space(await reader.optional_text(f"{path}/resource") or ""),
         foreign_owner=await _foreign_owner(reader, address, name),
         total_vfs=int(await reader.text(f"{path}/sriov_totalvfs")),
@@ -135,6 +140,12 @@ async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo]) -> Ob
         vfs=tuple(sorted(vfs, key=lambda vf: vf.index)),
         host_use=_host_use(link, links),
     )
+
+
+async def _module_options(reader: Reader, driver: str) -> str:
+    """Read what vmnic's own file tells the driver when it is loaded; see `options` in modprobe.d(5)."""
+    text = await reader.optional_text(f"/etc/modprobe.d/vmnic-{driver}.conf") if driver else None
+    return (text or "").removeprefix(f"options {driver} ").strip()
 
 
 async def _read_vf(reader: Reader, path: str, entry: str, infos: Mapping[int, VfInfo]) -> ObservedVf:

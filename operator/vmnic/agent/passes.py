@@ -16,6 +16,7 @@ import msgspec
 from ..host.client import HostAccess, OperationTimedOutError
 from ..kube.errors import ApiError
 from ..nodes.digest import same_desired
+from ..nodes.drivers import DriverFacts, gather_driver
 from ..nodes.observed import ObservedPf, holders_by_address, render_pf_status, with_holders
 from ..nodes.plan import Planned, plan_pf
 from ..nodes.state import (
@@ -38,7 +39,7 @@ from .observe import Observation, observe_host
 from .podresources import Holders, HoldersUnknownError
 from .probes import Probes, boot_clock
 from .reporter import Reporter
-from .runs import Run, Runner
+from .runs import Place, Run, Runner
 from .status import same_status, summarise_node
 
 __all__ = ["NodePass"]
@@ -53,6 +54,7 @@ class _Look:
     observation: Observation
     holders: Mapping[str, str]
     planned: Mapping[str, Planned]
+    drivers: Mapping[str, DriverFacts]
     unknown: str = ""
     """Why holders cannot be learnt now; empty: they are known."""
 
@@ -160,7 +162,8 @@ class NodePass:
         except JournalError as error:
             return f"{error}; the host is not changed meanwhile"
         runs = await self._claim(self._choose(spec, look, journal), look, journal)
-        return await self._runner.carry_out(runs, host, boot_id) if runs else ""
+        place = Place(host=host, boot_id=boot_id, desired=spec.pfs)
+        return await self._runner.carry_out(runs, place) if runs else ""
 
     async def _look(self, spec: NodeSpec, journal: Journal) -> _Look:
         await self._runner.forget_returned()
@@ -177,6 +180,7 @@ class NodePass:
         pfs = tuple(with_holders(pf, holders) for pf in observation.pfs)
         observation = replace(observation, pfs=pfs, host=msgspec.structs.replace(observation.host, refused=self._refused))
         observed = {pf.pci_address: pf for pf in pfs}
+        drivers = {pf.pci_address: gather_driver(pf, pfs, spec.pfs) for pf in pfs}
         planned = {
             pf.pci_address: plan_pf(
                 pf,
@@ -186,13 +190,14 @@ class NodePass:
                 attempt=journal.of(pf.pci_address).attempt,
                 holders=holders,
                 original=journal.of(pf.pci_address).original,
+                driver=drivers[pf.pci_address],
             )
             for pf in spec.pfs
             if pf.pci_address in observed
         }
         offers = offers_of(spec, opened, planned, journal, {*self._stuck(), *observation.unreadable})
         self._devices.replace(offers, holders_by_address(pfs, told) if not unknown else None)
-        return _Look(observation=observation, holders=holders, planned=planned, unknown=unknown)
+        return _Look(observation=observation, holders=holders, planned=planned, drivers=drivers, unknown=unknown)
 
     def _stuck(self) -> set[str]:
         """Functions with a call in the kernel that has not returned: another one would hang too."""
@@ -214,7 +219,8 @@ class NodePass:
             known = (record.granted is not None and same_desired(record.granted, desired)) or intent is not None
             if desired.grant == plan.digest or known:
                 digest = plan.digest if desired.grant == plan.digest else intent.digest if intent is not None else None
-                runs.append(Run(desired=desired, observed=observed[desired.pci_address], plan=plan, digest=digest))
+                seen, driver = observed[desired.pci_address], look.drivers[desired.pci_address]
+                runs.append(Run(desired=desired, observed=seen, plan=plan, digest=digest, driver=driver))
         return runs
 
     async def _claim(self, runs: list[Run], look: _Look, journal: Journal) -> list[Run]:

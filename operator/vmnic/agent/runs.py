@@ -17,11 +17,12 @@ import msgspec
 
 from ..host.client import HostAccess, OperationTimedOutError, Session, WorkerGoneError, WriteStillInFlightError
 from ..nodes.digest import same_desired
+from ..nodes.drivers import DriverFacts, gather_driver
 from ..nodes.observed import ObservedPf, holders_by_address, with_holders
-from ..nodes.plan import Planned, plan_pf
-from ..nodes.state import Apply, ApplyState, HostFacts, PfPlan, PfSpec
+from ..nodes.plan import Planned, desired_target, plan_pf
+from ..nodes.state import ActionKind, Apply, ApplyState, HostFacts, PfPlan, PfSpec
 from ..nodes.steps import plan_steps
-from ..nodes.target import original_of, target_of, target_of_original
+from ..nodes.target import original_of, target_of_original
 from .apply import Applier, ApplyError
 from .fence import Fence
 from .journal import Intent, JournalError, JournalStore, PfRecord
@@ -31,7 +32,7 @@ from .probes import Probes
 from .reader import Reader
 from .records import read_records
 
-__all__ = ["Run", "Runner"]
+__all__ = ["Place", "Run", "Runner"]
 
 _log = logging.getLogger(__name__)
 
@@ -47,14 +48,23 @@ class Run:
     plan: PfPlan
     digest: str | None
     """The granted digest that the run answers for; None: it brings back what was granted before."""
+    driver: DriverFacts = DriverFacts()
+    """What the functions of its driver have in common."""
+
+    @property
+    def reloads(self) -> bool:
+        """Whether its driver is taken from all of its functions on the way."""
+        return any(action.kind is ActionKind.RELOAD_DRIVER for action in self.plan.actions)
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
     """Where and when a run is: what plans need besides the function."""
 
     host: HostFacts
     boot_id: str
+    desired: tuple[PfSpec, ...]
+    """All that is asked of the node."""
 
 
 class Runner:
@@ -147,10 +157,14 @@ class Runner:
         elif found is None or found.plan is None:
             self._end(desired, intent.digest, ApplyState.APPLIED, "")
 
-    async def carry_out(self, runs: list[Run], host: HostFacts, boot_id: str) -> str:
+    async def carry_out(self, runs: list[Run], place: Place) -> str:
         """Run the plans side by side, each in its own session; gives what forbids writes from now on, in words."""
-        place = _Place(host, boot_id)
-        results = await asyncio.gather(*(self._run_one(run, place) for run in runs), return_exceptions=True)
+        alone = [run for run in runs if run.reloads]
+        results: list[BaseException | None] = []
+        for run in alone:  # What one of them does to the other functions of its driver, the next one sees.
+            results += await asyncio.gather(self._run_one(run, place), return_exceptions=True)
+        side_by_side = (self._run_one(run, place) for run in runs if not run.reloads)
+        results += await asyncio.gather(*side_by_side, return_exceptions=True)
         for result in results:
             if isinstance(result, JournalError):
                 return f"{result}; the host is not changed meanwhile"
@@ -158,7 +172,7 @@ class Runner:
                 raise result
         return ""
 
-    async def _run_one(self, run: Run, place: _Place) -> None:
+    async def _run_one(self, run: Run, place: Place) -> None:
         """Journal, fence, change, probe, journal."""
         intent = self._begin(run, await self._probes.working(), place.boot_id)
         going = tuple(vf.pci_address for vf in run.observed.vfs) if run.plan.fenced else ()
@@ -174,7 +188,7 @@ class Runner:
             if going:
                 await self._fence.open(going)
 
-    async def _change(self, run: Run, place: _Place) -> tuple[ApplyState, str]:
+    async def _change(self, run: Run, place: Place) -> tuple[ApplyState, str]:
         """Apply a plan and read back; gives how it ended, and in words why it did not end well."""
         address = run.desired.pci_address
         try:
@@ -195,9 +209,8 @@ class Runner:
         return (ApplyState.FAILED if difference else ApplyState.APPLIED), difference
 
     def _applier(self, session: Session, desired: PfSpec, observed: ObservedPf) -> Applier:
-        original = self._store.load().of(desired.pci_address).original
-        target = target_of_original(original) if desired.release and original is not None else target_of(desired)
-        return Applier(session, observed, target.bindings, sleep=self._sleep)
+        target = desired_target(desired, self._store.load().of(desired.pci_address).original, DriverFacts())
+        return Applier(session, observed, target.bindings if target is not None else (), sleep=self._sleep)
 
     async def _is_reachable(self, intent: Intent) -> bool:
         """Wait until all that was reachable before a run is so again, as long as its pool allows."""
@@ -231,7 +244,7 @@ class Runner:
             state, message = ApplyState.FAILED, f"{lost} not reachable, and the change cannot be undone: {error}"
         self._end(desired, digest or intent.digest, state, message)
 
-    async def _check_again(self, run: Run, place: _Place, reader: Reader) -> str:
+    async def _check_again(self, run: Run, place: Place, reader: Reader) -> str:
         """Read the function once more right before the first write; gives what has changed, empty if nothing."""
         try:
             planned = await self._replan(run, place, reader, await self._holders.read() | await read_records(reader))
@@ -243,14 +256,14 @@ class Runner:
             return f"{run.desired.pci_address} has changed since it was planned"
         return ", ".join(planned.plan.blocked_by)
 
-    async def _check_result(self, run: Run, place: _Place, reader: Reader) -> str:
+    async def _check_result(self, run: Run, place: Place, reader: Reader) -> str:
         """Read back what was written; gives how it differs from what was desired, empty if it does not."""
         planned = await self._replan(run, place, reader, {})
         if planned.problem is not None:
             return planned.problem.message
         return f"{run.desired.pci_address}: read back, still to do: {planned.plan.text}" if planned.plan is not None else ""
 
-    async def _replan(self, run: Run, place: _Place, reader: Reader, told: dict[str, str]) -> Planned:
+    async def _replan(self, run: Run, place: Place, reader: Reader, told: dict[str, str]) -> Planned:
         observed = await read_pf(reader, run.desired.pci_address, await reader.links())
         holders = holders_by_address([observed], told)
         record = self._store.load().of(run.desired.pci_address)
@@ -262,7 +275,19 @@ class Runner:
             attempt=record.attempt,
             holders=holders,
             original=record.original,
+            driver=await self._look_at_driver(run, place, observed, told, reader),
         )
+
+    async def _look_at_driver(
+        self, run: Run, place: Place, observed: ObservedPf, told: dict[str, str], reader: Reader
+    ) -> DriverFacts:
+        """Look once more at all functions of a driver that is about to be loaded anew."""
+        if not run.reloads:
+            return run.driver
+        links = await reader.links()
+        others = [await read_pf(reader, address, links) for address in run.driver.others]
+        ports = [with_holders(port, holders_by_address([port], told)) for port in (observed, *others)]
+        return gather_driver(observed, ports, place.desired)
 
     def _begin(self, run: Run, probes: tuple[str, ...], boot_id: str) -> Intent:
         """Journal ownership, original values and the intent, before the first write."""

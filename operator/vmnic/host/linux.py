@@ -66,7 +66,10 @@ class LinuxFiles:
             target.unlink(missing_ok=True)
             return
         fresh = target.with_name(f".{target.name}.new")
-        fresh.write_text(text)
+        with fresh.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         fresh.replace(target)
 
     def _write(self, path: str, text: str) -> None:

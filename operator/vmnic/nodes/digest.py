@@ -34,6 +34,7 @@ def digest_of(desired: PfSpec, observed: ObservedPf, actions: tuple[Action, ...]
             observed.mtu,
             observed.queues,
             observed.up,
+            observed.module_options,
             [[vf.index, vf.pci_address, vf.driver] for vf in observed.vfs],
         ],
     }

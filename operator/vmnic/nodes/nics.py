@@ -8,7 +8,11 @@ import pathlib
 import msgspec
 import yaml
 
-__all__ = ["NicModel", "model_of", "read_models"]
+__all__ = ["NicDataError", "NicModel", "add_models", "model_of", "read_models"]
+
+
+class NicDataError(Exception):
+    """A user's NIC data cannot be used; the message names the file and the field."""
 
 
 class NicModel(msgspec.Struct, frozen=True, rename="camel"):
@@ -23,13 +27,36 @@ class NicModel(msgspec.Struct, frozen=True, rename="camel"):
     max_vfs: int
     vf_guests: tuple[str, ...]
     """Guest systems that have a driver for the VF."""
+    vfs_by: str = "sysfs"
+    """`sysfs`: `sriov_numvfs`. `module`: only the driver's parameter `max_vfs`, when it is loaded."""
+
+
+_OWN = pathlib.Path(__file__).with_name("nics.yaml")
+_files = [_OWN]
+
+
+def add_models(path: pathlib.Path) -> None:
+    """Let a file of the user's speak first; of entries for the same ids the first one counts.
+
+    Raises:
+        NicDataError: the file cannot be read, or is not of the shape of `nics.yaml`.
+    """
+    try:
+        _read(path)
+    except (OSError, yaml.YAMLError, msgspec.ValidationError) as error:
+        raise NicDataError(f"NIC data {path}: {error}: write it like vmnic's own nics.yaml") from error
+    _files[:] = [path, _OWN]
+    read_models.cache_clear()
 
 
 @functools.cache
 def read_models() -> tuple[NicModel, ...]:
     """Give all models that vmnic knows."""
-    text = pathlib.Path(__file__).with_name("nics.yaml").read_text()
-    return msgspec.convert(yaml.safe_load(text), tuple[NicModel, ...])
+    return tuple(model for path in _files for model in _read(path))
+
+
+def _read(path: pathlib.Path) -> tuple[NicModel, ...]:
+    return msgspec.convert(yaml.safe_load(path.read_text()), tuple[NicModel, ...])
 
 
 def model_of(vendor: str, device: str) -> NicModel | None:

@@ -77,6 +77,10 @@ class ObservedPf:
     total_vfs: int = 0
     num_vfs: int = 0
     autoprobe: bool = True
+    module_options: str = ""
+    """What vmnic's file below /etc/modprobe.d says for its driver; empty: there is none."""
+    by_module: bool = False
+    """Its driver makes VFs only by the parameter `max_vfs`, when it is loaded."""
     unassigned_vf_space: bool = False
     """The firmware left a register window of the VFs without an address."""
     foreign_owner: str = ""

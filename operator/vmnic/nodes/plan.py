@@ -7,16 +7,17 @@ off new VFs by `sriov_drivers_autoprobe` before the VFs are made (drivers/pci/io
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .digest import digest_of
+from .drivers import DriverFacts
 from .observed import ObservedPf
 from .problems import find_problem
 from .state import Action, ActionKind, HostFacts, PfPlan, PfProblem, PfSpec
 from .steps import plan_steps, wrong_driver
 from .target import Original, Target, target_of, target_of_original
 
-__all__ = ["Planned", "plan_pf", "plan_to"]
+__all__ = ["Planned", "desired_target", "plan_pf"]
 
 _TOLD_HOLDERS = 20
 _DISTURBING = frozenset(
@@ -42,6 +43,7 @@ def plan_pf(
     attempt: int,
     holders: Mapping[str, str],
     original: Original | None = None,
+    driver: DriverFacts = DriverFacts(),
 ) -> Planned:
     """Compare desired with observed.
 
@@ -53,40 +55,12 @@ def plan_pf(
         attempt: Ends of runs so far; part of the digest, so that a grant serves once.
         holders: Who holds a VF, by its PCI address, as far as known.
         original: The function's values before vmnic came; None: vmnic has not changed it.
+        driver: What holds for all functions of its driver.
     """
-    if desired.release:
-        return _plan_release(desired, observed, original, host, boot_id, attempt, holders)
-    return plan_to(target_of(desired), desired, observed, host=host, boot_id=boot_id, attempt=attempt, holders=holders)
-
-
-def _plan_release(
-    desired: PfSpec,
-    observed: ObservedPf,
-    original: Original | None,
-    host: HostFacts,
-    boot_id: str,
-    attempt: int,
-    holders: Mapping[str, str],
-) -> Planned:
-    """A function that is given up becomes what it was, as far as vmnic owns it and the pool wants that."""
-    if original is None or desired.release != "Reset" or desired.management == "Adopt":
+    target = desired_target(desired, original, driver)
+    if target is None:
         return Planned()
-    target = target_of_original(original)
-    return plan_to(target, desired, observed, host=host, boot_id=boot_id, attempt=attempt, holders=holders)
-
-
-def plan_to(
-    target: Target,
-    desired: PfSpec,
-    observed: ObservedPf,
-    *,
-    host: HostFacts,
-    boot_id: str,
-    attempt: int,
-    holders: Mapping[str, str],
-) -> Planned:
-    """Plan the way to a target; `desired` says under which rules. See `plan_pf`."""
-    problem = find_problem(target, desired, observed, host)
+    problem = find_problem(target, desired, observed, host, driver)
     if problem is not None:
         return Planned(problem=problem)
     actions = plan_steps(target, observed)
@@ -105,6 +79,18 @@ def plan_to(
             blocked_by=blocked_by,
         )
     )
+
+
+def desired_target(desired: PfSpec, original: Original | None, driver: DriverFacts) -> Target | None:
+    """Say what a function should be like; None: it may stay as it is.
+
+    One that is given up becomes what it was, as far as vmnic owns it and the pool wants that.
+    """
+    if not desired.release:
+        return target_of(desired, driver.options)
+    if original is None or desired.release != "Reset" or desired.management == "Adopt":
+        return None
+    return replace(target_of_original(original), options=driver.options)
 
 
 def _touched(actions: tuple[Action, ...], target: Target, observed: ObservedPf) -> tuple[str, ...]:

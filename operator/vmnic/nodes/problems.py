@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .drivers import DriverFacts
 from .observed import ObservedPf
 from .state import HostFacts, PfProblem, PfReason, PfSpec
 from .steps import plan_steps
@@ -10,13 +11,19 @@ from .target import VFIO, Target
 __all__ = ["find_problem"]
 
 
-def find_problem(target: Target, desired: PfSpec, observed: ObservedPf, host: HostFacts) -> PfProblem | None:
+def find_problem(
+    target: Target, desired: PfSpec, observed: ObservedPf, host: HostFacts, driver: DriverFacts
+) -> PfProblem | None:
     """Give the first thing that stands in the way; None if nothing does, or nothing is to be done."""
     name = f"{observed.name or 'the function'} ({observed.pci_address})"
     found = _of_wish(target, desired, observed, name)
     if found is not None or not plan_steps(target, observed):
         return found
-    return _of_ownership(desired, observed, name) or _of_host(target, observed, host, name)
+    return (
+        _of_ownership(desired, observed, name)
+        or _of_driver(target, desired, observed, driver, name)
+        or _of_host(target, observed, host, name)
+    )
 
 
 def _of_wish(target: Target, desired: PfSpec, observed: ObservedPf, name: str) -> PfProblem | None:
@@ -60,6 +67,24 @@ def _of_ownership(desired: PfSpec, observed: ObservedPf, name: str) -> PfProblem
             reason=PfReason.HOST_USED,
             message=f"{name} carries the host's own {'; '.join(observed.host_use)}: take it out of the pool's nicSelector, or "
             "say safety.allowHostUsed: true",
+        )
+    return None
+
+
+def _of_driver(target: Target, desired: PfSpec, observed: ObservedPf, driver: DriverFacts, name: str) -> PfProblem | None:
+    """An old driver has to be loaded anew for another number of VFs."""
+    if not observed.by_module or target.num_vfs in (None, observed.num_vfs):
+        return None
+    if desired.persistence != "ModuleOptions":
+        return PfProblem(
+            reason=PfReason.MODULE_OPTIONS_NEEDED,
+            message=f"{observed.driver}, the driver of {name}, makes VFs only when it is loaded: say persistence: ModuleOptions",
+        )
+    if driver.in_use:
+        return PfProblem(
+            reason=PfReason.DRIVER_IN_USE,
+            message=f"{observed.driver} would have to be loaded anew for {name}, but {'; '.join(driver.in_use[:4])}: free these, "
+            "or reboot the node",
         )
     return None
 

@@ -105,6 +105,8 @@ class PfReason(StrEnum):
     """The function's link is in another network namespace, where its MTU, queues and VF attributes cannot be set."""
     MODULE_MISSING = "ModuleMissing"
     """A kernel module that VMs need cannot be loaded. Load it, or look why the kernel refuses it."""
+    MODULE_OPTIONS_NEEDED = "ModuleOptionsNeeded"
+    """The driver makes VFs only by its parameter `max_vfs`. Say `persistence: ModuleOptions`."""
     DRIVER_IN_USE = "DriverInUse"
     """The driver would have to be loaded anew while the host or a VM uses one of its functions."""
     VANISHED = "Vanished"

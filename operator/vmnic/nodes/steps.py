@@ -15,7 +15,13 @@ def plan_steps(target: Target, observed: ObservedPf) -> tuple[Action, ...]:
     """Give the steps; none where the function is as it should be."""
     if target.whole:
         return tuple(_whole_steps(observed))
-    return (*_vf_steps(target, observed), *_link_steps(target, observed))
+    return (*_option_steps(target, observed), *_vf_steps(target, observed), *_link_steps(target, observed))
+
+
+def _option_steps(target: Target, observed: ObservedPf) -> Iterator[Action]:
+    """What the driver is told when it is loaded, now or at the next boot."""
+    if target.options is not None and target.options != observed.module_options:
+        yield _step(ActionKind.WRITE_MODULE_OPTIONS, f"{observed.driver} {target.options}".strip())
 
 
 def _whole_steps(observed: ObservedPf) -> Iterator[Action]:
@@ -44,10 +50,18 @@ def _vf_steps(target: Target, observed: ObservedPf) -> Iterator[Action]:
         if autoprobe != creating:
             yield _step(ActionKind.SET_AUTOPROBE, int(creating))
         autoprobe = creating
-    for step in [0] * bool(observed.num_vfs) + [count] * bool(count):
-        yield _step(ActionKind.SET_NUM_VFS, step)
+    yield from _count_steps(observed, count)
     yield from _settings_steps(target, observed, None, count)
     yield from _binding_steps(target, count, autoprobe, lambda one: one.driver == VFIO or not autoprobe)
+
+
+def _count_steps(observed: ObservedPf, count: int) -> Iterator[Action]:
+    """The kernel refuses another number while there are VFs; an old driver makes them only when it is loaded."""
+    if observed.by_module:
+        yield _step(ActionKind.RELOAD_DRIVER, observed.driver)
+        return
+    for step in [0] * bool(observed.num_vfs) + [count] * bool(count):
+        yield _step(ActionKind.SET_NUM_VFS, step)
 
 
 def _settings_steps(

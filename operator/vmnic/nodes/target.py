@@ -28,6 +28,8 @@ class Original(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it was itself on vfio-pci."""
     drivers: tuple[str, ...] = ()
     """Of its VFs, by index; empty names: none bound."""
+    module_options: str = ""
+    """Of its driver, as vmnic's own file says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,8 @@ class Target:
     mtu: int | None = None
     queues: int | None = None
     up: bool | None = None
+    options: str | None = None
+    """What the file of its driver's module options says; empty: there is none."""
 
     @property
     def vfio(self) -> bool:
@@ -67,11 +71,12 @@ def original_of(observed: ObservedPf) -> Original:
         up=observed.up,
         whole=observed.driver == VFIO,
         drivers=tuple(vf.driver for vf in observed.vfs),
+        module_options=observed.module_options,
     )
 
 
-def target_of(desired: PfSpec) -> Target:
-    """Say what the pools' wish means for a function."""
+def target_of(desired: PfSpec, options: str = "") -> Target:
+    """Say what the pools' wish means for a function; `options` is what all functions of its driver need together."""
     if desired.function == "Physical":
         return Target(whole=True, num_vfs=0)
     adopts = desired.management == "Adopt"
@@ -86,6 +91,7 @@ def target_of(desired: PfSpec) -> Target:
         mtu=desired.mtu,
         queues=desired.queues,
         up=True if desired.num_vfs else None,
+        options=None if adopts else options,
     )
 
 
@@ -103,6 +109,7 @@ def target_of_original(original: Original) -> Target:
         mtu=original.mtu,
         queues=original.queues,
         up=original.up,
+        options=original.module_options,
     )
 
 

@@ -100,6 +100,10 @@ class SimHost:
             self._step_pending()
         return answer.result()
 
+    def file(self, path: str) -> str:
+        """Give what is in a file besides the kernel's own; empty if it is not there."""
+        return self._machine.files.get(path, "")
+
     def control(self, command: Mapping[str, Any]) -> Any:
         """Do what no program on the host does: hold a VF as QEMU would, pull a cable, reboot.
 

@@ -140,7 +140,8 @@ class Machine:
                 pf.vfs = []
                 for _ in range(min(wanted, pf.total_vfs)):
                     pf.vfs.append(self.make_vf(pf))
-                    pf.vfs[-1].driver = pf.profile.vf_driver if pf.profile.vf_driver in self.modules else ""
+                    takes = pf.autoprobe and pf.profile.vf_driver in self.modules
+                    pf.vfs[-1].driver = pf.profile.vf_driver if takes else ""
                     pf.vfs[-1].net_name = f"{pf.net_name}v{pf.vfs[-1].index}" if pf.vfs[-1].driver else ""
                 pf.num_vfs = len(pf.vfs)
                 pf.channels = pf.max_channels
