@@ -27,6 +27,7 @@ class MemoryApi:
         self.written: list[NodeStatus] = []
         self.away = False
         self.before_claim = lambda: None
+        self.when_written = lambda status: None
 
     async def read(self) -> NodeNicState:
         if self.away:
@@ -55,6 +56,7 @@ class MemoryApi:
 
     def _write(self, status: NodeStatus) -> None:
         self.written.append(status)
+        self.when_written(status)
         meta = msgspec.structs.replace(self.state.metadata, resource_version=str(int(self.state.metadata.resource_version) + 1))
         self.state = msgspec.structs.replace(self.state, metadata=meta, status=status)
 
@@ -90,7 +92,7 @@ class LockableHost(LocalHost):
     in_flight = False
 
     def session(self, pf, *, write):
-        if write and self.in_flight:
+        if write and (self.in_flight or self._port.in_flight):
             raise WriteStillInFlightError(f"an earlier write to {pf} has not returned")
         return super().session(pf, write=write)
 

@@ -212,7 +212,8 @@ class NodePass:
         runs = []
         for desired in spec.pfs:
             plan = look.planned.get(desired.pci_address, Planned()).plan
-            if plan is None or plan.blocked_by or (plan.fenced and look.unknown):
+            waits = desired.pci_address in self._runner.in_flight
+            if plan is None or plan.blocked_by or waits or (plan.fenced and look.unknown):
                 continue
             record = journal.of(desired.pci_address)
             intent = record.running
@@ -289,8 +290,8 @@ class NodePass:
         )
 
     def _run_problem(self, planned: Planned, record: PfRecord, desired: PfSpec | None) -> PfProblem | None:
-        """What hinders a run, as far as something is to be done at all."""
-        if desired is None or planned.plan is None:
+        """What hinders a run, as far as something is to be done at all, or an interrupted one is not over."""
+        if desired is None or (planned.plan is None and record.running is None):
             return None
         if self._runner.bus_stuck:
             text = f"a write on this node has not returned from the kernel: {record.failure or 'see the other functions'}"

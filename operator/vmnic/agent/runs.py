@@ -13,16 +13,14 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-import msgspec
-
 from ..host.client import HostAccess, OperationTimedOutError, Session, WorkerGoneError, WriteStillInFlightError
 from ..nodes.digest import same_desired
 from ..nodes.drivers import DriverFacts, gather_driver
 from ..nodes.observed import ObservedPf, holders_by_address, with_holders
-from ..nodes.plan import Planned, desired_target, plan_pf
-from ..nodes.state import ActionKind, Apply, ApplyState, HostFacts, PfPlan, PfSpec
+from ..nodes.plan import Planned, desired_target, plan_pf, touched
+from ..nodes.state import ActionKind, ApplyState, HostFacts, PfPlan, PfSpec
 from ..nodes.steps import plan_steps
-from ..nodes.target import original_of, target_of_original
+from ..nodes.target import target_of_original
 from .apply import Applier, ApplyError
 from .fence import Fence
 from .journal import Intent, JournalError, JournalStore, PfRecord
@@ -31,6 +29,7 @@ from .podresources import Holders, HoldersUnknownError
 from .probes import Probes
 from .reader import Reader
 from .records import read_records
+from .transitions import begun, ended, given_up
 
 __all__ = ["Place", "Run", "Runner"]
 
@@ -174,33 +173,41 @@ class Runner:
 
     async def _run_one(self, run: Run, place: Place) -> None:
         """Journal, fence, change, probe, journal."""
-        intent = self._begin(run, await self._probes.working(), place.boot_id)
+        address = run.desired.pci_address
         going = tuple(vf.pci_address for vf in run.observed.vfs) if run.plan.fenced else ()
+        probes = await self._probes.working()
         try:
-            if going:
-                await self._fence.close(going)
-            state, message = await self._change(run, place)
+            async with self._host.session(address, write=True) as session:
+                intent = self._begin(run, probes, place.boot_id)
+                if going:
+                    await self._fence.close(going)
+                state, message = await self._change(session, run, place)
             if state is not ApplyState.REFUSED and not self.bus_stuck and not await self._is_reachable(intent):
                 await self._undo(run.desired, run.digest)
-                return
-            self._end(run.desired, run.digest, state, message)
+            else:
+                self._end(run.desired, run.digest, state, message)
+        except WriteStillInFlightError as error:
+            self._wait_for_write(run, str(error))
         finally:
             if going:
                 await self._fence.open(going)
 
-    async def _change(self, run: Run, place: Place) -> tuple[ApplyState, str]:
-        """Apply a plan and read back; gives how it ended, and in words why it did not end well."""
+    def _wait_for_write(self, run: Run, message: str) -> None:
+        """An earlier agent's write goes on: a new run is refused, an interrupted one stays as it is until that has returned."""
         address = run.desired.pci_address
+        self.in_flight.add(address)
+        if self._store.load().of(address).running is None:
+            self._end(run.desired, run.digest, ApplyState.REFUSED, message)
+
+    async def _change(self, session: Session, run: Run, place: Place) -> tuple[ApplyState, str]:
+        """Apply a plan and read back; gives how it ended, and in words why it did not end well."""
+        address, reader = run.desired.pci_address, Reader(session)
         try:
-            async with self._host.session(address, write=True) as session:
-                refusal = await self._check_again(run, place, Reader(session))
-                if refusal:
-                    return ApplyState.REFUSED, refusal
-                await self._applier(session, run.desired, run.observed).apply(run.plan.actions)
-                difference = await self._check_result(run, place, Reader(session))
-        except WriteStillInFlightError as error:
-            self.in_flight.add(address)
-            return ApplyState.REFUSED, str(error)
+            refusal = await self._check_again(run, place, reader)
+            if refusal:
+                return ApplyState.REFUSED, refusal
+            await self._applier(session, run.desired, run.observed).apply(run.plan.actions)
+            difference = await self._check_result(run, place, reader)
         except OperationTimedOutError as error:
             self.stuck[address] = error.returned
             return ApplyState.FAILED, f"{address}: {error}"
@@ -233,7 +240,11 @@ class Runner:
             async with self._host.session(address, write=True) as session:
                 reader = Reader(session)
                 observed = await read_pf(reader, address, await reader.links())
-                await Applier(session, observed, target.bindings, sleep=self._sleep).apply(plan_steps(target, observed))
+                steps = plan_steps(target, observed)
+                held = [one for one in touched(steps, target, observed) if one in observed.held_addresses]
+                if held:
+                    raise ApplyError(f"{', '.join(held)} is held")
+                await Applier(session, observed, target.bindings, sleep=self._sleep).apply(steps)
         except WriteStillInFlightError:
             self.in_flight.add(address)
             return  # It is undone once that write has returned.
@@ -290,56 +301,30 @@ class Runner:
         return gather_driver(observed, ports, place.desired)
 
     def _begin(self, run: Run, probes: tuple[str, ...], boot_id: str) -> Intent:
-        """Journal ownership, original values and the intent, before the first write."""
-        journal = self._store.load()
-        address = run.desired.pci_address
-        record = journal.of(address)
-        before = original_of(run.observed)
-        interrupted = record.running
-        intent = Intent(
+        """Journal a run before its first write."""
+        journal, address = self._store.load(), run.desired.pci_address
+        record = begun(
+            journal.of(address),
+            run.desired,
+            run.observed,
             digest=run.digest or run.plan.digest,
-            desired=msgspec.structs.replace(run.desired, grant=None),
-            before=interrupted.before if interrupted is not None else before,
-            probes=interrupted.probes if interrupted is not None else probes,
+            granted=run.digest is not None,
+            probes=probes,
             boot_id=boot_id,
-            deadline=self._clock() + run.desired.rollback_timeout_s,
+            now=self._clock(),
         )
-        apply = record.apply
-        if run.digest is not None:
-            apply = Apply(digest=run.digest, state=ApplyState.APPLYING)
-        record = msgspec.structs.replace(record, original=record.original or before, running=intent, apply=apply)
         self._store.update(journal, address, record)
         _log.info("%s: %s", address, run.plan.text, extra={"pf": address})
-        return intent
+        assert record.running is not None
+        return record.running
 
     def _end(self, desired: PfSpec, digest: str | None, state: ApplyState, message: str) -> None:
-        """Journal the end of a run: its grant is used up."""
-        journal = self._store.load()
-        record = journal.of(desired.pci_address)
-        failed = state in (ApplyState.FAILED, ApplyState.ROLLED_BACK)
-        granted = record.granted if state is not ApplyState.FAILED else None
-        if state is ApplyState.APPLIED:
-            granted = None if desired.release else msgspec.structs.replace(desired, grant=None)
-        # To be refused what needed no grant is no end: nothing was begun, and it is tried again as it is.
-        ended = digest is not None or state is not ApplyState.REFUSED
-        record = msgspec.structs.replace(
-            record,
-            original=None if desired.release and state is ApplyState.APPLIED else record.original,
-            granted=granted,
-            running=None,
-            attempt=record.attempt + ended,
-            apply=Apply(digest=digest, state=state, message=message[:512]) if digest is not None else record.apply,
-            failure=message[:512] if failed else None,
-            failed_spec=msgspec.structs.replace(desired, grant=None) if failed else None,
-            rolled_back=state is ApplyState.ROLLED_BACK,
-        )
-        self._store.update(journal, desired.pci_address, record)
+        """Journal the end of a run."""
+        journal, address = self._store.load(), desired.pci_address
+        self._store.update(journal, address, ended(journal.of(address), desired, digest, state, message))
         level = logging.INFO if state is ApplyState.APPLIED else logging.WARNING
-        _log.log(level, "%s: %s %s", desired.pci_address, state, message, extra={"pf": desired.pci_address})
+        _log.log(level, "%s: %s %s", address, state, message, extra={"pf": address})
 
     def _forget(self, address: str, record: PfRecord) -> None:
-        """Give up ownership of a function that needs no write for it."""
-        self._store.update(
-            self._store.load(), address, msgspec.structs.replace(record, original=None, granted=None, failure=None)
-        )
+        self._store.update(self._store.load(), address, given_up(record))
         _log.info("%s is given up", address, extra={"pf": address})

@@ -23,6 +23,8 @@ class When(StrEnum):
     BEFORE = "before"
     """The operation does not reach the kernel."""
     DURING = "during"
+    """The process dies with the operation in the kernel, which carries it out later (`FaultyPort.finish`)."""
+    AFTER = "after"
     """The operation takes effect, its answer is lost."""
     HANG = "hang"
     """The kernel does not answer."""
@@ -51,11 +53,20 @@ class FaultyPort:
         self._port = port
         self.faults = list(faults)
         self.log: list[Op] = []
+        self.in_flight: list[Op] = []
+        """Operations that the kernel has not carried out yet."""
 
     @property
     def writes(self) -> list[Op]:
         """The operations that change the host, in order."""
         return [op for op in self.log if is_write(op)]
+
+    def finish(self) -> None:
+        """Let the kernel carry out what is in flight, whoever asked for it."""
+        for op in self.in_flight:
+            with contextlib.suppress(OSError):
+                self._port.perform(op)
+        self.in_flight.clear()
 
     def perform(self, op: Op) -> Value:
         """Perform an operation, or let a fault strike.
@@ -73,6 +84,9 @@ class FaultyPort:
             case When.BEFORE:
                 raise Killed
             case When.DURING:
+                self.in_flight.append(op)
+                raise Killed
+            case When.AFTER:
                 with contextlib.suppress(OSError):
                     self._port.perform(op)
                 raise Killed

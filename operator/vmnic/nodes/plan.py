@@ -17,7 +17,7 @@ from .state import Action, ActionKind, HostFacts, PfPlan, PfProblem, PfSpec
 from .steps import plan_steps, wrong_driver
 from .target import Original, Target, target_of, target_of_original
 
-__all__ = ["Planned", "desired_target", "plan_pf"]
+__all__ = ["Planned", "desired_target", "plan_pf", "touched"]
 
 _TOLD_HOLDERS = 20
 _DISTURBING = frozenset(
@@ -66,8 +66,8 @@ def plan_pf(
     actions = plan_steps(target, observed)
     if not actions:
         return Planned()
-    touched = _touched(actions, target, observed)
-    blocked_by = _holders([one for one in touched if one in observed.held_addresses], holders)
+    going = touched(actions, target, observed)
+    blocked_by = _holders([one for one in going if one in observed.held_addresses], holders)
     disturbs = any(action.kind in _DISTURBING for action in actions)
     return Planned(
         plan=PfPlan(
@@ -75,7 +75,7 @@ def plan_pf(
             actions=actions,
             text=", ".join(_words(action) for action in actions),
             disruptive=bool(blocked_by) or (disturbs and bool(observed.host_use)),
-            fenced=bool(touched),
+            fenced=bool(going),
             blocked_by=blocked_by,
         )
     )
@@ -93,7 +93,7 @@ def desired_target(desired: PfSpec, original: Original | None, driver: DriverFac
     return replace(target_of_original(original), options=driver.options)
 
 
-def _touched(actions: tuple[Action, ...], target: Target, observed: ObservedPf) -> tuple[str, ...]:
+def touched(actions: tuple[Action, ...], target: Target, observed: ObservedPf) -> tuple[str, ...]:
     """The functions that exist and would go or change their driver."""
     kinds = {action.kind for action in actions}
     if kinds & {ActionKind.SET_NUM_VFS, ActionKind.BIND_PF, ActionKind.RELOAD_DRIVER}:

@@ -20,13 +20,20 @@ class FileTree:
     def __init__(self, machine: Machine, kernel: Kernel) -> None:
         self._machine = machine
         self._kernel = kernel
+        self._own = self._own_files()
 
     def root(self) -> Directory:
         """Give `/`."""
-        return _directory(
+        return Directory(
+            lambda: self._own | self._other_files(), lambda name: self._own.get(name) or self._other_files().get(name)
+        )
+
+    def _own_files(self) -> dict[str, Node]:
+        """The kernel's files; what is in them is made when they are looked at."""
+        return dict(
             sys=_directory(
                 bus=_directory(pci=Directory(self._bus)),
-                devices=Directory(lambda: {_ROOT: Directory(self._functions)}),
+                devices=Directory(lambda: {_ROOT: Directory(self._functions, self._find_function)}),
                 kernel=_directory(iommu_groups=Directory(self._groups)),
                 module=Directory(lambda: {name: _directory(refcnt=constant("0")) for name in self._machine.modules}),
                 **{"class": _directory(net=Directory(self._nets), iommu=Directory(self._iommus))},
@@ -40,7 +47,6 @@ class FileTree:
                 )
             ),
             dev=Directory(self._dev),
-            **self._other_files(),
         )
 
     def _other_files(self) -> dict[str, Node]:
@@ -55,9 +61,11 @@ class FileTree:
         return {name: _node(part) for name, part in tree.items()}
 
     def _bus(self) -> Mapping[str, Node]:
-        functions = list(self._machine.functions())
         return {
-            "devices": Directory(lambda: {one.address: Link(f"../../../devices/{_ROOT}/{one.address}") for one in functions}),
+            "devices": Directory(
+                lambda: {one.address: _device_link(one.address) for one in self._machine.functions()},
+                lambda address: _device_link(address) if self._machine.find(address) is not None else None,
+            ),
             "drivers": Directory(self._drivers),
             "drivers_probe": File(write=self._kernel.probe),
             "rescan": File(write=lambda _: self._kernel.rescan()),
@@ -82,6 +90,10 @@ class FileTree:
 
     def _functions(self) -> Mapping[str, Node]:
         return {one.address: Directory(lambda one=one: self._function(one)) for one in self._machine.functions()}  # type: ignore[misc]
+
+    def _find_function(self, address: str) -> Node | None:
+        one = self._machine.find(address)
+        return Directory(lambda: self._function(one)) if one is not None else None
 
     def _function(self, one: Pf | Vf) -> Mapping[str, Node]:
         entries: dict[str, Node] = {
@@ -157,6 +169,10 @@ class FileTree:
         groups = {str(one.group) for one in self._machine.functions() if one.driver == "vfio-pci"}
         entries: dict[str, Node] = {"vfio": Directory(lambda: {name: constant("") for name in (*groups, "vfio")})}
         return entries | ({"vhost-net": constant("")} if "vhost_net" in self._machine.modules else {})
+
+
+def _device_link(address: str) -> Link:
+    return Link(f"../../../devices/{_ROOT}/{address}")
 
 
 def _in_use(one: Pf | Vf) -> bool:

@@ -35,6 +35,12 @@ class Directory:
     """A directory whose entries are made when it is looked at."""
 
     entries: Callable[[], Mapping[str, Node]]
+    find: Callable[[str], Node | None] | None = None
+    """Makes one entry alone, where there may be many."""
+
+    def entry(self, name: str) -> Node | None:
+        """Give an entry; None if there is none of this name."""
+        return self.find(name) if self.find is not None else self.entries().get(name)
 
 
 Node = File | Link | Directory
@@ -68,7 +74,7 @@ def resolve(root: Directory, path: str, *, follow_last: bool = True) -> Node:
         present = stack[-1][1]
         if not isinstance(present, Directory):
             raise OSError(errno.ENOTDIR, path)
-        found = present.entries().get(part)
+        found = present.entry(part)
         if found is None:
             raise OSError(errno.ENOENT, path)
         if isinstance(found, Link) and (parts or follow_last):

@@ -201,7 +201,7 @@ async def operations_of_a_run(directory) -> int:
     return len(node.port.log)
 
 
-@pytest.mark.parametrize("when", [When.BEFORE, When.DURING])
+@pytest.mark.parametrize("when", [When.BEFORE, When.AFTER])
 async def test_an_agent_killed_at_any_operation_converges_after_its_restart(tmp_path, when):
     (tmp_path / "count").mkdir()
     for at in range(1, await operations_of_a_run(tmp_path / "count") + 1):
@@ -238,7 +238,7 @@ async def interrupted(node, at_write):
         writes[0] += is_write(op)
         return is_write(op) and writes[0] == at_write
 
-    node.port.faults.append(Fault(when=When.DURING, matches=nth))
+    node.port.faults.append(Fault(when=When.AFTER, matches=nth))
     with pytest.raises(Killed):
         await node.grant_and_run(desired())
     node.port.faults.clear()
