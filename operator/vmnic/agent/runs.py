@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ..host.client import HostAccess, OperationTimedOutError, Session, WorkerGoneError, WriteStillInFlightError
 from ..nodes.digest import same_desired
-from ..nodes.drivers import DriverFacts, gather_driver
+from ..nodes.drivers import ALONE, DriverFacts, gather_driver
 from ..nodes.observed import ObservedPf, holders_by_address, with_holders
 from ..nodes.plan import Planned, desired_target, plan_pf, touched
 from ..nodes.state import ActionKind, ApplyState, HostFacts, PfPlan, PfSpec
@@ -47,7 +47,7 @@ class Run:
     plan: PfPlan
     digest: str | None
     """The granted digest that the run answers for; None: it brings back what was granted before."""
-    driver: DriverFacts = DriverFacts()
+    driver: DriverFacts = ALONE
     """What the functions of its driver have in common."""
 
     @property
@@ -216,7 +216,7 @@ class Runner:
         return (ApplyState.FAILED if difference else ApplyState.APPLIED), difference
 
     def _applier(self, session: Session, desired: PfSpec, observed: ObservedPf) -> Applier:
-        target = desired_target(desired, self._store.load().of(desired.pci_address).original, DriverFacts())
+        target = desired_target(desired, self._store.load().of(desired.pci_address).original, ALONE)
         return Applier(session, observed, target.bindings if target is not None else (), sleep=self._sleep)
 
     async def _is_reachable(self, intent: Intent) -> bool:

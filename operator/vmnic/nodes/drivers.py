@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from .observed import ObservedPf
 from .state import PfSpec
 
-__all__ = ["DriverFacts", "gather_driver"]
+__all__ = ["ALONE", "DriverFacts", "gather_driver"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,10 @@ class DriverFacts:
     """PCI addresses of its other functions."""
     in_use: tuple[str, ...] = ()
     """Why it cannot be loaded anew, in words; empty: it can."""
+
+
+ALONE = DriverFacts()
+"""A driver of which nothing is known: no options, nobody else."""
 
 
 def gather_driver(pf: ObservedPf, observed: Iterable[ObservedPf], desired: Iterable[PfSpec]) -> DriverFacts:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from .digest import digest_of
-from .drivers import DriverFacts
+from .drivers import ALONE, DriverFacts
 from .observed import ObservedPf
 from .problems import find_problem
 from .state import Action, ActionKind, HostFacts, PfPlan, PfProblem, PfSpec
@@ -43,7 +43,7 @@ def plan_pf(
     attempt: int,
     holders: Mapping[str, str],
     original: Original | None = None,
-    driver: DriverFacts = DriverFacts(),
+    driver: DriverFacts = ALONE,
 ) -> Planned:
     """Compare desired with observed.
 

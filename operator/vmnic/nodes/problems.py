@@ -78,13 +78,13 @@ def _of_driver(target: Target, desired: PfSpec, observed: ObservedPf, driver: Dr
     if desired.persistence != "ModuleOptions":
         return PfProblem(
             reason=PfReason.MODULE_OPTIONS_NEEDED,
-            message=f"{observed.driver}, the driver of {name}, makes VFs only when it is loaded: say persistence: ModuleOptions",
+            message=f"the driver of {name} makes VFs only when it is loaded: say persistence: ModuleOptions",
         )
     if driver.in_use:
         return PfProblem(
             reason=PfReason.DRIVER_IN_USE,
-            message=f"{observed.driver} would have to be loaded anew for {name}, but {'; '.join(driver.in_use[:4])}: free these, "
-            "or reboot the node",
+            message=f"{observed.driver} would have to be loaded anew for {name}, but {'; '.join(driver.in_use[:4])}: free "
+            "these, or reboot the node",
         )
     return None
 

@@ -30,15 +30,15 @@ class FileTree:
 
     def _own_files(self) -> dict[str, Node]:
         """The kernel's files; what is in them is made when they are looked at."""
-        return dict(
-            sys=_directory(
+        return {
+            "sys": _directory(
                 bus=_directory(pci=Directory(self._bus)),
                 devices=Directory(lambda: {_ROOT: Directory(self._functions, self._find_function)}),
                 kernel=_directory(iommu_groups=Directory(self._groups)),
                 module=Directory(lambda: {name: _directory(refcnt=constant("0")) for name in self._machine.modules}),
                 **{"class": _directory(net=Directory(self._nets), iommu=Directory(self._iommus))},
             ),
-            proc=_directory(
+            "proc": _directory(
                 sys=_directory(
                     kernel=_directory(
                         osrelease=constant(self._machine.spec.kernel),
@@ -46,8 +46,8 @@ class FileTree:
                     )
                 )
             ),
-            dev=Directory(self._dev),
-        )
+            "dev": Directory(self._dev),
+        }
 
     def _other_files(self) -> dict[str, Node]:
         """The files of other programs, as directories of directories."""

@@ -105,7 +105,7 @@ async def test_a_pod_that_comes_after_the_fence_finds_nothing_and_no_call_fails(
 
 async def test_an_agent_that_was_killed_in_a_run_offers_nothing_until_it_has_ended(node, kubelet, plugin, start_plugin):
     await prepared(node, kubelet)
-    node.port.faults.append(Fault(when=When.DURING, matches=lambda op: isinstance(op, WriteFile) and "numvfs" in op.path))
+    node.port.faults.append(Fault(when=When.AFTER, matches=lambda op: isinstance(op, WriteFile) and "numvfs" in op.path))
     with pytest.raises(Killed):
         await node.grant_and_run(desired(num_vfs=3))
     await end_tasks([plugin.task])
