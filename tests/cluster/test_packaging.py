@@ -1,0 +1,88 @@
+"""kustomize and Helm render the same objects, whatever is chosen."""
+
+import itertools
+import os
+import subprocess
+
+import pytest
+import yaml
+
+from tests.harness.packaging import CHART_VALUES, OVERLAYS, ROOT, ensure_helm, kustomize, make_chart, template
+
+COMPONENTS = sorted(CHART_VALUES)
+
+
+@pytest.fixture(scope="session")
+def chart(tmp_path_factory):
+    return make_chart(tmp_path_factory.mktemp("chart") / "vmnic")
+
+
+def comparable(documents):
+    """Objects by kind and name; without what is empty, what only Helm needs, and the order of lists."""
+    found = {}
+    for body in documents:
+        if body["kind"] == "CustomResourceDefinition":
+            body["metadata"].get("annotations", {}).pop("helm.sh/resource-policy", None)
+        if (body["kind"], body["metadata"]["name"]) != ("Namespace", "vmnic-system"):
+            found[body["kind"], body["metadata"].get("namespace"), body["metadata"]["name"]] = plain(body)
+    return found
+
+
+def plain(tree):
+    if isinstance(tree, dict):
+        return {
+            key: value for key, value in ((key, plain(value)) for key, value in tree.items()) if value not in ({}, [], None)
+        }
+    if isinstance(tree, list):
+        return sorted((plain(item) for item in tree), key=yaml.safe_dump)
+    return tree
+
+
+@pytest.mark.parametrize("overlay", sorted(entry.name for entry in OVERLAYS.iterdir()))
+def test_an_overlay_and_its_value_give_the_same_objects(chart, overlay):
+    rendered = template(chart, *CHART_VALUES.get(overlay, ()))
+    assert comparable(rendered) == comparable(kustomize(OVERLAYS / overlay))
+
+
+@pytest.mark.parametrize("pair", list(itertools.combinations(COMPONENTS, 2)), ids="+".join)
+def test_two_components_go_together(chart, tmp_path, pair):
+    base, *components = (
+        os.path.relpath(ROOT / "deploy" / name, tmp_path) for name in ("base", *(f"components/{name}" for name in pair))
+    )
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump({"resources": [base], "components": components}))
+    flags = [flag for name in pair for flag in CHART_VALUES[name]]
+    assert comparable(template(chart, *flags)) == comparable(kustomize(tmp_path))
+
+
+def test_what_is_chosen_reaches_the_objects(chart):
+    flags = ("--set=image.repository=registry.example/vmnic,image.digest=sha256:" + "0" * 64, "--set=controller.replicas=3")
+    found = comparable(template(chart, *flags, "--set=agent.logLevel=debug,imagePullSecrets[0].name=pull"))
+    controller = found["Deployment", "vmnic-system", "vmnic-controller"]["spec"]
+    agent = found["DaemonSet", "vmnic-agents", "vmnic-agent"]["spec"]["template"]["spec"]
+    assert controller["replicas"] == 3
+    assert agent["containers"][0]["image"] == "registry.example/vmnic@sha256:" + "0" * 64
+    assert {"name": "VMNIC_LOG_LEVEL", "value": "debug"} in agent["containers"][0]["env"]
+    assert agent["imagePullSecrets"] == [{"name": "pull"}]
+    assert not any(kind == "CustomResourceDefinition" for kind, *_ in comparable(template(chart, "--set=crds.install=false")))
+
+
+@pytest.mark.parametrize(
+    ("flag", "named"),
+    [
+        ("--set=agent.privilege=true", "privilege"),
+        ("--set=controller.replicas=0", "replicas"),
+        ("--set=controller.logLevel=loud", "logLevel"),
+        ("--set-string=simulated=yes", "simulated"),
+        ("--namespace=default", "vmnic-system"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_name(chart, flag, named):
+    with pytest.raises(RuntimeError, match=named):
+        template(chart, flag)
+
+
+def test_helm_finds_nothing_to_say(chart):
+    done = subprocess.run(
+        [ensure_helm(), "lint", "--strict", chart, "--namespace=vmnic-system"], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout

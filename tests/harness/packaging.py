@@ -1,0 +1,70 @@
+"""Renders the manifests as a user does: with kubectl's kustomize, and with Helm, which is built once like the other programs."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import yaml
+
+from .programs import Go, _build, _locked, cache_directory, ensure
+
+__all__ = ["CHART_VALUES", "OVERLAYS", "ensure_helm", "kustomize", "make_chart", "template"]
+
+HELM = "4.3.1"
+ROOT = pathlib.Path(__file__).parents[2]
+OVERLAYS = ROOT / "deploy" / "overlays"
+CHART_VALUES = {
+    "module-options": ("--set=agent.moduleOptions=true",),
+    "no-modules": ("--set=agent.loadModules=false",),
+    "apparmor-unconfined": ("--set=agent.appArmorUnconfined=true",),
+    "privileged": ("--set=agent.privileged=true",),
+    "simulated": ("--set=simulated=true",),
+    "prometheus": ("--set=prometheus=true",),
+}
+"""What Helm is told where kustomize gets a component."""
+
+
+def ensure_helm() -> pathlib.Path:
+    """Make sure that Helm is there, building it if it is not."""
+    cache = cache_directory()
+    cache.mkdir(parents=True, exist_ok=True)
+    target = cache / f"helm-{HELM}"
+    with _locked(cache / "programs.lock"):
+        if not target.is_dir():
+            _build(target, f"building Helm {HELM} (about 1 min)", _build_helm)
+    return target / "helm"
+
+
+def _build_helm(go: Go, work: pathlib.Path, out: pathlib.Path) -> None:
+    (work / "go.mod").write_text(f"module testdeps\n\ngo 1.26.0\n\nrequire helm.sh/helm/v4 v{HELM}\n")
+    go(work, "build", "-trimpath", "-ldflags", "-s -w", "-o", str(out / "helm"), "helm.sh/helm/v4/cmd/helm")
+
+
+def kustomize(directory: pathlib.Path) -> list[dict[str, Any]]:
+    """Render a kustomization."""
+    return _documents(str(ensure().kubectl), "kustomize", str(directory))
+
+
+def make_chart(target: pathlib.Path) -> pathlib.Path:
+    """Make the Helm chart."""
+    subprocess.run([sys.executable, ROOT / "deploy" / "make_chart.py", ensure().kubectl, target], check=True)
+    return target
+
+
+def template(chart: pathlib.Path, *flags: str) -> list[dict[str, Any]]:
+    """Render the Helm chart; a flag that is given again wins."""
+    return _documents(str(ensure_helm()), "template", "vmnic", str(chart), "--namespace=vmnic-system", *flags)
+
+
+def _documents(*command: str) -> list[dict[str, Any]]:
+    done = subprocess.run(command, text=True, capture_output=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
+    return [document for document in yaml.load_all(done.stdout, yaml.CSafeLoader) if document]
+
+
+if __name__ == "__main__":
+    print(f"made {make_chart(ROOT / 'build' / 'chart' / 'vmnic').relative_to(ROOT)}; helm is {ensure_helm()}")
