@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.lock-installed
 
-.PHONY: help venv lint fmt crds docs test test-unit test-cluster fuzz-vm test-kernel bench demo demo-down lock clean
+.PHONY: help venv lint fmt crds docs test test-unit test-cluster fuzz-vm test-kernel chart bench demo demo-down lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ fuzz-vm: venv ## 20,000 VMs with policies, each patch judged by KubeVirt; VMNIC_
 
 test-kernel: venv ## The host contract on a real kernel in QEMU (needs root and Debian packages)
 	@$(BIN)/python -m tests.kernel
+
+chart: venv ## Make the Helm chart in build/chart/vmnic from the kustomize base
+	@$(BIN)/python -m tests.harness.packaging
 
 bench: venv ## Speed and memory, each beside its floor
 	@$(BIN)/python -m tests.harness.programs >/dev/null

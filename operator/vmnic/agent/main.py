@@ -13,6 +13,7 @@ import logging
 import os
 import pathlib
 import signal
+from collections.abc import Callable
 
 from ..host.client import HostWorker, OperationTimedOutError, WorkerGoneError
 from ..host.worker import open_host
@@ -24,8 +25,9 @@ from ..kube.resources import NODE_NIC_STATES
 from ..kube.tasks import end_tasks
 from ..logs import setup_logging
 from ..nodes.nics import NicDataError, add_models
-from ..nodes.state import NodeNicState, decode_node_state
+from ..nodes.state import NodeNicState, NodeStatus, decode_node_state
 from .deviceplugin.plugin import DevicePlugin
+from .health import Health
 from .journal import JournalStore
 from .modules import MODULES, load_modules, refused_modules
 from .passes import NodePass
@@ -39,6 +41,8 @@ __all__ = ["main"]
 _log = logging.getLogger(__name__)
 
 _SETTLE_S = 0.2
+_FRESH_S = 300.0
+"""A node that has not been looked at for so long is not ready; a run on slow NICs takes a minute or two."""
 _ALONE_AFTER_S = 5.0
 """How long the API server has to answer at the start."""
 
@@ -80,6 +84,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     flag("pod-resources", "/var/lib/kubelet/pod-resources/kubelet.sock", "the kubelet's socket that names holders")
     flag("device-plugins", "/var/lib/kubelet/device-plugins", "the kubelet's directory of device plugins")
     flag("device-info", "/var/run/k8s.cni.cncf.io/devinfo/dp", "directory in which Multus looks for device-info files")
+    flag("probe-port", "0", "port of /healthz and /readyz on the loopback; 0: not served")
     flag("observe-interval-s", "10", "seconds between looks at the host")
     flag("nic-data", "", "file with further NIC models, of the shape of vmnic's nics.yaml")
     flag("log-level", "info", "debug, info, warning or error")
@@ -120,14 +125,23 @@ async def _run(chosen: argparse.Namespace) -> None:
             devices=plugin,
             refused=refused_modules(state_dir),
         )
+        health = Health(_FRESH_S)
+
+        def told(status: NodeStatus) -> None:
+            names.update(pf.name for pf in status.pfs)
+            health.seen()
+
+        server = await health.serve(int(chosen.probe_port)) if int(chosen.probe_port) else None
         tasks = [
             asyncio.create_task(reflector.run()),
             asyncio.create_task(plugin.run()),
-            asyncio.create_task(_loop(node_pass, reflector, chosen.node, wake, names, float(chosen.observe_interval_s))),
+            asyncio.create_task(_loop(node_pass, reflector, chosen.node, wake, told, float(chosen.observe_interval_s))),
             asyncio.create_task(stop.wait()),
         ]
         done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         await end_tasks(pending)
+        if server is not None:
+            server.close()
         events.close()
         worker.close()
         for task in done:
@@ -150,12 +164,12 @@ async def _loop(
     reflector: Reflector[NodeNicState],
     node: str,
     wake: asyncio.Event,
-    names: set[str],
+    told: Callable[[NodeStatus], None],
     interval_s: float,
 ) -> None:
     """Make passes for ever; whatever one meets is told, and the next one looks again.
 
-    `names` is filled with the links that are worth listening to.
+    `told` gets every status that was published.
 
     Until the API server has answered once, the node is only kept as it was granted before.
     """
@@ -167,8 +181,7 @@ async def _loop(
         wake.clear()
         try:
             if reflector.synced.is_set():
-                status = await node_pass.run(reflector.items.get(key))
-                names.update(pf.name for pf in status.pfs)
+                told(await node_pass.run(reflector.items.get(key)))
             else:
                 await node_pass.run_alone()
         except ApiError as error:
