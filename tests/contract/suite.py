@@ -236,6 +236,13 @@ class HostContract:
         groups = {host.link(f"{DEVICES}/{vf}/iommu_group") for vf in host.vfs(3)}
         assert len(groups) == 3
 
+    def test_a_vf_on_vfio_pci_names_its_vfio_device(self, host):
+        vf, other = host.vfs(2)
+        host.bind(vf)
+        (name,) = host.subject.perform(ListDir(f"{DEVICES}/{vf}/vfio-dev"))
+        assert name.startswith("vfio")
+        assert host.try_(ListDir(f"{DEVICES}/{other}/vfio-dev")) == "ENOENT"
+
     def test_enable_tells_whether_a_vfio_vf_is_held(self, host):
         vf = host.vfs(1)[0]
         host.bind(vf)

@@ -82,7 +82,10 @@ class Cluster:
         for node in self.nodes:
             (self.directory / node.name / "state").mkdir(parents=True, exist_ok=True)
             self.start_host(node)
-        flags = [f"--node={node.name}={self.socket(node.name)}={self._pod_resources(node.name)}" for node in self.nodes]
+        flags = [
+            f"--node={node.name}={self.socket(node.name)}={self._pod_resources(node.name)}={self._plugins(node.name)}"
+            for node in self.nodes
+        ]
         command = [
             sys.executable,
             "-m",
@@ -121,7 +124,7 @@ class Cluster:
         command = [
             sys.executable, "-m", "vmnic", "agent", "--node", name, "--host", f"sim:{self.socket(name)}",
             "--state-dir", self.directory / name / "state", "--pod-resources", self._pod_resources(name),
-            "--device-plugins", self.directory / name / "dp", "--device-info", self.directory / name / "info",
+            "--device-plugins", self._plugins(name), "--device-info", self.directory / name / "info",
             "--observe-interval-s", "1",
         ]  # fmt: skip
         env = os.environ | self.plane.service_account(AGENT_NAMESPACE, "vmnic-agent", name)
@@ -186,6 +189,9 @@ class Cluster:
     def socket(self, node: str) -> pathlib.Path:
         """Give the socket of a node's simulated host."""
         return self.directory / node / "host.sock"
+
+    def _plugins(self, node: str) -> pathlib.Path:
+        return self.directory / node / "dp"
 
     def _pod_resources(self, node: str) -> pathlib.Path:
         return self.directory / node / "pods.sock"

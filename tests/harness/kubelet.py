@@ -46,17 +46,29 @@ class Plugin:
 
 
 @dataclass
+class Allocation:
+    """What a pod's container has of one resource."""
+
+    resource: str
+    devices: tuple[str, ...]
+    answer: Any = None
+    """What Allocate gave."""
+
+
+@dataclass
 class Pod:
     """A pod that was admitted."""
 
     name: str
     namespace: str
-    resource: str = ""
-    devices: tuple[str, ...] = ()
-    answer: Any = None
-    """What Allocate gave for its container."""
+    allocations: list[Allocation] = field(default_factory=list)
     claims: tuple[str, ...] = ()
     """Devices of dynamic resource allocation."""
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Ids of all its devices."""
+        return tuple(device for one in self.allocations for device in one.devices)
 
 
 class Kubelet:
@@ -118,8 +130,12 @@ class Kubelet:
         plugin = self.plugins.get(resource)
         return set(plugin.devices) if plugin is not None else set()
 
+    def resources(self) -> dict[str, tuple[int, int]]:
+        """Capacity and allocatable by resource, as the node's status has them."""
+        return {name: (len(self.listed(name)), len(self.healthy(name))) for name in sorted(self.plugins)}
+
     async def admit(self, name: str, resource: str, count: int = 1, *, namespace: str = "tenants") -> Pod:
-        """Give devices to a pod that the scheduler has sent here."""
+        """Give devices to a pod that the scheduler has sent here; of several resources one after another."""
         plugin = self.plugins.get(resource)
         taken = {device for pod in self.pods.values() for device in pod.devices}
         free = sorted(self.healthy(resource) - taken)
@@ -132,18 +148,22 @@ class Kubelet:
             answer = await self._call(plugin, "Allocate", request, "AllocateResponse")
         except (GRPCError, OSError, StreamTerminatedError) as error:
             raise AdmissionError(str(error)) from error
-        pod = Pod(name, namespace, resource, tuple(chosen), answer.container_responses[0])
-        self.pods[namespace, name] = pod
+        pod = self.pods.setdefault((namespace, name), Pod(name, namespace))
+        pod.allocations.append(Allocation(resource, tuple(chosen), answer.container_responses[0]))
         return pod
 
     async def start_container(self, pod: Pod) -> None:
         """Start, or restart, the container of a pod."""
-        plugin = self.plugins.get(pod.resource)
+        for allocation in pod.allocations:
+            await self._pre_start(allocation)
+
+    async def _pre_start(self, allocation: Allocation) -> None:
+        plugin = self.plugins.get(allocation.resource)
         if plugin is None or not plugin.connected:
-            raise ContainerStartError(f"endpoint of {pod.resource} is not there")
+            raise ContainerStartError(f"endpoint of {allocation.resource} is not there")
         if not plugin.options.pre_start_required:
             return
-        request = plugin_api()["PreStartContainerRequest"](devices_ids=list(pod.devices))
+        request = plugin_api()["PreStartContainerRequest"](devices_ids=list(allocation.devices))
         try:
             async with asyncio.timeout(_PRE_START_S):
                 await self._call(plugin, "PreStartContainer", request, "PreStartContainerResponse")
@@ -261,8 +281,9 @@ def _render(pod: Pod) -> Any:
     api = pods_api()
     made = api["PodResources"](name=pod.name, namespace=pod.namespace)
     container = made.containers.add(name="compute")
-    for device in pod.devices:
-        container.devices.add(resource_name=pod.resource, device_ids=[device])
+    for allocation in pod.allocations:
+        for device in allocation.devices:
+            container.devices.add(resource_name=allocation.resource, device_ids=[device])
     for claimed in pod.claims:
         claim = container.dynamic_resources.add(claim_name="nic", claim_namespace=pod.namespace)
         claim.claim_resources.add(driver_name="sriovnetwork.k8snetworkplumbingwg.io", pool_name="n1", device_name=claimed)

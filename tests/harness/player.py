@@ -1,15 +1,17 @@
 """The node player: plays scheduler, kubelet, Multus and virt-handler for nodes that do not exist.
 
-    python -m tests.harness.player --server URL --ca FILE --node n1=SIMHOST_SOCKET=POD_RESOURCES_SOCKET …
+    python -m tests.harness.player --server URL --ca FILE --node n1=SIMHOST_SOCKET=POD_RESOURCES_SOCKET=PLUGINS_DIRECTORY …
 
-It binds launcher pods, makes pods and VMIs Running and ends them, and holds a VF of the node's simulated host for a pod that
-asks for a device `vmnic.dev/…`, as QEMU would; the kubelet's pod-resources socket names the pod.
+It binds launcher pods, makes pods and VMIs Running and ends them. Devices come from the device plugins that register with the
+node's kubelet double; the node's status shows them, a pod gets them by its calls, and a started pod opens them on the node's
+simulated host, as QEMU would.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import concurrent.futures
 import datetime as dt
 import hashlib
 import json
@@ -17,17 +19,16 @@ import pathlib
 import sys
 import time
 from collections import Counter
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 import urllib3
-from grpclib.const import Cardinality, Handler
-from grpclib.server import Server, Stream
 
-from vmnic.agent.podresources import message_classes
 from vmnic.host.socket import SocketPort
 
 from .api import Api, ApiFailure
+from .kubelet import AdmissionError, ContainerStartError, Kubelet, Pod
 
 _TICK_S = 0.1
 _HEARTBEAT_S = 30
@@ -39,14 +40,17 @@ _STARTS = "player.vmnic.dev/starts"
 _STATUS = "k8s.v1.cni.cncf.io/network-status"
 
 
+_CALL_S = 10.0
+
+
 @dataclass
 class _Taken:
-    """A VF that a pod holds."""
+    """The devices of a pod."""
 
-    vf: str
-    resource: str
-    namespace: str
-    pod: str
+    pod: Pod
+    start: concurrent.futures.Future[None] | None = None
+    """The start of its container that is under way."""
+    opened: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -55,10 +59,12 @@ class _Node:
 
     name: str
     host: pathlib.Path
-    pod_resources: pathlib.Path
+    kubelet: Kubelet
     taken: dict[str, _Taken] = field(default_factory=dict)
     """By pod uid."""
     heartbeat: float = 0.0
+    reported: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Capacity and allocatable of device resources, as the node's status has them."""
 
 
 class Player:
@@ -72,8 +78,9 @@ class Player:
 
     async def run(self) -> None:
         """Play until killed; an API server that is away is waited for."""
-        servers = [await _serve_pod_resources(node) for node in self._nodes.values()]
-        assert servers
+        self._loop = asyncio.get_running_loop()
+        for node in self._nodes.values():
+            await node.kubelet.start()
         while True:
             try:
                 await asyncio.to_thread(self.tick)
@@ -84,7 +91,7 @@ class Player:
     def tick(self) -> None:
         """Look at everything once."""
         for node in self._nodes.values():
-            if time.monotonic() - node.heartbeat > _HEARTBEAT_S:
+            if time.monotonic() - node.heartbeat > _HEARTBEAT_S or node.kubelet.resources() != node.reported:
                 self._beat(node)
                 node.heartbeat = time.monotonic()
         pods = self._api.list("Pod", query="?labelSelector=kubevirt.io%3Dvirt-launcher")
@@ -109,8 +116,12 @@ class Player:
         capacity = {"cpu": "64", "memory": "256Gi", "pods": "250", "devices.kubevirt.io/kvm": "1k"}
         capacity |= {"devices.kubevirt.io/tun": "1k", "devices.kubevirt.io/vhost-net": "1k"}
         ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": _now()}
-        status = {"capacity": capacity, "allocatable": capacity, "conditions": [ready]}
+        devices = node.kubelet.resources()
+        gone: dict[str, Any] = dict.fromkeys(node.reported.keys() - devices.keys())
+        there, usable = ({name: str(both[at]) for name, both in devices.items()} for at in (0, 1))
+        status = {"capacity": capacity | there | gone, "allocatable": capacity | usable | gone, "conditions": [ready]}
         self._api.merge("Node", node.name, {"status": status}, sub="status")
+        node.reported = devices
 
     def _play_pod(self, pod: dict[str, Any]) -> None:
         meta, spec = pod["metadata"], pod["spec"]
@@ -118,7 +129,7 @@ class Player:
             self._api.delete("Pod", meta["name"], meta["namespace"], "?gracePeriodSeconds=0")
         elif not spec.get("nodeName"):
             self._bind(pod)
-        elif pod["status"].get("phase") == "Pending":
+        elif pod["status"].get("phase") == "Pending" and self._is_started(pod):
             self._make_running(pod)
 
     def _bind(self, pod: dict[str, Any]) -> None:
@@ -139,27 +150,63 @@ class Player:
                 return
 
     def _take(self, node: _Node, pod: dict[str, Any]) -> bool:
-        """Hold a VF for each device resource that the pod asks for; False where the node has none free."""
-        resources = {
-            name
-            for container in pod["spec"]["containers"]
-            for name in container.get("resources", {}).get("requests", {})
-            if name.startswith(_PREFIX)
-        }
-        meta = pod["metadata"]
-        for resource in resources:
+        """Have the kubelet give the pod the devices that it asks for; False where the node has not enough."""
+        meta, wanted = pod["metadata"], Counter[str]()
+        for container in pod["spec"]["containers"]:
+            for name, count in container.get("resources", {}).get("requests", {}).items():
+                if name.startswith(_PREFIX):
+                    wanted[name] += int(count)
+        if not wanted or meta["uid"] in node.taken:
+            return True
+        taken = _Taken(Pod(meta["name"], meta["namespace"]))
+        for name, count in wanted.items():
             try:
-                vf = _command(node.host, {"take": None})
-            except OSError:
+                taken.pod = self._soon(node.kubelet.admit(meta["name"], name, count, namespace=meta["namespace"])).result(
+                    _CALL_S
+                )
+            except AdmissionError:
+                node.kubelet.end(taken.pod)
                 return False
-            node.taken[meta["uid"]] = _Taken(vf, resource, meta["namespace"], meta["name"])
-            device = {"name": resource, "device-info": {"type": "pci", "version": "1.0.0", "pci": {"pci-address": vf}}}
-            body = {"metadata": {"annotations": {_STATUS: json.dumps([device])}}}
-            self._api.merge("Pod", meta["name"], body, meta["namespace"])
+        node.taken[meta["uid"]] = taken
+        devices = [
+            {"name": one.resource, "device-info": {"type": "pci", "version": "1.0.0", "pci": {"pci-address": device}}}
+            for one in taken.pod.allocations
+            for device in one.devices
+        ]
+        self._api.merge("Pod", meta["name"], {"metadata": {"annotations": {_STATUS: json.dumps(devices)}}}, meta["namespace"])
+        return True
+
+    def _is_started(self, pod: dict[str, Any]) -> bool:
+        """Start the pod's container, as often as it takes; then it has its devices open."""
+        node = self._nodes.get(pod["spec"]["nodeName"])
+        taken = node.taken.get(pod["metadata"]["uid"]) if node is not None else None
+        if node is None or taken is None:
+            return True
+        if taken.start is None:
+            taken.start = self._soon(node.kubelet.start_container(taken.pod))
+        if not taken.start.done():
+            return False
+        start, taken.start = taken.start, None
+        try:
+            start.result()
+        except ContainerStartError as error:
+            print(f"player: {pod['metadata']['name']} waits: {error}", file=sys.stderr, flush=True)
+            return False
+        for device in taken.pod.devices:
+            if device not in taken.opened:
+                _command(node.host, {"hold": device})
+                taken.opened.append(device)
         return True
 
     def _release(self, node: _Node, uid: str) -> None:
-        _command(node.host, {"release": node.taken.pop(uid).vf})
+        taken = node.taken.pop(uid)
+        for device in taken.opened:
+            _command(node.host, {"release": device})
+        node.kubelet.end(taken.pod)
+
+    def _soon(self, work: Coroutine[Any, Any, Any]) -> concurrent.futures.Future[Any]:
+        """Have a kubelet do something; it lives in the event loop, ticks do not."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def _make_running(self, pod: dict[str, Any]) -> None:
         meta = pod["metadata"]
@@ -240,30 +287,6 @@ def _command(host: pathlib.Path, command: dict[str, Any]) -> Any:
         port.close()
 
 
-async def _serve_pod_resources(node: _Node) -> Server:
-    """Serve the kubelet's List for one node."""
-    classes = message_classes()
-
-    async def list_pods(stream: Stream[Any, Any]) -> None:
-        await stream.recv_message()
-        answer = classes["ListPodResourcesResponse"]()
-        for taken in list(node.taken.values()):
-            pod = answer.pod_resources.add(name=taken.pod, namespace=taken.namespace)
-            container = pod.containers.add(name="compute")
-            container.devices.add(resource_name=taken.resource, device_ids=[taken.vf])
-        await stream.send_message(answer)
-
-    class Lister:
-        def __mapping__(self) -> dict[str, Handler]:
-            request, response = classes["ListPodResourcesRequest"], classes["ListPodResourcesResponse"]
-            return {"/v1.PodResourcesLister/List": Handler(list_pods, Cardinality.UNARY_UNARY, request, response)}
-
-    server = Server([Lister()])
-    node.pod_resources.unlink(missing_ok=True)
-    await server.start(path=str(node.pod_resources))
-    return server
-
-
 def _now() -> str:
     return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -276,8 +299,8 @@ def main() -> None:
     chosen = parser.parse_args()
     nodes = []
     for text in chosen.node:
-        name, host, pod_resources = text.split("=")
-        nodes.append(_Node(name, pathlib.Path(host), pathlib.Path(pod_resources)))
+        name, host, pod_resources, plugins = text.split("=")
+        nodes.append(_Node(name, pathlib.Path(host), Kubelet(pathlib.Path(plugins), pathlib.Path(pod_resources))))
     asyncio.run(Player(Api(chosen.server, chosen.ca, "player-token"), nodes).run())
 
 

@@ -111,6 +111,10 @@ class FileTree:
             entries["driver"] = Link(f"../../../bus/pci/drivers/{one.driver}")
         if one.group is not None:
             entries["iommu_group"] = Link(f"../../../kernel/iommu_groups/{one.group}")
+        if one.driver == "vfio-pci":
+            # As in kernels with VFIO_DEVICE_CDEV: without it there is no `dev`.
+            number = [other.address for other in self._machine.functions()].index(one.address)
+            entries["vfio-dev"] = _directory(**{f"vfio{number}": _directory(dev=constant(f"511:{number}"))})
         if one.net_name:
             here = {} if one.moved else {one.net_name: Directory(lambda: self._net(one))}
             entries["net"] = Directory(lambda: here)

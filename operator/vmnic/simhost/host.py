@@ -159,10 +159,10 @@ class SimHost:
         while ended := [pending for pending in self._pending if pending.step()]:
             self._pending = [pending for pending in self._pending if pending not in ended]
 
-    def _vf(self, address: str) -> Vf:
+    def _function(self, address: str) -> Pf | Vf:
         found = self._machine.find(address)
-        if not isinstance(found, Vf):
-            raise refuse(errno.ENODEV, f"no VF is at {address}")
+        if found is None:
+            raise refuse(errno.ENODEV, f"no function is at {address}")
         return found
 
     def _pf(self, name: str) -> Pf:
@@ -172,27 +172,19 @@ class SimHost:
         return found
 
     def _control_hold(self, address: str) -> None:
-        """Open a VF's VFIO device."""
-        vf = self._vf(address)
-        if vf.driver != "vfio-pci":
+        """Open a function's VFIO device."""
+        one = self._function(address)
+        if one.driver != "vfio-pci":
             raise refuse(errno.ENODEV, f"{address} is not on vfio-pci")
-        if self._machine.pf_of(vf).spec.shares_iommu_group:
+        pf = one if isinstance(one, Pf) else self._machine.pf_of(one)
+        if pf.spec.shares_iommu_group:
             raise refuse(errno.EPERM, f"the IOMMU group of {address} is not viable")
-        vf.holders += 1
+        one.holders += 1
 
     def _control_release(self, address: str) -> None:
         """Close it."""
-        vf = self._vf(address)
-        vf.holders = max(0, vf.holders - 1)
-
-    def _control_take(self, _: Any) -> str:
-        """Hold the first free VF on vfio-pci and say which."""
-        for pf in self._machine.pfs.values():
-            for vf in pf.vfs:
-                if vf.driver == "vfio-pci" and not vf.holders:
-                    self._control_hold(vf.address)
-                    return vf.address
-        raise refuse(errno.EBUSY, "no VF is free")
+        one = self._function(address)
+        one.holders = max(0, one.holders - 1)
 
     def _control_writes(self, _: Any) -> int:
         return self.writes

@@ -1,4 +1,4 @@
-"""Watches a directory for names that come and go, by the kernel's inotify.
+"""Watches a directory for a name that comes and goes, by the kernel's inotify.
 
 The standard library has no binding, and one call and one read are all that is needed. Where inotify cannot be had, whoever
 waits looks by itself: a watch is only ever a hint.
@@ -11,7 +11,7 @@ import ctypes
 import os
 import pathlib
 import struct
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 
 __all__ = ["DirectoryWatch"]
 
@@ -25,12 +25,12 @@ class DirectoryWatch:
 
     Args:
         path: The directory; need not exist.
-        matters: Says which names are worth telling.
+        name: What is waited for; the kubelet also writes other files there.
     """
 
-    def __init__(self, path: pathlib.Path, matters: Callable[[str], bool]) -> None:
+    def __init__(self, path: pathlib.Path, name: str) -> None:
         self._path = path
-        self._matters = matters
+        self._name = name
         self._descriptor: int | None = None
         self._event = asyncio.Event()
 
@@ -67,7 +67,7 @@ class DirectoryWatch:
             return
         if any(mask & _DELETE_SELF for mask, _ in events):
             self.close()
-        if any(self._matters(name) or mask & _DELETE_SELF for mask, name in events):
+        if any(name == self._name or mask & _DELETE_SELF for mask, name in events):
             self._event.set()
             self._event = asyncio.Event()
 

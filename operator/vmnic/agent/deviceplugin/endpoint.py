@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import logging
 import pathlib
+import time
 from collections.abc import Awaitable
 
 from grpclib.client import Channel, UnaryUnaryMethod
@@ -61,7 +62,7 @@ class Endpoint:
         directory: The kubelet's directory of device plugins.
         inventory: The devices.
         files: Where the devices of a pod are written down.
-        watch: Tells changes of the directory.
+        watch: Tells when the kubelet's socket comes or goes.
     """
 
     def __init__(
@@ -91,13 +92,14 @@ class Endpoint:
                 await self._first_of(self._watch.changed(), limit_s=_LOOK_S)
                 await asyncio.sleep(_SETTLE_S if _identity(self._kubelet) else 0)
                 continue
+            began = time.monotonic()
             try:
                 await self._stay(kubelet)
-                pause = _FIRST_PAUSE_S
             except (OSError, GRPCError, StreamTerminatedError, TimeoutError) as error:
                 self._say("cannot register at %s: %s", self._kubelet, str(error) or type(error).__name__)
+            pause = _FIRST_PAUSE_S if time.monotonic() - began > _LONGEST_PAUSE_S else min(2 * pause, _LONGEST_PAUSE_S)
+            if _identity(self._kubelet) == kubelet:
                 await self._first_of(self._watch.changed(), limit_s=pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
             await asyncio.sleep(_SETTLE_S)
 
     async def _stay(self, kubelet: tuple[int, int]) -> None:

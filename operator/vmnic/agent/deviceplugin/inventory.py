@@ -72,6 +72,17 @@ class Inventory:
         """Remember that a pod was just given these devices."""
         self._given |= dict.fromkeys(addresses, self._clock())
 
+    def forget(self, given: Mapping[str, float], named: Collection[str]) -> None:
+        """Forget what was given away before the kubelet was asked, as far as it names it: from then on its word counts."""
+        for address in given.keys() & set(named):
+            if self._given.get(address) == given[address]:
+                del self._given[address]
+
+    @property
+    def giving(self) -> Mapping[str, float]:
+        """When which device was given away, as far as the kubelet may not have named it."""
+        return dict(self._given)
+
     @property
     def given(self) -> dict[str, str]:
         """Holders, in words, of what was given away so recently that the kubelet may not name them yet."""

@@ -94,11 +94,14 @@ class DevicePlugin:
         Raises:
             HoldersUnknownError: there are holders that cannot be learnt now.
         """
-        return self._inventory.given | await self._holders.read()
+        given = self._inventory.giving
+        told = await self._holders.read()
+        self._inventory.forget(given, told)
+        return self._inventory.given | told
 
     async def run(self) -> None:
         """Keep every resource registered, until cancelled."""
-        watch = DirectoryWatch(self._directory, lambda name: name == KUBELET_SOCKET or is_socket_name(name))
+        watch = DirectoryWatch(self._directory, KUBELET_SOCKET)
         for left in self._directory.glob("*"):
             if is_socket_name(left.name):
                 left.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from tests.builders.devices import FAST, eventually, offer, vf_id
 from tests.builders.host import PF, sim_host
 from tests.harness.kubelet import AdmissionError, ContainerStartError
 from vmnic.host.faults import Fault, Killed, When
-from vmnic.host.ops import WriteFile
+from vmnic.host.ops import ListDir, ReadLink, WriteFile
 from vmnic.kube.tasks import end_tasks
 from vmnic.nodes.state import ApplyState
 
@@ -33,9 +33,10 @@ async def test_what_is_fenced_is_unhealthy_when_closing_returns_and_healthy_afte
     await plugin.close([vf_id(0)])
     await eventually(lambda: kubelet.healthy(FAST) == {vf_id(1), vf_id(2)}, limit_s=0.5)
     await plugin.open([vf_id(0)])
-    assert vf_id(0) not in kubelet.healthy(FAST)
+    await plugin.close([vf_id(1)])
+    await eventually(lambda: kubelet.healthy(FAST) == {vf_id(2)}, limit_s=0.5)
     plugin.replace([offer()], {})
-    await eventually(lambda: len(kubelet.healthy(FAST)) == 3)
+    await eventually(lambda: kubelet.healthy(FAST) == {vf_id(0), vf_id(2)}, limit_s=0.5)
 
 
 async def test_a_container_that_just_got_a_fenced_vf_waits_and_starts(kubelet, plugin):
@@ -67,6 +68,16 @@ async def test_a_granted_plan_makes_vfs_allocatable(node, kubelet):
     assert status.apply.state is ApplyState.APPLIED
     await eventually(lambda: len(kubelet.healthy(FAST)) == 3)
     assert len(kubelet.listed(FAST)) == 3
+
+
+async def test_a_pod_gets_the_nodes_that_the_host_has_for_its_vf(node, kubelet):
+    await prepared(node, kubelet)
+    pod = await kubelet.admit("db", FAST)
+    (vf,) = pod.devices
+    group = node.sim.perform(ReadLink(f"/sys/bus/pci/devices/{vf}/iommu_group")).rsplit("/", 1)[-1]
+    (device,) = node.sim.perform(ListDir(f"/sys/bus/pci/devices/{vf}/vfio-dev"))
+    nodes = [one.host_path for one in pod.allocations[0].answer.devices]
+    assert nodes == ["/dev/vfio/vfio", f"/dev/vfio/{group}", f"/dev/vfio/devices/{device}"]
 
 
 async def test_a_pod_that_gets_the_last_vf_right_before_the_fence_refuses_the_run(node, kubelet, plugin):

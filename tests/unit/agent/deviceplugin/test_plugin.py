@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.builders.devices import FAST, eventually, observed, offer, vf_id, whole_offer
-from tests.harness.kubelet import AdmissionError, ContainerStartError, Pod
+from tests.harness.kubelet import AdmissionError, Allocation, ContainerStartError, Pod
 from vmnic.agent.deviceplugin.endpoint import socket_name
 from vmnic.agent.podresources import HoldersUnknownError, KubeletHolders
 from vmnic.kube.tasks import end_tasks
@@ -97,11 +97,12 @@ async def test_pods_get_distinct_vfs_with_all_they_need(kubelet, plugin, node_di
     assert {pod.devices for pod in pods} == {(device,) for device in ALL}
     with pytest.raises(AdmissionError):
         await kubelet.admit("late", FAST)
-    env, nodes = pods[0].answer.envs, [one.host_path for one in pods[0].answer.devices]
+    answer = pods[0].allocations[0].answer
+    env, nodes = answer.envs, [one.host_path for one in answer.devices]
     assert env["PCIDEVICE_VMNIC_DEV_FAST"] == pods[0].devices[0]
     assert nodes == ["/dev/vfio/vfio", "/dev/vfio/110", "/dev/vfio/devices/vfio0"]
-    assert {one.permissions for one in pods[0].answer.devices} == {"rw"}
-    assert {one.container_path for one in pods[0].answer.devices} == set(nodes)
+    assert {one.permissions for one in answer.devices} == {"rw"}
+    assert {one.container_path for one in answer.devices} == set(nodes)
 
 
 async def test_device_info_is_there_when_allocate_answers_and_goes_with_the_device(kubelet, plugin, node_directory, clock):
@@ -123,7 +124,7 @@ async def test_a_whole_nic_is_handed_out(kubelet, plugin):
     plugin.replace([whole_offer()], {})
     await eventually(lambda: kubelet.healthy("vmnic.dev/whole"))
     pod = await kubelet.admit("vm", "vmnic.dev/whole")
-    assert pod.answer.envs["PCI_RESOURCE_VMNIC_DEV_WHOLE"] == "0000:0b:00.0"
+    assert pod.allocations[0].answer.envs["PCI_RESOURCE_VMNIC_DEV_WHOLE"] == "0000:0b:00.0"
 
 
 @pytest.mark.parametrize(("node", "told"), [(1, [1]), (0, [0]), (None, None)])
@@ -143,11 +144,26 @@ async def test_a_preference_is_kept(kubelet, plugin):
 
 async def test_holders_are_read_of_devices_and_of_claims(kubelet):
     holders = KubeletHolders(kubelet.pod_resources)
-    kubelet.pods["tenants", "db"] = Pod("db", "tenants", FAST, (vf_id(0), vf_id(1)))
+    kubelet.pods["tenants", "db"] = Pod("db", "tenants", [Allocation(FAST, (vf_id(0), vf_id(1)))])
     kubelet.pods["tenants", "dra"] = Pod("dra", "tenants", claims=("0000-0b-10-2", "something-else"))
     assert await holders.read() == {
         vf_id(0): "pod tenants/db", vf_id(1): "pod tenants/db", vf_id(2): "pod tenants/dra",
     }  # fmt: skip
+
+
+async def test_a_pod_holds_its_device_before_the_kubelet_names_it_and_no_longer_than_it_does(kubelet, plugin, clock):
+    plugin.replace([offer()], {})
+    await eventually(lambda: kubelet.healthy(FAST) == ALL)
+    pod = await kubelet.admit("db", FAST)
+    kubelet.end(pod)
+    assert await plugin.read() == {vf_id(0): "a pod that is being started"}
+    kubelet.pods["tenants", "db"] = pod
+    assert await plugin.read() == {vf_id(0): "pod tenants/db"}
+    kubelet.end(pod)
+    assert await plugin.read() == {}
+    kubelet.end(await kubelet.admit("refused", FAST))
+    clock.now += 11
+    assert await plugin.read() == {}
 
 
 async def test_a_kubelet_that_limits_calls_is_asked_again_and_else_admitted(kubelet):
