@@ -16,7 +16,6 @@ import time
 from collections.abc import Awaitable
 
 from grpclib.client import Channel, UnaryUnaryMethod
-from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.server import Server
 
 from .api import KUBELET_SOCKET, REGISTER, VERSION, plugin_classes
@@ -95,7 +94,8 @@ class Endpoint:
             began = time.monotonic()
             try:
                 await self._stay(kubelet)
-            except (OSError, GRPCError, StreamTerminatedError, TimeoutError) as error:
+            except Exception as error:
+                # Whatever the libraries below raise, the resource must be registered again.
                 self._say("cannot register at %s: %s", self._kubelet, str(error) or type(error).__name__)
             pause = _FIRST_PAUSE_S if time.monotonic() - began > _LONGEST_PAUSE_S else min(2 * pause, _LONGEST_PAUSE_S)
             if _identity(self._kubelet) == kubelet:
@@ -106,7 +106,6 @@ class Endpoint:
         """Serve, register and stay as long as this kubelet watches."""
         service = Service(self._resource, self._inventory, self._files)
         server = Server([service])
-        self._path.unlink(missing_ok=True)
         await server.start(path=str(self._path))
         own = _identity(self._path)
         self._service = service

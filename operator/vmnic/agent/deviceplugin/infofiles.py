@@ -33,10 +33,13 @@ class InfoFiles:
     def keep(self, resource: str, addresses: set[str]) -> None:
         """Remove the files of a resource's other devices, also those that an earlier agent wrote."""
         ours = re.compile(re.escape(_prefix(resource)) + _ADDRESS + r"-device\.json")
-        for path in self._directory.glob(f"{_prefix(resource)}*-device.json"):
-            match = ours.fullmatch(path.name)
-            if match is not None and match[1] not in addresses:
-                path.unlink(missing_ok=True)
+        try:
+            for path in self._directory.glob(f"{_prefix(resource)}*-device.json"):
+                match = ours.fullmatch(path.name)
+                if match is not None and match[1] not in addresses:
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            _log.error("%s: %s: device-info files of withdrawn devices stay", self._directory, error.strerror)
 
 
 def _prefix(resource: str) -> str:

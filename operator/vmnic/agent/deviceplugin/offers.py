@@ -57,7 +57,7 @@ def _in_force(desired: PfSpec, plan: Planned | None, record: PfRecord) -> PfSpec
     if record.granted is not None:
         return record.granted
     # A run that failed leaves no granted spec; its devices that are as they should be can still be used.
-    return desired if record.original is not None and record.running is None else None
+    return desired if record.original is not None else None
 
 
 def _fault(desired: PfSpec, record: PfRecord, *, there: bool, unreadable: bool) -> str:

@@ -104,7 +104,8 @@ class DevicePlugin:
         watch = DirectoryWatch(self._directory, KUBELET_SOCKET)
         for left in self._directory.glob("*"):
             if is_socket_name(left.name):
-                left.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    left.unlink()
         try:
             while True:
                 if self._endpoints.keys() != self._inventory.resources.keys():

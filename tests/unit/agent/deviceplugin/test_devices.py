@@ -62,6 +62,10 @@ def test_a_function_that_vanishes_takes_its_devices_out_of_use():
     assert faults(after) == dict.fromkeys((vf_id(0), vf_id(1), vf_id(2)), "gone")
 
 
+def test_nothing_can_be_used_of_a_function_that_is_being_changed():
+    assert set(faults(listed(offer(fault="changing"))).values()) == {"changing"}
+
+
 def test_what_is_no_longer_asked_for_goes():
     assert set(faults(listed(offer(count=1), before=listed(offer())))) == {vf_id(0)}
     assert listed(before=listed(offer())) == {}

@@ -42,6 +42,7 @@ def test_the_spec_in_force(record, planned, expected):
 def test_an_unfinished_run_takes_everything_out_of_use():
     record = PfRecord(original=ORIGINAL, granted=OLD, running=RUNNING)
     assert offered(NEW, record) == [(OLD, f"{PF} is being changed")]
+    assert offered(NEW, PfRecord(original=ORIGINAL, running=RUNNING)) == [(NEW, f"{PF} is being changed")]
     assert offered(NEW, record, Planned()) == [(NEW, f"{PF} is being changed")]
 
 
