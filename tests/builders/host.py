@@ -5,6 +5,7 @@ from vmnic.simhost.spec import HostSpec, PfSpec
 
 PF = "0000:0b:00.0"
 OTHER_PF = "0000:0c:00.0"
+CROWDED_PF = "0000:0d:00.0"
 
 
 def pf(address: str = PF, **changes) -> PfSpec:
@@ -14,3 +15,9 @@ def pf(address: str = PF, **changes) -> PfSpec:
 
 def sim_host(*pfs: PfSpec, waits: bool = False, **changes) -> SimHost:
     return SimHost(HostSpec(pfs=pfs or (pf(),), **changes), waits=waits)
+
+
+def contract_host(**changes) -> SimHost:
+    """The host that the contract describes: three functions whose links are down, one in a crowded IOMMU group."""
+    pfs = (pf(PF, up=False), pf(OTHER_PF, up=False), pf(CROWDED_PF, up=False, shares_iommu_group=changes.get("iommu", True)))
+    return sim_host(*pfs, **({"available_modules": ("dummy",)} | changes))

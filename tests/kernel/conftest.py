@@ -1,40 +1,69 @@
-"""Boots the guest once for all cases."""
+"""Guests, each booted once for all cases of a worker that want it; and the contract's table of results."""
 
 import contextlib
+import time
 from concurrent import futures
 
 import pytest
 
-from .lab import booted, prepare
+from .api import NodeApi
+from .lab import prepare
+from .machine import Machine, booted
+from .node import Node
 from .remote import RemoteHost
+from .results import Results
 
-_BOOT_S = 60
+_BOOT_S = 120
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(Results(), "contract-results")
+
+
+@contextlib.contextmanager
+def running(machine):
+    """A booted guest; a boot that does not end in an answer is the emulator's fault and is tried once more."""
+    lab = prepare()
+    for _ in (1, 2):
+        with contextlib.ExitStack() as stack:
+            process = stack.enter_context(booted(lab, machine))
+            host = stack.enter_context(contextlib.closing(connected(process, machine)))
+            try:
+                host.greet(_BOOT_S)
+            except futures.TimeoutError:
+                print(machine.log.read_text(errors="replace")[-3000:])
+                continue
+            yield host
+            return
+    pytest.fail("the guest does not answer")
+
+
+def connected(process, machine):
+    deadline = time.monotonic() + 10
+    while not (machine.port.exists() and machine.qmp.exists()) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return RemoteHost(machine.port, machine.qmp)
 
 
 @pytest.fixture(scope="session")
 def guest(tmp_path_factory):
-    """A booted guest; a boot that does not end in an answer is the emulator's fault and is tried once more."""
-    lab = prepare()
-    directory = tmp_path_factory.mktemp("guest")
-    for attempt in (1, 2):
-        socket, log = directory / f"{attempt}.sock", directory / f"{attempt}.log"
-        with contextlib.ExitStack() as stack:
-            process = stack.enter_context(booted(lab, socket, log))
-            try:
-                yield from _greeted(process, socket)
-                return
-            except futures.TimeoutError:
-                print(log.read_text(errors="replace")[-3000:])
-    pytest.fail("the guest does not answer")
+    """For the host contract: three NICs, one of which shares its IOMMU group, and a multi-queue NIC."""
+    with running(Machine(directory=tmp_path_factory.mktemp("guest"), crowded=True)) as host:
+        yield host
 
 
-def _greeted(process, socket):
-    import time
+@pytest.fixture(scope="session")
+def bare_guest(tmp_path_factory):
+    """A machine without an IOMMU."""
+    with running(Machine(directory=tmp_path_factory.mktemp("bare"), iommu=False, memory_mib=512)) as host:
+        yield host
 
-    deadline = time.monotonic() + 10
-    while not socket.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    host = RemoteHost(socket)
-    host.greet(_BOOT_S)
-    yield host
-    host.close()
+
+@pytest.fixture(scope="session")
+def online(tmp_path_factory):
+    """A node with four NICs and an API server; its agent is not started yet."""
+    machine = Machine(directory=tmp_path_factory.mktemp("online"), nics=4, online=True, memory_mib=1024)
+    (machine.keep / "state").mkdir(parents=True)
+    with contextlib.closing(NodeApi(machine.keep / "account")) as api, running(machine) as host:
+        api.start()
+        yield Node(host, machine, api)

@@ -1,7 +1,7 @@
 """Runs in the guest: performs operations with the Linux adapters and answers over a virtio port.
 
-Each is done in a thread of its own: one that is stuck in the kernel keeps nobody waiting. Besides operations it takes the
-lab's commands: `hold`, `release` and `reset`.
+Each is done in a thread of its own: one that is stuck in the kernel keeps nobody waiting. Besides operations it takes
+commands: those of the simulated host, done for real, and some to run programs.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -40,10 +41,14 @@ class _OneThread:
 
 
 class Guest:
-    """The lab's commands."""
+    """The commands."""
 
     def __init__(self) -> None:
         self._held: dict[str, list[int]] = {}
+        self._uppers: list[str] = []
+        self._apart: list[str] = []
+        self._addressed: list[str] = []
+        self._started: dict[int, subprocess.Popen[bytes]] = {}
         self.pfs = sorted(path.parent.name for path in _DEVICES.glob("*/sriov_totalvfs"))
 
     def control(self, command: dict[str, Any]) -> Any:
@@ -56,37 +61,120 @@ class Guest:
     def _hold(self, vf: str) -> None:
         """Open a VF's VFIO device, as QEMU does."""
         group = (_DEVICES / vf / "iommu_group").readlink().name
-        container = os.open("/dev/vfio/vfio", os.O_RDWR)
-        descriptor = os.open(f"/dev/vfio/{group}", os.O_RDWR)
-        fcntl.ioctl(descriptor, _SET_CONTAINER, container.to_bytes(4, "little"))
-        fcntl.ioctl(container, _SET_IOMMU, _TYPE1)
-        device = fcntl.ioctl(descriptor, _GET_DEVICE, vf.encode() + b"\0")
-        assert isinstance(device, bytes)
-        self._held[vf] = [_device_descriptor(), descriptor, container]
+        opened = [os.open("/dev/vfio/vfio", os.O_RDWR), os.open(f"/dev/vfio/{group}", os.O_RDWR)]
+        try:
+            fcntl.ioctl(opened[1], _SET_CONTAINER, opened[0].to_bytes(4, "little"))
+            fcntl.ioctl(opened[0], _SET_IOMMU, _TYPE1)
+            fcntl.ioctl(opened[1], _GET_DEVICE, vf.encode() + b"\0")
+        except OSError:
+            for descriptor in opened:
+                os.close(descriptor)
+            raise
+        self._held[vf] = [_device_descriptor(), *reversed(opened)]
 
     def _release(self, vf: str) -> None:
         for descriptor in self._held.pop(vf, []):
             os.close(descriptor)
 
-    def _reset(self, _: Any) -> None:
-        """Undo whatever a case left behind."""
+    def _add_upper(self, argument: dict[str, Any]) -> None:
+        """Put a virtual link on top of one: a bridge takes it as a port, others sit on it."""
+        name, kind, lower = argument["name"], argument["kind"], argument["lower"]
+        if argument.get("is_master"):
+            _ip("link", "add", name, "type", kind)
+            _ip("link", "set", lower, "master", name)
+        else:
+            _ip("link", "add", "link", lower, "name", name, "type", kind, *(("id", "7") if kind == "vlan" else ()))
+        self._uppers.append(name)
+
+    def _assign_address(self, argument: dict[str, str]) -> None:
+        _ip("address", "add", argument["address"], "dev", argument["link"])
+        self._addressed.append(argument["link"])
+
+    def _remove_addresses(self, link: str) -> None:
+        _ip("address", "flush", "dev", link)
+
+    def _move_link(self, link: str) -> None:
+        """Move a link to a network namespace of its own, as a CNI does."""
+        _ip("netns", "add", f"apart-{link}")
+        self._apart.append(f"apart-{link}")
+        _ip("link", "set", link, "netns", f"apart-{link}")
+
+    def _bring_links_back(self, _: Any) -> None:
+        """End the other namespaces: links of hardware come back, a moment later."""
+        while self._apart:
+            _ip("netns", "delete", self._apart.pop())
+
+    def _run(self, argument: dict[str, Any]) -> dict[str, Any]:
+        """Run a program to its end; give its exit code and what it said."""
+        done = subprocess.run(
+            argument["argv"], env=os.environ | argument.get("env", {}), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
+        )  # fmt: skip
+        return {"code": done.returncode, "text": done.stdout}
+
+    def _start(self, argument: dict[str, Any]) -> int:
+        """Start a program that goes on; its output goes to a file."""
+        with pathlib.Path(argument["log"]).open("ab") as log:
+            process = subprocess.Popen(
+                argument["argv"], env=os.environ | argument.get("env", {}), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        self._started[process.pid] = process
+        return process.pid
+
+    def _signal(self, argument: dict[str, int]) -> None:
+        """Send a signal to a program that was started."""
+        self._started[argument["pid"]].send_signal(argument["number"])
+
+    def _wait(self, pid: int) -> int:
+        """Wait for its end; give its exit code."""
+        return self._started.pop(pid).wait()
+
+    def _reboot(self, _: Any) -> None:
+        """Write what is written, and reset the machine as its button would."""
+        os.sync()
+        pathlib.Path("/proc/sysrq-trigger").write_text("b")
+
+    def _let_go(self, _: Any) -> None:
+        """Release all that is held."""
         for vf in list(self._held):
             self._release(vf)
+
+    def _reset(self, _: Any) -> None:
+        """Undo whatever a case left behind."""
+        self._let_go(None)
+        self._bring_links_back(None)
+        while self._uppers:
+            name = self._uppers.pop()
+            if pathlib.Path("/sys/class/net", name).exists():
+                _ip("link", "delete", name)
+        if not pathlib.Path("/sys/module/igb").exists():
+            subprocess.run(["modprobe", "-a", "igb", "igbvf"], check=True)
         for pf in self.pfs:
-            path = _DEVICES / pf
-            if not (path / "driver").exists():
-                pathlib.Path("/sys/bus/pci/drivers/igb/bind").write_text(pf)
-            if (path / "sriov_numvfs").read_text().strip() != "0":
-                (path / "sriov_numvfs").write_text("0")
-            (path / "sriov_drivers_autoprobe").write_text("1")
-            name = next((path / "net").iterdir()).name
-            subprocess.run(["ip", "link", "set", name, "down", "mtu", "1500"], check=True)
+            self._reset_pf(_DEVICES / pf)
+
+    def _reset_pf(self, path: pathlib.Path) -> None:
+        if not (path / "driver").exists():
+            (path / "driver_override").write_text("\n")
+            pathlib.Path("/sys/bus/pci/drivers/igb/bind").write_text(path.name)
+        if (path / "sriov_numvfs").read_text().strip() != "0":
+            (path / "sriov_numvfs").write_text("0")
+        (path / "sriov_drivers_autoprobe").write_text("1")
+        link = next((path / "net").iterdir())
+        if link.name in self._addressed:
+            _ip("address", "flush", "dev", link.name)
+            self._addressed.remove(link.name)
+        if int((link / "flags").read_text(), 16) & 1 or (link / "mtu").read_text().strip() != "1500":
+            _ip("link", "set", link.name, "down", "mtu", "1500")
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True)
 
 
 def _device_descriptor() -> int:
     """Give the descriptor that the last ioctl opened: its return value is lost when a buffer is passed."""
     found = []
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - likewise
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - a kernel's listing
         with contextlib.suppress(OSError):  # the listing's own descriptor is gone by now
             if "vfio-device" in os.readlink(f"/proc/self/fd/{name}"):  # noqa: PTH115 - no path, a kernel's name
                 found.append(int(name))
@@ -101,6 +189,7 @@ def _open_port() -> int:
 
 
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     guest = Guest()
     host = Host(files=LinuxFiles(), links=_OneThread(), modules=LinuxModules())
     port = _open_port()

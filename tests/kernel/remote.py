@@ -1,4 +1,4 @@
-"""The outer end of the guest's virtio port: many requests at a time over one connection."""
+"""The outer end of the guest's virtio port: many requests at a time over one connection. And QEMU's monitor."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import json
 import pathlib
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
 from vmnic.host.codec import decode_error, decode_value, encode_op
-from vmnic.host.ops import Op
+from vmnic.host.ops import ListDir, Op
+
+__all__ = ["Monitor", "RemoteHost", "RemotePending"]
 
 
 class RemotePending:
@@ -28,24 +30,63 @@ class RemotePending:
         return decode_value(self.future.result(timeout_s))
 
 
-class RemoteHost:
-    """The guest as a contract's subject."""
-
-    _PATIENCE_S = 4.0
-    """An emulated machine needs up to 3 s for the slowest operation that is not blocked."""
+class Monitor:
+    """QEMU's monitor: what happens outside of the guest's reach."""
 
     def __init__(self, path: pathlib.Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(str(path))
+        self._lines = self._socket.makefile("rb")
+        self._lines.readline()
+        self.ask("qmp_capabilities")
+
+    def ask(self, command: str, **arguments: Any) -> Any:
+        """Give a command's answer; events in between are skipped."""
+        self._socket.sendall(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
+        for line in self._lines:
+            reply = json.loads(line)
+            if "error" in reply:
+                raise OSError(reply["error"]["desc"])
+            if "return" in reply:
+                return reply["return"]
+        raise OSError("QEMU is gone")
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class RemoteHost:
+    """A guest, as a contract's subject and as a machine to run programs on."""
+
+    _PATIENCE_S = 4.0
+    """An emulated machine needs up to 3 s for the slowest operation that is not blocked."""
+
+    def __init__(self, port: pathlib.Path, qmp: pathlib.Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(str(port))
         self._waiting: dict[int, RemotePending] = {}
         self._lock = threading.Lock()
         self._next = 0
         threading.Thread(target=self._receive, daemon=True).start()
-        self.pf = self.other_pf = ""
+        self.monitor = Monitor(qmp)
+        self.pfs: list[str] = []
 
     def greet(self, timeout_s: float) -> None:
-        """Ask for the PFs; raises TimeoutError if the guest does not answer."""
-        self.pf, self.other_pf = self.command({"pfs": None}, timeout_s)
+        """Ask for the PFs; raises TimeoutError if it does not answer."""
+        self.pfs = self.control({"pfs": None}, timeout_s)
+
+    @property
+    def pf(self) -> str:
+        return self.pfs[0]
+
+    @property
+    def other_pf(self) -> str:
+        return self.pfs[1]
+
+    @property
+    def crowded_pf(self) -> str:
+        """The one that shares its IOMMU group, where the machine has it."""
+        return self.pfs[-1]
 
     def perform(self, op: Op) -> Any:
         return self.start(op).result(60)
@@ -53,17 +94,27 @@ class RemoteHost:
     def start(self, op: Op) -> RemotePending:
         return self._send({"op": encode_op(op)})
 
-    def command(self, command: Mapping[str, Any], timeout_s: float = 60) -> Any:
-        return self._send({"control": command}).result(timeout_s)
+    def control(self, command: Mapping[str, Any], timeout_s: float = 60) -> Any:
+        if "set_cable" in command:
+            return self._set_cable(**command["set_cable"])
+        return self._send({"control": command}).future.result(timeout_s)
 
-    def hold(self, vf: str) -> None:
-        self.command({"hold": vf})
+    def run(self, *argv: str, env: Mapping[str, str] | None = None, timeout_s: float = 100) -> str:
+        """Run a program in the guest and give what it said; one that fails fails the test."""
+        done = self.control({"run": {"argv": argv, "env": dict(env or {})}}, timeout_s)
+        assert done["code"] == 0, f"{' '.join(argv)} ended with {done['code']}: {done['text'][-3000:]}"
+        return str(done["text"])
 
-    def release(self, vf: str) -> None:
-        self.command({"release": vf})
+    def try_run(self, *argv: str, timeout_s: float = 100) -> tuple[int, str]:
+        """Run a program and give its exit code and what it said."""
+        done = self.control({"run": {"argv": argv}}, timeout_s)
+        return done["code"], done["text"]
 
-    def reset(self) -> None:
-        self.command({"reset": None})
+    def start_program(self, argv: Sequence[str], *, log: str, env: Mapping[str, str] | None = None) -> int:
+        return int(self.control({"start": {"argv": list(argv), "log": log, "env": dict(env or {})}}))
+
+    def signal(self, pid: int, number: int) -> None:
+        self.control({"signal": {"pid": pid, "number": int(number)}})
 
     def settled(self, pending: RemotePending) -> bool:
         try:
@@ -74,8 +125,19 @@ class RemoteHost:
             return True
         return True
 
+    def reset(self) -> None:
+        for number in range(1, len(self.pfs) + 1):
+            self.monitor.ask("set_link", name=f"igb{number}", up=True)
+        self.control({"reset": None})
+
     def close(self) -> None:
         self._socket.close()
+        self.monitor.close()
+
+    def _set_cable(self, link: str, plugged: bool) -> None:
+        """Pull or plug the cable of a PF, named by its link."""
+        names = {self.perform(ListDir(f"/sys/bus/pci/devices/{pf}/net"))[0]: number for number, pf in enumerate(self.pfs, 1)}
+        self.monitor.ask("set_link", name=f"igb{names[link]}", up=plugged)
 
     def _send(self, request: dict[str, Any]) -> RemotePending:
         pending = RemotePending()
@@ -93,8 +155,10 @@ class RemoteHost:
     def _hand_out(self) -> None:
         for line in self._socket.makefile("rb"):
             reply = json.loads(line)
-            future = self._waiting.pop(reply["id"]).future
+            waiting = self._waiting.pop(reply["id"], None)
+            if waiting is None:
+                continue
             if "error" in reply:
-                future.set_exception(decode_error(reply["error"]))
+                waiting.future.set_exception(decode_error(reply["error"]))
             else:
-                future.set_result(reply.get("value"))
+                waiting.future.set_result(reply.get("value"))

@@ -28,6 +28,8 @@ __all__ = [
 
 _OPEN_S = 5.0
 """A fork and a lock take milliseconds; a worker that needs longer than this is gone."""
+_START_S = 60.0
+"""The first session also waits for the worker's imports, which take seconds on a slow machine."""
 _LINE_BYTES = 2**22
 """A dump of links with 64 VFs each may be long."""
 
@@ -83,6 +85,7 @@ class HostWorker:
         self._arguments = ["--host", host, "--root", root, "--state-dir", str(state_dir)]
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
+        self._answered = False
 
     @property
     def pid(self) -> int | None:
@@ -102,6 +105,7 @@ class HostWorker:
             )  # fmt: skip
         ours.setblocking(False)
         self._control = ours
+        self._answered = False
 
     def close(self) -> None:
         """Let the worker end; a child that is stuck in the kernel goes on."""
@@ -129,7 +133,8 @@ class HostWorker:
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_LINE_BYTES)
         session = _WorkerSession(reader, writer)
         try:
-            await _await_ready(reader, pf)
+            await _await_ready(reader, pf, _OPEN_S if self._answered else _START_S)
+            self._answered = True
             yield session
         finally:
             if session.late is None:
@@ -138,11 +143,11 @@ class HostWorker:
                     await writer.wait_closed()
 
 
-async def _await_ready(reader: asyncio.StreamReader, pf: str) -> None:
+async def _await_ready(reader: asyncio.StreamReader, pf: str, patience_s: float) -> None:
     try:
-        line = await asyncio.wait_for(reader.readline(), _OPEN_S)
+        line = await asyncio.wait_for(reader.readline(), patience_s)
     except TimeoutError as error:
-        raise WorkerGoneError(f"the host worker opened no session for {pf} within {_OPEN_S:g} s") from error
+        raise WorkerGoneError(f"the host worker opened no session for {pf} within {patience_s:g} s") from error
     if not line:
         raise WorkerGoneError(f"the host worker opened no session for {pf}")
     if json.loads(line).get("in_flight"):
@@ -182,6 +187,8 @@ class _WorkerSession:
     async def _await_late(self, reading: asyncio.Future[bytes]) -> None:
         with contextlib.suppress(OSError):
             await reading
+            self._writer.write_eof()
+            await self._reader.read()  # Until the child ends, and with it the lock.
         self._writer.close()
 
 

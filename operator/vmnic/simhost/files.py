@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import errno
+from collections.abc import Generator, Mapping
 from typing import Any
 
-from .kernel import Kernel
+from .kernel import Kernel, refuse
 from .model import Machine, Pf, Vf
 from .tree import Directory, File, Link, Node, constant
 
@@ -151,8 +152,8 @@ class FileTree:
             carrier = one.has_carrier
             entries |= {
                 "mtu": constant(str(one.mtu)),
-                "speed": constant(str(one.profile.speed_mbps if carrier else -1)),
-                "carrier": constant(str(int(carrier))),
+                "speed": constant(str(one.profile.speed_mbps if carrier else -1)) if one.up else File(read=_not_running),
+                "carrier": constant(str(int(carrier))) if one.up else File(read=_not_running),
             }
         return entries
 
@@ -186,9 +187,15 @@ def _in_use(one: Pf | Vf) -> bool:
     return bool(one.driver)
 
 
+def _not_running() -> Generator[None, None, str]:
+    """A link that is down answers nothing of its physical state (net-sysfs.c)."""
+    yield from ()
+    raise refuse(errno.EINVAL)
+
+
 def _node(part: Any) -> Node:
     if isinstance(part, str):
-        return constant(part)
+        return constant(part.removesuffix("\n"))
     entries = {name: _node(inner) for name, inner in part.items()}
     return Directory(lambda: entries)
 

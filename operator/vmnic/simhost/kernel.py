@@ -7,6 +7,7 @@ Sources: drivers/pci/iov.c, drivers/base/bus.c, drivers/pci/pci-driver.c, driver
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Generator
 
 from .model import Machine, Pf, Vf
@@ -41,7 +42,7 @@ class Kernel:
                 return
             if not pf.driver:
                 raise refuse(errno.ENOENT, "no driver bound to device; cannot configure SR-IOV")
-            if not pf.profile.sysfs_vfs:
+            if not pf.profile.sysfs_vfs or pf.driver == VFIO:
                 raise refuse(errno.ENOENT, "driver does not support SR-IOV configuration via sysfs")
             if count and pf.spec.no_vf_space:
                 raise refuse(errno.ENOMEM, "not enough MMIO resources for SR-IOV")
@@ -135,8 +136,10 @@ class Kernel:
         machine.apply_module_options(name)
 
     def unload(self, name: str) -> Step:
-        """Unload a driver: its functions lose it, and their VFs go with them."""
+        """Unload a driver: its functions lose it, and their VFs go with them. One whose device is open stays."""
         name = name.replace("-", "_")
+        if name == "vfio_pci" and any(one.driver == VFIO and one.holders for one in self._machine.functions()):
+            raise refuse(errno.EBUSY, "Module vfio_pci is in use")
         for function in [one for one in self._machine.functions() if one.driver.replace("-", "_") == name]:
             if self._machine.find(function.address) is not None:
                 yield from self.unbind(function.driver, function.address)
@@ -215,13 +218,17 @@ class Kernel:
         function.net_name = ""
 
 
+_NUMBER = re.compile(r"\+?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)\n?")
+"""What kstrtou16 takes with base 0."""
+
+
 def _parse_u16(text: str) -> int:
-    """kstrtou16 with base 0; sriov_numvfs_store makes every failure EINVAL."""
-    word = text.strip()
-    try:
-        number = int(word, 8) if word.startswith("0") and word.isdigit() and len(word) > 1 else int(word, 0)
-    except ValueError as error:
-        raise refuse(errno.EINVAL) from error
-    if not 0 <= number < 1 << 16 or word.startswith(("+-", "-")):
+    """Read a count; sriov_numvfs_store makes every failure EINVAL."""
+    found = _NUMBER.fullmatch(text)
+    if found is None:
+        raise refuse(errno.EINVAL)
+    word = found[1]
+    number = int(word, 0 if word[1:2] in ("x", "X") else 8 if word.startswith("0") else 10)
+    if number >= 1 << 16:
         raise refuse(errno.EINVAL)
     return number

@@ -6,8 +6,16 @@ import threading
 
 import pytest
 
-from tests.builders.host import OTHER_PF, PF, pf, sim_host
-from tests.contract.suite import HostContract
+from tests.builders.host import CROWDED_PF, OTHER_PF, PF, contract_host
+from tests.contract.suite import (
+    CountContract,
+    DriverContract,
+    FileContract,
+    HolderContract,
+    LinkContract,
+    ModuleContract,
+    NoIommuContract,
+)
 from vmnic.host.ports import StillBlocked
 from vmnic.host.socket import SocketPort, serve_port
 
@@ -41,17 +49,13 @@ class _Started:
         return self.done()
 
 
-def two_pfs(**changes):
-    return sim_host(pf(PF), pf(OTHER_PF), available_modules=("dummy",), **changes)
-
-
 class InProcess:
     """The simulated host itself; a blocked operation is told at once."""
 
-    pf, other_pf = PF, OTHER_PF
+    pf, other_pf, crowded_pf = PF, OTHER_PF, CROWDED_PF
 
-    def __init__(self):
-        self._sim = two_pfs()
+    def __init__(self, **changes):
+        self._sim = contract_host(**changes)
 
     def perform(self, op):
         return self._sim.perform(op)
@@ -59,11 +63,8 @@ class InProcess:
     def start(self, op):
         return _Blocked(self._sim, op)
 
-    def hold(self, vf):
-        self._sim.control({"hold": vf})
-
-    def release(self, vf):
-        self._sim.control({"release": vf})
+    def control(self, command):
+        return self._sim.control(command)
 
     def settled(self, pending):
         return pending.done()
@@ -90,11 +91,11 @@ class _Blocked:
 class OverSocket:
     """The same host behind its socket, as a process serves it."""
 
-    pf, other_pf = PF, OTHER_PF
+    pf, other_pf, crowded_pf = PF, OTHER_PF, CROWDED_PF
 
-    def __init__(self, path, stack):
+    def __init__(self, path, stack, **changes):
         self._path = path
-        sim = two_pfs(waits=True)
+        sim = contract_host(waits=True, **changes)
         listener = socket.socket(socket.AF_UNIX)
         stack.callback(listener.close)
         stack.callback(listener.shutdown, socket.SHUT_RDWR)
@@ -113,23 +114,26 @@ class OverSocket:
     def start(self, op):
         return _Started(lambda: self.perform(op))
 
-    def hold(self, vf):
-        self._ask(lambda port: port.control({"hold": vf}))
-
-    def release(self, vf):
-        self._ask(lambda port: port.control({"release": vf}))
+    def control(self, command):
+        return self._ask(lambda port: port.control(command))
 
     def settled(self, pending):
         return pending.settle(0.05)
 
 
-class TestInProcess(HostContract):
+class TestInProcess(CountContract, DriverContract, HolderContract, LinkContract, FileContract, ModuleContract):
     @pytest.fixture
     def subject(self):
         return InProcess()
 
 
-class TestOverSocket(HostContract):
+class TestInProcessWithoutIommu(NoIommuContract):
+    @pytest.fixture
+    def subject(self):
+        return InProcess(iommu=False)
+
+
+class TestOverSocket(CountContract, DriverContract, HolderContract, LinkContract, FileContract, ModuleContract):
     @pytest.fixture
     def subject(self, tmp_path):
         with contextlib.ExitStack() as stack:

@@ -1,0 +1,100 @@
+"""The host contract on files and modules."""
+
+from __future__ import annotations
+
+import pytest
+
+from vmnic.host.ops import ListDir, LoadModule, PutFile, ReadFile, ReadLink, UnloadModule, WriteFile
+
+from .subject import DEVICES, Contract
+
+_CONF = "/etc/modprobe.d/vmnic-contract.conf"
+
+
+class FileContract(Contract):
+    def test_a_file_that_is_not_there_is_ENOENT(self, host):
+        assert host.try_(ReadFile(f"{host.path}/no-such-file")) == "ENOENT"
+        assert host.write("no-such-file", 1) in ("ENOENT", "EACCES")
+        assert host.try_(ListDir(f"{DEVICES}/0000:ff:1f.7")) == "ENOENT"
+        assert host.try_(ReadLink(f"{host.path}/no-such-link")) == "ENOENT"
+
+    def test_a_read_only_file_cannot_be_written_by_root(self, host):
+        assert host.write("sriov_totalvfs", 1) == "EACCES"
+        assert host.write("vendor", 1) == "EACCES"
+
+    def test_a_write_only_file_cannot_be_read_by_root(self, host):
+        assert host.try_(ReadFile("/sys/bus/pci/drivers_probe")) == "EACCES"
+
+    def test_a_directory_is_no_file_and_a_file_is_no_directory(self, host):
+        assert host.try_(ReadFile(host.path)) == "EISDIR"
+        assert host.try_(ListDir(f"{host.path}/vendor")) == "ENOTDIR"
+        assert host.try_(ReadFile(f"{host.path}/vendor/x")) == "ENOTDIR"
+        assert host.try_(ReadLink(f"{host.path}/vendor")) == "EINVAL"
+
+    def test_links_lead_to_the_same_function_from_all_sides(self, host):
+        number = host.vfs(1)[0]
+        for path in (f"{host.path}/virtfn0", f"{DEVICES}/{number}", f"{host.path}/virtfn0/physfn/virtfn0"):
+            assert host.get(f"{path}/device") == "0x10ca"
+        assert host.get(f"/sys/class/net/{host.name}/device/sriov_numvfs") == "1"
+
+    def test_the_kernel_tells_its_release_and_boot(self, host):
+        assert host.get("/proc/sys/kernel/osrelease")
+        assert len(host.get("/proc/sys/kernel/random/boot_id")) == 36
+
+    def test_a_file_is_put_replaced_and_removed(self, host):
+        for text in ("options igb max_vfs=7\n", "options igb max_vfs=3\n"):
+            assert host.try_(PutFile(_CONF, text)) == "OK"
+            assert host.get(_CONF) == text.strip()
+        assert [host.try_(PutFile(_CONF, "")) for _ in (1, 2)] == ["OK", "OK"]
+        assert host.try_(ReadFile(_CONF)) == "ENOENT"
+
+    def test_a_write_to_a_directory_is_EISDIR(self, host):
+        assert host.try_(WriteFile(host.path, "1")) == "EISDIR"
+
+
+class ModuleContract(Contract):
+    def test_a_module_that_is_there_loads_and_loading_again_is_no_error(self, host):
+        assert [host.try_(LoadModule("macvtap")) for _ in (1, 2)] == ["OK", "OK"]
+        assert host.exists("/sys/module/macvtap")
+
+    def test_a_module_that_is_not_there_is_ENOENT(self, host):
+        assert host.try_(LoadModule("no_such_module")) == "ENOENT"
+
+    @pytest.mark.parametrize("name", ["vfio-pci", "vfio_pci"])
+    def test_dashes_and_underscores_name_the_same_module(self, host, name):
+        assert host.try_(LoadModule(name)) == "OK"
+        assert host.exists("/sys/module/vfio_pci")
+
+    def test_a_module_is_unloaded_and_one_that_is_not_loaded_is_no_error(self, host):
+        assert host.try_(LoadModule("dummy")) == "OK"
+        assert [host.try_(UnloadModule("dummy")) for _ in (1, 2)] == ["OK", "OK"]
+        assert not host.exists("/sys/module/dummy")
+
+    def test_a_module_in_use_stays_and_is_EBUSY(self, host):
+        vf = host.vfs(1)[0]
+        host.bind(vf)
+        host.hold(vf)
+        assert host.try_(UnloadModule("vfio_pci")) == "EBUSY"
+        assert host.exists("/sys/module/vfio_pci")
+        assert host.driver(vf) == "vfio-pci"
+
+    def test_vhost_net_has_its_device_while_it_is_loaded(self, host):
+        assert host.try_(LoadModule("vhost_net")) == "OK"
+        assert "vhost-net" in host.subject.perform(ListDir("/dev"))
+
+    def test_unloading_the_drivers_takes_links_and_vfs_and_loading_brings_the_links_back(self, host):
+        name, vf = host.name, host.vfs(2)[0]
+        assert host.try_(UnloadModule("igb")) == "OK"
+        assert (host.driver(host.subject.pf), host.exists(f"{DEVICES}/{vf}"), host.has_link(name)) == ("", False, False)
+        assert host.read("sriov_totalvfs") == "8"
+        assert host.try_(LoadModule("igb")) == "OK"
+        assert (host.driver(host.subject.pf), host.read("sriov_numvfs"), len(host.names(host.subject.pf))) == ("igb", "0", 1)
+
+    def test_max_vfs_makes_vfs_on_every_pf_when_the_driver_is_loaded(self, host):
+        assert host.try_(PutFile(_CONF, "options igb max_vfs=2\n")) == "OK"
+        try:
+            assert (host.try_(UnloadModule("igb")), host.try_(LoadModule("igb"))) == ("OK", "OK")
+            assert (host.read("sriov_numvfs"), host.get(f"{host.other}/sriov_numvfs")) == ("2", "2")
+            assert host.driver(host.link(f"{host.path}/virtfn0")) == "igbvf"
+        finally:
+            host.subject.perform(PutFile(_CONF, ""))

@@ -1,0 +1,166 @@
+"""The host contract on VFs that somebody holds: who waits for whom, what still answers, and in which order it ends."""
+
+from __future__ import annotations
+
+from vmnic.host.ops import ListDir
+
+from .subject import DEVICES, Contract
+
+
+class HolderContract(Contract):
+    def test_enable_tells_whether_a_vfio_vf_is_held(self, host):
+        vf = host.vfs(1)[0]
+        host.bind(vf)
+        enable = f"{DEVICES}/{vf}/enable"
+        seen = [host.get(enable)]
+        host.hold(vf)
+        seen.append(host.get(enable))
+        host.release(vf)
+        assert [*seen, host.get(enable)] == ["0", "1", "0"]
+
+    def test_enable_is_one_while_a_kernel_driver_has_it(self, host):
+        vf = host.vfs(1, autoprobe=True)[0]
+        assert host.get(f"{DEVICES}/{vf}/enable") == "1"
+
+    def test_a_vf_without_a_driver_cannot_be_held(self, host):
+        vf = host.vfs(1)[0]
+        try:
+            host.hold(vf)
+        except OSError:
+            return
+        raise AssertionError("it was opened")
+
+    def test_the_writer_of_zero_waits_for_a_held_vf(self, host):
+        vfs = host.held_vfs(1, 0)
+        writer = host.start(f"{host.path}/sriov_numvfs", "0")
+        assert not host.subject.settled(writer)
+        assert host.driver(vfs[0]) == ""
+        host.release(vfs[0])
+        assert writer.result(20) is None
+        assert (host.read("sriov_numvfs"), host.exists(f"{DEVICES}/{vfs[0]}")) == ("0", False)
+
+    def test_vfs_go_in_their_order_up_to_the_held_one(self, host):
+        vfs = host.held_vfs(3, 1)
+        writer = host.start(f"{host.path}/sriov_numvfs", "0")
+        assert not host.subject.settled(writer)
+        assert [host.exists(f"{DEVICES}/{vf}") for vf in vfs] == [False, True, True]
+        host.release(vfs[1])
+        writer.result(20)
+        assert not any(host.exists(f"{DEVICES}/{vf}") for vf in vfs)
+
+    def test_a_writer_waits_for_every_holder(self, host):
+        vfs = host.vfs(2)
+        for vf in vfs:
+            host.bind(vf)
+            host.hold(vf)
+        writer = host.start(f"{host.path}/sriov_numvfs", "0")
+        assert not host.subject.settled(writer)
+        host.release(vfs[0])
+        assert not host.subject.settled(writer)
+        host.release(vfs[1])
+        assert writer.result(20) is None
+
+    def test_meanwhile_every_other_change_of_vfs_waits_and_rescan_too(self, host):
+        vf = host.held_vfs(2, 1)[1]
+        writer = host.start(f"{host.path}/sriov_numvfs", "0")
+        assert not host.subject.settled(writer)
+        neighbour = host.start(f"{host.other}/sriov_numvfs", "1")
+        rescan = host.start("/sys/bus/pci/rescan", "1")
+        assert not any(host.subject.settled(pending) for pending in (neighbour, rescan))
+        # Now that a write waits there, too, the neighbour's own count cannot be read either.
+        reader = host.start(f"{host.other}/sriov_numvfs")
+        assert not host.subject.settled(reader)
+        host.release(vf)
+        assert [pending.result(20) for pending in (writer, neighbour, rescan, reader)] == [None, None, None, "1"]
+
+    def test_meanwhile_the_count_cannot_be_read_and_all_else_can(self, host):
+        vf = host.held_vfs(2, 1)[1]
+        writer = host.start(f"{host.path}/sriov_numvfs", "0")
+        assert not host.subject.settled(writer)
+        reader = host.start(f"{host.path}/sriov_numvfs")
+        assert not host.subject.settled(reader)
+        assert (host.read("sriov_totalvfs"), host.read("sriov_drivers_autoprobe")) == ("7", "0")
+        assert (host.driver(vf), host.get(f"{DEVICES}/{vf}/enable")) == ("", "1")
+        assert host.info().name == host.name
+        assert host.get(f"{host.other}/sriov_numvfs") == "0"
+        host.release(vf)
+        assert (writer.result(20), reader.result(20)) == (None, "0")
+
+    def test_a_second_writer_on_the_pf_waits_for_the_first_and_then_has_its_way(self, host):
+        vf = host.held_vfs(1, 0)[0]
+        first = host.start(f"{host.path}/sriov_numvfs", "0")
+        assert not host.subject.settled(first)
+        second = host.start(f"{host.path}/sriov_numvfs", "3")
+        assert not host.subject.settled(second)
+        host.release(vf)
+        assert (first.result(20), second.result(20)) == (None, None)
+        assert host.read("sriov_numvfs") == "3"
+
+    def test_a_refused_count_does_not_wait_for_a_held_vf(self, host):
+        vf = host.held_vfs(2, 0)[0]
+        assert [host.write("sriov_numvfs", count) for count in (5, 99, 2)] == ["EBUSY", "ERANGE", "OK"]
+        assert host.driver(vf) == "vfio-pci"
+
+    def test_unbinding_a_held_vf_waits_for_its_holder_and_harms_no_pf(self, host):
+        vf = host.held_vfs(2, 0)[0]
+        writer = host.start("/sys/bus/pci/drivers/vfio-pci/unbind", vf)
+        assert not host.subject.settled(writer)
+        assert (host.read("sriov_numvfs"), host.put(f"{host.other}/sriov_numvfs", 1)) == ("2", "OK")
+        host.release(vf)
+        assert writer.result(20) is None
+        assert host.driver(vf) == ""
+
+    def test_unbinding_the_pf_waits_for_the_holder_of_a_vf(self, host):
+        vf = host.held_vfs(2, 1)[1]
+        writer = host.start("/sys/bus/pci/drivers/igb/unbind", host.subject.pf)
+        assert not host.subject.settled(writer)
+        host.release(vf)
+        assert writer.result(20) is None
+        assert (host.driver(host.subject.pf), host.exists(f"{DEVICES}/{vf}")) == ("", False)
+
+    def test_a_held_whole_function_makes_its_unbinding_wait(self, host):
+        pf = host.subject.pf
+        assert host.unbind(pf, "igb") == "OK"
+        host.bind(pf)
+        host.hold(pf)
+        assert host.read("enable") == "1"
+        writer = host.start("/sys/bus/pci/drivers/vfio-pci/unbind", pf)
+        assert not host.subject.settled(writer)
+        host.release(pf)
+        assert writer.result(20) is None
+
+    def test_a_vfs_link_in_another_namespace_vanishes_with_it(self, host):
+        vf = host.vfs(1, autoprobe=True)[0]
+        (name,) = host.names(vf)
+        host.subject.control({"move_link": name})
+        assert host.names(vf) == []
+        assert host.driver(vf) == "igbvf"
+        assert host.write("sriov_numvfs", 0) == "OK"
+        host.subject.control({"bring_links_back": None})
+        assert not host.has_link(name)
+
+    def test_a_macvtap_upper_of_a_vf_vanishes_with_it(self, host):
+        (name,) = host.names(host.vfs(1, autoprobe=True)[0])
+        host.subject.control({"add_upper": {"name": "tap7", "kind": "macvtap", "lower": name}})
+        assert host.has_link("tap7")
+        assert host.write("sriov_numvfs", 0) == "OK"
+        assert not host.has_link("tap7")
+
+    def test_vfs_of_another_pf_are_bound_while_a_write_waits(self, host):
+        assert host.put(f"{host.other}/sriov_drivers_autoprobe", 0) == "OK"
+        assert host.put(f"{host.other}/sriov_numvfs", 1) == "OK"
+        free = host.link(f"{host.other}/virtfn0")
+        vf = host.held_vfs(1, 0)[0]
+        writer = host.start(f"{host.path}/sriov_numvfs", "0")
+        assert not host.subject.settled(writer)
+        host.bind(free)
+        assert host.driver(free) == "vfio-pci"
+        host.release(vf)
+        writer.result(20)
+
+    def test_a_group_with_a_closed_vf_can_be_held_again(self, host):
+        vf = host.held_vfs(1, 0)[0]
+        host.release(vf)
+        host.hold(vf)
+        assert host.get(f"{DEVICES}/{vf}/enable") == "1"
+        assert vf in host.subject.perform(ListDir("/sys/bus/pci/drivers/vfio-pci"))

@@ -1,0 +1,112 @@
+"""The emulated machine: PCI Express with an IOMMU, 82576 NICs, this machine's file system read-only beneath its own.
+
+KVM is not used: emulation is fast enough everywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .lab import ROOT, Lab
+
+__all__ = ["Machine", "booted"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What a guest is made of; its files are in `directory`, its side of which is `/keep`."""
+
+    directory: pathlib.Path
+    nics: int = 2
+    """82576 NICs with a root port each, so that every VF has an IOMMU group of its own."""
+    crowded: bool = False
+    """One more, below a port without ACS: its VFs share one group with the port."""
+    iommu: bool = True
+    online: bool = False
+    """It reaches this machine's loopback addresses at 10.0.2.2 by a NIC of its own; otherwise it has a multi-queue NIC."""
+    memory_mib: int = 768
+
+    @property
+    def keep(self) -> pathlib.Path:
+        return self.directory / "keep"
+
+    @property
+    def port(self) -> pathlib.Path:
+        """Socket of the guest's program."""
+        return self.directory / "port.sock"
+
+    @property
+    def qmp(self) -> pathlib.Path:
+        """Socket of QEMU's monitor."""
+        return self.directory / "qmp.sock"
+
+    @property
+    def log(self) -> pathlib.Path:
+        """What the guest's console said."""
+        return self.directory / "console.log"
+
+
+@contextlib.contextmanager
+def booted(lab: Lab, machine: Machine) -> Iterator[subprocess.Popen[bytes]]:
+    """Boot a guest; it serves its host at the port until it is killed."""
+    machine.keep.mkdir(parents=True, exist_ok=True)
+    for socket in (machine.port, machine.qmp):
+        socket.unlink(missing_ok=True)
+    # Without a network of its own the guest's multi-queue NIC needs a tap device, which nobody else should see.
+    apart = [] if machine.online else ["unshare", "--net", "--"]
+    with machine.log.open("wb") as output:
+        guest = subprocess.Popen([*apart, *_command(lab, machine)], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        try:
+            yield guest
+        finally:
+            guest.kill()
+            guest.wait()
+
+
+def _command(lab: Lab, machine: Machine) -> list[str]:
+    append = (
+        "console=ttyS0 quiet panic=-1 net.ifnames=0 iommu=nopt no_timer_check mitigations=off "
+        f"vmnic.guest={ROOT}/tests/kernel/guest.sh vmnic.python={sys.executable} vmnic.root={ROOT}"
+    )
+    iommu = ["-device", "intel-iommu,intremap=on,caching-mode=on,device-iotlb=on"]
+    return [
+        "qemu-system-x86_64", "-machine", "q35,kernel-irqchip=split", "-accel", "tcg,thread=single", "-cpu", "max",
+        "-smp", "2", "-m", str(machine.memory_mib), "-nodefaults", "-no-user-config", "-display", "none",
+        "-serial", "stdio", "-monitor", "none", *(iommu if machine.iommu else []),
+        "-qmp", f"unix:{machine.qmp},server=on,wait=off",
+        "-kernel", str(lab.kernel), "-initrd", str(lab.initrd),
+        "-append", append + (" intel_iommu=on" if machine.iommu else ""),
+        "-device", "virtio-serial-pci,bus=pcie.0", "-chardev", f"socket,id=host,path={machine.port},server=on,wait=off",
+        "-device", "virtserialport,chardev=host,name=vmnic",
+        *_shares(lab, machine), *_nics(machine),
+    ]  # fmt: skip
+
+
+def _shares(lab: Lab, machine: Machine) -> Iterator[str]:
+    places = {"root": "/", "tools": lab.tools, "modules": lab.modules, "keep": machine.keep}
+    for tag, path in places.items():
+        access = "" if tag == "keep" else ",readonly=on"
+        yield from ("-fsdev", f"local,id={tag},path={path},security_model=none,multidevs=remap{access}")
+        yield from ("-device", f"virtio-9p-pci,bus=pcie.0,fsdev={tag},mount_tag={tag}")
+
+
+def _nics(machine: Machine) -> Iterator[str]:
+    """Each igb in a slot behind a port; all user networks are cut off from the world but the online one."""
+    for number in range(1, machine.nics + 1 + machine.crowded):
+        acs = ",disable-acs=on" if number > machine.nics else ""
+        yield from ("-device", f"pcie-root-port,id=rp{number},chassis={number},slot={number},bus=pcie.0{acs}")
+        restrict = "" if machine.online else ",restrict=on"
+        # The last one's network has a router that announces itself.
+        quiet = "" if number == machine.nics else ",ipv6=off"
+        yield from ("-netdev", f"user,id=n{number},net=10.0.{number + 2}.0/24{restrict}{quiet}")
+        yield from ("-device", f"igb,id=igb{number},bus=rp{number},netdev=n{number},mac=52:54:00:00:0{number}:00")
+    if machine.online:
+        yield from ("-netdev", "user,id=out", "-device", "virtio-net-pci,bus=pcie.0,netdev=out,mac=52:54:00:00:ff:01")
+    else:
+        yield from ("-netdev", "tap,id=mq,queues=4,vhost=off,script=no,downscript=no")
+        yield from ("-device", "virtio-net-pci,bus=pcie.0,netdev=mq,mq=on,vectors=10,mac=52:54:00:00:ff:02")

@@ -1,0 +1,132 @@
+"""What the kernel tier takes from Debian's packages: some are installed, most are unpacked into the lab.
+
+libvirt and its like would start services on the machine that runs the tests, so their files only lie over the guest's root.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+
+__all__ = ["CannotRun", "fetch_kernel", "install_programs", "unpack_tools"]
+
+KERNEL = "6.12.95+deb12-amd64"
+"""Newest kernel of bookworm-backports that was tried; where the archive has only a newer one, that is taken."""
+SUITE = "bookworm-backports"
+_PROGRAMS = ("cpio", "zstd", "xz-utils", "busybox-static", "kmod", "iproute2", "util-linux")
+_TOOLS = ("libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-clients", "runc", "apparmor", "ethtool")
+_SOURCE = pathlib.Path("/etc/apt/sources.list.d/vmnic-backports.sources")
+_MERGED = ("bin", "sbin", "lib", "lib64")
+"""Directories that Debian 12 has below /usr, with links in their old places."""
+
+
+class CannotRun(Exception):
+    """This machine cannot run the tier; the message says why."""
+
+
+def install_programs() -> None:
+    """Install what the tests themselves start.
+
+    Raises:
+        CannotRun: the packages cannot be had.
+    """
+    if all(shutil.which(name) for name in ("qemu-system-x86_64", "cpio", "zstd", "xz", "busybox", "depmod", "ip", "unshare")):
+        return
+    print("installing QEMU and tools from Debian's packages …", flush=True)
+    _use_backports()
+    _apt("install", "-y", "--no-install-recommends", *_PROGRAMS)
+    _apt("install", "-y", "--no-install-recommends", "-t", SUITE, "qemu-system-x86")
+
+
+def unpack_tools(directory: pathlib.Path) -> pathlib.Path:
+    """Unpack what only the guest starts, with all that this machine lacks for it; give the tree."""
+    tree, stamp = directory / "tools", directory / "tools.stamp"
+    if stamp.exists() and stamp.read_text() == " ".join(_TOOLS):
+        return tree
+    print("fetching libvirt, runc and AppArmor's parser (15 MB) …", flush=True)
+    _use_backports()
+    shutil.rmtree(tree, ignore_errors=True)
+    for name in _MERGED:
+        (tree / "usr" / name).mkdir(parents=True)
+        (tree / name).symlink_to(f"usr/{name}")
+    with tempfile.TemporaryDirectory(dir=directory) as work:
+        (pathlib.Path(work) / "partial").mkdir()
+        _apt(
+            "install", "-y", "--download-only", "--no-install-recommends", "-t", SUITE, "-o", f"Dir::Cache::archives={work}",
+            "-o", "APT::Sandbox::User=root", *_TOOLS,
+        )  # fmt: skip
+        for deb in sorted(pathlib.Path(work).glob("*.deb")):
+            packed = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(deb)], capture_output=True, check=True).stdout
+            subprocess.run(["tar", "-x", "--keep-directory-symlink", "-C", str(tree)], input=packed, check=True)
+    stamp.write_text(" ".join(_TOOLS))
+    return tree
+
+
+def fetch_kernel(directory: pathlib.Path) -> str:
+    """Unpack a stock kernel once and give its release."""
+    stamp = directory / "release"
+    if stamp.exists():
+        return stamp.read_text()
+    print("fetching a Debian kernel (100 MB) …", flush=True)
+    _use_backports()
+    package = _kernel_package()
+    with tempfile.TemporaryDirectory(dir=directory) as work:
+        # apt drops privileges for a download, and the directory is root's.
+        subprocess.run(
+            ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", "-t", SUITE, package], cwd=work, check=True
+        )
+        deb = next(pathlib.Path(work).glob("*.deb"))
+        shutil.rmtree(directory / "kernel", ignore_errors=True)
+        subprocess.run(["dpkg", "-x", str(deb), str(directory / "kernel")], check=True)
+    release = package.removeprefix("linux-image-")
+    subprocess.run(["depmod", "-b", str(directory / "kernel"), release], check=True)
+    stamp.write_text(release)
+    return release
+
+
+def _kernel_package() -> str:
+    found = subprocess.run(
+        ["apt-cache", "pkgnames", "linux-image-6."], capture_output=True, text=True, check=True
+    ).stdout.split()
+    stock = sorted(name for name in found if name.endswith("+deb12-amd64") and "-rt-" not in name and "cloud" not in name)
+    if f"linux-image-{KERNEL}" in stock:
+        return f"linux-image-{KERNEL}"
+    if not stock:
+        raise CannotRun("the archive has no stock kernel of bookworm-backports")
+    return max(stock, key=lambda name: [int(part) for part in name.split("-")[2].split("+")[0].split(".")])
+
+
+def _use_backports() -> None:
+    """Add Debian's own backports beside the sources that the machine has."""
+    if SUITE not in subprocess.run(["apt-cache", "policy"], capture_output=True, text=True, check=False).stdout:
+        _SOURCE.write_text(
+            f"Types: deb\nURIs: {_mirror()}\nSuites: {SUITE}\nComponents: main\n"
+            "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
+        )
+    _apt("update")
+
+
+def _mirror() -> str:
+    """Give the address of the archive that this machine takes bookworm from."""
+    files = [
+        *pathlib.Path("/etc/apt/sources.list.d").glob("*.sources"),
+        *pathlib.Path("/etc/apt/sources.list.d").glob("*.list"),
+    ]
+    for path in [*files, pathlib.Path("/etc/apt/sources.list")]:
+        text = path.read_text() if path.exists() else ""
+        for line in text.splitlines():
+            words = line.split()
+            address = words[1] if words[:1] in (["URIs:"], ["deb"]) and len(words) > 1 else ""
+            if address.rstrip("/").endswith("/debian"):
+                return address
+    raise CannotRun("no Debian archive is among this machine's package sources")
+
+
+def _apt(*arguments: str) -> None:
+    env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(["apt-get", "-qq", *arguments], env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CannotRun(f"apt-get {' '.join(arguments[:2])} failed: {done.stderr.strip()[-400:]}")

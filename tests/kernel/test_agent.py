@@ -1,0 +1,125 @@
+"""The agent as it ships, on a real kernel: a NodeNicState in, drivers, attributes and counts of real VFs out."""
+
+import signal
+
+import pytest
+
+from vmnic.host.ops import ReadChannels, ReadLinks, WriteFile
+from vmnic.nodes.state import VfGroup, VfSettings
+
+from .node import DEVICES, virtual
+
+MODULES = ("vhost_net", "tun", "macvtap")
+SETTINGS = VfSettings(vlan=100, vlan_qos=3, trust=True, spoof_check=False, mac_prefix="02:11:22")
+
+
+@pytest.fixture(scope="module")
+def running_node(online):
+    online.start_agent()
+    yield online
+    online.stop_agent()
+
+
+@pytest.fixture
+def node(running_node):
+    yield running_node
+    running_node.clear()
+
+
+def info(node, pf):
+    return next(link for link in node.guest.perform(ReadLinks()) if link.pci_address == pf)
+
+
+class TestAgent:
+    def test_from_nothing_to_seven_vfs_on_two_nics_with_attributes_mtu_and_queues(self, node):
+        first, second = node.pfs[:2]
+        node.settle(virtual(first, settings=SETTINGS, mtu=9000, queues=2), virtual(second), modules=MODULES)
+        assert node.drivers(first) == node.drivers(second) == ["vfio-pci"] * 7
+        link = info(node, first)
+        assert (link.mtu, link.up, node.guest.perform(ReadChannels(link.name)).combined) == (9000, True, 2)
+        assert {(vf.vlan, vf.qos, vf.trust, vf.spoof_check) for vf in link.vfs} == {(100, 3, True, False)}
+        assert [vf.mac for vf in link.vfs] == [f"02:11:22:00:01:0{number}" for number in range(1, 8)]
+        assert node.read(f"{DEVICES}/{first}/sriov_drivers_autoprobe") == "0"
+        assert set(MODULES) <= set(node.api.state().status.host.modules)
+        assert info(node, node.pfs[2]).vfs == ()
+
+    def test_at_rest_it_writes_neither_to_the_host_nor_to_the_api(self, node):
+        node.settle(virtual(node.pfs[0], 2))
+        writes, runs = node.api.writes, node.runs()
+        node.look_again()
+        assert (node.api.writes, node.runs()) == (writes, runs)
+
+    def test_it_shrinks_grows_and_gives_vfs_to_the_kernel_driver(self, node):
+        pf = node.pfs[0]
+        for count, driver, bound in ((3, "vfio-pci", "vfio-pci"), (5, "vfio-pci", "vfio-pci"), (5, "kernel", "igbvf")):
+            node.settle(virtual(pf, count, driver=driver))
+            assert node.drivers(pf) == [bound] * count
+
+    def test_two_pools_share_a_pf(self, node):
+        pf = node.pfs[0]
+        groups = (
+            VfGroup(pool="fast", resource="vmnic.dev/fast", range="0-2", settings=VfSettings(vlan=7)),
+            VfGroup(pool="plain", resource="vmnic.dev/plain", range="3-4", driver="kernel"),
+        )
+        node.settle(virtual(pf, 5, groups=groups))
+        assert node.drivers(pf) == ["vfio-pci"] * 3 + ["igbvf"] * 2
+        assert [vf.vlan for vf in info(node, pf).vfs] == [7, 7, 7, 0, 0]
+
+    def test_it_adopts_vfs_that_exist_and_leaves_their_number_alone(self, node):
+        pf = node.pfs[0]
+        for name, text in (("sriov_drivers_autoprobe", "0"), ("sriov_numvfs", "4")):
+            node.guest.perform(WriteFile(f"{DEVICES}/{pf}/{name}", text))
+        node.settle(virtual(pf, 4, management="Adopt"))
+        assert (node.drivers(pf), node.count(pf)) == (["vfio-pci"] * 4, 4)
+        node.settle(virtual(pf, 4, management="Adopt", release="Reset"))
+        assert node.count(pf) == 4
+
+    @pytest.mark.parametrize(("release", "count", "mtu"), [("Reset", 0, 1500), ("Retain", 2, 9000)])
+    def test_what_a_pool_gives_up_is_as_its_removal_says(self, node, release, count, mtu):
+        pf = node.pfs[0]
+        wish = virtual(pf, 2, mtu=9000)
+        node.settle(wish)
+        node.settle(virtual(pf, 2, mtu=9000, release=release))
+        node.wait_for("it is given up", lambda: not node.pf(pf).owned)
+        assert (node.count(pf), info(node, pf).mtu) == (count, mtu)
+
+    def test_a_whole_nic_goes_to_vfio_and_comes_back(self, node):
+        pf = node.pfs[0]
+        group = VfGroup(pool="whole", resource="vmnic.dev/whole")
+        node.settle(virtual(pf, 0, function="Physical", groups=(group,)))
+        assert node.driver(pf) == "vfio-pci"
+        node.settle(virtual(pf, 0, function="Physical", groups=(group,), release="Reset"))
+        node.wait_for("it is the kernel's again", lambda: node.driver(pf) == "igb")
+
+    def test_drift_is_put_back_and_a_held_vf_is_left_alone(self, node):
+        pf = node.pfs[0]
+        node.settle(virtual(pf, 2))
+        vfs = node.vfs(pf)
+        node.guest.perform(WriteFile("/sys/bus/pci/drivers/vfio-pci/unbind", vfs[1]))
+        node.wait_for("it is bound again", lambda: node.driver(vfs[1]) == "vfio-pci")
+        node.guest.control({"hold": vfs[0]})
+        node.api.ask(virtual(pf, 3))
+        node.wait_for("it says who is in the way", lambda: node.conditions().get("Blocked") == ("True", "WaitingForVMs"))
+        assert node.vfs(pf) == vfs
+        node.guest.control({"release": vfs[0]})
+        node.wait_ready()
+        assert node.count(pf) == 3
+
+    def test_killed_in_the_middle_it_converges_and_the_next_pass_writes_nothing(self, node):
+        pf = node.pfs[0]
+        moments = (
+            ("the run has begun", lambda: True),
+            ("VFs are there", lambda: node.count(pf) == 3),
+            ("the first VF is bound", lambda: "vfio-pci" in node.drivers(pf)),
+        )
+        for count, (what, moment) in zip((7, 3, 5), moments, strict=True):
+            node.api.ask(virtual(pf, count))
+            node.wait_for(what, lambda moment=moment: node.is_running(pf) and moment())
+            node.stop_agent(signal.SIGKILL)
+            assert not node.is_ready()
+            node.start_agent()
+            node.wait_ready()
+            assert node.drivers(pf) == ["vfio-pci"] * count
+            runs = node.runs()
+            node.look_again()
+            assert node.runs() == runs
