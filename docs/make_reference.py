@@ -13,8 +13,11 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
+from vmnic.agent.metrics import AGENT_METRICS
 from vmnic.api.crd import KINDS, render_crd
 from vmnic.cli.schema import Plan
+from vmnic.controller.metrics import CONTROLLER_METRICS
+from vmnic.metrics import Metric
 from vmnic.nodes.state import PfReason
 from vmnic.policy.reasons import Reason
 
@@ -80,6 +83,7 @@ def render_pages() -> dict[str, str]:
     """Give every page by its file name."""
     pages = {f"{kind.__name__.lower()}.md": _page(kind) for kind in KINDS}
     pages["reasons.md"] = _reasons()
+    pages["metrics.md"] = _metrics()
     pages["plan.schema.json"] = json.dumps(TypeAdapter(Plan).json_schema(), indent=2) + "\n"
     return pages
 
@@ -155,6 +159,38 @@ def _reasons() -> str:
         lines += [f"| {value} | {text} |" for value, text in member_docs(enum).items()]
         lines.append("")
     return "\n".join(lines)
+
+
+def _metrics() -> str:
+    lines = [
+        "# Metrics",
+        "",
+        "What is listed here is what is served, no more and no less: a test scrapes real processes. Labels carry names of",
+        "pools and policies, never of nodes or VMs. Beside these there are Prometheus' own `process_…` metrics.",
+        "",
+        "## Controller",
+        "",
+        "At `/metrics` of the probe port (8080). Those marked *leader* are served by the leading replica alone.",
+        "",
+        *_metric_rows(CONTROLLER_METRICS),
+        "",
+        "## Agent",
+        "",
+        "At `/metrics` of `--metrics-address` (`VMNIC_METRICS_ADDRESS`, such as `127.0.0.1:9417`), which is empty unless it is",
+        "set: agents use the host's network, where no NetworkPolicy keeps anybody away.",
+        "",
+        *_metric_rows(AGENT_METRICS),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _metric_rows(metrics: tuple[Metric, ...]) -> list[str]:
+    rows = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for metric in metrics:
+        labels = "; ".join(f"`{name}`: {text}" for name, text in metric.labels.items())
+        leader = " *leader*" if metric.leader_only else ""
+        rows.append(f"| `{metric.name}` | {metric.type} | {labels} | {metric.text}{leader} |")
+    return rows
 
 
 def member_docs(enum: type[StrEnum]) -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""JSON logs with the stdlib alone, since the agent's process is kept small: one object a line, with the keys of its subject."""
+"""JSON logs with the stdlib alone, since the agent's process is kept small: one object a line, with the keys of its subject.
+
+The keys are `pool`, `policy`, `vm` (namespace/name), `node`, `pf` (PCI address) and `resource`, given by `extra=`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,11 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class _JsonFormatter(logging.Formatter):
-    """Writes a record as one JSON object; `extra=` adds keys such as `node`, `pf`, `pool`, `vm`."""
+    """Writes a record as one JSON object; `extra=` adds keys, and so does what the whole process is about."""
+
+    def __init__(self, subject: dict[str, str]) -> None:
+        super().__init__()
+        self._subject = subject
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -23,20 +30,25 @@ class _JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        line |= self._subject
         line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
 
 
-def setup_logging(level: str = "info") -> None:
+def setup_logging(level: str = "info", **subject: str) -> None:
     """Send all logs to standard error as JSON lines.
+
+    Args:
+        level: The least level that is written.
+        subject: Keys that every line carries.
 
     Raises:
         ValueError: the level is none of Python's.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter())
+    handler.setFormatter(_JsonFormatter(subject))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in ("aiohttp.access", "kopf"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+import urllib3
 import yaml
 
 from .api import wait_for
@@ -69,6 +70,8 @@ class Cluster:
         self.processes = Processes(directory, die_with_parent=die_with_parent)
         self.plane = ControlPlane(self.processes, programs)
         self.webhook_port = free_port()
+        self.metrics_ports: dict[str, int] = {}
+        """Of each process of vmnic, by its name."""
 
     def start_plane(self) -> None:
         """Start Kubernetes and KubeVirt."""
@@ -125,7 +128,7 @@ class Cluster:
             sys.executable, "-m", "vmnic", "agent", "--node", name, "--host", f"sim:{self.socket(name)}",
             "--state-dir", self.directory / name / "state", "--pod-resources", self._pod_resources(name),
             "--device-plugins", self._plugins(name), "--device-info", self.directory / name / "info",
-            "--observe-interval-s", "1",
+            "--observe-interval-s", "1", "--metrics-address", f"127.0.0.1:{self._metrics_port(f'agent-{name}')}",
         ]  # fmt: skip
         env = os.environ | self.plane.service_account(AGENT_NAMESPACE, "vmnic-agent", name)
         self.processes.start(f"agent-{name}", command, env=env)
@@ -141,11 +144,20 @@ class Cluster:
         """Start a replica of the controller."""
         command = [
             sys.executable, "-m", "vmnic", "controller", "--identity", name, "--lease-duration-s", lease_duration_s,
-            "--webhook-port", self.webhook_port, "--webhook-hosts", "127.0.0.1", "--probe-port", free_port(),
+            "--webhook-port", self.webhook_port, "--webhook-hosts", "127.0.0.1", "--probe-port", self._metrics_port(name),
             "--restart-timeout-s", 5, "--webhook-certificate-days", certificate_days,
         ]  # fmt: skip
         env = os.environ | self.plane.service_account(NAMESPACE, "vmnic-controller")
         self.processes.start(name, command, env=env)
+
+    def _metrics_port(self, process: str) -> int:
+        self.metrics_ports[process] = free_port()
+        return self.metrics_ports[process]
+
+    def scrape(self, process: str) -> str:
+        """Give what a process of vmnic serves to Prometheus."""
+        url = f"http://127.0.0.1:{self.metrics_ports[process]}/metrics"
+        return urllib3.request("GET", url, retries=False, timeout=5).data.decode()
 
     def wait_for_webhook(self) -> None:
         """Wait until the API server is told to trust the webhook and it answers."""

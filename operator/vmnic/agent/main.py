@@ -29,6 +29,7 @@ from ..nodes.state import NodeNicState, NodeStatus, decode_node_state
 from .deviceplugin.plugin import DevicePlugin
 from .health import Health
 from .journal import JournalStore
+from .metrics import AgentMetrics, CountedHost, CountedPass
 from .modules import MODULES, load_modules, refused_modules
 from .passes import NodePass
 from .podresources import KubeletHolders
@@ -50,7 +51,7 @@ _ALONE_AFTER_S = 5.0
 def main(arguments: list[str]) -> int:
     """Run the agent until SIGTERM."""
     chosen = _parse(arguments)
-    setup_logging(chosen.log_level)
+    setup_logging(chosen.log_level, node=chosen.node)
     if chosen.load_modules:
         load_modules(open_host(chosen.host, chosen.root), chosen.load_modules.split(","), pathlib.Path(chosen.state_dir))
         return 0
@@ -87,6 +88,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     flag("probe-port", "0", "port of /healthz and /readyz on the loopback; 0: not served")
     flag("observe-interval-s", "10", "seconds between looks at the host")
     flag("nic-data", "", "file with further NIC models, of the shape of vmnic's nics.yaml")
+    flag("metrics-address", "", "ADDRESS:PORT of /metrics, such as 127.0.0.1:9417; empty: not served")
     flag("log-level", "info", "debug, info, warning or error")
     chosen = parser.parse_args(arguments)
     if not chosen.node and not chosen.load_modules:
@@ -115,12 +117,14 @@ async def _run(chosen: argparse.Namespace) -> None:
         reporter = ApiReporter(api, chosen.node)
         holders = KubeletHolders(pathlib.Path(chosen.pod_resources))
         plugin = DevicePlugin(pathlib.Path(chosen.device_plugins), pathlib.Path(chosen.device_info), holders)
+        metrics = AgentMetrics(api.writes)
+        host = CountedHost(worker, metrics)
         node_pass = NodePass(
-            host=worker,
+            host=host,
             store=JournalStore(state_dir),
             holders=plugin,
             reporter=reporter,
-            probes=NodeProbes(worker, reporter),
+            probes=NodeProbes(host, reporter),
             fence=plugin,
             devices=plugin,
             refused=refused_modules(state_dir),
@@ -132,12 +136,15 @@ async def _run(chosen: argparse.Namespace) -> None:
             health.seen()
 
         server = await health.serve(int(chosen.probe_port)) if int(chosen.probe_port) else None
+        counted, interval_s = CountedPass(node_pass, metrics), float(chosen.observe_interval_s)
         tasks = [
             asyncio.create_task(reflector.run()),
             asyncio.create_task(plugin.run()),
-            asyncio.create_task(_loop(node_pass, reflector, chosen.node, wake, told, float(chosen.observe_interval_s))),
+            asyncio.create_task(_loop(counted, reflector, chosen.node, wake, told, interval_s)),
             asyncio.create_task(stop.wait()),
         ]
+        if chosen.metrics_address:
+            tasks.append(asyncio.create_task(metrics.serve(chosen.metrics_address)))
         done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         await end_tasks(pending)
         if server is not None:
@@ -160,7 +167,7 @@ def _watch(api: ApiClient, node: str, wake: asyncio.Event) -> Reflector[NodeNicS
 
 
 async def _loop(
-    node_pass: NodePass,
+    node_pass: CountedPass,
     reflector: Reflector[NodeNicState],
     node: str,
     wake: asyncio.Event,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["ALLOCATION", "Key", "Kind", "node_key", "policy_key", "pool_key", "vm_key"]
+__all__ = ["ALLOCATION", "Key", "Kind", "log_keys", "node_key", "policy_key", "pool_key", "vm_key"]
 
 
 class Kind(StrEnum):
@@ -24,6 +24,14 @@ class Key(NamedTuple):
     kind: Kind
     name: str
     namespace: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.path}".rstrip()
+
+    @property
+    def path(self) -> str:
+        """The name, with the namespace where there is one."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
 
 ALLOCATION = Key(Kind.ALLOCATION, "")
@@ -48,3 +56,8 @@ def policy_key(name: str) -> Key:
 def vm_key(namespace: str, name: str) -> Key:
     """Name a VirtualMachine."""
     return Key(Kind.VM, name, namespace)
+
+
+def log_keys(key: Key) -> dict[str, str]:
+    """Give what a log line about a key carries: `node`, `pool`, `policy` or `vm`."""
+    return {key.kind.value: key.path} if key.name else {}

@@ -20,16 +20,19 @@ from aiohttp import web
 
 from ..kube.client import ApiClient
 from ..kube.connection import Connection, ConnectionFileError, in_cluster_connection
+from ..kube.events import Events
 from ..kube.lease import LeaderElector
 from ..kube.reflector import Reflector
 from ..kube.tasks import end_tasks, run_together
 from ..kube.workqueue import WorkQueue
 from ..logs import setup_logging
+from ..metrics import CONTENT_TYPE
 from .admission.certificates import Lifetimes
 from .admission.rotation import Certificates
 from .admission.server import start_webhook
-from .keys import Key, Kind
+from .keys import Key, Kind, log_keys
 from .ledger import LedgerStore
+from .metrics import ControllerMetrics, StateCollector
 from .reconcile.machines import MachineReconciler
 from .reconcile.nodes import NodeReconciler
 from .reconcile.policies import PolicyReconciler
@@ -77,7 +80,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     flag("webhook-port", "9443", "port of the webhook")
     flag("webhook-hosts", "", "names or addresses that the webhook's certificate is for; default: its Service's names")
     flag("webhook-certificate-days", "90", "days that the webhook's certificates live; its authority lives four times as long")
-    flag("probe-port", "8080", "port of /healthz and /readyz")
+    flag("probe-port", "8080", "port of /healthz, /readyz and /metrics")
     flag("log-level", "info", "debug, info, warning or error")
     return parser.parse_args(arguments)
 
@@ -134,15 +137,20 @@ class Controller:
         self._certificates = certificates
         self._leading = False
         self._serving = False
-        self._queue: WorkQueue[Key] = WorkQueue(rank=lambda key: _RANK[key.kind])
+        self._metrics = ControllerMetrics()
+        self._queue: WorkQueue[Key] = WorkQueue(lambda key: _RANK[key.kind], self._metrics, log_keys)
         self.world = World(reads, self._enqueue)
         ledger = LedgerStore(writes, namespace)
-        machines = MachineReconciler(self.world, writes, self._enqueue, comes_back=comes_back)
+        self._metrics.show(
+            StateCollector(self.world, ledger, self._queue, leads=lambda: self._leading), reads.writes, writes.writes
+        )
+        self._events = Events(writes, elector.identity)
+        machines = MachineReconciler(self.world, writes, self._enqueue, self._events, comes_back=comes_back)
         self._ledger = ledger
         self._nodes = NodeReconciler(self.world, writes, ledger)
-        self._pools = PoolReconciler(self.world, writes, ledger, self._enqueue)
+        self._pools = PoolReconciler(self.world, writes, ledger, self._enqueue, self._events)
         self._machines = machines
-        self._policies = PolicyReconciler(self.world, writes, machines, self._enqueue)
+        self._policies = PolicyReconciler(self.world, writes, machines, self._enqueue, self._events)
 
     async def lead(self) -> None:
         """Act on everything while the lease is held."""
@@ -155,6 +163,7 @@ class Controller:
                 self._start_with_everything(),
                 self._queue.run(self._reconcile, _WORKERS),
                 self._certificates.keep_leading(),
+                self._events.run(),
             )
             await run_together(*works)
         finally:
@@ -171,7 +180,7 @@ class Controller:
     async def _serve_webhook(self, port: int) -> None:
         await self._wait_for(self.world.policies, self.world.namespaces)
         await self._certificates.loaded.wait()
-        webhook = await start_webhook(self.world, self._certificates.context, port)
+        webhook = await start_webhook(self.world, self._certificates.context, port, self._metrics.reviewed)
         self._serving = True
         try:
             await asyncio.Event().wait()
@@ -230,9 +239,13 @@ class Controller:
                 return web.Response(status=503, text="the caches are not complete yet\n")
             return web.Response(text="leading\n" if self._elector.seconds_left() else "following\n")
 
+        async def metrics(_: web.Request) -> web.Response:
+            return web.Response(body=await self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
         app = web.Application()
         app.router.add_get("/healthz", healthy)
         app.router.add_get("/readyz", ready)
+        app.router.add_get("/metrics", metrics)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         await web.TCPSite(runner, port=port, reuse_port=True).start()

@@ -110,7 +110,6 @@ class Reflector(Generic[T]):
                     self.resource.plural,
                     pause_s,
                     error.message,
-                    extra={"reason": error.reason},
                 )
                 await asyncio.sleep(error.retry_after_s or pause_s)
 

@@ -8,6 +8,7 @@ __all__ = [
     "CLUSTER_INSTANCETYPES",
     "CLUSTER_PREFERENCES",
     "CONFIG_MAPS",
+    "EVENTS",
     "INSTANCETYPES",
     "KUBEVIRTS",
     "LEASES",
@@ -69,6 +70,7 @@ NAMESPACES = Resource("", "v1", "namespaces", "Namespace")
 RESOURCE_QUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota", namespaced=True)
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", namespaced=True)
 SECRETS = Resource("", "v1", "secrets", "Secret", namespaced=True)
+EVENTS = Resource("events.k8s.io", "v1", "events", "Event", namespaced=True)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", namespaced=True)
 MUTATING_WEBHOOKS = Resource(
     "admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration"

@@ -11,17 +11,19 @@ import heapq
 import itertools
 import logging
 import random
-from collections.abc import Awaitable, Callable, Hashable
-from typing import Generic, TypeVar
+import time
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from typing import Generic, Protocol, TypeVar
 
 from .errors import ApiError, ConflictError, InvalidError, NotLeadingError, TooManyRequestsError
 from .tasks import run_together
 
-__all__ = ["WorkQueue"]
+__all__ = ["Observer", "WorkQueue"]
 
 _log = logging.getLogger(__name__)
 
 K = TypeVar("K", bound=Hashable)
+K_contra = TypeVar("K_contra", contravariant=True)
 
 _BACKOFF_S = (0.05, 60.0)
 _SLICE_S = 0.0003
@@ -32,17 +34,39 @@ _QUIET = 4
 """An object that changed meanwhile is no news; one that keeps doing so is."""
 
 
+class Observer(Protocol[K_contra]):
+    """Hears how the queue does."""
+
+    def waited(self, key: K_contra, seconds: float) -> None:
+        """A worker takes a key that was ready for so long."""
+        ...
+
+    def worked(self, key: K_contra, seconds: float, error: Exception | None) -> None:
+        """A look at a key has ended."""
+        ...
+
+
 class WorkQueue(Generic[K]):
     """Keys to look at.
 
     Args:
         rank: Gives a key's place: lower goes first.
+        observer: Hears of every look.
+        describe: Gives the keys of log lines about a key.
     """
 
-    def __init__(self, rank: Callable[[K], int] = lambda _: 0) -> None:
+    def __init__(
+        self,
+        rank: Callable[[K], int] = lambda _: 0,
+        observer: Observer[K] | None = None,
+        describe: Callable[[K], dict[str, str]] = lambda _: {},
+    ) -> None:
         self._rank = rank
+        self._observer = observer
+        self._describe = describe
         self._order = itertools.count()
-        self._ready: list[tuple[int, int, K]] = []
+        self._ready: list[tuple[int, int, K, float]] = []
+        """Rank, order, key, and when it became ready."""
         self._waiting: set[K] = set()
         self._working: set[K] = set()
         self._again: set[K] = set()
@@ -66,8 +90,12 @@ class WorkQueue(Generic[K]):
             self._again.add(key)
         elif key not in self._waiting:
             self._waiting.add(key)
-            heapq.heappush(self._ready, (self._rank(key), next(self._order), key))
+            heapq.heappush(self._ready, (self._rank(key), next(self._order), key, time.monotonic()))
             self._wake.set()
+
+    def waiting(self) -> Iterator[K]:
+        """Give the keys that are ready and that no worker has taken."""
+        return (key for _, _, key, _ in self._ready)
 
     def clear(self) -> None:
         """Forget every key."""
@@ -97,12 +125,15 @@ class WorkQueue(Generic[K]):
     async def _work(self, reconcile: Callable[[K], Awaitable[float | None]]) -> None:
         while True:
             key = await self._take()
+            started = time.monotonic()
             try:
                 after_s = await reconcile(key)
                 self._failures.pop(key, None)
+                self._note(key, started, None)
             except NotLeadingError:
                 after_s = None
             except Exception as error:
+                self._note(key, started, error)
                 after_s = self._failed(key, error)
                 if isinstance(error, TooManyRequestsError):
                     # All keys would fail alike: fewer workers at a time is what the server asks for.
@@ -115,6 +146,10 @@ class WorkQueue(Generic[K]):
             elif after_s is not None:
                 self.add(key, max(after_s, 0.001))
             await self._breathe()
+
+    def _note(self, key: K, started: float, error: Exception | None) -> None:
+        if self._observer is not None:
+            self._observer.worked(key, time.monotonic() - started, error)
 
     async def _breathe(self) -> None:
         """Let others have the loop once in a while, since a key that needs no request never waits by itself."""
@@ -129,8 +164,10 @@ class WorkQueue(Generic[K]):
         while not self._ready:
             self._wake.clear()
             await self._wake.wait()
-        _, _, key = heapq.heappop(self._ready)
+        _, _, key, since = heapq.heappop(self._ready)
         self._waiting.discard(key)
+        if self._observer is not None:
+            self._observer.waited(key, time.monotonic() - since)
         self._working.add(key)
         return key
 
@@ -139,12 +176,13 @@ class WorkQueue(Generic[K]):
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         pause_s = min(_BACKOFF_S[1], _BACKOFF_S[0] * 2**failures) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+        subject = self._describe(key)
         if isinstance(error, ConflictError | InvalidError) and failures < _QUIET:
-            _log.debug("%s changed meanwhile, looking again", key)
+            _log.debug("%s changed meanwhile, looking again", key, extra=subject)
         elif isinstance(error, ApiError):
-            _log.warning("%s failed, next try in %.1f s: %s", key, pause_s, error.message)
+            _log.warning("%s failed, next try in %.1f s: %s", key, pause_s, error.message, extra=subject)
         else:
-            _log.error("%s failed, next try in %.1f s", key, pause_s, exc_info=error)
+            _log.error("%s failed, next try in %.1f s", key, pause_s, exc_info=error, extra=subject)
         asked_s = (error.retry_after_s if isinstance(error, ApiError) else None) or 0.0
         # Many are told the same time to come back at.
         return float(max(pause_s, asked_s * random.uniform(1.0, 2.0)))  # noqa: S311 - jitter

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -28,8 +30,17 @@ _BODY_BYTES = 8 * 2**20
 """A VM may be as large as etcd allows (1.5 MB), and a review holds it up to twice."""
 
 
-async def start_webhook(world: World, context: ssl.SSLContext, port: int) -> web.AppRunner:
-    """Serve admission reviews; close the runner to stop."""
+async def start_webhook(
+    world: World, context: ssl.SSLContext, port: int, reviewed: Callable[[str, str, float], None]
+) -> web.AppRunner:
+    """Serve admission reviews; close the runner to stop.
+
+    Args:
+        world: What is decided from.
+        context: The certificate.
+        port: Where to listen.
+        reviewed: Hears of every request: which webhook, how it ended, how many seconds it took.
+    """
 
     def complete(machine: Machine, namespace: str) -> MachineInput:
         return world.input_of(machine, namespace, is_new=True)
@@ -52,13 +63,13 @@ async def start_webhook(world: World, context: ssl.SSLContext, port: int) -> web
     async def mutate_instance(raw: bytes) -> dict[str, Any]:
         return reviewer.review_instance(raw, world.rules, world.cluster_facts)
 
-    answers: dict[str, Callable[[bytes], Awaitable[dict[str, Any]]]] = {
-        "/mutate-virtualmachine": mutate_machine,
-        "/mutate-virtualmachineinstance": mutate_instance,
-        "/review-policy": lambda raw: review_policy(raw, world),
+    answers: dict[str, tuple[str, Callable[[bytes], Awaitable[dict[str, Any]]]]] = {
+        "/mutate-virtualmachine": ("virtualmachine", mutate_machine),
+        "/mutate-virtualmachineinstance": ("virtualmachineinstance", mutate_instance),
+        "/review-policy": ("policy", lambda raw: review_policy(raw, world)),
     }
-    for path, answer in answers.items():
-        app.router.add_post(path, _handler(answer))
+    for path, (name, answer) in answers.items():
+        app.router.add_post(path, _handler(answer, functools.partial(reviewed, name)))
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     # Several replicas may share one address on a test machine; in a cluster each has its own.
@@ -67,12 +78,25 @@ async def start_webhook(world: World, context: ssl.SSLContext, port: int) -> web
     return runner
 
 
-def _handler(answer: Callable[[bytes], Awaitable[dict[str, Any]]]) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _handler(
+    answer: Callable[[bytes], Awaitable[dict[str, Any]]], reviewed: Callable[[str, float], None]
+) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handle(request: web.Request) -> web.Response:
         raw = await request.read()
+        started, outcome = time.monotonic(), "failed"
         try:
-            return web.json_response(await answer(raw))
+            review = await answer(raw)
+            outcome = _outcome(review["response"])
+            return web.json_response(review)
         except msgspec.MsgspecError as error:
             raise web.HTTPBadRequest(text=f"this is no AdmissionReview: {error}") from error
+        finally:
+            reviewed(outcome, time.monotonic() - started)
 
     return handle
+
+
+def _outcome(response: dict[str, Any]) -> str:
+    if not response["allowed"]:
+        return "refused"
+    return "patched" if "patch" in response else "unchanged"

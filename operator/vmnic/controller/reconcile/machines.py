@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ...kube.client import ApiClient, ConflictError
+from ...kube.events import Events
 from ...kube.reflector import ObjectKey
 from ...kube.resources import MACHINE_SUBRESOURCES, VIRTUAL_MACHINES
 from ...kubevirt.gather import gather_vm_facts
@@ -24,6 +25,7 @@ from ...policy.engine import candidates
 from ...policy.facts import ClusterFacts, Datapath
 from ...policy.reasons import Reason
 from ..keys import ALLOCATION, policy_key, vm_key
+from ..news import machine_subject
 from ..rollout import Rollout, began, settled
 from ..world import Enqueue, World
 from . import reverts as fights
@@ -58,8 +60,9 @@ class NicNote:
 class MachineReconciler:
     """Keeps VMs as the policies want them."""
 
-    def __init__(self, world: World, api: ApiClient, enqueue: Enqueue, *, comes_back: timedelta) -> None:
+    def __init__(self, world: World, api: ApiClient, enqueue: Enqueue, events: Events, *, comes_back: timedelta) -> None:
         self._comes_back = comes_back
+        self._events = events
         self._world = world
         self._api = api
         self._enqueue = enqueue
@@ -219,7 +222,7 @@ class MachineReconciler:
         await self._api.patch_json(VIRTUAL_MACHINES, key.name, patch, key.namespace)
         self._states.hold(key, reverts)
         changed = ", ".join(nic.message for nic in decision.nics if nic.action is Action.PATCH)
-        _log.info("VM %s/%s: %s", *key, changed, extra={"vm": "/".join(key)})
+        self._tell(key, "NicChanged", "Patch", changed)
         if self._rolls(decision) and restart is not None:
             await self._restart(key, restart)
         elif self._never_started(decision) and key in self._world.instances.items:
@@ -282,7 +285,7 @@ class MachineReconciler:
         asked, at = self._asked.get(key, ("", now))
         if asked != uid or now - at > timedelta(seconds=again_s):
             self._asked[key] = (uid, now)
-            _log.info("VM %s/%s is restarted", *key, extra={"vm": "/".join(key)})
+            self._tell(key, "Restarted", "Restart", "restarted, so that its NICs become what the policy wants")
             await self._ask_restart(key)
 
     async def _ask_restart(self, key: ObjectKey) -> None:
@@ -291,6 +294,11 @@ class MachineReconciler:
             await self._api.replace(MACHINE_SUBRESOURCES, {}, key.name, key.namespace, subresource="restart")
         except ConflictError as error:
             _log.info("VM %s/%s is not restarted: %s", *key, error.message, extra={"vm": "/".join(key)})
+
+    def _tell(self, key: ObjectKey, reason: str, action: str, note: str) -> None:
+        """Log what was done to a VM, and tell its owner by an Event."""
+        _log.info("VM %s/%s: %s", *key, note, extra={"vm": "/".join(key)})
+        self._events.tell(machine_subject(key, self._world.machines.items[key]), "Normal", reason, action, note)
 
     def _forget(self, key: ObjectKey) -> None:
         self._asked.pop(key, None)

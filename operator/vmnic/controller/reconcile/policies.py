@@ -13,11 +13,13 @@ from ...api.common import Condition
 from ...api.policy import PolicyProblem, PolicyStatus, VmCounts, VmNicPolicy
 from ...kube.client import ApiClient
 from ...kube.conditions import merged_conditions
+from ...kube.events import Events
 from ...kube.reflector import ObjectKey
 from ...kube.resources import POLICIES
 from ...policy.decision import Verdict
 from ...policy.window import WindowError, is_open
 from ..keys import policy_key, vm_key
+from ..news import POLICY_NEWS, news_of, policy_subject
 from ..world import Enqueue, World
 from .machines import MachineReconciler, NicNote
 
@@ -35,11 +37,12 @@ _WAKE = 100
 class PolicyReconciler:
     """Keeps policies' statuses true."""
 
-    def __init__(self, world: World, api: ApiClient, machines: MachineReconciler, enqueue: Enqueue) -> None:
+    def __init__(self, world: World, api: ApiClient, machines: MachineReconciler, enqueue: Enqueue, events: Events) -> None:
         self._world = world
         self._api = api
         self._machines = machines
         self._enqueue = enqueue
+        self._events = events
 
     async def reconcile(self, name: str) -> None:
         """Write the status, if it differs.
@@ -66,6 +69,8 @@ class PolicyReconciler:
         if status != policy.status:
             body = [{"op": "add", "path": "/status", "value": status.dump()}]
             await self._api.patch_json(POLICIES, name, body, subresource="status")
+            for kind, told in news_of(policy.status.conditions, conditions, POLICY_NEWS):
+                self._events.tell(policy_subject(policy), kind, told.reason, "Evaluate", told.message or told.reason)
 
 
 def summarise_policy(

@@ -12,6 +12,7 @@ import msgspec
 from ...api.pool import SriovNetworkPool
 from ...kube.client import ApiClient
 from ...kube.conditions import merged_conditions
+from ...kube.events import Events
 from ...kube.reflector import ObjectKey
 from ...kube.resources import POOLS
 from ...nodes.budget import Entry, NodeView, choose_grants, settle_ledger
@@ -21,6 +22,7 @@ from ...nodes.state import NodeSpec
 from ...nodes.summary import summarise_pool
 from ..keys import node_key
 from ..ledger import LedgerStore
+from ..news import POOL_NEWS, news_of, pool_subject
 from ..world import Enqueue, World
 from .nodes import plan_node_spec
 
@@ -43,11 +45,12 @@ class _PoolFacts:
 class PoolReconciler:
     """Keeps pools moving and their statuses true."""
 
-    def __init__(self, world: World, api: ApiClient, ledger: LedgerStore, enqueue: Enqueue) -> None:
+    def __init__(self, world: World, api: ApiClient, ledger: LedgerStore, enqueue: Enqueue, events: Events) -> None:
         self._world = world
         self._api = api
         self._ledger = ledger
         self._enqueue = enqueue
+        self._events = events
 
     async def reconcile(self, name: str) -> None:
         """Settle, grant, report.
@@ -121,6 +124,8 @@ class PoolReconciler:
         if status != pool.status:
             body = [{"op": "add", "path": "/status", "value": status.dump()}]
             await self._api.patch_json(POOLS, name, body, subresource="status")
+            for kind, told in news_of(pool.status.conditions, conditions, POOL_NEWS):
+                self._events.tell(pool_subject(pool), kind, told.reason, "Prepare", told.message or told.reason)
 
 
 def _without_grants(spec: NodeSpec) -> NodeSpec:

@@ -1,0 +1,207 @@
+"""What an agent tells about itself and its node: passes, runs, host operations, problems, VFs.
+
+Served only where an address is given: agents use the host's network, where no NetworkPolicy keeps anybody away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from ..host.client import HostAccess, OperationTimedOutError, Session
+from ..host.ops import Op, Value
+from ..metrics import (
+    API_WRITES,
+    BUILD_INFO,
+    CONTENT_TYPE,
+    ApiWrites,
+    Metric,
+    family,
+    make_counter,
+    make_histogram,
+    make_registry,
+    render_metrics,
+)
+from ..nodes.state import ApplyState, NodeNicState, NodeStatus, PfReason, PfStatus
+from .passes import NodePass
+
+__all__ = ["AGENT_METRICS", "AgentMetrics", "CountedHost", "CountedPass"]
+
+_PASS = Metric(
+    "vmnic_agent_pass_seconds",
+    "histogram",
+    "How long a pass took: look, act, publish; its count is that of passes.",
+    {"outcome": "done, failed (the host or the API server did not answer; see the log)"},
+)
+_RUNS = Metric(
+    "vmnic_agent_runs_total",
+    "counter",
+    "Ends of runs: changes of one physical function.",
+    {"outcome": "Applied, Failed, RolledBack, Refused"},
+)
+_OPERATIONS = Metric(
+    "vmnic_agent_host_operations_total",
+    "counter",
+    "Operations on the host.",
+    {
+        "operation": "ReadFile, WriteFile, ListDir, SetLink and so on (`host/ops.py`)",
+        "outcome": "done, refused (the kernel gave an errno; also for what is not there), late (no answer within the deadline)",
+    },
+)
+_CONDITION = Metric(
+    "vmnic_agent_condition", "gauge", "Whether a condition of the NodeNicState holds.", {"condition": "its type; 1 is True"}
+)
+_PROBLEMS = Metric(
+    "vmnic_agent_problems",
+    "gauge",
+    "Physical functions that are not as their pool asks.",
+    {"reason": "of `docs/reference/reasons.md`"},
+)
+_VFS = Metric("vmnic_agent_vfs", "gauge", "VFs of the node.", {"state": "possible, configured, vfio (on vfio-pci), in_use"})
+AGENT_METRICS = (BUILD_INFO, API_WRITES, _PASS, _RUNS, _OPERATIONS, _CONDITION, _PROBLEMS, _VFS)
+
+
+class AgentMetrics(Collector):
+    """Counts what the agent does, and shows the status that it last found."""
+
+    def __init__(self, writes: Mapping[str, int]) -> None:
+        self._registry = make_registry()
+        self._pass = make_histogram(_PASS, self._registry)
+        self._runs = make_counter(_RUNS, self._registry)
+        self._operations = make_counter(_OPERATIONS, self._registry)
+        self._status = NodeStatus()
+        self._registry.register(self)
+        self._registry.register(ApiWrites(writes))
+
+    def render(self) -> bytes:
+        """Give what a scrape reads."""
+        return render_metrics(self._registry)
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """Time a pass; an error that leaves it counts as failed."""
+        started, outcome = time.monotonic(), "failed"
+        try:
+            yield
+            outcome = "done"
+        finally:
+            self._pass.labels(outcome).observe(time.monotonic() - started)
+
+    def found(self, status: NodeStatus) -> None:
+        """Take in what a pass found; an attempt that has risen is a run that has ended."""
+        before = {pf.pci_address: pf for pf in self._status.pfs}
+        for pf in status.pfs:
+            old = before.get(pf.pci_address)
+            if old is not None and pf.attempt > old.attempt:
+                self._runs.labels(_ending(pf, old)).inc()
+        self._status = status
+
+    def performed(self, operation: Op, outcome: str) -> None:
+        """Count an operation on the host."""
+        self._operations.labels(type(operation).__name__, outcome).inc()
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Show the last status."""
+        pfs = self._status.pfs
+        yield family(_CONDITION, [((one.type,), int(one.status == "True")) for one in self._status.conditions])
+        problems = Counter(pf.problem.reason.value for pf in pfs if pf.problem is not None)
+        yield family(_PROBLEMS, [((reason,), count) for reason, count in sorted(problems.items())])
+        counts = {
+            "possible": sum(pf.total_vfs for pf in pfs),
+            "configured": sum(pf.num_vfs for pf in pfs),
+            "vfio": sum(_length(part.range) for pf in pfs for part in pf.vfs if part.driver == "vfio-pci"),
+            "in_use": sum(held.vf != pf.pci_address for pf in pfs for held in pf.held),
+        }
+        yield family(_VFS, [((state,), count) for state, count in counts.items()])
+
+    async def serve(self, address: str) -> None:
+        """Serve scrapes at `ADDRESS:PORT` until cancelled."""
+        # Only agents that are scraped pay for a server.
+        from aiohttp import web  # noqa: PLC0415
+
+        async def metrics(_: web.Request) -> web.Response:
+            return web.Response(body=self.render(), headers={"Content-Type": CONTENT_TYPE})
+
+        host, _, port = address.rpartition(":")
+        app = web.Application()
+        app.router.add_get("/metrics", metrics)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host.strip("[]") or None, int(port)).start()
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
+
+
+def _ending(pf: PfStatus, old: PfStatus) -> str:
+    """How a run ended; one that brought back what was granted before writes no `apply`, and only a failure is told."""
+    if pf.problem is not None and pf.problem.reason is PfReason.ROLLED_BACK:
+        return ApplyState.ROLLED_BACK
+    if pf.apply is not None and pf.apply != old.apply:
+        return pf.apply.state
+    return ApplyState.FAILED if pf.problem is not None else ApplyState.APPLIED
+
+
+def _length(text: str) -> int:
+    first, _, last = text.partition("-")
+    return int(last or first) - int(first) + 1
+
+
+class CountedPass:
+    """Passes that are timed, and whose findings are shown."""
+
+    def __init__(self, node_pass: NodePass, metrics: AgentMetrics) -> None:
+        self._pass = node_pass
+        self._metrics = metrics
+
+    async def run(self, state: NodeNicState | None) -> NodeStatus:
+        """Make a pass; see `NodePass.run`."""
+        with self._metrics.passing():
+            status = await self._pass.run(state)
+            self._metrics.found(status)
+        return status
+
+    async def run_alone(self) -> None:
+        """Make a pass without the API server; see `NodePass.run_alone`."""
+        with self._metrics.passing():
+            await self._pass.run_alone()
+
+
+class CountedHost:
+    """A host whose operations are counted."""
+
+    def __init__(self, host: HostAccess, metrics: AgentMetrics) -> None:
+        self._host = host
+        self._metrics = metrics
+
+    @asynccontextmanager
+    async def session(self, pf: str, *, write: bool) -> AsyncIterator[Session]:
+        """Open a session; see `HostAccess`."""
+        async with self._host.session(pf, write=write) as session:
+            yield _CountedSession(session, self._metrics)
+
+
+class _CountedSession:
+    def __init__(self, session: Session, metrics: AgentMetrics) -> None:
+        self._session = session
+        self._metrics = metrics
+
+    async def perform(self, op: Op, *, deadline_s: float) -> Value:
+        """Perform an operation; see `Session`."""
+        outcome = "refused"
+        try:
+            value = await self._session.perform(op, deadline_s=deadline_s)
+            outcome = "done"
+        except OperationTimedOutError:
+            outcome = "late"
+            raise
+        finally:
+            self._metrics.performed(op, outcome)
+        return value

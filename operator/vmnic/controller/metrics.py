@@ -1,0 +1,226 @@
+"""What the controller tells about itself, its queue, its webhook, and, while it leads, about pools, policies and nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from ..api.common import Condition
+from ..kube.errors import ApiError, ConflictError, InvalidError, TooManyRequestsError, UnreachableError
+from ..kube.workqueue import WorkQueue
+from ..metrics import (
+    API_WRITES,
+    BUILD_INFO,
+    ApiWrites,
+    Metric,
+    family,
+    make_counter,
+    make_histogram,
+    make_registry,
+    render_metrics,
+)
+from .keys import Key, Kind
+from .ledger import LedgerStore
+from .world import World
+
+__all__ = ["CONTROLLER_METRICS", "ControllerMetrics", "StateCollector"]
+
+_SLICE = 200
+"""Nodes that are counted in one go: half a millisecond."""
+_KIND = {"kind": ", ".join(Kind)}
+_CONDITION = "of the kind's conditions; 1 is True"
+
+_DEPTH = Metric("vmnic_queue_depth", "gauge", "Keys that wait for a worker.", _KIND)
+_WAIT = Metric("vmnic_queue_wait_seconds", "histogram", "How long a key waited for a worker.", _KIND)
+_RECONCILE = Metric("vmnic_reconcile_seconds", "histogram", "How long a look at a key took; its count is that of looks.", _KIND)
+_ERRORS = Metric(
+    "vmnic_reconcile_errors_total",
+    "counter",
+    "Looks that failed and are repeated.",
+    _KIND | {"cause": "changed (somebody wrote first), throttled, unreachable, refused, internal"},
+)
+_WEBHOOK = Metric(
+    "vmnic_webhook_seconds",
+    "histogram",
+    "How long an admission request took; its count is that of requests.",
+    {
+        "webhook": "virtualmachine, virtualmachineinstance, policy",
+        "outcome": "patched, unchanged, refused, failed",
+    },
+)
+_LEADER = Metric("vmnic_leader", "gauge", "1 while this replica leads.", {})
+_POOL_CONDITION = Metric(
+    "vmnic_pool_condition",
+    "gauge",
+    "Whether a condition of a SriovNetworkPool holds.",
+    {"pool": "name", "condition": _CONDITION},
+    leader_only=True,
+)
+_POOL_NODES = Metric(
+    "vmnic_pool_nodes",
+    "gauge",
+    "Nodes of a pool.",
+    {"pool": "name", "state": "matched, ready, updating, waiting, failed"},
+    leader_only=True,
+)
+_POOL_VFS = Metric(
+    "vmnic_pool_vfs",
+    "gauge",
+    "VFs of a pool.",
+    {"pool": "name", "state": "desired, configured, in_use, assigned, reserved, free"},
+    leader_only=True,
+)
+_POLICY_CONDITION = Metric(
+    "vmnic_policy_condition",
+    "gauge",
+    "Whether a condition of a VmNicPolicy holds.",
+    {"policy": "name", "condition": _CONDITION},
+    leader_only=True,
+)
+_POLICY_VMS = Metric(
+    "vmnic_policy_vms",
+    "gauge",
+    "VMs of a policy.",
+    {"policy": "name", "state": "matched, compliant, to_change, pending_restart, blocked, conflicting"},
+    leader_only=True,
+)
+_POLICY_NICS = Metric(
+    "vmnic_policy_nics", "gauge", "NICs of a policy by their present datapath.", {"policy": "name", "datapath": "name"},
+    leader_only=True,
+)  # fmt: skip
+_NODES = Metric(
+    "vmnic_nodes",
+    "gauge",
+    "Nodes whose NodeNicState has a condition that is True.",
+    {"condition": "Ready, Degraded, Blocked, RolledBack, Fenced, and `Known` for all"},
+    leader_only=True,
+)
+_PROBLEMS = Metric(
+    "vmnic_function_problems",
+    "gauge",
+    "Physical functions that are not as their pool asks.",
+    {"reason": "of `docs/reference/reasons.md`"},
+    leader_only=True,
+)
+_ROLLOUT = Metric(
+    "vmnic_rollout_nodes",
+    "gauge",
+    "Nodes in the ledger of grants: those that change, are drained for it, or have failed.",
+    {"pool": "name", "state": "of the ledger"},
+    leader_only=True,
+)
+CONTROLLER_METRICS = (
+    *(BUILD_INFO, _LEADER, _DEPTH, _WAIT, _RECONCILE, _ERRORS, API_WRITES, _WEBHOOK),
+    *(_POOL_CONDITION, _POOL_NODES, _POOL_VFS, _POLICY_CONDITION, _POLICY_VMS, _POLICY_NICS, _NODES, _PROBLEMS, _ROLLOUT),
+)
+
+
+class ControllerMetrics:
+    """Counts what happens; what can be read when it is asked for is a collector's."""
+
+    def __init__(self) -> None:
+        self._registry = make_registry()
+        self._wait = make_histogram(_WAIT, self._registry)
+        self._reconcile = make_histogram(_RECONCILE, self._registry)
+        self._errors = make_counter(_ERRORS, self._registry)
+        self._webhook = make_histogram(_WEBHOOK, self._registry)
+        # Looked up once: `labels` costs more than counting.
+        self._waits = {kind: self._wait.labels(kind) for kind in Kind}
+        self._takes = {kind: self._reconcile.labels(kind) for kind in Kind}
+        self._state: StateCollector | None = None
+
+    def show(self, state: StateCollector, *writes: Counter[str]) -> None:
+        """Add what is read at each scrape."""
+        self._state = state
+        self._registry.register(state)
+        self._registry.register(ApiWrites(*writes))
+
+    async def render(self) -> bytes:
+        """Give what a scrape reads."""
+        if self._state is not None:
+            await self._state.count_nodes()
+        return render_metrics(self._registry)
+
+    def waited(self, key: Key, seconds: float) -> None:
+        """Note how long a key waited for a worker."""
+        self._waits[key.kind].observe(seconds)
+
+    def worked(self, key: Key, seconds: float, error: Exception | None) -> None:
+        """Note a look at a key."""
+        self._takes[key.kind].observe(seconds)
+        if error is not None:
+            self._errors.labels(key.kind, _cause(error)).inc()
+
+    def reviewed(self, webhook: str, outcome: str, seconds: float) -> None:
+        """Note an admission request."""
+        self._webhook.labels(webhook, outcome).observe(seconds)
+
+
+def _cause(error: Exception) -> str:
+    causes = (
+        ((ConflictError, InvalidError), "changed"),
+        (TooManyRequestsError, "throttled"),
+        (UnreachableError, "unreachable"),
+        (ApiError, "refused"),
+    )
+    return next((cause for types, cause in causes if isinstance(error, types)), "internal")
+
+
+class StateCollector(Collector):
+    """Reads the caches, the queue and the ledger."""
+
+    def __init__(self, world: World, ledger: LedgerStore, queue: WorkQueue[Key], leads: Callable[[], bool]) -> None:
+        self._world = world
+        self._ledger = ledger
+        self._queue = queue
+        self._leads = leads
+        self._nodes: Counter[str] = Counter()
+        self._problems: Counter[str] = Counter()
+
+    async def count_nodes(self) -> None:
+        """Count the nodes, in slices, so that admission is not kept waiting; `collect` shows the result."""
+        nodes: Counter[str] = Counter()
+        problems: Counter[str] = Counter()
+        for number, state in enumerate(list(self._world.node_states.items.values()) if self._leads() else ()):
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
+            nodes["Known"] += 1
+            nodes.update(one.type for one in state.status.conditions if one.status == "True")
+            problems.update(pf.problem.reason for pf in state.status.pfs if pf.problem is not None)
+        self._nodes, self._problems = nodes, problems
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Give all gauges; those of the cluster only while leading."""
+        waiting = Counter(key.kind for key in self._queue.waiting())
+        leads = self._leads()
+        yield family(_LEADER, [((), int(leads))])
+        yield family(_DEPTH, [((kind,), waiting[kind]) for kind in Kind])
+        pools = list(self._world.pools.items.values()) if leads else []
+        yield family(_POOL_CONDITION, [((p.metadata.name, *c), v) for p in pools for c, v in _holds(p.status.conditions)])
+        yield family(_POOL_NODES, [((p.metadata.name, s), n) for p in pools for s, n in _counts(p.status.nodes, "summary")])
+        yield family(_POOL_VFS, [((p.metadata.name, s), n) for p in pools for s, n in _counts(p.status.vfs)])
+        policies = list(self._world.policies.items.values()) if leads else []
+        yield family(_POLICY_CONDITION, [((p.metadata.name, *c), v) for p in policies for c, v in _holds(p.status.conditions)])
+        yield family(_POLICY_VMS, [((p.metadata.name, s), n) for p in policies for s, n in _counts(p.status.vms)])
+        yield family(_POLICY_NICS, [((p.metadata.name, d), n) for p in policies for d, n in p.status.nics_by_datapath.items()])
+        yield family(_NODES, [((condition,), count) for condition, count in self._nodes.items()])
+        yield family(_PROBLEMS, [((reason,), count) for reason, count in self._problems.items()])
+        parts = self._ledger.current.pools.items() if leads else ()
+        entries = Counter((pool, entry.state.value) for pool, part in parts for entry in part.entries.values())
+        yield family(_ROLLOUT, [(labels, count) for labels, count in entries.items()])
+
+
+def _holds(conditions: Iterable[Condition]) -> Iterator[tuple[tuple[str], int]]:
+    for condition in conditions:
+        yield (condition.type,), int(condition.status == "True")
+
+
+def _counts(status: Any, *left_out: str) -> Iterator[tuple[str, int]]:
+    for name in type(status).model_fields:
+        if name not in left_out:
+            yield name, getattr(status, name)

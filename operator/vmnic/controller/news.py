@@ -1,0 +1,59 @@
+"""What is worth an Event: conditions that say something else than before. Pure.
+
+The status is the memory, so a restart repeats nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import Literal
+
+from ..api.common import GROUP, VERSION, Condition
+from ..api.policy import VmNicPolicy
+from ..api.pool import SriovNetworkPool
+from ..kube.events import Subject
+from ..kube.reflector import ObjectKey
+from ..kubevirt.projection import Machine
+
+__all__ = ["POLICY_NEWS", "POOL_NEWS", "News", "machine_subject", "news_of", "policy_subject", "pool_subject"]
+
+News = tuple[Literal["Normal", "Warning"], Condition]
+
+POOL_NEWS = ("Ready", ("Stalled", "Conflict"))
+"""The condition that tells how it goes, and those that warn while they are True."""
+POLICY_NEWS = ("Compliant", ("Stalled", "Conflict"))
+
+
+def news_of(before: Iterable[Condition], after: Iterable[Condition], told: tuple[str, Collection[str]]) -> Iterator[News]:
+    """Give the conditions that are news.
+
+    A warning is news when it begins or has another reason; that it has ended is told by the condition that tells how it goes.
+    """
+    plain, warnings = told
+    old = {one.type: (one.status, one.reason) for one in before}
+    new = {one.type: one for one in after}
+    changed = [one for one in new.values() if old.get(one.type) != (one.status, one.reason)]
+    warned = [one for one in changed if one.type in warnings and one.status == "True"]
+    for condition in warned:
+        yield "Warning", condition
+    for condition in changed:
+        said = any(one.reason == condition.reason for one in warned)
+        if condition.type == plain and not said:
+            yield "Normal", condition
+
+
+def pool_subject(pool: SriovNetworkPool) -> Subject:
+    """Name a pool."""
+    return Subject(api_version=f"{GROUP}/{VERSION}", kind="SriovNetworkPool", name=pool.metadata.name, uid=pool.metadata.uid)
+
+
+def policy_subject(policy: VmNicPolicy) -> Subject:
+    """Name a policy."""
+    return Subject(api_version=f"{GROUP}/{VERSION}", kind="VmNicPolicy", name=policy.metadata.name, uid=policy.metadata.uid)
+
+
+def machine_subject(key: ObjectKey, machine: Machine) -> Subject:
+    """Name a VirtualMachine."""
+    return Subject(
+        api_version="kubevirt.io/v1", kind="VirtualMachine", name=key.name, namespace=key.namespace, uid=machine.metadata.uid
+    )

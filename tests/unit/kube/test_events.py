@@ -1,0 +1,70 @@
+"""Events are written once, beside the work."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from vmnic.kube import events as module
+from vmnic.kube.errors import ApiError, ConflictError
+from vmnic.kube.events import Events, Subject
+
+POOL = Subject(api_version="vmnic.dev/v1alpha1", kind="SriovNetworkPool", name="fast", uid="u1")
+VM = Subject(api_version="kubevirt.io/v1", kind="VirtualMachine", name="web", namespace="tenants", uid="u2")
+
+
+class Recorder:
+    """Keeps what is written; refuses with `error`."""
+
+    def __init__(self, error=None):
+        self.error = error
+        self.created, self.patched = [], []
+
+    async def create(self, resource, body, namespace):
+        self.created.append((namespace, body))
+        if self.error is not None:
+            raise self.error
+
+    async def patch_merge(self, resource, name, body, namespace):
+        self.patched.append((namespace, name, body["series"]["count"]))
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch):
+    monkeypatch.setattr(module, "_PAUSE_S", 0.0)
+
+
+async def written(api, *news, until):
+    """Tell news and write until the recorder has what is awaited."""
+    events = Events(api, "me")
+    for one in news:
+        events.tell(*one)
+    task = asyncio.create_task(events.run())
+    async with asyncio.timeout(5):
+        while not until():
+            await asyncio.sleep(0)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_news_are_written_where_describe_looks_for_them_and_only_once():
+    api = Recorder()
+    ready = (POOL, "Normal", "AllNodesReady", "Prepare", "3/3 nodes are ready")
+    await written(api, ready, ready, (VM, "Normal", "NicChanged", "Patch", "default"), until=lambda: len(api.created) == 2)
+    assert [(where, body["regarding"]["name"], body["reason"]) for where, body in api.created] == [
+        ("default", "fast", "AllNodesReady"),
+        ("tenants", "web", "NicChanged"),
+    ]
+
+
+async def test_what_another_process_has_told_is_counted():
+    api = Recorder(ConflictError(status=409, reason="AlreadyExists", message=""))
+    await written(api, (VM, "Normal", "Restarted", "Restart", "again"), until=lambda: api.patched)
+    assert [(where, count) for where, _, count in api.patched] == [("tenants", 2)]
+
+
+async def test_a_refusal_costs_the_event_and_nothing_else():
+    api = Recorder(ApiError(status=403, reason="Forbidden", message="no"))
+    news = [(VM, "Normal", "Restarted", "Restart", "again"), (POOL, "Warning", "NodesFailed", "Prepare", "n1")]
+    await written(api, *news, until=lambda: len(api.created) == 2)
