@@ -13,7 +13,7 @@ from vmnic.agent.probes import NodeProbes
 from vmnic.host.client import LocalHost, WriteStillInFlightError
 from vmnic.host.faults import FaultyPort
 from vmnic.kube.errors import UnreachableError
-from vmnic.nodes.state import NodeNicState, NodeSpec, NodeStatus, ObjectMeta, PfSpec, PfStatus, VfGroup
+from vmnic.nodes.state import HostSpec, NodeNicState, NodeSpec, NodeStatus, ObjectMeta, PfSpec, PfStatus, VfGroup
 from vmnic.simhost.host import SimHost
 
 from .host import PF
@@ -46,13 +46,15 @@ class MemoryApi:
         self._write(status)
         return True
 
-    def ask(self, *pfs: PfSpec, synced: bool = True) -> None:
+    def ask(self, *pfs: PfSpec, synced: bool = True, modules: tuple[str, ...] = ()) -> None:
         """Write the spec, as the controller does."""
         meta = self.state.metadata
         meta = msgspec.structs.replace(
             meta, generation=meta.generation + 1, resource_version=str(int(meta.resource_version) + 1)
         )
-        self.state = NodeNicState(metadata=meta, spec=NodeSpec(synced=synced, pfs=pfs), status=self.state.status)
+        self.state = NodeNicState(
+            metadata=meta, spec=NodeSpec(synced=synced, pfs=pfs, host=HostSpec(modules=modules)), status=self.state.status
+        )
 
     def _write(self, status: NodeStatus) -> None:
         self.written.append(status)
@@ -109,6 +111,7 @@ class Node:
         self.fence = RecordingFence()
         self.devices = NoDevices()
         self.clock = 1000.0
+        self.refused: tuple[str, ...] = ()
         self.host = LockableHost(self.port)
         self.restart_agent()
 
@@ -120,6 +123,7 @@ class Node:
             reporter=self.api,
             probes=NodeProbes(self.host, self.api),
             fence=self.fence,
+            refused=self.refused,
             devices=self.devices,
             sleep=self._sleep,
             clock=lambda: self.clock,

@@ -13,12 +13,13 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from ..host.client import Session
 from ..host.ops import LoadModule, Op, PutFile, SetChannels, SetLink, SetVf, UnloadModule, WriteFile
 from ..nodes.observed import ObservedPf
-from ..nodes.state import Action, ActionKind, PfReason, VfSettings
+from ..nodes.state import Action, ActionKind, VfSettings
 from ..nodes.steps import admin_mac
 from ..nodes.target import Binding
 from .reader import DEVICES, Reader
+from .remedies import errno_name, remedy_for
 
-__all__ = ["Applier", "ApplyError", "reason_of_failure"]
+__all__ = ["Applier", "ApplyError"]
 
 _WRITE_S = 30.0
 _NUM_VFS_S = 120.0
@@ -31,11 +32,6 @@ Sleep = Callable[[float], Awaitable[None]]
 
 class ApplyError(Exception):
     """The host refused an action; the message names PF, action and errno."""
-
-
-def reason_of_failure(message: str) -> PfReason:
-    """Give the word for a failed run: what the kernel says of a NIC without room for its VFs is told apart."""
-    return PfReason.NO_MMIO_SPACE if f"{ActionKind.SET_NUM_VFS} " in message and "ENOMEM" in message else PfReason.APPLY_FAILED
 
 
 class Applier:
@@ -69,8 +65,10 @@ class Applier:
             try:
                 await self._apply_one(action)
             except OSError as error:
-                code = errno.errorcode.get(error.errno or 0, str(error.errno))
-                raise ApplyError(f"{self._pf}: {action.kind} {action.value}: {code} ({error.strerror})") from error
+                code = error.errno or 0
+                step = f"{action.kind} {action.value}".strip()
+                text = f"{self._pf}: {step}: {errno_name(code)} ({error.strerror}): {remedy_for(action.kind, code)}"
+                raise ApplyError(text) from error
 
     async def _apply_one(self, action: Action) -> None:
         match action.kind:

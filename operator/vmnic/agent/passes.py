@@ -30,7 +30,6 @@ from ..nodes.state import (
     PfSpec,
     PfStatus,
 )
-from .apply import reason_of_failure
 from .deviceplugin.offers import offers_of
 from .deviceplugin.plugin import Devices
 from .fence import Fence
@@ -38,6 +37,7 @@ from .journal import Journal, JournalError, JournalStore, PfRecord
 from .observe import Observation, observe_host
 from .podresources import Holders, HoldersUnknownError
 from .probes import Probes, boot_clock
+from .remedies import reason_of_failure
 from .reporter import Reporter
 from .runs import Place, Run, Runner
 from .status import same_status, summarise_node

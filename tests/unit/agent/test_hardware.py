@@ -1,0 +1,169 @@
+"""Hardware that is stuck, lost or never was as needed: a reason with function, action, errno and remedy, and no capacity."""
+
+import errno
+
+import pytest
+
+from tests.builders.agent import Node, desired
+from tests.builders.host import OTHER_PF, PF, pf, sim_host
+from vmnic.host.faults import Fault, When
+from vmnic.host.ops import PutFile, ReadFile, SetChannels, SetLink, SetVf, UnloadModule, WriteFile
+from vmnic.nodes.state import ApplyState, PfReason, VfSettings
+from vmnic.simhost.spec import HostSpec
+
+VIRTFN = "0000:0b:10.0"
+
+
+@pytest.fixture
+def node(tmp_path):
+    return Node(sim_host(pf(PF), pf(OTHER_PF)), tmp_path)
+
+
+def refuse(node, code, kind, *words):
+    """Let the kernel refuse the operations of a kind that speak of all these words."""
+    matches = lambda op: isinstance(op, kind) and all(word in str(op) for word in words)  # noqa: E731
+    node.port.faults.append(Fault(when=When.ERRNO, errno=code, matches=matches))
+
+
+FIRMWARE = (errno.EIO, WriteFile, "sriov_numvfs")
+REFUSALS = {
+    "a firmware error": (FIRMWARE, {}, "SetNumVfs 7: EIO", "update the firmware"),
+    "a read-only sysfs": ((errno.EROFS, WriteFile, "autoprobe"), {}, "SetAutoprobe 0: EROFS", "mount it writable"),
+    "an AppArmor profile": ((errno.EACCES, WriteFile, "numvfs"), {}, "SetNumVfs 7: EACCES", "apparmor-unconfined"),
+    "no capability": ((errno.EPERM, SetLink), {"mtu": 9000}, "SetMtu 9000: EPERM", "as the manifests do"),
+    "no room": ((errno.ENOMEM, WriteFile, "numvfs"), {}, "SetNumVfs 7: ENOMEM", "pci=realloc"),
+    "VFs of another program": ((errno.EBUSY, WriteFile, "numvfs"), {}, "SetNumVfs 7: EBUSY", "take the function away"),
+    "an old driver": ((errno.ENOENT, WriteFile, "numvfs"), {}, "SetNumVfs 7: ENOENT", "persistence: ModuleOptions"),
+    "an MTU too large": ((errno.EINVAL, SetLink), {"mtu": 9000}, "SetMtu 9000: EINVAL", "lower spec.mtu"),
+    "queues too many": ((errno.EINVAL, SetChannels), {"queues": 1}, "SetQueues 1: EINVAL", "lower spec.queues"),
+    "an unknown attribute": (
+        (errno.EOPNOTSUPP, SetVf), {"settings": VfSettings(trust=True)}, "SetVfs: EOPNOTSUPP", "leave it out of spec.vf",
+    ),
+    "a link that has gone": ((errno.ENODEV, SetLink), {"mtu": 9000}, "SetMtu 9000: ENODEV", "look at the hardware"),
+    "a full disk": (
+        (errno.ENOSPC, PutFile), {"persistence": "ModuleOptions"}, "WriteModuleOptions igb max_vfs=7: ENOSPC", "free it",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("fault", "changes", "step", "remedy"), REFUSALS.values(), ids=REFUSALS)
+async def test_what_the_kernel_refuses_is_told_with_step_errno_and_remedy(node, fault, changes, step, remedy):
+    refuse(node, *fault)
+    status = await node.grant_and_run(desired(**changes))
+    assert status.apply.state is ApplyState.FAILED
+    assert status.problem.reason in (PfReason.APPLY_FAILED, PfReason.NO_MMIO_SPACE)
+    assert status.problem.message.startswith(f"{PF}: {step}")
+    assert remedy in status.problem.message
+    assert "Traceback" not in status.problem.message
+
+
+async def test_a_failed_run_is_not_repeated_unasked(node):
+    refuse(node, *FIRMWARE)
+    await node.grant_and_run(desired())
+    node.port.faults.clear()
+    del node.port.log[:]
+    await node.run_pass()
+    assert node.port.writes == []
+
+
+async def test_a_driver_that_takes_no_vf_is_told(node):
+    refuse(node, errno.ENODEV, WriteFile, "drivers_probe", VIRTFN)
+    status = await node.grant_and_run(desired())
+    assert "BindVfs vfio-pci: ENODEV" in status.problem.message
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason", "remedy"),
+    [
+        (HostSpec(pfs=(pf(no_vf_space=True),)), PfReason.NO_MMIO_SPACE, "pci=realloc"),
+        (HostSpec(pfs=(pf(),), iommu=False), PfReason.IOMMU_OFF, "intel_iommu=on"),
+        (HostSpec(pfs=(pf(),), modules=("igb",)), PfReason.MODULE_MISSING, "modules-load.d"),
+    ],
+    ids=["no MMIO room", "no IOMMU", "no vfio-pci"],
+)
+async def test_what_the_machine_lacks_is_found_before_anything_is_written(tmp_path, spec, reason, remedy):
+    node = Node(sim_host(*spec.pfs, iommu=spec.iommu, modules=spec.modules), tmp_path)
+    node.api.ask(desired())
+    status = await node.run_pass()
+    assert (status.problem.reason, status.plan, node.written) == (reason, None, [])
+    assert remedy in status.problem.message
+
+
+async def test_a_module_that_secure_boot_refuses_is_named_with_the_kernels_answer(node):
+    node.refused = ("vhost_net: EKEYREJECTED (Key was rejected by service)",)
+    node.restart_agent()
+    node.api.ask(desired(), modules=("vhost_net", "tun", "sctp"))
+    await node.run_pass()
+    degraded = next(one for one in node.api.state.status.conditions if one.type == "Degraded")
+    assert (degraded.status, degraded.reason) == ("True", "ModuleMissing")
+    assert "sctp" in degraded.message
+    assert "EKEYREJECTED" in degraded.message
+
+
+async def test_a_hung_write_stops_further_writes_and_reads_of_it_and_others_are_still_seen(node):
+    node.port.faults.append(
+        Fault(when=When.HANG, matches=lambda op: isinstance(op, WriteFile) and f"{PF}/sriov_numvfs" in op.path)
+    )
+    node.api.ask(desired(), desired(OTHER_PF))
+    plans = [one.plan.digest for one in (await node.agent.run(node.api.state)).pfs]
+    node.api.ask(desired(grant=plans[0]))
+    await node.run_pass()
+    node.api.ask(desired(), desired(OTHER_PF, grant=plans[1]))
+    del node.port.log[:]
+    stuck, other = (await node.agent.run(node.api.state)).pfs
+    assert (stuck.problem.reason, other.problem.reason) == (PfReason.PCI_BUS_STUCK,) * 2
+    assert (other.total_vfs, other.num_vfs) == (7, 0)
+    assert node.port.writes == []
+    assert f"{PF}/sriov_numvfs" not in str(node.port.log)
+
+
+async def test_a_hung_read_makes_one_function_unreadable_and_no_other(node):
+    await node.grant_and_run(desired())
+    hang = Fault(when=When.HANG, matches=lambda op: isinstance(op, ReadFile) and f"{PF}/sriov_numvfs" in op.path)
+    node.port.faults.append(hang)
+    first, other = (await node.agent.run(node.api.state)).pfs
+    assert (first.problem.reason, first.num_vfs) == (PfReason.UNREADABLE, 7)
+    assert (other.problem, other.total_vfs) == (None, 7)
+
+
+async def test_a_function_that_vanishes_is_told_with_what_was_known_and_no_capacity(node):
+    await node.grant_and_run(desired())
+    node.sim.control({"remove_device": PF})
+    status = await node.run_pass()
+    assert (status.problem.reason, status.num_vfs, status.name) == (PfReason.VANISHED, 0, "ens11")
+    assert node.api.state.status.conditions[0].status == "False"
+
+
+async def test_a_function_that_comes_back_is_brought_back(node):
+    await node.grant_and_run(desired())
+    node.sim.control({"reboot": None})
+    status = await node.run_pass()
+    assert (status.num_vfs, status.problem) == (7, None)
+
+
+async def test_a_vf_that_lost_its_driver_gets_it_back(node):
+    await node.grant_and_run(desired())
+    node.sim.perform(WriteFile("/sys/bus/pci/drivers/vfio-pci/unbind", VIRTFN))
+    status = await node.run_pass()
+    assert [(part.range, part.driver) for part in status.vfs] == [("0-6", "vfio-pci")]
+    assert status.apply.state is ApplyState.APPLIED
+
+
+async def test_a_renamed_link_is_still_the_same_function(node):
+    await node.grant_and_run(desired(mtu=9000))
+    node.sim.control({"rename_link": {"link": "ens11", "name": "ens11np0"}})
+    node.sim.perform(SetLink(name="ens11np0", mtu=1500))
+    status = await node.run_pass()
+    assert (status.name, status.mtu, status.num_vfs, status.plan) == ("ens11np0", 9000, 7, None)
+
+
+async def test_a_link_in_another_namespace_leaves_its_vfs_and_says_what_cannot_be_set(node):
+    await node.grant_and_run(desired(mtu=9000))
+    node.sim.control({"move_link": "ens11"})
+    status = await node.run_pass()
+    assert (status.num_vfs, status.problem.reason) == (7, PfReason.LINK_ELSEWHERE)
+
+
+async def test_unloading_is_never_tried_for_a_driver_that_needs_it_not(node):
+    await node.grant_and_run(desired(persistence="ModuleOptions"))
+    assert not any(isinstance(op, UnloadModule) for op in node.port.log)
