@@ -104,6 +104,10 @@ class SimHost:
         """Give what is in a file besides the kernel's own; empty if it is not there."""
         return self._machine.files.get(path, "")
 
+    def group_of(self, address: str) -> str:
+        """Give the IOMMU group of a function."""
+        return str(self._vf(address).group)
+
     def control(self, command: Mapping[str, Any]) -> Any:
         """Do what no program on the host does: hold a VF as QEMU would, pull a cable, reboot.
 
@@ -194,6 +198,10 @@ class SimHost:
 
     def _control_set_cable(self, argument: Mapping[str, Any]) -> None:
         self._pf(argument["link"]).cable = bool(argument["plugged"])
+
+    def _control_heal(self, link: str) -> None:
+        """Mend a port that loses its link while it has VFs."""
+        self._pf(link).cut_by_vfs = False
 
     def _control_assign_address(self, argument: Mapping[str, str]) -> None:
         self._pf(argument["link"]).addresses.append(argument["address"])

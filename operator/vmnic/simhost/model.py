@@ -70,6 +70,7 @@ class Pf(Function):
     num_vfs: int = 0
     """What `sriov_numvfs` reads; VFs go one by one while it is written."""
     vfs: list[Vf] = field(default_factory=list)
+    cut_by_vfs: bool = False
     locked: bool = False
     """The kernel's device lock."""
 
@@ -81,7 +82,7 @@ class Pf(Function):
     @property
     def has_carrier(self) -> bool:
         """Whether its link is up and something is at the other end."""
-        return self.up and self.cable and bool(self.net_name) and not (self.spec.cut_by_vfs and self.num_vfs)
+        return self.up and self.cable and bool(self.net_name) and not (self.cut_by_vfs and self.num_vfs)
 
     @property
     def max_channels(self) -> int:
@@ -193,6 +194,7 @@ class Machine:
             channels=profile.channels,
             addresses=list(spec.addresses),
             default_route=spec.default_route,
+            cut_by_vfs=spec.cut_by_vfs,
         )
 
     def make_vf(self, pf: Pf) -> Vf:

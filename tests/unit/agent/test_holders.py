@@ -1,0 +1,112 @@
+"""Everybody who may hold a VF, and everybody who may own a function: none of them ever loses it to a plan."""
+
+import pytest
+
+from tests.builders.agent import Node, desired
+from tests.builders.host import PF, pf, sim_host
+from vmnic.nodes.state import ApplyState, PfReason
+
+VF = "0000:0b:10.2"
+DOMAIN = f"""<domstatus state='running'><domain type='kvm'><name>web</name><devices>
+  <interface type='hostdev' managed='yes'><mac address='52:54:00:00:00:01'/>
+    <source><address type='pci' domain='0x0000' bus='0x{VF[5:7]}' slot='0x{VF[8:10]}' function='0x{VF[-1]}'/></source>
+    <address type='pci' domain='0x0000' bus='0x00' slot='0x05' function='0x0'/></interface>
+</devices></domain></domstatus>"""
+
+
+def by_vfio(node):
+    node.sim.control({"hold": VF})
+
+
+def by_pod(node):
+    node.holders.names[VF] = "pod tenants/launcher"
+
+
+def by_iommu_group(node):
+    node.holders.names[node.sim.group_of(VF)] = "pod tenants/launcher"
+
+
+def by_sriov_cni(node):
+    node.sim.control({"put_file": {"path": f"/var/lib/cni/sriov/pci/{VF}", "text": "/var/run/netns/a"}})
+
+
+def by_libvirt(node):
+    node.sim.control({"put_file": {"path": "/run/libvirt/qemu/web.xml", "text": DOMAIN}})
+
+
+def by_namespace(node):
+    node.sim.control({"move_link": "ens11v1"})
+
+
+HOLDERS = {
+    "an open VFIO device": (by_vfio, "vfio-pci", "an unknown program"),
+    "a pod": (by_pod, "vfio-pci", "pod tenants/launcher"),
+    "a pod whose plugin names IOMMU groups": (by_iommu_group, "vfio-pci", "pod tenants/launcher"),
+    "sriov-cni": (by_sriov_cni, "kernel", "sriov-cni"),
+    "a libvirt domain": (by_libvirt, "vfio-pci", "libvirt domain web"),
+    "another network namespace": (by_namespace, "kernel", "an unknown program"),
+}
+
+
+@pytest.mark.parametrize(("take", "driver", "named"), HOLDERS.values(), ids=HOLDERS)
+async def test_whoever_holds_a_vf_is_named_and_keeps_it(tmp_path, take, driver, named):
+    node = Node(sim_host(), tmp_path)
+    await node.grant_and_run(desired(driver=driver))
+    take(node)
+    del node.port.log[:]
+    status = await node.grant_and_run(desired(num_vfs=3, driver=driver))
+    assert status.plan.disruptive
+    assert any(words.startswith(named) and f"holds {VF}" in words for words in status.plan.blocked_by)
+    assert (node.port.writes, status.num_vfs) == ([], 7)
+
+
+@pytest.mark.parametrize("take", [by_vfio, by_sriov_cni, by_libvirt], ids=["VFIO", "sriov-cni", "libvirt"])
+async def test_whoever_comes_after_the_claim_keeps_it_too(tmp_path, take):
+    node = Node(sim_host(), tmp_path)
+    await node.grant_and_run(desired())
+    node.fence.when_closed = lambda: take(node)
+    del node.port.log[:]
+    status = await node.grant_and_run(desired(num_vfs=3))
+    assert (status.apply.state, status.num_vfs, node.port.writes) == (ApplyState.REFUSED, 7, [])
+    assert f"holds {VF}" in status.apply.message
+    assert node.fence.closed == set()
+
+
+OWNERS = {
+    "sriov-network-operator": (f"/etc/sriov-operator/pci/{PF}", '{"numVfs": 4}'),
+    "NetworkManager": (
+        "/etc/NetworkManager/system-connections/uplink.nmconnection",
+        "[connection]\nid=uplink\ninterface-name=ens11\n\n[sriov]\ntotal-vfs=4\n",
+    ),
+    "nmstate": (
+        "/run/NetworkManager/system-connections/ens11.nmconnection",
+        "[connection]\nid=ens11\ninterface-name=ens11\n\n[sriov]\nvf.0=\n\n[user]\nnmstate.interface.description=x\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(("path", "text"), OWNERS.values(), ids=OWNERS)
+async def test_a_function_of_another_program_is_left_alone_and_the_program_named(tmp_path, path, text):
+    node = Node(sim_host(files={path: text}), tmp_path)
+    node.api.ask(desired())
+    status = await node.run_pass()
+    assert (status.problem.reason, status.plan, node.port.writes) == (PfReason.FOREIGN_OWNER, None, [])
+    assert path in status.problem.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[connection]\ninterface-name=ens99\n[sriov]\ntotal-vfs=4\n", "[connection]\ninterface-name=ens11\n", "\x00not a profile"],
+    ids=["another link's profile", "a profile without VFs", "noise"],
+)
+async def test_profiles_that_make_no_vfs_of_it_are_no_owner(tmp_path, text):
+    path = "/etc/NetworkManager/system-connections/x.nmconnection"
+    node = Node(sim_host(files={path: text}), tmp_path)
+    assert (await node.grant_and_run(desired())).num_vfs == 7
+
+
+async def test_a_function_that_is_the_hosts_own_is_planned_as_disruptive_where_allowed(tmp_path):
+    node = Node(sim_host(pf(addresses=("192.0.2.1/24",))), tmp_path)
+    node.api.ask(desired(allow_host_used=True))
+    status = await node.run_pass()
+    assert (status.plan.disruptive, status.host_use) == (True, ("address 192.0.2.1/24",))

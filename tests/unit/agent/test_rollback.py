@@ -1,0 +1,113 @@
+"""A change that cuts the node off is undone by the node alone, and not tried again unasked."""
+
+import msgspec
+import pytest
+
+from tests.builders.agent import Node, desired
+from tests.builders.host import PF, pf, sim_host
+from vmnic.host.faults import Fault, Killed, When
+from vmnic.host.ops import CheckGateway, ReadFile, WriteFile
+from vmnic.nodes.state import ApplyState, PfReason
+
+UPLINK = desired(allow_host_used=True, rollback_timeout_s=30)
+
+
+@pytest.fixture
+def node(tmp_path):
+    """A node whose only uplink loses its carrier as soon as it has VFs."""
+    return Node(sim_host(pf(default_route=True, cut_by_vfs=True)), tmp_path)
+
+
+def num_vfs(node):
+    """Read the simulated host past the agent."""
+    return int(node.sim.perform(ReadFile(f"/sys/bus/pci/devices/{PF}/sriov_numvfs")))
+
+
+async def granted(node, spec=UPLINK):
+    node.api.ask(spec)
+    plan = (await node.run_pass()).plan
+    node.api.ask(msgspec.structs.replace(spec, grant=plan.digest))
+    return plan
+
+
+async def test_the_change_is_undone_within_its_time_and_told(node):
+    began = node.clock
+    status = await node.grant_and_run(UPLINK)
+    assert (status.num_vfs, status.apply.state, status.problem.reason) == (0, ApplyState.ROLLED_BACK, PfReason.ROLLED_BACK)
+    assert node.clock - began <= 31
+    assert "gateway" in status.problem.message
+    told = {one.type: one.status for one in node.api.state.status.conditions}
+    assert (told["RolledBack"], told["Ready"]) == ("True", "False")
+
+
+async def test_the_same_wish_is_not_tried_again_unasked(node):
+    await node.grant_and_run(UPLINK)
+    del node.port.log[:]
+    for _ in range(3):
+        status = await node.run_pass()
+    assert (node.port.writes, status.problem.reason, status.plan.digest != status.apply.digest) == (
+        [],
+        PfReason.ROLLED_BACK,
+        True,
+    )
+
+
+async def test_a_person_who_approves_has_it_tried_again(node):
+    status = await node.grant_and_run(UPLINK)
+    node.sim.control({"heal": "ens11"})
+    node.api.ask(msgspec.structs.replace(UPLINK, grant=status.plan.digest))
+    status = await node.run_pass()
+    assert (status.num_vfs, status.apply.state, status.problem) == (7, ApplyState.APPLIED, None)
+
+
+async def test_another_wish_is_planned_without_the_old_problem(node):
+    await node.grant_and_run(UPLINK)
+    node.api.ask(msgspec.structs.replace(UPLINK, num_vfs=3))
+    status = await node.run_pass()
+    assert (status.problem, status.plan.actions[-1].value) == (None, "vfio-pci")
+
+
+async def test_an_agent_killed_while_it_waits_undoes_it_at_its_next_start(node):
+    await granted(node)
+    node.port.faults.append(Fault(when=When.BEFORE, matches=lambda op: isinstance(op, CheckGateway) and node.clock > 1010))
+    with pytest.raises(Killed):
+        await node.run_pass()
+    assert num_vfs(node) == 7
+    node.port.faults.clear()
+    node.restart_agent()
+    status = await node.run_pass()
+    assert (status.num_vfs, status.apply.state) == (0, ApplyState.ROLLED_BACK)
+
+
+async def test_it_is_undone_while_the_api_server_is_away(node):
+    await granted(node)
+    node.port.faults.append(Fault(when=When.AFTER, matches=lambda op: isinstance(op, WriteFile) and "numvfs" in op.path))
+    with pytest.raises(Killed):
+        await node.run_pass()
+    node.port.faults.clear()
+    node.restart_agent()
+    node.api.away = True
+    await node.agent.run_alone()
+    assert num_vfs(node) == 0
+    node.api.away = False
+    assert (await node.run_pass()).problem.reason is PfReason.ROLLED_BACK
+
+
+async def test_what_did_not_work_before_is_not_waited_for(tmp_path):
+    node = Node(sim_host(pf(default_route=True, cable=False)), tmp_path)
+    status = await node.grant_and_run(UPLINK)
+    assert (status.apply.state, status.num_vfs) == (ApplyState.APPLIED, 7)
+
+
+async def test_a_vf_that_somebody_got_meanwhile_is_not_waited_for_in_the_kernel(node):
+    await granted(node)
+
+    def start_a_vm(op):
+        if isinstance(op, CheckGateway) and num_vfs(node) == 7:
+            node.sim.control({"hold": "0000:0b:10.0"})
+        return False
+
+    node.port.faults.append(Fault(when=When.BEFORE, matches=start_a_vm))
+    status = await node.run_pass()
+    assert (status.apply.state, status.num_vfs) == (ApplyState.FAILED, 7)
+    assert "0000:0b:10.0 is held" in status.apply.message
