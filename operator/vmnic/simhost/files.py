@@ -73,7 +73,7 @@ class FileTree:
         }
 
     def _drivers(self) -> Mapping[str, Node]:
-        names = {name for name in self._machine.modules if name.startswith(("igb", "ixgb"))}
+        names = {name for name in self._machine.modules if name.startswith(("igb", "ixgb", "i40e", "iavf"))}
         names |= {"vfio-pci"} if "vfio_pci" in self._machine.modules else set()
         return {name: Directory(lambda name=name: self._driver(name)) for name in names}  # type: ignore[misc]
 

@@ -18,14 +18,17 @@ from .tree import Directory, File, Link, resolve
 
 __all__ = ["SimHost"]
 
+_TICK_S = 0.001
+"""How often a server looks whether time has passed, where operations take any."""
+
 
 class _Pending:
     """An operation that the kernel has not answered."""
 
-    def __init__(self, running: Generator[None, None, str | None]) -> None:
+    def __init__(self, running: Generator[None, None, Value]) -> None:
         self._running = running
         self.done = threading.Event()
-        self.value: str | None = None
+        self.value: Value = None
         self.error: OSError | None = None
 
     def step(self) -> bool:
@@ -41,7 +44,7 @@ class _Pending:
         self.done.set()
         return True
 
-    def result(self) -> str | None:
+    def result(self) -> Value:
         """Give what the kernel answered.
 
         Raises:
@@ -50,6 +53,35 @@ class _Pending:
         if self.error is not None:
             raise self.error
         return self.value
+
+
+class Pause:
+    """Keeps one write in the kernel: its process may be killed meanwhile, and the write is carried out all the same."""
+
+    def __init__(self) -> None:
+        self._left = 0
+        self._open = threading.Event()
+        self._open.set()
+        self.reached = False
+        """Whether the write is there."""
+
+    def at(self, number: int) -> None:
+        """Stop the n-th write from now on."""
+        self._left, self.reached = number, False
+        self._open.clear()
+
+    def go_on(self) -> None:
+        """Let it through."""
+        self._left = 0
+        self._open.set()
+
+    def strike(self) -> None:
+        """Wait here, if this is the write."""
+        if self._left:
+            self._left -= 1
+            if not self._left:
+                self.reached = True
+                self._open.wait()
 
 
 class SimHost:
@@ -73,6 +105,7 @@ class SimHost:
         self._pending: list[_Pending] = []
         self._lock = threading.Lock()
         self._failures: list[tuple[str, int]] = []
+        self._pause = Pause()
         self.writes = 0
         """Operations so far that change the host."""
         self.reads = 0
@@ -84,6 +117,8 @@ class SimHost:
             OSError: the kernel refused.
             StillBlocked: it has not answered.
         """
+        if is_write(op):
+            self._pause.strike()
         with self._lock:
             self.writes += is_write(op)
             self.reads += not is_write(op)
@@ -95,10 +130,16 @@ class SimHost:
                 self._pending.append(answer)
         if not answer.done.is_set() and not self._waits:
             raise StillBlocked
-        answer.done.wait()
+        self._await(answer)
+        return answer.result()
+
+    def _await(self, answer: _Pending) -> None:
+        """Wait for the kernel's answer; where operations take time, it passes for all that wait."""
+        while not answer.done.wait(_TICK_S if self._machine.spec.delays.any else None):
+            with self._lock:
+                self._step_pending()
         with self._lock:
             self._step_pending()
-        return answer.result()
 
     def file(self, path: str) -> str:
         """Give what is in a file besides the kernel's own; empty if it is not there."""
@@ -149,6 +190,12 @@ class SimHost:
             case LoadModule() | UnloadModule():
                 change = self._kernel.load if isinstance(op, LoadModule) else self._kernel.unload
                 return _Pending(change(op.name))
+        return _Pending(self._on_links(op)) if self._machine.spec.delays.link_s else perform_on_links(self._machine, op)
+
+    def _on_links(self, op: Op) -> Generator[None, None, Value]:
+        """Take the time that the one lock of all links is held."""
+        if is_write(op):
+            yield from self._kernel.hold_links()
         return perform_on_links(self._machine, op)
 
     def _strike(self, op: Op) -> None:
@@ -192,6 +239,16 @@ class SimHost:
 
     def _control_writes(self, _: Any) -> int:
         return self.writes
+
+    def _control_pause_at(self, number: int) -> None:
+        """Keep the n-th write from now on in the kernel until `go_on`."""
+        self._pause.at(number)
+
+    def _control_paused(self, _: Any) -> bool:
+        return self._pause.reached
+
+    def _control_go_on(self, _: Any) -> None:
+        self._pause.go_on()
 
     def _control_reads(self, _: Any) -> int:
         return self.reads

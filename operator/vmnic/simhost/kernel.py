@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import re
+import time
 from collections.abc import Generator
 
 from .model import Machine, Pf, Vf
@@ -30,6 +31,22 @@ class Kernel:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
+
+    def hold_links(self) -> Step:
+        """Hold rtnl, the one lock of all links, for as long as a change takes."""
+        while self._machine.links_locked:
+            yield
+        self._machine.links_locked = True
+        try:
+            yield from self._take(self._machine.spec.delays.link_s)
+        finally:
+            self._machine.links_locked = False
+
+    def _take(self, seconds: float) -> Step:
+        """Let time pass."""
+        end = time.monotonic() + seconds
+        while seconds and time.monotonic() < end:
+            yield
 
     def write_num_vfs(self, pf: Pf, text: str) -> Step:
         """`sriov_numvfs`: the checks stand in the kernel's order."""
@@ -80,9 +97,9 @@ class Kernel:
 
     def probe(self, address: str) -> Step:
         """`drivers_probe` succeeds also where it does nothing."""
-        yield from ()
         function = self._function(address)
         if not function.driver and self._may_probe(function):
+            yield from self._take(self._machine.spec.delays.probe_s)
             self._attach(function, function.override or self._native_driver(function))
 
     def bind(self, driver: str, address: str) -> Step:
@@ -158,6 +175,7 @@ class Kernel:
         try:
             if count:
                 for _ in range(count):
+                    yield from self._take(self._machine.spec.delays.vf_s)
                     vf = self._machine.make_vf(pf)
                     pf.vfs.append(vf)
                     if self._may_probe(vf):
@@ -173,6 +191,7 @@ class Kernel:
         """VFs go in their order. Of one that is held the driver link goes at once and the rest waits for its holder."""
         while pf.vfs:
             vf = pf.vfs[0]
+            yield from self._take(self._machine.spec.delays.vf_s)
             self._detach(vf)
             while vf.holders:
                 yield

@@ -117,6 +117,7 @@ class Machine:
         self.boot_id = str(uuid.uuid4())
         self.modules = set(self.spec.modules)
         self.rescan_locked = False
+        self.links_locked = False
         self.files = dict(self.spec.files) | self.files
         self.uppers: list[Upper] = []
         self._groups = 0

@@ -8,7 +8,7 @@ import pathlib
 import msgspec
 import yaml
 
-__all__ = ["HostSpec", "ImpossibleHostError", "NicProfile", "PfSpec", "check_host", "parse_host", "profiles"]
+__all__ = ["Delays", "HostSpec", "ImpossibleHostError", "NicProfile", "PfSpec", "check_host", "parse_host", "profiles"]
 
 
 class ImpossibleHostError(ValueError):
@@ -59,18 +59,35 @@ class PfSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     """Its link is lost while it has VFs: a switch port that shuts down, or a driver's fault."""
 
 
+class Delays(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """How long the kernel takes, in seconds; only in a server."""
+
+    vf_s: float = 0.0
+    """To make or remove one VF, under the one lock of all PCI changes."""
+    probe_s: float = 0.0
+    """To bind a function to a driver, under the function's own lock."""
+    link_s: float = 0.0
+    """To change a link, under the one lock of all links."""
+
+    @property
+    def any(self) -> bool:
+        """Whether anything takes time."""
+        return bool(self.vf_s or self.probe_s or self.link_s)
+
+
 class HostSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """One host."""
 
     pfs: tuple[PfSpec, ...] = ()
     iommu: bool = True
     kernel: str = "6.12.0-sim"
-    modules: tuple[str, ...] = ("vhost_net", "tun", "macvtap", "vfio_pci", "igb", "igbvf", "ixgbe", "ixgbevf")
+    modules: tuple[str, ...] = ("vhost_net", "tun", "macvtap", "vfio_pci", "igb", "igbvf", "ixgbe", "ixgbevf", "i40e", "iavf")
     """Loaded at boot."""
     available_modules: tuple[str, ...] = ()
     """Can be loaded besides."""
     refused_modules: tuple[str, ...] = ()
     """Are there, but the kernel does not trust their signature (Secure Boot)."""
+    delays: Delays = Delays()
     files: dict[str, str] = {}
     """Files of other programs by path, as below /etc, /run and /var."""
 
