@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from typing import cast
 
 from ..host.client import Session
-from ..host.ops import Channels, LinkInfo, ListDir, ReadChannels, ReadFile, ReadLink, ReadLinks
+from ..host.ops import LinkInfo, ListDir, Op, ReadFile, ReadLink, ReadLinks, Value
 
 __all__ = ["DEVICES", "Reader"]
 
@@ -15,11 +16,23 @@ _READ_S = 5.0
 """A sysfs read takes microseconds; one that takes this long is stuck."""
 
 
+_ABSENT = (errno.ENOENT, errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP)
+"""Nothing is there, or the device says that it has no such thing; anything else is a read that failed."""
+
+
 class Reader:
     """Reads of one session, in words of this module."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
+
+    async def all(self, ops: Sequence[Op]) -> dict[Op, Value]:
+        """Perform many reads in one journey; what is absent, or what a device does not answer, is None."""
+        answers = await self._session.perform_all(ops, deadline_s=_READ_S)
+        for answer in answers:
+            if isinstance(answer, OSError) and answer.errno not in _ABSENT:
+                raise answer
+        return {op: None if isinstance(answer, OSError) else answer for op, answer in zip(ops, answers, strict=True)}
 
     async def text(self, path: str) -> str:
         """Read a file."""
@@ -30,7 +43,7 @@ class Reader:
         try:
             return await self.text(path)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
+            if error.errno in _ABSENT:
                 return None
             raise
 
@@ -51,12 +64,3 @@ class Reader:
     async def links(self) -> tuple[LinkInfo, ...]:
         """Dump the network links."""
         return cast("tuple[LinkInfo, ...]", await self._session.perform(ReadLinks(), deadline_s=_READ_S))
-
-    async def channels(self, name: str) -> Channels | None:
-        """Read the channels of a link; None where it has none to set."""
-        try:
-            return cast("Channels", await self._session.perform(ReadChannels(name), deadline_s=_READ_S))
-        except OSError as error:
-            if error.errno in (errno.EOPNOTSUPP, errno.ENODEV):
-                return None
-            raise

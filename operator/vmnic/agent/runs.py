@@ -23,8 +23,8 @@ from ..nodes.steps import plan_steps
 from ..nodes.target import target_of_original
 from .apply import Applier, ApplyError
 from .fence import Fence
+from .functions import read_pf
 from .journal import Intent, JournalError, JournalStore, PfRecord
-from .observe import read_pf
 from .podresources import Holders, HoldersUnknownError
 from .probes import Probes
 from .reader import Reader

@@ -8,9 +8,9 @@ import json
 import pathlib
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from .codec import decode_error, decode_value, encode_op
 from .ops import Op, Port, Value
@@ -61,6 +61,15 @@ class Session(Protocol):
         Raises:
             OSError: the kernel refused.
             OperationTimedOutError: no answer in time.
+            WorkerGoneError: the session's child ended.
+        """
+        ...
+
+    async def perform_all(self, ops: Sequence[Op], *, deadline_s: float) -> list[Value | OSError]:
+        """Perform operations in order, whatever the kernel says to each, and give its answers; one journey for many reads.
+
+        Raises:
+            OperationTimedOutError: they have not all been answered in time.
             WorkerGoneError: the session's child ended.
         """
         ...
@@ -138,9 +147,7 @@ class HostWorker:
             yield session
         finally:
             if session.late is None:
-                writer.close()
-                with contextlib.suppress(OSError):
-                    await writer.wait_closed()
+                await session.end(awaited=write)
 
 
 async def _await_ready(reader: asyncio.StreamReader, pf: str, patience_s: float) -> None:
@@ -165,7 +172,21 @@ class _WorkerSession:
 
     async def perform(self, op: Op, *, deadline_s: float) -> Value:
         """Perform an operation; see `Session`."""
-        self._writer.write(json.dumps({"op": encode_op(op)}).encode() + b"\n")
+        reply = await self._ask({"op": encode_op(op)}, op, deadline_s)
+        if "error" in reply:
+            raise decode_error(reply["error"])
+        return decode_value(reply["value"])
+
+    async def perform_all(self, ops: Sequence[Op], *, deadline_s: float) -> list[Value | OSError]:
+        """Perform operations in order; see `Session`."""
+        if not ops:
+            return []
+        reply = await self._ask({"ops": [encode_op(op) for op in ops]}, ops[0], deadline_s)
+        return [decode_error(one["error"]) if "error" in one else decode_value(one["value"]) for one in reply["replies"]]
+
+    async def _ask(self, request: dict[str, Any], op: Op, deadline_s: float) -> dict[str, Any]:
+        """Send a request and give the reply to it; `op` names it where there is none."""
+        self._writer.write(json.dumps(request).encode() + b"\n")
         reading = asyncio.ensure_future(self._reader.readline())
         try:
             line = await asyncio.wait_for(asyncio.shield(reading), deadline_s)
@@ -179,17 +200,23 @@ class _WorkerSession:
             raise WorkerGoneError(f"the session's child ended: {error.strerror}") from error
         if not line:
             raise WorkerGoneError(f"the session's child ended during {op}")
-        reply = json.loads(line)
-        if "error" in reply:
-            raise decode_error(reply["error"])
-        return decode_value(reply["value"])
+        reply: dict[str, Any] = json.loads(line)
+        return reply
+
+    async def end(self, *, awaited: bool) -> None:
+        """Let the child end; the lock of a write session is free once it has, which is waited for."""
+        with contextlib.suppress(OSError, TimeoutError):
+            if awaited:
+                self._writer.write_eof()
+                async with asyncio.timeout(_OPEN_S):
+                    await self._reader.read()
+            self._writer.close()
+            await self._writer.wait_closed()
 
     async def _await_late(self, reading: asyncio.Future[bytes]) -> None:
         with contextlib.suppress(OSError):
             await reading
-            self._writer.write_eof()
-            await self._reader.read()  # Until the child ends, and with it the lock.
-        self._writer.close()
+        await self.end(awaited=True)
 
 
 class LocalHost:
@@ -214,3 +241,13 @@ class _LocalSession:
             return self._port.perform(op)
         except StillBlocked as error:
             raise OperationTimedOutError(op, deadline_s, asyncio.get_running_loop().create_future()) from error
+
+    async def perform_all(self, ops: Sequence[Op], *, deadline_s: float) -> list[Value | OSError]:
+        """Perform operations in order; see `Session`."""
+        answers: list[Value | OSError] = []
+        for op in ops:
+            try:
+                answers.append(await self.perform(op, deadline_s=deadline_s))
+            except OSError as error:
+                answers.append(error)
+        return answers

@@ -34,7 +34,8 @@ _OPS: dict[str, type[Any]] = {
 
 def encode_op(op: Op) -> dict[str, Any]:
     """Give the JSON-able form of an operation."""
-    return {"kind": type(op).__name__, **{key: value for key, value in dataclasses.asdict(op).items() if value is not None}}
+    fields = ((name, getattr(op, name)) for name in op.__slots__)
+    return {"kind": type(op).__name__, **{name: value for name, value in fields if value is not None}}
 
 
 def decode_op(wire: Mapping[str, Any]) -> Op:

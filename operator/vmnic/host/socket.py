@@ -93,8 +93,20 @@ def answer(port: Port, request: Mapping[str, Any], control: Control | None = Non
             if control is None:
                 raise OSError(errno.ENOSYS, "this host takes no commands")
             return reply | {"value": control(request["control"])}
-        return reply | {"value": encode_value(port.perform(decode_op(request["op"])))}
+        if "ops" in request:
+            return reply | {"replies": [_perform(port, op) for op in request["ops"]]}
+        return reply | _perform(port, request["op"])
     except OSError as error:
         return reply | {"error": encode_error(error)}
     except (ValueError, KeyError, TypeError) as error:
         return reply | {"error": {"errno": errno.EINVAL, "message": str(error)}}
+
+
+def _perform(port: Port, wire: Mapping[str, Any]) -> dict[str, Any]:
+    """Perform one operation; a refusal is an answer too."""
+    try:
+        return {"value": encode_value(port.perform(decode_op(wire)))}
+    except OSError as error:
+        return {"error": encode_error(error)}
+    except (ValueError, KeyError, TypeError) as error:
+        return {"error": {"errno": errno.EINVAL, "message": str(error)}}

@@ -63,13 +63,16 @@ def _import_netlink() -> None:
 def _serve_session(request: dict[str, object], descriptor: int, chosen: argparse.Namespace) -> int:
     """Be one session's child: its end is this process's end."""
     with socket.socket(fileno=descriptor) as stream, contextlib.suppress(BrokenPipeError, ConnectionError):
-        if request["write"] and not _take_lock(lock_path(chosen.state_dir, str(request["pf"]))):
+        lock = _take_lock(lock_path(chosen.state_dir, str(request["pf"]))) if request["write"] else None
+        if request["write"] and lock is None:
             stream.sendall(b'{"in_flight": true}\n')
             return 0
         port = open_host(chosen.host, chosen.root)
         stream.sendall(b'{"ready": true}\n')
         for line in stream.makefile("rb"):
             stream.sendall(json.dumps(answer(port, json.loads(line))).encode() + b"\n")
+        if lock is not None:
+            os.close(lock)  # Before the agent sees the end of the stream.
     return 0
 
 
@@ -78,14 +81,15 @@ def lock_path(state_dir: pathlib.Path, pf: str) -> pathlib.Path:
     return state_dir / "locks" / f"{pf}.lock"
 
 
-def _take_lock(path: pathlib.Path) -> bool:
-    """Take the lock for the rest of this process's life; the descriptor is never closed."""
+def _take_lock(path: pathlib.Path) -> int | None:
+    """Take a lock and give its descriptor, with which the kernel frees it; None: another process has it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
-    return True
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def open_host(host: str, root: str) -> Port:

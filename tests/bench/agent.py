@@ -1,0 +1,90 @@
+"""The agent on one large node: 8 functions of 64 VFs, beside the best order that the kernel's locks allow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pathlib
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+
+import msgspec
+import yaml
+from rich.table import Table
+
+from tests.builders.agent import MemoryApi, RecordingFence, desired
+from tests.harness.api import wait_for
+from vmnic.agent.deviceplugin.plugin import NoDevices
+from vmnic.agent.journal import JournalStore
+from vmnic.agent.passes import NodePass
+from vmnic.agent.podresources import NoHolders
+from vmnic.agent.probes import NodeProbes
+from vmnic.host.client import HostWorker
+from vmnic.host.socket import SocketPort
+
+__all__ = ["large_node"]
+
+PFS, VFS = 8, 64
+DELAYS = {"vfS": 0.02, "probeS": 0.004, "linkS": 0.002}
+"""An i40e makes a VF in some tens of milliseconds; vfio-pci takes one in some."""
+ADDRESSES = [f"0000:{bus:02x}:00.0" for bus in range(0x10, 0x10 + PFS)]
+
+
+def large_node(table: Table) -> None:
+    """Add the figures to the table."""
+    with tempfile.TemporaryDirectory() as directory, _simulated_host(pathlib.Path(directory)) as socket:
+        taken, writes, cpu_ms = asyncio.run(_run(pathlib.Path(directory), socket))
+    best = PFS * VFS * DELAYS["vfS"] + VFS * DELAYS["probeS"]
+    floor = f"{best:.2f} s: all VFs under the one PCI lock, then one function's binds"
+    table.add_row(f"{PFS} PFs x {VFS} VFs to vfio-pci, simulated delays", f"{taken:.2f} s", floor, f"{taken / best:.2f}x (1.2)")
+    table.add_row("a second pass over them", f"{writes} writes, {cpu_ms:.0f} ms CPU", "", "0 writes")
+
+
+@contextlib.contextmanager
+def _simulated_host(directory: pathlib.Path) -> Iterator[pathlib.Path]:
+    nics = [{"address": address, "profile": "X710", "name": f"ens{number}"} for number, address in enumerate(ADDRESSES)]
+    (directory / "host.yaml").write_text(yaml.safe_dump({"pfs": nics, "delays": DELAYS}))
+    socket = directory / "host.sock"
+    command = [sys.executable, "-m", "vmnic", "simhost", "--spec", directory / "host.yaml", "--socket", socket]
+    process = subprocess.Popen([str(word) for word in command])
+    try:
+        wait_for("the host is there", socket.exists)
+        yield socket
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def _run(directory: pathlib.Path, socket: pathlib.Path) -> tuple[float, int, float]:
+    """Plan, grant, apply, look again; gives the time of the granted pass, and writes and CPU of the one after."""
+    worker, api = HostWorker(host=f"sim:{socket}", state_dir=directory), MemoryApi()
+    agent = NodePass(
+        host=worker, store=JournalStore(directory), holders=NoHolders(), reporter=api, probes=NodeProbes(worker, api),
+        fence=RecordingFence(), devices=NoDevices(),
+    )  # fmt: skip
+    specs = [desired(address, num_vfs=VFS) for address in ADDRESSES]
+    api.ask(*specs)
+    plans = {pf.pci_address: pf.plan for pf in (await agent.run(api.state)).pfs}
+    api.ask(*(msgspec.structs.replace(spec, grant=plans[spec.pci_address].digest) for spec in specs))
+    began = time.perf_counter()
+    done = await agent.run(api.state)
+    taken = time.perf_counter() - began
+    assert [(pf.num_vfs, pf.plan, pf.problem) for pf in done.pfs] == [(VFS, None, None)] * PFS, done.pfs
+    host = SocketPort(socket)
+    before, cpu = host.control({"writes": None}), _cpu_s()
+    await agent.run(api.state)
+    used = (_cpu_s() - cpu) * 1000
+    writes = host.control({"writes": None}) - before
+    host.close()
+    worker.close()
+    return taken, writes, used
+
+
+def _cpu_s() -> float:
+    """CPU time of this process; the worker's children end before they are waited for."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
