@@ -1,6 +1,11 @@
 """Lines that tests want a person to read, shown at the end of the run."""
 
+import hypothesis
 import pytest
+
+# A machine that is busy is no fault of what is tested.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 _LINES = pytest.StashKey[list[str]]()
 

@@ -147,7 +147,8 @@ class SimHost:
 
     def group_of(self, address: str) -> str:
         """Give the IOMMU group of a function."""
-        return str(self._vf(address).group)
+        found = self._machine.find(address)
+        return str(found.group) if found is not None else ""
 
     def control(self, command: Mapping[str, Any]) -> Any:
         """Do what no program on the host does: hold a VF as QEMU would, pull a cable, reboot.
