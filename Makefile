@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.lock-installed
 
-.PHONY: help venv lint fmt crds docs test test-unit test-cluster fuzz-vm test-kernel chart bench demo demo-down lock clean
+.PHONY: help venv lint audit fmt crds docs test test-unit test-cluster fuzz-vm test-kernel chart bench demo demo-down lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,7 @@ $(STAMP): requirements.lock pyproject.toml
 lock: ## Write requirements.lock anew from pyproject.toml
 	@$(PYTHON) -m venv .cache/uv && .cache/uv/bin/pip -q install uv
 	@.cache/uv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev pyproject.toml -o requirements.lock
+	@.cache/uv/bin/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group audit -o requirements-audit.lock
 
 crds: venv ## Write crds/ anew from the models
 	@$(BIN)/python -m vmnic.api.crd crds
@@ -36,12 +37,25 @@ docs: venv ## Write docs/reference anew from the models
 fmt: venv ## Format the code
 	@$(BIN)/ruff check -q --fix-only . && $(BIN)/ruff format -q .
 
-lint: venv ## ruff, mypy --strict, import-linter, yamllint
+lint: venv ## ruff, mypy --strict, import-linter, and linters of YAML, shell, Dockerfile, workflows, security
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/yamllint -s crds deploy examples .yamllint.yaml
+	@$(BIN)/yamllint -s crds deploy/base deploy/components deploy/overlays deploy/*.yaml deploy/helm/*.yaml examples .github .yamllint.yaml
+	@$(BIN)/bandit -q -c pyproject.toml -r operator deploy docs --severity-level medium
+	@$(BIN)/shellcheck --severity warning .ci/run $$(git ls-files '*.sh')
+	@git ls-files '*Dockerfile' | xargs -r $(BIN)/hadolint --config .hadolint.yaml
+	@$(BIN)/zizmor --quiet --offline --persona pedantic .github
 	@echo "lint: ok"
+
+audit: venv .venv-audit/.lock-installed ## Judge the rendered manifests: schemas of Kubernetes, checkov (offline)
+	@$(BIN)/python -m tests.harness.audit .venv-audit/bin/checkov
+
+.venv-audit/.lock-installed: requirements-audit.lock
+	@test -x .venv-audit/bin/python || $(PYTHON) -m venv .venv-audit
+	@echo "installing checkov into .venv-audit"
+	@.venv-audit/bin/python -m pip -q --disable-pip-version-check install --require-hashes -r requirements-audit.lock
+	@touch $@
 
 test: test-unit test-cluster test-kernel ## Every tier that this machine can run
 
@@ -73,4 +87,4 @@ demo-down: venv ## Stop what `make demo` left running
 	@$(BIN)/python -m tests.harness.demo down
 
 clean: ## Remove what the targets made here (not the cache of built programs)
-	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build
+	@rm -rf $(VENV) .venv-audit .cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build

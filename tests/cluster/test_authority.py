@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+from tests.builders.vm import nic, vm
 from tests.harness.api import Api, ApiFailure, path_of
 from tests.harness.cluster import AGENT_NAMESPACE, NAMESPACE
 
@@ -158,3 +159,44 @@ def test_careless_rbac_gives_an_agent_no_write(cluster, careless, kind, namespac
         ("create", path_of(kind, namespace), copy),
     ]:
         assert status_of(taken, verb, where, what) == 403, verb
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"spec": {"runStrategy": "Always"}},
+        {"spec": {"template": {"spec": {"volumes": [{"name": "root", "containerDisk": {"image": "taken.invalid/disk"}}]}}}},
+        {"metadata": {"finalizers": ["example.com/stay"]}},
+        {"metadata": {"labels": {"taken": "yes"}}},
+    ],
+    ids=["running", "disks", "finalizers", "labels"],
+)
+def test_a_taken_controller_changes_nothing_of_a_vm_but_its_nics(cluster, namespace, change):
+    cluster.api.create(vm("v", nic(model="e1000e"), namespace=namespace, run_strategy="Halted"))
+    with pytest.raises(ApiFailure, match="the controller") as refused:
+        controller(cluster).merge("VirtualMachine", "v", change, namespace)
+    assert refused.value.status == 403
+
+
+def controller(cluster):
+    """The API as a taken controller reaches it."""
+    mounted = cluster.plane.service_account(NAMESPACE, "vmnic-controller")["VMNIC_SERVICE_ACCOUNT_DIR"]
+    return Api(cluster.plane.server, cluster.plane.pki / "ca.crt", pathlib.Path(mounted, "token").read_text())
+
+
+@pytest.mark.parametrize(
+    ("workload", "namespace", "is_admitted"),
+    [
+        (("deployments", "vmnic-controller"), NAMESPACE, True),
+        (("daemonsets", "vmnic-agent"), AGENT_NAMESPACE, True),
+        (("daemonsets", "vmnic-agent"), NAMESPACE, False),
+    ],
+    ids=["controller", "agent", "agent beside the controller"],
+)
+def test_pod_security_admits_each_pod_where_it_belongs(cluster, workload, namespace, is_admitted):
+    plural, name = workload
+    where = NAMESPACE if plural == "deployments" else AGENT_NAMESPACE
+    template = cluster.api.request("GET", f"/apis/apps/v1/namespaces/{where}/{plural}/{name}")["spec"]["template"]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe"}, "spec": template["spec"]}
+    status = status_of(cluster.api, "create", path_of("Pod", namespace), pod)
+    assert status == (200 if is_admitted else 403)
