@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.lock-installed
 
-.PHONY: help venv lint audit fmt crds docs test test-unit test-cluster fuzz-vm test-kernel chart bench demo demo-down lock clean
+.PHONY: help venv lint audit fmt crds docs test test-unit test-cluster fuzz-vm test-kernel chart release-files bench demo demo-down lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ test-kernel: venv ## The host contract on a real kernel in QEMU (needs root and 
 
 chart: venv ## Make the Helm chart in build/chart/vmnic from the kustomize base
 	@$(BIN)/python -m tests.harness.packaging
+
+release-files: venv ## Manifests and chart in build/release that name an image by digest: IMAGE=… DIGEST=sha256:…
+	@$(BIN)/python -m tests.harness.packaging "$(IMAGE)" "$(DIGEST)"
 
 bench: venv ## Speed and memory, each beside its floor
 	@$(BIN)/python -m tests.harness.programs >/dev/null

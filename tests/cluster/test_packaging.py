@@ -7,8 +7,9 @@ import subprocess
 import pytest
 import yaml
 
-from tests.harness.packaging import CHART_VALUES, OVERLAYS, ROOT, ensure_helm, kustomize, make_chart, template
+from tests.harness.packaging import CHART_VALUES, OVERLAYS, ROOT, ensure_helm, kustomize, make_chart, make_release, template
 
+DIGEST = "sha256:" + "0" * 64
 COMPONENTS = sorted(CHART_VALUES)
 
 
@@ -55,12 +56,12 @@ def test_two_components_go_together(chart, tmp_path, pair):
 
 
 def test_what_is_chosen_reaches_the_objects(chart):
-    flags = ("--set=image.repository=registry.example/vmnic,image.digest=sha256:" + "0" * 64, "--set=controller.replicas=3")
+    flags = ("--set=image.repository=registry.example/vmnic,image.digest=" + DIGEST, "--set=controller.replicas=3")
     found = comparable(template(chart, *flags, "--set=agent.logLevel=debug,imagePullSecrets[0].name=pull"))
     controller = found["Deployment", "vmnic-system", "vmnic-controller"]["spec"]
     agent = found["DaemonSet", "vmnic-agents", "vmnic-agent"]["spec"]["template"]["spec"]
     assert controller["replicas"] == 3
-    assert agent["containers"][0]["image"] == "registry.example/vmnic@sha256:" + "0" * 64
+    assert agent["containers"][0]["image"] == f"registry.example/vmnic@{DIGEST}"
     assert {"name": "VMNIC_LOG_LEVEL", "value": "debug"} in agent["containers"][0]["env"]
     assert agent["imagePullSecrets"] == [{"name": "pull"}]
     assert not any(kind == "CustomResourceDefinition" for kind, *_ in comparable(template(chart, "--set=crds.install=false")))
@@ -86,3 +87,12 @@ def test_helm_finds_nothing_to_say(chart):
         [ensure_helm(), "lint", "--strict", chart, "--namespace=vmnic-system"], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_a_release_names_its_image_by_digest(tmp_path):
+    make_release("registry.example/vmnic", DIGEST, tmp_path / "release")
+    (packed,) = (tmp_path / "release").glob("vmnic-*.tgz")
+    installed = list(yaml.safe_load_all((tmp_path / "release" / "install.yaml").read_text()))
+    assert comparable(template(packed)) == comparable(installed)
+    (agent,) = (body for body in installed if body["kind"] == "DaemonSet")
+    assert agent["spec"]["template"]["spec"]["containers"][0]["image"] == f"registry.example/vmnic@{DIGEST}"

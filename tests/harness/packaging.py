@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import tempfile
 from typing import Any
 
 import yaml
 
 from .programs import Go, _build, _locked, cache_directory, ensure
 
-__all__ = ["CHART_VALUES", "OVERLAYS", "ensure_helm", "kustomize", "make_chart", "template"]
+__all__ = ["CHART_VALUES", "OVERLAYS", "ensure_helm", "kustomize", "make_chart", "make_release", "template"]
 
 HELM = "4.3.1"
 ROOT = pathlib.Path(__file__).parents[2]
@@ -66,5 +69,25 @@ def _documents(*command: str) -> list[dict[str, Any]]:
     return [document for document in yaml.load_all(done.stdout, yaml.CSafeLoader) if document]
 
 
+def make_release(image: str, digest: str, target: pathlib.Path) -> None:
+    """Write what a release offers besides its image: `install.yaml` and the chart, both naming the image by digest."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    with tempfile.TemporaryDirectory() as directory:
+        here = pathlib.Path(directory).resolve()
+        overlay = os.path.relpath(OVERLAYS / "default", here)
+        images = [{"name": "vmnic", "newName": image, "digest": digest}]
+        (here / "kustomization.yaml").write_text(yaml.safe_dump({"resources": [overlay], "images": images}))
+        (target / "install.yaml").write_text(yaml.safe_dump_all(kustomize(here), sort_keys=False))
+        chart = make_chart(here / "vmnic")
+        values = (chart / "values.yaml").read_text()
+        values = values.replace("repository: vmnic", f"repository: {image}").replace('digest: ""', f"digest: {digest}")
+        (chart / "values.yaml").write_text(values)
+        subprocess.run([ensure_helm(), "package", chart, "--destination", target], check=True, stdout=subprocess.DEVNULL)
+
+
 if __name__ == "__main__":
-    print(f"made {make_chart(ROOT / 'build' / 'chart' / 'vmnic').relative_to(ROOT)}; helm is {ensure_helm()}")
+    if sys.argv[1:]:
+        make_release(sys.argv[1], sys.argv[2], ROOT / "build" / "release")
+    else:
+        print(f"made {make_chart(ROOT / 'build' / 'chart' / 'vmnic').relative_to(ROOT)}; helm is {ensure_helm()}")
