@@ -36,7 +36,7 @@ _CONDITIONS: dict[str, list[tuple[str, str, str]]] = {
         ),
         (
             "Ready=False",
-            "RollingOut, Paused, NodesFailed, Conflict",
+            "RollingOut, Paused, NodesFailed, Conflict, Removing, NadExists, NadRefused",
             "Read `message`, then `status.problems`: each names the remedy.",
         ),
         ("UpToDate", "as Ready", "False also while VMs hold VFs that would go: stop or move them, the plan goes on by itself."),

@@ -1,10 +1,12 @@
 """Pools, nodes and functions with good defaults."""
 
 from vmnic.api.pool import SriovNetworkPool
-from vmnic.nodes.budget import NodeView
+from vmnic.nodes.ledger import NodeView
 from vmnic.nodes.observed import ObservedPf, ObservedVf
 from vmnic.nodes.state import (
+    Annotations,
     Apply,
+    Held,
     NodeNicState,
     NodeSpec,
     NodeStatus,
@@ -64,16 +66,26 @@ def view(
     seen=1,
     num_vfs=0,
     problem=None,
+    blocked=(),
+    fenced=False,
+    plugin="Embedded",
+    approved="",
+    release="",
+    owned=False,
+    **seen_as,
 ):
     """A node with one function: `plan` is its digest, `apply` a pair of digest and state."""
-    made = PfPlan(digest=plan, disruptive=disruptive, text="create 7 VFs") if plan else None
+    told = tuple(f"pod tenants/{name} holds {vf}" for name, vf in blocked)
+    hard = disruptive or bool(blocked)
+    made = PfPlan(digest=plan, disruptive=hard, text="create 7 VFs", blocked_by=told, fenced=fenced) if plan else None
+    held = tuple(Held(vf=vf, by=f"pod tenants/{name}") for name, vf in blocked)
     trouble = PfProblem(reason=problem, message="scripted") if problem else None
     run = Apply(digest=apply[0], state=apply[1]) if apply else None
+    group = VfGroup(pool="fast", resource="vmnic.dev/fast", device_plugin=plugin)
+    pf = pf_status(plan=made, apply=run, num_vfs=num_vfs, problem=trouble, held=held, owned=owned)
     state = NodeNicState(
-        metadata=ObjectMeta(name=name, generation=generation),
-        spec=NodeSpec(synced=True, pfs=(pf_spec(grant=grant),)),
-        status=NodeStatus(
-            observed_generation=seen, boot_id=boot, pfs=(pf_status(plan=made, apply=run, num_vfs=num_vfs, problem=trouble),)
-        ),
+        metadata=ObjectMeta(name=name, generation=generation, annotations=Annotations(approved=approved)),
+        spec=NodeSpec(synced=True, pfs=(pf_spec(grant=grant, groups=(group,), release=release),)),
+        status=NodeStatus(observed_generation=seen, boot_id=boot, pfs=(pf,)),
     )
-    return NodeView(name=name, state=state, current=current)
+    return NodeView(name=name, state=state, current=current, **seen_as)

@@ -63,19 +63,11 @@ def pool(cluster):
 
     yield make
     for name in made:
-        present = cluster.api.get("SriovNetworkPool", name)
-        if present is not None and present["spec"]["function"] == "Physical":
-            # A pool of VFs takes the function back to its own driver.
-            cluster.api.delete("SriovNetworkPool", name)
-            make(f"{name}-back", numVfs=0)
-            wait_for(
-                "the NICs are the host's again", lambda: {cluster.pf(node).get("driver") for node in ("n1", "n2")} == {"igb"}
-            )
-            cluster.api.delete("SriovNetworkPool", f"{name}-back")
-        elif present is not None:
-            cluster.api.merge("SriovNetworkPool", name, {"spec": {"numVfs": 0, "rollout": {"paused": False}}})
-            wait_for("no VFs are left", lambda: not any(cluster.pf(node.name).get("numVfs") for node in cluster.nodes))
-            cluster.api.delete("SriovNetworkPool", name)
+        cluster.api.delete("SriovNetworkPool", name)
+    for name in made:
+        wait_for(
+            f"the nodes have given up pool {name}", lambda name=name: cluster.api.get("SriovNetworkPool", name) is None, 60
+        )
     wait_for("no node is asked for anything", lambda: not any(s["spec"].get("pfs") for s in cluster.api.list("NodeNicState")))
 
 

@@ -94,6 +94,7 @@ def test_a_resource_name_is_immutable(plane, before, after):
             plane.api.merge("SriovNetworkPool", "named", {"spec": {"resourceName": after}})
     finally:
         plane.api.delete("SriovNetworkPool", "named")
+        wait_for("it is gone", lambda: plane.api.get("SriovNetworkPool", "named") is None)
 
 
 @pytest.mark.parametrize("kind", ["snp.spec", "vnp.spec", "nns.status"])

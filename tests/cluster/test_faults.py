@@ -28,8 +28,11 @@ def ask(cluster, count):
 
 
 def granted(cluster):
+    """A grant that is used up stays until the spec is written again; one that counts names the present plan."""
     return any(
-        state["spec"].get("pfs", [{}])[0].get("grant") for state in cluster.api.list("NodeNicState") if state["spec"].get("pfs")
+        pf.get("grant") == (cluster.pf(state["metadata"]["name"]).get("plan") or {}).get("digest", "none")
+        for state in cluster.api.list("NodeNicState")
+        for pf in state["spec"].get("pfs", [])
     )
 
 

@@ -37,6 +37,7 @@ PLURALS = {
     "Namespace": ("v1", "namespaces", False),
     "Node": ("v1", "nodes", False),
     "Pod": ("v1", "pods", True),
+    "PodDisruptionBudget": ("policy/v1", "poddisruptionbudgets", True),
     "ConfigMap": ("v1", "configmaps", True),
     "Secret": ("v1", "secrets", True),
     "Service": ("v1", "services", True),

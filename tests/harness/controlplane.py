@@ -100,7 +100,7 @@ class ControlPlane:
             [
                 self.programs.kube_controller_manager, f"--kubeconfig={self.directory}/controller-manager.kubeconfig",
                 "--leader-elect=false", f"--secure-port={free_port()}", "--bind-address=127.0.0.1",
-                "--controllers=garbagecollector,namespace", "--use-service-account-credentials=false",
+                "--controllers=garbagecollector,namespace,disruption", "--use-service-account-credentials=false",
             ],
             cwd=self.pki,
         )  # fmt: skip

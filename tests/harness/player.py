@@ -74,6 +74,8 @@ class Player:
         self._api = api
         self._nodes = {node.name: node for node in nodes}
         self._turn = 0
+        self._closed: set[str] = set()
+        """Nodes that are cordoned."""
         self._starts: Counter[tuple[str, str]] = Counter()
 
     async def run(self) -> None:
@@ -99,8 +101,10 @@ class Player:
         for node in self._nodes.values():
             for uid in [uid for uid in node.taken if uid not in alive]:
                 self._release(node, uid)
+        cordoned = self._api.list("Node", query="?fieldSelector=spec.unschedulable%3Dtrue")
+        self._closed = {node["metadata"]["name"] for node in cordoned}
         for pod in pods:
-            self._play_pod(pod)
+            self._play_pod(pod, pods)
         for instance in self._api.list("VirtualMachineInstance"):
             self._play_instance(instance, pods)
 
@@ -123,23 +127,32 @@ class Player:
         self._api.merge("Node", node.name, {"status": status}, sub="status")
         node.reported = devices
 
-    def _play_pod(self, pod: dict[str, Any]) -> None:
+    def _play_pod(self, pod: dict[str, Any], pods: list[dict[str, Any]]) -> None:
         meta, spec = pod["metadata"], pod["spec"]
         if meta.get("deletionTimestamp"):
             self._api.delete("Pod", meta["name"], meta["namespace"], "?gracePeriodSeconds=0")
         elif not spec.get("nodeName"):
-            self._bind(pod)
+            self._bind(pod, pods)
         elif pod["status"].get("phase") == "Pending" and self._is_started(pod):
             self._make_running(pod)
 
-    def _bind(self, pod: dict[str, Any]) -> None:
-        """Bind to the next node that the pod may use and that has the devices it asks for."""
+    def _bind(self, pod: dict[str, Any], pods: list[dict[str, Any]]) -> None:
+        """Bind to the next node that the pod may use and that has the devices it asks for.
+
+        The target of a migration goes where no other pod of the VM is.
+        """
         meta = pod["metadata"]
         machine = (meta["namespace"], meta["labels"].get("vm.kubevirt.io/name", ""))
         if self._starts[machine] >= int(meta["annotations"].get(_STARTS, 1_000_000)):
             return
         wanted = pod["spec"].get("nodeSelector", {}).get("kubernetes.io/hostname")
-        names = [wanted] if wanted in self._nodes else list(self._nodes)
+        owner = meta["labels"].get("kubevirt.io/created-by")
+        taken = {
+            one["spec"].get("nodeName") for one in pods if one["metadata"]["labels"].get("kubevirt.io/created-by") == owner
+        }
+        names = [name for name in self._nodes if wanted in (None, name) and name not in taken | self._closed]
+        if not names:
+            return
         self._turn += 1
         for name in names[self._turn % len(names) :] + names[: self._turn % len(names)]:
             if self._take(self._nodes[name], pod):
@@ -236,14 +249,38 @@ class Player:
                     self._api.delete("Pod", pod["metadata"]["name"], meta["namespace"], "?gracePeriodSeconds=0")
         elif status.get("phase") == "Scheduled":
             self._as_handler(instance, {"status": _running_status(instance)})
+        elif status.get("migrationState"):
+            self._play_migration(instance, pods)
 
-    def _as_handler(self, instance: dict[str, Any], body: dict[str, Any]) -> None:
-        """Patch a VMI as the virt-handler of its node."""
+    def _play_migration(self, instance: dict[str, Any], pods: list[dict[str, Any]]) -> None:
+        """Play both nodes' virt-handlers, one step a tick: the target is ready, the guest moves, the source's pod ends."""
+        state = instance["status"]["migrationState"]
+        source, target = state.get("sourceNode"), state.get("targetNode")
+        if state.get("completed"):
+            for pod in pods:
+                mine = pod["metadata"]["labels"].get("kubevirt.io/created-by") == instance["metadata"]["uid"]
+                if mine and pod["spec"].get("nodeName") == source != instance["status"].get("nodeName"):
+                    self._api.delete("Pod", pod["metadata"]["name"], pod["metadata"]["namespace"], "?gracePeriodSeconds=0")
+        elif target and not state.get("targetNodeAddress"):
+            ready = {"targetNodeAddress": "10.3.0.1", "targetDirectMigrationNodePorts": {"49152": 0}}
+            self._as_handler(instance, {"status": {"migrationState": ready}}, target)
+        elif target and not state.get("startTimestamp"):
+            self._as_handler(instance, {"status": {"migrationState": {"startTimestamp": _now()}}})
+        elif target:
+            done = {"completed": True, "endTimestamp": _now()}
+            done |= {"targetNodeDomainDetected": True, "targetNodeDomainReadyTimestamp": _now()}
+            labels = {"kubevirt.io/nodeName": target, "kubevirt.io/migrationTargetNodeName": None}
+            status = {"nodeName": target, "evacuationNodeName": None, "migrationState": done}
+            self._as_handler(instance, {"metadata": {"labels": labels}, "status": status}, target)
+
+    def _as_handler(self, instance: dict[str, Any], body: dict[str, Any], node: str = "") -> None:
+        """Patch a VMI as the virt-handler of its node, or of another one."""
         meta = instance["metadata"]
         headers = {
             "Impersonate-User": "system:serviceaccount:kubevirt:kubevirt-handler",
             "Impersonate-Group": "system:masters",
-            "Impersonate-Extra-authentication.kubernetes.io%2fnode-name": instance.get("status", {}).get("nodeName", ""),
+            "Impersonate-Extra-authentication.kubernetes.io%2fnode-name": node
+            or instance.get("status", {}).get("nodeName", ""),
         }
         self._api.merge("VirtualMachineInstance", meta["name"], body, meta["namespace"], **headers)
 

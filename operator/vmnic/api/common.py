@@ -103,6 +103,7 @@ class Metadata(BaseModel):
     deletion_timestamp: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
     annotations: dict[str, str] = Field(default_factory=dict)
+    finalizers: list[str] = Field(default_factory=list)
 
 
 class LabelSelectorRequirement(ApiModel):

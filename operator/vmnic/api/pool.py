@@ -7,12 +7,24 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
-from .common import ApiModel, Condition, Duration, IntOrPercent, Metadata, PciAddress, Problem, cel, map_list
+from .common import (
+    ApiModel,
+    Condition,
+    Duration,
+    IntOrPercent,
+    LabelSelector,
+    Metadata,
+    PciAddress,
+    Problem,
+    cel,
+    map_list,
+)
 from .node_state import VfSettings
 
 __all__ = [
     "NicSelector",
     "NodeCounts",
+    "PoolNetwork",
     "PoolProblem",
     "PoolSpec",
     "PoolStatus",
@@ -111,6 +123,46 @@ class Safety(ApiModel):
     """Whether functions may be changed that the host itself uses: an address, a route, an upper device."""
 
 
+class PoolNetwork(ApiModel):
+    """A NetworkAttachmentDefinition that is kept in some namespaces."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel("self.vlan > 0 || self.vlanQos == 0", "vlanQos needs a vlan: sriov-cni refuses one without the other")
+            ]
+        }
+    )
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
+    """Name of the NetworkAttachmentDefinition. One that is there already and not the pool's is left alone (`NadExists`)."""
+    namespace_selector: LabelSelector = LabelSelector()
+    """In which namespaces, also those that appear later; an empty one selects every namespace."""
+    segment: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?$", max_length=63)] = ""
+    """Layer-2 network: value of the label `vmnic.dev/segment`. Networks of one segment may replace each other."""
+    vlan: Annotated[int, Field(ge=0, le=4094)] = 0
+    """VLAN id; 0: none, which is written too, since a VF may keep an older one otherwise."""
+    vlan_qos: Annotated[int, Field(ge=0, le=7)] = 0
+    """802.1p priority; needs a `vlan`."""
+    trust: bool = False
+    """Whether the guest may change its MAC address and use promiscuous mode."""
+    spoof_check: bool = True
+    """Whether the NIC drops frames with another source address."""
+    link_state: Literal["Auto", "Enable", "Disable"] = "Auto"
+    """What the guest sees of the link."""
+    min_tx_rate_mbps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    """Guaranteed transmit rate in Mbit/s; absent leaves it as it is, since many NICs know none."""
+    max_tx_rate_mbps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    """Highest transmit rate in Mbit/s, 0: none; absent leaves it as it is."""
+    ipam: Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})] = {}
+    """IPAM of the CNI, as it is; empty: the guest has its addresses from elsewhere."""
+
+
+_VIRTUAL_NETWORKS = (
+    "networks need function: Virtual, resourcePerPF: false and no vf: sriov-cni sets the attributes of their VFs"
+)
+
+
 class PoolSpec(ApiModel):
     """Which hardware is prepared, and how."""
 
@@ -136,6 +188,10 @@ class PoolSpec(ApiModel):
                     "self.function == 'Virtual' || (!has(self.vfRange) && !has(self.vf) && !has(self.queues) && !has(self.mtu)"
                     " && self.management == 'Managed' && self.persistence == 'Agent')",
                     _ONLY_VIRTUAL,
+                ),
+                cel(
+                    "size(self.networks) == 0 || (self.function == 'Virtual' && !self.resourcePerPF && !has(self.vf))",
+                    _VIRTUAL_NETWORKS,
                 ),
             ]
         }
@@ -182,6 +238,9 @@ class PoolSpec(ApiModel):
     pool's name. Immutable."""
     reserve_for_migration: Annotated[int, Field(ge=0, le=100_000)] = 0
     """VFs of the pool that new assignments leave free, so that VMs can be migrated. Advisory: any pod can still take them."""
+    networks: Annotated[list[PoolNetwork], Field(max_length=32, json_schema_extra=map_list("name"))] = []
+    """NetworkAttachmentDefinitions for sriov-cni that are kept for the pool's VFs, and removed with the pool unless VMs refer
+    to them."""
     rollout: Rollout = Rollout()
     """How fast a change goes through the cluster."""
 
@@ -194,6 +253,8 @@ class PoolSpec(ApiModel):
         plain = self.management == "Managed" and self.persistence == "Agent"
         if self.function == "Physical" and (any(one is not None for one in given) or not plain):
             raise ValueError(_ONLY_VIRTUAL)
+        if self.networks and (self.function == "Physical" or self.resource_per_pf or self.vf is not None):
+            raise ValueError(_VIRTUAL_NETWORKS)
         return self
 
 
@@ -201,7 +262,7 @@ class NodeCounts(ApiModel):
     """Nodes of the pool by state."""
 
     matched: int = 0
-    """Nodes with at least one physical function of the pool."""
+    """Nodes with at least one physical function of the pool; also those that are just giving one up."""
     ready: int = 0
     """Nodes that are as the pool asks."""
     updating: int = 0

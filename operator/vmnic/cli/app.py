@@ -241,6 +241,30 @@ def nodes(
     show_nodes(states)
 
 
+@app.command()
+def approve(
+    node: Annotated[str, typer.Argument(help="Name of the node.")],
+    pf: Annotated[str | None, typer.Argument(help="PCI address or interface name of one function; default all.")] = None,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Let a node's plan go on: with `disruption: Manual`, or once more after it was rolled back."""
+    from ..nodes.state import APPROVED
+    from .approve import ApprovalError, approve_plans
+    from .live import NODE_KINDS, annotate_state
+
+    objects, _ = _read_live(kubeconfig, NODE_KINDS)
+    state = objects.node_states.get(node)
+    if state is None:
+        _fail(f"node {node} has no NodeNicState; `kubectl get nns` lists those that have one")
+    try:
+        approval = approve_plans(state, pf)
+    except ApprovalError as error:
+        _fail(str(error))
+    _run(annotate_state(kubeconfig, node, APPROVED, approval.value))
+    for line in approval.lines:
+        print(f"approved on {node}: {line}")
+
+
 def _read_files(names: list[str], *, recursive: bool) -> tuple[Any, list[str]]:
     from .files import InputError, read_files
 

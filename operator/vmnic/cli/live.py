@@ -29,7 +29,7 @@ from ..kube.resources import (
 )
 from .objects import MalformedObjectError, Objects
 
-__all__ = ["NODE_KINDS", "VM_KINDS", "patch_machine", "read_cluster"]
+__all__ = ["NODE_KINDS", "VM_KINDS", "annotate_state", "patch_machine", "read_cluster"]
 
 NODE_KINDS = (POOLS, NODE_NIC_STATES, NODES)
 VM_KINDS = (
@@ -48,6 +48,17 @@ async def patch_machine(kubeconfig: str | None, namespace: str, name: str, patch
     """
     async with ApiClient(kubeconfig_connection(kubeconfig), field_manager="kubectl-vmnic") as api:
         await api.patch_json(VIRTUAL_MACHINES, name, patch, namespace)
+
+
+async def annotate_state(kubeconfig: str | None, node: str, name: str, value: str) -> None:
+    """Write an annotation of a NodeNicState as the user.
+
+    Raises:
+        ConnectionFileError: there is no usable kubeconfig.
+        ApiError: the API server refuses or does not answer.
+    """
+    async with ApiClient(kubeconfig_connection(kubeconfig), field_manager="kubectl-vmnic") as api:
+        await api.patch_merge(NODE_NIC_STATES, node, {"metadata": {"annotations": {name: value}}})
 
 
 async def read_cluster(kubeconfig: str | None, kinds: tuple[Resource, ...]) -> tuple[Objects, list[str]]:

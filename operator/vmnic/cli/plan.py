@@ -9,6 +9,7 @@ from ..libvirt.rewrite import rewrite_domain
 from ..nodes.merge import merge_pools
 from ..nodes.observed import observed_of
 from ..nodes.plan import plan_pf
+from ..nodes.release import released_pfs
 from ..nodes.state import NodeNicState, PfSpec
 from ..policy.decision import NicDecision, VmDecision
 from ..policy.facts import GuestOs, NicState, Platform
@@ -155,11 +156,30 @@ def _pools(objects: Objects) -> tuple[list[PoolPlan], list[ProblemEntry]]:
                 rows[desired.pool].append(row)
             if problem is not None:
                 problems.append(problem)
+        for given_up in released_pfs(state, objects.pools.values(), {pf.pci_address for pf in merged.pfs}):
+            rows[given_up.pool] += _given_up(name, state, given_up)
         problems += [
             {"object": f"SriovNetworkPool/{conflict.pool}", "reason": "Conflict", "message": conflict.message}
             for conflict in merged.conflicts
         ]
     return [{"name": name, "nodes": nodes} for name, nodes in rows.items()], problems
+
+
+def _given_up(node: str, state: NodeNicState, spec: PfSpec) -> list[PoolNode]:
+    """What is done to a function that no pool asks for any more; only its agent knows what it was before."""
+    status = next((pf for pf in state.status.pfs if pf.pci_address == spec.pci_address), None)
+    if status is None:
+        return []
+    plan = status.plan if any(pf.release for pf in state.spec.pfs if pf.pci_address == spec.pci_address) else None
+    return [
+        {
+            "node": node,
+            "pf": spec.pci_address,
+            "actions": plan.text.split(", ") if plan is not None else [f"give the function up ({spec.release})"],
+            "disruptive": plan.disruptive if plan is not None else spec.release == "Reset" and bool(status.held),
+            "blockedBy": list(plan.blocked_by) if plan is not None else [],
+        }
+    ]
 
 
 def _pool_node(node: str, state: NodeNicState, desired: PfSpec) -> tuple[PoolNode | None, ProblemEntry | None]:

@@ -105,13 +105,14 @@ def show_nodes(states: Iterable[NodeNicState]) -> None:
     table = _table("NODE", "PF", "NAME", "MODEL", "VFS", "DRIVER", "HELD BY", "POOL", "STATE")
     for state in states:
         pools = {pf.pci_address: ", ".join(group.pool for group in pf.groups) or pf.pool for pf in state.spec.pfs}
+        released = {pf.pci_address: f"given up ({pf.release}), " for pf in state.spec.pfs if pf.release}
         for pf in state.status.pfs:
             held = ", ".join(f"{held.by or 'unknown'} {held.vf}" for held in pf.held)
             drivers = ", ".join(f"{part.range} {part.driver or 'none'}" for part in pf.vfs)
             pool = pools.get(pf.pci_address, "")
             count = f"{pf.num_vfs}/{pf.total_vfs}"
-            row = (state.metadata.name, pf.pci_address, pf.name, pf.model, count, drivers, held, pool, _state(pf, pool))
-            table.add_row(*row)
+            row = (state.metadata.name, pf.pci_address, pf.name, pf.model, count, drivers, held, pool)
+            table.add_row(*row, released.get(pf.pci_address, "") + _state(pf, pool))
     console.print(table)
 
 

@@ -60,14 +60,23 @@ class Devices:
         """A pool or a node has changed."""
         self._capacity = None
 
+    def claim(self, key: ObjectKey) -> Claim | None:
+        """Say what a VM holds and asks for; None if nothing, or if it is not known."""
+        if key in self._claimants and self._claimants[key] is None:
+            self._read_claims()
+        return self._claimants.get(key)
+
     @property
     def capacity(self) -> Capacity:
         """What is left."""
         if self._capacity is None:
-            for key, claim in self._claimants.items():
-                if claim is None:
-                    facts = self._gather(key)
-                    self._claimants[key] = claim_of(facts) if facts is not None else None
+            self._read_claims()
             claims = [claim for claim in self._claimants.values() if claim is not None]
             self._capacity = count_capacity(node_devices(self._nodes(), self._pools(), self._named()), claims)
         return self._capacity
+
+    def _read_claims(self) -> None:
+        for key, claim in self._claimants.items():
+            if claim is None:
+                facts = self._gather(key)
+                self._claimants[key] = claim_of(facts) if facts is not None else None

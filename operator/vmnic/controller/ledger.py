@@ -7,12 +7,14 @@ writes loses nothing: its successor copies the grant again.
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Collection
 from typing import Any
 
 from ..kube.client import ApiClient, ApiError, ConflictError
 from ..kube.resources import CONFIG_MAPS
-from ..nodes.budget import Ledger
+from ..nodes.ledger import Ledger
 
 __all__ = ["LEDGER_NAME", "LedgerStore"]
 
@@ -27,6 +29,8 @@ class LedgerStore:
         self._api = api
         self._namespace = namespace
         self._object: dict[str, Any] | None = None
+        self.deciding = asyncio.Lock()
+        """Held from the reading of `current` to the write of what follows from it: budgets are counted over all pools."""
         self.current = Ledger()
 
     async def load(self) -> Ledger:
@@ -38,17 +42,18 @@ class LedgerStore:
         found = await self._api.read(CONFIG_MAPS, LEDGER_NAME, self._namespace)
         if found is None:
             found = await self._api.create(CONFIG_MAPS, self._render(Ledger(), None), self._namespace)
-        try:
-            self.current = Ledger.parse(json.loads(found.get("data", {}).get(_DATA_KEY, "{}")))
-        except (ValueError, TypeError, KeyError) as error:
-            raise ApiError(
-                status=0,
-                reason="MalformedLedger",
-                message=f"ConfigMap {self._namespace}/{LEDGER_NAME}, data.{_DATA_KEY}: {error}; delete the ConfigMap once no "
-                "node has a grant, it is made anew",
-            ) from error
+        self.current = self._parse(found)
         self._object = found
         return self.current
+
+    async def still_grants(self, node: str, digests: Collection[str]) -> bool:
+        """Ask the API server whether a node's grants stand: another leader may have taken them back meanwhile.
+
+        Raises:
+            ApiError: it cannot be known.
+        """
+        found = await self._api.read(CONFIG_MAPS, LEDGER_NAME, self._namespace)
+        return found is not None and set(digests) <= set(self._parse(found).granted(node).values())
 
     async def save(self, ledger: Ledger) -> None:
         """Write the ledger, if it is still the one that was read.
@@ -67,6 +72,17 @@ class LedgerStore:
             await self.load()
             raise
         self.current = ledger
+
+    def _parse(self, found: dict[str, Any]) -> Ledger:
+        try:
+            return Ledger.parse(json.loads(found.get("data", {}).get(_DATA_KEY, "{}")))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ApiError(
+                status=0,
+                reason="MalformedLedger",
+                message=f"ConfigMap {self._namespace}/{LEDGER_NAME}, data.{_DATA_KEY}: {error}; delete the ConfigMap once no "
+                "node has a grant, it is made anew",
+            ) from error
 
     def _render(self, ledger: Ledger, version: str | None) -> dict[str, Any]:
         metadata = {"name": LEDGER_NAME, "namespace": self._namespace}

@@ -30,13 +30,16 @@ from ..metrics import CONTENT_TYPE
 from .admission.certificates import Lifetimes
 from .admission.rotation import Certificates
 from .admission.server import start_webhook
+from .drain import Drainer
 from .keys import Key, Kind, log_keys
 from .ledger import LedgerStore
 from .metrics import ControllerMetrics, StateCollector
 from .reconcile.machines import MachineReconciler
+from .reconcile.networks import NetworkReconciler
 from .reconcile.nodes import NodeReconciler
 from .reconcile.policies import PolicyReconciler
 from .reconcile.pools import PoolReconciler
+from .reconcile.rollouts import Rollouts
 from .world import World, run_reflectors
 
 __all__ = ["main"]
@@ -148,7 +151,9 @@ class Controller:
         machines = MachineReconciler(self.world, writes, self._enqueue, self._events, comes_back=comes_back)
         self._ledger = ledger
         self._nodes = NodeReconciler(self.world, writes, ledger)
-        self._pools = PoolReconciler(self.world, writes, ledger, self._enqueue, self._events)
+        rollouts = Rollouts(ledger, Drainer(self.world, writes), self._enqueue)
+        networks = NetworkReconciler(self.world, writes)
+        self._pools = PoolReconciler(self.world, writes, ledger, rollouts, networks, self._events)
         self._machines = machines
         self._policies = PolicyReconciler(self.world, writes, machines, self._enqueue, self._events)
 
@@ -192,18 +197,19 @@ class Controller:
         if self._leading:
             self._queue.add(key, after_s)
 
-    async def _reconcile(self, key: Key) -> None:
+    async def _reconcile(self, key: Key) -> float | None:
         match key.kind:
             case Kind.NODE:
                 await self._nodes.reconcile(key.name)
             case Kind.POOL:
-                await self._pools.reconcile(key.name)
+                return await self._pools.reconcile(key.name)
             case Kind.POLICY:
                 await self._policies.reconcile(key.name)
             case Kind.ALLOCATION:
                 await self._machines.allocate()
             case Kind.VM:
                 await self._machines.reconcile(key.namespace, key.name)
+        return None
 
     async def _start_with_everything(self) -> None:
         """Look at all nodes at once, and at all VMs as soon as everything about them has been listed; then run Kopf."""

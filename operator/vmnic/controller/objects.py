@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 import msgspec
 
 from ..api.policy import VmNicPolicy
 from ..api.pool import SriovNetworkPool
 
 __all__ = [
+    "CORDONED",
+    "LOST_AFTER",
     "LabelledObject",
     "NodeObject",
     "WebhookConfiguration",
@@ -17,6 +21,12 @@ __all__ = [
     "decode_pool",
     "decode_webhooks",
 ]
+
+
+CORDONED = "vmnic.dev/cordoned"
+"""Annotation of a Node that vmnic has cordoned: the pool that it is drained for."""
+LOST_AFTER = timedelta(minutes=10)
+"""A node that is not ready for so long is waited for no longer."""
 
 
 class _Meta(msgspec.Struct, frozen=True, rename="camel"):
@@ -32,20 +42,53 @@ class LabelledObject(msgspec.Struct, frozen=True):
     metadata: _Meta
 
 
+class _NodeNotes(msgspec.Struct, frozen=True):
+    cordoned: str = msgspec.field(default="", name=CORDONED)
+
+
+class _NodeMeta(_Meta, frozen=True, rename="camel"):
+    resource_version: str = ""
+    annotations: _NodeNotes = _NodeNotes()
+
+
 class _NodeSpec(msgspec.Struct, frozen=True):
     unschedulable: bool = False
 
 
+class _NodeCondition(msgspec.Struct, frozen=True, rename="camel"):
+    type: str
+    status: str = ""
+    last_transition_time: str | None = ""
+
+
 class _NodeStatus(msgspec.Struct, frozen=True):
     allocatable: dict[str, str | int] = {}
+    conditions: tuple[_NodeCondition, ...] = ()
 
 
 class NodeObject(msgspec.Struct, frozen=True):
     """The parts of a Node that decisions read."""
 
-    metadata: _Meta
+    metadata: _NodeMeta
     spec: _NodeSpec = _NodeSpec()
     status: _NodeStatus = _NodeStatus()
+
+    @property
+    def ready(self) -> bool:
+        """Whether its kubelet is heard of; a node that says nothing of it counts as ready."""
+        return not any(one.type == _READY and one.status != "True" for one in self.status.conditions)
+
+    def is_lost(self, now: datetime) -> bool:
+        """Tell whether its kubelet has not been heard of for so long that nobody waits for it."""
+        down = [one for one in self.status.conditions if one.type == _READY and one.status != "True"]
+        return any(
+            now - datetime.fromisoformat(one.last_transition_time) > LOST_AFTER for one in down if one.last_transition_time
+        )
+
+    @property
+    def cordoned_by_us(self) -> bool:
+        """Whether vmnic has cordoned it; an administrator's own cordon carries no mark."""
+        return self.spec.unschedulable and bool(self.metadata.annotations.cordoned)
 
 
 class _Webhook(msgspec.Struct, frozen=True):
@@ -60,14 +103,17 @@ class WebhookConfiguration(msgspec.Struct, frozen=True):
 
 
 _node_decoder = msgspec.json.Decoder(NodeObject)
+_READY = "Ready"
 _PLATFORM = ("devices.kubevirt.io/",)
 
 
 def decode_node(raw: msgspec.Raw) -> NodeObject:
-    """Of what a node has, only devices of other operators are kept: all else changes all the time."""
+    """Of what a node has, only devices of other operators are kept, and whether it is ready: all else changes all the time."""
     node = _node_decoder.decode(raw)
     devices = {name: count for name, count in node.status.allocatable.items() if "/" in name and not name.startswith(_PLATFORM)}
-    return msgspec.structs.replace(node, status=_NodeStatus(devices))
+    ready = tuple(one for one in node.status.conditions if one.type == _READY)
+    meta = msgspec.structs.replace(node.metadata, resource_version="")
+    return msgspec.structs.replace(node, metadata=meta, status=_NodeStatus(devices, ready))
 
 
 def decode_pool(raw: msgspec.Raw) -> SriovNetworkPool:

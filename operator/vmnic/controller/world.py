@@ -50,6 +50,7 @@ from ..kubevirt.projection import (
 from ..kubevirt.quantity import parse_bytes
 from ..kubevirt.quota import quota_left
 from ..kubevirt.state import decode_vm_state
+from ..nodes.networks import POOL_LABEL, OwnNetwork, decode_own_network
 from ..nodes.state import NodeNicState, decode_node_state
 from ..policy.facts import ClusterFacts, Network, VmFacts
 from ..policy.rules import Rule, decides_nic, rules_of, selecting_rules
@@ -114,6 +115,14 @@ class World:
         self.quotas = Reflector(api, RESOURCE_QUOTAS, decode=decode_quota, on_change=self._quota_changed)
         self.webhooks = Reflector(api, MUTATING_WEBHOOKS, decode=decode_webhooks, on_change=self._webhook_changed)
         self.vm_states = Reflector(api, VM_NIC_STATES, decode=decode_vm_state, on_change=self._vm_state_changed)
+        self.own_networks = Reflector(
+            api,
+            NETWORKS,
+            decode=decode_own_network,
+            on_change=self._own_network_changed,
+            selectors={"labelSelector": POOL_LABEL},
+            optional=True,
+        )
         self.devices = Devices(self._node_inputs, lambda: self.cluster_facts.pools, self._gather, self._named_resources)
         self._segments: dict[tuple[str, str], dict[str, Network]] = defaultdict(dict)
         """Networks by namespace and segment."""
@@ -132,7 +141,7 @@ class World:
             *(self.nodes, self.node_states, self.pools, self.policies, self.namespaces),
             *(self.machines, self.instances, self.preferences, self.cluster_preferences),
             *(self.instancetypes, self.cluster_instancetypes, self.networks),
-            *(self.kubevirts, self.quotas, self.webhooks, self.vm_states),
+            *(self.kubevirts, self.quotas, self.webhooks, self.vm_states, self.own_networks),
         )
 
     @property
@@ -176,7 +185,7 @@ class World:
             yield NodeInput(
                 name=key.name,
                 labels=node.metadata.labels,
-                schedulable=not node.spec.unschedulable,
+                schedulable=node.ready and not node.spec.unschedulable,
                 allocatable={name: parse_bytes(count) or 0 for name, count in node.status.allocatable.items()},
                 state=self.node_states.items.get(key),
             )
@@ -249,7 +258,7 @@ class World:
     def _node_changed(self, key: ObjectKey, old: NodeObject | None, new: NodeObject | None) -> None:
         self._enqueue(node_key(key.name))
         self._count_again(devices_only=old is not None and new is not None)
-        if old is None or new is None or old.metadata.labels != new.metadata.labels:
+        if old is None or new is None or _place(old) != _place(new):
             self._every_pool()
 
     def _state_changed(self, key: ObjectKey, old: NodeNicState | None, new: NodeNicState | None) -> None:
@@ -275,7 +284,7 @@ class World:
 
     def _pool_changed(self, key: ObjectKey, old: SriovNetworkPool | None, new: SriovNetworkPool | None) -> None:
         self._enqueue(pool_key(key.name))
-        if old is None or new is None or (old.spec, old.metadata) != (new.spec, new.metadata):
+        if old is None or new is None or _intent(old) != _intent(new):
             self._every_pool()
             for node in self.nodes.items:
                 self._enqueue(node_key(node.name))
@@ -289,6 +298,11 @@ class World:
             self._segments[key.namespace, new.segment][key.name] = new
         self.devices.note_networks()
         self._any_machine(key, old, new)
+
+    def _own_network_changed(self, _key: ObjectKey, old: OwnNetwork | None, new: OwnNetwork | None) -> None:
+        """A network of a pool: what a person has changed or removed is put right."""
+        for pool in {network.pool for network in (old, new) if network is not None}:
+            self._enqueue(pool_key(pool), _SETTLE_S)
 
     def _kubevirt_changed(self, _key: ObjectKey, _old: KubeVirt | None, _new: KubeVirt | None) -> None:
         self._facts = None
@@ -319,6 +333,7 @@ class World:
 
     def _namespace_changed(self, key: ObjectKey, old: LabelledObject | None, new: LabelledObject | None) -> None:
         if old is None or new is None or old.metadata.labels != new.metadata.labels:
+            self._every_pool()
             for machine in self.machines.items:
                 if machine.namespace == key.name:
                     self._enqueue(vm_key(*machine))
@@ -353,6 +368,17 @@ class World:
     def _every_pool(self) -> None:
         for key in self.pools.items:
             self._enqueue(pool_key(key.name), _SETTLE_S)
+
+
+def _intent(pool: SriovNetworkPool) -> tuple[Any, ...]:
+    """What people say of a pool; its status comes and goes."""
+    meta = pool.metadata
+    return (pool.spec, meta.uid, meta.generation, meta.deletion_timestamp, meta.annotations)
+
+
+def _place(node: NodeObject) -> tuple[Any, ...]:
+    """What pools read of a node."""
+    return (node.metadata.labels, node.metadata.annotations, node.spec, node.status.conditions)
 
 
 def _referred(reference: Reference | None, namespace: str, own: Reflector[T], cluster: Reflector[T]) -> T | None:

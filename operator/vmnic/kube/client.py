@@ -105,13 +105,15 @@ class ApiClient:
             return None
         return answer
 
-    async def create(self, resource: Resource, body: Mapping[str, Any], namespace: str = "") -> dict[str, Any]:
-        """Create an object.
+    async def create(
+        self, resource: Resource, body: Mapping[str, Any], namespace: str = "", *, name: str = "", subresource: str = ""
+    ) -> dict[str, Any]:
+        """Create an object, or one below a named object, such as a pod's eviction.
 
         Raises:
             ConflictError: it exists already.
         """
-        return await self._write("POST", resource, resource.path(namespace), body)
+        return await self._write("POST", resource, resource.path(namespace, name, subresource), body)
 
     async def replace(
         self, resource: Resource, body: Mapping[str, Any], name: str, namespace: str = "", *, subresource: str = ""

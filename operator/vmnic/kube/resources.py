@@ -18,6 +18,7 @@ __all__ = [
     "NETWORKS",
     "NODES",
     "NODE_NIC_STATES",
+    "PODS",
     "POLICIES",
     "POOLS",
     "PREFERENCES",
@@ -66,6 +67,7 @@ PREFERENCES = Resource(*_INSTANCETYPE, "virtualmachinepreferences", "VirtualMach
 CLUSTER_PREFERENCES = Resource(*_INSTANCETYPE, "virtualmachineclusterpreferences", "VirtualMachineClusterPreference")
 NETWORKS = Resource("k8s.cni.cncf.io", "v1", "network-attachment-definitions", "NetworkAttachmentDefinition", namespaced=True)
 NODES = Resource("", "v1", "nodes", "Node")
+PODS = Resource("", "v1", "pods", "Pod", namespaced=True)
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace")
 RESOURCE_QUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota", namespaced=True)
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", namespaced=True)

@@ -1,219 +1,127 @@
-"""How many nodes may change at a time: the ledger of grants, and who is next. Pure.
-
-An entry counts until its run has ended, or until the agent has confirmed that it no longer sees the grant: a grant that
-was merely taken back may just be being claimed.
-"""
+"""Who may start: harmless changes within `maxConcurrent`, disruptive ones within `maxUnavailable`. Pure."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any
 
 import msgspec
 
 from ..api.pool import SriovNetworkPool
-from .state import ApplyState, NodeNicState, PfReason, PfStatus
+from .ledger import Entry, EntryState, Ledger, NodeView, PoolLedger
+from .pending import Pending, pending_of
+from .settle import is_stopped
 
-__all__ = ["Entry", "EntryState", "Grant", "Ledger", "NodeView", "PoolLedger", "choose_grants", "settle_ledger"]
+__all__ = ["Start", "choose_disruptive", "choose_harmless", "entries_of", "grant_drained"]
 
-_ENDED = (ApplyState.APPLIED, ApplyState.FAILED, ApplyState.REFUSED)
-
-
-class EntryState(StrEnum):
-    """What a node's entry stands for."""
-
-    GRANTED = "Granted"
-    """Its plans are granted; counts."""
-    REVOKED = "Revoked"
-    """The grant is taken back and the agent has not confirmed it yet; counts."""
-    FAILED = "Failed"
-    """Its run failed; does not count as running, but towards `maxFailures`."""
-
-
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One node of one pool."""
-
-    generation: int
-    """The pool's generation at the grant."""
-    boot_id: str
-    digests: dict[str, str]
-    """Granted plan by PCI address."""
-    state: EntryState = EntryState.GRANTED
-
-
-class PoolLedger(msgspec.Struct, frozen=True, kw_only=True):
-    """What is granted for one pool."""
-
-    proven_generation: int = 0
-    """The newest generation that a first node has been brought to."""
-    entries: dict[str, Entry] = {}
-    """By node."""
-
-    def running(self) -> int:
-        """How many nodes count against the budget."""
-        return sum(entry.state is not EntryState.FAILED for entry in self.entries.values())
-
-    def failed(self) -> int:
-        """How many nodes have failed."""
-        return sum(entry.state is EntryState.FAILED for entry in self.entries.values())
-
-
-class Ledger(msgspec.Struct, frozen=True):
-    """All grants, by pool."""
-
-    pools: dict[str, PoolLedger] = {}
-
-    @classmethod
-    def parse(cls, stored: Any) -> Ledger:
-        """Read what `render` gave.
-
-        Raises:
-            msgspec.ValidationError: it is no ledger; a ValueError.
-        """
-        return msgspec.convert(stored, cls)
-
-    def render(self) -> Any:
-        """Give the JSON-able form."""
-        return msgspec.to_builtins(self)
-
-    def of(self, pool: str) -> PoolLedger:
-        """Give a pool's part, empty if there is none."""
-        return self.pools.get(pool, PoolLedger())
-
-    def granted(self, node: str) -> dict[str, str]:
-        """Give the granted digests of a node by PCI address."""
-        return {
-            address: digest
-            for part in self.pools.values()
-            if (entry := part.entries.get(node)) is not None and entry.state is EntryState.GRANTED
-            for address, digest in entry.digests.items()
-        }
-
-    def with_pool(self, pool: str, part: PoolLedger | None) -> Ledger:
-        """Replace a pool's part; None removes it."""
-        rest = {name: other for name, other in self.pools.items() if name != pool}
-        return Ledger(rest if part is None else rest | {pool: part})
+_MOST = 1000
+"""Nodes under way for one pool, whatever its share says: an entry takes up to 600 bytes, and a ConfigMap holds 1 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeView:
-    """One node as the rollout sees it."""
+class Start:
+    """One node that may begin."""
 
-    name: str
-    state: NodeNicState
-    current: bool
-    """Whether its spec already says what the pools ask now; a plan for an older spec is not granted."""
+    view: NodeView
+    pending: Pending
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
-    """One node that may start."""
-
-    node: str
-    boot_id: str
-    digests: dict[str, str]
-
-
-def settle_ledger(part: PoolLedger, pool: SriovNetworkPool, nodes: Iterable[NodeView]) -> PoolLedger:
-    """Give slots back whose run has ended, remember failures, and note when a generation has proven itself."""
-    views = {view.name: view for view in nodes}
-    proven = part.proven_generation
-    entries: dict[str, Entry] = {}
-    for node, entry in part.entries.items():
-        settled, applied = _settle(entry, pool, views.get(node))
-        if applied:
-            proven = max(proven, entry.generation)
-        if settled is not None:
-            entries[node] = settled
-    return PoolLedger(proven_generation=proven, entries=entries)
-
-
-def _settle(entry: Entry, pool: SriovNetworkPool, view: NodeView | None) -> tuple[Entry | None, bool]:
-    """Give what remains of an entry, and whether its run ended well."""
-    if view is None:
-        return None, False
-    status = view.state.status
-    if entry.state is EntryState.FAILED:
-        again = entry.generation < pool.metadata.generation or entry.boot_id != status.boot_id
-        return (None if again else entry), False
-    pfs = {pf.pci_address: pf for pf in status.pfs}
-    runs = [_run(digest, pfs.get(address)) for address, digest in entry.digests.items()]
-    if all(run in _ENDED for run in runs):
-        if ApplyState.FAILED in runs:
-            return msgspec.structs.replace(entry, state=EntryState.FAILED), False
-        return None, ApplyState.APPLIED in runs
-    if any(run in (ApplyState.CLAIMED, ApplyState.APPLYING) for run in runs) or not _unused(entry, pfs):
-        return entry, False
-    confirmed = _confirmed(view.state) and not any(pf.grant in entry.digests.values() for pf in view.state.spec.pfs)
-    if entry.state is EntryState.REVOKED and confirmed:
-        return None, False
-    return msgspec.structs.replace(entry, state=EntryState.REVOKED), False
-
-
-def _run(digest: str, pf: PfStatus | None) -> ApplyState | None:
-    """How far the run of a granted digest is; None if it has not begun."""
-    if pf is None or pf.apply is None or pf.apply.digest != digest:
-        return None
-    return pf.apply.state
-
-
-def _unused(entry: Entry, pfs: Mapping[str, PfStatus]) -> bool:
-    """Whether no function of the entry has the granted plan any more and none has begun it."""
-    for address, digest in entry.digests.items():
-        pf = pfs.get(address)
-        if pf is not None and pf.plan is not None and pf.plan.digest == digest:
-            return False
-    return True
-
-
-def _confirmed(state: NodeNicState) -> bool:
-    return state.status.observed_generation >= state.metadata.generation
-
-
-def choose_grants(part: PoolLedger, pool: SriovNetworkPool, nodes: Iterable[NodeView], *, matched: int) -> tuple[Grant, ...]:
-    """Say which nodes may start now.
+def choose_harmless(ledger: Ledger, pool: SriovNetworkPool, nodes: Sequence[NodeView]) -> tuple[Start, ...]:
+    """Say which nodes may carry out harmless plans now.
 
     Args:
-        part: The pool's part of the ledger, settled.
+        ledger: The ledger, the pool's part settled.
         pool: The pool.
-        nodes: Its nodes.
-        matched: How many nodes the pool has, of which a percentage is a share.
+        nodes: Its nodes, of which a percentage is a share.
     """
-    rollout = pool.spec.rollout
-    if rollout.paused or part.failed() >= rollout.max_failures:
-        return ()
-    allowed = _resolve(rollout.max_concurrent, matched)
-    if part.proven_generation < pool.metadata.generation:
-        allowed = 1  # The first node of a generation goes alone.
-    free = allowed - part.running()
-    if free <= 0:
-        return ()
-    waiting = (
-        _grant(view, pool.metadata.name) for view in sorted(nodes, key=lambda view: view.name) if view.name not in part.entries
-    )
-    return tuple(grant for grant in waiting if grant is not None)[:free]
+    part = ledger.of(pool.metadata.name)
+    free = _resolve(pool.spec.rollout.max_concurrent, len(nodes)) - part.running(disruptive=False)
+    free = min(free, _room(part, pool))
+    chosen: list[Start] = []
+    for view in _by_turn(nodes):
+        if len(chosen) >= free:
+            break
+        if view.name in part.entries:
+            continue
+        pending = pending_of(view, pool)
+        if pending.harmless and not is_stopped(pool, part, approved=pending.approved):
+            chosen.append(Start(view=view, pending=pending))
+    return tuple(chosen)
 
 
-def _grant(view: NodeView, pool: str) -> Grant | None:
-    """Collect the plans of a node that may be granted; None if there are none."""
-    state = view.state
-    if not view.current or not state.spec.synced or not _confirmed(state):
-        return None
-    mine = {pf.pci_address for pf in state.spec.pfs if pf.pool == pool}
-    digests = {
-        pf.pci_address: pf.plan.digest
-        for pf in state.status.pfs
-        if pf.pci_address in mine and pf.plan is not None and not pf.plan.disruptive and _may_start(pf)
-    }
-    return Grant(node=view.name, boot_id=state.status.boot_id, digests=digests) if digests else None
+def choose_disruptive(
+    ledger: Ledger, pool: SriovNetworkPool, nodes: Sequence[NodeView], *, without: Collection[str] = ()
+) -> tuple[Start, ...]:
+    """Say which nodes may go out of service now; a node that is out of service already counts.
+
+    Args:
+        ledger: The ledger, the pool's part settled.
+        pool: The pool.
+        nodes: Its nodes, as they are at this moment.
+        without: Nodes whose VMs have nowhere to go.
+    """
+    name, names = pool.metadata.name, {view.name for view in nodes}
+    part = ledger.of(name)
+    allowed = _resolve(pool.spec.rollout.max_unavailable, len(nodes))
+    changing = ledger.busy(disruptive=True) & names
+    down = changing | {view.name for view in nodes if not view.available}
+    elsewhere = ledger.busy(but=name)
+    room = _room(part, pool)
+    chosen: list[Start] = []
+    for view in _by_turn(nodes):
+        if len(changing) >= allowed or len(chosen) >= room:
+            break
+        counts = view.name in down or len(down) < allowed
+        if not counts or view.name in part.entries or view.name in elsewhere or view.name in without:
+            continue
+        pending = pending_of(view, pool)
+        if pending.disruptive and not is_stopped(pool, part, approved=pending.approved):
+            chosen.append(Start(view=view, pending=pending))
+            changing.add(view.name)
+            down.add(view.name)
+    return tuple(chosen)
 
 
-def _may_start(pf: PfStatus) -> bool:
-    """A function that is stuck is not started; one that failed may be tried again, its entry says when."""
-    return pf.problem is None or pf.problem.reason is PfReason.APPLY_FAILED
+def entries_of(starts: Iterable[Start], pool: SriovNetworkPool, *, disruptive: bool, now: int) -> dict[str, Entry]:
+    """Write down who begins: with a drain where the node has to be cordoned, with a grant elsewhere."""
+    entries = {}
+    for start in starts:
+        drains = disruptive and start.pending.cordons
+        entries[start.view.name] = Entry(
+            generation=pool.metadata.generation,
+            boot_id=start.view.state.status.boot_id,
+            digests=start.pending.digests if disruptive else start.pending.harmless,
+            state=EntryState.DRAINING if drains else EntryState.GRANTED,
+            disruptive=disruptive,
+            # An administrator's own cordon stays.
+            cordoned=drains and not start.view.cordoned,
+            since=now if drains else 0,
+        )
+    return entries
+
+
+def grant_drained(part: PoolLedger, pool: SriovNetworkPool, nodes: Iterable[NodeView], empty: Collection[str]) -> PoolLedger:
+    """Grant the plans of nodes that are cordoned and `empty`: no pod is there that could get or hold a device."""
+    entries = dict(part.entries)
+    for view in nodes:
+        entry = entries.get(view.name)
+        if entry is None or entry.state is not EntryState.DRAINING or view.name not in empty:
+            continue
+        pending = pending_of(view, pool)
+        if pending.digests and not pending.leaving:
+            entries[view.name] = msgspec.structs.replace(entry, state=EntryState.GRANTED, digests=pending.digests)
+    return msgspec.structs.replace(part, entries=entries)
+
+
+def _room(part: PoolLedger, pool: SriovNetworkPool) -> int:
+    """How many more may be under way at all; the first node of a generation goes alone."""
+    most = 1 if part.proven_generation < pool.metadata.generation else _MOST
+    return most - part.running()
+
+
+def _by_turn(nodes: Iterable[NodeView]) -> list[NodeView]:
+    return sorted(nodes, key=lambda view: view.name)
 
 
 def _resolve(limit: int | str, nodes: int) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .state import NodeNicState, PfSpec, PfStatus, group_of, indexes_of
 
-__all__ = ["Part", "part_of", "parts_of", "vf_address"]
+__all__ = ["Part", "VfTotals", "count_vfs", "part_of", "parts_of", "vf_address"]
 
 _VFIO = "vfio-pci"
 
@@ -27,6 +28,22 @@ class Part:
     """PCI addresses of the devices that exist."""
     held: tuple[str, ...]
     """Of these, those that somebody holds."""
+
+
+class VfTotals(NamedTuple):
+    """VFs of a pool on one node."""
+
+    desired: int = 0
+    configured: int = 0
+    in_use: int = 0
+
+
+def count_vfs(state: NodeNicState, pool: str) -> VfTotals:
+    """Count a pool's VFs on a node."""
+    parts = list(parts_of(state, pool))
+    return VfTotals(
+        sum(part.desired for part in parts), sum(part.configured for part in parts), sum(len(part.held) for part in parts)
+    )
 
 
 def parts_of(state: NodeNicState, pool: str) -> Iterator[Part]:

@@ -12,8 +12,10 @@ from typing import Any
 import msgspec
 
 __all__ = [
+    "APPROVED",
     "Action",
     "ActionKind",
+    "Annotations",
     "Apply",
     "ApplyState",
     "Condition",
@@ -37,6 +39,9 @@ __all__ = [
     "indexes_of",
     "wire",
 ]
+
+
+APPROVED = "vmnic.dev/approved"
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -321,10 +326,18 @@ class NodeStatus(_Struct, frozen=True):
     conditions: tuple[Condition, ...] = ()
 
 
+class Annotations(_Struct, frozen=True):
+    """Annotations that people write on a NodeNicState."""
+
+    approved: str = msgspec.field(default="", name=APPROVED)
+    """Digests of plans that a person has approved, with commas between (`kubectl vmnic approve`)."""
+
+
 class ObjectMeta(_Struct, frozen=True):
     """The parts of the metadata that are used."""
 
     name: str
+    annotations: Annotations = Annotations()
     uid: str = ""
     generation: int = 0
     resource_version: str = ""
@@ -337,6 +350,11 @@ class NodeNicState(_Struct, frozen=True):
     metadata: ObjectMeta
     spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
+
+    @property
+    def approved(self) -> frozenset[str]:
+        """Digests of plans that a person has approved."""
+        return frozenset(filter(None, self.metadata.annotations.approved.split(",")))
 
 
 def group_of(spec: PfSpec, pool: str) -> VfGroup | None:

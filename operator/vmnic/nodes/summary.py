@@ -8,14 +8,15 @@ from typing import Literal
 
 from ..api.common import Condition
 from ..api.pool import NodeCounts, PoolProblem, PoolStatus, SriovNetworkPool, VfCounts
-from .budget import EntryState, NodeView, PoolLedger
+from .ledger import EntryState, NodeView, PoolLedger
 from .merge import PoolConflict
-from .parts import parts_of
-from .state import PfStatus, group_of
+from .state import PfSpec, PfStatus, group_of
 
 __all__ = ["summarise_pool"]
 
 _MAX_PROBLEMS = 10
+_NO_FAILURES = ("WaitingForVMs", "WaitingForApproval", "Draining", "NoVfsForDrain", "NodeNotReady", "Conflict")
+"""Problems that do not make a node a failed one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +26,25 @@ class _NodeResult:
 
 
 def summarise_pool(
-    pool: SriovNetworkPool, nodes: Sequence[NodeView], part: PoolLedger, conflicts: Iterable[PoolConflict]
+    pool: SriovNetworkPool,
+    nodes: Sequence[NodeView],
+    part: PoolLedger,
+    conflicts: Iterable[PoolConflict],
+    more: Iterable[PoolProblem] = (),
 ) -> PoolStatus:
     """Write the pool's status; conditions come without transition times.
 
     Args:
         pool: The pool.
-        nodes: The nodes that have at least one function of the pool.
+        nodes: The nodes that have at least one function of the pool, or are just giving one up.
         part: The pool's part of the ledger.
         conflicts: Where the pool gave way to an older one.
+        more: Problems that others have found: with drains, with networks.
     """
     results = [_judge(view, pool, part) for view in sorted(nodes, key=lambda view: view.name)]
     lost = [conflict for conflict in conflicts if conflict.pool == pool.metadata.name]
     problems = [PoolProblem(pf=one.pci_address, reason="Conflict", message=one.message) for one in lost]
-    problems += [problem for result in results for problem in result.problems]
+    problems += [*more, *(problem for result in results for problem in result.problems)]
     counts = _count_nodes(results)
     blocked = sum(result.state == "blocked" for result in results)
     return PoolStatus(
@@ -47,35 +53,51 @@ def summarise_pool(
         conditions=_conditions(pool, counts, blocked, lost, problems),
         problems=problems[:_MAX_PROBLEMS],
         nodes=counts,
-        vfs=_count_vfs(nodes, pool.metadata.name),
+        vfs=_count_vfs(nodes),
     )
 
 
 def _judge(view: NodeView, pool: SriovNetworkPool, part: PoolLedger) -> _NodeResult:
     name, node = pool.metadata.name, view.name
-    mine = {pf.pci_address for pf in view.state.spec.pfs if pf.pool == name or group_of(pf, name) is not None}
+    mine = {pf.pci_address: pf for pf in view.state.spec.pfs if _is_part(pf, name)}
     pfs = [pf for pf in view.state.status.pfs if pf.pci_address in mine]
-    problems = tuple(problem for pf in pfs if (problem := _problem_of(node, pf)) is not None)
     entry = part.entries.get(node)
-    fresh = view.current and view.state.status.observed_generation >= view.state.metadata.generation
+    rests = entry is not None and entry.state is EntryState.RESTING
+    problems = tuple(problem for pf in pfs if (problem := _problem_of(node, pf, pool, rests=rests)) is not None)
     if any(pf.problem is not None for pf in pfs) or (entry is not None and entry.state is EntryState.FAILED):
         return _NodeResult("failed", problems)
-    if entry is not None:
+    if entry is not None and entry.under_way:
         return _NodeResult("updating", problems)
     plans = [pf.plan for pf in pfs if pf.plan is not None]
-    if not fresh or (plans and not all(plan.disruptive for plan in plans)):
+    fresh = view.current and view.confirmed
+    if not view.ready and (plans or not fresh):
+        text = f"node {node} is not ready, so its agent may not hear of it: it goes on once the node is back"
+        return _NodeResult("waiting", (*problems, PoolProblem(node=node, reason="NodeNotReady", message=text)))
+    leaving = not plans and any(spec.release for spec in mine.values())
+    if not fresh or leaving or (plans and not all(plan.disruptive for plan in plans)):
         return _NodeResult("waiting", problems)
     return _NodeResult("blocked" if plans else "ready", problems)
 
 
-def _problem_of(node: str, pf: PfStatus) -> PoolProblem | None:
+def _is_part(pf: PfSpec, pool: str) -> bool:
+    """Whether a function is the pool's, or is given up by it."""
+    return pf.pool == pool or (not pf.release and group_of(pf, pool) is not None)
+
+
+def _problem_of(node: str, pf: PfStatus, pool: SriovNetworkPool, *, rests: bool) -> PoolProblem | None:
     if pf.problem is not None:
         return PoolProblem(node=node, pf=pf.pci_address, reason=pf.problem.reason, message=pf.problem.message)
     if pf.plan is not None and pf.plan.blocked_by:
         more = len(pf.plan.blocked_by) - 1
         who = pf.plan.blocked_by[0] + (f" and {more} more" if more else "")
-        message = f"{who}: stop or move it, then {pf.plan.text} goes on"[:512]
+        late = f" (it did not leave within {pool.spec.rollout.drain_timeout}, and is asked again later)" if rests else ""
+        manual = pool.spec.rollout.disruption == "Manual"
+        approve = f" (kubectl vmnic approve {node} {pf.pci_address} lets it be moved)" if manual else ""
+        message = f"{who}{late}: stop or move it{approve}, then {pf.plan.text} goes on"[:512]
         return PoolProblem(node=node, pf=pf.pci_address, reason="WaitingForVMs", message=message)
+    if pf.plan is not None and pool.spec.rollout.disruption == "Manual" and pf.plan.disruptive:
+        message = f"{pf.plan.text} interrupts the host's own traffic: kubectl vmnic approve {node} {pf.pci_address}"[:512]
+        return PoolProblem(node=node, pf=pf.pci_address, reason="WaitingForApproval", message=message)
     return None
 
 
@@ -91,14 +113,13 @@ def _count_nodes(results: Sequence[_NodeResult]) -> NodeCounts:
     )
 
 
-def _count_vfs(nodes: Iterable[NodeView], pool: str) -> VfCounts:
-    desired = configured = in_use = 0
-    for view in nodes:
-        for part in parts_of(view.state, pool):
-            desired += part.desired
-            configured += part.configured
-            in_use += len(part.held)
-    return VfCounts(desired=desired, configured=configured, in_use=in_use)
+def _count_vfs(nodes: Iterable[NodeView]) -> VfCounts:
+    totals = [view.vfs for view in nodes]
+    return VfCounts(
+        desired=sum(one.desired for one in totals),
+        configured=sum(one.configured for one in totals),
+        in_use=sum(one.in_use for one in totals),
+    )
 
 
 def _conditions(
@@ -110,7 +131,7 @@ def _conditions(
 ) -> list[Condition]:
     """Ready first; each condition's reason names its cause (see the reference of the kind)."""
     going = counts.updating > 0 or counts.waiting > blocked
-    stalled = counts.failed > 0 or (bool(lost) and counts.matched == 0)
+    stalled = counts.failed > 0 or (bool(lost) and counts.matched == 0) or _refused_network(problems) is not None
     ready, reason, message = _ready(pool, counts, blocked, lost, problems, going=going)
     up_to_date = counts.ready == counts.matched and not lost
 
@@ -129,6 +150,11 @@ def _conditions(
     ]
 
 
+def _refused_network(problems: Iterable[PoolProblem]) -> PoolProblem | None:
+    """A network that the pool asks for and cannot have."""
+    return next((one for one in problems if one.reason in ("NadExists", "NadRefused")), None)
+
+
 def _ready(
     pool: SriovNetworkPool,
     counts: NodeCounts,
@@ -139,10 +165,17 @@ def _ready(
     going: bool,
 ) -> tuple[bool, str, str]:
     """Whether the pool is as asked, a word why, and a sentence."""
-    failures = [problem for problem in problems if problem.reason not in ("WaitingForVMs", "Conflict")]
+    failures = [problem for problem in problems if problem.node and problem.reason not in _NO_FAILURES]
+    refused = _refused_network(problems)
     if counts.failed:
         where = f" {failures[0].node}: {failures[0].message}" if failures else ""
         return False, "NodesFailed", f"{counts.failed} of {counts.matched} nodes failed.{where}"
+    if pool.metadata.deletion_timestamp:
+        who = f" {problems[0].node}: {problems[0].message}" if problems else ""
+        text = f"{counts.matched} nodes still have to give up functions; the annotation vmnic.dev/abandon lets go.{who}"
+        return False, "Removing", text
+    if refused is not None:
+        return False, refused.reason, refused.message
     if lost and (counts.matched == 0 or not lost[0].pci_address):
         return False, "Conflict", lost[0].message
     if counts.matched == 0:

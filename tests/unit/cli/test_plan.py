@@ -249,3 +249,18 @@ def test_what_the_api_server_would_refuse_is_refused_offline_too(spec, words):
     body["spec"] |= spec
     code, _, err = run("plan", "-f", "-", text=documents(body))
     assert (code, words in err) == (2, True)
+
+
+def test_a_function_that_is_given_up_is_told():
+    gone = {"name": "fast", "deletionTimestamp": "2026-01-01T00:00:00Z"}
+    one = {"kind": "SriovNetworkPool", "metadata": gone, "spec": {"nicSelector": {"models": ["82576"]}, "numVfs": 3}}
+    pf = {"pciAddress": "0000:0b:00.0", "model": "82576", "owned": True, "held": [{"vf": "0000:0b:10.2"}]}
+    spec = {"pciAddress": "0000:0b:00.0", "pool": "fast", "numVfs": 3}
+    state = {
+        "kind": "NodeNicState",
+        "metadata": {"name": "n1"},
+        "spec": {"synced": True, "pfs": [spec]},
+        "status": {"bootID": "b", "pfs": [pf]},
+    }
+    row = plan_of(one, state)[1]["pools"][0]["nodes"][0]
+    assert (row["actions"], row["disruptive"]) == (["give the function up (Reset)"], True)

@@ -1,11 +1,12 @@
 """What a node's spec says: all pools merged, unreadable ones kept, grants copied from the ledger."""
 
 import msgspec
+import pytest
 
-from tests.builders.node import PF, pf_spec, pf_status, pool
+from tests.builders.node import PF, pf_spec, pf_status, pool, view
 from vmnic.controller.reconcile.nodes import plan_node_spec
-from vmnic.nodes.budget import Entry, Ledger, PoolLedger
-from vmnic.nodes.state import NodeNicState, NodeSpec, NodeStatus, ObjectMeta
+from vmnic.nodes.ledger import Entry, Ledger, PoolLedger
+from vmnic.nodes.state import ApplyState, NodeNicState, NodeSpec, NodeStatus, ObjectMeta
 
 
 def state(*pfs, boot="b1"):
@@ -23,6 +24,10 @@ def test_a_node_is_asked_for_what_its_pools_ask():
     assert (spec.synced, spec.pfs) == (True, (pf_spec(),))
 
 
+def test_every_node_needs_the_modules_of_the_datapaths():
+    assert planned(state()).host.modules == ("vhost_net", "tun", "macvtap")
+
+
 def test_a_node_whose_agent_has_not_spoken_is_asked_for_nothing_new():
     assert planned(state(boot=""), pool()) == NodeSpec()
 
@@ -33,6 +38,29 @@ def test_a_pool_that_is_gone_asks_for_nothing():
 
 def test_a_pool_that_cannot_be_read_keeps_what_it_asked_for():
     assert planned(state(pf_spec()), unreadable={"fast"}).pfs == (pf_spec(),)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({"plan": None, "apply": ("d1", ApplyState.APPLIED)}, True),
+        ({"plan": "d2", "apply": ("d1", ApplyState.FAILED)}, True),
+        ({"plan": "d1", "apply": ("d1", ApplyState.APPLIED)}, False),
+        ({"plan": "d1", "apply": ("d1", ApplyState.CLAIMED)}, False),
+        ({"plan": "d1", "apply": None}, False),
+    ],
+    ids=["it is used up", "so after a failure", "the same plan again, as after a lost journal", "it is claimed", "not begun"],
+)
+def test_taking_away_a_grant_that_is_used_up_is_worth_no_write(changes, kept):
+    found = view("n1", grant="d1", **changes).state
+    spec = msgspec.structs.replace(planned(found, pool()), pfs=found.spec.pfs)
+    found = msgspec.structs.replace(found, spec=spec)
+    assert (planned(found, pool()).pfs[0].grant == "d1") is kept
+
+
+def test_a_grant_that_is_used_up_goes_with_the_next_write():
+    found = view("n1", grant="d1", plan=None, apply=("d1", ApplyState.APPLIED)).state
+    assert planned(found, pool(numVfs=3)).pfs[0].grant is None
 
 
 def test_a_grant_is_a_copy_of_the_ledger_and_of_nothing_else():

@@ -1,32 +1,40 @@
-"""The rollout: who may start, when a slot comes back, and that it is never more than the budget."""
+"""Who may start: harmless changes within `maxConcurrent`, disruptive ones within `maxUnavailable`."""
 
-import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.builders.node import PF, pool, view
-from vmnic.nodes.budget import Entry, EntryState, Ledger, PoolLedger, choose_grants, settle_ledger
-from vmnic.nodes.state import ApplyState, PfReason
+from vmnic.nodes.budget import choose_disruptive, choose_harmless, entries_of, grant_drained
+from vmnic.nodes.ledger import Entry, EntryState, Ledger, PoolLedger
+from vmnic.nodes.state import PfReason
 
 PROVEN = PoolLedger(proven_generation=1)
+VF = "0000:0b:10.0"
+DRAIN = {"disruption": "Drain"}
 
 
-def chosen(part, nodes, **spec):
-    return [grant.node for grant in choose_grants(part, pool(**spec), nodes, matched=len(nodes))]
+def ledger(part=PROVEN, **others):
+    return Ledger({"fast": part, **others})
 
 
-def entry(state=EntryState.GRANTED, *, digest="d1", generation=1, boot="b1"):
-    return Entry(generation=generation, boot_id=boot, digests={PF: digest}, state=state)
+def harmless(part, nodes, **rollout):
+    return [start.view.name for start in choose_harmless(ledger(part), pool(rollout=rollout), nodes)]
 
 
-def settled(one, node, **spec):
-    part = settle_ledger(PoolLedger(entries={"n1": one}), pool(**spec), [node] if node else [])
-    return part.entries.get("n1"), part.proven_generation
+def disruptive(books, nodes, without=(), **rollout):
+    starts = choose_disruptive(books, pool(rollout=DRAIN | rollout), nodes, without=without)
+    return [start.view.name for start in starts]
+
+
+def entry(state=EntryState.GRANTED, **changes):
+    return Entry(**({"generation": 1, "boot_id": "b1", "digests": {PF: "d1"}, "state": state} | changes))
 
 
 def views(count, **changes):
     return [view(f"n{number:02}", **changes) for number in range(count)]
+
+
+def held(name, **changes):
+    return view(name, blocked=[(name, VF)], **changes)
 
 
 @pytest.mark.parametrize(
@@ -35,24 +43,40 @@ def views(count, **changes):
     ids=["one", "three", "a tenth", "at least one", "all"],
 )
 def test_as_many_nodes_start_as_the_budget_allows(limit, granted):
-    assert len(chosen(PROVEN, views(20), rollout={"maxConcurrent": limit})) == granted
+    assert len(harmless(PROVEN, views(20), maxConcurrent=limit)) == granted
+    assert len(disruptive(ledger(), [held(f"n{n}") for n in range(20)], maxUnavailable=limit)) == granted
 
 
 def test_the_first_node_of_a_generation_goes_alone():
-    assert chosen(PoolLedger(), views(20), rollout={"maxConcurrent": "100%"}) == ["n00"]
+    assert harmless(PoolLedger(), views(20), maxConcurrent="100%") == ["n00"]
+    assert disruptive(ledger(PoolLedger()), [held("n1"), held("n2")], maxUnavailable=2) == ["n1"]
+    busy = PoolLedger(entries={"n9": entry(disruptive=True)})
+    assert harmless(busy, views(20), maxConcurrent="100%") == []
 
 
 def test_running_nodes_count():
     part = PoolLedger(proven_generation=1, entries={"n00": entry(), "n01": entry(EntryState.REVOKED)})
-    assert chosen(part, views(20), rollout={"maxConcurrent": 3}) == ["n02"]
+    assert harmless(part, views(20), maxConcurrent=3) == ["n02"]
+
+
+def test_no_more_are_under_way_than_the_ledger_has_room_for():
+    assert len(harmless(PROVEN, views(1200), maxConcurrent="100%")) == 1000
 
 
 @pytest.mark.parametrize(
-    "rollout", [{"paused": True}, {"maxFailures": 1, "maxConcurrent": 5}], ids=["paused", "too many failures"]
+    ("rollout", "deleted", "granted"),
+    [
+        ({"paused": True}, None, 0),
+        ({"maxFailures": 1}, None, 0),
+        ({"maxFailures": 2}, None, 4),
+        ({"paused": True, "maxFailures": 2}, "2026-01-01T00:00:00Z", 4),
+    ],
+    ids=["paused", "too many failures", "few failures", "paused, but the pool goes"],
 )
-def test_a_stopped_rollout_starts_nobody(rollout):
+def test_a_stopped_rollout_starts_nobody(rollout, deleted, granted):
     part = PoolLedger(proven_generation=1, entries={"n00": entry(EntryState.FAILED)})
-    assert chosen(part, views(20), rollout=rollout) == []
+    wanted = pool(rollout={"maxConcurrent": 4} | rollout, deleted=deleted)
+    assert len(choose_harmless(ledger(part), wanted, views(20))) == granted
 
 
 @pytest.mark.parametrize(
@@ -63,113 +87,111 @@ def test_a_stopped_rollout_starts_nobody(rollout):
         {"current": False},
         {"generation": 2, "seen": 1},
         {"problem": PfReason.PCI_BUS_STUCK},
+        {"problem": PfReason.ROLLED_BACK},
+        {"problem": PfReason.ROLLED_BACK, "approved": "d0"},
+        {"ready": False},
+        {"fenced": True, "plugin": "None"},
     ],
-    ids=["a VF is held", "nothing to do", "its spec is not the pools' yet", "its status is older than its spec", "it is stuck"],
-)
+    ids=[
+        "a VF is held", "nothing to do", "its spec is not the pools' yet", "its status is older than its spec", "it is stuck",
+        "it was rolled back", "another plan was approved", "its kubelet is not heard of", "nobody keeps its VFs back",
+    ],
+)  # fmt: skip
 def test_a_node_that_may_not_start_is_passed_over(changes):
-    assert chosen(PROVEN, [view("n1", **changes), view("n2")], rollout={"maxConcurrent": 5}) == ["n2"]
+    assert harmless(PROVEN, [view("n1", **changes), view("n2")], maxConcurrent=5) == ["n2"]
+
+
+def test_approval_starts_what_was_rolled_back_also_after_failures():
+    again = view("n1", problem=PfReason.ROLLED_BACK, approved="d0,d1")
+    stopped = PoolLedger(proven_generation=1, entries={"n9": entry(EntryState.FAILED)})
+    assert harmless(stopped, [again, view("n2")]) == ["n1"]
 
 
 @pytest.mark.parametrize(
-    ("node", "left", "proven"),
+    ("disruption", "changes", "starts"),
     [
-        (view("n1"), EntryState.GRANTED, 0),
-        (view("n1", apply=("d1", ApplyState.CLAIMED)), EntryState.GRANTED, 0),
-        (view("n1", plan=None, apply=("d1", ApplyState.APPLYING)), EntryState.GRANTED, 0),
-        (view("n1", plan=None, apply=("d1", ApplyState.APPLIED)), None, 1),
-        (view("n1", plan="d2", apply=("d1", ApplyState.REFUSED)), None, 0),
-        (view("n1", plan="d2", apply=("d1", ApplyState.FAILED)), EntryState.FAILED, 0),
-        (view("n1", plan="d2", grant="d1"), EntryState.REVOKED, 0),
-        (None, None, 0),
+        ("WhenFree", {"blocked": [("db", VF)]}, False),
+        ("WhenFree", {"disruptive": True}, True),
+        ("WhenFree", {"fenced": True, "plugin": "None"}, True),
+        ("Drain", {"blocked": [("db", VF)]}, True),
+        ("Drain", {"fenced": True}, False),
+        ("Manual", {"blocked": [("db", VF)]}, False),
+        ("Manual", {"blocked": [("db", VF)], "approved": "d0"}, False),
+        ("Manual", {"blocked": [("db", VF)], "approved": "d1"}, True),
     ],
-    ids=["not begun", "claimed", "applying", "applied", "refused", "failed", "the plan has changed", "the node is gone"],
-)
-def test_a_slot_comes_back_when_its_run_has_ended(node, left, proven):
-    found, generation = settled(entry(), node)
-    assert (found.state if found else None, generation) == (left, proven)
+    ids=[
+        "WhenFree waits for VMs", "WhenFree interrupts the host", "WhenFree without a fence", "Drain", "Drain without a need",
+        "Manual unapproved", "Manual with a stale approval", "Manual approved",
+    ],
+)  # fmt: skip
+def test_disruption_says_what_goes_out_of_service(disruption, changes, starts):
+    assert bool(disruptive(ledger(), [view("n1", **changes)], disruption=disruption)) is starts
 
 
 @pytest.mark.parametrize(
-    ("node", "gone"),
+    ("others", "limit", "chosen"),
     [
-        (view("n1", plan="d2", grant=None, generation=3, seen=3), True),
-        (view("n1", plan="d2", grant=None, generation=3, seen=2), False),
-        (view("n1", plan="d2", grant="d1", generation=3, seen=3), False),
+        ([view("n0", plan=None, cordoned=True)], 1, []),
+        ([view("n0", plan=None, ready=False)], 1, []),
+        ([view("n0", plan=None, ready=False)], 2, ["n1"]),
+        ([held("n0", cordoned=True)], 1, ["n0"]),
+        ([held("n0", ready=False)], 2, ["n1"]),
     ],
-    ids=["the agent has seen it go", "the agent has not seen it yet", "the grant still stands"],
+    ids=[
+        "a cordoned node counts",
+        "a node that is down counts",
+        "there is room",
+        "a cordoned one is done",
+        "a down one is not",
+    ],
 )
-def test_a_revoked_grant_counts_until_the_agent_confirms(node, gone):
-    found, _ = settled(entry(EntryState.REVOKED), node)
-    assert (found is None) is gone
+def test_nodes_out_of_service_count(others, limit, chosen):
+    assert disruptive(ledger(), [*others, held("n1")], maxUnavailable=limit) == chosen
+
+
+def test_what_other_pools_take_out_of_service_counts_too():
+    books = ledger(other=PoolLedger(entries={"n1": entry(disruptive=True)}))
+    nodes = [held("n1"), held("n2")]
+    assert disruptive(books, nodes, maxUnavailable=1) == []
+    assert disruptive(books, nodes, maxUnavailable=2) == ["n2"]
+
+
+def test_a_node_whose_vms_have_nowhere_to_go_leaves_its_turn():
+    assert disruptive(ledger(), [held("n1"), held("n2")], without={"n1"}) == ["n2"]
 
 
 @pytest.mark.parametrize(
-    ("failed", "generation", "boot", "again"),
+    ("node", "state", "cordoned"),
     [
-        (entry(EntryState.FAILED), 1, "b1", False),
-        (entry(EntryState.FAILED), 2, "b1", True),
-        (entry(EntryState.FAILED), 1, "b2", True),
+        (held("n1"), EntryState.DRAINING, True),
+        (held("n1", cordoned=True), EntryState.DRAINING, False),
     ],
-    ids=["nothing has changed", "the pool was edited", "the node was restarted"],
+    ids=["vmnic cordons", "an administrator has cordoned"],
 )
-def test_a_failed_node_is_tried_again_only_when_something_changed(failed, generation, boot, again):
-    part = settle_ledger(PoolLedger(entries={"n1": failed}), pool(generation=generation), [view("n1", boot=boot)])
-    assert ("n1" not in part.entries) is again
+def test_the_books_say_who_has_to_uncordon(node, state, cordoned):
+    wanted = pool(rollout=DRAIN)
+    starts = choose_disruptive(ledger(), wanted, [node])
+    made = entries_of(starts, wanted, disruptive=True, now=5)["n1"]
+    assert (made.state, made.cordoned, made.since, made.disruptive) == (state, cordoned, 5, True)
 
 
-def test_a_ledger_survives_being_stored():
-    ledger = Ledger({"fast": PoolLedger(proven_generation=3, entries={"n1": entry()})})
-    assert Ledger.parse(ledger.render()) == ledger
-    assert ledger.granted("n1") == {PF: "d1"}
+def test_the_hosts_own_traffic_is_interrupted_without_a_cordon_where_nobody_drains():
+    wanted = pool()
+    made = entries_of(choose_disruptive(ledger(), wanted, [view("n1", disruptive=True)]), wanted, disruptive=True, now=5)
+    assert (made["n1"].state, made["n1"].cordoned) == (EntryState.GRANTED, False)
 
 
-def test_only_a_standing_grant_is_copied_to_a_node():
-    ledger = Ledger({"fast": PoolLedger(entries={"n1": entry(EntryState.REVOKED), "n2": entry(EntryState.FAILED)})})
-    assert (ledger.granted("n1"), ledger.granted("n2")) == ({}, {})
-
-
-@given(
-    budget=st.integers(1, 4),
-    events=st.lists(
-        st.tuples(st.sampled_from(["claim", "end", "fail", "refuse", "edit", "restart"]), st.integers(0, 7)), max_size=60
-    ),
+@pytest.mark.parametrize(
+    ("node", "empty", "state"),
+    [
+        (view("n1", plan="d2"), {"n1"}, EntryState.GRANTED),
+        (view("n1", plan="d2"), set(), EntryState.DRAINING),
+        (held("n1"), {"n1"}, EntryState.DRAINING),
+    ],
+    ids=["empty", "not empty yet", "somebody has come back"],
 )
-def test_never_do_more_nodes_run_than_the_budget_allows(budget, events):
-    """A model of the agents: a node runs from its claim to its end; a claim needs the grant that the ledger holds."""
-    part, attempt, running = PoolLedger(proven_generation=1), [0] * 8, {}
-    wanted = pool(rollout={"maxConcurrent": budget, "maxFailures": 1000})
-
-    def look(number):
-        digest = f"d{number}-{attempt[number]}"
-        if number in running:
-            return view(f"n{number}", plan=digest, apply=(running[number], ApplyState.CLAIMED))
-        last = ended.get(number)
-        return view(f"n{number}", plan=digest, apply=last)
-
-    ended: dict[int, tuple[str, ApplyState]] = {}
-    for event, number in events:
-        digest = f"d{number}-{attempt[number]}"
-        held = part.entries.get(f"n{number}")
-        if (
-            event == "claim"
-            and number not in running
-            and held
-            and held.state is EntryState.GRANTED
-            and held.digests[PF] == digest
-        ):
-            running[number] = digest
-        elif event in ("end", "fail", "refuse") and number in running:
-            state = {"end": ApplyState.APPLIED, "fail": ApplyState.FAILED, "refuse": ApplyState.REFUSED}[event]
-            ended[number] = (running.pop(number), state)
-            attempt[number] += 1
-        elif event == "edit" and number not in running:
-            attempt[number] += 1
-        elif event == "restart":
-            part = Ledger.parse(Ledger({"fast": part}).render()).of("fast")
-        nodes = [look(one) for one in range(8)]
-        part = settle_ledger(part, wanted, nodes)
-        for grant in choose_grants(part, wanted, nodes, matched=8):
-            new = Entry(generation=1, boot_id="b1", digests=grant.digests)
-            part = msgspec.structs.replace(part, entries=part.entries | {grant.node: new})
-        assert len(running) <= budget
-        assert part.running() <= budget
+def test_a_drained_node_is_granted_what_it_plans_now(node, empty, state):
+    part = PoolLedger(entries={"n1": entry(EntryState.DRAINING, disruptive=True, cordoned=True)})
+    found = grant_drained(part, pool(rollout=DRAIN), [node], empty).entries["n1"]
+    assert (found.state, found.cordoned) == (state, True)
+    assert found.digests == ({PF: "d2"} if state is EntryState.GRANTED else {PF: "d1"})

@@ -3,8 +3,9 @@
 import pytest
 
 from tests.builders.node import PF, pf_spec, pf_status, pool, view
-from vmnic.nodes.budget import Entry, EntryState, NodeView, PoolLedger
+from vmnic.nodes.ledger import Entry, EntryState, NodeView, PoolLedger
 from vmnic.nodes.merge import PoolConflict
+from vmnic.nodes.parts import count_vfs
 from vmnic.nodes.state import Held, NodeNicState, NodeSpec, NodeStatus, ObjectMeta, PfPlan, PfProblem, PfReason
 from vmnic.nodes.summary import summarise_pool
 
@@ -15,7 +16,7 @@ def node(name="n1", **pf):
         spec=NodeSpec(synced=True, pfs=(pf_spec(),)),
         status=NodeStatus(observed_generation=1, boot_id="b1", pfs=(pf_status(**pf),)),
     )
-    return NodeView(name=name, state=state, current=True)
+    return NodeView(name=name, state=state, current=True, vfs=count_vfs(state, "fast"))
 
 
 DONE = node("done", num_vfs=7)

@@ -10,14 +10,19 @@ from ...api.pool import SriovNetworkPool
 from ...kube.client import ApiClient, ConflictError
 from ...kube.reflector import ObjectKey
 from ...kube.resources import NODE_NIC_STATES
-from ...nodes.budget import Ledger
+from ...nodes.ledger import Ledger
 from ...nodes.merge import merge_pools
-from ...nodes.state import NodeNicState, NodeSpec, PfSpec, wire
+from ...nodes.release import released_pfs
+from ...nodes.state import ApplyState, HostSpec, NodeNicState, NodeSpec, PfSpec, wire
 from ..ledger import LedgerStore
 from ..objects import NodeObject
 from ..world import World
 
-__all__ = ["NodeReconciler", "plan_node_spec"]
+__all__ = ["NodeReconciler", "plan_node_spec", "without_grants"]
+
+_MODULES = ("vhost_net", "tun", "macvtap")
+"""What the datapaths of VMs need of a node, whatever its NICs."""
+_ENDED = (ApplyState.APPLIED, ApplyState.FAILED, ApplyState.ROLLED_BACK, ApplyState.REFUSED)
 
 
 class NodeReconciler:
@@ -48,8 +53,14 @@ class NodeReconciler:
             unreadable_pools={key.name for key in self._world.pools.malformed},
             ledger=self._ledger.current,
         )
-        if desired != state.spec:
-            await self._write(state, desired)
+        if desired == state.spec:
+            return
+        new = {pf.grant for pf in desired.pfs if pf.grant} - {pf.grant for pf in state.spec.pfs}
+        if new and not await self._ledger.still_grants(name, {grant for grant in new if grant}):
+            async with self._ledger.deciding:
+                await self._ledger.load()
+            raise ConflictError(status=409, reason="Conflict", message=f"node {name}: its grant was taken back meanwhile")
+        await self._write(state, desired)
 
     async def _create(self, node: NodeObject) -> None:
         owner = {"apiVersion": "v1", "kind": "Node", "name": node.metadata.name, "uid": node.metadata.uid}
@@ -84,18 +95,49 @@ def plan_node_spec(
     unreadable_pools: Collection[str],
     ledger: Ledger,
 ) -> NodeSpec:
-    """Say what a node should be: all pools merged, what unreadable pools asked before, and the ledger's grants."""
+    """Say what a node should be: all pools merged, what unreadable pools asked before, what is given up, and the grants."""
     if not state.status.boot_id:
         return state.spec  # The agent has not looked at the host yet; nothing is known to decide on.
     merged = {pf.pci_address: pf for pf in merge_pools(pools, labels, state.status.pfs).pfs}
     for pf in state.spec.pfs:
         if pf.pool in unreadable_pools:
             merged.setdefault(pf.pci_address, pf)
+    merged |= {pf.pci_address: pf for pf in released_pfs(state, pools, merged.keys())}
     granted = ledger.granted(state.metadata.name)
-    return NodeSpec(
+    spec = NodeSpec(
         synced=True,
+        host=HostSpec(modules=_MODULES),
         pfs=tuple(_with_grant(merged[address], granted.get(address)) for address in sorted(merged)),
     )
+    return state.spec if spec == _without(_spent_grants(state), state.spec) else spec
+
+
+def without_grants(spec: NodeSpec) -> NodeSpec:
+    """Give a spec as the pools ask it, whoever may carry it out."""
+    return _without({pf.grant for pf in spec.pfs}, spec)
+
+
+def _spent_grants(state: NodeNicState) -> set[str | None]:
+    """Give the grants whose run has ended.
+
+    They allow nothing more, since every end raises the attempt that a digest is made of; so taking them away is worth no
+    write of its own.
+    """
+    found = {pf.pci_address: pf for pf in state.status.pfs}
+    return {
+        spec.grant
+        for spec in state.spec.pfs
+        if (pf := found.get(spec.pci_address)) is not None
+        and (pf.plan is None or pf.plan.digest != spec.grant)
+        and pf.apply is not None
+        and pf.apply.digest == spec.grant
+        and pf.apply.state in _ENDED
+    }
+
+
+def _without(grants: Collection[str | None], spec: NodeSpec) -> NodeSpec:
+    pfs = tuple(_with_grant(pf, None) if pf.grant in grants else pf for pf in spec.pfs)
+    return msgspec.structs.replace(spec, pfs=pfs)
 
 
 def _with_grant(pf: PfSpec, digest: str | None) -> PfSpec:

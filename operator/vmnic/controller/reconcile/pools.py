@@ -1,37 +1,45 @@
-"""One pool: ended runs give their slots back, waiting plans get grants within the budget, the status says how far it is."""
+"""One pool: its rollout goes on, its networks are kept, its status is told, and it goes only once its nodes have let go."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import NamedTuple
 
-import msgspec
-
-from ...api.pool import SriovNetworkPool
+from ...api.pool import PoolProblem, SriovNetworkPool
 from ...kube.client import ApiClient
 from ...kube.conditions import merged_conditions
 from ...kube.events import Events
 from ...kube.reflector import ObjectKey
 from ...kube.resources import POOLS
-from ...nodes.budget import Entry, NodeView, choose_grants, settle_ledger
-from ...nodes.match import matching_pfs, selects_node
-from ...nodes.merge import PoolConflict, merge_pools
-from ...nodes.state import NodeSpec
+from ...nodes.ledger import Ledger, NodeView
+from ...nodes.match import matching_pfs
+from ...nodes.merge import PoolConflict, find_resource_conflicts, merge_pools
+from ...nodes.parts import count_vfs
+from ...nodes.release import ABANDON
+from ...nodes.state import NodeNicState
 from ...nodes.summary import summarise_pool
-from ..keys import node_key
 from ..ledger import LedgerStore
 from ..news import POOL_NEWS, news_of, pool_subject
-from ..world import Enqueue, World
-from .nodes import plan_node_spec
+from ..objects import NodeObject
+from ..world import World
+from .networks import NetworkReconciler
+from .nodes import plan_node_spec, without_grants
+from .rollouts import Progress, Rollouts
 
-__all__ = ["PoolReconciler"]
+__all__ = ["FINALIZER", "PoolReconciler"]
 
 _log = logging.getLogger(__name__)
 
+FINALIZER = "vmnic.dev/nodes"
+"""Keeps a pool until its nodes have given up their functions."""
 _SLICE = 50
 """Nodes that are looked at in one go: a few milliseconds."""
+_LOST_S = 30.0
+"""Between looks whether a node that does not answer is waited for any longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,78 +50,142 @@ class _PoolFacts:
     conflicts: tuple[PoolConflict, ...]
 
 
+class _Looked(NamedTuple):
+    """What was found of a node, as long as neither it nor the pools change."""
+
+    node: NodeObject
+    state: NodeNicState
+    pools: object
+    view: NodeView | None
+    conflicts: tuple[PoolConflict, ...]
+
+
 class PoolReconciler:
     """Keeps pools moving and their statuses true."""
 
-    def __init__(self, world: World, api: ApiClient, ledger: LedgerStore, enqueue: Enqueue, events: Events) -> None:
+    def __init__(
+        self,
+        world: World,
+        api: ApiClient,
+        ledger: LedgerStore,
+        rollouts: Rollouts,
+        networks: NetworkReconciler,
+        events: Events,
+    ) -> None:
         self._world = world
         self._api = api
         self._ledger = ledger
-        self._enqueue = enqueue
+        self._rollouts = rollouts
+        self._networks = networks
         self._events = events
+        self._looked: dict[str, dict[str, _Looked]] = {}
+        """By pool and node."""
 
-    async def reconcile(self, name: str) -> None:
-        """Settle, grant, report.
+    async def reconcile(self, name: str) -> float | None:
+        """Settle, grant, report; gives seconds after which to look again though nothing changes.
 
         Raises:
-            ConflictError: the ledger was written by somebody else; the queue decides again on what it says now.
+            ConflictError: the ledger or the pool was written by somebody else; the queue decides again.
             ApiError: a write failed; the queue tries again.
         """
         key = ObjectKey("", name)
         pool = self._world.pools.items.get(key)
         if pool is None:
-            if key not in self._world.pools.malformed and name in self._ledger.current.pools:
-                await self._ledger.save(self._ledger.current.with_pool(name, None))
-            return
+            if key not in self._world.pools.malformed:
+                self._looked.pop(name, None)
+                await self._rollouts.forget(name)
+            return None
+        if FINALIZER not in pool.metadata.finalizers:
+            if not pool.metadata.deletion_timestamp:
+                # Before anything is granted; the change of the pool brings it back here.
+                await self._set_finalizers(pool, [*pool.metadata.finalizers, FINALIZER])
+            return None
         facts = await self._gather(pool)
-        await self._grant(pool, facts)
-        await self._report(pool, facts)
+        progress = await self._rollouts.advance(pool, facts.nodes)
+        # Networks are looked after once all that may refer to them is known.
+        problems = await self._networks.reconcile(pool) if self._world.machines_synced else ()
+        if pool.metadata.deletion_timestamp and self._may_go(pool, facts.nodes):
+            await self._rollouts.forget(name)
+            await self._set_finalizers(pool, [one for one in pool.metadata.finalizers if one != FINALIZER])
+            _log.info("pool %s is gone from all nodes that answer", name, extra={"pool": name})
+            return None
+        await self._report(pool, facts, (*progress.problems, *problems))
+        return self._again(pool, progress)
+
+    def _may_go(self, pool: SriovNetworkPool, nodes: Sequence[NodeView]) -> bool:
+        """Whether nobody has to be waited for: a node that has not answered for long is not."""
+        if ABANDON in pool.metadata.annotations:
+            return True
+        return all(view.lost for view in nodes) and self._networks_are_gone(pool)
+
+    def _networks_are_gone(self, pool: SriovNetworkPool) -> bool:
+        """Before everything has been listed it is not known; a pool that never had any waits for none."""
+        known = self._world.machines_synced or not pool.spec.networks
+        return known and not self._networks.has_any(pool.metadata.name)
+
+    def _again(self, pool: SriovNetworkPool, progress: Progress) -> float | None:
+        waits = [progress.again_s] if progress.again_s is not None else []
+        return min([*waits, _LOST_S]) if pool.metadata.deletion_timestamp else progress.again_s
+
+    async def _set_finalizers(self, pool: SriovNetworkPool, finalizers: list[str]) -> None:
+        meta = {"resourceVersion": pool.metadata.resource_version, "finalizers": finalizers}
+        await self._api.patch_merge(POOLS, pool.metadata.name, {"metadata": meta})
 
     async def _gather(self, pool: SriovNetworkPool) -> _PoolFacts:
         """Collect the nodes that have a function of the pool, in slices, so that admission is not kept waiting."""
         pools = tuple(self._world.pools.items.values())
-        unreadable = {key.name for key in self._world.pools.malformed}
+        asked = _asked(pools, self._world.pools.malformed)
+        known = self._looked.get(pool.metadata.name, {})
+        fresh: dict[str, _Looked] = {}
+        now = datetime.now(UTC)
         views: list[NodeView] = []
-        conflicts: dict[PoolConflict, None] = {}
-        for number, (node, state) in enumerate(list(self._world.node_views())):
-            if number % _SLICE == 0:
-                await asyncio.sleep(0)
-            labels = node.metadata.labels
-            if state is None or not selects_node(pool, labels):
+        conflicts = dict.fromkeys(one for one in find_resource_conflicts(pools) if one.pool == pool.metadata.name)
+        looks = 0
+        for node, state in list(self._world.node_views()):
+            if state is None:
                 continue
-            matched = matching_pfs(pool, labels, state.status.pfs)
-            if not matched:
-                continue
-            conflicts.update(dict.fromkeys(merge_pools(pools, labels, state.status.pfs).conflicts))
-            wanted = plan_node_spec(labels, state, pools=pools, unreadable_pools=unreadable, ledger=self._ledger.current)
-            current = _without_grants(wanted) == _without_grants(state.spec)
-            views.append(NodeView(name=node.metadata.name, state=state, current=current))
+            looked = known.get(node.metadata.name)
+            if looked is None or looked.node is not node or looked.state is not state or looked.pools != asked:
+                looked = self._look(pool, node, state, pools, asked)
+                looks += 1
+                if looks % _SLICE == 0:
+                    await asyncio.sleep(0)
+            fresh[node.metadata.name] = looked
+            conflicts.update(dict.fromkeys(looked.conflicts))
+            if looked.view is not None:
+                views.append(_at(looked.view, lost=not node.ready and node.is_lost(now)))
+        self._looked[pool.metadata.name] = fresh
         return _PoolFacts(nodes=tuple(views), conflicts=tuple(conflicts))
 
-    async def _grant(self, pool: SriovNetworkPool, facts: _PoolFacts) -> None:
-        """Write the ledger first; the nodes then copy their grants from it."""
-        name = pool.metadata.name
-        before = self._ledger.current.of(name)
-        part = settle_ledger(before, pool, facts.nodes)
-        grants = choose_grants(part, pool, facts.nodes, matched=len(facts.nodes))
-        entries = {
-            grant.node: Entry(generation=pool.metadata.generation, boot_id=grant.boot_id, digests=grant.digests)
-            for grant in grants
-        }
-        part = msgspec.structs.replace(part, entries=part.entries | entries)
-        if part == before:
-            return
-        await self._ledger.save(self._ledger.current.with_pool(name, part))
-        for grant in grants:
-            _log.info("pool %s: node %s may start", name, grant.node, extra={"pool": name, "node": grant.node})
-        for node in {*before.entries, *part.entries}:
-            if before.entries.get(node) != part.entries.get(node):
-                self._enqueue(node_key(node))
+    def _look(
+        self,
+        pool: SriovNetworkPool,
+        node: NodeObject,
+        state: NodeNicState,
+        pools: Sequence[SriovNetworkPool],
+        asked: object,
+    ) -> _Looked:
+        name, labels = pool.metadata.name, node.metadata.labels
+        matched = not pool.metadata.deletion_timestamp and bool(matching_pfs(pool, labels, state.status.pfs))
+        if not matched and not any(spec.pool == name for spec in state.spec.pfs):
+            return _Looked(node, state, asked, None, ())
+        conflicts = merge_pools(pools, labels, state.status.pfs).conflicts
+        unreadable = {key.name for key in self._world.pools.malformed}
+        wanted = plan_node_spec(labels, state, pools=pools, unreadable_pools=unreadable, ledger=Ledger())
+        view = NodeView(
+            name=node.metadata.name,
+            state=state,
+            current=without_grants(wanted) == without_grants(state.spec),
+            ready=node.ready,
+            cordoned=node.spec.unschedulable,
+            vfs=count_vfs(state, name),
+        )
+        return _Looked(node, state, asked, view, conflicts)
 
-    async def _report(self, pool: SriovNetworkPool, facts: _PoolFacts) -> None:
+    async def _report(self, pool: SriovNetworkPool, facts: _PoolFacts, problems: Sequence[PoolProblem]) -> None:
         name = pool.metadata.name
         capacity = self._world.devices.capacity if self._world.machines_synced else None
-        status = summarise_pool(pool, facts.nodes, self._ledger.current.of(name), facts.conflicts)
+        status = summarise_pool(pool, facts.nodes, self._ledger.current.of(name), facts.conflicts, problems)
         if capacity is not None:
             resource = pool.resource_name
             counts = {"assigned": capacity.assigned.get(resource, 0), "reserved": pool.spec.reserve_for_migration}
@@ -128,5 +200,22 @@ class PoolReconciler:
                 self._events.tell(pool_subject(pool), kind, told.reason, "Prepare", told.message or told.reason)
 
 
-def _without_grants(spec: NodeSpec) -> NodeSpec:
-    return NodeSpec(synced=spec.synced, pfs=tuple(msgspec.structs.replace(pf, grant=None) for pf in spec.pfs))
+def _at(view: NodeView, *, lost: bool) -> NodeView:
+    return view if view.lost is lost else replace(view, lost=lost)
+
+
+def _asked(pools: Sequence[SriovNetworkPool], malformed: Mapping[ObjectKey, str]) -> object:
+    """What of all pools decides about nodes; their statuses do not."""
+    return (
+        frozenset(malformed),
+        tuple(
+            (
+                one.metadata.name,
+                one.metadata.uid,
+                one.metadata.generation,
+                one.metadata.deletion_timestamp,
+                ABANDON in one.metadata.annotations,
+            )
+            for one in pools
+        ),
+    )

@@ -1,0 +1,135 @@
+"""What has become of entries of the ledger: runs that ended, drains that take too long, grants that nobody can use. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import msgspec
+
+from ..api.common import seconds_of
+from ..api.pool import SriovNetworkPool
+from .ledger import Entry, EntryState, NodeView, PoolLedger, by_name
+from .pending import pending_of
+from .state import ApplyState, PfReason, PfStatus
+
+__all__ = ["is_stopped", "settle_ledger"]
+
+_BAD = (ApplyState.FAILED, ApplyState.ROLLED_BACK)
+_ENDED = (ApplyState.APPLIED, ApplyState.REFUSED, *_BAD)
+_REFUSED_REST_S = 10
+"""A run that was refused is not granted again at once: what it met may still be there."""
+
+
+def settle_ledger(part: PoolLedger, pool: SriovNetworkPool, nodes: Iterable[NodeView], *, now: int) -> PoolLedger:
+    """Give slots back whose run has ended, remember failures, and note when a generation has proven itself.
+
+    Args:
+        part: The pool's part of the ledger.
+        pool: The pool.
+        nodes: Its nodes.
+        now: Seconds since 1970.
+    """
+    views = by_name(nodes)
+    proven = part.proven_generation
+    entries: dict[str, Entry] = {}
+    for node, entry in part.entries.items():
+        settled, applied = _settle(entry, pool, views.get(node), part, now)
+        if applied:
+            proven = max(proven, entry.generation)
+        if settled is not None:
+            entries[node] = settled
+    return PoolLedger(proven_generation=proven, entries=entries)
+
+
+def is_stopped(pool: SriovNetworkPool, part: PoolLedger, *, approved: bool = False) -> bool:
+    """Tell whether no further node may begin; what a person has approved is not held back by failures.
+
+    A pool that is being removed is not held back by `paused`.
+    """
+    rollout = pool.spec.rollout
+    if rollout.paused and not pool.metadata.deletion_timestamp:
+        return True
+    return part.failed() >= rollout.max_failures and not approved
+
+
+def _settle(
+    entry: Entry, pool: SriovNetworkPool, view: NodeView | None, part: PoolLedger, now: int
+) -> tuple[Entry | None, bool]:
+    """Give what remains of an entry, and whether its run ended well."""
+    if entry.state is EntryState.ENDED or view is None:
+        return _over(entry), False
+    match entry.state:
+        case EntryState.FAILED:
+            return (None if not entry.cordoned and _again(entry, pool, view) else entry), False
+        case EntryState.RESTING:
+            awake = now >= entry.until or entry.generation < pool.metadata.generation or pending_of(view, pool).approved
+            return (None if awake and not entry.cordoned else entry), False
+        case EntryState.DRAINING:
+            return _settle_drain(entry, pool, view, part, now), False
+        case _:
+            return _settle_grant(entry, view, now)
+
+
+def _over(entry: Entry) -> Entry | None:
+    """Nothing is left to do but to uncordon."""
+    return msgspec.structs.replace(entry, state=EntryState.ENDED) if entry.cordoned else None
+
+
+def _again(entry: Entry, pool: SriovNetworkPool, view: NodeView) -> bool:
+    """Whether a failed node may be tried again; one that was rolled back only when asked for something else, or approved."""
+    if pending_of(view, pool).approved:
+        return True
+    problems = {pf.problem.reason for pf in view.state.status.pfs if pf.problem is not None and pf.pci_address in entry.digests}
+    changed = entry.generation < pool.metadata.generation or entry.boot_id != view.state.status.boot_id
+    return changed and view.current and view.confirmed and PfReason.ROLLED_BACK not in problems
+
+
+def _settle_drain(entry: Entry, pool: SriovNetworkPool, view: NodeView, part: PoolLedger, now: int) -> Entry | None:
+    """A drain ends when it takes too long, when the rollout stops, or when nothing is to be done any more."""
+    timeout_s = seconds_of(pool.spec.rollout.drain_timeout)
+    if now - entry.since >= timeout_s:
+        return msgspec.structs.replace(entry, state=EntryState.RESTING, until=now + timeout_s)
+    if not view.current or not view.confirmed or not view.ready:
+        return entry
+    pending = pending_of(view, pool)
+    if not pending.digests or is_stopped(pool, part, approved=pending.approved):
+        return _over(entry)
+    return msgspec.structs.replace(entry, digests=pending.digests, generation=pool.metadata.generation)
+
+
+def _settle_grant(entry: Entry, view: NodeView, now: int) -> tuple[Entry | None, bool]:
+    pfs = {pf.pci_address: pf for pf in view.state.status.pfs}
+    runs = [_run(digest, pfs.get(address)) for address, digest in entry.digests.items()]
+    if all(run in _ENDED for run in runs):
+        return _end(entry, runs, now)
+    if any(run in (ApplyState.CLAIMED, ApplyState.APPLYING) for run in runs):
+        return entry, False
+    if entry.state is EntryState.GRANTED and not view.lost and _usable(entry, pfs):
+        return entry, False
+    granted = any(pf.grant in entry.digests.values() for pf in view.state.spec.pfs)
+    if entry.state is EntryState.REVOKED and not granted and (view.confirmed or view.lost):
+        return _end(entry, runs, now)
+    return msgspec.structs.replace(entry, state=EntryState.REVOKED), False
+
+
+def _end(entry: Entry, runs: Collection[ApplyState | None], now: int) -> tuple[Entry | None, bool]:
+    """A run that failed is remembered, one that was refused rests; otherwise the slot is given back."""
+    if any(run in _BAD for run in runs):
+        return msgspec.structs.replace(entry, state=EntryState.FAILED), False
+    applied = ApplyState.APPLIED in runs
+    if ApplyState.REFUSED in runs:
+        return msgspec.structs.replace(entry, state=EntryState.RESTING, until=now + _REFUSED_REST_S), applied
+    return _over(entry), applied
+
+
+def _run(digest: str, pf: PfStatus | None) -> ApplyState | None:
+    """How far the run of a granted digest is; None if it has not begun."""
+    if pf is None or pf.apply is None or pf.apply.digest != digest:
+        return None
+    return pf.apply.state
+
+
+def _usable(entry: Entry, pfs: Mapping[str, PfStatus]) -> bool:
+    """Whether any function of the entry still has the granted plan, and nobody has taken a device since that it would take."""
+    plans = [pf.plan for address in entry.digests if (pf := pfs.get(address)) is not None and pf.plan is not None]
+    return any(plan.digest in entry.digests.values() and not plan.blocked_by for plan in plans)

@@ -1,0 +1,222 @@
+"""Thousands of simulated nodes against the same API server: how long a full rollout takes, and what it costs the API server.
+
+    python -m tests.bench.nodes SECONDS    plays the agents of all nodes (as the bench starts it)
+
+The agents keep the protocol and plan as real ones do; their hosts are variables. Writes are counted by the API server itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+from rich.table import Table
+
+from tests.harness.api import Api, wait_for
+from tests.harness.cluster import AGENT_NAMESPACE, ROOT, Cluster
+from vmnic.kube.client import ApiClient
+from vmnic.kube.connection import in_cluster_connection
+from vmnic.kube.errors import ConflictError, InvalidError
+from vmnic.kube.reflector import ObjectKey, Reflector
+from vmnic.kube.resources import NODE_NIC_STATES
+from vmnic.nodes.observed import ObservedPf, ObservedVf, render_pf_status
+from vmnic.nodes.parts import vf_address
+from vmnic.nodes.plan import plan_pf
+from vmnic.nodes.state import Apply, ApplyState, HostFacts, NodeNicState, NodeStatus, PfSpec, decode_node_state, wire
+
+NODES = int(os.environ.get("VMNIC_BENCH_NODES", "5000"))
+VFS = 16
+ADDRESS = "0000:81:00.0"
+LABEL = "bench.vmnic.dev/simulated"
+POOL = "bench-nodes"
+WORKERS = 16
+HOST = HostFacts(kernel="6.12", iommu=True, modules=("macvtap", "tun", "vfio_pci", "vhost_net"))
+_KINDS = ("nodenicstates", "sriovnetworkpools", "configmaps", "nodes", "leases")
+
+
+def measure(cluster: Cluster, table: Table) -> None:
+    """Add the rows of this part."""
+    api = cluster.api
+    with ThreadPoolExecutor(8) as executor:
+        list(executor.map(lambda number: _create_node(api, number), range(NODES)))
+    cluster.start_controller("bench-nodes", lease_duration_s=15)
+    token = cluster.plane.service_account(AGENT_NAMESPACE, "vmnic-agent", "bench00000")
+    # One process plays all of them, so it writes as an administrator; the policy binds an agent's token to one node.
+    (cluster.directory / "accounts" / "vmnic-agent-bench00000" / "token").write_text("admin-token")
+    agents = subprocess.Popen([sys.executable, "-m", "tests.bench.nodes", "900"], env=os.environ | token, cwd=ROOT)
+    try:
+        wait_for("every node has reported", lambda: _reported(api) >= NODES, 600)
+        before, began = _writes(api), time.monotonic()
+        rollout = {"maxConcurrent": "10%", "maxUnavailable": 1}
+        spec = {"nicSelector": {"pciAddresses": [ADDRESS]}, "numVfs": VFS, "rollout": rollout}
+        api.apply({"apiVersion": "vmnic.dev/v1alpha1", "kind": "SriovNetworkPool", "metadata": {"name": POOL}, "spec": spec})
+        wait_for("all nodes are as asked", lambda: _summary(api) == f"{NODES}/{NODES}", 900)
+        took = time.monotonic() - began
+        writes = {kind: count - before.get(kind, 0) for kind, count in _writes(api).items()}
+    finally:
+        agents.kill()
+        agents.wait()
+        cluster.kill("bench-nodes")
+    floor = _floor(api)
+    each = sum(count for kind, count in writes.items() if kind != "leases") / NODES
+    told = ", ".join(f"{kind} {count}" for kind, count in sorted(writes.items()) if count)
+    table.add_row(
+        f"full rollout, {NODES} simulated nodes, 10 % at a time, at most 50 writes/s by the controller",
+        f"{took:.0f} s",
+        f"the same 5 writes a node, bare, {WORKERS} at a time {floor:.0f} s",
+        f"{took / floor:.1f} times",
+    )
+    table.add_row("API writes of it, per node", f"{each:.2f}", told, "aim ≤ 6")
+    _remove(cluster)
+
+
+def _create_node(api: Api, number: int) -> None:
+    meta = {"name": f"bench{number:05}", "labels": {LABEL: "yes"}}
+    api.create({"apiVersion": "v1", "kind": "Node", "metadata": meta})
+
+
+def _reported(api: Api) -> int:
+    # Cheaper than a list of all: the API server's own count of objects is a minute old.
+    page = api.request("GET", "/apis/vmnic.dev/v1alpha1/nodenicstates?limit=10000")
+    return sum(one["spec"].get("synced", False) for one in page["items"] if one["metadata"]["name"].startswith("bench"))
+
+
+def _summary(api: Api) -> str:
+    return (api.get("SriovNetworkPool", POOL) or {}).get("status", {}).get("nodes", {}).get("summary", "")
+
+
+def _writes(api: Api) -> dict[str, int]:
+    """Count the writes that the API server has answered, by kind."""
+    answer = api._pool.request("GET", f"{api.server}/metrics", headers=api._headers)
+    counts = dict.fromkeys(_KINDS, 0)
+    for line in answer.data.decode().splitlines():
+        if line.startswith("apiserver_request_total{"):
+            labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
+            if labels["resource"] in counts and labels["verb"] in ("POST", "PUT", "PATCH", "APPLY", "DELETE"):
+                counts[labels["resource"]] += int(float(line.rsplit(" ", 1)[1]))
+    return counts
+
+
+def _floor(api: Api) -> float:
+    """Write each object as often as the rollout does, and do nothing else."""
+    states = [f"bench{number:05}" for number in range(NODES)]
+    began = time.monotonic()
+
+    def write(name: str) -> None:
+        for turn in range(5):
+            if turn % 2:
+                api.merge("NodeNicState", name, {"status": {"bootID": f"floor-{turn}"}}, sub="status")
+            else:
+                api.merge("NodeNicState", name, {"spec": {"synced": bool(turn)}})
+
+    with ThreadPoolExecutor(WORKERS) as executor:
+        list(executor.map(write, states))
+    return time.monotonic() - began
+
+
+def _remove(cluster: Cluster) -> None:
+    api = cluster.api
+    api.merge("SriovNetworkPool", POOL, {"metadata": {"finalizers": []}})
+    api.delete("SriovNetworkPool", POOL)
+    api.request("DELETE", f"/api/v1/nodes?labelSelector={LABEL}%3Dyes")
+    api.request("DELETE", "/apis/vmnic.dev/v1alpha1/nodenicstates")
+    api.delete("ConfigMap", "vmnic-ledger", "vmnic-system")
+
+
+class _Agent:
+    """One node: its host is a number of VFs."""
+
+    def __init__(self) -> None:
+        self.num_vfs = self.attempt = 0
+        self.apply: Apply | None = None
+
+    def observed(self) -> ObservedPf:
+        vfs = [
+            ObservedVf(index=index, pci_address=vf_address("0000:81:10.0", 2, index), driver="vfio-pci")
+            for index in range(self.num_vfs)
+        ]
+        return ObservedPf(
+            pci_address=ADDRESS, name="ens1f0", vendor="8086", device="1528", driver="ixgbe", mtu=1500, up=True, total_vfs=63,
+            num_vfs=self.num_vfs, vfs=tuple(vfs), autoprobe=not self.num_vfs,
+        )  # fmt: skip
+
+    def status(self, state: NodeNicState) -> NodeStatus:
+        spec = next(iter(state.spec.pfs), None)
+        plan = self._plan(spec) if spec is not None else None
+        pf = render_pf_status(
+            self.observed(),
+            holders={},
+            owned=bool(self.num_vfs),
+            attempt=self.attempt,
+            plan=plan,
+            problem=None,
+            apply=self.apply,
+        )
+        return NodeStatus(observed_generation=state.metadata.generation, boot_id="b", host=HOST, pfs=(pf,))
+
+    def _plan(self, spec: PfSpec) -> object:
+        return plan_pf(spec, self.observed(), host=HOST, boot_id="b", attempt=self.attempt, holders={}).plan
+
+
+async def _play(seconds: float) -> None:
+    """Play all agents."""
+    agents: dict[str, _Agent] = {}
+    queue: asyncio.Queue[str] = asyncio.Queue()
+    async with ApiClient(in_cluster_connection(), field_manager="bench-agent") as api:
+
+        def changed(key: ObjectKey, _old: NodeNicState | None, new: NodeNicState | None) -> None:
+            if new is not None and key.name.startswith("bench"):
+                queue.put_nowait(key.name)
+
+        reflector = Reflector(api, NODE_NIC_STATES, decode=decode_node_state, on_change=changed)
+
+        async def publish(state: NodeNicState, status: NodeStatus) -> bool:
+            operations = [
+                {"op": "test", "path": "/metadata/resourceVersion", "value": state.metadata.resource_version},
+                {"op": "add", "path": "/status", "value": wire(status)},
+            ]
+            try:
+                answer = await api.patch_json(NODE_NIC_STATES, state.metadata.name, operations, subresource="status")
+            except (ConflictError, InvalidError):
+                return False
+            reflector.items[ObjectKey("", state.metadata.name)] = msgspec.convert(answer, NodeNicState)
+            return True
+
+        async def work() -> None:
+            while True:
+                name = await queue.get()
+                agent = agents.setdefault(name, _Agent())
+                state = reflector.items.get(ObjectKey("", name))
+                if state is not None:
+                    await _step(agent, state, publish, lambda key: reflector.items[key])
+
+        tasks = [asyncio.create_task(reflector.run()), *(asyncio.create_task(work()) for _ in range(WORKERS))]
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
+
+
+async def _step(agent: _Agent, state: NodeNicState, publish, read) -> None:  # type: ignore[no-untyped-def]
+    status = agent.status(state)
+    spec = next(iter(state.spec.pfs), None)
+    plan = status.pfs[0].plan
+    if spec is None or plan is None or spec.grant != plan.digest:
+        if status != state.status:
+            await publish(state, status)
+        return
+    agent.apply = Apply(digest=plan.digest, state=ApplyState.CLAIMED)
+    if not await publish(state, agent.status(state)):
+        agent.apply = None
+        return
+    agent.num_vfs, agent.attempt = spec.num_vfs, agent.attempt + 1
+    agent.apply = Apply(digest=plan.digest, state=ApplyState.APPLIED)
+    fresh = read(ObjectKey("", state.metadata.name))
+    await publish(fresh, agent.status(fresh))
+
+
+if __name__ == "__main__":
+    asyncio.run(_play(float(sys.argv[1])))

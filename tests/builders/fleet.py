@@ -1,0 +1,343 @@
+"""A fleet of simulated nodes around the controller's own reconcilers: an API server that is a dictionary, agents that keep the
+protocol, caches that lag behind, and an observer that looks from outside.
+"""
+
+import asyncio
+import itertools
+import json
+import random
+
+import msgspec
+
+from tests.builders.node import PF, observed, pf_status
+from vmnic.controller.drain import Drainer, Matching
+from vmnic.controller.keys import Kind
+from vmnic.controller.ledger import LEDGER_NAME, LedgerStore
+from vmnic.controller.objects import CORDONED
+from vmnic.controller.reconcile.networks import NetworkReconciler
+from vmnic.controller.reconcile.nodes import NodeReconciler
+from vmnic.controller.reconcile.pools import PoolReconciler
+from vmnic.controller.reconcile.rollouts import Rollouts
+from vmnic.controller.world import World
+from vmnic.kube.errors import ConflictError, InvalidError, NotFoundError, UnreachableError
+from vmnic.kube.events import Events
+from vmnic.kube.reflector import ObjectKey
+from vmnic.nodes.ledger import EntryState, Ledger
+from vmnic.nodes.observed import with_holders
+from vmnic.nodes.plan import plan_pf
+from vmnic.nodes.state import Apply, ApplyState, Held, HostFacts, NodeNicState, NodeStatus, wire
+
+HOST = HostFacts(iommu=True, modules=("vfio_pci",))
+
+
+class MemoryCluster:
+    """What the API server keeps, with versions, generations, and requests that fail when told to."""
+
+    def __init__(self):
+        self.objects = {}
+        self.changes = []
+        """Every key that was written, in order: what watches deliver."""
+        self.fault = lambda verb, plural: None
+        """Gives `before` or `after` for a request that is to fail, before or after it took effect."""
+        self.evicted = lambda pod: None
+        self._versions = itertools.count(1)
+
+    def put(self, plural, body, namespace=""):
+        key = (plural, namespace, body["metadata"]["name"])
+        old = self.objects.get(key, {})
+        meta = {"generation": 1} | old.get("metadata", {}) | body["metadata"]
+        if old and old.get("spec") != body.get("spec"):
+            meta["generation"] += 1
+        meta["resourceVersion"] = str(next(self._versions))
+        self.objects[key] = body | {"metadata": meta}
+        self.changes.append(key)
+        return self.objects[key]
+
+    def remove(self, plural, name):
+        self.objects.pop((plural, "", name), None)
+        self.changes.append((plural, "", name))
+
+    def get(self, plural, name, namespace=""):
+        return self.objects.get((plural, namespace, name))
+
+    async def _request(self, verb, plural, work):
+        when = self.fault(verb, plural)
+        if when == "before":
+            raise UnreachableError(status=0, reason="Unreachable", message="away")
+        result = work()
+        if when == "after":
+            raise UnreachableError(status=0, reason="Unreachable", message="away")
+        return result
+
+    async def read(self, resource, name, namespace=""):
+        return await self._request("GET", resource.plural, lambda: self.get(resource.plural, name, namespace))
+
+    async def create(self, resource, body, namespace="", *, name="", subresource=""):
+        if subresource == "eviction":
+            return await self._request("POST", "evictions", lambda: self.evicted(name))
+        if self.get(resource.plural, body["metadata"]["name"], namespace):
+            raise ConflictError(status=409, reason="AlreadyExists", message="there already")
+        return await self._request("POST", resource.plural, lambda: self.put(resource.plural, dict(body), namespace))
+
+    async def replace(self, resource, body, name, namespace="", *, subresource=""):
+        def work():
+            found = self.get(resource.plural, name, namespace)
+            if found["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
+                raise ConflictError(status=409, reason="Conflict", message="changed")
+            return self.put(resource.plural, dict(body), namespace)
+
+        return await self._request("PUT", resource.plural, work)
+
+    async def patch_json(self, resource, name, operations, namespace="", *, subresource=""):
+        def work():
+            body = self.get(resource.plural, name, namespace)
+            for one in operations:
+                if one["op"] == "test" and body["metadata"]["resourceVersion"] != one["value"]:
+                    raise InvalidError(status=422, reason="Invalid", message="changed")
+                if one["op"] == "add":
+                    body = body | {one["path"].removeprefix("/"): one["value"]}
+            return self.put(resource.plural, body, namespace)
+
+        return await self._request("PATCH", resource.plural, work)
+
+    async def patch_merge(self, resource, name, body, namespace="", *, subresource=""):
+        def work():
+            found = self.get(resource.plural, name, namespace)
+            if found is None:
+                raise NotFoundError(status=404, reason="NotFound", message="gone")
+            if body["metadata"].get("resourceVersion", "") not in ("", found["metadata"]["resourceVersion"]):
+                raise ConflictError(status=409, reason="Conflict", message="changed")
+            merged = self.put(resource.plural, _merged(found, body), namespace)
+            if merged["metadata"].get("deletionTimestamp") and not merged["metadata"].get("finalizers"):
+                self.remove(resource.plural, name)
+            return merged
+
+        return await self._request("PATCH", resource.plural, work)
+
+    async def list_pages(self, resource, namespace="", *, selectors=None):
+        found = [body for (plural, _, _), body in self.objects.items() if plural == resource.plural]
+        yield await self._request("GET", resource.plural, lambda: [msgspec.Raw(msgspec.json.encode(one)) for one in found]), ""
+
+
+def _merged(old, patch):
+    result = dict(old)
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = _merged(old.get(name) or {}, value) if isinstance(value, dict) else value
+    return result
+
+
+class Roomy(Matching):
+    """There is always a VF elsewhere."""
+
+    def refusal(self, node, holders):
+        return ""
+
+
+class RoomyDrainer(Drainer):
+    def matching(self):
+        return Roomy({}, self._world.devices)
+
+
+class Replica:
+    """One controller: caches of its own, which may lag behind, and the real reconcilers."""
+
+    def __init__(self, cluster, clock):
+        self._cluster = cluster
+        self._seen = 0
+        self.queue = {}
+        self.world = World(cluster, lambda key, after_s=0.0: self.queue.setdefault(key))
+        self.ledger = LedgerStore(cluster, "vmnic-system")
+        rollouts = Rollouts(self.ledger, RoomyDrainer(self.world, cluster), self.world._enqueue, clock=clock)
+        networks = NetworkReconciler(self.world, cluster)
+        self._pools = PoolReconciler(self.world, cluster, self.ledger, rollouts, networks, Events(cluster, "fleet"))
+        self._nodes = NodeReconciler(self.world, cluster, self.ledger)
+        self._caches = {one.resource.plural: one for one in (self.world.nodes, self.world.node_states, self.world.pools)}
+
+    def hear(self, count=None):
+        """Take in what was written, all of it or only so many changes."""
+        end = len(self._cluster.changes) if count is None else min(self._seen + count, len(self._cluster.changes))
+        for plural, namespace, name in self._cluster.changes[self._seen : end]:
+            cache, body = self._caches.get(plural), self._cluster.objects.get((plural, namespace, name))
+            if cache is None:
+                continue
+            if body is None:
+                cache._drop(ObjectKey(namespace, name))
+            else:
+                cache._store(msgspec.Raw(msgspec.json.encode(body)))
+        self._seen = end
+
+    async def work(self, count=None):
+        """Reconcile what waits; a key whose reconciliation fails waits again."""
+        for key in list(self.queue)[:count]:
+            del self.queue[key]
+            try:
+                if key.kind is Kind.POOL:
+                    if await self._pools.reconcile(key.name) is not None:
+                        self.queue.setdefault(key)
+                elif key.kind is Kind.NODE:
+                    await self._nodes.reconcile(key.name)
+            except (ConflictError, InvalidError, UnreachableError):
+                self.queue.setdefault(key)
+
+
+class Agent:
+    """One node with its agent, as far as the protocol goes: it plans, claims over the live object, runs, and reports."""
+
+    def __init__(self, cluster, name, rng):
+        self._cluster, self._rng, self.name = cluster, rng, name
+        self.num_vfs, self.attempt, self.boot = 0, 0, 1
+        self.holder = False
+        """Whether a VM holds a VF."""
+        self.apply = self.failure = None
+        self.running = None
+        """Spec and whether it was disruptive, of the run that is under way."""
+        self.owned = False
+        self.bad = 0.0
+        """How likely a run fails."""
+        self._seen = None
+
+    def step(self):
+        """Make one pass."""
+        raw = self._cluster.get("nodenicstates", self.name)
+        now = (raw and raw["metadata"]["resourceVersion"], self.holder, self.boot, self.num_vfs)
+        if raw is None or (now == self._seen and self.running is None):
+            return
+        self._seen = now
+        state = msgspec.convert(raw, NodeNicState)
+        if self.running is not None:
+            self._end()
+        spec = state.spec.pfs[0] if state.spec.synced and state.spec.pfs else None
+        plan = self._plan(spec)
+        if spec and spec.release and plan is None:
+            self.owned = False
+        if plan and spec.grant == plan.digest and not plan.blocked_by:
+            self.apply = Apply(digest=plan.digest, state=ApplyState.CLAIMED)
+            self.running = spec
+        self._publish(state, plan)
+
+    def _plan(self, spec):
+        if spec is None or (spec.release and not self.owned):
+            return None
+        seen = observed(num_vfs=self.num_vfs, held={0} if self.holder else ())
+        holders = {"0000:0b:10.0": f"pod tenants/{self.name}"} if self.holder else {}
+        wanted = msgspec.structs.replace(spec, release="", num_vfs=0 if spec.release else spec.num_vfs)
+        return plan_pf(
+            msgspec.structs.replace(wanted, groups=wanted.groups if wanted.num_vfs else ()), with_holders(seen, holders),
+            host=HOST, boot_id=f"b{self.boot}", attempt=self.attempt, holders=holders,
+        ).plan  # fmt: skip
+
+    def _end(self):
+        spec, self.running = self.running, None
+        self.attempt += 1
+        failed = self._rng.random() < self.bad
+        rolled = failed and self._rng.random() < 0.5
+        word = ApplyState.ROLLED_BACK if rolled else ApplyState.FAILED if failed else ApplyState.APPLIED
+        self.apply = Apply(digest=self.apply.digest, state=word)
+        if not failed:
+            assert not self.holder or self.num_vfs == spec.num_vfs, "a held VF was taken"
+            self.num_vfs = 0 if spec.release else spec.num_vfs
+            self.owned = not spec.release
+
+    def _publish(self, state, plan):
+        held = (Held(vf="0000:0b:10.0", by=f"pod tenants/{self.name}"),) if self.holder else ()
+        pf = pf_status(plan=plan, apply=self.apply, num_vfs=self.num_vfs, held=held, owned=self.owned, attempt=self.attempt)
+        status = NodeStatus(observed_generation=state.metadata.generation, boot_id=f"b{self.boot}", host=HOST, pfs=(pf,))
+        if status != state.status:
+            self._cluster.put("nodenicstates", self._cluster.get("nodenicstates", self.name) | {"status": wire(status)})
+
+
+class Fleet:
+    """Nodes, agents, one pool; and what is seen from outside."""
+
+    def __init__(self, count, *, seed=0, **spec):
+        self.rng = random.Random(seed)
+        self.now = 1_000_000.0
+        self.cluster = MemoryCluster()
+        self.names = [f"n{number:04}" for number in range(count)]
+        self.agents = {name: Agent(self.cluster, name, self.rng) for name in self.names}
+        self.cluster.evicted = self._evict
+        self.admins = set()
+        """Nodes that an administrator has cordoned."""
+        for name in self.names:
+            self.cluster.put(
+                "nodes", {"metadata": {"name": name, "labels": {}}, "spec": {}, "status": _node_status(ready=True)}
+            )
+        self.edit(**spec)
+
+    def edit(self, **spec):
+        body = {"nicSelector": {"models": ["82576"]}, "numVfs": 7} | spec
+        self.cluster.put("sriovnetworkpools", {"metadata": {"name": "fast"}, "spec": body})
+
+    def _evict(self, pod):
+        """Most VMs leave when asked."""
+        if self.rng.random() < 0.8:
+            self.agents[pod].holder = False
+
+    def replica(self):
+        return Replica(self.cluster, lambda: self.now)
+
+    def ledger(self):
+        found = self.cluster.get("configmaps", LEDGER_NAME, "vmnic-system")
+        return Ledger.parse(json.loads(found["data"]["ledger.json"])) if found else Ledger()
+
+    def set_ready(self, name, *, ready):
+        node = self.cluster.get("nodes", name)
+        self.cluster.put("nodes", node | {"status": _node_status(ready=ready)})
+
+    def is_ready(self, name):
+        return self.cluster.get("nodes", name)["status"]["conditions"][0]["status"] == "True"
+
+    def admin_cordons(self, name):
+        """As `kubectl cordon` does: nothing where the node is cordoned already."""
+        node = self.cluster.get("nodes", name)
+        if not node["spec"].get("unschedulable"):
+            self.cluster.put("nodes", node | {"spec": {"unschedulable": True}})
+            self.admins.add(name)
+
+    def admin_uncordons(self, name):
+        self.admins.discard(name)
+        self.cluster.put("nodes", self.cluster.get("nodes", name) | {"spec": {}})
+
+    def running(self):
+        return {name for name, agent in self.agents.items() if agent.running is not None}
+
+    def cordoned_by_us(self):
+        nodes = (self.cluster.get("nodes", name) for name in self.names)
+        return {
+            one["metadata"]["name"]
+            for one in nodes
+            if one["spec"].get("unschedulable") and one["metadata"].get("annotations", {}).get(CORDONED)
+        }
+
+    def settled(self, count):
+        return all(agent.num_vfs == count and agent.running is None for agent in self.agents.values())
+
+    def draining(self):
+        return {node for node, entry in self.ledger().of("fast").entries.items() if entry.state is EntryState.DRAINING}
+
+    async def run(self, *replicas, turns, until=lambda: False):
+        """Let everybody work in turn; time passes."""
+        for _ in range(turns):
+            for agent in self.agents.values():
+                if self.is_ready(agent.name):
+                    agent.step()
+            for replica in replicas:
+                replica.hear()
+                await replica.work()
+            self.now += 1
+            await asyncio.sleep(0)
+            if until():
+                return True
+        return until()
+
+
+def _node_status(*, ready):
+    return {
+        "conditions": [{"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": "2026-01-01T00:00:00Z"}]
+    }
+
+
+__all__ = ["PF", "Agent", "Fleet", "MemoryCluster", "Replica"]

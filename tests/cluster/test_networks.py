@@ -1,0 +1,73 @@
+"""Networks of pools: kept where they are asked for, never adopted, and not taken from VMs."""
+
+import json
+
+import pytest
+
+from tests.builders.vm import nad, nic, vm
+from tests.harness.api import wait_for
+
+
+def network(cluster, namespace, name="fast"):
+    return cluster.api.get("NetworkAttachmentDefinition", name, namespace)
+
+
+def problems(cluster):
+    return {
+        one["reason"]: one["message"]
+        for one in cluster.api.get("SriovNetworkPool", "fast").get("status", {}).get("problems", [])
+    }
+
+
+@pytest.fixture
+def tenants(cluster, namespace):
+    cluster.api.merge("Namespace", namespace, {"metadata": {"labels": {"tenants": "yes"}}})
+    return namespace
+
+
+@pytest.fixture
+def fast(cluster, pool, tenants):
+    wanted = {"name": "fast", "namespaceSelector": {"matchLabels": {"tenants": "yes"}}, "segment": "blue", "vlan": 100}
+    pool(networks=[wanted], rollout={"paused": True})
+    return wanted
+
+
+def test_a_network_is_kept_where_it_is_asked_for(cluster, fast, tenants):
+    found = wait_for("it is there", lambda: network(cluster, tenants))
+    assert found["metadata"]["labels"]["vmnic.dev/segment"] == "blue"
+    assert found["metadata"]["annotations"] == {"k8s.v1.cni.cncf.io/resourceName": "vmnic.dev/fast"}
+    assert json.loads(found["spec"]["config"])["vlan"] == 100
+    assert network(cluster, "default") is None
+    cluster.api.delete("NetworkAttachmentDefinition", "fast", tenants)
+    wait_for("it is made anew", lambda: network(cluster, tenants))
+    cluster.api.merge("NetworkAttachmentDefinition", "fast", {"spec": {"config": "{}"}}, tenants)
+    wait_for("it is put right", lambda: json.loads(network(cluster, tenants)["spec"]["config"]).get("vlan") == 100)
+
+
+def test_a_namespace_that_appears_later_gets_it_and_one_that_no_longer_matches_loses_it(cluster, fast, tenants):
+    cluster.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "late", "labels": {"tenants": "yes"}}})
+    wait_for("it is there", lambda: network(cluster, "late"))
+    cluster.api.merge("Namespace", "late", {"metadata": {"labels": {"tenants": None}}})
+    wait_for("it is gone", lambda: network(cluster, "late") is None)
+    cluster.api.delete("Namespace", "late")
+
+
+def test_what_is_somebody_elses_is_never_adopted(cluster, fast, tenants):
+    cluster.api.create(nad("mine", namespace=tenants, cni="bridge"))
+    before = network(cluster, tenants, "mine")["metadata"]["resourceVersion"]
+    cluster.api.merge("SriovNetworkPool", "fast", {"spec": {"networks": [fast | {"name": "mine"}]}})
+    wait_for("it is said", lambda: f"{tenants}/mine" in problems(cluster).get("NadExists", ""))
+    cluster.api.delete("SriovNetworkPool", "fast")
+    wait_for("the pool is gone", lambda: cluster.api.get("SriovNetworkPool", "fast") is None)
+    assert network(cluster, tenants, "mine")["metadata"]["resourceVersion"] == before
+
+
+def test_what_a_vm_refers_to_stays_and_the_vm_is_named(cluster, fast, tenants):
+    wait_for("it is there", lambda: network(cluster, tenants))
+    machine = vm("db", nic("data", binding="sriov", network="fast"), namespace=tenants, run_strategy="Halted")
+    cluster.api.create(machine)
+    cluster.api.merge("SriovNetworkPool", "fast", {"spec": {"networks": []}})
+    wait_for("it is said", lambda: f"{tenants}/db" in problems(cluster).get("NadInUse", ""))
+    assert network(cluster, tenants)
+    cluster.api.delete("VirtualMachine", "db", tenants)
+    wait_for("it is gone", lambda: network(cluster, tenants) is None, 60)

@@ -1,0 +1,49 @@
+"""What a person approves is the plan that stands there now, and nothing else."""
+
+import msgspec
+import pytest
+
+from tests.builders.node import PF, pf_status, view
+from vmnic.cli.approve import ApprovalError, approve_plans
+from vmnic.nodes.state import PfPlan, PfReason
+
+SECOND = "0000:0c:00.0"
+
+
+def two(**changes):
+    """A node with plans for two functions."""
+    state = view("n1", blocked=[("db", "0000:0b:10.0")], **changes).state
+    other = pf_status(SECOND, name="ens2f0", plan=PfPlan(digest="e5", text="set the MTU to 9000"))
+    status = msgspec.structs.replace(state.status, pfs=(*state.status.pfs, other))
+    return msgspec.structs.replace(state, status=status)
+
+
+@pytest.mark.parametrize(
+    ("address", "value"),
+    [(None, "d1,e5"), (PF, "d1"), ("ens2f0", "e5")],
+    ids=["the whole node", "one function", "one by its name"],
+)
+def test_the_digests_of_the_plans_are_written(address, value):
+    assert approve_plans(two(), address).value == value
+
+
+def test_an_approval_that_still_counts_stays_and_a_stale_one_goes():
+    assert approve_plans(two(approved="e5,d0"), PF).value == "d1,e5"
+
+
+def test_the_words_say_who_is_in_the_way_and_what_went_wrong():
+    words = approve_plans(two(problem=PfReason.ROLLED_BACK), PF).lines[0]
+    assert words == f"{PF} (ens1f0): create 7 VFs again after: scripted; pod tenants/db holds 0000:0b:10.0"
+
+
+@pytest.mark.parametrize(
+    ("state", "address", "message"),
+    [
+        (view("n1", plan=None).state, None, "nothing is planned on any function of node n1"),
+        (view("n1").state, "0000:0d:00.0", f"node n1 has no function 0000:0d:00.0; it has {PF} (ens1f0)"),
+    ],
+    ids=["nothing is planned", "no such function"],
+)
+def test_where_there_is_nothing_to_approve_it_says_so(state, address, message):
+    with pytest.raises(ApprovalError, match=message.replace("(", r"\(").replace(")", r"\)")):
+        approve_plans(state, address)

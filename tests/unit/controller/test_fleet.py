@@ -1,0 +1,124 @@
+"""A thousand nodes, everything that may go wrong, and an observer who counts from outside: never more than the limits."""
+
+import pytest
+
+from tests.builders.fleet import Fleet
+
+DRAIN = {"disruption": "Drain", "maxUnavailable": 3, "maxConcurrent": 20, "maxFailures": 1000, "drainTimeout": "20s"}
+
+
+class Observer:
+    """Holds, after every event, what must never be otherwise."""
+
+    def __init__(self, fleet, *, concurrent, unavailable):
+        self._fleet, self._concurrent, self._unavailable = fleet, concurrent, unavailable
+        self._before = set()
+        self.most, self.most_cordoned, self.looks = 0, 0, 0
+
+    def look(self):
+        fleet = self._fleet
+        ours, running = fleet.cordoned_by_us(), fleet.running()
+        assert len(ours) <= self._unavailable
+        assert len(running - ours) <= self._concurrent
+        assert all(fleet.cluster.get("nodes", name)["spec"].get("unschedulable") for name in fleet.admins)
+        self._look_at_drains()
+        self.most, self.most_cordoned = max(self.most, len(running)), max(self.most_cordoned, len(ours))
+        self.looks += 1
+
+    def _look_at_drains(self):
+        """A node that begins to drain is the first of so many out of service, or was so already."""
+        fleet, draining = self._fleet, self._fleet.draining()
+        for name in draining - self._before:
+            if name not in fleet.admins:
+                others = {one for one in fleet.names if one in fleet.admins or not fleet.is_ready(one)} | draining
+                assert len(others | {name}) <= self._unavailable
+        self._before = draining
+
+
+def strike(fleet, rng):
+    """Let one thing happen that nobody has asked for."""
+    name = rng.choice(fleet.names)
+    agent = fleet.agents[name]
+    what = rng.choice(["take", "take", "leave", "down", "up", "up", "cordon", "uncordon", "reboot", "edit"])
+    down = [one for one in fleet.names if not fleet.is_ready(one)] if what in ("down", "up") else []
+    if what == "take" and agent.num_vfs and agent.running is None:
+        agent.holder = True
+    elif what == "leave":
+        agent.holder = False
+    elif what == "down" and len(down) < 2:
+        fleet.set_ready(name, ready=False)
+    elif what == "up" and down:
+        fleet.set_ready(min(down), ready=True)
+    elif what == "cordon" and not fleet.admins:
+        fleet.admin_cordons(name)
+    elif what == "uncordon" and fleet.admins:
+        fleet.admin_uncordons(min(fleet.admins))
+    elif what == "reboot" and not agent.holder:
+        agent.boot, agent.running, agent.apply = agent.boot + 1, None, None
+    elif what == "edit" and rng.random() < 0.05:
+        fleet.edit(numVfs=rng.choice([3, 5, 7]), rollout=DRAIN)
+
+
+def calm(fleet):
+    """Let everything be well again."""
+    fleet.cluster.fault = lambda verb, plural: None
+    for name, agent in fleet.agents.items():
+        agent.bad, agent.holder = 0.0, False
+        fleet.set_ready(name, ready=True)
+    for name in list(fleet.admins):
+        fleet.admin_uncordons(name)
+    fleet.edit(numVfs=4, rollout=DRAIN)
+
+
+async def storm(fleet, replicas, observer, *, turns):
+    """Strike at random, let replicas hear only part of it, crash them, and let requests fail before and after their effect."""
+    rng = fleet.rng
+    fleet.cluster.fault = lambda verb, plural: rng.choice(["before", "after"]) if rng.random() < 0.02 else None
+    for turn in range(turns):
+        for _ in range(rng.randrange(len(fleet.names) // 20)):
+            strike(fleet, rng)
+        for agent in fleet.agents.values():
+            if fleet.is_ready(agent.name) and rng.random() < 0.7:
+                agent.step()
+        observer.look()
+        for number in range(len(replicas)):
+            if rng.random() < 0.03 or turn == 0:
+                replicas[number] = fleet.replica()
+                await loaded(replicas[number])
+            replicas[number].hear(rng.randrange(1, 2000))
+            await replicas[number].work(rng.randrange(1, 600))
+            observer.look()
+        fleet.now += 1
+
+
+async def loaded(replica):
+    while True:
+        try:
+            await replica.ledger.load()
+        except Exception:
+            continue
+        return
+
+
+async def test_a_thousand_nodes_in_a_storm_never_exceed_the_limits_and_then_all_are_as_asked():
+    fleet = Fleet(1000, seed=7, rollout=DRAIN)
+    observer = Observer(fleet, concurrent=20, unavailable=3)
+    for agent in fleet.agents.values():
+        agent.bad = 0.02
+    replicas = [fleet.replica()]
+    await storm(fleet, replicas, observer, turns=60)
+    calm(fleet)
+    assert await fleet.run(*replicas, turns=300, until=lambda: fleet.settled(4) and not fleet.cordoned_by_us())
+    print(f"1,000 nodes: {observer.looks} looks, at most {observer.most} running, {observer.most_cordoned} cordoned")
+    assert observer.most_cordoned == 3
+
+
+@pytest.mark.parametrize("seed", range(15))
+async def test_two_leaders_at_once_cannot_both_spend(seed):
+    rollout = DRAIN | {"maxConcurrent": 3, "maxUnavailable": 1}
+    fleet = Fleet(20, seed=seed, rollout=rollout)
+    observer = Observer(fleet, concurrent=3, unavailable=1)
+    replicas = [fleet.replica(), fleet.replica()]
+    await storm(fleet, replicas, observer, turns=60)
+    calm(fleet)
+    assert await fleet.run(*replicas, turns=200, until=lambda: fleet.settled(4) and not fleet.cordoned_by_us())

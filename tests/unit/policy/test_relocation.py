@@ -1,0 +1,67 @@
+"""VMs that have to leave a node are matched to free devices elsewhere."""
+
+import pytest
+
+from vmnic.policy.capacity import Capacity, Claim, NodeDevices
+from vmnic.policy.facts import VmFacts
+from vmnic.policy.relocation import find_homeless
+
+
+def claim(name, count=1, *, selector=None, resource="a/vf"):
+    return Claim(vm=VmFacts(namespace="t", name=name, node_selector=selector or {}), held={resource: count})
+
+
+def capacity(free, *, labels=None, cordoned=()):
+    nodes = {name: NodeDevices(labels=(labels or {}).get(name, {}), usable=name not in cordoned) for name in free}
+    return Capacity(nodes=nodes, free={"a/vf": free})
+
+
+def homeless(claims, found, *leaving):
+    return [one.vm.name for one in find_homeless(claims, found, leaving={"n1", *leaving})]
+
+
+@pytest.mark.parametrize(
+    ("claims", "found", "left"),
+    [
+        ([claim("a")], capacity({"n1": 7, "n2": 1}), []),
+        ([claim("a")], capacity({"n1": 7, "n2": 0}), ["a"]),
+        ([claim("a"), claim("b")], capacity({"n1": 0, "n2": 1, "n3": 1}), []),
+        ([claim("a"), claim("b")], capacity({"n1": 0, "n2": 1}), ["b"]),
+        ([claim("a", 2)], capacity({"n1": 0, "n2": 1, "n3": 1}), ["a"]),
+        ([claim("a")], capacity({"n1": 0, "n2": 1}, cordoned={"n2"}), ["a"]),
+        ([claim("a", resource="b/vf")], capacity({"n1": 0, "n2": 1}), ["a"]),
+    ],
+    ids=[
+        "there is one",
+        "there is none",
+        "one each",
+        "one too few",
+        "on one node",
+        "a cordoned node has none",
+        "of another sort",
+    ],
+)
+def test_every_vm_needs_a_place(claims, found, left):
+    assert homeless(claims, found) == left
+
+
+def test_nodes_that_are_leaving_themselves_offer_nothing():
+    assert homeless([claim("a")], capacity({"n1": 0, "n2": 1}), "n2") == ["a"]
+
+
+def test_a_vm_with_few_choices_does_not_lose_its_place_to_one_with_many():
+    found = capacity({"n2": 1, "n3": 1}, labels={"n2": {"rack": "2"}})
+    assert homeless([claim("a"), claim("b", selector={"rack": "2"})], found) == []
+
+
+def test_it_steps_back_where_the_first_choice_was_wrong():
+    # The nodes with the least left are tried first: n2 for a, and then b and c have none.
+    found = capacity({"n2": 2, "n3": 3})
+    assert homeless([claim("a", 2), claim("b", 3)], found) == []
+    assert homeless([claim("a", 1), claim("b", 2), claim("c", 2)], found) == []
+
+
+def test_many_vms_are_matched_in_reasonable_time():
+    claims = [claim(f"v{number:02}") for number in range(64)]
+    assert homeless(claims, capacity({f"n{number}": 1 for number in range(2, 66)})) == []
+    assert len(homeless(claims, capacity({f"n{number}": 1 for number in range(2, 60)}))) == 6
