@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 from prometheus_client.core import GaugeMetricFamily
@@ -205,3 +205,15 @@ class _CountedSession:
         finally:
             self._metrics.performed(op, outcome)
         return value
+
+    async def perform_all(self, ops: Sequence[Op], *, deadline_s: float) -> list[Value | OSError]:
+        """Perform operations in order; see `Session`."""
+        answers: list[Value | OSError] = []
+        try:
+            answers = await self._session.perform_all(ops, deadline_s=deadline_s)
+        except OperationTimedOutError:
+            self._metrics.performed(ops[0], "late")
+            raise
+        for op, answer in zip(ops, answers, strict=True):
+            self._metrics.performed(op, "refused" if isinstance(answer, OSError) else "done")
+        return answers
