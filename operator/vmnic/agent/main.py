@@ -86,7 +86,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     flag("device-plugins", "/var/lib/kubelet/device-plugins", "the kubelet's directory of device plugins")
     flag("device-info", "/var/run/k8s.cni.cncf.io/devinfo/dp", "directory in which Multus looks for device-info files")
     flag("probe-port", "0", "port of /healthz and /readyz on the loopback; 0: not served")
-    flag("observe-interval-s", "10", "seconds between looks at the host")
+    flag("observe-interval-s", "5", "seconds between looks at the host, besides those that the kernel's own messages cause")
     flag("nic-data", "", "file with further NIC models, of the shape of vmnic's nics.yaml")
     flag("metrics-address", "", "ADDRESS:PORT of /metrics, such as 127.0.0.1:9417; empty: not served")
     flag("log-level", "info", "debug, info, warning or error")

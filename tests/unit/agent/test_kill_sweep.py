@@ -14,7 +14,7 @@ from tests.builders.agent import Node, desired
 from tests.builders.host import OTHER_PF, PF, pf, sim_host
 from vmnic.host.faults import Fault, Killed, When
 from vmnic.host.ops import ListDir, ReadFile, ReadLink, is_write
-from vmnic.nodes.state import PfReason, PfSpec, VfGroup, VfSettings
+from vmnic.nodes.state import ApplyState, PfReason, PfSpec, VfGroup, VfSettings
 
 DEVICES = "/sys/bus/pci/devices"
 ROUNDS = 8
@@ -97,6 +97,13 @@ class Swept:
             OTHER_PF in str(op) or "ens12" in str(op) for op in self.node.port.writes
         )
 
+    @property
+    def is_last_claim_answered(self):
+        """The controller's ledger waits for the end of what was claimed."""
+        runs = [status.pfs[0].apply for status in self.node.api.written if status.pfs[0].apply is not None]
+        claimed = [run.digest for run in runs if run.state is ApplyState.CLAIMED]
+        return runs[-1].digest == claimed[-1] and runs[-1].state not in (ApplyState.CLAIMED, ApplyState.APPLYING)
+
     def _look(self, address):
         """Read the simulated host past the agent: drivers of the VFs, and the function's MTU."""
         names = [name for name in self.node.sim.perform(ListDir(f"{DEVICES}/{address}")) if name.startswith("virtfn")]
@@ -178,6 +185,7 @@ async def test_an_agent_killed_at_any_point_converges(tmp_path, name, told):
             swept.node.port.finish()
         await swept.converge()
         assert (swept.is_done, swept.is_foreign_untouched, swept.lies) == (True, True, [])
+        assert swept.is_last_claim_answered
         writes.append(len(swept.node.port.writes))
         await swept.node.run_pass()
         assert len(swept.node.port.writes) == writes[-1], "the next pass writes nothing"

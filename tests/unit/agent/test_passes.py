@@ -195,33 +195,56 @@ async def test_a_newer_journal_stops_every_write(node):
     assert "upgrade the agent" in node.api.state.status.conditions[0].message
 
 
-async def operations_of_a_run(directory) -> int:
-    node = Node(sim_host(), directory)
+async def test_a_full_disk_stops_every_write_and_says_so(node):
+    node.api.ask(desired())
+    digest = (await node.run_pass()).plan.digest
+    (node.directory / "journal.new").symlink_to("/dev/full")
+    node.api.ask(desired(grant=digest))
+    await node.run_pass()
+    assert node.written == []
+    assert "free the state directory" in node.api.state.status.conditions[0].message
+    (node.directory / "journal.new").unlink()
+    assert (await node.run_pass()).num_vfs == 7
+
+
+async def test_a_node_boots_to_the_granted_state_while_the_controller_is_away(node):
+    await node.grant_and_run(desired(mtu=9000))
+    node.sim.control({"reboot": None})
+    node.restart_agent()
+    node.api.away = True
+    await node.agent.run_alone()
+    node.api.away = False
+    status = await node.run_pass()
+    assert (status.num_vfs, status.mtu, status.plan) == (7, 9000, None)
+
+
+async def test_a_restart_of_the_agent_is_told_from_one_of_the_node(node):
+    boot = node.api.state.status.boot_id
     await node.grant_and_run(desired())
-    return len(node.port.log)
+    first = node.api.state.status.boot_id
+    node.restart_agent()
+    await node.run_pass()
+    again = node.api.state.status.boot_id
+    node.sim.control({"reboot": None})
+    await node.run_pass()
+    assert (boot, again == first, node.api.state.status.boot_id == first) == ("", True, False)
 
 
-@pytest.mark.parametrize("when", [When.BEFORE, When.AFTER])
-async def test_an_agent_killed_at_any_operation_converges_after_its_restart(tmp_path, when):
-    (tmp_path / "count").mkdir()
-    for at in range(1, await operations_of_a_run(tmp_path / "count") + 1):
-        directory = tmp_path / f"{at}"
-        directory.mkdir()
-        node = Node(sim_host(), directory)
-        node.port.faults.append(Fault(when=when, at=at))
-        with pytest.raises(Killed):
-            await node.grant_and_run(desired())
-        assert not any(status.conditions[0].status == "True" for status in node.api.written)
-        node.port.faults.clear()
-        node.restart_agent()
-        status = await node.run_pass()
-        if status.num_vfs == 0:  # Killed before the run began: it is planned and granted as ever.
-            status = await node.grant_and_run(desired())
-        assert (status.num_vfs, status.plan, status.problem) == (7, None, None)
-        assert (status.apply.state, status.apply.digest) == (ApplyState.APPLIED, claimed(node))
-        del node.port.log[:]
-        await node.run_pass()
-        assert node.port.writes == []
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [("/sys/bus/pci/drivers/vfio-pci/unbind", "0000:0b:10.2"), (f"/sys/bus/pci/devices/{PF}/sriov_numvfs", "0")],
+    ids=["a VF unbound", "all VFs removed"],
+)
+async def test_a_change_by_hand_is_put_back_unless_somebody_holds_a_vf(node, path, text):
+    await node.grant_and_run(desired())
+    node.sim.perform(WriteFile(path, text))
+    assert (await node.run_pass()).plan is None
+    node.sim.control({"hold": "0000:0b:10.4"})
+    node.sim.perform(WriteFile(f"/sys/bus/pci/devices/{PF}/sriov_drivers_autoprobe", "1"))
+    writes = len(node.port.writes)
+    node.api.ask(desired(num_vfs=3))
+    status = await node.run_pass()
+    assert (len(node.port.writes), status.plan.disruptive) == (writes, True)
 
 
 def claimed(node):
