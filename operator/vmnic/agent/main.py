@@ -82,6 +82,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     flag("state-dir", "/var/lib/vmnic", "directory of the journal, kept over restarts")
     flag("host", "linux", "linux, or sim:SOCKET for a simulated host")
     flag("root", "/", "directory below which the host's /sys is")
+    flag("links", "", "where links are set, if not where --host says")
+    flag("modules", "", "where modules are loaded, if not where --host says")
     flag("pod-resources", "/var/lib/kubelet/pod-resources/kubelet.sock", "the kubelet's socket that names holders")
     flag("device-plugins", "/var/lib/kubelet/device-plugins", "the kubelet's directory of device plugins")
     flag("device-info", "/var/run/k8s.cni.cncf.io/devinfo/dp", "directory in which Multus looks for device-info files")
@@ -105,7 +107,7 @@ async def _run(chosen: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    worker = HostWorker(host=chosen.host, state_dir=state_dir, root=chosen.root)
+    worker = HostWorker(host=chosen.host, state_dir=state_dir, root=chosen.root, links=chosen.links, modules=chosen.modules)
     await worker.start()
     async with ApiClient(in_cluster_connection(), field_manager="vmnic-agent") as api:
         wake = asyncio.Event()

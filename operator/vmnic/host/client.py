@@ -90,8 +90,19 @@ class HostAccess(Protocol):
 class HostWorker:
     """Starts the worker program and opens sessions in it; a worker that died is started again."""
 
-    def __init__(self, *, host: str, state_dir: pathlib.Path, root: str = "/") -> None:
-        self._arguments = ["--host", host, "--root", root, "--state-dir", str(state_dir)]
+    def __init__(self, *, host: str, state_dir: pathlib.Path, root: str = "/", links: str = "", modules: str = "") -> None:
+        self._arguments = [
+            "--host",
+            host,
+            "--root",
+            root,
+            "--links",
+            links,
+            "--modules",
+            modules,
+            "--state-dir",
+            str(state_dir),
+        ]
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
         self._answered = False

@@ -22,6 +22,7 @@ import sys
 
 from .linux import linux_host
 from .ops import Port
+from .ports import Host
 from .socket import SocketPort, answer
 
 __all__ = ["lock_path", "main", "open_host"]
@@ -35,10 +36,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--control", type=int, required=True, help="descriptor of the socket to the agent")
     parser.add_argument("--host", required=True, help="linux, or sim:SOCKET")
     parser.add_argument("--root", default="/", help="directory below which the host's /sys is")
+    parser.add_argument("--links", default="", help="where links are, if not where --host says")
+    parser.add_argument("--modules", default="", help="where modules are, likewise")
     parser.add_argument("--state-dir", required=True, type=pathlib.Path, help="directory of the lock files")
     chosen = parser.parse_args(arguments)
     (chosen.state_dir / "locks").mkdir(parents=True, exist_ok=True)
-    if chosen.host == "linux":
+    if (chosen.links or chosen.host) == "linux":
         _import_netlink()
     # The agent handles the signals and closes the socket; children reap themselves.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -67,7 +70,7 @@ def _serve_session(request: dict[str, object], descriptor: int, chosen: argparse
         if request["write"] and lock is None:
             stream.sendall(b'{"in_flight": true}\n')
             return 0
-        port = open_host(chosen.host, chosen.root)
+        port = open_host(chosen.host, chosen.root, links=chosen.links, modules=chosen.modules)
         stream.sendall(b'{"ready": true}\n')
         for line in stream.makefile("rb"):
             stream.sendall(json.dumps(answer(port, json.loads(line))).encode() + b"\n")
@@ -92,11 +95,23 @@ def _take_lock(path: pathlib.Path) -> int | None:
     return descriptor
 
 
-def open_host(host: str, root: str) -> Port:
-    """Open the host that the agent was started for: `linux`, or a simulated one at `sim:SOCKET`."""
-    if host.startswith("sim:"):
-        return SocketPort(host.removeprefix("sim:"))
-    return linux_host(root)
+def open_host(host: str, root: str, *, links: str = "", modules: str = "") -> Port:
+    """Open the host that the agent was started for.
+
+    Args:
+        host: `linux`, or a simulated one at `sim:SOCKET`.
+        root: Directory below which the files of a `linux` host are.
+        links: The same for links alone; empty: as `host`.
+        modules: The same for modules alone.
+    """
+    whole = _open(host, root)
+    if not links and not modules:
+        return whole
+    return Host(whole, _open(links, root) if links else whole, _open(modules, root) if modules else whole)
+
+
+def _open(host: str, root: str) -> Port:
+    return SocketPort(host.removeprefix("sim:")) if host.startswith("sim:") else linux_host(root)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from .kernel import Kernel, refuse
 from .links import perform_on_links
 from .model import Machine, Pf, Upper, Vf
 from .spec import HostSpec, check_host
-from .tree import Directory, File, Link, resolve
+from .tree import Directory, File, Link, Node, resolve
 
 __all__ = ["SimHost"]
 
@@ -149,6 +149,15 @@ class SimHost:
         """Give the IOMMU group of a function."""
         found = self._machine.find(address)
         return str(found.group) if found is not None else ""
+
+    def look(self, path: str) -> Node:
+        """Say what is at a path, without following a link there; no operation is counted.
+
+        Raises:
+            OSError: nothing is.
+        """
+        with self._lock:
+            return resolve(self._tree.root(), path, follow_last=False)
 
     def control(self, command: Mapping[str, Any]) -> Any:
         """Do what no program on the host does: hold a VF as QEMU would, pull a cable, reboot.

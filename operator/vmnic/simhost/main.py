@@ -7,6 +7,7 @@ import os
 import pathlib
 import socket
 import sys
+import threading
 
 from ..host.socket import serve_port
 from .host import SimHost
@@ -16,13 +17,15 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str]) -> int:
-    """Serve a simulated host over a Unix socket until killed."""
+    """Serve a simulated host over a Unix socket, and as a file system where one is asked for, until killed."""
     parser = argparse.ArgumentParser(prog="vmnic simhost", description="Simulates a node with SR-IOV NICs.")
     for flag, text in (("spec", "YAML file that describes the host"), ("socket", "path of the Unix socket to serve")):
         value = os.environ.get(f"VMNIC_{flag.upper()}")
         parser.add_argument(
             f"--{flag}", type=pathlib.Path, default=value, required=value is None, help=f"{text} (VMNIC_{flag.upper()})"
         )
+    value = os.environ.get("VMNIC_FUSE")
+    parser.add_argument("--fuse", type=pathlib.Path, default=value, help="directory to mount the host's /sys at (VMNIC_FUSE)")
     chosen = parser.parse_args(arguments)
     try:
         host = SimHost(parse_host(chosen.spec.read_text()), waits=True)
@@ -33,5 +36,22 @@ def main(arguments: list[str]) -> int:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(chosen.socket))
         listener.listen(128)
-        serve_port(host, listener, control=host.control)
+        if chosen.fuse is None:
+            serve_port(host, listener, control=host.control)
+            return 0
+        threading.Thread(target=serve_port, args=(host, listener, host.control), daemon=True).start()
+        return _mount(host, chosen.fuse)
+
+
+def _mount(host: SimHost, mountpoint: pathlib.Path) -> int:
+    try:
+        from .fuse import serve_sys  # noqa: PLC0415 - a package and a library that only this flag needs
+    except (ImportError, OSError) as error:
+        print(f"vmnic simhost: --fuse needs libfuse 3 and the Python package mfusepy: {error}", file=sys.stderr)
+        return 2
+    try:
+        serve_sys(host, mountpoint)
+    except RuntimeError:
+        print(f"vmnic simhost: {mountpoint} could not be mounted", file=sys.stderr)
+        return 1
     return 0

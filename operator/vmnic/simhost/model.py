@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import uuid
@@ -120,8 +121,9 @@ class Machine:
         self.links_locked = False
         self.files = dict(self.spec.files) | self.files
         self.uppers: list[Upper] = []
-        self._groups = 0
-        self.pfs = {pf.address: self._make_pf(pf) for pf in self.spec.pfs}
+        self.pfs: dict[str, Pf] = {}
+        for spec in self.spec.pfs:
+            self.pfs[spec.address] = self._make_pf(spec)
         for pf in self.pfs.values():
             for _ in range(pf.spec.vfs):
                 vf = self.make_vf(pf)
@@ -171,10 +173,11 @@ class Machine:
         return "02:" + ":".join(f"{self._random.randrange(256):02x}" for _ in range(5))
 
     def _new_group(self) -> int | None:
+        """The kernel gives the smallest free number (iommu_group_alloc)."""
         if not self.spec.iommu:
             return None
-        self._groups += 1
-        return self._groups
+        taken = {function.group for function in self.functions()}
+        return next(number for number in itertools.count(1) if number not in taken)
 
     def _make_pf(self, spec: PfSpec) -> Pf:
         profile = profiles()[spec.profile]

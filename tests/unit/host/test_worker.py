@@ -11,7 +11,7 @@ import pytest
 
 from tests.builders.host import PF, sim_host
 from vmnic.host.client import HostWorker, OperationTimedOutError, WorkerGoneError, WriteStillInFlightError
-from vmnic.host.ops import ReadFile, WriteFile
+from vmnic.host.ops import ReadFile, ReadLinks, WriteFile
 from vmnic.host.socket import SocketPort, serve_port
 
 NUMVFS = f"/sys/bus/pci/devices/{PF}/sriov_numvfs"
@@ -113,3 +113,16 @@ def test_a_command_that_no_host_knows_is_refused(sim, tmp_path):
     port = SocketPort(tmp_path / "host.sock")
     with contextlib.closing(port), pytest.raises(OSError, match="no command is called dance"):
         port.control({"dance": None})
+
+
+async def test_files_and_links_may_be_in_different_places(sim, tmp_path):
+    (tmp_path / "sys").mkdir()
+    (tmp_path / "sys" / "mine").write_text("file\n")
+    made = HostWorker(host="linux", root=str(tmp_path), links=f"sim:{tmp_path}/host.sock", state_dir=tmp_path)
+    try:
+        async with made.session(PF, write=False) as session:
+            assert await session.perform(ReadFile("/sys/mine"), deadline_s=5) == "file"
+            assert [link.pci_address for link in await session.perform(ReadLinks(), deadline_s=5)] == [PF]
+    finally:
+        made.close()
+        await made._process.wait()
