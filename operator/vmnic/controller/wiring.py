@@ -66,6 +66,8 @@ class KopfThread:
             standalone=True,
             clusterwide=True,
             stop_flag=self._stop,
+            # Kopf would ask for the user's name, and in a container it often has none. Kopf does not export the type, a str.
+            identity="vmnic",  # type: ignore[arg-type]
         )
 
     def _registry(self) -> kopf.OperatorRegistry:
