@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.lock-installed
 
-.PHONY: help venv lint audit fmt crds docs test test-unit test-cluster fuzz-vm test-kernel chart release-files bench demo demo-down lock clean
+.PHONY: help venv lint audit fmt crds docs test test-unit test-cluster fuzz-vm test-kernel test-kind kind-up kind-down image sbom chart release-files bench demo demo-down lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,10 +23,11 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip -q --disable-pip-version-check install --no-deps --no-build-isolation -e .
 	@touch $@
 
-lock: ## Write requirements.lock anew from pyproject.toml
+lock: ## Write requirements.lock and requirements-image.lock anew from pyproject.toml
 	@$(PYTHON) -m venv .cache/uv && .cache/uv/bin/pip -q install uv
 	@.cache/uv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev pyproject.toml -o requirements.lock
 	@.cache/uv/bin/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group audit -o requirements-audit.lock
+	@.cache/uv/bin/uv pip compile -q --universal --python-version 3.13 --generate-hashes --no-emit-index-url --no-header --overrides not-in-image.txt -c requirements.lock pyproject.toml -o requirements-image.lock
 
 crds: venv ## Write crds/ anew from the models
 	@$(BIN)/python -m vmnic.api.crd crds
@@ -57,7 +58,7 @@ audit: venv .venv-audit/.lock-installed ## Judge the rendered manifests: schemas
 	@.venv-audit/bin/python -m pip -q --disable-pip-version-check install --require-hashes -r requirements-audit.lock
 	@touch $@
 
-test: test-unit test-cluster test-kernel ## Every tier that this machine can run
+test: test-unit test-cluster test-kernel test-kind ## Every tier that this machine can run
 
 test-unit: venv ## Pure code and the simulated host in process
 	@$(BIN)/pytest tests/unit
@@ -72,6 +73,22 @@ fuzz-vm: venv ## 20,000 VMs with policies, each patch judged by KubeVirt; VMNIC_
 
 test-kernel: venv ## The host contract on a real kernel in QEMU (needs root and Debian packages)
 	@$(BIN)/python -m tests.kernel
+
+test-kind: venv ## The image, the manifests and a real kubelet, in containers with simulated NICs (needs root)
+	@$(BIN)/python -m tests.kind test
+
+kind-up: venv ## A kind cluster with vmnic, KubeVirt's control plane and two workers with simulated NICs
+	@$(BIN)/python -m tests.kind up
+
+kind-down: venv ## Remove it
+	@$(BIN)/python -m tests.kind down
+
+image: venv sbom ## The container image vmnic:0.1.0, by the docker or podman that works here
+	@$(BIN)/python -m tests.kind image
+
+sbom: venv ## build/sbom.cdx.json: what is in the image (CycloneDX)
+	@mkdir -p build
+	@$(BIN)/cyclonedx-py requirements requirements-image.lock --pyproject pyproject.toml --output-reproducible -o build/sbom.cdx.json 2>/dev/null
 
 chart: venv ## Make the Helm chart in build/chart/vmnic from the kustomize base
 	@$(BIN)/python -m tests.harness.packaging

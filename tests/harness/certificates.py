@@ -21,8 +21,13 @@ TOKENS = {
 """User and group by token; a token is its own name with `-token`."""
 
 
-def write_pki(directory: pathlib.Path) -> None:
-    """Write the authority, the certificates and the token file that the programs take."""
+def write_pki(directory: pathlib.Path, address: str = "127.0.0.1") -> None:
+    """Write the authority, the certificates and the token file that the programs take.
+
+    Args:
+        directory: Where they go.
+        address: IP address at which the servers are reached, besides the loopback.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name("test-ca")
@@ -33,7 +38,7 @@ def write_pki(directory: pathlib.Path) -> None:
     authority = _builder(name, name, key.public_key()).add_extension(x509.BasicConstraints(True, None), True)
     certificate = authority.add_extension(usage, True).sign(key, hashes.SHA256())
     _write(directory, "ca", certificate, key)
-    hosts = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    hosts: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address(one)) for one in {"127.0.0.1", address}]
     hosts += [x509.DNSName(host) for host in ("localhost", "virt-api.kubevirt.svc")]
     for file, common_name, names in (
         ("server", "127.0.0.1", hosts),

@@ -27,7 +27,7 @@ class ControlPlane:
         """Start everything and wait until it answers."""
         write_pki(self.pki)
         for name in TOKENS:
-            self._write_kubeconfig(name)
+            write_kubeconfig(self.directory / f"{name}.kubeconfig", self.server, self.pki / "ca.crt", f"{name}-token")
         self.api = Api(self.server, self.pki / "ca.crt", "admin-token")
         self._start_etcd()
         self.start_api()
@@ -105,15 +105,15 @@ class ControlPlane:
             cwd=self.pki,
         )  # fmt: skip
 
-    def _write_kubeconfig(self, user: str) -> None:
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "test",
-            "clusters": [
-                {"name": "test", "cluster": {"server": self.server, "certificate-authority": str(self.pki / "ca.crt")}}
-            ],
-            "users": [{"name": user, "user": {"token": f"{user}-token"}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
-        }
-        (self.directory / f"{user}.kubeconfig").write_text(json.dumps(config))
+
+def write_kubeconfig(path: pathlib.Path, server: str, ca: pathlib.Path, token: str) -> None:
+    """Write the kubeconfig of who has a token."""
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "test",
+        "clusters": [{"name": "test", "cluster": {"server": server, "certificate-authority": str(ca)}}],
+        "users": [{"name": "test", "user": {"token": token}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+    }
+    path.write_text(json.dumps(config))

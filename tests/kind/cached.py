@@ -1,0 +1,50 @@
+"""Images that are made once and kept in the cache under a key made from what they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+import time
+from collections.abc import Callable, Iterable
+
+from .engine import Engine
+
+__all__ = ["ensure_image", "key_of"]
+
+
+def key_of(*parts: str, files: Iterable[pathlib.Path] = ()) -> str:
+    """Give the key of what is made from some texts and the contents of some files."""
+    digest = hashlib.sha256("\0".join(parts).encode())
+    for path in sorted(files):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def ensure_image(engine: Engine, name: str, key: str, cache: pathlib.Path, write: Callable[[pathlib.Path, str], None]) -> str:
+    """Make sure that the engine has an image, and give its tag.
+
+    Args:
+        engine: Where the image is wanted.
+        name: What it is called, without a tag.
+        key: What its contents depend on; see `key_of`.
+        cache: Directory of the archives; those of other keys are removed.
+        write: Writes the archive of the image with a given tag.
+    """
+    tag = f"localhost/vmnic-test/{name}:{key}"
+    if engine.has_image(tag):
+        return tag
+    archive = cache / f"{name}-{key}.tar"
+    if not archive.exists():
+        print(f"making the image {name} …", flush=True)
+        started = time.monotonic()
+        for old in cache.glob(f"{name}-*"):
+            if old.is_file():
+                old.unlink()
+        write(archive.with_suffix(".new"), tag)
+        archive.with_suffix(".new").rename(archive)
+        print(f"    done in {time.monotonic() - started:.0f} s", flush=True)
+    for old in engine.run("images", "--format", "{{.Repository}}:{{.Tag}}").split():
+        if old.startswith(f"localhost/vmnic-test/{name}:"):
+            engine.run("rmi", old, check=False)
+    engine.run("load", "-i", archive)
+    return tag

@@ -1,0 +1,90 @@
+"""The host contract on the mounted `/sys`: files through the kernel's own calls, links through the socket beside it."""
+
+from concurrent import futures
+
+import pytest
+
+from tests.builders.host import OTHER_PF, PF
+from tests.contract.suite import HostContract
+from vmnic.host.linux import LinuxFiles
+from vmnic.host.ports import Host
+from vmnic.host.socket import SocketPort
+
+from .hosts import SimulatedHosts
+
+_PFS = [
+    {"address": PF, "profile": "82576", "name": "ens1f0", "mac": "52:54:00:00:00:01"},
+    {"address": OTHER_PF, "profile": "82576", "name": "ens2f0", "mac": "52:54:00:00:00:02"},
+]
+
+
+class Mounted:
+    """A simulated host as an agent in a container has it."""
+
+    pf, other_pf = PF, OTHER_PF
+
+    def __init__(self, hosts):
+        self._hosts = hosts
+        self._pool = futures.ThreadPoolExecutor(8)
+        self.root = hosts.of("contract")
+        hosts.control("contract", {"reboot": None})
+
+    def perform(self, op):
+        links = SocketPort(self.root / "host.sock")
+        try:
+            return Host(LinuxFiles(str(self.root)), links, links).perform(op)
+        finally:
+            links.close()
+
+    def start(self, op):
+        return self._pool.submit(self.perform, op)
+
+    def hold(self, vf):
+        self._hosts.control("contract", {"hold": vf})
+
+    def release(self, vf):
+        self._hosts.control("contract", {"release": vf})
+
+    def settled(self, pending):
+        return bool(futures.wait([pending], 0.05).done)
+
+
+@pytest.fixture(scope="module")
+def hosts(lab, tmp_path_factory):
+    made = SimulatedHosts(tmp_path_factory.mktemp("sys") / "hosts", lab.engine)
+    made.share(("contract",))
+    made.start("contract", {"pfs": _PFS, "availableModules": ["dummy"]})
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def subject(hosts):
+    return Mounted(hosts)
+
+
+class TestMounted(HostContract):
+    pass
+
+
+def test_a_change_by_the_socket_is_at_once_seen_in_a_file(subject, hosts):
+    hosts.control("contract", {"rename_link": {"link": "ens1f0", "name": "fast0"}})
+    net = subject.root / "sys" / "bus" / "pci" / "devices" / PF / "net"
+    assert [link.name for link in net.iterdir()] == ["fast0"]
+
+
+@pytest.mark.parametrize(
+    ("act", "refusal"),
+    [
+        (lambda pf: (pf / "vendor").write_text("0x15b3"), PermissionError),
+        (lambda pf: (pf / "new").write_text(""), PermissionError),
+        (lambda pf: (pf / "new").mkdir(), PermissionError),
+        (lambda pf: (pf / "vendor").unlink(), PermissionError),
+        (lambda pf: (pf / "net").read_text(), IsADirectoryError),
+        (lambda pf: (pf / "nothing").read_text(), FileNotFoundError),
+    ],
+    ids=["a read-only file", "a new file", "a new directory", "removal", "a directory", "an absent file"],
+)
+def test_what_sysfs_refuses_is_refused(subject, act, refusal):
+    with pytest.raises(refusal):
+        act(subject.root / "sys" / "bus" / "pci" / "devices" / PF)
