@@ -191,8 +191,8 @@ def _template(plain: Any, variants: Mapping[str, Any]) -> str:
     body = weave(plain, variants, texts) if plain is not None else next(iter(variants.values()))
     put_expressions(body, texts)
     written = yaml.dump(body, Dumper=yaml.CSafeDumper, sort_keys=False, width=1000)
-    if "{{" in written:
-        raise SystemExit(f"{body['kind']} has braces of its own")
+    # Alerts have templates of their own, which are Prometheus' to fill in.
+    written = written.replace("{{", '{{ "{{" }}')
     test = (
         ".Values.crds.install" if body["kind"] == "CustomResourceDefinition" else next(iter(variants)) if plain is None else ""
     )
