@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pathlib
 import sys
 from collections.abc import Coroutine
 from enum import StrEnum
@@ -55,6 +56,23 @@ class FailOn(StrEnum):
 
 OutputOption = Annotated[Output, typer.Option("-o", "--output", help="How to print the result.")]
 KubeconfigOption = Annotated[str | None, typer.Option(help="Path of a kubeconfig; default as kubectl's.")]
+
+
+@app.callback()
+def common(
+    nic_data: Annotated[
+        pathlib.Path | None, typer.Option(envvar="VMNIC_NIC_DATA", help="File with further NIC models, as the controller has.")
+    ] = None,
+) -> None:
+    """What vmnic did, would do, and why."""
+    if nic_data is None:
+        return
+    from ..nodes.nics import NicDataError, add_models
+
+    try:
+        add_models(nic_data)
+    except NicDataError as error:
+        _fail(str(error))
 
 
 @app.command()

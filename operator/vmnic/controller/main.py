@@ -11,6 +11,7 @@ import contextlib
 import gc
 import logging
 import os
+import pathlib
 import signal
 import socket
 from datetime import timedelta
@@ -27,6 +28,7 @@ from ..kube.tasks import end_tasks, run_together
 from ..kube.workqueue import WorkQueue
 from ..logs import setup_logging
 from ..metrics import CONTENT_TYPE
+from ..nodes.nics import NicDataError, add_models
 from .admission.certificates import Lifetimes
 from .admission.rotation import Certificates
 from .admission.server import start_webhook
@@ -60,8 +62,10 @@ def main(arguments: list[str]) -> int:
     chosen = _parse(arguments)
     setup_logging(chosen.log_level)
     try:
+        if chosen.nic_data:
+            add_models(pathlib.Path(chosen.nic_data))
         asyncio.run(_run(chosen, in_cluster_connection()))
-    except ConnectionFileError as error:
+    except (ConnectionFileError, NicDataError) as error:
         _log.error("%s", error)
         return 2
     return 0
@@ -84,6 +88,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     flag("webhook-hosts", "", "names or addresses that the webhook's certificate is for; default: its Service's names")
     flag("webhook-certificate-days", "90", "days that the webhook's certificates live; its authority lives four times as long")
     flag("probe-port", "8080", "port of /healthz, /readyz and /metrics")
+    flag("nic-data", "", "file with further NIC models, of the shape of vmnic's nics.yaml")
     flag("log-level", "info", "debug, info, warning or error")
     return parser.parse_args(arguments)
 
