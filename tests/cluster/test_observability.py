@@ -2,6 +2,7 @@
 
 import json
 
+from tests.builders.argocd import health
 from tests.builders.metrics import differences, value
 from tests.builders.vm import nic, vm
 from tests.cluster.machines import machine_of
@@ -66,3 +67,17 @@ def test_kubectl_waits_for_pool_and_policy(cluster, pool, policy, namespace):
     assert cluster.pf("n1")["numVfs"] == 7
     assert "condition met" in cluster.kubectl("wait", "--for=condition=Ready", "nns/n1", "--timeout=30s")
     assert "condition met" in cluster.kubectl("wait", "--for=condition=Ready", f"vnp/p-{namespace}", "--timeout=30s")
+
+
+def test_argo_cd_sees_what_is_healthy_and_what_is_not(cluster, pool, policy, namespace):
+    pool()
+    policy(f"p-{namespace}", namespace)
+
+    def found(kind, name):
+        return health(cluster.api.get(kind, name))[0]
+
+    wait_for(
+        "n3 has failed", lambda: (found("SriovNetworkPool", "fast"), found("NodeNicState", "n3")) == ("Degraded", "Degraded")
+    )
+    wait_for("n1 is healthy", lambda: found("NodeNicState", "n1") == "Healthy")
+    assert found("VmNicPolicy", f"p-{namespace}") == "Healthy"

