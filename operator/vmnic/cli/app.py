@@ -8,7 +8,7 @@ import pathlib
 import sys
 from collections.abc import Coroutine
 from enum import StrEnum
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
@@ -26,6 +26,7 @@ app.add_typer(_explain, name="explain", help="Explain a decision.")
 _revert = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(_revert, name="revert", help="Put back what vmnic has changed.")
 _LOOK_AGAIN_S = 2.0
+T = TypeVar("T")
 
 
 class Output(StrEnum):
@@ -193,12 +194,14 @@ def status(
     import time
 
     from .decide import decide_all
+    from .live import read_setup
     from .render import show_status
     from .status import status_lines
 
     while True:
         objects, problems = _read_live(kubeconfig)
-        lines = status_lines(objects, decide_all(objects, offline=False), problems)
+        setup = _run(read_setup(kubeconfig))
+        lines = status_lines(objects, decide_all(objects, offline=False), setup, problems)
         well = all(line.ok for line in lines)
         if well or not wait:
             break
@@ -303,12 +306,12 @@ def _read_live(kubeconfig: str | None, kinds: tuple[Any, ...] | None = None) -> 
         _fail(str(error))
 
 
-def _run(work: Coroutine[Any, Any, None]) -> None:
+def _run(work: Coroutine[Any, Any, T]) -> T:
     from ..kube.connection import ConnectionFileError
     from ..kube.errors import ApiError
 
     try:
-        asyncio.run(work)
+        return asyncio.run(work)
     except (ConnectionFileError, ApiError) as error:
         _fail(str(error))
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from ..nodes.state import NodeNicState, PfStatus
 from .capacity import PoolRow
 from .schema import NicShape, Plan, VmPlan
-from .status import Line
+from .setup import Line
 
 __all__ = ["show_explanation", "show_nodes", "show_plan"]
 
@@ -95,7 +95,8 @@ def show_status(lines: Iterable[Line]) -> None:
     """Print what was looked at, and what to do about it."""
     table = _table("", "WHAT", "STATE", "NEXT STEP")
     for line in lines:
-        table.add_row("ok" if line.ok else "!!", line.what, line.text, line.remedy)
+        mark = "ok" if line.ok and line.known else "??" if line.ok else "!!"
+        table.add_row(mark, line.what, line.text, line.remedy)
     _console().print(table)
 
 

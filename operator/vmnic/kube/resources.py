@@ -8,6 +8,8 @@ __all__ = [
     "CLUSTER_INSTANCETYPES",
     "CLUSTER_PREFERENCES",
     "CONFIG_MAPS",
+    "DAEMON_SETS",
+    "DEFINITIONS",
     "EVENTS",
     "INSTANCETYPES",
     "KUBEVIRTS",
@@ -72,6 +74,8 @@ NAMESPACES = Resource("", "v1", "namespaces", "Namespace")
 RESOURCE_QUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota", namespaced=True)
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", namespaced=True)
 SECRETS = Resource("", "v1", "secrets", "Secret", namespaced=True)
+DAEMON_SETS = Resource("apps", "v1", "daemonsets", "DaemonSet", namespaced=True)
+DEFINITIONS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition")
 EVENTS = Resource("events.k8s.io", "v1", "events", "Event", namespaced=True)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", namespaced=True)
 MUTATING_WEBHOOKS = Resource(

@@ -1,0 +1,219 @@
+"""What vmnic stands on: is it there, and is it as vmnic needs it? Pure.
+
+"May not be read" is told as such and is never "absent". Nothing is written: the KubeVirt resource is somebody else's, so what
+it needs is printed for its owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..api.crd import KINDS, render_crd
+from ..nodes.state import NodeNicState, PfReason, group_of
+from ..policy.facts import KubeVirtFacts
+from .decide import Decided
+from .objects import Objects
+
+__all__ = ["Line", "Setup", "setup_lines"]
+
+_MODULES = ("vhost_net", "tun")
+"""What a virtio NIC needs on its node, whatever the pools ask."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One thing that was looked at."""
+
+    ok: bool
+    what: str
+    text: str
+    remedy: str = ""
+    known: bool = True
+    """False: it may not be read, so nothing is concluded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What the cluster has installed; None: may not be read."""
+
+    daemons: tuple[str, ...] | None = None
+    """Names and images of all DaemonSets."""
+    definitions: Mapping[str, Mapping[str, Any]] | None = None
+    """CustomResourceDefinitions of vmnic by name."""
+    webhook: Mapping[str, Any] | None = None
+    """The MutatingWebhookConfiguration `vmnic`; empty: it is not there."""
+    refusals: tuple[str, ...] = field(default_factory=tuple)
+    """What may not be read, in words."""
+
+
+def setup_lines(objects: Objects, decided: Decided, setup: Setup) -> Iterator[Line]:
+    """Look at everything that pools and policies rest on."""
+    yield from (Line(ok=True, known=False, what="rights", text=text) for text in setup.refusals)
+    yield from _definitions(setup)
+    yield from _webhook(setup)
+    yield from _modules(objects.node_states)
+    yield from _foreign(objects.node_states, setup)
+    yield from _kubevirt(objects, decided)
+    if objects.kubevirts:
+        yield from _network_parts(objects, decided, setup)
+
+
+def _definitions(setup: Setup) -> Iterator[Line]:
+    if setup.definitions is None:
+        return
+    lacking, absent = [], []
+    for kind in KINDS:
+        ours = render_crd(kind)
+        found = setup.definitions.get(ours["metadata"]["name"])
+        if found is None:
+            absent.append(kind.__name__)
+        else:
+            lacking += [f"{kind.__name__} {path}" for path in sorted(set(_fields(ours)) - set(_fields(found)))]
+    if absent or lacking:
+        text = f"not there: {', '.join(absent)}" if absent else f"older than this program, without {', '.join(lacking[:3])}"
+        yield Line(ok=False, what="CRDs", text=text, remedy="kubectl apply --server-side -k crds")
+    else:
+        yield Line(ok=True, what="CRDs", text="as this program knows them")
+
+
+def _fields(definition: Mapping[str, Any]) -> Iterator[str]:
+    """Give the paths of all fields of a definition's newest version."""
+
+    def walk(schema: Mapping[str, Any], path: str) -> Iterator[str]:
+        for name, inner in (schema.get("properties") or {}).items():
+            yield f"{path}.{name}".lstrip(".")
+            yield from walk(inner.get("items") or inner, f"{path}.{name}")
+
+    yield from walk(definition["spec"]["versions"][-1]["schema"]["openAPIV3Schema"], "")
+
+
+def _webhook(setup: Setup) -> Iterator[Line]:
+    if setup.webhook is None:
+        return
+    hooks = setup.webhook.get("webhooks") or []
+    untrusted = [one["name"] for one in hooks if not one["clientConfig"].get("caBundle")]
+    if not hooks:
+        text = "there is none: new VMs are patched only after their creation"
+        yield Line(ok=False, what="webhook", text=text, remedy="install deploy/overlays/default or the Helm chart again")
+    elif untrusted:
+        text = f"{untrusted[0]} has no caBundle, so the API server passes it over"
+        yield Line(ok=False, what="webhook", text=text, remedy="a leading controller writes it within seconds: does one run?")
+    else:
+        yield Line(ok=True, what="webhook", text="configured and trusted")
+
+
+def _modules(states: Mapping[str, NodeNicState]) -> Iterator[Line]:
+    missing: dict[str, list[str]] = {}
+    for name, state in sorted(states.items()):
+        wanted = {*_MODULES, *state.spec.host.modules} if state.status.boot_id else set()
+        if any(pf.vfio for pf in state.spec.pfs):
+            wanted.add("vfio_pci")
+        for module in sorted(wanted - set(state.status.host.modules)):
+            missing.setdefault(module, []).append(name)
+    for module, nodes in missing.items():
+        refused = {text for name in nodes for text in states[name].status.host.refused if module in text}
+        why = f" ({'; '.join(sorted(refused))})" if refused else ""
+        remedy = "load it at boot (/etc/modules-load.d), or let the agent's init container do it"
+        yield Line(ok=False, what=f"module {module}", text=f"missing on {_some(nodes)}{why}", remedy=remedy)
+    if states and not missing:
+        yield Line(ok=True, what="modules", text="loaded on every node")
+
+
+def _foreign(states: Mapping[str, NodeNicState], setup: Setup) -> Iterator[Line]:
+    found = [
+        f"{name} {pf.pci_address}: {pf.problem.message}"
+        for name, state in sorted(states.items())
+        for pf in state.status.pfs
+        if pf.problem is not None and pf.problem.reason is PfReason.FOREIGN_OWNER
+    ]
+    if found:
+        remedy = "take these NICs out of the pool, or away from the other program (docs/migrate.md)"
+        yield Line(ok=False, what="foreign owners", text=_some(found), remedy=remedy)
+    elif _has(setup, "sriov-network-config-daemon"):
+        text = "sriov-network-operator is there too: NICs that it manages are left alone"
+        yield Line(ok=True, what="foreign owners", text=text)
+
+
+def _kubevirt(objects: Objects, decided: Decided) -> Iterator[Line]:
+    facts: KubeVirtFacts = decided.cluster.kubevirt
+    if not objects.kubevirts:
+        remedy = "install KubeVirt, or ignore this on libvirt nodes"
+        yield Line(ok=False, what="KubeVirt", text="there is no KubeVirt resource", remedy=remedy)
+        return
+    major, minor = facts.version
+    plugins = ", ".join(sorted(facts.plugins)) or "none"
+    gates = ", ".join(sorted(facts.gates)) or "none"
+    text = f"{major}.{minor}, network binding plugins: {plugins}, feature gates: {gates}"
+    yield Line(ok=True, what="KubeVirt", text=text)
+    physical = sorted(pool.resource_name for pool in decided.cluster.pools.values() if pool.physical)
+    if physical and "HostDevices" not in facts.gates:
+        remedy = "add it to spec.configuration.developerConfiguration.featureGates of the KubeVirt resource"
+        yield Line(ok=False, what="feature gate HostDevices", text="off, and a Physical pool needs it", remedy=remedy)
+    for name, pool in sorted(decided.cluster.pools.items()):
+        if pool.physical:
+            yield _permitted(pool.resource_name, facts, _ids(objects.node_states.values(), name))
+
+
+def _permitted(resource: str, facts: KubeVirtFacts, ids: Sequence[str]) -> Line:
+    what = f"permittedHostDevices {resource}"
+    if facts.permitted.get(resource):
+        return Line(ok=True, what=what, text="listed")
+    entries = "".join(
+        f'\n- {{pciVendorSelector: "{one}", resourceName: {resource}, externalResourceProvider: true}}'
+        for one in ids or ("VENDOR:DEVICE",)
+    )
+    remedy = f"add to spec.configuration.permittedHostDevices.pciHostDevices of the KubeVirt resource:{entries}"
+    return Line(ok=False, what=what, text="not listed with externalResourceProvider", remedy=remedy)
+
+
+def _ids(states: Iterable[NodeNicState], pool: str) -> list[str]:
+    """Give the vendor and device ids of a pool's functions."""
+    found = set()
+    for state in states:
+        mine = {pf.pci_address for pf in state.spec.pfs if group_of(pf, pool) is not None}
+        found |= {f"{pf.vendor}:{pf.device}" for pf in state.status.pfs if pf.pci_address in mine and pf.vendor}
+    return sorted(found)
+
+
+def _network_parts(objects: Objects, decided: Decided, setup: Setup) -> Iterator[Line]:
+    """Multus, sriov-cni, network-resources-injector and macvtap, as far as the pools and policies need them."""
+    facts = decided.cluster.kubevirt
+    virtual = sorted(name for name, pool in decided.cluster.pools.items() if not pool.physical)
+    macvtap = sorted(name for name, one in objects.policies.items() if "macvtap" in one.spec.datapaths)
+    if virtual or macvtap:
+        yield from _daemon(
+            setup, "multus", "Multus", f"pools and policies need secondary networks: {_some(virtual or macvtap)}"
+        )
+    if virtual:
+        yield from _daemon(setup, "sriov-cni", "sriov-cni", f"VMs with VFs of {_some(virtual)} need it on their nodes")
+    if macvtap:
+        registered = "macvtap" in facts.plugins
+        text = "registered" if registered else f"not registered, and needed by policy {_some(macvtap)}"
+        remedy = "" if registered else "add it to spec.configuration.network.binding of the KubeVirt resource"
+        yield Line(ok=registered, what="binding plugin macvtap", text=text, remedy=remedy)
+    if "ExternalNetResourceInjection" in facts.gates and (virtual or macvtap):
+        there = bool(facts.injector)
+        text = "there" if there else "missing, and KubeVirt leaves it to it: pods of VMs with VFs get no device"
+        remedy = "" if there else "install it, or disable the gate ExternalNetResourceInjection"
+        yield Line(ok=there, what="network-resources-injector", text=text, remedy=remedy)
+
+
+def _daemon(setup: Setup, word: str, what: str, why: str) -> Iterator[Line]:
+    if setup.daemons is None:
+        return
+    if _has(setup, word):
+        yield Line(ok=True, what=what, text="a DaemonSet installs it")
+    else:
+        text = f"no DaemonSet installs it; {why}"
+        yield Line(ok=False, what=what, text=text, remedy="install it, or ignore this if the nodes have it by other means")
+
+
+def _has(setup: Setup, word: str) -> bool:
+    return any(word in name for name in setup.daemons or ())
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

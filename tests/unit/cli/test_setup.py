@@ -1,0 +1,91 @@
+"""`kubectl vmnic status` on what vmnic stands on."""
+
+import copy
+
+import pytest
+
+from tests.builders.vm import policy
+from vmnic.api.crd import KINDS, render_crd
+from vmnic.cli.decide import decide_all
+from vmnic.cli.objects import Objects
+from vmnic.cli.setup import Setup, setup_lines
+
+DEFINITIONS = {f"{kind.PLURAL}.vmnic.dev": render_crd(kind) for kind in KINDS}
+TRUSTED = {"webhooks": [{"name": "virtualmachines.vmnic.dev", "clientConfig": {"caBundle": "x"}}]}
+ALL = Setup(daemons=("kube-multus-ds", "example/sriov-cni:v2"), definitions=DEFINITIONS, webhook=TRUSTED)
+KUBEVIRT = {"kind": "KubeVirt", "metadata": {"name": "kubevirt", "namespace": "kubevirt"}}
+WHOLE = {
+    "kind": "SriovNetworkPool",
+    "metadata": {"name": "whole"},
+    "spec": {"nicSelector": {"models": ["82599"]}, "function": "Physical"},
+}
+FAST = {"kind": "SriovNetworkPool", "metadata": {"name": "fast"}, "spec": {"nicSelector": {"models": ["82576"]}, "numVfs": 7}}
+
+
+def node(name="n1", *, modules=("vhost_net", "tun", "vfio_pci"), refused=(), spec=None, problem=None):
+    pf = {"pciAddress": "0000:0b:00.0", "vendor": "8086", "device": "10fb"} | ({"problem": problem} if problem else {})
+    status = {"bootID": "b", "host": {"modules": list(modules), "refused": list(refused)}, "pfs": [pf]}
+    return {"kind": "NodeNicState", "metadata": {"name": name}, "spec": {"synced": True, "pfs": spec or []}, "status": status}
+
+
+def kubevirt(version="v1.9.0", **configuration):
+    return KUBEVIRT | {"spec": {"configuration": configuration}, "status": {"observedKubeVirtVersion": version}}
+
+
+def lines(*raws, setup=ALL):
+    objects = Objects()
+    for raw in raws:
+        objects.add(raw)
+    return {line.what: line for line in setup_lines(objects, decide_all(objects, offline=False), setup)}
+
+
+def test_everything_that_is_there_is_said_to_be_there():
+    found = lines(kubevirt("v1.8.2"), FAST, node())
+    assert {what: line.ok for what, line in found.items()} == dict.fromkeys(
+        ["CRDs", "webhook", "modules", "KubeVirt", "Multus", "sriov-cni"], True
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("raws", "setup", "what", "says"),
+    [
+        ([], Setup(definitions={}), "CRDs", "not there: SriovNetworkPool"),
+        ([], Setup(webhook={}), "webhook", "there is none"),
+        ([], Setup(webhook={"webhooks": [{"name": "v", "clientConfig": {}}]}), "webhook", "v has no caBundle"),
+        ([node(modules=["tun"], refused=["vhost_net: EPERM"])], ALL, "module vhost_net", "missing on n1 (vhost_net: EPERM)"),
+        ([node(problem={"reason": "ForeignOwner", "message": "NetworkManager"})], ALL, "foreign owners", "n1 0000:0b:00.0"),
+        ([], ALL, "KubeVirt", "there is no KubeVirt resource"),
+        ([kubevirt(), FAST], Setup(daemons=()), "Multus", "no DaemonSet installs it"),
+        ([kubevirt(), FAST], Setup(daemons=("multus",)), "sriov-cni", "VMs with VFs of fast"),
+        ([kubevirt(), FAST], ALL, "network-resources-injector", "missing"),
+        ([kubevirt(), policy(datapaths=["macvtap"])], ALL, "binding plugin macvtap", "not registered"),
+        ([kubevirt(), WHOLE], ALL, "feature gate HostDevices", "off"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_named_with_a_next_step(raws, setup, what, says):
+    line = lines(*raws, setup=setup)[what]
+    assert (line.ok, says in line.text, bool(line.remedy)) == (False, True, True), line
+
+
+def test_what_nothing_needs_is_not_asked_for():
+    assert set(lines(kubevirt(), setup=Setup(daemons=()))) == {"KubeVirt"}
+
+
+def test_an_older_crd_is_told_by_the_fields_that_it_lacks():
+    older = copy.deepcopy(DEFINITIONS)
+    spec = older["sriovnetworkpools.vmnic.dev"]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    del spec["properties"]["numVfs"]
+    assert "SriovNetworkPool spec.numVfs" in lines(setup=Setup(definitions=older))["CRDs"].text
+
+
+def test_the_entry_for_whole_nics_is_printed_ready_to_paste():
+    spec = [
+        {"pciAddress": "0000:0b:00.0", "pool": "whole", "function": "Physical", "groups": [{"pool": "whole", "resource": "r"}]}
+    ]
+    found = lines(kubevirt(), WHOLE, node(spec=spec))["permittedHostDevices vmnic.dev/whole"]
+    assert '\n- {pciVendorSelector: "8086:10fb", resourceName: vmnic.dev/whole, externalResourceProvider: true}' in found.remedy
+
+
+def test_what_may_not_be_read_is_neither_there_nor_missing():
+    found = lines(kubevirt("v1.8.2"), FAST, setup=Setup(refusals=("you may not read daemonsets",)))
+    assert {what: (line.ok, line.known) for what, line in found.items()} == {"rights": (True, False), "KubeVirt": (True, True)}
