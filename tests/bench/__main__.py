@@ -33,6 +33,7 @@ from vmnic.policy.engine import candidates
 from vmnic.policy.facts import ClusterFacts
 from vmnic.policy.rules import rules_of
 
+from . import nodes
 from .admission import RATE, latencies_ms, percentiles
 
 MACHINES = int(os.environ.get("VMNIC_BENCH_MACHINES", "50000"))
@@ -50,8 +51,10 @@ def main() -> None:
             cluster.start_nodes()
             cluster.install()
             _agent_memory(cluster, table)
-            _say(f"creating {MACHINES} VMs")
             _without_kubevirt(cluster)
+            _say(f"rolling a pool out over {nodes.NODES} simulated nodes")
+            nodes.measure(cluster, table)
+            _say(f"creating {MACHINES} VMs")
             _create_machines(cluster, "v", MACHINES, nic(model="virtio"))
             cluster.api.apply(policy("all", existing="WhenStopped"))
             _controller(cluster, table)
@@ -113,8 +116,8 @@ def _agent_memory(cluster: Cluster, table: Table) -> None:
 
 def _summary(cluster: Cluster) -> str:
     pool = cluster.api.get("SriovNetworkPool", "fast") or {}
-    done = not any(state["spec"]["pfs"][0].get("grant") for state in cluster.api.list("NodeNicState"))
-    return pool.get("status", {}).get("nodes", {}).get("summary", "") if done else ""
+    nodes_now = pool.get("status", {}).get("nodes", {})
+    return "" if nodes_now.get("updating") else nodes_now.get("summary", "")
 
 
 def _versions(cluster: Cluster, *kinds: str) -> set[tuple[str, str]]:

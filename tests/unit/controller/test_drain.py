@@ -1,0 +1,157 @@
+"""Taking a node out of service and back: what is vmnic's, and what is an administrator's."""
+
+import msgspec
+import pytest
+
+from tests.builders.fleet import Fleet, MemoryCluster
+from tests.builders.vm import nad, nic, node, node_state, pool, vm, vmi
+from vmnic.controller.drain import Drainer, is_launcher, pod_of
+from vmnic.controller.objects import CORDONED
+from vmnic.controller.world import World
+from vmnic.kube.errors import ConflictError
+from vmnic.nodes.state import Held
+
+NODE = "n0000"
+
+
+@pytest.fixture
+def fleet():
+    return Fleet(1)
+
+
+@pytest.fixture
+def drainer(fleet):
+    return Drainer(World(fleet.cluster, lambda key, after_s=0.0: None), fleet.cluster)
+
+
+def node_of(fleet):
+    found = fleet.cluster.get("nodes", NODE)
+    return found["spec"].get("unschedulable", False), found["metadata"].get("annotations", {}).get(CORDONED)
+
+
+async def test_a_cordon_is_marked_and_taken_back(fleet, drainer):
+    assert await drainer.cordon(NODE, "fast")
+    assert node_of(fleet) == (True, "fast")
+    assert await drainer.cordon(NODE, "fast")
+    await drainer.uncordon(NODE)
+    assert node_of(fleet) == (False, None)
+
+
+async def test_an_administrators_cordon_is_neither_marked_nor_taken_back(fleet, drainer):
+    fleet.admin_cordons(NODE)
+    assert not await drainer.cordon(NODE, "fast")
+    await drainer.uncordon(NODE)
+    assert node_of(fleet) == (True, None)
+
+
+async def test_where_a_person_has_uncordoned_only_the_mark_goes(fleet, drainer):
+    await drainer.cordon(NODE, "fast")
+    fleet.admin_uncordons(NODE)
+    before = len(fleet.cluster.changes)
+    await drainer.uncordon(NODE)
+    assert (node_of(fleet), len(fleet.cluster.changes) - before) == ((False, None), 1)
+    await drainer.uncordon(NODE)
+    assert len(fleet.cluster.changes) - before == 1
+
+
+async def test_a_node_that_changes_in_the_same_moment_is_looked_at_again(fleet, drainer):
+    read = fleet.cluster.read
+
+    async def raced(*arguments):
+        found = await read(*arguments)
+        fleet.cluster.put("nodes", found | {"metadata": {"name": NODE, "labels": {"new": "label"}}})
+        return found
+
+    fleet.cluster.read = raced
+    with pytest.raises(ConflictError):
+        await drainer.cordon(NODE, "fast")
+    assert node_of(fleet) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("requests", "phase", "there"),
+    [
+        ({"vmnic.dev/fast": "1"}, "Running", True),
+        ({"cpu": "1"}, "Running", False),
+        ({"vmnic.dev/fast": "1"}, "Succeeded", False),
+    ],
+    ids=["it may have a device", "it asks for none", "it has ended"],
+)
+async def test_a_pod_that_could_get_a_device_keeps_a_node_from_being_empty(fleet, drainer, requests, phase, there):
+    spec = {"containers": [{"name": "c"}, {"name": "d", "resources": {"requests": requests}}]}
+    fleet.cluster.put("pods", {"metadata": {"name": "p"}, "spec": spec, "status": {"phase": phase}}, "a")
+    assert await drainer.has_pods(NODE, {"vmnic.dev/fast"}) is there
+
+
+@pytest.mark.parametrize(
+    ("pod", "vm_name", "mine"),
+    [
+        ("virt-launcher-db-x7k2p", "db", True),
+        ("virt-launcher-db-2-x7k2p", "db", False),
+        ("virt-launcher-db-x7k2p", "db-2", False),
+        ("web-5d8f7-x7k2p", "web", False),
+        (f"virt-launcher-{'v' * 44}x7k2p", "v" * 60, True),
+    ],
+    ids=["its launcher", "another VM's", "likewise", "no launcher", "a long name is cut"],
+)
+def test_a_launcher_is_known_by_its_name(pod, vm_name, mine):
+    assert is_launcher(pod, vm_name) is mine
+
+
+def test_a_holder_may_be_no_pod():
+    assert (pod_of(Held(vf="x", by="pod a/b")), pod_of(Held(vf="x", by="libvirt domain web"))) == (("a", "b"), None)
+
+
+def matching(*documents):
+    """Ask the caches as they are with these objects."""
+    world = World(MemoryCluster(), lambda key, after_s=0.0: None)
+    kinds = {one.resource.kind: one for one in reversed(world.reflectors)}
+    for document in documents:
+        kinds[document["kind"]]._store(msgspec.Raw(msgspec.json.encode(document)))
+    return Drainer(world, None).matching()
+
+
+def running(name="db", where="n1"):
+    instance = vmi(name)
+    instance["status"] |= {"nodeName": where}
+    instance["spec"] = {
+        "domain": {"devices": {"interfaces": [{"name": "fast", "sriov": {}}]}},
+        "networks": [{"name": "fast", "multus": {"networkName": "fast"}}],
+    }
+    instance["metadata"]["ownerReferences"] = [{"kind": "VirtualMachine", "name": name}]
+    return vm(name, nic("fast", binding="sriov", network="fast")), instance
+
+
+CLUSTER = [
+    pool("fast"), node("n1"), node("n2"), node_state("n1", held=[0]), nad("fast", cni="sriov", resource="vmnic.dev/fast"),
+]  # fmt: skip
+HELD = Held(vf="0000:0b:10.0", by="pod tenants/virt-launcher-db-x7k2p")
+
+
+@pytest.mark.parametrize(
+    ("more", "held", "words"),
+    [
+        ([node_state("n2", vfs=1)], HELD, ""),
+        ([node_state("n2", vfs=0)], HELD, "no other node has free VFs for VM tenants/db (1 of vmnic.dev/fast)"),
+        ([node_state("n2", vfs=1, held=[0])], HELD, "no other node has free VFs"),
+        (
+            [node_state("n2")],
+            Held(vf="0000:0b:10.0", by="pod tenants/plain"),
+            "pod tenants/plain holds 0000:0b:10.0 and is no VM",
+        ),
+        ([node_state("n2")], Held(vf="0000:0b:10.0"), "an unknown program holds 0000:0b:10.0"),
+    ],
+    ids=["there is one", "there is none", "it is held", "a pod that is no VM's", "nobody knows who"],
+)
+def test_vms_are_matched_to_devices_elsewhere(more, held, words):
+    why = matching(*CLUSTER, *more, *running()).refusal("n1", [held])
+    assert why.startswith(words)
+    assert bool(why) is bool(words)
+
+
+def test_those_who_leave_already_come_first():
+    found = matching(
+        *CLUSTER, node("n3"), node_state("n2", vfs=1), node_state("n3", vfs=1, held=[0]), *running(), *running("web", "n3")
+    )
+    found.accept("n3", [Held(vf="0000:0b:10.0", by="pod tenants/virt-launcher-web-x7k2p")])
+    assert "no other node has free VFs" in found.refusal("n1", [HELD])
