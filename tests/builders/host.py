@@ -17,7 +17,12 @@ def sim_host(*pfs: PfSpec, waits: bool = False, **changes) -> SimHost:
     return SimHost(HostSpec(pfs=pfs or (pf(),), **changes), waits=waits)
 
 
-def contract_host(**changes) -> SimHost:
-    """The host that the contract describes: three functions whose links are down, one in a crowded IOMMU group."""
+def contract_host(*, waits: bool = False, **changes) -> SimHost:
+    """The host that the contract describes."""
+    return SimHost(contract_spec(**changes), waits=waits)
+
+
+def contract_spec(**changes) -> HostSpec:
+    """Three functions whose links are down, one of them in a crowded IOMMU group."""
     pfs = (pf(PF, up=False), pf(OTHER_PF, up=False), pf(CROWDED_PF, up=False, shares_iommu_group=changes.get("iommu", True)))
-    return sim_host(*pfs, **({"available_modules": ("dummy",)} | changes))
+    return HostSpec(pfs=pfs, **({"available_modules": ("dummy",)} | changes))

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from tests.harness.api import Api, wait_for
+from tests.harness.cluster import ROOT
 from tests.harness.programs import NodePrograms, Programs
 
 from .engine import Engine
@@ -135,7 +136,9 @@ class KindCluster:
     def kubectl(self, *arguments: object, check: bool = True, input: str | None = None) -> str:  # noqa: A002 - subprocess' word
         """Run kubectl as the administrator and give what it prints."""
         command = [str(word) for word in (self.programs.kubectl, f"--kubeconfig={self.kubeconfig}", *arguments)]
-        done = subprocess.run(command, text=True, input=input, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(
+            command, text=True, input=input, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, cwd=ROOT
+        )
         if check and done.returncode:
             raise AssertionError(f"kubectl {' '.join(command[2:])} failed:\n{done.stdout}")
         return done.stdout

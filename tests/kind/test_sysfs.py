@@ -1,27 +1,23 @@
 """The host contract on the mounted `/sys`: files through the kernel's own calls, links through the socket beside it."""
 
+import contextlib
 from concurrent import futures
 
+import msgspec
 import pytest
 
-from tests.builders.host import OTHER_PF, PF
-from tests.contract.suite import HostContract
+from tests.builders.host import CROWDED_PF, OTHER_PF, PF, contract_spec
+from tests.contract.suite import CountContract, DriverContract, FileContract, HolderContract, LinkContract, ModuleContract
 from vmnic.host.linux import LinuxFiles
-from vmnic.host.ports import Host
 from vmnic.host.socket import SocketPort
 
 from .hosts import SimulatedHosts
-
-_PFS = [
-    {"address": PF, "profile": "82576", "name": "ens1f0", "mac": "52:54:00:00:00:01"},
-    {"address": OTHER_PF, "profile": "82576", "name": "ens2f0", "mac": "52:54:00:00:00:02"},
-]
 
 
 class Mounted:
     """A simulated host as an agent in a container has it."""
 
-    pf, other_pf = PF, OTHER_PF
+    pf, other_pf, crowded_pf = PF, OTHER_PF, CROWDED_PF
 
     def __init__(self, hosts):
         self._hosts = hosts
@@ -30,20 +26,16 @@ class Mounted:
         hosts.control("contract", {"reboot": None})
 
     def perform(self, op):
-        links = SocketPort(self.root / "host.sock")
-        try:
-            return Host(LinuxFiles(str(self.root)), links, links).perform(op)
-        finally:
-            links.close()
+        if getattr(op, "path", "").startswith("/sys/"):
+            return LinuxFiles(str(self.root)).perform(op)
+        with contextlib.closing(SocketPort(self.root / "host.sock")) as links:
+            return links.perform(op)
 
     def start(self, op):
         return self._pool.submit(self.perform, op)
 
-    def hold(self, vf):
-        self._hosts.control("contract", {"hold": vf})
-
-    def release(self, vf):
-        self._hosts.control("contract", {"release": vf})
+    def control(self, command):
+        return self._hosts.control("contract", command)
 
     def settled(self, pending):
         return bool(futures.wait([pending], 0.05).done)
@@ -53,7 +45,7 @@ class Mounted:
 def hosts(lab, tmp_path_factory):
     made = SimulatedHosts(tmp_path_factory.mktemp("sys") / "hosts", lab.engine)
     made.share(("contract",))
-    made.start("contract", {"pfs": _PFS, "availableModules": ["dummy"]})
+    made.start("contract", msgspec.to_builtins(contract_spec()))
     yield made
     made.stop()
 
@@ -63,12 +55,12 @@ def subject(hosts):
     return Mounted(hosts)
 
 
-class TestMounted(HostContract):
+class TestMounted(CountContract, DriverContract, HolderContract, LinkContract, FileContract, ModuleContract):
     pass
 
 
 def test_a_change_by_the_socket_is_at_once_seen_in_a_file(subject, hosts):
-    hosts.control("contract", {"rename_link": {"link": "ens1f0", "name": "fast0"}})
+    hosts.control("contract", {"rename_link": {"link": "ens11", "name": "fast0"}})
     net = subject.root / "sys" / "bus" / "pci" / "devices" / PF / "net"
     assert [link.name for link in net.iterdir()] == ["fast0"]
 
