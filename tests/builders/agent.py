@@ -79,13 +79,13 @@ class RecordingFence:
         self.ever: set[str] = set()
         self.when_closed = lambda: None
 
-    async def close(self, addresses) -> None:
-        self.closed |= set(addresses)
-        self.ever |= set(addresses)
+    async def close(self, functions) -> None:
+        self.closed |= set(functions)
+        self.ever |= set(functions)
         self.when_closed()
 
-    async def open(self, addresses) -> None:
-        self.closed -= set(addresses)
+    async def open(self, functions) -> None:
+        self.closed -= set(functions)
 
 
 class LockableHost(LocalHost):

@@ -1,4 +1,4 @@
-"""Keeps pods from getting VFs that are about to go."""
+"""Keeps pods from getting devices that are about to go."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ __all__ = ["Fence"]
 
 
 class Fence(Protocol):
-    """Keeps devices from pods for a while."""
+    """Keeps the devices of physical functions, which are named by PCI address, from pods for a while."""
 
-    async def close(self, addresses: Collection[str]) -> None:
-        """Give none of these devices to a pod from now on, and start no container that just got one."""
+    async def close(self, functions: Collection[str]) -> None:
+        """Give nothing of these functions to a pod from now on, and start no container that just got something."""
         ...
 
-    async def open(self, addresses: Collection[str]) -> None:
-        """Let them be had again, as far as the next look still finds them."""
+    async def open(self, functions: Collection[str]) -> None:
+        """Let what the next look finds be had again."""
         ...

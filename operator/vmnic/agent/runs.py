@@ -174,7 +174,7 @@ class Runner:
     async def _run_one(self, run: Run, place: Place) -> None:
         """Journal, fence, change, probe, journal."""
         address = run.desired.pci_address
-        going = tuple(vf.pci_address for vf in run.observed.vfs) if run.plan.fenced else ()
+        going = _going(run)
         probes = await self._probes.working()
         try:
             async with self._host.session(address, write=True) as session:
@@ -328,3 +328,10 @@ class Runner:
     def _forget(self, address: str, record: PfRecord) -> None:
         self._store.update(self._store.load(), address, given_up(record))
         _log.info("%s is given up", address, extra={"pf": address})
+
+
+def _going(run: Run) -> tuple[str, ...]:
+    """Give the functions of which a pod could get something that goes: to load a driver anew takes all that it drives."""
+    reloads = any(action.kind is ActionKind.RELOAD_DRIVER for action in run.plan.actions)
+    own = (run.desired.pci_address,) if run.plan.fenced or reloads else ()
+    return (*own, *(run.driver.others if reloads else ()))

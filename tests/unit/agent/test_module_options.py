@@ -95,6 +95,7 @@ async def test_two_ports_of_an_old_driver_become_ready_with_one_load(tmp_path):
         seen = (await node.agent.run(node.api.state)).pfs
     assert [(one.num_vfs, one.plan, one.problem) for one in seen] == [(7, None, None)] * 2
     assert sum("UnloadModule" in str(op) for op in node.port.writes) == 1
+    assert (node.fence.ever, node.fence.closed) == ({PF, OTHER_PF}, set())
 
 
 async def test_a_holder_that_comes_at_the_last_moment_keeps_its_driver(tmp_path):

@@ -27,7 +27,7 @@ class Inventory:
         self._resources: dict[str, Resource] = {}
         self._fenced: set[str] = set()
         self._lifted: set[str] = set()
-        """Fenced, and to be had again once they have been looked at."""
+        """Fenced, and to be had again once they have been looked at. Both are physical functions, by PCI address."""
         self._given: dict[str, float] = {}
         self._changed = asyncio.Event()
 
@@ -44,22 +44,22 @@ class Inventory:
         self._resources = list_resources(offers, self._resources, held)
         self._announce()
 
-    def fence(self, addresses: Collection[str]) -> None:
-        """Let nobody have these devices."""
-        self._fenced |= set(addresses)
-        self._lifted -= set(addresses)
+    def fence(self, functions: Collection[str]) -> None:
+        """Let nobody have a device of these functions."""
+        self._fenced |= set(functions)
+        self._lifted -= set(functions)
         self._announce()
 
-    def lift(self, addresses: Collection[str]) -> None:
-        """Let them be had again, as far as the next look still finds them."""
-        self._lifted |= self._fenced & set(addresses)
+    def lift(self, functions: Collection[str]) -> None:
+        """Let what the next look finds of them be had again."""
+        self._lifted |= self._fenced & set(functions)
 
     def listing(self, name: str) -> tuple[Device, ...]:
         """Give the devices of a resource as the kubelet is to know them; none for an unknown one."""
         resource = self._resources.get(name)
         devices = resource.devices if resource is not None else ()
         return tuple(
-            replace(device, fault=device.fault or f"{device.address} {_FENCED}") if device.address in self._fenced else device
+            replace(device, fault=device.fault or f"{device.address} {_FENCED}") if device.pf in self._fenced else device
             for device in devices
         )
 

@@ -79,14 +79,14 @@ class DevicePlugin:
         for name in before | set(self._inventory.resources):
             self._files.keep(name, {device.address for device in self._inventory.listing(name)})
 
-    async def close(self, addresses: Collection[str]) -> None:
-        """Make devices Unhealthy and hold back containers that just got one; returns once the kubelet has been told."""
-        self._inventory.fence(addresses)
+    async def close(self, functions: Collection[str]) -> None:
+        """Make what functions offer Unhealthy, and hold back containers that just got it; returns once the kubelet knows."""
+        self._inventory.fence(functions)
         await self._tell()
 
-    async def open(self, addresses: Collection[str]) -> None:
+    async def open(self, functions: Collection[str]) -> None:
         """Let them be had again, once the next look has found them."""
-        self._inventory.lift(addresses)
+        self._inventory.lift(functions)
 
     async def read(self) -> dict[str, str]:
         """Name holders; what was given away a moment ago is held, also where the kubelet does not name the pod yet.

@@ -5,13 +5,13 @@ import asyncio
 import pytest
 
 from tests.builders.agent import Node, desired
-from tests.builders.devices import FAST, eventually, offer, vf_id
-from tests.builders.host import PF, sim_host
+from tests.builders.devices import FAST, eventually, offer, vf_id, whole_offer
+from tests.builders.host import OTHER_PF, PF, sim_host
 from tests.harness.kubelet import AdmissionError, ContainerStartError
 from vmnic.host.faults import Fault, Killed, When
 from vmnic.host.ops import ListDir, ReadLink, WriteFile
 from vmnic.kube.tasks import end_tasks
-from vmnic.nodes.state import ApplyState
+from vmnic.nodes.state import ApplyState, PfSpec, VfGroup
 
 
 @pytest.fixture
@@ -28,26 +28,27 @@ async def prepared(node, kubelet):
 
 
 async def test_what_is_fenced_is_unhealthy_when_closing_returns_and_healthy_after_the_next_look(kubelet, plugin):
-    plugin.replace([offer()], {})
-    await eventually(lambda: len(kubelet.healthy(FAST)) == 3)
-    await plugin.close([vf_id(0)])
-    await eventually(lambda: kubelet.healthy(FAST) == {vf_id(1), vf_id(2)}, limit_s=0.5)
-    await plugin.open([vf_id(0)])
-    await plugin.close([vf_id(1)])
-    await eventually(lambda: kubelet.healthy(FAST) == {vf_id(2)}, limit_s=0.5)
-    plugin.replace([offer()], {})
-    await eventually(lambda: kubelet.healthy(FAST) == {vf_id(0), vf_id(2)}, limit_s=0.5)
+    offers = [offer(), offer(OTHER_PF, count=1), whole_offer()]
+    plugin.replace(offers, {})
+    await eventually(lambda: len(kubelet.healthy(FAST)) == 4 and kubelet.healthy("vmnic.dev/whole"))
+    await plugin.close([PF])
+    await eventually(lambda: (kubelet.healthy(FAST), kubelet.healthy("vmnic.dev/whole")) == ({vf_id(0, "0c")}, set()))
+    await plugin.open([PF])
+    await plugin.close([OTHER_PF])
+    await eventually(lambda: kubelet.healthy(FAST) == set())
+    plugin.replace(offers, {})
+    await eventually(lambda: len(kubelet.healthy(FAST)) == 3 and kubelet.healthy("vmnic.dev/whole"))
 
 
 async def test_a_container_that_just_got_a_fenced_vf_waits_and_starts(kubelet, plugin):
     plugin.replace([offer()], {})
     await eventually(lambda: len(kubelet.healthy(FAST)) == 3)
     pod = await kubelet.admit("db", FAST)
-    await plugin.close(pod.devices)
+    await plugin.close([PF])
     start = asyncio.create_task(kubelet.start_container(pod))
     await eventually(lambda: kubelet.calls[-1] == "PreStartContainer")
     assert not start.done()
-    await plugin.open(pod.devices)
+    await plugin.open([PF])
     plugin.replace([offer()], {})
     await start
 
@@ -57,7 +58,7 @@ async def test_a_container_is_refused_with_the_reason_after_a_while(kubelet, plu
     plugin.replace([offer()], {})
     await eventually(lambda: len(kubelet.healthy(FAST)) == 3)
     pod = await kubelet.admit("db", FAST)
-    await plugin.close(pod.devices)
+    await plugin.close([PF])
     with pytest.raises(ContainerStartError, match="is about to be changed"):
         await kubelet.start_container(pod)
 
@@ -68,6 +69,15 @@ async def test_a_granted_plan_makes_vfs_allocatable(node, kubelet):
     assert status.apply.state is ApplyState.APPLIED
     await eventually(lambda: len(kubelet.healthy(FAST)) == 3)
     assert len(kubelet.listed(FAST)) == 3
+
+
+async def test_a_whole_nic_is_fenced_before_it_goes_back_to_the_host(tmp_path):
+    node = Node(sim_host(), tmp_path)
+    group = VfGroup(pool="whole", resource="vmnic.dev/whole")
+    await node.grant_and_run(PfSpec(pci_address=PF, pool="whole", function="Physical", groups=(group,)))
+    node.fence.ever.clear()
+    status = await node.grant_and_run(desired(num_vfs=0))
+    assert (status.driver, node.fence.ever, node.fence.closed) == ("igb", {PF}, set())
 
 
 async def test_a_pod_gets_the_nodes_that_the_host_has_for_its_vf(node, kubelet):
@@ -85,10 +95,10 @@ async def test_a_pod_that_gets_the_last_vf_right_before_the_fence_refuses_the_ru
     pods = []
     close = plugin.close
 
-    async def race(addresses):
+    async def race(functions):
         pods.append(await kubelet.admit("db", FAST, 7))
         kubelet.end(pods[0])  # The kubelet names a pod only some milliseconds later.
-        await close(addresses)
+        await close(functions)
 
     plugin.close = race
     status = await node.grant_and_run(desired(num_vfs=3))
@@ -100,8 +110,8 @@ async def test_a_pod_that_comes_after_the_fence_finds_nothing_and_no_call_fails(
     await prepared(node, kubelet)
     seen = []
 
-    async def late(addresses, close=plugin.close):
-        await close(addresses)
+    async def late(functions, close=plugin.close):
+        await close(functions)
         await eventually(lambda: not kubelet.healthy(FAST), limit_s=0.5)
         with pytest.raises(AdmissionError, match="available 0"):
             await kubelet.admit("late", FAST)
