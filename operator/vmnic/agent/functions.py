@@ -78,6 +78,7 @@ async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo]) -> Ob
         shares_iommu_group=bool(set(more.names(f"{path}/iommu_group/devices")) - {address, *vf_addresses.values()}),
         vfs=vfs,
         host_use=_host_use(link, links),
+        learnt_use=_learnt_use(link),
     )
 
 
@@ -242,3 +243,10 @@ def _host_use(link: LinkInfo | None, links: Sequence[LinkInfo]) -> tuple[str, ..
 
 def _index(entry: str) -> int:
     return int(entry.removeprefix("virtfn"))
+
+
+def _learnt_use(link: LinkInfo | None) -> tuple[str, ...]:
+    """Say what the kernel made of a router's announcements on a link: it does so on every link that is switched on."""
+    if link is None:
+        return ()
+    return (*(f"address {address}" for address in link.learnt), *(("default route",) if link.learnt_route else ()))

@@ -77,7 +77,7 @@ def decode_value(wire: Any) -> Value:
 
 
 def _link(wire: Mapping[str, Any]) -> LinkInfo:
-    lists = {key: tuple(wire[key]) for key in ("alt_names", "addresses")}
+    lists = {key: tuple(wire[key]) for key in ("alt_names", "addresses", "learnt")}
     return LinkInfo(**{**wire, **lists, "vfs": tuple(VfInfo(**vf) for vf in wire["vfs"])})
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from .gateway import check_gateway
@@ -19,6 +20,8 @@ _EXT_MASK_VF = 1
 """RTEXT_FILTER_VF: the dump includes VF attributes."""
 _LINK_SCOPE = 253
 """RT_SCOPE_LINK: a link-local address is no use of the host's."""
+_LEARNT_ADDRESS, _LEARNT_ROUTE = 2, 9
+"""IFAPROT_KERNEL_RA and RTPROT_RA: made by the kernel from a router's announcement."""
 _LINK_STATE = {"auto": 0, "enable": 1, "disable": 2}
 _LINK_STATES = {number: name for name, number in _LINK_STATE.items()}
 _ETHERTYPE = {"802.1q": 0x8100, "802.1ad": 0x88A8}
@@ -79,16 +82,28 @@ class LinuxLinks:
 
     def _read(self) -> tuple[LinkInfo, ...]:
         route = self._route()
-        addresses: dict[int, list[str]] = {}
+        uses = _Uses()
         for message in route.get_addr():
             if message["scope"] != _LINK_SCOPE:
-                addresses.setdefault(message["index"], []).append(f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}")
-        defaults = {message.get_attr("RTA_OIF") for message in route.get_routes() if message["dst_len"] == 0}
-        links = route.link("dump", ext_mask=_EXT_MASK_VF)
-        return tuple(_link(message, addresses.get(message["index"], []), defaults) for message in links)
+                kept = uses.learnt if message.get_attr("IFA_PROTO") == _LEARNT_ADDRESS else uses.addresses
+                kept.setdefault(message["index"], []).append(f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}")
+        for message in route.get_routes():
+            if message["dst_len"] == 0:
+                (uses.learnt_routes if message["proto"] == _LEARNT_ROUTE else uses.routes).add(message.get_attr("RTA_OIF"))
+        return tuple(_link(message, uses) for message in route.link("dump", ext_mask=_EXT_MASK_VF))
 
 
-def _link(message: Any, addresses: list[str], defaults: set[int]) -> LinkInfo:
+@dataclass
+class _Uses:
+    """What links are used for, by their index."""
+
+    addresses: dict[int, list[str]] = field(default_factory=dict)
+    learnt: dict[int, list[str]] = field(default_factory=dict)
+    routes: set[int] = field(default_factory=set)
+    learnt_routes: set[int] = field(default_factory=set)
+
+
+def _link(message: Any, uses: _Uses) -> LinkInfo:
     names = message.get_attr("IFLA_PROP_LIST")
     kind = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND")
     on_pci = message.get_attr("IFLA_PARENT_DEV_BUS_NAME") == "pci"
@@ -104,8 +119,10 @@ def _link(message: Any, addresses: list[str], defaults: set[int]) -> LinkInfo:
         master=message.get_attr("IFLA_MASTER"),
         lower=message.get_attr("IFLA_LINK"),
         pci_address=message.get_attr("IFLA_PARENT_DEV_NAME") if on_pci else None,
-        addresses=tuple(addresses),
-        default_route=message["index"] in defaults,
+        addresses=tuple(uses.addresses.get(message["index"], ())),
+        default_route=message["index"] in uses.routes,
+        learnt=tuple(uses.learnt.get(message["index"], ())),
+        learnt_route=message["index"] in uses.learnt_routes,
         vfs=_vfs(message),
     )
 

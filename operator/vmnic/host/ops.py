@@ -185,6 +185,10 @@ class LinkInfo:
     """IP addresses with prefix length, link-local ones left out."""
     default_route: bool = False
     """Whether a default route leaves by this link."""
+    learnt: tuple[str, ...] = ()
+    """Addresses that the kernel made by itself from a router's announcements; they are not among `addresses`."""
+    learnt_route: bool = False
+    """Whether the kernel took a default route from such an announcement."""
     vfs: tuple[VfInfo, ...] = ()
 
 

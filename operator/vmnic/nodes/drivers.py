@@ -55,7 +55,7 @@ def _by_options(spec: PfSpec) -> bool:
 
 def _uses(port: ObservedPf, spec: PfSpec | None, count: int) -> Iterator[str]:
     """Say what stands against taking the driver from a function and giving it `count` VFs."""
-    yield from (f"{port.pci_address} carries the host's {use}" for use in port.host_use)
+    yield from (f"{port.pci_address} carries the host's {use}" for use in (*port.host_use, *port.learnt_use))
     yield from (f"{address} is held" for address in port.held_addresses)
     if spec is None:
         yield f"{port.pci_address} belongs to no pool"

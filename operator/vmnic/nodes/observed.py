@@ -96,6 +96,8 @@ class ObservedPf:
     vfs: tuple[ObservedVf, ...] = ()
     host_use: tuple[str, ...] = ()
     """What the host uses it for, in words."""
+    learnt_use: tuple[str, ...] = ()
+    """What the kernel made of a router's announcements, in words: it counts where the host itself switched the link on."""
 
     @property
     def held_addresses(self) -> tuple[str, ...]:

@@ -60,6 +60,9 @@ def plan_pf(
     target = desired_target(desired, original, driver)
     if target is None:
         return Planned()
+    if original is None or original.up is not False:
+        # A link that vmnic switched on learns from routers, too, and that is nobody's use of it.
+        observed = replace(observed, host_use=(*observed.host_use, *observed.learnt_use))
     problem = find_problem(target, desired, observed, host, driver)
     if problem is not None:
         return Planned(problem=problem)

@@ -136,6 +136,8 @@ def _function_link(one: Pf | Vf, indexes: dict[str, int], masters: dict[str, int
         master=masters.get(one.net_name),
         addresses=tuple(one.addresses),
         default_route=one.default_route,
+        learnt=("2001:db8::7/64",) if one.spec.router and one.has_carrier else (),
+        learnt_route=one.spec.router and one.has_carrier,
         vfs=tuple(
             VfInfo(
                 vf=vf.index,

@@ -51,6 +51,8 @@ class PfSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     cable: bool = True
     addresses: tuple[str, ...] = ()
     default_route: bool = False
+    router: bool = False
+    """A router on its network announces itself: while its link is up, the kernel makes an address and a route of that."""
     shares_iommu_group: bool = False
     """The port above it has no ACS, so the function and its VFs share one group with it."""
     no_vf_space: bool = False

@@ -281,3 +281,18 @@ async def test_an_interrupted_run_that_has_become_impossible_has_failed(node):
     node.sim.control({"assign_address": {"link": "ens11", "address": "192.0.2.1/24"}})
     status = await node.run_pass()
     assert (status.apply.state, status.problem.reason) == (ApplyState.FAILED, PfReason.HOST_USED)
+
+
+async def test_what_the_kernel_learns_on_a_link_that_vmnic_switched_on_is_no_use_of_the_hosts(tmp_path):
+    node = Node(sim_host(pf(up=False, router=True)), tmp_path)
+    await node.grant_and_run(desired(num_vfs=3))
+    status = await node.grant_and_run(desired(num_vfs=5))
+    assert (status.num_vfs, status.problem, status.plan) == (5, None, None)
+
+
+async def test_a_link_that_was_up_is_the_hosts_by_what_the_kernel_learnt_there(tmp_path):
+    node = Node(sim_host(pf(router=True)), tmp_path)
+    node.api.ask(desired())
+    status = await node.run_pass()
+    assert status.problem is not None
+    assert "address 2001:db8::7/64; default route" in status.problem.message
