@@ -82,7 +82,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
     flag("namespace", "vmnic-system", "namespace of the lease, the ledger and the webhook's authority")
     flag("identity", f"{socket.gethostname()}-{os.getpid()}", "unique name of this process in the lease")
-    flag("lease-duration-s", "15", "seconds after which another replica may take over")
+    flag("lease-duration-s", "10", "seconds after which another replica may take over")
     flag("restart-timeout-s", "600", "seconds after which a VM that was restarted has not come back")
     flag("webhook-port", "9443", "port of the webhook")
     flag("webhook-hosts", "", "names or addresses that the webhook's certificate is for; default: its Service's names")
