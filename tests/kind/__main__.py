@@ -19,16 +19,19 @@ NAME = "vmnic"
 
 def main(command: str) -> int:
     """Run a command; a machine that cannot says why."""
+    started = time.monotonic()
     try:
         lab = prepare()
     except CannotRun as error:
         print(f"the kind tier cannot run on this machine: {error}")
         return 0 if command == "test" else 1
     try:
-        return COMMANDS[command](lab)
+        code = COMMANDS[command](lab)
     except (ClusterFailed, EngineError) as error:
         print(error, file=sys.stderr)
         return 1
+    print(f"{command}: {time.monotonic() - started:.0f} s in all")
+    return code
 
 
 def test(lab: Lab) -> int:
@@ -36,12 +39,11 @@ def test(lab: Lab) -> int:
 
 
 def up(lab: Lab) -> int:
-    started = time.monotonic()
     lab.build_image()
     cluster = lab.start(NAME)
     install(cluster)
     print(
-        f"a cluster with vmnic, KubeVirt's control plane and two workers with simulated NICs, in {time.monotonic() - started:.0f} s:\n"
+        "a cluster with vmnic, KubeVirt's control plane and two workers with simulated NICs:\n"
         f"   export KUBECONFIG={cluster.kubeconfig}\n"
         f"   export PATH={cluster.programs.kubectl.parent}:$PATH\n"
         "   kubectl apply -f examples/pools/tenant-fast.yaml\n"
