@@ -85,7 +85,8 @@ class NicSelector(ApiModel):
     numa_nodes: Annotated[list[Annotated[int, Field(ge=0, le=1023)]], Field(max_length=32)] = []
     """NUMA nodes of the NIC."""
     min_link_speed_mbps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    """The least link speed in Mbit/s; a link that is down has none and does not match."""
+    """The least link speed in Mbit/s; a link that is down has none and does not match. Of no meaning for a function that the
+    pool has already: links go down."""
 
 
 VfRangeText = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,3}(-[0-9]{1,3})?$")]

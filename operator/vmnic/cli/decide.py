@@ -93,7 +93,7 @@ def _nodes(objects: Objects) -> list[NodeInput]:
 
 
 def _with_wishes(state: NodeNicState, objects: Objects, labels: Mapping[str, str]) -> NodeNicState:
-    merged = merge_pools(objects.pools.values(), labels, state.status.pfs)
+    merged = merge_pools(objects.pools.values(), labels, state.status.pfs, state.spec.pfs)
     return msgspec.structs.replace(state, spec=msgspec.structs.replace(state.spec, pfs=merged.pfs))
 
 

@@ -149,7 +149,7 @@ def _pools(objects: Objects) -> tuple[list[PoolPlan], list[ProblemEntry]]:
     for name, state in sorted(objects.node_states.items()):
         node = objects.nodes.get(name)
         labels = node.metadata.labels if node is not None else {}
-        merged = merge_pools(objects.pools.values(), labels, state.status.pfs)
+        merged = merge_pools(objects.pools.values(), labels, state.status.pfs, state.spec.pfs)
         for desired in merged.pfs:
             row, problem = _pool_node(name, state, desired)
             if row is not None:

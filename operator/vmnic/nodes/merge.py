@@ -14,7 +14,7 @@ import msgspec
 from ..api.common import seconds_of
 from ..api.pool import SriovNetworkPool
 from .match import matching_pfs
-from .state import PfSpec, PfStatus, VfGroup, VfSettings, indexes_of
+from .state import PfSpec, PfStatus, VfGroup, VfSettings, group_of, indexes_of
 
 __all__ = ["Merge", "PoolConflict", "find_resource_conflicts", "merge_pools"]
 
@@ -38,8 +38,18 @@ class Merge:
     conflicts: tuple[PoolConflict, ...]
 
 
-def merge_pools(pools: Iterable[SriovNetworkPool], labels: Mapping[str, str], pfs: Sequence[PfStatus]) -> Merge:
-    """Merge the pools for one node with these labels and physical functions; nothing is granted yet."""
+def merge_pools(
+    pools: Iterable[SriovNetworkPool], labels: Mapping[str, str], pfs: Sequence[PfStatus], present: Sequence[PfSpec] = ()
+) -> Merge:
+    """Merge the pools for one node; nothing is granted yet.
+
+    Args:
+        pools: All pools.
+        labels: The node's.
+        pfs: Its physical functions.
+        present: What its spec says now: what a pool has it keeps, as long as nothing speaks against that.
+    """
+    before = {spec.pci_address: spec for spec in present}
     ordered = sorted(pools, key=_age)
     conflicts = list(find_resource_conflicts(ordered))
     losers = {conflict.pool for conflict in conflicts}
@@ -47,14 +57,14 @@ def merge_pools(pools: Iterable[SriovNetworkPool], labels: Mapping[str, str], pf
     for pool in ordered:
         if pool.metadata.name in losers or pool.metadata.deletion_timestamp:
             continue
-        for pf in matching_pfs(pool, labels, pfs):
-            wanted = _desired(pool, pf)
-            present = chosen.get(pf.pci_address)
-            clash = _clash(present, wanted) if present is not None else ""
-            if clash and present is not None:
-                conflicts.append(_conflict(pool, present, clash))
+        for pf in matching_pfs(pool, labels, pfs, present):
+            wanted = _desired(pool, pf, before.get(pf.pci_address))
+            older = chosen.get(pf.pci_address)
+            clash = _clash(older, wanted) if older is not None else ""
+            if clash and older is not None:
+                conflicts.append(_conflict(pool, older, clash))
             else:
-                chosen[pf.pci_address] = wanted if present is None else _joined(present, wanted)
+                chosen[pf.pci_address] = wanted if older is None else _joined(older, wanted)
     return Merge(pfs=tuple(chosen[address] for address in sorted(chosen)), conflicts=tuple(conflicts))
 
 
@@ -76,7 +86,7 @@ def _age(pool: SriovNetworkPool) -> tuple[str, str]:
     return (pool.metadata.creation_timestamp, pool.metadata.name)
 
 
-def _desired(pool: SriovNetworkPool, pf: PfStatus) -> PfSpec:
+def _desired(pool: SriovNetworkPool, pf: PfStatus, before: PfSpec | None) -> PfSpec:
     spec = pool.spec
     return PfSpec(
         pci_address=pf.pci_address,
@@ -87,24 +97,33 @@ def _desired(pool: SriovNetworkPool, pf: PfStatus) -> PfSpec:
         persistence=spec.persistence,
         mtu=spec.mtu,
         queues=spec.queues,
-        groups=(_group(pool, pf),),
+        groups=(_group(pool, pf, before),),
         allow_host_used=spec.safety.allow_host_used,
         rollback_timeout_s=seconds_of(spec.safety.rollback_timeout),
     )
 
 
-def _group(pool: SriovNetworkPool, pf: PfStatus) -> VfGroup:
+def _group(pool: SriovNetworkPool, pf: PfStatus, before: PfSpec | None) -> VfGroup:
     spec = pool.spec
     settings = msgspec.convert(spec.vf.dump(), VfSettings) if spec.vf is not None else None
     return VfGroup(
         pool=pool.metadata.name,
-        resource=f"{pool.resource_name}-{pf.name or pf.pci_address}" if spec.resource_per_pf else pool.resource_name,
+        resource=_resource(pool, pf, before) if spec.resource_per_pf else pool.resource_name,
         range=spec.vf_range or "",
         driver=spec.vf_driver,
         settings=settings,
         device_plugin=spec.device_plugin,
         exclude_topology=spec.exclude_topology,
     )
+
+
+def _resource(pool: SriovNetworkPool, pf: PfStatus, before: PfSpec | None) -> str:
+    """Name a function's own resource after its interface; without one as before, or after the address (no colons there)."""
+    prefix = f"{pool.resource_name}-"
+    had = group_of(before, pool.metadata.name) if before is not None else None
+    if not pf.name and had is not None and had.resource.startswith(prefix):
+        return had.resource
+    return prefix + (pf.name or pf.pci_address.replace(":", "-"))
 
 
 def _joined(present: PfSpec, other: PfSpec) -> PfSpec:

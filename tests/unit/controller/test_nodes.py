@@ -68,3 +68,10 @@ def test_a_grant_is_a_copy_of_the_ledger_and_of_nothing_else():
     assert planned(state(), pool(), ledger=ledger).pfs[0].grant == "d1"
     forged = state(msgspec.structs.replace(pf_spec(), grant="forged"))
     assert planned(forged, pool()).pfs[0].grant is None
+
+
+def test_a_nic_that_was_selected_by_name_and_driver_stays_when_vfio_has_it():
+    whole = pool(function="Physical", numVfs=None, nicSelector={"pfNames": ["ens1*"], "drivers": ["igb"]})
+    before = planned(state(), whole)
+    bound = NodeStatus(boot_id="b1", pfs=(pf_status(name="", driver="vfio-pci", link_speed_mbps=None, owned=True),))
+    assert planned(NodeNicState(metadata=ObjectMeta(name="n1"), spec=before, status=bound), whole) == before

@@ -76,17 +76,17 @@ def steps(desired, seen):
     ],
 )  # fmt: skip
 def test_every_given_field_of_a_selector_must_match(selector, matches):
-    found = matching_pfs(pool(nicSelector=selector), {}, [pf_status(alt_names=("enp11s0f0",))])
+    found = matching_pfs(pool(nicSelector=selector), {}, [pf_status(alt_names=("enp11s0f0",))], ())
     assert bool(found) is matches
 
 
 def test_a_link_that_is_down_has_no_speed_to_match():
-    assert not matching_pfs(pool(nicSelector={"minLinkSpeedMbps": 1}), {}, [pf_status(link_speed_mbps=None)])
+    assert not matching_pfs(pool(nicSelector={"minLinkSpeedMbps": 1}), {}, [pf_status(link_speed_mbps=None)], ())
 
 
 @pytest.mark.parametrize(("labels", "matches"), [({"nic": "yes", "x": "y"}, True), ({"nic": "no"}, False), ({}, False)])
 def test_a_node_selector_wants_every_label(labels, matches):
-    assert bool(matching_pfs(pool(nodeSelector={"nic": "yes"}), labels, [pf_status()])) is matches
+    assert bool(matching_pfs(pool(nodeSelector={"nic": "yes"}), labels, [pf_status()], ())) is matches
 
 
 @pytest.mark.parametrize(("wanted", "count"), [(3, 3), ("max", 7), ("50%", 3), ("100%", 7), ("1%", 0), (0, 0)])
@@ -133,6 +133,36 @@ def test_pools_that_cannot_share_a_function_are_told_why(second, why):
 def test_a_resource_of_each_function_is_named_after_it():
     merged = merge_pools([pool(resourcePerPF=True)], {}, [pf_status()])
     assert merged.pfs[0].groups[0].resource == "vmnic.dev/fast-ens1f0"
+
+
+@pytest.mark.parametrize(
+    ("selector", "now", "stays"),
+    [
+        ({"minLinkSpeedMbps": 1000}, {"link_speed_mbps": None}, True),
+        ({"minLinkSpeedMbps": 1000}, {"link_speed_mbps": 100}, True),
+        ({"pfNames": ["ens1*"]}, {"name": "", "driver": "vfio-pci"}, True),
+        ({"pfNames": ["ens2*"]}, {}, False),
+        ({"drivers": ["igb"]}, {"name": "", "driver": "vfio-pci"}, True),
+        ({"drivers": ["igb"]}, {"driver": ""}, True),
+        ({"drivers": ["ixgbe"]}, {}, False),
+        ({"models": ["I350"]}, {"name": "", "driver": "vfio-pci"}, False),
+    ],
+    ids=[
+        "link down", "slower", "no name any more", "another name", "its own vfio-pci", "no driver", "another driver", "model",
+    ],
+)  # fmt: skip
+def test_a_pool_keeps_a_function_unless_what_is_known_speaks_against_it(selector, now, stays):
+    whole = pool(function="Physical", numVfs=None, nicSelector=selector)
+    merged = merge_pools([whole], {}, [pf_status(**now)], [pf_spec()])
+    assert [pf.pci_address for pf in merged.pfs] == [PF] * stays
+    assert matching_pfs(whole, {}, [pf_status(**now)], [pf_spec(release="Reset")]) == ()
+
+
+@pytest.mark.parametrize(("had", "resource"), [("fast-ens1f0", "fast-ens1f0"), ("fast", "fast-0000-0b-00.0")])
+def test_a_resource_keeps_its_name_when_the_function_loses_its_own(had, resource):
+    before = pf_spec(groups=(VfGroup(pool="fast", resource=f"vmnic.dev/{had}"),))
+    merged = merge_pools([pool(resourcePerPF=True)], {}, [pf_status(name="")], [before])
+    assert merged.pfs[0].groups[0].resource == f"vmnic.dev/{resource}"
 
 
 def test_a_resource_name_that_an_older_pool_has_is_a_conflict():

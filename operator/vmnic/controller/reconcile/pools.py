@@ -166,10 +166,10 @@ class PoolReconciler:
         asked: object,
     ) -> _Looked:
         name, labels = pool.metadata.name, node.metadata.labels
-        matched = not pool.metadata.deletion_timestamp and bool(matching_pfs(pool, labels, state.status.pfs))
+        matched = not pool.metadata.deletion_timestamp and bool(matching_pfs(pool, labels, state.status.pfs, state.spec.pfs))
         if not matched and not any(spec.pool == name for spec in state.spec.pfs):
             return _Looked(node, state, asked, None, ())
-        conflicts = merge_pools(pools, labels, state.status.pfs).conflicts
+        conflicts = merge_pools(pools, labels, state.status.pfs, state.spec.pfs).conflicts
         unreadable = {key.name for key in self._world.pools.malformed}
         wanted = plan_node_spec(labels, state, pools=pools, unreadable_pools=unreadable, ledger=Ledger())
         view = NodeView(
