@@ -95,6 +95,11 @@ class Drainer:
         _log.info("node %s is cordoned for pool %s", name, pool, extra={"node": name, "pool": pool})
         return True
 
+    async def is_cordoned(self, name: str) -> bool:
+        """Tell whether a node is cordoned at this moment, whoever did it; one that is gone counts as cordoned."""
+        node = await self._read(name)
+        return node is None or node.spec.unschedulable
+
     async def uncordon(self, name: str) -> None:
         """Give a node back to the scheduler, if vmnic took it.
 

@@ -35,7 +35,7 @@ class Observer:
         self._before = draining
 
 
-def strike(fleet, rng):
+def strike(fleet, rng, rollout):
     """Let one thing happen that nobody has asked for."""
     name = rng.choice(fleet.names)
     agent = fleet.agents[name]
@@ -55,11 +55,11 @@ def strike(fleet, rng):
         fleet.admin_uncordons(min(fleet.admins))
     elif what == "reboot" and not agent.holder:
         agent.boot, agent.running, agent.apply = agent.boot + 1, None, None
-    elif what == "edit" and rng.random() < 0.05:
-        fleet.edit(numVfs=rng.choice([3, 5, 7]), rollout=DRAIN)
+    elif what == "edit" and rng.random() < 0.01:
+        fleet.edit(numVfs=rng.choice([3, 5, 7]), rollout=rollout)
 
 
-def calm(fleet):
+def calm(fleet, rollout):
     """Let everything be well again."""
     fleet.cluster.fault = lambda verb, plural: None
     for name, agent in fleet.agents.items():
@@ -67,16 +67,16 @@ def calm(fleet):
         fleet.set_ready(name, ready=True)
     for name in list(fleet.admins):
         fleet.admin_uncordons(name)
-    fleet.edit(numVfs=4, rollout=DRAIN)
+    fleet.edit(numVfs=4, rollout=rollout)
 
 
-async def storm(fleet, replicas, observer, *, turns):
+async def storm(fleet, replicas, observer, rollout, *, turns):
     """Strike at random, let replicas hear only part of it, crash them, and let requests fail before and after their effect."""
     rng = fleet.rng
     fleet.cluster.fault = lambda verb, plural: rng.choice(["before", "after"]) if rng.random() < 0.02 else None
     for turn in range(turns):
         for _ in range(rng.randrange(len(fleet.names) // 20)):
-            strike(fleet, rng)
+            strike(fleet, rng, rollout)
         for agent in fleet.agents.values():
             if fleet.is_ready(agent.name) and rng.random() < 0.7:
                 agent.step()
@@ -101,13 +101,17 @@ async def loaded(replica):
 
 
 async def test_a_thousand_nodes_in_a_storm_never_exceed_the_limits_and_then_all_are_as_asked():
-    fleet = Fleet(1000, seed=7, rollout=DRAIN)
-    observer = Observer(fleet, concurrent=20, unavailable=3)
-    for agent in fleet.agents.values():
-        agent.bad = 0.02
+    rollout = DRAIN | {"maxConcurrent": "8%"}
+    fleet = Fleet(1000, seed=7, rollout=rollout)
+    observer = Observer(fleet, concurrent=80, unavailable=3)
     replicas = [fleet.replica()]
-    await storm(fleet, replicas, observer, turns=60)
-    calm(fleet)
+    await replicas[0].ledger.load()
+    assert await fleet.run(*replicas, turns=100, until=lambda: fleet.settled(7))
+    for number, agent in enumerate(fleet.agents.values()):
+        agent.bad, agent.holder = 0.02, number % 4 == 0
+    fleet.edit(numVfs=5, rollout=rollout)
+    await storm(fleet, replicas, observer, rollout, turns=40)
+    calm(fleet, rollout)
     assert await fleet.run(*replicas, turns=300, until=lambda: fleet.settled(4) and not fleet.cordoned_by_us())
     print(f"1,000 nodes: {observer.looks} looks, at most {observer.most} running, {observer.most_cordoned} cordoned")
     assert observer.most_cordoned == 3
@@ -119,6 +123,22 @@ async def test_two_leaders_at_once_cannot_both_spend(seed):
     fleet = Fleet(20, seed=seed, rollout=rollout)
     observer = Observer(fleet, concurrent=3, unavailable=1)
     replicas = [fleet.replica(), fleet.replica()]
-    await storm(fleet, replicas, observer, turns=60)
-    calm(fleet)
+    await storm(fleet, replicas, observer, rollout, turns=60)
+    calm(fleet, rollout)
     assert await fleet.run(*replicas, turns=200, until=lambda: fleet.settled(4) and not fleet.cordoned_by_us())
+
+
+async def test_a_cordon_that_an_administrator_takes_back_in_a_drain_is_not_left_behind():
+    fleet = Fleet(1, rollout=DRAIN | {"drainTimeout": "1h"})
+    replica = fleet.replica()
+    await replica.ledger.load()
+    assert await fleet.run(replica, turns=30, until=lambda: fleet.settled(7))
+    name, agent = next(iter(fleet.agents.items()))
+    agent.holder, fleet.cluster.evicted = True, lambda pod: None
+    fleet.admin_cordons(name)
+    fleet.edit(numVfs=3, rollout=DRAIN | {"drainTimeout": "1h"})
+    assert await fleet.run(replica, turns=30, until=lambda: fleet.draining() == {name})
+    fleet.admin_uncordons(name)
+    assert await fleet.run(replica, turns=30, until=lambda: fleet.cordoned_by_us() == {name})
+    agent.holder = False
+    assert await fleet.run(replica, turns=30, until=lambda: fleet.settled(3) and not fleet.cordoned_by_us())

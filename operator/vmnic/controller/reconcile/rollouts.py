@@ -92,8 +92,8 @@ class Rollouts:
         async with self._ledger.deciding:
             before = self._ledger.current.of(name)
             part = settle_ledger(before, pool, views, now=now)
-            empty = await self._drain(before, part, pool, views)
-            part = grant_drained(part, pool, views, empty)
+            empty, ours = await self._drain(before, part, pool, views)
+            part = grant_drained(_joined(part, ours), pool, views, empty)
             part = self._begin_harmless(part, pool, views, now)
             part = await self._begin_disruptive(part, pool, views, now)
             await self._save(name, before, part)
@@ -122,23 +122,33 @@ class Rollouts:
             for node in part.entries:
                 self._enqueue(node_key(node))
 
-    async def _drain(self, before: PoolLedger, part: PoolLedger, pool: SriovNetworkPool, views: Sequence[NodeView]) -> set[str]:
-        """Go on with drains that are in the books; gives the nodes that are cordoned and empty."""
-        empty = set()
+    async def _drain(
+        self, before: PoolLedger, part: PoolLedger, pool: SriovNetworkPool, views: Sequence[NodeView]
+    ) -> tuple[set[str], dict[str, Entry]]:
+        """Go on with drains that are in the books.
+
+        Returns:
+            The nodes that are cordoned and empty; and entries of nodes whose administrator has taken back a cordon that was
+            there first: the books have to say that the cordon is vmnic's before vmnic makes one.
+        """
+        empty, ours = set(), {}
         for view in views:
             entry, was = part.entries.get(view.name), before.entries.get(view.name)
             if entry is None or was is None or not entry.state is was.state is EntryState.DRAINING:
                 continue
             try:
-                if await self._is_empty(view, pool):
+                if not entry.cordoned and not await self._drainer.is_cordoned(view.name):
+                    ours[view.name] = msgspec.structs.replace(entry, cordoned=True)
+                elif await self._is_empty(view, pool, entry):
                     empty.add(view.name)
             except ApiError as error:
                 _log.warning("node %s: the drain goes on later: %s", view.name, error.message, extra={"node": view.name})
-        return empty
+        return empty, ours
 
-    async def _is_empty(self, view: NodeView, pool: SriovNetworkPool) -> bool:
+    async def _is_empty(self, view: NodeView, pool: SriovNetworkPool, entry: Entry) -> bool:
         """Cordon a node and ask those to leave who are in the way; tells whether nobody is."""
-        await self._drainer.cordon(view.name, pool.metadata.name)
+        if entry.cordoned:
+            await self._drainer.cordon(view.name, pool.metadata.name)
         pending = pending_of(view, pool)
         if pending.leaving:
             now = self._clock()
