@@ -150,10 +150,11 @@ class Replica:
         self.queue = {}
         self.world = World(cluster, lambda key, after_s=0.0: self.queue.setdefault(key))
         self.ledger = LedgerStore(cluster, "vmnic-system")
-        rollouts = Rollouts(self.ledger, RoomyDrainer(self.world, cluster), self.world._enqueue, clock=clock)
+        drainer = RoomyDrainer(self.world, cluster)
+        rollouts = Rollouts(self.ledger, drainer, self.world._enqueue, clock=clock)
         networks = NetworkReconciler(self.world, cluster)
         self._pools = PoolReconciler(self.world, cluster, self.ledger, rollouts, networks, Events(cluster, "fleet"))
-        self._nodes = NodeReconciler(self.world, cluster, self.ledger)
+        self._nodes = NodeReconciler(self.world, cluster, self.ledger, drainer)
         self._caches = {one.resource.plural: one for one in (self.world.nodes, self.world.node_states, self.world.pools)}
 
     def hear(self, count=None):

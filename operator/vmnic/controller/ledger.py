@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection
 from typing import Any
 
 from ..kube.client import ApiClient, ApiError, ConflictError
@@ -46,14 +45,14 @@ class LedgerStore:
         self._object = found
         return self.current
 
-    async def still_grants(self, node: str, digests: Collection[str]) -> bool:
-        """Ask the API server whether a node's grants stand: another leader may have taken them back meanwhile.
+    async def look(self) -> Ledger:
+        """Read what the API server has now, and decide nothing on it: another leader may have written meanwhile.
 
         Raises:
             ApiError: it cannot be known.
         """
         found = await self._api.read(CONFIG_MAPS, LEDGER_NAME, self._namespace)
-        return found is not None and set(digests) <= set(self._parse(found).granted(node).values())
+        return Ledger() if found is None else self._parse(found)
 
     async def save(self, ledger: Ledger) -> None:
         """Write the ledger, if it is still the one that was read.

@@ -155,8 +155,9 @@ class Controller:
         self._events = Events(writes, elector.identity)
         machines = MachineReconciler(self.world, writes, self._enqueue, self._events, comes_back=comes_back)
         self._ledger = ledger
-        self._nodes = NodeReconciler(self.world, writes, ledger)
-        rollouts = Rollouts(ledger, Drainer(self.world, writes), self._enqueue)
+        drainer = Drainer(self.world, writes)
+        self._nodes = NodeReconciler(self.world, writes, ledger, drainer)
+        rollouts = Rollouts(ledger, drainer, self._enqueue)
         networks = NetworkReconciler(self.world, writes)
         self._pools = PoolReconciler(self.world, writes, ledger, rollouts, networks, self._events)
         self._machines = machines

@@ -117,6 +117,10 @@ class Ledger(msgspec.Struct, frozen=True):
             for address, digest in entry.digests.items()
         }
 
+    def cordons(self, node: str) -> bool:
+        """Tell whether vmnic has to uncordon a node some time."""
+        return any(entry.cordoned for part in self.pools.values() if (entry := part.entries.get(node)) is not None)
+
     def busy(self, *, disruptive: bool | None = None, but: str = "") -> set[str]:
         """Name the nodes that are under way for any pool but one."""
         return {

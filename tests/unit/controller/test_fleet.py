@@ -3,6 +3,7 @@
 import pytest
 
 from tests.builders.fleet import Fleet
+from vmnic.controller.objects import CORDONED
 
 DRAIN = {"disruption": "Drain", "maxUnavailable": 3, "maxConcurrent": 20, "maxFailures": 1000, "drainTimeout": "20s"}
 
@@ -142,3 +143,14 @@ async def test_a_cordon_that_an_administrator_takes_back_in_a_drain_is_not_left_
     assert await fleet.run(replica, turns=30, until=lambda: fleet.cordoned_by_us() == {name})
     agent.holder = False
     assert await fleet.run(replica, turns=30, until=lambda: fleet.settled(3) and not fleet.cordoned_by_us())
+
+
+async def test_a_cordon_that_the_books_know_nothing_of_is_taken_back():
+    fleet = Fleet(1, rollout=DRAIN)
+    replica = fleet.replica()
+    await replica.ledger.load()
+    (name,) = fleet.names
+    body = fleet.cluster.get("nodes", name)
+    note = {"annotations": {CORDONED: "fast"}}
+    fleet.cluster.put("nodes", body | {"metadata": body["metadata"] | note, "spec": {"unschedulable": True}})
+    assert await fleet.run(replica, turns=5, until=lambda: not fleet.cordoned_by_us())

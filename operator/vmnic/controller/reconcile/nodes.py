@@ -14,6 +14,7 @@ from ...nodes.ledger import Ledger
 from ...nodes.merge import merge_pools
 from ...nodes.release import released_pfs
 from ...nodes.state import ApplyState, HostSpec, NodeNicState, NodeSpec, PfSpec, wire
+from ..drain import Drainer
 from ..ledger import LedgerStore
 from ..objects import NodeObject
 from ..world import World
@@ -28,10 +29,11 @@ _ENDED = (ApplyState.APPLIED, ApplyState.FAILED, ApplyState.ROLLED_BACK, ApplySt
 class NodeReconciler:
     """Keeps one NodeNicState per Node."""
 
-    def __init__(self, world: World, api: ApiClient, ledger: LedgerStore) -> None:
+    def __init__(self, world: World, api: ApiClient, ledger: LedgerStore, drainer: Drainer) -> None:
         self._world = world
         self._api = api
         self._ledger = ledger
+        self._drainer = drainer
 
     async def reconcile(self, name: str) -> None:
         """Make the node's NodeNicState, or bring its spec up to date.
@@ -42,6 +44,7 @@ class NodeReconciler:
         node = self._world.nodes.items.get(ObjectKey("", name))
         if node is None or node.metadata.deletion_timestamp:
             return
+        await self._give_back(node)
         state = self._world.node_states.items.get(ObjectKey("", name))
         if state is None:
             await self._create(node)
@@ -56,11 +59,18 @@ class NodeReconciler:
         if desired == state.spec:
             return
         new = {pf.grant for pf in desired.pfs if pf.grant} - {pf.grant for pf in state.spec.pfs}
-        if new and not await self._ledger.still_grants(name, {grant for grant in new if grant}):
+        if new and not new <= set((await self._ledger.look()).granted(name).values()):
             async with self._ledger.deciding:
                 await self._ledger.load()
             raise ConflictError(status=409, reason="Conflict", message=f"node {name}: its grant was taken back meanwhile")
         await self._write(state, desired)
+
+    async def _give_back(self, node: NodeObject) -> None:
+        """Uncordon a node that the books know nothing of: a leader that was deposed in that moment may have cordoned it."""
+        name = node.metadata.name
+        unknown = bool(node.metadata.annotations.cordoned) and not self._ledger.current.cordons(name)
+        if unknown and not (await self._ledger.look()).cordons(name):
+            await self._drainer.uncordon(name)
 
     async def _create(self, node: NodeObject) -> None:
         owner = {"apiVersion": "v1", "kind": "Node", "name": node.metadata.name, "uid": node.metadata.uid}
