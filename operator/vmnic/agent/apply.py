@@ -14,7 +14,7 @@ from ..host.client import Session
 from ..host.ops import LoadModule, Op, PutFile, SetChannels, SetLink, SetVf, UnloadModule, WriteFile
 from ..nodes.observed import ObservedPf
 from ..nodes.state import Action, ActionKind, VfSettings
-from ..nodes.steps import admin_mac
+from ..nodes.steps import admin_mac, unfold_indexes
 from ..nodes.target import Binding
 from .reader import DEVICES, Reader
 from .remedies import errno_name, remedy_for
@@ -41,10 +41,23 @@ class Applier:
         session: The write session.
         pf: The function as it was when the actions were planned.
         bindings: Attributes and drivers of its VFs, to which the actions refer.
+        pci: Held while VFs are made or removed; the kernel does that for one function at a time.
+        is_stuck: Tells whether a write on this node has not returned; none is started then.
         sleep: Waits between looks for VFs.
     """
 
-    def __init__(self, session: Session, pf: ObservedPf, bindings: Sequence[Binding], *, sleep: Sleep = asyncio.sleep) -> None:
+    def __init__(
+        self,
+        session: Session,
+        pf: ObservedPf,
+        bindings: Sequence[Binding],
+        *,
+        pci: asyncio.Lock,
+        is_stuck: Callable[[], bool],
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._pci = pci
+        self._is_stuck = is_stuck
         self._session = session
         self._reader = Reader(session)
         self._pf = pf.pci_address
@@ -75,12 +88,13 @@ class Applier:
             case ActionKind.SET_AUTOPROBE:
                 await self._write(WriteFile(f"{self._path}/sriov_drivers_autoprobe", action.value))
             case ActionKind.SET_NUM_VFS:
-                await self._write(WriteFile(f"{self._path}/sriov_numvfs", action.value), deadline_s=_NUM_VFS_S)
+                async with self._pci:
+                    await self._write(WriteFile(f"{self._path}/sriov_numvfs", action.value), deadline_s=_NUM_VFS_S)
                 await self._await_vfs(int(action.value))
             case ActionKind.BIND_VFS:
                 which, _, driver = action.value.rpartition(" ")
                 addresses = await self._vf_addresses()
-                for index in _indexes(which, len(addresses)):
+                for index in unfold_indexes(which, len(addresses)):
                     await self._bind(addresses[index], driver)
             case ActionKind.SET_VFS:
                 await self._set_vfs(action.value)
@@ -117,16 +131,14 @@ class Applier:
     async def _set_vfs(self, which: str) -> None:
         """Set the attributes of a range of VFs, one by one, as the kernel sets several halfway."""
         name = await self._link()
-        count = len(await self._vf_addresses())
-        indexes = _indexes(which, count)
-        binding = next(one for one in self._bindings if one.settings is not None and indexes.start in one.indexes)
-        settings = binding.settings
-        assert settings is not None
-        for index in indexes:
+        for index in unfold_indexes(which, len(await self._vf_addresses())):
+            settings = next(one.settings for one in self._bindings if one.settings is not None and index in one.indexes)
             for op in _attribute_ops(name, index, settings, self._mac):
                 await self._write(op)
 
     async def _write(self, op: Op, *, deadline_s: float = _WRITE_S) -> None:
+        if self._is_stuck():
+            raise ApplyError(f"{self._pf}: another write on this node has not returned from the kernel; {op} was not begun")
         await self._session.perform(op, deadline_s=deadline_s)
 
     async def _await_vfs(self, count: int) -> None:
@@ -159,14 +171,6 @@ class Applier:
         bound = await self._reader.link_name(f"{DEVICES}/{address}/driver")
         if not bound or (driver != "kernel" and bound != driver):
             raise OSError(errno.ENODEV, f"{driver} did not take {address}; it has {bound or 'no driver'}")
-
-
-def _indexes(which: str, count: int) -> range:
-    """Read a range as plans write it; empty: all."""
-    if not which:
-        return range(count)
-    first, _, last = which.partition("-")
-    return range(int(first), int(last or first) + 1)
 
 
 def _attribute_ops(name: str, vf: int, wanted: VfSettings, pf_mac: str) -> Iterator[SetVf]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from .reader import DEVICES, Reader
 __all__ = ["read_pf"]
 
 _VFIO = "vfio-pci"
+_DRIVERS = "/sys/bus/pci/drivers"
+_PCI = re.compile(r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")
 _UNSET = 0x20000000
 """IORESOURCE_UNSET of linux/ioport.h: the window has no address."""
 _VF_WINDOWS = slice(7, 13)
@@ -46,7 +49,7 @@ async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo]) -> Ob
         await reader.all([ReadFile(path) for one in (address, *vf_addresses.values()) for path in _cdevs(functions, one)])
     )
     infos = {info.vf: info for info in link.vfs} if link is not None else {}
-    vfs = tuple(_vf(functions, cdevs, _index(entry), vf, infos) for entry, vf in vf_addresses.items())
+    vfs = tuple(_vf(functions, cdevs, _index(entry), vf, infos, links) for entry, vf in vf_addresses.items())
     path, channels = f"{DEVICES}/{address}", own.channels(link.name) if link is not None else None
     driver = functions.link(f"{path}/driver")
     vendor, device = (own.needed(f"{path}/{one}").removeprefix("0x") for one in ("vendor", "device"))
@@ -69,6 +72,7 @@ async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo]) -> Ob
         queues=channels.combined if channels is not None else None,
         max_queues=channels.max_combined if channels is not None else None,
         module_options=more.text(_options_path(driver)).removeprefix(f"options {driver} ").strip(),
+        driver_functions=tuple(one for one in more.names(f"{_DRIVERS}/{driver}") if _PCI.match(one)),
         by_module=known is not None and known.vfs_by == "module",
         unassigned_vf_space=_has_unassigned_space(own.text(f"{path}/resource")),
         foreign_owner=_foreign_owner(own, more, address, name),
@@ -103,6 +107,7 @@ def _further_reads(address: str, name: str, own: _Answers, virtfns: Sequence[str
         yield ReadFile(f"/sys/class/net/{name}/speed")
     if driver := own.link(f"{path}/driver"):
         yield ReadFile(_options_path(driver))
+        yield ListDir(f"{_DRIVERS}/{driver}")
     for directory in _PROFILES:
         yield from (ReadFile(f"{directory}/{file}") for file in own.names(directory) if file.endswith(".nmconnection"))
 
@@ -151,13 +156,22 @@ class _Answers:
         return found if isinstance(found, Channels) else None
 
 
-def _vf(functions: _Answers, cdevs: _Answers, index: int, address: str, infos: Mapping[int, VfInfo]) -> ObservedVf:
+def _vf(
+    functions: _Answers,
+    cdevs: _Answers,
+    index: int,
+    address: str,
+    infos: Mapping[int, VfInfo],
+    links: Sequence[LinkInfo],
+) -> ObservedVf:
+    used = _host_use(next((link for link in links if link.pci_address == address), None), links)
     driver = functions.link(f"{DEVICES}/{address}/driver")
     return ObservedVf(
         index=index,
         pci_address=address,
         driver=driver,
-        held=_is_held(functions, address, driver) or _is_elsewhere(functions, address, driver),
+        held=bool(used) or _is_held(functions, address, driver) or _is_elsewhere(functions, address, driver),
+        host_use=used,
         group=functions.link(f"{DEVICES}/{address}/iommu_group"),
         vfio_device=_vfio_device(functions, cdevs, address),
         attributes=_attributes(infos[index]) if index in infos else None,

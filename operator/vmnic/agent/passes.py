@@ -39,7 +39,7 @@ from .podresources import Holders, HoldersUnknownError
 from .probes import Probes, boot_clock
 from .remedies import reason_of_failure
 from .reporter import Reporter
-from .runs import Place, Run, Runner
+from .runs import Place, Run, Runner, needs_holders
 from .status import same_status, summarise_node
 
 __all__ = ["NodePass"]
@@ -175,7 +175,7 @@ class NodePass:
             told, unknown = await self._holders.read(), ""
         except HoldersUnknownError as error:
             told, unknown = {}, str(error)
-        holders = holders_by_address(observation.pfs, told | dict(observation.records))
+        holders = holders_by_address(observation.pfs, dict(observation.records) | told)
         opened = {pf.pci_address: pf for pf in observation.pfs}
         pfs = tuple(with_holders(pf, holders) for pf in observation.pfs)
         observation = replace(observation, pfs=pfs, host=msgspec.structs.replace(observation.host, refused=self._refused))
@@ -206,18 +206,22 @@ class NodePass:
 
     def _choose(self, spec: NodeSpec, look: _Look, journal: Journal) -> list[Run]:
         """Say which plans may be carried out now: granted ones, and those that bring back what was granted."""
-        if self._runner.bus_stuck:
+        if self._runner.bus_stuck or self._runner.waits:
             return []
         observed = {pf.pci_address: pf for pf in look.observation.pfs}
         runs = []
         for desired in spec.pfs:
             plan = look.planned.get(desired.pci_address, Planned()).plan
-            waits = desired.pci_address in self._runner.in_flight
-            if plan is None or plan.blocked_by or waits or (plan.fenced and look.unknown):
+            if plan is None or plan.blocked_by or (look.unknown and needs_holders(plan)):
+                continue
+            if desired.pci_address in self._runner.not_undone:
                 continue
             record = journal.of(desired.pci_address)
             intent = record.running
-            known = (record.granted is not None and same_desired(record.granted, desired)) or intent is not None
+            failed = record.rolled_back and record.failed_spec is not None and same_desired(record.failed_spec, desired)
+            granted = record.granted is not None and same_desired(record.granted, desired)
+            # What cut the node off is not brought back unasked, though it was granted and worked before.
+            known = (granted and not failed) or intent is not None
             if desired.grant == plan.digest or known:
                 digest = plan.digest if desired.grant == plan.digest else intent.digest if intent is not None else None
                 seen, driver = observed[desired.pci_address], look.drivers[desired.pci_address]
@@ -296,8 +300,11 @@ class NodePass:
         if self._runner.bus_stuck:
             text = f"a write on this node has not returned from the kernel: {record.failure or 'see the other functions'}"
             return PfProblem(reason=PfReason.PCI_BUS_STUCK, message=text)
-        if desired.pci_address in self._runner.in_flight:
-            text = f"a write to {desired.pci_address} by an earlier agent has not returned from the kernel"
+        if desired.pci_address in self._runner.not_undone:
+            return PfProblem(reason=PfReason.APPLY_FAILED, message=self._runner.not_undone[desired.pci_address])
+        if self._runner.in_flight:
+            which = " and ".join(sorted(self._runner.in_flight))
+            text = f"a write to {which} by an earlier agent has not returned from the kernel"
             return PfProblem(reason=PfReason.WRITE_STILL_IN_FLIGHT, message=text)
         if record.failure and record.failed_spec is not None and same_desired(record.failed_spec, desired):
             reason = PfReason.ROLLED_BACK if record.rolled_back else reason_of_failure(record.failure)

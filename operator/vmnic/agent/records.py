@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 
+from ..host.ops import ReadFile
 from .reader import Reader
 
 __all__ = ["read_records"]
 
 _CNI = "/var/lib/cni/sriov/pci"
+_NAMESPACES = ("/run/netns", "/var/run/netns")
+"""Two names of one directory; in a container only the first is mounted."""
+_PCI = re.compile(r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")
 _LIBVIRT = "/run/libvirt/qemu"
 _HOSTDEV = re.compile(r"<hostdev\b[^>]*type='pci'.*?</hostdev>|<interface\b[^>]*type='hostdev'.*?</interface>", re.DOTALL)
 _ADDRESS = re.compile(
@@ -18,8 +22,19 @@ _ADDRESS = re.compile(
 
 
 async def read_records(reader: Reader) -> dict[str, str]:
-    """Give holders in words by PCI address."""
-    found = {address: f"sriov-cni ({_CNI}/{address})" for address in await reader.names(_CNI)}
+    """Give holders in words by PCI address.
+
+    A record of sriov-cni outlives the node's crash; it counts while the network namespace that it names is there.
+    """
+    there = {name for directory in _NAMESPACES for name in await reader.names(directory)}
+    spaces = {f"{directory}/{name}" for directory in _NAMESPACES for name in there}
+    addresses = [name for name in await reader.names(_CNI) if _PCI.match(name)]
+    records = await reader.all([ReadFile(f"{_CNI}/{address}") for address in addresses])
+    found = {
+        address: f"sriov-cni ({_CNI}/{address})"
+        for address, text in zip(addresses, records.values(), strict=True)
+        if str(text or "").strip() in spaces
+    }
     for file in await reader.names(_LIBVIRT):
         if file.endswith(".xml"):
             text = await reader.optional_text(f"{_LIBVIRT}/{file}") or ""

@@ -10,17 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from ..host.client import HostAccess, OperationTimedOutError, Session, WorkerGoneError, WriteStillInFlightError
+from ..host.ops import is_write
 from ..nodes.digest import same_desired
 from ..nodes.drivers import ALONE, DriverFacts, gather_driver
 from ..nodes.observed import ObservedPf, holders_by_address, with_holders
 from ..nodes.plan import Planned, desired_target, plan_pf, touched
 from ..nodes.state import ActionKind, ApplyState, HostFacts, PfPlan, PfSpec
 from ..nodes.steps import plan_steps
-from ..nodes.target import target_of_original
+from ..nodes.target import Binding, undo_target
 from .apply import Applier, ApplyError
 from .fence import Fence
 from .functions import read_pf
@@ -29,9 +32,9 @@ from .podresources import Holders, HoldersUnknownError
 from .probes import Probes
 from .reader import Reader
 from .records import read_records
-from .transitions import begun, ended, given_up
+from .transitions import begun, ended, given_up, proving
 
-__all__ = ["Place", "Run", "Runner"]
+__all__ = ["Place", "Run", "Runner", "needs_holders"]
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +57,11 @@ class Run:
     def reloads(self) -> bool:
         """Whether its driver is taken from all of its functions on the way."""
         return any(action.kind is ActionKind.RELOAD_DRIVER for action in self.plan.actions)
+
+
+def needs_holders(plan: PfPlan) -> bool:
+    """Whether a plan may only be carried out while it is known who holds VFs: they would go, or change."""
+    return plan.fenced or any(action.kind is ActionKind.SET_VFS for action in plan.actions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +107,12 @@ class Runner:
         self._clock = clock
         self.stuck: dict[str, asyncio.Future[None]] = {}
         """Functions with a write in the kernel that has not returned."""
-        self.in_flight: set[str] = set()
-        """Functions on which a write of an earlier agent has not returned."""
+        self.in_flight: set[str] | None = None
+        """Functions on which a write of an earlier agent has not returned; None: nobody has looked yet."""
+        self.not_undone: dict[str, str] = {}
+        """Functions that cut the node off and could not be put back yet, with why."""
+        self._pci = asyncio.Lock()
+        """The kernel makes and removes VFs of one function at a time; waiting here, nobody's deadline runs."""
 
     @property
     def bus_stuck(self) -> bool:
@@ -108,9 +120,19 @@ class Runner:
         self.stuck = {address: returned for address, returned in self.stuck.items() if not returned.done()}
         return bool(self.stuck)
 
+    @property
+    def waits(self) -> bool:
+        """Whether a write of an earlier agent goes on: it may have the kernel's lock, so no PCI write is started."""
+        return bool(self.in_flight)
+
     async def forget_returned(self) -> None:
         """Look whether writes of an earlier agent have returned: their locks are free then."""
-        for address in sorted(self.in_flight):
+        try:
+            known = self._store.load().pfs if self.in_flight is None else self.in_flight
+        except JournalError:
+            return  # Nothing is written then, and the pass says why.
+        self.in_flight = set(known)
+        for address in sorted(known):
             with contextlib.suppress(WriteStillInFlightError, WorkerGoneError):
                 async with self._host.session(address, write=True):
                     self.in_flight.discard(address)
@@ -121,9 +143,9 @@ class Runner:
         Raises:
             JournalError: the journal cannot be read or written.
         """
-        for address, record in self._store.load().pfs.items():
+        for record in self._store.load().pfs.values():
             intent = record.running
-            if intent is None or address in self.in_flight or self.bus_stuck:
+            if intent is None or self.waits or self.bus_stuck:
                 continue
             if intent.boot_id != boot_id:
                 self._end(intent.desired, intent.digest, ApplyState.REFUSED, "the node was restarted in the middle")
@@ -145,9 +167,12 @@ class Runner:
                 self._conclude_run(address, record.running, desired, found)
             elif desired is not None and desired.release and record.original is not None and found == Planned():
                 self._forget(address, record)
+            elif desired is None and record.granted is not None:
+                # Nobody asks for it any more, so it is not brought back at the next boot.
+                self._store.update(self._store.load(), address, msgspec.structs.replace(record, granted=None))
 
     def _conclude_run(self, address: str, intent: Intent, desired: PfSpec | None, found: Planned | None) -> None:
-        if address in self.in_flight or self.bus_stuck:
+        if self.waits or self.bus_stuck or address in self.not_undone:
             return
         if desired is None or not same_desired(intent.desired, desired):
             self._end(intent.desired, intent.digest, ApplyState.REFUSED, "interrupted, and something else is asked for now")
@@ -174,6 +199,8 @@ class Runner:
     async def _run_one(self, run: Run, place: Place) -> None:
         """Journal, fence, change, probe, journal."""
         address = run.desired.pci_address
+        if self.bus_stuck:  # Since the runs were chosen.
+            return
         going = _going(run)
         probes = await self._probes.working()
         try:
@@ -182,10 +209,10 @@ class Runner:
                 if going:
                     await self._fence.close(going)
                 state, message = await self._change(session, run, place)
-            if state is not ApplyState.REFUSED and not self.bus_stuck and not await self._is_reachable(intent):
-                await self._undo(run.desired, run.digest)
-            else:
+            if state is ApplyState.REFUSED or self.bus_stuck or await self._is_reachable(self._prove(address) or intent):
                 self._end(run.desired, run.digest, state, message)
+            else:
+                await self._undo(run.desired, run.digest)
         except WriteStillInFlightError as error:
             self._wait_for_write(run, str(error))
         finally:
@@ -195,7 +222,7 @@ class Runner:
     def _wait_for_write(self, run: Run, message: str) -> None:
         """An earlier agent's write goes on: a new run is refused, an interrupted one stays as it is until that has returned."""
         address = run.desired.pci_address
-        self.in_flight.add(address)
+        self.in_flight = {address, *(self.in_flight or ())}
         if self._store.load().of(address).running is None:
             self._end(run.desired, run.digest, ApplyState.REFUSED, message)
 
@@ -209,7 +236,8 @@ class Runner:
             await self._applier(session, run.desired, run.observed).apply(run.plan.actions)
             difference = await self._check_result(run, place, reader)
         except OperationTimedOutError as error:
-            self.stuck[address] = error.returned
+            if is_write(error.op):
+                self.stuck[address] = error.returned
             return ApplyState.FAILED, f"{address}: {error}"
         except (ApplyError, WorkerGoneError, OSError) as error:
             return ApplyState.FAILED, str(error)
@@ -217,7 +245,10 @@ class Runner:
 
     def _applier(self, session: Session, desired: PfSpec, observed: ObservedPf) -> Applier:
         target = desired_target(desired, self._store.load().of(desired.pci_address).original, ALONE)
-        return Applier(session, observed, target.bindings if target is not None else (), sleep=self._sleep)
+        return self._applier_of(session, observed, target.bindings if target is not None else ())
+
+    def _applier_of(self, session: Session, observed: ObservedPf, bindings: Sequence[Binding]) -> Applier:
+        return Applier(session, observed, bindings, pci=self._pci, is_stuck=lambda: self.bus_stuck, sleep=self._sleep)
 
     async def _is_reachable(self, intent: Intent) -> bool:
         """Wait until all that was reachable before a run is so again, as long as its pool allows."""
@@ -230,12 +261,11 @@ class Runner:
     async def _undo(self, desired: PfSpec, digest: str | None) -> None:
         """Put back what a function was before its run, by the node alone."""
         address = desired.pci_address
-        intent = self._store.load().of(address).running
+        record = self._store.load().of(address)
+        intent = record.running
         assert intent is not None
         lost = " and ".join(intent.probes)
-        message = f"{lost} not reachable again within {desired.rollback_timeout_s} s: the change was undone"
-        state = ApplyState.ROLLED_BACK
-        target = target_of_original(intent.before)
+        target = undo_target(intent.before, record.granted)
         try:
             async with self._host.session(address, write=True) as session:
                 reader = Reader(session)
@@ -244,27 +274,32 @@ class Runner:
                 held = [one for one in touched(steps, target, observed) if one in observed.held_addresses]
                 if held:
                     raise ApplyError(f"{', '.join(held)} is held")
-                await Applier(session, observed, target.bindings, sleep=self._sleep).apply(steps)
+                await self._applier_of(session, observed, target.bindings).apply(steps)
         except WriteStillInFlightError:
-            self.in_flight.add(address)
+            self.in_flight = {address, *(self.in_flight or ())}
             return  # It is undone once that write has returned.
-        except OperationTimedOutError as error:
-            self.stuck[address] = error.returned
-            state, message = ApplyState.FAILED, f"{lost} not reachable, and the change cannot be undone: {error}"
-        except (ApplyError, WorkerGoneError, OSError) as error:
-            state, message = ApplyState.FAILED, f"{lost} not reachable, and the change cannot be undone: {error}"
-        self._end(desired, digest or intent.digest, state, message)
+        except (OperationTimedOutError, ApplyError, WorkerGoneError, OSError) as error:
+            if isinstance(error, OperationTimedOutError) and is_write(error.op):
+                self.stuck[address] = error.returned
+            # The run is not over: every pass tries again, unless the node is reachable by then.
+            self.not_undone[address] = f"{lost} not reachable, and the change cannot be undone yet: {error}"
+            _log.error("%s: %s", address, self.not_undone[address], extra={"pf": address})
+            return
+        message = f"{lost} not reachable again within {desired.rollback_timeout_s} s: the change was undone"
+        self._end(desired, digest or intent.digest, ApplyState.ROLLED_BACK, message)
 
     async def _check_again(self, run: Run, place: Place, reader: Reader) -> str:
         """Read the function once more right before the first write; gives what has changed, empty if nothing."""
         try:
-            planned = await self._replan(run, place, reader, await self._holders.read() | await read_records(reader))
+            planned = await self._replan(run, place, reader, await read_records(reader) | await self._holders.read())
         except HoldersUnknownError as error:
-            if run.plan.fenced:
+            if needs_holders(run.plan):
                 return str(error)
             planned = await self._replan(run, place, reader, {})
         if planned.plan is None or planned.plan.actions != run.plan.actions:
             return f"{run.desired.pci_address} has changed since it was planned"
+        if planned.plan.disruptive and not run.plan.disruptive and not planned.plan.blocked_by:
+            return f"the host uses {run.desired.pci_address} by now"
         return ", ".join(planned.plan.blocked_by)
 
     async def _check_result(self, run: Run, place: Place, reader: Reader) -> str:
@@ -318,9 +353,17 @@ class Runner:
         assert record.running is not None
         return record.running
 
+    def _prove(self, address: str) -> Intent | None:
+        """Journal that all is written, and until when the node must be reachable."""
+        journal = self._store.load()
+        record = proving(journal.of(address), self._clock())
+        self._store.update(journal, address, record)
+        return record.running
+
     def _end(self, desired: PfSpec, digest: str | None, state: ApplyState, message: str) -> None:
         """Journal the end of a run."""
         journal, address = self._store.load(), desired.pci_address
+        self.not_undone.pop(address, None)
         self._store.update(journal, address, ended(journal.of(address), desired, digest, state, message))
         level = logging.INFO if state is ApplyState.APPLIED else logging.WARNING
         _log.log(level, "%s: %s %s", address, state, message, extra={"pf": address})

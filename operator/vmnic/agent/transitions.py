@@ -9,7 +9,7 @@ from ..nodes.state import Apply, ApplyState, PfSpec
 from ..nodes.target import original_of
 from .journal import Intent, PfRecord
 
-__all__ = ["begun", "ended", "given_up"]
+__all__ = ["begun", "ended", "given_up", "proving"]
 
 _MESSAGE_CHARS = 512
 """What a status has room for."""
@@ -50,6 +50,15 @@ def begun(
     )
     apply = Apply(digest=digest, state=ApplyState.APPLYING) if granted else record.apply
     return msgspec.structs.replace(record, original=record.original or before, running=intent, apply=apply)
+
+
+def proving(record: PfRecord, now: float) -> PfRecord:
+    """Note that all is written: from now on the node has its time to be reachable again."""
+    intent = record.running
+    if intent is None:
+        return record
+    deadline = now + intent.desired.rollback_timeout_s
+    return msgspec.structs.replace(record, running=msgspec.structs.replace(intent, deadline=deadline))
 
 
 def ended(record: PfRecord, desired: PfSpec, digest: str | None, state: ApplyState, message: str) -> PfRecord:

@@ -27,6 +27,8 @@ def check_gateway(route: Any) -> str:
     if found is None:
         return ""
     family, address, index = found
+    if _state(route, family, address, index) & (_NOARP | _PERMANENT):
+        return "reachable"  # An administrator wrote it down; to probe it would make it one that ages.
     _ask(route, family, address, index)
     deadline = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline:

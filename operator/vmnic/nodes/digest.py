@@ -35,6 +35,7 @@ def digest_of(desired: PfSpec, observed: ObservedPf, actions: tuple[Action, ...]
             observed.queues,
             observed.up,
             observed.module_options,
+            bool(observed.host_use),
             [[vf.index, vf.pci_address, vf.driver] for vf in observed.vfs],
         ],
     }

@@ -42,10 +42,15 @@ def gather_driver(pf: ObservedPf, observed: Iterable[ObservedPf], desired: Itera
     ports = [one for one in observed if one.driver == pf.driver]
     counts = [spec.num_vfs for port in ports if (spec := wanted.get(port.pci_address)) is not None and _by_options(spec)]
     most = max(counts, default=0)
+    known = {port.pci_address for port in ports}
+    unknown = [address for address in pf.driver_functions if address not in known]
     return DriverFacts(
         options=f"max_vfs={most}" if most else "",
         others=tuple(port.pci_address for port in ports if port.pci_address != pf.pci_address),
-        in_use=tuple(words for port in ports for words in _uses(port, wanted.get(port.pci_address), most)),
+        in_use=(
+            *(words for port in ports for words in _uses(port, wanted.get(port.pci_address), most)),
+            *(f"{address} has it too, and no VFs to offer" for address in unknown),
+        ),
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+
+import msgspec
 
 from .nics import model_of
 from .state import Apply, Held, PfPlan, PfProblem, PfStatus, VfRange
@@ -19,6 +21,10 @@ __all__ = [
     "with_holders",
 ]
 
+_HOLDER_CHARS = 320
+_TEXT_CHARS = 512
+"""Bounds of the CRD; more would keep the whole status from being published."""
+_TOLD_ACTIONS = 32
 _TOLD_USES = 16
 """A status has room for so many names and uses of a function."""
 
@@ -51,6 +57,8 @@ class ObservedVf:
     """IOMMU group."""
     vfio_device: str = ""
     """Name below /dev/vfio/devices; empty: the kernel makes none."""
+    host_use: tuple[str, ...] = ()
+    """What the host itself uses its link for, in words."""
     attributes: VfAttributes | None = None
     """As its function reports them; None: it does not."""
 
@@ -79,6 +87,8 @@ class ObservedPf:
     autoprobe: bool = True
     module_options: str = ""
     """What vmnic's file below /etc/modprobe.d says for its driver; empty: there is none."""
+    driver_functions: tuple[str, ...] = ()
+    """All functions that have its driver, where that makes VFs only when it is loaded."""
     by_module: bool = False
     """Its driver makes VFs only by the parameter `max_vfs`, when it is loaded."""
     unassigned_vf_space: bool = False
@@ -106,10 +116,12 @@ class ObservedPf:
         return (*own, *(vf.pci_address for vf in self.vfs if vf.held))
 
 
-def holders_by_address(pfs: Iterable[ObservedPf], told: Mapping[str, str]) -> dict[str, str]:
+def holders_by_address(pfs: Sequence[ObservedPf], told: Mapping[str, str]) -> dict[str, str]:
     """Name holders by PCI address; some device plugins name their devices by IOMMU group."""
-    groups = {vf.group: vf.pci_address for pf in pfs for vf in pf.vfs if vf.group}
-    return {groups.get(device, device): holder for device, holder in told.items()}
+    vfs = [vf for pf in pfs for vf in pf.vfs]
+    groups = {vf.group: vf.pci_address for vf in vfs if vf.group}
+    used = {vf.pci_address: f"the host ({'; '.join(vf.host_use)})"[:_HOLDER_CHARS] for vf in vfs if vf.host_use}
+    return used | {groups.get(device, device): holder for device, holder in told.items()}
 
 
 def with_holders(pf: ObservedPf, holders: Mapping[str, str]) -> ObservedPf:
@@ -148,12 +160,26 @@ def render_pf_status(
         vf_stride=_routing_id(pf.vfs[1].pci_address) - _routing_id(pf.vfs[0].pci_address) if len(pf.vfs) > 1 else 0,
         vfs=_ranges(pf.vfs),
         held=tuple(Held(vf=address, by=holders.get(address, "")) for address in pf.held_addresses),
-        host_use=pf.host_use[:_TOLD_USES],
+        host_use=tuple(_bounded(use) for use in pf.host_use[:_TOLD_USES]),
         owned=owned,
         attempt=attempt,
-        plan=plan,
-        problem=problem,
+        plan=_bounded_plan(plan) if plan is not None else None,
+        problem=msgspec.structs.replace(problem, message=_bounded(problem.message)) if problem is not None else None,
         apply=apply,
+    )
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= _TEXT_CHARS else f"{text[: _TEXT_CHARS - 2]} …"
+
+
+def _bounded_plan(plan: PfPlan) -> PfPlan:
+    """The digest names the whole plan, so what is shown of it may be cut."""
+    return msgspec.structs.replace(
+        plan,
+        text=_bounded(plan.text),
+        actions=plan.actions[:_TOLD_ACTIONS],
+        blocked_by=tuple(_bounded(words) for words in plan.blocked_by),
     )
 
 

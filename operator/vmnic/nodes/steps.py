@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .observed import ObservedPf, ObservedVf
 from .state import Action, ActionKind, VfSettings
 from .target import KERNEL, VFIO, Binding, Target
 
-__all__ = ["admin_mac", "plan_steps", "wrong_driver"]
+__all__ = ["admin_mac", "fold_indexes", "plan_steps", "unfold_indexes", "wrong_driver"]
 
 
 def plan_steps(target: Target, observed: ObservedPf) -> tuple[Action, ...]:
@@ -67,10 +67,21 @@ def _count_steps(observed: ObservedPf, count: int) -> Iterator[Action]:
 def _settings_steps(
     target: Target, observed: ObservedPf, present: Mapping[int, ObservedVf] | None, count: int
 ) -> Iterator[Action]:
-    """Set attributes of VFs that are new (`present` is None) or differ."""
+    """Set attributes of VFs that are new (`present` is None) or differ.
+
+    Those of a VF that somebody holds are not vmnic's, as a CNI or libvirt may have set them.
+    """
     for binding in target.bindings:
-        if _needs_settings(binding, observed, present):
+        settings = binding.settings
+        if settings is None:
+            continue
+        if present is None:
             yield _step(ActionKind.SET_VFS, _range(binding, count))
+            continue
+        there = [present[index] for index in binding.indexes if index in present]
+        wrong = [vf.index for vf in there if not vf.held and _differs(settings, observed, vf)]
+        if wrong:
+            yield _step(ActionKind.SET_VFS, fold_indexes(wrong))
 
 
 def _binding_steps(target: Target, count: int, autoprobe: bool, needs: Callable[[Binding], bool]) -> Iterator[Action]:
@@ -94,13 +105,19 @@ def _link_steps(target: Target, observed: ObservedPf) -> Iterator[Action]:
         yield _step(ActionKind.SET_LINK, "up" if target.up else "down")
 
 
-def _needs_settings(binding: Binding, observed: ObservedPf, present: Mapping[int, ObservedVf] | None) -> bool:
-    """Attributes of a VF that somebody holds are not vmnic's any more, as a CNI or libvirt may have set them."""
-    settings = binding.settings
-    if settings is None or present is None:
-        return settings is not None
-    there = [present[index] for index in binding.indexes if index in present]
-    return any(not vf.held and _differs(settings, observed, vf) for vf in there)
+def fold_indexes(indexes: Sequence[int]) -> str:
+    """Write ascending indexes as ranges: `0-2,5`."""
+    starts = [index for index in indexes if index - 1 not in indexes]
+    ends = [index for index in indexes if index + 1 not in indexes]
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in zip(starts, ends, strict=True))
+
+
+def unfold_indexes(text: str, count: int) -> list[int]:
+    """Read what `fold_indexes` wrote; empty: all of `count`."""
+    if not text:
+        return list(range(count))
+    parts = (part.partition("-") for part in text.split(","))
+    return [index for first, _, last in parts for index in range(int(first), int(last or first) + 1)]
 
 
 def _differs(wanted: VfSettings, pf: ObservedPf, vf: ObservedVf) -> bool:

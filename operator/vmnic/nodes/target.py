@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from .observed import ObservedPf
 from .state import PfSpec, VfSettings, indexes_of
 
-__all__ = ["KERNEL", "VFIO", "Binding", "Original", "Target", "original_of", "target_of", "target_of_original"]
+__all__ = ["KERNEL", "VFIO", "Binding", "Original", "Target", "original_of", "target_of", "target_of_original", "undo_target"]
 
 VFIO = "vfio-pci"
 KERNEL = "kernel"
@@ -111,6 +111,14 @@ def target_of_original(original: Original) -> Target:
         up=original.up,
         options=original.module_options,
     )
+
+
+def undo_target(before: Original, granted: PfSpec | None) -> Target:
+    """Say what it means to be as before a run; where the VFs were as granted, with the attributes that were asked for."""
+    target = target_of_original(before)
+    if granted is None or granted.num_vfs != before.num_vfs:
+        return target
+    return replace(target, bindings=target_of(granted).bindings)
 
 
 def _runs(items: list[str]) -> list[tuple[int, int]]:

@@ -270,6 +270,11 @@ class SimHost:
         """Mend a port that loses its link while it has VFs."""
         self._pf(link).cut_by_vfs = False
 
+    def _control_break(self, argument: Mapping[str, Any]) -> None:
+        """Let a port lose its link while it has VFs, but for one number of them."""
+        pf = self._pf(argument["link"])
+        pf.cut_by_vfs, pf.works_with = True, int(argument.get("works_with", 0))
+
     def _control_assign_address(self, argument: Mapping[str, str]) -> None:
         self._pf(argument["link"]).addresses.append(argument["address"])
 

@@ -126,7 +126,7 @@ def _links(machine: Machine) -> list[LinkInfo]:
 def _function_link(one: Pf | Vf, indexes: dict[str, int], masters: dict[str, int]) -> LinkInfo:
     common = {"index": indexes[one.net_name], "name": one.net_name, "mac": one.net_mac, "pci_address": one.address}
     if isinstance(one, Vf):
-        return LinkInfo(**common)  # type: ignore[arg-type]
+        return LinkInfo(**common, master=masters.get(one.net_name))  # type: ignore[arg-type]
     return LinkInfo(
         **common,  # type: ignore[arg-type]
         alt_names=one.spec.alt_names,

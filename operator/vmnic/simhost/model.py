@@ -72,6 +72,8 @@ class Pf(Function):
     """What `sriov_numvfs` reads; VFs go one by one while it is written."""
     vfs: list[Vf] = field(default_factory=list)
     cut_by_vfs: bool = False
+    works_with: int = 0
+    """A number of VFs with which it keeps its link all the same."""
     locked: bool = False
     """The kernel's device lock."""
 
@@ -83,7 +85,12 @@ class Pf(Function):
     @property
     def has_carrier(self) -> bool:
         """Whether its link is up and something is at the other end."""
-        return self.up and self.cable and bool(self.net_name) and not (self.cut_by_vfs and self.num_vfs)
+        return (
+            self.up
+            and self.cable
+            and bool(self.net_name)
+            and not (self.cut_by_vfs and self.num_vfs not in (0, self.works_with))
+        )
 
     @property
     def max_channels(self) -> int:

@@ -27,7 +27,12 @@ def by_iommu_group(node):
 
 
 def by_sriov_cni(node):
+    node.sim.control({"put_file": {"path": "/var/run/netns/a", "text": "net"}})
     node.sim.control({"put_file": {"path": f"/var/lib/cni/sriov/pci/{VF}", "text": "/var/run/netns/a"}})
+
+
+def by_stale_record(node):
+    node.sim.control({"put_file": {"path": f"/var/lib/cni/sriov/pci/{VF}", "text": "/var/run/netns/gone"}})
 
 
 def by_libvirt(node):
@@ -70,6 +75,30 @@ async def test_whoever_comes_after_the_claim_keeps_it_too(tmp_path, take):
     assert (status.apply.state, status.num_vfs, node.port.writes) == (ApplyState.REFUSED, 7, [])
     assert f"holds {VF}" in status.apply.message
     assert node.fence.closed == set()
+
+
+async def test_a_record_of_a_pod_that_is_gone_holds_nothing(tmp_path):
+    node = Node(sim_host(), tmp_path)
+    await node.grant_and_run(desired())
+    by_stale_record(node)
+    assert (await node.grant_and_run(desired(num_vfs=3))).num_vfs == 3
+
+
+async def test_a_pods_name_is_told_rather_than_its_record(tmp_path):
+    node = Node(sim_host(), tmp_path)
+    await node.grant_and_run(desired())
+    by_sriov_cni(node)
+    by_pod(node)
+    assert (await node.run_pass()).held[0].by == "pod tenants/launcher"
+
+
+async def test_a_vf_that_the_host_itself_uses_is_held(tmp_path):
+    node = Node(sim_host(), tmp_path)
+    await node.grant_and_run(desired(driver="kernel"))
+    node.sim.control({"add_upper": {"name": "br0", "kind": "bridge", "lower": "ens11v2", "is_master": True}})
+    status = await node.grant_and_run(desired(num_vfs=3, driver="kernel"))
+    assert status.plan.blocked_by == ("the host (place in br0) holds 0000:0b:10.4",)
+    assert status.num_vfs == 7
 
 
 OWNERS = {

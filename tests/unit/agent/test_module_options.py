@@ -4,6 +4,8 @@ import pytest
 
 from tests.builders.agent import Node, desired
 from tests.builders.host import OTHER_PF, PF, pf, sim_host
+from tests.builders.node import observed
+from vmnic.nodes.drivers import gather_driver
 from vmnic.nodes.nics import NicDataError, _files, add_models, read_models
 from vmnic.nodes.state import PfReason
 
@@ -114,3 +116,8 @@ def test_nic_data_of_another_shape_is_refused_with_its_field(tmp_path):
     (tmp_path / "bad.yaml").write_text("- {model: 1}")
     with pytest.raises(NicDataError, match="model"):
         add_models(tmp_path / "bad.yaml")
+
+
+def test_a_port_that_has_no_vfs_to_offer_keeps_its_driver():
+    seen = observed(driver_functions=(PF, "0000:05:00.0"))
+    assert gather_driver(seen, [seen], [asked()]).in_use == ("0000:05:00.0 has it too, and no VFs to offer",)

@@ -5,10 +5,11 @@ import errno
 import pytest
 
 from tests.builders.agent import Node, desired
-from tests.builders.host import PF, pf, sim_host
+from tests.builders.host import OTHER_PF, PF, pf, sim_host
+from vmnic.api.node_state import NodeNicState as NodeNicStateModel
 from vmnic.host.faults import Fault, Killed, When
 from vmnic.host.ops import WriteFile, is_write
-from vmnic.nodes.state import ApplyState, PfReason
+from vmnic.nodes.state import ApplyState, PfReason, VfGroup, wire
 
 
 @pytest.fixture
@@ -216,6 +217,42 @@ async def test_a_node_boots_to_the_granted_state_while_the_controller_is_away(no
     node.api.away = False
     status = await node.run_pass()
     assert (status.num_vfs, status.mtu, status.plan) == (7, 9000, None)
+
+
+async def test_what_nobody_asks_for_any_more_is_not_brought_back_at_a_boot(node):
+    await node.grant_and_run(desired())
+    node.api.ask()
+    await node.agent.run(node.api.state)
+    node.sim.control({"reboot": None})
+    del node.port.log[:]
+    node.api.away = True
+    await node.agent.run_alone()
+    assert node.port.writes == []
+
+
+async def test_a_write_of_an_earlier_agent_keeps_every_function_waiting(tmp_path):
+    node = Node(sim_host(pf(PF), pf(OTHER_PF)), tmp_path)
+    await node.grant_and_run(desired())
+    node.host.in_flight = True
+    node.restart_agent()
+    node.api.ask(desired(), desired(OTHER_PF))
+    digest = (await node.agent.run(node.api.state)).pfs[1].plan.digest
+    node.api.ask(desired(), desired(OTHER_PF, grant=digest))
+    del node.port.log[:]
+    other = (await node.agent.run(node.api.state)).pfs[1]
+    assert (node.port.writes, other.problem.reason) == ([], PfReason.WRITE_STILL_IN_FLIGHT)
+
+
+async def test_everything_that_is_published_fits_the_crd(tmp_path):
+    ports = [pf(f"0000:{bus:02x}:00.0", addresses=tuple(f"192.0.2.{n}/32" for n in range(1, 99))) for bus in (0x0B, 0x0C)]
+    node = Node(sim_host(*ports), tmp_path)
+    node.refused = tuple(f"module{n}: EKEYREJECTED (Key was rejected by service)" for n in range(12))
+    node.restart_agent()
+    groups = tuple(VfGroup(pool=f"pool-{n}", resource=f"vmnic.dev/pool-{n}", range=str(n)) for n in range(7))
+    node.api.ask(desired(groups=groups), desired(OTHER_PF, groups=groups, allow_host_used=True, mtu=9000, queues=2))
+    status = await node.agent.run(node.api.state)
+    NodeNicStateModel.model_validate({"metadata": {"name": "n1"}, "spec": {}, "status": wire(status)})
+    assert [one.problem.reason if one.problem else None for one in status.pfs] == [PfReason.HOST_USED, None]
 
 
 async def test_a_restart_of_the_agent_is_told_from_one_of_the_node(node):

@@ -1,13 +1,15 @@
 """A change that cuts the node off is undone by the node alone, and not tried again unasked."""
 
+import errno
+
 import msgspec
 import pytest
 
 from tests.builders.agent import Node, desired
 from tests.builders.host import PF, pf, sim_host
 from vmnic.host.faults import Fault, Killed, When
-from vmnic.host.ops import CheckGateway, ReadFile, WriteFile
-from vmnic.nodes.state import ApplyState, PfReason
+from vmnic.host.ops import CheckGateway, ReadFile, ReadLinks, WriteFile
+from vmnic.nodes.state import ApplyState, PfReason, VfSettings
 
 UPLINK = desired(allow_host_used=True, rollback_timeout_s=30)
 
@@ -101,13 +103,76 @@ async def test_what_did_not_work_before_is_not_waited_for(tmp_path):
 
 async def test_a_vf_that_somebody_got_meanwhile_is_not_waited_for_in_the_kernel(node):
     await granted(node)
+    held = []
 
     def start_a_vm(op):
-        if isinstance(op, CheckGateway) and num_vfs(node) == 7:
-            node.sim.control({"hold": "0000:0b:10.0"})
+        if isinstance(op, CheckGateway) and num_vfs(node) == 7 and not held:
+            held.append(node.sim.control({"hold": "0000:0b:10.0"}))
         return False
 
     node.port.faults.append(Fault(when=When.BEFORE, matches=start_a_vm))
     status = await node.run_pass()
-    assert (status.apply.state, status.num_vfs) == (ApplyState.FAILED, 7)
-    assert "0000:0b:10.0 is held" in status.apply.message
+    assert (status.problem.reason, status.num_vfs) == (PfReason.APPLY_FAILED, 7)
+    assert "cannot be undone yet: 0000:0b:10.0 is held" in status.problem.message
+    node.port.faults.clear()
+    node.sim.control({"release": "0000:0b:10.0"})
+    status = await node.run_pass()
+    assert (status.apply.state, status.num_vfs) == (ApplyState.ROLLED_BACK, 0)
+
+
+async def test_a_roll_back_that_fails_is_tried_again_and_nothing_is_ready_meanwhile(node):
+    await granted(node)
+    removal = lambda op: isinstance(op, WriteFile) and "numvfs" in op.path and op.text == "0"  # noqa: E731
+    node.port.faults.append(Fault(when=When.ERRNO, errno=errno.EIO, matches=removal))
+    for _ in range(2):
+        status = await node.run_pass()
+        assert (status.problem.reason, node.api.state.status.conditions[0].status) == (PfReason.APPLY_FAILED, "False")
+    node.port.faults.clear()
+    assert (await node.run_pass()).apply.state is ApplyState.ROLLED_BACK
+
+
+async def test_what_worked_once_and_cuts_the_node_off_now_is_not_brought_back_unasked(tmp_path):
+    node = Node(sim_host(pf(default_route=True)), tmp_path)
+    await node.grant_and_run(UPLINK)
+    node.sim.control({"reboot": None})
+    node.sim.control({"break": {"link": "ens11"}})
+    assert (await node.run_pass()).apply.state is ApplyState.ROLLED_BACK
+    del node.port.log[:]
+    status = await node.run_pass()
+    assert (status.num_vfs, status.problem.reason, node.port.writes) == (0, PfReason.ROLLED_BACK, [])
+
+
+async def test_the_time_to_come_back_begins_when_all_is_written(node):
+    slow = Fault(
+        when=When.BEFORE, matches=lambda op: isinstance(op, WriteFile) and "numvfs" in op.path and pass_time(node, 120)
+    )
+    node.port.faults.append(slow)
+    began = node.clock
+    status = await node.grant_and_run(UPLINK)
+    assert status.apply.state is ApplyState.ROLLED_BACK
+    assert node.clock - began >= 120 + UPLINK.rollback_timeout_s
+
+
+def pass_time(node, seconds):
+    """Let an operation take this long."""
+    node.clock += seconds
+    return False
+
+
+async def test_attributes_of_vfs_come_back_with_them(tmp_path):
+    tagged = msgspec.structs.replace(desired(settings=VfSettings(vlan=100)), allow_host_used=True)
+    node = Node(sim_host(pf(default_route=True)), tmp_path)
+    await node.grant_and_run(tagged)
+    node.sim.control({"break": {"link": "ens11", "works_with": 7}})
+    status = await node.grant_and_run(msgspec.structs.replace(tagged, num_vfs=3))
+    assert (status.apply.state, status.num_vfs) == (ApplyState.ROLLED_BACK, 7)
+    links = node.sim.perform(ReadLinks())
+    assert {vf.vlan for link in links if link.pci_address == PF for vf in link.vfs} == {100}
+
+
+async def test_a_function_that_the_host_has_begun_to_use_is_left_alone(tmp_path):
+    node = Node(sim_host(), tmp_path)
+    await granted(node)
+    node.api.before_claim = lambda: node.sim.control({"assign_address": {"link": "ens11", "address": "192.0.2.9/24"}})
+    status = await node.run_pass()
+    assert (status.apply.state, status.num_vfs) == (ApplyState.REFUSED, 0)

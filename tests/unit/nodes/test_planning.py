@@ -208,7 +208,8 @@ def test_a_pool_that_is_being_deleted_asks_for_nothing():
         (ADOPTED, observed(num_vfs=7), []),
         (TAGGED, observed(), ["SetAutoprobe 0", "SetNumVfs 7", "SetVfs", "BindVfs vfio-pci"]),
         (TAGGED, with_vlan(100), []),
-        (TAGGED, with_vlan(7), ["SetVfs"]),
+        (TAGGED, with_vlan(7), ["SetVfs 0-6"]),
+            (TAGGED, with_vlan(7, held={1, 4}), ["SetVfs 0,2-3,5-6"]),
         (TAGGED, with_vlan(7, held={0, 1, 2, 3, 4, 5, 6}), []),
     ],
     ids=[
@@ -216,7 +217,7 @@ def test_a_pool_that_is_being_deleted_asks_for_nothing():
         "from vfio to the kernel driver", "from the kernel driver to vfio", "VFs without a driver", "another MTU", "the same MTU",
         "the same queues", "other queues", "queues that other VFs reset", "a link that is down", "two pools", "two pools, done",
         "a VF on the wrong side", "adopted VFs are bound and not counted", "adopted and done", "VFs with a VLAN", "tagged",
-        "another VLAN by hand", "held VFs belong to their CNI",
+        "another VLAN by hand", "held VFs are left out", "held VFs belong to their CNI",
     ],
 )  # fmt: skip
 def test_a_plan_has_the_steps_that_the_kernel_wants(desired, seen, actions):
