@@ -96,9 +96,9 @@ chart: venv ## Make the Helm chart in build/chart/vmnic from the kustomize base
 release-files: venv ## Manifests and chart in build/release that name an image by digest: IMAGE=… DIGEST=sha256:…
 	@$(BIN)/python -m tests.harness.packaging "$(IMAGE)" "$(DIGEST)"
 
-bench: venv ## Speed and memory, each beside its floor
+bench: venv ## Speed and memory, each beside its floor; PARTS="agent cli" measures some
 	@$(BIN)/python -m tests.harness.programs >/dev/null
-	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench $(PARTS)
 
 demo: venv ## A cluster on this machine, three simulated nodes, and what vmnic does with them
 	@$(BIN)/python -m tests.harness.demo

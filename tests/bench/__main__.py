@@ -35,14 +35,22 @@ from vmnic.policy.rules import rules_of
 
 from . import nodes
 from .admission import RATE, latencies_ms, percentiles
+from .agent import large_node
 
 MACHINES = int(os.environ.get("VMNIC_BENCH_MACHINES", "50000"))
 CHANGED = int(os.environ.get("VMNIC_BENCH_CHANGED", "5000"))
 ROUNDS = int(os.environ.get("VMNIC_BENCH_ROUNDS", "3"))
 
 
-def main() -> None:
+def main(parts: list[str]) -> None:
     table = Table("what", "figure", "floor, in the same run", "ratio or aim", box=None, header_style="bold")
+    for part in parts or PARTS:
+        _say(f"measuring: {part}")
+        PARTS[part](table)
+    Console(width=150).print(table)
+
+
+def _cluster(table: Table) -> None:
     with tempfile.TemporaryDirectory() as directory:
         cluster = Cluster(pathlib.Path(directory), ensure())
         try:
@@ -64,9 +72,6 @@ def main() -> None:
             _compliance(cluster, table)
         finally:
             cluster.stop()
-    _decisions(table)
-    _command_line(table)
-    Console(width=150).print(table)
 
 
 def _say(text: str) -> None:
@@ -358,5 +363,8 @@ def _command_line(table: Table) -> None:
             table.add_row(what, f"{figure:.2f} s", f"{word} {floor:.2f} s", f"{figure / floor:.1f} times")
 
 
+PARTS = {"agent": large_node, "cluster": _cluster, "decisions": _decisions, "cli": _command_line}
+"""What can be measured alone: `python -m tests.bench agent cli`."""
+
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

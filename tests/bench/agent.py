@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import yaml
@@ -24,6 +25,7 @@ from vmnic.agent.passes import NodePass
 from vmnic.agent.podresources import NoHolders
 from vmnic.agent.probes import NodeProbes
 from vmnic.host.client import HostWorker
+from vmnic.host.ops import ReadLink, WriteFile
 from vmnic.host.socket import SocketPort
 
 __all__ = ["large_node"]
@@ -37,9 +39,10 @@ ADDRESSES = [f"0000:{bus:02x}:00.0" for bus in range(0x10, 0x10 + PFS)]
 def large_node(table: Table) -> None:
     """Add the figures to the table."""
     with tempfile.TemporaryDirectory() as directory, _simulated_host(pathlib.Path(directory)) as socket:
+        best = _best_order(socket)
+    with tempfile.TemporaryDirectory() as directory, _simulated_host(pathlib.Path(directory)) as socket:
         taken, writes, cpu_ms = asyncio.run(_run(pathlib.Path(directory), socket))
-    best = PFS * VFS * DELAYS["vfS"] + VFS * DELAYS["probeS"]
-    floor = f"{best:.2f} s: all VFs under the one PCI lock, then one function's binds"
+    floor = f"{best:.2f} s: the same writes alone, in the best order"
     table.add_row(f"{PFS} PFs x {VFS} VFs to vfio-pci, simulated delays", f"{taken:.2f} s", floor, f"{taken / best:.2f}x (1.2)")
     table.add_row("a second pass over them", f"{writes} writes, {cpu_ms:.0f} ms CPU", "", "0 writes")
 
@@ -57,6 +60,29 @@ def _simulated_host(directory: pathlib.Path) -> Iterator[pathlib.Path]:
     finally:
         process.kill()
         process.wait()
+
+
+def _best_order(socket: pathlib.Path) -> float:
+    """Make the VFs of one function after the other, as the kernel's lock wants, and bind those of each beside the next."""
+    began = time.perf_counter()
+    with ThreadPoolExecutor(PFS) as pool:
+        making = SocketPort(socket)
+        for address in ADDRESSES:
+            path = f"/sys/bus/pci/devices/{address}"
+            making.perform(WriteFile(f"{path}/sriov_drivers_autoprobe", "0"))
+            making.perform(WriteFile(f"{path}/sriov_numvfs", str(VFS)))
+            pool.submit(_bind_all, socket, path)
+        making.close()
+    return time.perf_counter() - began
+
+
+def _bind_all(socket: pathlib.Path, path: str) -> None:
+    port = SocketPort(socket)
+    for index in range(VFS):
+        vf = str(port.perform(ReadLink(f"{path}/virtfn{index}"))).rsplit("/", 1)[-1]
+        port.perform(WriteFile(f"/sys/bus/pci/devices/{vf}/driver_override", "vfio-pci"))
+        port.perform(WriteFile("/sys/bus/pci/drivers_probe", vf))
+    port.close()
 
 
 async def _run(directory: pathlib.Path, socket: pathlib.Path) -> tuple[float, int, float]:
