@@ -123,8 +123,10 @@ def _remove(cluster: Cluster) -> None:
     api = cluster.api
     api.merge("SriovNetworkPool", POOL, {"metadata": {"finalizers": []}})
     api.delete("SriovNetworkPool", POOL)
-    api.request("DELETE", f"/api/v1/nodes?labelSelector={LABEL}%3Dyes")
-    api.request("DELETE", "/apis/vmnic.dev/v1alpha1/nodenicstates")
+    names = [f"bench{number:05}" for number in range(NODES)]
+    with ThreadPoolExecutor(8) as executor:
+        for kind in ("Node", "NodeNicState"):
+            list(executor.map(lambda name, kind=kind: api.delete(kind, name), names))
     api.delete("ConfigMap", "vmnic-ledger", "vmnic-system")
 
 
