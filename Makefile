@@ -71,7 +71,7 @@ fuzz-vm: venv ## 20,000 VMs with policies, each patch judged by KubeVirt; VMNIC_
 	@$(BIN)/python -m tests.harness.programs >/dev/null
 	@VMNIC_FUZZ_COUNT=$${VMNIC_FUZZ_COUNT:-20000} VMNIC_FUZZ_SEED=$${VMNIC_FUZZ_SEED:-$$RANDOM$$RANDOM} $(BIN)/pytest -s tests/cluster/test_judge.py
 
-test-kernel: venv ## The host contract on a real kernel in QEMU (needs root and Debian packages)
+test-kernel: venv ## A real kernel in QEMU: contract, agent, container, libvirt (needs root and Debian packages)
 	@$(BIN)/python -m tests.kernel
 
 test-kind: venv ## The image, the manifests and a real kubelet, in containers with simulated NICs (needs root)

@@ -15,4 +15,4 @@ try:
 except CannotRun as error:
     print(f"the kernel tier cannot run on this machine: {error}")
     sys.exit(0)
-sys.exit(pytest.main(["tests/kernel", "-n", _GUESTS, "--dist", "loadscope", "--timeout", "300", *sys.argv[1:]]))
+sys.exit(pytest.main(["tests/kernel", "-n", _GUESTS, "--dist", "loadscope", "--timeout", "900", *sys.argv[1:]]))

@@ -51,7 +51,8 @@ class NodeApi:
         self._watchers: list[asyncio.Queue[str | None]] = []
         self._loop = asyncio.new_event_loop()
         self._tls = _write_pki(directory)
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
         self._runner: web.AppRunner | None = None
         self.ask()
 
@@ -59,6 +60,11 @@ class NodeApi:
         """Write the spec; grants that were given before are forgotten."""
         spec = wire(NodeSpec(synced=synced, pfs=pfs, host=HostSpec(modules=modules)))
         self._call(self._ask(spec))
+
+    def forget(self) -> None:
+        """Forget the status and ask for nothing, as for a node that is new."""
+        self._object.pop("status", None)
+        self.ask()
 
     def grant(self, pf: str) -> None:
         """Grant the plan that is told for a function, whatever it is."""
@@ -86,6 +92,8 @@ class NodeApi:
     def close(self) -> None:
         self.stop()
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     def _call(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(20)
@@ -168,8 +176,9 @@ class NodeApi:
         if int(request.query.get("resourceVersion") or 0) < self._version:
             queue.put_nowait(json.dumps({"type": "MODIFIED", "object": self._object}))
         self._watchers.append(queue)
-        while (line := await queue.get()) is not None:
-            await response.write(line.encode() + b"\n")
+        with contextlib.suppress(ConnectionError):  # An agent that was killed.
+            while (line := await queue.get()) is not None:
+                await response.write(line.encode() + b"\n")
         return response
 
 

@@ -13,7 +13,7 @@ from .node import Node
 from .remote import RemoteHost
 from .results import Results
 
-_BOOT_S = 120
+_BOOT_S = 240
 
 
 def pytest_configure(config):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shutil
 import signal
 import sys
 import time
@@ -60,7 +61,8 @@ class Node:
         return int(self.guest.control({"wait": self.pid}))
 
     def log(self) -> str:
-        return (self.machine.keep / "agent.log").read_text()
+        path = self.machine.keep / "agent.log"
+        return path.read_text() if path.exists() else ""
 
     def pf(self, address: str) -> PfStatus | None:
         return next((pf for pf in self.api.state().status.pfs if pf.pci_address == address), None)
@@ -132,6 +134,20 @@ class Node:
         children = self.guest.perform(ReadFile(f"/proc/{self.pid}/task/{self.pid}/children")).split()
         status = self.guest.perform(ReadFile(f"/proc/{children[0]}/status"))
         return int(next(line for line in status.splitlines() if line.startswith("voluntary")).split()[1])
+
+    def cpu_s(self) -> float:
+        """Processor time of the agent, its worker and those of their children that have ended, in seconds."""
+        children = self.guest.perform(ReadFile(f"/proc/{self.pid}/task/{self.pid}/children")).split()
+        fields = [self.guest.perform(ReadFile(f"/proc/{pid}/stat")).rsplit(") ", 1)[1].split() for pid in (self.pid, *children)]
+        return sum(int(field) for one in fields for field in one[11:15]) / 100
+
+    def fresh(self) -> None:
+        """Forget what an agent remembered: the next one finds a node that nothing was done to."""
+        self.api.granting = True
+        self.api.forget()
+        shutil.rmtree(self.machine.keep / "state", ignore_errors=True)
+        (self.machine.keep / "state").mkdir()
+        (self.machine.keep / "agent.log").write_text("")
 
     def clear(self) -> None:
         """Give everything up, and put the machine back as it was."""

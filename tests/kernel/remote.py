@@ -7,14 +7,20 @@ import json
 import pathlib
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
 from vmnic.host.codec import decode_error, decode_value, encode_op
-from vmnic.host.ops import ListDir, Op
+from vmnic.host.ops import ListDir, Op, ReadFile
 
 __all__ = ["Monitor", "RemoteHost", "RemotePending"]
+
+
+_ANSWER_S = 240
+"""For the slowest program on a machine that has much else to do."""
+_BOOT_ID = ReadFile("/proc/sys/kernel/random/boot_id")
 
 
 class RemotePending:
@@ -37,7 +43,7 @@ class Monitor:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(str(path))
         self._lines = self._socket.makefile("rb")
-        self._lines.readline()
+        self._lines.readline()  # The greeting.
         self.ask("qmp_capabilities")
 
     def ask(self, command: str, **arguments: Any) -> Any:
@@ -52,6 +58,7 @@ class Monitor:
         raise OSError("QEMU is gone")
 
     def close(self) -> None:
+        self._lines.close()
         self._socket.close()
 
 
@@ -67,7 +74,8 @@ class RemoteHost:
         self._waiting: dict[int, RemotePending] = {}
         self._lock = threading.Lock()
         self._next = 0
-        threading.Thread(target=self._receive, daemon=True).start()
+        self._receiver = threading.Thread(target=self._receive, daemon=True)
+        self._receiver.start()
         self.monitor = Monitor(qmp)
         self.pfs: list[str] = []
 
@@ -89,23 +97,23 @@ class RemoteHost:
         return self.pfs[-1]
 
     def perform(self, op: Op) -> Any:
-        return self.start(op).result(60)
+        return self.start(op).result(_ANSWER_S)
 
     def start(self, op: Op) -> RemotePending:
         return self._send({"op": encode_op(op)})
 
-    def control(self, command: Mapping[str, Any], timeout_s: float = 60) -> Any:
+    def control(self, command: Mapping[str, Any], timeout_s: float = _ANSWER_S) -> Any:
         if "set_cable" in command:
             return self._set_cable(**command["set_cable"])
         return self._send({"control": command}).future.result(timeout_s)
 
-    def run(self, *argv: str, env: Mapping[str, str] | None = None, timeout_s: float = 100) -> str:
+    def run(self, *argv: str, env: Mapping[str, str] | None = None, timeout_s: float = _ANSWER_S) -> str:
         """Run a program in the guest and give what it said; one that fails fails the test."""
         done = self.control({"run": {"argv": argv, "env": dict(env or {})}}, timeout_s)
         assert done["code"] == 0, f"{' '.join(argv)} ended with {done['code']}: {done['text'][-3000:]}"
         return str(done["text"])
 
-    def try_run(self, *argv: str, timeout_s: float = 100) -> tuple[int, str]:
+    def try_run(self, *argv: str, timeout_s: float = _ANSWER_S) -> tuple[int, str]:
         """Run a program and give its exit code and what it said."""
         done = self.control({"run": {"argv": argv}}, timeout_s)
         return done["code"], done["text"]
@@ -115,6 +123,18 @@ class RemoteHost:
 
     def signal(self, pid: int, number: int) -> None:
         self.control({"signal": {"pid": pid, "number": int(number)}})
+
+    def reboot(self, timeout_s: float = 150) -> None:
+        """Reset the machine, and wait until its next life answers."""
+        boot = self.perform(_BOOT_ID)
+        self._send({"control": {"reboot": None}})
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            with contextlib.suppress(futures.TimeoutError):
+                if self.start(_BOOT_ID).result(5) != boot:
+                    self.greet(60)
+                    return
+        raise AssertionError(f"the guest does not answer {timeout_s:g} s after its restart")
 
     def settled(self, pending: RemotePending) -> bool:
         try:
@@ -131,6 +151,9 @@ class RemoteHost:
         self.control({"reset": None})
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._receiver.join()
         self._socket.close()
         self.monitor.close()
 
@@ -153,7 +176,11 @@ class RemoteHost:
             self._hand_out()
 
     def _hand_out(self) -> None:
-        for line in self._socket.makefile("rb"):
+        with self._socket.makefile("rb") as lines:
+            self._hand_out_lines(lines)
+
+    def _hand_out_lines(self, lines: Iterable[bytes]) -> None:
+        for line in lines:
             reply = json.loads(line)
             waiting = self._waiting.pop(reply["id"], None)
             if waiting is None:

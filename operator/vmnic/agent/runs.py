@@ -209,7 +209,8 @@ class Runner:
                 if going:
                     await self._fence.close(going)
                 state, message = await self._change(session, run, place)
-            if state is ApplyState.REFUSED or self.bus_stuck or await self._is_reachable(self._prove(address) or intent):
+            # A call that did not return is no end: while it is in the kernel the undoing waits, and `resume` comes back to it.
+            if state is ApplyState.REFUSED or await self._is_reachable(self._prove(address) or intent):
                 self._end(run.desired, run.digest, state, message)
             else:
                 await self._undo(run.desired, run.digest)

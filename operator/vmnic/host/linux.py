@@ -6,6 +6,7 @@ import errno
 import os
 import pathlib
 import subprocess
+import threading
 
 from .linux_links import LinuxLinks
 from .ops import ListDir, LoadModule, Op, PutFile, ReadFile, ReadLink, UnloadModule, Value, WriteFile
@@ -65,7 +66,8 @@ class LinuxFiles:
         if not text:
             target.unlink(missing_ok=True)
             return
-        fresh = target.with_name(f".{target.name}.new")
+        # Functions of one driver are changed side by side, and write the same file.
+        fresh = target.with_name(f".{target.name}.{threading.get_native_id()}")
         with fresh.open("w") as file:
             file.write(text)
             file.flush()

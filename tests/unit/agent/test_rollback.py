@@ -7,6 +7,7 @@ import pytest
 
 from tests.builders.agent import Node, desired
 from tests.builders.host import PF, pf, sim_host
+from vmnic.agent.journal import JournalStore
 from vmnic.host.faults import Fault, Killed, When
 from vmnic.host.ops import CheckGateway, ReadFile, ReadLinks, WriteFile
 from vmnic.nodes.state import ApplyState, PfReason, VfSettings
@@ -176,3 +177,13 @@ async def test_a_function_that_the_host_has_begun_to_use_is_left_alone(tmp_path)
     node.api.before_claim = lambda: node.sim.control({"assign_address": {"link": "ens11", "address": "192.0.2.9/24"}})
     status = await node.run_pass()
     assert (status.apply.state, status.num_vfs) == (ApplyState.REFUSED, 0)
+
+
+async def test_a_run_that_was_given_up_in_the_middle_is_undone_all_the_same(node):
+    await granted(node)
+    hangs = iter([True])
+    cut = Fault(when=When.HANG, matches=lambda op: isinstance(op, ReadLinks) and num_vfs(node) == 7 and next(hangs, False))
+    node.port.faults.append(cut)
+    await node.run_pass()
+    record = JournalStore(node.directory).load().of(PF)
+    assert (num_vfs(node), record.running, record.apply.state) == (0, None, ApplyState.ROLLED_BACK)

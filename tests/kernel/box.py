@@ -1,0 +1,142 @@
+"""Containers in the guest, made by runc from what `deploy/` asks of a kubelet, under rules like those of container engines."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+
+from .lab import ROOT
+from .node import PROGRAM, Node
+
+__all__ = ["Box", "agent_pod", "load_profile"]
+
+PROFILE = "container-rules"
+_APPARMOR = f"""
+profile {PROFILE} flags=(attach_disconnected,mediate_deleted) {{
+  network,
+  capability,
+  file,
+  umount,
+  signal,
+  deny mount,
+  deny /proc/sysrq-trigger rwklx,
+  deny /proc/kcore rwklx,
+  deny /proc/sys/** wklx,
+  deny /sys/** wklx,
+}}
+"""
+"""What engines' default profiles forbid, in short: mounting, and writing the kernel's files by their usual paths."""
+_REFUSED_CALLS = {
+    "CAP_SYS_MODULE": ("init_module", "finit_module", "delete_module"),
+    "CAP_SYS_ADMIN": (
+        "mount", "umount2", "pivot_root", "setns", "unshare", "bpf", "perf_event_open", "quotactl", "swapon", "swapoff", "fsopen",
+        "fsmount", "move_mount", "open_tree", "sethostname", "setdomainname",
+    ),
+    "CAP_SYS_BOOT": ("reboot", "kexec_load", "kexec_file_load"),
+    "CAP_SYS_TIME": ("settimeofday", "clock_settime", "adjtimex"),
+    "CAP_SYS_PTRACE": ("process_vm_readv", "process_vm_writev", "kcmp"),
+    "": ("add_key", "keyctl", "request_key", "userfaultfd", "iopl", "ioperm", "open_by_handle_at", "acct"),
+}  # fmt: skip
+"""System calls that the engines' default filter refuses without a capability."""
+
+
+def agent_pod() -> dict[str, Any]:
+    """Give the pod's spec as it ships."""
+    documents = yaml.safe_load_all((ROOT / "deploy" / "base" / "agent.yaml").read_text())
+    spec: dict[str, Any] = next(one for one in documents if one["kind"] == "DaemonSet")["spec"]["template"]["spec"]
+    return spec
+
+
+def load_profile(node: Node) -> None:
+    """Have the kernel enforce the rules."""
+    path = node.machine.keep / "profile"
+    path.write_text(_APPARMOR)
+    node.guest.run("apparmor_parser", "--replace", "--skip-cache", "/keep/profile")
+
+
+class Box:
+    """One container of the pod, over the guest's own root, read-only."""
+
+    def __init__(self, node: Node, name: str, container: dict[str, Any], volumes: list[dict[str, Any]]) -> None:
+        self._node = node
+        self.name = name
+        self._container = container
+        self._volumes = {volume["name"]: volume for volume in volumes}
+        self.mounts = [self._mount(one) for one in container["volumeMounts"]]
+        self.args = [PROGRAM, *container["args"]]
+
+    def _mount(self, mount: dict[str, Any]) -> dict[str, Any]:
+        """A mount as the kubelet would make it; directories that it makes, or that a kubelet has, are made."""
+        access = "ro" if mount.get("readOnly") else "rw"
+        source = self._volumes[mount["name"]].get("hostPath", {}).get("path")
+        if source is None:
+            return {"destination": mount["mountPath"], "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev"]}
+        if not source.startswith(("/sys", "/lib")):
+            self._node.guest.run("mkdir", "-p", source)
+        return bind(source, mount["mountPath"], access)
+
+    def start(self) -> int:
+        """Start it; gives the process id of runc, which ends with it."""
+        self.write()
+        return self._node.guest.start_program(["runc", "run", "--bundle", self._bundle, self.name], log="/keep/agent.log")
+
+    def run(self) -> tuple[int, str]:
+        """Run it to its end."""
+        self.write()
+        return self._node.guest.try_run("runc", "run", "--bundle", self._bundle, self.name)
+
+    @property
+    def _bundle(self) -> str:
+        return f"/run/box/{self.name}"
+
+    def write(self) -> None:
+        """Write runc's configuration, and lay out the root."""
+        config = json.dumps(self._config())
+        (self._node.machine.keep / f"{self.name}.json").write_text(config)
+        script = (
+            f"mkdir -p {self._bundle}/root && cp /keep/{self.name}.json {self._bundle}/config.json && "
+            f"(mountpoint -q {self._bundle}/root || mount --bind / {self._bundle}/root)"
+        )
+        self._node.guest.run("bash", "-c", script)
+
+    def _config(self) -> dict[str, Any]:
+        context = self._container["securityContext"]
+        granted = [f"CAP_{name}" for name in context["capabilities"].get("add", [])]
+        assert context["capabilities"]["drop"] == ["ALL"]
+        env = self._node.environment() | {one["name"]: one["value"] for one in self._container["env"] if "value" in one}
+        env |= {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "VMNIC_STATE_DIR": "/var/lib/vmnic"}
+        env.pop("VMNIC_SERVICE_ACCOUNT_DIR")
+        return {
+            "ociVersion": "1.0.2",
+            "process": {
+                "user": {"uid": 0, "gid": 0}, "cwd": "/", "args": self.args, "env": [f"{key}={text}" for key, text in env.items()],
+                "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), granted),
+                "noNewPrivileges": not context["allowPrivilegeEscalation"], "apparmorProfile": PROFILE,
+            },
+            "root": {"path": "root", "readonly": context["readOnlyRootFilesystem"]},
+            "mounts": [*_USUAL, *self.mounts, bind("/keep/account", "/var/run/secrets/kubernetes.io/serviceaccount", "ro")],
+            "linux": {
+                "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")],
+                "seccomp": _filter(granted),
+                "readonlyPaths": ["/proc/sys", "/proc/bus", "/proc/irq", "/proc/sysrq-trigger"],
+            },
+        }  # fmt: skip
+
+
+_USUAL = [
+    {"destination": "/proc", "type": "proc", "source": "proc"},
+    {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755"]},
+    {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+]
+
+
+def bind(source: str, destination: str, access: str) -> dict[str, Any]:
+    return {"destination": destination, "type": "bind", "source": source, "options": ["rbind", "rprivate", access]}
+
+
+def _filter(granted: list[str]) -> dict[str, Any]:
+    names = [name for capability, calls in _REFUSED_CALLS.items() if capability not in granted for name in calls]
+    refused = {"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": 1}
+    return {"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"], "syscalls": [refused]}

@@ -1,0 +1,75 @@
+"""Domains for libvirt, each as `vmnic.libvirt` makes it from one and the same XML and a policy."""
+
+from __future__ import annotations
+
+from tests.builders.decide import collect
+from tests.builders.vm import node_state, policy, pool
+from vmnic.cli.decide import decide_all
+from vmnic.libvirt.rewrite import rewrite_domain
+
+__all__ = ["MAC", "VLAN", "domain"]
+
+MAC = "52:54:00:aa:00:07"
+VLAN = 42
+_XML = """<domain type='kvm'>
+  <name>NAME</name>
+  <memory unit='MiB'>MEMORY</memory>
+  <vcpu>4</vcpu>
+  <os><type arch='x86_64' machine='q35'>hvm</type></os>
+  <features><acpi/></features>
+  <metadata>
+    <libosinfo:libosinfo xmlns:libosinfo="http://libosinfo.org/xmlns/libvirt/domain/1.0">
+      <libosinfo:os id="http://debian.org/debian/12"/>
+    </libosinfo:libosinfo>
+  </metadata>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <controller type='usb' model='none'/>
+    <memballoon model='none'/>
+    <interface type='bridge'>
+      <mac address='MAC'/>
+      <source bridge='br7'/>EXTRA
+      <model type='MODEL'/>
+    </interface>
+  </devices>
+</domain>
+"""
+
+
+def domain(datapath: str, pf: str, link: str, whole_pf: str, *, multiqueue: bool = False) -> str:
+    """Give the XML of a domain whose one NIC is to have a datapath.
+
+    Args:
+        datapath: As a policy names it.
+        pf: Function whose seven VFs belong to a pool.
+        link: Its link.
+        whole_pf: Function that belongs to a pool of whole NICs.
+        multiqueue: Whether the policy asks for queues.
+    """
+    pressure = "High" if multiqueue else "Low"
+    rule = policy(
+        datapaths=[datapath], existing="Immediately", sriov={"pool": "fast"}, passthrough={"pool": "whole"}, networkPressure=pressure,
+        multiqueue={"mode": "Always" if multiqueue else "Never"}, emulated={"model": "e1000e"},
+    )  # fmt: skip
+    shared, whole = node_state(), node_state("n2", pool="whole", vfs=0, function="Physical")
+    for state, address in ((shared, pf), (whole, whole_pf)):
+        state["spec"]["pfs"][0]["pciAddress"] = state["status"]["pfs"][0]["pciAddress"] = address
+    shared["status"]["pfs"][0] |= {"name": link, "firstVf": pf.replace(":00.0", ":10.0"), "vfStride": 2}
+    objects = collect(rule, pool(), pool("whole", function="Physical"), shared, whole)
+    model = "virtio" if datapath == "emulated" else "e1000e"
+    # Four queues take 400 MiB at most, and no more than half of a guest's memory may go there.
+    memory = "820" if multiqueue else "64"
+    extra = f"\n      <vlan><tag id='{VLAN}'/></vlan>" if datapath == "sriov" else ""
+    text = (
+        _XML.replace("NAME", datapath)
+        .replace("MEMORY", memory)
+        .replace("MODEL", model)
+        .replace("MAC", MAC)
+        .replace("EXTRA", extra)
+    )
+    objects.add_domain(text)
+    found = decide_all(objects, offline=True)
+    (made,) = objects.domains.values()
+    rewritten = rewrite_domain(made, found.vms[0], found.functions)
+    assert rewritten != text, "the policy changes nothing"
+    return rewritten

@@ -1,0 +1,166 @@
+"""Each datapath started by a real libvirt from the XML that vmnic makes; the evidence is the system's, not the XML's.
+
+The guest's processor offers SVM, so that libvirt has KVM to start its domains on; without it libvirt would leave vhost out.
+"""
+
+import contextlib
+import signal
+
+import pytest
+
+from vmnic.host.ops import ListDir, ReadLink, ReadLinks, SetLink, WriteFile
+
+from .domains import MAC, VLAN, domain
+from .node import DEVICES
+
+_QEMU = """
+user = "root"
+group = "root"
+security_driver = "none"
+namespaces = []
+cgroup_controllers = []
+stdio_handler = "file"
+remember_owner = 0
+"""
+
+
+_USERS = """
+getent group kvm >/dev/null || echo kvm:x:64054: >> /etc/group
+getent group libvirt-qemu >/dev/null || echo libvirt-qemu:x:64055: >> /etc/group
+getent passwd libvirt-qemu >/dev/null || echo libvirt-qemu:x:64055:64054::/var/lib/libvirt:/usr/sbin/nologin >> /etc/passwd
+mkdir -p /etc/libvirt /var/log/libvirt/qemu
+cp /keep/qemu.conf /etc/libvirt/qemu.conf
+"""
+"""What the packages would do when they are installed."""
+
+IFF_MULTI_QUEUE = 0x100
+"""Of linux/if_tun.h."""
+
+
+@pytest.fixture(scope="module")
+def libvirt(online):
+    """A node with libvirtd and a bridge."""
+    guest = online.guest
+    guest.reset()
+    (online.machine.keep / "qemu.conf").write_text(_QEMU)
+    guest.run("modprobe", "-a", "kvm_amd", "vhost_net", "macvtap", "tun", "vfio_pci")
+    guest.run("bash", "-c", _USERS)
+    guest.run("ip", "link", "add", "br7", "up", "type", "bridge", "vlan_filtering", "1")
+    pid = guest.start_program(["libvirtd"], log="/keep/libvirtd.log")
+    online.wait_for("libvirtd answers", lambda: virsh(online, "uri", check=False)[0] == 0)
+    yield online
+    guest.signal(pid, signal.SIGTERM)
+    guest.control({"wait": pid})
+    guest.run("ip", "link", "delete", "br7")
+    guest.reset()
+
+
+@pytest.fixture
+def node(libvirt):
+    libvirt.guest.reset()
+    return libvirt
+
+
+def virsh(node, *words, check=True):
+    code, text = node.guest.try_run("virsh", "-c", "qemu:///system", *words)
+    assert not check or code == 0, f"{text}\n{(node.machine.keep / 'libvirtd.log').read_text()[-2000:]}"
+    return code, text
+
+
+@contextlib.contextmanager
+def started(node, datapath, **options):
+    """A running domain; gives its QEMU's process id."""
+    pf, whole = node.pfs[:2]
+    xml = domain(datapath, pf, node.link(pf), whole, **options)
+    (node.machine.keep / f"{datapath}.xml").write_text(xml)
+    virsh(node, "define", f"/keep/{datapath}.xml")
+    virsh(node, "start", datapath)
+    try:
+        yield node.read(f"/run/libvirt/qemu/{datapath}.pid").strip()
+    finally:
+        virsh(node, "destroy", datapath)
+        virsh(node, "undefine", datapath)
+
+
+def qtree(node, name):
+    return virsh(node, "qemu-monitor-command", name, "--hmp", "info qtree")[1]
+
+
+def opened(node, pid, what):
+    """How many descriptors of a process lead to files whose names begin so."""
+    script = f"for f in /proc/{pid}/fd/*; do readlink $f; done"
+    return sum(line.startswith(what) for line in node.guest.run("bash", "-c", script).splitlines())
+
+
+def threads(node, pid):
+    """How many of vhost's threads a process has."""
+    text = node.guest.run("bash", "-c", f"cat /proc/{pid}/task/*/comm; ps -eo comm 2>/dev/null | grep '^vhost-{pid}$' || true")
+    return text.count(f"vhost-{pid}")
+
+
+def tap(node):
+    """The tap device at the bridge."""
+    (name,) = node.guest.perform(ListDir("/sys/class/net/br7/brif"))
+    return name
+
+
+def vf_info(node):
+    return next(link for link in node.guest.perform(ReadLinks()) if link.pci_address == node.pfs[0]).vfs[0]
+
+
+class TestLibvirt:
+    def test_emulated_is_an_e1000e_in_qemu_without_vhost(self, node):
+        with started(node, "emulated") as pid:
+            tree = qtree(node, "emulated")
+            assert ("dev: e1000e" in tree, "dev: virtio-net" in tree) == (True, False)
+            assert (opened(node, pid, "/dev/net/tun"), opened(node, pid, "/dev/vhost-net"), threads(node, pid)) == (1, 0, 0)
+
+    def test_virtio_has_its_backend_in_qemu(self, node):
+        with started(node, "virtio") as pid:
+            assert "dev: virtio-net-pci" in qtree(node, "virtio")
+            assert (opened(node, pid, "/dev/net/tun"), opened(node, pid, "/dev/vhost-net"), threads(node, pid)) == (1, 0, 0)
+
+    def test_vhost_has_its_backend_in_the_kernel(self, node):
+        with started(node, "vhost") as pid:
+            assert "dev: virtio-net-pci" in qtree(node, "vhost")
+            assert (opened(node, pid, "/dev/vhost-net"), threads(node, pid)) == (1, 1)
+
+    def test_four_queues_are_four_pairs_on_the_tap_and_four_vhost_threads(self, node):
+        with started(node, "vhost", multiqueue=True) as pid:
+            # A guest's driver switches them on; until then the tap counts only those that it has been given.
+            assert int(node.read(f"/sys/class/net/{tap(node)}/tun_flags"), 16) & IFF_MULTI_QUEUE
+            assert (opened(node, pid, "/dev/net/tun"), opened(node, pid, "/dev/vhost-net"), threads(node, pid)) == (4, 4, 4)
+
+    def test_macvtap_has_its_own_device_open_and_no_bridge(self, node):
+        name = node.link(node.pfs[0])
+        node.guest.perform(SetLink(name=name, up=True))
+        with started(node, "macvtap") as pid:
+            links = node.guest.perform(ReadLinks())
+            lower = next(link.index for link in links if link.name == name)
+            (upper,) = [link for link in links if link.kind == "macvtap"]
+            assert (upper.lower, upper.mac) == (lower, MAC)
+            assert opened(node, pid, f"/dev/tap{upper.index}") == 1
+            assert node.guest.perform(ListDir("/sys/class/net/br7/brif")) == ()
+        assert not [link for link in node.guest.perform(ReadLinks()) if link.kind == "macvtap"]
+
+    def test_sriov_is_a_vf_with_its_address_and_vlan_which_are_put_back(self, node):
+        pf = node.pfs[0]
+        node.guest.perform(SetLink(name=node.link(pf), up=True))
+        node.guest.perform(WriteFile(f"{DEVICES}/{pf}/sriov_numvfs", "2"))
+        vf = node.vfs(pf)[0]
+        before, group = vf_info(node), node.guest.perform(ReadLink(f"{DEVICES}/{vf}/iommu_group")).rsplit("/", 1)[-1]
+        with started(node, "sriov") as pid:
+            assert (vf_info(node).mac, vf_info(node).vlan) == (MAC, VLAN)
+            assert (node.driver(vf), opened(node, pid, f"/dev/vfio/{group}")) == ("vfio-pci", 1)
+            assert node.read(f"{DEVICES}/{vf}/enable") == "1"
+            assert "dev: vfio-pci" in qtree(node, "sriov")
+        assert (vf_info(node).mac, vf_info(node).vlan, node.driver(vf)) == (before.mac, before.vlan, "igbvf")
+
+    def test_passthrough_is_the_whole_function_which_comes_back(self, node):
+        pf = node.pfs[1]
+        name = node.link(pf)
+        group = node.guest.perform(ReadLink(f"{DEVICES}/{pf}/iommu_group")).rsplit("/", 1)[-1]
+        with started(node, "passthrough") as pid:
+            assert (node.driver(pf), opened(node, pid, f"/dev/vfio/{group}")) == ("vfio-pci", 1)
+            assert name not in {link.name for link in node.guest.perform(ReadLinks())}
+        assert (node.driver(pf), node.link(pf) != "") == ("igb", True)
