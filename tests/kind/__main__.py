@@ -1,7 +1,9 @@
 """`make test-kind`, `make kind-up`, `make kind-down`, `make image`: prepares the lab, says so if this machine cannot, and does it."""
 
+import fcntl
 import sys
 import time
+from typing import IO
 
 import pytest
 
@@ -22,6 +24,7 @@ def main(command: str) -> int:
     started = time.monotonic()
     try:
         lab = prepare()
+        lock = _take_turn(lab)
     except CannotRun as error:
         print(f"the kind tier cannot run on this machine: {error}")
         return 0 if command == "test" else 1
@@ -30,8 +33,20 @@ def main(command: str) -> int:
     except (ClusterFailed, EngineError) as error:
         print(error, file=sys.stderr)
         return 1
+    lock.close()
     print(f"{command}: {time.monotonic() - started:.0f} s in all")
     return code
+
+
+def _take_turn(lab: Lab) -> IO[str]:
+    """Wait until no other run uses the engine's clusters; the turn ends with the file."""
+    lock = (lab.cache / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("waiting for another run on this machine", flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
 
 
 def test(lab: Lab) -> int:

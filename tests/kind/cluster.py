@@ -174,10 +174,13 @@ class KindCluster:
         """Let a frozen container go on, if it is still there."""
         self._task(node, pod, "resume")
 
-    def restart_node(self, node: str) -> None:
-        """Restart a node with its simulated host, as a machine that was switched off and on."""
+    def switch_off(self, node: str) -> None:
+        """Stop a node; its simulated host is as it is when a machine boots."""
         self.engine.run("stop", "-t", "5", node)
         self.hosts.control(node, {"reboot": None})
+
+    def switch_on(self, node: str) -> None:
+        """Start a node again."""
         self.engine.run("start", node)
         self.hosts.make_devices(node)
         wait_for(

@@ -63,6 +63,9 @@ def build_image(engine: Engine, base: str, cache: pathlib.Path) -> None:
         engine.run("build", *arguments, "-t", IMAGE, ROOT)
     finally:
         shutil.rmtree(inside)
+    if engine.environment:
+        # Podman's storage is ours then. What was built today makes the next build fast; the rest only piles up.
+        engine.run("image", "prune", "-f", "--filter", "until=24h")
 
 
 def _fetch_wheels(cache: pathlib.Path) -> pathlib.Path:
@@ -70,6 +73,8 @@ def _fetch_wheels(cache: pathlib.Path) -> pathlib.Path:
     wheels = cache / f"wheels-{key_of(_PYTHON, files=[LOCK])}"
     if wheels.exists():
         return wheels
+    for old in cache.glob("wheels-*"):
+        shutil.rmtree(old)
     fresh = wheels.with_suffix(".new")
     shutil.rmtree(fresh, ignore_errors=True)
     platforms = [word for glibc in _GLIBC for word in ("--platform", f"{glibc}_{platform.machine()}")]
