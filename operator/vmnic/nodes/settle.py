@@ -16,6 +16,7 @@ __all__ = ["is_stopped", "settle_ledger"]
 
 _BAD = (ApplyState.FAILED, ApplyState.ROLLED_BACK)
 _ENDED = (ApplyState.APPLIED, ApplyState.REFUSED, *_BAD)
+_STARTED = (ApplyState.CLAIMED, ApplyState.APPLYING)
 _REFUSED_REST_S = 10
 """A run that was refused is not granted again at once: what it met may still be there."""
 
@@ -60,7 +61,7 @@ def _settle(
         return _over(entry), False
     match entry.state:
         case EntryState.FAILED:
-            return (None if not entry.cordoned and _again(entry, pool, view) else entry), False
+            return _settle_failed(entry, pool, view), False
         case EntryState.RESTING:
             awake = now >= entry.until or entry.generation < pool.metadata.generation or pending_of(view, pool).approved
             return (None if awake and not entry.cordoned else entry), False
@@ -73,6 +74,23 @@ def _settle(
 def _over(entry: Entry) -> Entry | None:
     """Nothing is left to do but to uncordon."""
     return msgspec.structs.replace(entry, state=EntryState.ENDED) if entry.cordoned else None
+
+
+def _settle_failed(entry: Entry, pool: SriovNetworkPool, view: NodeView) -> Entry | None:
+    """A failure counts until the node may be tried again or is as asked; a lost one's run may still be going on."""
+    pfs = {pf.pci_address: pf for pf in view.state.status.pfs}
+    if view.lost and pool.metadata.deletion_timestamp:
+        return _over(entry)  # Nobody waits for it.
+    if entry.cordoned or any(_run(digest, pfs.get(address)) in _STARTED for address, digest in entry.digests.items()):
+        return entry
+    return None if _again(entry, pool, view) or _is_healed(entry, view, pfs) else entry
+
+
+def _is_healed(entry: Entry, view: NodeView, pfs: Mapping[str, PfStatus]) -> bool:
+    """Whether nothing is to be done any more, so that there is no plan that a person could approve."""
+    found = [pfs.get(address) for address in entry.digests]
+    known = view.ready and view.current and view.confirmed
+    return known and all(pf is not None and pf.plan is None and pf.problem is None for pf in found)
 
 
 def _again(entry: Entry, pool: SriovNetworkPool, view: NodeView) -> bool:
@@ -102,8 +120,8 @@ def _settle_grant(entry: Entry, view: NodeView, now: int) -> tuple[Entry | None,
     runs = [_run(digest, pfs.get(address)) for address, digest in entry.digests.items()]
     if all(run in _ENDED for run in runs):
         return _end(entry, runs, now)
-    if any(run in (ApplyState.CLAIMED, ApplyState.APPLYING) for run in runs):
-        return entry, False
+    if any(run in _STARTED for run in runs):
+        return (msgspec.structs.replace(entry, state=EntryState.FAILED) if view.lost else entry), False
     if entry.state is EntryState.GRANTED and not view.lost and _usable(entry, pfs):
         return entry, False
     granted = any(pf.grant in entry.digests.values() for pf in view.state.spec.pfs)

@@ -64,7 +64,11 @@ def _judge(view: NodeView, pool: SriovNetworkPool, part: PoolLedger) -> _NodeRes
     entry = part.entries.get(node)
     rests = entry is not None and entry.state is EntryState.RESTING
     problems = tuple(problem for pf in pfs if (problem := _problem_of(node, pf, pool, rests=rests)) is not None)
-    if any(pf.problem is not None for pf in pfs) or (entry is not None and entry.state is EntryState.FAILED):
+    failed = entry is not None and entry.state is EntryState.FAILED
+    if failed and view.lost:
+        text = f"node {node} is lost, and its change failed or is unfinished: bring it back, or delete its Node"
+        problems = (PoolProblem(node=node, reason="NodeLost", message=text), *problems)
+    if failed or any(pf.problem is not None for pf in pfs):
         return _NodeResult("failed", problems)
     if entry is not None and entry.under_way:
         return _NodeResult("updating", problems)

@@ -65,6 +65,31 @@ def test_a_revoked_grant_counts_until_the_agent_confirms(node, gone):
     assert (found is None) is gone
 
 
+@pytest.mark.parametrize("state", [ApplyState.CLAIMED, ApplyState.APPLYING])
+def test_a_node_that_is_lost_while_it_runs_has_failed_until_its_run_is_known_to_have_ended(state):
+    lost, _ = settled(entry(), view("n1", apply=("d1", state), ready=False, lost=True))
+    assert lost.state is EntryState.FAILED
+    back, _ = settled(lost, view("n1", plan=None, apply=("d1", state)))
+    assert back is lost
+    assert settled(lost, view("n1", plan=None, apply=("d1", ApplyState.APPLIED)))[0] is None
+
+
+@pytest.mark.parametrize(
+    ("now", "healed"),
+    [
+        ({}, True),
+        ({"problem": PfReason.ROLLED_BACK}, False),
+        ({"current": False}, False),
+        ({"generation": 2}, False),
+        ({"ready": False}, False),
+    ],
+    ids=["nothing is left to do", "a problem stays", "it is asked for more", "its agent has not seen that", "it is away"],
+)
+def test_a_failed_node_that_has_become_as_asked_stops_nobody(now, healed):
+    found, _ = settled(entry(EntryState.FAILED), view("n1", plan=None, apply=("d1", ApplyState.FAILED), **now))
+    assert (found is None) is healed
+
+
 @pytest.mark.parametrize(
     ("failed", "node", "generation", "again"),
     [

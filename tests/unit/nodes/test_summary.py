@@ -89,6 +89,13 @@ def test_a_granted_node_is_updating_and_a_failed_one_failed():
     assert (counts.updating, counts.failed) == (1, 1)
 
 
+def test_a_node_that_is_lost_amid_its_change_is_named():
+    part = PoolLedger(entries={"n1": Entry(generation=1, boot_id="b1", digests={PF: "d1"}, state=EntryState.FAILED)})
+    status = summarise_pool(pool(), [view("n1", plan=None, ready=False, lost=True)], part, ())
+    assert [(one.node, one.reason) for one in status.problems] == [("n1", "NodeLost")]
+    assert conditions(status)["Stalled"] == ("True", "NodesFailed")
+
+
 def test_vfs_are_counted_over_all_nodes():
     vfs = summarise_pool(pool(), [DONE, HELD, OPEN], PoolLedger(), []).vfs
     assert (vfs.desired, vfs.configured, vfs.in_use) == (21, 14, 1)
