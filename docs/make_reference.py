@@ -75,8 +75,40 @@ _CONDITIONS: dict[str, list[tuple[str, str, str]]] = {
             "A function cannot be prepared, or a step failed; the message names function, step and errno.",
         ),
         ("Blocked", "WaitingForVMs", "A plan waits for the VMs that it names."),
+        ("RolledBack", "RolledBack", "A change cut the node off and was undone; until the pool changes or a person approves."),
+        ("Fenced", "Changing", "VFs are kept from pods while they are changed; seconds."),
     ],
 }
+POOL_REASONS: dict[str, tuple[str, str]] = {
+    "Conflict": (
+        "An older pool has the function, the range of VFs or the resource name.",
+        "Narrow one of the selectors, or let both agree on `numVfs`, `mtu` and `queues`.",
+    ),
+    "WaitingForVMs": (
+        "The plan would take VFs that somebody holds; the message names who.",
+        "Stop or move them, or let `rollout.disruption: Drain` move the VMs.",
+    ),
+    "WaitingForApproval": (
+        "With `rollout.disruption: Manual` a disruptive plan waits for a person.",
+        "Read it with `kubectl vmnic nodes`, then `kubectl vmnic approve NODE`.",
+    ),
+    "Draining": ("VMs are leaving the node.", "Nothing; `rollout.drainTimeout` bounds it."),
+    "NoVfsForDrain": (
+        "VMs with VFs cannot be moved, since no other node has as many free ones.",
+        "Free some, add nodes, or set `reserveForMigration` so that some stay free.",
+    ),
+    "NodeNotReady": ("The node is not ready, so nothing is begun on it.", "Bring the node back."),
+    "NadExists": (
+        "A NetworkAttachmentDefinition of that name is there already and is not the pool's.",
+        "Rename the network in the pool, or delete that object.",
+    ),
+    "NadInUse": (
+        "A NetworkAttachmentDefinition that the pool no longer asks for is one that VMs refer to; the message names them.",
+        "Give those VMs another network. It goes by itself then; the annotation `vmnic.dev/abandon` lets go at once.",
+    ),
+    "NadRefused": ("The API server refused the NetworkAttachmentDefinition.", "The message has its words."),
+}
+"""Problems of a pool that are no function's: cause and what to do."""
 
 
 def render_pages() -> dict[str, str]:
@@ -150,15 +182,17 @@ def _rules(schema: dict[str, Any], path: str) -> Any:
 
 
 def _reasons() -> str:
-    lines = ["# Reasons", "", "Every word that vmnic gives as a reason, with its meaning and the remedy.", ""]
+    lines = ["# Reasons", "", "Every word that vmnic gives as a reason, with its cause and the remedy.", ""]
     for title, enum in (
         ("Of a NIC (`kubectl vmnic explain`, `plan`, VmNicPolicy)", Reason),
         ("Of a physical function (NodeNicState, SriovNetworkPool)", PfReason),
     ):
-        lines += [f"## {title}", "", "| reason | meaning and remedy |", "|---|---|"]
-        lines += [f"| {value} | {text} |" for value, text in member_docs(enum).items()]
+        lines += [f"## {title}", "", "| reason | cause | what to do |", "|---|---|---|"]
+        lines += [f"| {value} | {' | '.join(cause_and_remedy(text))} |" for value, text in member_docs(enum).items()]
         lines.append("")
-    return "\n".join(lines)
+    lines += ["## Of a pool (SriovNetworkPool)", "", "| reason | cause | what to do |", "|---|---|---|"]
+    lines += [f"| {value} | {cause} | {remedy} |" for value, (cause, remedy) in POOL_REASONS.items()]
+    return "\n".join(lines) + "\n"
 
 
 def _metrics() -> str:
@@ -191,6 +225,12 @@ def _metric_rows(metrics: tuple[Metric, ...]) -> list[str]:
         leader = " *leader*" if metric.leader_only else ""
         rows.append(f"| `{metric.name}` | {metric.type} | {labels} | {metric.text}{leader} |")
     return rows
+
+
+def cause_and_remedy(text: str) -> tuple[str, str]:
+    """Split what a reason's docstring says: its first sentence is the cause, the rest is what to do."""
+    cause, _, remedy = text.partition(". ")
+    return cause.rstrip(".") + ".", remedy
 
 
 def member_docs(enum: type[StrEnum]) -> dict[str, str]:

@@ -107,23 +107,29 @@ class PfReason(StrEnum):
     NO_DRIVER = "NoDriver"
     """No driver is bound to the function, so the kernel cannot create VFs. Bind its driver."""
     LINK_ELSEWHERE = "LinkElsewhere"
-    """The function's link is in another network namespace, where its MTU, queues and VF attributes cannot be set."""
+    """The function's link is in another network namespace, where its MTU, queues and VF attributes cannot be set.
+    Bring it back to the host's, or take `mtu`, `queues` and `vf` out of the pool."""
     MODULE_MISSING = "ModuleMissing"
     """A kernel module that VMs need cannot be loaded. Load it, or look why the kernel refuses it."""
     MODULE_OPTIONS_NEEDED = "ModuleOptionsNeeded"
     """The driver makes VFs only by its parameter `max_vfs`. Say `persistence: ModuleOptions`."""
     DRIVER_IN_USE = "DriverInUse"
-    """The driver would have to be loaded anew while the host or a VM uses one of its functions."""
+    """The driver would have to be loaded anew while the host or a VM uses one of its functions. Restart the
+    node: the options are in force then."""
     VANISHED = "Vanished"
     """A function that belongs to a pool is no longer there. Look at the hardware, or take it out of the pool."""
     UNREADABLE = "Unreadable"
-    """The host did not answer a read of this function; nothing is concluded from that."""
+    """The host did not answer a read of this function; nothing is concluded from that. Look at the kernel's log; the agent
+    looks again by itself."""
     WRITE_STILL_IN_FLIGHT = "WriteStillInFlight"
-    """A write of an earlier run has not returned from the kernel; the function is left alone until it does."""
+    """A write of an earlier run has not returned from the kernel; the function is left alone until it does. Look at the
+    kernel's log; if it never returns, restart the node."""
     PCI_BUS_STUCK = "PciBusStuck"
-    """A write did not return from the kernel, so no further PCI write is started on this node."""
+    """A write did not return from the kernel, so no further PCI write is started on this node. Look at the
+    kernel's log; most often only a restart of the node helps."""
     APPLY_FAILED = "ApplyFailed"
-    """The host refused a step, or was not as written when read back. The message names the step and the errno."""
+    """The host refused a step, or was not as written when read back. The message names the step and the errno:
+    remove its cause, then change the pool or restart the node to have it tried again."""
     ROLLED_BACK = "RolledBack"
     """The node was cut off by the change and undid it. Change the pool, or approve the plan to try it again."""
 

@@ -16,7 +16,7 @@ class Reason(StrEnum):
     VIRTIO_NOT_CHOSEN_FOR_WINDOWS = "VirtioNotChosenForWindows"
     """`auto` does not choose virtio for Windows, where brief disconnects have been seen. Name vhost in `datapaths`."""
     NOT_PREFERRED = "NotPreferred"
-    """A candidate before it was chosen."""
+    """A candidate before it was chosen. Put this one first in `datapaths` to have it."""
     POD_NETWORK = "PodNetwork"
     """The NIC is on the pod network, which is never a VF's, macvtap's or a whole NIC's. Use a secondary network."""
     NO_EQUIVALENT_NETWORK = "NoEquivalentNetwork"
@@ -46,16 +46,18 @@ class Reason(StrEnum):
     """The pool's resource is not in KubeVirt's permittedHostDevices, so the VM's pod could not be made. Add it."""
     HOST_DEVICE_PROVIDER_CONFLICT = "HostDeviceProviderConflict"
     """permittedHostDevices lists the pool's resource without `externalResourceProvider: true`, so KubeVirt would serve it
-    too."""
+    too. Add that field to the entry."""
     NET_RESOURCE_INJECTOR_MISSING = "NetResourceInjectorMissing"
     """KubeVirt's gate ExternalNetResourceInjection is on and network-resources-injector is not there, so the VM's pod would
     get no device. Install it, or disable the gate."""
     INSTANCETYPE_OWNS_FIELD = "InstancetypeOwnsField"
     """The VM's instancetype lists host devices, so the VM may not. Use another instancetype."""
     MEMORY_OVERCOMMIT = "MemoryOvercommit"
-    """A device on vfio-pci needs all of the guest's memory, and memory is overcommitted; the message says where."""
+    """A device on vfio-pci needs all of the guest's memory, and memory is overcommitted; the message says where. Give the VM
+    its memory in full, or name another datapath."""
     QUOTA_EXCEEDED = "QuotaExceeded"
-    """The namespace's quota has no room for the GiB of memory that a device on vfio-pci costs the pod, or for the device."""
+    """The namespace's quota has no room for the GiB of memory that a device on vfio-pci costs the pod, or for the device.
+    Raise the quota."""
     NO_VHOST_NET = "NoVhostNet"
     """No node has the module vhost_net, so KubeVirt would leave the VM Pending. Load it on the nodes."""
     ADMIT_CANNOT_CHANGE_NETWORK = "AdmitCannotChangeNetwork"
@@ -65,7 +67,7 @@ class Reason(StrEnum):
     NO_FREE_VF = "NoFreeVf"
     """No node that the VM may use has as many free VFs as it needs. See `kubectl vmnic capacity`."""
     NO_MIGRATION_RESERVE = "NoMigrationReserve"
-    """The last VFs of the pool are kept free for migrations (`reserveForMigration`)."""
+    """The last VFs of the pool are kept free for migrations. Add VFs to the pool, or lower `reserveForMigration`."""
     OWNED_BY_GIT = "OwnedByGit"
     """Another manager applies the VM's NIC list and would put a patch back. Change the VM where that manager takes it from (the
     message and `kubectl vmnic plan` say how), or set `enforcement.gitOwned: Override`."""
@@ -76,11 +78,13 @@ class Reason(StrEnum):
     EXCLUDED = "Excluded"
     """The VM has the annotation vmnic.dev/exclude: "true". Remove it to have the VM decided."""
     MAC_UNKNOWN = "MacUnknown"
-    """The VM runs and its MAC address, which a change must keep, cannot be read yet."""
+    """The VM runs and its MAC address, which a change must keep, cannot be read yet. Wait for the guest agent, or
+    write `macAddress` into the VM."""
     EXISTING_VM = "ExistingVm"
-    """The VM has run before and `existingVMs: Leave` protects it."""
+    """The VM has run before and `existingVMs: Leave` protects it. Choose WhenStopped, Immediately or
+    Rolling to have it changed."""
     WAITS_FOR_STOP = "WaitsForStop"
-    """The VM runs; it is changed once it is stopped."""
+    """The VM runs and is changed once it is stopped. Stop it, or choose Immediately or Rolling."""
     WAITS_FOR_WINDOW = "WaitsForWindow"
     """With `existingVMs: Rolling` the VM waits for its turn: for the window, for its place among `maxUnavailable`, or for a VM
-    that did not come back; the message says for which."""
+    that did not come back; the message says for which. Nothing is to be done but in the last case: have that VM run again."""
