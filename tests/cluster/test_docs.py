@@ -49,12 +49,18 @@ def test_the_tutorial_and_what_builds_on_it_run_as_they_stand(cluster):
 
 
 def settled(cluster):
-    """Whether every policy and pool was looked at and no grant is on its way."""
+    """Whether every policy and pool was looked at and every grant has come to its end; a used one may stand for a while."""
     objects = [*cluster.api.list("SriovNetworkPool"), *cluster.api.list("VmNicPolicy")]
     seen = all(one.get("status", {}).get("observedGeneration") == one["metadata"]["generation"] for one in objects)
     return seen and not any(
-        pf.get("grant") for state in cluster.api.list("NodeNicState") for pf in state["spec"].get("pfs", [])
+        is_open(state, pf) for state in cluster.api.list("NodeNicState") for pf in state["spec"].get("pfs", [])
     )
+
+
+def is_open(state, pf):
+    found = next((one for one in state["status"]["pfs"] if one["pciAddress"] == pf["pciAddress"]), {}).get("apply", {})
+    ended = found.get("digest") == pf.get("grant") and found.get("state") not in ("Claimed", "Applying")
+    return bool(pf.get("grant")) and not ended
 
 
 def test_every_example_is_taken_by_the_api_server(cluster, namespace):
