@@ -11,7 +11,7 @@ import asyncio
 import json
 from typing import Any
 
-from ..kube.client import ApiClient, ApiError, ConflictError
+from ..kube.client import ApiClient, ApiError, ConflictError, NotFoundError
 from ..kube.resources import CONFIG_MAPS
 from ..nodes.ledger import Ledger
 
@@ -70,11 +70,14 @@ class LedgerStore:
         except ConflictError:
             await self.load()
             raise
+        except NotFoundError as error:
+            await self.load()
+            raise ConflictError(status=409, reason="Conflict", message="the ledger was deleted and is made anew") from error
         self.current = ledger
 
     def _parse(self, found: dict[str, Any]) -> Ledger:
         try:
-            return Ledger.parse(json.loads(found.get("data", {}).get(_DATA_KEY, "{}")))
+            return Ledger.parse(json.loads((found.get("data") or {}).get(_DATA_KEY, "{}")))
         except (ValueError, TypeError, KeyError) as error:
             raise ApiError(
                 status=0,

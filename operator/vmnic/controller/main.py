@@ -21,6 +21,7 @@ from aiohttp import web
 
 from ..kube.client import ApiClient
 from ..kube.connection import Connection, ConnectionFileError, in_cluster_connection
+from ..kube.errors import ApiError, NotLeadingError
 from ..kube.events import Events
 from ..kube.lease import LeaderElector
 from ..kube.reflector import Reflector
@@ -53,6 +54,8 @@ _LEASE = "vmnic-controller"
 _WORKERS = 8
 _WRITES_PER_S = 50.0
 """What the controller may cost the API server, whatever there is to do."""
+_LEDGER_FIRST_S, _LEDGER_LAST_S = 0.5, 30.0
+"""How long a new leader waits before it reads the ledger again: at first, and at most."""
 _RANK = {Kind.NODE: 0, Kind.POOL: 1, Kind.VM: 2, Kind.ALLOCATION: 2, Kind.POLICY: 3}
 """Grants before VM patches before statuses."""
 
@@ -166,7 +169,7 @@ class Controller:
     async def lead(self) -> None:
         """Act on everything while the lease is held."""
         await self._wait_for(self.world.nodes, self.world.node_states, self.world.pools)
-        await self._ledger.load()
+        await _load_ledger(self._ledger)
         self._queue.clear()
         self._leading = True
         try:
@@ -262,3 +265,17 @@ class Controller:
         await runner.setup()
         await web.TCPSite(runner, port=port, reuse_port=True).start()
         return runner
+
+
+async def _load_ledger(ledger: LedgerStore) -> None:
+    """Read the ledger until that succeeds: without it nothing is granted, while the webhook goes on serving."""
+    wait_s = _LEDGER_FIRST_S
+    while True:
+        try:
+            await ledger.load()
+        except (ApiError, NotLeadingError) as error:
+            _log.error("nothing is granted before the ledger can be read: %s", error)
+        else:
+            return
+        await asyncio.sleep(wait_s)
+        wait_s = min(wait_s * 2, _LEDGER_LAST_S)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...kube.client import ApiClient, ConflictError
-from ...kube.errors import ApiError
+from ...kube.errors import ApiError, NotLeadingError
 from ...kube.resources import MUTATING_WEBHOOKS, SECRETS
 from .certificates import Authorities, Authority, Lifetimes, load_serving_certificate, merge_bundle, rotate
 
@@ -120,8 +120,8 @@ class Certificates:
         while True:
             try:
                 await work()
-            except ApiError as error:
-                _log.warning("the webhook's certificates could not be looked after: %s", error.message)
+            except (ApiError, NotLeadingError) as error:
+                _log.warning("the webhook's certificates could not be looked after: %s", error)
             await asyncio.sleep(self._lifetimes.check.total_seconds())
 
     async def _create(self) -> Authorities:
