@@ -3,7 +3,7 @@
 import pytest
 
 from tests.harness.api import wait_for
-from tests.harness.cluster import AGENT_NAMESPACE, ROOT
+from tests.harness.cluster import AGENT_NAMESPACE, NAMESPACE, ROOT
 
 BASE = str(ROOT / "deploy" / "base")
 HOSTS = ("n1", "n2")
@@ -62,6 +62,17 @@ def test_pools_first_resets_the_hosts_and_leaves_nothing(installed):
 
 def test_all_at_once_leaves_nothing(installed):
     installed.kubectl("delete", "-k", BASE, "--wait=false")
+    end_pods(installed)
+    let_go(installed)
+    wait_for("nothing is left", lambda: leftovers(installed) == [], 90)
+
+
+@pytest.mark.parametrize("first", [f"namespace/{NAMESPACE}", "crds"])
+def test_with_the_controller_gone_nothing_is_stuck(installed, first):
+    installed.kill("controller-1")
+    names = ["-k", str(ROOT / "crds")] if first == "crds" else [first]
+    installed.kubectl("delete", *names, "--wait=false")
+    installed.kubectl("delete", "-k", BASE, "--wait=false", "--ignore-not-found")
     end_pods(installed)
     let_go(installed)
     wait_for("nothing is left", lambda: leftovers(installed) == [], 90)
