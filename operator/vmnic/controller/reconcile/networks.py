@@ -82,8 +82,7 @@ class NetworkReconciler:
         except UnreachableError:
             raise
         except ApiError as error:
-            text = f"NetworkAttachmentDefinition {'/'.join(key)}: {error.message}"
-            return PoolProblem(reason="NadRefused", message=text[:512])
+            return _refused(key, error)
         return None
 
     async def _remove(self, keys: Collection[ObjectKey]) -> list[PoolProblem]:
@@ -91,13 +90,22 @@ class NetworkReconciler:
         problems = []
         for key in keys:
             if not users[key]:
-                await self._api.delete(NETWORKS, key.name, key.namespace)
+                problems += await self._delete(key)
                 continue
             more = f" and {len(users[key]) - _NAMED} more" if len(users[key]) > _NAMED else ""
             names = ", ".join("/".join(one) for one in sorted(users[key])[:_NAMED])
             text = f"NetworkAttachmentDefinition {'/'.join(key)} stays: VMs refer to it: {names}{more}"
             problems.append(PoolProblem(reason="NadInUse", message=text[:512]))
         return problems
+
+    async def _delete(self, key: ObjectKey) -> list[PoolProblem]:
+        try:
+            await self._api.delete(NETWORKS, key.name, key.namespace)
+        except UnreachableError:
+            raise
+        except ApiError as error:
+            return [_refused(key, error)]
+        return []
 
     async def _users(self, keys: set[ObjectKey]) -> dict[ObjectKey, set[ObjectKey]]:
         """Find the VMs, and the instances that run, which refer to some networks."""
@@ -114,6 +122,11 @@ class NetworkReconciler:
                 if key in users:
                     users[key].add(vm)
         return users
+
+
+def _refused(key: ObjectKey, error: ApiError) -> PoolProblem:
+    text = f"NetworkAttachmentDefinition {'/'.join(key)}: {error.message}"
+    return PoolProblem(reason="NadRefused", message=text[:512])
 
 
 def _referred(network: Network, namespace: str) -> ObjectKey:

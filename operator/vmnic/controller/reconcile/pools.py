@@ -39,7 +39,7 @@ FINALIZER = "vmnic.dev/nodes"
 _SLICE = 50
 """Nodes that are looked at in one go: a few milliseconds."""
 _LOST_S = 30.0
-"""Between looks whether a node that does not answer is waited for any longer."""
+"""Between looks at what no event tells of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class PoolReconciler:
             _log.info("pool %s is gone from all nodes that answer", name, extra={"pool": name})
             return None
         await self._report(pool, facts, (*progress.problems, *problems))
-        return self._again(pool, progress, facts.nodes)
+        return self._again(pool, progress, facts.nodes, problems)
 
     def _may_go(self, pool: SriovNetworkPool, nodes: Sequence[NodeView]) -> bool:
         """Whether nobody has to be waited for: a node that has not answered for long is not."""
@@ -123,11 +123,14 @@ class PoolReconciler:
         known = self._world.machines_synced or not pool.spec.networks
         return known and not self._networks.has_any(pool.metadata.name)
 
-    def _again(self, pool: SriovNetworkPool, progress: Progress, nodes: Sequence[NodeView]) -> float | None:
-        """No event tells that a node is away for too long."""
+    def _again(
+        self, pool: SriovNetworkPool, progress: Progress, nodes: Sequence[NodeView], problems: Sequence[PoolProblem]
+    ) -> float | None:
+        """No event tells that a node is away for too long, or that a network would no longer be refused."""
         waits = [progress.again_s] if progress.again_s is not None else []
         entries = self._ledger.current.of(pool.metadata.name).entries
         awaited = any(not view.ready and not view.lost and view.name in entries for view in nodes)
+        awaited = awaited or any(one.reason == "NadRefused" for one in problems)
         return min([*waits, _LOST_S]) if awaited or pool.metadata.deletion_timestamp else progress.again_s
 
     async def _set_finalizers(self, pool: SriovNetworkPool, finalizers: list[str]) -> None:
