@@ -7,9 +7,9 @@ from typing import Protocol
 import msgspec
 
 from ..kube.client import ApiClient
-from ..kube.errors import ConflictError, InvalidError
+from ..kube.errors import ApiError, ConflictError, InvalidError
 from ..kube.resources import NODE_NIC_STATES
-from ..nodes.state import NodeNicState, NodeStatus, wire
+from ..nodes.state import NodeNicState, NodeStatus, decode_node_state, wire
 
 __all__ = ["ApiReporter", "Reporter"]
 
@@ -21,7 +21,7 @@ class Reporter(Protocol):
         """Read the object live.
 
         Raises:
-            ApiError: the API server did not answer.
+            ApiError: the API server did not answer, or with what cannot be understood.
         """
         ...
 
@@ -52,7 +52,10 @@ class ApiReporter:
     async def read(self) -> NodeNicState | None:
         """Read the object live; see `Reporter`."""
         found = await self._api.read(NODE_NIC_STATES, self._node)
-        return None if found is None else msgspec.convert(found, NodeNicState)
+        try:
+            return None if found is None else decode_node_state(msgspec.json.encode(found))
+        except msgspec.ValidationError as error:
+            raise ApiError(status=0, reason="Malformed", message=f"NodeNicState {self._node}: {error}") from error
 
     async def publish(self, status: NodeStatus) -> None:
         """Write the status; see `Reporter`."""

@@ -376,16 +376,31 @@ def indexes_of(spec: PfSpec, group: VfGroup) -> range:
     return range(int(first), int(last or first) + 1)
 
 
+class _Orders(_Struct, frozen=True):
+    """A NodeNicState without its status."""
+
+    metadata: ObjectMeta
+    spec: NodeSpec = NodeSpec()
+
+
 _decoder = msgspec.json.Decoder(NodeNicState)
+_orders_decoder = msgspec.json.Decoder(_Orders)
 
 
 def decode_node_state(raw: bytes | msgspec.Raw) -> NodeNicState:
     """Parse one NodeNicState.
 
+    A status that cannot be understood, such as one with words of a newer version, counts as none: nothing is decided on it,
+    and the agent writes a fresh one.
+
     Raises:
-        msgspec.ValidationError: a field has the wrong type; the message has its path.
+        msgspec.ValidationError: a field of the rest has the wrong type; the message has its path.
     """
-    return _decoder.decode(raw)
+    try:
+        return _decoder.decode(raw)
+    except msgspec.ValidationError:
+        orders = _orders_decoder.decode(raw)
+        return NodeNicState(metadata=orders.metadata, spec=orders.spec)
 
 
 def wire(struct: msgspec.Struct) -> Any:

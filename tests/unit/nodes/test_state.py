@@ -61,3 +61,13 @@ def test_a_node_of_eight_pfs_with_64_vfs_stays_below_16_kB():
     )
     status = state.NodeStatus(pfs=tuple(msgspec.structs.replace(pf, pci_address=f"0000:0{i}:00.0") for i in range(8)))
     assert len(msgspec.json.encode(status)) < 16_000
+
+
+@pytest.mark.parametrize(
+    "pf", [{"problem": {"reason": "NewWord", "message": "x"}}, {"apply": {"digest": "d1", "state": "New"}}]
+)
+def test_a_status_with_words_of_a_newer_version_counts_as_none(pf):
+    spec = {"synced": True, "pfs": [{"pciAddress": "0000:0b:00.0", "pool": "fast"}]}
+    status = {"bootID": "b1", "pfs": [{"pciAddress": "0000:0b:00.0"} | pf]}
+    found = state.decode_node_state(msgspec.json.encode({"metadata": {"name": "n1"}, "spec": spec, "status": status}))
+    assert (found.metadata.name, found.spec.pfs[0].pool, found.status) == ("n1", "fast", state.NodeStatus())
