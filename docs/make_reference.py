@@ -98,6 +98,10 @@ POOL_REASONS: dict[str, tuple[str, str]] = {
         "Free some, add nodes, or set `reserveForMigration` so that some stay free.",
     ),
     "NodeNotReady": ("The node is not ready, so nothing is begun on it.", "Bring the node back."),
+    "NodeLost": (
+        "The node has not been heard of for ten minutes, and its change failed or is unfinished; it counts as failed.",
+        "Bring the node back, or delete its Node: the rollout goes on then.",
+    ),
     "NadExists": (
         "A NetworkAttachmentDefinition of that name is there already and is not the pool's.",
         "Rename the network in the pool, or delete that object.",
