@@ -25,6 +25,8 @@ from tests.harness.api import Api, wait_for
 from tests.harness.cluster import ROOT, Cluster
 from tests.harness.processes import free_port
 from tests.harness.programs import ensure
+from tests.kernel.lab import prepare
+from tests.kernel.packages import CannotRun
 from vmnic.api.policy import VmNicPolicy
 from vmnic.kubevirt.gather import MachineInput, gather_vm_facts
 from vmnic.kubevirt.projection import Machine
@@ -33,7 +35,7 @@ from vmnic.policy.engine import candidates
 from vmnic.policy.facts import ClusterFacts
 from vmnic.policy.rules import rules_of
 
-from . import nodes
+from . import kernel, nodes
 from .admission import RATE, latencies_ms, percentiles
 from .agent import large_node
 
@@ -72,6 +74,16 @@ def _cluster(table: Table) -> None:
             _compliance(cluster, table)
         finally:
             cluster.stop()
+
+
+def _kernel(table: Table) -> None:
+    """What needs QEMU; a machine that cannot run it is told so."""
+    try:
+        prepare()
+    except CannotRun as error:
+        _say(f"no figures of a kernel: {error}")
+        return
+    kernel.measure(table)
 
 
 def _say(text: str) -> None:
@@ -363,7 +375,7 @@ def _command_line(table: Table) -> None:
             table.add_row(what, f"{figure:.2f} s", f"{word} {floor:.2f} s", f"{figure / floor:.1f} times")
 
 
-PARTS = {"agent": large_node, "cluster": _cluster, "decisions": _decisions, "cli": _command_line}
+PARTS = {"agent": large_node, "kernel": _kernel, "cluster": _cluster, "decisions": _decisions, "cli": _command_line}
 """What can be measured alone: `python -m tests.bench agent cli`."""
 
 if __name__ == "__main__":

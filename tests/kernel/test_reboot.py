@@ -1,0 +1,83 @@
+"""Module options over a real restart of the machine, and drivers that are loaded anew for them."""
+
+import contextlib
+import signal
+
+import pytest
+
+from vmnic.host.ops import SetLink
+
+from .api import NodeApi
+from .conftest import running
+from .machine import Machine
+from .node import Node, virtual
+
+OLD = """
+- {model: 82576-old, vendor: "8086", pf: ["10c9"], vf: ["10ca"], driver: igb, vfDriver: igbvf, maxVfs: 7, vfGuests: [linux], vfsBy: module}
+"""
+"""The same NIC, taken for one whose driver makes VFs only when it is loaded."""
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory):
+    machine = Machine(directory=tmp_path_factory.mktemp("reboot"), nics=2, online=True)
+    for name in ("state", "modprobe.d"):
+        (machine.keep / name).mkdir(parents=True)
+    with contextlib.closing(NodeApi(machine.keep / "account")) as api, running(machine) as host:
+        api.start()
+        yield Node(host, machine, api)
+
+
+def optional(pf, count, **changes):
+    return virtual(pf, count, persistence="ModuleOptions", **changes)
+
+
+def options(node):
+    path = node.machine.keep / "modprobe.d" / "vmnic-igb.conf"
+    return path.read_text() if path.exists() else ""
+
+
+class TestReboot:
+    def test_after_a_restart_the_vfs_are_there_before_the_agent(self, node):
+        first, second = node.pfs
+        node.start_agent()
+        node.settle(optional(first, 7), optional(second, 7))
+        assert options(node) == "options igb max_vfs=7\n"
+        assert "load the driver igb anew" not in node.log()
+        node.stop_agent()
+        node.guest.reboot()
+        assert (node.count(first), node.count(second)) == (7, 7)
+        assert node.drivers(first) == ["igbvf"] * 7
+        node.start_agent()
+        boot = node.read("/proc/sys/kernel/random/boot_id")
+        node.wait_for("it has seen the new boot", lambda: node.api.state().status.boot_id == boot and node.is_ready())
+        assert node.drivers(first) == node.drivers(second) == ["vfio-pci"] * 7
+        node.settle(optional(first, 7, release="Reset"), optional(second, 7, release="Reset"))
+        assert (options(node), node.count(first), node.count(second)) == ("", 0, 0)
+        node.stop_agent()
+
+    def test_an_old_driver_is_loaded_anew_unless_a_port_of_it_is_in_use(self, node):
+        first, second = node.pfs
+        node.fresh()
+        node.guest.reset()
+        (node.machine.keep / "nics.yaml").write_text(OLD)
+        node.start_agent(VMNIC_NIC_DATA="/keep/nics.yaml")
+        node.settle(optional(first, 3), optional(second, 3))
+        assert (options(node), node.count(first), node.count(second)) == ("options igb max_vfs=3\n", 3, 3)
+        assert "load the driver igb anew" in node.log()
+        held = node.vfs(second)[0]
+        node.guest.control({"hold": held})
+        node.api.ask(optional(first, 5), optional(second, 5))
+        node.wait_for("it says why not", lambda: "DriverInUse" in str(node.pf(first).problem) or node.pf(first).plan.blocked_by)
+        assert (node.count(first), node.count(second)) == (3, 3)
+        node.guest.control({"release": held})
+        node.wait_ready()
+        assert (node.count(first), node.count(second)) == (5, 5)
+        name = node.link(second)
+        node.guest.perform(SetLink(name=name, up=True))
+        node.guest.control({"assign_address": {"link": name, "address": "192.0.2.7/24"}})
+        node.api.ask(optional(first, 2), optional(second, 2))
+        node.wait_for("it says why not", lambda: node.pf(first).problem is not None)
+        node.look_again()
+        assert (node.count(first), node.count(second), node.pf(first).problem.reason) == (5, 5, "DriverInUse")
+        node.stop_agent(signal.SIGTERM)
