@@ -180,7 +180,8 @@ class NodePass:
         pfs = tuple(with_holders(pf, holders) for pf in observation.pfs)
         observation = replace(observation, pfs=pfs, host=msgspec.structs.replace(observation.host, refused=self._refused))
         observed = {pf.pci_address: pf for pf in pfs}
-        drivers = {pf.pci_address: gather_driver(pf, pfs, spec.pfs) for pf in pfs}
+        originals = {address: record.original for address, record in journal.pfs.items()}
+        drivers = {pf.pci_address: gather_driver(pf, pfs, spec.pfs, originals) for pf in pfs}
         planned = {
             pf.pci_address: plan_pf(
                 pf,

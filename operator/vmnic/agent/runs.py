@@ -334,7 +334,8 @@ class Runner:
         links = await reader.links()
         others = [await read_pf(reader, address, links) for address in run.driver.others]
         ports = [with_holders(port, holders_by_address([port], told)) for port in (observed, *others)]
-        return gather_driver(observed, ports, place.desired)
+        originals = {address: record.original for address, record in self._store.load().pfs.items()}
+        return gather_driver(observed, ports, place.desired, originals)
 
     def _begin(self, run: Run, probes: tuple[str, ...], boot_id: str) -> Intent:
         """Journal a run before its first write."""

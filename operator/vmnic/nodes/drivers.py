@@ -5,11 +5,12 @@ A driver's `max_vfs` holds for all of its functions, and to load it anew takes e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from .observed import ObservedPf
 from .state import PfSpec
+from .target import Original, uses_of
 
 __all__ = ["ALONE", "DriverFacts", "gather_driver"]
 
@@ -30,13 +31,19 @@ ALONE = DriverFacts()
 """A driver of which nothing is known: no options, nobody else."""
 
 
-def gather_driver(pf: ObservedPf, observed: Iterable[ObservedPf], desired: Iterable[PfSpec]) -> DriverFacts:
+def gather_driver(
+    pf: ObservedPf,
+    observed: Iterable[ObservedPf],
+    desired: Iterable[PfSpec],
+    originals: Mapping[str, Original | None],
+) -> DriverFacts:
     """Look at all functions that have the driver of this one.
 
     Args:
         pf: The function.
         observed: All functions of the node.
         desired: All that is asked of the node.
+        originals: What vmnic's functions were like before it came, by their address.
     """
     wanted = {spec.pci_address: spec for spec in desired}
     ports = [one for one in observed if one.driver == pf.driver]
@@ -48,7 +55,7 @@ def gather_driver(pf: ObservedPf, observed: Iterable[ObservedPf], desired: Itera
         options=f"max_vfs={most}" if most else "",
         others=tuple(port.pci_address for port in ports if port.pci_address != pf.pci_address),
         in_use=(
-            *(words for port in ports for words in _uses(port, wanted.get(port.pci_address), most)),
+            *(words for port in ports for words in _uses(port, wanted.get(port.pci_address), most, originals)),
             *(f"{address} has it too, and no VFs to offer" for address in unknown),
         ),
     )
@@ -58,9 +65,9 @@ def _by_options(spec: PfSpec) -> bool:
     return spec.persistence == "ModuleOptions" and not spec.release
 
 
-def _uses(port: ObservedPf, spec: PfSpec | None, count: int) -> Iterator[str]:
+def _uses(port: ObservedPf, spec: PfSpec | None, count: int, originals: Mapping[str, Original | None]) -> Iterator[str]:
     """Say what stands against taking the driver from a function and giving it `count` VFs."""
-    yield from (f"{port.pci_address} carries the host's {use}" for use in (*port.host_use, *port.learnt_use))
+    yield from (f"{port.pci_address} carries the host's {use}" for use in uses_of(port, originals.get(port.pci_address)))
     yield from (f"{address} is held" for address in port.held_addresses)
     if spec is None:
         yield f"{port.pci_address} belongs to no pool"

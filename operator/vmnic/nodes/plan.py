@@ -15,7 +15,7 @@ from .observed import ObservedPf
 from .problems import find_problem
 from .state import Action, ActionKind, HostFacts, PfPlan, PfProblem, PfSpec
 from .steps import plan_steps, wrong_driver
-from .target import Original, Target, target_of, target_of_original
+from .target import Original, Target, target_of, target_of_original, uses_of
 
 __all__ = ["Planned", "desired_target", "plan_pf", "touched"]
 
@@ -60,9 +60,7 @@ def plan_pf(
     target = desired_target(desired, original, driver)
     if target is None:
         return Planned()
-    if original is None or original.up is not False:
-        # A link that vmnic switched on learns from routers, too, and that is nobody's use of it.
-        observed = replace(observed, host_use=(*observed.host_use, *observed.learnt_use))
+    observed = replace(observed, host_use=uses_of(observed, original))
     problem = find_problem(target, desired, observed, host, driver)
     if problem is not None:
         return Planned(problem=problem)

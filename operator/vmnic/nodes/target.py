@@ -9,7 +9,18 @@ import msgspec
 from .observed import ObservedPf
 from .state import PfSpec, VfSettings, indexes_of
 
-__all__ = ["KERNEL", "VFIO", "Binding", "Original", "Target", "original_of", "target_of", "target_of_original", "undo_target"]
+__all__ = [
+    "KERNEL",
+    "VFIO",
+    "Binding",
+    "Original",
+    "Target",
+    "original_of",
+    "target_of",
+    "target_of_original",
+    "undo_target",
+    "uses_of",
+]
 
 VFIO = "vfio-pci"
 KERNEL = "kernel"
@@ -119,6 +130,15 @@ def undo_target(before: Original, granted: PfSpec | None) -> Target:
     if granted is None or granted.num_vfs != before.num_vfs:
         return target
     return replace(target, bindings=target_of(granted).bindings)
+
+
+def uses_of(observed: ObservedPf, original: Original | None) -> tuple[str, ...]:
+    """Say what the host uses a function for.
+
+    What the kernel made of a router's announcements counts only where vmnic has not switched the link on itself.
+    """
+    by_us = original is not None and original.up is False
+    return observed.host_use if by_us else (*observed.host_use, *observed.learnt_use)
 
 
 def _runs(items: list[str]) -> list[tuple[int, int]]:
