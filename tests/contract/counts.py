@@ -72,6 +72,12 @@ class CountContract(Contract):
         assert host.put("/sys/bus/pci/drivers/igb/bind", host.subject.pf) == "OK"
         assert host.read("sriov_totalvfs") == "7"
 
+    def test_a_pf_that_its_driver_takes_again_is_down_with_values_of_its_own(self, host):
+        host.subject.perform(SetLink(name=host.name, mtu=9000, up=True))
+        assert host.unbind(host.subject.pf, "igb") == "OK"
+        assert host.put("/sys/bus/pci/drivers/igb/bind", host.subject.pf) == "OK"
+        assert (host.info().up, host.info().mtu) == (False, 1500)
+
     def test_unbinding_the_pf_takes_its_vfs_with_it(self, host):
         vf = host.vfs(2)[0]
         assert host.unbind(host.subject.pf, "igb") == "OK"

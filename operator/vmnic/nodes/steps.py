@@ -97,12 +97,25 @@ def _binding_steps(target: Target, count: int, autoprobe: bool, needs: Callable[
 def _link_steps(target: Target, observed: ObservedPf) -> Iterator[Action]:
     """Another number of VFs resets the channels, so they come last; a link is switched down last of all."""
     count = observed.num_vfs if target.num_vfs is None else target.num_vfs
+    if observed.driver == VFIO or (observed.by_module and count != observed.num_vfs):
+        yield from _fresh_link_steps(target)
+        return
     if target.mtu is not None and observed.mtu != target.mtu:
         yield _step(ActionKind.SET_MTU, target.mtu)
     if target.queues is not None and (observed.queues != target.queues or count != observed.num_vfs):
         yield _step(ActionKind.SET_QUEUES, target.queues)
     if target.up is not None and observed.up is not None and observed.up != target.up:
         yield _step(ActionKind.SET_LINK, "up" if target.up else "down")
+
+
+def _fresh_link_steps(target: Target) -> Iterator[Action]:
+    """A driver that has just taken its function makes a link that is down, with values of its own."""
+    if target.mtu is not None:
+        yield _step(ActionKind.SET_MTU, target.mtu)
+    if target.queues is not None:
+        yield _step(ActionKind.SET_QUEUES, target.queues)
+    if target.up:
+        yield _step(ActionKind.SET_LINK, "up")
 
 
 def fold_indexes(indexes: Sequence[int]) -> str:

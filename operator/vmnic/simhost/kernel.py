@@ -17,6 +17,7 @@ __all__ = ["Kernel", "Step"]
 
 Step = Generator[None, None, None]
 VFIO = "vfio-pci"
+_DEFAULT_MTU = 1500
 _OVERRIDE_BYTES = 4095
 """driver_override takes less than a page (drivers/base/driver.c)."""
 
@@ -231,6 +232,9 @@ class Kernel:
 
     def _detach(self, function: Pf | Vf) -> None:
         function.driver = ""
+        if isinstance(function, Pf):
+            # What its driver makes next is a new link.
+            function.up, function.mtu, function.channels = False, _DEFAULT_MTU, function.profile.channels
         if function.net_name:
             gone = {function.net_name}
             self._machine.uppers = [upper for upper in self._machine.uppers if upper.lower not in gone]

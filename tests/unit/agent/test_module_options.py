@@ -61,6 +61,13 @@ async def test_a_driver_that_writes_numvfs_gets_options_and_is_never_unloaded(tm
     assert "UnloadModule" not in str(node.port.log)
 
 
+async def test_a_link_that_was_up_is_up_again_with_its_values_after_the_driver_was_loaded_anew(tmp_path):
+    node = Node(sim_host(pf(profile="82576-old")), tmp_path)
+    await node.grant_and_run(asked(num_vfs=3, mtu=9000))
+    status = await node.grant_and_run(asked(num_vfs=5, mtu=9000))
+    assert (status.num_vfs, status.mtu, status.apply.state, status.plan) == (5, 9000, "Applied", None)
+
+
 async def test_an_old_driver_without_options_says_what_to_ask(tmp_path):
     node = Node(sim_host(pf(profile="82576-old")), tmp_path)
     node.api.ask(desired())
