@@ -3,7 +3,6 @@
 # the end. What must outlast a restart lies in /keep: module options and the agent's state.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 mount -t tmpfs tmpfs /run
-mount -t tmpfs tmpfs /tmp
 mkdir -p /dev/pts && mount -t devpts devpts /dev/pts
 mount -t securityfs securityfs /sys/kernel/security
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
@@ -14,6 +13,8 @@ for word in $(cat /proc/cmdline); do
     vmnic.root=*) root=${word#vmnic.root=} ;;
   esac
 done
+# A checkout below /tmp is to be seen.
+case $root in /tmp/*) ;; *) mount -t tmpfs tmpfs /tmp ;; esac
 if [ -d /keep/modprobe.d ]; then mount --bind /keep/modprobe.d /etc/modprobe.d; fi
 modprobe -a igb igbvf vfio-pci vfio_iommu_type1 virtio_net
 [ -e /keep/bare ] || modprobe -a vhost_net tun macvtap
