@@ -116,7 +116,7 @@ class Box:
                 "noNewPrivileges": not context["allowPrivilegeEscalation"], "apparmorProfile": PROFILE,
             },
             "root": {"path": "root", "readonly": context["readOnlyRootFilesystem"]},
-            "mounts": [*_USUAL, *self.mounts, bind("/keep/account", "/var/run/secrets/kubernetes.io/serviceaccount", "ro")],
+            "mounts": [*_USUAL, *self.mounts, *_checkout(), bind("/keep/account", "/var/run/secrets/kubernetes.io/serviceaccount", "ro")],
             "linux": {
                 "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")],
                 "seccomp": _filter(granted),
@@ -130,6 +130,11 @@ _USUAL = [
     {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755"]},
     {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
 ]
+
+
+def _checkout() -> list[dict[str, Any]]:
+    """A checkout below /tmp is hidden by the container's own; it is laid over that."""
+    return [bind(str(ROOT), str(ROOT), "ro")] if ROOT.is_relative_to("/tmp") else []
 
 
 def bind(source: str, destination: str, access: str) -> dict[str, Any]:
