@@ -91,13 +91,6 @@ class TestAgent:
         node.settle(virtual(pf, 0, function="Physical", groups=(group,), release="Reset"))
         node.wait_for("it is the kernel's again", lambda: node.driver(pf) == "igb")
 
-    def test_a_link_that_learns_from_a_router_is_changed_again(self, node):
-        pf = node.pfs[-1]
-        node.settle(virtual(pf, 2))
-        node.wait_for("the kernel has learnt an address", lambda: info(node, pf).learnt)
-        node.settle(virtual(pf, 3))
-        assert node.drivers(pf) == ["vfio-pci"] * 3
-
     def test_drift_is_put_back_and_a_held_vf_is_left_alone(self, node):
         pf = node.pfs[0]
         node.settle(virtual(pf, 2))
