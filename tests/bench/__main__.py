@@ -23,10 +23,10 @@ from rich.table import Table
 from tests.builders.vm import nic, policy, vm
 from tests.harness.api import Api, wait_for
 from tests.harness.cluster import ROOT, Cluster
+from tests.harness.debian import CannotRun
 from tests.harness.processes import free_port
 from tests.harness.programs import ensure
 from tests.kernel.lab import prepare
-from tests.kernel.packages import CannotRun
 from vmnic.api.policy import VmNicPolicy
 from vmnic.kubevirt.gather import MachineInput, gather_vm_facts
 from vmnic.kubevirt.projection import Machine

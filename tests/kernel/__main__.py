@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
+from tests.harness.debian import CannotRun
+
 from .lab import prepare
-from .packages import CannotRun
 
 _GUESTS = "2"
 """At a time; more make each other too slow for deadlines on two cores."""

@@ -11,9 +11,10 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 
+from tests.harness.debian import CannotRun
 from tests.harness.programs import cache_directory
 
-from .packages import CannotRun, fetch_kernel, install_programs, unpack_tools
+from .packages import fetch_kernel, install_programs, unpack_tools
 
 __all__ = ["ROOT", "Lab", "prepare"]
 

@@ -5,13 +5,14 @@ libvirt and its like would start services on the machine that runs the tests, so
 
 from __future__ import annotations
 
-import os
 import pathlib
 import shutil
 import subprocess
 import tempfile
 
-__all__ = ["CannotRun", "fetch_kernel", "install_programs", "unpack_tools"]
+from tests.harness.debian import CannotRun, apt, mirror
+
+__all__ = ["fetch_kernel", "install_programs", "unpack_tools"]
 
 KERNEL = "6.12.95+deb12-amd64"
 """Newest kernel of bookworm-backports that was tried; where the archive has only a newer one, that is taken."""
@@ -21,10 +22,6 @@ _TOOLS = ("libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-clients", "ru
 _SOURCE = pathlib.Path("/etc/apt/sources.list.d/vmnic-backports.sources")
 _MERGED = ("bin", "sbin", "lib", "lib64")
 """Directories that Debian 12 has below /usr, with links in their old places."""
-
-
-class CannotRun(Exception):
-    """This machine cannot run the tier; the message says why."""
 
 
 def install_programs() -> None:
@@ -37,8 +34,8 @@ def install_programs() -> None:
         return
     print("installing QEMU and tools from Debian's packages …", flush=True)
     _use_backports()
-    _apt("install", "-y", "--no-install-recommends", *_PROGRAMS)
-    _apt("install", "-y", "--no-install-recommends", "-t", SUITE, "qemu-system-x86")
+    apt("install", "-y", "--no-install-recommends", *_PROGRAMS)
+    apt("install", "-y", "--no-install-recommends", "-t", SUITE, "qemu-system-x86")
 
 
 def unpack_tools(directory: pathlib.Path) -> pathlib.Path:
@@ -54,7 +51,7 @@ def unpack_tools(directory: pathlib.Path) -> pathlib.Path:
         (tree / name).symlink_to(f"usr/{name}")
     with tempfile.TemporaryDirectory(dir=directory) as work:
         (pathlib.Path(work) / "partial").mkdir()
-        _apt(
+        apt(
             "install", "-y", "--download-only", "--no-install-recommends", "-t", SUITE, "-o", f"Dir::Cache::archives={work}",
             "-o", "APT::Sandbox::User=root", *_TOOLS,
         )  # fmt: skip
@@ -103,30 +100,7 @@ def _use_backports() -> None:
     """Add Debian's own backports beside the sources that the machine has."""
     if SUITE not in subprocess.run(["apt-cache", "policy"], capture_output=True, text=True, check=False).stdout:
         _SOURCE.write_text(
-            f"Types: deb\nURIs: {_mirror()}\nSuites: {SUITE}\nComponents: main\n"
+            f"Types: deb\nURIs: {mirror()}\nSuites: {SUITE}\nComponents: main\n"
             "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
         )
-    _apt("update")
-
-
-def _mirror() -> str:
-    """Give the address of the archive that this machine takes bookworm from."""
-    files = [
-        *pathlib.Path("/etc/apt/sources.list.d").glob("*.sources"),
-        *pathlib.Path("/etc/apt/sources.list.d").glob("*.list"),
-    ]
-    for path in [*files, pathlib.Path("/etc/apt/sources.list")]:
-        text = path.read_text() if path.exists() else ""
-        for line in text.splitlines():
-            words = line.split()
-            address = words[1] if words[:1] in (["URIs:"], ["deb"]) and len(words) > 1 else ""
-            if address.rstrip("/").endswith("/debian"):
-                return address
-    raise CannotRun("no Debian archive is among this machine's package sources")
-
-
-def _apt(*arguments: str) -> None:
-    env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    done = subprocess.run(["apt-get", "-qq", *arguments], env=env, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise CannotRun(f"apt-get {' '.join(arguments[:2])} failed: {done.stderr.strip()[-400:]}")
+    apt("update")

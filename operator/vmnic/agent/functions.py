@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import configparser
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..host.ops import Channels, LinkInfo, ListDir, Op, ReadChannels, ReadFile, ReadLink, Value, VfInfo
 from ..nodes.nics import model_of
 from ..nodes.observed import ObservedPf, ObservedVf, VfAttributes
-from .reader import DEVICES, Reader
+from .reader import DEVICES, PCI_ADDRESS, Reader
 
 __all__ = ["read_pf"]
 
 _VFIO = "vfio-pci"
 _DRIVERS = "/sys/bus/pci/drivers"
-_PCI = re.compile(r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")
 _UNSET = 0x20000000
 """IORESOURCE_UNSET of linux/ioport.h: the window has no address."""
 _VF_WINDOWS = slice(7, 13)
@@ -72,7 +70,7 @@ async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo]) -> Ob
         queues=channels.combined if channels is not None else None,
         max_queues=channels.max_combined if channels is not None else None,
         module_options=more.text(_options_path(driver)).removeprefix(f"options {driver} ").strip(),
-        driver_functions=tuple(one for one in more.names(f"{_DRIVERS}/{driver}") if _PCI.match(one)),
+        driver_functions=tuple(one for one in more.names(f"{_DRIVERS}/{driver}") if PCI_ADDRESS.match(one)),
         by_module=known is not None and known.vfs_by == "module",
         unassigned_vf_space=_has_unassigned_space(own.text(f"{path}/resource")),
         foreign_owner=_foreign_owner(own, more, address, name),

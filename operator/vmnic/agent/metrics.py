@@ -28,7 +28,7 @@ from ..metrics import (
     make_registry,
     render_metrics,
 )
-from ..nodes.state import ApplyState, NodeNicState, NodeStatus, PfReason, PfStatus
+from ..nodes.state import ApplyState, NodeNicState, NodeStatus, PfReason, PfStatus, range_of
 from .passes import NodePass
 
 __all__ = ["AGENT_METRICS", "AgentMetrics", "CountedHost", "CountedPass"]
@@ -115,7 +115,7 @@ class AgentMetrics(Collector):
         counts = {
             "possible": sum(pf.total_vfs for pf in pfs),
             "configured": sum(pf.num_vfs for pf in pfs),
-            "vfio": sum(_length(part.range) for pf in pfs for part in pf.vfs if part.driver == "vfio-pci"),
+            "vfio": sum(len(range_of(part.range)) for pf in pfs for part in pf.vfs if part.driver == "vfio-pci"),
             "in_use": sum(held.vf != pf.pci_address for pf in pfs for held in pf.held),
         }
         yield family(_VFS, [((state,), count) for state, count in counts.items()])
@@ -147,11 +147,6 @@ def _ending(pf: PfStatus, old: PfStatus) -> str:
     if pf.apply is not None and pf.apply != old.apply:
         return pf.apply.state
     return ApplyState.FAILED if pf.problem is not None else ApplyState.APPLIED
-
-
-def _length(text: str) -> int:
-    first, _, last = text.partition("-")
-    return int(last or first) - int(first) + 1
 
 
 class CountedPass:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Sequence
 from typing import cast
 
 from ..host.client import Session
 from ..host.ops import LinkInfo, ListDir, Op, ReadFile, ReadLink, ReadLinks, Value
 
-__all__ = ["DEVICES", "Reader"]
+__all__ = ["DEVICES", "PCI_ADDRESS", "Reader"]
 
 DEVICES = "/sys/bus/pci/devices"
+PCI_ADDRESS = re.compile(r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")
+"""A name below which the kernel, or another program, keeps something about a PCI function."""
 _READ_S = 5.0
 """A sysfs read takes microseconds; one that takes this long is stuck."""
 

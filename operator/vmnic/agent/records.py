@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 
 from ..host.ops import ReadFile
-from .reader import Reader
+from .reader import PCI_ADDRESS, Reader
 
 __all__ = ["read_records"]
 
 _CNI = "/var/lib/cni/sriov/pci"
 _NAMESPACES = ("/run/netns", "/var/run/netns")
 """Two names of one directory; in a container only the first is mounted."""
-_PCI = re.compile(r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")
 _LIBVIRT = "/run/libvirt/qemu"
 _HOSTDEV = re.compile(r"<hostdev\b[^>]*type='pci'.*?</hostdev>|<interface\b[^>]*type='hostdev'.*?</interface>", re.DOTALL)
 _ADDRESS = re.compile(
@@ -28,7 +27,7 @@ async def read_records(reader: Reader) -> dict[str, str]:
     """
     there = {name for directory in _NAMESPACES for name in await reader.names(directory)}
     spaces = {f"{directory}/{name}" for directory in _NAMESPACES for name in there}
-    addresses = [name for name in await reader.names(_CNI) if _PCI.match(name)]
+    addresses = [name for name in await reader.names(_CNI) if PCI_ADDRESS.match(name)]
     records = await reader.all([ReadFile(f"{_CNI}/{address}") for address in addresses])
     found = {
         address: f"sriov-cni ({_CNI}/{address})"

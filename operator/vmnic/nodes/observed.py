@@ -9,7 +9,7 @@ from itertools import groupby
 import msgspec
 
 from .nics import model_of
-from .state import Apply, Held, PfPlan, PfProblem, PfStatus, VfRange
+from .state import Apply, Held, PfPlan, PfProblem, PfStatus, VfRange, range_of
 
 __all__ = [
     "ObservedPf",
@@ -207,7 +207,7 @@ def observed_of(status: PfStatus) -> ObservedPf:
     The VFs' own addresses are not published, except of those that are held; `autoprobe` is taken from what the VFs have.
     """
     held = {held.vf for held in status.held} - {status.pci_address}
-    drivers = {index: part.driver for part in status.vfs for index in _indexes(part.range)}
+    drivers = {index: part.driver for part in status.vfs for index in range_of(part.range)}
     free = [ObservedVf(index=index, pci_address="", driver=driver) for index, driver in sorted(drivers.items())]
     taken = [ObservedVf(index=0, pci_address=vf, driver="vfio-pci", held=True) for vf in sorted(held)]
     return ObservedPf(
@@ -223,8 +223,3 @@ def observed_of(status: PfStatus) -> ObservedPf:
         vfs=(*taken, *free[len(taken) :]),
         host_use=status.host_use,
     )
-
-
-def _indexes(text: str) -> range:
-    first, _, last = text.partition("-")
-    return range(int(first), int(last or first) + 1)

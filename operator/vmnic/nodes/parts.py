@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .state import NodeNicState, PfSpec, PfStatus, group_of, indexes_of
+from .state import NodeNicState, PfSpec, PfStatus, group_of, indexes_of, range_of
 
 __all__ = ["Part", "VfTotals", "count_vfs", "part_of", "parts_of", "vf_address"]
 
@@ -88,8 +88,7 @@ def part_of(spec: PfSpec, pf: PfStatus, pool: str) -> Part | None:
 def _vfio_indexes(pf: PfStatus) -> Iterator[int]:
     for part in pf.vfs:
         if part.driver == _VFIO:
-            first, _, last = part.range.partition("-")
-            yield from range(int(first), int(last or first) + 1)
+            yield from range_of(part.range)
 
 
 def vf_address(first: str, stride: int, index: int) -> str:

@@ -37,6 +37,7 @@ __all__ = [
     "decode_node_state",
     "group_of",
     "indexes_of",
+    "range_of",
     "wire",
 ]
 
@@ -370,9 +371,12 @@ def group_of(spec: PfSpec, pool: str) -> VfGroup | None:
 
 def indexes_of(spec: PfSpec, group: VfGroup) -> range:
     """Give the indexes of the VFs of a group."""
-    if not group.range:
-        return range(spec.num_vfs)
-    first, _, last = group.range.partition("-")
+    return range_of(group.range) if group.range else range(spec.num_vfs)
+
+
+def range_of(text: str) -> range:
+    """Read a range of VF indexes as it is written everywhere: `0-6`, or `3` for one."""
+    first, _, last = text.partition("-")
     return range(int(first), int(last or first) + 1)
 
 

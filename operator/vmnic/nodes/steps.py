@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .observed import ObservedPf, ObservedVf
-from .state import Action, ActionKind, VfSettings
+from .state import Action, ActionKind, VfSettings, range_of
 from .target import KERNEL, VFIO, Binding, Target
 
 __all__ = ["admin_mac", "fold_indexes", "plan_steps", "unfold_indexes", "wrong_driver"]
@@ -129,8 +129,7 @@ def unfold_indexes(text: str, count: int) -> list[int]:
     """Read what `fold_indexes` wrote; empty: all of `count`."""
     if not text:
         return list(range(count))
-    parts = (part.partition("-") for part in text.split(","))
-    return [index for first, _, last in parts for index in range(int(first), int(last or first) + 1)]
+    return [index for part in text.split(",") for index in range_of(part)]
 
 
 def _differs(wanted: VfSettings, pf: ObservedPf, vf: ObservedVf) -> bool:
