@@ -13,7 +13,6 @@ from tests.builders.node import PF, observed, pf_status
 from vmnic.controller.drain import Drainer, Matching
 from vmnic.controller.keys import Kind
 from vmnic.controller.ledger import LEDGER_NAME, LedgerStore
-from vmnic.controller.objects import CORDONED
 from vmnic.controller.reconcile.networks import NetworkReconciler
 from vmnic.controller.reconcile.nodes import NodeReconciler
 from vmnic.controller.reconcile.pools import PoolReconciler
@@ -22,7 +21,7 @@ from vmnic.controller.world import World
 from vmnic.kube.errors import ConflictError, InvalidError, NotFoundError, UnreachableError
 from vmnic.kube.events import Events
 from vmnic.kube.reflector import ObjectKey
-from vmnic.nodes.ledger import EntryState, Ledger
+from vmnic.nodes.ledger import CORDONED, EntryState, Ledger
 from vmnic.nodes.observed import with_holders
 from vmnic.nodes.plan import plan_pf
 from vmnic.nodes.state import Apply, ApplyState, Held, HostFacts, NodeNicState, NodeStatus, wire

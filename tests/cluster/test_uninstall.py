@@ -1,12 +1,17 @@
 """Uninstalled as `docs/install.md` says: nothing of vmnic is left, whatever went first. The last file of its tier, for that reason."""
 
+import pathlib
+import subprocess
+import sys
+
 import pytest
 
 from tests.harness.api import wait_for
-from tests.harness.cluster import AGENT_NAMESPACE, NAMESPACE, ROOT
+from tests.harness.cluster import AGENT_NAMESPACE, ROOT
 
 BASE = str(ROOT / "deploy" / "base")
 HOSTS = ("n1", "n2")
+PROGRAM = str(pathlib.Path(sys.executable).with_name("kubectl-vmnic"))
 
 
 @pytest.fixture
@@ -18,7 +23,8 @@ def installed(cluster):
     wait_for("there are VFs", lambda: vfs(cluster) == [7, 7], 60)
     yield cluster
     for node in cluster.nodes:
-        cluster.kill(f"agent-{node.name}")
+        if cluster.processes.running(f"agent-{node.name}"):
+            cluster.kill(f"agent-{node.name}")
     if cluster.processes.running("controller-1"):
         cluster.kill("controller-1")
     cluster.install()
@@ -46,12 +52,12 @@ def end_pods(cluster):
         cluster.api.delete("Pod", pod["metadata"]["name"], AGENT_NAMESPACE, "?gracePeriodSeconds=0")
 
 
-def is_gone(cluster):
-    """Let pools go as the page says where no controller does, and tell whether anything is left; the kind itself may be gone by then."""
-    for name in cluster.kubectl("get", "snp", "-o", "name", check=False).split():
-        if name.startswith("sriovnetworkpool.vmnic.dev/"):
-            cluster.kubectl("patch", name, "--type=merge", "-p", '{"metadata": {"finalizers": null}}', check=False)
-    return leftovers(cluster) == []
+def uninstall(cluster, *flags):
+    """Run `kubectl vmnic uninstall --apply`, which is to end by itself."""
+    command = [PROGRAM, "uninstall", "--apply", *flags, "--kubeconfig", str(cluster.plane.kubeconfig)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_pools_first_resets_the_hosts_and_leaves_nothing(installed):
@@ -62,15 +68,32 @@ def test_pools_first_resets_the_hosts_and_leaves_nothing(installed):
     assert leftovers(installed) == []
 
 
-def test_all_at_once_leaves_nothing(installed):
+def test_with_the_controller_gone_the_hosts_are_reset_all_the_same(installed):
+    installed.kill("controller-1")
+    told = uninstall(installed)
+    assert vfs(installed) == [0, 0]
+    assert "waiting: node n1, 0000:0b:00.0: is being given up" in told
+    end_pods(installed)
+    installed.kubectl("delete", "-k", BASE, "--timeout=90s")
+    assert leftovers(installed) == []
+
+
+@pytest.mark.parametrize("controller", ["there", "gone"])
+def test_all_at_once_leaves_nothing(installed, controller):
+    if controller == "gone":
+        installed.kill("controller-1")
     installed.kubectl("delete", "-k", BASE, "--wait=false")
     end_pods(installed)
-    wait_for("nothing is left", lambda: is_gone(installed), 90)
+    uninstall(installed)
+    wait_for("nothing is left", lambda: leftovers(installed) == [], 90)
 
 
-def test_with_the_controller_gone_nothing_is_stuck(installed):
+def test_with_everything_dead_it_lets_go_when_told(installed):
     installed.kill("controller-1")
-    installed.kubectl("delete", f"namespace/{NAMESPACE}", "--wait=false")
-    installed.kubectl("delete", "-k", BASE, "--wait=false", "--ignore-not-found")
+    for node in installed.nodes:
+        installed.kill(f"agent-{node.name}")
+    uninstall(installed, "--abandon")
+    assert installed.api.list("SriovNetworkPool") == []
     end_pods(installed)
-    wait_for("nothing is left", lambda: is_gone(installed), 90)
+    installed.kubectl("delete", "-k", BASE, "--timeout=90s")
+    assert leftovers(installed) == []

@@ -286,6 +286,31 @@ def approve(
         print(f"approved on {node}: {line}")
 
 
+@app.command()
+def uninstall(
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; without, what would go is only printed.")] = False,
+    abandon: Annotated[bool, typer.Option("--abandon", help="Nodes keep what they have, and nobody is waited for.")] = False,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Remove all pools and policies and wait for their nodes, also where the controller is gone; before vmnic itself goes."""
+    import logging
+
+    from ..kube.resources import POLICIES
+    from .live import NODE_KINDS
+    from .uninstall import describe, uninstall_all
+
+    if not apply:
+        objects, problems = _read_live(kubeconfig, (*NODE_KINDS, POLICIES))
+        for line in (*describe(objects), *problems):
+            print(line)
+        print("--apply removes them", file=sys.stderr)
+        return
+    # That the Lease cannot be had while a controller has it is no news.
+    logging.getLogger("vmnic").setLevel(logging.ERROR)
+    _run(uninstall_all(kubeconfig, abandon=abandon, tell=lambda line: print(line, flush=True)))
+    print("no pool and no policy is left; now remove what you installed: kubectl delete -k, or helm uninstall and the CRDs")
+
+
 def _read_files(names: list[str], *, recursive: bool) -> tuple[Any, list[str]]:
     from .files import InputError, read_files
 

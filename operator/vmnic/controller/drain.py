@@ -16,11 +16,12 @@ from ..kube.errors import ConflictError, NotFoundError, TooManyRequestsError
 from ..kube.reflector import ObjectKey
 from ..kube.resources import NODES, PODS
 from ..kubevirt.instances import Instance
+from ..nodes.ledger import CORDONED
 from ..nodes.state import Held
 from ..policy.capacity import Claim
 from ..policy.relocation import find_homeless
 from .devices import Devices
-from .objects import CORDONED, NodeObject, decode_node
+from .objects import NodeObject, decode_node
 from .world import World
 
 __all__ = ["Drainer", "Matching"]

@@ -23,7 +23,7 @@ from ..kube.client import ApiClient
 from ..kube.connection import Connection, ConnectionFileError, in_cluster_connection
 from ..kube.errors import ApiError, NotLeadingError
 from ..kube.events import Events
-from ..kube.lease import LeaderElector
+from ..kube.lease import CONTROLLER, LeaderElector
 from ..kube.reflector import Reflector
 from ..kube.tasks import end_tasks, run_together
 from ..kube.workqueue import WorkQueue
@@ -50,7 +50,6 @@ __all__ = ["main"]
 _log = logging.getLogger(__name__)
 
 _MANAGER = "vmnic-controller"
-_LEASE = "vmnic-controller"
 _WORKERS = 8
 _WRITES_PER_S = 50.0
 """What the controller may cost the API server, whatever there is to do."""
@@ -103,7 +102,7 @@ async def _run(chosen: argparse.Namespace, connection: Connection) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
         reads = await stack.enter_async_context(ApiClient(connection, field_manager=_MANAGER))
-        elector = LeaderElector(reads, _LEASE, chosen.namespace, chosen.identity, duration_s=float(chosen.lease_duration_s))
+        elector = LeaderElector(reads, CONTROLLER, chosen.namespace, chosen.identity, duration_s=float(chosen.lease_duration_s))
         writes = await stack.enter_async_context(
             ApiClient(connection, field_manager=_MANAGER, guard=elector.seconds_left, writes_per_s=_WRITES_PER_S)
         )

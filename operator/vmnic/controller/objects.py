@@ -8,9 +8,9 @@ import msgspec
 
 from ..api.policy import VmNicPolicy
 from ..api.pool import SriovNetworkPool
+from ..nodes.ledger import CORDONED
 
 __all__ = [
-    "CORDONED",
     "LOST_AFTER",
     "LabelledObject",
     "NodeObject",
@@ -23,8 +23,6 @@ __all__ = [
 ]
 
 
-CORDONED = "vmnic.dev/cordoned"
-"""Annotation of a Node that vmnic has cordoned: the pool that it is drained for."""
 LOST_AFTER = timedelta(minutes=10)
 """A node that is not ready for so long is waited for no longer."""
 

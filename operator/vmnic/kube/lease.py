@@ -20,9 +20,12 @@ from .errors import ApiError, ConflictError
 from .resources import LEASES
 from .tasks import end_tasks
 
-__all__ = ["LeaderElector", "boot_time"]
+__all__ = ["CONTROLLER", "LeaderElector", "boot_time"]
 
 _log = logging.getLogger(__name__)
+
+CONTROLLER = "vmnic-controller"
+"""The Lease of whoever changes pools, nodes and VMs."""
 
 
 def boot_time() -> float:

@@ -16,7 +16,10 @@ import msgspec
 from .parts import VfTotals
 from .state import NodeNicState
 
-__all__ = ["Entry", "EntryState", "Ledger", "NodeView", "PoolLedger"]
+__all__ = ["CORDONED", "Entry", "EntryState", "Ledger", "NodeView", "PoolLedger"]
+
+CORDONED = "vmnic.dev/cordoned"
+"""Annotation of a Node that vmnic has cordoned: the pool that it is drained for."""
 
 
 class EntryState(StrEnum):

@@ -7,12 +7,14 @@ from collections.abc import Collection, Iterable, Mapping
 import msgspec
 
 from ..api.pool import SriovNetworkPool
-from .state import ApplyState, NodeNicState, PfReason, PfSpec, PfStatus
+from .state import ApplyState, NodeNicState, NodeSpec, PfReason, PfSpec, PfStatus
 
-__all__ = ["ABANDON", "released_pfs"]
+__all__ = ["ABANDON", "FINALIZER", "give_up", "released_pfs"]
 
 ABANDON = "vmnic.dev/abandon"
 """Annotation of a pool: it lets go of its functions as they are, and its removal waits for nobody."""
+FINALIZER = "vmnic.dev/nodes"
+"""Keeps a pool until its nodes have given up their functions."""
 
 _STARTED = (ApplyState.CLAIMED, ApplyState.APPLYING)
 
@@ -32,6 +34,27 @@ def released_pfs(state: NodeNicState, pools: Iterable[SriovNetworkPool], asked: 
         for spec in state.spec.pfs
         if spec.pci_address not in asked and spec.pool in removal and not _is_given_up(spec, state, found)
     )
+
+
+def give_up(state: NodeNicState, pools: Iterable[SriovNetworkPool]) -> NodeSpec:
+    """Say what a node is told so that it gives up everything, where no controller grants its plans.
+
+    Only what disturbs nobody is granted, and nothing again that went wrong: a person sees why, and decides.
+    """
+    told = {spec.pci_address: spec for spec in state.spec.pfs if spec.release}
+    confirmed = state.status.observed_generation >= state.metadata.generation
+    plans = {
+        pf.pci_address: pf.plan.digest
+        for pf in state.status.pfs
+        if confirmed and pf.plan is not None and pf.problem is None and not pf.plan.disruptive
+    }
+    pfs = tuple(
+        msgspec.structs.replace(spec, grant=plans.get(spec.pci_address, told[spec.pci_address].grant))
+        if spec.pci_address in told
+        else spec
+        for spec in released_pfs(state, pools, ())
+    )
+    return msgspec.structs.replace(state.spec, pfs=pfs)
 
 
 def _is_given_up(spec: PfSpec, state: NodeNicState, found: Mapping[str, PfStatus]) -> bool:

@@ -6,9 +6,9 @@ import pytest
 from tests.builders.fleet import Fleet, MemoryCluster
 from tests.builders.vm import nad, nic, node, node_state, pool, vm, vmi
 from vmnic.controller.drain import Drainer, is_launcher, pod_of
-from vmnic.controller.objects import CORDONED
 from vmnic.controller.world import World
 from vmnic.kube.errors import ConflictError
+from vmnic.nodes.ledger import CORDONED
 from vmnic.nodes.state import Held
 
 NODE = "n0000"

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.builders.fleet import Fleet
-from vmnic.controller.objects import CORDONED
+from vmnic.nodes.ledger import CORDONED
 
 DRAIN = {"disruption": "Drain", "maxUnavailable": 3, "maxConcurrent": 20, "maxFailures": 1000, "drainTimeout": "20s"}
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.builders.node import pool, view
-from vmnic.nodes.release import ABANDON, released_pfs
+from vmnic.nodes.release import ABANDON, give_up, released_pfs
 from vmnic.nodes.state import ApplyState, PfReason
 
 
@@ -52,3 +52,20 @@ def test_what_somebody_else_asks_for_is_not_given_up():
 def test_a_grant_is_not_carried_over():
     (spec,) = released_pfs(view("n1", owned=True, grant="d1").state, [pool()], ())
     assert spec.grant is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "grants"),
+    [
+        ({"release": "Reset"}, ["d1"]),
+        ({}, [None]),
+        ({"release": "Reset", "generation": 2, "seen": 1}, [None]),
+        ({"release": "Reset", "blocked": [("db", "0000:0b:10.0")]}, [None]),
+        ({"release": "Reset", "problem": PfReason.APPLY_FAILED}, [None]),
+        ({"owned": False}, []),
+    ],
+    ids=["nobody is disturbed", "it does not know yet", "its plan is an old one", "a VF is held", "it went wrong", "all is done"],
+)
+def test_without_a_controller_only_what_disturbs_nobody_is_granted(changes, grants):
+    state = view("n1", **({"owned": True} | changes)).state
+    assert [pf.grant for pf in give_up(state, [pool()]).pfs] == grants

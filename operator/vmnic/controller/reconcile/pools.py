@@ -19,7 +19,7 @@ from ...nodes.ledger import Ledger, NodeView
 from ...nodes.match import matching_pfs
 from ...nodes.merge import PoolConflict, find_resource_conflicts, merge_pools
 from ...nodes.parts import count_vfs
-from ...nodes.release import ABANDON
+from ...nodes.release import ABANDON, FINALIZER
 from ...nodes.state import NodeNicState
 from ...nodes.summary import summarise_pool
 from ..ledger import LedgerStore
@@ -30,12 +30,10 @@ from .networks import NetworkReconciler
 from .nodes import plan_node_spec, without_grants
 from .rollouts import Progress, Rollouts
 
-__all__ = ["FINALIZER", "PoolReconciler"]
+__all__ = ["PoolReconciler"]
 
 _log = logging.getLogger(__name__)
 
-FINALIZER = "vmnic.dev/nodes"
-"""Keeps a pool until its nodes have given up their functions."""
 _SLICE = 50
 """Nodes that are looked at in one go: a few milliseconds."""
 _LOST_S = 30.0

@@ -1,0 +1,206 @@
+"""`kubectl vmnic uninstall`: policies and pools go, by this process's own hand where no controller is left to see to it."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from ..kube.client import ApiClient
+from ..kube.connection import kubeconfig_connection
+from ..kube.errors import ConflictError, NotFoundError
+from ..kube.lease import CONTROLLER, LeaderElector
+from ..kube.resources import DEFINITIONS, NAMESPACES, NODE_NIC_STATES, NODES, POLICIES, POOLS, Resource
+from ..kube.tasks import end_tasks
+from ..nodes.ledger import CORDONED
+from ..nodes.parts import count_vfs
+from ..nodes.release import ABANDON, FINALIZER, give_up
+from ..nodes.state import NodeNicState, NodeSpec, PfSpec, wire
+from .objects import MalformedObjectError, Objects
+
+__all__ = ["Uninstaller", "describe", "uninstall_all", "waits_of"]
+
+_NAMESPACE = "vmnic-system"
+_LOOK_AGAIN_S = 2.0
+
+
+class Uninstaller:
+    """Removes pools and policies, and waits until no node has anything of them.
+
+    It is one more candidate for the controller's Lease. As long as a controller leads, that one does the work; where this
+    process comes to lead, or the namespace of the Lease is gone, it tells the nodes itself.
+
+    Args:
+        api: A client with the user's rights.
+        abandon: Nodes keep what they have, and nobody is waited for.
+        tell: Takes a line for each thing that is now waited for.
+    """
+
+    def __init__(self, api: ApiClient, *, abandon: bool, tell: Callable[[str], None]) -> None:
+        self._api = api
+        self._abandon = abandon
+        self._tell = tell
+        self._told: list[str] = []
+        identity = f"kubectl-vmnic-{getpass.getuser()}-{socket.gethostname()}-{os.getpid()}"
+        self._elector = LeaderElector(api, CONTROLLER, _NAMESPACE, identity)
+
+    async def run(self) -> None:
+        """Remove everything.
+
+        Raises:
+            ApiError: the API server refuses or does not answer.
+        """
+        candidate = asyncio.create_task(self._elector.run(_for_ever))
+        try:
+            while not await self._look():
+                await asyncio.sleep(_LOOK_AGAIN_S)
+        finally:
+            await end_tasks([candidate])
+
+    async def _look(self) -> bool:
+        """Do what can be done now; True when nothing is left."""
+        try:
+            await self._delete(POLICIES)
+            await self._delete(POOLS)
+            pools = await self._list(POOLS)
+            objects, unread = _read(pools + await self._list(NODE_NIC_STATES))
+            if await self._is_alone():
+                await self._uncordon()
+                await self._let_go(pools, objects)
+            elif self._abandon:
+                for pool in pools:
+                    await self._annotate(pool)
+        except (ConflictError, NotFoundError):
+            return False  # Somebody was faster, or a kind is just going; the next look shows it.
+        self._tell_new([*unread, *waits_of(objects)])
+        return not pools
+
+    def _tell_new(self, waits: list[str]) -> None:
+        for wait in waits:
+            if wait not in self._told:
+                self._tell(f"waiting: {wait}")
+        self._told = waits
+
+    async def _list(self, kind: Resource) -> list[dict[str, Any]]:
+        """Read all objects of a kind; there are none once its definition is gone.
+
+        Raises:
+            NotFoundError: the kind is not served at this moment, though its definition is there.
+        """
+        try:
+            pages = [page async for page, _ in self._api.list_pages(kind)]
+        except NotFoundError:
+            if await self._api.read(DEFINITIONS, f"{kind.plural}.{kind.group}") is None:
+                return []
+            raise
+        return [msgspec.json.decode(raw) | {"kind": kind.kind} for page in pages for raw in page]
+
+    async def _delete(self, kind: Resource) -> None:
+        for one in await self._list(kind):
+            if not one["metadata"].get("deletionTimestamp"):
+                await self._api.delete(kind, one["metadata"]["name"])
+
+    async def _is_alone(self) -> bool:
+        """Whether no controller leads, and none can before this process has ended."""
+        if self._elector.seconds_left() is not None:
+            return True
+        namespace = await self._api.read(NAMESPACES, _NAMESPACE)
+        return namespace is None or "deletionTimestamp" in namespace["metadata"]
+
+    async def _annotate(self, pool: dict[str, Any]) -> None:
+        if ABANDON not in pool["metadata"].get("annotations", {}):
+            await self._api.patch_merge(POOLS, pool["metadata"]["name"], {"metadata": {"annotations": {ABANDON: ""}}})
+
+    async def _let_go(self, pools: list[dict[str, Any]], objects: Objects) -> None:
+        """Have the nodes give up what the pools made, and then the pools go."""
+        awaited = False
+        if not self._abandon:
+            for state in objects.node_states.values():
+                desired = give_up(state, objects.pools.values())
+                awaited = awaited or bool(desired.pfs)
+                if desired != state.spec:
+                    await self._write(state, desired)
+        if awaited:
+            return
+        for pool in pools:
+            left = [one for one in pool["metadata"].get("finalizers", ()) if one != FINALIZER]
+            meta = {"resourceVersion": pool["metadata"]["resourceVersion"], "finalizers": left}
+            await self._api.patch_merge(POOLS, pool["metadata"]["name"], {"metadata": meta})
+
+    async def _write(self, state: NodeNicState, desired: NodeSpec) -> None:
+        meta = {"resourceVersion": state.metadata.resource_version}
+        body = {"metadata": meta, "spec": {"pfs": [wire(pf) for pf in desired.pfs]}}
+        await self._api.patch_merge(NODE_NIC_STATES, state.metadata.name, body)
+
+    async def _uncordon(self) -> None:
+        """Give nodes back that were being drained when their controller went."""
+        for node in await self._list(NODES):
+            if CORDONED in node["metadata"].get("annotations", {}):
+                meta = {"resourceVersion": node["metadata"]["resourceVersion"], "annotations": {CORDONED: None}}
+                body = {"metadata": meta, "spec": {"unschedulable": None}}
+                await self._api.patch_merge(NODES, node["metadata"]["name"], body)
+
+
+async def uninstall_all(kubeconfig: str | None, *, abandon: bool, tell: Callable[[str], None]) -> None:
+    """Remove everything as the user.
+
+    Raises:
+        ConnectionFileError: there is no usable kubeconfig.
+        ApiError: the API server refuses or does not answer.
+    """
+    async with ApiClient(kubeconfig_connection(kubeconfig), field_manager="kubectl-vmnic") as api:
+        await Uninstaller(api, abandon=abandon, tell=tell).run()
+
+
+async def _for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+def describe(objects: Objects) -> list[str]:
+    """Say what there is to remove."""
+    lines = [f"VmNicPolicy {name}: VMs keep the NICs that they have" for name in sorted(objects.policies)]
+    for name, pool in sorted(objects.pools.items()):
+        totals = [count_vfs(state, name) for state in objects.node_states.values()]
+        vfs, used = sum(total.configured for total in totals), sum(total.in_use for total in totals)
+        end = "stay" if pool.spec.removal == "Retain" else "go"
+        where = sum(any(total) for total in totals)
+        lines.append(f"SriovNetworkPool {name}: its VFs {end} ({vfs} on {where} nodes, {used} in use)")
+    return lines
+
+
+def waits_of(objects: Objects) -> list[str]:
+    """Say which functions of which nodes, and which networks, are still in the way."""
+    waits = [
+        f"node {name}, {spec.pci_address}: {_why(state, spec)}"
+        for name, state in sorted(objects.node_states.items())
+        for spec in state.spec.pfs
+    ]
+    for name, pool in sorted(objects.pools.items()):
+        waits += [f"pool {name}: {one.message}" for one in pool.status.problems if not one.node]
+    return waits
+
+
+def _why(state: NodeNicState, spec: PfSpec) -> str:
+    pf = next((one for one in state.status.pfs if one.pci_address == spec.pci_address), None)
+    if pf is not None and pf.plan is not None and pf.plan.blocked_by:
+        return ", ".join(pf.plan.blocked_by)
+    if pf is not None and pf.problem is not None:
+        return f"{pf.problem.reason}: {pf.problem.message}"
+    if state.status.observed_generation < state.metadata.generation:
+        return "its agent has not answered yet"
+    return "is being given up"
+
+
+def _read(found: Iterable[dict[str, Any]]) -> tuple[Objects, list[str]]:
+    objects, unread = Objects(), []
+    for one in found:
+        try:
+            objects.add(one)
+        except MalformedObjectError as error:
+            unread.append(f"{error} (what it made stays)")
+    return objects, unread

@@ -1,0 +1,30 @@
+"""What an uninstallation tells a person: what goes, and what it waits for."""
+
+import pytest
+
+from tests.builders.node import PF, pool, view
+from vmnic.cli.objects import Objects
+from vmnic.cli.uninstall import describe, waits_of
+from vmnic.nodes.state import PfReason
+
+
+def objects(**changes):
+    return Objects(node_states={"n1": view("n1", **changes).state}, pools={"fast": pool()})
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"blocked": [("db", "0000:0b:10.0")]}, "pod tenants/db holds 0000:0b:10.0"),
+        ({"problem": PfReason.PCI_BUS_STUCK}, "PciBusStuck: scripted"),
+        ({"generation": 2, "seen": 1}, "its agent has not answered yet"),
+        ({}, "is being given up"),
+    ],
+    ids=["somebody holds a VF", "something is wrong", "no answer", "under way"],
+)
+def test_it_says_what_each_node_is_waited_for(changes, why):
+    assert waits_of(objects(**changes)) == [f"node n1, {PF}: {why}"]
+
+
+def test_it_says_what_would_go():
+    assert describe(objects()) == ["SriovNetworkPool fast: its VFs go (0 on 1 nodes, 0 in use)"]
