@@ -1,5 +1,7 @@
 """Everything goes, and the nodes are as they were."""
 
+import json
+
 from tests.harness.api import wait_for
 from tests.harness.cluster import AGENT_NAMESPACE, NAMESPACE
 
@@ -10,6 +12,8 @@ _KINDS = (
     "ns,crd,clusterrole,clusterrolebinding,mutatingwebhookconfiguration,validatingadmissionpolicy,"
     "validatingadmissionpolicybinding,priorityclass,flowschema,prioritylevelconfiguration"
 )
+_PLACES = ("/var/lib/kubelet/device-plugins", "/var/run/k8s.cni.cncf.io", "/etc/modprobe.d")
+"""Where an agent writes on its node, but for its own directory."""
 
 
 def test_nothing_has_failed_so_far(cluster):
@@ -28,5 +32,6 @@ def test_deleting_what_was_applied_leaves_nothing(cluster):
     cluster.kubectl("delete", "-k", OVERLAY, "--timeout=120s")
     wait_for("nothing is left", lambda: "vmnic" not in cluster.kubectl("get", _KINDS, "-o", "name"), 60)
     for node in cluster.workers:
-        sockets = cluster.run_in(node, "find", "/var/lib/kubelet/device-plugins", "-name", "vmnic*")
-        assert sockets == ""
+        assert cluster.run_in(node, "find", *_PLACES, "-name", "*vmnic*") == ""
+        journal = json.loads(cluster.run_in(node, "cat", "/var/lib/vmnic/journal.json"))
+        assert not [address for address, record in journal["pfs"].items() if record["original"] or record["running"]]
