@@ -169,7 +169,7 @@ def describe(objects: Objects) -> list[str]:
         vfs, used = sum(total.configured for total in totals), sum(total.in_use for total in totals)
         end = "stay" if pool.spec.removal == "Retain" else "go"
         where = sum(any(total) for total in totals)
-        lines.append(f"SriovNetworkPool {name}: its VFs {end} ({vfs} on {where} nodes, {used} in use)")
+        lines.append(f"SriovNetworkPool {name}: {vfs} VFs on {where} nodes {end}, {used} of them in use")
     return lines
 
 
@@ -187,12 +187,12 @@ def waits_of(objects: Objects) -> list[str]:
 
 def _why(state: NodeNicState, spec: PfSpec) -> str:
     pf = next((one for one in state.status.pfs if one.pci_address == spec.pci_address), None)
+    if state.status.observed_generation < state.metadata.generation:
+        return "its agent has not answered yet"
     if pf is not None and pf.plan is not None and pf.plan.blocked_by:
         return ", ".join(pf.plan.blocked_by)
     if pf is not None and pf.problem is not None:
         return f"{pf.problem.reason}: {pf.problem.message}"
-    if state.status.observed_generation < state.metadata.generation:
-        return "its agent has not answered yet"
     return "is being given up"
 
 

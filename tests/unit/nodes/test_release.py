@@ -64,7 +64,14 @@ def test_a_grant_is_not_carried_over():
         ({"release": "Reset", "problem": PfReason.APPLY_FAILED}, [None]),
         ({"owned": False}, []),
     ],
-    ids=["nobody is disturbed", "it does not know yet", "its plan is an old one", "a VF is held", "it went wrong", "all is done"],
+    ids=[
+        "nobody is disturbed",
+        "it does not know yet",
+        "its plan is an old one",
+        "a VF is held",
+        "it went wrong",
+        "all is done",
+    ],
 )
 def test_without_a_controller_only_what_disturbs_nobody_is_granted(changes, grants):
     state = view("n1", **({"owned": True} | changes)).state
