@@ -45,11 +45,11 @@ ROUNDS = int(os.environ.get("VMNIC_BENCH_ROUNDS", "3"))
 
 
 def main(parts: list[str]) -> None:
-    table = Table("what", "figure", "floor, in the same run", "ratio or aim", box=None, header_style="bold")
     for part in parts or PARTS:
         _say(f"measuring: {part}")
+        table = Table("what", "figure", "floor, in the same run", "ratio or aim", box=None, header_style="bold")
         PARTS[part](table)
-    Console(width=150).print(table)
+        Console(width=150).print(table)
 
 
 def _cluster(table: Table) -> None:

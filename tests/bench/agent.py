@@ -107,6 +107,8 @@ async def _run(directory: pathlib.Path, socket: pathlib.Path) -> tuple[float, in
     writes = host.control({"writes": None}) - before
     host.close()
     worker.close()
+    while worker.pid is not None:
+        await asyncio.sleep(0.01)
     return taken, writes, used
 
 
