@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import pathlib
 import sys
-from collections.abc import Coroutine
 from enum import StrEnum
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any
 
 import typer
+
+from .terminal import KubeconfigOption, Output, OutputOption, fail, read_files, read_live, run, show
 
 __all__ = ["app"]
 
@@ -26,15 +26,6 @@ app.add_typer(_explain, name="explain", help="Explain a decision.")
 _revert = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(_revert, name="revert", help="Put back what vmnic has changed.")
 _LOOK_AGAIN_S = 2.0
-T = TypeVar("T")
-
-
-class Output(StrEnum):
-    """How a result is printed."""
-
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
 
 
 class PlanOutput(StrEnum):
@@ -55,10 +46,6 @@ class FailOn(StrEnum):
     NEVER = "never"
 
 
-OutputOption = Annotated[Output, typer.Option("-o", "--output", help="How to print the result.")]
-KubeconfigOption = Annotated[str | None, typer.Option(help="Path of a kubeconfig; default as kubectl's.")]
-
-
 @app.callback()
 def common(
     nic_data: Annotated[
@@ -73,7 +60,7 @@ def common(
     try:
         add_models(nic_data)
     except NicDataError as error:
-        _fail(str(error))
+        fail(str(error))
 
 
 @app.command()
@@ -110,7 +97,7 @@ def plan(
 
         print(render_markdown(made))
     else:
-        _print(made, Output(output.value))
+        show(made, Output(output.value))
     raise typer.Exit(1 if fails(made, fail_on.value) else 0)
 
 
@@ -123,19 +110,19 @@ def _plan(files: list[str], against: str | None, *, recursive: bool, kubeconfig:
         return make_plan(objects, decide_all(objects, offline=offline, new=new), problems)
 
     if not files and against is not None:
-        _fail("--against compares files: give them with -f")
-    given = _read_files(files, recursive=recursive)[0] if files else None
+        fail("--against compares files: give them with -f")
+    given = read_files(files, recursive=recursive) if files else None
     if against == "cluster" and given is not None:
-        live, problems = _read_live(kubeconfig)
+        live, problems = read_live(kubeconfig)
         before = plan_of(live, problems, offline=False)
         new = given.machines.keys() - live.machines.keys()
         return difference(plan_of(live.overlaid(given), problems, offline=False, new=new), before), given.skipped
     if given is None:
-        live, problems = _read_live(kubeconfig)
+        live, problems = read_live(kubeconfig)
         return plan_of(live, problems, offline=False), 0
     made = plan_of(given, [], offline=True)
     if against is not None:
-        before = plan_of(_read_files([against], recursive=recursive)[0], [], offline=True)
+        before = plan_of(read_files([against], recursive=recursive), [], offline=True)
         made = difference(made, before)
     return made, given.skipped
 
@@ -151,16 +138,16 @@ def explain_vm(
     from .decide import decide_all
     from .plan import plan_vm
 
-    objects, _ = _read_live(kubeconfig)
+    objects, _ = read_live(kubeconfig)
     decided = decide_all(objects, offline=False)
     found = next((one for one in decided.vms if (one.vm.namespace, one.vm.name) == (namespace, name)), None)
     if found is None:
-        _fail(f"VirtualMachine {namespace}/{name} is not there; `kubectl get vm -n {namespace}` lists those that are")
+        fail(f"VirtualMachine {namespace}/{name} is not there; `kubectl get vm -n {namespace}` lists those that are")
     if not found.selected:
-        _fail(f"no VmNicPolicy selects VirtualMachine {namespace}/{name}; `kubectl get vnp` lists the policies")
+        fail(f"no VmNicPolicy selects VirtualMachine {namespace}/{name}; `kubectl get vnp` lists the policies")
     made = plan_vm(objects, decided, found)
     if output is not Output.TABLE:
-        _print(made, output)
+        show(made, output)
         return
     from .render import show_explanation
 
@@ -173,10 +160,10 @@ def capacity(output: OutputOption = Output.TABLE, kubeconfig: KubeconfigOption =
     from .capacity import capacity_rows, wire_rows
     from .decide import decide_all
 
-    objects, _ = _read_live(kubeconfig)
+    objects, _ = read_live(kubeconfig)
     rows = capacity_rows(objects, decide_all(objects, offline=False))
     if output is not Output.TABLE:
-        _print(wire_rows(rows), output)
+        show(wire_rows(rows), output)
         return
     from .render import show_capacity
 
@@ -199,8 +186,8 @@ def status(
     from .status import status_lines
 
     while True:
-        objects, problems = _read_live(kubeconfig)
-        setup = _run(read_setup(kubeconfig))
+        objects, problems = read_live(kubeconfig)
+        setup = run(read_setup(kubeconfig))
         lines = status_lines(objects, decide_all(objects, offline=False), setup, problems)
         well = all(line.ok for line in lines)
         if well or not wait:
@@ -209,7 +196,7 @@ def status(
     if output is Output.TABLE:
         show_status(lines)
     else:
-        _print([dataclasses.asdict(line) for line in lines], output)
+        show([dataclasses.asdict(line) for line in lines], output)
     raise typer.Exit(0 if well else 1)
 
 
@@ -224,10 +211,10 @@ def revert_vm(
     from ..kubevirt.revert import EXCLUDE, render_revert
     from .live import patch_machine
 
-    objects, _ = _read_live(kubeconfig)
+    objects, _ = read_live(kubeconfig)
     machine = objects.machines.get((namespace, name))
     if machine is None:
-        _fail(f"VirtualMachine {namespace}/{name} is not there; `kubectl get vm -n {namespace}` lists those that are")
+        fail(f"VirtualMachine {namespace}/{name} is not there; `kubectl get vm -n {namespace}` lists those that are")
     patch = render_revert(machine)
     if not patch:
         print(f"vmnic has changed nothing in VirtualMachine {namespace}/{name}")
@@ -236,7 +223,7 @@ def revert_vm(
         print(json.dumps(patch, indent=2))
         print(f"--apply does it, or: kubectl patch vm {name} -n {namespace} --type=json --patch-file FILE", file=sys.stderr)
         return
-    _run(patch_machine(kubeconfig, namespace, name, patch))
+    run(patch_machine(kubeconfig, namespace, name, patch))
     print(f"VirtualMachine {namespace}/{name} has its NICs back, in force at its next start; annotation {EXCLUDE} keeps it so")
 
 
@@ -250,12 +237,12 @@ def nodes(
     from ..nodes.state import wire
     from .live import NODE_KINDS
 
-    objects, _ = _read_live(kubeconfig, NODE_KINDS)
+    objects, _ = read_live(kubeconfig, NODE_KINDS)
     states = [state for _, state in sorted(objects.node_states.items()) if name in (None, state.metadata.name)]
     if name is not None and not states:
-        _fail(f"node {name} has no NodeNicState; `kubectl get nns` lists those that have one")
+        fail(f"node {name} has no NodeNicState; `kubectl get nns` lists those that have one")
     if output is not Output.TABLE:
-        _print([wire(state) for state in states], output)
+        show([wire(state) for state in states], output)
         return
     from .render import show_nodes
 
@@ -273,15 +260,15 @@ def approve(
     from .approve import ApprovalError, approve_plans
     from .live import NODE_KINDS, annotate_state
 
-    objects, _ = _read_live(kubeconfig, NODE_KINDS)
+    objects, _ = read_live(kubeconfig, NODE_KINDS)
     state = objects.node_states.get(node)
     if state is None:
-        _fail(f"node {node} has no NodeNicState; `kubectl get nns` lists those that have one")
+        fail(f"node {node} has no NodeNicState; `kubectl get nns` lists those that have one")
     try:
         approval = approve_plans(state, pf)
     except ApprovalError as error:
-        _fail(str(error))
-    _run(annotate_state(kubeconfig, node, APPROVED, approval.value))
+        fail(str(error))
+    run(annotate_state(kubeconfig, node, APPROVED, approval.value))
     for line in approval.lines:
         print(f"approved on {node}: {line}")
 
@@ -300,56 +287,12 @@ def uninstall(
     from .uninstall import describe, uninstall_all
 
     if not apply:
-        objects, problems = _read_live(kubeconfig, (*NODE_KINDS, POLICIES))
+        objects, problems = read_live(kubeconfig, (*NODE_KINDS, POLICIES))
         for line in (*describe(objects), *problems):
             print(line)
         print("--apply removes them", file=sys.stderr)
         return
     # That the Lease cannot be had while a controller has it is no news.
     logging.getLogger("vmnic").setLevel(logging.ERROR)
-    _run(uninstall_all(kubeconfig, abandon=abandon, tell=lambda line: print(line, flush=True)))
+    run(uninstall_all(kubeconfig, abandon=abandon, tell=lambda line: print(line, flush=True)))
     print("no pool and no policy is left; now remove what you installed: kubectl delete -k, or helm uninstall and the CRDs")
-
-
-def _read_files(names: list[str], *, recursive: bool) -> tuple[Any, list[str]]:
-    from .files import InputError, read_files
-
-    try:
-        return read_files(names, recursive=recursive), []
-    except InputError as error:
-        _fail(str(error))
-
-
-def _read_live(kubeconfig: str | None, kinds: tuple[Any, ...] | None = None) -> tuple[Any, list[str]]:
-    from ..kube.connection import ConnectionFileError
-    from ..kube.errors import ApiError
-    from .live import NODE_KINDS, VM_KINDS, read_cluster
-
-    try:
-        return asyncio.run(read_cluster(kubeconfig, kinds or (*NODE_KINDS, *VM_KINDS)))
-    except (ConnectionFileError, ApiError) as error:
-        _fail(str(error))
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    from ..kube.connection import ConnectionFileError
-    from ..kube.errors import ApiError
-
-    try:
-        return asyncio.run(work)
-    except (ConnectionFileError, ApiError) as error:
-        _fail(str(error))
-
-
-def _print(value: object, output: Output) -> None:
-    if output is Output.JSON:
-        print(json.dumps(value, indent=2))
-        return
-    import yaml
-
-    print(yaml.safe_dump(value, sort_keys=False), end="")
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"kubectl vmnic: {message}", file=sys.stderr)
-    raise typer.Exit(2)
