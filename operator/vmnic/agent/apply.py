@@ -94,12 +94,11 @@ class Applier:
             case ActionKind.BIND_VFS:
                 which, _, driver = action.value.rpartition(" ")
                 addresses = await self._vf_addresses()
-                for index in unfold_indexes(which, len(addresses)):
-                    await self._bind(addresses[index], driver)
+                await self._bind([addresses[index] for index in unfold_indexes(which, len(addresses))], driver)
             case ActionKind.SET_VFS:
                 await self._set_vfs(action.value)
             case ActionKind.BIND_PF:
-                await self._bind(self._pf, action.value)
+                await self._bind([self._pf], action.value)
             case ActionKind.SET_MTU | ActionKind.SET_QUEUES | ActionKind.SET_LINK:
                 await self._change_link(action)
             case ActionKind.WRITE_MODULE_OPTIONS | ActionKind.RELOAD_DRIVER:
@@ -144,33 +143,45 @@ class Applier:
     async def _await_vfs(self, count: int) -> None:
         """Wait until as many VFs are there."""
         for _ in range(round(_VFS_APPEAR_S / _POLL_S)):
-            present = len(await self._vf_addresses())
+            present = len(await self._virtfns())
             if present == count:
                 return
             await self._sleep(_POLL_S)
         raise OSError(errno.ETIMEDOUT, f"{present} of {count} VFs appeared within {_VFS_APPEAR_S:g} s")
 
-    async def _vf_addresses(self) -> list[str]:
+    async def _virtfns(self) -> list[str]:
+        """Name the links to its VFs, in their order."""
         entries = [entry for entry in await self._reader.names(self._path) if entry.startswith("virtfn")]
-        ordered = sorted(entries, key=lambda entry: int(entry.removeprefix("virtfn")))
-        return [await self._reader.link_name(f"{self._path}/{entry}") for entry in ordered]
+        return sorted(entries, key=lambda entry: int(entry.removeprefix("virtfn")))
 
-    async def _bind(self, address: str, driver: str) -> None:
-        """Give one function its driver; `kernel` clears the override, so that the kernel chooses.
+    async def _vf_addresses(self) -> list[str]:
+        return await self._reader.link_names([f"{self._path}/{entry}" for entry in await self._virtfns()])
 
-        A probe succeeds without doing anything where no driver takes the function, so the link is read back.
+    async def _bind(self, addresses: Sequence[str], driver: str) -> None:
+        """Give functions their driver; `kernel` clears the override, so that the kernel chooses.
+
+        A probe succeeds without doing anything where no driver takes the function, so the links are read back.
         """
-        present = await self._reader.link_name(f"{DEVICES}/{address}/driver")
-        if present == driver or (driver == "kernel" and present not in ("", "vfio-pci")):
-            return
         override = "\n" if driver == "kernel" else driver
-        await self._write(WriteFile(f"{DEVICES}/{address}/driver_override", override))
-        if present:
-            await self._write(WriteFile(f"/sys/bus/pci/drivers/{present}/unbind", address))
-        await self._write(WriteFile("/sys/bus/pci/drivers_probe", address))
-        bound = await self._reader.link_name(f"{DEVICES}/{address}/driver")
-        if not bound or (driver != "kernel" and bound != driver):
-            raise OSError(errno.ENODEV, f"{driver} did not take {address}; it has {bound or 'no driver'}")
+        present = await self._drivers(addresses)
+        wrong = [address for address in addresses if not _suits(present[address], driver)]
+        for address in wrong:
+            await self._write(WriteFile(f"{DEVICES}/{address}/driver_override", override))
+            if present[address]:
+                await self._write(WriteFile(f"/sys/bus/pci/drivers/{present[address]}/unbind", address))
+            await self._write(WriteFile("/sys/bus/pci/drivers_probe", address))
+        for address, bound in (await self._drivers(wrong)).items():
+            if not _suits(bound, driver):
+                raise OSError(errno.ENODEV, f"{driver} did not take {address}; it has {bound or 'no driver'}")
+
+    async def _drivers(self, addresses: Sequence[str]) -> dict[str, str]:
+        names = await self._reader.link_names([f"{DEVICES}/{address}/driver" for address in addresses])
+        return dict(zip(addresses, names, strict=True))
+
+
+def _suits(driver: str, wanted: str) -> bool:
+    """Whether a driver is the wanted one; `kernel` wants any but vfio-pci."""
+    return driver == wanted or (wanted == "kernel" and driver not in ("", "vfio-pci"))
 
 
 def _attribute_ops(name: str, vf: int, wanted: VfSettings, pf_mac: str) -> Iterator[SetVf]:

@@ -57,12 +57,10 @@ class Reader:
         except FileNotFoundError:
             return ()
 
-    async def link_name(self, path: str) -> str:
-        """Give the last part of a symbolic link's target; empty if there is none."""
-        try:
-            return str(await self._session.perform(ReadLink(path), deadline_s=_READ_S)).rsplit("/", 1)[-1]
-        except FileNotFoundError:
-            return ""
+    async def link_names(self, paths: Sequence[str]) -> list[str]:
+        """Give the last parts of symbolic links' targets; empty where there is none."""
+        found = await self.all([ReadLink(path) for path in paths])
+        return [str(found[ReadLink(path)] or "").rsplit("/", 1)[-1] for path in paths]
 
     async def links(self) -> tuple[LinkInfo, ...]:
         """Dump the network links."""
