@@ -35,6 +35,8 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: str = ""
     deadline: float = 0.0
     """When the node must be reachable again, in seconds since boot (CLOCK_BOOTTIME)."""
+    undoing: str = ""
+    """It was not: what was lost, and why the function could not be put back yet. From then on the run can only be undone."""
 
 
 class PfRecord(msgspec.Struct, frozen=True, kw_only=True):

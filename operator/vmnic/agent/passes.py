@@ -215,10 +215,10 @@ class NodePass:
             plan = look.planned.get(desired.pci_address, Planned()).plan
             if plan is None or plan.blocked_by or (look.unknown and needs_holders(plan)):
                 continue
-            if desired.pci_address in self._runner.not_undone:
-                continue
             record = journal.of(desired.pci_address)
             intent = record.running
+            if intent is not None and intent.undoing:
+                continue
             failed = record.rolled_back and record.failed_spec is not None and same_desired(record.failed_spec, desired)
             granted = record.granted is not None and same_desired(record.granted, desired)
             # What cut the node off is not brought back unasked, though it was granted and worked before.
@@ -301,8 +301,8 @@ class NodePass:
         if self._runner.bus_stuck:
             text = f"a write on this node has not returned from the kernel: {record.failure or 'see the other functions'}"
             return PfProblem(reason=PfReason.PCI_BUS_STUCK, message=text)
-        if desired.pci_address in self._runner.not_undone:
-            return PfProblem(reason=PfReason.APPLY_FAILED, message=self._runner.not_undone[desired.pci_address])
+        if record.running is not None and record.running.undoing:
+            return PfProblem(reason=PfReason.APPLY_FAILED, message=record.running.undoing)
         if self._runner.in_flight:
             which = " and ".join(sorted(self._runner.in_flight))
             text = f"a write to {which} by an earlier agent has not returned from the kernel"

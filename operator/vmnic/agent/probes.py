@@ -21,11 +21,11 @@ _GATEWAY_S = 5.0
 class Probes(Protocol):
     """Tells what is reachable."""
 
-    async def working(self) -> tuple[str, ...]:
-        """Name what is reachable now."""
+    async def working(self, learners: tuple[str, ...]) -> tuple[str, ...]:
+        """Name what is reachable now; `learners` are functions that vmnic switched on."""
         ...
 
-    async def hold(self, needed: Collection[str]) -> bool:
+    async def hold(self, needed: Collection[str], learners: tuple[str, ...]) -> bool:
         """Tell whether all of these are reachable now."""
         ...
 
@@ -37,14 +37,14 @@ class NodeProbes:
         self._host = host
         self._reporter = reporter
 
-    async def working(self) -> tuple[str, ...]:
+    async def working(self, learners: tuple[str, ...]) -> tuple[str, ...]:
         """Name what is reachable now; see `Probes`."""
-        api, gateway = await asyncio.gather(self._api(), self._gateway())
+        api, gateway = await asyncio.gather(self._api(), self._gateway(learners))
         return ("api",) * api + ("gateway",) * gateway
 
-    async def hold(self, needed: Collection[str]) -> bool:
+    async def hold(self, needed: Collection[str], learners: tuple[str, ...]) -> bool:
         """Tell whether all of these are reachable now; see `Probes`."""
-        return set(needed) <= set(await self.working())
+        return set(needed) <= set(await self.working(learners))
 
     async def _api(self) -> bool:
         try:
@@ -54,10 +54,10 @@ class NodeProbes:
             return False
         return True
 
-    async def _gateway(self) -> bool:
+    async def _gateway(self, learners: tuple[str, ...]) -> bool:
         try:
             async with self._host.session("observe", write=False) as session:
-                return await session.perform(CheckGateway(), deadline_s=_GATEWAY_S) == "reachable"
+                return await session.perform(CheckGateway(learners), deadline_s=_GATEWAY_S) == "reachable"
         except (OSError, OperationTimedOutError, WorkerGoneError):
             return False
 

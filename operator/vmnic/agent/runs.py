@@ -23,7 +23,7 @@ from ..nodes.observed import ObservedPf, holders_by_address, with_holders
 from ..nodes.plan import Planned, desired_target, plan_pf, touched
 from ..nodes.state import ActionKind, ApplyState, HostFacts, PfPlan, PfSpec
 from ..nodes.steps import plan_steps
-from ..nodes.target import Binding, undo_target
+from ..nodes.target import Binding, is_switched_on, undo_target
 from .apply import Applier, ApplyError
 from .fence import Fence
 from .functions import read_pf
@@ -32,7 +32,7 @@ from .podresources import Holders, HoldersUnknownError
 from .probes import Probes
 from .reader import Reader
 from .records import read_records
-from .transitions import begun, ended, given_up, proving
+from .transitions import begun, ended, given_up, proving, undoing
 
 __all__ = ["Place", "Run", "Runner", "needs_holders"]
 
@@ -109,8 +109,6 @@ class Runner:
         """Functions with a write in the kernel that has not returned."""
         self.in_flight: set[str] | None = None
         """Functions on which a write of an earlier agent has not returned; None: nobody has looked yet."""
-        self.not_undone: dict[str, str] = {}
-        """Functions that cut the node off and could not be put back yet, with why."""
         self._pci = asyncio.Lock()
         """The kernel makes and removes VFs of one function at a time; waiting here, nobody's deadline runs."""
 
@@ -147,9 +145,9 @@ class Runner:
             intent = record.running
             if intent is None or self.waits or self.bus_stuck:
                 continue
-            if intent.boot_id != boot_id:
+            if intent.boot_id != boot_id and not intent.undoing:
                 self._end(intent.desired, intent.digest, ApplyState.REFUSED, "the node was restarted in the middle")
-            elif not await self._is_reachable(intent):
+            elif intent.undoing or not await self._is_reachable(intent):
                 await self._undo(intent.desired, intent.digest)
 
     def conclude(self, wanted: Iterable[PfSpec], planned: dict[str, Planned]) -> None:
@@ -164,15 +162,15 @@ class Runner:
             if desired is not None and found is None:
                 continue  # It could not be read.
             if record.running is not None:
-                self._conclude_run(address, record.running, desired, found)
+                self._conclude_run(record.running, desired, found)
             elif desired is not None and desired.release and record.original is not None and found == Planned():
                 self._forget(address, record)
             elif desired is None and record.granted is not None:
                 # Nobody asks for it any more, so it is not brought back at the next boot.
                 self._store.update(self._store.load(), address, msgspec.structs.replace(record, granted=None))
 
-    def _conclude_run(self, address: str, intent: Intent, desired: PfSpec | None, found: Planned | None) -> None:
-        if self.waits or self.bus_stuck or address in self.not_undone:
+    def _conclude_run(self, intent: Intent, desired: PfSpec | None, found: Planned | None) -> None:
+        if self.waits or self.bus_stuck or intent.undoing:
             return
         if desired is None or not same_desired(intent.desired, desired):
             self._end(intent.desired, intent.digest, ApplyState.REFUSED, "interrupted, and something else is asked for now")
@@ -202,7 +200,7 @@ class Runner:
         if self.bus_stuck:  # Since the runs were chosen.
             return
         going = _going(run)
-        probes = await self._probes.working()
+        probes = await self._probes.working(self._learners())
         try:
             async with self._host.session(address, write=True) as session:
                 intent = self._begin(run, probes, place.boot_id)
@@ -253,11 +251,16 @@ class Runner:
 
     async def _is_reachable(self, intent: Intent) -> bool:
         """Wait until all that was reachable before a run is so again, as long as its pool allows."""
-        while not await self._probes.hold(intent.probes):
+        while not await self._probes.hold(intent.probes, self._learners()):
             if self._clock() >= intent.deadline:
                 return False
             await self._sleep(_PROBE_PAUSE_S)
         return True
+
+    def _learners(self) -> tuple[str, ...]:
+        """Functions that vmnic switched on: what they learn from routers is no way out that anybody relies on."""
+        pfs = self._store.load().pfs
+        return tuple(sorted(address for address, record in pfs.items() if is_switched_on(record.original)))
 
     async def _undo(self, desired: PfSpec, digest: str | None) -> None:
         """Put back what a function was before its run, by the node alone."""
@@ -265,7 +268,9 @@ class Runner:
         record = self._store.load().of(address)
         intent = record.running
         assert intent is not None
-        lost = " and ".join(intent.probes)
+        lost = f"{' and '.join(intent.probes)} not reachable again within {desired.rollback_timeout_s} s"
+        if not intent.undoing:
+            self._store.update(self._store.load(), address, undoing(record, lost, failed=False))
         target = undo_target(intent.before, record.granted)
         try:
             async with self._host.session(address, write=True) as session:
@@ -282,12 +287,12 @@ class Runner:
         except (OperationTimedOutError, ApplyError, WorkerGoneError, OSError) as error:
             if isinstance(error, OperationTimedOutError) and is_write(error.op):
                 self.stuck[address] = error.returned
-            # The run is not over: every pass tries again, unless the node is reachable by then.
-            self.not_undone[address] = f"{lost} not reachable, and the change cannot be undone yet: {error}"
-            _log.error("%s: %s", address, self.not_undone[address], extra={"pf": address})
+            # The run is not over: every pass tries again. It has failed, though, so that no other node begins.
+            why = f"{lost}, and the change cannot be undone yet: {error}"
+            self._store.update(self._store.load(), address, undoing(record, why, failed=True))
+            _log.error("%s: %s", address, why, extra={"pf": address})
             return
-        message = f"{lost} not reachable again within {desired.rollback_timeout_s} s: the change was undone"
-        self._end(desired, digest or intent.digest, ApplyState.ROLLED_BACK, message)
+        self._end(desired, digest or intent.digest, ApplyState.ROLLED_BACK, f"{lost}: the change was undone")
 
     async def _check_again(self, run: Run, place: Place, reader: Reader) -> str:
         """Read the function once more right before the first write; gives what has changed, empty if nothing."""
@@ -365,7 +370,6 @@ class Runner:
     def _end(self, desired: PfSpec, digest: str | None, state: ApplyState, message: str) -> None:
         """Journal the end of a run."""
         journal, address = self._store.load(), desired.pci_address
-        self.not_undone.pop(address, None)
         self._store.update(journal, address, ended(journal.of(address), desired, digest, state, message))
         level = logging.INFO if state is ApplyState.APPLIED else logging.WARNING
         _log.log(level, "%s: %s %s", address, state, message, extra={"pf": address})

@@ -9,7 +9,7 @@ from ..nodes.state import Apply, ApplyState, PfSpec
 from ..nodes.target import original_of
 from .journal import Intent, PfRecord
 
-__all__ = ["begun", "ended", "given_up", "proving"]
+__all__ = ["begun", "ended", "given_up", "proving", "undoing"]
 
 _MESSAGE_CHARS = 512
 """What a status has room for."""
@@ -59,6 +59,20 @@ def proving(record: PfRecord, now: float) -> PfRecord:
         return record
     deadline = now + intent.desired.rollback_timeout_s
     return msgspec.structs.replace(record, running=msgspec.structs.replace(intent, deadline=deadline))
+
+
+def undoing(record: PfRecord, why: str, *, failed: bool) -> PfRecord:
+    """Note that the run has cut the node off: whatever is reachable later, and after a restart, too, it is undone.
+
+    Args:
+        record: The present record.
+        why: What was lost, and why it could not be put back yet.
+        failed: Whether it could not: that is told as the run's failure until it could.
+    """
+    intent = record.running
+    assert intent is not None
+    apply = Apply(digest=intent.digest, state=ApplyState.FAILED, message=why[:_MESSAGE_CHARS]) if failed else record.apply
+    return msgspec.structs.replace(record, running=msgspec.structs.replace(intent, undoing=why), apply=apply)
 
 
 def ended(record: PfRecord, desired: PfSpec, digest: str | None, state: ApplyState, message: str) -> PfRecord:

@@ -44,8 +44,8 @@ def decode_op(wire: Mapping[str, Any]) -> Op:
     Raises:
         ValueError: no such operation, or its fields are wrong.
     """
-    fields = dict(wire)
-    kind = _OPS.get(fields.pop("kind", ""))
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in wire.items() if name != "kind"}
+    kind = _OPS.get(wire.get("kind", ""))
     if kind is None:
         raise ValueError(f"no operation is called {wire.get('kind')!r}")
     try:

@@ -5,9 +5,15 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections.abc import Collection
 from typing import Any
 
-__all__ = ["check_gateway"]
+__all__ = ["LEARNT_ADDRESS", "LEARNT_ROUTE", "LINK_SCOPE", "check_gateway"]
+
+LEARNT_ADDRESS, LEARNT_ROUTE = 2, 9
+"""IFAPROT_KERNEL_RA and RTPROT_RA: made from a router's announcement."""
+LINK_SCOPE = 253
+"""RT_SCOPE_LINK: a link-local address is no use of the host's."""
 
 _PATIENCE_S = 3.0
 """The kernel asks three times, a second apart (neigh/*/ucast_solicit)."""
@@ -17,23 +23,27 @@ _FAILED, _INCOMPLETE, _PROBE, _REACHABLE, _NOARP, _PERMANENT = 0x20, 0x01, 0x10,
 _DISCARD_PORT = 9
 
 
-def check_gateway(route: Any) -> str:
-    """Give `reachable`, `unreachable`, or an empty text where there is no default gateway.
+def check_gateway(route: Any, learners: Collection[str]) -> str:
+    """Give `reachable`, `unreachable`, or an empty text where there is no default gateway that can be asked.
+
+    An entry that an administrator wrote down is no answer: nothing tells whether the gateway is there, and to probe such an
+    entry would make it one that ages.
 
     Args:
         route: pyroute2's IPRoute.
+        learners: PCI addresses of functions that vmnic switched on. What they learn from routers is nobody's way out.
     """
-    found = _default_gateway(route)
+    found = _default_gateway(route, learners)
     if found is None:
         return ""
     family, address, index = found
     if _state(route, family, address, index) & (_NOARP | _PERMANENT):
-        return "reachable"  # An administrator wrote it down; to probe it would make it one that ages.
+        return ""
     _ask(route, family, address, index)
     deadline = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline:
         state = _state(route, family, address, index)
-        if state & (_REACHABLE | _NOARP | _PERMANENT):
+        if state & _REACHABLE:
             return "reachable"
         if state & _FAILED:
             return "unreachable"
@@ -41,15 +51,27 @@ def check_gateway(route: Any) -> str:
     return "unreachable"
 
 
-def _default_gateway(route: Any) -> tuple[int, str, int] | None:
+def _default_gateway(route: Any, learners: Collection[str]) -> tuple[int, str, int] | None:
     """The default route with the least metric, IPv4 before IPv6."""
     found = []
     for message in route.get_routes():
-        gateway = message.get_attr("RTA_GATEWAY")
-        if message["dst_len"] == 0 and gateway and message.get_attr("RTA_OIF"):
-            rank = (message["family"], message.get_attr("RTA_PRIORITY") or 0)
-            found.append((rank, (message["family"], gateway, message.get_attr("RTA_OIF"))))
+        gateway, index = message.get_attr("RTA_GATEWAY"), message.get_attr("RTA_OIF")
+        if message["dst_len"] != 0 or not gateway or not index:
+            continue
+        if message["proto"] == LEARNT_ROUTE and _is_learner(route, index, learners):
+            continue
+        rank = (message["family"], message.get_attr("RTA_PRIORITY") or 0)
+        found.append((rank, (message["family"], gateway, index)))
     return min(found)[1] if found else None
+
+
+def _is_learner(route: Any, index: int, learners: Collection[str]) -> bool:
+    """Whether a link is one of these functions' and has no address but those that it has learnt."""
+    (link,) = route.link("get", index=index)
+    if link.get_attr("IFLA_PARENT_DEV_NAME") not in learners:
+        return False
+    given = (one for one in route.get_addr(index=index) if one["scope"] != LINK_SCOPE)
+    return all(one.get_attr("IFA_PROTO") == LEARNT_ADDRESS for one in given)
 
 
 def _ask(route: Any, family: int, address: str, index: int) -> None:
@@ -62,7 +84,9 @@ def _ask(route: Any, family: int, address: str, index: int) -> None:
             return
     with socket.socket(family, socket.SOCK_DGRAM) as packet, contextlib.suppress(OSError):
         packet.setblocking(False)
-        packet.sendto(b"", (address, _DISCARD_PORT))
+        # A router's link-local address says nothing without its link.
+        scope = (0, index) if family == socket.AF_INET6 else ()
+        packet.sendto(b"", (address, _DISCARD_PORT, *scope))
 
 
 def _state(route: Any, family: int, address: str, index: int) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .gateway import check_gateway
+from .gateway import LEARNT_ADDRESS, LEARNT_ROUTE, LINK_SCOPE, check_gateway
 from .ops import Channels, CheckGateway, LinkInfo, Op, ReadChannels, ReadLinks, SetChannels, SetLink, SetVf, Value, VfInfo
 
 __all__ = ["LinuxLinks"]
@@ -18,10 +18,6 @@ __all__ = ["LinuxLinks"]
 _IFF_UP = 1
 _EXT_MASK_VF = 1
 """RTEXT_FILTER_VF: the dump includes VF attributes."""
-_LINK_SCOPE = 253
-"""RT_SCOPE_LINK: a link-local address is no use of the host's."""
-_LEARNT_ADDRESS, _LEARNT_ROUTE = 2, 9
-"""IFAPROT_KERNEL_RA and RTPROT_RA: made by the kernel from a router's announcement."""
 _LINK_STATE = {"auto": 0, "enable": 1, "disable": 2}
 _LINK_STATES = {number: name for name, number in _LINK_STATE.items()}
 _ETHERTYPE = {"802.1q": 0x8100, "802.1ad": 0x88A8}
@@ -50,8 +46,8 @@ class LinuxLinks:
         match op:
             case ReadLinks():
                 return self._read()
-            case CheckGateway():
-                return check_gateway(self._route())
+            case CheckGateway(learners):
+                return check_gateway(self._route(), learners)
             case SetLink(name=name, up=up, mtu=mtu):
                 wanted: dict[str, Any] = {} if up is None else {"state": "up" if up else "down"}
                 wanted |= {} if mtu is None else {"mtu": mtu}
@@ -84,12 +80,12 @@ class LinuxLinks:
         route = self._route()
         uses = _Uses()
         for message in route.get_addr():
-            if message["scope"] != _LINK_SCOPE:
-                kept = uses.learnt if message.get_attr("IFA_PROTO") == _LEARNT_ADDRESS else uses.addresses
+            if message["scope"] != LINK_SCOPE:
+                kept = uses.learnt if message.get_attr("IFA_PROTO") == LEARNT_ADDRESS else uses.addresses
                 kept.setdefault(message["index"], []).append(f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}")
         for message in route.get_routes():
             if message["dst_len"] == 0:
-                (uses.learnt_routes if message["proto"] == _LEARNT_ROUTE else uses.routes).add(message.get_attr("RTA_OIF"))
+                (uses.learnt_routes if message["proto"] == LEARNT_ROUTE else uses.routes).add(message.get_attr("RTA_OIF"))
         return tuple(_link(message, uses) for message in route.link("dump", ext_mask=_EXT_MASK_VF))
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "Binding",
     "Original",
     "Target",
+    "is_switched_on",
     "original_of",
     "target_of",
     "target_of_original",
@@ -137,8 +138,12 @@ def uses_of(observed: ObservedPf, original: Original | None) -> tuple[str, ...]:
 
     What the kernel made of a router's announcements counts only where vmnic has not switched the link on itself.
     """
-    by_us = original is not None and original.up is False
-    return observed.host_use if by_us else (*observed.host_use, *observed.learnt_use)
+    return observed.host_use if is_switched_on(original) else (*observed.host_use, *observed.learnt_use)
+
+
+def is_switched_on(original: Original | None) -> bool:
+    """Whether a function's link was off before vmnic came."""
+    return original is not None and original.up is False
 
 
 def _runs(items: list[str]) -> list[tuple[int, int]]:

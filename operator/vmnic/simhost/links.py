@@ -25,8 +25,8 @@ def perform_on_links(machine: Machine, op: Op) -> Value:
     match op:
         case ReadLinks():
             return tuple(_links(machine))
-        case CheckGateway():
-            return _gateway(machine)
+        case CheckGateway(learners):
+            return _gateway(machine, learners)
         case SetLink():
             _set_link(_pf(machine, op.name), op)
         case SetVf():
@@ -54,9 +54,10 @@ def _pf(machine: Machine, name: str) -> Pf:
     return found
 
 
-def _gateway(machine: Machine) -> str:
-    """The gateway answers as long as the port of the default route has a carrier."""
-    ways = [pf for pf in machine.pfs.values() if pf.default_route]
+def _gateway(machine: Machine, learners: tuple[str, ...]) -> str:
+    """The gateway answers as long as the port of the default route has a carrier; a learnt route goes with its carrier."""
+    learnt = [pf for pf in machine.pfs.values() if pf.learns and pf.address not in learners]
+    ways = [*(pf for pf in machine.pfs.values() if pf.default_route), *learnt]
     if not ways:
         return ""
     return "reachable" if any(pf.has_carrier for pf in ways) else "unreachable"
@@ -136,8 +137,8 @@ def _function_link(one: Pf | Vf, indexes: dict[str, int], masters: dict[str, int
         master=masters.get(one.net_name),
         addresses=tuple(one.addresses),
         default_route=one.default_route,
-        learnt=("2001:db8::7/64",) if one.spec.router and one.has_carrier else (),
-        learnt_route=one.spec.router and one.has_carrier,
+        learnt=("2001:db8::7/64",) if one.learns else (),
+        learnt_route=one.learns,
         vfs=tuple(
             VfInfo(
                 vf=vf.index,

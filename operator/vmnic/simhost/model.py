@@ -93,6 +93,11 @@ class Pf(Function):
         )
 
     @property
+    def learns(self) -> bool:
+        """Whether the kernel has an address and a default route from a router's announcement."""
+        return self.spec.router and self.has_carrier
+
+    @property
     def max_channels(self) -> int:
         """Queues that are left for the PF."""
         return self.profile.channels_with_vfs if self.num_vfs else self.profile.channels

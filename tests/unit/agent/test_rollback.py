@@ -7,9 +7,12 @@ import pytest
 
 from tests.builders.agent import Node, desired
 from tests.builders.host import PF, pf, sim_host
+from tests.builders.node import pool
 from vmnic.agent.journal import JournalStore
 from vmnic.host.faults import Fault, Killed, When
 from vmnic.host.ops import CheckGateway, ReadFile, ReadLinks, WriteFile
+from vmnic.nodes.ledger import Entry, NodeView, PoolLedger
+from vmnic.nodes.settle import is_stopped, settle_ledger
 from vmnic.nodes.state import ApplyState, PfReason, VfSettings
 
 UPLINK = desired(allow_host_used=True, rollback_timeout_s=30)
@@ -132,6 +135,39 @@ async def test_a_roll_back_that_fails_is_tried_again_and_nothing_is_ready_meanwh
     assert (await node.run_pass()).apply.state is ApplyState.ROLLED_BACK
 
 
+@pytest.fixture
+async def stranded(node):
+    """A node that a change cut off, that could not be put back, and that is reachable again by itself, as asked."""
+    await granted(node)
+    removal = lambda op: isinstance(op, WriteFile) and "numvfs" in op.path and op.text == "0"  # noqa: E731
+    node.port.faults.append(Fault(when=When.ERRNO, errno=errno.EIO, matches=removal))
+    await node.run_pass()
+    node.sim.control({"heal": "ens11"})
+    node.restart_agent()
+    return node
+
+
+async def test_what_could_not_be_undone_has_failed_also_where_the_node_heals_by_itself(stranded):
+    status = await stranded.run_pass()
+    assert (status.num_vfs, status.plan, status.apply.state) == (7, None, ApplyState.FAILED)
+    view = NodeView(name="n1", state=stranded.api.state, current=True)
+    started = Entry(generation=1, boot_id=view.state.status.boot_id, digests={PF: status.apply.digest})
+    part = PoolLedger(entries={"n1": started})
+    for _ in range(3):
+        part = settle_ledger(part, pool(), [view], now=0)
+        assert is_stopped(pool(), part)
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["the agent alone", "the whole node"])
+async def test_what_could_not_be_undone_is_undone_as_soon_as_it_can_be_and_waits_for_a_person(stranded, restarted):
+    stranded.port.faults.clear()
+    if restarted:
+        stranded.sim.control({"reboot": None})
+    status = await stranded.run_pass()
+    assert (status.num_vfs, status.apply.state) == (0, ApplyState.ROLLED_BACK)
+    assert (status.problem.reason, status.plan is None) == (PfReason.ROLLED_BACK, False)
+
+
 async def test_what_worked_once_and_cuts_the_node_off_now_is_not_brought_back_unasked(tmp_path):
     node = Node(sim_host(pf(default_route=True)), tmp_path)
     await node.grant_and_run(UPLINK)
@@ -187,3 +223,16 @@ async def test_a_run_that_was_given_up_in_the_middle_is_undone_all_the_same(node
     await node.run_pass()
     record = JournalStore(node.directory).load().of(PF)
     assert (num_vfs(node), record.running, record.apply.state) == (0, None, ApplyState.ROLLED_BACK)
+
+
+async def test_a_route_that_a_router_announced_on_a_link_that_vmnic_switched_on_need_not_come_back(tmp_path):
+    node = Node(sim_host(pf(up=False, router=True)), tmp_path)
+    await node.grant_and_run(desired(num_vfs=2))
+    node.sim.control({"break": {"link": "ens11", "works_with": 2}})
+    status = await node.grant_and_run(desired(num_vfs=3))
+    assert (status.apply.state, status.num_vfs) == (ApplyState.APPLIED, 3)
+
+
+async def test_a_route_that_a_router_announced_on_the_hosts_own_link_must_come_back(tmp_path):
+    node = Node(sim_host(pf(router=True, cut_by_vfs=True)), tmp_path)
+    assert (await node.grant_and_run(UPLINK)).apply.state is ApplyState.ROLLED_BACK

@@ -33,6 +33,7 @@ OPS = st.one_of(
             ops.ListDir,
             ops.ReadLink,
             ops.ReadLinks,
+            ops.CheckGateway,
             ops.SetLink,
             ops.SetVf,
             ops.ReadChannels,

@@ -1,0 +1,64 @@
+"""Runs side by side on one node: the kernel changes the VFs of one function at a time, and a stuck write stops the others."""
+
+import asyncio
+import contextlib
+
+import msgspec
+
+from tests.builders.agent import LockableHost, Node, desired
+from tests.builders.host import OTHER_PF, PF, pf, sim_host
+from vmnic.host.faults import Fault, When
+from vmnic.host.ops import WriteFile, is_write
+from vmnic.nodes.state import PfReason
+
+
+def makes_vfs(op):
+    return isinstance(op, WriteFile) and op.path.endswith("sriov_numvfs")
+
+
+class CountingHost(LockableHost):
+    """Lets other tasks go on while VFs are made, and counts how many make them at a time."""
+
+    now = most = 0
+
+    @contextlib.asynccontextmanager
+    async def session(self, pf, *, write):
+        async with super().session(pf, write=write) as session:
+            perform = session.perform
+
+            async def counted(op, *, deadline_s):
+                self.now += makes_vfs(op)
+                self.most = max(self.most, self.now)
+                for _ in range(20 * makes_vfs(op)):
+                    await asyncio.sleep(0)
+                self.now -= makes_vfs(op)
+                return await perform(op, deadline_s=deadline_s)
+
+            session.perform = counted
+            yield session
+
+
+async def run_both(node):
+    """Have both functions granted, and both runs made in one pass."""
+    specs = [desired(PF), desired(OTHER_PF)]
+    node.api.ask(*specs)
+    plans = [one.plan.digest for one in (await node.agent.run(node.api.state)).pfs]
+    node.api.ask(*(msgspec.structs.replace(spec, grant=digest) for spec, digest in zip(specs, plans, strict=True)))
+    return (await node.agent.run(node.api.state)).pfs
+
+
+async def test_vfs_of_one_function_are_made_at_a_time(tmp_path):
+    node = Node(sim_host(pf(PF), pf(OTHER_PF)), tmp_path)
+    node.host = CountingHost(node.port)
+    node.restart_agent()
+    assert [one.num_vfs for one in await run_both(node)] == [7, 7]
+    assert node.host.most == 1
+
+
+async def test_a_write_that_hangs_keeps_a_run_beside_it_from_its_next_write(tmp_path):
+    node = Node(sim_host(pf(PF), pf(OTHER_PF)), tmp_path)
+    node.port.faults.append(Fault(when=When.HANG, matches=lambda op: makes_vfs(op) and PF in op.path))
+    stuck, other = await run_both(node)
+    assert (stuck.problem.reason, other.problem.reason, other.num_vfs) == (PfReason.PCI_BUS_STUCK, PfReason.PCI_BUS_STUCK, 0)
+    assert "was not begun" in other.apply.message
+    assert not [op for op in node.port.log if is_write(op) and OTHER_PF in op.path]
