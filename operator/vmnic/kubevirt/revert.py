@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..policy.facts import Datapath
-from .projection import Machine
+from .projection import HostDevice, Machine
 from .record import ANNOTATION, Record, RecordedNic, parse_record
 
 __all__ = ["EXCLUDE", "render_revert"]
@@ -29,8 +29,9 @@ def render_revert(machine: Machine) -> list[dict[str, Any]]:
         return []
     operations: list[dict[str, Any]] = []
     for name, entry in sorted(record.nics.items()):
-        operations += _whole(machine, name, entry) if entry.datapath == Datapath.PASSTHROUGH else _entry(machine, name, entry)
-    operations += _switch(machine, record)
+        if entry.datapath != Datapath.PASSTHROUGH:
+            operations += _entry(machine, name, entry)
+    operations += _whole_nics(machine, record) + _switch(machine, record)
     path = f"/metadata/annotations/{ANNOTATION.replace('/', '~1')}"
     operations += [{"op": "test", "path": path, "value": notes.assigned}, {"op": "remove", "path": path}]
     return [*operations, {"op": "add", "path": f"/metadata/annotations/{EXCLUDE.replace('/', '~1')}", "value": "true"}]
@@ -65,23 +66,35 @@ def _network(machine: Machine, name: str, entry: RecordedNic) -> list[dict[str, 
     return []
 
 
-def _whole(machine: Machine, name: str, entry: RecordedNic) -> list[dict[str, Any]]:
-    """Put interface and network back in place of a whole NIC."""
+def _whole_nics(machine: Machine, record: Record) -> list[dict[str, Any]]:
+    """Put interface and network back in place of each whole NIC; devices are taken from the end, so that indexes hold."""
     spec = machine.spec.template.spec
-    for index, device in enumerate(spec.domain.devices.host_devices):
-        if device.name == name and device.device_name == entry.resource:
-            path = f"{_DEVICES}/hostDevices/{index}"
-            return [
-                {"op": "test", "path": f"{path}/name", "value": name},
-                {"op": "remove", "path": path},
-                _appended(f"{_DEVICES}/interfaces", entry.was["interface"], first=not spec.domain.devices.interfaces),
-                _appended(f"{_SPEC}/networks", entry.was["network"], first=not spec.networks),
-            ]
-    return []
+    found = [
+        (index, record.nics[device.name])
+        for index, device in enumerate(spec.domain.devices.host_devices)
+        if _is_whole(record.nics.get(device.name), device)
+    ]
+    operations: list[dict[str, Any]] = []
+    for index, _ in reversed(found):
+        path = f"{_DEVICES}/hostDevices/{index}"
+        test = {"op": "test", "path": f"{path}/name", "value": spec.domain.devices.host_devices[index].name}
+        operations += [test, {"op": "remove", "path": path}]
+    interfaces = [entry.was["interface"] for _, entry in found]
+    networks = [entry.was["network"] for _, entry in found]
+    operations += _appended(f"{_DEVICES}/interfaces", interfaces, empty=not spec.domain.devices.interfaces)
+    return operations + _appended(f"{_SPEC}/networks", networks, empty=not spec.networks)
 
 
-def _appended(path: str, value: object, *, first: bool) -> dict[str, Any]:
-    return {"op": "add", "path": path, "value": [value]} if first else {"op": "add", "path": f"{path}/-", "value": value}
+def _is_whole(entry: RecordedNic | None, device: HostDevice) -> bool:
+    return entry is not None and entry.datapath == Datapath.PASSTHROUGH and entry.resource == device.device_name
+
+
+def _appended(path: str, values: list[Any], *, empty: bool) -> list[dict[str, Any]]:
+    if not values:
+        return []
+    if empty:
+        return [{"op": "add", "path": path, "value": values}]
+    return [{"op": "add", "path": f"{path}/-", "value": value} for value in values]
 
 
 def _switch(machine: Machine, record: Record) -> list[dict[str, Any]]:

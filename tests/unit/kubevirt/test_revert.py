@@ -1,0 +1,91 @@
+"""The way back: a VM that was changed by policies gets its own NICs again, whatever was made of them."""
+
+import copy
+
+import jsonpatch
+import msgspec
+import pytest
+
+from tests.builders.decide import apply_patches
+from tests.builders.vm import kubevirt, nad, nic, node_state, policy, pool, vm
+from vmnic.kubevirt.projection import decode_machine
+from vmnic.kubevirt.revert import EXCLUDE, render_revert
+
+
+def two_functions():
+    """A node with two whole NICs."""
+    node = node_state("n2", pool="whole", vfs=0, function="Physical")
+    for half in (node["spec"], node["status"]):
+        half["pfs"].append(half["pfs"][0] | {"pciAddress": "0000:0c:00.0"})
+    return node
+
+
+CLUSTER = [
+    nad("br", segment="blue"),
+    nad("fast", cni="sriov", resource="vmnic.dev/fast", segment="blue"),
+    nad("tap", cni="macvtap", resource="macvtap.network.kubevirt.io/x", segment="blue"),
+    kubevirt(permitted=["vmnic.dev/whole"]),
+    pool(),
+    pool("whole", function="Physical"),
+    node_state(),
+    two_functions(),
+]
+
+
+def web(*nics, devices=None):
+    machine = vm("web", *nics, run_strategy="Halted")
+    machine["spec"]["template"]["spec"]["domain"]["devices"] |= devices or {}
+    return machine
+
+
+def changed(machine, datapath):
+    wanted = policy(datapaths=[datapath], passthrough={"pool": "whole"})
+    return next(one for one in apply_patches([machine, wanted, *CLUSTER]) if one["kind"] == "VirtualMachine")
+
+
+def reverted(machine):
+    return jsonpatch.apply_patch(machine, render_revert(decode_machine(msgspec.json.encode(machine))))
+
+
+def bridge(name, **fields):
+    return nic(name, binding="bridge", network="br", model="e1000e", **fields)
+
+
+@pytest.mark.parametrize("datapath", ["vhost", "macvtap", "sriov", "passthrough"])
+def test_one_nic_is_again_what_it_was_and_its_vm_is_excluded(datapath):
+    original = web(nic("a", model="virtio"), bridge("data", bootOrder=2))
+    back = reverted(changed(original, datapath))
+    assert not back["spec"]["template"]["spec"]["domain"]["devices"].pop("hostDevices", [])
+    assert back["spec"]["template"] == original["spec"]["template"]
+    assert back["metadata"]["annotations"] == {EXCLUDE: "true"}
+
+
+@pytest.mark.parametrize("others", [(), (nic("z", model="virtio"),)], ids=["alone", "beside another"])
+def test_two_whole_nics_are_both_put_back(others):
+    original = web(bridge("a"), bridge("b", bootOrder=1), *others)
+    given = changed(original, "passthrough")
+    assert len(given["spec"]["template"]["spec"]["domain"]["devices"]["hostDevices"]) == 2
+    spec = reverted(given)["spec"]["template"]["spec"]
+    before = original["spec"]["template"]["spec"]
+    assert spec["domain"]["devices"]["hostDevices"] == []
+    for now, then in (
+        (spec["domain"]["devices"]["interfaces"], before["domain"]["devices"]["interfaces"]),
+        (spec["networks"], before["networks"]),
+    ):
+        assert sorted(now, key=lambda one: one["name"]) == sorted(then, key=lambda one: one["name"])
+
+
+def test_a_host_device_of_somebody_else_stays():
+    original = web(bridge("data"), devices={"hostDevices": [{"name": "gpu", "deviceName": "x/gpu"}]})
+    back = reverted(changed(original, "passthrough"))
+    assert back["spec"]["template"]["spec"]["domain"]["devices"]["hostDevices"] == [{"name": "gpu", "deviceName": "x/gpu"}]
+
+
+def test_what_somebody_has_edited_since_is_left():
+    edited = copy.deepcopy(changed(web(bridge("data")), "vhost"))
+    edited["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"][0]["model"] = "rtl8139"
+    assert reverted(edited)["spec"] == edited["spec"]
+
+
+def test_a_vm_that_was_never_changed_needs_nothing():
+    assert render_revert(decode_machine(msgspec.json.encode(web(bridge("data"))))) == []
