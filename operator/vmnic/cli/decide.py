@@ -153,6 +153,7 @@ def _input_of(
         find_network=lambda where, name: objects.networks.get((where, name)),
         find_segment=objects.segment,
         physical_resources=[pool.resource_name for pool in cluster.pools.values() if pool.physical],
+        default_binding=cluster.kubevirt.default_binding,
         quota=quota_left(quota for (where, _), quota in objects.quotas.items() if where == namespace),
         is_new=is_new,
         counts_as_running=offline and instance is None and not machine.halted and not is_new,

@@ -210,6 +210,7 @@ class World:
             find_network=self._find_network,
             find_segment=self._find_segment,
             physical_resources=[pool.resource_name for pool in self.cluster_facts.pools.values() if pool.physical],
+            default_binding=self.cluster_facts.kubevirt.default_binding,
             quota=self._quota_left(namespace),
             is_new=is_new,
         )

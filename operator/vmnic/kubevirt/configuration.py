@@ -31,6 +31,7 @@ class _Developer(_Part, frozen=True):
 
 class _Network(_Part, frozen=True):
     binding: dict[str, Any] = {}
+    default_network_interface: str = ""
 
 
 class _PciDevice(_Part, frozen=True):
@@ -90,6 +91,7 @@ def kubevirt_facts(resource: KubeVirt | None, *, injector: bool | None = None) -
         version=version,
         gates=frozenset(gates - set(developer.disabled_feature_gates)),
         plugins=frozenset(configuration.network.binding),
+        default_binding="masquerade" if configuration.network.default_network_interface == "masquerade" else "bridge",
         permitted={
             device.resource_name: device.external_resource_provider
             for device in configuration.permitted_host_devices.pci_host_devices

@@ -62,7 +62,7 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         has_vfio=own_vfio or type_devices or bool(devices.host_devices or devices.gpus),
         has_host_devices=bool(devices.host_devices),
         instancetype_host_devices=type_devices,
-        autoattach=devices.autoattach_pod_interface,
+        autoattach=given.autoattach,
         eviction_strategy=spec.eviction_strategy or "",
         quota=given.quota,
         excluded=wishes is not None and wishes.exclude == "true",

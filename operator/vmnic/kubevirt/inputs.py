@@ -27,8 +27,18 @@ class MachineInput:
     """Gives the networks of a namespace that carry the label of a segment."""
     physical_resources: Collection[str] = ()
     """Resources of pools of whole NICs: a host device of one is a NIC."""
+    default_binding: str = "bridge"
+    """How KubeVirt binds the NIC that it adds by itself: `bridge` or `masquerade`, as its resource says."""
     quota: Mapping[str, int] = field(default_factory=dict)
     """What the namespace's quotas leave."""
     is_new: bool = False
     counts_as_running: bool = False
     """Offline only: no VMI is given, and the spec says that it runs."""
+
+    @property
+    def autoattach(self) -> bool | None:
+        """Whether KubeVirt may add a NIC by itself: what the VM says, else its preference."""
+        own = self.machine.spec.template.spec.domain.devices.autoattach_pod_interface
+        if own is not None or self.preference is None:
+            return own
+        return self.preference.spec.devices.preferred_autoattach_pod_interface

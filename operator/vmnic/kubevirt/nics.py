@@ -32,10 +32,7 @@ class NicReader:
         """Give the NICs in their order: interfaces first, then host devices that are whole NICs."""
         devices = self._spec.domain.devices
         if not devices.interfaces and not self._spec.networks:
-            # KubeVirt then adds one on the pod network by itself.
-            implicit = Interface(name="default", bridge={})
-            own = () if devices.autoattach_pod_interface is False else (self._nic(implicit, Network(pod=True), None),)
-            return (*own, *self._whole_nics())
+            return (*self._implicit(), *self._whole_nics())
         networks = {network.name: network for network in self._spec.networks}
         return (
             *(
@@ -44,6 +41,14 @@ class NicReader:
             ),
             *self._whole_nics(),
         )
+
+    def _implicit(self) -> tuple[NicFacts, ...]:
+        """The one that KubeVirt adds on the pod network by itself; no preference changes its binding."""
+        if self._given.autoattach is False:
+            return ()
+        masquerade = self._given.default_binding == "masquerade"
+        interface = Interface(name="default", masquerade={}) if masquerade else Interface(name="default", bridge={})
+        return (self._nic(interface, Network(pod=True), None),)
 
     def _nic(self, interface: Interface, network: Network, index: int | None) -> NicFacts:
         name = interface.name

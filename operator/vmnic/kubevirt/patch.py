@@ -130,7 +130,7 @@ class _Rendering:
     def _implicit(self, decision: NicDecision) -> list[Operation]:
         """Write out the NIC that KubeVirt would add by itself, since a model needs an entry to stand in."""
         nic = decision.nic
-        entry: dict[str, Any] = {"name": nic.name, "bridge": {}, "model": decision.wanted.model}
+        entry: dict[str, Any] = {"name": nic.name, nic.binding: {}, "model": decision.wanted.model}
         if nic.live_mac is not None:
             entry["macAddress"] = nic.live_mac
         self._remember(decision, {"model": None})

@@ -231,6 +231,7 @@ class Machine(Part, frozen=True, kw_only=True):
 class _PreferredDevices(Part, frozen=True, kw_only=True):
     preferred_interface_model: str | None = None
     preferred_network_interface_multi_queue: bool | None = None
+    preferred_autoattach_pod_interface: bool | None = None
 
 
 class _PreferenceSpec(Part, frozen=True, kw_only=True):

@@ -175,7 +175,7 @@ class VmFacts:
     instancetype_host_devices: bool = False
     """Its instancetype lists host devices."""
     autoattach: bool | None = None
-    """`autoattachPodInterface`."""
+    """`autoattachPodInterface`, the VM's own or its preference's."""
     eviction_strategy: str = ""
     """Its own; empty: the cluster's."""
     quota: Mapping[str, int] = field(default_factory=dict)
@@ -228,6 +228,8 @@ class KubeVirtFacts:
     """Feature gates that are on by name; those that are always on are not listed."""
     plugins: frozenset[str] = frozenset()
     """Registered network binding plugins."""
+    default_binding: str = "bridge"
+    """How KubeVirt binds the NIC that it adds to a VM by itself."""
     permitted: Mapping[str, bool] = field(default_factory=dict)
     """Permitted host devices: resource name, and whether another program provides it."""
     memory_overcommit: bool = False

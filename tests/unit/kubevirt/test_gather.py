@@ -11,8 +11,12 @@ from vmnic.kubevirt.projection import Instancetype, Machine, Preference, decode_
 from vmnic.kubevirt.quantity import parse_bytes
 
 
-def preference(*, model=None, multiqueue=None, os_type=None, annotation=None):
-    devices = {"preferredInterfaceModel": model, "preferredNetworkInterfaceMultiQueue": multiqueue}
+def preference(*, model=None, multiqueue=None, os_type=None, annotation=None, autoattach=None):
+    devices = {
+        "preferredInterfaceModel": model,
+        "preferredNetworkInterfaceMultiQueue": multiqueue,
+        "preferredAutoattachPodInterface": autoattach,
+    }
     labels = {"instancetype.kubevirt.io/os-type": os_type} if os_type else {}
     annotations = {"vm.kubevirt.io/os": annotation} if annotation else {}
     raw = {"metadata": {"name": "p", "labels": labels}, "spec": {"devices": devices, "annotations": annotations}}
@@ -108,6 +112,15 @@ def test_a_vm_without_nics_has_the_one_that_kubevirt_adds():
     assert [(one.name, one.index) for one in gather(machine).nics] == [("default", None)]
     spec["domain"]["devices"] = {"autoattachPodInterface": False}
     assert gather(machine).nics == ()
+
+
+def test_a_preference_can_keep_kubevirt_from_adding_a_nic():
+    machine = vm()
+    spec = machine["spec"]["template"]["spec"]
+    spec["networks"], spec["domain"]["devices"] = [], {}
+    assert gather(machine, preference=preference(autoattach=False)).nics == ()
+    spec["domain"]["devices"] = {"autoattachPodInterface": True}
+    assert [one.name for one in gather(machine, preference=preference(autoattach=False)).nics] == ["default"]
 
 
 def test_a_network_is_looked_up_in_the_vms_own_namespace_unless_it_names_another():

@@ -53,6 +53,16 @@ def test_an_entry_is_changed_in_place_and_the_rest_of_it_stays(datapath, entry, 
     assert networks[1] == {"name": "data", "multus": {"networkName": network}}
 
 
+@pytest.mark.parametrize("default", ["masquerade", "bridge", None])
+def test_the_nic_that_kubevirt_adds_is_written_out_as_its_resource_binds_it(default):
+    network = {"binding": {}} | ({"defaultNetworkInterface": default} if default else {})
+    machine = vm("web", os="windows", run_strategy="Halted")
+    machine["spec"]["template"]["spec"] = {"domain": {"devices": {}}}
+    devices, networks = entries(made(apply_patches([machine, wanting("emulated"), kubevirt(network=network)])))
+    assert devices["interfaces"] == [{"name": "default", default or "bridge": {}, "model": "e1000e"}]
+    assert networks == [{"name": "default", "pod": {}}]
+
+
 def test_a_whole_nic_takes_the_place_of_interface_and_network():
     devices, networks = entries(run(web(), "passthrough"))
     assert devices["hostDevices"] == [{"name": "data", "deviceName": "vmnic.dev/whole"}]
