@@ -1,9 +1,14 @@
 """A policy's status, summed up from what was decided."""
 
+from datetime import timedelta
+
+import msgspec
+
 from tests.builders.vm import policy
 from vmnic.api.policy import VmNicPolicy
-from vmnic.controller.reconcile.machines import NicNote
-from vmnic.controller.reconcile.policies import summarise_policy
+from vmnic.controller.reconcile.machines import MachineReconciler, NicNote
+from vmnic.controller.reconcile.policies import PolicyReconciler, summarise_policy
+from vmnic.controller.world import World
 from vmnic.kube.reflector import ObjectKey
 from vmnic.policy.decision import Verdict
 
@@ -54,3 +59,34 @@ def test_at_most_ten_problems_are_told_in_a_stable_order():
 def test_a_conflict_names_the_other_policy_and_the_remedy():
     problem = summary(a=[note(conflicts=("b",))]).problems[0]
     assert (problem.reason, "spec.priority" in problem.message) == ("Conflict", True)
+
+
+class Recorder:
+    """Keeps the status that is written and the Events that are told."""
+
+    def __init__(self):
+        self.status, self.told = {}, []
+
+    async def patch_json(self, _resource, _name, body, **_more):
+        self.status = body[0]["value"]
+
+    def tell(self, subject, kind, reason, action, _note):
+        self.told.append((subject.kind, subject.uid, kind, reason, action))
+
+
+async def test_what_is_new_about_a_policy_is_told_as_an_event_of_it_and_once():
+    seen, settle = Recorder(), timedelta(minutes=10)
+    world = World(seen, lambda *_: None)
+    for reflector in world.reflectors:
+        reflector.synced.set()
+    machines = MachineReconciler(world, seen, lambda *_: None, seen, comes_back=settle)
+    reconciler = PolicyReconciler(world, seen, machines, lambda *_: None, seen)
+    for found in (note(), note(Verdict.CHANGE), note(Verdict.BLOCKED), note(conflicts=("b",))):
+        body = policy() | {"metadata": {"name": "all", "uid": "u1", "generation": 1}, "status": seen.status}
+        world.policies._store(msgspec.Raw(msgspec.json.encode(body)))
+        machines.notes[ObjectKey("tenants", "web")] = (found,)
+        await reconciler.reconcile("all")
+    assert [(kind, reason) for *_, kind, reason, _ in seen.told] == [
+        ("Normal", "AllCompliant"), ("Normal", "NotCompliant"), ("Warning", "Conflict"), ("Normal", "AllCompliant"),
+    ]  # fmt: skip
+    assert {told[:2] + told[-1:] for told in seen.told} == {("VmNicPolicy", "u1", "Evaluate")}
