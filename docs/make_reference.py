@@ -5,80 +5,31 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import math
 import pathlib
+import re
 import sys
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
 
 import yaml
 from pydantic import TypeAdapter
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from vmnic.agent.metrics import AGENT_METRICS
 from vmnic.api.crd import KINDS, render_crd
+from vmnic.cli.app import app
 from vmnic.cli.schema import Plan
 from vmnic.controller.metrics import CONTROLLER_METRICS
 from vmnic.metrics import Metric
 from vmnic.nodes.state import PfReason
 from vmnic.policy.reasons import Reason
 
-_PAGES: dict[str, tuple[str, str]] = {
-    "SriovNetworkPool": ("examples/pools/tenant-fast.yaml", "kubectl get snp"),
-    "VmNicPolicy": ("examples/policies/tenants.yaml", "kubectl get vnp"),
-    "NodeNicState": ("", "kubectl get nns"),
-    "VmNicState": ("", "kubectl get vns -n NAMESPACE"),
-}
-_CONDITIONS: dict[str, list[tuple[str, str, str]]] = {
-    "SriovNetworkPool": [
-        (
-            "Ready=True",
-            "AllNodesReady, NoNodesMatched, WaitingForVMs",
-            "Every node that is not legitimately waiting is as asked.",
-        ),
-        (
-            "Ready=False",
-            "RollingOut, Paused, NodesFailed, Conflict, Removing, NadExists, NadRefused",
-            "Read `message`, then `status.problems`: each names the remedy.",
-        ),
-        ("UpToDate", "as Ready", "False also while VMs hold VFs that would go: stop or move them, the plan goes on by itself."),
-        ("Reconciling", "RollingOut", "Nodes are changing or wait for their turn."),
-        ("Stalled", "as Ready", "A person must act: a node failed or cannot be prepared."),
-        ("Conflict", "Conflict", "An older pool has the function or the resource name: narrow one of the selectors."),
-    ],
-    "VmNicPolicy": [
-        ("Ready", "Evaluated", "The policy was evaluated at `observedGeneration`."),
-        ("Reconciling", "RollingOut, Settled", "With `existingVMs: Rolling`, VMs still have to be changed and restarted."),
-        (
-            "Stalled",
-            "InvalidWindow, VmDidNotComeBack",
-            "A person must act: the window cannot be understood, or a restarted VM does not run; no further VM is restarted.",
-        ),
-        (
-            "Compliant",
-            "AllCompliant, NotCompliant",
-            "Whether every selected VM is as wanted; `status.problems` names the first ten NICs that are not.",
-        ),
-        (
-            "Conflict",
-            "Conflict",
-            "Another policy of the same priority decides differently: give one of them another `spec.priority`.",
-        ),
-    ],
-    "NodeNicState": [
-        (
-            "Ready",
-            "AsDesired, PlanPending, Blocked, Degraded, NotSynced",
-            "True: everything that pools ask of this node is done.",
-        ),
-        (
-            "Degraded",
-            "Degraded",
-            "A function cannot be prepared, or a step failed; the message names function, step and errno.",
-        ),
-        ("Blocked", "WaitingForVMs", "A plan waits for the VMs that it names."),
-        ("RolledBack", "RolledBack", "A change cut the node off and was undone; until the pool changes or a person approves."),
-        ("Fenced", "Changing", "VFs are kept from pods while they are changed; seconds."),
-    ],
-}
+_DOCS = pathlib.Path(__file__).parent
+_HELP_WIDTH = 110
+"""Columns of the help texts, whatever terminal `make docs` runs in."""
 POOL_REASONS: dict[str, tuple[str, str]] = {
     "Conflict": (
         "An older pool has the function, the range of VFs or the resource name.",
@@ -120,50 +71,59 @@ def render_pages() -> dict[str, str]:
     pages = {f"{kind.__name__.lower()}.md": _page(kind) for kind in KINDS}
     pages["reasons.md"] = _reasons()
     pages["metrics.md"] = _metrics()
+    pages["commands.md"] = _commands()
     pages["plan.schema.json"] = json.dumps(TypeAdapter(Plan).json_schema(), indent=2) + "\n"
     return pages
 
 
 def _page(kind: Any) -> str:
+    """Give a kind's page: `docs/kinds/KIND.md`, in which comments stand where the example and the fields go."""
     crd = render_crd(kind)
     schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    names = crd["spec"]["names"]
-    example, command = _PAGES[kind.__name__]
-    lines = [f"# {kind.__name__}", "", schema["description"], ""]
-    scope = "Cluster-wide" if crd["spec"]["scope"] == "Cluster" else "In the VM's namespace"
-    lines += [f"{scope}; short name `{names['shortNames'][0]}`; `{command}` lists them."]
-    if example:
-        lines += ["", "```yaml", _example(example), "```"]
-    for part in ("spec", "status"):
-        if part not in schema["properties"]:
-            continue
-        lines += ["", f"## {part}", "", "| field | type | default | meaning |", "|---|---|---|---|"]
-        lines += _rows(schema["properties"][part], part)
-    rules = list(_rules(schema["properties"].get("spec", {}), "spec"))
-    if rules:
-        lines += ["", "## What is refused", "", *(f"- `{path}`: {message}" for path, message in rules)]
-    if kind.__name__ in _CONDITIONS:
-        lines += ["", "## Conditions", "", "| condition | reasons | meaning and next step |", "|---|---|---|"]
-        lines += [f"| {name} | {reasons} | {text} |" for name, reasons, text in _CONDITIONS[kind.__name__]]
-    return "\n".join(lines) + "\n"
+    short = crd["spec"]["names"]["shortNames"][0]
+    scope = (
+        f"Cluster-wide; short name `{short}`." if crd["spec"]["scope"] == "Cluster" else f"Namespaced; short name `{short}`."
+    )
+    text = (_DOCS / "kinds" / f"{kind.__name__.lower()}.md").read_text()
+    text = re.sub(r"<!-- example: (\S+) -->", lambda found: f"```yaml\n{_example(found[1])}\n```", text)
+    text = text.replace("<!-- fields -->", "\n".join(_fields(schema)))
+    return f"# {kind.__name__}\n\n{schema['description']}\n\n{scope}\n\n{text}"
+
+
+def _fields(schema: dict[str, Any]) -> list[str]:
+    lines: list[str] = []
+    if "spec" in schema["properties"]:
+        spec = schema["properties"]["spec"]
+        lines += ["## spec", "", "| field | type | default | meaning |", "|---|---|---|---|", *_rows(spec, "spec"), ""]
+        refused = [f"- `{path}`: {message}" for path, message in _rules(spec, "spec")]
+        lines += ["What is refused:", "", *refused, ""] if refused else []
+    rows = _rows(schema["properties"]["status"], "status", defaults=False)
+    return [*lines, "## status", "", "| field | type | meaning |", "|---|---|---|", *rows]
 
 
 def _example(path: str) -> str:
-    text = (pathlib.Path(__file__).parents[1] / path).read_text()
+    text = (_DOCS.parent / path).read_text()
     return text.removeprefix("---\n").rstrip("\n")
 
 
-def _rows(schema: dict[str, Any], path: str) -> list[str]:
+def _rows(schema: dict[str, Any], path: str, *, defaults: bool = True) -> list[str]:
     rows = []
     for name, field in schema.get("properties", {}).items():
         where = f"{path}.{name}"
-        default = (
-            "" if "default" not in field else f"`{yaml.safe_dump(field['default'], default_flow_style=True).split(chr(10))[0]}`"
-        )
-        rows.append(f"| `{where}` | {_type(field)} | {default} | {field.get('description', '')} |")
+        default = f"{_default(field, required=name in schema.get('required', ()))} | " if defaults else ""
+        rows.append(f"| `{where}` | {_type(field)} | {default}{field.get('description', '')} |")
         inner = field.get("items", field)
-        rows += _rows(inner, f"{where}[]" if "items" in field else where)
+        rows += _rows(inner, f"{where}[]" if "items" in field else where, defaults=defaults)
     return rows
+
+
+def _default(field: dict[str, Any], *, required: bool) -> str:
+    """What holds without the field; an object's defaults are those of its fields, which have rows of their own."""
+    if required:
+        return "*required*"
+    if "default" not in field or "properties" in field:
+        return ""
+    return f"`{yaml.safe_dump(field['default'], default_flow_style=True, width=math.inf).splitlines()[0]}`"
 
 
 def _type(field: dict[str, Any]) -> str:
@@ -174,7 +134,9 @@ def _type(field: dict[str, Any]) -> str:
     if isinstance(field.get("additionalProperties"), dict):
         return f"map of {_type(field['additionalProperties'])}"
     if "enum" in field:
-        return ", ".join(f"`{value}`" for value in field["enum"])
+        return ", ".join(f"`{value}`" for value in field["enum"] if value)
+    if "maximum" in field:
+        return f"integer, {field.get('minimum', 0)} to {field['maximum']}"
     return str(field.get("type", "object"))
 
 
@@ -229,6 +191,31 @@ def _metric_rows(metrics: tuple[Metric, ...]) -> list[str]:
         leader = " *leader*" if metric.leader_only else ""
         rows.append(f"| `{metric.name}` | {metric.type} | {labels} | {metric.text}{leader} |")
     return rows
+
+
+def _commands() -> str:
+    lines = [
+        "# kubectl vmnic",
+        "",
+        "What `--help` says of each command. Commands that read print tables; `-o json` is for programs,",
+    ]
+    lines += [
+        "and [plan.schema.json](plan.schema.json) is the shape of a plan. After an error the exit code is 2, after a crash 3."
+    ]
+    lines += ["`--nic-data FILE` ([NIC models](../nics.md)) goes before the command."]
+    for name, command in _leaves(get_command(app), "kubectl vmnic"):
+        context = command.context_class(command, info_name=name, terminal_width=_HELP_WIDTH)
+        lines += ["", f"## {name}", "", "```text", command.get_help(context), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _leaves(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Give the commands of a group by name, also those of groups in it."""
+    if not isinstance(command, TyperGroup):
+        yield name, command
+        return
+    for word, inner in sorted(command.commands.items()):
+        yield from _leaves(inner, f"{name} {word}")
 
 
 def cause_and_remedy(text: str) -> tuple[str, str]:

@@ -1,39 +1,38 @@
-"""Every command of the tutorial is run, in its order, on the cluster of this tier."""
+"""Every command of the tutorial is run, in its order, on the cluster of this tier, and what the page shows is what comes."""
 
 import os
 import pathlib
 import re
 import subprocess
 import sys
+import time
+
+import pytest
 
 from tests.harness.api import wait_for
 from tests.harness.cluster import ROOT
+from tests.harness.pages import read_steps
 
-
-def commands(page):
-    """The lines that begin with `$` in the page's console blocks, with the exit code that the page names."""
-    for reason, block in re.findall(r"(<!-- not run: [^\n]*\n)?```console\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
-        for line in () if reason else re.findall(r"^\$ (.*)$", block, re.MULTILINE):
-            command, _, note = line.partition(" # exits with ")
-            yield command, int(note or 0)
-
-
-PAGES = ("docs/tutorial.md", "docs/troubleshooting.md", "docs/gitops.md")
+PAGES = (
+    "docs/tutorial.md",
+    "docs/kinds/sriovnetworkpool.md",
+    "docs/kinds/vmnicpolicy.md",
+    "docs/kinds/nodenicstate.md",
+    "docs/kinds/vmnicstate.md",
+    "docs/troubleshooting.md",
+    "docs/gitops.md",
+)
 """In this order: the later ones are about what the first one leaves. `tests/unit/test_docs.py` holds that no other page has
 commands that are not run and do not say why."""
 
 
-def test_the_tutorial_and_what_builds_on_it_run_as_they_stand(cluster):
-    path = f"{cluster.programs.kubectl.parent}:{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
-    env = os.environ | {"KUBECONFIG": str(cluster.plane.kubeconfig), "PATH": path}
-    ran = 0
+@pytest.mark.timeout(300)  # About fifty commands, each a process of its own.
+def test_the_tutorial_and_what_builds_on_it_run_as_they_stand_and_answer_as_shown(cluster):
+    answers = []
     try:
         cluster.kubectl("create", "namespace", "argocd")
-        for command, expected in [one for page in PAGES for one in commands(page)]:
-            wait_for(f"the controller has caught up before: {command}", lambda: settled(cluster))
-            done = subprocess.run(["bash", "-c", command], env=env, cwd=ROOT, capture_output=True, text=True, check=False)
-            assert done.returncode == expected, f"{command}\n{done.stdout}{done.stderr}"
-            ran += 1
+        for page in PAGES:
+            answers += [answer_as_shown(cluster, page, step) for step in read_steps(ROOT / page)]
         wait_for("db's node is done as well", lambda: all(cluster.pf(node).get("numVfs") == 3 for node in ("n1", "n2")))
     finally:
         cluster.kubectl("delete", "namespace", "argocd", "--wait=false", check=False)
@@ -45,7 +44,29 @@ def test_the_tutorial_and_what_builds_on_it_run_as_they_stand(cluster):
         wait_for(
             "no node is asked for anything", lambda: not any(s["spec"].get("pfs") for s in cluster.api.list("NodeNicState"))
         )
-    assert ran > 20
+    for step in read_steps(ROOT / "README.md"):
+        assert any(step.is_shown_by(answer.stdout) for answer in answers if answer.args[-1] == step.command), step
+    assert len(answers) > 20
+
+
+def answer_as_shown(cluster, page, step):
+    """Type a command in; one that only reads is repeated until it shows what the page does."""
+    wait_for(f"the controller has caught up before: {step.command}", lambda: settled(cluster))
+    answer = type_in(cluster, step.command)
+    reads = re.match(r"kubectl (get|describe|vmnic (?!approve|revert))", step.command)
+    deadline = time.monotonic() + 20
+    while reads and not step.is_shown_by(answer.stdout) and time.monotonic() < deadline:
+        answer = type_in(cluster, step.command)
+    assert answer.returncode == step.code, f"{page}: {step.command}\n{answer.stdout}{answer.stderr}"
+    assert step.is_shown_by(answer.stdout), f"{page} shows something else for {step.command}:\n{answer.stdout}"
+    return answer
+
+
+def type_in(cluster, command):
+    """Run a command as a reader does who has set what `make demo` prints."""
+    path = f"{cluster.programs.kubectl.parent}:{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = os.environ | {"KUBECONFIG": str(cluster.plane.kubeconfig), "PATH": path}
+    return subprocess.run(["bash", "-c", command], env=env, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def settled(cluster):

@@ -2,12 +2,15 @@
 
 import itertools
 import os
+import re
 import subprocess
 
+import msgspec
 import pytest
 import yaml
 
 from tests.harness.packaging import CHART_VALUES, OVERLAYS, ROOT, ensure_helm, kustomize, make_chart, make_release, template
+from vmnic.nodes.nics import NicModel
 
 DIGEST = "sha256:" + "0" * 64
 COMPONENTS = sorted(CHART_VALUES)
@@ -53,6 +56,36 @@ def test_two_components_go_together(chart, tmp_path, pair):
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump({"resources": [base], "components": components}))
     flags = [flag for name in pair for flag in CHART_VALUES[name]]
     assert comparable(template(chart, *flags)) == comparable(kustomize(tmp_path))
+
+
+def overlay_of(page, directory):
+    """Render the overlay that a page shows, with the file that it shows beside it."""
+    (directory / "deploy").symlink_to(ROOT / "deploy")
+    mine = directory / "my-overlay"
+    mine.mkdir()
+    for block in re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL):
+        (mine / ("kustomization.yaml" if "kind: Kustomization" in block else "nics.yaml")).write_text(block)
+    return comparable(kustomize(mine))
+
+
+def test_the_overlay_of_the_page_about_installing_names_the_image(tmp_path):
+    found = overlay_of("install.md", tmp_path)
+    (controller,) = found["Deployment", "vmnic-system", "vmnic-controller"]["spec"]["template"]["spec"]["containers"]
+    assert controller["image"] == "registry.example/vmnic:0.1.0"
+    assert ("PodMonitor", "vmnic-system", "vmnic-controller") in found
+
+
+def test_the_overlay_of_the_page_about_nics_gives_its_file_to_controller_and_agents(tmp_path):
+    found = overlay_of("nics.md", tmp_path)
+    for kind, namespace, name in (
+        ("Deployment", "vmnic-system", "vmnic-controller"), ("DaemonSet", "vmnic-agents", "vmnic-agent"),
+    ):  # fmt: skip
+        pod = found[kind, namespace, name]["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert {"name": "VMNIC_NIC_DATA", "value": "/etc/vmnic/nics.yaml"} in container["env"]
+        (file,) = (volume["configMap"]["name"] for volume in pod["volumes"] if volume["name"] == "nics")
+        data = found["ConfigMap", namespace, file]["data"]["nics.yaml"]
+        assert msgspec.convert(yaml.safe_load(data), tuple[NicModel, ...])
 
 
 def test_what_is_chosen_reaches_the_objects(chart):

@@ -2,45 +2,45 @@
 
 from __future__ import annotations
 
-import re
+import os
+import pathlib
 import shlex
-from dataclasses import dataclass
+import subprocess
+import tempfile
 
 from tests.harness.api import wait_for
 from tests.harness.cluster import AGENT_NAMESPACE, NAMESPACE, ROOT
+from tests.harness.pages import script_below
 
 from .cluster import KindCluster
 
-__all__ = ["OVERLAY", "README", "install", "wait_until_it_works"]
+__all__ = ["HELM", "OVERLAY", "install", "wait_until_it_works"]
 
 OVERLAY = "deploy/overlays/simulated"
-"""What takes the place of the README's overlay, since the nodes have no such NICs."""
+_HERE = {"deploy/overlays/default": OVERLAY, "registry.example/vmnic": "vmnic"}
+"""What takes the place of the pages' overlay, since the nodes have no such NICs, and of their registry."""
 
 
-@dataclass(frozen=True)
-class _Commands:
-    """What the README says to type."""
-
-    kubectl: list[str]
-    helm: list[str]
+def _as_here(script: str) -> str:
+    for theirs, ours in _HERE.items():
+        script = script.replace(theirs, ours)
+    return script
 
 
-def _read_commands() -> _Commands:
-    section = (ROOT / "README.md").read_text().split("## Install\n", 1)[1].split("\n## ", 1)[0]
-    lines = [line for block in re.findall(r"```sh\n(.*?)```", section, re.DOTALL) for line in block.splitlines()]
-    kubectl, helm = (
-        next(shlex.split(line, comments=True) for line in lines if line.startswith(word))
-        for word in ("kubectl apply", "helm install")
-    )
-    return _Commands(kubectl, helm)
-
-
-README = _read_commands()
+HELM = [shlex.split(line) for line in _as_here(script_below(ROOT / "docs" / "install.md", "With Helm", "helm")).splitlines()]
+"""What the page about installing says to type."""
 
 
 def install(cluster: KindCluster) -> None:
-    """Install with kubectl, and wait until everything is up."""
-    cluster.kubectl(*(OVERLAY if word.startswith("deploy/overlays/") else word for word in README.kubectl[1:]))
+    """Install with the README's own commands, and wait until everything is up."""
+    script = _as_here(script_below(ROOT / "README.md", "Install", "kubectl apply"))
+    path = f"{cluster.programs.kubectl.parent}:{os.environ['PATH']}"
+    with tempfile.TemporaryDirectory() as clone:
+        (pathlib.Path(clone) / "deploy").symlink_to(ROOT / "deploy")
+        command = ["bash", "-euc", script]
+        env = os.environ | {"KUBECONFIG": str(cluster.kubeconfig), "PATH": path}
+        done = subprocess.run(command, env=env, cwd=clone, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     wait_until_it_works(cluster)
 
 

@@ -8,7 +8,7 @@ from tests.harness.api import wait_for
 from tests.harness.cluster import AGENT_NAMESPACE, ROOT
 from tests.harness.packaging import ensure_helm, make_chart
 
-from .installation import README, wait_until_it_works
+from .installation import HELM, wait_until_it_works
 from .pods import POOL, wait_for_vfs
 
 _POOL = ROOT / "examples" / "pools" / f"{POOL}.yaml"
@@ -30,7 +30,9 @@ def helm(cluster):
 
 def test_the_chart_does_what_the_overlay_does(cluster, helm):
     make_chart(ROOT / "build" / "chart" / "vmnic")
-    helm(*README.helm[1:], "--set=simulated=true")
+    (_, *install), (_, *label) = HELM
+    helm(*install, "--set=simulated=true")
+    cluster.kubectl(*label)
     wait_until_it_works(cluster)
     cluster.kubectl("apply", "-f", _POOL)
     wait_for_vfs(cluster, 7)

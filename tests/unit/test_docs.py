@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from tests.harness.pages import Step
 from vmnic.nodes.state import PfReason
 from vmnic.policy.reasons import Reason
 
@@ -39,10 +40,33 @@ def test_every_reason_of_a_pools_problem_has_a_cause_and_a_remedy():
     assert len(given) > 3
 
 
+def anchors(page):
+    """What GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_to_a_file(page):
-    targets = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
-    assert [target for target in targets if not (page.parent / target).exists()] == []
+def test_every_link_leads_to_a_file_and_to_a_heading_of_it(page):
+    targets = [(page.parent / path, anchor) for path, anchor in re.findall(r"\]\(([^)#:]+)#?([^)]*)\)", page.read_text())]
+    assert [str(path) for path, _ in targets if not path.exists()] == []
+    assert [anchor for path, anchor in targets if anchor and anchor not in anchors(path)] == []
+
+
+@pytest.mark.parametrize(
+    ("page", "module"),
+    [
+        ("sriovnetworkpool", "nodes/summary.py"),
+        ("vmnicpolicy", "controller/reconcile/policies.py"),
+        ("nodenicstate", "agent/status.py"),
+    ],
+)
+def test_every_reason_of_a_condition_is_on_the_page_of_its_kind(page, module):
+    code = (ROOT / "operator" / "vmnic" / module).read_text().split("__all__")[1].split("\n", 1)[1]
+    given = set(re.findall(r'"((?:[A-Z][a-z]+){2,}|Degraded|Changing|Blocked|Healthy|Settled|Evaluated|Paused)"', code))
+    told = (ROOT / "docs" / "kinds" / f"{page}.md").read_text() + (ROOT / "docs" / "reference" / "reasons.md").read_text()
+    assert {word for word in given if word not in told} == set()
+    assert len(given) > 6
 
 
 def test_every_make_target_that_is_named_exists():
@@ -51,9 +75,25 @@ def test_every_make_target_that_is_named_exists():
     assert named - known <= {"sure", "it", "them", "progress"}
 
 
+@pytest.mark.parametrize(
+    ("shown", "output", "true"),
+    [
+        ((), "whatever\n", True),
+        (("NAME  AGE", "fast  …"), "NAME   AGE\nfast   3m\n", True),
+        (("NAME", "…", "last"), "NAME\none\ntwo\nlast\n", True),
+        (("NAME",), "NAME\nfast\n", False),
+        (("a.c",), "abc\n", False),
+    ],
+    ids=["nothing is shown", "columns", "lines left out", "one line too few", "no pattern"],
+)
+def test_a_page_is_held_to_what_it_shows(shown, output, true):
+    assert Step("command", 0, shown).is_shown_by(output) is true
+
+
 BLOCK = re.compile(r"(?:<!-- (?:not run|run by): ([^>]+) -->\n)?```(sh|console)\n(.*?)```", re.DOTALL)
-RUN = {"tutorial.md", "troubleshooting.md", "gitops.md"}
-"""Pages whose console blocks the cluster tier runs (`tests/cluster/test_docs.py`)."""
+KINDS = {path.name for path in (ROOT / "docs" / "kinds").iterdir()}
+RUN = {"README.md", "tutorial.md", "troubleshooting.md", "gitops.md", *KINDS}
+"""Pages whose console blocks the cluster tier runs (`tests/cluster/test_docs.py`); `docs/reference` repeats `docs/kinds`."""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -282,9 +282,9 @@ class VfCounts(ApiModel):
     desired: int = 0
     """VFs that the pool asks for."""
     configured: int = 0
-    """VFs that exist."""
+    """VFs that exist, of those that the pool asks for."""
     in_use: int = 0
-    """VFs that a VM or another program holds."""
+    """Of these, VFs that a VM or another program holds."""
     assigned: int = 0
     """VFs that the specs of VMs ask for, also of those that are stopped."""
     reserved: int = 0
