@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "PciAddress",
     "Problem",
     "cel",
+    "first_error",
     "map_list",
     "seconds_of",
 ]
@@ -71,6 +72,12 @@ IntOrPercent = Annotated[
         }
     ),
 ]
+
+
+def first_error(error: ValidationError) -> str:
+    """Say what is wrong with an object in a line: the field, and what it may be."""
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 
 
 class ApiModel(BaseModel):

@@ -54,6 +54,9 @@ NumVfs = Annotated[
 ]
 
 
+_NOTHING_SELECTED = 'nicSelector must not be empty: give at least one field, for example models: ["82576"]'
+
+
 class NicSelector(ApiModel):
     """Which physical functions belong: every given field must match, the items of a list are alternatives."""
 
@@ -64,7 +67,7 @@ class NicSelector(ApiModel):
                     "size(self.models) + size(self.vendors) + size(self.devices) + size(self.drivers)"
                     " + size(self.pfNames) + size(self.pciAddresses) + size(self.numaNodes) > 0"
                     " || has(self.minLinkSpeedMbps)",
-                    'nicSelector must not be empty: give at least one field, for example models: ["82576"]',
+                    _NOTHING_SELECTED,
                 )
             ]
         }
@@ -87,6 +90,13 @@ class NicSelector(ApiModel):
     min_link_speed_mbps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """The least link speed in Mbit/s; a link that is down has none and does not match. Of no meaning for a function that the
     pool has already: links go down."""
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> NicSelector:
+        """Offline, and where the only field is not known here, nobody evaluates the CEL rule, so it is said again."""
+        if not any(getattr(self, name) for name in NicSelector.model_fields):
+            raise ValueError(_NOTHING_SELECTED)
+        return self
 
 
 VfRangeText = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,3}(-[0-9]{1,3})?$")]

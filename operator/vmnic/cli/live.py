@@ -73,7 +73,7 @@ async def read_cluster(kubeconfig: str | None, kinds: tuple[Resource, ...]) -> t
         ConnectionFileError: there is no usable kubeconfig.
         ApiError: the API server refuses or does not answer.
     """
-    objects, problems = Objects(), []
+    objects, problems = Objects(of_server=True), []
     async with ApiClient(kubeconfig_connection(kubeconfig), field_manager="kubectl-vmnic") as api:
         for kind in kinds:
             try:

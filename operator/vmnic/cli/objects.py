@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 from pydantic import ValidationError
 
+from ..api.common import first_error
 from ..api.policy import VmNicPolicy
 from ..api.pool import SriovNetworkPool
 from ..kubevirt.configuration import KubeVirt
@@ -25,6 +26,7 @@ __all__ = ["MalformedObjectError", "Node", "Objects"]
 
 K = TypeVar("K")
 V = TypeVar("V")
+M = TypeVar("M", SriovNetworkPool, VmNicPolicy)
 
 
 class MalformedObjectError(Exception):
@@ -61,6 +63,8 @@ class Node(msgspec.Struct, frozen=True):
 class Objects:
     """Objects by kind and (namespace, name)."""
 
+    of_server: bool = False
+    """Whether the API server gave them: then fields that this build does not know are left out, and not refused."""
     machines: dict[tuple[str, str], Machine] = field(default_factory=dict)
     instances: dict[tuple[str, str], Instance] = field(default_factory=dict)
     preferences: dict[tuple[str, str], Preference] = field(default_factory=dict)
@@ -117,9 +121,7 @@ class Objects:
         try:
             take(raw)
         except ValidationError as error:
-            first = error.errors()[0]
-            field_path = ".".join(str(part) for part in first["loc"])
-            raise MalformedObjectError(f"{name}: {field_path}: {first['msg']}") from error
+            raise MalformedObjectError(f"{name}: {first_error(error)}") from error
         except msgspec.ValidationError as error:
             raise MalformedObjectError(f"{name}: {error}") from error
         except KeyError as error:
@@ -151,10 +153,13 @@ class Objects:
             "MutatingWebhookConfiguration": self._look_for_injector,
             "Namespace": lambda raw: _put(self.namespaces, raw["metadata"]["name"], _labels(raw)),
             "Node": lambda raw: _put(self.nodes, raw["metadata"]["name"], msgspec.convert(raw, Node)),
-            "VmNicPolicy": lambda raw: _put(self.policies, raw["metadata"]["name"], VmNicPolicy.model_validate(raw)),
-            "SriovNetworkPool": lambda raw: _put(self.pools, raw["metadata"]["name"], SriovNetworkPool.model_validate(raw)),
+            "VmNicPolicy": lambda raw: _put(self.policies, raw["metadata"]["name"], self._parsed(VmNicPolicy, raw)),
+            "SriovNetworkPool": lambda raw: _put(self.pools, raw["metadata"]["name"], self._parsed(SriovNetworkPool, raw)),
             "NodeNicState": lambda raw: _put(self.node_states, raw["metadata"]["name"], msgspec.convert(raw, NodeNicState)),
         }
+
+    def _parsed(self, kind: type[M], raw: dict[str, Any]) -> M:
+        return kind.model_validate(raw, extra="ignore" if self.of_server else None)
 
     def _look_for_injector(self, raw: dict[str, Any]) -> None:
         names = [raw["metadata"]["name"], *(str(one.get("name", "")) for one in raw.get("webhooks") or [])]

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import Literal
 
-from ..api.common import GROUP, VERSION, Condition
-from ..api.policy import VmNicPolicy
-from ..api.pool import SriovNetworkPool
+from ..api.common import Condition
 from ..kube.events import Subject
 from ..kube.reflector import ObjectKey
+from ..kube.resources import Resource
 from ..kubevirt.projection import Machine
 
-__all__ = ["POLICY_NEWS", "POOL_NEWS", "News", "machine_subject", "news_of", "policy_subject", "pool_subject"]
+__all__ = ["POLICY_NEWS", "POOL_NEWS", "News", "machine_subject", "news_of", "subject_of"]
 
 News = tuple[Literal["Normal", "Warning"], Condition]
 
@@ -42,14 +41,9 @@ def news_of(before: Iterable[Condition], after: Iterable[Condition], told: tuple
             yield "Normal", condition
 
 
-def pool_subject(pool: SriovNetworkPool) -> Subject:
-    """Name a pool."""
-    return Subject(api_version=f"{GROUP}/{VERSION}", kind="SriovNetworkPool", name=pool.metadata.name, uid=pool.metadata.uid)
-
-
-def policy_subject(policy: VmNicPolicy) -> Subject:
-    """Name a policy."""
-    return Subject(api_version=f"{GROUP}/{VERSION}", kind="VmNicPolicy", name=policy.metadata.name, uid=policy.metadata.uid)
+def subject_of(resource: Resource, name: str, uid: str) -> Subject:
+    """Name an object of a cluster-wide kind."""
+    return Subject(api_version=f"{resource.group}/{resource.version}", kind=resource.kind, name=name, uid=uid)
 
 
 def machine_subject(key: ObjectKey, machine: Machine) -> Subject:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import msgspec
+from pydantic import ValidationError
 
+from ..api.common import first_error
 from ..api.policy import VmNicPolicy
 from ..api.pool import SriovNetworkPool
 from ..nodes.ledger import CORDONED
@@ -22,6 +25,8 @@ __all__ = [
     "decode_webhooks",
 ]
 
+
+M = TypeVar("M", SriovNetworkPool, VmNicPolicy)
 
 LOST_AFTER = timedelta(minutes=10)
 """A node that is not ready for so long is waited for no longer."""
@@ -115,13 +120,28 @@ def decode_node(raw: msgspec.Raw) -> NodeObject:
 
 
 def decode_pool(raw: msgspec.Raw) -> SriovNetworkPool:
-    """Read a pool."""
-    return SriovNetworkPool.model_validate_json(bytes(raw))
+    """Read a pool; fields that a newer version of its kind has are not known here, and left out.
+
+    Raises:
+        ValueError: this build cannot read it; the message names the field.
+    """
+    return _decode(SriovNetworkPool, raw)
 
 
 def decode_policy(raw: msgspec.Raw) -> VmNicPolicy:
-    """Read a policy."""
-    return VmNicPolicy.model_validate_json(bytes(raw))
+    """Read a policy, as a pool is read.
+
+    Raises:
+        ValueError: this build cannot read it; the message names the field.
+    """
+    return _decode(VmNicPolicy, raw)
+
+
+def _decode(kind: type[M], raw: msgspec.Raw) -> M:
+    try:
+        return kind.model_validate_json(bytes(raw), extra="ignore")
+    except ValidationError as error:
+        raise ValueError(first_error(error)) from error
 
 
 decode_labelled = msgspec.json.Decoder(LabelledObject).decode

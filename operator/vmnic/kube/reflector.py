@@ -59,7 +59,8 @@ class Reflector(Generic[T]):
         api: Its requests are reads only.
         resource: The kind.
         decode: Raw object to the projection that is kept; raises ValueError or msgspec's errors for a malformed object.
-        on_change: Called with key, old and new projection where they differ; None stands for absent (or malformed).
+        on_change: Called with key, old and new projection where they differ; None stands for absent (or malformed). Both
+            are None where one that was not known cannot be read, or cannot for another reason.
         selectors: `fieldSelector`, `labelSelector`.
         optional: The cluster need not have the kind (its CRD comes with somebody else's software): not found means none.
     """
@@ -170,11 +171,12 @@ class Reflector(Generic[T]):
 
     def _set_aside(self, key: ObjectKey, old: T | None, error: Exception) -> None:
         message = " ".join(str(error).split())[:300]
-        if self.malformed.get(key) != message:
+        is_news = self.malformed.get(key) != message
+        if is_news:
             _log.warning("%s %s cannot be read, it is left alone: %s", self.resource.kind, "/".join(filter(None, key)), message)
         self.malformed[key] = message
         self.items.pop(key, None)
-        if old is not None:
+        if old is not None or is_news:
             self._on_change(key, old, None)
 
     def _drop(self, key: ObjectKey) -> None:

@@ -10,6 +10,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from tests.builders.vm import nad, nic, node_state, policy, pool, vm
+from vmnic.cli.objects import MalformedObjectError, Objects
 from vmnic.cli.schema import Plan
 
 PROGRAM = str(pathlib.Path(sys.executable).with_name("kubectl-vmnic"))
@@ -88,6 +89,15 @@ def test_bad_input_names_place_object_and_field_and_ends_with_2(text, words):
     code, _, err = run("plan", "-f", "-", text=text)
     assert code == 2
     assert words in err
+
+
+def test_what_the_api_server_gives_may_have_fields_that_this_version_does_not_know():
+    newer = policy(color="blue")
+    collected = Objects(of_server=True)
+    collected.add(newer)
+    assert list(collected.policies) == ["all"]
+    with pytest.raises(MalformedObjectError, match=r"VmNicPolicy all: spec\.color:"):
+        Objects().add(newer)
 
 
 def test_an_error_names_file_and_line(tmp_path):

@@ -160,6 +160,15 @@ async def test_an_object_that_becomes_malformed_is_set_aside(api, watcher):
     assert (watcher.changes, list(watcher.reflector.malformed)) == ([("a", 1, None)], [("", "a")])
 
 
+async def test_an_object_that_comes_malformed_is_told_of_once(api, watcher):
+    api.put("a", size="large")
+    await until(lambda: watcher.changes and api.watching)
+    api.put("a", size="larger")
+    api.put("b", size=1)
+    await until(lambda: watcher.known)
+    assert watcher.changes == [("a", None, None), ("b", None, 1)]
+
+
 @pytest.mark.parametrize("optional", [True, False], ids=["an optional kind", "a kind of ours"])
 async def test_a_kind_that_is_not_served_counts_as_listed_only_where_it_is_optional(api, optional):
     api.faults += [("GET", 404)] * 1000

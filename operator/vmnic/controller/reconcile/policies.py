@@ -5,25 +5,24 @@ from __future__ import annotations
 import asyncio
 from bisect import insort
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
 from ...api.common import Condition
 from ...api.policy import PolicyProblem, PolicyStatus, VmCounts, VmNicPolicy
 from ...kube.client import ApiClient
-from ...kube.conditions import merged_conditions
 from ...kube.events import Events
 from ...kube.reflector import ObjectKey
 from ...kube.resources import POLICIES
 from ...policy.decision import Verdict
 from ...policy.window import WindowError, is_open
 from ..keys import policy_key, vm_key
-from ..news import POLICY_NEWS, news_of, policy_subject
 from ..world import Enqueue, World
 from .machines import MachineReconciler, NicNote
+from .statuses import Statuses
 
-__all__ = ["PolicyReconciler", "summarise_policy"]
+__all__ = ["PolicyReconciler"]
 
 _MAX_PROBLEMS = 10
 _LOOK_AGAIN_S = 30.0
@@ -39,10 +38,9 @@ class PolicyReconciler:
 
     def __init__(self, world: World, api: ApiClient, machines: MachineReconciler, enqueue: Enqueue, events: Events) -> None:
         self._world = world
-        self._api = api
         self._machines = machines
         self._enqueue = enqueue
-        self._events = events
+        self._statuses = Statuses(api, events)
 
     async def reconcile(self, name: str) -> None:
         """Write the status, if it differs.
@@ -50,37 +48,24 @@ class PolicyReconciler:
         Raises:
             ApiError: the write failed; the queue tries again.
         """
-        policy = self._world.policies.items.get(ObjectKey("", name))
+        key = ObjectKey("", name)
+        if key in self._world.policies.malformed:
+            await self._statuses.refuse(POLICIES, name, self._world.policies.malformed[key])
+        policy = self._world.policies.items.get(key)
         if policy is None or not self._world.machines_synced:
             return  # All policies are asked for once the caches are complete.
         waiting = self._machines.rollout.next_waiting(name, _WAKE)
-        for key in (*waiting, *self._machines.rollout.under_way()):
-            self._enqueue(vm_key(*key))
+        for machine in (*waiting, *self._machines.rollout.under_way()):
+            self._enqueue(vm_key(*machine))
         if waiting:
             self._enqueue(policy_key(name), _LOOK_AGAIN_S)
         sums = _Sums(name)
-        for number, (key, notes) in enumerate(list(self._machines.notes.items())):
-            sums.add(key, notes)
+        for number, (machine, notes) in enumerate(list(self._machines.notes.items())):
+            sums.add(machine, notes)
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
         status = sums.status(policy, self._machines.rollout.failed(name))
-        conditions = merged_conditions(policy.status.conditions, status.conditions, now=datetime.now(UTC))
-        status = status.model_copy(update={"conditions": conditions})
-        if status != policy.status:
-            body = [{"op": "add", "path": "/status", "value": status.dump()}]
-            await self._api.patch_json(POLICIES, name, body, subresource="status")
-            for kind, told in news_of(policy.status.conditions, conditions, POLICY_NEWS):
-                self._events.tell(policy_subject(policy), kind, told.reason, "Evaluate", told.message or told.reason)
-
-
-def summarise_policy(
-    policy: VmNicPolicy, notes: Mapping[ObjectKey, tuple[NicNote, ...]], lost: Sequence[ObjectKey] = ()
-) -> PolicyStatus:
-    """Sum up a policy's VMs; conditions come without transition times. `lost` are VMs that did not come back."""
-    sums = _Sums(policy.metadata.name)
-    for key, own in notes.items():
-        sums.add(key, own)
-    return sums.status(policy, lost)
+        await self._statuses.write(POLICIES, policy, status)
 
 
 class _Sums:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from ...api.pool import PoolProblem, SriovNetworkPool
 from ...kube.client import ApiClient
-from ...kube.conditions import merged_conditions
 from ...kube.events import Events
 from ...kube.reflector import ObjectKey
 from ...kube.resources import POOLS
@@ -23,12 +22,12 @@ from ...nodes.release import ABANDON, FINALIZER
 from ...nodes.state import NodeNicState
 from ...nodes.summary import summarise_pool
 from ..ledger import LedgerStore
-from ..news import POOL_NEWS, news_of, pool_subject
 from ..objects import NodeObject
 from ..world import World
 from .networks import NetworkReconciler
 from .nodes import plan_node_spec, without_grants
 from .rollouts import Progress, Rollouts
+from .statuses import Statuses
 
 __all__ = ["PoolReconciler"]
 
@@ -75,7 +74,7 @@ class PoolReconciler:
         self._ledger = ledger
         self._rollouts = rollouts
         self._networks = networks
-        self._events = events
+        self._statuses = Statuses(api, events)
         self._looked: dict[str, dict[str, _Looked]] = {}
         """By pool and node."""
 
@@ -89,9 +88,7 @@ class PoolReconciler:
         key = ObjectKey("", name)
         pool = self._world.pools.items.get(key)
         if pool is None:
-            if key not in self._world.pools.malformed:
-                self._looked.pop(name, None)
-                await self._rollouts.forget(name)
+            await self._miss(key)
             return None
         if FINALIZER not in pool.metadata.finalizers:
             if not pool.metadata.deletion_timestamp:
@@ -109,6 +106,14 @@ class PoolReconciler:
             return None
         await self._report(pool, facts, (*progress.problems, *problems))
         return self._again(pool, progress, facts.nodes, problems)
+
+    async def _miss(self, key: ObjectKey) -> None:
+        """A pool that cannot be read is not one that is gone: it is told so, and its books stay."""
+        if key in self._world.pools.malformed:
+            await self._statuses.refuse(POOLS, key.name, self._world.pools.malformed[key])
+            return
+        self._looked.pop(key.name, None)
+        await self._rollouts.forget(key.name)
 
     def _may_go(self, pool: SriovNetworkPool, nodes: Sequence[NodeView]) -> bool:
         """Whether nobody has to be waited for: a node that has not answered for long is not."""
@@ -195,13 +200,7 @@ class PoolReconciler:
             counts = {"assigned": capacity.assigned.get(resource, 0), "reserved": pool.spec.reserve_for_migration}
             counts["free"] = sum(capacity.free.get(resource, {}).values())
             status = status.model_copy(update={"vfs": status.vfs.model_copy(update=counts)})
-        conditions = merged_conditions(pool.status.conditions, status.conditions, now=datetime.now(UTC))
-        status = status.model_copy(update={"conditions": conditions})
-        if status != pool.status:
-            body = [{"op": "add", "path": "/status", "value": status.dump()}]
-            await self._api.patch_json(POOLS, name, body, subresource="status")
-            for kind, told in news_of(pool.status.conditions, conditions, POOL_NEWS):
-                self._events.tell(pool_subject(pool), kind, told.reason, "Prepare", told.message or told.reason)
+        await self._statuses.write(POOLS, pool, status)
 
 
 def _at(view: NodeView, *, lost: bool) -> NodeView:
