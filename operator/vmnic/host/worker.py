@@ -54,6 +54,7 @@ def main(arguments: list[str]) -> int:
             return 0
         if os.fork() == 0:
             control.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # The exit code of modprobe is to be had.
             os._exit(_serve_session(json.loads(request), descriptors[0], chosen))
         os.close(descriptors[0])
 

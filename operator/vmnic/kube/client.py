@@ -1,4 +1,4 @@
-"""The API client: typed errors, server-side apply, JSON Patch, chunked lists, watches, and a guard on every write.
+"""The API client: typed errors, JSON Patch, chunked lists, watches, and a guard on every write.
 
 `kubernetes.aio` costs 80 MB where the agent may have 64, and decodes whole lists; so requests are made with aiohttp and
 bodies stay raw where they come by the thousand.
@@ -22,7 +22,6 @@ __all__ = ["ApiClient", "ApiError", "ConflictError", "NotFoundError", "NotLeadin
 
 _JSON_PATCH = "application/json-patch+json"
 _MERGE_PATCH = "application/merge-patch+json"
-_APPLY = "application/apply-patch+yaml"
 _CONNECTIONS = 16
 """Requests at a time; watches have connections of their own."""
 _CHUNK = 500
@@ -164,13 +163,6 @@ class ApiClient:
         path = resource.path(namespace, name, subresource)
         return await self._write("PATCH", resource, path, body, content_type=_MERGE_PATCH)
 
-    async def apply(
-        self, resource: Resource, name: str, body: Mapping[str, Any], namespace: str = "", *, subresource: str = ""
-    ) -> dict[str, Any]:
-        """Apply an object server-side and take over the fields that it names."""
-        path = resource.path(namespace, name, subresource)
-        return await self._write("PATCH", resource, path, body, content_type=_APPLY, force="true")
-
     async def list_pages(
         self, resource: Resource, namespace: str = "", *, selectors: Mapping[str, str] | None = None
     ) -> AsyncIterator[tuple[list[msgspec.Raw], str]]:
@@ -223,7 +215,7 @@ class ApiClient:
         try:
             async with self._watches.get(url, params=parameters, headers=self._headers(), timeout=timeout) as response:
                 if response.status >= 300:
-                    raise error_for(response.status, _decoded(await response.read()))
+                    raise error_for(response.status, _decoded(await response.read()), response.headers.get("Retry-After"))
                 async for line in _lines(response.content):
                     event = _event_decoder.decode(line)
                     if event.type == "ERROR":
@@ -241,7 +233,6 @@ class ApiClient:
         body: object,
         *,
         content_type: str = "application/json",
-        force: str = "",
     ) -> dict[str, Any]:
         if self._budget is not None:
             await self._budget.take()
@@ -252,7 +243,7 @@ class ApiClient:
                 raise NotLeadingError(f"{verb} {path}: the lease has run out")
             timeout_s = min(timeout_s, left_s)
         self.writes[f"{verb} {resource.plural}"] += 1
-        parameters = {"fieldManager": self._manager} | ({"force": force} if force else {})
+        parameters = {"fieldManager": self._manager}
         answer: dict[str, Any] = await self._request(
             verb, path, parameters=parameters, body=body, content_type=content_type, timeout_s=timeout_s
         )

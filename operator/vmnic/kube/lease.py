@@ -117,7 +117,7 @@ class LeaderElector:
                 held = await self._take_or_renew(asked)
         except (ApiError, TimeoutError) as error:
             if not isinstance(error, ConflictError):
-                _log.warning("the lease could not be renewed: %s", error or "no answer in time")
+                _log.warning("the lease could not be renewed: %s", str(error) or "no answer in time")
             return False
         if held:
             self._deadline = asked + self._lead_s

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
@@ -80,8 +79,6 @@ class Reflector(Generic[T]):
         """Objects that could not be decoded, with the reason."""
         self.synced = asyncio.Event()
         """Set once the first list is complete."""
-        self.last_heard = 0.0
-        """Monotonic time of the last byte from the server."""
         self.resource = resource
         self._api = api
         self._decode = decode
@@ -89,30 +86,31 @@ class Reflector(Generic[T]):
         self._selectors = selectors
         self._optional = optional
         self._version = ""
+        self._failures = 0
+        """Since the server was last heard."""
 
     async def run(self) -> None:
         """List and watch until cancelled; errors are logged and tried again with growing pauses."""
-        failures = 0
         while True:
             try:
                 if not self._version:
                     await self._list()
-                failures = 0
                 await self._watch()
             except GoneError:
                 self._version = ""
             except ApiError as error:
                 if self._optional and isinstance(error, NotFoundError) and not self.synced.is_set():
                     self.synced.set()
-                pause_s = min(_BACKOFF_S[1], _BACKOFF_S[0] * 2**failures) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
-                failures += 1
+                pause_s = min(_BACKOFF_S[1], _BACKOFF_S[0] * 2 ** min(self._failures, 10))
+                pause_s = error.retry_after_s or pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+                self._failures += 1
                 _log.warning(
                     "watching %s failed, next try in %.1f s: %s",
                     self.resource.plural,
                     pause_s,
                     error.message,
                 )
-                await asyncio.sleep(error.retry_after_s or pause_s)
+                await asyncio.sleep(pause_s)
 
     async def _list(self) -> None:
         """Take the whole list, then report what went meanwhile; the old cache serves until then."""
@@ -120,19 +118,19 @@ class Reflector(Generic[T]):
         version = ""
         async for page, page_version in self._api.list_pages(self.resource, selectors=self._selectors):
             version = page_version
-            self.last_heard = time.monotonic()
             seen.update(key for raw in page if (key := self._store(raw)) is not None)
             await asyncio.sleep(0)
         for key in [key for key in (*self.items, *self.malformed) if key not in seen]:
             self._drop(key)
         self._version = version
+        self._failures = 0
         self.synced.set()
 
     async def _watch(self) -> None:
         lasts_s = random.randint(*_WATCH_S)  # noqa: S311 - spreads load
         events = self._api.watch(self.resource, self._version, selectors=self._selectors, lasts_s=lasts_s, silent_s=_SILENT_S)
         async for event in events:
-            self.last_heard = time.monotonic()
+            self._failures = 0
             meta = self._identify(event.raw, bookmark=event.type == "BOOKMARK")
             if meta is None:
                 continue

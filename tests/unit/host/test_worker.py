@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ import pytest
 
 from tests.builders.host import PF, sim_host
 from vmnic.host.client import HostWorker, OperationTimedOutError, WorkerGoneError, WriteStillInFlightError
-from vmnic.host.ops import ReadFile, ReadLinks, WriteFile
+from vmnic.host.ops import LoadModule, ReadFile, ReadLinks, WriteFile
 from vmnic.host.socket import SocketPort, serve_port
 
 NUMVFS = f"/sys/bus/pci/devices/{PF}/sriov_numvfs"
@@ -126,3 +127,16 @@ async def test_files_and_links_may_be_in_different_places(sim, tmp_path):
     finally:
         made.close()
         await made._process.wait()
+
+
+async def test_modprobes_refusal_comes_through(tmp_path, monkeypatch):
+    program = tmp_path / "modprobe"
+    program.write_text('#!/bin/sh\necho "modprobe: ERROR: could not insert: Key was rejected by service" >&2; exit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    made = HostWorker(host="linux", root=str(tmp_path), state_dir=tmp_path)
+    async with made.session("module", write=True) as session:
+        with pytest.raises(OSError, match="Key was rejected") as caught:
+            await session.perform(LoadModule("macvtap"), deadline_s=5)
+    assert caught.value.errno == errno.EKEYREJECTED
+    made.close()

@@ -1,6 +1,7 @@
 """The reflector against scripted faults: what it knows in the end is what the server has."""
 
 import asyncio
+import random
 
 import msgspec
 import pytest
@@ -44,7 +45,7 @@ class Watcher:
 
 @pytest.fixture
 async def watcher(api):
-    async with ApiClient(api.connection, field_manager="test", timeout_s=0.5) as client:
+    async with ApiClient(api.connection, field_manager="test", timeout_s=2) as client:
         made = Watcher(client)
         task = asyncio.create_task(made.reflector.run())
         yield made
@@ -123,15 +124,21 @@ async def test_a_continue_token_that_has_expired_starts_the_list_again(api, watc
 @pytest.mark.parametrize("fault", [500, 429, 503])
 async def test_an_error_keeps_what_is_known_and_is_tried_again(api, watcher, fault, monkeypatch):
     await synced(api, watcher, a=1)
-    monkeypatch.setattr(asyncio, "sleep", _instant(asyncio.sleep))
+    pauses = []
+    monkeypatch.setattr(asyncio, "sleep", _instant(asyncio.sleep, pauses))
+    monkeypatch.setattr(random, "uniform", lambda _, most: most)
+    monkeypatch.setattr(module, "_BACKOFF_S", (0.2, 15.0))
     api.faults += [("WATCH", fault)] * 3
     api.cut_watches()
     await until(lambda: not api.faults and api.watching)
     assert (watcher.known, watcher.changes) == ({"a": 1}, [])
+    # First the watch is cut; 429 says itself how long.
+    assert [pause for pause in pauses if pause > 0.1] == [0.2, *([1, 1, 1] if fault == 429 else [0.4, 0.8, 1.6])]
 
 
-def _instant(real):
-    async def sleep(_):
+def _instant(real, pauses):
+    async def sleep(pause_s):
+        pauses.append(pause_s)
         await real(0.001)
 
     return sleep
