@@ -10,7 +10,7 @@ from vmnic.agent.deviceplugin.plugin import NoDevices
 from vmnic.agent.journal import JournalStore
 from vmnic.agent.passes import NodePass
 from vmnic.agent.probes import NodeProbes
-from vmnic.host.client import LocalHost, WriteStillInFlightError
+from vmnic.host.client import LocalHost, WorkerGoneError, WriteStillInFlightError
 from vmnic.host.faults import FaultyPort
 from vmnic.kube.errors import UnreachableError
 from vmnic.nodes.state import HostSpec, NodeNicState, NodeSpec, NodeStatus, ObjectMeta, PfSpec, PfStatus, VfGroup
@@ -89,11 +89,14 @@ class RecordingFence:
 
 
 class LockableHost(LocalHost):
-    """A host on which a write of an earlier agent may still be in the kernel."""
+    """A host on which a write of an earlier agent may still be in the kernel, or the child for one function dies."""
 
     in_flight = False
+    dead = ""
 
     def session(self, pf, *, write):
+        if pf == self.dead:
+            raise WorkerGoneError(f"the session's child for {pf} ended")
         if write and (self.in_flight or self._port.in_flight):
             raise WriteStillInFlightError(f"an earlier write to {pf} has not returned")
         return super().session(pf, write=write)

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..host.client import HostAccess, OperationTimedOutError
+from ..host.client import HostAccess, OperationTimedOutError, WorkerGoneError
 from ..host.ops import LinkInfo, ReadFile
 from ..nodes.observed import ObservedPf
 from ..nodes.state import HostFacts
@@ -19,6 +19,8 @@ from .reader import DEVICES, Reader
 from .records import read_records
 
 __all__ = ["Observation", "observe_host"]
+
+_NoAnswer = OperationTimedOutError | WorkerGoneError | OSError
 
 _NETWORK_CLASS = "0x02"
 
@@ -32,7 +34,7 @@ class Observation:
     pfs: tuple[ObservedPf, ...]
     records: Mapping[str, str] = field(default_factory=dict)
     """Who holds which function, as files of other programs tell."""
-    unreadable: dict[str, OperationTimedOutError | OSError] = field(default_factory=dict)
+    unreadable: dict[str, _NoAnswer] = field(default_factory=dict)
     """Functions that did not answer, by PCI address."""
 
 
@@ -46,6 +48,7 @@ async def observe_host(host: HostAccess, *, leave_out: Collection[str]) -> Obser
     Raises:
         OSError: the host as such cannot be read.
         OperationTimedOutError: likewise.
+        WorkerGoneError: the host worker ended, not only one function's child.
     """
     async with host.session("observe", write=False) as session:
         reader = Reader(session)
@@ -56,6 +59,8 @@ async def observe_host(host: HostAccess, *, leave_out: Collection[str]) -> Obser
         records = await read_records(reader)
     asked = [address for address in addresses if address not in leave_out]
     answers = await asyncio.gather(*(_read_alone(host, address, links) for address in asked))
+    if answers and isinstance(answers[0], WorkerGoneError) and all(isinstance(one, WorkerGoneError) for one in answers):
+        raise answers[0]
     return Observation(
         boot_id=boot_id,
         host=facts,
@@ -65,14 +70,12 @@ async def observe_host(host: HostAccess, *, leave_out: Collection[str]) -> Obser
     )
 
 
-async def _read_alone(
-    host: HostAccess, address: str, links: Sequence[LinkInfo]
-) -> ObservedPf | OperationTimedOutError | OSError:
-    """Read one function in a session of its own; one that hangs keeps nobody waiting."""
+async def _read_alone(host: HostAccess, address: str, links: Sequence[LinkInfo]) -> ObservedPf | _NoAnswer:
+    """Read one function in a session of its own; one that hangs, or whose child dies, harms no other."""
     try:
         async with host.session(address, write=False) as session:
             return await read_pf(Reader(session), address, links)
-    except (OperationTimedOutError, OSError) as error:
+    except (OperationTimedOutError, WorkerGoneError, OSError) as error:
         return error
 
 

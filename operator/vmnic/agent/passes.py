@@ -98,6 +98,8 @@ class NodePass:
         self._runner = Runner(host, store, holders, probes, fence, sleep=sleep, clock=clock)
         self._unanswered: dict[str, asyncio.Future[None]] = {}
         """Functions with a read in the kernel that has not returned."""
+        self._hung: OperationTimedOutError | None = None
+        """A read of the host as such that has not returned."""
 
     async def run(self, state: NodeNicState | None) -> NodeStatus:
         """Make one pass and give the status as it is published.
@@ -106,13 +108,16 @@ class NodePass:
             state: The NodeNicState as last seen; None if there is none, then the host is only looked at.
 
         Raises:
-            OSError, OperationTimedOutError: the host as such cannot be read.
+            OSError: the host as such cannot be read.
             WorkerGoneError: the host worker died.
             ApiError: the status could not be published.
         """
         spec = state.spec if state is not None else NodeSpec()
-        look, journal, fault = await self._work(spec, acts=state is not None and spec.synced)
-        status = self._status(state, look, journal, fault)
+        try:
+            look, journal, fault = await self._work(spec, acts=state is not None and spec.synced)
+            status = self._status(state, look, journal, fault)
+        except OperationTimedOutError as error:
+            status = self._blind_status(state, f"the kernel does not answer: {error}; the host is not changed meanwhile")
         if state is not None and not same_status(status, state.status):
             await self._reporter.publish(status)
         return status
@@ -167,7 +172,7 @@ class NodePass:
 
     async def _look(self, spec: NodeSpec, journal: Journal) -> _Look:
         await self._runner.forget_returned()
-        observation = await observe_host(self._host, leave_out=self._stuck())
+        observation = await self._observe()
         for address, error in observation.unreadable.items():
             if isinstance(error, OperationTimedOutError):
                 self._unanswered[address] = error.returned
@@ -199,6 +204,21 @@ class NodePass:
         offers = offers_of(spec, opened, planned, journal, {*self._stuck(), *observation.unreadable})
         self._devices.replace(offers, holders_by_address(pfs, told) if not unknown else None)
         return _Look(observation=observation, holders=holders, planned=planned, drivers=drivers, unknown=unknown)
+
+    async def _observe(self) -> Observation:
+        """Look at the host, unless an earlier look is still in the kernel: each would leave one more child there.
+
+        Raises:
+            OSError, OperationTimedOutError: the host as such cannot be read.
+            WorkerGoneError: the host worker died.
+        """
+        if self._hung is not None and not self._hung.returned.done():
+            raise self._hung.with_traceback(None)
+        try:
+            return await observe_host(self._host, leave_out=self._stuck())
+        except OperationTimedOutError as error:
+            self._hung = error
+            raise
 
     def _stuck(self) -> set[str]:
         """Functions with a call in the kernel that has not returned: another one would hang too."""
@@ -270,6 +290,8 @@ class NodePass:
         seen |= {pf.pci_address for pf in unread}
         pfs += [_vanished(pf, before.pfs) for pf in spec.pfs if pf.pci_address not in seen]
         pfs.sort(key=lambda pf: pf.pci_address)
+        if look.unknown and any(planned.plan and needs_holders(planned.plan) for planned in look.planned.values()):
+            fault = fault or f"{look.unknown}; VFs are not changed meanwhile"
         return NodeStatus(
             observed_generation=generation,
             boot_id=look.observation.boot_id,
@@ -279,6 +301,21 @@ class NodePass:
                 spec, pfs, look.observation.host, generation=generation, fault=fault, before=before.conditions
             ),
         )
+
+    def _blind_status(self, state: NodeNicState | None, fault: str) -> NodeStatus:
+        """What was last known, with how the runs ended since."""
+        spec = state.spec if state is not None else NodeSpec()
+        before = state.status if state is not None else NodeStatus()
+        try:
+            journal = self._store.load()
+        except JournalError as error:
+            journal, fault = Journal(), f"{fault}; {error}"
+        records = [(pf, journal.pfs[pf.pci_address]) for pf in before.pfs if pf.pci_address in journal.pfs]
+        ended = {pf.pci_address: msgspec.structs.replace(pf, apply=one.apply, attempt=one.attempt) for pf, one in records}
+        pfs = tuple(ended.get(pf.pci_address, pf) for pf in before.pfs)
+        generation = before.observed_generation
+        conditions = summarise_node(spec, pfs, before.host, generation=generation, fault=fault, before=before.conditions)
+        return msgspec.structs.replace(before, pfs=pfs, conditions=conditions)
 
     def _pf_status(
         self, pf: ObservedPf, look: _Look, record: PfRecord, desired: PfSpec | None, claims: Mapping[str, Apply]

@@ -6,8 +6,9 @@ import pytest
 
 from tests.builders.agent import Node, desired
 from tests.builders.host import OTHER_PF, PF, pf, sim_host
+from vmnic.agent.podresources import HoldersUnknownError
 from vmnic.host.faults import Fault, When
-from vmnic.host.ops import PutFile, ReadFile, SetChannels, SetLink, SetVf, UnloadModule, WriteFile
+from vmnic.host.ops import PutFile, ReadFile, ReadLinks, SetChannels, SetLink, SetVf, UnloadModule, WriteFile
 from vmnic.nodes.state import ApplyState, PfReason, VfSettings
 from vmnic.simhost.spec import HostSpec
 
@@ -124,6 +125,46 @@ async def test_a_hung_read_makes_one_function_unreadable_and_no_other(node):
     first, other = (await node.agent.run(node.api.state)).pfs
     assert (first.problem.reason, first.num_vfs) == (PfReason.UNREADABLE, 7)
     assert (other.problem, other.total_vfs) == (None, 7)
+
+
+async def test_a_kernel_that_does_not_list_its_links_is_asked_once_and_told_with_how_the_run_ended(node):
+    hang = Fault(when=When.HANG, matches=lambda op: isinstance(op, ReadLinks))
+    node.api.ask(desired())
+    plan = (await node.run_pass()).plan
+    # From the claim on; that is what the API had until the host can be read again.
+    node.api.when_written = lambda _: node.port.faults.append(hang)
+    node.api.ask(desired(grant=plan.digest))
+    status = await node.run_pass()
+    assert (status.num_vfs, status.apply.state) == (0, ApplyState.FAILED)
+    ready = node.api.state.status.conditions[0]
+    assert (ready.status, "the kernel does not answer: ReadLinks" in ready.message) == ("False", True)
+    del node.port.log[:]
+    await node.run_pass()
+    assert node.port.log == []
+    node.port.faults.clear()
+    node.agent._hung.returned.set_result(None)
+    assert (await node.run_pass()).problem.reason is PfReason.APPLY_FAILED
+
+
+async def test_a_child_that_dies_makes_one_function_unreadable_and_no_other(node):
+    await node.run_pass()
+    node.host.dead = PF
+    first, other = (await node.agent.run(node.api.state)).pfs
+    assert (first.problem.reason, other.problem) == (PfReason.UNREADABLE, None)
+
+
+async def test_holders_that_cannot_be_learnt_are_told_where_a_plan_waits_for_them(node):
+    await node.grant_and_run(desired())
+    node.holders.read = _no_kubelet
+    node.api.ask(desired(num_vfs=3))
+    plan = (await node.run_pass()).plan
+    node.api.ask(desired(num_vfs=3, grant=plan.digest))
+    assert (await node.run_pass()).num_vfs == 7
+    assert "the kubelet does not tell; VFs are not changed meanwhile" in node.api.state.status.conditions[0].message
+
+
+async def _no_kubelet():
+    raise HoldersUnknownError("the kubelet does not tell")
 
 
 async def test_a_function_that_vanishes_is_told_with_what_was_known_and_no_capacity(node):
