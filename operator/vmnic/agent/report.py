@@ -1,0 +1,152 @@
+"""What is published of a node: one look at the host, what the journal remembers, and what hinders runs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from ..nodes.digest import same_desired
+from ..nodes.drivers import DriverFacts
+from ..nodes.observed import ObservedPf, render_pf_status
+from ..nodes.plan import Planned
+from ..nodes.state import Apply, NodeNicState, NodeSpec, NodeStatus, PfProblem, PfReason, PfSpec, PfStatus
+from .journal import Journal, PfRecord
+from .observe import Observation
+from .remedies import reason_of_failure
+from .runs import needs_holders
+from .status import summarise_node
+
+__all__ = ["Calls", "Look", "render_blind", "render_status"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What one look gave: the host, who holds VFs, and a plan for each function that is asked for."""
+
+    observation: Observation
+    holders: Mapping[str, str]
+    planned: Mapping[str, Planned]
+    drivers: Mapping[str, DriverFacts]
+    unknown: str = ""
+    """Why holders cannot be learnt now; empty: they are known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calls:
+    """Calls that have not returned from the kernel."""
+
+    stuck: Collection[str]
+    """Functions with such a call of this agent's."""
+    bus_stuck: bool
+    """Whether one of them is a write: then no function of the node is written."""
+    in_flight: Collection[str]
+    """Functions with a write of an earlier agent's."""
+
+
+def render_status(
+    state: NodeNicState | None, look: Look, journal: Journal, calls: Calls, *, fault: str, claims: Mapping[str, Apply]
+) -> NodeStatus:
+    """Give the node's status.
+
+    Args:
+        state: The NodeNicState that was looked at; None: there is none.
+        look: The host.
+        journal: What is owned and how runs ended.
+        calls: What is still in the kernel.
+        fault: Why the host as a whole may not be changed; empty: nothing.
+        claims: Grants that are being claimed, by function.
+    """
+    spec = state.spec if state is not None else NodeSpec()
+    before = state.status if state is not None else NodeStatus()
+    generation = state.metadata.generation if state is not None else 0
+    desired = {pf.pci_address: pf for pf in spec.pfs}
+    pfs = [
+        _render_pf(pf, look, journal.of(pf.pci_address), desired.get(pf.pci_address), calls, claims)
+        for pf in look.observation.pfs
+    ]
+    silent = {*calls.stuck, *look.observation.unreadable} - {pf.pci_address for pf in pfs}
+    pfs += [_unread(pf, calls) for pf in before.pfs if pf.pci_address in silent]
+    seen = {pf.pci_address for pf in pfs}
+    pfs += [_vanished(pf, before.pfs) for pf in spec.pfs if pf.pci_address not in seen]
+    pfs.sort(key=lambda pf: pf.pci_address)
+    host = look.observation.host
+    if look.unknown and any(planned.plan and needs_holders(planned.plan) for planned in look.planned.values()):
+        fault = fault or f"{look.unknown}; VFs are not changed meanwhile"
+    conditions = summarise_node(spec, pfs, host, generation=generation, fault=fault, before=before.conditions)
+    return NodeStatus(
+        observed_generation=generation,
+        boot_id=look.observation.boot_id,
+        host=host,
+        pfs=tuple(pfs),
+        conditions=conditions,
+    )
+
+
+def render_blind(state: NodeNicState | None, journal: Journal, fault: str) -> NodeStatus:
+    """Give the status while the host cannot be looked at: what was last known, and how runs have ended since."""
+    spec = state.spec if state is not None else NodeSpec()
+    before = state.status if state is not None else NodeStatus()
+    records = [(pf, journal.pfs.get(pf.pci_address)) for pf in before.pfs]
+    pfs = tuple(
+        pf if record is None else msgspec.structs.replace(pf, apply=record.apply, attempt=record.attempt)
+        for pf, record in records
+    )
+    generation = before.observed_generation
+    conditions = summarise_node(spec, pfs, before.host, generation=generation, fault=fault, before=before.conditions)
+    return msgspec.structs.replace(before, pfs=pfs, conditions=conditions)
+
+
+def _render_pf(
+    pf: ObservedPf, look: Look, record: PfRecord, desired: PfSpec | None, calls: Calls, claims: Mapping[str, Apply]
+) -> PfStatus:
+    planned = look.planned.get(pf.pci_address, Planned())
+    return render_pf_status(
+        pf,
+        holders=look.holders,
+        owned=record.original is not None,
+        attempt=record.attempt,
+        plan=planned.plan,
+        problem=planned.problem or _run_problem(planned, record, desired, calls),
+        apply=claims.get(pf.pci_address, record.apply),
+    )
+
+
+def _run_problem(planned: Planned, record: PfRecord, desired: PfSpec | None, calls: Calls) -> PfProblem | None:
+    """What hinders a run, as far as something is to be done at all, or an interrupted one is not over."""
+    if desired is None or (planned.plan is None and record.running is None):
+        return None
+    if calls.bus_stuck:
+        text = f"a write on this node has not returned from the kernel: {record.failure or 'see the other functions'}"
+        return PfProblem(reason=PfReason.PCI_BUS_STUCK, message=text)
+    if record.running is not None and record.running.undoing:
+        return PfProblem(reason=PfReason.APPLY_FAILED, message=record.running.undoing)
+    if calls.in_flight:
+        which = " and ".join(sorted(calls.in_flight))
+        text = f"a write to {which} by an earlier agent has not returned from the kernel"
+        return PfProblem(reason=PfReason.WRITE_STILL_IN_FLIGHT, message=text)
+    if record.failure and record.failed_spec is not None and same_desired(record.failed_spec, desired):
+        reason = PfReason.ROLLED_BACK if record.rolled_back else reason_of_failure(record.failure)
+        return PfProblem(reason=reason, message=record.failure)
+    return None
+
+
+def _unread(pf: PfStatus, calls: Calls) -> PfStatus:
+    """What was last known of a function that does not answer, with the reason in place of a plan."""
+    if calls.bus_stuck:
+        reason, text = PfReason.PCI_BUS_STUCK, f"{pf.pci_address} has a write in the kernel that does not return"
+    else:
+        reason, text = PfReason.UNREADABLE, f"{pf.pci_address} does not answer reads"
+    return msgspec.structs.replace(pf, plan=None, problem=PfProblem(reason=reason, message=text))
+
+
+def _vanished(desired: PfSpec, before: Sequence[PfStatus]) -> PfStatus:
+    """A function that a pool asks for and that is not there: nothing can be had of it."""
+    known = next((pf for pf in before if pf.pci_address == desired.pci_address), PfStatus(pci_address=desired.pci_address))
+    problem = PfProblem(
+        reason=PfReason.VANISHED,
+        message=f"{known.name or 'the function'} ({desired.pci_address}) is no longer on the bus: look at the hardware and the "
+        "kernel's log, or take it out of the pool's nicSelector",
+    )
+    return msgspec.structs.replace(known, num_vfs=0, vfs=(), held=(), host_use=(), first_vf="", plan=None, problem=problem)
