@@ -166,10 +166,18 @@ def test_careless_rbac_gives_an_agent_no_write(cluster, careless, kind, namespac
     [
         {"spec": {"runStrategy": "Always"}},
         {"spec": {"template": {"spec": {"volumes": [{"name": "root", "containerDisk": {"image": "taken.invalid/disk"}}]}}}},
+        {
+            "spec": {
+                "template": {"metadata": {"annotations": {"hooks.kubevirt.io/hookSidecars": '[{"image": "taken.invalid/x"}]'}}}
+            }
+        },
+        {"spec": {"template": {"spec": {"nodeSelector": {"taken": "yes"}}}}},
+        {"spec": {"template": {"spec": {"domain": {"cpu": {"cores": 64}}}}}},
+        {"spec": {"template": {"spec": {"domain": {"devices": {"gpus": [{"name": "g", "deviceName": "taken.invalid/g"}]}}}}}},
         {"metadata": {"finalizers": ["example.com/stay"]}},
         {"metadata": {"labels": {"taken": "yes"}}},
     ],
-    ids=["running", "disks", "finalizers", "labels"],
+    ids=["running", "disks", "sidecars", "its place", "processors", "GPUs", "finalizers", "labels"],
 )
 def test_a_taken_controller_changes_nothing_of_a_vm_but_its_nics(cluster, namespace, change):
     cluster.api.create(vm("v", nic(model="e1000e"), namespace=namespace, run_strategy="Halted"))

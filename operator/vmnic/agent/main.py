@@ -10,11 +10,11 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import os
 import pathlib
 import signal
 from collections.abc import Callable
 
+from ..flags import Flags, address, level, port, positive
 from ..host.client import HostWorker, OperationTimedOutError, WorkerGoneError
 from ..host.worker import open_host
 from ..kube.client import ApiClient
@@ -64,37 +64,32 @@ def main(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="vmnic agent", description="Prepares the NICs of one node.")
-
-    def flag(name: str, default: str | None, text: str) -> None:
-        variable = "VMNIC_" + name.upper().replace("-", "_")
-        value = os.environ.get(variable, default)
-        parser.add_argument(f"--{name}", default=value, required=value is None, help=f"{text} ({variable}; default {default})")
-
-    parser.add_argument(
+    flags = Flags(prog="vmnic agent", description="Prepares the NICs of one node.")
+    flags.add_argument(
         "--load-modules",
         nargs="?",
         const=",".join(MODULES),
         metavar="NAMES",
         help=f"load these kernel modules and end, as an init container does; default {','.join(MODULES)}",
     )
-    flag("node", "", "name of the node")
-    flag("state-dir", "/var/lib/vmnic", "directory of the journal, kept over restarts")
-    flag("host", "linux", "linux, or sim:SOCKET for a simulated host")
-    flag("root", "/", "directory below which the host's /sys is")
-    flag("links", "", "where links are set, if not where --host says")
-    flag("modules", "", "where modules are loaded, if not where --host says")
-    flag("pod-resources", "/var/lib/kubelet/pod-resources/kubelet.sock", "the kubelet's socket that names holders")
-    flag("device-plugins", "/var/lib/kubelet/device-plugins", "the kubelet's directory of device plugins")
-    flag("device-info", "/var/run/k8s.cni.cncf.io/devinfo/dp", "directory in which Multus looks for device-info files")
-    flag("probe-port", "0", "port of /healthz and /readyz on the loopback; 0: not served")
-    flag("observe-interval-s", "5", "seconds between looks at the host, besides those that the kernel's own messages cause")
-    flag("nic-data", "", "file with further NIC models, of the shape of vmnic's nics.yaml")
-    flag("metrics-address", "", "ADDRESS:PORT of /metrics, such as 127.0.0.1:9417; empty: not served")
-    flag("log-level", "info", "debug, info, warning or error")
-    chosen = parser.parse_args(arguments)
+    flags.flag("node", "", "name of the node")
+    flags.flag("state-dir", "/var/lib/vmnic", "directory of the journal, kept over restarts")
+    flags.flag("host", "linux", "linux, or sim:SOCKET for a simulated host")
+    flags.flag("root", "/", "directory below which the host's /sys is")
+    flags.flag("links", "", "where links are set, if not where --host says")
+    flags.flag("modules", "", "where modules are loaded, if not where --host says")
+    flags.flag("pod-resources", "/var/lib/kubelet/pod-resources/kubelet.sock", "the kubelet's socket that names holders")
+    flags.flag("device-plugins", "/var/lib/kubelet/device-plugins", "the kubelet's directory of device plugins")
+    flags.flag("device-info", "/var/run/k8s.cni.cncf.io/devinfo/dp", "directory in which Multus looks for device-info files")
+    flags.flag("probe-port", "0", "port of /healthz and /readyz on the loopback; 0: not served", port)
+    interval = "seconds between looks at the host, besides those that the kernel's own messages cause"
+    flags.flag("observe-interval-s", "5", interval, positive)
+    flags.flag("nic-data", "", "file with further NIC models, of the shape of vmnic's nics.yaml")
+    flags.flag("metrics-address", "", "ADDRESS:PORT of /metrics, such as 127.0.0.1:9417; empty: not served", address)
+    flags.flag("log-level", "info", "debug, info, warning or error", level)
+    chosen = flags.parse_args(arguments)
     if not chosen.node and not chosen.load_modules:
-        parser.error("--node (VMNIC_NODE) is needed: the name of the node that this agent runs on")
+        flags.error("--node (VMNIC_NODE) is needed: the name of the node that this agent runs on")
     return chosen
 
 
@@ -137,8 +132,8 @@ async def _run(chosen: argparse.Namespace) -> None:
             names.update(pf.name for pf in status.pfs)
             health.seen()
 
-        server = await health.serve(int(chosen.probe_port)) if int(chosen.probe_port) else None
-        counted, interval_s = CountedPass(node_pass, metrics), float(chosen.observe_interval_s)
+        server = await health.serve(chosen.probe_port) if chosen.probe_port else None
+        counted, interval_s = CountedPass(node_pass, metrics), chosen.observe_interval_s
         tasks = [
             asyncio.create_task(reflector.run()),
             asyncio.create_task(plugin.run()),

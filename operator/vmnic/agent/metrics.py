@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from ..flags import Address
 from ..host.client import HostAccess, OperationTimedOutError, Session
 from ..host.ops import Op, Value
 from ..metrics import (
@@ -120,21 +121,20 @@ class AgentMetrics(Collector):
         }
         yield family(_VFS, [((state,), count) for state, count in counts.items()])
 
-    async def serve(self, address: str) -> None:
-        """Serve scrapes at `ADDRESS:PORT` until cancelled."""
+    async def serve(self, address: Address) -> None:
+        """Serve scrapes until cancelled."""
         # Only agents that are scraped pay for a server.
         from aiohttp import web  # noqa: PLC0415
 
         async def metrics(_: web.Request) -> web.Response:
             return web.Response(body=self.render(), headers={"Content-Type": CONTENT_TYPE})
 
-        host, _, port = address.rpartition(":")
         app = web.Application()
         app.router.add_get("/metrics", metrics)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         try:
-            await web.TCPSite(runner, host.strip("[]") or None, int(port)).start()
+            await web.TCPSite(runner, address.host, address.port).start()
             await asyncio.Event().wait()
         finally:
             await runner.cleanup()

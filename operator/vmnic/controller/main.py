@@ -19,6 +19,7 @@ from typing import Any
 
 from aiohttp import web
 
+from ..flags import Flags, level, port, positive
 from ..kube.client import ApiClient
 from ..kube.connection import Connection, ConnectionFileError, in_cluster_connection
 from ..kube.errors import ApiError, NotLeadingError
@@ -74,25 +75,19 @@ def main(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="vmnic controller", description="Decides about nodes and VMs.")
-
-    def flag(name: str, default: str, text: str) -> None:
-        variable = "VMNIC_" + name.upper().replace("-", "_")
-        parser.add_argument(
-            f"--{name}", default=os.environ.get(variable, default), help=f"{text} ({variable}; default {default})"
-        )
-
-    flag("namespace", "vmnic-system", "namespace of the lease, the ledger and the webhook's authority")
-    flag("identity", f"{socket.gethostname()}-{os.getpid()}", "unique name of this process in the lease")
-    flag("lease-duration-s", "10", "seconds after which another replica may take over")
-    flag("restart-timeout-s", "600", "seconds after which a VM that was restarted has not come back")
-    flag("webhook-port", "9443", "port of the webhook")
-    flag("webhook-hosts", "", "names or addresses that the webhook's certificate is for; default: its Service's names")
-    flag("webhook-certificate-days", "90", "days that the webhook's certificates live; its authority lives four times as long")
-    flag("probe-port", "8080", "port of /healthz, /readyz and /metrics")
-    flag("nic-data", "", "file with further NIC models, of the shape of vmnic's nics.yaml")
-    flag("log-level", "info", "debug, info, warning or error")
-    return parser.parse_args(arguments)
+    flags = Flags(prog="vmnic controller", description="Decides about nodes and VMs.")
+    flags.flag("namespace", "vmnic-system", "namespace of the lease, the ledger and the webhook's authority")
+    flags.flag("identity", f"{socket.gethostname()}-{os.getpid()}", "unique name of this process in the lease")
+    flags.flag("lease-duration-s", "10", "seconds after which another replica may take over", positive)
+    flags.flag("restart-timeout-s", "600", "seconds after which a VM that was restarted has not come back", positive)
+    flags.flag("webhook-port", "9443", "port of the webhook", port)
+    flags.flag("webhook-hosts", "", "names or addresses that the webhook's certificate is for; default: its Service's names")
+    lifetime = "days that the webhook's certificates live; its authority lives four times as long"
+    flags.flag("webhook-certificate-days", "90", lifetime, positive)
+    flags.flag("probe-port", "8080", "port of /healthz, /readyz and /metrics", port)
+    flags.flag("nic-data", "", "file with further NIC models, of the shape of vmnic's nics.yaml")
+    flags.flag("log-level", "info", "debug, info, warning or error", level)
+    return flags.parse_args(arguments)
 
 
 async def _run(chosen: argparse.Namespace, connection: Connection) -> None:
@@ -102,11 +97,11 @@ async def _run(chosen: argparse.Namespace, connection: Connection) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
         reads = await stack.enter_async_context(ApiClient(connection, field_manager=_MANAGER))
-        elector = LeaderElector(reads, CONTROLLER, chosen.namespace, chosen.identity, duration_s=float(chosen.lease_duration_s))
+        elector = LeaderElector(reads, CONTROLLER, chosen.namespace, chosen.identity, duration_s=chosen.lease_duration_s)
         writes = await stack.enter_async_context(
             ApiClient(connection, field_manager=_MANAGER, guard=elector.seconds_left, writes_per_s=_WRITES_PER_S)
         )
-        comes_back = timedelta(seconds=float(chosen.restart_timeout_s))
+        comes_back = timedelta(seconds=chosen.restart_timeout_s)
         certificates = _certificates(chosen, reads, writes)
         controller = Controller(reads, writes, elector, certificates, namespace=chosen.namespace, comes_back=comes_back)
         tasks = [
@@ -124,7 +119,7 @@ async def _run(chosen: argparse.Namespace, connection: Connection) -> None:
 def _certificates(chosen: argparse.Namespace, reads: ApiClient, writes: ApiClient) -> Certificates:
     service = f"vmnic-webhook.{chosen.namespace}.svc"
     hosts = tuple(chosen.webhook_hosts.split(",")) if chosen.webhook_hosts else (service, f"{service}.cluster.local")
-    lifetimes = Lifetimes(timedelta(days=float(chosen.webhook_certificate_days)))
+    lifetimes = Lifetimes(timedelta(days=chosen.webhook_certificate_days))
     return Certificates(reads, writes, chosen.namespace, hosts, lifetimes=lifetimes)
 
 
@@ -184,9 +179,9 @@ class Controller:
 
     async def serve(self, chosen: argparse.Namespace) -> None:
         """Serve probes at once and the webhook as soon as it can decide; runs until cancelled."""
-        probes = await self._start_probes(int(chosen.probe_port))
+        probes = await self._start_probes(chosen.probe_port)
         try:
-            await run_together(self._certificates.keep_fresh(), self._serve_webhook(int(chosen.webhook_port)))
+            await run_together(self._certificates.keep_fresh(), self._serve_webhook(chosen.webhook_port))
         finally:
             await probes.cleanup()
 

@@ -1,8 +1,10 @@
+import base64
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from vmnic.controller.admission.certificates import Authorities, Lifetimes, merge_bundle, rotate
+from vmnic.controller.admission.certificates import Authorities, Lifetimes, make_authority, merge_bundle, rotate
+from vmnic.controller.admission.rotation import _authority
 
 LIFETIMES = Lifetimes(serving=timedelta(days=90))
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -57,3 +59,26 @@ def test_the_bundle_keeps_what_is_valid_and_drops_the_rest(first, announced):
     assert both == first.current.certificate + announced.next.certificate
     assert merge_bundle(both, announced, days(182)) == both
     assert merge_bundle(both, Authorities(announced.next), days(361)) == announced.next.certificate
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"tls.key": "bm8ga2V5"}, {"tls.crt": "bm8gY2VydGlmaWNhdGU="}, {"tls.key": "%"}, {"tls.crt": None}],
+    ids=["no key", "no certificate", "no base64", "nothing"],
+)
+def test_an_authority_that_is_damaged_counts_as_none(first, damage):
+    data = encoded(first.current)
+    assert _authority(data, "tls") == first.current
+    assert _authority(data | damage, "tls") is None
+
+
+def test_an_authority_with_the_key_of_another_counts_as_none(first):
+    other = encoded(make_authority(START, LIFETIMES))
+    assert _authority(encoded(first.current) | {"tls.key": other["tls.key"]}, "tls") is None
+
+
+def encoded(authority):
+    return {
+        f"tls.{name}": base64.b64encode(part).decode()
+        for name, part in (("crt", authority.certificate), ("key", authority.key))
+    }

@@ -44,6 +44,16 @@ class Authority:
         """When it is no longer trusted."""
         return x509.load_pem_x509_certificate(self.certificate).not_valid_after_utc
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the key is the certificate's.
+
+        Raises:
+            ValueError, TypeError: one of them cannot be read.
+        """
+        certificate = x509.load_pem_x509_certificate(self.certificate)
+        return certificate.public_key() == serialization.load_pem_private_key(self.key, None).public_key()
+
 
 @dataclass(frozen=True, slots=True)
 class Authorities:

@@ -162,10 +162,9 @@ def _bundle(webhook: dict[str, Any]) -> bytes:
 def _authority(data: dict[str, str], name: str) -> Authority | None:
     try:
         authority = Authority(base64.b64decode(data[f"{name}.crt"]), base64.b64decode(data[f"{name}.key"]))
-        authority.expires  # noqa: B018 - a certificate that cannot be read raises
-    except (KeyError, ValueError):
+        return authority if authority.is_whole else None
+    except (KeyError, ValueError, TypeError):
         return None
-    return authority
 
 
 def _secret(shared: Authorities, namespace: str) -> dict[str, Any]:

@@ -1,0 +1,64 @@
+"""Flags of the container's commands: each has an environment variable, and a wrong value is refused under the flag's name."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+__all__ = ["Address", "Flags", "address", "level", "port", "positive"]
+
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+class Address(NamedTuple):
+    """Where something is served."""
+
+    host: str
+    port: int
+
+
+class Flags(argparse.ArgumentParser):
+    """A parser whose flags take their defaults from VMNIC_… variables."""
+
+    def flag(self, name: str, default: str, text: str, kind: Callable[[str], Any] = str) -> None:
+        """Add a flag; `kind` reads its value, wherever it comes from."""
+        variable = "VMNIC_" + name.upper().replace("-", "_")
+        told = f"{text} ({variable}; default {default or 'none'})"
+        self.add_argument(f"--{name}", default=os.environ.get(variable, default), type=kind, help=told, metavar="VALUE")
+
+
+def positive(text: str) -> float:
+    """Read a number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
+
+
+def port(text: str) -> int:
+    """Read a TCP port; 0 stands for none or any."""
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
+    return int(text)
+
+
+def address(text: str) -> Address | None:
+    """Read ADDRESS:PORT; nothing stands for nowhere. The address is never left out: that would be every interface."""
+    host, _, number = text.rpartition(":")
+    if not text:
+        return None
+    if not host:
+        raise argparse.ArgumentTypeError(f"{text!r} is not ADDRESS:PORT, such as 127.0.0.1:9417 or [::1]:9417")
+    return Address(host.strip("[]"), port(number))
+
+
+def level(text: str) -> str:
+    """Read a level of logging."""
+    if text not in _LEVELS:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(_LEVELS)}")
+    return text
