@@ -21,6 +21,10 @@ class FakeApi:
         self.requests = []
         self.page = 500
         self._watchers = []
+        self._told = []
+        """Every change with its version, for watches that go on from an earlier one."""
+        self._listed = ("0", [])
+        """The version and objects of the list that is being read, page by page."""
 
     def put(self, name, **fields):
         """Store an object and tell the watchers."""
@@ -55,7 +59,9 @@ class FakeApi:
         return len(self._watchers)
 
     def _tell(self, kind, body):
-        self.say(json.dumps({"type": kind, "object": body}))
+        line = json.dumps({"type": kind, "object": body})
+        self._told.append((self.version, line))
+        self.say(line)
 
     async def start(self):
         app = web.Application()
@@ -94,16 +100,21 @@ class FakeApi:
 
     def _list(self, request):
         start = int(request.query.get("continue") or 0)
-        names = sorted(self.objects)
-        meta = {"resourceVersion": str(self.version)}
-        if start + self.page < len(names):
+        if not start:
+            self._listed = (str(self.version), [self.objects[name] for name in sorted(self.objects)])
+        version, objects = self._listed
+        meta = {"resourceVersion": version}
+        if start + self.page < len(objects):
             meta["continue"] = str(start + self.page)
-        return web.json_response({"metadata": meta, "items": [self.objects[name] for name in names[start : start + self.page]]})
+        return web.json_response({"metadata": meta, "items": objects[start : start + self.page]})
 
     async def _watch(self, request):
         response = web.StreamResponse()
         await response.prepare(request)
         queue = asyncio.Queue()
+        for version, line in self._told:
+            if version > int(request.query["resourceVersion"]):
+                queue.put_nowait(line)
         self._watchers.append(queue)
         while (line := await queue.get()) is not None:
             await response.write(line.encode() + b"\n")
