@@ -6,7 +6,7 @@ import msgspec
 
 from tests.builders.fleet import MemoryCluster
 from tests.builders.vm import policy
-from vmnic.controller.reconcile.machines import NicNote
+from vmnic.controller.reconcile.notes import NicNote
 from vmnic.controller.reconcile.policies import PolicyReconciler
 from vmnic.controller.world import World
 from vmnic.kube.reflector import ObjectKey
@@ -29,8 +29,8 @@ class Rig:
         self.world = World(self.cluster, lambda key, after_s=0.0: None)
         for reflector in self.world.reflectors:
             reflector.synced.set()
-        rollout = SimpleNamespace(next_waiting=lambda *_: [], under_way=list, failed=lambda _: list(lost))
-        self.machines = SimpleNamespace(rollout=rollout, notes={})
+        slots = SimpleNamespace(next_waiting=lambda *_: [], under_way=list, failed=lambda _: list(lost))
+        self.machines = SimpleNamespace(slots=slots, notes={})
         for name, own in notes:
             self.note(name, *own)
         self._reconciler = PolicyReconciler(self.world, self.cluster, self.machines, lambda *_: None, self)

@@ -7,31 +7,30 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ...kube.client import ApiClient, ConflictError
+from ...kube.client import ApiClient
 from ...kube.events import Events
 from ...kube.reflector import ObjectKey
-from ...kube.resources import MACHINE_SUBRESOURCES, VIRTUAL_MACHINES
+from ...kube.resources import VIRTUAL_MACHINES
 from ...kubevirt.gather import gather_vm_facts
 from ...kubevirt.patch import render_patch
 from ...kubevirt.state import Restart, Reverts
 from ...policy.allocate import allocate
-from ...policy.decision import Action, Choices, Verdict, VmCandidates, VmDecision
+from ...policy.decision import Action, Choices, VmCandidates, VmDecision
 from ...policy.enforce import decide
 from ...policy.engine import candidates
-from ...policy.facts import ClusterFacts, Datapath
-from ...policy.reasons import Reason
+from ...policy.facts import ClusterFacts
 from ..keys import ALLOCATION, policy_key, vm_key
 from ..news import machine_subject
-from ..rollout import Rollout, began, settled
 from ..world import Enqueue, World
-from . import reverts as fights
+from .notes import NicNote, admit_digest, given_in, notes_of, rolled_already
+from .restarts import Restarts, never_started, rolls
+from .reverts import digest_of, has_yielded, made, yielded
 from .vm_states import VmStates
 
-__all__ = ["MachineReconciler", "NicNote"]
+__all__ = ["MachineReconciler"]
 
 _log = logging.getLogger(__name__)
 
@@ -39,29 +38,12 @@ _REPORT_S = 1.0
 """Policies are summed up at most so often."""
 _SETTLE_S = 0.05
 """Demands of a burst are looked at together."""
-_RESTARTING_S = 20.0
-"""How often a restart under way is looked at, if nothing happens."""
-
-
-@dataclass(frozen=True, slots=True)
-class NicNote:
-    """What is remembered of one NIC's decision; its explanation is worked out anew when somebody asks."""
-
-    nic: str
-    policy: str
-    verdict: Verdict
-    datapath: str
-    reason: str
-    message: str
-    pending_restart: bool
-    conflicts_with: tuple[str, ...]
 
 
 class MachineReconciler:
     """Keeps VMs as the policies want them."""
 
     def __init__(self, world: World, api: ApiClient, enqueue: Enqueue, events: Events, *, comes_back: timedelta) -> None:
-        self._comes_back = comes_back
         self._events = events
         self._world = world
         self._api = api
@@ -79,9 +61,8 @@ class MachineReconciler:
         self._facts: ClusterFacts | None = None
         self._matched: dict[str, Counter[str]] = defaultdict(Counter)
         """How many VMs each policy has, by namespace."""
-        self._asked: dict[ObjectKey, tuple[str, datetime]] = {}
-        """Instances that KubeVirt was asked to replace, and when."""
-        self.rollout = Rollout()
+        self._restarts = Restarts(world, api, enqueue, self._tell, comes_back=comes_back)
+        self.slots = self._restarts.slots
         self.notes: dict[ObjectKey, tuple[NicNote, ...]] = {}
         """What was decided, by VM; VMs that no policy selects are left out."""
 
@@ -128,29 +109,29 @@ class MachineReconciler:
             self._enqueue(ALLOCATION, _SETTLE_S)
             return
         state = self._states.known(key)
-        restart = self._settle_restart(key, state.restart if state is not None else None)
+        restart = self._restarts.settle(key, state.restart if state is not None else None)
         reverts = state.reverts if state is not None else None
-        decision = decide(found, self._choices_for(key, found), turn=self._refusal(key, found, restart))
-        self._note_waiting(key, decision)
+        decision = decide(found, self._choices_for(key, found), turn=self._turn(key, found, restart))
+        self._restarts.note_waiting(key, decision)
         machine = self._world.machines.items[key]
         patch = render_patch(decision, machine, self._world.devices.capacity.total if found.claims else {})
         if patch:
-            digest, now = fights.digest_of(patch), datetime.now(UTC)
-            reverts = fights.yielded(reverts, digest, now, machine.applier) or reverts
-            if fights.has_yielded(reverts, digest, now):
-                decision, patch = _given_in(decision, reverts.manager if reverts is not None else ""), []
-            elif self._rolls(decision) and restart is not None and restart.digest == digest and restart.state == "Done":
-                decision, patch = _rolled_already(decision), []
-        self._remember(key, _notes(decision))
+            digest, now = digest_of(patch), datetime.now(UTC)
+            reverts = yielded(reverts, digest, now, machine.applier) or reverts
+            if has_yielded(reverts, digest, now):
+                decision, patch = given_in(decision, reverts.manager if reverts is not None else ""), []
+            elif rolls(decision) and restart is not None and restart.digest == digest and restart.state == "Done":
+                decision, patch = rolled_already(decision), []
+        self._remember(key, notes_of(decision))
         if patch:
             await self._patch(key, decision, patch, reverts, restart)
         elif restart is not None and restart.state == "Restarting":
-            await self._restart(key, restart)
+            await self._restarts.go_on(key, restart)
             await self._states.write(key, machine, decision, reverts, restart)
-        elif self._rolls(decision) and (digest := _admit_digest(decision)):
+        elif rolls(decision) and (digest := admit_digest(decision)):
             await self._roll(key, decision, digest, reverts, restart)
         else:
-            await self._free_from_vain_wait(key, decision)
+            await self._restarts.free_from_vain_wait(key, decision)
             await self._states.write(key, machine, decision, reverts, restart)
 
     def _candidates(self, key: ObjectKey) -> VmCandidates | None:
@@ -177,32 +158,9 @@ class MachineReconciler:
             return self._choices
         return {}
 
-    def _settle_restart(self, key: ObjectKey, restart: Restart | None) -> Restart | None:
-        """Say how far the VM's last restart is; a slot that becomes free is the next one's."""
-        if restart is not None:
-            before = restart.state
-            restart = settled(restart, self._world.instances.items.get(key), datetime.now(UTC), self._comes_back)
-            if restart.state != before:
-                self._enqueue(policy_key(restart.policy))
-        if self.rollout.note(key, restart) and restart is not None:
-            for other in self.rollout.next_waiting(restart.policy, 1):
-                self._enqueue(vm_key(*other))
-        return restart
-
-    def _refusal(self, key: ObjectKey, found: VmCandidates, restart: Restart | None) -> str:
-        lead = found.lead
-        if lead is None or lead.existing_vms != "Rolling" or not found.vm.running:
-            return ""
-        return self.rollout.refusal(key, lead, restart, self._matched[lead.policy])
-
-    def _note_waiting(self, key: ObjectKey, decision: VmDecision) -> None:
-        self.rollout.forget(key)
-        if decision.lead is not None and any(nic.reason is Reason.WAITS_FOR_WINDOW for nic in decision.nics):
-            self.rollout.wait(decision.lead.policy, key)
-
-    @staticmethod
-    def _rolls(decision: VmDecision) -> bool:
-        return decision.lead is not None and decision.lead.existing_vms == "Rolling" and decision.vm.running
+    def _turn(self, key: ObjectKey, found: VmCandidates, restart: Restart | None) -> str:
+        matched = self._matched[found.lead.policy] if found.lead is not None else {}
+        return self._restarts.refusal(key, found, restart, matched)
 
     async def _patch(
         self,
@@ -213,43 +171,21 @@ class MachineReconciler:
         restart: Restart | None,
     ) -> None:
         """Patch a VM, and restart it where that is asked for: what is about to happen is written down first."""
-        digest, machine = fights.digest_of(patch), self._world.machines.items[key]
-        reverts = fights.made(reverts, digest, datetime.now(UTC))
-        if self._rolls(decision):
-            restart = self._begin(key, decision, digest)
+        digest, machine = digest_of(patch), self._world.machines.items[key]
+        reverts = made(reverts, digest, datetime.now(UTC))
+        if rolls(decision):
+            restart = self._restarts.begin(key, decision, digest)
             await self._states.write(key, machine, decision, reverts, restart)
         self._granted.add(key)
         await self._api.patch_json(VIRTUAL_MACHINES, key.name, patch, key.namespace)
         self._states.hold(key, reverts)
         changed = ", ".join(nic.message for nic in decision.nics if nic.action is Action.PATCH)
         self._tell(key, "NicChanged", "Patch", changed)
-        if self._rolls(decision) and restart is not None:
-            await self._restart(key, restart)
-        elif self._never_started(decision) and key in self._world.instances.items:
+        if rolls(decision) and restart is not None:
+            await self._restarts.go_on(key, restart)
+        elif never_started(decision) and key in self._world.instances.items:
             # It cannot start on what it was assigned, and nothing has run in it yet.
-            await self._ask_once(key)
-
-    @staticmethod
-    def _never_started(decision: VmDecision) -> bool:
-        gives_back = any(
-            one.stays and one.finding is not None and one.finding.reason is Reason.NO_FREE_VF
-            for nic in decision.nics
-            for one in nic.candidates
-        )
-        return gives_back and decision.vm.running and not decision.vm.started
-
-    async def _free_from_vain_wait(self, key: ObjectKey, decision: VmDecision) -> None:
-        """Restart a VM that never started and waits for a device that its spec no longer asks for.
-
-        KubeVirt may have made the instance from the spec as it was a moment before vmnic took the device back.
-        """
-        scarce = (Datapath.SRIOV, Datapath.PASSTHROUGH)
-        patches = decision.lead is not None and decision.lead.action == "Patch"
-        if not patches or not decision.vm.running or decision.vm.started:
-            return
-        for nic in decision.nics:
-            if nic.nic.live is not None and nic.nic.live.datapath in scarce and nic.nic.present.datapath not in scarce:
-                await self._ask_once(key)
+            await self._restarts.ask_once(key)
 
     async def _roll(
         self, key: ObjectKey, decision: VmDecision, digest: str, reverts: Reverts | None, restart: Restart | None
@@ -257,43 +193,11 @@ class MachineReconciler:
         """Restart a VM whose instance is changed at its next start."""
         machine = self._world.machines.items[key]
         if restart is not None and restart.digest == digest:
-            await self._states.write(key, machine, _rolled_already(decision), reverts, restart)
+            await self._states.write(key, machine, rolled_already(decision), reverts, restart)
             return
-        restart = self._begin(key, decision, digest)
+        restart = self._restarts.begin(key, decision, digest)
         await self._states.write(key, machine, decision, reverts, restart)
-        await self._restart(key, restart)
-
-    def _begin(self, key: ObjectKey, decision: VmDecision, digest: str) -> Restart:
-        instance = self._world.instances.items[key]
-        policy = decision.lead.policy if decision.lead is not None else ""
-        restart = began(digest, policy, instance.metadata.uid, datetime.now(UTC))
-        self.rollout.note(key, restart)
-        return restart
-
-    async def _restart(self, key: ObjectKey, restart: Restart) -> None:
-        """Ask KubeVirt to restart a VM whose old instance is still there; look again until it is done."""
-        instance = self._world.instances.items.get(key)
-        pause_s = min(_RESTARTING_S, self._comes_back.total_seconds() + 1)
-        self._enqueue(vm_key(*key), pause_s)
-        if instance is None or instance.metadata.uid != restart.instance or instance.metadata.deletion_timestamp:
-            return
-        await self._ask_once(key, again_s=pause_s)
-
-    async def _ask_once(self, key: ObjectKey, again_s: float = _RESTARTING_S) -> None:
-        """Ask for a restart, and for the same instance not again before so long."""
-        uid, now = self._world.instances.items[key].metadata.uid, datetime.now(UTC)
-        asked, at = self._asked.get(key, ("", now))
-        if asked != uid or now - at > timedelta(seconds=again_s):
-            self._asked[key] = (uid, now)
-            self._tell(key, "Restarted", "Restart", "restarted, so that its NICs become what the policy wants")
-            await self._ask_restart(key)
-
-    async def _ask_restart(self, key: ObjectKey) -> None:
-        """Have KubeVirt stop the instance and start a new one; asking twice is refused by it, and harmless."""
-        try:
-            await self._api.replace(MACHINE_SUBRESOURCES, {}, key.name, key.namespace, subresource="restart")
-        except ConflictError as error:
-            _log.info("VM %s/%s is not restarted: %s", *key, error.message, extra={"vm": "/".join(key)})
+        await self._restarts.go_on(key, restart)
 
     def _tell(self, key: ObjectKey, reason: str, action: str, note: str) -> None:
         """Log what was done to a VM, and tell its owner by an Event."""
@@ -301,11 +205,9 @@ class MachineReconciler:
         self._events.tell(machine_subject(key, self._world.machines.items[key]), "Normal", reason, action, note)
 
     def _forget(self, key: ObjectKey) -> None:
-        self._asked.pop(key, None)
         self._remember(key, ())
         self._states.forget(key)
-        self.rollout.forget(key)
-        self.rollout.note(key, None)
+        self._restarts.forget(key)
         if self._demands.pop(key, None) is not None:
             self._enqueue(ALLOCATION, _SETTLE_S)
 
@@ -321,56 +223,3 @@ class MachineReconciler:
         if before != notes:
             for policy in {note.policy for note in (*before, *notes)}:
                 self._enqueue(policy_key(policy), _REPORT_S)
-
-
-def _given_in(decision: VmDecision, manager: str) -> VmDecision:
-    """The decision about a VM that somebody put back twice."""
-    who = f"{manager} puts" if manager else "somebody put"
-    text = f"{who} it back, twice within an hour, so it is left for a day: change it where they take the VM from"
-    nics = tuple(
-        replace(nic, verdict=Verdict.BLOCKED, action=None, reason=Reason.OWNED_BY_GIT, message=f"{nic.message}: {text}")
-        if nic.action is Action.PATCH
-        else nic
-        for nic in decision.nics
-    )
-    return replace(decision, nics=nics)
-
-
-def _rolled_already(decision: VmDecision) -> VmDecision:
-    """The decision about a VM that was restarted for it and is again as it was before."""
-    text = "it was restarted once for this and somebody put it back, so it waits until it is stopped"
-    nics = tuple(
-        replace(nic, action=Action.AUDIT, reason=Reason.WAITS_FOR_STOP, message=f"{nic.message}: {text}")
-        if nic.action in (Action.PATCH, Action.ADMIT)
-        else nic
-        for nic in decision.nics
-    )
-    return replace(decision, nics=nics)
-
-
-def _admit_digest(decision: VmDecision) -> str:
-    """Name what the VM's next instance is to get; empty: nothing."""
-    wanted = [
-        {"op": "admit", "path": nic.nic.name, "value": f"{nic.wanted.model} {nic.wanted.queues}"}
-        for nic in decision.nics
-        if nic.action is Action.ADMIT
-    ]
-    return fights.digest_of(wanted) if wanted else ""
-
-
-def _notes(decision: VmDecision) -> tuple[NicNote, ...]:
-    return tuple(
-        NicNote(
-            nic=nic.nic.name,
-            policy=nic.policy,
-            verdict=nic.verdict,
-            datapath=nic.nic.present.datapath.value,
-            reason=nic.reason.value if nic.reason is not None else "",
-            # Only what a status may have to quote is kept in words.
-            message=nic.message if nic.verdict in (Verdict.BLOCKED, Verdict.CHANGE) else "",
-            pending_restart=nic.verdict is Verdict.COMPLIANT and nic.nic.live is not None and nic.nic.live != nic.nic.present,
-            conflicts_with=nic.conflicts_with,
-        )
-        for nic in decision.nics
-        if nic.policy is not None
-    )

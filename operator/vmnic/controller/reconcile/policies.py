@@ -19,7 +19,8 @@ from ...policy.decision import Verdict
 from ...policy.window import WindowError, is_open
 from ..keys import policy_key, vm_key
 from ..world import Enqueue, World
-from .machines import MachineReconciler, NicNote
+from .machines import MachineReconciler
+from .notes import NicNote
 from .statuses import Statuses
 
 __all__ = ["PolicyReconciler"]
@@ -54,8 +55,8 @@ class PolicyReconciler:
         policy = self._world.policies.items.get(key)
         if policy is None or not self._world.machines_synced:
             return  # All policies are asked for once the caches are complete.
-        waiting = self._machines.rollout.next_waiting(name, _WAKE)
-        for machine in (*waiting, *self._machines.rollout.under_way()):
+        waiting = self._machines.slots.next_waiting(name, _WAKE)
+        for machine in (*waiting, *self._machines.slots.under_way()):
             self._enqueue(vm_key(*machine))
         if waiting:
             self._enqueue(policy_key(name), _LOOK_AGAIN_S)
@@ -64,7 +65,7 @@ class PolicyReconciler:
             sums.add(machine, notes)
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
-        status = sums.status(policy, self._machines.rollout.failed(name))
+        status = sums.status(policy, self._machines.slots.failed(name))
         await self._statuses.write(POLICIES, policy, status)
 
 

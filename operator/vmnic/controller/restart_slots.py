@@ -19,7 +19,7 @@ from ..kubevirt.state import Restart
 from ..policy.rules import Rule
 from ..policy.window import WindowError, is_open
 
-__all__ = ["Rollout", "began", "settled"]
+__all__ = ["RestartSlots", "began", "settled"]
 
 _OPEN_STATES = ("Restarting", "Failed")
 
@@ -46,7 +46,7 @@ def settled(restart: Restart, instance: Instance | None, now: datetime, comes_ba
     return msgspec.structs.replace(restart, state="Failed" if late else restart.state)
 
 
-class Rollout:
+class RestartSlots:
     """Slots of all policies."""
 
     def __init__(self) -> None:

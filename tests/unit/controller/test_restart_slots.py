@@ -7,7 +7,7 @@ import pytest
 
 from tests.builders.vm import policy, vmi
 from vmnic.api.policy import VmNicPolicy
-from vmnic.controller.rollout import Rollout, began, settled
+from vmnic.controller.restart_slots import RestartSlots, began, settled
 from vmnic.kube.reflector import ObjectKey
 from vmnic.kubevirt.instances import Instance
 from vmnic.policy.rules import rules_of
@@ -32,10 +32,10 @@ def key(name, namespace="a"):
 
 
 def refusals(own, under_way, matched=None):
-    rollout = Rollout()
+    slots = RestartSlots()
     for one in under_way:
-        rollout.note(one, restart())
-    return rollout.refusal(key("next"), own, None, matched or {"a": 10, "b": 10})
+        slots.note(one, restart())
+    return slots.refusal(key("next"), own, None, matched or {"a": 10, "b": 10})
 
 
 @pytest.mark.parametrize(
@@ -83,17 +83,17 @@ def test_a_restart_is_done_once_another_instance_runs(live, minutes, state):
 
 
 def test_a_vm_that_did_not_come_back_stops_the_rollout_until_it_does():
-    rollout, late = Rollout(), settled(restart(), None, NOW + timedelta(hours=1), TEN)
-    rollout.note(key("lost"), late)
-    assert "a/lost did not come back" in rollout.refusal(key("next"), rule(maxUnavailable=5), None, {"a": 10})
-    assert rollout.failed("all") == [key("lost")]
-    assert rollout.note(key("lost"), settled(late, instance("new"), NOW, TEN))
-    assert (rollout.refusal(key("next"), rule(), None, {"a": 10}), rollout.failed("all")) == ("", [])
+    slots, late = RestartSlots(), settled(restart(), None, NOW + timedelta(hours=1), TEN)
+    slots.note(key("lost"), late)
+    assert "a/lost did not come back" in slots.refusal(key("next"), rule(maxUnavailable=5), None, {"a": 10})
+    assert slots.failed("all") == [key("lost")]
+    assert slots.note(key("lost"), settled(late, instance("new"), NOW, TEN))
+    assert (slots.refusal(key("next"), rule(), None, {"a": 10}), slots.failed("all")) == ("", [])
 
 
 def test_a_slot_that_becomes_free_is_the_next_ones_by_name():
-    rollout = Rollout()
-    rollout.note(key("busy"), restart())
+    slots = RestartSlots()
+    slots.note(key("busy"), restart())
     for name in ("z", "b", "y"):
-        rollout.wait("all", key(name))
-    assert rollout.next_waiting("all", 2) == [key("b"), key("y")]
+        slots.wait("all", key(name))
+    assert slots.next_waiting("all", 2) == [key("b"), key("y")]

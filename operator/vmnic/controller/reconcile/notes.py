@@ -1,0 +1,79 @@
+"""What is remembered of a VM's decision, and how a decision reads that is not carried out after all. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ...policy.decision import Action, Verdict, VmDecision
+from ...policy.reasons import Reason
+from .reverts import digest_of
+
+__all__ = ["NicNote", "admit_digest", "given_in", "notes_of", "rolled_already"]
+
+
+@dataclass(frozen=True, slots=True)
+class NicNote:
+    """What is remembered of one NIC's decision; its explanation is worked out anew when somebody asks."""
+
+    nic: str
+    policy: str
+    verdict: Verdict
+    datapath: str
+    reason: str
+    message: str
+    pending_restart: bool
+    conflicts_with: tuple[str, ...]
+
+
+def notes_of(decision: VmDecision) -> tuple[NicNote, ...]:
+    """Give what is remembered of a decision."""
+    return tuple(
+        NicNote(
+            nic=nic.nic.name,
+            policy=nic.policy,
+            verdict=nic.verdict,
+            datapath=nic.nic.present.datapath.value,
+            reason=nic.reason.value if nic.reason is not None else "",
+            # Only what a status may have to quote is kept in words.
+            message=nic.message if nic.verdict in (Verdict.BLOCKED, Verdict.CHANGE) else "",
+            pending_restart=nic.verdict is Verdict.COMPLIANT and nic.nic.live is not None and nic.nic.live != nic.nic.present,
+            conflicts_with=nic.conflicts_with,
+        )
+        for nic in decision.nics
+        if nic.policy is not None
+    )
+
+
+def given_in(decision: VmDecision, manager: str) -> VmDecision:
+    """Say that a VM is left alone because somebody put it back twice."""
+    who = f"{manager} puts" if manager else "somebody put"
+    text = f"{who} it back, twice within an hour, so it is left for a day: change it where they take the VM from"
+    nics = tuple(
+        replace(nic, verdict=Verdict.BLOCKED, action=None, reason=Reason.OWNED_BY_GIT, message=f"{nic.message}: {text}")
+        if nic.action is Action.PATCH
+        else nic
+        for nic in decision.nics
+    )
+    return replace(decision, nics=nics)
+
+
+def rolled_already(decision: VmDecision) -> VmDecision:
+    """Say that a VM waits because it was restarted for this and is again as it was before."""
+    text = "it was restarted once for this and somebody put it back, so it waits until it is stopped"
+    nics = tuple(
+        replace(nic, action=Action.AUDIT, reason=Reason.WAITS_FOR_STOP, message=f"{nic.message}: {text}")
+        if nic.action in (Action.PATCH, Action.ADMIT)
+        else nic
+        for nic in decision.nics
+    )
+    return replace(decision, nics=nics)
+
+
+def admit_digest(decision: VmDecision) -> str:
+    """Name what the VM's next instance is to get; empty: nothing."""
+    wanted = [
+        {"op": "admit", "path": nic.nic.name, "value": f"{nic.wanted.model} {nic.wanted.queues}"}
+        for nic in decision.nics
+        if nic.action is Action.ADMIT
+    ]
+    return digest_of(wanted) if wanted else ""

@@ -1,0 +1,148 @@
+"""Restarts of VMs: whose turn it is, asking KubeVirt for them, and how far they are."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from ...kube.client import ApiClient, ConflictError
+from ...kube.reflector import ObjectKey
+from ...kube.resources import MACHINE_SUBRESOURCES
+from ...kubevirt.state import Restart
+from ...policy.decision import VmCandidates, VmDecision
+from ...policy.facts import Datapath
+from ...policy.reasons import Reason
+from ..keys import policy_key, vm_key
+from ..restart_slots import RestartSlots, began, settled
+from ..world import Enqueue, World
+
+__all__ = ["Restarts", "Tell", "never_started", "rolls"]
+
+_log = logging.getLogger(__name__)
+
+_RESTARTING_S = 20.0
+"""How often a restart under way is looked at, if nothing happens."""
+_SCARCE = (Datapath.SRIOV, Datapath.PASSTHROUGH)
+
+
+class Tell(Protocol):
+    """Tells a VM's owner what was done."""
+
+    def __call__(self, key: ObjectKey, reason: str, action: str, note: str) -> None:
+        """Tell it."""
+        ...
+
+
+class Restarts:
+    """Restarts VMs, a few at a time.
+
+    Args:
+        world: The caches.
+        api: The leader's client.
+        enqueue: Asks for looks at VMs whose turn it may be, and at policies.
+        tell: Tells a VM's owner.
+        comes_back: A VM that does not run so long after its restart did not come back.
+    """
+
+    def __init__(self, world: World, api: ApiClient, enqueue: Enqueue, tell: Tell, *, comes_back: timedelta) -> None:
+        self._world = world
+        self._api = api
+        self._enqueue = enqueue
+        self._tell = tell
+        self._comes_back = comes_back
+        self._asked: dict[ObjectKey, tuple[str, datetime]] = {}
+        """Instances that KubeVirt was asked to replace, and when."""
+        self.slots = RestartSlots()
+
+    def settle(self, key: ObjectKey, restart: Restart | None) -> Restart | None:
+        """Say how far the VM's last restart is; a slot that becomes free is the next one's."""
+        if restart is not None:
+            before = restart.state
+            restart = settled(restart, self._world.instances.items.get(key), datetime.now(UTC), self._comes_back)
+            if restart.state != before:
+                self._enqueue(policy_key(restart.policy))
+        if self.slots.note(key, restart) and restart is not None:
+            for other in self.slots.next_waiting(restart.policy, 1):
+                self._enqueue(vm_key(*other))
+        return restart
+
+    def refusal(self, key: ObjectKey, found: VmCandidates, restart: Restart | None, matched: Mapping[str, int]) -> str:
+        """Say why it is not a VM's turn to be restarted; empty: it is, or nobody asks for that."""
+        lead = found.lead
+        if lead is None or lead.existing_vms != "Rolling" or not found.vm.running:
+            return ""
+        return self.slots.refusal(key, lead, restart, matched)
+
+    def note_waiting(self, key: ObjectKey, decision: VmDecision) -> None:
+        """Remember whether a VM waits for its turn."""
+        self.slots.forget(key)
+        if decision.lead is not None and any(nic.reason is Reason.WAITS_FOR_WINDOW for nic in decision.nics):
+            self.slots.wait(decision.lead.policy, key)
+
+    def begin(self, key: ObjectKey, decision: VmDecision, digest: str) -> Restart:
+        """Take a slot for a restart; it is to be written down before it is asked for."""
+        instance = self._world.instances.items[key]
+        policy = decision.lead.policy if decision.lead is not None else ""
+        restart = began(digest, policy, instance.metadata.uid, datetime.now(UTC))
+        self.slots.note(key, restart)
+        return restart
+
+    async def go_on(self, key: ObjectKey, restart: Restart) -> None:
+        """Ask KubeVirt to restart a VM whose old instance is still there; look again until it is done."""
+        instance = self._world.instances.items.get(key)
+        pause_s = min(_RESTARTING_S, self._comes_back.total_seconds() + 1)
+        self._enqueue(vm_key(*key), pause_s)
+        if instance is None or instance.metadata.uid != restart.instance or instance.metadata.deletion_timestamp:
+            return
+        await self.ask_once(key, again_s=pause_s)
+
+    async def ask_once(self, key: ObjectKey, again_s: float = _RESTARTING_S) -> None:
+        """Ask for a restart, and for the same instance not again before so long."""
+        uid, now = self._world.instances.items[key].metadata.uid, datetime.now(UTC)
+        asked, at = self._asked.get(key, ("", now))
+        if asked != uid or now - at > timedelta(seconds=again_s):
+            self._asked[key] = (uid, now)
+            self._tell(key, "Restarted", "Restart", "restarted, so that its NICs become what the policy wants")
+            await self._ask(key)
+
+    async def _ask(self, key: ObjectKey) -> None:
+        """Have KubeVirt stop the instance and start a new one; asking twice is refused by it, and harmless."""
+        try:
+            await self._api.replace(MACHINE_SUBRESOURCES, {}, key.name, key.namespace, subresource="restart")
+        except ConflictError as error:
+            _log.info("VM %s/%s is not restarted: %s", *key, error.message, extra={"vm": "/".join(key)})
+
+    async def free_from_vain_wait(self, key: ObjectKey, decision: VmDecision) -> None:
+        """Restart a VM that never started and waits for a device that its spec no longer asks for.
+
+        KubeVirt may have made the instance from the spec as it was a moment before vmnic took the device back.
+        """
+        patches = decision.lead is not None and decision.lead.action == "Patch"
+        if not patches or not decision.vm.running or decision.vm.started:
+            return
+        for nic in decision.nics:
+            if nic.nic.live is not None and nic.nic.live.datapath in _SCARCE and nic.nic.present.datapath not in _SCARCE:
+                await self.ask_once(key)
+
+    def forget(self, key: ObjectKey) -> None:
+        """Drop what is known of a VM that is gone."""
+        self._asked.pop(key, None)
+        self.slots.forget(key)
+        self.slots.note(key, None)
+
+
+def rolls(decision: VmDecision) -> bool:
+    """Tell whether a VM is restarted for its change."""
+    return decision.lead is not None and decision.lead.existing_vms == "Rolling" and decision.vm.running
+
+
+def never_started(decision: VmDecision) -> bool:
+    """Tell whether a VM gives back what it could not start on."""
+    gives_back = any(
+        one.stays and one.finding is not None and one.finding.reason is Reason.NO_FREE_VF
+        for nic in decision.nics
+        for one in nic.candidates
+    )
+    return gives_back and decision.vm.running and not decision.vm.started
