@@ -77,6 +77,9 @@ class Reason(StrEnum):
     """Several queues would take more than half of the guest's memory (100 MiB for each queue of each NIC). Give the VM more."""
     EXCLUDED = "Excluded"
     """The VM has the annotation vmnic.dev/exclude: "true". Remove it to have the VM decided."""
+    PATCH_REFUSED = "PatchRefused"
+    """The API server, KubeVirt or another webhook refuses the change of the VM; the message is theirs. vmnic tries again once a
+    minute. Remove what they name."""
     MAC_UNKNOWN = "MacUnknown"
     """The VM runs and its MAC address, which a change must keep, cannot be read yet. Wait for the guest agent, or
     write `macAddress` into the VM."""

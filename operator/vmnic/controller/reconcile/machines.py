@@ -11,11 +11,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ...kube.client import ApiClient
+from ...kube.errors import ApiError, InvalidError
 from ...kube.events import Events
 from ...kube.reflector import ObjectKey
 from ...kube.resources import VIRTUAL_MACHINES
 from ...kubevirt.gather import gather_vm_facts
 from ...kubevirt.patch import render_patch
+from ...kubevirt.projection import Machine
 from ...kubevirt.state import Restart, Reverts
 from ...policy.allocate import allocate
 from ...policy.decision import Action, Choices, VmCandidates, VmDecision
@@ -25,7 +27,7 @@ from ...policy.facts import ClusterFacts
 from ..keys import ALLOCATION, policy_key, vm_key
 from ..news import machine_subject
 from ..world import Enqueue, World
-from .notes import NicNote, admit_digest, given_in, notes_of, rolled_already
+from .notes import NicNote, admit_digest, given_in, notes_of, refused, rolled_already
 from .restarts import Restarts, never_started, rolls
 from .reverts import digest_of, has_yielded, made, yielded
 from .vm_states import VmStates
@@ -38,6 +40,8 @@ _REPORT_S = 1.0
 """Policies are summed up at most so often."""
 _SETTLE_S = 0.05
 """Demands of a burst are looked at together."""
+_PASSING = (0, 404, 409, 429)
+"""Failures that say nothing about the patch: no answer, the VM is gone or another one, too many requests."""
 
 
 class MachineReconciler:
@@ -58,6 +62,8 @@ class MachineReconciler:
         """VMs that were given what others have."""
         self._granted: set[ObjectKey] = set()
         """VMs that were patched and whose change has not come back yet: what they were given stands."""
+        self._doubted: dict[ObjectKey, Machine | None] = {}
+        """VMs whose patch failed, as they were then."""
         self._facts: ClusterFacts | None = None
         self._matched: dict[str, Counter[str]] = defaultdict(Counter)
         """How many VMs each policy has, by namespace."""
@@ -109,7 +115,7 @@ class MachineReconciler:
             self._enqueue(ALLOCATION, _SETTLE_S)
             return
         state = self._states.known(key)
-        restart = self._restarts.settle(key, state.restart if state is not None else None)
+        restart = self._restarts.settle(key, found, state.restart if state is not None else None)
         reverts = state.reverts if state is not None else None
         decision = decide(found, self._choices_for(key, found), turn=self._turn(key, found, restart))
         self._restarts.note_waiting(key, decision)
@@ -122,10 +128,11 @@ class MachineReconciler:
                 decision, patch = given_in(decision, reverts.manager if reverts is not None else ""), []
             elif rolls(decision) and restart is not None and restart.digest == digest and restart.state == "Done":
                 decision, patch = rolled_already(decision), []
-        self._remember(key, notes_of(decision))
         if patch:
             await self._patch(key, decision, patch, reverts, restart)
-        elif restart is not None and restart.state == "Restarting":
+            return
+        self._remember(key, notes_of(decision))
+        if restart is not None and restart.state == "Restarting":
             await self._restarts.go_on(key, restart)
             await self._states.write(key, machine, decision, reverts, restart)
         elif rolls(decision) and (digest := admit_digest(decision)):
@@ -171,21 +178,42 @@ class MachineReconciler:
         restart: Restart | None,
     ) -> None:
         """Patch a VM, and restart it where that is asked for: what is about to happen is written down first."""
-        digest, machine = digest_of(patch), self._world.machines.items[key]
-        reverts = made(reverts, digest, datetime.now(UTC))
+        digest, begun = digest_of(patch), None
         if rolls(decision):
-            restart = self._restarts.begin(key, decision, digest)
-            await self._states.write(key, machine, decision, reverts, restart)
+            begun = self._restarts.begin(key, decision, digest)
+            await self._states.write(key, self._world.machines.items[key], decision, reverts, begun)
         self._granted.add(key)
-        await self._api.patch_json(VIRTUAL_MACHINES, key.name, patch, key.namespace)
-        self._states.hold(key, reverts)
+        try:
+            await self._api.patch_json(VIRTUAL_MACHINES, key.name, patch, key.namespace)
+        except ApiError as error:
+            await self._note_failure(key, decision, error, reverts, restart)
+            raise
+        self._doubted.pop(key, None)
+        self._states.hold(key, made(reverts, digest, datetime.now(UTC)))
+        self._remember(key, notes_of(decision))
         changed = ", ".join(nic.message for nic in decision.nics if nic.action is Action.PATCH)
         self._tell(key, "NicChanged", "Patch", changed)
-        if rolls(decision) and restart is not None:
-            await self._restarts.go_on(key, restart)
+        if begun is not None:
+            await self._restarts.go_on(key, begun)
         elif never_started(decision) and key in self._world.instances.items:
             # It cannot start on what it was assigned, and nothing has run in it yet.
             await self._restarts.ask_once(key)
+
+    async def _note_failure(
+        self, key: ObjectKey, decision: VmDecision, error: ApiError, reverts: Reverts | None, restart: Restart | None
+    ) -> None:
+        """Write down that a patch is refused, and give back its slot; what passes by itself is not worth telling."""
+        machine = self._world.machines.items.get(key)
+        doubted, self._doubted[key] = self._doubted.get(key), machine
+        # The first time, the VM may have changed meanwhile; its event then brings another one.
+        stale = isinstance(error, InvalidError) and doubted is not machine
+        if machine is None or stale or error.status in _PASSING:
+            self._remember(key, notes_of(decision))
+            return
+        decision = refused(decision, error.message)
+        self._remember(key, notes_of(decision))
+        self._restarts.give_back(key, decision, restart)
+        await self._states.write(key, machine, decision, reverts, restart)
 
     async def _roll(
         self, key: ObjectKey, decision: VmDecision, digest: str, reverts: Reverts | None, restart: Restart | None
@@ -208,6 +236,7 @@ class MachineReconciler:
         self._remember(key, ())
         self._states.forget(key)
         self._restarts.forget(key)
+        self._doubted.pop(key, None)
         if self._demands.pop(key, None) is not None:
             self._enqueue(ALLOCATION, _SETTLE_S)
 

@@ -8,7 +8,7 @@ from ...policy.decision import Action, Verdict, VmDecision
 from ...policy.reasons import Reason
 from .reverts import digest_of
 
-__all__ = ["NicNote", "admit_digest", "given_in", "notes_of", "rolled_already"]
+__all__ = ["NicNote", "admit_digest", "given_in", "notes_of", "refused", "rolled_already"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,17 @@ def rolled_already(decision: VmDecision) -> VmDecision:
     nics = tuple(
         replace(nic, action=Action.AUDIT, reason=Reason.WAITS_FOR_STOP, message=f"{nic.message}: {text}")
         if nic.action in (Action.PATCH, Action.ADMIT)
+        else nic
+        for nic in decision.nics
+    )
+    return replace(decision, nics=nics)
+
+
+def refused(decision: VmDecision, message: str) -> VmDecision:
+    """Say that the API server does not take a VM's change, in the words of who refuses it."""
+    nics = tuple(
+        replace(nic, verdict=Verdict.BLOCKED, action=None, reason=Reason.PATCH_REFUSED, message=f"refused: {message}")
+        if nic.action is Action.PATCH
         else nic
         for nic in decision.nics
     )

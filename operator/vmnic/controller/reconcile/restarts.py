@@ -10,6 +10,7 @@ from typing import Protocol
 from ...kube.client import ApiClient, ConflictError
 from ...kube.reflector import ObjectKey
 from ...kube.resources import MACHINE_SUBRESOURCES
+from ...kubevirt.instances import Instance
 from ...kubevirt.state import Restart
 from ...policy.decision import VmCandidates, VmDecision
 from ...policy.facts import Datapath
@@ -56,17 +57,31 @@ class Restarts:
         """Instances that KubeVirt was asked to replace, and when."""
         self.slots = RestartSlots()
 
-    def settle(self, key: ObjectKey, restart: Restart | None) -> Restart | None:
-        """Say how far the VM's last restart is; a slot that becomes free is the next one's."""
-        if restart is not None:
-            before = restart.state
-            restart = settled(restart, self._world.instances.items.get(key), datetime.now(UTC), self._comes_back)
-            if restart.state != before:
-                self._enqueue(policy_key(restart.policy))
-        if self.slots.note(key, restart) and restart is not None:
-            for other in self.slots.next_waiting(restart.policy, 1):
-                self._enqueue(vm_key(*other))
+    def settle(self, key: ObjectKey, found: VmCandidates, before: Restart | None) -> Restart | None:
+        """Say how far the VM's last restart is; None: there was none, or nothing has come of it."""
+        restart = before
+        if before is not None:
+            instance = self._world.instances.items.get(key)
+            vain = self._is_vain(key, found, before, instance)
+            restart = None if vain else settled(before, instance, datetime.now(UTC), self._comes_back)
+            if restart is None or restart.state != before.state:
+                self._enqueue(policy_key(before.policy))
+        self._note(key, restart, before.policy if before is not None else "")
         return restart
+
+    def _is_vain(self, key: ObjectKey, found: VmCandidates, restart: Restart, instance: Instance | None) -> bool:
+        """Whether a restart is written down and nothing waits for it: its change was not made, or was put back."""
+        if restart.state == "Done" or instance is None or not _stands(instance, restart):
+            return False
+        if self._has_asked(instance, key, _RESTARTING_S) or (found.lead is not None and found.lead.action == "Admit"):
+            return False  # KubeVirt is about to end it; or the change is in no spec.
+        return all(nic.nic.live == nic.nic.present for nic in found.nics)
+
+    def _note(self, key: ObjectKey, restart: Restart | None, policy: str) -> None:
+        """Take in how far a restart is; a slot that becomes free is the next one's."""
+        if self.slots.note(key, restart):
+            for other in self.slots.next_waiting(policy, 1):
+                self._enqueue(vm_key(*other))
 
     def refusal(self, key: ObjectKey, found: VmCandidates, restart: Restart | None, matched: Mapping[str, int]) -> str:
         """Say why it is not a VM's turn to be restarted; empty: it is, or nobody asks for that."""
@@ -89,23 +104,35 @@ class Restarts:
         self.slots.note(key, restart)
         return restart
 
+    def give_back(self, key: ObjectKey, decision: VmDecision, before: Restart | None) -> None:
+        """Free the slot of a restart that is not asked for after all.
+
+        Args:
+            key: The VM.
+            decision: Its decision.
+            before: The restart before that one.
+        """
+        self._note(key, before, decision.lead.policy if decision.lead is not None else "")
+
     async def go_on(self, key: ObjectKey, restart: Restart) -> None:
         """Ask KubeVirt to restart a VM whose old instance is still there; look again until it is done."""
         instance = self._world.instances.items.get(key)
         pause_s = min(_RESTARTING_S, self._comes_back.total_seconds() + 1)
         self._enqueue(vm_key(*key), pause_s)
-        if instance is None or instance.metadata.uid != restart.instance or instance.metadata.deletion_timestamp:
-            return
-        await self.ask_once(key, again_s=pause_s)
+        if instance is not None and _stands(instance, restart):
+            await self.ask_once(key, again_s=pause_s)
 
     async def ask_once(self, key: ObjectKey, again_s: float = _RESTARTING_S) -> None:
         """Ask for a restart, and for the same instance not again before so long."""
-        uid, now = self._world.instances.items[key].metadata.uid, datetime.now(UTC)
-        asked, at = self._asked.get(key, ("", now))
-        if asked != uid or now - at > timedelta(seconds=again_s):
-            self._asked[key] = (uid, now)
+        instance = self._world.instances.items[key]
+        if not self._has_asked(instance, key, again_s):
+            self._asked[key] = (instance.metadata.uid, datetime.now(UTC))
             self._tell(key, "Restarted", "Restart", "restarted, so that its NICs become what the policy wants")
             await self._ask(key)
+
+    def _has_asked(self, instance: Instance, key: ObjectKey, within_s: float) -> bool:
+        asked, at = self._asked.get(key, ("", datetime.now(UTC)))
+        return asked == instance.metadata.uid and datetime.now(UTC) - at <= timedelta(seconds=within_s)
 
     async def _ask(self, key: ObjectKey) -> None:
         """Have KubeVirt stop the instance and start a new one; asking twice is refused by it, and harmless."""
@@ -131,6 +158,11 @@ class Restarts:
         self._asked.pop(key, None)
         self.slots.forget(key)
         self.slots.note(key, None)
+
+
+def _stands(instance: Instance, restart: Restart) -> bool:
+    """Tell whether an instance is the one that a restart is to end, and nobody ends it yet."""
+    return instance.metadata.uid == restart.instance and not instance.metadata.deletion_timestamp
 
 
 def rolls(decision: VmDecision) -> bool:

@@ -1,0 +1,115 @@
+"""One VM through the reconciler: what is patched, restarted and written down, also when requests fail."""
+
+import pytest
+
+from tests.builders.machines import STALE, VmScene
+from tests.builders.vm import nic, policy
+from vmnic.kube.errors import ApiError, TooManyRequestsError
+
+DENIED = ApiError(status=403, reason="Forbidden", message="admission webhook policy.example denied the request")
+BUSY = TooManyRequestsError(status=429, reason="TooManyRequests", message="later")
+
+
+def scene(*names, existing="Rolling", **options):
+    found = VmScene(policy(datapaths=("vhost",), existing=existing), **options)
+    for name in names:
+        found.add(name, nic(model="e1000e"))
+    return found
+
+
+def model(found, name="web"):
+    machine = found.get("virtualmachines", name)
+    return machine["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"][0]["model"]
+
+
+async def test_a_running_vm_is_written_down_patched_restarted_and_done():
+    found = scene("web")
+    assert await found.look("web") is None
+    assert found.requests == [("write", "web"), ("patch", "web"), ("restart", "web")]
+    assert (model(found), found.state("web")["restart"]["state"]) == ("virtio", "Restarting")
+    found.start("web", "new")
+    await found.look("web")
+    assert (found.state("web")["restart"]["state"], found.machines.slots.under_way()) == ("Done", [])
+
+
+@pytest.mark.parametrize("error", [STALE, DENIED, BUSY], ids=["a stale cache", "a denial", "too many requests"])
+async def test_a_vm_whose_patch_fails_is_not_restarted_and_nobody_is_blamed(error):
+    found = scene("web")
+    found.refusals["patch"] = error
+    for _ in range(4):
+        assert await found.look("web") is error
+    assert ("restart", "web") not in found.requests
+    assert "reverts" not in found.state("web")
+    found.refusals.clear()
+    assert await found.look("web") is None
+    assert found.requests[-2:] == [("patch", "web"), ("restart", "web")]
+
+
+async def test_a_restart_whose_change_is_no_longer_wanted_is_not_asked_for():
+    found = scene("web")
+    found.refusals["patch"] = BUSY
+    await found.look("web")
+    found.put("vmnicpolicies", policy(datapaths=("vhost",), action="Audit"))
+    assert await found.look("web") is None
+    assert ("restart", "web") not in found.requests
+    assert (found.state("web").get("restart"), found.machines.slots.under_way()) == (None, [])
+
+
+async def test_a_change_that_was_put_back_twice_is_given_in():
+    found = scene("web", existing="Immediately")
+    for _ in range(2):
+        await found.look("web")
+        found.put("virtualmachines", found.get("virtualmachines", "web") | {"spec": SPEC})
+    await found.look("web")
+    assert (found.requests.count(("patch", "web")), found.note("web").reason) == (2, "OwnedByGit")
+
+
+SPEC = {
+    "runStrategy": "Always",
+    "template": {
+        "metadata": {"annotations": {"vm.kubevirt.io/os": "linux"}},
+        "spec": {
+            "domain": {"devices": {"interfaces": [{"name": "default", "masquerade": {}, "model": "e1000e"}]}},
+            "networks": [{"name": "default", "pod": {}}],
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("existing", ["Rolling", "Immediately"])
+async def test_a_patch_that_is_refused_for_good_is_told(existing):
+    found = scene("web", existing=existing)
+    found.refusals["patch"] = DENIED
+    assert await found.look("web") is DENIED
+    (nic_state,) = found.state("web")["nics"]
+    assert (nic_state["reason"], "denied the request" in nic_state["message"]) == ("PatchRefused", True)
+    assert (found.note("web").verdict, found.note("web").reason) == ("Blocked", "PatchRefused")
+    written = found.requests.count(("write", "web"))
+    await found.look("web")
+    if existing == "Immediately":
+        assert found.requests.count(("write", "web")) == written
+    found.refusals.clear()
+    await found.look("web")
+    assert (model(found), found.note("web").reason) == ("virtio", "")
+
+
+async def test_a_stale_cache_is_no_refusal_and_an_invalid_patch_is():
+    found = scene("web", existing="Immediately")
+    found.refusals["patch"] = [STALE, STALE]
+    await found.look("web")
+    assert found.state("web") == {}
+    await found.look("web")
+    assert found.note("web").reason == "PatchRefused"
+
+
+async def test_a_vm_whose_patch_is_refused_gives_its_slot_to_the_next():
+    found = scene("a", "b")
+    await found.look("a")
+    await found.look("b")
+    assert found.note("b").reason == "WaitsForWindow"
+    found = scene("a", "b")
+    found.refusals["patch"] = [DENIED]
+    await found.look("a")
+    assert found.machines.slots.under_way() == []
+    await found.look("b")
+    assert found.requests[-2:] == [("patch", "b"), ("restart", "b")]
