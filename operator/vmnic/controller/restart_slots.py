@@ -15,6 +15,7 @@ import msgspec
 
 from ..kube.reflector import ObjectKey
 from ..kubevirt.instances import Instance
+from ..kubevirt.projection import Machine
 from ..kubevirt.state import Restart
 from ..policy.rules import Rule
 from ..policy.window import WindowError, is_open
@@ -29,11 +30,12 @@ def began(digest: str, policy: str, instance: str, now: datetime) -> Restart:
     return Restart(digest=digest, policy=policy, state="Restarting", instance=instance, at=now.strftime("%Y-%m-%dT%H:%M:%SZ"))
 
 
-def settled(restart: Restart, instance: Instance | None, now: datetime, comes_back: timedelta) -> Restart:
-    """Say how far a restart is: done once another instance runs.
+def settled(restart: Restart, machine: Machine, instance: Instance | None, *, now: datetime, comes_back: timedelta) -> Restart:
+    """Say how far a restart is: done once another instance runs, or once its owner has stopped the VM instead.
 
     Args:
         restart: The restart.
+        machine: The VM.
         instance: The VM's present instance.
         now: The time.
         comes_back: A VM that does not run so long after its restart did not come back; it may still do so.
@@ -43,6 +45,9 @@ def settled(restart: Restart, instance: Instance | None, now: datetime, comes_ba
     if instance is not None and instance.metadata.uid != restart.instance and instance.status.phase == "Running":
         return msgspec.structs.replace(restart, state="Done")
     late = now - datetime.fromisoformat(restart.at) > comes_back
+    # With another run strategy nothing tells a VM that was stopped by hand from one that is about to come back, but time.
+    if instance is None and (machine.halted or (late and not machine.always_runs)):
+        return msgspec.structs.replace(restart, state="Done")
     return msgspec.structs.replace(restart, state="Failed" if late else restart.state)
 
 

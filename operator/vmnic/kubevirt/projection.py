@@ -227,6 +227,11 @@ class Machine(Part, frozen=True, kw_only=True):
         """Whether its spec wants it stopped."""
         return self.spec.run_strategy == "Halted" or self.spec.running is False
 
+    @property
+    def always_runs(self) -> bool:
+        """Whether KubeVirt starts it whenever it does not run."""
+        return self.spec.run_strategy == "Always" or self.spec.running is True
+
 
 class _PreferredDevices(Part, frozen=True, kw_only=True):
     preferred_interface_model: str | None = None

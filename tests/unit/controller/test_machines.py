@@ -1,5 +1,7 @@
 """One VM through the reconciler: what is patched, restarted and written down, also when requests fail."""
 
+from datetime import timedelta
+
 import pytest
 
 from tests.builders.machines import STALE, VmScene
@@ -53,6 +55,20 @@ async def test_a_restart_whose_change_is_no_longer_wanted_is_not_asked_for():
     assert await found.look("web") is None
     assert ("restart", "web") not in found.requests
     assert (found.state("web").get("restart"), found.machines.slots.under_way()) == (None, [])
+
+
+async def test_a_vm_that_is_halted_in_its_restart_lets_the_others_go_on():
+    found = scene("a", "b", comes_back=timedelta(seconds=-1))
+    await found.look("a")
+    await found.look("b")
+    found.change("a", runStrategy="Halted")
+    found.remove("virtualmachineinstances", "a")
+    found.asked_for()
+    await found.look("a")
+    assert (found.state("a").get("restart", {}).get("state"), found.machines.slots.failed("all")) == ("Done", [])
+    assert found.asked_for() == ["b"]
+    await found.look("b")
+    assert found.requests[-1] == ("restart", "b")
 
 
 async def test_a_change_that_was_put_back_twice_is_given_in():

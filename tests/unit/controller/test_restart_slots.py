@@ -5,11 +5,12 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from tests.builders.vm import policy, vmi
+from tests.builders.vm import policy, vm, vmi
 from vmnic.api.policy import VmNicPolicy
 from vmnic.controller.restart_slots import RestartSlots, began, settled
 from vmnic.kube.reflector import ObjectKey
 from vmnic.kubevirt.instances import Instance
+from vmnic.kubevirt.projection import Machine
 from vmnic.policy.rules import rules_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -66,6 +67,11 @@ def instance(uid, phase="Running"):
     return msgspec.convert(body, Instance)
 
 
+def after(minutes, live, before=None, **options):
+    machine = msgspec.convert(vm(**options), Machine)
+    return settled(before or restart(), machine, live, now=NOW + timedelta(minutes=minutes), comes_back=TEN)
+
+
 @pytest.mark.parametrize(
     ("live", "minutes", "state"),
     [
@@ -79,15 +85,31 @@ def instance(uid, phase="Running"):
     ids=["not stopped yet", "stopped", "starting", "it runs", "it did not come back", "it was not stopped"],
 )
 def test_a_restart_is_done_once_another_instance_runs(live, minutes, state):
-    assert settled(restart(), live, NOW + timedelta(minutes=minutes), TEN).state == state
+    assert after(minutes, live).state == state
+
+
+@pytest.mark.parametrize(
+    ("strategy", "live", "minutes", "state"),
+    [
+        ("Halted", None, 1, "Done"),
+        ("Halted", instance("old"), 11, "Failed"),
+        ("Manual", None, 1, "Restarting"),
+        ("Manual", None, 11, "Done"),
+        ("Manual", instance("new", "Scheduling"), 11, "Failed"),
+        ("RerunOnFailure", None, 11, "Done"),
+    ],
+    ids=["halted", "halted and not stopped", "by hand", "left stopped", "it cannot start", "rerun only on failure"],
+)
+def test_a_vm_that_its_owner_stops_holds_up_nobody(strategy, live, minutes, state):
+    assert after(minutes, live, run_strategy=strategy).state == state
 
 
 def test_a_vm_that_did_not_come_back_stops_the_rollout_until_it_does():
-    slots, late = RestartSlots(), settled(restart(), None, NOW + timedelta(hours=1), TEN)
+    slots, late = RestartSlots(), after(60, None)
     slots.note(key("lost"), late)
     assert "a/lost did not come back" in slots.refusal(key("next"), rule(maxUnavailable=5), None, {"a": 10})
     assert slots.failed("all") == [key("lost")]
-    assert slots.note(key("lost"), settled(late, instance("new"), NOW, TEN))
+    assert slots.note(key("lost"), after(60, instance("new"), late))
     assert (slots.refusal(key("next"), rule(), None, {"a": 10}), slots.failed("all")) == ("", [])
 
 

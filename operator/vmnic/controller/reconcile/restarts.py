@@ -63,7 +63,8 @@ class Restarts:
         if before is not None:
             instance = self._world.instances.items.get(key)
             vain = self._is_vain(key, found, before, instance)
-            restart = None if vain else settled(before, instance, datetime.now(UTC), self._comes_back)
+            machine, now = self._world.machines.items[key], datetime.now(UTC)
+            restart = None if vain else settled(before, machine, instance, now=now, comes_back=self._comes_back)
             if restart is None or restart.state != before.state:
                 self._enqueue(policy_key(before.policy))
         self._note(key, restart, before.policy if before is not None else "")
