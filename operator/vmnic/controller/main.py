@@ -35,7 +35,7 @@ from .admission.certificates import Lifetimes
 from .admission.rotation import Certificates
 from .admission.server import start_webhook
 from .drain import Drainer
-from .keys import Key, Kind, log_keys
+from .keys import Key, Kind, log_keys, pool_key, vm_key
 from .ledger import LedgerStore
 from .metrics import ControllerMetrics, StateCollector
 from .reconcile.machines import MachineReconciler
@@ -214,9 +214,17 @@ class Controller:
                 await self._machines.reconcile(key.namespace, key.name)
         return None
 
+    def ask_for_everything(self) -> None:
+        """Have every object looked at, and what is remembered of those that went while nobody, or another replica, led."""
+        self.world.enqueue_everything()
+        for name in self._ledger.current.pools:
+            self._enqueue(pool_key(name))
+        for vm in self._machines.remembered():
+            self._enqueue(vm_key(*vm))
+
     async def _start_with_everything(self) -> None:
         """Look at all nodes at once, and at all VMs as soon as everything about them has been listed; then run Kopf."""
-        self.world.enqueue_everything()
+        self.ask_for_everything()
         await self._wait_for(*self.world.reflectors)
         # What has been listed lives on: the collector need not walk it again and again.
         gc.collect()
@@ -224,7 +232,7 @@ class Controller:
         # A pass over all VMs replaces small objects by the ten thousand, hardly any of which are in a cycle.
         gc.set_threshold(50_000, 50, 100)
         _log.info("the caches are complete")
-        self.world.enqueue_everything()
+        self.ask_for_everything()
         # Slow to import, and what it would say first has just been asked for.
         from .wiring import KopfThread  # noqa: PLC0415
 

@@ -313,8 +313,11 @@ class World:
         self._facts = None
         self._enqueue(ALLOCATION, _SETTLE_S)
 
-    def _quota_changed(self, key: ObjectKey, _old: Quota | None, new: Quota | None) -> None:
+    def _quota_changed(self, key: ObjectKey, old: Quota | None, new: Quota | None) -> None:
         """What is used of a quota changes with every pod, and only who wants a device next has to know."""
+        limits = [quota.spec.hard if quota is not None else None for quota in (old, new)]
+        if limits[0] != limits[1]:
+            self._enqueue_namespace(key.namespace)
         own = self._quotas.setdefault(key.namespace, {})
         own.pop(key.name, None)
         if new is not None:
@@ -335,8 +338,12 @@ class World:
     def _namespace_changed(self, key: ObjectKey, old: LabelledObject | None, new: LabelledObject | None) -> None:
         if old is None or new is None or old.metadata.labels != new.metadata.labels:
             self._every_pool()
+            self._enqueue_namespace(key.name)
+
+    def _enqueue_namespace(self, namespace: str) -> None:
+        if self.machines_synced:
             for machine in self.machines.items:
-                if machine.namespace == key.name:
+                if machine.namespace == namespace:
                     self._enqueue(vm_key(*machine))
 
     def _machine_changed(self, key: ObjectKey, _old: Machine | None, new: Machine | None) -> None:

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from tests.builders.machines import STALE, VmScene
-from tests.builders.vm import nic, policy
+from tests.builders.vm import nic, policy, quota
 from vmnic.kube.errors import ApiError, TooManyRequestsError
 
 DENIED = ApiError(status=403, reason="Forbidden", message="admission webhook policy.example denied the request")
@@ -69,6 +69,18 @@ async def test_a_vm_that_is_halted_in_its_restart_lets_the_others_go_on():
     assert found.asked_for() == ["b"]
     await found.look("b")
     assert found.requests[-1] == ("restart", "b")
+
+
+async def test_a_raised_quota_has_the_vms_of_its_namespace_looked_at():
+    found = scene("web")
+    found.put("resourcequotas", quota(hard={"requests.memory": "1Gi"}, used={}))
+    found.asked_for()
+    found.put("resourcequotas", quota(hard={"requests.memory": "1Gi"}, used={"requests.memory": "1Gi"}))
+    assert found.asked_for() == []
+    found.put("resourcequotas", quota(hard={"requests.memory": "8Gi"}, used={"requests.memory": "1Gi"}))
+    assert found.asked_for() == ["web"]
+    found.remove("resourcequotas", "q")
+    assert found.asked_for() == ["web"]
 
 
 async def test_a_change_that_was_put_back_twice_is_given_in():

@@ -72,6 +72,10 @@ class MachineReconciler:
         self.notes: dict[ObjectKey, tuple[NicNote, ...]] = {}
         """What was decided, by VM; VMs that no policy selects are left out."""
 
+    def remembered(self) -> set[ObjectKey]:
+        """Give the VMs of which anything is remembered; a replica that only follows does not see that they go."""
+        return {*self.notes, *self._demands, *self.slots.under_way()}
+
     async def allocate(self) -> None:
         """Choose over all VMs that want devices, and have those looked at for which something changes."""
         if not self._world.machines_synced:

@@ -1,0 +1,55 @@
+"""A replica that begins to lead: what it asks for."""
+
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from tests.builders.fleet import MemoryCluster
+from tests.builders.machines import NAMESPACE
+from vmnic.controller.keys import pool_key, vm_key
+from vmnic.controller.main import Controller
+from vmnic.controller.reconcile.notes import NicNote
+from vmnic.kube.reflector import ObjectKey
+from vmnic.kubevirt.state import Restart
+from vmnic.nodes.ledger import Ledger, PoolLedger
+from vmnic.policy.decision import Verdict
+
+GONE = ObjectKey(NAMESPACE, "gone")
+NOTE = NicNote(
+    nic="default", policy="all", verdict=Verdict.COMPLIANT, datapath="vhost", reason="", message="",
+    pending_restart=False, conflicts_with=(),
+)  # fmt: skip
+
+
+@pytest.fixture
+async def leader():
+    cluster = MemoryCluster()
+    cluster.writes = SimpleNamespace()
+    elector = SimpleNamespace(identity="one")
+    found = Controller(cluster, cluster, elector, None, namespace="vmnic-system", comes_back=timedelta(minutes=1))
+    found._leading = True
+    return found
+
+
+def asked(leader):
+    leader.ask_for_everything()
+    return set(leader._queue.waiting())
+
+
+async def test_vms_that_went_while_it_followed_are_forgotten(leader):
+    restart = Restart(digest="d", policy="all", state="Restarting", instance="old", at="2026-01-01T00:00:00Z")
+    leader._machines.notes[GONE] = (NOTE,)
+    leader._machines.slots.note(ObjectKey(NAMESPACE, "restarting"), restart)
+    assert asked(leader) >= {vm_key(*GONE), vm_key(NAMESPACE, "restarting")}
+    for cache in leader.world.reflectors:
+        cache.synced.set()
+    await leader._reconcile(vm_key(*GONE))
+    assert leader._machines.notes == {}
+
+
+async def test_the_books_of_a_pool_that_went_while_nobody_led_are_closed(leader):
+    await leader._ledger.save(Ledger(pools={"gone": PoolLedger()}))
+    assert pool_key("gone") in asked(leader)
+    await leader._reconcile(pool_key("gone"))
+    assert leader._ledger.current.pools == {}
