@@ -129,7 +129,7 @@ class Action(ApiModel):
         "SetLink",
     ]
     """What is written."""
-    value: _Short
+    value: Annotated[str, StringConstraints(max_length=256)]
     """The value written."""
 
 

@@ -23,6 +23,8 @@ __all__ = [
 
 _HOLDER_CHARS = 320
 _TEXT_CHARS = 512
+_VALUE_CHARS = 256
+"""Of an action: every second one of 128 VFs takes 201, the driver nine more."""
 """Bounds of the CRD; more would keep the whole status from being published."""
 _TOLD_ACTIONS = 32
 _TOLD_USES = 16
@@ -169,8 +171,8 @@ def render_pf_status(
     )
 
 
-def _bounded(text: str) -> str:
-    return text if len(text) <= _TEXT_CHARS else f"{text[: _TEXT_CHARS - 2]} …"
+def _bounded(text: str, chars: int = _TEXT_CHARS) -> str:
+    return text if len(text) <= chars else f"{text[: chars - 2]} …"
 
 
 def _bounded_plan(plan: PfPlan) -> PfPlan:
@@ -178,7 +180,9 @@ def _bounded_plan(plan: PfPlan) -> PfPlan:
     return msgspec.structs.replace(
         plan,
         text=_bounded(plan.text),
-        actions=plan.actions[:_TOLD_ACTIONS],
+        actions=tuple(
+            msgspec.structs.replace(one, value=_bounded(one.value, _VALUE_CHARS)) for one in plan.actions[:_TOLD_ACTIONS]
+        ),
         blocked_by=tuple(_bounded(words) for words in plan.blocked_by),
     )
 

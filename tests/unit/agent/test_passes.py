@@ -8,8 +8,8 @@ from tests.builders.agent import Node, desired
 from tests.builders.host import OTHER_PF, PF, pf, sim_host
 from vmnic.api.node_state import NodeNicState as NodeNicStateModel
 from vmnic.host.faults import Fault, Killed, When
-from vmnic.host.ops import WriteFile, is_write
-from vmnic.nodes.state import ApplyState, PfReason, VfGroup, wire
+from vmnic.host.ops import ReadLink, WriteFile, is_write
+from vmnic.nodes.state import ApplyState, PfReason, VfGroup, VfSettings, wire
 
 
 @pytest.fixture
@@ -253,6 +253,18 @@ async def test_everything_that_is_published_fits_the_crd(tmp_path):
     status = await node.agent.run(node.api.state)
     NodeNicStateModel.model_validate({"metadata": {"name": "n1"}, "spec": {}, "status": wire(status)})
     assert [one.problem.reason if one.problem else None for one in status.pfs] == [PfReason.HOST_USED, None]
+
+
+async def test_the_longest_list_of_vfs_fits_the_crd(tmp_path):
+    node = Node(sim_host(pf(profile="X540")), tmp_path)
+    settings = VfSettings(vlan=5)
+    await node.grant_and_run(desired(num_vfs=63, settings=settings))
+    for index in range(0, 63, 2):
+        node.sim.control({"hold": node.sim.perform(ReadLink(f"/sys/bus/pci/devices/{PF}/virtfn{index}")).rpartition("/")[2]})
+    node.api.ask(desired(num_vfs=63, settings=VfSettings(vlan=6)))
+    status = await node.agent.run(node.api.state)
+    NodeNicStateModel.model_validate({"metadata": {"name": "n1"}, "spec": {}, "status": wire(status)})
+    assert len(status.pfs[0].plan.actions[0].value) > 64
 
 
 async def test_a_restart_of_the_agent_is_told_from_one_of_the_node(node):
