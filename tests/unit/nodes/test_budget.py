@@ -1,14 +1,20 @@
 """Who may start: harmless changes within `maxConcurrent`, disruptive ones within `maxUnavailable`."""
 
+from dataclasses import replace
+
 import pytest
 
-from tests.builders.node import PF, pool, view
+from tests.builders.node import PF, observed, pf_spec, pf_status, pool, view
 from vmnic.nodes.budget import choose_disruptive, choose_harmless, entries_of, grant_drained
 from vmnic.nodes.ledger import Entry, EntryState, Ledger, PoolLedger
-from vmnic.nodes.state import PfReason
+from vmnic.nodes.observed import ObservedVf
+from vmnic.nodes.pending import holders_of
+from vmnic.nodes.plan import plan_pf
+from vmnic.nodes.state import Held, HostFacts, PfReason
 
 PROVEN = PoolLedger(proven_generation=1)
 VF = "0000:0b:10.0"
+HOST = HostFacts(iommu=True, modules=("vfio_pci",))
 DRAIN = {"disruption": "Drain"}
 
 
@@ -154,6 +160,16 @@ def test_what_other_pools_take_out_of_service_counts_too():
     nodes = [held("n1"), held("n2")]
     assert disruptive(books, nodes, maxUnavailable=1) == []
     assert disruptive(books, nodes, maxUnavailable=2) == ["n2"]
+
+
+def test_all_holders_have_to_leave_also_where_a_plan_has_no_room_to_name_them():
+    vfs = [f"0000:0b:1{number // 8}.{number % 8}" for number in range(40)]
+    holders = {vf: f"pod tenants/v{number}" for number, vf in enumerate(vfs)}
+    there = tuple(ObservedVf(index=n, pci_address=vf, driver="vfio-pci", held=True) for n, vf in enumerate(vfs))
+    seen = replace(observed(total_vfs=63), num_vfs=40, vfs=there)
+    plan = plan_pf(pf_spec(num_vfs=3), seen, host=HOST, boot_id="b1", attempt=0, holders=holders).plan
+    found = pf_status(plan=plan, held=tuple(Held(vf=vf, by=holders[vf]) for vf in vfs))
+    assert len(holders_of(found, plan)) == 40
 
 
 def test_a_node_whose_vms_have_nowhere_to_go_leaves_its_turn():
