@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 import msgspec
 
 from ..kube.client import ApiClient
-from ..kube.errors import ConflictError, NotFoundError, TooManyRequestsError
+from ..kube.errors import ApiError, NotFoundError, UnreachableError
 from ..kube.reflector import ObjectKey
 from ..kube.resources import NODES, PODS
 from ..kubevirt.instances import Instance
@@ -118,7 +118,7 @@ class Drainer:
         """Ask the holders' VMs to leave; gives what was last answered, in the words of who judges: KubeVirt, or a budget.
 
         Raises:
-            ApiError: the API server did not take an eviction for another reason than that the VM cannot leave now.
+            UnreachableError: the API server does not answer.
         """
         answer = ""
         for namespace, name in sorted({pod for held in holders if (pod := pod_of(held)) is not None}):
@@ -127,8 +127,11 @@ class Drainer:
                 await self._api.create(PODS, body, namespace, name=name, subresource="eviction")
             except NotFoundError:
                 continue
-            except (TooManyRequestsError, ConflictError) as error:
-                # That is how KubeVirt answers once it has started a migration, and how a PodDisruptionBudget refuses.
+            except UnreachableError:
+                raise
+            except ApiError as error:
+                # A 429 is how KubeVirt answers once it has started a migration, and how a PodDisruptionBudget refuses. Whatever
+                # else stands in one pod's way, the others are asked all the same.
                 answer = f"pod {namespace}/{name}: {error.message}"
         return answer
 

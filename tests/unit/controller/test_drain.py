@@ -7,7 +7,7 @@ from tests.builders.fleet import Fleet, MemoryCluster
 from tests.builders.vm import nad, nic, node, node_state, pool, vm, vmi
 from vmnic.controller.drain import Drainer, is_launcher, pod_of
 from vmnic.controller.world import World
-from vmnic.kube.errors import ConflictError
+from vmnic.kube.errors import ApiError, ConflictError
 from vmnic.nodes.ledger import CORDONED
 from vmnic.nodes.state import Held
 
@@ -81,6 +81,18 @@ async def test_a_pod_that_could_get_a_device_keeps_a_node_from_being_empty(fleet
     spec = {"containers": [{"name": "c"}, {"name": "d", "resources": {"requests": requests}}]}
     fleet.cluster.put("pods", {"metadata": {"name": "p"}, "spec": spec, "status": {"phase": phase}}, "a")
     assert await drainer.has_pods(NODE, {"vmnic.dev/fast"}) is there
+
+
+@pytest.mark.parametrize("status", [403, 422, 429, 500])
+async def test_who_cannot_be_evicted_is_told_and_keeps_nobody_else(fleet, drainer, status):
+    def evict(pod):
+        asked.append(pod)
+        if pod == "a":
+            raise ApiError(status=status, reason="", message="refused by policy")
+
+    asked, fleet.cluster.evicted = [], evict
+    answer = await drainer.evict([Held(vf=f"0000:0b:10.{n}", by=f"pod tenants/{pod}") for n, pod in enumerate("ab")])
+    assert (asked, answer) == (["a", "b"], "pod tenants/a: refused by policy")
 
 
 @pytest.mark.parametrize(
