@@ -1,11 +1,13 @@
 """A policy's status, summed up from what was decided about the VMs."""
 
+from datetime import timedelta
 from types import SimpleNamespace
 
 import msgspec
 
 from tests.builders.fleet import MemoryCluster
-from tests.builders.vm import policy
+from tests.builders.machines import VmScene
+from tests.builders.vm import nic, policy
 from vmnic.controller.reconcile.notes import NicNote
 from vmnic.controller.reconcile.policies import PolicyReconciler
 from vmnic.controller.world import World
@@ -142,3 +144,17 @@ async def test_a_policy_that_this_version_cannot_read_is_told_so_once():
     rig.apply(policy())
     assert conditions(await rig.status())["Stalled"] == "False"
     assert [reason for _, reason in rig.told] == ["AllCompliant", "SpecNotUnderstood", "AllCompliant"]
+
+
+async def test_vms_that_wait_or_restart_are_looked_at_and_one_that_did_not_come_back_stalls_the_policy():
+    scene = VmScene(policy(datapaths=("vhost",), existing="Rolling"), comes_back=timedelta(seconds=-1))
+    for name in ("a", "b"):
+        scene.add(name, nic(model="e1000e"))
+        await scene.look(name)
+    scene.remove("virtualmachineinstances", "a")
+    await scene.look("a")
+    scene.asked_for()
+    await scene.policies.reconcile("all")
+    assert scene.asked_for() == ["b", "a"]
+    (stalled,) = (one for one in scene.get("vmnicpolicies", "all", "")["status"]["conditions"] if one["type"] == "Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", "VmDidNotComeBack")
