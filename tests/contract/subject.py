@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import pytest
 
 from tests.harness.api import wait_for
+from vmnic.host.events import HostEvent
 from vmnic.host.ops import (
     Channels,
     LinkInfo,
@@ -51,6 +52,10 @@ class Subject(Protocol):
 
     def control(self, command: Mapping[str, Any]) -> Any:
         """What no program does by an operation, in the simulated host's words."""
+        ...
+
+    def heard(self) -> list[HostEvent]:
+        """What the host has told by itself since the last call; the first one begins to listen."""
         ...
 
     def settled(self, pending: Pending) -> bool:

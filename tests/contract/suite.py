@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .counts import CountContract
 from .drivers import DriverContract, NoIommuContract
+from .events import EventContract
 from .files import FileContract, ModuleContract
 from .holders import HolderContract
 from .links import LinkContract
@@ -14,6 +15,7 @@ from .links import LinkContract
 __all__ = [
     "CountContract",
     "DriverContract",
+    "EventContract",
     "FileContract",
     "HolderContract",
     "LinkContract",

@@ -122,13 +122,13 @@ class Cluster:
         self.processes.start(f"simhost-{node.name}", command)
         wait_for(f"the host {node.name} is there", self.socket(node.name).exists)
 
-    def start_agent(self, name: str) -> None:
+    def start_agent(self, name: str, *, observe_interval_s: float = 1) -> None:
         """Start a node's agent with a token of its own."""
         command = [
             sys.executable, "-m", "vmnic", "agent", "--node", name, "--host", f"sim:{self.socket(name)}",
             "--state-dir", self.directory / name / "state", "--pod-resources", self._pod_resources(name),
             "--device-plugins", self._plugins(name), "--device-info", self.directory / name / "info",
-            "--observe-interval-s", "1", "--metrics-address", f"127.0.0.1:{self._metrics_port(f'agent-{name}')}",
+            "--observe-interval-s", observe_interval_s, "--metrics-address", f"127.0.0.1:{self._metrics_port(f'agent-{name}')}",
         ]  # fmt: skip
         env = os.environ | self.plane.service_account(AGENT_NAMESPACE, "vmnic-agent", name)
         self.processes.start(f"agent-{name}", command, env=env)

@@ -58,7 +58,8 @@ class NodeApi:
 
     def ask(self, *pfs: PfSpec, synced: bool = True, modules: tuple[str, ...] = ()) -> None:
         """Write the spec; grants that were given before are forgotten."""
-        spec = wire(NodeSpec(synced=synced, pfs=pfs, host=HostSpec(modules=modules)))
+        # As it comes over the wire: a grant compares it with itself.
+        spec = json.loads(json.dumps(wire(NodeSpec(synced=synced, pfs=pfs, host=HostSpec(modules=modules)))))
         self._call(self._ask(spec))
 
     def forget(self) -> None:

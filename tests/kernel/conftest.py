@@ -14,6 +14,8 @@ from .remote import RemoteHost
 from .results import Results
 
 _BOOT_S = 240
+# A failed case of the contract shows what was compared.
+pytest.register_assert_rewrite("tests.contract")
 
 
 def pytest_configure(config):

@@ -17,6 +17,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from vmnic.host.events import KernelEvents, encode_event
 from vmnic.host.linux import LinuxFiles, LinuxModules
 from vmnic.host.linux_links import LinuxLinks
 from vmnic.host.ops import Op, Value
@@ -48,6 +49,8 @@ class Guest:
         self._uppers: list[str] = []
         self._apart: list[str] = []
         self._addressed: list[str] = []
+        self._renamed: list[tuple[str, str]] = []
+        self._events: KernelEvents | None = None
         self._started: dict[int, subprocess.Popen[bytes]] = {}
         self.pfs = sorted(path.parent.name for path in _DEVICES.glob("*/sriov_totalvfs"))
 
@@ -99,6 +102,16 @@ class Guest:
         self._apart.append(f"apart-{link}")
         _ip("link", "set", link, "netns", f"apart-{link}")
 
+    def _rename_link(self, argument: dict[str, str]) -> None:
+        _ip("link", "set", argument["link"], "name", argument["name"])
+        self._renamed.append((argument["name"], argument["link"]))
+
+    def _heard(self, _: Any) -> list[dict[str, str]]:
+        """What the kernel has told since the last call; the first one begins to listen."""
+        if self._events is None:
+            self._events = KernelEvents()
+        return [encode_event(event) for event in self._events.heard()]
+
     def _bring_links_back(self, _: Any) -> None:
         """End the other namespaces: links of hardware come back, a moment later."""
         while self._apart:
@@ -143,6 +156,13 @@ class Guest:
         """Undo whatever a case left behind."""
         self._let_go(None)
         self._bring_links_back(None)
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+        while self._renamed:
+            present, former = self._renamed.pop()
+            if pathlib.Path("/sys/class/net", present).exists():
+                _ip("link", "set", present, "name", former)
         while self._uppers:
             name = self._uppers.pop()
             if pathlib.Path("/sys/class/net", name).exists():

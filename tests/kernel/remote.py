@@ -13,6 +13,7 @@ from concurrent import futures
 from typing import Any
 
 from vmnic.host.codec import decode_error, decode_value, encode_op
+from vmnic.host.events import HostEvent, decode_event
 from vmnic.host.ops import ListDir, Op, ReadFile
 
 __all__ = ["Monitor", "RemoteHost", "RemotePending"]
@@ -135,6 +136,9 @@ class RemoteHost:
                     self.greet(60)
                     return
         raise AssertionError(f"the guest does not answer {timeout_s:g} s after its restart")
+
+    def heard(self) -> list[HostEvent]:
+        return [decode_event(one) for one in self.control({"heard": None})]
 
     def settled(self, pending: RemotePending) -> bool:
         try:

@@ -17,9 +17,12 @@ class Results:
     """Collects outcomes of contract cases from all workers and prints them at the end."""
 
     def __init__(self) -> None:
+        self._told: list[str] = []
         self._outcomes: dict[str, dict[str, str]] = {}
 
     def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.when == "call":
+            self._told += [str(text) for name, text in report.user_properties if name == "told"]
         file, _, rest = report.nodeid.partition("::")
         name, _, case = rest.partition("::")
         if not file.endswith("test_contract.py") or not case or (report.when != "call" and report.passed):
@@ -30,6 +33,8 @@ class Results:
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        for line in self._told:
+            terminalreporter.write_line(line)
         if not self._outcomes or hasattr(terminalreporter.config, "workerinput"):
             return
         table = Table("the host contract", _SIMULATED, _KERNEL, box=None, header_style="bold")

@@ -1,14 +1,16 @@
 """The agent as it ships, on a real kernel: a NodeNicState in, drivers, attributes and counts of real VFs out."""
 
 import signal
+import time
 
 import pytest
 
-from vmnic.host.ops import ReadChannels, ReadLinks, WriteFile
+from vmnic.host.ops import ReadChannels, ReadLinks, SetVf, WriteFile
 from vmnic.nodes.state import VfGroup, VfSettings
 
 from .node import DEVICES, virtual
 
+DRIVERS = "/sys/bus/pci/drivers"
 MODULES = ("vhost_net", "tun", "macvtap")
 SETTINGS = VfSettings(vlan=100, vlan_qos=3, trust=True, spoof_check=False, mac_prefix="02:11:22")
 
@@ -123,3 +125,26 @@ class TestAgent:
             runs = node.runs()
             node.look_again()
             assert node.runs() == runs
+
+    def test_a_change_by_hand_is_seen_by_what_the_kernel_tells(self, node, record_property):
+        pf, wish = node.pfs[0], virtual(node.pfs[0], 2, settings=SETTINGS)
+        node.settle(wish)
+        node.stop_agent()
+        node.start_agent(VMNIC_OBSERVE_INTERVAL_S="600")
+        node.settle(wish)
+        vf, name, took = node.vfs(pf)[1], node.link(pf), []
+        by_hand = (
+            (lambda: node.guest.perform(SetVf(name=name, vf=1, vlan=7)), lambda: info(node, pf).vfs[1].vlan == 100),
+            (lambda: node.guest.perform(WriteFile(f"{DRIVERS}/vfio-pci/unbind", vf)), lambda: node.driver(vf) == "vfio-pci"),
+        )
+        for change, is_back in by_hand:
+            ended, began = node.log().count(": Applied "), time.monotonic()
+            change()
+            node.wait_for("it is put back", lambda ended=ended: node.log().count(": Applied ") > ended, 60)
+            took.append(f"{time.monotonic() - began:.1f} s")
+            assert is_back()
+        node.guest.control({"rename_link": {"link": name, "name": "fast7"}})
+        node.wait_for("the link's new name is told", lambda: node.pf(pf).name == "fast7", 60)
+        record_property(
+            "told", f"changes by hand, put back by an agent that looks by itself every 600 s: after {', '.join(took)}"
+        )

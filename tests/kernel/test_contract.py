@@ -5,6 +5,7 @@ import pytest
 from tests.contract.suite import (
     CountContract,
     DriverContract,
+    EventContract,
     FileContract,
     HolderContract,
     LinkContract,
@@ -22,7 +23,7 @@ class Kernel:
         return guest
 
 
-class TestKernelOne(Kernel, CountContract, HolderContract, FileContract):
+class TestKernelOne(Kernel, CountContract, HolderContract, FileContract, EventContract):
     """Half of the cases: each class here has a guest of its own, and they run side by side."""
 
 
@@ -53,7 +54,9 @@ class Simulated:
         return InProcess()
 
 
-class TestSimulated(Simulated, CountContract, DriverContract, HolderContract, LinkContract, FileContract, ModuleContract):
+class TestSimulated(
+    Simulated, CountContract, DriverContract, EventContract, HolderContract, LinkContract, FileContract, ModuleContract
+):
     pass
 
 

@@ -7,6 +7,9 @@ import pytest
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
+# A failed case of the contract shows what was compared.
+pytest.register_assert_rewrite("tests.contract")
+
 _LINES = pytest.StashKey[list[str]]()
 
 

@@ -106,10 +106,8 @@ async def _run(chosen: argparse.Namespace) -> None:
     await worker.start()
     async with ApiClient(in_cluster_connection(), field_manager="vmnic-agent") as api:
         wake = asyncio.Event()
-        names: set[str] = set()
-        events = HostEvents(lambda: names, wake.set)
-        if chosen.host == "linux":
-            events.open()
+        watched: set[str] = set()
+        events = HostEvents(chosen.links or chosen.host, lambda: watched, wake.set)
         reflector = _watch(api, chosen.node, wake)
         reporter = ApiReporter(api, chosen.node)
         holders = KubeletHolders(pathlib.Path(chosen.pod_resources))
@@ -129,12 +127,13 @@ async def _run(chosen: argparse.Namespace) -> None:
         health = Health(_FRESH_S)
 
         def told(status: NodeStatus) -> None:
-            names.update(pf.name for pf in status.pfs)
+            watched.update(name for pf in status.pfs for name in (pf.name, pf.pci_address))
             health.seen()
 
         server = await health.serve(chosen.probe_port) if chosen.probe_port else None
         counted, interval_s = CountedPass(node_pass, metrics), chosen.observe_interval_s
         tasks = [
+            asyncio.create_task(events.run()),
             asyncio.create_task(reflector.run()),
             asyncio.create_task(plugin.run()),
             asyncio.create_task(_loop(counted, reflector, chosen.node, wake, told, interval_s)),
@@ -146,7 +145,6 @@ async def _run(chosen: argparse.Namespace) -> None:
         await end_tasks(pending)
         if server is not None:
             server.close()
-        events.close()
         worker.close()
         for task in done:
             task.result()

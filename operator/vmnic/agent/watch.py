@@ -1,117 +1,90 @@
-"""Tells when something about the node's NICs has changed, as the kernel says it: uevents of PCI and link messages.
+"""Tells when something about the node's NICs has changed, as its host says it.
 
-Only for the host that the agent runs on; a simulated host is looked at from time to time. Both kinds of message are sent to
-every listener of a multicast group, so no right is needed and nothing blocks. Sources: linux/rtnetlink.h, lib/kobject_uevent.c.
+The kernel tells it to all who listen, a simulated host at its socket.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import socket
-import struct
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-__all__ = ["HostEvents", "changed_link", "is_pci_event"]
+from ..host.codec import decode_error
+from ..host.events import HostEvent, KernelEvents, decode_event
+from ..host.socket import LISTEN
 
-_NETLINK_KOBJECT_UEVENT = 15
-_UEVENT_KERNEL = 1
-"""Multicast group of the kernel's own uevents; group 2 is udev's."""
-_RTMGRP_LINK = 1
-_HEADER, _LINK = struct.Struct("=IHHII"), struct.Struct("=BxHiII")
-_ATTRIBUTE = struct.Struct("=HH")
-_IFNAME = 3
-_RTM_LINKS = (16, 17)
-"""RTM_NEWLINK and RTM_DELLINK."""
-_BYTES = 65536
+__all__ = ["HostEvents"]
+
+_AGAIN_S = 1.0
+"""A simulated host that is away is asked again so often."""
 
 
 class HostEvents:
-    """Listens as long as it is open.
+    """Listens as long as `run` does.
 
     Args:
-        names: Gives the names of the links that matter; messages of others are passed over.
-        changed: Called in the loop for every message that matters.
+        host: Where links are: `linux`, or a simulated host at `sim:SOCKET`.
+        watched: Gives the names and PCI addresses of the links that matter; messages about others are passed over.
+            A link that was renamed is known by its address, and kernels before 5.14 tell the name alone.
+        changed: Called in the loop when something that matters was told.
     """
 
-    def __init__(self, names: Callable[[], set[str]], changed: Callable[[], None]) -> None:
-        self._names = names
+    def __init__(self, host: str, watched: Callable[[], set[str]], changed: Callable[[], None]) -> None:
+        self._host = host
+        self._watched = watched
         self._changed = changed
-        self._sockets: list[socket.socket] = []
 
-    def open(self) -> None:
-        """Start to listen.
+    async def run(self) -> None:
+        """Listen for ever.
 
         Raises:
             OSError: the kernel gives no such socket.
         """
-        self._listen(_NETLINK_KOBJECT_UEVENT, _UEVENT_KERNEL, is_pci_event)
-        self._listen(socket.NETLINK_ROUTE, _RTMGRP_LINK, lambda data: not self._names().isdisjoint(changed_link(data)))
+        if self._host.startswith("sim:"):
+            await self._follow(self._host.removeprefix("sim:"))
+        else:
+            await self._listen()
 
-    def close(self) -> None:
-        """Stop listening."""
-        for one in self._sockets:
-            asyncio.get_running_loop().remove_reader(one)
-            one.close()
-        self._sockets.clear()
+    async def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        with contextlib.closing(KernelEvents()) as events:
+            try:
+                for one in events.sockets:
+                    loop.add_reader(one, lambda: self._take(events.heard()))
+                await loop.create_future()
+            finally:
+                for one in events.sockets:
+                    loop.remove_reader(one)
 
-    def _listen(self, protocol: int, group: int, matters: Callable[[bytes], bool]) -> None:
-        listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
-        self._sockets.append(listener)
-        listener.bind((0, group))
-        asyncio.get_running_loop().add_reader(listener, self._receive, listener, matters)
+    async def _follow(self, path: str) -> None:
+        """Hear a simulated host; when it comes back, anything may have changed."""
+        while True:
+            with contextlib.suppress(OSError):
+                reader, writer = await asyncio.open_unix_connection(path)
+                with contextlib.closing(writer):
+                    writer.write(json.dumps(LISTEN).encode() + b"\n")
+                    async for line in reader:
+                        self._take([_told(json.loads(line))])
+            await asyncio.sleep(_AGAIN_S)
 
-    def _receive(self, listener: socket.socket, matters: Callable[[bytes], bool]) -> None:
-        """Read all that waits; messages that were lost (ENOBUFS) may have mattered."""
-        found = False
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                try:
-                    data = listener.recv(_BYTES)
-                except OSError as error:
-                    if error.errno != errno.ENOBUFS:
-                        raise
-                    found = True
-                    continue
-                found = matters(data) or found
-        if found:
-            self._changed()
+    def _take(self, events: Iterable[HostEvent]) -> None:
+        for event in events:
+            if self._matters(event):
+                self._changed()
 
-
-def is_pci_event(data: bytes) -> bool:
-    """Tell whether a uevent is about a PCI function: it came, went, changed, or got or lost its driver."""
-    return b"SUBSYSTEM=pci" in data.split(b"\0")
-
-
-def changed_link(data: bytes) -> set[str]:
-    """Give the names of the links that a datagram of rtnetlink speaks of."""
-    return set(_names(data))
+    def _matters(self, event: HostEvent) -> bool:
+        about_link = event.what in ("newlink", "dellink")
+        return not about_link or not self._watched().isdisjoint({event.link, event.address} - {""})
 
 
-def _names(data: bytes) -> Iterator[str]:
-    offset = 0
-    while offset + _HEADER.size <= len(data):
-        length, kind, *_ = _HEADER.unpack_from(data, offset)
-        if length < _HEADER.size:
-            return
-        if kind in _RTM_LINKS:
-            yield from _link_name(data[offset + _HEADER.size + _LINK.size : offset + length])
-        offset += _aligned(length)
+def _told(reply: Mapping[str, Any]) -> HostEvent:
+    """Read a line of a host.
 
-
-def _link_name(attributes: bytes) -> Iterator[str]:
-    offset = 0
-    while offset + _ATTRIBUTE.size <= len(attributes):
-        length, kind = _ATTRIBUTE.unpack_from(attributes, offset)
-        if length < _ATTRIBUTE.size:
-            return
-        if kind == _IFNAME:
-            yield attributes[offset + _ATTRIBUTE.size : offset + length].rstrip(b"\0").decode(errors="replace")
-            return
-        offset += _aligned(length)
-
-
-def _aligned(length: int) -> int:
-    """Netlink's parts start at multiples of four bytes."""
-    return (length + 3) & ~3
+    Raises:
+        OSError: it tells of nothing.
+    """
+    if "error" in reply:
+        raise decode_error(reply["error"])
+    return decode_event(reply)

@@ -2,6 +2,8 @@
 
     {"id": 1, "op": {"kind": "ReadFile", "path": "/sys/..."}}   ->   {"id": 1, "value": "7"}  or  {"id": 1, "error": {...}}
 
+    {"listen": true}   ->   a line for every event from now on, the first of which is `lost`: who listens knows nothing yet
+
 A connection answers in order; an operation that blocks in the kernel blocks its own connection only, because the server has
 a thread for each.
 """
@@ -12,18 +14,24 @@ import contextlib
 import errno
 import json
 import pathlib
+import queue
 import socket
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from .codec import decode_error, decode_op, decode_value, encode_error, encode_op, encode_value
+from .events import LOST, HostEvent, encode_event
 from .ops import Op, Port, Value
 
-__all__ = ["SocketPort", "answer", "serve_port"]
+__all__ = ["LISTEN", "SocketPort", "answer", "serve_port"]
 
 Control = Callable[[Mapping[str, Any]], Any]
 """Takes a command that is no operation (a simulated host's `hold`) and gives a JSON-able reply."""
+Listen = Callable[[Callable[[HostEvent], None]], Callable[[], None]]
+"""Has a listener called for every event, and gives what ends that."""
+LISTEN: Mapping[str, Any] = {"listen": True}
+"""The request for events."""
 
 
 class SocketPort:
@@ -68,21 +76,36 @@ class SocketPort:
         return reply.get("value")
 
 
-def serve_port(port: Port, listener: socket.socket, control: Control | None = None) -> None:
+def serve_port(port: Port, listener: socket.socket, control: Control | None = None, listen: Listen | None = None) -> None:
     """Answer connections until the listening socket is closed, each in a thread of its own."""
     while True:
         try:
             connection, _ = listener.accept()
         except OSError:
             return
-        threading.Thread(target=_serve, args=(port, connection, control), daemon=True).start()
+        threading.Thread(target=_serve, args=(port, connection, control, listen), daemon=True).start()
 
 
-def _serve(port: Port, connection: socket.socket, control: Control | None) -> None:
+def _serve(port: Port, connection: socket.socket, control: Control | None, listen: Listen | None) -> None:
     # The peer may go away at any time; its operation has been performed all the same, as in the kernel.
     with connection, contextlib.suppress(OSError):
         for line in connection.makefile("rb"):
-            connection.sendall(json.dumps(answer(port, json.loads(line), control)).encode() + b"\n")
+            request = json.loads(line)
+            if listen is not None and request == LISTEN:
+                _tell(connection, listen)
+            connection.sendall(json.dumps(answer(port, request, control)).encode() + b"\n")
+
+
+def _tell(connection: socket.socket, listen: Listen) -> None:
+    """Send events until the peer is gone, which is noticed at the next one."""
+    told: queue.SimpleQueue[HostEvent] = queue.SimpleQueue()
+    end = listen(told.put)
+    try:
+        told.put(LOST)
+        while True:
+            connection.sendall(json.dumps(encode_event(told.get())).encode() + b"\n")
+    finally:
+        end()
 
 
 def answer(port: Port, request: Mapping[str, Any], control: Control | None = None) -> dict[str, Any]:

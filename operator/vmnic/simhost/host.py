@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
+from ..host.events import HostEvent
 from ..host.ops import ListDir, LoadModule, Op, PutFile, ReadFile, ReadLink, UnloadModule, Value, WriteFile, is_write
 from ..host.ports import StillBlocked
 from .files import FileTree
@@ -150,6 +151,16 @@ class SimHost:
         found = self._machine.find(address)
         return str(found.group) if found is not None else ""
 
+    def listen(self, listener: Callable[[HostEvent], None]) -> Callable[[], None]:
+        """Have a listener called for all that the host tells, as long as what this gives has not been called."""
+        with self._lock:
+            self._machine.listeners.append(listener)
+        return lambda: self._forget(listener)
+
+    def _forget(self, listener: Callable[[HostEvent], None]) -> None:
+        with self._lock:
+            self._machine.listeners.remove(listener)
+
     def look(self, path: str) -> Node:
         """Say what is at a path, without following a link there; no operation is counted.
 
@@ -264,7 +275,9 @@ class SimHost:
         return self.reads
 
     def _control_set_cable(self, argument: Mapping[str, Any]) -> None:
-        self._pf(argument["link"]).cable = bool(argument["plugged"])
+        pf = self._pf(argument["link"])
+        pf.cable = bool(argument["plugged"])
+        self._machine.tell_link("newlink", pf)
 
     def _control_heal(self, link: str) -> None:
         """Mend a port that loses its link while it has VFs."""
@@ -283,21 +296,26 @@ class SimHost:
 
     def _control_add_upper(self, argument: Mapping[str, Any]) -> None:
         self._machine.uppers.append(Upper(**argument))
+        self._machine.tell_upper("newlink", self._machine.uppers[-1])
 
     def _control_move_link(self, link: str) -> None:
         """Move a link to another network namespace, as a CNI does."""
         found = self._machine.find_link(link)
         if found is None:
             raise refuse(errno.ENODEV, f"no link is called {link}")
+        self._machine.tell_link("dellink", found)
         found.moved = True
 
     def _control_bring_links_back(self, _: Any) -> None:
         """End the other namespaces: their links come back."""
-        for one in self._machine.functions():
+        for one in [one for one in self._machine.functions() if one.moved]:
             one.moved = False
+            self._machine.tell_link("newlink", one)
 
     def _control_rename_link(self, argument: Mapping[str, str]) -> None:
-        self._pf(argument["link"]).net_name = argument["name"]
+        pf = self._pf(argument["link"])
+        pf.net_name = argument["name"]
+        self._machine.tell_link("newlink", pf)
 
     def _control_put_file(self, argument: Mapping[str, str]) -> None:
         """Write a file of another program; an empty text removes it."""
@@ -307,8 +325,9 @@ class SimHost:
 
     def _control_remove_device(self, address: str) -> None:
         """Pull a NIC out."""
-        if self._machine.pfs.pop(address, None) is None:
+        if address not in self._machine.pfs:
             raise refuse(errno.ENODEV, f"no PF is at {address}")
+        self._machine.tell("remove", self._machine.pfs.pop(address))
 
     def _control_reboot(self, _: Any) -> None:
         """Start the host again; what waited in the kernel is gone with it."""

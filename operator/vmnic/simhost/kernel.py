@@ -126,15 +126,11 @@ class Kernel:
             try:
                 if function.num_vfs:
                     yield from self._change_vfs(function, 0)
-                self._detach(function)
-                while function.holders:
-                    yield
+                yield from self._release(function)
             finally:
                 function.locked = False
             return
-        self._detach(function)
-        while function.holders:
-            yield
+        yield from self._release(function)
 
     def load(self, name: str) -> Step:
         """Load a module; a driver takes its functions, and makes the VFs that its options ask for."""
@@ -179,8 +175,11 @@ class Kernel:
                     yield from self._take(self._machine.spec.delays.vf_s)
                     vf = self._machine.make_vf(pf)
                     pf.vfs.append(vf)
+                    self._machine.tell("add", vf)
+                    self._machine.tell("change", vf)
                     if self._may_probe(vf):
                         self._attach(vf, self._native_driver(vf))
+                self._machine.tell("change", pf)
             else:
                 yield from self._remove_vfs(pf)
             pf.num_vfs = count
@@ -193,10 +192,18 @@ class Kernel:
         while pf.vfs:
             vf = pf.vfs[0]
             yield from self._take(self._machine.spec.delays.vf_s)
-            self._detach(vf)
-            while vf.holders:
-                yield
+            yield from self._release(vf)
             pf.vfs.remove(vf)
+            self._machine.tell("remove", vf)
+
+    def _release(self, function: Pf | Vf) -> Step:
+        """Take a function's driver away: the link to it goes at once, all else waits for those who hold the function."""
+        driven = bool(function.driver)
+        self._detach(function)
+        while function.holders:
+            yield
+        if driven:
+            self._machine.tell("unbind", function)
 
     def _function(self, address: str) -> Pf | Vf:
         function = self._machine.find(address.strip())
@@ -219,6 +226,7 @@ class Kernel:
         if driver == VFIO:
             if "vfio_pci" in self._machine.modules and function.group is not None:
                 function.driver = VFIO
+                self._machine.tell("bind", function)
             return
         if driver not in self._machine.modules or driver != self._native_driver(function):
             return
@@ -229,15 +237,19 @@ class Kernel:
             function.net_mac = function.attributes.mac
         else:
             function.net_name = function.spec.name
+        self._machine.tell_link("newlink", function)
+        self._machine.tell("bind", function)
 
     def _detach(self, function: Pf | Vf) -> None:
         function.driver = ""
+        self._machine.tell_link("dellink", function)
         if isinstance(function, Pf):
             # What its driver makes next is a new link.
             function.up, function.mtu, function.channels = False, _DEFAULT_MTU, function.profile.channels
         if function.net_name:
-            gone = {function.net_name}
-            self._machine.uppers = [upper for upper in self._machine.uppers if upper.lower not in gone]
+            for upper in [upper for upper in self._machine.uppers if upper.lower == function.net_name]:
+                self._machine.uppers.remove(upper)
+                self._machine.tell_upper("dellink", upper)
         function.net_name = ""
 
 

@@ -29,8 +29,12 @@ def perform_on_links(machine: Machine, op: Op) -> Value:
             return _gateway(machine, learners)
         case SetLink():
             _set_link(_pf(machine, op.name), op)
+            machine.tell_link("newlink", _pf(machine, op.name))
         case SetVf():
-            _set_vf(_pf(machine, op.name), op)
+            pf = _pf(machine, op.name)
+            _set_vf(pf, op)
+            if pf.up:  # netdev_state_change says nothing of a link that is down.
+                machine.tell_link("newlink", pf)
         case ReadChannels(name):
             pf = _pf(machine, name)
             return Channels(combined=pf.channels, max_combined=pf.max_channels)

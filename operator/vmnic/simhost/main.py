@@ -37,9 +37,9 @@ def main(arguments: list[str]) -> int:
         listener.bind(str(chosen.socket))
         listener.listen(128)
         if chosen.fuse is None:
-            serve_port(host, listener, control=host.control)
+            serve_port(host, listener, host.control, host.listen)
             return 0
-        threading.Thread(target=serve_port, args=(host, listener, host.control), daemon=True).start()
+        threading.Thread(target=serve_port, args=(host, listener, host.control, host.listen), daemon=True).start()
         return _mount(host, chosen.fuse)
 
 

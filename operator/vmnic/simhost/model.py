@@ -6,9 +6,10 @@ import itertools
 import random
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from ..host.events import HostEvent
 from .spec import HostSpec, NicProfile, PfSpec, profiles
 
 __all__ = ["Function", "Machine", "Pf", "Upper", "Vf", "VfAttributes"]
@@ -123,6 +124,8 @@ class Machine:
         self._random = random.Random(0)  # noqa: S311 - MAC addresses that repeat from run to run
         self.files: dict[str, str] = {}
         """Files besides the kernel's own; they outlive a restart."""
+        self.listeners: list[Callable[[HostEvent], None]] = []
+        """Who is told what happens, as the kernel's multicast groups tell it."""
         self.boot()
 
     def boot(self) -> None:
@@ -161,6 +164,23 @@ class Machine:
                     pf.vfs[-1].net_name = f"{pf.net_name}v{pf.vfs[-1].index}" if pf.vfs[-1].driver else ""
                 pf.num_vfs = len(pf.vfs)
                 pf.channels = pf.max_channels
+
+    def tell(self, what: str, one: Function) -> None:
+        """Tell what has happened to a function."""
+        self._tell(HostEvent(what=what, address=one.address))
+
+    def tell_link(self, what: str, one: Function) -> None:
+        """Tell what has happened to a function's link, if it has one here."""
+        if one.net_name and not one.moved:
+            self._tell(HostEvent(what=what, address=one.address, link=one.net_name))
+
+    def tell_upper(self, what: str, upper: Upper) -> None:
+        """Tell what has happened to a virtual link."""
+        self._tell(HostEvent(what=what, link=upper.name))
+
+    def _tell(self, event: HostEvent) -> None:
+        for listener in self.listeners:
+            listener(event)
 
     def functions(self) -> Iterator[Pf | Vf]:
         """Give every PCI function."""

@@ -1,42 +1,79 @@
-"""What the kernel tells of its NICs, byte for byte; the kernel tier hears it from a kernel."""
+"""Which of the things that a host tells are a reason to look; the contract holds what a simulated host and a kernel tell."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
 
 import pytest
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from vmnic.agent.watch import HostEvents, changed_link, is_pci_event
+from tests.builders.host import OTHER_PF, PF, pf, sim_host
+from vmnic.agent.watch import HostEvents
+from vmnic.host.events import LOST, encode_event
+from vmnic.host.ops import SetLink, WriteFile
+from vmnic.host.socket import LISTEN, serve_port
 
-UEVENT = b"change@/devices/pci0000:00/0000:0b:00.0\0ACTION=change\0SUBSYSTEM=%s\0PCI_SLOT_NAME=0000:0b:00.0\0"
-
-
-def link_message(kind, name):
-    message = ifinfmsg()
-    message["header"]["type"] = kind
-    message["index"] = 7
-    message["attrs"] = [("IFLA_MTU", 1500), ("IFLA_IFNAME", name)]
-    message.encode()
-    return bytes(message.data)
+VFS = f"/sys/bus/pci/devices/{OTHER_PF}/sriov_numvfs"
 
 
-@pytest.mark.parametrize(("subsystem", "matters"), [(b"pci", True), (b"net", False), (b"pci_express", False)])
-def test_only_events_of_pci_functions_matter(subsystem, matters):
-    assert is_pci_event(UEVENT % subsystem) is matters
+@contextlib.contextmanager
+def served(path):
+    """A simulated host with two functions behind a socket."""
+    sim = sim_host(pf(), pf(OTHER_PF), waits=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        threading.Thread(target=serve_port, args=(sim, listener, sim.control, sim.listen), daemon=True).start()
+        yield sim
+        listener.shutdown(socket.SHUT_RDWR)
+    path.unlink()
 
 
-def test_a_datagram_names_the_links_that_changed():
-    new, gone, other = link_message(16, "ens1f0"), link_message(17, "tap3"), link_message(24, "route")
-    assert changed_link(new + gone + other) == {"ens1f0", "tap3"}
+@contextlib.asynccontextmanager
+async def listening(host, *watched):
+    told = asyncio.Queue()
+    task = asyncio.create_task(HostEvents(host, lambda: set(watched), lambda: told.put_nowait(None)).run())
+    yield told
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def is_told(told):
+    """Take one word, if it comes soon."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(told.get(), 0.2)
+        return True
+    return False
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\0" * 64, b"\x10\0\0\0\x10\0", b"\xff" * 40], ids=["nothing", "zeros", "a stub", "noise"]
+    ("change", "matters"),
+    [
+        (lambda sim: sim.perform(SetLink(name="ens11", mtu=9000)), True),
+        (lambda sim: sim.control({"rename_link": {"link": "ens11", "name": "fast"}}), True),
+        (lambda sim: sim.perform(SetLink(name="ens12", mtu=9000)), False),
+        (lambda sim: sim.perform(WriteFile(VFS, "1")), True),
+    ],
+    ids=["a watched link", "its new name", "another link", "a function"],
 )
-def test_datagrams_that_make_no_sense_name_no_link(data):
-    assert changed_link(data) == set()
+async def test_links_matter_that_are_watched_and_all_pci_functions(tmp_path, change, matters):
+    path = tmp_path / "host.sock"
+    with served(path) as sim:
+        async with listening(f"sim:{path}", "ens11", PF) as told:
+            assert await asyncio.wait_for(told.get(), 5) is None, "what was before is not known"
+            change(sim)
+            assert await is_told(told) is matters
 
 
-async def test_listening_needs_no_right_and_ends():
-    events = HostEvents(set, lambda: None)
-    events.open()
-    events.close()
-    events.open()
-    events.close()
+async def test_a_simulated_host_that_comes_back_is_a_reason_to_look(tmp_path):
+    async def answer(reader, writer):
+        assert json.loads(await reader.readline()) == LISTEN
+        writer.write(json.dumps(encode_event(LOST)).encode() + b"\n")
+        writer.close()
+
+    path = tmp_path / "host.sock"
+    async with await asyncio.start_unix_server(answer, path), listening(f"sim:{path}", "ens11") as told:
+        for _ in (1, 2):
+            await asyncio.wait_for(told.get(), 5)

@@ -10,6 +10,7 @@ from tests.builders.host import CROWDED_PF, OTHER_PF, PF, contract_host
 from tests.contract.suite import (
     CountContract,
     DriverContract,
+    EventContract,
     FileContract,
     HolderContract,
     LinkContract,
@@ -56,6 +57,8 @@ class InProcess:
 
     def __init__(self, **changes):
         self._sim = contract_host(**changes)
+        self._told = []
+        self._listening = False
 
     def perform(self, op):
         return self._sim.perform(op)
@@ -65,6 +68,14 @@ class InProcess:
 
     def control(self, command):
         return self._sim.control(command)
+
+    def heard(self):
+        if not self._listening:
+            self._sim.listen(self._told.append)
+            self._listening = True
+        told = list(self._told)
+        self._told.clear()
+        return told
 
     def settled(self, pending):
         return pending.done()
@@ -121,7 +132,7 @@ class OverSocket:
         return pending.settle(0.05)
 
 
-class TestInProcess(CountContract, DriverContract, HolderContract, LinkContract, FileContract, ModuleContract):
+class TestInProcess(CountContract, DriverContract, EventContract, HolderContract, LinkContract, FileContract, ModuleContract):
     @pytest.fixture
     def subject(self):
         return InProcess()

@@ -1,0 +1,160 @@
+"""The host contract on what a host tells by itself: uevents of PCI functions, and messages about links."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.harness.api import wait_for
+from vmnic.host.ops import SetChannels, SetLink
+
+from .subject import MAC, Contract, Host, Subject
+
+
+class Listener(Host):
+    """A host whose events are heard, and told in short words."""
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__(subject)
+        self._told: list[tuple[str, str]] = []
+        subject.heard()
+
+    def functions(self) -> list[str]:
+        """What was told of this PF and its VFs since the last call, in order."""
+        bus = self.subject.pf.rsplit(":", 1)[0]
+        self._listen()
+        return self._take(lambda what, name: not what.endswith("link") and name.startswith(bus))
+
+    def links(self, *names: str) -> list[str]:
+        """What was told of links since the last call; the kernel may tell one change twice, which is once here."""
+        self._listen()
+        told = self._take(lambda what, name: what.endswith("link") and name in names)
+        return [one for number, one in enumerate(told) if [one] != told[number - 1 : number]]
+
+    def _listen(self) -> None:
+        events = self.subject.heard()
+        self._told += [(one.what, one.link if one.what.endswith("link") else one.address) for one in events]
+
+    def _take(self, which):
+        found = [f"{what} {name}" for what, name in self._told if which(what, name)]
+        self._told = [one for one in self._told if not which(*one)]
+        return found
+
+
+class EventContract(Contract):
+    @pytest.fixture
+    def host(self, subject: Subject) -> Listener:
+        return Listener(subject)
+
+    def test_vfs_that_nobody_drives_are_added_one_by_one(self, host):
+        vfs = host.vfs(3)
+        assert host.functions() == [*(f"{what} {vf}" for vf in vfs for what in ("add", "change")), f"change {host.subject.pf}"]
+
+    def test_vfs_are_bound_as_they_are_added_where_a_driver_takes_them(self, host):
+        vfs = host.vfs(2, autoprobe=True)
+        told = [f"{what} {vf}" for vf in vfs for what in ("add", "change", "bind")]
+        assert host.functions() == [*told, f"change {host.subject.pf}"]
+
+    def test_zero_unbinds_and_removes_them(self, host):
+        driven, free = host.vfs(2)
+        host.bind(driven)
+        host.functions()
+        assert host.write("sriov_numvfs", 0) == "OK"
+        assert host.functions() == [f"unbind {driven}", f"remove {driven}", f"remove {free}"]
+
+    def test_a_held_vf_is_unbound_at_once_and_removed_once_it_is_let_go(self, host):
+        vf = host.held_vfs(1, 0)[0]
+        host.functions()
+        writer = host.start(f"{host.path}/sriov_numvfs", "0")
+        assert not host.subject.settled(writer)
+        seen = host.functions()
+        host.release(vf)
+        assert writer.result(20) is None
+        assert (seen, host.functions()) == ([], [f"unbind {vf}", f"remove {vf}"])
+
+    def test_a_driver_that_comes_and_goes_is_told(self, host):
+        vf = host.vfs(1)[0]
+        host.functions()
+        host.bind(vf)
+        seen = host.functions()
+        assert host.unbind(vf, "vfio-pci") == "OK"
+        assert (seen, host.functions()) == ([f"bind {vf}"], [f"unbind {vf}"])
+
+    def test_what_changes_nothing_is_not_told(self, host):
+        vf = host.vfs(1)[0]
+        host.functions()
+        assert (host.write("sriov_numvfs", 1), host.write("sriov_numvfs", 5)) == ("OK", "EBUSY")
+        assert (host.override(vf, "no-such-driver"), host.probe(vf)) == ("OK", "OK")
+        assert (host.functions(), host.links(host.name)) == ([], [])
+
+    def test_the_links_of_vfs_come_and_go(self, host):
+        vf = host.vfs(1, autoprobe=True)[0]
+        (name,) = host.names(vf)
+        came = host.links(name, "eth0")
+        assert host.write("sriov_numvfs", 0) == "OK"
+        assert (came[-1], host.links(name)) == (f"newlink {name}", [f"dellink {name}"])
+
+    def test_the_link_of_a_pf_goes_with_its_driver_and_comes_with_it(self, host):
+        name = host.name
+        assert host.unbind(host.subject.pf, "igb") == "OK"
+        assert (host.functions(), host.links(name)) == ([f"unbind {host.subject.pf}"], [f"dellink {name}"])
+        assert host.put("/sys/bus/pci/drivers/igb/bind", host.subject.pf) == "OK"
+        assert host.functions() == [f"bind {host.subject.pf}"]
+        assert host.links(host.name) == [f"newlink {host.name}"]
+
+    def test_a_link_that_is_set_is_told(self, host):
+        name, seen = host.name, []
+        for change in ({"mtu": 9000}, {"up": True}, {"up": False}):
+            host.subject.perform(SetLink(name=name, **change))
+            seen.append(host.links(name))
+        assert seen == [[f"newlink {name}"]] * 3
+
+    def test_a_renamed_link_is_told_by_its_new_name_and_its_function(self, host):
+        host.subject.control({"rename_link": {"link": host.name, "name": "fast7"}})
+        told = [event for event in host.subject.heard() if event.what == "newlink" and event.link == "fast7"]
+        assert {event.address for event in told} == {host.subject.pf}
+
+    @pytest.mark.parametrize(
+        "attributes", [{"mac": MAC}, {"vlan": 7, "qos": 3}, {"trust": True}, {"spoof_check": False}], ids=str
+    )
+    def test_an_attribute_of_a_vf_is_told_as_a_change_of_the_pfs_link_that_is_up(self, host, attributes):
+        host.vfs(1)
+        host.bring_up()
+        host.links(host.name)
+        assert host.set_vf(0, **attributes) == "OK"
+        assert host.links(host.name) == [f"newlink {host.name}"]
+
+    def test_an_attribute_is_not_told_while_the_pfs_link_is_down(self, host):
+        host.vfs(1)
+        host.links(host.name)
+        assert (host.set_vf(0, vlan=7), host.links(host.name)) == ("OK", [])
+
+    def test_a_refused_attribute_is_not_told_nor_what_was_set_before_it(self, host):
+        host.vfs(1)
+        host.bring_up()
+        host.links(host.name)
+        assert host.set_vf(0, vlan=7, link_state="enable") == "EOPNOTSUPP"
+        assert (host.info().vfs[0].vlan, host.links(host.name)) == (7, [])
+
+    def test_channels_of_a_link_that_is_down_are_not_told(self, host):
+        assert host.try_(SetChannels(host.name, 1)) == "OK"
+        assert host.links(host.name) == []
+
+    def test_a_pulled_cable_is_told(self, host):
+        host.bring_up()
+        name = host.name
+        host.links(name)
+        host.subject.control({"set_cable": {"link": name, "plugged": False}})
+        wait_for("it is told", lambda: host.links(name) == [f"newlink {name}"])
+
+    def test_a_link_that_moves_to_another_namespace_is_gone_and_comes_back(self, host):
+        name = host.name
+        host.subject.control({"move_link": name})
+        assert host.links(name)[-1] == f"dellink {name}"
+        host.subject.control({"bring_links_back": None})
+        wait_for("it is told", lambda: host.links(name) == [f"newlink {name}"])
+
+    def test_a_link_on_top_of_another_comes_and_goes(self, host):
+        host.subject.control({"add_upper": {"name": "over7", "kind": "macvtap", "lower": host.name}})
+        came = host.links("over7")
+        assert host.unbind(host.subject.pf, "igb") == "OK"
+        assert (came[-1], host.links("over7")[-1]) == ("newlink over7", "dellink over7")
