@@ -10,7 +10,10 @@ from cronsim import CronSim, CronSimError
 from ..api.common import seconds_of
 from ..api.policy import Window
 
-__all__ = ["WindowError", "is_open", "next_opening"]
+__all__ = ["WindowError", "is_open"]
+
+_FIELDS = 5
+"""Minute to day of the week; with a sixth the first would be a second."""
 
 
 class WindowError(ValueError):
@@ -27,30 +30,24 @@ def is_open(window: Window | None, now: datetime) -> bool:
     """
     if window is None:
         return True
-    opened = next(_simulated(window, now, reverse=True))
+    opened = next(_openings_before(window, now))
     return now < opened.astimezone(UTC) + timedelta(seconds=seconds_of(window.duration))
 
 
-def next_opening(window: Window, now: datetime) -> datetime:
-    """Give the time, in UTC, when the window opens next.
-
-    Raises:
-        WindowError: schedule or time zone is none.
-    """
-    return next(_simulated(window, now)).astimezone(UTC)
-
-
-def _simulated(window: Window, now: datetime, *, reverse: bool = False) -> CronSim:
+def _openings_before(window: Window, now: datetime) -> CronSim:
     try:
         zone = ZoneInfo(window.time_zone)
-    except (ZoneInfoNotFoundError, ValueError) as error:
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        # A directory of zones, such as America, is an OSError.
         raise WindowError(
             f"enforcement.window.timeZone {window.time_zone!r} is no time zone: say for example UTC or Asia/Tokyo"
         ) from error
     # The moment itself belongs to the window.
-    moment = now.astimezone(zone) + (timedelta(minutes=1) if reverse else timedelta())
+    moment = now.astimezone(zone).replace(second=0, microsecond=0) + timedelta(minutes=1)
     try:
-        return CronSim(window.schedule, moment.replace(second=0, microsecond=0) if reverse else moment, reverse=reverse)
+        if len(window.schedule.split()) > _FIELDS:
+            raise CronSimError("Wrong number of fields")
+        return CronSim(window.schedule, moment, reverse=True)
     except CronSimError as error:
         raise WindowError(
             f"enforcement.window.schedule {window.schedule!r} is no cron expression of five fields ({error}), as 0 2 * * * is"

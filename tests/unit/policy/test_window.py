@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from vmnic.api.policy import Window
-from vmnic.policy.window import WindowError, is_open, next_opening
+from vmnic.policy.window import WindowError, is_open
 
 NIGHT = Window(schedule="0 2 * * *", duration="4h")
 TOKYO = Window(schedule="0 2 * * *", duration="90m", time_zone="Asia/Tokyo")
@@ -34,12 +34,15 @@ def test_a_window_is_open_from_its_schedule_on_for_its_duration(window, now, ope
     assert is_open(window, now) is open_
 
 
-def test_it_opens_next_at():
-    assert next_opening(NIGHT, at(2, 30)) == at(2, day=16)
-
-
 @pytest.mark.parametrize(
-    "window", [Window(schedule="never, ever"), Window(schedule="0 2 * * *", time_zone="Nowhere")], ids=["schedule", "zone"]
+    "window",
+    [
+        Window(schedule="never, ever"),
+        Window(schedule="0 0 2 * * *"),
+        Window(schedule="0 2 * * *", time_zone="Nowhere"),
+        Window(schedule="0 2 * * *", time_zone="America"),
+    ],
+    ids=["schedule", "seconds", "zone", "a directory of zones"],
 )
 def test_what_cannot_be_understood_names_field_and_remedy(window):
     with pytest.raises(WindowError, match=r"enforcement\.window\.(schedule|timeZone)"):
