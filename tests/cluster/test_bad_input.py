@@ -30,6 +30,7 @@ def _object(kind, spec, name="bad"):
         ({"numVfs": 300}, ["spec.numVfs", '"50%"', '"max"']),
         ({"numVfs": "150%"}, ["spec.numVfs", "from 0 to 256"]),
         ({"numVfs": "all"}, ["spec.numVfs", '"max"']),
+        ({"vfRange": "3-0"}, ["spec.vfRange", "the first and the last one such as 0-3"]),
         ({"vfDriver": "vfio"}, ["spec.vfDriver", '"vfio-pci", "kernel"']),
         ({"mtu": 100}, ["spec.mtu", "576"]),
         ({"mtu": 20000}, ["spec.mtu", "9216"]),

@@ -6,13 +6,15 @@ a newer server-side version may hold fields that this build does not know.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
 __all__ = [
     "GROUP",
+    "PERCENT",
     "VERSION",
     "ApiModel",
     "Condition",
@@ -58,15 +60,28 @@ def seconds_of(duration: str) -> int:
     return int(duration[:-1]) * _UNITS_S[duration[-1]]
 
 
+PERCENT = re.compile("([1-9][0-9]?|100)%")
+_MOST = 10_000
+_INT_OR_PERCENT = 'give a number of 1 or more, or a share from "1%" to "100%"'
+
+
+def _check_int_or_percent(value: int | str) -> int | str:
+    """Offline nobody evaluates the CEL rule, so it is said again."""
+    if PERCENT.fullmatch(value) is None if isinstance(value, str) else not 1 <= value <= _MOST:
+        raise ValueError(_INT_OR_PERCENT)
+    return value
+
+
 IntOrPercent = Annotated[
-    int | str,
+    StrictInt | str,
+    AfterValidator(_check_int_or_percent),
     Field(
         json_schema_extra={
             "x-kubernetes-int-or-string": True,
             "x-kubernetes-validations": [
                 cel(
-                    "type(self) == int ? self >= 1 && self <= 10000 : self.matches('^([1-9][0-9]?|100)%$')",
-                    'give a number of 1 or more, or a share from "1%" to "100%"',
+                    f"type(self) == int ? self >= 1 && self <= {_MOST} : self.matches('^([1-9][0-9]?|100)%$')",
+                    _INT_OR_PERCENT,
                 )
             ],
         }
@@ -77,7 +92,7 @@ IntOrPercent = Annotated[
 def first_error(error: ValidationError) -> str:
     """Say what is wrong with an object in a line: the field, and what it may be."""
     first = error.errors()[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].removeprefix('Value error, ')}"
 
 
 class ApiModel(BaseModel):

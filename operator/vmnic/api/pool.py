@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StrictInt, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
 from .common import (
+    PERCENT,
     ApiModel,
     Condition,
     Duration,
@@ -38,15 +39,28 @@ _HexId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}$")]
 _RESOURCE = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$"
 _Word = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
+_NUM_VFS = 'numVfs is a number from 0 to 256, a share of the NIC\'s VFs such as "50%", or "max"'
+_MOST_VFS = 256
+
+
+def _check_num_vfs(value: int | str) -> int | str:
+    """Offline nobody evaluates the CEL rule, so it is said again."""
+    fits = value == "max" or PERCENT.fullmatch(value) is not None if isinstance(value, str) else 0 <= value <= _MOST_VFS
+    if not fits:
+        raise ValueError(_NUM_VFS)
+    return value
+
+
 NumVfs = Annotated[
-    int | str,
+    StrictInt | str,
+    AfterValidator(_check_num_vfs),
     Field(
         json_schema_extra={
             "x-kubernetes-int-or-string": True,
             "x-kubernetes-validations": [
                 cel(
                     "type(self) == int ? self >= 0 && self <= 256 : self == 'max' || self.matches('^([1-9][0-9]?|100)%$')",
-                    'numVfs is a number from 0 to 256, a share of the NIC\'s VFs such as "50%", or "max"',
+                    _NUM_VFS,
                 )
             ],
         }
@@ -99,7 +113,29 @@ class NicSelector(ApiModel):
         return self
 
 
-VfRangeText = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,3}(-[0-9]{1,3})?$")]
+_VF_RANGE = "vfRange is the index of a VF, or the first and the last one such as 0-3"
+
+
+def _check_vf_range(value: str) -> str:
+    """Offline nobody evaluates the CEL rule, so it is said again."""
+    first, _, last = value.partition("-")
+    if last and int(first) > int(last):
+        raise ValueError(_VF_RANGE)
+    return value
+
+
+VfRangeText = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9]{1,3}(-[0-9]{1,3})?$", max_length=7),
+    AfterValidator(_check_vf_range),
+    Field(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel("!self.contains('-') || int(self.split('-')[0]) <= int(self.split('-')[1])", _VF_RANGE)
+            ]
+        }
+    ),
+]
 _ONLY_VIRTUAL = "vfRange, vf, queues, mtu, management and persistence need function: Virtual"
 _VFS_OF_VIRTUAL = "numVfs is needed with function: Virtual and refused with function: Physical"
 

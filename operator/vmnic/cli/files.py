@@ -12,6 +12,7 @@ from .objects import MalformedObjectError, Objects
 
 __all__ = ["InputError", "read_files"]
 
+_NO_TEXT = "this is no text in UTF-8"
 _ENDINGS = (".yaml", ".yml", ".json", ".xml")
 
 
@@ -38,7 +39,10 @@ def read_files(names: Iterable[str], *, recursive: bool) -> Objects:
 
 def _texts(name: str, *, recursive: bool) -> Iterator[tuple[str, str]]:
     if name == "-":
-        yield "standard input", sys.stdin.read()
+        try:
+            yield "standard input", sys.stdin.read()
+        except UnicodeDecodeError as error:
+            raise InputError(f"standard input: {_NO_TEXT}") from error
         return
     path = pathlib.Path(name)
     try:
@@ -50,9 +54,16 @@ def _texts(name: str, *, recursive: bool) -> Iterator[tuple[str, str]]:
         else:
             files = [path]
         for file in files:
-            yield str(file), file.read_text()
+            yield str(file), _read(file)
     except OSError as error:
         raise InputError(f"{error.filename}: {error.strerror}") from error
+
+
+def _read(file: pathlib.Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: {_NO_TEXT}") from error
 
 
 def _read_documents(objects: Objects, source: str, text: str) -> None:
@@ -70,13 +81,14 @@ def _read_documents(objects: Objects, source: str, text: str) -> None:
             assert node is not None
             line = node.start_mark.line + 1
             document = loader.construct_document(node)
-            if isinstance(document, dict):
+            if document is not None:
                 objects.add(document)
-            elif document is not None:
-                raise InputError(f"{source}:{line}: this is no Kubernetes object")
     except yaml.MarkedYAMLError as error:
         where = error.problem_mark.line + 1 if error.problem_mark is not None else line
         raise InputError(f"{source}:{where}: {error.problem}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # A character that YAML does not allow, a date that is none, lists in lists without end.
+        raise InputError(f"{source}:{line}: this is no YAML: {str(error).splitlines()[0]}") from error
     except MalformedObjectError as error:
         raise InputError(f"{source}:{line}: {error}") from error
     finally:

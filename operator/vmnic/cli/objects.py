@@ -18,6 +18,7 @@ from ..kubevirt.networks import read_network
 from ..kubevirt.projection import Instancetype, Machine, Preference, Quota, decode_machine
 from ..kubevirt.quantity import parse_bytes
 from ..libvirt.domain import Domain, DomainError, read_domain
+from ..libvirt.gather import gather_domain
 from ..nodes.state import NodeNicState
 from ..policy.facts import Network
 
@@ -97,16 +98,19 @@ class Objects:
         """
         try:
             domain = read_domain(text)
+            gather_domain(domain)  # What cannot be understood is told here, where the file is known.
             _put(self.domains, ("", domain.name), domain)
         except (DomainError, KeyError) as error:
             raise MalformedObjectError(str(error.args[0])) from error
 
-    def add(self, raw: dict[str, Any]) -> None:
+    def add(self, raw: Any) -> None:
         """Take one object in.
 
         Raises:
             MalformedObjectError: it cannot be read, or the same object came before.
         """
+        if not isinstance(raw, dict):
+            raise MalformedObjectError("this is no Kubernetes object")
         kind = str(raw.get("kind", ""))
         if kind.endswith("List") and isinstance(raw.get("items"), list):
             for item in raw["items"]:
@@ -116,8 +120,10 @@ class Objects:
         if take is None:
             self.skipped += 1
             return
-        meta = raw.get("metadata") or {}
-        name = f"{kind} {'/'.join(filter(None, (meta.get('namespace'), meta.get('name'))))}"
+        meta = raw.get("metadata")
+        if not isinstance(meta, dict) or not isinstance(meta.get("name"), str):
+            raise MalformedObjectError(f"{kind}: metadata.name is missing")
+        name = f"{kind} {'/'.join(str(part) for part in (meta.get('namespace'), meta['name']) if part)}"
         try:
             take(raw)
         except ValidationError as error:
@@ -126,6 +132,9 @@ class Objects:
             raise MalformedObjectError(f"{name}: {error}") from error
         except KeyError as error:
             raise MalformedObjectError(f"{name}: {error.args[0]}") from error
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+            # Values that YAML knows and JSON does not, and words where a map belongs.
+            raise MalformedObjectError(f"{name}: it cannot be read: {error}") from error
 
     def overlaid(self, other: Objects) -> Objects:
         """Give these objects with those of another collection in place of, or beside, them."""

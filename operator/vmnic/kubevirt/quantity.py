@@ -19,5 +19,5 @@ def parse_bytes(text: str | int) -> int | None:
         if word[-1:] in _DECIMAL:
             return int(Decimal(word[:-1]).scaleb(_DECIMAL[word[-1:]]))
         return int(Decimal(word))
-    except (InvalidOperation, ValueError):
+    except (InvalidOperation, ValueError, OverflowError):
         return None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from lxml import etree
 
 from ..policy.facts import Datapath, GuestOs, Network, NicFacts, NicState, Platform, VmFacts
-from .domain import Domain
+from .domain import Domain, DomainError
 
 __all__ = ["gather_domain", "pci_address"]
 
@@ -55,6 +55,9 @@ def gather_domain(domain: Domain, owners: Mapping[str, str] | None = None) -> Vm
     Args:
         domain: The domain.
         owners: Resource of the pool that has a PCI function, by its address.
+
+    Raises:
+        DomainError: a number in it is none; the message names line and attribute.
     """
     guest_os, source = _guest_os(domain)
     vcpus = _vcpus(domain)
@@ -93,7 +96,7 @@ def _present(element: etree._Element, owners: Mapping[str, str]) -> NicState:
     if kind == "hostdev":
         return NicState(datapath=Datapath.SRIOV, resource=owners.get(pci_address(element), ""))
     model = _attribute(element, "model", "type") or _DEFAULT_MODEL
-    queues = int(_attribute(element, "driver", "queues") or 1)
+    queues = _number(element.find("driver"), "queues", "1", base=10) or 1
     if kind == "direct":
         return NicState(datapath=Datapath.MACVTAP, model=model, queues=queues)
     if kind not in _PLAIN:
@@ -110,8 +113,22 @@ def pci_address(element: etree._Element) -> str:
     address = element.find("source/address")
     if address is None or address.get("bus") is None:
         return ""
-    domain, bus, slot, function = (int(address.get(part, "0"), 0) for part in ("domain", "bus", "slot", "function"))
+    domain, bus, slot, function = (_number(address, part, "0", base=0) for part in ("domain", "bus", "slot", "function"))
     return f"{domain:04x}:{bus:02x}:{slot:02x}.{function}"
+
+
+def _number(element: etree._Element | None, name: str, default: str, *, base: int) -> int:
+    """Read a number as libvirt does; of base 0, `0x` stands before a hexadecimal one."""
+    if element is None:
+        return int(default)
+    text = element.get(name, default)
+    try:
+        number = int(text, base)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise DomainError(f"line {element.sourceline}: <{element.tag} {name}={text!r}> is no number")
+    return number
 
 
 def _source_name(element: etree._Element) -> str:
@@ -142,11 +159,11 @@ def _guest_os(domain: Domain) -> tuple[GuestOs, str]:
 def _vcpus(domain: Domain) -> int:
     element = domain.root.find("vcpu")
     text = (element.get("current") or element.text or "1") if element is not None else "1"
-    return int(text) if text.strip().isdigit() else 1
+    return int(text) if text.strip().isdecimal() else 1
 
 
 def _memory_bytes(domain: Domain) -> int | None:
     element = domain.root.find("memory")
-    if element is None or not (element.text or "").strip().isdigit():
+    if element is None or not (element.text or "").strip().isdecimal():
         return None
     return int(str(element.text)) * _UNITS.get(element.get("unit", "KiB"), 1024)

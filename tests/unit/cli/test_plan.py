@@ -25,6 +25,10 @@ def documents(*objects):
     return yaml.safe_dump_all(objects)
 
 
+def domain(device):
+    return f"<domain><name>d</name><devices>{device}</devices></domain>"
+
+
 def plan_of(*objects):
     code, out, err = run("plan", "-f", "-", "-o", "json", text=documents(*objects))
     assert code in (0, 1), err
@@ -82,13 +86,36 @@ def test_other_kinds_are_skipped_and_counted():
         (documents({**vm(), "spec": {"template": 5}}), "$.spec.template"),
         (documents(vm(), vm()), "the same object is given twice"),
         ("- 1", "this is no Kubernetes object"),
+        ("a: \x01", "standard input:1: this is no YAML: unacceptable character"),
+        ("a: 2026-13-01", "standard input:1: this is no YAML: month must be in 1..12"),
+        ("kind: VirtualMachine\nmetadata: a", "VirtualMachine: metadata.name is missing"),
+        ("kind: Namespace\nmetadata: {name: a, labels: b}", "Namespace a: it cannot be read"),
+        ("kind: VirtualMachineList\nitems: [a]", "this is no Kubernetes object"),
+        (documents(pool(num_vfs="half")), "SriovNetworkPool fast: spec.numVfs: numVfs is a number from 0 to 256"),
+        (documents(pool(num_vfs=-3)), "SriovNetworkPool fast: spec.numVfs: numVfs is a number from 0 to 256"),
+        (documents(pool(num_vfs=True)), "SriovNetworkPool fast: spec.numVfs"),
+        (documents(pool(vfRange="3-0")), "SriovNetworkPool fast: spec.vfRange: vfRange is the index of a VF"),
+        (documents(pool(rollout={"maxConcurrent": 0})), "spec.rollout.maxConcurrent: give a number of 1 or more"),
+        (documents(policy(enforcement={"maxUnavailable": "lots"})), "spec.enforcement.maxUnavailable: give a number"),
+        (domain("<interface type='bridge'><model type='virtio'/><driver queues='many'/></interface>"), "line 1: <driver queues='many'> is no number"),
+        (domain("<interface type='hostdev'><source><address bus='08'/></source></interface>"), "line 1: <address bus='08'> is no number"),
     ],
-    ids=["no YAML", "an unknown field", "a wrong type", "twice", "a list"],
-)
+    ids=[
+        "no YAML", "an unknown field", "a wrong type", "twice", "a list", "a control character", "no date", "words for metadata",
+        "words for labels", "words in a list", "a number in words", "a negative number", "yes", "a range that ends first", "none",
+        "a share in words", "queues in words", "octal that is none",
+    ],
+)  # fmt: skip
 def test_bad_input_names_place_object_and_field_and_ends_with_2(text, words):
     code, _, err = run("plan", "-f", "-", text=text)
     assert code == 2
     assert words in err
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "vm.yaml").write_bytes(b"\xff\xfe a: b")
+    code, _, err = run("plan", "-f", str(tmp_path))
+    assert (code, "vm.yaml: this is no text in UTF-8" in err) == (2, True)
 
 
 def test_what_the_api_server_gives_may_have_fields_that_this_version_does_not_know():
