@@ -53,8 +53,8 @@ async def observe_host(host: HostAccess, *, leave_out: Collection[str]) -> Obser
     async with host.session("observe", write=False) as session:
         reader = Reader(session)
         boot_id = await reader.text("/proc/sys/kernel/random/boot_id")
-        facts = await _host_facts(reader)
-        addresses = await _find_pfs(reader)
+        facts, functions = await _read_host(reader)
+        addresses = await _find_pfs(reader, functions)
         links = await reader.links()
         records = await read_records(reader)
     asked = [address for address in addresses if address not in leave_out]
@@ -79,13 +79,16 @@ async def _read_alone(host: HostAccess, address: str, links: Sequence[LinkInfo])
         return error
 
 
-async def _host_facts(reader: Reader) -> HostFacts:
-    modules = [name for name in MODULES if await reader.names(f"/sys/module/{name}")]
-    return HostFacts(
+async def _read_host(reader: Reader) -> tuple[HostFacts, tuple[str, ...]]:
+    """Read what the node as a whole offers, and the addresses of all PCI functions."""
+    modules = {name: f"/sys/module/{name}" for name in MODULES}
+    listed = await reader.listings([*modules.values(), DEVICES])
+    facts = HostFacts(
         kernel=await reader.text("/proc/sys/kernel/osrelease"),
         iommu=await _or_unknown(lambda: reader.names("/sys/class/iommu")),
-        modules=tuple(modules),
+        modules=tuple(name for name, path in modules.items() if listed[path]),
     )
+    return facts, listed[DEVICES]
 
 
 async def _or_unknown(read: Callable[[], Awaitable[Sequence[str]]]) -> bool | None:
@@ -95,9 +98,8 @@ async def _or_unknown(read: Callable[[], Awaitable[Sequence[str]]]) -> bool | No
         return None
 
 
-async def _find_pfs(reader: Reader) -> list[str]:
+async def _find_pfs(reader: Reader, addresses: Sequence[str]) -> list[str]:
     """Find the network functions that can have VFs; their VFs have no `sriov_totalvfs`."""
-    addresses = await reader.names(DEVICES)
     kinds = [ReadFile(f"{DEVICES}/{address}/class") for address in addresses]
     totals = [ReadFile(f"{DEVICES}/{address}/sriov_totalvfs") for address in addresses]
     found = await reader.all([*kinds, *totals])

@@ -57,6 +57,11 @@ class Reader:
         except FileNotFoundError:
             return ()
 
+    async def listings(self, paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """List directories in one journey; an absent one is empty."""
+        found = await self.all([ListDir(path) for path in paths])
+        return {path: cast("tuple[str, ...]", found[ListDir(path)] or ()) for path in paths}
+
     async def link_names(self, paths: Sequence[str]) -> list[str]:
         """Give the last parts of symbolic links' targets; empty where there is none."""
         found = await self.all([ReadLink(path) for path in paths])

@@ -25,16 +25,17 @@ async def read_records(reader: Reader) -> dict[str, str]:
 
     A record of sriov-cni outlives the node's crash; it counts while the network namespace that it names is there.
     """
-    there = {name for directory in _NAMESPACES for name in await reader.names(directory)}
+    listed = await reader.listings([*_NAMESPACES, _CNI, _LIBVIRT])
+    there = {name for directory in _NAMESPACES for name in listed[directory]}
     spaces = {f"{directory}/{name}" for directory in _NAMESPACES for name in there}
-    addresses = [name for name in await reader.names(_CNI) if PCI_ADDRESS.match(name)]
+    addresses = [name for name in listed[_CNI] if PCI_ADDRESS.match(name)]
     records = await reader.all([ReadFile(f"{_CNI}/{address}") for address in addresses])
     found = {
         address: f"sriov-cni ({_CNI}/{address})"
         for address, text in zip(addresses, records.values(), strict=True)
         if str(text or "").strip() in spaces
     }
-    for file in await reader.names(_LIBVIRT):
+    for file in listed[_LIBVIRT]:
         if file.endswith(".xml"):
             text = await reader.optional_text(f"{_LIBVIRT}/{file}") or ""
             found |= dict.fromkeys(_devices(text), f"libvirt domain {file.removesuffix('.xml')}")
