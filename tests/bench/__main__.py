@@ -83,7 +83,7 @@ def _kernel(table: Table) -> None:
     except CannotRun as error:
         _say(f"no figures of a kernel: {error}")
         return
-    kernel.measure(table)
+    kernel.measure(table, _say)
 
 
 def _say(text: str) -> None:
