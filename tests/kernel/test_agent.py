@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from vmnic.host.ops import ReadChannels, ReadLinks, SetVf, WriteFile
+from vmnic.host.ops import CheckGateway, ReadChannels, ReadLinks, SetLink, SetVf, WriteFile
 from vmnic.nodes.state import VfGroup, VfSettings
 
 from .node import DEVICES, virtual
@@ -92,6 +92,23 @@ class TestAgent:
         assert node.driver(pf) == "vfio-pci"
         node.settle(virtual(pf, 0, function="Physical", groups=(group,), release="Reset"))
         node.wait_for("it is the kernel's again", lambda: node.driver(pf) == "igb")
+
+    def test_a_link_that_learns_from_a_router_is_changed_again(self, node):
+        pf = node.pfs[-1]
+        node.settle(virtual(pf, 2))
+        node.wait_for("the kernel has learnt a route", lambda: info(node, pf).learnt_route)
+        node.settle(virtual(pf, 3))
+        assert node.drivers(pf) == ["vfio-pci"] * 3
+        assert node.pf(pf).apply.state == "Applied"
+
+    def test_a_router_is_asked_of_which_nothing_is_known_but_its_announcement(self, node):
+        pf, name = node.pfs[-1], node.link(node.pfs[-1])
+        node.guest.perform(SetLink(name=name, up=True))
+        node.wait_for("the kernel has learnt a route", lambda: info(node, pf).learnt_route)
+        node.guest.run("ip", "-6", "route", "flush", "default", "dev", "out0")
+        node.guest.run("ip", "-6", "neigh", "flush", "dev", name)
+        assert node.guest.perform(CheckGateway()) == "reachable"
+        assert node.guest.perform(CheckGateway((pf,))) == ""
 
     def test_drift_is_put_back_and_a_held_vf_is_left_alone(self, node):
         pf = node.pfs[0]
