@@ -140,3 +140,4 @@ async def test_modprobes_refusal_comes_through(tmp_path, monkeypatch):
             await session.perform(LoadModule("macvtap"), deadline_s=5)
     assert caught.value.errno == errno.EKEYREJECTED
     made.close()
+    await made._process.wait()
