@@ -6,9 +6,7 @@ Every replica keeps these caches, because every replica answers admission reques
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from ..api.policy import VmNicPolicy
 from ..api.pool import SriovNetworkPool
@@ -33,28 +31,23 @@ from ..kube.resources import (
     VM_NIC_STATES,
 )
 from ..kube.tasks import run_together
-from ..kubevirt.configuration import KubeVirt, decode_kubevirt, kubevirt_facts
-from ..kubevirt.gather import MachineInput, gather_vm_facts
+from ..kubevirt.configuration import KubeVirt, decode_kubevirt
 from ..kubevirt.instances import Instance, decode_instance
 from ..kubevirt.networks import decode_network
-from ..kubevirt.pools import NodeInput, gather_pools
 from ..kubevirt.projection import (
     Machine,
     Quota,
-    Reference,
     decode_instancetype,
     decode_machine,
     decode_preference,
     decode_quota,
 )
-from ..kubevirt.quantity import parse_bytes
-from ..kubevirt.quota import quota_left
 from ..kubevirt.state import decode_vm_state
 from ..nodes.networks import POOL_LABEL, OwnNetwork, decode_own_network
 from ..nodes.state import NodeNicState, decode_node_state
-from ..policy.facts import ClusterFacts, Network, VmFacts
-from ..policy.rules import Rule, decides_nic, rules_of, selecting_rules
+from ..policy.facts import Network
 from .devices import Devices
+from .inputs import Inputs
 from .keys import ALLOCATION, Key, node_key, policy_key, pool_key, vm_key
 from .objects import (
     LabelledObject,
@@ -68,13 +61,8 @@ from .objects import (
 
 __all__ = ["Enqueue", "World", "run_reflectors"]
 
-T = TypeVar("T")
-
-_INJECTOR = "network-resources-injector"
 _MANY = 500
 """Keys that are asked for in one go: a millisecond."""
-_SLICE = 100
-"""VMs that are looked at in one go."""
 _SETTLE_S = 0.1
 """Pools and policies are summed up over all their nodes and VMs: a burst of changes is looked at once."""
 
@@ -123,16 +111,10 @@ class World:
             selectors={"labelSelector": POOL_LABEL},
             optional=True,
         )
-        self.devices = Devices(self._node_inputs, lambda: self.cluster_facts.pools, self._gather, self._named_resources)
-        self._segments: dict[tuple[str, str], dict[str, Network]] = defaultdict(dict)
-        """Networks by namespace and segment."""
-        self._quotas: dict[str, dict[str, Quota]] = {}
-        """By namespace and name."""
-        self._rules: tuple[Rule, ...] | None = None
-        self._facts: ClusterFacts | None = None
-        self._told = 0
-        """Nodes whose agent has spoken."""
-        self._with_vhost = 0
+        self.inputs = Inputs(self)
+        self.devices = Devices(
+            self.inputs.nodes, lambda: self.inputs.cluster_facts.pools, self.inputs.gather, self.inputs.named_resources
+        )
 
     @property
     def reflectors(self) -> tuple[Reflector[Any], ...]:
@@ -145,99 +127,9 @@ class World:
         )
 
     @property
-    def nodes_synced(self) -> bool:
-        """Whether everything that decides about nodes has been listed."""
-        return all(one.synced.is_set() for one in (self.nodes, self.node_states, self.pools))
-
-    @property
     def machines_synced(self) -> bool:
         """Whether everything that decides about VMs has been listed; never without KubeVirt's CRDs."""
         return all(one.synced.is_set() for one in self.reflectors[3:])
-
-    @property
-    def rules(self) -> tuple[Rule, ...]:
-        """The policies, ready for deciding."""
-        if self._rules is None:
-            self._rules = rules_of(self.policies.items.values())
-        return self._rules
-
-    @property
-    def cluster_facts(self) -> ClusterFacts:
-        """What holds for all VMs; nodes without an agent's word are not known, which excludes nothing."""
-        if self._facts is None:
-            known = 0 < self._told == len(self.nodes.items)
-            pools = gather_pools(self.pools.items.values(), self._node_inputs(), known=True)
-            injector = any(
-                _INJECTOR in name
-                for one in self.webhooks.items.values()
-                for name in (one.metadata.name, *(webhook.name for webhook in one.webhooks))
-            )
-            self._facts = ClusterFacts(
-                vhost_net=self._with_vhost > 0 if known else None,
-                pools=pools,
-                resources={pool.resource_name: pool for pool in pools.values()},
-                kubevirt=kubevirt_facts(next(iter(self.kubevirts.items.values()), None), injector=injector),
-            )
-        return self._facts
-
-    def _node_inputs(self) -> Iterable[NodeInput]:
-        for key, node in self.nodes.items.items():
-            yield NodeInput(
-                name=key.name,
-                labels=node.metadata.labels,
-                schedulable=node.ready and not node.spec.unschedulable,
-                allocatable={name: parse_bytes(count) or 0 for name, count in node.status.allocatable.items()},
-                state=self.node_states.items.get(key),
-            )
-
-    def node_views(self) -> Iterable[tuple[NodeObject, NodeNicState | None]]:
-        """Give every node with its NodeNicState, if it has one yet."""
-        for key, node in self.nodes.items.items():
-            yield node, self.node_states.items.get(key)
-
-    def input_of(self, machine: Machine, namespace: str, *, is_new: bool = False) -> MachineInput:
-        """Give a VM with what belongs to it."""
-        name, spec = machine.metadata.name, machine.spec
-        home = self.namespaces.items.get(ObjectKey("", namespace))
-        instance = None if is_new else self.instances.items.get(ObjectKey(namespace, name))
-        return MachineInput(
-            machine=machine,
-            instance=instance,
-            preference=_referred(spec.preference, namespace, self.preferences, self.cluster_preferences),
-            instancetype=_referred(spec.instancetype, namespace, self.instancetypes, self.cluster_instancetypes),
-            # A namespace may be younger than the cache; this label every one has.
-            namespace_labels=home.metadata.labels if home is not None else {"kubernetes.io/metadata.name": namespace},
-            find_network=self._find_network,
-            find_segment=self._find_segment,
-            physical_resources=[pool.resource_name for pool in self.cluster_facts.pools.values() if pool.physical],
-            default_binding=self.cluster_facts.kubevirt.default_binding,
-            quota=self._quota_left(namespace),
-            is_new=is_new,
-        )
-
-    def _gather(self, key: ObjectKey) -> VmFacts | None:
-        machine = self.machines.items.get(key)
-        return gather_vm_facts(self.input_of(machine, key.namespace)) if machine is not None else None
-
-    def _named_resources(self) -> set[str]:
-        return {rule.sriov_resource for rule in self.rules if rule.sriov_resource}
-
-    def _quota_left(self, namespace: str) -> Mapping[str, int]:
-        own = self._quotas.get(namespace)
-        return quota_left(own.values()) if own else {}
-
-    async def selects_any(self, policy: VmNicPolicy) -> bool:
-        """Tell whether a policy selects any NIC of the VMs that are there; in slices, as there may be many."""
-        rules = rules_of([policy])
-        for number, key in enumerate(list(self.machines.items)):
-            if number % _SLICE == 0:
-                await asyncio.sleep(0)
-            facts = self._gather(key)
-            if facts is not None and any(
-                decides_nic(rule, nic) for rule in selecting_rules(rules, facts) for nic in facts.nics
-            ):
-                return True
-        return False
 
     def enqueue_everything(self) -> None:
         """Ask for a look at every object, as a new leader does."""
@@ -250,12 +142,6 @@ class World:
         for key in self.policies.items:
             self._enqueue(policy_key(key.name), _SETTLE_S)
 
-    def _find_network(self, namespace: str, name: str) -> Network | None:
-        return self.networks.items.get(ObjectKey(namespace, name))
-
-    def _find_segment(self, namespace: str, segment: str) -> Iterable[Network]:
-        return self._segments.get((namespace, segment), {}).values()
-
     def _node_changed(self, key: ObjectKey, old: NodeObject | None, new: NodeObject | None) -> None:
         self._enqueue(node_key(key.name))
         self._count_again(devices_only=old is not None and new is not None)
@@ -264,10 +150,7 @@ class World:
 
     def _state_changed(self, key: ObjectKey, old: NodeNicState | None, new: NodeNicState | None) -> None:
         self._enqueue(node_key(key.name))
-        for state, step in ((old, -1), (new, 1)):
-            if state is not None and state.status.boot_id:
-                self._told += step
-                self._with_vhost += step * ("vhost_net" in state.status.host.modules)
+        self.inputs.note_state(old, new)
         self._count_again(devices_only=False)
         pools = {group.pool for state in (old, new) if state is not None for pf in state.spec.pfs for group in pf.groups}
         pools |= {pf.pool for state in (old, new) if state is not None for pf in state.spec.pfs}
@@ -280,7 +163,7 @@ class World:
         """A node or a pool has changed: devices are counted anew, and the allocation sees whether all VMs are concerned."""
         self.devices.note_nodes()
         if not devices_only:
-            self._facts = None
+            self.inputs.forget_facts()
         self._enqueue(ALLOCATION, _SETTLE_S)
 
     def _pool_changed(self, key: ObjectKey, old: SriovNetworkPool | None, new: SriovNetworkPool | None) -> None:
@@ -292,11 +175,7 @@ class World:
             self._count_again(devices_only=False)
 
     def _network_changed(self, key: ObjectKey, old: Network | None, new: Network | None) -> None:
-        for network in (old, new):
-            if network is not None and network.segment:
-                self._segments[key.namespace, network.segment].pop(key.name, None)
-        if new is not None and new.segment:
-            self._segments[key.namespace, new.segment][key.name] = new
+        self.inputs.note_network(key, old, new)
         self.devices.note_networks()
         self._any_machine(key, old, new)
 
@@ -306,22 +185,19 @@ class World:
             self._enqueue(pool_key(pool), _SETTLE_S)
 
     def _kubevirt_changed(self, _key: ObjectKey, _old: KubeVirt | None, _new: KubeVirt | None) -> None:
-        self._facts = None
+        self.inputs.forget_facts()
         self._enqueue(ALLOCATION, _SETTLE_S)
 
     def _webhook_changed(self, _key: ObjectKey, _old: object, _new: object) -> None:
-        self._facts = None
+        self.inputs.forget_facts()
         self._enqueue(ALLOCATION, _SETTLE_S)
 
     def _quota_changed(self, key: ObjectKey, old: Quota | None, new: Quota | None) -> None:
         """What is used of a quota changes with every pod, and only who wants a device next has to know."""
+        self.inputs.note_quota(key, new)
         limits = [quota.spec.hard if quota is not None else None for quota in (old, new)]
         if limits[0] != limits[1]:
             self._enqueue_namespace(key.namespace)
-        own = self._quotas.setdefault(key.namespace, {})
-        own.pop(key.name, None)
-        if new is not None:
-            own[key.name] = new
 
     def _vm_state_changed(self, key: ObjectKey, _old: object, new: object) -> None:
         """Our own record of a VM: what a person has taken away is written anew."""
@@ -329,7 +205,7 @@ class World:
             self._enqueue(vm_key(*key))
 
     def _policy_changed(self, key: ObjectKey, old: VmNicPolicy | None, new: VmNicPolicy | None) -> None:
-        self._rules = None
+        self.inputs.forget_rules()
         self.devices.note_nodes()
         self._enqueue(policy_key(key.name), _SETTLE_S)
         if old is None or new is None or old.spec != new.spec:
@@ -387,15 +263,6 @@ def _intent(pool: SriovNetworkPool) -> tuple[Any, ...]:
 def _place(node: NodeObject) -> tuple[Any, ...]:
     """What pools read of a node."""
     return (node.metadata.labels, node.metadata.annotations, node.spec, node.status.conditions)
-
-
-def _referred(reference: Reference | None, namespace: str, own: Reflector[T], cluster: Reflector[T]) -> T | None:
-    """Find what a VM refers to; without a kind it is the cluster's, as in KubeVirt."""
-    if reference is None or not reference.name:
-        return None
-    if "cluster" in reference.kind.lower() or not reference.kind:
-        return cluster.items.get(ObjectKey("", reference.name))
-    return own.items.get(ObjectKey(namespace, reference.name))
 
 
 async def run_reflectors(world: World) -> None:

@@ -51,7 +51,7 @@ async def review_policy(raw: bytes, world: World) -> dict[str, Any]:
 async def _warnings(policy: VmNicPolicy, world: World) -> list[str]:
     found = []
     spec = policy.spec
-    pools = world.cluster_facts.pools
+    pools = world.inputs.cluster_facts.pools
     named = (
         ("sriov.pool", spec.sriov.pool if spec.sriov is not None else None, False),
         ("passthrough.pool", spec.passthrough.pool if spec.passthrough is not None else None, True),
@@ -67,6 +67,6 @@ async def _warnings(policy: VmNicPolicy, world: World) -> list[str]:
             found.append(f"spec.{field}: the pool {name} has another function, {kind} is needed: name another pool")
     if spec.passthrough is not None and "passthrough" not in spec.datapaths and spec.datapaths != ["auto"]:
         found.append("spec.passthrough has no effect, as datapaths does not name passthrough")
-    if world.machines_synced and not await world.selects_any(policy):
+    if world.machines_synced and not await world.inputs.selects_any(policy):
         found.append("spec.selector selects no VM that is there now")
     return found

@@ -43,13 +43,13 @@ async def start_webhook(
     """
 
     def complete(machine: Machine, namespace: str) -> MachineInput:
-        return world.input_of(machine, namespace, is_new=True)
+        return world.inputs.input_of(machine, namespace, is_new=True)
 
     def settle(found: VmCandidates) -> tuple[VmDecision, dict[str, int]]:
         if not found.claims:
             return decide(found, {}), {}
         capacity = world.devices.capacity
-        return decide(found, allocate([found], world.cluster_facts, capacity)), dict(capacity.total)
+        return decide(found, allocate([found], world.inputs.cluster_facts, capacity)), dict(capacity.total)
 
     def find(namespace: str, name: str) -> Machine | None:
         return world.machines.items.get(ObjectKey(namespace, name))
@@ -58,10 +58,10 @@ async def start_webhook(
     app = web.Application(client_max_size=_BODY_BYTES)
 
     async def mutate_machine(raw: bytes) -> dict[str, Any]:
-        return reviewer.review_machine(raw, world.rules, world.cluster_facts)
+        return reviewer.review_machine(raw, world.inputs.rules, world.inputs.cluster_facts)
 
     async def mutate_instance(raw: bytes) -> dict[str, Any]:
-        return reviewer.review_instance(raw, world.rules, world.cluster_facts)
+        return reviewer.review_instance(raw, world.inputs.rules, world.inputs.cluster_facts)
 
     answers: dict[str, tuple[str, Callable[[bytes], Awaitable[dict[str, Any]]]]] = {
         "/mutate-virtualmachine": ("virtualmachine", mutate_machine),

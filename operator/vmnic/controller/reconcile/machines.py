@@ -80,7 +80,7 @@ class MachineReconciler:
         """Choose over all VMs that want devices, and have those looked at for which something changes."""
         if not self._world.machines_synced:
             return
-        cluster = self._world.cluster_facts
+        cluster = self._world.inputs.cluster_facts
         if self._facts is not None and self._facts != cluster:
             self._world.enqueue_machines()
         self._facts = cluster
@@ -149,8 +149,8 @@ class MachineReconciler:
         machine = self._world.machines.items.get(key)
         if machine is None or machine.metadata.deletion_timestamp:
             return None
-        facts = gather_vm_facts(self._world.input_of(machine, key.namespace))
-        return candidates(facts, self._world.rules, self._world.cluster_facts)
+        facts = gather_vm_facts(self._world.inputs.input_of(machine, key.namespace))
+        return candidates(facts, self._world.inputs.rules, self._world.inputs.cluster_facts)
 
     def _is_allocated(self, key: ObjectKey, found: VmCandidates) -> bool:
         """Whether capacity has had its say about a VM as it is now."""

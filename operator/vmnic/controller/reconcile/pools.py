@@ -150,7 +150,7 @@ class PoolReconciler:
         views: list[NodeView] = []
         conflicts = dict.fromkeys(one for one in find_resource_conflicts(pools) if one.pool == pool.metadata.name)
         looks = 0
-        for node, state in list(self._world.node_views()):
+        for node, state in list(self._world.inputs.node_views()):
             if state is None:
                 continue
             looked = known.get(node.metadata.name)

@@ -1,0 +1,202 @@
+"""What decisions about VMs are made from: the caches as rules, cluster facts, and one VM with all that belongs to it.
+
+What takes long to work out is kept until the caches say that it is no longer so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Protocol, TypeVar
+
+from ..api.policy import VmNicPolicy
+from ..api.pool import SriovNetworkPool
+from ..kube.reflector import ObjectKey, Reflector
+from ..kubevirt.configuration import KubeVirt, kubevirt_facts
+from ..kubevirt.gather import MachineInput, gather_vm_facts
+from ..kubevirt.instances import Instance
+from ..kubevirt.pools import NodeInput, gather_pools
+from ..kubevirt.projection import Instancetype, Machine, Preference, Quota, Reference
+from ..kubevirt.quantity import parse_bytes
+from ..kubevirt.quota import quota_left
+from ..nodes.state import NodeNicState
+from ..policy.facts import ClusterFacts, Network, VmFacts
+from ..policy.rules import Rule, decides_nic, rules_of, selecting_rules
+from .objects import LabelledObject, NodeObject, WebhookConfiguration
+
+__all__ = ["Inputs"]
+
+T = TypeVar("T")
+
+_INJECTOR = "network-resources-injector"
+_SLICE = 100
+"""VMs that are looked at in one go."""
+
+
+class Caches(Protocol):
+    """What is read."""
+
+    nodes: Reflector[NodeObject]
+    node_states: Reflector[NodeNicState]
+    pools: Reflector[SriovNetworkPool]
+    policies: Reflector[VmNicPolicy]
+    namespaces: Reflector[LabelledObject]
+    machines: Reflector[Machine]
+    instances: Reflector[Instance]
+    preferences: Reflector[Preference]
+    cluster_preferences: Reflector[Preference]
+    instancetypes: Reflector[Instancetype]
+    cluster_instancetypes: Reflector[Instancetype]
+    networks: Reflector[Network]
+    kubevirts: Reflector[KubeVirt]
+    webhooks: Reflector[WebhookConfiguration]
+
+
+class Inputs:
+    """Reads the caches for decisions."""
+
+    def __init__(self, caches: Caches) -> None:
+        self._caches = caches
+        self._segments: dict[tuple[str, str], dict[str, Network]] = defaultdict(dict)
+        """Networks by namespace and segment."""
+        self._quotas: dict[str, dict[str, Quota]] = defaultdict(dict)
+        """By namespace and name."""
+        self._rules: tuple[Rule, ...] | None = None
+        self._facts: ClusterFacts | None = None
+        self._told = 0
+        """Nodes whose agent has spoken."""
+        self._with_vhost = 0
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The policies, ready for deciding."""
+        if self._rules is None:
+            self._rules = rules_of(self._caches.policies.items.values())
+        return self._rules
+
+    @property
+    def cluster_facts(self) -> ClusterFacts:
+        """What holds for all VMs; nodes without an agent's word are not known, which excludes nothing."""
+        if self._facts is None:
+            known = 0 < self._told == len(self._caches.nodes.items)
+            pools = gather_pools(self._caches.pools.items.values(), self.nodes(), known=True)
+            injector = any(
+                _INJECTOR in name
+                for one in self._caches.webhooks.items.values()
+                for name in (one.metadata.name, *(webhook.name for webhook in one.webhooks))
+            )
+            self._facts = ClusterFacts(
+                vhost_net=self._with_vhost > 0 if known else None,
+                pools=pools,
+                resources={pool.resource_name: pool for pool in pools.values()},
+                kubevirt=kubevirt_facts(next(iter(self._caches.kubevirts.items.values()), None), injector=injector),
+            )
+        return self._facts
+
+    def nodes(self) -> Iterable[NodeInput]:
+        """Give every node as VMs have to know it."""
+        for key, node in self._caches.nodes.items.items():
+            yield NodeInput(
+                name=key.name,
+                labels=node.metadata.labels,
+                schedulable=node.ready and not node.spec.unschedulable,
+                allocatable={name: parse_bytes(count) or 0 for name, count in node.status.allocatable.items()},
+                state=self._caches.node_states.items.get(key),
+            )
+
+    def node_views(self) -> Iterable[tuple[NodeObject, NodeNicState | None]]:
+        """Give every node with its NodeNicState, if it has one yet."""
+        for key, node in self._caches.nodes.items.items():
+            yield node, self._caches.node_states.items.get(key)
+
+    def input_of(self, machine: Machine, namespace: str, *, is_new: bool = False) -> MachineInput:
+        """Give a VM with what belongs to it."""
+        name, spec, caches = machine.metadata.name, machine.spec, self._caches
+        home = caches.namespaces.items.get(ObjectKey("", namespace))
+        instance = None if is_new else caches.instances.items.get(ObjectKey(namespace, name))
+        return MachineInput(
+            machine=machine,
+            instance=instance,
+            preference=_referred(spec.preference, namespace, caches.preferences, caches.cluster_preferences),
+            instancetype=_referred(spec.instancetype, namespace, caches.instancetypes, caches.cluster_instancetypes),
+            # A namespace may be younger than the cache; this label every one has.
+            namespace_labels=home.metadata.labels if home is not None else {"kubernetes.io/metadata.name": namespace},
+            find_network=self._find_network,
+            find_segment=self._find_segment,
+            physical_resources=[pool.resource_name for pool in self.cluster_facts.pools.values() if pool.physical],
+            default_binding=self.cluster_facts.kubevirt.default_binding,
+            quota=self._quota_left(namespace),
+            is_new=is_new,
+        )
+
+    def gather(self, key: ObjectKey) -> VmFacts | None:
+        """Read the facts of a VM; None if it is gone."""
+        machine = self._caches.machines.items.get(key)
+        return gather_vm_facts(self.input_of(machine, key.namespace)) if machine is not None else None
+
+    def named_resources(self) -> set[str]:
+        """Give the resources of other operators that policies name."""
+        return {rule.sriov_resource for rule in self.rules if rule.sriov_resource}
+
+    async def selects_any(self, policy: VmNicPolicy) -> bool:
+        """Tell whether a policy selects any NIC of the VMs that are there; in slices, as there may be many."""
+        rules = rules_of([policy])
+        for number, key in enumerate(list(self._caches.machines.items)):
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
+            facts = self.gather(key)
+            if facts is not None and any(
+                decides_nic(rule, nic) for rule in selecting_rules(rules, facts) for nic in facts.nics
+            ):
+                return True
+        return False
+
+    def forget_rules(self) -> None:
+        """A policy has changed."""
+        self._rules = None
+
+    def forget_facts(self) -> None:
+        """Something that holds for all VMs has changed: a node, a pool, KubeVirt, a webhook."""
+        self._facts = None
+
+    def note_state(self, old: NodeNicState | None, new: NodeNicState | None) -> None:
+        """What an agent says has changed."""
+        for state, step in ((old, -1), (new, 1)):
+            if state is not None and state.status.boot_id:
+                self._told += step
+                self._with_vhost += step * ("vhost_net" in state.status.host.modules)
+
+    def note_network(self, key: ObjectKey, old: Network | None, new: Network | None) -> None:
+        """A network has changed."""
+        for network in (old, new):
+            if network is not None and network.segment:
+                self._segments[key.namespace, network.segment].pop(key.name, None)
+        if new is not None and new.segment:
+            self._segments[key.namespace, new.segment][key.name] = new
+
+    def note_quota(self, key: ObjectKey, new: Quota | None) -> None:
+        """A quota has changed."""
+        own = self._quotas[key.namespace]
+        own.pop(key.name, None)
+        if new is not None:
+            own[key.name] = new
+
+    def _quota_left(self, namespace: str) -> Mapping[str, int]:
+        own = self._quotas.get(namespace)
+        return quota_left(own.values()) if own else {}
+
+    def _find_network(self, namespace: str, name: str) -> Network | None:
+        return self._caches.networks.items.get(ObjectKey(namespace, name))
+
+    def _find_segment(self, namespace: str, segment: str) -> Iterable[Network]:
+        return self._segments.get((namespace, segment), {}).values()
+
+
+def _referred(reference: Reference | None, namespace: str, own: Reflector[T], cluster: Reflector[T]) -> T | None:
+    """Find what a VM refers to; without a kind it is the cluster's, as in KubeVirt."""
+    if reference is None or not reference.name:
+        return None
+    if "cluster" in reference.kind.lower() or not reference.kind:
+        return cluster.items.get(ObjectKey("", reference.name))
+    return own.items.get(ObjectKey(namespace, reference.name))
