@@ -126,15 +126,12 @@ class MachineReconciler:
         machine = self._world.machines.items[key]
         patch = render_patch(decision, machine, self._world.devices.capacity.total if found.claims else {})
         if patch:
-            digest, now = digest_of(patch), datetime.now(UTC)
-            reverts = yielded(reverts, digest, now, machine.applier) or reverts
-            if has_yielded(reverts, digest, now):
-                decision, patch = given_in(decision, reverts.manager if reverts is not None else ""), []
-            elif rolls(decision) and restart is not None and restart.digest == digest and restart.state == "Done":
-                decision, patch = rolled_already(decision), []
-        if patch:
-            await self._patch(key, decision, patch, reverts, restart)
-            return
+            reverts = yielded(reverts, digest_of(patch), datetime.now(UTC), machine.applier) or reverts
+            spared = _spared(decision, digest_of(patch), reverts, restart)
+            if spared is None:
+                await self._patch(key, decision, patch, reverts, restart)
+                return
+            decision = spared
         self._remember(key, notes_of(decision))
         if restart is not None and restart.state == "Restarting":
             await self._restarts.go_on(key, restart)
@@ -256,3 +253,12 @@ class MachineReconciler:
         if before != notes:
             for policy in {note.policy for note in (*before, *notes)}:
                 self._enqueue(policy_key(policy), _REPORT_S)
+
+
+def _spared(decision: VmDecision, digest: str, reverts: Reverts | None, restart: Restart | None) -> VmDecision | None:
+    """Say what is done instead of a patch that somebody has put back; None: nobody has."""
+    if has_yielded(reverts, digest, datetime.now(UTC)):
+        return given_in(decision, reverts.manager if reverts is not None else "")
+    if rolls(decision) and restart is not None and restart.digest == digest and restart.state == "Done":
+        return rolled_already(decision)
+    return None
