@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.builders.vm import nic, vm
-from tests.cluster.machines import datapaths, machine_of, state_of, wait_until_it_runs
+from tests.cluster.machines import datapaths, instance_of, live_models, machine_of, state_of, wait_until_it_runs
 from tests.harness.api import Api, wait_for
 from vmnic.controller.admission.certificates import Lifetimes, make_authority
 
@@ -211,3 +211,48 @@ def test_a_webhook_that_hangs_or_dies_keeps_no_vm_from_starting(cluster, policy,
     finally:
         cluster.processes.resume("controller-1") if how == "freeze" else cluster.start_controller()
     wait_for("the webhook answers again", lambda: admitted(cluster, namespace))
+
+
+LOCKED = {"vmnic-test/locked": "true"}
+ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+
+
+@pytest.fixture
+def lock(cluster):
+    """Somebody's own policy that keeps vmnic's hands off some VMs; gives what takes it away."""
+    rules = [{"apiGroups": ["kubevirt.io"], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": ["virtualmachines"]}]
+    spec = {
+        "matchConstraints": {"resourceRules": rules, "objectSelector": {"matchLabels": LOCKED}},
+        "validations": [{"expression": "!request.userInfo.username.endsWith(':vmnic-controller')", "message": "hands off"}],
+    }
+    binding = {"policyName": "locked", "validationActions": ["Deny"]}
+    made = {}
+    for kind, plural, one in (
+        ("ValidatingAdmissionPolicy", "validatingadmissionpolicies", spec),
+        ("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", binding),
+    ):
+        body = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": "locked"}, "spec": one}
+        cluster.api.request("POST", f"{ADMISSION}/{plural}", body)
+        made[plural] = True
+
+    def unlock():
+        while made:
+            cluster.api.request("DELETE", f"{ADMISSION}/{made.popitem()[0]}/locked")
+
+    yield unlock
+    unlock()
+
+
+def test_a_vm_whose_patch_is_refused_is_told_and_holds_up_nobody(cluster, policy, namespace, lock):
+    for name in ("v0", "v1"):
+        cluster.api.create(vm(name, nic(model="e1000e"), namespace=namespace, labels=LOCKED if name == "v0" else {}))
+    uids = {name: wait_until_it_runs(cluster, namespace, name)["metadata"]["uid"] for name in ("v0", "v1")}
+    name = policy(f"p-{namespace}", namespace, existing="Rolling")
+    wait_for("the other is changed", lambda: live_models(cluster, namespace, "v1") == ["virtio"], 60)
+    problems = wait_for("it is told", lambda: cluster.api.get("VmNicPolicy", name)["status"].get("problems"))
+    told = [(one["vm"], one["reason"], "hands off" in one["message"]) for one in problems]
+    assert told == [(f"{namespace}/v0", "PatchRefused", True)]
+    assert state_of(cluster, namespace, "v0")["nics"][0]["reason"] == "PatchRefused"
+    assert instance_of(cluster, namespace, "v0")["metadata"]["uid"] == uids["v0"]
+    lock()
+    wait_for("it is changed too", lambda: live_models(cluster, namespace, "v0") == ["virtio"], 120)
