@@ -32,9 +32,14 @@ class VmScene:
         self.world = World(self, self._enqueue)
         for cache in self.world.reflectors:
             cache.synced.set()
-        self.machines = MachineReconciler(self.world, self, self._enqueue, self, comes_back=comes_back)
-        self.policies = PolicyReconciler(self.world, self, self.machines, self._enqueue, self)
+        self.comes_back = comes_back
+        self.lead_anew()
         self.put("vmnicpolicies", *policies)
+
+    def lead_anew(self):
+        """Have another leader, which has the same caches and remembers nothing."""
+        self.machines = MachineReconciler(self.world, self, self._enqueue, self, comes_back=self.comes_back)
+        self.policies = PolicyReconciler(self.world, self, self.machines, self._enqueue, self)
 
     def _enqueue(self, key, after_s=0.0):
         if self.leads:

@@ -6,9 +6,11 @@ import pytest
 
 from tests.builders.machines import STALE, VmScene
 from tests.builders.vm import nic, policy, quota
-from vmnic.kube.errors import ApiError, TooManyRequestsError
+from vmnic.kube.errors import ApiError, TooManyRequestsError, UnreachableError
+from vmnic.kube.reflector import ObjectKey
 
 DENIED = ApiError(status=403, reason="Forbidden", message="admission webhook policy.example denied the request")
+AWAY = UnreachableError(status=0, reason="Unreachable", message="away")
 BUSY = TooManyRequestsError(status=429, reason="TooManyRequests", message="later")
 
 
@@ -81,6 +83,21 @@ async def test_a_raised_quota_has_the_vms_of_its_namespace_looked_at():
     assert found.asked_for() == ["web"]
     found.remove("resourcequotas", "q")
     assert found.asked_for() == ["web"]
+
+
+async def test_a_leader_asks_for_the_restart_that_an_earlier_one_wrote_down_however_long_ago():
+    found = scene("web", comes_back=timedelta(seconds=-1))
+    found.refusals["restart"] = AWAY
+    assert await found.look("web") is AWAY
+    found.refusals.clear()
+    found.lead_anew()
+    await found.look("web")
+    assert (found.requests[-2:], found.state("web")["restart"]["state"]) == (
+        [("restart", "web"), ("write", "web")],
+        "Restarting",
+    )
+    await found.look("web")
+    assert found.machines.slots.failed("all") == [ObjectKey("tenants", "web")]
 
 
 async def test_a_change_that_was_put_back_twice_is_given_in():

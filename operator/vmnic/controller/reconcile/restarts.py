@@ -62,12 +62,19 @@ class Restarts:
         restart = before
         if before is not None:
             instance = self._world.instances.items.get(key)
-            vain = self._is_vain(key, found, before, instance)
-            machine, now = self._world.machines.items[key], datetime.now(UTC)
-            restart = None if vain else settled(before, machine, instance, now=now, comes_back=self._comes_back)
+            restart = None if self._is_vain(key, found, before, instance) else self._settled(key, before, instance)
             if restart is None or restart.state != before.state:
                 self._enqueue(policy_key(before.policy))
         self._note(key, restart, before.policy if before is not None else "")
+        return restart
+
+    def _settled(self, key: ObjectKey, before: Restart, instance: Instance | None) -> Restart:
+        now = datetime.now(UTC)
+        restart = settled(before, self._world.machines.items[key], instance, now=now, comes_back=self._comes_back)
+        unasked = instance is not None and _stands(instance, before) and self._asked.get(key, ("",))[0] != before.instance
+        if before.state == "Restarting" and restart.state == "Failed" and unasked:
+            # An earlier leader wrote it down, and nobody led for so long: its time begins anew.
+            return began(before.digest, before.policy, before.instance, now)
         return restart
 
     def _is_vain(self, key: ObjectKey, found: VmCandidates, restart: Restart, instance: Instance | None) -> bool:
