@@ -188,12 +188,15 @@ def test_somebody_who_edits_all_the_time_delays_a_patch_and_nothing_more(cluster
         assert (interface["model"], "bootOrder" in interface) == ("virtio", True)
 
 
-def test_a_leader_killed_in_the_middle_of_a_restart_is_followed_by_one_that_ends_it(cluster, policy, namespace):
+@pytest.mark.parametrize("away_s", [0, 6], ids=["at once", "when the time of the restart is over"])
+def test_a_leader_killed_in_the_middle_of_a_restart_is_followed_by_one_that_ends_it(cluster, policy, namespace, away_s):
     cluster.api.create(vm("v", nic(model="e1000e"), namespace=namespace))
     old = wait_until_it_runs(cluster, namespace)["metadata"]["uid"]
     policy(f"p-{namespace}", namespace, existing="Rolling")
-    wait_for("the restart is written down", lambda: state_of(cluster, namespace).get("restart"))
+    restart = wait_for("the restart is written down", lambda: state_of(cluster, namespace).get("restart"))
     cluster.kill("controller-1")
+    back = datetime.fromisoformat(restart["at"]) + timedelta(seconds=away_s)
+    wait_for("nobody leads for so long", lambda: datetime.now(UTC) >= back)
     cluster.start_controller()
     wait_for("it is done", lambda: state_of(cluster, namespace).get("restart", {}).get("state") == "Done", 60)
     instance = wait_until_it_runs(cluster, namespace)
