@@ -153,8 +153,9 @@ async def test_one_malformed_object_among_500_harms_no_other(api, watcher):
     for number in range(500):
         api.put(f"n{number}", size=number)
     api.put("bad", size="large")
-    await until(lambda: len(watcher.known) == 500 and api.watching)
+    await until(lambda: len(watcher.known) == 500 and watcher.reflector.malformed)
     assert "$.size" in watcher.reflector.malformed[ObjectKey("", "bad")]
+    await until(lambda: api.watching)
     api.put("bad", size=1)
     await until(lambda: len(watcher.known) == 501)
     assert watcher.reflector.malformed == {}
