@@ -108,12 +108,25 @@ def test_capacity_counts_by_pool_node_and_numa_node(cluster, pool):
     assert "RESERVED" in run(cluster, "capacity")[1]
 
 
-def test_status_says_in_one_screen_what_is_wrong_and_what_to_do(cluster, pool):
+def status(cluster):
+    code, out, _ = run(cluster, "status", "-o", "json")
+    return code, {line["what"]: line for line in json.loads(out)}
+
+
+def test_status_says_in_one_screen_what_is_there(cluster, pool):
     pool("whole", function="Physical", numVfs=None, nodeSelector={"no-such": "label"})
     wait_for("it is looked at", lambda: cluster.api.get("SriovNetworkPool", "whole").get("status", {}).get("conditions"))
-    code, out, _ = run(cluster, "status", "-o", "json")
-    lines = {line["what"]: line for line in json.loads(out)}
+    wait_for("all is well", lambda: status(cluster)[0] == 0)
+    _, lines = status(cluster)
+    assert all(line["ok"] for line in lines.values())
     assert (lines["pool whole"]["ok"], lines["permittedHostDevices vmnic.dev/whole"]["ok"]) == (True, True)
     assert lines["KubeVirt"]["text"].startswith("1.8, network binding plugins: macvtap")
-    assert code == (0 if all(line["ok"] for line in lines.values()) else 1)
     assert "NEXT STEP" in run(cluster, "status")[1]
+
+
+def test_status_ends_with_1_where_a_node_has_failed(cluster, pool):
+    pool(numVfs=8, nodeSelector={"kubernetes.io/hostname": "n1"})
+    wait_for("the node has failed", lambda: "NodesFailed" in status(cluster)[1].get("pool fast", {}).get("text", ""))
+    code, lines = status(cluster)
+    assert (code, lines["pool fast"]["ok"], lines["node n1"]["ok"]) == (1, False, False)
+    assert "TooManyVfs" in lines["node n1"]["text"]

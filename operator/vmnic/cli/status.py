@@ -40,10 +40,10 @@ def _pool(name: str, conditions: list[Condition]) -> Line:
 
 def _policy(name: str, conditions: list[Condition]) -> Line:
     ready, stalled, compliant = (_condition(conditions, kind) for kind in ("Ready", "Stalled", "Compliant"))
-    if ready is None or compliant is None:
-        return Line(ok=False, what=f"policy {name}", text="not looked at yet", remedy="is the controller running?")
     if stalled is not None and stalled.status == "True":
         return Line(ok=False, what=f"policy {name}", text=f"{stalled.reason}: {stalled.message}")
+    if ready is None or compliant is None:
+        return Line(ok=False, what=f"policy {name}", text="not looked at yet", remedy="is the controller running?")
     remedy = "" if compliant.status == "True" else f"kubectl get vnp {name} -o yaml names the first VMs"
     return Line(ok=ready.status == compliant.status == "True", what=f"policy {name}", text=compliant.message, remedy=remedy)
 
