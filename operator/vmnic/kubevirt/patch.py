@@ -15,7 +15,7 @@ import msgspec
 from ..policy.decision import Action, NicDecision, VmDecision
 from ..policy.facts import Datapath, Network, NicState, VmFacts
 from .projection import Interface, Machine
-from .record import ANNOTATION, Record, RecordedNic, parse_record, write_record
+from .record import ANNOTATION, PLAIN, Record, binding_of, parse_record, with_change, write_record
 
 __all__ = ["render_patch"]
 
@@ -27,7 +27,6 @@ _NETWORKS = f"{_SPEC}/networks"
 _HOST_DEVICES = f"{_DEVICES}/hostDevices"
 _MULTIQUEUE = f"{_DEVICES}/networkInterfaceMultiqueue"
 _AUTOATTACH = f"{_DEVICES}/autoattachPodInterface"
-_PLAIN = (Datapath.EMULATED, Datapath.VHOST)
 
 
 def render_patch(decision: VmDecision, machine: Machine, totals: Mapping[str, int] | None = None) -> list[Operation]:
@@ -84,7 +83,7 @@ class _Rendering:
         operations: list[Operation] = [{"op": "test", "path": f"{entry}/name", "value": nic.name}]
         if nic.explicit_model is not None:
             operations.append({"op": "test", "path": f"{entry}/model", "value": nic.explicit_model})
-        if not (nic.present.datapath in _PLAIN and wanted.datapath in _PLAIN):
+        if not (nic.present.datapath in PLAIN and wanted.datapath in PLAIN):
             operations += self._rebind(entry, interface, wanted) + self._reconnect(decision)
         if wanted.model is not None:
             verb = "replace" if nic.explicit_model is not None else "add"
@@ -108,7 +107,7 @@ class _Rendering:
         for name in names:
             operations.append({"op": "test", "path": f"{entry}/{name}", "value": present[name]})
             operations.append({"op": "remove", "path": f"{entry}/{name}"})
-        name, value = _binding(wanted.datapath)
+        name, value = binding_of(wanted.datapath)
         return [*operations, {"op": "add", "path": f"{entry}/{name}", "value": value}]
 
     def _reconnect(self, decision: NicDecision) -> list[Operation]:
@@ -182,7 +181,7 @@ class _Rendering:
         before = dict(recorded.was.get("interface", {})) if recorded is not None else {}
         target = decision.network or decision.nic.network
         kept = {key: value for key, value in before.items() if key not in (*_WIRE.values(), *_PLAIN_BINDINGS, "model")}
-        name, value = _binding(decision.wanted.datapath)
+        name, value = binding_of(decision.wanted.datapath)
         model = {} if decision.wanted.model is None else {"model": decision.wanted.model}
         entry = {"name": decision.nic.name, name: value, **model, **kept}
         return entry, {"name": decision.nic.name, "multus": {"networkName": self._reference(target)}}
@@ -216,30 +215,14 @@ class _Rendering:
 
     def _was(self, decision: NicDecision, interface: Interface) -> dict[str, Any]:
         """What a person would have to put back."""
-        if decision.nic.present.datapath in _PLAIN and decision.wanted.datapath in _PLAIN:
+        if decision.nic.present.datapath in PLAIN and decision.wanted.datapath in PLAIN:
             return {"model": interface.model}
         index = self._networks.get(interface.name)
         network = msgspec.to_builtins(self._spec.networks[index]) if index is not None else {}
         return {"interface": msgspec.to_builtins(interface), "network": network}
 
     def _remember(self, decision: NicDecision, was: dict[str, Any]) -> None:
-        """Note a change; of several the first one's original is kept, and a return to it is forgotten."""
-        name, wanted = decision.nic.name, decision.wanted
-        nics = dict(self._record.nics)
-        earlier = nics.pop(name, None)
-        if earlier is not None and _in_force(earlier, decision.nic.present):
-            was = _older(earlier.was, was)
-        network = decision.network
-        if not _is_return(was, wanted, network):
-            nics[name] = RecordedNic(
-                datapath=wanted.datapath.value,
-                resource=wanted.resource,
-                of=self._totals.get(wanted.resource) if wanted.resource else None,
-                model=wanted.model,
-                network=f"{network.namespace}/{network.name}" if network is not None else "",
-                was=was,
-            )
-        self._record = msgspec.structs.replace(self._record, nics=nics)
+        self._record = with_change(self._record, decision, was, self._totals)
 
     def _annotate(self) -> list[Operation]:
         """Write the record; an edit of it in between makes the API server refuse the patch."""
@@ -262,45 +245,7 @@ _WIRE = {"passt_binding": "passtBinding"}
 _PLAIN_BINDINGS = ("masquerade", "bridge", "sriov", "slirp", "macvtap", "passt", "binding")
 
 
-def _binding(datapath: Datapath) -> tuple[str, dict[str, str]]:
-    match datapath:
-        case Datapath.SRIOV:
-            return "sriov", {}
-        case Datapath.MACVTAP:
-            return "binding", {"name": "macvtap"}
-    return "bridge", {}
-
-
 def _adapter_changes(decision: NicDecision) -> bool:
     """Whether more than the number of queues changes."""
     present, wanted = decision.nic.present, decision.wanted
     return (present.datapath, present.model, present.resource) != (wanted.datapath, wanted.model, wanted.resource)
-
-
-def _in_force(recorded: RecordedNic, present: NicState) -> bool:
-    """Whether a NIC still is what the record says; else somebody has edited it, and that is the original now."""
-    return (recorded.datapath, recorded.resource) == (present.datapath.value, present.resource)
-
-
-def _older(earlier: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """The first original; if then only the model was changed and now the binding is, the model goes into the whole."""
-    if "interface" in earlier or "interface" not in now:
-        return earlier or now
-    if "model" not in earlier:
-        return now
-    interface = {key: value for key, value in now["interface"].items() if key != "model"}
-    model = {} if earlier["model"] is None else {"model": earlier["model"]}
-    return {**now, "interface": interface | model}
-
-
-def _is_return(was: dict[str, Any], wanted: NicState, network: Network | None) -> bool:
-    """Whether what is wanted is what was there at first."""
-    if "model" in was:
-        return network is None and was["model"] == wanted.model and wanted.datapath in _PLAIN
-    interface = was.get("interface", {})
-    name, _ = _binding(wanted.datapath)
-    reference = (was.get("network", {}).get("multus") or {}).get("networkName", "")
-    place = network is None or reference in (network.name, f"{network.namespace}/{network.name}")
-    return (
-        name in interface and interface.get("model") == wanted.model and place and wanted.datapath is not Datapath.PASSTHROUGH
-    )

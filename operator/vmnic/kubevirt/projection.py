@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from .applier import read_applier
+
 __all__ = [
     "Cpu",
     "HostDevice",
@@ -289,35 +291,11 @@ class Quota(Part, frozen=True, kw_only=True):
     status: _QuotaStatus = _QuotaStatus()
 
 
-class _Managed(msgspec.Struct, rename="camel"):
-    manager: str = ""
-    operation: str = ""
-    fields: msgspec.Raw = msgspec.field(default=msgspec.Raw(b""), name="fieldsV1")
-
-
-class _Applied(msgspec.Struct):
-    last: str | None = msgspec.field(default=None, name="kubectl.kubernetes.io/last-applied-configuration")
-
-
-class _OwnedMeta(msgspec.Struct, rename="camel"):
-    managed_fields: list[_Managed] = []
-    annotations: _Applied | None = None
-
-
-class _Owned(msgspec.Struct):
-    metadata: _OwnedMeta
-
-
 _machine_decoder = msgspec.json.Decoder(Machine)
-_owner_decoder = msgspec.json.Decoder(_Owned)
-_OURSELVES = "vmnic-controller"
-_NIC_LIST = b'"f:interfaces"'
 
 
 def decode_machine(raw: bytes | msgspec.Raw) -> Machine:
-    """Parse a VirtualMachine, and tell from its managed fields who applies its NIC list.
-
-    An applier is who used server-side apply, or who wrote the list and left the annotation of client-side apply.
+    """Parse a VirtualMachine, and tell who applies its NIC list.
 
     Raises:
         msgspec.ValidationError: a field has the wrong type; the message has its path.
@@ -327,13 +305,7 @@ def decode_machine(raw: bytes | msgspec.Raw) -> Machine:
         # Only the first annotation of a VM has to be guarded by the version; without it, a status is no change of the VM.
         known = msgspec.structs.replace(machine.metadata, resource_version="")
         machine = msgspec.structs.replace(machine, metadata=known)
-    meta = _owner_decoder.decode(raw).metadata
-    by_hand = meta.annotations is not None and meta.annotations.last is not None
-    for entry in meta.managed_fields:
-        applies = entry.operation == "Apply" or by_hand
-        if applies and entry.manager != _OURSELVES and _NIC_LIST in bytes(entry.fields):
-            return msgspec.structs.replace(machine, applier=entry.manager)
-    return machine
+    return msgspec.structs.replace(machine, applier=read_applier(raw))
 
 
 decode_preference = msgspec.json.Decoder(Preference).decode

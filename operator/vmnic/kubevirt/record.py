@@ -5,15 +5,29 @@ The VM object itself is the ledger, so that replicas, restarts and `kubectl vmni
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from ..policy.facts import Assignment, Datapath
+from ..policy.decision import NicDecision
+from ..policy.facts import Assignment, Datapath, Network, NicState
 
-__all__ = ["ANNOTATION", "Record", "RecordedNic", "assignments", "parse_record", "write_record"]
+__all__ = [
+    "ANNOTATION",
+    "PLAIN",
+    "Record",
+    "RecordedNic",
+    "assignments",
+    "binding_of",
+    "parse_record",
+    "with_change",
+    "write_record",
+]
 
 ANNOTATION = "vmnic.dev/assigned"
+PLAIN = (Datapath.EMULATED, Datapath.VHOST)
+"""Datapaths that differ in the model alone."""
 
 
 class RecordedNic(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -78,3 +92,68 @@ def assignments(record: Record | None) -> dict[str, Assignment]:
         for name, nic in record.nics.items()
         if nic.datapath in known
     }
+
+
+def with_change(record: Record, decision: NicDecision, was: dict[str, Any], totals: Mapping[str, int]) -> Record:
+    """Note a change; of several the first one's original is kept, and a return to it is forgotten.
+
+    Args:
+        record: What is noted so far.
+        decision: What becomes of the NIC.
+        was: What stands in the spec now: `model` alone, or `interface` and `network` whole.
+        totals: How many devices of each resource there are, as far as known.
+    """
+    name, wanted, network = decision.nic.name, decision.wanted, decision.network
+    nics = dict(record.nics)
+    earlier = nics.pop(name, None)
+    if earlier is not None and _in_force(earlier, decision.nic.present):
+        was = _older(earlier.was, was)
+    if not _is_return(was, wanted, network):
+        nics[name] = RecordedNic(
+            datapath=wanted.datapath.value,
+            resource=wanted.resource,
+            of=totals.get(wanted.resource) if wanted.resource else None,
+            model=wanted.model,
+            network=f"{network.namespace}/{network.name}" if network is not None else "",
+            was=was,
+        )
+    return msgspec.structs.replace(record, nics=nics)
+
+
+def binding_of(datapath: Datapath) -> tuple[str, dict[str, str]]:
+    """Give the field that binds an interface, and its value; of a secondary network."""
+    match datapath:
+        case Datapath.SRIOV:
+            return "sriov", {}
+        case Datapath.MACVTAP:
+            return "binding", {"name": "macvtap"}
+    return "bridge", {}
+
+
+def _in_force(recorded: RecordedNic, present: NicState) -> bool:
+    """Whether a NIC still is what the record says; else somebody has edited it, and that is the original now."""
+    return (recorded.datapath, recorded.resource) == (present.datapath.value, present.resource)
+
+
+def _older(earlier: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The first original; if then only the model was changed and now the binding is, the model goes into the whole."""
+    if "interface" in earlier or "interface" not in now:
+        return earlier or now
+    if "model" not in earlier:
+        return now
+    interface = {key: value for key, value in now["interface"].items() if key != "model"}
+    model = {} if earlier["model"] is None else {"model": earlier["model"]}
+    return {**now, "interface": interface | model}
+
+
+def _is_return(was: dict[str, Any], wanted: NicState, network: Network | None) -> bool:
+    """Whether what is wanted is what was there at first."""
+    if "model" in was:
+        return network is None and was["model"] == wanted.model and wanted.datapath in PLAIN
+    interface = was.get("interface", {})
+    name, _ = binding_of(wanted.datapath)
+    reference = (was.get("network", {}).get("multus") or {}).get("networkName", "")
+    place = network is None or reference in (network.name, f"{network.namespace}/{network.name}")
+    return (
+        name in interface and interface.get("model") == wanted.model and place and wanted.datapath is not Datapath.PASSTHROUGH
+    )

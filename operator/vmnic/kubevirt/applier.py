@@ -1,0 +1,49 @@
+"""Who applies a VM's NIC list, read from its managed fields, which are too large to be kept."""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = ["read_applier"]
+
+_OURSELVES = "vmnic-controller"
+_NIC_LIST = b'"f:interfaces"'
+
+
+class _Managed(msgspec.Struct, rename="camel"):
+    manager: str = ""
+    operation: str = ""
+    fields: msgspec.Raw = msgspec.field(default=msgspec.Raw(b""), name="fieldsV1")
+
+
+class _Applied(msgspec.Struct):
+    last: str | None = msgspec.field(default=None, name="kubectl.kubernetes.io/last-applied-configuration")
+
+
+class _OwnedMeta(msgspec.Struct, rename="camel"):
+    managed_fields: list[_Managed] = []
+    annotations: _Applied | None = None
+
+
+class _Owned(msgspec.Struct):
+    metadata: _OwnedMeta
+
+
+_decoder = msgspec.json.Decoder(_Owned)
+
+
+def read_applier(raw: bytes | msgspec.Raw) -> str:
+    """Name the manager that applies the NIC list of a VirtualMachine; empty: none does.
+
+    An applier is who used server-side apply, or who wrote the list and left the annotation of client-side apply.
+
+    Raises:
+        msgspec.ValidationError: a field has the wrong type; the message has its path.
+    """
+    meta = _decoder.decode(raw).metadata
+    by_hand = meta.annotations is not None and meta.annotations.last is not None
+    for entry in meta.managed_fields:
+        applies = entry.operation == "Apply" or by_hand
+        if applies and entry.manager != _OURSELVES and _NIC_LIST in bytes(entry.fields):
+            return entry.manager
+    return ""
