@@ -23,7 +23,8 @@ from .vm_state import VmNicState
 
 __all__ = ["KINDS", "render_crd", "render_crd_yaml"]
 
-KINDS: tuple[type[SriovNetworkPool | VmNicPolicy | NodeNicState | VmNicState], ...] = (
+Kind = type[SriovNetworkPool | VmNicPolicy | NodeNicState | VmNicState]
+KINDS: tuple[Kind, ...] = (
     SriovNetworkPool,
     VmNicPolicy,
     NodeNicState,
@@ -47,31 +48,11 @@ class _Generator(GenerateJsonSchema):
         return made
 
 
-def render_crd(kind: type[SriovNetworkPool | VmNicPolicy | NodeNicState | VmNicState]) -> dict[str, Any]:
+def render_crd(kind: Kind) -> dict[str, Any]:
     """Make the CustomResourceDefinition of one kind."""
-    mode: JsonSchemaMode = "validation"
-    raw = kind.model_json_schema(by_alias=True, schema_generator=_Generator, mode=mode)
-    definitions = raw.pop("$defs", {})
-    fields = {
-        name: _structural(raw["properties"][name], definitions) for name in ("spec", "status") if name in raw["properties"]
-    }
-    fields["status"] = _without_defaults(fields["status"])
-    if fields.get("spec", {}).get("default") is not None:
-        fields["spec"]["default"] = {}
+    schema = _schema(kind)
     # A kind that is a record only is written whole, in one request.
-    subresources: dict[str, Any] = {"subresources": {"status": {}}} if "spec" in fields else {}
-    schema = {
-        "type": "object",
-        "description": " ".join((kind.__doc__ or "").split()),
-        "properties": {
-            "apiVersion": {"type": "string"},
-            "kind": {"type": "string"},
-            "metadata": {"type": "object"},
-            **fields,
-        },
-    }
-    if "spec" in raw.get("required", ()):
-        schema["required"] = ["spec"]
+    subresources: dict[str, Any] = {"subresources": {"status": {}}} if "spec" in schema["properties"] else {}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -98,6 +79,32 @@ def render_crd(kind: type[SriovNetworkPool | VmNicPolicy | NodeNicState | VmNicS
             ],
         },
     }
+
+
+def _schema(kind: Kind) -> dict[str, Any]:
+    """Make the schema of a kind's whole object."""
+    mode: JsonSchemaMode = "validation"
+    raw = kind.model_json_schema(by_alias=True, schema_generator=_Generator, mode=mode)
+    definitions = raw.pop("$defs", {})
+    fields = {
+        name: _structural(raw["properties"][name], definitions) for name in ("spec", "status") if name in raw["properties"]
+    }
+    fields["status"] = _without_defaults(fields["status"])
+    if fields.get("spec", {}).get("default") is not None:
+        fields["spec"]["default"] = {}
+    schema = {
+        "type": "object",
+        "description": " ".join((kind.__doc__ or "").split()),
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            **fields,
+        },
+    }
+    if "spec" in raw.get("required", ()):
+        schema["required"] = ["spec"]
+    return schema
 
 
 def _structural(node: Any, definitions: dict[str, Any]) -> Any:
@@ -166,7 +173,7 @@ def _flattened(node: dict[str, Any]) -> dict[str, Any]:
     return node
 
 
-def render_crd_yaml(kind: type[SriovNetworkPool | VmNicPolicy | NodeNicState | VmNicState]) -> str:
+def render_crd_yaml(kind: Kind) -> str:
     """Make the committed file of one kind."""
     text: str = yaml.safe_dump(render_crd(kind), sort_keys=False, width=110, allow_unicode=True)
     return "# Made by `make crds` from operator/vmnic/api.\n---\n" + text

@@ -12,15 +12,14 @@ from ..policy.facts import VmFacts
 from . import projection
 from .guest_os import read_guest_os
 from .inputs import MachineInput
-from .nics import NicReader
+from .nics import MAX_QUEUES, NicReader
 from .quantity import parse_bytes
 from .record import Record, assignments, parse_record
 
 __all__ = ["MachineInput", "gather_vm_facts"]
 
 _PRESSURES = ("High", "Low")
-_MAX_QUEUES = 256
-"""KubeVirt's cap, which is the kernel's limit for a tap device."""
+_NO_WISHES = projection.Wishes()
 _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 
 
@@ -30,13 +29,9 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
     meta, spec = machine.metadata, machine.spec.template.spec
     instance = given.instance if given.instance is not None and not given.instance.final else None
     guest_os, source = read_guest_os(machine, instance, preference)
-    wishes = meta.annotations
-    record = parse_record(wishes.assigned) if wishes is not None else None
+    wishes = meta.annotations or _NO_WISHES
+    record = parse_record(wishes.assigned)
     queues = _virtio_queues(given)
-    devices = spec.domain.devices
-    own_vfio = any(interface.sriov is not None for interface in devices.interfaces)
-    instancetype = given.instancetype
-    type_devices = bool(instancetype is not None and instancetype.spec.host_devices)
     return VmFacts(
         namespace=meta.namespace,
         name=meta.name or meta.generate_name,
@@ -54,26 +49,35 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         node_terms=_node_terms(spec.affinity),
         is_new=given.is_new,
         virtio_queues=queues,
-        multiqueue=devices.network_interface_multiqueue,
+        multiqueue=spec.domain.devices.network_interface_multiqueue,
         applier=machine.applier,
         vcpus=_vcpus(given),
         memory_bytes=_memory_bytes(given),
         overcommit=_overcommit(given),
-        has_vfio=own_vfio or type_devices or bool(devices.host_devices or devices.gpus),
-        has_host_devices=bool(devices.host_devices),
-        instancetype_host_devices=type_devices,
+        has_vfio=_has_vfio(given),
+        instancetype_host_devices=_has_type_devices(given),
         autoattach=given.autoattach,
         eviction_strategy=spec.eviction_strategy or "",
         quota=given.quota,
-        excluded=wishes is not None and wishes.exclude == "true",
-        never_restart=wishes is not None and wishes.restart == "Never",
-        pressure=wishes.network_pressure if wishes is not None and wishes.network_pressure in _PRESSURES else "",
+        excluded=wishes.exclude == "true",
+        never_restart=wishes.restart == "Never",
+        pressure=wishes.network_pressure if wishes.network_pressure in _PRESSURES else "",
         assigned=assignments(record),
-        record=wishes.assigned if wishes is not None else None,
-        annotated=wishes is not None,
+        record=wishes.assigned,
+        annotated=meta.annotations is not None,
         version=meta.resource_version,
-        problems=_problems(given, record),
+        problems=_problems(given, wishes, record),
     )
+
+
+def _has_vfio(given: MachineInput) -> bool:
+    devices = given.machine.spec.template.spec.domain.devices
+    own = any(interface.sriov is not None for interface in devices.interfaces)
+    return own or _has_type_devices(given) or bool(devices.host_devices or devices.gpus)
+
+
+def _has_type_devices(given: MachineInput) -> bool:
+    return given.instancetype is not None and bool(given.instancetype.spec.host_devices)
 
 
 def _virtio_queues(given: MachineInput) -> int:
@@ -81,7 +85,7 @@ def _virtio_queues(given: MachineInput) -> int:
     wanted = domain.devices.network_interface_multiqueue
     if wanted is None and given.preference is not None:
         wanted = given.preference.spec.devices.preferred_network_interface_multi_queue
-    return min(_vcpus(given), _MAX_QUEUES) if wanted else 1
+    return min(_vcpus(given), MAX_QUEUES) if wanted else 1
 
 
 def _vcpus(given: MachineInput) -> int:
@@ -138,16 +142,15 @@ def _node_terms(affinity: projection._Affinity | None) -> tuple[LabelSelector, .
     )
 
 
-def _problems(given: MachineInput, record: Record | None) -> tuple[str, ...]:
+def _problems(given: MachineInput, wishes: projection.Wishes, record: Record | None) -> tuple[str, ...]:
     """What the VM refers to and is not there, and what it says that cannot be understood."""
     spec = given.machine.spec
     found = []
-    wishes = given.machine.metadata.annotations
-    if wishes is not None and wishes.network_pressure not in (None, *_PRESSURES):
+    if wishes.network_pressure not in (None, *_PRESSURES):
         found.append(f"annotation vmnic.dev/network-pressure is {wishes.network_pressure!r}, it may be High or Low")
-    if wishes is not None and wishes.restart not in (None, "Never"):
+    if wishes.restart not in (None, "Never"):
         found.append(f"annotation vmnic.dev/restart is {wishes.restart!r}, it may be Never")
-    if wishes is not None and wishes.assigned is not None and record is None:
+    if wishes.assigned is not None and record is None:
         found.append("annotation vmnic.dev/assigned cannot be read: remove it, vmnic writes it anew")
     if spec.preference is not None and spec.preference.name and given.preference is None:
         found.append(f"preference {spec.preference.name} is not there, its NIC model and guest system are not known")

@@ -10,11 +10,11 @@ from .networks import original_network
 from .projection import Interface
 from .record import Record
 
-__all__ = ["NicReader"]
+__all__ = ["MAX_QUEUES", "NicReader"]
 
 _VIRTIO = "virtio"
 _MACVTAP = "macvtap"
-_MAX_QUEUES = 256
+MAX_QUEUES = 256
 """KubeVirt's cap, which is the kernel's limit for a tap device."""
 
 
@@ -147,7 +147,7 @@ class NicReader:
         resource = self._network(entry).resource_name if interface.sriov is not None else ""
         cpu = spec.domain.cpu
         several = spec.domain.devices.network_interface_multiqueue
-        queues = min(cpu.vcpus if cpu is not None else 1, _MAX_QUEUES) if several else 1
+        queues = min(cpu.vcpus if cpu is not None else 1, MAX_QUEUES) if several else 1
         odd = "other" if interface.passt_binding is not None else ""
         plugin = (interface.binding.name or "other") if interface.binding is not None else odd
         return _state(interface.model or _VIRTIO, queues, resource, sriov=interface.sriov is not None, plugin=plugin)

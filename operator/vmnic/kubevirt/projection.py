@@ -24,6 +24,7 @@ __all__ = [
     "Preference",
     "Quota",
     "Reference",
+    "Wishes",
     "decode_instancetype",
     "decode_machine",
     "decode_preference",
@@ -195,7 +196,7 @@ class _MachineSpec(Part, frozen=True, kw_only=True):
     template: _Template = _Template()
 
 
-class _Wishes(Part, frozen=True, kw_only=True):
+class Wishes(Part, frozen=True, kw_only=True):
     """Our own annotations; all others are dropped, since some are as large as the object."""
 
     exclude: str | None = msgspec.field(default=None, name="vmnic.dev/exclude")
@@ -212,7 +213,7 @@ class _Meta(Part, frozen=True, kw_only=True):
     resource_version: str = ""
     creation_timestamp: str = ""
     labels: dict[str, str] = {}
-    annotations: _Wishes | None = None
+    annotations: Wishes | None = None
     deletion_timestamp: str | None = None
 
 

@@ -170,8 +170,6 @@ class VmFacts:
     """What promises the guest more memory than its pod has, in words; empty: nothing."""
     has_vfio: bool = False
     """Its spec has a device on vfio-pci already."""
-    has_host_devices: bool = False
-    """Its spec lists host devices."""
     instancetype_host_devices: bool = False
     """Its instancetype lists host devices."""
     autoattach: bool | None = None
