@@ -25,8 +25,8 @@ from vmnic.kube.connection import in_cluster_connection
 from vmnic.kube.errors import ConflictError, InvalidError
 from vmnic.kube.reflector import ObjectKey, Reflector
 from vmnic.kube.resources import NODE_NIC_STATES
+from vmnic.nodes.addresses import vf_address
 from vmnic.nodes.observed import ObservedPf, ObservedVf, render_pf_status
-from vmnic.nodes.parts import vf_address
 from vmnic.nodes.plan import plan_pf
 from vmnic.nodes.state import Apply, ApplyState, HostFacts, NodeNicState, NodeStatus, PfSpec, decode_node_state, wire
 

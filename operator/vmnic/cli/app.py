@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .schema import FailOn
 from .terminal import KubeconfigOption, Output, OutputOption, fail, read_files, read_live, run, show
 
 __all__ = ["app"]
@@ -35,15 +36,6 @@ class PlanOutput(StrEnum):
     JSON = "json"
     YAML = "yaml"
     MARKDOWN = "markdown"
-
-
-class FailOn(StrEnum):
-    """What gives exit code 1."""
-
-    CHANGES = "changes"
-    DISRUPTIVE = "disruptive"
-    PROBLEMS = "problems"
-    NEVER = "never"
 
 
 @app.callback()
@@ -98,7 +90,7 @@ def plan(
         print(render_markdown(made))
     else:
         show(made, Output(output.value))
-    raise typer.Exit(1 if fails(made, fail_on.value) else 0)
+    raise typer.Exit(1 if fails(made, fail_on) else 0)
 
 
 def _plan(files: list[str], against: str | None, *, recursive: bool, kubeconfig: str | None) -> tuple[Any, int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .schema import NicShape, Plan, VmPlan
+from .schema import Plan
+from .words import shape_words, vm_name
 
 __all__ = ["render_markdown"]
 
@@ -11,7 +12,7 @@ def render_markdown(plan: Plan) -> str:
     """Write a plan: one line that sums it up, a table of NICs that are not as wanted, one of pools, and the problems."""
     summary = plan["summary"]
     rows = [
-        f"| {_name(vm)} | {nic['name']} | {_shape(nic['from'])} | {_shape(nic['to'])} | {nic['verdict']} "
+        f"| {vm_name(vm)} | {nic['name']} | {shape_words(nic['from'])} | {shape_words(nic['to'])} | {nic['verdict']} "
         f"| {nic['action']} | {_cell(nic['message'])} |"
         for vm in plan["vms"]
         for nic in vm["nics"]
@@ -35,15 +36,6 @@ def render_markdown(plan: Plan) -> str:
     if plan["problems"]:
         lines += ["", *(f"- `{one['object'] or 'input'}` {one['reason']}: {one['message']}" for one in plan["problems"])]
     return "\n".join(lines)
-
-
-def _name(vm: VmPlan) -> str:
-    return "/".join(filter(None, (vm["namespace"], vm["name"])))
-
-
-def _shape(shape: NicShape) -> str:
-    queues = f", {shape['queues']} queues" if shape["queues"] > 1 else ""
-    return f"{shape['datapath']} ({shape['model']}{queues})" if "model" in shape else shape["datapath"]
 
 
 def _cell(text: str) -> str:

@@ -15,11 +15,9 @@ from ..policy.decision import NicDecision, VmDecision
 from ..policy.facts import GuestOs, NicState, Platform
 from .decide import Decided
 from .objects import Objects
-from .schema import NicPlan, NicShape, PatchOperation, Plan, PoolNode, PoolPlan, ProblemEntry, VmPlan
+from .schema import FailOn, NicPlan, NicShape, PatchOperation, Plan, PoolNode, PoolPlan, ProblemEntry, VmPlan
 
 __all__ = ["difference", "fails", "make_plan", "plan_vm"]
-
-FailOn = Literal["changes", "disruptive", "problems", "never"]
 
 
 def make_plan(objects: Objects, decided: Decided, problems: list[str]) -> Plan:
@@ -65,14 +63,14 @@ def difference(plan: Plan, before: Plan) -> Plan:
 def fails(plan: Plan, on: FailOn) -> bool:
     """Tell whether a plan gives exit code 1."""
     match on:
-        case "changes":
+        case FailOn.CHANGES:
             actions = any(node["actions"] for pool in plan["pools"] for node in pool["nodes"])
             return bool(plan["summary"]["changes"]) or actions
-        case "disruptive":
+        case FailOn.DISRUPTIVE:
             return bool(plan["summary"]["disruptive"])
-        case "problems":
+        case FailOn.PROBLEMS:
             return bool(plan["problems"])
-        case "never":
+        case FailOn.NEVER:
             return False
 
 

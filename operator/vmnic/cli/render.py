@@ -10,8 +10,9 @@ from rich.table import Table
 
 from ..nodes.state import NodeNicState, PfStatus
 from .capacity import PoolRow
-from .schema import NicShape, Plan, VmPlan
+from .schema import Plan, VmPlan
 from .setup import Line
+from .words import shape_words, vm_name
 
 __all__ = ["show_explanation", "show_nodes", "show_plan"]
 
@@ -31,12 +32,6 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _nic(state: NicShape) -> str:
-    queues = f", {state['queues']} queues" if state["queues"] > 1 else ""
-    model = f" ({state['model']}{queues})" if "model" in state else ""
-    return f"{state['datapath']}{model}"
-
-
 def show_plan(plan: Plan) -> None:
     """Print a plan: VMs, pools, problems, and one line that sums it up."""
     console = _console()
@@ -44,9 +39,16 @@ def show_plan(plan: Plan) -> None:
         table = _table("VM", "NIC", "NOW", "WANTED", "VERDICT", "ACTION", "WHY")
         for vm in plan["vms"]:
             for nic in vm["nics"]:
-                name = "/".join(filter(None, (vm["namespace"], vm["name"])))
                 why = nic["reason"] or nic["policy"] or ""
-                table.add_row(name, nic["name"], _nic(nic["from"]), _nic(nic["to"]), nic["verdict"], nic["action"], why)
+                table.add_row(
+                    vm_name(vm),
+                    nic["name"],
+                    shape_words(nic["from"]),
+                    shape_words(nic["to"]),
+                    nic["verdict"],
+                    nic["action"],
+                    why,
+                )
         console.print(table)
     rows = [(pool["name"], node) for pool in plan["pools"] for node in pool["nodes"]]
     if rows:
@@ -70,8 +72,8 @@ def show_explanation(vm: VmPlan, source: str) -> None:
     console.print(f"VM {vm['namespace']}/{vm['name']}, guest {guest}")
     for nic in vm["nics"]:
         console.print(f"\nNIC {nic['name']}: {nic['verdict']}" + (f" ({nic['reason']})" if nic["reason"] else ""))
-        console.print(f"  now     {_nic(nic['from'])}")
-        console.print(f"  wanted  {_nic(nic['to'])}" + (f" by policy {nic['policy']}" if nic["policy"] else ""))
+        console.print(f"  now     {shape_words(nic['from'])}")
+        console.print(f"  wanted  {shape_words(nic['to'])}" + (f" by policy {nic['policy']}" if nic["policy"] else ""))
         if nic["message"]:
             console.print(f"  why     {nic['message']}", soft_wrap=True)
         for candidate in nic["candidates"]:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Literal, NotRequired
 
 # pydantic makes the JSON Schema, and before Python 3.12 it takes this TypedDict only.
 from typing_extensions import TypedDict
 
-__all__ = ["NicPlan", "NicShape", "Plan", "PoolNode", "PoolPlan", "ProblemEntry", "Summary", "VmPlan"]
+__all__ = ["FailOn", "NicPlan", "NicShape", "Plan", "PoolNode", "PoolPlan", "ProblemEntry", "Summary", "VmPlan"]
+
+
+class FailOn(StrEnum):
+    """What gives exit code 1."""
+
+    CHANGES = "changes"
+    DISRUPTIVE = "disruptive"
+    PROBLEMS = "problems"
+    NEVER = "never"
 
 
 class NicShape(TypedDict):

@@ -7,13 +7,12 @@ from typing import Any
 
 import msgspec
 
+from ..nodes.networks import RESOURCE, SEGMENT_LABEL
 from ..policy.facts import Network
 from . import projection
 
-__all__ = ["SEGMENT_LABEL", "decode_network", "original_network", "read_network"]
+__all__ = ["decode_network", "original_network", "read_network"]
 
-SEGMENT_LABEL = "vmnic.dev/segment"
-_RESOURCE = "k8s.v1.cni.cncf.io/resourceName"
 _ACCEPT = "vmnic.dev/accept"
 
 
@@ -62,7 +61,7 @@ def _network(definition: _Definition) -> Network:
         namespace=meta.namespace,
         name=meta.name,
         cni_type=kind if isinstance(kind, str) else "",
-        resource_name=meta.annotations.get(_RESOURCE, ""),
+        resource_name=meta.annotations.get(RESOURCE, ""),
         segment=meta.labels.get(SEGMENT_LABEL, ""),
         mtu=mtu if isinstance(mtu, int) and mtu > 0 else None,
         ipam=json.dumps(ipam, sort_keys=True) if ipam else "",

@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from ..api.pool import SriovNetworkPool
 from ..nodes.nics import model_of, read_models
 from ..nodes.parts import parts_of
-from ..nodes.state import NodeNicState, PfStatus
+from ..nodes.state import VFIO, NodeNicState, PfStatus
 from ..policy.capacity import NodeDevices
 from ..policy.facts import PoolFacts
 
 __all__ = ["NodeInput", "gather_pools", "node_devices"]
-
-_VFIO = "vfio-pci"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +65,8 @@ def gather_pools(pools: Iterable[SriovNetworkPool], nodes: Iterable[NodeInput], 
 def _blocker(pool: SriovNetworkPool, functions: int, devices: int, *, known: bool) -> str:
     if pool.metadata.deletion_timestamp:
         return "it is being deleted"
-    if pool.spec.function == "Virtual" and pool.spec.vf_driver != _VFIO:
-        return f"its VFs are on their kernel driver, and VMs need vfDriver: {_VFIO}"
+    if pool.spec.function == "Virtual" and pool.spec.vf_driver != VFIO:
+        return f"its VFs are on their kernel driver, and VMs need vfDriver: {VFIO}"
     if not known or devices:
         return ""
     return "none of its functions is ready yet" if functions else "no node has a NIC that is the pool's"

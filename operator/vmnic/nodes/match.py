@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from ..api.pool import NicSelector, SriovNetworkPool
-from .state import PfSpec, PfStatus, group_of
+from .state import VFIO, PfSpec, PfStatus, group_of
 
 __all__ = ["matching_pfs", "selects_node"]
 
@@ -63,7 +63,7 @@ def _may_stay(pool: SriovNetworkPool, pf: PfStatus) -> bool:
     A whole NIC that VMs get has no interface and vfio-pci for a driver: that is the pool's own doing.
     """
     selector = pool.spec.nic_selector
-    driver = "" if pool.spec.function == "Physical" and pf.driver == "vfio-pci" else pf.driver
+    driver = "" if pool.spec.function == "Physical" and pf.driver == VFIO else pf.driver
     named = not pf.name or _has_name(selector, (pf.name, *pf.alt_names))
     return named and (not driver or _has_driver(selector, driver))
 

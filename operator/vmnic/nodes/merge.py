@@ -24,7 +24,6 @@ class PoolConflict:
     """A pool that gave way to an older one."""
 
     pool: str
-    winner: str
     pci_address: str = ""
     """Empty: the whole pool gives way."""
     message: str
@@ -77,7 +76,7 @@ def find_resource_conflicts(pools: Iterable[SriovNetworkPool]) -> tuple[PoolConf
         winner = owners.setdefault(pool.resource_name, name)
         if winner != name:
             message = f"spec.resourceName {pool.resource_name} is pool {winner}'s: make this pool anew under another name"
-            found.append(PoolConflict(pool=name, winner=winner, message=message))
+            found.append(PoolConflict(pool=name, message=message))
     return tuple(found)
 
 
@@ -163,6 +162,4 @@ def _clash(present: PfSpec, other: PfSpec) -> str:
 
 def _conflict(pool: SriovNetworkPool, winner: PfSpec, why: str) -> PoolConflict:
     name, address = pool.metadata.name, winner.pci_address
-    return PoolConflict(
-        pool=name, winner=winner.pool, pci_address=address, message=f"{address} belongs to the older pool {winner.pool}: {why}"
-    )
+    return PoolConflict(pool=name, pci_address=address, message=f"{address} belongs to the older pool {winner.pool}: {why}")

@@ -9,12 +9,12 @@ import msgspec
 
 from ..api.pool import PoolNetwork, SriovNetworkPool
 
-__all__ = ["POOL_LABEL", "SEGMENT_LABEL", "OwnNetwork", "decode_own_network", "render_network"]
+__all__ = ["POOL_LABEL", "RESOURCE", "SEGMENT_LABEL", "OwnNetwork", "decode_own_network", "render_network"]
 
 POOL_LABEL = "vmnic.dev/pool"
 """Says that a NetworkAttachmentDefinition is vmnic's, and which pool's; one without it is never touched."""
 SEGMENT_LABEL = "vmnic.dev/segment"
-_RESOURCE = "k8s.v1.cni.cncf.io/resourceName"
+RESOURCE = "k8s.v1.cni.cncf.io/resourceName"
 _ON = {True: "on", False: "off"}
 
 
@@ -65,7 +65,7 @@ def render_network(pool: SriovNetworkPool, network: PoolNetwork) -> OwnNetwork:
     }
     rates = {"min_tx_rate": network.min_tx_rate_mbps, "max_tx_rate": network.max_tx_rate_mbps}
     config |= {key: rate for key, rate in rates.items() if rate is not None}
-    meta = _Meta(labels=labels, annotations={_RESOURCE: pool.resource_name})
+    meta = _Meta(labels=labels, annotations={RESOURCE: pool.resource_name})
     return OwnNetwork(metadata=meta, spec=_Spec(config=json.dumps(config)))
 
 

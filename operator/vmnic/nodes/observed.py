@@ -8,8 +8,9 @@ from itertools import groupby
 
 import msgspec
 
+from .addresses import routing_id
 from .nics import model_of
-from .state import Apply, Held, PfPlan, PfProblem, PfStatus, VfRange, range_of
+from .state import VFIO, Apply, Held, PfPlan, PfProblem, PfStatus, VfRange, range_of
 
 __all__ = [
     "ObservedPf",
@@ -159,7 +160,7 @@ def render_pf_status(
         total_vfs=pf.total_vfs,
         num_vfs=pf.num_vfs,
         first_vf=pf.vfs[0].pci_address if pf.vfs else "",
-        vf_stride=_routing_id(pf.vfs[1].pci_address) - _routing_id(pf.vfs[0].pci_address) if len(pf.vfs) > 1 else 0,
+        vf_stride=routing_id(pf.vfs[1].pci_address) - routing_id(pf.vfs[0].pci_address) if len(pf.vfs) > 1 else 0,
         vfs=_ranges(pf.vfs),
         held=tuple(Held(vf=address, by=holders.get(address, "")) for address in pf.held_addresses),
         host_use=tuple(_bounded(use) for use in pf.host_use[:_TOLD_USES]),
@@ -187,13 +188,6 @@ def _bounded_plan(plan: PfPlan) -> PfPlan:
     )
 
 
-def _routing_id(address: str) -> int:
-    """Bus, device and function as one number."""
-    _, bus, rest = address.split(":")
-    device, function = rest.split(".")
-    return (int(bus, 16) << 8) + (int(device, 16) << 3) + int(function)
-
-
 def _ranges(vfs: Iterable[ObservedVf]) -> tuple[VfRange, ...]:
     """Fold neighbours with the same driver, so that 64 VFs need one line."""
     ordered = sorted(vfs, key=lambda vf: vf.index)
@@ -213,7 +207,7 @@ def observed_of(status: PfStatus) -> ObservedPf:
     held = {held.vf for held in status.held} - {status.pci_address}
     drivers = {index: part.driver for part in status.vfs for index in range_of(part.range)}
     free = [ObservedVf(index=index, pci_address="", driver=driver) for index, driver in sorted(drivers.items())]
-    taken = [ObservedVf(index=0, pci_address=vf, driver="vfio-pci", held=True) for vf in sorted(held)]
+    taken = [ObservedVf(index=0, pci_address=vf, driver=VFIO, held=True) for vf in sorted(held)]
     return ObservedPf(
         pci_address=status.pci_address,
         name=status.name,
@@ -222,7 +216,7 @@ def observed_of(status: PfStatus) -> ObservedPf:
         num_vfs=status.num_vfs,
         mtu=status.mtu,
         queues=status.queues,
-        autoprobe="vfio-pci" not in drivers.values(),
+        autoprobe=VFIO not in drivers.values(),
         held=any(one.vf == status.pci_address for one in status.held),
         vfs=(*taken, *free[len(taken) :]),
         host_use=status.host_use,

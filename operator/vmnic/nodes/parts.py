@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .state import NodeNicState, PfSpec, PfStatus, group_of, indexes_of, range_of
+from .addresses import vf_address
+from .state import VFIO, NodeNicState, PfSpec, PfStatus, group_of, indexes_of, range_of
 
-__all__ = ["Part", "VfTotals", "count_vfs", "part_of", "parts_of", "vf_address"]
-
-_VFIO = "vfio-pci"
+__all__ = ["Part", "VfTotals", "count_vfs", "part_of", "parts_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +67,7 @@ def part_of(spec: PfSpec, pf: PfStatus, pool: str) -> Part | None:
             pf=pf,
             desired=0,
             configured=0,
-            ready=int(pf.driver == _VFIO),
+            ready=int(pf.driver == VFIO),
             addresses=own,
             held=tuple(address for address in own if address in held),
         )
@@ -87,13 +86,5 @@ def part_of(spec: PfSpec, pf: PfStatus, pool: str) -> Part | None:
 
 def _vfio_indexes(pf: PfStatus) -> Iterator[int]:
     for part in pf.vfs:
-        if part.driver == _VFIO:
+        if part.driver == VFIO:
             yield from range_of(part.range)
-
-
-def vf_address(first: str, stride: int, index: int) -> str:
-    """Give the PCI address of a VF: the function's routing id grows by the stride (PCIe SR-IOV capability)."""
-    domain, bus, rest = first.split(":")
-    device, function = rest.split(".")
-    routing_id = (int(bus, 16) << 8) + (int(device, 16) << 3) + int(function) + index * stride
-    return f"{domain}:{routing_id >> 8:02x}:{(routing_id >> 3) & 31:02x}.{routing_id & 7}"

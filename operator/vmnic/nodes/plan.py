@@ -13,7 +13,7 @@ from .digest import digest_of
 from .drivers import ALONE, DriverFacts
 from .observed import ObservedPf
 from .problems import find_problem
-from .state import Action, ActionKind, HostFacts, PfPlan, PfProblem, PfSpec
+from .state import VFIO, Action, ActionKind, HostFacts, PfPlan, PfProblem, PfSpec
 from .steps import plan_steps, wrong_driver
 from .target import Original, Target, target_of, target_of_original, uses_of
 
@@ -100,7 +100,7 @@ def touched(actions: tuple[Action, ...], target: Target, observed: ObservedPf) -
     """The functions that exist and would go or change their driver."""
     kinds = {action.kind for action in actions}
     if kinds & {ActionKind.SET_NUM_VFS, ActionKind.BIND_PF, ActionKind.RELOAD_DRIVER}:
-        own = (observed.pci_address,) if observed.held or target.whole != (observed.driver == "vfio-pci") else ()
+        own = (observed.pci_address,) if observed.held or target.whole != (observed.driver == VFIO) else ()
         return (*own, *(vf.pci_address for vf in observed.vfs))
     if ActionKind.BIND_VFS in kinds:
         return tuple(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from .drivers import DriverFacts
 from .observed import ObservedPf
-from .state import HostFacts, PfProblem, PfReason, PfSpec
+from .state import VFIO, HostFacts, PfProblem, PfReason, PfSpec
 from .steps import plan_steps
-from .target import VFIO, Target
+from .target import Target
 
 __all__ = ["find_problem"]
 

@@ -13,6 +13,7 @@ import msgspec
 
 __all__ = [
     "APPROVED",
+    "VFIO",
     "Action",
     "ActionKind",
     "Annotations",
@@ -43,6 +44,8 @@ __all__ = [
 
 
 APPROVED = "vmnic.dev/approved"
+VFIO = "vfio-pci"
+"""The driver of functions that VMs get."""
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -217,7 +220,7 @@ class VfGroup(_Struct, frozen=True):
     """Extended resource that stands for them."""
     range: str = ""
     """Indexes such as `0-3`; empty: all."""
-    driver: str = "vfio-pci"
+    driver: str = VFIO
     """`vfio-pci`, or `kernel` for the kernel's own choice."""
     settings: VfSettings | None = None
     device_plugin: str = "Embedded"
@@ -247,7 +250,7 @@ class PfSpec(_Struct, frozen=True):
     @property
     def vfio(self) -> bool:
         """Whether anything of it is to be driven by vfio-pci."""
-        return self.function == "Physical" or any(group.driver == "vfio-pci" for group in self.groups)
+        return self.function == "Physical" or any(group.driver == VFIO for group in self.groups)
 
 
 class PfStatus(_Struct, frozen=True):

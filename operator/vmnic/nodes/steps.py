@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .observed import ObservedPf, ObservedVf
-from .state import Action, ActionKind, VfSettings, range_of
-from .target import KERNEL, VFIO, Binding, Target
+from .state import VFIO, Action, ActionKind, VfSettings, range_of
+from .target import KERNEL, Binding, Target
 
 __all__ = ["admin_mac", "fold_indexes", "plan_steps", "unfold_indexes", "wrong_driver"]
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from .observed import ObservedPf
-from .state import PfSpec, VfSettings, indexes_of
+from .state import VFIO, PfSpec, VfSettings, indexes_of
 
 __all__ = [
     "KERNEL",
-    "VFIO",
     "Binding",
     "Original",
     "Target",
@@ -23,7 +22,6 @@ __all__ = [
     "uses_of",
 ]
 
-VFIO = "vfio-pci"
 KERNEL = "kernel"
 """Any driver that the kernel chooses."""
 

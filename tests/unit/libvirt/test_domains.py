@@ -13,7 +13,7 @@ from vmnic.libvirt.domain import DomainError, read_domain
 from vmnic.libvirt.functions import FreeFunctions
 from vmnic.libvirt.gather import gather_domain
 from vmnic.libvirt.rewrite import rewrite_domain
-from vmnic.nodes.parts import vf_address
+from vmnic.nodes.addresses import vf_address
 
 HERE = pathlib.Path(__file__).parent
 FILES = sorted((HERE / "domains").glob("*.xml"))

@@ -98,7 +98,8 @@ def test_the_oldest_of_clashing_pools_keeps_the_function_and_the_other_is_told()
     old, young = pool("z-old", numVfs=7), pool("a-young", numVfs=2, created="2026-02-01T00:00:00Z")
     merged = merge_pools([young, old], {}, [pf_status()])
     assert [(pf.pool, pf.num_vfs) for pf in merged.pfs] == [("z-old", 7)]
-    assert [(one.pool, one.winner, one.pci_address) for one in merged.conflicts] == [("a-young", "z-old", PF)]
+    (conflict,) = merged.conflicts
+    assert (conflict.pool, conflict.pci_address, "older pool z-old" in conflict.message) == ("a-young", PF, True)
 
 
 def test_pools_with_ranges_share_a_function():

@@ -102,6 +102,6 @@ def test_vfs_are_counted_over_all_nodes():
 
 
 def test_a_pool_that_gave_way_is_a_conflict():
-    lost = PoolConflict(pool="fast", winner="old", message="spec.resourceName vmnic.dev/x is pool old's")
+    lost = PoolConflict(pool="fast", message="spec.resourceName vmnic.dev/x is pool old's")
     status = summarise_pool(pool(), [], PoolLedger(), [lost])
     assert (conditions(status)["Ready"], conditions(status)["Conflict"]) == (("False", "Conflict"), ("True", "Conflict"))

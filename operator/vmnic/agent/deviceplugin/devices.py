@@ -10,9 +10,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ...nodes.observed import ObservedPf, ObservedVf
-from ...nodes.state import PfSpec, VfGroup, indexes_of
+from ...nodes.state import VFIO, PfSpec, VfGroup, indexes_of
 from ...nodes.steps import wrong_driver
-from ...nodes.target import VFIO
 
 __all__ = ["Device", "Offer", "Resource", "list_resources"]
 
