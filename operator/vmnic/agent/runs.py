@@ -183,9 +183,13 @@ class Runner:
         """Run the plans side by side, each in its own session; gives what forbids writes from now on, in words."""
         alone = [run for run in runs if run.reloads]
         results: list[BaseException | None] = []
+        try:
+            probes = await self._probes.working(self._learners())
+        except JournalError as error:
+            return f"{error}; the host is not changed meanwhile"
         for run in alone:  # What one of them does to the other functions of its driver, the next one sees.
-            results += await asyncio.gather(self._run_one(run, place), return_exceptions=True)
-        side_by_side = (self._run_one(run, place) for run in runs if not run.reloads)
+            results += await asyncio.gather(self._run_one(run, place, probes), return_exceptions=True)
+        side_by_side = (self._run_one(run, place, probes) for run in runs if not run.reloads)
         results += await asyncio.gather(*side_by_side, return_exceptions=True)
         for result in results:
             if isinstance(result, JournalError):
@@ -194,13 +198,12 @@ class Runner:
                 raise result
         return ""
 
-    async def _run_one(self, run: Run, place: Place) -> None:
-        """Journal, fence, change, probe, journal."""
+    async def _run_one(self, run: Run, place: Place, probes: tuple[str, ...]) -> None:
+        """Journal, fence, change, probe, journal; `probes` is what was reachable before any run."""
         address = run.desired.pci_address
         if self.bus_stuck:  # Since the runs were chosen.
             return
         going = _going(run)
-        probes = await self._probes.working(self._learners())
         try:
             async with self._host.session(address, write=True) as session:
                 intent = self._begin(run, probes, place.boot_id)
