@@ -110,6 +110,17 @@ class TestAgent:
         assert node.guest.perform(CheckGateway()) == "reachable"
         assert node.guest.perform(CheckGateway((pf,))) == ""
 
+    def test_a_way_out_over_several_links_makes_each_of_them_the_hosts(self, node):
+        hops = []
+        for pf in node.pfs[:2]:
+            node.guest.perform(SetLink(name=node.link(pf), up=True))
+            hops += ["nexthop", "via", "inet6", "fe80::1", "dev", node.link(pf)]
+        node.guest.run("ip", "route", "add", "default", "metric", "500", *hops)
+        assert [info(node, pf).default_route for pf in node.pfs[:2]] == [True, True]
+        for pf in node.pfs[:2]:
+            node.guest.perform(SetLink(name=node.link(pf), up=False))
+        assert [info(node, pf).default_route for pf in node.pfs[:2]] == [False, False]
+
     def test_drift_is_put_back_and_a_held_vf_is_left_alone(self, node):
         pf = node.pfs[0]
         node.settle(virtual(pf, 2))

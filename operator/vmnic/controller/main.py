@@ -15,7 +15,7 @@ import pathlib
 import signal
 import socket
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -45,6 +45,9 @@ from .reconcile.policies import PolicyReconciler
 from .reconcile.pools import PoolReconciler
 from .reconcile.rollouts import Rollouts
 from .world import World, run_reflectors
+
+if TYPE_CHECKING:
+    from .wiring import KopfThread
 
 __all__ = ["main"]
 
@@ -233,10 +236,8 @@ class Controller:
         gc.set_threshold(50_000, 50, 100)
         _log.info("the caches are complete")
         self.ask_for_everything()
-        # Slow to import, and what it would say first has just been asked for.
-        from .wiring import KopfThread  # noqa: PLC0415
-
-        kopf_thread = KopfThread(self._writes.connection, self._enqueue)
+        # Slow to import, and the loop has a lease to renew; what Kopf would say first has just been asked for.
+        kopf_thread = (await asyncio.to_thread(_import_kopf))(self._writes.connection, self._enqueue)
         kopf_thread.start()
         try:
             await asyncio.Event().wait()
@@ -267,6 +268,12 @@ class Controller:
         await runner.setup()
         await web.TCPSite(runner, port=port, reuse_port=True).start()
         return runner
+
+
+def _import_kopf() -> type[KopfThread]:
+    from .wiring import KopfThread  # noqa: PLC0415
+
+    return KopfThread
 
 
 async def _load_ledger(ledger: LedgerStore) -> None:

@@ -8,10 +8,12 @@ import time
 from collections.abc import Collection
 from typing import Any
 
-__all__ = ["LEARNT_ADDRESS", "LEARNT_ROUTE", "LINK_SCOPE", "check_gateway"]
+from .routes import default_hops
 
-LEARNT_ADDRESS, LEARNT_ROUTE = 2, 9
-"""IFAPROT_KERNEL_RA and RTPROT_RA: made from a router's announcement."""
+__all__ = ["LEARNT_ADDRESS", "LINK_SCOPE", "check_gateway"]
+
+LEARNT_ADDRESS = 2
+"""IFAPROT_KERNEL_RA: made from a router's announcement."""
 LINK_SCOPE = 253
 """RT_SCOPE_LINK: a link-local address is no use of the host's."""
 
@@ -52,16 +54,12 @@ def check_gateway(route: Any, learners: Collection[str]) -> str:
 
 
 def _default_gateway(route: Any, learners: Collection[str]) -> tuple[int, str, int] | None:
-    """The default route with the least metric, IPv4 before IPv6."""
-    found = []
-    for message in route.get_routes():
-        gateway, index = message.get_attr("RTA_GATEWAY"), message.get_attr("RTA_OIF")
-        if message["dst_len"] != 0 or not gateway or not index:
-            continue
-        if message["proto"] == LEARNT_ROUTE and _is_learner(route, index, learners):
-            continue
-        rank = (message["family"], message.get_attr("RTA_PRIORITY") or 0)
-        found.append((rank, (message["family"], gateway, index)))
+    """The gateway with the least metric, IPv4 routes before IPv6."""
+    found = [
+        (hop.rank, (*hop.gateway, hop.link))
+        for hop in default_hops(route)
+        if hop.gateway and not (hop.learnt and _is_learner(route, hop.link, learners))
+    ]
     return min(found)[1] if found else None
 
 

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .gateway import LEARNT_ADDRESS, LEARNT_ROUTE, LINK_SCOPE, check_gateway
+from .gateway import LEARNT_ADDRESS, LINK_SCOPE, check_gateway
 from .ops import Channels, CheckGateway, LinkInfo, Op, ReadChannels, ReadLinks, SetChannels, SetLink, SetVf, Value, VfInfo
+from .routes import default_hops
 
 __all__ = ["LinuxLinks"]
 
@@ -83,9 +84,8 @@ class LinuxLinks:
             if message["scope"] != LINK_SCOPE:
                 kept = uses.learnt if message.get_attr("IFA_PROTO") == LEARNT_ADDRESS else uses.addresses
                 kept.setdefault(message["index"], []).append(f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}")
-        for message in route.get_routes():
-            if message["dst_len"] == 0:
-                (uses.learnt_routes if message["proto"] == LEARNT_ROUTE else uses.routes).add(message.get_attr("RTA_OIF"))
+        for hop in default_hops(route):
+            (uses.learnt_routes if hop.learnt else uses.routes).add(hop.link)
         return tuple(_link(message, uses) for message in route.link("dump", ext_mask=_EXT_MASK_VF))
 
 

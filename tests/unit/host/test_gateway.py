@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from vmnic.host.gateway import check_gateway
+from vmnic.host.routes import default_hops
 
 FAILED, PROBE, REACHABLE, STALE, NOARP, PERMANENT = 0x20, 0x10, 0x02, 0x04, 0x40, 0x80
 STATIC, LEARNT = 4, 9
@@ -72,6 +73,19 @@ def test_of_several_ways_the_one_that_the_kernel_takes_is_asked():
     kernel = Kernel([learnt(UPLINK, metric=1), way(gateway="192.0.2.9", metric=300), way(metric=50)])
     check_gateway(kernel, ())
     assert kernel.asked == [("192.0.2.1", UPLINK)]
+
+
+def test_of_a_way_over_several_links_one_hop_is_asked():
+    hops = [Message(oif=FAST, RTA_GATEWAY="198.51.100.1"), Message(oif=UPLINK, RTA_GATEWAY="192.0.2.1")]
+    kernel = Kernel([Message(family=socket.AF_INET, dst_len=0, proto=STATIC, RTA_MULTIPATH=hops)])
+    assert [hop.link for hop in default_hops(kernel)] == [FAST, UPLINK]
+    assert (check_gateway(kernel, ()), kernel.asked) == ("reachable", [("192.0.2.1", UPLINK)])
+
+
+def test_a_gateway_may_be_of_another_family_than_its_route():
+    via = {"family": socket.AF_INET6, "addr": "fe80::9"}
+    kernel = Kernel([Message(family=socket.AF_INET, dst_len=0, proto=STATIC, RTA_OIF=UPLINK, RTA_VIA=via)])
+    assert (check_gateway(kernel, ()), kernel.asked) == ("reachable", [("fe80::9", UPLINK)])
 
 
 def test_what_a_link_learns_that_vmnic_switched_on_is_nobodys_way_out():
