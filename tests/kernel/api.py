@@ -12,7 +12,7 @@ import json
 import pathlib
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jsonpatch
@@ -46,6 +46,8 @@ class NodeApi:
         """Statuses that were written."""
         self.claims: list[str] = []
         """States of runs in the order in which they were told."""
+        self.when_ready: Callable[[], object] = lambda: None
+        """Called when the present spec is told to be in force, before that is answered."""
         self._object: dict[str, Any] = {}
         self._version = 1
         self._watchers: list[asyncio.Queue[str | None]] = []
@@ -161,6 +163,8 @@ class NodeApi:
         except jsonpatch.JsonPatchException as error:
             return web.json_response({"kind": "Status", "code": 422, "reason": "Invalid", "message": str(error)}, status=422)
         self.writes += 1
+        if _is_ready(patched):
+            self.when_ready()
         self._store(self._object | {"status": patched.get("status", {})})
         for pf in patched.get("status", {}).get("pfs", []):
             if pf.get("apply") and (not self.claims or self.claims[-1] != pf["apply"]["state"]):
@@ -186,6 +190,12 @@ class NodeApi:
 def _is_harmless(pf: dict[str, Any]) -> bool:
     """Neither disruptive nor one that was given up: the controller waits for a person then."""
     return not pf["plan"].get("disruptive") and not pf.get("problem")
+
+
+def _is_ready(body: dict[str, Any]) -> bool:
+    status = body.get("status", {})
+    ready = any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions", []))
+    return ready and status.get("observedGeneration") == body["metadata"]["generation"]
 
 
 def _write_pki(directory: pathlib.Path) -> ssl.SSLContext:

@@ -13,6 +13,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -23,6 +24,8 @@ from vmnic.host.linux_links import LinuxLinks
 from vmnic.host.ops import Op, Value
 from vmnic.host.ports import Host
 from vmnic.host.socket import answer
+
+from .gate import Gate
 
 _DEVICES = pathlib.Path("/sys/bus/pci/devices")
 _SET_IOMMU, _SET_CONTAINER, _GET_DEVICE = 0x3B66, 0x3B68, 0x3B6A
@@ -44,7 +47,10 @@ class _OneThread:
 class Guest:
     """The commands."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._gated: Gate | None = None
+        self._zygote: subprocess.Popen[bytes] | None = None
         self._held: dict[str, list[int]] = {}
         self._uppers: list[str] = []
         self._apart: list[str] = []
@@ -147,6 +153,23 @@ class Guest:
         os.sync()
         pathlib.Path("/proc/sysrq-trigger").write_text("b")
 
+    def _fork(self, argument: dict[str, Any]) -> int:
+        """Start an agent as a fork of one that has made its imports; gives its process id, which is its group's, too."""
+        if self._zygote is None:
+            command = [sys.executable, "-m", "tests.kernel.zygote"]
+            self._zygote = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        asked, told = self._zygote.stdin, self._zygote.stdout
+        assert asked is not None
+        assert told is not None
+        asked.write(json.dumps(argument).encode() + b"\n")
+        asked.flush()
+        return int(told.readline())
+
+    def _gate(self, argument: dict[str, Any]) -> Any:
+        """A command for the gate, which is there from the first one on."""
+        self._gated = self._gated or Gate(self._host)
+        return self._gated.command(argument)
+
     def _let_go(self, _: Any) -> None:
         """Release all that is held."""
         for vf in list(self._held):
@@ -210,8 +233,8 @@ def _open_port() -> int:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    guest = Guest()
     host = Host(files=LinuxFiles(), links=_OneThread(), modules=LinuxModules())
+    guest = Guest(host)
     port = _open_port()
     sending = threading.Lock()
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.harness.api import wait_for
-from vmnic.host.ops import ListDir, ReadFile, ReadLink
+from vmnic.host.ops import ListDir, ReadFile, ReadLink, SetVf, WriteFile
 from vmnic.nodes.state import PfSpec, PfStatus, VfGroup, VfSettings
 
 from .api import NODE, NodeApi
@@ -59,6 +59,20 @@ class Node:
         """End the agent and give its exit code."""
         self.guest.signal(self.pid, number)
         return int(self.guest.control({"wait": self.pid}))
+
+    def fork_agent(self, **environment: str) -> None:
+        """Start an agent that has made its imports, in a process group of its own; only `kill_agent` ends it."""
+        self.pid = self.guest.control({"fork": {"log": "/keep/agent.log", "env": self.environment() | environment}})
+
+    def kill_agent(self, *, with_children: bool) -> None:
+        """Kill a forked agent with its worker, or with the worker's children, too: one in the kernel outlives the others."""
+        worker = self.guest.perform(ReadFile(f"/proc/{self.pid}/task/{self.pid}/children")).split()[0]
+        self.guest.run("kill", "-KILL", "--", *([f"-{self.pid}"] if with_children else [str(self.pid), worker]))
+
+    def make_foreign(self, pf: str) -> None:
+        """Give a function VFs, a driver and a VLAN, as another program would."""
+        self.guest.perform(WriteFile(f"{DEVICES}/{pf}/sriov_numvfs", "2"))
+        self.guest.perform(SetVf(name=self.link(pf), vf=1, vlan=7))
 
     def log(self) -> str:
         path = self.machine.keep / "agent.log"

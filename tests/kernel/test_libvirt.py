@@ -9,9 +9,10 @@ import signal
 import pytest
 
 from vmnic.host.ops import ListDir, ReadLink, ReadLinks, SetLink, WriteFile
+from vmnic.nodes.state import VfSettings
 
 from .domains import MAC, VLAN, domain
-from .node import DEVICES
+from .node import DEVICES, virtual
 
 _QEMU = """
 user = "root"
@@ -59,6 +60,18 @@ def libvirt(online):
 def node(libvirt):
     libvirt.guest.reset()
     return libvirt
+
+
+@pytest.fixture
+def prepared(libvirt):
+    """A node whose agent keeps two VFs on vfio-pci, with a VLAN."""
+    libvirt.guest.reset()
+    libvirt.fresh()
+    libvirt.start_agent()
+    libvirt.settle(virtual(libvirt.pfs[0], 2, settings=VfSettings(vlan=100, mac_prefix="02:11:22")))
+    yield libvirt
+    libvirt.clear()
+    libvirt.stop_agent()
 
 
 def virsh(node, *words, check=True):
@@ -155,6 +168,22 @@ class TestLibvirt:
             assert node.read(f"{DEVICES}/{vf}/enable") == "1"
             assert "dev: vfio-pci" in qtree(node, "sriov")
         assert (vf_info(node).mac, vf_info(node).vlan, node.driver(vf)) == (before.mac, before.vlan, "igbvf")
+
+    def test_a_vf_that_the_agent_prepared_is_a_domains_while_it_runs_and_as_before_after_it(self, prepared):
+        node, (vf, _) = prepared, prepared.vfs(prepared.pfs[0])
+        before, runs = vf_info(node), node.runs()
+        with started(node, "sriov"):
+            node.wait_for(
+                "its holder is told", lambda: [held.by for held in node.pf(node.pfs[0]).held] == ["libvirt domain sriov"]
+            )
+            # Noted before its attributes are set: the agent knows of its holder from then on.
+            assert node.guest.perform(ListDir("/run/libvirt/hostdevmgr")) == (f"{node.link(node.pfs[0])}_vf0",)
+            node.look_again()
+            assert (vf_info(node).mac, vf_info(node).vlan, node.runs()) == (MAC, VLAN, runs)
+            assert (node.driver(vf), node.read(f"{DEVICES}/{vf}/enable")) == ("vfio-pci", "1")
+        assert (node.driver(vf), vf_info(node)) == ("vfio-pci", before)
+        node.look_again()
+        assert (node.runs(), node.is_ready()) == (runs, True)
 
     def test_passthrough_is_the_whole_function_which_comes_back(self, node):
         pf = node.pfs[1]

@@ -39,6 +39,10 @@ def by_libvirt(node):
     node.sim.control({"put_file": {"path": "/run/libvirt/qemu/web.xml", "text": DOMAIN}})
 
 
+def by_libvirt_that_has_not_started_it(node):
+    node.sim.control({"put_file": {"path": "/run/libvirt/hostdevmgr/ens11_vf1", "text": "{}"}})
+
+
 def by_namespace(node):
     node.sim.control({"move_link": "ens11v1"})
 
@@ -49,6 +53,7 @@ HOLDERS = {
     "a pod whose plugin names IOMMU groups": (by_iommu_group, "vfio-pci", "pod tenants/launcher"),
     "sriov-cni": (by_sriov_cni, "kernel", "sriov-cni"),
     "a libvirt domain": (by_libvirt, "vfio-pci", "libvirt domain web"),
+    "a libvirt domain that starts": (by_libvirt_that_has_not_started_it, "vfio-pci", "libvirt (/run/libvirt/hostdevmgr"),
     "another network namespace": (by_namespace, "kernel", "an unknown program"),
 }
 
