@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ..kubevirt.configuration import kubevirt_facts
+from ..kubevirt.configuration import cluster_facts
 from ..kubevirt.gather import MachineInput, gather_vm_facts
 from ..kubevirt.pools import NodeInput, gather_pools, node_devices
 from ..kubevirt.projection import Machine, Reference
@@ -130,11 +130,11 @@ def _cluster_facts(objects: Objects, pools: dict[str, PoolFacts], *, offline: bo
     states = objects.node_states.values()
     known = bool(states) and all(state.status.boot_id for state in states) and len(states) >= len(objects.nodes)
     resource = next(iter(objects.kubevirts.values()), None)
-    return ClusterFacts(
+    return cluster_facts(
+        pools,
+        resource,
         vhost_net=any("vhost_net" in state.status.host.modules for state in states) if known else None,
-        pools=pools,
-        resources={pool.resource_name: pool for pool in pools.values()},
-        kubevirt=kubevirt_facts(resource, injector=objects.injector if not offline or objects.injector else None),
+        injector=objects.injector if not offline or objects.injector else None,
     )
 
 
@@ -163,5 +163,4 @@ def _input_of(
 def _referred(reference: Reference | None, namespace: str, known: dict[tuple[str, str], Any]) -> Any:
     if reference is None or not reference.name:
         return None
-    cluster_wide = "cluster" in reference.kind.lower() or not reference.kind
-    return known.get(("" if cluster_wide else namespace, reference.name))
+    return known.get(("" if reference.cluster_wide else namespace, reference.name))

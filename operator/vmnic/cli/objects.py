@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ..api.common import first_error
 from ..api.policy import VmNicPolicy
 from ..api.pool import SriovNetworkPool
-from ..kubevirt.configuration import KubeVirt
+from ..kubevirt.configuration import KubeVirt, is_injector
 from ..kubevirt.instances import Instance
 from ..kubevirt.networks import read_network
 from ..kubevirt.projection import Instancetype, Machine, Preference, Quota, decode_machine
@@ -172,7 +172,7 @@ class Objects:
 
     def _look_for_injector(self, raw: dict[str, Any]) -> None:
         names = [raw["metadata"]["name"], *(str(one.get("name", "")) for one in raw.get("webhooks") or [])]
-        self.injector = self.injector or any("network-resources-injector" in name for name in names)
+        self.injector = self.injector or is_injector(names)
 
 
 def _key(raw: dict[str, Any]) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 from ..api.policy import VmNicPolicy
 from ..api.pool import SriovNetworkPool
 from ..kube.reflector import ObjectKey, Reflector
-from ..kubevirt.configuration import KubeVirt, kubevirt_facts
+from ..kubevirt.configuration import KubeVirt, cluster_facts, is_injector
 from ..kubevirt.gather import MachineInput, gather_vm_facts
 from ..kubevirt.instances import Instance
 from ..kubevirt.pools import NodeInput, gather_pools
@@ -29,7 +29,6 @@ __all__ = ["Inputs"]
 
 T = TypeVar("T")
 
-_INJECTOR = "network-resources-injector"
 _SLICE = 100
 """VMs that are looked at in one go."""
 
@@ -81,16 +80,11 @@ class Inputs:
         if self._facts is None:
             known = 0 < self._told == len(self._caches.nodes.items)
             pools = gather_pools(self._caches.pools.items.values(), self.nodes(), known=True)
-            injector = any(
-                _INJECTOR in name
-                for one in self._caches.webhooks.items.values()
-                for name in (one.metadata.name, *(webhook.name for webhook in one.webhooks))
-            )
-            self._facts = ClusterFacts(
+            self._facts = cluster_facts(
+                pools,
+                next(iter(self._caches.kubevirts.items.values()), None),
                 vhost_net=self._with_vhost > 0 if known else None,
-                pools=pools,
-                resources={pool.resource_name: pool for pool in pools.values()},
-                kubevirt=kubevirt_facts(next(iter(self._caches.kubevirts.items.values()), None), injector=injector),
+                injector=any(is_injector(one.names) for one in self._caches.webhooks.items.values()),
             )
         return self._facts
 
@@ -194,9 +188,9 @@ class Inputs:
 
 
 def _referred(reference: Reference | None, namespace: str, own: Reflector[T], cluster: Reflector[T]) -> T | None:
-    """Find what a VM refers to; without a kind it is the cluster's, as in KubeVirt."""
+    """Find what a VM refers to."""
     if reference is None or not reference.name:
         return None
-    if "cluster" in reference.kind.lower() or not reference.kind:
+    if reference.cluster_wide:
         return cluster.items.get(ObjectKey("", reference.name))
     return own.items.get(ObjectKey(namespace, reference.name))

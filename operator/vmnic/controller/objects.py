@@ -104,6 +104,11 @@ class WebhookConfiguration(msgspec.Struct, frozen=True):
     metadata: _Meta
     webhooks: list[_Webhook] = []
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its own name and those of its webhooks."""
+        return (self.metadata.name, *(webhook.name for webhook in self.webhooks))
+
 
 _node_decoder = msgspec.json.Decoder(NodeObject)
 _READY = "Ready"

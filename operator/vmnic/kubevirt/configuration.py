@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
-from ..policy.facts import KubeVirtFacts
+from ..policy.facts import ClusterFacts, KubeVirtFacts, PoolFacts
 
-__all__ = ["KubeVirt", "decode_kubevirt", "kubevirt_facts"]
+__all__ = ["KubeVirt", "cluster_facts", "decode_kubevirt", "is_injector", "kubevirt_facts"]
 
 _DEFAULT_VERSION = (1, 8)
 _BETA_IS_ON = (1, 9)
@@ -100,6 +101,30 @@ def kubevirt_facts(resource: KubeVirt | None, *, injector: bool | None = None) -
         eviction_strategy=configuration.eviction_strategy or "",
         injector=injector,
     )
+
+
+def cluster_facts(
+    pools: Mapping[str, PoolFacts], resource: KubeVirt | None, *, vhost_net: bool | None, injector: bool | None
+) -> ClusterFacts:
+    """Say what holds for all VMs.
+
+    Args:
+        pools: All pools by name.
+        resource: The KubeVirt resource.
+        vhost_net: Whether any node has vhost_net, as far as known.
+        injector: Whether network-resources-injector is there, as far as known.
+    """
+    return ClusterFacts(
+        vhost_net=vhost_net,
+        pools=pools,
+        resources={pool.resource_name: pool for pool in pools.values()},
+        kubevirt=kubevirt_facts(resource, injector=injector),
+    )
+
+
+def is_injector(names: Iterable[str]) -> bool:
+    """Tell by the names of a webhook configuration and its webhooks whether it is network-resources-injector's."""
+    return any("network-resources-injector" in name for name in names)
 
 
 def _version(text: str) -> tuple[int, int]:

@@ -187,6 +187,11 @@ class Reference(Part, frozen=True, kw_only=True):
     name: str = ""
     kind: str = ""
 
+    @property
+    def cluster_wide(self) -> bool:
+        """Whether it names an object of the cluster, as it does without a kind."""
+        return "cluster" in self.kind.lower() or not self.kind
+
 
 class _MachineSpec(Part, frozen=True, kw_only=True):
     run_strategy: str | None = None
