@@ -84,6 +84,8 @@ class NodePass:
         """Functions with a read in the kernel that has not returned."""
         self._hung: OperationTimedOutError | None = None
         """A read of the host as such that has not returned."""
+        self._told: tuple[str, NodeStatus] | None = None
+        """What was published last, and over which version: as long as the watch still shows that one, it is behind."""
 
     async def run(self, state: NodeNicState | None) -> NodeStatus:
         """Make one pass and give the status as it is published.
@@ -96,6 +98,8 @@ class NodePass:
             WorkerGoneError: the host worker died.
             ApiError: the status could not be published.
         """
+        if state is not None and self._told is not None and self._told[0] == state.metadata.resource_version:
+            state = msgspec.structs.replace(state, status=self._told[1])
         spec = state.spec if state is not None else NodeSpec()
         try:
             look, journal, fault = await self._work(spec, acts=state is not None and spec.synced)
@@ -107,6 +111,7 @@ class NodePass:
             )
         if state is not None and not same_status(status, state.status):
             await self._reporter.publish(status)
+            self._told = (state.metadata.resource_version, status)
         return status
 
     async def run_alone(self) -> None:

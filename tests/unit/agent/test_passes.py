@@ -46,6 +46,15 @@ async def test_a_second_pass_writes_nothing_anywhere(node):
     assert (len(node.port.writes), len(node.api.written)) == (host_writes, reports)
 
 
+async def test_a_watch_that_is_behind_the_last_report_has_nothing_reported_twice(node):
+    node.api.ask(desired())
+    behind = node.api.state
+    await node.agent.run(behind)
+    reports = len(node.api.written)
+    await node.agent.run(behind)
+    assert len(node.api.written) == reports
+
+
 async def test_another_count_goes_through_zero(node):
     await node.grant_and_run(desired())
     del node.port.log[:]
