@@ -35,7 +35,8 @@ from .podresources import Holders, HoldersUnknownError
 from .probes import Probes, boot_clock
 from .report import Calls, Look, render_blind, render_status
 from .reporter import Reporter
-from .runs import Place, Run, Runner, needs_holders
+from .run import Place, Run, needs_holders
+from .runs import Runner
 from .status import same_status
 
 __all__ = ["NodePass"]
@@ -167,7 +168,7 @@ class NodePass:
         return await self._runner.carry_out(runs, place) if runs else ""
 
     async def _look(self, spec: NodeSpec, journal: Journal) -> Look:
-        await self._runner.forget_returned()
+        await self._runner.calls.forget_returned(self._host, self._store)
         observation = await self._observe()
         for address, error in observation.unreadable.items():
             if isinstance(error, OperationTimedOutError):
@@ -219,15 +220,15 @@ class NodePass:
     def _stuck(self) -> set[str]:
         """Functions with a call in the kernel that has not returned: another one would hang too."""
         self._unanswered = {address: returned for address, returned in self._unanswered.items() if not returned.done()}
-        return {*self._unanswered, *(self._runner.stuck if self._runner.bus_stuck else ())}
+        return {*self._unanswered, *(self._runner.calls.stuck if self._runner.calls.bus_stuck else ())}
 
     def _calls(self) -> Calls:
-        runner = self._runner
-        return Calls(stuck=self._stuck(), bus_stuck=runner.bus_stuck, in_flight=runner.in_flight or ())
+        calls = self._runner.calls
+        return Calls(stuck=self._stuck(), bus_stuck=calls.bus_stuck, in_flight=calls.in_flight or ())
 
     def _choose(self, spec: NodeSpec, look: Look, journal: Journal) -> list[Run]:
         """Say which plans may be carried out now: granted ones, and those that bring back what was granted."""
-        if self._runner.bus_stuck or self._runner.waits:
+        if self._runner.calls.bus_stuck or self._runner.calls.waits:
             return []
         observed = {pf.pci_address: pf for pf in look.observation.pfs}
         runs = []

@@ -15,7 +15,7 @@ from ..nodes.state import Apply, NodeNicState, NodeSpec, NodeStatus, PfProblem, 
 from .journal import Journal, PfRecord
 from .observe import Observation
 from .remedies import reason_of_failure
-from .runs import needs_holders
+from .run import needs_holders
 from .status import summarise_node
 
 __all__ = ["Calls", "Look", "render_blind", "render_status"]

@@ -8,70 +8,36 @@ digest, rises with each end.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
 from ..host.client import HostAccess, OperationTimedOutError, Session, WorkerGoneError, WriteStillInFlightError
-from ..host.ops import is_write
 from ..nodes.digest import same_desired
-from ..nodes.drivers import ALONE, DriverFacts, gather_driver
-from ..nodes.observed import ObservedPf, holders_by_address, with_holders
-from ..nodes.plan import Planned, desired_target, plan_pf, touched
-from ..nodes.state import ActionKind, ApplyState, HostFacts, PfPlan, PfSpec
+from ..nodes.drivers import ALONE
+from ..nodes.observed import ObservedPf
+from ..nodes.plan import Planned, desired_target, touched
+from ..nodes.state import ApplyState, PfSpec
 from ..nodes.steps import plan_steps
 from ..nodes.target import Binding, is_switched_on, undo_target
 from .apply import Applier, ApplyError
+from .calls import OpenCalls
 from .fence import Fence
 from .functions import read_pf
 from .journal import Intent, JournalError, JournalStore, PfRecord
-from .podresources import Holders, HoldersUnknownError
+from .podresources import Holders
 from .probes import Probes
 from .reader import Reader
-from .records import read_records
+from .recheck import Recheck
+from .run import Place, Run
 from .transitions import begun, ended, given_up, proving, undoing
 
-__all__ = ["Place", "Run", "Runner", "needs_holders"]
+__all__ = ["Runner"]
 
 _log = logging.getLogger(__name__)
 
 _PROBE_PAUSE_S = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One function that is about to be changed."""
-
-    desired: PfSpec
-    observed: ObservedPf
-    plan: PfPlan
-    digest: str | None
-    """The granted digest that the run answers for; None: it brings back what was granted before."""
-    driver: DriverFacts = ALONE
-    """What the functions of its driver have in common."""
-
-    @property
-    def reloads(self) -> bool:
-        """Whether its driver is taken from all of its functions on the way."""
-        return any(action.kind is ActionKind.RELOAD_DRIVER for action in self.plan.actions)
-
-
-def needs_holders(plan: PfPlan) -> bool:
-    """Whether a plan may only be carried out while it is known who holds VFs: they would go, or change."""
-    return plan.fenced or any(action.kind is ActionKind.SET_VFS for action in plan.actions)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where and when a run is: what plans need besides the function."""
-
-    host: HostFacts
-    boot_id: str
-    desired: tuple[PfSpec, ...]
-    """All that is asked of the node."""
 
 
 class Runner:
@@ -100,40 +66,14 @@ class Runner:
     ) -> None:
         self._host = host
         self._store = store
-        self._holders = holders
         self._probes = probes
         self._fence = fence
         self._sleep = sleep
         self._clock = clock
-        self.stuck: dict[str, asyncio.Future[None]] = {}
-        """Functions with a write in the kernel that has not returned."""
-        self.in_flight: set[str] | None = None
-        """Functions on which a write of an earlier agent has not returned; None: nobody has looked yet."""
+        self.calls = OpenCalls()
+        self._recheck = Recheck(store, holders)
         self._pci = asyncio.Lock()
         """The kernel makes and removes VFs of one function at a time; waiting here, nobody's deadline runs."""
-
-    @property
-    def bus_stuck(self) -> bool:
-        """Whether a write has not returned: the kernel holds a global lock then, so no further one is started."""
-        self.stuck = {address: returned for address, returned in self.stuck.items() if not returned.done()}
-        return bool(self.stuck)
-
-    @property
-    def waits(self) -> bool:
-        """Whether a write of an earlier agent goes on: it may have the kernel's lock, so no PCI write is started."""
-        return bool(self.in_flight)
-
-    async def forget_returned(self) -> None:
-        """Look whether writes of an earlier agent have returned: their locks are free then."""
-        try:
-            known = self._store.load().pfs if self.in_flight is None else self.in_flight
-        except JournalError:
-            return  # Nothing is written then, and the pass says why.
-        self.in_flight = set(known)
-        for address in sorted(known):
-            with contextlib.suppress(WriteStillInFlightError, WorkerGoneError):
-                async with self._host.session(address, write=True):
-                    self.in_flight.discard(address)
 
     async def resume(self, boot_id: str) -> None:
         """Look after runs that were interrupted: one that has cut the node off is undone, before anything else is done.
@@ -143,7 +83,7 @@ class Runner:
         """
         for record in self._store.load().pfs.values():
             intent = record.running
-            if intent is None or self.waits or self.bus_stuck:
+            if intent is None or self.calls.waits or self.calls.bus_stuck:
                 continue
             if intent.boot_id != boot_id and not intent.undoing:
                 self._end(intent.desired, intent.digest, ApplyState.REFUSED, "the node was restarted in the middle")
@@ -170,7 +110,7 @@ class Runner:
                 self._store.update(self._store.load(), address, msgspec.structs.replace(record, granted=None))
 
     def _conclude_run(self, intent: Intent, desired: PfSpec | None, found: Planned | None) -> None:
-        if self.waits or self.bus_stuck or intent.undoing:
+        if self.calls.waits or self.calls.bus_stuck or intent.undoing:
             return
         if desired is None or not same_desired(intent.desired, desired):
             self._end(intent.desired, intent.digest, ApplyState.REFUSED, "interrupted, and something else is asked for now")
@@ -201,9 +141,9 @@ class Runner:
     async def _run_one(self, run: Run, place: Place, probes: tuple[str, ...]) -> None:
         """Journal, fence, change, probe, journal; `probes` is what was reachable before any run."""
         address = run.desired.pci_address
-        if self.bus_stuck:  # Since the runs were chosen.
+        if self.calls.bus_stuck:  # Since the runs were chosen.
             return
-        going = _going(run)
+        going = run.going
         try:
             async with self._host.session(address, write=True) as session:
                 intent = self._begin(run, probes, place.boot_id)
@@ -224,7 +164,7 @@ class Runner:
     def _wait_for_write(self, run: Run, message: str) -> None:
         """An earlier agent's write goes on: a new run is refused, an interrupted one stays as it is until that has returned."""
         address = run.desired.pci_address
-        self.in_flight = {address, *(self.in_flight or ())}
+        self.calls.note_in_flight(address)
         if self._store.load().of(address).running is None:
             self._end(run.desired, run.digest, ApplyState.REFUSED, message)
 
@@ -232,14 +172,13 @@ class Runner:
         """Apply a plan and read back; gives how it ended, and in words why it did not end well."""
         address, reader = run.desired.pci_address, Reader(session)
         try:
-            refusal = await self._check_again(run, place, reader)
+            refusal = await self._recheck.before(run, place, reader)
             if refusal:
                 return ApplyState.REFUSED, refusal
             await self._applier(session, run.desired, run.observed).apply(run.plan.actions)
-            difference = await self._check_result(run, place, reader)
+            difference = await self._recheck.after(run, place, reader)
         except OperationTimedOutError as error:
-            if is_write(error.op):
-                self.stuck[address] = error.returned
+            self.calls.note_late(address, error)
             return ApplyState.FAILED, f"{address}: {error}"
         except (ApplyError, WorkerGoneError, OSError) as error:
             return ApplyState.FAILED, str(error)
@@ -250,7 +189,7 @@ class Runner:
         return self._applier_of(session, observed, target.bindings if target is not None else ())
 
     def _applier_of(self, session: Session, observed: ObservedPf, bindings: Sequence[Binding]) -> Applier:
-        return Applier(session, observed, bindings, pci=self._pci, is_stuck=lambda: self.bus_stuck, sleep=self._sleep)
+        return Applier(session, observed, bindings, pci=self._pci, is_stuck=lambda: self.calls.bus_stuck, sleep=self._sleep)
 
     async def _is_reachable(self, intent: Intent) -> bool:
         """Wait until all that was reachable before a run is so again, as long as its pool allows."""
@@ -285,65 +224,17 @@ class Runner:
                     raise ApplyError(f"{', '.join(held)} is held")
                 await self._applier_of(session, observed, target.bindings).apply(steps)
         except WriteStillInFlightError:
-            self.in_flight = {address, *(self.in_flight or ())}
+            self.calls.note_in_flight(address)
             return  # It is undone once that write has returned.
         except (OperationTimedOutError, ApplyError, WorkerGoneError, OSError) as error:
-            if isinstance(error, OperationTimedOutError) and is_write(error.op):
-                self.stuck[address] = error.returned
+            if isinstance(error, OperationTimedOutError):
+                self.calls.note_late(address, error)
             # The run is not over: every pass tries again. It has failed, though, so that no other node begins.
             why = f"{lost}, and the change cannot be undone yet: {error}"
             self._store.update(self._store.load(), address, undoing(record, why, failed=True))
             _log.error("%s: %s", address, why, extra={"pf": address})
             return
         self._end(desired, digest or intent.digest, ApplyState.ROLLED_BACK, f"{lost}: the change was undone")
-
-    async def _check_again(self, run: Run, place: Place, reader: Reader) -> str:
-        """Read the function once more right before the first write; gives what has changed, empty if nothing."""
-        try:
-            planned = await self._replan(run, place, reader, await read_records(reader) | await self._holders.read())
-        except HoldersUnknownError as error:
-            if needs_holders(run.plan):
-                return str(error)
-            planned = await self._replan(run, place, reader, {})
-        if planned.plan is None or planned.plan.actions != run.plan.actions:
-            return f"{run.desired.pci_address} has changed since it was planned"
-        if planned.plan.disruptive and not run.plan.disruptive and not planned.plan.blocked_by:
-            return f"the host uses {run.desired.pci_address} by now"
-        return ", ".join(planned.plan.blocked_by)
-
-    async def _check_result(self, run: Run, place: Place, reader: Reader) -> str:
-        """Read back what was written; gives how it differs from what was desired, empty if it does not."""
-        planned = await self._replan(run, place, reader, {})
-        if planned.problem is not None:
-            return planned.problem.message
-        return f"{run.desired.pci_address}: read back, still to do: {planned.plan.text}" if planned.plan is not None else ""
-
-    async def _replan(self, run: Run, place: Place, reader: Reader, told: dict[str, str]) -> Planned:
-        observed = await read_pf(reader, run.desired.pci_address, await reader.links())
-        holders = holders_by_address([observed], told)
-        record = self._store.load().of(run.desired.pci_address)
-        return plan_pf(
-            run.desired,
-            with_holders(observed, holders),
-            host=place.host,
-            boot_id=place.boot_id,
-            attempt=record.attempt,
-            holders=holders,
-            original=record.original,
-            driver=await self._look_at_driver(run, place, observed, told, reader),
-        )
-
-    async def _look_at_driver(
-        self, run: Run, place: Place, observed: ObservedPf, told: dict[str, str], reader: Reader
-    ) -> DriverFacts:
-        """Look once more at all functions of a driver that is about to be loaded anew."""
-        if not run.reloads:
-            return run.driver
-        links = await reader.links()
-        others = [await read_pf(reader, address, links) for address in run.driver.others]
-        ports = [with_holders(port, holders_by_address([port], told)) for port in (observed, *others)]
-        originals = {address: record.original for address, record in self._store.load().pfs.items()}
-        return gather_driver(observed, ports, place.desired, originals)
 
     def _begin(self, run: Run, probes: tuple[str, ...], boot_id: str) -> Intent:
         """Journal a run before its first write."""
@@ -380,10 +271,3 @@ class Runner:
     def _forget(self, address: str, record: PfRecord) -> None:
         self._store.update(self._store.load(), address, given_up(record))
         _log.info("%s is given up", address, extra={"pf": address})
-
-
-def _going(run: Run) -> tuple[str, ...]:
-    """Give the functions of which a pod could get something that goes: to load a driver anew takes all that it drives."""
-    reloads = any(action.kind is ActionKind.RELOAD_DRIVER for action in run.plan.actions)
-    own = (run.desired.pci_address,) if run.plan.fenced or reloads else ()
-    return (*own, *(run.driver.others if reloads else ()))
