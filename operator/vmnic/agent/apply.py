@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from ..host.client import Session
 from ..host.ops import LoadModule, Op, PutFile, SetChannels, SetLink, SetVf, UnloadModule, WriteFile
 from ..nodes.observed import ObservedPf
-from ..nodes.state import Action, ActionKind, VfSettings
+from ..nodes.state import VFIO, Action, ActionKind, VfSettings
 from ..nodes.steps import admin_mac, unfold_indexes
 from ..nodes.target import Binding
 from .reader import DEVICES, Reader
@@ -181,7 +181,7 @@ class Applier:
 
 def _suits(driver: str, wanted: str) -> bool:
     """Whether a driver is the wanted one; `kernel` wants any but vfio-pci."""
-    return driver == wanted or (wanted == "kernel" and driver not in ("", "vfio-pci"))
+    return driver == wanted or (wanted == "kernel" and driver not in ("", VFIO))
 
 
 def _attribute_ops(name: str, vf: int, wanted: VfSettings, pf_mac: str) -> Iterator[SetVf]:

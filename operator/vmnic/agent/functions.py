@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from ..host.ops import Channels, LinkInfo, ListDir, Op, ReadChannels, ReadFile, ReadLink, Value, VfInfo
 from ..nodes.nics import model_of
 from ..nodes.observed import ObservedPf, ObservedVf, VfAttributes
+from ..nodes.state import VFIO
 from .reader import DEVICES, PCI_ADDRESS, Reader
 
 __all__ = ["read_pf"]
 
-_VFIO = "vfio-pci"
 _DRIVERS = "/sys/bus/pci/drivers"
 _UNSET = 0x20000000
 """IORESOURCE_UNSET of linux/ioport.h: the window has no address."""
@@ -191,12 +191,12 @@ def _attributes(info: VfInfo) -> VfAttributes:
 
 def _is_held(functions: _Answers, address: str, driver: str) -> bool:
     """`enable` counts openers of a function that vfio-pci drives; with a kernel driver it is 1 all the time."""
-    return driver == _VFIO and functions.text(f"{DEVICES}/{address}/enable") not in ("", "0")
+    return driver == VFIO and functions.text(f"{DEVICES}/{address}/enable") not in ("", "0")
 
 
 def _is_elsewhere(functions: _Answers, address: str, driver: str) -> bool:
     """A network driver makes a link; one that is not in the host's namespace is in a pod's."""
-    return driver not in ("", _VFIO) and not functions.names(f"{DEVICES}/{address}/net")
+    return driver not in ("", VFIO) and not functions.names(f"{DEVICES}/{address}/net")
 
 
 def _vfio_device(functions: _Answers, cdevs: _Answers, address: str) -> str:

@@ -29,7 +29,7 @@ from ..metrics import (
     make_registry,
     render_metrics,
 )
-from ..nodes.state import ApplyState, NodeNicState, NodeStatus, PfReason, PfStatus, range_of
+from ..nodes.state import VFIO, ApplyState, NodeNicState, NodeStatus, PfReason, PfStatus, range_of
 from .passes import NodePass
 
 __all__ = ["AGENT_METRICS", "AgentMetrics", "CountedHost", "CountedPass"]
@@ -116,7 +116,7 @@ class AgentMetrics(Collector):
         counts = {
             "possible": sum(pf.total_vfs for pf in pfs),
             "configured": sum(pf.num_vfs for pf in pfs),
-            "vfio": sum(len(range_of(part.range)) for pf in pfs for part in pf.vfs if part.driver == "vfio-pci"),
+            "vfio": sum(len(range_of(part.range)) for pf in pfs for part in pf.vfs if part.driver == VFIO),
             "in_use": sum(held.vf != pf.pci_address for pf in pfs for held in pf.held),
         }
         yield family(_VFS, [((state,), count) for state, count in counts.items()])

@@ -24,9 +24,9 @@ __all__ = [
 
 _HOLDER_CHARS = 320
 _TEXT_CHARS = 512
-_VALUE_CHARS = 256
-"""Of an action: every second one of 128 VFs takes 201, the driver nine more."""
 """Bounds of the CRD; more would keep the whole status from being published."""
+_VALUE_CHARS = 256
+"""The same of an action's value: every second one of 128 VFs takes 201, the driver nine more."""
 _TOLD_ACTIONS = 32
 _TOLD_USES = 16
 """A status has room for so many names and uses of a function."""
