@@ -25,8 +25,8 @@ def render_markdown(plan: Plan) -> str:
         for node in pool["nodes"]
     ]
     counts = (
-        f"{summary['vms']} VMs, **{summary['changes']} NICs to change**, {summary['blocked']} blocked, "
-        f"{summary['disruptive']} disruptive."
+        f"VMs: {summary['vms']}; **NICs to change: {summary['changes']}**, blocked: {summary['blocked']}; "
+        f"disruptive: {summary['disruptive']}"
     )
     lines = ["### vmnic plan", "", counts]
     if rows:

@@ -60,8 +60,8 @@ def show_plan(plan: Plan) -> None:
         console.print(f"{problem['object'] or 'input'}: {problem['reason']}: {problem['message']}", soft_wrap=True)
     summary = plan["summary"]
     console.print(
-        f"{summary['vms']} VMs, {summary['changes']} NICs to change, {summary['blocked']} blocked; "
-        f"{len(rows)} pool actions, {summary['disruptive']} disruptive"
+        f"VMs: {summary['vms']}; NICs to change: {summary['changes']}, blocked: {summary['blocked']}; "
+        f"pool actions: {len(rows)}; disruptive: {summary['disruptive']}"
     )
 
 

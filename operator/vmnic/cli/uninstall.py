@@ -169,7 +169,7 @@ def describe(objects: Objects) -> list[str]:
         vfs, used = sum(total.configured for total in totals), sum(total.in_use for total in totals)
         end = "stay" if pool.spec.removal == "Retain" else "go"
         where = sum(any(total) for total in totals)
-        lines.append(f"SriovNetworkPool {name}: {vfs} VFs on {where} nodes {end}, {used} of them in use")
+        lines.append(f"SriovNetworkPool {name}: its VFs {end} (VFs: {vfs}, in use: {used}; nodes: {where})")
     return lines
 
 

@@ -193,7 +193,7 @@ def test_markdown_shows_what_is_not_as_wanted():
     _, out, _ = run(
         "plan", "-f", "-", "-o", "markdown", text=documents(policy("linux"), vm("web", nic(model="e1000e")), vm("ok"))
     )
-    assert "**1 NICs to change**" in out
+    assert "**NICs to change: 1**" in out
     assert "| tenants/web | default | emulated (e1000e) | vhost (virtio) | Change |" in out
     assert "tenants/ok" not in out
 

@@ -27,4 +27,4 @@ def test_it_says_what_each_node_is_waited_for(changes, why):
 
 
 def test_it_says_what_would_go():
-    assert describe(objects()) == ["SriovNetworkPool fast: 0 VFs on 1 nodes go, 0 of them in use"]
+    assert describe(objects()) == ["SriovNetworkPool fast: its VFs go (VFs: 0, in use: 0; nodes: 1)"]
