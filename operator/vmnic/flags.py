@@ -22,11 +22,13 @@ class Address(NamedTuple):
 class Flags(argparse.ArgumentParser):
     """A parser whose flags take their defaults from VMNIC_… variables."""
 
-    def flag(self, name: str, default: str, text: str, kind: Callable[[str], Any] = str) -> None:
-        """Add a flag; `kind` reads its value, wherever it comes from."""
+    def flag(self, name: str, default: str | None, text: str, kind: Callable[[str], Any] = str) -> None:
+        """Add a flag, needed where its default is None; `kind` reads its value, wherever it comes from."""
         variable = "VMNIC_" + name.upper().replace("-", "_")
-        told = f"{text} ({variable}; default {default or 'none'})"
-        self.add_argument(f"--{name}", default=os.environ.get(variable, default), type=kind, help=told, metavar="VALUE")
+        shown = "" if default is None else f"; default {default or 'none'}"
+        value = os.environ.get(variable, default)
+        told = f"{text} ({variable}{shown})"
+        self.add_argument(f"--{name}", default=value, required=value is None, type=kind, help=told, metavar="VALUE")
 
 
 def positive(text: str) -> float:

@@ -80,7 +80,7 @@ IntOrPercent = Annotated[
             "x-kubernetes-int-or-string": True,
             "x-kubernetes-validations": [
                 cel(
-                    f"type(self) == int ? self >= 1 && self <= {_MOST} : self.matches('^([1-9][0-9]?|100)%$')",
+                    f"type(self) == int ? self >= 1 && self <= {_MOST} : self.matches('^{PERCENT.pattern}$')",
                     _INT_OR_PERCENT,
                 )
             ],

@@ -59,7 +59,8 @@ NumVfs = Annotated[
             "x-kubernetes-int-or-string": True,
             "x-kubernetes-validations": [
                 cel(
-                    "type(self) == int ? self >= 0 && self <= 256 : self == 'max' || self.matches('^([1-9][0-9]?|100)%$')",
+                    f"type(self) == int ? self >= 0 && self <= {_MOST_VFS} : "
+                    f"self == 'max' || self.matches('^{PERCENT.pattern}$')",
                     _NUM_VFS,
                 )
             ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -33,7 +34,7 @@ from ..kube.resources import (
 from .objects import MalformedObjectError, Objects
 from .setup import Setup
 
-__all__ = ["NODE_KINDS", "VM_KINDS", "annotate_state", "patch_machine", "read_cluster", "read_setup"]
+__all__ = ["NODE_KINDS", "VM_KINDS", "annotate_state", "patch_machine", "read_cluster", "read_setup", "take_in"]
 
 NODE_KINDS = (POOLS, NODE_NIC_STATES, NODES)
 _FORBIDDEN = 403
@@ -78,14 +79,21 @@ async def read_cluster(kubeconfig: str | None, kinds: tuple[Resource, ...]) -> t
         for kind in kinds:
             try:
                 async for page, _ in api.list_pages(kind):
-                    for raw in page:
-                        try:
-                            objects.add(msgspec.json.decode(raw) | {"kind": kind.kind})
-                        except MalformedObjectError as error:
-                            problems.append(str(error))
+                    problems += take_in(objects, (msgspec.json.decode(raw) | {"kind": kind.kind} for raw in page))
             except NotFoundError:
                 problems.append(f"the cluster has no {kind.plural}.{kind.group}: is its operator installed?")
     return objects, problems
+
+
+def take_in(objects: Objects, found: Iterable[dict[str, Any]]) -> list[str]:
+    """Take objects in, and tell in words which cannot be read."""
+    problems = []
+    for one in found:
+        try:
+            objects.add(one)
+        except MalformedObjectError as error:
+            problems.append(str(error))
+    return problems
 
 
 async def read_setup(kubeconfig: str | None) -> Setup:

@@ -21,7 +21,8 @@ from ..nodes.ledger import CORDONED
 from ..nodes.parts import count_vfs
 from ..nodes.release import ABANDON, FINALIZER, give_up
 from ..nodes.state import NodeNicState, NodeSpec, PfSpec, wire
-from .objects import MalformedObjectError, Objects
+from .live import take_in
+from .objects import Objects
 
 __all__ = ["Uninstaller", "describe", "uninstall_all", "waits_of"]
 
@@ -65,10 +66,11 @@ class Uninstaller:
     async def _look(self) -> bool:
         """Do what can be done now; True when nothing is left."""
         try:
-            await self._delete(POLICIES)
-            await self._delete(POOLS)
+            await self._delete(await self._list(POLICIES), POLICIES)
             pools = await self._list(POOLS)
-            objects, unread = _read(pools + await self._list(NODE_NIC_STATES))
+            await self._delete(pools, POOLS)
+            objects = Objects(of_server=True)
+            unread = take_in(objects, pools + await self._list(NODE_NIC_STATES))
             if await self._is_alone():
                 await self._uncordon()
                 await self._let_go(pools, objects)
@@ -77,7 +79,7 @@ class Uninstaller:
                     await self._annotate(pool)
         except (ConflictError, NotFoundError):
             return False  # Somebody was faster, or a kind is just going; the next look shows it.
-        self._tell_new([*unread, *waits_of(objects)])
+        self._tell_new([*(f"{one} (what it made stays)" for one in unread), *waits_of(objects)])
         return not pools
 
     def _tell_new(self, waits: list[str]) -> None:
@@ -100,8 +102,8 @@ class Uninstaller:
             raise
         return [msgspec.json.decode(raw) | {"kind": kind.kind} for page in pages for raw in page]
 
-    async def _delete(self, kind: Resource) -> None:
-        for one in await self._list(kind):
+    async def _delete(self, found: Iterable[dict[str, Any]], kind: Resource) -> None:
+        for one in found:
             if not one["metadata"].get("deletionTimestamp"):
                 await self._api.delete(kind, one["metadata"]["name"])
 
@@ -194,13 +196,3 @@ def _why(state: NodeNicState, spec: PfSpec) -> str:
     if pf is not None and pf.problem is not None:
         return f"{pf.problem.reason}: {pf.problem.message}"
     return "is being given up"
-
-
-def _read(found: Iterable[dict[str, Any]]) -> tuple[Objects, list[str]]:
-    objects, unread = Objects(), []
-    for one in found:
-        try:
-            objects.add(one)
-        except MalformedObjectError as error:
-            unread.append(f"{error} (what it made stays)")
-    return objects, unread

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ..api.pool import SriovNetworkPool
 from .ledger import NodeView
-from .plan import MORE_HOLDERS
+from .plan import TOLD_HOLDERS
 from .state import Held, PfPlan, PfReason, PfSpec, PfStatus
 
 __all__ = ["Pending", "pending_of"]
@@ -65,7 +65,7 @@ def pending_of(view: NodeView, pool: SriovNetworkPool) -> Pending:
 
 def holders_of(pf: PfStatus, plan: PfPlan) -> tuple[Held, ...]:
     """Give the held devices that a plan would take; it names each by its address, or all are meant where it has no room."""
-    if plan.blocked_by and plan.blocked_by[-1].startswith(MORE_HOLDERS):
+    if len(plan.blocked_by) > TOLD_HOLDERS:
         return pf.held
     return tuple(held for held in pf.held if any(text.endswith(f" {held.vf}") for text in plan.blocked_by))
 

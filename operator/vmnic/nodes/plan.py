@@ -17,11 +17,10 @@ from .state import VFIO, Action, ActionKind, HostFacts, PfPlan, PfProblem, PfSpe
 from .steps import plan_steps, wrong_driver
 from .target import Original, Target, target_of, target_of_original, uses_of
 
-__all__ = ["MORE_HOLDERS", "Planned", "desired_target", "plan_pf", "touched"]
+__all__ = ["TOLD_HOLDERS", "Planned", "desired_target", "plan_pf", "touched"]
 
-_TOLD_HOLDERS = 20
-MORE_HOLDERS = "and "
-"""How the last line begins where there are more holders than are told."""
+TOLD_HOLDERS = 20
+"""Where there are more, one line says how many more."""
 _DISTURBING = frozenset(
     {ActionKind.BIND_PF, ActionKind.RELOAD_DRIVER, ActionKind.SET_NUM_VFS, ActionKind.SET_MTU, ActionKind.SET_QUEUES}
 )
@@ -115,8 +114,8 @@ def touched(actions: tuple[Action, ...], target: Target, observed: ObservedPf) -
 def _holders(addresses: Iterable[str], holders: Mapping[str, str]) -> tuple[str, ...]:
     """Say who holds which of these functions, as many as a status has room for."""
     told = [f"{holders.get(address) or 'an unknown program'} holds {address}" for address in addresses]
-    more = len(told) - _TOLD_HOLDERS
-    return tuple(told[:_TOLD_HOLDERS] + ([f"{MORE_HOLDERS}{more} more"] if more > 0 else []))
+    more = len(told) - TOLD_HOLDERS
+    return tuple(told[:TOLD_HOLDERS] + ([f"and {more} more"] if more > 0 else []))
 
 
 def _words(action: Action) -> str:

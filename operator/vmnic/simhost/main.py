@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-import os
 import pathlib
 import socket
 import sys
 import threading
 
+from ..flags import Flags
 from ..host.socket import serve_port
 from .host import SimHost
 from .spec import ImpossibleHostError, parse_host
@@ -18,15 +17,11 @@ __all__ = ["main"]
 
 def main(arguments: list[str]) -> int:
     """Serve a simulated host over a Unix socket, and as a file system where one is asked for, until killed."""
-    parser = argparse.ArgumentParser(prog="vmnic simhost", description="Simulates a node with SR-IOV NICs.")
-    for flag, text in (("spec", "YAML file that describes the host"), ("socket", "path of the Unix socket to serve")):
-        value = os.environ.get(f"VMNIC_{flag.upper()}")
-        parser.add_argument(
-            f"--{flag}", type=pathlib.Path, default=value, required=value is None, help=f"{text} (VMNIC_{flag.upper()})"
-        )
-    value = os.environ.get("VMNIC_FUSE")
-    parser.add_argument("--fuse", type=pathlib.Path, default=value, help="directory to mount the host's /sys at (VMNIC_FUSE)")
-    chosen = parser.parse_args(arguments)
+    flags = Flags(prog="vmnic simhost", description="Simulates a node with SR-IOV NICs.")
+    flags.flag("spec", None, "YAML file that describes the host", pathlib.Path)
+    flags.flag("socket", None, "path of the Unix socket to serve", pathlib.Path)
+    flags.flag("fuse", "", "directory to mount the host's /sys at")
+    chosen = flags.parse_args(arguments)
     try:
         host = SimHost(parse_host(chosen.spec.read_text()), waits=True)
     except (OSError, ImpossibleHostError) as error:
@@ -36,11 +31,11 @@ def main(arguments: list[str]) -> int:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(chosen.socket))
         listener.listen(128)
-        if chosen.fuse is None:
+        if not chosen.fuse:
             serve_port(host, listener, host.control, host.listen)
             return 0
         threading.Thread(target=serve_port, args=(host, listener, host.control, host.listen), daemon=True).start()
-        return _mount(host, chosen.fuse)
+        return _mount(host, pathlib.Path(chosen.fuse))
 
 
 def _mount(host: SimHost, mountpoint: pathlib.Path) -> int:

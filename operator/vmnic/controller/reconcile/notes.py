@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
-from ...policy.decision import Action, Verdict, VmDecision
+from ...policy.decision import Action, NicDecision, Verdict, VmDecision
 from ...policy.reasons import Reason
 from .reverts import digest_of
 
@@ -48,36 +49,34 @@ def given_in(decision: VmDecision, manager: str) -> VmDecision:
     """Say that a VM is left alone because somebody put it back twice."""
     who = f"{manager} puts" if manager else "somebody put"
     text = f"{who} it back, twice within an hour, so it is left for a day: change it where they take the VM from"
-    nics = tuple(
-        replace(nic, verdict=Verdict.BLOCKED, action=None, reason=Reason.OWNED_BY_GIT, message=f"{nic.message}: {text}")
-        if nic.action is Action.PATCH
-        else nic
-        for nic in decision.nics
-    )
-    return replace(decision, nics=nics)
+    return _blocked(decision, Reason.OWNED_BY_GIT, lambda nic: f"{nic.message}: {text}")
+
+
+def refused(decision: VmDecision, message: str) -> VmDecision:
+    """Say that the API server does not take a VM's change, in the words of who refuses it."""
+    return _blocked(decision, Reason.PATCH_REFUSED, lambda _: f"refused: {message}")
 
 
 def rolled_already(decision: VmDecision) -> VmDecision:
     """Say that a VM waits because it was restarted for this and is again as it was before."""
     text = "it was restarted once for this and somebody put it back, so it waits until it is stopped"
-    nics = tuple(
-        replace(nic, action=Action.AUDIT, reason=Reason.WAITS_FOR_STOP, message=f"{nic.message}: {text}")
-        if nic.action in (Action.PATCH, Action.ADMIT)
-        else nic
-        for nic in decision.nics
-    )
-    return replace(decision, nics=nics)
+
+    def waits(nic: NicDecision) -> NicDecision:
+        return replace(nic, action=Action.AUDIT, reason=Reason.WAITS_FOR_STOP, message=f"{nic.message}: {text}")
+
+    return _retold(decision, (Action.PATCH, Action.ADMIT), waits)
 
 
-def refused(decision: VmDecision, message: str) -> VmDecision:
-    """Say that the API server does not take a VM's change, in the words of who refuses it."""
-    nics = tuple(
-        replace(nic, verdict=Verdict.BLOCKED, action=None, reason=Reason.PATCH_REFUSED, message=f"refused: {message}")
-        if nic.action is Action.PATCH
-        else nic
-        for nic in decision.nics
-    )
-    return replace(decision, nics=nics)
+def _blocked(decision: VmDecision, reason: Reason, say: Callable[[NicDecision], str]) -> VmDecision:
+    def blocked(nic: NicDecision) -> NicDecision:
+        return replace(nic, verdict=Verdict.BLOCKED, action=None, reason=reason, message=say(nic))
+
+    return _retold(decision, (Action.PATCH,), blocked)
+
+
+def _retold(decision: VmDecision, actions: Collection[Action], tell: Callable[[NicDecision], NicDecision]) -> VmDecision:
+    """Tell anew of the NICs for which something would be done."""
+    return replace(decision, nics=tuple(tell(nic) if nic.action in actions else nic for nic in decision.nics))
 
 
 def admit_digest(decision: VmDecision) -> str:
