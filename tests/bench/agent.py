@@ -25,6 +25,7 @@ from vmnic.agent.passes import NodePass
 from vmnic.agent.podresources import NoHolders
 from vmnic.agent.probes import NodeProbes
 from vmnic.host.client import HostWorker
+from vmnic.host.launch import WorkerProcess
 from vmnic.host.ops import ReadLink, WriteFile
 from vmnic.host.socket import SocketPort
 
@@ -87,7 +88,8 @@ def _bind_all(socket: pathlib.Path, path: str) -> None:
 
 async def _run(directory: pathlib.Path, socket: pathlib.Path) -> tuple[float, int, float]:
     """Plan, grant, apply, look again; gives the time of the granted pass, and writes and CPU of the one after."""
-    worker, api = HostWorker(host=f"sim:{socket}", state_dir=directory), MemoryApi()
+    process, api = WorkerProcess(host=f"sim:{socket}", state_dir=directory), MemoryApi()
+    worker = HostWorker(process)
     agent = NodePass(
         host=worker, store=JournalStore(directory), holders=NoHolders(), reporter=api, probes=NodeProbes(worker, api),
         fence=RecordingFence(), devices=NoDevices(),
@@ -106,9 +108,8 @@ async def _run(directory: pathlib.Path, socket: pathlib.Path) -> tuple[float, in
     used = (_cpu_s() - cpu) * 1000
     writes = host.control({"writes": None}) - before
     host.close()
-    worker.close()
-    while worker.pid is not None:
-        await asyncio.sleep(0.01)
+    process.close()
+    process.wait()
     return taken, writes, used
 
 

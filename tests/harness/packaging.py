@@ -21,6 +21,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 OVERLAYS = ROOT / "deploy" / "overlays"
 CHART_VALUES = {
     "module-options": ("--set=agent.moduleOptions=true",),
+    "libvirt": ("--set=agent.libvirt=true",),
     "no-modules": ("--set=agent.loadModules=false",),
     "apparmor-unconfined": ("--set=agent.appArmorUnconfined=true",),
     "privileged": ("--set=agent.privileged=true",),

@@ -43,9 +43,13 @@ _REFUSED_CALLS = {
 
 
 def agent_pod() -> dict[str, Any]:
-    """Give the pod's spec as it ships."""
+    """Give the pod's spec as it ships for nodes that run libvirt."""
     documents = yaml.safe_load_all((ROOT / "deploy" / "base" / "agent.yaml").read_text())
     spec: dict[str, Any] = next(one for one in documents if one["kind"] == "DaemonSet")["spec"]["template"]["spec"]
+    component = yaml.safe_load((ROOT / "deploy" / "components" / "libvirt" / "kustomization.yaml").read_text())
+    added = yaml.safe_load(component["patches"][0]["patch"])["spec"]["template"]["spec"]
+    spec["volumes"] += added["volumes"]
+    spec["containers"][0]["volumeMounts"] += added["containers"][0]["volumeMounts"]
     return spec
 
 

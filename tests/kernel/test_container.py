@@ -9,6 +9,8 @@ from .box import PROFILE, Box, agent_pod, bind, load_profile
 from .node import DEVICES, virtual
 
 MODULES = ("vhost_net", "tun", "macvtap", "vfio_pci")
+LENT = "/run/libvirt/hostdevmgr"
+"""Where libvirt notes the VFs that it has changed."""
 NET_ADMIN = "0000000000001000"
 
 
@@ -45,6 +47,11 @@ class TestContainer:
         status = dict(line.split(":\t", 1) for line in node.read(f"/proc/{inside}/status").splitlines() if ":\t" in line)
         assert (status["CapEff"], status["CapBnd"], status["NoNewPrivs"], status["Seccomp"]) == (NET_ADMIN, NET_ADMIN, "1", "2")
         assert node.guest.perform(ReadFile(f"/proc/{inside}/attr/current")) == f"{PROFILE} (enforce)"
+        node.guest.run("bash", "-c", f"mkdir -p {LENT} && touch {LENT}/{node.link(first)}_vf3")
+        node.wait_for(
+            "libvirt is told as a holder", lambda: [held.by.split()[0] for held in node.pf(first).held] == ["libvirt"]
+        )
+        node.guest.run("rm", "-r", LENT)
         node.settle(virtual(first, release="Reset"), virtual(second, release="Reset"))
         assert (node.count(first), node.count(second)) == (0, 0)
         node.guest.run("runc", "kill", "agent", "TERM")

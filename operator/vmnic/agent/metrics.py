@@ -30,9 +30,9 @@ from ..metrics import (
     render_metrics,
 )
 from ..nodes.state import VFIO, ApplyState, NodeNicState, NodeStatus, PfReason, PfStatus, range_of
-from .passes import NodePass
+from .passes import Passes
 
-__all__ = ["AGENT_METRICS", "AgentMetrics", "CountedHost", "CountedPass"]
+__all__ = ["AGENT_METRICS", "AgentMetrics"]
 
 _PASS = Metric(
     "vmnic_agent_pass_seconds",
@@ -121,6 +121,14 @@ class AgentMetrics(Collector):
         }
         yield family(_VFS, [((state,), count) for state, count in counts.items()])
 
+    def counted_host(self, host: HostAccess) -> HostAccess:
+        """Give the host with its operations counted."""
+        return _CountedHost(host, self)
+
+    def counted_passes(self, passes: Passes) -> Passes:
+        """Give the passes timed, and their findings shown."""
+        return _CountedPasses(passes, self)
+
     async def serve(self, address: Address) -> None:
         """Serve scrapes until cancelled."""
         # Only agents that are scraped pay for a server.
@@ -149,27 +157,27 @@ def _ending(pf: PfStatus, old: PfStatus) -> str:
     return ApplyState.FAILED if pf.problem is not None else ApplyState.APPLIED
 
 
-class CountedPass:
+class _CountedPasses:
     """Passes that are timed, and whose findings are shown."""
 
-    def __init__(self, node_pass: NodePass, metrics: AgentMetrics) -> None:
-        self._pass = node_pass
+    def __init__(self, passes: Passes, metrics: AgentMetrics) -> None:
+        self._passes = passes
         self._metrics = metrics
 
     async def run(self, state: NodeNicState | None) -> NodeStatus:
         """Make a pass; see `NodePass.run`."""
         with self._metrics.passing():
-            status = await self._pass.run(state)
+            status = await self._passes.run(state)
             self._metrics.found(status)
         return status
 
     async def run_alone(self) -> None:
         """Make a pass without the API server; see `NodePass.run_alone`."""
         with self._metrics.passing():
-            await self._pass.run_alone()
+            await self._passes.run_alone()
 
 
-class CountedHost:
+class _CountedHost:
     """A host whose operations are counted."""
 
     def __init__(self, host: HostAccess, metrics: AgentMetrics) -> None:

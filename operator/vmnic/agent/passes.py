@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Protocol
 
 import msgspec
 
@@ -39,9 +40,21 @@ from .run import Place, Run, needs_holders
 from .runs import Runner
 from .status import same_status
 
-__all__ = ["NodePass"]
+__all__ = ["NodePass", "Passes"]
 
 _log = logging.getLogger(__name__)
+
+
+class Passes(Protocol):
+    """What makes passes."""
+
+    async def run(self, state: NodeNicState | None) -> NodeStatus:
+        """Make one; see `NodePass.run`."""
+        ...
+
+    async def run_alone(self) -> None:
+        """Make one without the API server; see `NodePass.run_alone`."""
+        ...
 
 
 class NodePass:

@@ -17,6 +17,8 @@ from ..host.socket import LISTEN
 
 __all__ = ["HostEvents"]
 
+_SETTLE_S = 0.2
+"""One change makes many messages; together they are a reason for one look."""
 _AGAIN_S = 1.0
 """A simulated host that is away is asked again so often."""
 
@@ -28,13 +30,14 @@ class HostEvents:
         host: Where links are: `linux`, or a simulated host at `sim:SOCKET`.
         watched: Gives the names and PCI addresses of the links that matter; messages about others are passed over.
             A link that was renamed is known by its address, and kernels before 5.14 tell the name alone.
-        changed: Called in the loop when something that matters was told.
+        changed: Called in the loop a moment after something that matters was told.
     """
 
     def __init__(self, host: str, watched: Callable[[], set[str]], changed: Callable[[], None]) -> None:
         self._host = host
         self._watched = watched
         self._changed = changed
+        self._settling: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Listen for ever.
@@ -70,9 +73,13 @@ class HostEvents:
             await asyncio.sleep(_AGAIN_S)
 
     def _take(self, events: Iterable[HostEvent]) -> None:
-        for event in events:
-            if self._matters(event):
-                self._changed()
+        matter = [event for event in events if self._matters(event)]
+        if matter and self._settling is None:
+            self._settling = asyncio.get_running_loop().call_later(_SETTLE_S, self._settle)
+
+    def _settle(self) -> None:
+        self._settling = None
+        self._changed()
 
     def _matters(self, event: HostEvent) -> bool:
         about_link = event.what in ("newlink", "dellink")

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import pathlib
-import socket
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
 from .codec import decode_error, decode_value, encode_op
+from .launch import WorkerGoneError, WorkerProcess
 from .ops import Op, Port, Value
 from .ports import StillBlocked
 
@@ -46,10 +44,6 @@ class OperationTimedOutError(Exception):
 
 class WriteStillInFlightError(Exception):
     """A write session of an earlier run still holds the PF's lock."""
-
-
-class WorkerGoneError(Exception):
-    """The worker or the session's child ended unasked."""
 
 
 class Session(Protocol):
@@ -88,50 +82,10 @@ class HostAccess(Protocol):
 
 
 class HostWorker:
-    """Starts the worker program and opens sessions in it; a worker that died is started again."""
+    """Opens sessions in the worker program."""
 
-    def __init__(self, *, host: str, state_dir: pathlib.Path, root: str = "/", links: str = "", modules: str = "") -> None:
-        self._arguments = [
-            "--host",
-            host,
-            "--root",
-            root,
-            "--links",
-            links,
-            "--modules",
-            modules,
-            "--state-dir",
-            str(state_dir),
-        ]
-        self._process: asyncio.subprocess.Process | None = None
-        self._control: socket.socket | None = None
-        self._answered = False
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the worker, if it runs."""
-        return self._process.pid if self._process is not None and self._process.returncode is None else None
-
-    async def start(self) -> None:
-        """Start the program, unless it runs."""
-        if self.pid is not None:
-            return
-        self.close()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-m", "vmnic.host.worker", "--control", str(theirs.fileno()), *self._arguments,
-                pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL,
-            )  # fmt: skip
-        ours.setblocking(False)
-        self._control = ours
-        self._answered = False
-
-    def close(self) -> None:
-        """Let the worker end; a child that is stuck in the kernel goes on."""
-        if self._control is not None:
-            self._control.close()
-            self._control = None
+    def __init__(self, process: WorkerProcess) -> None:
+        self._process = process
 
     @asynccontextmanager
     async def session(self, pf: str, *, write: bool) -> AsyncIterator[Session]:
@@ -141,20 +95,11 @@ class HostWorker:
             WriteStillInFlightError: an earlier write to this PF has not returned.
             WorkerGoneError: the worker does not answer.
         """
-        await self.start()
-        assert self._control is not None
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs:
-            try:
-                socket.send_fds(self._control, [json.dumps({"pf": pf, "write": write}).encode()], [theirs.fileno()])
-            except OSError as error:
-                ours.close()
-                raise WorkerGoneError(f"the host worker is gone: {error.strerror}") from error
-        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_LINE_BYTES)
+        reader, writer = await asyncio.open_unix_connection(sock=self._process.ask(pf, write=write), limit=_LINE_BYTES)
         session = _WorkerSession(reader, writer)
         try:
-            await _await_ready(reader, pf, _OPEN_S if self._answered else _START_S)
-            self._answered = True
+            await _await_ready(reader, pf, _OPEN_S if self._process.has_answered else _START_S)
+            self._process.has_answered = True
             yield session
         finally:
             if session.late is None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import pathlib
@@ -61,7 +62,11 @@ def main(arguments: list[str]) -> int:
 
 def _import_netlink() -> None:
     """Import what every child needs once, before the forks."""
+    gc.disable()
     import pyroute2  # noqa: F401, PLC0415 - slow, and a simulated host needs none
+
+    gc.freeze()  # Children that look for garbage would copy all of it.
+    gc.enable()
 
 
 def _serve_session(request: dict[str, object], descriptor: int, chosen: argparse.Namespace) -> int:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import pathlib
 
-import msgspec
-import yaml
+import msgspec.yaml
 
 __all__ = ["NicDataError", "NicModel", "add_models", "model_of", "read_models"]
 
@@ -43,7 +42,7 @@ def add_models(path: pathlib.Path) -> None:
     """
     try:
         _read(path)
-    except (OSError, yaml.YAMLError, msgspec.ValidationError) as error:
+    except (OSError, msgspec.DecodeError) as error:
         raise NicDataError(f"NIC data {path}: {error}: write it like vmnic's own nics.yaml") from error
     _files[:] = [path, _OWN]
     read_models.cache_clear()
@@ -56,7 +55,7 @@ def read_models() -> tuple[NicModel, ...]:
 
 
 def _read(path: pathlib.Path) -> tuple[NicModel, ...]:
-    return msgspec.convert(yaml.safe_load(path.read_text()), tuple[NicModel, ...])
+    return msgspec.yaml.decode(path.read_bytes(), type=tuple[NicModel, ...])
 
 
 def model_of(vendor: str, device: str) -> NicModel | None:

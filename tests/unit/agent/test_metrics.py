@@ -3,7 +3,7 @@
 import pytest
 
 from tests.builders.metrics import differences, value
-from vmnic.agent.metrics import AGENT_METRICS, AgentMetrics, CountedHost
+from vmnic.agent.metrics import AGENT_METRICS, AgentMetrics
 from vmnic.host.client import LocalHost, OperationTimedOutError
 from vmnic.host.ops import ReadFile
 from vmnic.host.ports import StillBlocked
@@ -63,7 +63,7 @@ class Port:
 
 async def test_host_operations_are_counted_by_how_they_ended():
     metrics = AgentMetrics({})
-    host = CountedHost(LocalHost(Port("7", OSError(2, "no such file"), StillBlocked())), metrics)
+    host = metrics.counted_host(LocalHost(Port("7", OSError(2, "no such file"), StillBlocked())))
     async with host.session("0000:0b:00.0", write=False) as session:
         await session.perform(ReadFile("/a"), deadline_s=1)
         with pytest.raises(OSError, match="no such file"):

@@ -9,7 +9,11 @@ import pytest
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
-        ("vmnic.agent.main", ["pydantic", "kubernetes", "kopf", "pyroute2", "typer", "rich", "cryptography"]),
+        ("vmnic.agent.main", ["asyncio", "msgspec", "aiohttp"]),
+        (
+            "vmnic.agent.compose",
+            ["pydantic", "kubernetes", "kopf", "pyroute2", "typer", "rich", "cryptography", "prometheus_client"],
+        ),
         ("vmnic.host.worker", ["msgspec", "aiohttp", "asyncio", "pyroute2", "pydantic"]),
         ("vmnic.cli.app", ["pydantic", "kubernetes", "aiohttp", "rich", "yaml"]),
     ],

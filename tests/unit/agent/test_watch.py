@@ -43,7 +43,7 @@ async def listening(host, *watched):
 async def is_told(told):
     """Take one word, if it comes soon."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(told.get(), 0.2)
+        await asyncio.wait_for(told.get(), 1)
         return True
     return False
 

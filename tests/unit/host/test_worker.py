@@ -11,7 +11,8 @@ import threading
 import pytest
 
 from tests.builders.host import PF, sim_host
-from vmnic.host.client import HostWorker, OperationTimedOutError, WorkerGoneError, WriteStillInFlightError
+from vmnic.host.client import HostWorker, OperationTimedOutError, WriteStillInFlightError
+from vmnic.host.launch import WorkerGoneError, WorkerProcess
 from vmnic.host.ops import LoadModule, ReadFile, ReadLinks, WriteFile
 from vmnic.host.socket import SocketPort, serve_port
 
@@ -38,13 +39,25 @@ def sim(tmp_path):
     listener.close()
 
 
+@contextlib.contextmanager
+def running(state_dir, **place):
+    """A worker's program, which ends with the block."""
+    process = WorkerProcess(state_dir=state_dir, **place)
+    process.start()
+    yield process
+    process.close()
+    process.wait()
+
+
 @pytest.fixture
-async def worker(sim, tmp_path):
-    made = HostWorker(host=f"sim:{tmp_path}/host.sock", state_dir=tmp_path)
-    await made.start()
-    yield made
-    made.close()
-    await made._process.wait()
+def process(sim, tmp_path):
+    with running(tmp_path, host=f"sim:{tmp_path}/host.sock") as made:
+        yield made
+
+
+@pytest.fixture
+def worker(process):
+    return HostWorker(process)
 
 
 async def test_an_operation_is_performed_in_a_child(worker):
@@ -74,13 +87,13 @@ async def test_a_stuck_write_is_abandoned_and_its_lock_shows_until_it_returns(wo
         assert await session.perform(ReadFile(NUMVFS), deadline_s=5) == "0"
 
 
-async def test_a_child_that_is_stuck_outlives_its_worker_and_a_new_one_sees_it(worker, sim, tmp_path):
+async def test_a_child_that_is_stuck_outlives_its_worker_and_a_new_one_sees_it(worker, process, sim):
     sim.control({"hold": VF})
     async with worker.session(PF, write=True) as session:
         with pytest.raises(OperationTimedOutError) as caught:
             await session.perform(WriteFile(NUMVFS, "0"), deadline_s=0.2)
-    os.kill(worker.pid, signal.SIGKILL)
-    await worker._process.wait()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
     with pytest.raises(WriteStillInFlightError):
         async with worker.session(PF, write=True):
             pass
@@ -102,12 +115,9 @@ async def test_two_write_sessions_of_one_function_exclude_each_other(worker):
 
 
 async def test_a_host_that_is_gone_is_told_and_not_taken_for_an_answer(tmp_path):
-    made = HostWorker(host=f"sim:{tmp_path}/nothing.sock", state_dir=tmp_path)
-    with pytest.raises(WorkerGoneError):
-        async with made.session(PF, write=False):
+    with running(tmp_path, host=f"sim:{tmp_path}/nothing.sock") as process, pytest.raises(WorkerGoneError):
+        async with HostWorker(process).session(PF, write=False):
             pass
-    made.close()
-    await made._process.wait()
 
 
 def test_a_command_that_no_host_knows_is_refused(sim, tmp_path):
@@ -119,14 +129,10 @@ def test_a_command_that_no_host_knows_is_refused(sim, tmp_path):
 async def test_files_and_links_may_be_in_different_places(sim, tmp_path):
     (tmp_path / "sys").mkdir()
     (tmp_path / "sys" / "mine").write_text("file\n")
-    made = HostWorker(host="linux", root=str(tmp_path), links=f"sim:{tmp_path}/host.sock", state_dir=tmp_path)
-    try:
-        async with made.session(PF, write=False) as session:
+    with running(tmp_path, host="linux", root=str(tmp_path), links=f"sim:{tmp_path}/host.sock") as process:
+        async with HostWorker(process).session(PF, write=False) as session:
             assert await session.perform(ReadFile("/sys/mine"), deadline_s=5) == "file"
             assert [link.pci_address for link in await session.perform(ReadLinks(), deadline_s=5)] == [PF]
-    finally:
-        made.close()
-        await made._process.wait()
 
 
 async def test_modprobes_refusal_comes_through(tmp_path, monkeypatch):
@@ -134,10 +140,8 @@ async def test_modprobes_refusal_comes_through(tmp_path, monkeypatch):
     program.write_text('#!/bin/sh\necho "modprobe: ERROR: could not insert: Key was rejected by service" >&2; exit 1\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    made = HostWorker(host="linux", root=str(tmp_path), state_dir=tmp_path)
-    async with made.session("module", write=True) as session:
-        with pytest.raises(OSError, match="Key was rejected") as caught:
-            await session.perform(LoadModule("macvtap"), deadline_s=5)
+    with running(tmp_path, host="linux", root=str(tmp_path)) as process:
+        async with HostWorker(process).session("module", write=True) as session:
+            with pytest.raises(OSError, match="Key was rejected") as caught:
+                await session.perform(LoadModule("macvtap"), deadline_s=5)
     assert caught.value.errno == errno.EKEYREJECTED
-    made.close()
-    await made._process.wait()
