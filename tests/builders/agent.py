@@ -2,6 +2,7 @@
 
 import asyncio
 import pathlib
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import msgspec
@@ -88,18 +89,34 @@ class RecordingFence:
         self.closed -= set(functions)
 
 
+class RecordingDevices:
+    """Remembers why each function offers nothing; empty: it offers."""
+
+    def __init__(self) -> None:
+        self.faults: dict[str, str] = {}
+
+    def replace(self, offers, held) -> None:
+        self.faults = {offer.spec.pci_address: offer.fault for offer in offers}
+
+
 class LockableHost(LocalHost):
-    """A host on which a write of an earlier agent may still be in the kernel, or the child for one function dies."""
+    """A host on which a write of an earlier agent may still be in the kernel, the child for one function dies, or a run is slow."""
 
     in_flight = False
     dead = ""
+    gate: asyncio.Event | None = None
+    """Opens for runs."""
 
-    def session(self, pf, *, write):
+    @asynccontextmanager
+    async def session(self, pf, *, write):
         if pf == self.dead:
             raise WorkerGoneError(f"the session's child for {pf} ended")
         if write and (self.in_flight or self._port.in_flight):
             raise WriteStillInFlightError(f"an earlier write to {pf} has not returned")
-        return super().session(pf, write=write)
+        if write and self.gate is not None:
+            await self.gate.wait()
+        async with super().session(pf, write=write) as session:
+            yield session
 
 
 class Node:

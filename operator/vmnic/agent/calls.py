@@ -18,6 +18,8 @@ class OpenCalls:
     def __init__(self) -> None:
         self.stuck: dict[str, asyncio.Future[None]] = {}
         """Functions with a write in the kernel that has not returned."""
+        self.silent: dict[str, asyncio.Future[None]] = {}
+        """Functions with a read in the kernel that has not returned."""
         self.in_flight: set[str] | None = None
         """Functions on which a write of an earlier agent has not returned; None: nobody has looked yet."""
 
@@ -28,14 +30,19 @@ class OpenCalls:
         return bool(self.stuck)
 
     @property
+    def unanswered(self) -> set[str]:
+        """Functions that a further read would hang on."""
+        self.silent = {address: returned for address, returned in self.silent.items() if not returned.done()}
+        return set(self.silent)
+
+    @property
     def waits(self) -> bool:
         """Whether a write of an earlier agent goes on: it may have the kernel's lock, so no PCI write is started."""
         return bool(self.in_flight)
 
     def note_late(self, address: str, error: OperationTimedOutError) -> None:
-        """Remember a write that has not returned in time; a read keeps nobody from writing."""
-        if is_write(error.op):
-            self.stuck[address] = error.returned
+        """Remember a call that has not returned in time; a read keeps nobody from writing to other functions."""
+        (self.stuck if is_write(error.op) else self.silent)[address] = error.returned
 
     def note_in_flight(self, address: str) -> None:
         """Remember that an earlier agent's write to a function goes on."""

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from ..host.client import HostAccess, OperationTimedOutError
+from ..host.launch import WorkerGoneError
 from ..kube.errors import ApiError
+from ..kube.tasks import end_tasks
 from ..nodes.digest import same_desired
-from ..nodes.drivers import gather_driver
-from ..nodes.observed import holders_by_address, with_holders
-from ..nodes.plan import Planned, plan_pf
+from ..nodes.plan import Planned
 from ..nodes.state import (
     Apply,
     ApplyState,
@@ -27,14 +26,15 @@ from ..nodes.state import (
     NodeSpec,
     NodeStatus,
 )
-from .deviceplugin.offers import offers_of
 from .deviceplugin.plugin import Devices
 from .fence import Fence
 from .journal import Journal, JournalError, JournalStore
-from .observe import Observation, observe_host
-from .podresources import Holders, HoldersUnknownError
+from .look import Look, Looker
+from .pauses import Pauses
+from .podresources import Holders
 from .probes import Probes, boot_clock
-from .report import Calls, Look, render_blind, render_status
+from .remedies import errno_name, remedy_for
+from .report import Calls, render_blind, render_status
 from .reporter import Reporter
 from .run import Place, Run, needs_holders
 from .runs import Runner
@@ -43,6 +43,11 @@ from .status import same_status
 __all__ = ["NodePass", "Passes"]
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_GLANCE_S = 3.0
+"""How often the other functions are looked at while some are being changed."""
 
 
 class Passes(Protocol):
@@ -87,17 +92,14 @@ class NodePass:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = boot_clock,
     ) -> None:
-        self._host = host
         self._store = store
-        self._holders = holders
         self._reporter = reporter
-        self._devices = devices
-        self._refused = refused
+        self._clock = clock
         self._runner = Runner(host, store, holders, probes, fence, sleep=sleep, clock=clock)
-        self._unanswered: dict[str, asyncio.Future[None]] = {}
-        """Functions with a read in the kernel that has not returned."""
-        self._hung: OperationTimedOutError | None = None
-        """A read of the host as such that has not returned."""
+        self._looker = Looker(host, store, holders, devices, calls=self._runner.calls, refused=refused)
+        self._pauses = Pauses()
+        self._shown: NodeNicState | None = None
+        """The object as this pass has last written it; None: there is none, or nobody to write it to."""
         self._told: tuple[str, NodeStatus] | None = None
         """What was published last, and over which version: as long as the watch still shows that one, it is behind."""
 
@@ -114,17 +116,39 @@ class NodePass:
         """
         if state is not None and self._told is not None and self._told[0] == state.metadata.resource_version:
             state = msgspec.structs.replace(state, status=self._told[1])
+        self._shown = state
         spec = state.spec if state is not None else NodeSpec()
         try:
             look, journal, fault = await self._work(spec, acts=state is not None and spec.synced)
-            status = render_status(state, look, journal, self._calls(), fault=fault, claims={})
         except OperationTimedOutError as error:
-            journal, fault = self._load()
-            status = render_blind(
-                state, journal, fault or f"the kernel does not answer: {error}; the host is not changed meanwhile"
-            )
-        if state is not None and not same_status(status, state.status):
+            return await self._publish(state, self._blind(state, f"the kernel does not answer: {error}"))
+        except OSError as error:
+            text = f"{errno_name(error.errno or 0)} ({error.strerror}): {remedy_for(None, error.errno or 0)}"
+            await self._publish(state, self._blind(state, f"the host cannot be read: {text}"))
+            raise
+        except WorkerGoneError as error:
+            await self._publish(state, self._blind(state, f"{error}: see the agent's log"))
+            raise
+        status = render_status(self._under(state), look, journal, self._calls(), fault=fault, claims={})
+        return await self._publish(state, status)
+
+    def _blind(self, state: NodeNicState | None, fault: str) -> NodeStatus:
+        """Hand out nothing, and give the status of a node that cannot be looked at."""
+        journal, broken = self._load()
+        self._looker.withdraw(state.spec if state is not None else NodeSpec(), journal)
+        return render_blind(self._under(state), journal, broken or f"{fault}; the host is not changed meanwhile")
+
+    def _under(self, state: NodeNicState | None) -> NodeNicState | None:
+        """The object that was looked at, with the status that it has by now."""
+        if state is None or self._shown is None:
+            return state
+        return msgspec.structs.replace(state, status=self._shown.status)
+
+    async def _publish(self, state: NodeNicState | None, status: NodeStatus) -> NodeStatus:
+        """Write the status, unless it is as it was."""
+        if state is not None and self._shown is not None and not same_status(status, self._shown.status):
             await self._reporter.publish(status)
+            self._shown = msgspec.structs.replace(self._shown, status=status)
             self._told = (state.metadata.resource_version, status)
         return status
 
@@ -135,6 +159,7 @@ class NodePass:
             OSError, OperationTimedOutError: the host as such cannot be read.
             WorkerGoneError: the host worker died.
         """
+        self._shown = None
         try:
             records = self._store.load().pfs.values()
         except JournalError as error:
@@ -148,13 +173,13 @@ class NodePass:
     async def _work(self, spec: NodeSpec, *, acts: bool) -> tuple[Look, Journal, str]:
         """Look, act, and look again if anything was done; gives also what forbids writes, in words."""
         journal, fault = self._load()
-        look = await self._look(spec, journal)
+        look = await self._looker.look(spec, journal)
         if acts and not fault:
             fault = await self._act(spec, look, journal)
             fresh = self._store.load() if not fault else journal
             if fresh != journal:
                 journal = fresh
-                look = await self._look(spec, journal)
+                look = await self._looker.look(spec, journal)
         return look, journal, fault
 
     def _load(self) -> tuple[Journal, str]:
@@ -168,76 +193,58 @@ class NodePass:
         """Conclude what was interrupted and carry out what may be; gives what forbids writes from now on, in words."""
         host, boot_id = look.observation.host, look.observation.boot_id
         try:
-            if any(record.running is not None for record in journal.pfs.values()):
-                await self._runner.resume(boot_id)
+            interrupted = {address for address, record in journal.pfs.items() if record.running is not None}
+            if interrupted:
+                await self._beside(self._runner.resume(boot_id), spec, look, interrupted)
                 journal = self._store.load()
-                look = await self._look(spec, journal)
+                look = await self._looker.look(spec, journal)
             self._runner.conclude(spec.pfs, dict(look.planned))
             journal = self._store.load()
         except JournalError as error:
             return f"{error}; the host is not changed meanwhile"
         runs = await self._claim(self._choose(spec, look, journal), look, journal)
         place = Place(host=host, boot_id=boot_id, desired=spec.pfs)
-        return await self._runner.carry_out(runs, place) if runs else ""
+        if not runs:
+            return ""
+        changed = {run.desired.pci_address for run in runs}
+        busy = changed.union(*(run.driver.others for run in runs if run.reloads))
+        fault = await self._beside(self._runner.carry_out(runs, place), spec, look, busy)
+        self._note_failures(changed)
+        return fault
 
-    async def _look(self, spec: NodeSpec, journal: Journal) -> Look:
-        await self._runner.calls.forget_returned(self._host, self._store)
-        observation = await self._observe()
-        for address, error in observation.unreadable.items():
-            if isinstance(error, OperationTimedOutError):
-                self._unanswered[address] = error.returned
+    def _note_failures(self, changed: Collection[str]) -> None:
+        """What failed to be brought back is left alone for a while."""
+        journal, _ = self._load()
+        for address in changed:
+            if journal.of(address).failure:
+                self._pauses.failed(address, self._clock())
+            else:
+                self._pauses.forget(address)
+
+    async def _beside(self, work: Coroutine[None, None, T], spec: NodeSpec, look: Look, busy: Collection[str]) -> T:
+        """Do something that may take minutes, and see meanwhile whether any other function is lost."""
+        working = asyncio.ensure_future(work)
         try:
-            told, unknown = await self._holders.read(), ""
-        except HoldersUnknownError as error:
-            told, unknown = {}, str(error)
-        holders = holders_by_address(observation.pfs, dict(observation.records) | told)
-        opened = {pf.pci_address: pf for pf in observation.pfs}
-        pfs = tuple(with_holders(pf, holders) for pf in observation.pfs)
-        observation = replace(observation, pfs=pfs, host=msgspec.structs.replace(observation.host, refused=self._refused))
-        observed = {pf.pci_address: pf for pf in pfs}
-        originals = {address: record.original for address, record in journal.pfs.items()}
-        drivers = {pf.pci_address: gather_driver(pf, pfs, spec.pfs, originals) for pf in pfs}
-        planned = {
-            pf.pci_address: plan_pf(
-                pf,
-                observed[pf.pci_address],
-                host=observation.host,
-                boot_id=observation.boot_id,
-                attempt=journal.of(pf.pci_address).attempt,
-                holders=holders,
-                original=journal.of(pf.pci_address).original,
-                driver=drivers[pf.pci_address],
-            )
-            for pf in spec.pfs
-            if pf.pci_address in observed
-        }
-        offers = offers_of(spec, opened, planned, journal, {*self._stuck(), *observation.unreadable})
-        self._devices.replace(offers, holders_by_address(pfs, told) if not unknown else None)
-        return Look(observation=observation, holders=holders, planned=planned, drivers=drivers, unknown=unknown)
+            while not (await asyncio.wait({working}, timeout=_GLANCE_S))[0]:
+                await self._glance(spec, look, busy)
+        finally:
+            await end_tasks([working])
+        return working.result()
 
-    async def _observe(self) -> Observation:
-        """Look at the host, unless an earlier look is still in the kernel: each would leave one more child there.
-
-        Raises:
-            OSError, OperationTimedOutError: the host as such cannot be read.
-            WorkerGoneError: the host worker died.
-        """
-        if self._hung is not None and not self._hung.returned.done():
-            raise self._hung.with_traceback(None)
+    async def _glance(self, spec: NodeSpec, look: Look, busy: Collection[str]) -> None:
+        """Withdraw and tell what is lost; what hinders the glance is told at the end of the pass."""
+        journal, fault = self._load()
         try:
-            return await observe_host(self._host, leave_out=self._stuck())
-        except OperationTimedOutError as error:
-            self._hung = error
-            raise
-
-    def _stuck(self) -> set[str]:
-        """Functions with a call in the kernel that has not returned: another one would hang too."""
-        self._unanswered = {address: returned for address, returned in self._unanswered.items() if not returned.done()}
-        return {*self._unanswered, *(self._runner.calls.stuck if self._runner.calls.bus_stuck else ())}
+            look = await self._looker.glance(spec, journal, look, busy)
+            if self._shown is not None and not fault:
+                status = render_status(self._shown, look, journal, self._calls(), fault="", claims={})
+                await self._publish(self._shown, status)
+        except (OSError, OperationTimedOutError, WorkerGoneError, ApiError) as error:
+            _log.warning("the other functions are not seen: %s", error)
 
     def _calls(self) -> Calls:
         calls = self._runner.calls
-        return Calls(stuck=self._stuck(), bus_stuck=calls.bus_stuck, in_flight=calls.in_flight or ())
+        return Calls(stuck=self._looker.stuck, bus_stuck=calls.bus_stuck, in_flight=calls.in_flight or ())
 
     def _choose(self, spec: NodeSpec, look: Look, journal: Journal) -> list[Run]:
         """Say which plans may be carried out now: granted ones, and those that bring back what was granted."""
@@ -247,7 +254,12 @@ class NodePass:
         runs = []
         for desired in spec.pfs:
             plan = look.planned.get(desired.pci_address, Planned()).plan
-            if plan is None or plan.blocked_by or (look.unknown and needs_holders(plan)):
+            if (
+                plan is None
+                or plan.blocked_by
+                or desired.pci_address in self._looker.stuck
+                or (look.unknown and needs_holders(plan))
+            ):
                 continue
             record = journal.of(desired.pci_address)
             intent = record.running
@@ -257,6 +269,8 @@ class NodePass:
             granted = record.granted is not None and same_desired(record.granted, desired)
             # What cut the node off is not brought back unasked, though it was granted and worked before.
             known = (granted and not failed) or intent is not None
+            if desired.grant != plan.digest and self._pauses.lasts(desired.pci_address, self._clock()):
+                continue
             if desired.grant == plan.digest or known:
                 digest = plan.digest if desired.grant == plan.digest else intent.digest if intent is not None else None
                 seen, driver = observed[desired.pci_address], look.drivers[desired.pci_address]
@@ -277,7 +291,10 @@ class NodePass:
             granted = [run for run in granted if grants.get(run.desired.pci_address) == run.plan.digest]
             claims = {run.desired.pci_address: Apply(digest=run.plan.digest, state=ApplyState.CLAIMED) for run in granted}
             status = render_status(live, look, journal, self._calls(), fault="", claims=claims)
-            return known + (granted if granted and await self._reporter.claim(live, status) else [])
+            if not granted or not await self._reporter.claim(live, status):
+                return known
+            self._shown = msgspec.structs.replace(live, status=status)
+            return known + granted
         except ApiError as error:
             _log.warning("no grant is claimed while the API server is away: %s", error.message)
             return known

@@ -52,9 +52,9 @@ def errno_name(code: int) -> str:
     return "EOPNOTSUPP" if code == errno.EOPNOTSUPP else errno.errorcode.get(code, str(code))
 
 
-def remedy_for(kind: ActionKind, code: int) -> str:
-    """Give what to do, as a half sentence."""
-    return _OF_STEP.get((kind, code)) or _OF_ANY.get(code, "see the kernel's log for why")
+def remedy_for(kind: ActionKind | None, code: int) -> str:
+    """Give what to do, as a half sentence; without a step where a read was refused."""
+    return (kind is not None and _OF_STEP.get((kind, code))) or _OF_ANY.get(code, "see the kernel's log for why")
 
 
 def reason_of_failure(message: str) -> PfReason:

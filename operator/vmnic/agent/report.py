@@ -8,29 +8,16 @@ from dataclasses import dataclass
 import msgspec
 
 from ..nodes.digest import same_desired
-from ..nodes.drivers import DriverFacts
 from ..nodes.observed import ObservedPf, render_pf_status
 from ..nodes.plan import Planned
 from ..nodes.state import Apply, NodeNicState, NodeSpec, NodeStatus, PfProblem, PfReason, PfSpec, PfStatus
 from .journal import Journal, PfRecord
-from .observe import Observation
-from .remedies import reason_of_failure
+from .look import Look
+from .remedies import errno_name, reason_of_failure, remedy_for
 from .run import needs_holders
 from .status import summarise_node
 
-__all__ = ["Calls", "Look", "render_blind", "render_status"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """What one look gave: the host, who holds VFs, and a plan for each function that is asked for."""
-
-    observation: Observation
-    holders: Mapping[str, str]
-    planned: Mapping[str, Planned]
-    drivers: Mapping[str, DriverFacts]
-    unknown: str = ""
-    """Why holders cannot be learnt now; empty: they are known."""
+__all__ = ["Calls", "render_blind", "render_status"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +53,9 @@ def render_status(
         _render_pf(pf, look, journal.of(pf.pci_address), desired.get(pf.pci_address), calls, claims)
         for pf in look.observation.pfs
     ]
+    pfs += [pf for pf in before.pfs if pf.pci_address in look.busy]
     silent = {*calls.stuck, *look.observation.unreadable} - {pf.pci_address for pf in pfs}
-    pfs += [_unread(pf, calls) for pf in before.pfs if pf.pci_address in silent]
+    pfs += [_unread(pf, look, journal.of(pf.pci_address), calls) for pf in before.pfs if pf.pci_address in silent]
     seen = {pf.pci_address for pf in pfs}
     pfs += [_vanished(pf, before.pfs) for pf in spec.pfs if pf.pci_address not in seen]
     pfs.sort(key=lambda pf: pf.pci_address)
@@ -118,8 +106,10 @@ def _run_problem(planned: Planned, record: PfRecord, desired: PfSpec | None, cal
     if desired is None or (planned.plan is None and record.running is None):
         return None
     if calls.bus_stuck:
-        text = f"a write on this node has not returned from the kernel: {record.failure or 'see the other functions'}"
-        return PfProblem(reason=PfReason.PCI_BUS_STUCK, message=text)
+        others = " and ".join(sorted(calls.stuck))
+        text = f"nothing is written until the kernel has answered a write to {others}; it may hold the lock of the PCI bus"
+        own = desired.pci_address in calls.stuck
+        return PfProblem(reason=PfReason.PCI_BUS_STUCK, message=_stuck_text(desired.pci_address, record) if own else text)
     if record.running is not None and record.running.undoing:
         return PfProblem(reason=PfReason.APPLY_FAILED, message=record.running.undoing)
     if calls.in_flight:
@@ -132,13 +122,24 @@ def _run_problem(planned: Planned, record: PfRecord, desired: PfSpec | None, cal
     return None
 
 
-def _unread(pf: PfStatus, calls: Calls) -> PfStatus:
+def _unread(pf: PfStatus, look: Look, record: PfRecord, calls: Calls) -> PfStatus:
     """What was last known of a function that does not answer, with the reason in place of a plan."""
+    error = look.observation.unreadable.get(pf.pci_address)
     if calls.bus_stuck:
-        reason, text = PfReason.PCI_BUS_STUCK, f"{pf.pci_address} has a write in the kernel that does not return"
+        problem = PfProblem(reason=PfReason.PCI_BUS_STUCK, message=_stuck_text(pf.pci_address, record))
+    elif isinstance(error, OSError):
+        code = error.errno or 0
+        text = f"{pf.pci_address} does not answer reads: {errno_name(code)} ({error.strerror}): {remedy_for(None, code)}"
+        problem = PfProblem(reason=PfReason.UNREADABLE, message=text)
     else:
-        reason, text = PfReason.UNREADABLE, f"{pf.pci_address} does not answer reads"
-    return msgspec.structs.replace(pf, plan=None, problem=PfProblem(reason=reason, message=text))
+        text = f"{pf.pci_address} does not answer reads: {error or 'one has not returned'}: see the kernel's log"
+        problem = PfProblem(reason=PfReason.UNREADABLE, message=text)
+    return msgspec.structs.replace(pf, plan=None, problem=problem)
+
+
+def _stuck_text(address: str, record: PfRecord) -> str:
+    what = record.failure or f"{address}: a write has not returned from the kernel"
+    return f"{what}: see the kernel's log for who it waits for (a VF that is still open), or reboot the node"
 
 
 def _vanished(desired: PfSpec, before: Sequence[PfStatus]) -> PfStatus:

@@ -31,7 +31,7 @@ from .probes import Probes
 from .reader import Reader
 from .recheck import Recheck
 from .run import Place, Run
-from .transitions import begun, ended, given_up, proving, undoing
+from .transitions import begun, ended, given_up, healed, proving, undoing
 
 __all__ = ["Runner"]
 
@@ -105,6 +105,8 @@ class Runner:
                 self._conclude_run(record.running, desired, found)
             elif desired is not None and desired.release and record.original is not None and found == Planned():
                 self._forget(address, record)
+            elif desired is not None and found == Planned() and _has_healed(record, desired):
+                self._store.update(self._store.load(), address, healed(record, desired))
             elif desired is None and record.granted is not None:
                 # Nobody asks for it any more, so it is not brought back at the next boot.
                 self._store.update(self._store.load(), address, msgspec.structs.replace(record, granted=None))
@@ -271,3 +273,9 @@ class Runner:
     def _forget(self, address: str, record: PfRecord) -> None:
         self._store.update(self._store.load(), address, given_up(record))
         _log.info("%s is given up", address, extra={"pf": address})
+
+
+def _has_healed(record: PfRecord, desired: PfSpec) -> bool:
+    """Whether the last run failed at what is asked for, short of cutting the node off."""
+    failed = record.failed_spec
+    return failed is not None and not record.rolled_back and not desired.release and same_desired(failed, desired)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
+from ..nodes.digest import same_desired
 from ..nodes.observed import ObservedPf
 from ..nodes.state import Apply, ApplyState, PfSpec
 from ..nodes.target import original_of
 from .journal import Intent, PfRecord
 
-__all__ = ["begun", "ended", "given_up", "proving", "undoing"]
+__all__ = ["begun", "ended", "given_up", "healed", "proving", "undoing"]
 
 _MESSAGE_CHARS = 512
 """What a status has room for."""
@@ -87,7 +88,9 @@ def ended(record: PfRecord, desired: PfSpec, digest: str | None, state: ApplySta
     """
     plain = msgspec.structs.replace(desired, grant=None)
     failed = state in (ApplyState.FAILED, ApplyState.ROLLED_BACK)
-    granted = record.granted if state is not ApplyState.FAILED else None
+    granted = record.granted
+    if state is ApplyState.FAILED and not (granted is not None and same_desired(granted, desired)):
+        granted = None  # The function is half way to something else.
     if state is ApplyState.APPLIED:
         granted = None if desired.release else plain
     # To be refused what needed no grant is no end: nothing was begun, and it is tried again as it is.
@@ -103,6 +106,12 @@ def ended(record: PfRecord, desired: PfSpec, digest: str | None, state: ApplySta
         failed_spec=plain if failed else None,
         rolled_back=state is ApplyState.ROLLED_BACK,
     )
+
+
+def healed(record: PfRecord, desired: PfSpec) -> PfRecord:
+    """Note that a function has become what a run failed to make of it."""
+    plain = msgspec.structs.replace(desired, grant=None)
+    return msgspec.structs.replace(record, granted=plain, failure=None, failed_spec=None)
 
 
 def given_up(record: PfRecord) -> PfRecord:

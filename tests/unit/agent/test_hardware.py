@@ -1,14 +1,16 @@
 """Hardware that is stuck, lost or never was as needed: a reason with function, action, errno and remedy, and no capacity."""
 
+import asyncio
 import errno
 
 import pytest
 
-from tests.builders.agent import Node, desired
+from tests.builders.agent import Node, RecordingDevices, desired
 from tests.builders.host import OTHER_PF, PF, pf, sim_host
 from vmnic.agent.podresources import HoldersUnknownError
 from vmnic.host.faults import Fault, When
-from vmnic.host.ops import PutFile, ReadFile, ReadLinks, SetChannels, SetLink, SetVf, UnloadModule, WriteFile
+from vmnic.host.launch import WorkerGoneError
+from vmnic.host.ops import ListDir, PutFile, ReadFile, ReadLinks, SetChannels, SetLink, SetVf, UnloadModule, WriteFile
 from vmnic.nodes.state import ApplyState, PfReason, VfSettings
 from vmnic.simhost.spec import HostSpec
 
@@ -113,6 +115,11 @@ async def test_a_hung_write_stops_further_writes_and_reads_of_it_and_others_are_
     del node.port.log[:]
     stuck, other = (await node.agent.run(node.api.state)).pfs
     assert (stuck.problem.reason, other.problem.reason) == (PfReason.PCI_BUS_STUCK,) * 2
+    assert stuck.problem.message.startswith(
+        f"{PF}: WriteFile(path='/sys/bus/pci/devices/{PF}/sriov_numvfs', text='7') did not return"
+    )
+    assert "or reboot the node" in stuck.problem.message
+    assert f"answered a write to {PF}" in other.problem.message
     assert (other.total_vfs, other.num_vfs) == (7, 0)
     assert node.port.writes == []
     assert f"{PF}/sriov_numvfs" not in str(node.port.log)
@@ -142,8 +149,74 @@ async def test_a_kernel_that_does_not_list_its_links_is_asked_once_and_told_with
     await node.run_pass()
     assert node.port.log == []
     node.port.faults.clear()
-    node.agent._hung.returned.set_result(None)
+    node.agent._looker._hung.returned.set_result(None)
+    node.agent._runner.calls.silent[PF].set_result(None)
     assert (await node.run_pass()).problem.reason is PfReason.APPLY_FAILED
+
+
+UNREADABLE_HOST = {
+    "the list of devices": lambda op: isinstance(op, ListDir) and op.path == "/sys/bus/pci/devices",
+    "the boot id": lambda op: isinstance(op, ReadFile) and op.path.endswith("boot_id"),
+    "links": lambda op: isinstance(op, ReadLinks),
+}
+
+
+@pytest.mark.parametrize("reads", UNREADABLE_HOST.values(), ids=UNREADABLE_HOST)
+async def test_a_host_that_cannot_be_read_is_told_and_offers_nothing_until_it_can(node, reads):
+    node.devices = RecordingDevices()
+    node.restart_agent()
+    await node.grant_and_run(desired())
+    assert node.devices.faults == {PF: ""}
+    node.port.faults.append(Fault(when=When.ERRNO, errno=errno.EACCES, matches=reads))
+    with pytest.raises(PermissionError):
+        await node.run_pass()
+    ready = node.api.state.status.conditions[0]
+    assert (ready.status, ready.message.startswith("the host cannot be read: EACCES")) == ("False", True)
+    assert "mount the host's /sys" in ready.message
+    assert node.devices.faults == {PF: f"{PF} does not answer"}
+    node.port.faults.clear()
+    await node.run_pass()
+    assert (node.api.state.status.conditions[0].status, node.devices.faults) == ("True", {PF: ""})
+
+
+async def test_a_worker_that_is_gone_is_told(node):
+    await node.grant_and_run(desired())
+    node.host.dead = "observe"
+    with pytest.raises(WorkerGoneError):
+        await node.run_pass()
+    assert "the session's child for observe ended" in node.api.state.status.conditions[0].message
+
+
+async def test_a_function_that_is_lost_while_another_is_changed_is_withdrawn_and_told_at_once(node, monkeypatch):
+    monkeypatch.setattr("vmnic.agent.passes._GLANCE_S", 0.01)
+    node.devices = RecordingDevices()
+    node.restart_agent()
+    node.api.ask(desired(), desired(OTHER_PF))
+    plans = [one.plan.digest for one in (await node.agent.run(node.api.state)).pfs]
+    node.api.ask(desired(), desired(OTHER_PF, grant=plans[1]))
+    await node.agent.run(node.api.state)
+    node.api.ask(desired(grant=plans[0]), desired(OTHER_PF))
+    node.host.gate = asyncio.Event()
+    running = asyncio.create_task(node.agent.run(node.api.state))
+    await wait_until(lambda: node.api.state.status.pfs[0].apply is not None)
+    reports = len(node.api.written)
+    await wait_until(lambda: node.devices.faults == {OTHER_PF: ""})
+    assert len(node.api.written) == reports, "nothing has changed that is worth a report"
+    node.sim.control({"remove_device": OTHER_PF})
+    await wait_until(lambda: node.api.state.status.pfs[1].problem is not None)
+    first, second = node.api.state.status.pfs
+    assert (first.apply.state, second.problem.reason) == (ApplyState.CLAIMED, PfReason.VANISHED)
+    assert node.devices.faults == {OTHER_PF: f"{OTHER_PF} is not on the bus"}
+    assert not running.done()
+    node.host.gate.set()
+    first, second = (await running).pfs
+    assert (first.num_vfs, first.apply.state, second.problem.reason) == (7, ApplyState.APPLIED, PfReason.VANISHED)
+
+
+async def wait_until(condition):
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 async def test_a_child_that_dies_makes_one_function_unreadable_and_no_other(node):
