@@ -67,6 +67,7 @@ async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo]) -> Ob
         mac=link.mac if link is not None else "",
         mtu=link.mtu if link is not None else None,
         up=link.up if link is not None else None,
+        carrier=link is not None and link.carrier,
         queues=channels.combined if channels is not None else None,
         max_queues=channels.max_combined if channels is not None else None,
         module_options=more.text(_options_path(driver)).removeprefix(f"options {driver} ").strip(),

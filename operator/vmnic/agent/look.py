@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -13,6 +13,7 @@ from ..nodes.observed import holders_by_address, with_holders
 from ..nodes.plan import Planned, plan_pf
 from ..nodes.state import NodeSpec
 from .calls import OpenCalls
+from .carriers import Carriers
 from .deviceplugin.devices import Offer
 from .deviceplugin.offers import offers_of
 from .deviceplugin.plugin import Devices
@@ -35,6 +36,8 @@ class Look:
     """What is handed to pods, by function."""
     unknown: str = ""
     """Why holders cannot be learnt now; empty: they are known."""
+    dark: Collection[str] = ()
+    """Functions that have lost their carrier."""
     busy: Collection[str] = ()
     """Functions that were left alone, since they are being changed."""
 
@@ -49,6 +52,7 @@ class Looker:
         devices: Takes what can be handed to pods.
         calls: What has not returned from the kernel.
         refused: Modules that the init container could not load, each with the kernel's answer.
+        clock: Seconds since boot.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Looker:
         *,
         calls: OpenCalls,
         refused: tuple[str, ...],
+        clock: Callable[[], float],
     ) -> None:
         self._host = host
         self._store = store
@@ -67,22 +72,24 @@ class Looker:
         self._devices = devices
         self._calls = calls
         self._refused = refused
+        self._carriers = Carriers()
+        self._clock = clock
         self._hung: OperationTimedOutError | None = None
         """A read of the host as such that has not returned."""
 
-    async def look(self, spec: NodeSpec, journal: Journal) -> Look:
-        """Look at everything.
+    async def look(self, spec: NodeSpec, journal: Journal, *, told_dark: Collection[str] = ()) -> Look:
+        """Look at everything; `told_dark` are the functions whose lost carrier the node's status tells.
 
         Raises:
             OSError, OperationTimedOutError: the host as such cannot be read.
             WorkerGoneError: the host worker died.
         """
         await self._calls.forget_returned(self._host, self._store)
-        return await self._look(spec, journal, busy=(), earlier=None)
+        return await self._look(spec, journal, told_dark=told_dark, busy=(), earlier=None)
 
     async def glance(self, spec: NodeSpec, journal: Journal, earlier: Look, busy: Collection[str]) -> Look:
         """Look at all functions but those that are being changed; of them the earlier look holds. Raises as `look`."""
-        return await self._look(spec, journal, busy=busy, earlier=earlier)
+        return await self._look(spec, journal, told_dark=(), busy=busy, earlier=earlier)
 
     def withdraw(self, spec: NodeSpec, journal: Journal) -> None:
         """Hand out nothing, as nobody knows what is there."""
@@ -94,7 +101,9 @@ class Looker:
         """Functions with a call in the kernel that has not returned: another one would hang too."""
         return {*self._calls.unanswered, *(self._calls.stuck if self._calls.bus_stuck else ())}
 
-    async def _look(self, spec: NodeSpec, journal: Journal, *, busy: Collection[str], earlier: Look | None) -> Look:
+    async def _look(
+        self, spec: NodeSpec, journal: Journal, *, told_dark: Collection[str], busy: Collection[str], earlier: Look | None
+    ) -> Look:
         observation = await self._observe({*self.stuck, *busy})
         for address, error in observation.unreadable.items():
             if isinstance(error, OperationTimedOutError):
@@ -126,7 +135,11 @@ class Looker:
             if pf.pci_address in observed
         }
         made = offers_of(spec, opened, planned, journal, {*self.stuck, *observation.unreadable})
-        offers = {offer.spec.pci_address: offer for offer in made}
+        dark = self._carriers.see(pfs, told_dark, self._clock())
+        offers = {
+            offer.spec.pci_address: replace(offer, fault=offer.fault or "no carrier" * (offer.spec.pci_address in dark))
+            for offer in made
+        }
         if earlier is not None:
             kept = {address: offer for address, offer in earlier.offers.items() if address in busy}
             offers = {address: offer for address, offer in offers.items() if address not in busy} | kept
@@ -138,6 +151,7 @@ class Looker:
             drivers=drivers,
             offers=offers,
             unknown=unknown,
+            dark=dark,
             busy=busy,
         )
 

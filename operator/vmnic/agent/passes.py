@@ -25,6 +25,7 @@ from ..nodes.state import (
     NodeNicState,
     NodeSpec,
     NodeStatus,
+    PfReason,
 )
 from .deviceplugin.plugin import Devices
 from .fence import Fence
@@ -96,7 +97,7 @@ class NodePass:
         self._reporter = reporter
         self._clock = clock
         self._runner = Runner(host, store, holders, probes, fence, sleep=sleep, clock=clock)
-        self._looker = Looker(host, store, holders, devices, calls=self._runner.calls, refused=refused)
+        self._looker = Looker(host, store, holders, devices, calls=self._runner.calls, refused=refused, clock=clock)
         self._pauses = Pauses()
         self._shown: NodeNicState | None = None
         """The object as this pass has last written it; None: there is none, or nobody to write it to."""
@@ -173,13 +174,13 @@ class NodePass:
     async def _work(self, spec: NodeSpec, *, acts: bool) -> tuple[Look, Journal, str]:
         """Look, act, and look again if anything was done; gives also what forbids writes, in words."""
         journal, fault = self._load()
-        look = await self._looker.look(spec, journal)
+        look = await self._looker.look(spec, journal, told_dark=self._told_dark())
         if acts and not fault:
             fault = await self._act(spec, look, journal)
             fresh = self._store.load() if not fault else journal
             if fresh != journal:
                 journal = fresh
-                look = await self._looker.look(spec, journal)
+                look = await self._looker.look(spec, journal, told_dark=self._told_dark())
         return look, journal, fault
 
     def _load(self) -> tuple[Journal, str]:
@@ -197,7 +198,7 @@ class NodePass:
             if interrupted:
                 await self._beside(self._runner.resume(boot_id), spec, look, interrupted)
                 journal = self._store.load()
-                look = await self._looker.look(spec, journal)
+                look = await self._looker.look(spec, journal, told_dark=self._told_dark())
             self._runner.conclude(spec.pfs, dict(look.planned))
             journal = self._store.load()
         except JournalError as error:
@@ -241,6 +242,10 @@ class NodePass:
                 await self._publish(self._shown, status)
         except (OSError, OperationTimedOutError, WorkerGoneError, ApiError) as error:
             _log.warning("the other functions are not seen: %s", error)
+
+    def _told_dark(self) -> set[str]:
+        pfs = self._shown.status.pfs if self._shown is not None else ()
+        return {pf.pci_address for pf in pfs if pf.problem is not None and pf.problem.reason is PfReason.CARRIER_LOST}
 
     def _calls(self) -> Calls:
         calls = self._runner.calls

@@ -96,7 +96,7 @@ def _render_pf(
         owned=record.original is not None,
         attempt=record.attempt,
         plan=planned.plan,
-        problem=planned.problem or _run_problem(planned, record, desired, calls),
+        problem=planned.problem or _run_problem(planned, record, desired, calls) or _loss(pf, look, desired),
         apply=claims.get(pf.pci_address, record.apply),
     )
 
@@ -120,6 +120,13 @@ def _run_problem(planned: Planned, record: PfRecord, desired: PfSpec | None, cal
         reason = PfReason.ROLLED_BACK if record.rolled_back else reason_of_failure(record.failure)
         return PfProblem(reason=reason, message=record.failure)
     return None
+
+
+def _loss(pf: ObservedPf, look: Look, desired: PfSpec | None) -> PfProblem | None:
+    if desired is None or desired.release or pf.pci_address not in look.dark:
+        return None
+    text = f"{pf.name} ({pf.pci_address}) has lost its carrier: look at the cable, the transceiver and the switch's port"
+    return PfProblem(reason=PfReason.CARRIER_LOST, message=text)
 
 
 def _unread(pf: PfStatus, look: Look, record: PfRecord, calls: Calls) -> PfStatus:

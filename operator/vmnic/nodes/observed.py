@@ -82,6 +82,8 @@ class ObservedPf:
     mtu: int | None = None
     up: bool | None = None
     """Administrative state; None: its link is not in the host's namespace."""
+    carrier: bool = False
+    """Whether its link is up and something is at the other end."""
     queues: int | None = None
     """`combined` channels; None: it has none to set."""
     max_queues: int | None = None

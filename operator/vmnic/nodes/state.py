@@ -122,6 +122,9 @@ class PfReason(StrEnum):
     node: the options are in force then."""
     VANISHED = "Vanished"
     """A function that belongs to a pool is no longer there. Look at the hardware, or take it out of the pool."""
+    CARRIER_LOST = "CarrierLost"
+    """The function's link had a carrier and has none any more, so its VFs reach nobody and are no longer handed out. Look at
+    the cable, the transceiver and the switch's port."""
     UNREADABLE = "Unreadable"
     """The host did not answer a read of this function; nothing is concluded from that. Look at the kernel's log; the agent
     looks again by itself."""

@@ -271,6 +271,36 @@ async def test_a_renamed_link_is_still_the_same_function(node):
     assert (status.name, status.mtu, status.num_vfs, status.plan) == ("ens11np0", 9000, 7, None)
 
 
+def pull(node, *, plugged):
+    node.sim.control({"set_cable": {"link": "ens11", "plugged": plugged}})
+
+
+async def test_a_carrier_that_is_lost_is_told_and_withdrawn_after_a_moment_also_by_the_next_agent(node):
+    node.devices = RecordingDevices()
+    node.restart_agent()
+    await node.grant_and_run(desired())
+    pull(node, plugged=False)
+    assert (await node.run_pass()).problem is None, "a reset takes it away for a moment, too"
+    node.clock += 5
+    status = await node.run_pass()
+    assert (status.problem.reason, node.devices.faults) == (PfReason.CARRIER_LOST, {PF: "no carrier"})
+    assert (
+        status.problem.message == f"ens11 ({PF}) has lost its carrier: look at the cable, the transceiver and the switch's port"
+    )
+    assert node.api.state.status.conditions[0].status == "False"
+    node.restart_agent()
+    assert (await node.run_pass()).problem.reason is PfReason.CARRIER_LOST
+    pull(node, plugged=True)
+    assert ((await node.run_pass()).problem, node.devices.faults) == (None, {PF: ""})
+
+
+async def test_a_port_that_never_had_a_carrier_has_lost_none(node):
+    pull(node, plugged=False)
+    await node.grant_and_run(desired())
+    node.clock += 100
+    assert (await node.run_pass()).problem is None
+
+
 async def test_a_link_in_another_namespace_leaves_its_vfs_and_says_what_cannot_be_set(node):
     await node.grant_and_run(desired(mtu=9000))
     node.sim.control({"move_link": "ens11"})
