@@ -50,7 +50,8 @@ def summarise_node(
     elif blocked:
         ready = ("False", "Blocked", blocked_text)
     else:
-        ready = ("True", "AsDesired", f"{len(mine)} of {len(pfs)} functions belong to pools and are as desired")
+        text = f"{len(mine)} of {len(pfs)} functions belong to pools and are as desired"
+        ready = ("True", "AsDesired", text + _left_text([pf for pf in pfs if pf.owned and pf not in mine]))
     degraded = ("False", "Healthy", "")
     if fault or problems:
         degraded = ("True", "Degraded", degraded_text)
@@ -64,6 +65,12 @@ def summarise_node(
         ("Fenced", *_of(fenced, "Changing", "NotFenced")),
     ]
     return _with_times(conditions, before, generation)
+
+
+def _left_text(left: Sequence[PfStatus]) -> str:
+    """What became of functions whose pool went while the node was away."""
+    names = ", ".join(pf.pci_address for pf in left)
+    return f"; no pool asks for {names} any more, and what vmnic made there stays: a new pool may take it" if left else ""
 
 
 def _is_fenced(pf: PfStatus) -> bool:

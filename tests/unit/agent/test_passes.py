@@ -354,3 +354,12 @@ async def test_a_link_that_was_up_is_the_hosts_by_what_the_kernel_learnt_there(t
     status = await node.run_pass()
     assert status.problem is not None
     assert "address 2001:db8::7/64; default route" in status.problem.message
+
+
+async def test_what_a_pool_left_that_went_while_the_node_was_away_is_told(node):
+    await node.grant_and_run(desired())
+    node.api.ask()
+    status = await node.run_pass()
+    ready = node.api.state.status.conditions[0]
+    assert (status.owned, ready.status) == (True, "True")
+    assert f"no pool asks for {PF} any more, and what vmnic made there stays" in ready.message
