@@ -72,8 +72,9 @@ async def _run(chosen: argparse.Namespace, process: WorkerProcess) -> None:
         events = HostEvents(chosen.links or chosen.host, lambda: watched, wake.set)
         reflector = _watch(api, chosen.node, wake)
         reporter = ApiReporter(api, chosen.node)
-        holders = KubeletHolders(pathlib.Path(chosen.pod_resources))
-        plugin = DevicePlugin(pathlib.Path(chosen.device_plugins), pathlib.Path(chosen.device_info), holders)
+        plugins = pathlib.Path(chosen.device_plugins)
+        holders = KubeletHolders(pathlib.Path(chosen.pod_resources), plugins)
+        plugin = DevicePlugin(plugins, pathlib.Path(chosen.device_info), holders)
         metrics = _metrics(api) if chosen.metrics_address else None
         host: HostAccess = HostWorker(process)
         if metrics is not None:

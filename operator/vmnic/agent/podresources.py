@@ -1,6 +1,6 @@
 """Who holds a device, asked of the kubelet: its pod-resources socket, service v1.PodResourcesLister.
 
-A device id is what a device plugin chose; vmnic's and sriov-network-device-plugin's are PCI addresses.
+A device id is what a device plugin chose: vmnic's and sriov-network-device-plugin's are PCI addresses, KubeVirt's IOMMU groups.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from typing import Any, Protocol
 from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
+from .deviceplugin.api import KUBELET_SOCKET
 from .messages import Fields, make_classes
 
 __all__ = ["Holders", "HoldersUnknownError", "KubeletHolders", "NoHolders", "message_classes"]
 
+_CHECKPOINT = "kubelet_internal_checkpoint"
+"""What the kubelet's device manager keeps beside its socket."""
 _TIMEOUT_S = 3.0
 _TRIES = 3
 _PAUSE_S = 0.2
@@ -65,14 +68,24 @@ class NoHolders:
 
 
 class KubeletHolders:
-    """Asks the kubelet of this node."""
+    """Asks the kubelet of this node.
 
-    def __init__(self, socket: pathlib.Path) -> None:
+    A kubelet that starts makes its sockets anew, so a missing one does not say that nobody holds anything. Only a node whose
+    kubelet has left nothing where its device plugins are has none: there it keeps its other socket, and from the first plugin
+    on a checkpoint that outlives it. That these directories exist says nothing, as whoever mounts them may have made them.
+
+    Args:
+        socket: Of its pod-resources API.
+        plugins: Its directory of device plugins.
+    """
+
+    def __init__(self, socket: pathlib.Path, plugins: pathlib.Path) -> None:
         self._socket = socket
+        self._marks = (plugins / KUBELET_SOCKET, plugins / _CHECKPOINT)
 
     async def read(self) -> dict[str, str]:
         """Give the pods that hold devices; without a kubelet there are none. See `Holders`."""
-        if not self._socket.exists():
+        if not self._socket.exists() and not any(mark.exists() for mark in self._marks):
             return {}
         for last in (False,) * (_TRIES - 1) + (True,):
             try:

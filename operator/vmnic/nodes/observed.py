@@ -122,11 +122,18 @@ class ObservedPf:
 
 
 def holders_by_address(pfs: Sequence[ObservedPf], told: Mapping[str, str]) -> dict[str, str]:
-    """Name holders by PCI address; some device plugins name their devices by IOMMU group."""
+    """Name holders by PCI address; some device plugins, KubeVirt's among them, name their devices by IOMMU group.
+
+    Whoever holds a group has all its VFs, and the function itself where that is a whole NIC on vfio-pci. The resource tells
+    nothing of what a number means, as administrators name resources freely. So every device id that is a group's number
+    counts: another plugin's number may hold up a change, but no pod loses a VF.
+    """
     vfs = [vf for pf in pfs for vf in pf.vfs]
-    groups = {vf.group: vf.pci_address for vf in vfs if vf.group}
     used = {vf.pci_address: f"the host ({'; '.join(vf.host_use)})"[:_HOLDER_CHARS] for vf in vfs if vf.host_use}
-    return used | {groups.get(device, device): holder for device, holder in told.items()}
+    groups = {pf.pci_address: pf.group for pf in pfs if pf.driver == VFIO} | {vf.pci_address: vf.group for vf in vfs}
+    by_group = {address: told[group] for address, group in groups.items() if group in told}
+    numbers = set(groups.values())
+    return used | by_group | {device: holder for device, holder in told.items() if device not in numbers}
 
 
 def with_holders(pf: ObservedPf, holders: Mapping[str, str]) -> ObservedPf:

@@ -4,6 +4,8 @@ import pytest
 
 from tests.builders.agent import Node, desired
 from tests.builders.host import PF, pf, sim_host
+from vmnic.agent.podresources import HoldersUnknownError, KubeletHolders
+from vmnic.nodes.observed import ObservedPf, ObservedVf, holders_by_address
 from vmnic.nodes.state import ApplyState, PfReason
 
 VF = "0000:0b:10.2"
@@ -80,6 +82,39 @@ async def test_whoever_comes_after_the_claim_keeps_it_too(tmp_path, take):
     assert (status.apply.state, status.num_vfs, node.port.writes) == (ApplyState.REFUSED, 7, [])
     assert f"holds {VF}" in status.apply.message
     assert node.fence.closed == set()
+
+
+async def test_a_whole_nic_is_kept_by_a_pod_whose_plugin_names_iommu_groups(tmp_path):
+    node = Node(sim_host(), tmp_path)
+    await node.grant_and_run(desired(num_vfs=0, function="Physical"))
+    node.holders.names[node.sim.group_of(PF)] = "pod tenants/launcher"
+    status = await node.grant_and_run(desired(num_vfs=3))
+    assert status.plan.blocked_by == (f"pod tenants/launcher holds {PF}",)
+    assert (status.driver, status.num_vfs) == ("vfio-pci", 0)
+
+
+def test_whoever_holds_an_iommu_group_holds_all_its_vfs_and_no_function_that_the_kernel_drives():
+    vfs = tuple(ObservedVf(index=index, pci_address=f"0000:0b:10.{index}", group=group) for index, group in enumerate("779"))
+    pfs = [ObservedPf(pci_address=PF, driver="igb", group="7", vfs=vfs)]
+    told = {"7": "pod a/a", "0000:0b:10.2": "pod b/b", "8": "pod c/c"}
+    assert holders_by_address(pfs, told) == {
+        "0000:0b:10.0": "pod a/a", "0000:0b:10.1": "pod a/a", "0000:0b:10.2": "pod b/b", "8": "pod c/c",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("left", ["kubelet.sock", "kubelet_internal_checkpoint"])
+async def test_a_kubelet_without_its_socket_is_one_that_does_not_tell(tmp_path, left):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / left).touch()
+    with pytest.raises(HoldersUnknownError):
+        await KubeletHolders(tmp_path / "kubelet.sock", tmp_path / "plugins").read()
+
+
+@pytest.mark.parametrize("made", [True, False], ids=["directories that were made for mounts", "no directories"])
+async def test_nobody_holds_devices_where_no_kubelet_is(tmp_path, made):
+    for name in ("plugins", "pods") if made else ():
+        (tmp_path / name).mkdir()
+    assert await KubeletHolders(tmp_path / "pods" / "kubelet.sock", tmp_path / "plugins").read() == {}
 
 
 async def test_a_record_of_a_pod_that_is_gone_holds_nothing(tmp_path):

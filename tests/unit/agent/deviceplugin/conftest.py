@@ -48,7 +48,9 @@ async def start_plugin(kubelet, node_directory, clock):
     tasks = []
 
     def start():
-        plugin = DevicePlugin(kubelet.directory, node_directory / "info", KubeletHolders(kubelet.pod_resources), clock)
+        plugin = DevicePlugin(
+            kubelet.directory, node_directory / "info", KubeletHolders(kubelet.pod_resources, kubelet.directory), clock
+        )
         tasks.append(asyncio.create_task(plugin.run()))
         plugin.task = tasks[-1]
         return plugin

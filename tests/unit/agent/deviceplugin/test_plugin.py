@@ -143,7 +143,7 @@ async def test_a_preference_is_kept(kubelet, plugin):
 
 
 async def test_holders_are_read_of_devices_and_of_claims(kubelet):
-    holders = KubeletHolders(kubelet.pod_resources)
+    holders = KubeletHolders(kubelet.pod_resources, kubelet.directory)
     kubelet.pods["tenants", "db"] = Pod("db", "tenants", [Allocation(FAST, (vf_id(0), vf_id(1)))])
     kubelet.pods["tenants", "dra"] = Pod("dra", "tenants", claims=("0000-0b-10-2", "something-else"))
     assert await holders.read() == {
@@ -167,7 +167,7 @@ async def test_a_pod_holds_its_device_before_the_kubelet_names_it_and_no_longer_
 
 
 async def test_a_kubelet_that_limits_calls_is_asked_again_and_else_admitted(kubelet):
-    holders = KubeletHolders(kubelet.pod_resources)
+    holders = KubeletHolders(kubelet.pod_resources, kubelet.directory)
     kubelet.limited = True
     for _ in range(20):
         assert await holders.read() == {}
