@@ -12,7 +12,8 @@ from .node import DEVICES, virtual
 
 DRIVERS = "/sys/bus/pci/drivers"
 MODULES = ("vhost_net", "tun", "macvtap")
-SETTINGS = VfSettings(vlan=100, vlan_qos=3, trust=True, spoof_check=False, mac_prefix="02:11:22")
+SETTINGS = VfSettings(vlan=100, vlan_qos=3, trust=True, spoof_check=False, mac_prefix="02:11:22", max_tx_rate_mbps=100)
+NAMED = VfSettings(mac_prefix="02:11:22")
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +33,21 @@ def info(node, pf):
     return next(link for link in node.guest.perform(ReadLinks()) if link.pci_address == pf)
 
 
+def vf_macs(node, pf):
+    """Addresses of the links of a function's VFs."""
+    return [info(node, vf).mac for vf in node.vfs(pf) if node.driver(vf) == "igbvf"]
+
+
 class TestAgent:
     def test_from_nothing_to_seven_vfs_on_two_nics_with_attributes_mtu_and_queues(self, node):
         first, second = node.pfs[:2]
+        assert info(node, first).up is False
         node.settle(virtual(first, settings=SETTINGS, mtu=9000, queues=2), virtual(second), modules=MODULES)
         assert node.drivers(first) == node.drivers(second) == ["vfio-pci"] * 7
         link = info(node, first)
         assert (link.mtu, link.up, node.guest.perform(ReadChannels(link.name)).combined) == (9000, True, 2)
         assert {(vf.vlan, vf.qos, vf.trust, vf.spoof_check) for vf in link.vfs} == {(100, 3, True, False)}
+        assert {vf.max_tx_rate_mbit for vf in link.vfs} == {100}
         assert [vf.mac for vf in link.vfs] == [f"02:11:22:00:01:0{number}" for number in range(1, 8)]
         assert node.read(f"{DEVICES}/{first}/sriov_drivers_autoprobe") == "0"
         assert set(MODULES) <= set(node.api.state().status.host.modules)
@@ -56,16 +64,21 @@ class TestAgent:
         for count, driver, bound in ((3, "vfio-pci", "vfio-pci"), (5, "vfio-pci", "vfio-pci"), (5, "kernel", "igbvf")):
             node.settle(virtual(pf, count, driver=driver))
             assert node.drivers(pf) == [bound] * count
+        before = vf_macs(node, pf)
+        node.settle(virtual(pf, 5, driver="kernel", settings=NAMED))
+        assert vf_macs(node, pf) == [vf.mac for vf in info(node, pf).vfs] == [f"02:11:22:00:01:0{n}" for n in range(1, 6)]
+        assert not set(before) & set(vf_macs(node, pf))
 
     def test_two_pools_share_a_pf(self, node):
         pf = node.pfs[0]
         groups = (
             VfGroup(pool="fast", resource="vmnic.dev/fast", range="0-2", settings=VfSettings(vlan=7)),
-            VfGroup(pool="plain", resource="vmnic.dev/plain", range="3-4", driver="kernel"),
+            VfGroup(pool="plain", resource="vmnic.dev/plain", range="3-4", driver="kernel", settings=NAMED),
         )
         node.settle(virtual(pf, 5, groups=groups))
         assert node.drivers(pf) == ["vfio-pci"] * 3 + ["igbvf"] * 2
         assert [vf.vlan for vf in info(node, pf).vfs] == [7, 7, 7, 0, 0]
+        assert vf_macs(node, pf) == [vf.mac for vf in info(node, pf).vfs[3:]] == ["02:11:22:00:01:04", "02:11:22:00:01:05"]
 
     def test_it_adopts_vfs_that_exist_and_leaves_their_number_alone(self, node):
         pf = node.pfs[0]

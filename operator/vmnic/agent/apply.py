@@ -1,7 +1,7 @@
 """Carries out a plan's actions on one physical function. It decides nothing: the order is the plan's.
 
 Every write has a deadline. `sriov_numvfs` may take seconds; the kernel answers before the VFs are all there only if a driver
-made fewer, so they are waited for.
+made fewer, so they are waited for. So is a carrier before rates are set, and a driver of VFs that udev has yet to load.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import errno
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from ..host.client import Session
-from ..host.ops import LoadModule, Op, PutFile, SetChannels, SetLink, SetVf, UnloadModule, WriteFile
+from ..host.ops import LinkInfo, LoadModule, Op, PutFile, SetChannels, SetLink, SetVf, UnloadModule, VfInfo, WriteFile
 from ..nodes.observed import ObservedPf
 from ..nodes.state import VFIO, Action, ActionKind, VfSettings
-from ..nodes.steps import admin_mac, unfold_indexes
-from ..nodes.target import Binding
+from ..nodes.steps import NO_DRIVER, admin_mac, unfold_indexes
+from ..nodes.target import KERNEL, Binding
 from .reader import DEVICES, Reader
 from .remedies import errno_name, remedy_for
 
@@ -25,6 +25,10 @@ _WRITE_S = 30.0
 _NUM_VFS_S = 120.0
 """64 VFs of an i40e take 22 s, 125 of a ConnectX-6 65 s."""
 _VFS_APPEAR_S = 30.0
+_CARRIER_S = 10.0
+"""Links of twisted pairs agree on a speed within four seconds."""
+_DRIVER_S = 10.0
+"""udev may be busy when it is to load a driver for VFs."""
 _POLL_S = 0.05
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -61,7 +65,6 @@ class Applier:
         self._session = session
         self._reader = Reader(session)
         self._pf = pf.pci_address
-        self._mac = pf.mac
         self._name = pf.name
         self._bindings = bindings
         self._path = f"{DEVICES}/{pf.pci_address}"
@@ -129,11 +132,44 @@ class Applier:
 
     async def _set_vfs(self, which: str) -> None:
         """Set the attributes of a range of VFs, one by one, as the kernel sets several halfway."""
-        name = await self._link()
-        for index in unfold_indexes(which, len(await self._vf_addresses())):
-            settings = next(one.settings for one in self._bindings if one.settings is not None and index in one.indexes)
-            for op in _attribute_ops(name, index, settings, self._mac):
+        link = await self._own_link()
+        asked = {
+            index: next(one.settings for one in self._bindings if one.settings is not None and index in one.indexes)
+            for index in unfold_indexes(which, len(await self._vf_addresses()))
+        }
+        for index, settings in asked.items():
+            for op in _attribute_ops(link.name, index, settings, link.mac):
                 await self._write(op)
+        present = {vf.vf: vf for vf in link.vfs}
+        rates = [op for index, one in asked.items() for op in _rate_ops(link.name, index, one, present.get(index))]
+        if rates:
+            await self._await_carrier(link.name)
+        for op in rates:
+            await self._write(op)
+
+    async def _own_link(self) -> LinkInfo:
+        """Read the function's link as it is now."""
+        for link in await self._reader.links():
+            if link.pci_address == self._pf:
+                return link
+        raise OSError(errno.ENODEV, "its link is not there")
+
+    async def _await_carrier(self, name: str) -> None:
+        """Wait for the other end: drivers take no rate without it, and to make VFs interrupts it for a while (igb)."""
+
+        async def has_carrier() -> bool:
+            return await self._reader.optional_text(f"/sys/class/net/{name}/carrier") == "1"
+
+        if not await self._comes(has_carrier, _CARRIER_S):
+            raise OSError(errno.ENETDOWN, f"{name} has no carrier after {_CARRIER_S:g} s")
+
+    async def _comes(self, is_so: Callable[[], Awaitable[bool]], seconds: float) -> bool:
+        """Look again and again until something is so; False if it does not come."""
+        for _ in range(round(seconds / _POLL_S)):
+            if await is_so():
+                return True
+            await self._sleep(_POLL_S)
+        return False
 
     async def _write(self, op: Op, *, deadline_s: float = _WRITE_S) -> None:
         if self._is_stuck():
@@ -142,12 +178,13 @@ class Applier:
 
     async def _await_vfs(self, count: int) -> None:
         """Wait until as many VFs are there."""
-        for _ in range(round(_VFS_APPEAR_S / _POLL_S)):
+
+        async def are_there() -> bool:
+            return len(await self._virtfns()) == count
+
+        if not await self._comes(are_there, _VFS_APPEAR_S):
             present = len(await self._virtfns())
-            if present == count:
-                return
-            await self._sleep(_POLL_S)
-        raise OSError(errno.ETIMEDOUT, f"{present} of {count} VFs appeared within {_VFS_APPEAR_S:g} s")
+            raise OSError(errno.ETIMEDOUT, f"{present} of {count} VFs appeared within {_VFS_APPEAR_S:g} s")
 
     async def _virtfns(self) -> list[str]:
         """Name the links to its VFs, in their order."""
@@ -158,21 +195,38 @@ class Applier:
         return await self._reader.link_names([f"{self._path}/{entry}" for entry in await self._virtfns()])
 
     async def _bind(self, addresses: Sequence[str], driver: str) -> None:
-        """Give functions their driver; `kernel` clears the override, so that the kernel chooses.
+        """Give functions their driver; `kernel` clears the override, so that the kernel chooses, and `none` gives none.
 
         A probe succeeds without doing anything where no driver takes the function, so the links are read back.
         """
-        override = "\n" if driver == "kernel" else driver
         present = await self._drivers(addresses)
         wrong = [address for address in addresses if not _suits(present[address], driver)]
         for address in wrong:
-            await self._write(WriteFile(f"{DEVICES}/{address}/driver_override", override))
+            if driver != NO_DRIVER:
+                override = "\n" if driver == KERNEL else driver
+                await self._write(WriteFile(f"{DEVICES}/{address}/driver_override", override))
             if present[address]:
                 await self._write(WriteFile(f"/sys/bus/pci/drivers/{present[address]}/unbind", address))
-            await self._write(WriteFile("/sys/bus/pci/drivers_probe", address))
-        for address, bound in (await self._drivers(wrong)).items():
-            if not _suits(bound, driver):
-                raise OSError(errno.ENODEV, f"{driver} did not take {address}; it has {bound or 'no driver'}")
+            if driver != NO_DRIVER:
+                await self._write(WriteFile("/sys/bus/pci/drivers_probe", address))
+        if wrong:
+            await self._await_driver(wrong, driver)
+
+    async def _await_driver(self, addresses: Sequence[str], driver: str) -> None:
+        """Read back who drives functions; one of the kernel's own is often loaded only when udev hears of the first VF."""
+
+        async def other() -> tuple[str, str] | None:
+            found = (await self._drivers(addresses)).items()
+            return next(((address, bound) for address, bound in found if not _suits(bound, driver)), None)
+
+        async def is_bound() -> bool:
+            return await other() is None
+
+        if driver == KERNEL and await self._comes(is_bound, _DRIVER_S):
+            return
+        if (wrong := await other()) is not None:
+            code = errno.ETIMEDOUT if driver == KERNEL else errno.ENODEV
+            raise OSError(code, f"{driver} did not take {wrong[0]}; it has {wrong[1] or 'no driver'}")
 
     async def _drivers(self, addresses: Sequence[str]) -> dict[str, str]:
         names = await self._reader.link_names([f"{DEVICES}/{address}/driver" for address in addresses])
@@ -180,8 +234,10 @@ class Applier:
 
 
 def _suits(driver: str, wanted: str) -> bool:
-    """Whether a driver is the wanted one; `kernel` wants any but vfio-pci."""
-    return driver == wanted or (wanted == "kernel" and driver not in ("", VFIO))
+    """Whether a driver is the wanted one; `kernel` wants any but vfio-pci, `none` wants none."""
+    if wanted == NO_DRIVER:
+        return not driver
+    return driver == wanted or (wanted == KERNEL and driver not in ("", VFIO))
 
 
 def _attribute_ops(name: str, vf: int, wanted: VfSettings, pf_mac: str) -> Iterator[SetVf]:
@@ -196,7 +252,12 @@ def _attribute_ops(name: str, vf: int, wanted: VfSettings, pf_mac: str) -> Itera
         yield SetVf(name=name, vf=vf, trust=wanted.trust)
     if wanted.link_state is not None:
         yield SetVf(name=name, vf=vf, link_state=wanted.link_state.lower())  # type: ignore[arg-type]
-    if wanted.min_tx_rate_mbps is not None or wanted.max_tx_rate_mbps is not None:
-        yield SetVf(
-            name=name, vf=vf, min_tx_rate_mbit=wanted.min_tx_rate_mbps or 0, max_tx_rate_mbit=wanted.max_tx_rate_mbps or 0
-        )
+
+
+def _rate_ops(name: str, vf: int, wanted: VfSettings, present: VfInfo | None) -> Iterator[SetVf]:
+    """The kernel takes both rates together; those that are there already need no carrier."""
+    if wanted.min_tx_rate_mbps is None and wanted.max_tx_rate_mbps is None:
+        return
+    rates = (wanted.min_tx_rate_mbps or 0, wanted.max_tx_rate_mbps or 0)
+    if present is None or rates != (present.min_tx_rate_mbit, present.max_tx_rate_mbit):
+        yield SetVf(name=name, vf=vf, min_tx_rate_mbit=rates[0], max_tx_rate_mbit=rates[1])

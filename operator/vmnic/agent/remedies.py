@@ -25,6 +25,14 @@ _OF_STEP: dict[tuple[ActionKind, int], str] = {
     (ActionKind.SET_NUM_VFS, errno.ETIMEDOUT): "the driver made fewer VFs than asked: look at the kernel's log",
     (ActionKind.BIND_VFS, errno.ENODEV): "the driver did not take it: see in the kernel's log why",
     (ActionKind.BIND_PF, errno.ENODEV): "the driver did not take it: see in the kernel's log why",
+    (ActionKind.BIND_VFS, errno.ETIMEDOUT): "load the NIC's driver for VFs on the node, see in the kernel's log why it takes "
+    "none, or say vfDriver: vfio-pci",
+    (
+        ActionKind.BIND_PF,
+        errno.ETIMEDOUT,
+    ): "load the NIC's driver, or see in the kernel's log why it does not take it",
+    (ActionKind.SET_VFS, errno.ENETDOWN): "NICs take rates only while the link has a carrier: connect the port, or leave "
+    "minTxRateMbps and maxTxRateMbps out of spec.vf",
     (ActionKind.SET_VFS, errno.EOPNOTSUPP): "the NIC's driver does not know this attribute: leave it out of spec.vf",
     (ActionKind.SET_VFS, errno.EPROTONOSUPPORT): "the NIC's driver does not know this vlanProtocol: leave it out of spec.vf",
     (ActionKind.SET_VFS, errno.EINVAL): "the NIC's driver refuses this value: change spec.vf",

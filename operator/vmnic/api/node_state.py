@@ -35,11 +35,12 @@ class VfSettings(ApiModel):
     link_state: Literal["Auto", "Enable", "Disable"] | None = None
     """What the guest sees of the link."""
     min_tx_rate_mbps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    """Guaranteed transmit rate in Mbit/s."""
+    """Guaranteed transmit rate in Mbit/s. NICs take rates only while their link has a carrier: it is waited for."""
     max_tx_rate_mbps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    """Highest transmit rate in Mbit/s; 0: none."""
+    """Highest transmit rate in Mbit/s; 0: none. As for the other rate, a carrier is needed."""
     mac_prefix: Annotated[str, StringConstraints(pattern=r"^[0-9a-f][26ae](:[0-9a-f]{2}){2}$")] | None = None
-    """First three bytes of the VFs' addresses, locally administered; the rest follows from the function's own address."""
+    """First three bytes of the VFs' addresses, locally administered; the rest follows from the function's own address. VFs on
+    their kernel driver get it anew, as it reads the address only then."""
 
 
 class VfGroup(ApiModel):

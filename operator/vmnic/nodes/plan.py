@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 from .digest import digest_of
 from .drivers import ALONE, DriverFacts
-from .observed import ObservedPf
+from .observed import ObservedPf, ObservedVf
 from .problems import find_problem
 from .state import VFIO, Action, ActionKind, HostFacts, PfPlan, PfProblem, PfSpec
-from .steps import plan_steps, wrong_driver
+from .steps import NO_DRIVER, plan_steps, unfold_indexes, wrong_driver
 from .target import Original, Target, target_of, target_of_original, uses_of
 
 __all__ = ["TOLD_HOLDERS", "Planned", "desired_target", "plan_pf", "touched"]
@@ -101,14 +101,15 @@ def touched(actions: tuple[Action, ...], target: Target, observed: ObservedPf) -
     if kinds & {ActionKind.SET_NUM_VFS, ActionKind.BIND_PF, ActionKind.RELOAD_DRIVER}:
         own = (observed.pci_address,) if observed.held or target.whole != (observed.driver == VFIO) else ()
         return (*own, *(vf.pci_address for vf in observed.vfs))
-    if ActionKind.BIND_VFS in kinds:
-        return tuple(
-            vf.pci_address
-            for binding in target.bindings
-            for vf in observed.vfs
-            if vf.index in binding.indexes and wrong_driver(binding.driver, vf)
-        )
-    return ()
+    return tuple(vf.pci_address for vf in observed.vfs if any(_takes(action, vf, observed) for action in actions))
+
+
+def _takes(action: Action, vf: ObservedVf, observed: ObservedPf) -> bool:
+    """Whether an action takes a VF's driver away, or gives it another one."""
+    if action.kind is not ActionKind.BIND_VFS:
+        return False
+    which, _, driver = action.value.rpartition(" ")
+    return vf.index in unfold_indexes(which, observed.num_vfs) and (driver == NO_DRIVER or wrong_driver(driver, vf))
 
 
 def _holders(addresses: Iterable[str], holders: Mapping[str, str]) -> tuple[str, ...]:
@@ -125,6 +126,8 @@ def _words(action: Action) -> str:
 def _bind_words(value: str) -> str:
     part, _, driver = value.rpartition(" ")
     which = f"VFs {part}" if part else "the VFs"
+    if driver == NO_DRIVER:
+        return f"take {which} from their driver"
     return f"bind {which} to {'their kernel driver' if driver == 'kernel' else driver}"
 
 

@@ -69,13 +69,14 @@ class ActionKind(StrEnum):
     """Give the VFs of a range the attributes that the spec asks for; before they are bound, as a driver reads its
     MAC address only then."""
     BIND_VFS = "BindVfs"
-    """Give every VF of a range that has another driver the one named."""
+    """Give every VF of a range that has another driver the one named; `none` takes what it has."""
     SET_MTU = "SetMtu"
     """Set the MTU of the physical function, in bytes."""
     SET_QUEUES = "SetQueues"
     """Set the `combined` channels of the physical function; another number of VFs has reset them."""
     SET_LINK = "SetLink"
-    """Switch the function's link `up` or `down`; VFs of a function that is down have no link."""
+    """Switch the function's link `up` or `down`; VFs of a function that is down have no link, and many NICs take no rate
+    for them, so it may be up before."""
 
 
 class Action(_Struct, frozen=True):

@@ -13,7 +13,7 @@ import pytest
 from tests.builders.agent import Node, desired
 from tests.builders.host import OTHER_PF, PF, pf, sim_host
 from vmnic.host.faults import Fault, Killed, When
-from vmnic.host.ops import ListDir, ReadFile, ReadLink, is_write
+from vmnic.host.ops import ListDir, ReadFile, ReadLink, ReadLinks, is_write
 from vmnic.nodes.state import ApplyState, PfReason, PfSpec, VfGroup, VfSettings
 
 DEVICES = "/sys/bus/pci/devices"
@@ -30,6 +30,8 @@ class Scenario:
     before: PfSpec | None = None
     host: dict = field(default_factory=dict)
     ends: PfReason | None = None
+    prefix: str = ""
+    """Of the addresses that links of VFs must have."""
 
 
 VFIO, KERNEL = ("vfio-pci",), ("igbvf",)
@@ -38,11 +40,15 @@ SPLIT = tuple(
     for name, part, driver in (("a", "0-3", "vfio-pci"), ("b", "4-6", "kernel"))
 )
 TAGGED = desired(mtu=9000, queues=2, settings=VfSettings(vlan=100, trust=True))
+PLAIN = desired(num_vfs=2, driver="kernel")
+NAMED = desired(num_vfs=2, driver="kernel", settings=VfSettings(mac_prefix="02:11:22"))
 SCENARIOS = {
     "0 to 7": Scenario(asked=TAGGED, result=(VFIO * 7, 9000)),
     "7 to 3": Scenario(before=desired(), asked=desired(num_vfs=3), result=(VFIO * 3, 1500)),
     "another driver": Scenario(before=desired(), asked=desired(driver="kernel"), result=(KERNEL * 7, 1500)),
     "a split": Scenario(before=desired(), asked=desired(groups=SPLIT), result=(VFIO * 4 + KERNEL * 3, 1500)),
+    "addresses": Scenario(asked=NAMED, result=(KERNEL * 2, 1500), prefix="02:11:22"),
+    "other addresses": Scenario(before=PLAIN, asked=NAMED, result=(KERNEL * 2, 1500), prefix="02:11:22"),
     "adoption": Scenario(host={"vfs": 4}, asked=desired(num_vfs=4, management="Adopt"), result=(VFIO * 4, 1500)),
     "removal": Scenario(before=TAGGED, asked=msgspec.structs.replace(TAGGED, release="Reset"), result=((), 1500)),
     "roll-back": Scenario(
@@ -89,7 +95,13 @@ class Swept:
 
     @property
     def is_done(self):
-        return self._look(PF) == self.scenario.result
+        return self._look(PF) == self.scenario.result and self._is_named
+
+    @property
+    def _is_named(self):
+        """Whether the links of VFs themselves have the addresses, not only what the function keeps for them."""
+        vfs = [link for link in self.node.sim.perform(ReadLinks()) if link.pci_address.startswith("0000:0b:1")]
+        return all(vf.mac.startswith(self.scenario.prefix) for vf in vfs)
 
     @property
     def is_foreign_untouched(self):

@@ -13,8 +13,8 @@ from vmnic.nodes.nics import model_of, read_models
 from vmnic.nodes.observed import ObservedVf, VfAttributes, observed_of, render_pf_status
 from vmnic.nodes.plan import plan_pf
 from vmnic.nodes.state import HostFacts, PfReason, VfGroup, VfSettings
-from vmnic.nodes.steps import admin_mac
-from vmnic.nodes.target import original_of
+from vmnic.nodes.steps import admin_mac, plan_steps
+from vmnic.nodes.target import original_of, undo_target
 
 SHARED = pf_spec(
     groups=(
@@ -23,7 +23,17 @@ SHARED = pf_spec(
     )
 )
 ADOPTED = pf_spec(management="Adopt", num_vfs=4)
-TAGGED = pf_spec(groups=(VfGroup(pool="fast", resource="vmnic.dev/fast", settings=VfSettings(vlan=100)),))
+
+
+def with_settings(driver="vfio-pci", settings=None, **changes):
+    return pf_spec(groups=(VfGroup(pool="fast", resource="vmnic.dev/fast", driver=driver, settings=settings),), **changes)
+
+
+TAGGED = with_settings(settings=VfSettings(vlan=100))
+RATED = with_settings(settings=VfSettings(max_tx_rate_mbps=100))
+NAMED = VfSettings(mac_prefix="02:aa:bb")
+NAMED_LINKS = with_settings("kernel", NAMED)
+MAC = "52:54:00:00:0b:01"
 
 
 def replace_groups(vfs):
@@ -42,6 +52,13 @@ def with_vlan(vlan, **changes):
     return replace(seen, vfs=tuple(replace(vf, attributes=tagged) for vf in seen.vfs))
 
 
+def with_macs(prefix, **changes):
+    """A function whose seven VFs have addresses with this prefix, on the NIC's own driver."""
+    seen = observed(**({"num_vfs": 7, "driver": "igbvf", "autoprobe": True, "up": True, "mac": MAC} | changes))
+    vfs = [replace(vf, attributes=VfAttributes(mac=admin_mac(prefix, MAC, vf.index))) for vf in seen.vfs]
+    return replace(seen, driver="igb", vfs=tuple(vfs))
+
+
 IOMMU = HostFacts(iommu=True, modules=("vfio_pci",))
 
 
@@ -51,7 +68,11 @@ def planned(desired, seen, *, host=IOMMU, attempt=0, boot="b1", holders=None, or
 
 def steps(desired, seen):
     plan = planned(desired, seen).plan
-    return [f"{action.kind} {action.value}".strip() for action in plan.actions] if plan else []
+    return words(plan.actions) if plan else []
+
+
+def words(actions):
+    return [f"{action.kind} {action.value}".strip() for action in actions]
 
 
 @pytest.mark.parametrize(
@@ -188,7 +209,7 @@ def test_a_pool_that_is_being_deleted_asks_for_nothing():
         (pf_spec(num_vfs=3), observed(num_vfs=7), ["SetNumVfs 0", "SetNumVfs 3", "BindVfs vfio-pci"]),
         (pf_spec(num_vfs=0), observed(num_vfs=7), ["SetNumVfs 0"]),
         (pf_spec(num_vfs=0), observed(), []),
-        (pf_spec(driver="kernel"), observed(), ["SetNumVfs 7"]),
+        (pf_spec(driver="kernel"), observed(), ["SetNumVfs 7", "BindVfs kernel"]),
         (pf_spec(driver="kernel"), observed(num_vfs=7), ["SetAutoprobe 1", "BindVfs kernel"]),
         (pf_spec(), observed(num_vfs=7, driver="igbvf", autoprobe=True), ["SetAutoprobe 0", "BindVfs vfio-pci"]),
         (pf_spec(), observed(num_vfs=7, driver=""), ["BindVfs vfio-pci"]),
@@ -223,6 +244,49 @@ def test_a_pool_that_is_being_deleted_asks_for_nothing():
 )  # fmt: skip
 def test_a_plan_has_the_steps_that_the_kernel_wants(desired, seen, actions):
     assert steps(desired, seen) == actions
+
+
+@pytest.mark.parametrize(
+    ("desired", "seen", "actions"),
+    [
+        (RATED, observed(up=False), ["SetAutoprobe 0", "SetNumVfs 7", "SetLink up", "SetVfs", "BindVfs vfio-pci"]),
+        (RATED, observed(up=True), ["SetAutoprobe 0", "SetNumVfs 7", "SetVfs", "BindVfs vfio-pci"]),
+        (RATED, replace(with_vlan(0), up=False), ["SetLink up", "SetVfs 0-6"]),
+        (RATED, replace(observed(), driver="vfio-pci"), [
+            "BindPf kernel", "SetAutoprobe 0", "SetNumVfs 7", "SetLink up", "SetVfs", "BindVfs vfio-pci",
+        ]),
+        (NAMED_LINKS, observed(up=False), [
+            "SetAutoprobe 0", "SetNumVfs 7", "SetLink up", "SetVfs", "SetAutoprobe 1", "BindVfs kernel",
+        ]),
+        (NAMED_LINKS, with_macs("02:00:00"), ["BindVfs 0-6 none", "SetVfs 0-6", "BindVfs kernel"]),
+        (NAMED_LINKS, with_macs("02:00:00", driver=""), ["SetVfs 0-6", "BindVfs kernel"]),
+        (NAMED_LINKS, with_macs("02:aa:bb", driver=""), ["BindVfs kernel"]),
+        (NAMED_LINKS, with_macs("02:aa:bb"), []),
+        (NAMED_LINKS, with_macs("02:00:00", held={0, 1, 4}), ["BindVfs 2-3,5-6 none", "SetVfs 2-3,5-6", "BindVfs kernel"]),
+        (with_settings("kernel", NAMED, management="Adopt"), with_macs("02:00:00", autoprobe=False), [
+            "BindVfs 0-6 none", "SetVfs 0-6", "SetAutoprobe 1", "BindVfs kernel",
+        ]),
+        (with_settings(settings=NAMED), with_macs("02:00:00"), ["SetVfs 0-6", "SetAutoprobe 0", "BindVfs vfio-pci"]),
+    ],
+    ids=[
+        "rates need a link", "a link that is there", "rates of VFs that are there", "a link of a whole NIC",
+        "addresses before drivers", "another address", "stopped after the driver was taken", "stopped after the address was set",
+        "the right address", "held VFs are left out", "adopted VFs that no driver may take", "VFs for VMs need no link",
+    ],
+)  # fmt: skip
+def test_a_plan_has_a_link_before_rates_and_addresses_before_drivers(desired, seen, actions):
+    assert steps(desired, seen) == actions
+
+
+def test_vfs_that_lose_their_driver_for_a_while_are_fenced():
+    plan = planned(NAMED_LINKS, with_macs("02:00:00", held={6})).plan
+    assert (plan.fenced, plan.blocked_by) == (True, ())
+    assert plan.text.startswith("take VFs 0-5 from their driver, set the attributes of VFs 0-5, ")
+
+
+def test_a_link_that_was_down_before_a_run_is_down_again_after_rates_are_put_back():
+    target = undo_target(original_of(observed(num_vfs=7, up=False)), RATED)
+    assert words(plan_steps(target, replace(with_vlan(0), up=False))) == ["SetLink up", "SetVfs 0-6", "SetLink down"]
 
 
 @pytest.mark.parametrize(
