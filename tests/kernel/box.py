@@ -24,10 +24,12 @@ profile {PROFILE} flags=(attach_disconnected,mediate_deleted) {{
   deny /proc/sysrq-trigger rwklx,
   deny /proc/kcore rwklx,
   deny /proc/sys/** wklx,
+  deny /proc/* wklx,
+  deny /proc/[^0-9]*/** wklx,
   deny /sys/** wklx,
 }}
 """
-"""What engines' default profiles forbid, in short: mounting, and writing the kernel's files by their usual paths."""
+"""What engines' default profiles forbid, and a little more: mounting, and writing the kernel's files by their usual paths."""
 _REFUSED_CALLS = {
     "CAP_SYS_MODULE": ("init_module", "finit_module", "delete_module"),
     "CAP_SYS_ADMIN": (

@@ -3,14 +3,23 @@
 import pytest
 
 from vmnic.host.ops import ReadFile
-from vmnic.nodes.state import VfSettings
+from vmnic.nodes.state import PfReason, VfSettings
 
 from .box import PROFILE, Box, agent_pod, bind, load_profile
 from .node import DEVICES, virtual
 
 MODULES = ("vhost_net", "tun", "macvtap", "vfio_pci")
-LENT = "/run/libvirt/hostdevmgr"
-"""Where libvirt notes the VFs that it has changed."""
+RECORDS = """
+mkdir -p /run/libvirt/hostdevmgr /var/lib/cni/sriov/pci && touch /run/libvirt/hostdevmgr/{link}_vf3
+ip netns add tenant && printf /var/run/netns/tenant > /var/lib/cni/sriov/pci/{vf}
+"""
+"""What libvirt and sriov-cni write down of the VFs that they use."""
+FORGOTTEN = "ip netns delete tenant && rm -r /run/libvirt/hostdevmgr /var/lib/cni/sriov/pci"
+OWNERS = """
+mkdir -p /etc/sriov-operator/pci /etc/NetworkManager/system-connections && echo '{{}}' > /etc/sriov-operator/pci/{operator}
+printf '[connection]\\ninterface-name={link}\\n[sriov]\\ntotal-vfs=2\\n' > /etc/NetworkManager/system-connections/it.nmconnection
+"""
+"""What sriov-network-operator and NetworkManager write down of the functions that are theirs."""
 NET_ADMIN = "0000000000001000"
 
 
@@ -23,6 +32,7 @@ def node(online):
     online.guest.run("modprobe", "-r", "-a", "vhost_net", "macvtap", "tun", "vfio_pci", "vfio_iommu_type1")
     load_profile(online)
     yield online
+    online.guest.run("rm", "-rf", "/etc/sriov-operator", "/etc/NetworkManager/system-connections/it.nmconnection")
     online.guest.run("umount", "/var/lib/vmnic")
     online.guest.run("modprobe", "-a", *MODULES, "vfio_iommu_type1")
     online.guest.reset()
@@ -31,6 +41,10 @@ def node(online):
 def box(node, name, part, number=0):
     pod = agent_pod()
     return Box(node, name, pod[part][number], pod["volumes"])
+
+
+def problems(node):
+    return [node.pf(address).problem for address in node.pfs[2:]]
 
 
 class TestContainer:
@@ -47,13 +61,23 @@ class TestContainer:
         status = dict(line.split(":\t", 1) for line in node.read(f"/proc/{inside}/status").splitlines() if ":\t" in line)
         assert (status["CapEff"], status["CapBnd"], status["NoNewPrivs"], status["Seccomp"]) == (NET_ADMIN, NET_ADMIN, "1", "2")
         assert node.guest.perform(ReadFile(f"/proc/{inside}/attr/current")) == f"{PROFILE} (enforce)"
-        node.guest.run("bash", "-c", f"mkdir -p {LENT} && touch {LENT}/{node.link(first)}_vf3")
+        node.guest.run("bash", "-c", RECORDS.format(link=node.link(first), vf=node.vfs(first)[5]))
         node.wait_for(
-            "libvirt is told as a holder", lambda: [held.by.split()[0] for held in node.pf(first).held] == ["libvirt"]
+            "holders are told", lambda: [one.by.split()[0] for one in node.pf(first).held] == ["libvirt", "sriov-cni"]
         )
-        node.guest.run("rm", "-r", LENT)
+        node.guest.run("bash", "-c", FORGOTTEN)
+        node.wait_for("there are none", lambda: not node.pf(first).held)
         node.settle(virtual(first, release="Reset"), virtual(second, release="Reset"))
         assert (node.count(first), node.count(second)) == (0, 0)
+        third, fourth = node.pfs[2:]
+        node.guest.run("bash", "-c", OWNERS.format(operator=third, link=node.link(fourth)))
+        node.api.ask(virtual(third), virtual(fourth))
+        foreign = [PfReason.FOREIGN_OWNER] * 2
+        node.wait_for("they are left alone", lambda: [problem and problem.reason for problem in problems(node)] == foreign)
+        assert ["sriov-network-operator" in problems(node)[0].message, "NetworkManager" in problems(node)[1].message] == [
+            True
+        ] * 2
+        assert (node.count(third), node.count(fourth)) == (0, 0)
         node.guest.run("runc", "kill", "agent", "TERM")
         assert node.guest.control({"wait": pid}) == 0
 

@@ -55,9 +55,10 @@ def render_status(
     ]
     pfs += [pf for pf in before.pfs if pf.pci_address in look.busy]
     silent = {*calls.stuck, *look.observation.unreadable} - {pf.pci_address for pf in pfs}
-    pfs += [_unread(pf, look, journal.of(pf.pci_address), calls) for pf in before.pfs if pf.pci_address in silent]
+    pfs += [_unread(pf, look, journal.pfs.get(pf.pci_address), calls) for pf in before.pfs if pf.pci_address in silent]
     seen = {pf.pci_address for pf in pfs}
-    pfs += [_vanished(pf, before.pfs) for pf in spec.pfs if pf.pci_address not in seen]
+    vanished = [_vanished(pf, before.pfs) for pf in spec.pfs if pf.pci_address not in seen]
+    pfs += [_with_end(pf, journal.pfs.get(pf.pci_address)) for pf in vanished]
     pfs.sort(key=lambda pf: pf.pci_address)
     host = look.observation.host
     if look.unknown and any(planned.plan and needs_holders(planned.plan) for planned in look.planned.values()):
@@ -76,11 +77,7 @@ def render_blind(state: NodeNicState | None, journal: Journal, fault: str) -> No
     """Give the status while the host cannot be looked at: what was last known, and how runs have ended since."""
     spec = state.spec if state is not None else NodeSpec()
     before = state.status if state is not None else NodeStatus()
-    records = [(pf, journal.pfs.get(pf.pci_address)) for pf in before.pfs]
-    pfs = tuple(
-        pf if record is None else msgspec.structs.replace(pf, apply=record.apply, attempt=record.attempt)
-        for pf, record in records
-    )
+    pfs = tuple(_with_end(pf, journal.pfs.get(pf.pci_address)) for pf in before.pfs)
     generation = before.observed_generation
     conditions = summarise_node(spec, pfs, before.host, generation=generation, fault=fault, before=before.conditions)
     return msgspec.structs.replace(before, pfs=pfs, conditions=conditions)
@@ -129,7 +126,7 @@ def _loss(pf: ObservedPf, look: Look, desired: PfSpec | None) -> PfProblem | Non
     return PfProblem(reason=PfReason.CARRIER_LOST, message=text)
 
 
-def _unread(pf: PfStatus, look: Look, record: PfRecord, calls: Calls) -> PfStatus:
+def _unread(pf: PfStatus, look: Look, record: PfRecord | None, calls: Calls) -> PfStatus:
     """What was last known of a function that does not answer, with the reason in place of a plan."""
     error = look.observation.unreadable.get(pf.pci_address)
     if calls.bus_stuck:
@@ -141,11 +138,18 @@ def _unread(pf: PfStatus, look: Look, record: PfRecord, calls: Calls) -> PfStatu
     else:
         text = f"{pf.pci_address} does not answer reads: {error or 'one has not returned'}: see the kernel's log"
         problem = PfProblem(reason=PfReason.UNREADABLE, message=text)
-    return msgspec.structs.replace(pf, plan=None, problem=problem)
+    return msgspec.structs.replace(_with_end(pf, record), plan=None, problem=problem)
 
 
-def _stuck_text(address: str, record: PfRecord) -> str:
-    what = record.failure or f"{address}: a write has not returned from the kernel"
+def _with_end(pf: PfStatus, record: PfRecord | None) -> PfStatus:
+    """What was last known of a function, with how its runs have ended since."""
+    if record is None:
+        return pf
+    return msgspec.structs.replace(pf, apply=record.apply, attempt=record.attempt)
+
+
+def _stuck_text(address: str, record: PfRecord | None) -> str:
+    what = (record and record.failure) or f"{address}: a write has not returned from the kernel"
     return f"{what}: see the kernel's log for who it waits for (a VF that is still open), or reboot the node"
 
 

@@ -7,10 +7,22 @@ import pytest
 
 from tests.builders.agent import Node, RecordingDevices, desired
 from tests.builders.host import OTHER_PF, PF, pf, sim_host
+from vmnic.agent.modules import load_modules, refused_modules
 from vmnic.agent.podresources import HoldersUnknownError
 from vmnic.host.faults import Fault, When
 from vmnic.host.launch import WorkerGoneError
-from vmnic.host.ops import ListDir, PutFile, ReadFile, ReadLinks, SetChannels, SetLink, SetVf, UnloadModule, WriteFile
+from vmnic.host.ops import (
+    ListDir,
+    LoadModule,
+    PutFile,
+    ReadFile,
+    ReadLinks,
+    SetChannels,
+    SetLink,
+    SetVf,
+    UnloadModule,
+    WriteFile,
+)
 from vmnic.nodes.state import ApplyState, PfReason, VfSettings
 from vmnic.simhost.spec import HostSpec
 
@@ -92,15 +104,17 @@ async def test_what_the_machine_lacks_is_found_before_anything_is_written(tmp_pa
     assert remedy in status.problem.message
 
 
-async def test_a_module_that_secure_boot_refuses_is_named_with_the_kernels_answer(node):
-    node.refused = ("vhost_net: EKEYREJECTED (Key was rejected by service)",)
+async def test_a_module_that_secure_boot_refuses_the_init_container_is_named_with_the_kernels_answer(node, tmp_path):
+    refuse(node, errno.EKEYREJECTED, LoadModule)
+    load_modules(node.port, ["vhost_net"], tmp_path)
+    node.refused = refused_modules(tmp_path)
     node.restart_agent()
     node.api.ask(desired(), modules=("vhost_net", "tun", "sctp"))
     await node.run_pass()
     degraded = next(one for one in node.api.state.status.conditions if one.type == "Degraded")
     assert (degraded.status, degraded.reason) == ("True", "ModuleMissing")
     assert "sctp" in degraded.message
-    assert "EKEYREJECTED" in degraded.message
+    assert "vhost_net: EKEYREJECTED" in degraded.message
 
 
 async def test_a_hung_write_stops_further_writes_and_reads_of_it_and_others_are_still_seen(node):
@@ -246,6 +260,20 @@ async def test_a_function_that_vanishes_is_told_with_what_was_known_and_no_capac
     status = await node.run_pass()
     assert (status.problem.reason, status.num_vfs, status.name) == (PfReason.VANISHED, 0, "ens11")
     assert node.api.state.status.conditions[0].status == "False"
+
+
+async def test_a_function_that_vanishes_in_the_middle_of_its_run_is_told_with_the_runs_end(node):
+    gone = []
+
+    def vanish(op):
+        if isinstance(op, WriteFile) and op.path == "/sys/bus/pci/drivers_probe" and not gone:
+            gone.append(PF)
+            node.sim.control({"remove_device": PF})
+        return False
+
+    node.port.faults.append(Fault(when=When.BEFORE, matches=vanish))
+    status = await node.grant_and_run(desired())
+    assert (status.problem.reason, status.apply.state) == (PfReason.VANISHED, ApplyState.FAILED)
 
 
 async def test_a_function_that_comes_back_is_brought_back(node):

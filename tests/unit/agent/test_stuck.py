@@ -1,0 +1,69 @@
+"""A write that does not return, with the real worker: its child stays behind, everything else goes on."""
+
+import asyncio
+import socket
+import threading
+
+import pytest
+
+from tests.builders.agent import FixedHolders, MemoryApi, RecordingDevices, RecordingFence, desired
+from tests.builders.host import OTHER_PF, PF, pf, sim_host
+from vmnic.agent.journal import JournalStore
+from vmnic.agent.passes import NodePass
+from vmnic.agent.probes import NodeProbes
+from vmnic.host.client import HostWorker
+from vmnic.host.launch import WorkerProcess
+from vmnic.host.ops import ReadFile
+from vmnic.host.socket import serve_port
+from vmnic.nodes.state import ApplyState, PfReason
+
+NUM_VFS = f"/sys/bus/pci/devices/{PF}/sriov_numvfs"
+
+
+@pytest.fixture
+def sim(tmp_path):
+    host = sim_host(pf(PF), pf(OTHER_PF), waits=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "host.sock"))
+        listener.listen()
+        threading.Thread(target=serve_port, args=(host, listener, host.control), daemon=True).start()
+        yield host
+        host.control({"go_on": None})
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def process(sim, tmp_path):
+    made = WorkerProcess(host=f"sim:{tmp_path}/host.sock", state_dir=tmp_path)
+    made.start()
+    yield made
+    made.close()
+    made.wait()
+
+
+async def test_a_write_that_does_not_return_stops_writes_everywhere_and_looks_nowhere_else(sim, process, tmp_path, monkeypatch):
+    monkeypatch.setattr("vmnic.agent.apply._NUM_VFS_S", 0.3)
+    worker, api, devices = HostWorker(process), MemoryApi(), RecordingDevices()
+    agent = NodePass(
+        host=worker, store=JournalStore(tmp_path), holders=FixedHolders(), reporter=api, probes=NodeProbes(worker, api),
+        fence=RecordingFence(), devices=devices,
+    )  # fmt: skip
+    api.ask(desired(), desired(OTHER_PF))
+    first, second = (await agent.run(api.state)).pfs
+    api.ask(desired(grant=first.plan.digest), desired(OTHER_PF))
+    sim.control({"pause_at": 2})
+    first, second = (await agent.run(api.state)).pfs
+    assert sim.control({"paused": None})
+    assert (first.problem.reason, second.problem.reason) == (PfReason.PCI_BUS_STUCK,) * 2
+    assert "sriov_numvfs', text='7') did not return within 0.3 s: see the kernel's log" in first.problem.message
+    assert (first.apply.state, second.total_vfs, devices.faults[PF]) == (ApplyState.FAILED, 7, f"{PF} does not answer")
+    writes = sim.control({"writes": None})
+    api.ask(desired(), desired(OTHER_PF, grant=second.plan.digest))
+    _, second = (await agent.run(api.state)).pfs
+    assert (second.problem.reason, sim.control({"writes": None})) == (PfReason.PCI_BUS_STUCK, writes)
+    sim.control({"go_on": None})
+    async with asyncio.timeout(10):
+        while second.num_vfs != 7:
+            first, second = (await agent.run(api.state)).pfs
+    assert sim.perform(ReadFile(NUM_VFS)) == "7", "the write that was late has been done"
+    assert (first.problem.reason, first.num_vfs) == (PfReason.APPLY_FAILED, 7)
