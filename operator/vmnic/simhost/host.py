@@ -10,10 +10,11 @@ from typing import Any
 from ..host.events import HostEvent
 from ..host.ops import ListDir, LoadModule, Op, PutFile, ReadFile, ReadLink, UnloadModule, Value, WriteFile, is_write
 from ..host.ports import StillBlocked
+from .commands import Commands
 from .files import FileTree
 from .kernel import Kernel, refuse
 from .links import perform_on_links
-from .model import Machine, Pf, Upper, Vf
+from .model import Machine
 from .spec import HostSpec, check_host
 from .tree import Directory, File, Link, Node, resolve
 
@@ -101,6 +102,7 @@ class SimHost:
         check_host(spec)
         self._machine = Machine(spec)
         self._kernel = Kernel(self._machine)
+        self._commands = Commands(self._machine)
         self._tree = FileTree(self._machine, self._kernel)
         self._waits = waits
         self._pending: list[_Pending] = []
@@ -178,7 +180,7 @@ class SimHost:
         """
         with self._lock:
             ((name, argument),) = command.items()
-            method = getattr(self, f"_control_{name}", None)
+            method = getattr(self, f"_control_{name}", None) or self._commands.named(name)
             if method is None:
                 raise refuse(errno.EINVAL, f"no command is called {name}")
             reply = method(argument)
@@ -206,7 +208,7 @@ class SimHost:
                     raise refuse(errno.EINVAL, path)
                 return node.target
             case PutFile(path, text):
-                self._control_put_file({"path": path, "text": text})
+                self._commands.put_file({"path": path, "text": text})
                 return None
             case LoadModule() | UnloadModule():
                 change = self._kernel.load if isinstance(op, LoadModule) else self._kernel.unload
@@ -231,33 +233,6 @@ class SimHost:
         while ended := [pending for pending in self._pending if pending.step()]:
             self._pending = [pending for pending in self._pending if pending not in ended]
 
-    def _function(self, address: str) -> Pf | Vf:
-        found = self._machine.find(address)
-        if found is None:
-            raise refuse(errno.ENODEV, f"no function is at {address}")
-        return found
-
-    def _pf(self, name: str) -> Pf:
-        found = self._machine.find_link(name)
-        if not isinstance(found, Pf):
-            raise refuse(errno.ENODEV, f"no PF has the link {name}")
-        return found
-
-    def _control_hold(self, address: str) -> None:
-        """Open a function's VFIO device."""
-        one = self._function(address)
-        if one.driver != "vfio-pci":
-            raise refuse(errno.ENODEV, f"{address} is not on vfio-pci")
-        pf = one if isinstance(one, Pf) else self._machine.pf_of(one)
-        if pf.spec.shares_iommu_group:
-            raise refuse(errno.EPERM, f"the IOMMU group of {address} is not viable")
-        one.holders += 1
-
-    def _control_release(self, address: str) -> None:
-        """Close it."""
-        one = self._function(address)
-        one.holders = max(0, one.holders - 1)
-
     def _control_writes(self, _: Any) -> int:
         return self.writes
 
@@ -273,55 +248,6 @@ class SimHost:
 
     def _control_reads(self, _: Any) -> int:
         return self.reads
-
-    def _control_set_cable(self, argument: Mapping[str, Any]) -> None:
-        pf = self._pf(argument["link"])
-        pf.cable = bool(argument["plugged"])
-        self._machine.tell_link("newlink", pf)
-
-    def _control_heal(self, link: str) -> None:
-        """Mend a port that loses its link while it has VFs."""
-        self._pf(link).cut_by_vfs = False
-
-    def _control_break(self, argument: Mapping[str, Any]) -> None:
-        """Let a port lose its link while it has VFs, but for one number of them."""
-        pf = self._pf(argument["link"])
-        pf.cut_by_vfs, pf.works_with = True, int(argument.get("works_with", 0))
-
-    def _control_assign_address(self, argument: Mapping[str, str]) -> None:
-        self._pf(argument["link"]).addresses.append(argument["address"])
-
-    def _control_remove_addresses(self, link: str) -> None:
-        self._pf(link).addresses.clear()
-
-    def _control_add_upper(self, argument: Mapping[str, Any]) -> None:
-        self._machine.uppers.append(Upper(**argument))
-        self._machine.tell_upper("newlink", self._machine.uppers[-1])
-
-    def _control_move_link(self, link: str) -> None:
-        """Move a link to another network namespace, as a CNI does."""
-        found = self._machine.find_link(link)
-        if found is None:
-            raise refuse(errno.ENODEV, f"no link is called {link}")
-        self._machine.tell_link("dellink", found)
-        found.moved = True
-
-    def _control_bring_links_back(self, _: Any) -> None:
-        """End the other namespaces: their links come back."""
-        for one in [one for one in self._machine.functions() if one.moved]:
-            one.moved = False
-            self._machine.tell_link("newlink", one)
-
-    def _control_rename_link(self, argument: Mapping[str, str]) -> None:
-        pf = self._pf(argument["link"])
-        pf.net_name = argument["name"]
-        self._machine.tell_link("newlink", pf)
-
-    def _control_put_file(self, argument: Mapping[str, str]) -> None:
-        """Write a file of another program; an empty text removes it."""
-        self._machine.files.pop(argument["path"], None)
-        if argument["text"]:
-            self._machine.files[argument["path"]] = argument["text"]
 
     def _control_remove_device(self, address: str) -> None:
         """Pull a NIC out."""

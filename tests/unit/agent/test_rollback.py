@@ -172,7 +172,7 @@ async def test_what_worked_once_and_cuts_the_node_off_now_is_not_brought_back_un
     node = Node(sim_host(pf(default_route=True)), tmp_path)
     await node.grant_and_run(UPLINK)
     node.sim.control({"reboot": None})
-    node.sim.control({"break": {"link": "ens11"}})
+    node.sim.control({"break_port": {"link": "ens11"}})
     assert (await node.run_pass()).apply.state is ApplyState.ROLLED_BACK
     del node.port.log[:]
     status = await node.run_pass()
@@ -200,7 +200,7 @@ async def test_attributes_of_vfs_come_back_with_them(tmp_path):
     tagged = msgspec.structs.replace(desired(settings=VfSettings(vlan=100)), allow_host_used=True)
     node = Node(sim_host(pf(default_route=True)), tmp_path)
     await node.grant_and_run(tagged)
-    node.sim.control({"break": {"link": "ens11", "works_with": 7}})
+    node.sim.control({"break_port": {"link": "ens11", "works_with": 7}})
     status = await node.grant_and_run(msgspec.structs.replace(tagged, num_vfs=3))
     assert (status.apply.state, status.num_vfs) == (ApplyState.ROLLED_BACK, 7)
     links = node.sim.perform(ReadLinks())
@@ -228,7 +228,7 @@ async def test_a_run_that_was_given_up_in_the_middle_is_undone_all_the_same(node
 async def test_a_route_that_a_router_announced_on_a_link_that_vmnic_switched_on_need_not_come_back(tmp_path):
     node = Node(sim_host(pf(up=False, router=True)), tmp_path)
     await node.grant_and_run(desired(num_vfs=2))
-    node.sim.control({"break": {"link": "ens11", "works_with": 2}})
+    node.sim.control({"break_port": {"link": "ens11", "works_with": 2}})
     status = await node.grant_and_run(desired(num_vfs=3))
     assert (status.apply.state, status.num_vfs) == (ApplyState.APPLIED, 3)
 

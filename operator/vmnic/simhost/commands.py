@@ -1,0 +1,105 @@
+"""What happens to a simulated machine without an operation: functions are opened, cables pulled, other programs run."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .kernel import refuse
+from .model import Machine, Pf, Upper, Vf
+
+__all__ = ["Commands"]
+
+
+class Commands:
+    """Each method is a command; they raise OSError where the kernel would refuse."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def named(self, name: str) -> Callable[[Any], Any] | None:
+        """Give the command of a name."""
+        found: Callable[[Any], Any] | None = None if name.startswith("_") or name == "named" else getattr(self, name, None)
+        return found
+
+    def hold(self, address: str) -> None:
+        """Open a function's VFIO device, as QEMU would."""
+        one = self._function(address)
+        if one.driver != "vfio-pci":
+            raise refuse(errno.ENODEV, f"{address} is not on vfio-pci")
+        pf = one if isinstance(one, Pf) else self._machine.pf_of(one)
+        if pf.spec.shares_iommu_group:
+            raise refuse(errno.EPERM, f"the IOMMU group of {address} is not viable")
+        one.holders += 1
+
+    def release(self, address: str) -> None:
+        """Close it."""
+        one = self._function(address)
+        one.holders = max(0, one.holders - 1)
+
+    def set_cable(self, argument: Mapping[str, Any]) -> None:
+        """Pull or plug a PF's cable."""
+        pf = self._pf(argument["link"])
+        pf.cable = bool(argument["plugged"])
+        self._machine.tell_link("newlink", pf)
+
+    def heal(self, link: str) -> None:
+        """Mend a port that loses its link while it has VFs."""
+        self._pf(link).cut_by_vfs = False
+
+    def break_port(self, argument: Mapping[str, Any]) -> None:
+        """Let a port lose its link while it has VFs, but for one number of them."""
+        pf = self._pf(argument["link"])
+        pf.cut_by_vfs, pf.works_with = True, int(argument.get("works_with", 0))
+
+    def assign_address(self, argument: Mapping[str, str]) -> None:
+        """Give a PF's link an IP address."""
+        self._pf(argument["link"]).addresses.append(argument["address"])
+
+    def remove_addresses(self, link: str) -> None:
+        """Take all its IP addresses away."""
+        self._pf(link).addresses.clear()
+
+    def add_upper(self, argument: Mapping[str, Any]) -> None:
+        """Put a virtual link on top of one."""
+        self._machine.uppers.append(Upper(**argument))
+        self._machine.tell_upper("newlink", self._machine.uppers[-1])
+
+    def move_link(self, link: str) -> None:
+        """Move a link to another network namespace, as a CNI does."""
+        found = self._machine.find_link(link)
+        if found is None:
+            raise refuse(errno.ENODEV, f"no link is called {link}")
+        self._machine.tell_link("dellink", found)
+        found.moved = True
+
+    def bring_links_back(self, _: Any) -> None:
+        """End the other namespaces: their links come back."""
+        for one in [one for one in self._machine.functions() if one.moved]:
+            one.moved = False
+            self._machine.tell_link("newlink", one)
+
+    def rename_link(self, argument: Mapping[str, str]) -> None:
+        """Rename a PF's link."""
+        pf = self._pf(argument["link"])
+        pf.net_name = argument["name"]
+        self._machine.tell_link("newlink", pf)
+
+    def put_file(self, argument: Mapping[str, str]) -> None:
+        """Write a file of another program; an empty text removes it."""
+        self._machine.files.pop(argument["path"], None)
+        if argument["text"]:
+            self._machine.files[argument["path"]] = argument["text"]
+
+    def _function(self, address: str) -> Pf | Vf:
+        found = self._machine.find(address)
+        if found is None:
+            raise refuse(errno.ENODEV, f"no function is at {address}")
+        return found
+
+    def _pf(self, name: str) -> Pf:
+        found = self._machine.find_link(name)
+        if not isinstance(found, Pf):
+            raise refuse(errno.ENODEV, f"no PF has the link {name}")
+        return found
