@@ -23,6 +23,7 @@ def contract_host(*, waits: bool = False, **changes) -> SimHost:
 
 
 def contract_spec(**changes) -> HostSpec:
-    """Three functions whose links are down, one of them in a crowded IOMMU group."""
-    pfs = (pf(PF, up=False), pf(OTHER_PF, up=False), pf(CROWDED_PF, up=False, shares_iommu_group=changes.get("iommu", True)))
+    """Three functions whose links are down, one of them on another NUMA node and in a crowded IOMMU group."""
+    crowded = pf(CROWDED_PF, up=False, numa_node=1, shares_iommu_group=changes.get("iommu", True))
+    pfs = (pf(PF, up=False), pf(OTHER_PF, up=False), crowded)
     return HostSpec(pfs=pfs, **({"available_modules": ("dummy",)} | changes))

@@ -39,8 +39,8 @@ class CountContract(Contract):
 
     def test_another_count_is_EBUSY_and_the_range_is_checked_first(self, host):
         host.vfs(3)
-        answers = [host.write("sriov_numvfs", count) for count in (5, 2, "0x2", 99, "x", 3)]
-        assert answers == ["EBUSY", "EBUSY", "EBUSY", "ERANGE", "EINVAL", "OK"]
+        answers = [host.write("sriov_numvfs", count) for count in (5, 7, 2, "0x2", 8, 99, "x", 3)]
+        assert answers == ["EBUSY", "EBUSY", "EBUSY", "EBUSY", "ERANGE", "ERANGE", "EINVAL", "OK"]
         assert host.read("sriov_numvfs") == "3"
 
     def test_all_seven_vfs_of_two_pfs_exist_at_a_time(self, host):
@@ -59,6 +59,11 @@ class CountContract(Contract):
     def test_vf_addresses_follow_offset_and_stride(self, host):
         bus = host.subject.pf.rsplit(":", 1)[0]
         assert host.vfs(5) == [f"{bus}:{rest}" for rest in ("10.0", "10.2", "10.4", "10.6", "11.0")]
+
+    def test_a_vf_is_on_the_numa_node_of_its_pf(self, host):
+        far = f"{DEVICES}/{host.subject.crowded_pf}"
+        assert host.put(f"{far}/sriov_numvfs", 1) == "OK"
+        assert [host.get(f"{path}/numa_node") for path in (host.path, far, f"{far}/virtfn0")] == ["-1", "1", "1"]
 
     def test_a_vf_has_no_sriov_files_of_its_own(self, host):
         vf = host.vfs(1)[0]

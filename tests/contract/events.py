@@ -93,6 +93,22 @@ class EventContract(Contract):
         assert host.write("sriov_numvfs", 0) == "OK"
         assert (came[-1], host.links(name)) == (f"newlink {name}", [f"dellink {name}"])
 
+    def test_another_count_is_told_as_a_change_of_the_pfs_link_that_is_up(self, host):
+        host.bring_up()
+        name = host.name
+        for count in (1, 0):
+            host.links(name)
+            assert host.write("sriov_numvfs", count) == "OK"
+            wait_for("it is told", lambda: host.links(name) == [f"newlink {name}"])
+            wait_for("the link is back", lambda: host.info().carrier)
+
+    def test_a_vfs_link_in_another_namespace_goes_without_a_word(self, host):
+        (name,) = host.names(host.vfs(1, autoprobe=True)[0])
+        host.subject.control({"move_link": name})
+        host.links(name)
+        assert host.write("sriov_numvfs", 0) == "OK"
+        assert host.links(name) == []
+
     def test_the_link_of_a_pf_goes_with_its_driver_and_comes_with_it(self, host):
         name = host.name
         assert host.unbind(host.subject.pf, "igb") == "OK"

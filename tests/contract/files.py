@@ -79,8 +79,11 @@ class ModuleContract(Contract):
         assert host.driver(vf) == "vfio-pci"
 
     def test_vhost_net_has_its_device_while_it_is_loaded(self, host):
-        assert host.try_(LoadModule("vhost_net")) == "OK"
-        assert "vhost-net" in host.subject.perform(ListDir("/dev"))
+        seen = []
+        for change in (UnloadModule("vhost_net"), LoadModule("vhost_net")):
+            assert host.try_(change) == "OK"
+            seen.append("vhost-net" in host.subject.perform(ListDir("/dev")))
+        assert seen == [False, True]
 
     def test_unloading_the_drivers_takes_links_and_vfs_and_loading_brings_the_links_back(self, host):
         name, vf = host.name, host.vfs(2)[0]

@@ -1,4 +1,4 @@
-"""The host contract on links: attributes of VFs, MTU, channels, carriers, and what sits on top of a link."""
+"""The host contract on links: attributes of VFs, MTU, channels, carriers, addresses."""
 
 from __future__ import annotations
 
@@ -55,6 +55,11 @@ class LinkContract(Contract):
         assert host.set_vf(0, trust=True, link_state="enable") == "EOPNOTSUPP"
         assert host.info().vfs[0].trust is False
 
+    def test_a_new_vf_has_no_address_of_its_pfs_and_its_link_makes_one_up(self, host):
+        vf = host.vfs(1, autoprobe=True)[0]
+        none = "00:00:00:00:00:00"
+        assert (host.info().vfs[0].mac, host.info_of(host.names(vf)[0]).mac == none) == (none, False)
+
     def test_vlan_zero_takes_the_vlan_away(self, host):
         host.vfs(1)
         assert (host.set_vf(0, vlan=100, qos=3), host.set_vf(0, vlan=0, qos=0)) == ("OK", "OK")
@@ -66,6 +71,13 @@ class LinkContract(Contract):
         assert host.set_vf(0, max_tx_rate_mbit=100) == "OK"
         assert host.info().vfs[0].max_tx_rate_mbit == 100
         assert host.set_vf(0, max_tx_rate_mbit=0) == "OK"
+        assert host.info().vfs[0].max_tx_rate_mbit == 0
+
+    def test_a_least_rate_and_one_above_the_links_speed_are_EINVAL_while_it_is_up_too(self, host):
+        host.vfs(1)
+        host.bring_up()
+        refused = ({"min_tx_rate_mbit": 10}, {"max_tx_rate_mbit": 1001}, {"max_tx_rate_mbit": 99999})
+        assert [host.set_vf(0, **rate) for rate in refused] == ["EINVAL"] * 3
         assert host.info().vfs[0].max_tx_rate_mbit == 0
 
     def test_down_and_up_keep_the_attributes(self, host):
@@ -128,23 +140,6 @@ class LinkContract(Contract):
             host.subject.control({"set_cable": {"link": host.name, "plugged": plugged}})
             wait_for("the carrier follows", lambda plugged=plugged: host.info().carrier is plugged)
         assert host.get(f"/sys/class/net/{host.name}/speed") == "1000"
-
-    def test_a_bridge_is_the_master_of_its_port(self, host):
-        name = host.name
-        host.subject.control({"add_upper": {"name": "br7", "kind": "bridge", "lower": name, "is_master": True}})
-        assert host.info().master == host.info_of("br7").index
-        assert host.info_of("br7").kind == "bridge"
-
-    @pytest.mark.parametrize("kind", ["macvtap", "macvlan", "vlan"])
-    def test_what_sits_on_a_link_names_it(self, host, kind):
-        host.subject.control({"add_upper": {"name": "over7", "kind": kind, "lower": host.name}})
-        upper = host.info_of("over7")
-        assert (upper.kind, upper.lower) == (kind, host.info().index)
-
-    def test_uppers_of_a_pf_vanish_with_its_driver(self, host):
-        host.subject.control({"add_upper": {"name": "over7", "kind": "macvtap", "lower": host.name}})
-        assert host.unbind(host.subject.pf, "igb") == "OK"
-        assert not host.has_link("over7")
 
     def test_an_address_is_told_with_its_prefix(self, host):
         host.subject.control({"assign_address": {"link": host.name, "address": "192.0.2.7/24"}})

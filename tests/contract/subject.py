@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import pytest
@@ -44,7 +44,7 @@ class Subject(Protocol):
     pf: str
     other_pf: str
     crowded_pf: str
-    """One that shares its IOMMU group with the port above it."""
+    """One that shares its IOMMU group with the port above it, and is on NUMA node 1."""
 
     def perform(self, op: Op) -> Any: ...
 
@@ -85,8 +85,15 @@ class Host:
         return self.try_(WriteFile(path, str(text)))
 
     def try_(self, op: Op) -> str:
+        return self._answer(lambda: self.subject.perform(op))
+
+    def control(self, command: str, argument: object) -> str:
+        """Do what no program does by an operation."""
+        return self._answer(lambda: self.subject.control({command: argument}))
+
+    def _answer(self, call: Callable[[], object]) -> str:
         try:
-            self.subject.perform(op)
+            call()
         except OSError as error:
             # Linux has one number for both names; the kernel's sources say EOPNOTSUPP.
             return "EOPNOTSUPP" if error.errno == errno.EOPNOTSUPP else errno.errorcode[error.errno or 0]

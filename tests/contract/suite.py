@@ -11,6 +11,10 @@ from .events import EventContract
 from .files import FileContract, ModuleContract
 from .holders import HolderContract
 from .links import LinkContract
+from .removal import RemovalContract
+from .uppers import UpperContract
+from .vfio import VfioContract
+from .writers import WriterContract
 
 __all__ = [
     "CountContract",
@@ -21,4 +25,8 @@ __all__ = [
     "LinkContract",
     "ModuleContract",
     "NoIommuContract",
+    "RemovalContract",
+    "UpperContract",
+    "VfioContract",
+    "WriterContract",
 ]

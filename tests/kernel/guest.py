@@ -7,7 +7,7 @@ commands: those of the simulated host, done for real, and some to run programs.
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import json
 import os
 import pathlib
@@ -26,11 +26,10 @@ from vmnic.host.ports import Host
 from vmnic.host.socket import answer
 
 from .gate import Gate
+from .vfio import open_device, open_group
+from .writers import Writers
 
 _DEVICES = pathlib.Path("/sys/bus/pci/devices")
-_SET_IOMMU, _SET_CONTAINER, _GET_DEVICE = 0x3B66, 0x3B68, 0x3B6A
-"""ioctl numbers of linux/vfio.h."""
-_TYPE1 = 1
 
 
 class _OneThread:
@@ -51,13 +50,14 @@ class Guest:
         self._host = host
         self._gated: Gate | None = None
         self._zygote: subprocess.Popen[bytes] | None = None
-        self._held: dict[str, list[int]] = {}
+        self._held: dict[str, contextlib.ExitStack] = {}
         self._uppers: list[str] = []
         self._apart: list[str] = []
         self._addressed: list[str] = []
         self._renamed: list[tuple[str, str]] = []
         self._events: KernelEvents | None = None
         self._started: dict[int, subprocess.Popen[bytes]] = {}
+        self._writers = Writers()
         self.pfs = sorted(path.parent.name for path in _DEVICES.glob("*/sriov_totalvfs"))
 
     def control(self, command: dict[str, Any]) -> Any:
@@ -69,21 +69,23 @@ class Guest:
 
     def _hold(self, vf: str) -> None:
         """Open a VF's VFIO device, as QEMU does."""
-        group = (_DEVICES / vf / "iommu_group").readlink().name
-        opened = [os.open("/dev/vfio/vfio", os.O_RDWR), os.open(f"/dev/vfio/{group}", os.O_RDWR)]
-        try:
-            fcntl.ioctl(opened[1], _SET_CONTAINER, opened[0].to_bytes(4, "little"))
-            fcntl.ioctl(opened[0], _SET_IOMMU, _TYPE1)
-            fcntl.ioctl(opened[1], _GET_DEVICE, vf.encode() + b"\0")
-        except OSError:
-            for descriptor in opened:
-                os.close(descriptor)
-            raise
-        self._held[vf] = [_device_descriptor(), *reversed(opened)]
+        self._held[vf] = open_device(_DEVICES / vf)
+
+    def _hold_group(self, vf: str) -> None:
+        """Open a VF's VFIO group and a container, but not its device."""
+        self._held[vf] = open_group(_DEVICES / vf)
 
     def _release(self, vf: str) -> None:
-        for descriptor in self._held.pop(vf, []):
-            os.close(descriptor)
+        self._held.pop(vf, contextlib.ExitStack()).close()
+
+    def _start_writer(self, argument: dict[str, str]) -> int:
+        return self._writers.start(**argument)
+
+    def _writer_state(self, pid: int) -> str:
+        return self._writers.state(pid)
+
+    def _kill_writer(self, pid: int) -> None:
+        self._writers.kill(pid)
 
     def _add_upper(self, argument: dict[str, Any]) -> None:
         """Put a virtual link on top of one: a bridge takes it as a port, others sit on it."""
@@ -92,7 +94,8 @@ class Guest:
             _ip("link", "add", name, "type", kind)
             _ip("link", "set", lower, "master", name)
         else:
-            _ip("link", "add", "link", lower, "name", name, "type", kind, *(("id", "7") if kind == "vlan" else ()))
+            options = ("id", "7") if kind == "vlan" else ("mode", argument["mode"]) if "mode" in argument else ()
+            _ip("link", "add", "link", lower, "name", name, "type", kind, *options)
         self._uppers.append(name)
 
     def _assign_address(self, argument: dict[str, str]) -> None:
@@ -102,11 +105,13 @@ class Guest:
     def _remove_addresses(self, link: str) -> None:
         _ip("address", "flush", "dev", link)
 
-    def _move_link(self, link: str) -> None:
-        """Move a link to a network namespace of its own, as a CNI does."""
-        _ip("netns", "add", f"apart-{link}")
-        self._apart.append(f"apart-{link}")
-        _ip("link", "set", link, "netns", f"apart-{link}")
+    def _move_link(self, link: str) -> str:
+        """Move a link to a network namespace of its own, as a CNI does; gives the namespace's name."""
+        name = f"apart{len(self._apart)}"
+        _ip("netns", "add", name)
+        self._apart.append(name)
+        _ip("link", "set", link, "netns", name)
+        return name
 
     def _rename_link(self, argument: dict[str, str]) -> None:
         _ip("link", "set", argument["link"], "name", argument["name"])
@@ -190,8 +195,8 @@ class Guest:
             name = self._uppers.pop()
             if pathlib.Path("/sys/class/net", name).exists():
                 _ip("link", "delete", name)
-        if not pathlib.Path("/sys/module/igb").exists():
-            subprocess.run(["modprobe", "-a", "igb", "igbvf"], check=True)
+        if not all(pathlib.Path("/sys/module", name).exists() for name in ("igb", "vfio_pci")):
+            subprocess.run(["modprobe", "-a", "igb", "igbvf", "vfio-pci"], check=True)
         for pf in self.pfs:
             self._reset_pf(_DEVICES / pf)
 
@@ -211,17 +216,15 @@ class Guest:
 
 
 def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True)
+    """Run `ip`; what it says last is the kernel's refusal in words.
 
-
-def _device_descriptor() -> int:
-    """Give the descriptor that the last ioctl opened: its return value is lost when a buffer is passed."""
-    found = []
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - a kernel's listing
-        with contextlib.suppress(OSError):  # the listing's own descriptor is gone by now
-            if "vfio-device" in os.readlink(f"/proc/self/fd/{name}"):  # noqa: PTH115 - no path, a kernel's name
-                found.append(int(name))
-    return max(found)
+    Raises:
+        OSError: the kernel refused.
+    """
+    done = subprocess.run(["ip", *words], stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip()
+        raise OSError(next((code for code in errno.errorcode if said.endswith(os.strerror(code))), errno.EIO), said)
 
 
 def _open_port() -> int:

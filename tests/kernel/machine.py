@@ -14,7 +14,10 @@ from dataclasses import dataclass
 
 from .lab import ROOT, Lab
 
-__all__ = ["Machine", "booted"]
+__all__ = ["Machine", "booted", "nic"]
+
+_FAR_MIB = 64
+"""Memory of the second NUMA node."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +28,7 @@ class Machine:
     nics: int = 2
     """82576 NICs with a root port each, so that every VF has an IOMMU group of its own."""
     crowded: bool = False
-    """One more, below a port without ACS: its VFs share one group with the port."""
+    """One more, on a second NUMA node and below a port without ACS: its VFs share one group with the port."""
     iommu: bool = True
     online: bool = False
     """It reaches this machine's loopback addresses at 10.0.2.2 by a NIC of its own; otherwise it has a multi-queue NIC."""
@@ -86,7 +89,7 @@ def _command(lab: Lab, machine: Machine) -> list[str]:
         "-append", append + (" intel_iommu=on" if machine.iommu else ""),
         "-device", "virtio-serial-pci,bus=pcie.0", "-chardev", f"socket,id=host,path={machine.port},server=on,wait=off",
         "-device", "virtserialport,chardev=host,name=vmnic",
-        *_shares(lab, machine), *_nics(machine),
+        *_shares(lab, machine), *(_second_node(machine) if machine.crowded else ()), *_nics(machine),
     ]  # fmt: skip
 
 
@@ -98,16 +101,29 @@ def _shares(lab: Lab, machine: Machine) -> Iterator[str]:
         yield from ("-device", f"virtio-9p-pci,bus=pcie.0,fsdev={tag},mount_tag={tag}")
 
 
+def _second_node(machine: Machine) -> Iterator[str]:
+    """A NUMA node with a PCI bus; Linux takes no notice of a node without memory."""
+    for node, mebibytes in enumerate((machine.memory_mib - _FAR_MIB, _FAR_MIB)):
+        yield from ("-object", f"memory-backend-ram,id=memory{node},size={mebibytes}M")
+        yield from ("-numa", f"node,nodeid={node},memdev=memory{node}" + (",cpus=0-1" if node == 0 else ""))
+    yield from ("-device", "pxb-pcie,id=far,bus_nr=128,numa_node=1,bus=pcie.0")
+
+
+def nic(number: int) -> dict[str, str]:
+    """Where the n-th 82576 is, and its address."""
+    return {"bus": f"rp{number}", "netdev": f"n{number}", "mac": f"52:54:00:00:0{number}:00"}
+
+
 def _nics(machine: Machine) -> Iterator[str]:
     """Each igb in a slot behind a port; all user networks are cut off from the world but the online one."""
     for number in range(1, machine.nics + 1 + machine.crowded):
-        acs = ",disable-acs=on" if number > machine.nics else ""
-        yield from ("-device", f"pcie-root-port,id=rp{number},chassis={number},slot={number},bus=pcie.0{acs}")
+        place = "far,disable-acs=on" if number > machine.nics else "pcie.0"
+        yield from ("-device", f"pcie-root-port,id=rp{number},chassis={number},slot={number},bus={place}")
         restrict = "" if machine.online else ",restrict=on"
         # The last one's network has a router that announces itself.
         quiet = "" if number == machine.nics else ",ipv6=off"
         yield from ("-netdev", f"user,id=n{number},net=10.0.{number + 2}.0/24{restrict}{quiet}")
-        yield from ("-device", f"igb,id=igb{number},bus=rp{number},netdev=n{number},mac=52:54:00:00:0{number}:00")
+        yield from ("-device", ",".join(["igb", f"id=igb{number}", *(f"{key}={value}" for key, value in nic(number).items())]))
     if machine.online:
         yield from ("-netdev", "user,id=out", "-device", "virtio-net-pci,bus=pcie.0,netdev=out,mac=52:54:00:00:ff:01")
     else:

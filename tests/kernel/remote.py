@@ -12,9 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
+from tests.harness.api import wait_for
 from vmnic.host.codec import decode_error, decode_value, encode_op
 from vmnic.host.events import HostEvent, decode_event
 from vmnic.host.ops import ListDir, Op, ReadFile
+
+from .machine import nic
 
 __all__ = ["Monitor", "RemoteHost", "RemotePending"]
 
@@ -79,6 +82,7 @@ class RemoteHost:
         self._receiver.start()
         self.monitor = Monitor(qmp)
         self.pfs: list[str] = []
+        self._removed: list[str] = []
 
     def greet(self, timeout_s: float) -> None:
         """Ask for the PFs; raises TimeoutError if it does not answer."""
@@ -106,6 +110,10 @@ class RemoteHost:
     def control(self, command: Mapping[str, Any], timeout_s: float = _ANSWER_S) -> Any:
         if "set_cable" in command:
             return self._set_cable(**command["set_cable"])
+        if "remove_device" in command:
+            return self._remove_nic(command["remove_device"])
+        if "add_device" in command:
+            return self._add_nic(command["add_device"])
         return self._send({"control": command}).future.result(timeout_s)
 
     def run(self, *argv: str, env: Mapping[str, str] | None = None, timeout_s: float = _ANSWER_S) -> str:
@@ -150,8 +158,11 @@ class RemoteHost:
         return True
 
     def reset(self) -> None:
-        for number in range(1, len(self.pfs) + 1):
-            self.monitor.ask("set_link", name=f"igb{number}", up=True)
+        while self._removed:
+            self.control({"let_go": None})
+            self._add_nic(self._removed[-1])
+        for pf in self.pfs:
+            self.monitor.ask("set_link", name=self._nic(pf), up=True)
         self.control({"reset": None})
 
     def close(self) -> None:
@@ -163,8 +174,28 @@ class RemoteHost:
 
     def _set_cable(self, link: str, plugged: bool) -> None:
         """Pull or plug the cable of a PF, named by its link."""
-        names = {self.perform(ListDir(f"/sys/bus/pci/devices/{pf}/net"))[0]: number for number, pf in enumerate(self.pfs, 1)}
-        self.monitor.ask("set_link", name=f"igb{names[link]}", up=plugged)
+        pf = next(pf for pf in self.pfs if link in self.perform(ListDir(f"/sys/bus/pci/devices/{pf}/net")))
+        self.monitor.ask("set_link", name=self._nic(pf), up=plugged)
+
+    def _remove_nic(self, pf: str) -> None:
+        """Press the button of its slot; the kernel turns it off five seconds later."""
+        self._removed.append(pf)
+        self.monitor.ask("device_del", id=self._nic(pf))
+
+    def _add_nic(self, pf: str) -> None:
+        """Put it back as the machine had it, once it is out; its driver takes it."""
+        name, number = self._nic(pf), self.pfs.index(pf) + 1
+        wait_for("it is out", lambda: name not in self._plugged())
+        self.monitor.ask("device_add", driver="igb", id=name, **nic(number))
+        self._removed.remove(pf)
+        wait_for("its driver has it", lambda: self.try_run("ls", f"/sys/bus/pci/devices/{pf}/net")[0] == 0)
+
+    def _plugged(self) -> list[str]:
+        return [part["name"] for part in self.monitor.ask("qom-list", path="/machine/peripheral")]
+
+    def _nic(self, pf: str) -> str:
+        """QEMU's name of it."""
+        return f"igb{self.pfs.index(pf) + 1}"
 
     def _send(self, request: dict[str, Any]) -> RemotePending:
         pending = RemotePending()

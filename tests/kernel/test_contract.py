@@ -11,6 +11,10 @@ from tests.contract.suite import (
     LinkContract,
     ModuleContract,
     NoIommuContract,
+    RemovalContract,
+    UpperContract,
+    VfioContract,
+    WriterContract,
 )
 from tests.unit.simhost.test_contract import InProcess
 from vmnic.host.ops import Channels, ReadChannels, ReadLinks, SetChannels
@@ -23,11 +27,11 @@ class Kernel:
         return guest
 
 
-class TestKernelOne(Kernel, CountContract, HolderContract, FileContract, EventContract):
+class TestKernelOne(Kernel, CountContract, HolderContract, FileContract, EventContract, RemovalContract):
     """Half of the cases: each class here has a guest of its own, and they run side by side."""
 
 
-class TestKernelTwo(Kernel, DriverContract, LinkContract, ModuleContract):
+class TestKernelTwo(Kernel, DriverContract, LinkContract, ModuleContract, UpperContract, VfioContract, WriterContract):
     def test_a_virtio_nic_with_four_queues_takes_up_to_four_and_refuses_more(self, guest):
         links = guest.perform(ReadLinks())
         name = next(link.name for link in links if link.mac.startswith("52:54:00:00:ff"))
@@ -55,8 +59,9 @@ class Simulated:
 
 
 class TestSimulated(
-    Simulated, CountContract, DriverContract, EventContract, HolderContract, LinkContract, FileContract, ModuleContract
-):
+    Simulated, CountContract, DriverContract, EventContract, FileContract, HolderContract, LinkContract, ModuleContract,
+    RemovalContract, UpperContract, VfioContract, WriterContract,
+):  # fmt: skip
     pass
 
 

@@ -11,6 +11,8 @@ from .model import Machine, Pf, Upper, Vf
 
 __all__ = ["Commands"]
 
+_PASSTHRU = "passthru"
+
 
 class Commands:
     """Each method is a command; they raise OSError where the kernel would refuse."""
@@ -25,18 +27,17 @@ class Commands:
 
     def hold(self, address: str) -> None:
         """Open a function's VFIO device, as QEMU would."""
-        one = self._function(address)
-        if one.driver != "vfio-pci":
-            raise refuse(errno.ENODEV, f"{address} is not on vfio-pci")
-        pf = one if isinstance(one, Pf) else self._machine.pf_of(one)
-        if pf.spec.shares_iommu_group:
-            raise refuse(errno.EPERM, f"the IOMMU group of {address} is not viable")
-        one.holders += 1
+        self._openable(address).held = True
+
+    def hold_group(self, address: str) -> None:
+        """Open its VFIO group in a container, and not the device."""
+        self._openable(address).group_held = True
 
     def release(self, address: str) -> None:
-        """Close it."""
-        one = self._function(address)
-        one.holders = max(0, one.holders - 1)
+        """Close either; the function may be gone by now."""
+        found = self._machine.find(address)
+        if found is not None:
+            found.held = found.group_held = False
 
     def set_cable(self, argument: Mapping[str, Any]) -> None:
         """Pull or plug a PF's cable."""
@@ -62,9 +63,13 @@ class Commands:
         self._pf(link).addresses.clear()
 
     def add_upper(self, argument: Mapping[str, Any]) -> None:
-        """Put a virtual link on top of one."""
-        self._machine.uppers.append(Upper(**argument))
-        self._machine.tell_upper("newlink", self._machine.uppers[-1])
+        """Put a virtual link on top of one. A macvtap or macvlan in passthru mode has the lower link for itself."""
+        upper = Upper(**argument)
+        beside = [one for one in self._machine.uppers if one.lower == upper.lower and one.kind.startswith("macv")]
+        if upper.kind.startswith("macv") and beside and _PASSTHRU in (upper.mode, *(one.mode for one in beside)):
+            raise refuse(errno.EINVAL, f"{beside[0].name} is on {upper.lower}")
+        self._machine.uppers.append(upper)
+        self._machine.tell_upper("newlink", upper)
 
     def move_link(self, link: str) -> None:
         """Move a link to another network namespace, as a CNI does."""
@@ -92,11 +97,17 @@ class Commands:
         if argument["text"]:
             self._machine.files[argument["path"]] = argument["text"]
 
-    def _function(self, address: str) -> Pf | Vf:
-        found = self._machine.find(address)
-        if found is None:
-            raise refuse(errno.ENODEV, f"no function is at {address}")
-        return found
+    def _openable(self, address: str) -> Pf | Vf:
+        """Find a function whose VFIO group can be opened: vfio-pci drives all of it, and nobody else has it open."""
+        one = self._machine.find(address)
+        if one is None or one.driver != "vfio-pci":
+            raise refuse(errno.ENODEV, f"{address} is not on vfio-pci")
+        pf = one if isinstance(one, Pf) else self._machine.pf_of(one)
+        if pf.spec.shares_iommu_group:
+            raise refuse(errno.EPERM, f"the IOMMU group of {address} is not viable")
+        if one.held or one.group_held:
+            raise refuse(errno.EBUSY, f"the IOMMU group of {address} is open")
+        return one
 
     def _pf(self, name: str) -> Pf:
         found = self._machine.find_link(name)

@@ -81,7 +81,7 @@ class FileTree:
         bound = {
             one.address: Link(f"../../../../devices/{_ROOT}/{one.address}")
             for one in self._machine.functions()
-            if one.driver == name
+            if one.shown_driver == name
         }
         return {
             **bound,
@@ -103,12 +103,12 @@ class FileTree:
             "class": constant("0x020000"),
             "numa_node": constant(str(one.numa_node)),
             "enable": constant(str(int(_in_use(one)))),
-            "power": _directory(runtime_status=constant("active" if _in_use(one) else "suspended")),
+            "power": _directory(runtime_status=constant("suspended" if _sleeps(one) else "active")),
             "driver_override": File(
                 read=constant(one.override or "(null)").read, write=lambda text: self._kernel.write_override(one, text)
             ),
         }
-        if one.driver:
+        if one.shown_driver:
             entries["driver"] = Link(f"../../../bus/pci/drivers/{one.driver}")
         if one.group is not None:
             entries["iommu_group"] = Link(f"../../../kernel/iommu_groups/{one.group}")
@@ -182,9 +182,12 @@ def _device_link(address: str) -> Link:
 
 def _in_use(one: Pf | Vf) -> bool:
     """Whether the function is enabled: by a kernel driver always, by vfio-pci while somebody has it open."""
-    if one.driver == "vfio-pci" or one.holders:
-        return one.holders > 0
-    return bool(one.driver)
+    return one.held or one.driver not in ("", "vfio-pci")
+
+
+def _sleeps(one: Pf | Vf) -> bool:
+    """Only vfio-pci lets the kernel suspend what nobody has open."""
+    return one.driver == "vfio-pci" and not one.held
 
 
 def _not_running() -> Generator[None, None, str]:

@@ -30,6 +30,8 @@ class _Pending:
     def __init__(self, running: Generator[None, None, Value]) -> None:
         self._running = running
         self.done = threading.Event()
+        self.killed = False
+        """The program that waits for it was sent SIGKILL."""
         self.value: Value = None
         self.error: OSError | None = None
 
@@ -106,6 +108,7 @@ class SimHost:
         self._tree = FileTree(self._machine, self._kernel)
         self._waits = waits
         self._pending: list[_Pending] = []
+        self._writers: list[_Pending] = []
         self._lock = threading.Lock()
         self._failures: list[tuple[str, int]] = []
         self._pause = Pause()
@@ -129,8 +132,7 @@ class SimHost:
             answer = self._start(op)
             if not isinstance(answer, _Pending):
                 return answer
-            if not answer.step():
-                self._pending.append(answer)
+            self._begin(answer)
         if not answer.done.is_set() and not self._waits:
             raise StillBlocked
         self._await(answer)
@@ -221,6 +223,15 @@ class SimHost:
             yield from self._kernel.hold_links()
         return perform_on_links(self._machine, op)
 
+    def _run(self, running: Generator[None, None, Value]) -> _Pending:
+        return self._begin(_Pending(running))
+
+    def _begin(self, pending: _Pending) -> _Pending:
+        """Go on with it as far as possible, and later with the rest."""
+        if not pending.step():
+            self._pending.append(pending)
+        return pending
+
     def _strike(self, op: Op) -> None:
         """Refuse an operation that was told to fail once."""
         for failure in self._failures:
@@ -250,10 +261,29 @@ class SimHost:
         return self.reads
 
     def _control_remove_device(self, address: str) -> None:
-        """Pull a NIC out."""
+        """Pull a NIC out: it is gone once all who hold its functions have let go."""
         if address not in self._machine.pfs:
             raise refuse(errno.ENODEV, f"no PF is at {address}")
-        self._machine.tell("remove", self._machine.pfs.pop(address))
+        self._run(self._kernel.remove(self._machine.pfs[address]))
+
+    def _control_add_device(self, address: str) -> None:
+        """Put it back."""
+        self._kernel.add(address)
+
+    def _control_start_writer(self, argument: Mapping[str, str]) -> int:
+        """Start a program that writes a file, and may be killed meanwhile."""
+        node = resolve(self._tree.root(), argument["path"])
+        self._writers.append(self._run(_writable(node, argument["path"])(argument["text"])))
+        return len(self._writers) - 1
+
+    def _control_kill_writer(self, number: int) -> None:
+        """Send it SIGKILL: in the middle of a write it stays until the kernel has ended that."""
+        self._writers[number].killed = True
+
+    def _control_writer_state(self, number: int) -> str:
+        """Give the kernel's letter for it, once it waits for a holder; empty when it has ended."""
+        writer = self._writers[number]
+        return "" if writer.done.is_set() else "D" if writer.killed else "S"
 
     def _control_reboot(self, _: Any) -> None:
         """Start the host again; what waited in the kernel is gone with it."""

@@ -11,13 +11,12 @@ import re
 import time
 from collections.abc import Generator
 
-from .model import Machine, Pf, Vf
+from .model import DEFAULT_MTU, Machine, Pf, Vf
 
 __all__ = ["Kernel", "Step"]
 
 Step = Generator[None, None, None]
 VFIO = "vfio-pci"
-_DEFAULT_MTU = 1500
 _OVERRIDE_BYTES = 4095
 """driver_override takes less than a page (drivers/base/driver.c)."""
 
@@ -123,14 +122,28 @@ class Kernel:
             raise refuse(errno.ENODEV)
         if isinstance(function, Pf):
             yield from self._lock(function)
+            function.leaving = True
             try:
                 if function.num_vfs:
                     yield from self._change_vfs(function, 0)
                 yield from self._release(function)
             finally:
-                function.locked = False
+                function.locked = function.leaving = False
             return
         yield from self._release(function)
+
+    def remove(self, pf: Pf) -> Step:
+        """Take a NIC out of its slot: its driver goes first, with its VFs."""
+        if pf.driver:
+            yield from self.unbind(pf.driver, pf.address)
+        del self._machine.pfs[pf.address]
+        self._machine.tell("remove", pf)
+
+    def add(self, address: str) -> None:
+        """Put it back; its driver takes it."""
+        pf = self._machine.plug(address)
+        self._machine.tell("add", pf)
+        self._attach(pf, self._native_driver(pf))
 
     def load(self, name: str) -> Step:
         """Load a module; a driver takes its functions, and makes the VFs that its options ask for."""
@@ -152,7 +165,7 @@ class Kernel:
     def unload(self, name: str) -> Step:
         """Unload a driver: its functions lose it, and their VFs go with them. One whose device is open stays."""
         name = name.replace("-", "_")
-        if name == "vfio_pci" and any(one.driver == VFIO and one.holders for one in self._machine.functions()):
+        if name == "vfio_pci" and any(one.driver == VFIO and one.held for one in self._machine.functions()):
             raise refuse(errno.EBUSY, "Module vfio_pci is in use")
         for function in [one for one in self._machine.functions() if one.driver.replace("-", "_") == name]:
             if self._machine.find(function.address) is not None:
@@ -165,7 +178,7 @@ class Kernel:
         pf.locked = True
 
     def _change_vfs(self, pf: Pf, count: int) -> Step:
-        """Make or remove all VFs under the global lock; either way the PF's queues start anew."""
+        """Make or remove all VFs under the global lock; either way the PF's queues start anew, and a link that is up flaps."""
         while self._machine.rescan_locked:
             yield
         self._machine.rescan_locked = True
@@ -184,6 +197,8 @@ class Kernel:
                 yield from self._remove_vfs(pf)
             pf.num_vfs = count
             pf.channels = pf.max_channels
+            for _ in ("down", "up") if pf.up else ():
+                self._machine.tell_link("newlink", pf)
         finally:
             self._machine.rescan_locked = False
 
@@ -200,7 +215,7 @@ class Kernel:
         """Take a function's driver away: the link to it goes at once, all else waits for those who hold the function."""
         driven = bool(function.driver)
         self._detach(function)
-        while function.holders:
+        while function.held:
             yield
         if driven:
             self._machine.tell("unbind", function)
@@ -232,9 +247,7 @@ class Kernel:
             return
         function.driver = driver
         if isinstance(function, Vf):
-            pf = self._machine.pf_of(function)
-            function.net_name = f"{pf.net_name}v{function.index}"
-            function.net_mac = function.attributes.mac
+            self._machine.make_link(self._machine.pf_of(function), function)
         else:
             function.net_name = function.spec.name
         self._machine.tell_link("newlink", function)
@@ -242,10 +255,11 @@ class Kernel:
 
     def _detach(self, function: Pf | Vf) -> None:
         function.driver = ""
+        function.group_held = False  # Who has it open has nothing any more.
         self._machine.tell_link("dellink", function)
         if isinstance(function, Pf):
             # What its driver makes next is a new link.
-            function.up, function.mtu, function.channels = False, _DEFAULT_MTU, function.profile.channels
+            function.up, function.mtu, function.channels = False, DEFAULT_MTU, function.profile.channels
         if function.net_name:
             for upper in [upper for upper in self._machine.uppers if upper.lower == function.net_name]:
                 self._machine.uppers.remove(upper)

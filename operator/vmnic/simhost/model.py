@@ -14,12 +14,16 @@ from .spec import HostSpec, NicProfile, PfSpec, profiles
 
 __all__ = ["Function", "Machine", "Pf", "Upper", "Vf", "VfAttributes"]
 
+DEFAULT_MTU = 1500
+NO_MAC = "00:00:00:00:00:00"
+
 
 @dataclass(kw_only=True)
 class VfAttributes:
     """What a PF's driver keeps of a VF."""
 
-    mac: str
+    mac: str = NO_MAC
+    """Without one the VF's driver makes up its link's own."""
     vlan: int = 0
     qos: int = 0
     spoof_check: bool = True
@@ -44,8 +48,17 @@ class Function:
     net_mac: str = ""
     moved: bool = False
     """Its link is in another network namespace."""
-    holders: int = 0
-    """How many have its VFIO device open."""
+    held: bool = False
+    """Somebody has its VFIO device open."""
+    group_held: bool = False
+    """Somebody has its VFIO group open, and not the device."""
+    leaving: bool = False
+    """Its driver lets go of it: the link to the driver went first."""
+
+    @property
+    def shown_driver(self) -> str:
+        """What `driver` links to."""
+        return "" if self.leaving else self.driver
 
 
 @dataclass(kw_only=True)
@@ -114,6 +127,8 @@ class Upper:
     """The link's name."""
     is_master: bool = False
     """A bridge or bond that the lower link is a port of."""
+    mode: str = ""
+    """Of a macvtap or macvlan."""
 
 
 class Machine:
@@ -161,7 +176,8 @@ class Machine:
                     pf.vfs.append(self.make_vf(pf))
                     takes = pf.autoprobe and pf.profile.vf_driver in self.modules
                     pf.vfs[-1].driver = pf.profile.vf_driver if takes else ""
-                    pf.vfs[-1].net_name = f"{pf.net_name}v{pf.vfs[-1].index}" if pf.vfs[-1].driver else ""
+                    if takes:
+                        self.make_link(pf, pf.vfs[-1])
                 pf.num_vfs = len(pf.vfs)
                 pf.channels = pf.max_channels
 
@@ -200,7 +216,7 @@ class Machine:
         """Find a function by the name of its link."""
         return next((function for function in self.functions() if function.net_name == name), None)
 
-    def new_mac(self) -> str:
+    def _new_mac(self) -> str:
         """Give a locally administered unicast address."""
         return "02:" + ":".join(f"{self._random.randrange(256):02x}" for _ in range(5))
 
@@ -210,6 +226,13 @@ class Machine:
             return None
         taken = {function.group for function in self.functions()}
         return next(number for number in itertools.count(1) if number not in taken)
+
+    def plug(self, address: str) -> Pf:
+        """Put a NIC that was pulled out back in; nobody drives it yet, and its link is down."""
+        spec = next(spec for spec in self.spec.pfs if spec.address == address)
+        pf = self.pfs[address] = self._make_pf(spec)
+        pf.driver, pf.net_name, pf.mtu, pf.up = "", "", DEFAULT_MTU, False
+        return pf
 
     def _make_pf(self, spec: PfSpec) -> Pf:
         profile = profiles()[spec.profile]
@@ -248,5 +271,10 @@ class Machine:
             numa_node=pf.numa_node,
             group=pf.group if pf.spec.shares_iommu_group else self._new_group(),
             index=index,
-            attributes=VfAttributes(mac=self.new_mac()),
+            attributes=VfAttributes(),
         )
+
+    def make_link(self, pf: Pf, vf: Vf) -> None:
+        """Give a VF that its kernel driver has taken its link."""
+        vf.net_name = f"{pf.net_name}v{vf.index}"
+        vf.net_mac = self._new_mac() if vf.attributes.mac == NO_MAC else vf.attributes.mac

@@ -16,6 +16,10 @@ from tests.contract.suite import (
     LinkContract,
     ModuleContract,
     NoIommuContract,
+    RemovalContract,
+    UpperContract,
+    VfioContract,
+    WriterContract,
 )
 from vmnic.host.ports import StillBlocked
 from vmnic.host.socket import SocketPort, serve_port
@@ -132,7 +136,10 @@ class OverSocket:
         return pending.settle(0.05)
 
 
-class TestInProcess(CountContract, DriverContract, EventContract, HolderContract, LinkContract, FileContract, ModuleContract):
+class TestInProcess(
+    CountContract, DriverContract, EventContract, FileContract, HolderContract, LinkContract, ModuleContract, RemovalContract,
+    UpperContract, VfioContract, WriterContract,
+):  # fmt: skip
     @pytest.fixture
     def subject(self):
         return InProcess()
@@ -144,7 +151,10 @@ class TestInProcessWithoutIommu(NoIommuContract):
         return InProcess(iommu=False)
 
 
-class TestOverSocket(CountContract, DriverContract, HolderContract, LinkContract, FileContract, ModuleContract):
+class TestOverSocket(
+    CountContract, DriverContract, FileContract, HolderContract, LinkContract, ModuleContract, UpperContract, VfioContract,
+    WriterContract,
+):  # fmt: skip
     @pytest.fixture
     def subject(self, tmp_path):
         with contextlib.ExitStack() as stack:

@@ -1,0 +1,40 @@
+"""The host contract on links on top of others: bridges, VLANs, macvtaps and their modes."""
+
+from __future__ import annotations
+
+import pytest
+
+from .subject import Contract, Host
+
+
+def _put(host: Host, name: str, kind: str, **more: object) -> str:
+    return host.control("add_upper", {"name": name, "kind": kind, "lower": host.name, **more})
+
+
+class UpperContract(Contract):
+    def test_a_bridge_is_the_master_of_its_port(self, host):
+        assert _put(host, "br7", "bridge", is_master=True) == "OK"
+        assert host.info().master == host.info_of("br7").index
+        assert host.info_of("br7").kind == "bridge"
+
+    @pytest.mark.parametrize("kind", ["macvtap", "macvlan", "vlan"])
+    def test_what_sits_on_a_link_names_it(self, host, kind):
+        assert _put(host, "over7", kind) == "OK"
+        upper = host.info_of("over7")
+        assert (upper.kind, upper.lower) == (kind, host.info().index)
+
+    def test_uppers_of_a_pf_vanish_with_its_driver(self, host):
+        assert _put(host, "over7", "macvtap") == "OK"
+        assert host.unbind(host.subject.pf, "igb") == "OK"
+        assert not host.has_link("over7")
+
+    def test_two_macvtaps_in_bridge_mode_share_a_link(self, host):
+        assert [_put(host, name, "macvtap", mode="bridge") for name in ("tap7", "tap8")] == ["OK", "OK"]
+
+    @pytest.mark.parametrize(
+        "modes", [("bridge", "passthru"), ("passthru", "bridge"), ("passthru", "passthru")], ids=" then ".join
+    )
+    @pytest.mark.parametrize("kind", ["macvtap", "macvlan"])
+    def test_one_in_passthru_mode_has_a_link_for_itself(self, host, kind, modes):
+        first = _put(host, "tap7", "macvtap", mode=modes[0])
+        assert (first, _put(host, "tap8", kind, mode=modes[1]), host.has_link("tap8")) == ("OK", "EINVAL", False)
