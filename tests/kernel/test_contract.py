@@ -17,7 +17,7 @@ from tests.contract.suite import (
     WriterContract,
 )
 from tests.unit.simhost.test_contract import InProcess
-from vmnic.host.ops import Channels, ReadChannels, ReadLinks, SetChannels
+from vmnic.host.ops import Channels, ListDir, ReadChannels, ReadLinks, SetChannels
 
 
 class Kernel:
@@ -43,6 +43,55 @@ class TestKernelTwo(Kernel, DriverContract, LinkContract, ModuleContract, UpperC
         assert (code, "Invalid argument" in text or "exceeds maximum" in text) == (1, True), text
         with pytest.raises(OSError, match="Invalid"):
             guest.perform(SetChannels(name, 5))
+
+    def test_a_macvtap_has_a_device_of_its_number(self, host, guest):
+        guest.control({"add_upper": {"name": "tap7", "kind": "macvtap", "lower": host.name, "mode": "bridge"}})
+        assert f"tap{host.info_of('tap7').index}" in guest.perform(ListDir("/dev"))
+
+    def test_vfs_reach_each_other_in_the_same_vlan_only(self, host, guest):
+        near, _ = _linked_vfs(host, guest)
+        seen = []
+        for vlans in ((100, 100), (100, 200), (200, 200)):
+            assert [host.set_vf(vf, vlan=vlan) for vf, vlan in enumerate(vlans)] == ["OK", "OK"]
+            seen.append(_reaches(guest, near))
+        assert seen == [True, False, True]
+
+    def test_a_vf_with_a_new_address_is_cut_off_until_its_driver_comes_again(self, host, guest):
+        near, far = _linked_vfs(host, guest)
+        seen = [_reaches(guest, near)]
+        assert host.set_vf(1, mac="02:00:00:00:00:a7") == "OK"
+        seen.append(_reaches(guest, near))
+        assert (host.unbind(far, "igbvf"), host.probe(far)) == ("OK", "OK")
+        _join(host, guest, far, 2)
+        assert [*seen, _reaches(guest, near)] == [True, False, True]
+
+
+def _linked_vfs(host, guest):
+    """Two VFs, each with an address in a namespace of its own; give the first one's namespace and the second one."""
+    vfs = host.vfs(2)
+    host.bring_up()
+    for number, vf in enumerate(vfs, 1):
+        assert host.set_vf(number - 1, mac=f"02:00:00:00:00:a{number}") == "OK"
+        host.bind(vf, "igbvf")
+    namespaces = [_join(host, guest, vf, number) for number, vf in enumerate(vfs, 1)]
+    return namespaces[0], vfs[1]
+
+
+def _join(host, guest, vf, number):
+    """Move a VF's link to a namespace, which is given, and let it be reached there."""
+    (name,) = host.names(vf)
+    namespace = guest.control({"move_link": name})
+    script = f"ip address add 192.0.2.{number}/24 dev {name} && ip link set {name} up"
+    guest.run("ip", "netns", "exec", namespace, "sh", "-c", script)
+    return namespace
+
+
+def _reaches(guest, namespace):
+    """Whether the second VF answers the first one, which has forgotten its address; a first packet may be lost."""
+    script = "ip neighbour flush all; exec busybox ping -c 3 -i 0.2 -W 1 192.0.2.2"
+    code, text = guest.try_run("ip", "netns", "exec", namespace, "sh", "-c", script)
+    assert "3 packets transmitted" in text, text
+    return code == 0
 
 
 class TestKernelWithoutIommu(NoIommuContract):
