@@ -1,0 +1,24 @@
+"""A driver may make fewer VFs than it is asked for, and the kernel calls the write a success: the agent counts."""
+
+from tests.builders.agent import Node, desired
+from tests.builders.host import PF, sim_host
+from vmnic.host.ops import WriteFile
+from vmnic.nodes.state import ApplyState
+
+
+class StingyHost:
+    """A simulated host whose driver makes five VFs at most."""
+
+    def __init__(self, sim):
+        self._sim = sim
+
+    def perform(self, op):
+        too_many = isinstance(op, WriteFile) and op.path.endswith("sriov_numvfs") and int(op.text) > 5
+        return self._sim.perform(WriteFile(op.path, "5") if too_many else op)
+
+
+async def test_fewer_vfs_than_asked_are_found_out_and_told_with_a_remedy(tmp_path):
+    status = await Node(StingyHost(sim_host()), tmp_path).grant_and_run(desired())
+    assert (status.apply.state, status.num_vfs) == (ApplyState.FAILED, 5)
+    assert status.problem.message.startswith(f"{PF}: SetNumVfs 7: ETIMEDOUT")
+    assert "the driver made fewer VFs than asked" in status.problem.message
