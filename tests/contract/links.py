@@ -134,6 +134,9 @@ class LinkContract(Contract):
         for name in ("carrier", "speed"):
             assert host.try_(ReadFile(f"/sys/class/net/{host.name}/{name}")) == "EINVAL"
 
+    def test_a_function_has_the_address_that_it_was_made_with(self, host):
+        assert host.get(f"/sys/class/net/{host.name}/addr_assign_type") == "0"
+
     def test_a_pulled_cable_takes_the_carrier_and_a_plugged_one_brings_it_back(self, host):
         host.bring_up()
         for plugged in (False, True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from ..host.ops import Channels, LinkInfo, ListDir, Op, ReadChannels, ReadFile, 
 from ..nodes.nics import model_of
 from ..nodes.observed import ObservedPf, ObservedVf, VfAttributes
 from ..nodes.state import VFIO
+from .profiles import Port, configures_sriov
 from .reader import DEVICES, PCI_ADDRESS, Reader
 
 __all__ = ["read_pf"]
@@ -74,7 +74,9 @@ async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo]) -> Ob
         driver_functions=tuple(one for one in more.names(f"{_DRIVERS}/{driver}") if PCI_ADDRESS.match(one)),
         by_module=known is not None and known.vfs_by == "module",
         unassigned_vf_space=_has_unassigned_space(own.text(f"{path}/resource")),
-        foreign_owner=_foreign_owner(own, more, address, name),
+        foreign_owner=_foreign_owner(
+            own, more, Port(name=name, mac=_permanent_mac(more, link), pci_address=address, driver=driver)
+        ),
         total_vfs=int(own.needed(f"{path}/sriov_totalvfs")),
         num_vfs=int(own.needed(f"{path}/sriov_numvfs")),
         autoprobe=own.text(f"{path}/sriov_drivers_autoprobe") != "0",
@@ -103,7 +105,7 @@ def _further_reads(address: str, name: str, own: _Answers, virtfns: Sequence[str
     yield from (ReadLink(f"{path}/{entry}") for entry in virtfns)
     yield ListDir(f"{path}/iommu_group/devices")
     if name:
-        yield ReadFile(f"/sys/class/net/{name}/speed")
+        yield from (ReadFile(f"/sys/class/net/{name}/{one}") for one in ("speed", "addr_assign_type"))
     if driver := own.link(f"{path}/driver"):
         yield ReadFile(_options_path(driver))
         yield ListDir(f"{_DRIVERS}/{driver}")
@@ -221,23 +223,20 @@ def _options_path(driver: str) -> str:
     return f"/etc/modprobe.d/vmnic-{driver}.conf"
 
 
-def _foreign_owner(own: _Answers, more: _Answers, address: str, name: str) -> str:
+def _foreign_owner(own: _Answers, more: _Answers, port: Port) -> str:
     """Say which other program manages a function's VFs, as far as its own files tell."""
-    if own.text(f"{_OPERATOR}/{address}"):
-        return f"sriov-network-operator ({_OPERATOR}/{address})"
-    files = [f"{directory}/{file}" for directory in _PROFILES for file in own.names(directory)]
-    found = next((file for file in files if _configures_sriov(more.text(file), name)), "")
+    if own.text(f"{_OPERATOR}/{port.pci_address}"):
+        return f"sriov-network-operator ({_OPERATOR}/{port.pci_address})"
+    # NetworkManager has nothing to do with a function that has no link here.
+    files = [f"{directory}/{file}" for directory in _PROFILES for file in own.names(directory)] if port.name else []
+    found = next((file for file in files if configures_sriov(more.text(file), port)), "")
     return f"NetworkManager or nmstate ({found})" if found else ""
 
 
-def _configures_sriov(profile: str, name: str) -> bool:
-    """Whether a NetworkManager profile makes VFs of this link; nmstate writes such ones."""
-    parser = configparser.RawConfigParser(strict=False)
-    try:
-        parser.read_string(profile)
-    except configparser.Error:
-        return False
-    return bool(name) and parser.has_section("sriov") and parser.get("connection", "interface-name", fallback="") == name
+def _permanent_mac(more: _Answers, link: LinkInfo | None) -> str:
+    """Give the address that a link was made with (NET_ADDR_PERM of linux/netdevice.h); empty: it is not known."""
+    is_permanent = link is not None and more.text(f"/sys/class/net/{link.name}/addr_assign_type") == "0"
+    return link.mac if link is not None and is_permanent else ""
 
 
 def _host_use(link: LinkInfo | None, links: Sequence[LinkInfo]) -> tuple[str, ...]:

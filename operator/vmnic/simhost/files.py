@@ -152,6 +152,7 @@ class FileTree:
             carrier = one.has_carrier
             entries |= {
                 "mtu": constant(str(one.mtu)),
+                "addr_assign_type": constant("0"),
                 "speed": constant(str(one.profile.speed_mbps if carrier else -1)) if one.up else File(read=_not_running),
                 "carrier": constant(str(int(carrier))) if one.up else File(read=_not_running),
             }

@@ -5,6 +5,7 @@ import pytest
 from tests.builders.agent import Node, desired
 from tests.builders.host import PF, pf, sim_host
 from vmnic.agent.podresources import HoldersUnknownError, KubeletHolders
+from vmnic.host.ops import ReadFile
 from vmnic.nodes.observed import ObservedPf, ObservedVf, holders_by_address
 from vmnic.nodes.state import ApplyState, PfReason
 
@@ -163,14 +164,64 @@ async def test_a_function_of_another_program_is_left_alone_and_the_program_named
     assert path in status.problem.message
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["[connection]\ninterface-name=ens99\n[sriov]\ntotal-vfs=4\n", "[connection]\ninterface-name=ens11\n", "\x00not a profile"],
-    ids=["another link's profile", "a profile without VFs", "noise"],
-)
+PROFILE = "/etc/NetworkManager/system-connections/x.nmconnection"
+APPLYING = {
+    "any link's": "",
+    "its address": "[ethernet]\nmac-address=52:54:00:00:0B:01\n",
+    "its address, and another one to give it": "[802-3-ethernet]\nmac-address=52:54:00:00:0b:01\ncloned-mac-address=random\n",
+    "all addresses but another one": "[ethernet]\nmac-address-denylist=52:54:00:00:0c:01;\n",
+    "a pattern": "[match]\ninterface-name=eth*;ens1?;\n",
+    "a pattern that names another link": "[match]\ninterface-name=!ens12;\n",
+    "mandatory patterns": "[match]\ninterface-name=&ens*;&!*99;\n",
+    "an optional pattern that names another link": "[match]\ninterface-name=|eth0;|!ens12;\n",
+    "a pattern that only fnmatch(3) can read": "[match]\ninterface-name=ens[[:digit:]]1;\n",
+    "its path": f"[match]\npath=pci-{PF};\n",
+    "its path by a pattern, indented": "  [match]\n  path=pci-0000:0b:*;\n",
+    "its path with the way to its bus": f"[match]\npath=&platform-3f000000.pcie-pci-{PF};\n",
+    "its path, apart from another bus": "[match]\npath=!platform-3f000000.pcie-pci-*;\n",
+    "its driver": "[match]\ndriver=igb;\n",
+    "what the kernel was started with": "[match]\nkernel-command-line=vfs;\n",
+}
+
+
+@pytest.mark.parametrize("conditions", APPLYING.values(), ids=APPLYING)
+async def test_a_profile_that_makes_vfs_and_may_apply_to_a_function_owns_it(tmp_path, conditions):
+    node = Node(sim_host(files={PROFILE: f"[connection]\nid=x\n{conditions}[sriov]\ntotal-vfs=4\n"}), tmp_path)
+    node.api.ask(desired())
+    assert (await node.run_pass()).problem.reason is PfReason.FOREIGN_OWNER
+
+
+async def test_a_profile_for_another_address_may_be_for_a_link_whose_own_address_is_not_known(tmp_path):
+    text = "[ethernet]\nmac-address=52:54:00:00:0c:01\n[sriov]\ntotal-vfs=4\n"
+    node = Node(sim_host(files={PROFILE: text}), tmp_path)
+    node.api.ask(desired())
+    assert (await node.run_pass()).problem is None
+    perform, assigned = node.port.perform, ReadFile("/sys/class/net/ens11/addr_assign_type")
+    node.port.perform = lambda op: "3" if op == assigned else perform(op)
+    assert (await node.run_pass()).problem.reason is PfReason.FOREIGN_OWNER
+
+
+HARMLESS = {
+    "another link's profile": "[connection]\ninterface-name=ens99\n[sriov]\ntotal-vfs=4\n",
+    "a profile without VFs": "[connection]\ninterface-name=ens11\n",
+    "noise": "\x00not a profile",
+    "another address": "[ethernet]\nmac-address=52:54:00:00:0C:01\n[sriov]\ntotal-vfs=4\n",
+    "all addresses but its own": "[ethernet]\nmac-address-blacklist=52:54:00:00:0B:01;\n[sriov]\ntotal-vfs=4\n",
+    "a pattern for others": "[match]\ninterface-name=eth*;ens12;\n[sriov]\ntotal-vfs=4\n",
+    "all links but it": "[match]\ninterface-name=!ens11;ens*;\n[sriov]\ntotal-vfs=4\n",
+    "a mandatory pattern for others": "[match]\ninterface-name=ens11;&eth*;\n[sriov]\ntotal-vfs=4\n",
+    "another path": "[match]\npath=pci-0000:0c:00.0;\n[sriov]\ntotal-vfs=4\n",
+    "all paths but its own": f"[match]\npath=!pci-{PF};\n[sriov]\ntotal-vfs=4\n",
+    "another driver": "[match]\ndriver=mlx5_core;\n[sriov]\ntotal-vfs=4\n",
+    "its address under another name": (
+        "[connection]\ninterface-name=ens99\n[ethernet]\nmac-address=52:54:00:00:0B:01\n[sriov]\ntotal-vfs=4\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("text", HARMLESS.values(), ids=HARMLESS)
 async def test_profiles_that_make_no_vfs_of_it_are_no_owner(tmp_path, text):
-    path = "/etc/NetworkManager/system-connections/x.nmconnection"
-    node = Node(sim_host(files={path: text}), tmp_path)
+    node = Node(sim_host(files={PROFILE: text}), tmp_path)
     assert (await node.grant_and_run(desired())).num_vfs == 7
 
 
