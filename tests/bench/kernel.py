@@ -23,7 +23,8 @@ from rich.table import Table
 from tests.kernel.api import NodeApi
 from tests.kernel.conftest import running
 from tests.kernel.machine import Machine
-from tests.kernel.node import Node, virtual
+from tests.kernel.node import DEVICES, Node, virtual
+from vmnic.host.ops import Op, SetLink, WriteFile
 
 __all__ = ["measure"]
 
@@ -85,6 +86,8 @@ def measure(table: Table, say: Say) -> None:
                 _compare(node, table, node.pfs[:count], aim)
         with _telling(say, "passes at rest"):
             _at_rest(node, table)
+        with _telling(say, "changes by hand"):
+            _by_hand(node, table)
         node.stop_agent()
 
 
@@ -137,7 +140,7 @@ def _script(node: Node, pfs: list[str]) -> float:
 
 def _seconds_of_runs(log: str) -> float:
     """From the first run's beginning to the last one's end, as the agent's log has them."""
-    moments = [dt.datetime.fromisoformat(json.loads(line)["time"]) for line in log.splitlines() if '"message": "0000:' in line]
+    moments = _moments(log)
     return (max(moments) - min(moments)).total_seconds()
 
 
@@ -154,6 +157,39 @@ def _at_rest(node: Node, table: Table) -> None:
     what = f"a second pass over {len(node.pfs)} igb with 7 VFs each"
     table.add_row(what, f"{writes:.0f} writes, {cpu_ms:.0f} ms CPU", "", "aim 0 writes")
     node.clear()
+
+
+def _by_hand(node: Node, table: Table) -> None:
+    """From a change that another program makes to the agent's run against it, and to its end."""
+    pf = node.pfs[0]
+    node.settle(virtual(pf, mtu=9000))
+    vf = node.vfs(pf)[1]
+    changes = {
+        "of the MTU": SetLink(name=node.link(pf), mtu=1500),
+        "of a VF's driver": WriteFile("/sys/bus/pci/drivers/vfio-pci/unbind", vf),
+        "of which the kernel says nothing": WriteFile(f"{DEVICES}/{pf}/sriov_drivers_autoprobe", "1"),
+    }
+    for what, change in changes.items():
+        seen, mended = zip(*(_mended(node, change) for _ in range(_ROUNDS)), strict=True)
+        text = f"{statistics.median(seen):.1f} s, put back {statistics.median(mended):.1f} s"
+        table.add_row(f"a change by hand {what}, seen after", text, "", f"slowest {max(seen):.1f} s (aim ≤ 5)")
+    node.clear()
+
+
+def _mended(node: Node, change: Op) -> tuple[float, float]:
+    """Seconds until the agent began to undo a change, and until it had, by the guest's clock."""
+    node.look_again()
+    known, runs = len(node.log()), node.runs()
+    began = dt.datetime.fromisoformat(node.guest.run("date", "--utc", "+%Y-%m-%dT%H:%M:%S.%3NZ").strip())
+    node.guest.perform(change)
+    node.wait_for("it is put back", lambda: node.runs() >= runs + 2)
+    first, *_, last = _moments(node.log()[known:])
+    return (first - began).total_seconds(), (last - began).total_seconds()
+
+
+def _moments(log: str) -> list[dt.datetime]:
+    """When the agent's log tells of a run's beginning or end."""
+    return [dt.datetime.fromisoformat(json.loads(line)["time"]) for line in log.splitlines() if '"message": "0000:' in line]
 
 
 def _await_passes(node: Node, count: int) -> dict[str, float]:
