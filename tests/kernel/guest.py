@@ -201,7 +201,10 @@ class Guest:
             self._reset_pf(_DEVICES / pf)
 
     def _reset_pf(self, path: pathlib.Path) -> None:
-        if not (path / "driver").exists():
+        driver = path / "driver"
+        if driver.exists() and driver.readlink().name != "igb":
+            (driver / "unbind").write_text(path.name)
+        if not driver.exists():
             (path / "driver_override").write_text("\n")
             pathlib.Path("/sys/bus/pci/drivers/igb/bind").write_text(path.name)
         if (path / "sriov_numvfs").read_text().strip() != "0":

@@ -12,12 +12,12 @@ import tempfile
 
 from tests.harness.debian import CannotRun, apt, mirror
 
-__all__ = ["fetch_kernel", "install_programs", "unpack_tools"]
+__all__ = ["fetch_kernel", "install_programs", "unpack_headers", "unpack_tools"]
 
 KERNEL = "6.12.95+deb12-amd64"
 """Newest kernel of bookworm-backports that was tried; where the archive has only a newer one, that is taken."""
 SUITE = "bookworm-backports"
-_PROGRAMS = ("cpio", "zstd", "xz-utils", "busybox-static", "kmod", "iproute2", "util-linux")
+_PROGRAMS = ("cpio", "zstd", "xz-utils", "busybox-static", "kmod", "iproute2", "util-linux", "gcc", "make")
 _TOOLS = ("libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-clients", "runc", "apparmor", "ethtool")
 _SOURCE = pathlib.Path("/etc/apt/sources.list.d/vmnic-backports.sources")
 _MERGED = ("bin", "sbin", "lib", "lib64")
@@ -30,7 +30,8 @@ def install_programs() -> None:
     Raises:
         CannotRun: the packages cannot be had.
     """
-    if all(shutil.which(name) for name in ("qemu-system-x86_64", "cpio", "zstd", "xz", "busybox", "depmod", "ip", "unshare")):
+    needed = ("qemu-system-x86_64", "cpio", "zstd", "xz", "busybox", "depmod", "ip", "unshare", "gcc", "make")
+    if all(shutil.which(name) for name in needed):
         return
     print("installing QEMU and tools from Debian's packages …", flush=True)
     _use_backports()
@@ -70,18 +71,33 @@ def fetch_kernel(directory: pathlib.Path) -> str:
     print("fetching a Debian kernel (100 MB) …", flush=True)
     _use_backports()
     package = _kernel_package()
-    with tempfile.TemporaryDirectory(dir=directory) as work:
-        # apt drops privileges for a download, and the directory is root's.
-        subprocess.run(
-            ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", "-t", SUITE, package], cwd=work, check=True
-        )
-        deb = next(pathlib.Path(work).glob("*.deb"))
-        shutil.rmtree(directory / "kernel", ignore_errors=True)
-        subprocess.run(["dpkg", "-x", str(deb), str(directory / "kernel")], check=True)
+    shutil.rmtree(directory / "kernel", ignore_errors=True)
+    _unpack(directory / "kernel", package)
     release = package.removeprefix("linux-image-")
     subprocess.run(["depmod", "-b", str(directory / "kernel"), release], check=True)
     stamp.write_text(release)
     return release
+
+
+def unpack_headers(directory: pathlib.Path, release: str) -> pathlib.Path:
+    """Unpack what modules are built against, without the kernel that its packages depend on; give its directory."""
+    _use_backports()
+    version = release.removesuffix("-amd64")
+    _unpack(directory, f"linux-headers-{release}", f"linux-headers-{version}-common", f"linux-kbuild-{version}")
+    headers = directory / "usr" / "src" / f"linux-headers-{release}"
+    makefile = headers / "Makefile"
+    makefile.write_text(makefile.read_text().replace("include /", f"include {directory}/"))
+    return headers
+
+
+def _unpack(directory: pathlib.Path, *packages: str) -> None:
+    with tempfile.TemporaryDirectory(dir=directory.parent) as work:
+        # apt drops privileges for a download, and the directory is root's.
+        subprocess.run(
+            ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", "-t", SUITE, *packages], cwd=work, check=True
+        )
+        for deb in pathlib.Path(work).glob("*.deb"):
+            subprocess.run(["dpkg", "-x", str(deb), str(directory)], check=True)
 
 
 def _kernel_package() -> str:

@@ -65,6 +65,15 @@ class TestKernelTwo(Kernel, DriverContract, LinkContract, ModuleContract, UpperC
         _join(host, guest, far, 2)
         assert [*seen, _reaches(guest, near)] == [True, False, True]
 
+    def test_a_driver_may_make_fewer_vfs_than_asked_and_the_write_is_a_success(self, host, guest):
+        pf = host.subject.pf
+        guest.run("sh", "-c", "insmod /lib/modules/$(uname -r)/extra/fewer_vfs.ko")
+        assert host.unbind(pf, "igb") == "OK"
+        host.bind(pf, "fewer_vfs")
+        assert (host.driver(pf), host.write("sriov_numvfs", 5), host.read("sriov_numvfs")) == ("fewer_vfs", "OK", "2")
+        made = [name for name in host.subject.perform(ListDir(host.path)) if name.startswith("virtfn")]
+        assert (sorted(made), host.write("sriov_numvfs", 5)) == (["virtfn0", "virtfn1"], "EBUSY")
+
 
 def _linked_vfs(host, guest):
     """Two VFs, each with an address in a namespace of its own; give the first one's namespace and the second one."""
