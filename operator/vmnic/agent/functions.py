@@ -67,6 +67,7 @@ async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo]) -> Ob
         mac=link.mac if link is not None else "",
         mtu=link.mtu if link is not None else None,
         up=link.up if link is not None else None,
+        link_elsewhere=driver not in ("", VFIO) and not name,
         carrier=link is not None and link.carrier,
         queues=channels.combined if channels is not None else None,
         max_queues=channels.max_combined if channels is not None else None,

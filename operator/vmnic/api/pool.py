@@ -329,9 +329,9 @@ class VfCounts(ApiModel):
     desired: int = 0
     """VFs that the pool asks for."""
     configured: int = 0
-    """VFs that exist, of those that the pool asks for."""
+    """VFs of the pool that exist, also those that it asks for no more: VMs may keep them from going."""
     in_use: int = 0
-    """Of these, VFs that a VM or another program holds."""
+    """VFs of the pool that a VM or another program holds, also those that it asks for no more."""
     assigned: int = 0
     """VFs that the specs of VMs ask for, also of those that are stopped."""
     reserved: int = 0

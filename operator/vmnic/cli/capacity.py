@@ -74,9 +74,9 @@ def _node_row(node: str, numa: int | None, parts: list[Part]) -> NodeRow:
     return NodeRow(
         node=node,
         numa=numa,
-        desired=sum(part.desired or len(part.addresses) for part in parts),
-        configured=sum(part.configured if part.desired else part.ready for part in parts),
-        in_use=sum(len(part.held) for part in parts),
+        desired=sum(part.vfs.desired or len(part.addresses) for part in parts),
+        configured=sum(part.vfs.configured or part.ready for part in parts),
+        in_use=sum(part.vfs.in_use for part in parts),
     )
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from .addresses import routing_id
 from .nics import model_of
-from .state import VFIO, Apply, Held, PfPlan, PfProblem, PfStatus, VfRange, range_of
+from .state import VFIO, Apply, Held, PfPlan, PfProblem, PfReason, PfStatus, VfRange, range_of
 
 __all__ = [
     "ObservedPf",
@@ -82,6 +82,8 @@ class ObservedPf:
     mtu: int | None = None
     up: bool | None = None
     """Administrative state; None: its link is not in the host's namespace."""
+    link_elsewhere: bool = False
+    """Its driver has made a link, which is not in the host's namespace."""
     carrier: bool = False
     """Whether its link is up and something is at the other end."""
     queues: int | None = None
@@ -226,6 +228,7 @@ def observed_of(status: PfStatus) -> ObservedPf:
         mtu=status.mtu,
         queues=status.queues,
         autoprobe=VFIO not in drivers.values(),
+        link_elsewhere=status.problem is not None and status.problem.reason is PfReason.LINK_ELSEWHERE,
         held=any(one.vf == status.pci_address for one in status.held),
         vfs=(*taken, *free[len(taken) :]),
         host_use=status.host_use,

@@ -29,6 +29,12 @@ def find_problem(
 def _of_wish(target: Target, desired: PfSpec, observed: ObservedPf, name: str) -> PfProblem | None:
     """What is asked cannot be, whatever is there."""
     total, count = observed.total_vfs, target.num_vfs
+    if observed.link_elsewhere:
+        return PfProblem(
+            reason=PfReason.LINK_ELSEWHERE,
+            message=f"{observed.pci_address}: find its link: ENODEV (another network namespace has it): bring it back to the "
+            "host's, or take the function out of the pool's nicSelector",
+        )
     if count and not total and observed.driver not in ("", VFIO):
         return PfProblem(
             reason=PfReason.FIRMWARE_SRIOV_OFF,
@@ -112,13 +118,6 @@ def _of_host(target: Target, observed: ObservedPf, host: HostFacts, name: str) -
             reason=PfReason.NO_MMIO_SPACE,
             message=f"the firmware left no room for the VFs of {name}: add pci=realloc to the kernel's command line, or switch "
             "'above 4G decoding' on in the BIOS, and reboot",
-        )
-    needs_link = target.mtu is not None or target.queues is not None or any(one.settings for one in target.bindings)
-    if needs_link and not observed.name and observed.driver != VFIO:
-        return PfProblem(
-            reason=PfReason.LINK_ELSEWHERE,
-            message=f"the link of {observed.pci_address} is in another network namespace, where nothing can be set: "
-            "bring it back, or leave these fields out",
         )
     if target.queues is not None and not renewed and observed.max_queues is not None and target.queues > observed.max_queues:
         return PfProblem(

@@ -112,8 +112,8 @@ class PfReason(StrEnum):
     NO_DRIVER = "NoDriver"
     """No driver is bound to the function, so the kernel cannot create VFs. Bind its driver."""
     LINK_ELSEWHERE = "LinkElsewhere"
-    """The function's link is in another network namespace, where its MTU, queues and VF attributes cannot be set.
-    Bring it back to the host's, or take `mtu`, `queues` and `vf` out of the pool."""
+    """The function's link is in another network namespace, where nothing of it can be set, so its VFs are not handed out.
+    Bring it back to the host's, or take the function out of the pool."""
     MODULE_MISSING = "ModuleMissing"
     """A kernel module that VMs need cannot be loaded. Load it, or look why the kernel refuses it."""
     MODULE_OPTIONS_NEEDED = "ModuleOptionsNeeded"

@@ -336,6 +336,19 @@ async def test_a_link_in_another_namespace_leaves_its_vfs_and_says_what_cannot_b
     assert (status.num_vfs, status.problem.reason) == (7, PfReason.LINK_ELSEWHERE)
 
 
+async def test_a_link_in_another_namespace_is_told_and_withdrawn_though_nothing_is_to_be_set(node):
+    node.devices = RecordingDevices()
+    node.restart_agent()
+    await node.grant_and_run(desired())
+    node.sim.control({"move_link": "ens11"})
+    status = await node.run_pass()
+    assert (status.problem.reason, status.problem.message.startswith(f"{PF}: find its link: ENODEV")) == (
+        PfReason.LINK_ELSEWHERE, True,
+    )  # fmt: skip
+    assert node.api.state.status.conditions[0].status == "False"
+    assert node.devices.faults == {PF: f"the link of {PF} is in another network namespace"}
+
+
 async def test_unloading_is_never_tried_for_a_driver_that_needs_it_not(node):
     await node.grant_and_run(desired(persistence="ModuleOptions"))
     assert not any(isinstance(op, UnloadModule) for op in node.port.log)

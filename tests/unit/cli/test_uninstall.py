@@ -26,5 +26,10 @@ def test_it_says_what_each_node_is_waited_for(changes, why):
     assert waits_of(objects(**changes)) == [f"node n1, {PF}: {why}"]
 
 
+def test_vfs_that_are_being_given_up_still_count():
+    found = objects(num_vfs=7, blocked=[("db", "0000:0b:11.4")], release="Reset")
+    assert describe(found) == ["SriovNetworkPool fast: its VFs go (VFs: 7, in use: 1; nodes: 1)"]
+
+
 def test_it_says_what_would_go():
     assert describe(objects()) == ["SriovNetworkPool fast: its VFs go (VFs: 0, in use: 0; nodes: 1)"]

@@ -34,6 +34,7 @@ RATED = with_settings(settings=VfSettings(max_tx_rate_mbps=100))
 NAMED = VfSettings(mac_prefix="02:aa:bb")
 NAMED_LINKS = with_settings("kernel", NAMED)
 MAC = "52:54:00:00:0b:01"
+LINK_ELSEWHERE = observed(num_vfs=7, name="", mtu=None, link_elsewhere=True)
 
 
 def replace_groups(vfs):
@@ -342,11 +343,16 @@ def test_what_makes_a_plan_impossible_is_said(seen, host, reason):
     [
         (ADOPTED, observed(num_vfs=2), PfReason.TOO_FEW_VFS, "management: Managed"),
         (replace_groups("5-8"), observed(), PfReason.TOO_MANY_VFS, "vfRange"),
-        (pf_spec(mtu=9000), observed(num_vfs=7, name="", mtu=None), PfReason.LINK_ELSEWHERE, "bring it back"),
+        (pf_spec(mtu=9000), LINK_ELSEWHERE, PfReason.LINK_ELSEWHERE, "bring it back"),
+        (pf_spec(), LINK_ELSEWHERE, PfReason.LINK_ELSEWHERE, "bring it back"),
+        (pf_spec(function="Physical"), LINK_ELSEWHERE, PfReason.LINK_ELSEWHERE, "out of the pool's nicSelector"),
         (pf_spec(queues=8), observed(num_vfs=7, queues=2, max_queues=2), PfReason.TOO_MANY_QUEUES, "lower queues"),
     ],
-    ids=["too few to adopt", "a range beyond the VFs", "a link in another namespace", "more queues than are left"],
-)
+    ids=[
+        "too few to adopt", "a range beyond the VFs", "a link in another namespace", "a link there of which nothing is asked",
+        "a whole NIC whose link is there", "more queues than are left",
+    ],
+)  # fmt: skip
 def test_a_wish_that_cannot_be_is_told_with_its_remedy(desired, seen, reason, remedy):
     problem = planned(desired, seen).problem
     assert (problem.reason, remedy in problem.message) == (reason, True)
@@ -432,6 +438,12 @@ def test_vfs_are_published_in_ranges_by_driver():
         dataclasses.replace(seen, vfs=vfs), holders={}, owned=True, attempt=0, plan=None, problem=None, apply=None
     )
     assert [(part.range, part.driver) for part in status.vfs] == [("0-1", "vfio-pci"), ("2", ""), ("3-4", "igbvf")]
+
+
+def test_a_link_that_is_elsewhere_is_so_in_what_is_published():
+    problem = planned(pf_spec(), LINK_ELSEWHERE).problem
+    status = render_pf_status(LINK_ELSEWHERE, holders={}, owned=True, attempt=0, plan=None, problem=problem, apply=None)
+    assert planned(pf_spec(), observed_of(status)).problem == problem
 
 
 def test_a_published_status_reads_back_to_the_same_plan():

@@ -5,17 +5,36 @@ import pytest
 from tests.builders.node import PF, pf_spec, pf_status, pool, view
 from vmnic.nodes.ledger import Entry, EntryState, NodeView, PoolLedger
 from vmnic.nodes.merge import PoolConflict
-from vmnic.nodes.parts import count_vfs
-from vmnic.nodes.state import Held, NodeNicState, NodeSpec, NodeStatus, ObjectMeta, PfPlan, PfProblem, PfReason
+from vmnic.nodes.parts import count_vfs, parts_of
+from vmnic.nodes.state import (
+    Held,
+    NodeNicState,
+    NodeSpec,
+    NodeStatus,
+    ObjectMeta,
+    PfPlan,
+    PfProblem,
+    PfReason,
+    VfGroup,
+    VfRange,
+)
 from vmnic.nodes.summary import summarise_pool
 
 
-def node(name="n1", **pf):
-    state = NodeNicState(
+def state_of(asked, seen, name="n1"):
+    return NodeNicState(
         metadata=ObjectMeta(name=name, generation=1),
-        spec=NodeSpec(synced=True, pfs=(pf_spec(),)),
-        status=NodeStatus(observed_generation=1, boot_id="b1", pfs=(pf_status(**pf),)),
+        spec=NodeSpec(synced=True, pfs=(asked,)),
+        status=NodeStatus(observed_generation=1, boot_id="b1", pfs=(seen,)),
     )
+
+
+def part_spec(vfs):
+    return pf_spec(groups=(VfGroup(pool="fast", resource="vmnic.dev/fast", range=vfs),))
+
+
+def node(name="n1", **pf):
+    state = state_of(pf_spec(), pf_status(**pf), name)
     return NodeView(name=name, state=state, current=True, vfs=count_vfs(state, "fast"))
 
 
@@ -99,6 +118,43 @@ def test_a_node_that_is_lost_amid_its_change_is_named():
 def test_vfs_are_counted_over_all_nodes():
     vfs = summarise_pool(pool(), [DONE, HELD, OPEN], PoolLedger(), []).vfs
     assert (vfs.desired, vfs.configured, vfs.in_use) == (21, 14, 1)
+
+
+BEYOND = Held(vf="0000:0b:11.4", by="pod a/b")  # VF 6
+
+
+@pytest.mark.parametrize(
+    ("asked", "counts"),
+    [
+        (pf_spec(num_vfs=3), (3, 7, 1)),
+        (pf_spec(release="Reset"), (0, 7, 1)),
+        (pf_spec(num_vfs=3, management="Adopt"), (3, 3, 0)),
+        (part_spec("0-2"), (3, 3, 0)),
+        (part_spec("5-6"), (2, 2, 1)),
+        (pf_spec(num_vfs=0, function="Physical"), (0, 0, 0)),
+    ],
+    ids=[
+        "fewer are asked for", "it is given up", "of adopted ones only those asked for", "a part without the held one",
+        "a part with it", "the whole NIC",
+    ],
+)  # fmt: skip
+def test_vfs_that_are_asked_for_no_more_count_as_long_as_they_exist(asked, counts):
+    seen = pf_status(num_vfs=7, held=(BEYOND,))
+    assert count_vfs(state_of(asked, seen), "fast") == counts
+
+
+def test_vfs_that_are_asked_for_no_more_are_not_to_be_had():
+    seen = pf_status(num_vfs=7, vfs=(VfRange(range="0-6", driver="vfio-pci"),), held=(BEYOND,))
+    (part,) = parts_of(state_of(pf_spec(num_vfs=3), seen), "fast")
+    assert (part.ready, len(part.addresses), part.held) == (3, 3, ())
+    assert list(parts_of(state_of(pf_spec(release="Reset"), seen), "fast")) == []
+
+
+def test_vfs_of_a_link_in_another_namespace_are_not_to_be_had():
+    away = PfProblem(reason=PfReason.LINK_ELSEWHERE, message="bring it back")
+    seen = pf_status(num_vfs=7, vfs=(VfRange(range="0-6", driver="vfio-pci"),), problem=away)
+    (part,) = parts_of(state_of(pf_spec(), seen), "fast")
+    assert (part.ready, part.vfs.configured) == (0, 7)
 
 
 def test_a_pool_that_gave_way_is_a_conflict():

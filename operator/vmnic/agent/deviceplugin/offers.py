@@ -43,7 +43,7 @@ def offers_of(
         plan = planned.get(address, Planned()) if pf is not None else None
         in_force = _in_force(desired, plan, record)
         if in_force is not None:
-            fault = _fault(desired, record, there=pf is not None, unreadable=address in unreadable)
+            fault = _fault(desired, record, pf, unreadable=address in unreadable)
             offers.append(Offer(spec=in_force, pf=pf, fault=fault))
     return offers
 
@@ -60,9 +60,11 @@ def _in_force(desired: PfSpec, plan: Planned | None, record: PfRecord) -> PfSpec
     return desired if record.original is not None else None
 
 
-def _fault(desired: PfSpec, record: PfRecord, *, there: bool, unreadable: bool) -> str:
-    if not there:
+def _fault(desired: PfSpec, record: PfRecord, pf: ObservedPf | None, *, unreadable: bool) -> str:
+    if pf is None:
         return f"{desired.pci_address} does not answer" if unreadable else f"{desired.pci_address} is not on the bus"
     if record.running is not None:
         return f"{desired.pci_address} is being changed"
+    if pf.link_elsewhere:
+        return f"the link of {desired.pci_address} is in another network namespace"
     return f"{desired.pci_address} is being given up" if desired.release else ""

@@ -18,8 +18,8 @@ ORIGINAL = original_of(observed())
 RUNNING = Intent(digest="d", desired=NEW, before=ORIGINAL)
 
 
-def offered(asked, record, planned=PENDING, *, there=True, synced=True, unreadable=()):
-    seen = {PF: observed()} if there else {}
+def offered(asked, record, planned=PENDING, *, there=True, synced=True, unreadable=(), **changes):
+    seen = {PF: observed(**changes)} if there else {}
     spec = NodeSpec(synced=synced, pfs=(asked,) if asked else ())
     return [(one.spec, one.fault) for one in offers_of(spec, seen, {PF: planned}, Journal(pfs={PF: record}), unreadable)]
 
@@ -60,3 +60,9 @@ def test_a_function_that_is_not_there_is_told_from_one_that_does_not_answer():
 
 def test_what_was_granted_stays_offered_before_the_controller_has_decided():
     assert offered(None, PfRecord(original=ORIGINAL, granted=OLD), synced=False) == [(OLD, "")]
+
+
+@pytest.mark.parametrize("synced", [True, False])
+def test_a_function_whose_link_is_in_another_namespace_is_not_handed_out(synced):
+    asked, fault = (NEW if synced else None), f"the link of {PF} is in another network namespace"
+    assert offered(asked, PfRecord(original=ORIGINAL, granted=OLD), synced=synced, link_elsewhere=True) == [(OLD, fault)]
