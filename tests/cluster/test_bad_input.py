@@ -35,6 +35,9 @@ def _object(kind, spec, name="bad"):
         ({"mtu": 100}, ["spec.mtu", "576"]),
         ({"mtu": 20000}, ["spec.mtu", "9216"]),
         ({"resourceName": "fast"}, ["spec.resourceName"]),
+        ({"vf": {"vlanQos": 3}}, ["spec", "vf.vlanQos and vf.vlanProtocol need a vf.vlan"]),
+        ({"vf": {"vlan": 0, "vlanQos": 3}}, ["spec", "need a vf.vlan"]),
+        ({"vf": {"vlanProtocol": "802.1ad"}}, ["spec", "need a vf.vlan"]),
         ({"rollout": {"maxConcurrent": 0}}, ["spec.rollout.maxConcurrent", "1 or more"]),
         ({"rollout": {"maxConcurrent": "0%"}}, ["spec.rollout.maxConcurrent", '"100%"']),
         ({"rollout": {"maxFailures": 0}}, ["spec.rollout.maxFailures", "1"]),
@@ -71,6 +74,11 @@ def test_a_bad_pool_is_refused_with_field_and_remedy(plane, change, words):
 def test_a_bad_policy_is_refused_with_field_and_remedy(plane, change, words):
     message = refusal(plane, "VmNicPolicy", GOOD_POLICY | change)
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("vf", [{"vlan": 0}, {"vlan": 0, "vlanQos": 0}, {"vlan": 5, "vlanQos": 3, "vlanProtocol": "802.1ad"}])
+def test_a_pool_with_a_vlan_is_taken(plane, vf):
+    plane.api.create(_object("SriovNetworkPool", GOOD_POOL | {"vf": vf}), "?dryRun=All&fieldValidation=Strict")
 
 
 @pytest.mark.parametrize("spec", [{"numVfs": 7}, {"nicSelector": {"models": ["82576"]}}], ids=["no nicSelector", "no numVfs"])

@@ -25,9 +25,9 @@ class VfSettings(ApiModel):
     vlan: Annotated[int, Field(ge=0, le=4094)] | None = None
     """VLAN id; 0 takes it away."""
     vlan_qos: Annotated[int, Field(ge=0, le=7)] | None = None
-    """802.1p priority."""
+    """802.1p priority; needs a `vlan`."""
     vlan_protocol: Literal["802.1q", "802.1ad"] | None = None
-    """Tag protocol."""
+    """Tag protocol; needs a `vlan`."""
     trust: bool | None = None
     """Whether the guest may change its MAC address and use promiscuous mode."""
     spoof_check: bool | None = None

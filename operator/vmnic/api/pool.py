@@ -210,6 +210,15 @@ _VIRTUAL_NETWORKS = (
     "networks need function: Virtual, resourcePerPF: false and no vf: sriov-cni sets the attributes of their VFs"
 )
 
+_VLAN_FIRST = "vf.vlanQos and vf.vlanProtocol need a vf.vlan: the kernel sets them together"
+
+
+def _names_no_vlan(vf: VfSettings) -> bool:
+    """Whether a field is given that means nothing without a VLAN."""
+    if vf.vlan is None:
+        return vf.vlan_qos is not None or vf.vlan_protocol is not None
+    return vf.vlan == 0 and bool(vf.vlan_qos)
+
 
 class PoolSpec(ApiModel):
     """Which hardware is prepared, and how."""
@@ -236,6 +245,11 @@ class PoolSpec(ApiModel):
                     "self.function == 'Virtual' || (!has(self.vfRange) && !has(self.vf) && !has(self.queues) && !has(self.mtu)"
                     " && self.management == 'Managed' && self.persistence == 'Agent')",
                     _ONLY_VIRTUAL,
+                ),
+                cel(
+                    "!has(self.vf) || (has(self.vf.vlan) ? self.vf.vlan > 0 || !has(self.vf.vlanQos) || self.vf.vlanQos == 0"
+                    " : !has(self.vf.vlanQos) && !has(self.vf.vlanProtocol))",
+                    _VLAN_FIRST,
                 ),
                 cel(
                     "size(self.networks) == 0 || (self.function == 'Virtual' && !self.resourcePerPF && !has(self.vf))",
@@ -270,7 +284,9 @@ class PoolSpec(ApiModel):
     """Agent: the agent makes the VFs after each boot. ModuleOptions: the number also stands in /etc/modprobe.d as the driver's
     `max_vfs`, so that they are there before the agent (old-style drivers)."""
     vf: VfSettings | None = None
-    """Attributes that the agent sets on the pool's VFs. For libvirt; in Kubernetes sriov-cni sets them."""
+    """Attributes that the agent sets on the pool's VFs. For libvirt; in Kubernetes sriov-cni sets them. One that is taken out
+    again stays on VFs that exist: to be rid of it, ask for the kernel's default first (vlan: 0, trust: false, spoofCheck:
+    true, linkState: Auto, rates 0), or have the VFs made anew."""
     removal: Literal["Reset", "Retain"] = "Reset"
     """When the pool goes or a node leaves it. Reset: functions become what they were before vmnic came. Retain: they stay."""
     device_plugin: Literal["Embedded", "None"] = "Embedded"
@@ -303,6 +319,8 @@ class PoolSpec(ApiModel):
             raise ValueError(_ONLY_VIRTUAL)
         if self.networks and (self.function == "Physical" or self.resource_per_pf or self.vf is not None):
             raise ValueError(_VIRTUAL_NETWORKS)
+        if self.vf is not None and _names_no_vlan(self.vf):
+            raise ValueError(_VLAN_FIRST)
         return self
 
 
