@@ -12,6 +12,10 @@ from .state import VFIO, NodeNicState, PfReason, PfSpec, PfStatus, VfGroup, grou
 __all__ = ["Part", "VfTotals", "count_vfs", "parts_of"]
 
 
+_WITHDRAWN = (PfReason.LINK_ELSEWHERE, PfReason.CARRIER_LOST, PfReason.UNREADABLE)
+"""While one of these lasts the agent hands out nothing of a function; of one that vanished nothing is there."""
+
+
 class VfTotals(NamedTuple):
     """VFs of a pool, on one function or one node."""
 
@@ -68,7 +72,7 @@ def _part(spec: PfSpec, pf: PfStatus, group: VfGroup) -> Part:
         indexes = indexes_of(spec, group)
         addresses = _addresses(pf, indexes)
         ready = sum(index in indexes for index in _vfio_indexes(pf))
-    is_withdrawn = pf.problem is not None and pf.problem.reason is PfReason.LINK_ELSEWHERE
+    is_withdrawn = pf.problem is not None and pf.problem.reason in _WITHDRAWN
     return Part(pf=pf, vfs=vfs, ready=0 if is_withdrawn else ready, addresses=addresses, held=_held(pf, addresses))
 
 

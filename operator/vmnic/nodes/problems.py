@@ -29,12 +29,8 @@ def find_problem(
 def _of_wish(target: Target, desired: PfSpec, observed: ObservedPf, name: str) -> PfProblem | None:
     """What is asked cannot be, whatever is there."""
     total, count = observed.total_vfs, target.num_vfs
-    if observed.link_elsewhere:
-        return PfProblem(
-            reason=PfReason.LINK_ELSEWHERE,
-            message=f"{observed.pci_address}: find its link: ENODEV (another network namespace has it): bring it back to the "
-            "host's, or take the function out of the pool's nicSelector",
-        )
+    if observed.link_elsewhere and not desired.release:
+        return _link_elsewhere(observed, ", or take the function out of the pool's nicSelector")
     if count and not total and observed.driver not in ("", VFIO):
         return PfProblem(
             reason=PfReason.FIRMWARE_SRIOV_OFF,
@@ -119,12 +115,21 @@ def _of_host(target: Target, observed: ObservedPf, host: HostFacts, name: str) -
             message=f"the firmware left no room for the VFs of {name}: add pci=realloc to the kernel's command line, or switch "
             "'above 4G decoding' on in the BIOS, and reboot",
         )
+    if observed.link_elsewhere and (target.mtu is not None or target.queues is not None):
+        return _link_elsewhere(observed, ", so that it can be given back as it was")
     if target.queues is not None and not renewed and observed.max_queues is not None and target.queues > observed.max_queues:
         return PfProblem(
             reason=PfReason.TOO_MANY_QUEUES,
             message=f"{name} has {observed.max_queues} queues beside its VFs, queues asks for {target.queues}: lower queues",
         )
     return None
+
+
+def _link_elsewhere(observed: ObservedPf, remedy: str) -> PfProblem:
+    text = (
+        f"{observed.pci_address}: find its link: ENODEV (another network namespace has it): bring it back to the host's{remedy}"
+    )
+    return PfProblem(reason=PfReason.LINK_ELSEWHERE, message=text)
 
 
 def _load(host: HostFacts) -> str:

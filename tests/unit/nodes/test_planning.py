@@ -358,6 +358,13 @@ def test_a_wish_that_cannot_be_is_told_with_its_remedy(desired, seen, reason, re
     assert (problem.reason, remedy in problem.message) == (reason, True)
 
 
+def test_a_function_is_given_up_though_its_link_is_elsewhere_unless_the_link_was_changed():
+    released, before = pf_spec(release="Reset"), original_of(observed(mtu=None, queues=None))
+    assert planned(released, LINK_ELSEWHERE, original=before).plan is not None
+    changed = planned(released, LINK_ELSEWHERE, original=original_of(observed(mtu=1500))).problem
+    assert (changed.reason, "given back as it was" in changed.message) == (PfReason.LINK_ELSEWHERE, True)
+
+
 def test_what_the_host_uses_is_changed_only_if_allowed_and_is_disruptive():
     used = observed(host_use=("default route",))
     assert planned(pf_spec(), used).problem.reason is PfReason.HOST_USED

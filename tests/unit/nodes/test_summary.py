@@ -150,8 +150,9 @@ def test_vfs_that_are_asked_for_no_more_are_not_to_be_had():
     assert list(parts_of(state_of(pf_spec(release="Reset"), seen), "fast")) == []
 
 
-def test_vfs_of_a_link_in_another_namespace_are_not_to_be_had():
-    away = PfProblem(reason=PfReason.LINK_ELSEWHERE, message="bring it back")
+@pytest.mark.parametrize("reason", [PfReason.LINK_ELSEWHERE, PfReason.CARRIER_LOST, PfReason.UNREADABLE])
+def test_vfs_of_a_function_that_hands_out_nothing_are_not_to_be_had(reason):
+    away = PfProblem(reason=reason, message="bring it back")
     seen = pf_status(num_vfs=7, vfs=(VfRange(range="0-6", driver="vfio-pci"),), problem=away)
     (part,) = parts_of(state_of(pf_spec(), seen), "fast")
     assert (part.ready, part.vfs.configured) == (0, 7)
