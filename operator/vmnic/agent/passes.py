@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Protocol, TypeVar
 
@@ -44,6 +45,9 @@ from .status import same_status
 __all__ = ["NodePass", "Passes"]
 
 _log = logging.getLogger(__name__)
+
+_BEHIND = 8
+"""Writes by which a watch may be behind: a run makes three or four."""
 
 T = TypeVar("T")
 
@@ -103,6 +107,8 @@ class NodePass:
         """The object as this pass has last written it; None: there is none, or nobody to write it to."""
         self._told: tuple[str, NodeStatus] | None = None
         """What was published last, and over which version: as long as the watch still shows that one, it is behind."""
+        self._passed: deque[NodeStatus] = deque(maxlen=_BEHIND)
+        """What was written before that, as far as the watch may still show it."""
 
     async def run(self, state: NodeNicState | None) -> NodeStatus:
         """Make one pass and give the status as it is published.
@@ -115,8 +121,12 @@ class NodePass:
             WorkerGoneError: the host worker died.
             ApiError: the status could not be published.
         """
-        if state is not None and self._told is not None and self._told[0] == state.metadata.resource_version:
-            state = msgspec.structs.replace(state, status=self._told[1])
+        if state is not None and self._told is not None:
+            version, told = self._told
+            if state.status == told:
+                self._passed.clear()
+            elif version == state.metadata.resource_version or state.status in self._passed:
+                state = msgspec.structs.replace(state, status=told)
         self._shown = state
         spec = state.spec if state is not None else NodeSpec()
         try:
@@ -150,8 +160,15 @@ class NodePass:
         if state is not None and self._shown is not None and not same_status(status, self._shown.status):
             await self._reporter.publish(status)
             self._shown = msgspec.structs.replace(self._shown, status=status)
+            self._pass_over()
             self._told = (state.metadata.resource_version, status)
         return status
+
+    def _pass_over(self) -> None:
+        """What was published last is so no longer."""
+        if self._told is not None:
+            self._passed.append(self._told[1])
+        self._told = None
 
     async def run_alone(self) -> None:
         """Bring back what was granted before, and undo what cut the node off, while the API server cannot be asked.
@@ -299,6 +316,8 @@ class NodePass:
             if not granted or not await self._reporter.claim(live, status):
                 return known
             self._shown = msgspec.structs.replace(live, status=status)
+            self._pass_over()
+            self._passed.append(status)
             return known + granted
         except ApiError as error:
             _log.warning("no grant is claimed while the API server is away: %s", error.message)

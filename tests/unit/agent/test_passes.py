@@ -55,6 +55,18 @@ async def test_a_watch_that_is_behind_the_last_report_has_nothing_reported_twice
     assert len(node.api.written) == reports
 
 
+async def test_a_watch_that_shows_the_claim_of_a_run_that_is_over_has_nothing_reported_twice(node):
+    shown = []
+    node.api.when_written = lambda _: shown.append(node.api.state)
+    await node.grant_and_run(desired())
+    claimed = shown[-1]
+    assert claimed.status.pfs[0].apply.state is ApplyState.CLAIMED
+    reports = len(node.api.written)
+    for state in (claimed, node.api.state, node.api.state):
+        await node.agent.run(state)
+    assert len(node.api.written) == reports
+
+
 async def test_another_count_goes_through_zero(node):
     await node.grant_and_run(desired())
     del node.port.log[:]
