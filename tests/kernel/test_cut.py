@@ -40,15 +40,20 @@ class Cut:
         self._thread.join()
 
 
+def make_only_way_out(node):
+    """Give the first NIC the node's address and default route."""
+    name = node.link(node.pfs[0])
+    node.guest.perform(SetLink(name=name, up=True))
+    node.guest.control({"assign_address": {"link": name, "address": "10.0.3.15/24"}})
+    node.guest.run("ip", "route", "add", "default", "via", GATEWAY, "dev", name)
+
+
 @pytest.fixture
 def node(online):
-    """A node whose only way out is the first NIC, which carries its address and default route."""
+    """A node whose only way out is the first NIC."""
     online.guest.reset()
     online.fresh()
-    name = online.link(online.pfs[0])
-    online.guest.perform(SetLink(name=name, up=True))
-    online.guest.control({"assign_address": {"link": name, "address": "10.0.3.15/24"}})
-    online.guest.run("ip", "route", "add", "default", "via", GATEWAY, "dev", name)
+    make_only_way_out(online)
     yield online
     online.stop_agent()
     online.guest.reset()
