@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Protocol, TypeVar
 
@@ -35,19 +34,17 @@ from .look import Look, Looker
 from .pauses import Pauses
 from .podresources import Holders
 from .probes import Probes, boot_clock
+from .publisher import Publisher
 from .remedies import errno_name, remedy_for
 from .report import Calls, render_blind, render_status
 from .reporter import Reporter
 from .run import Place, Run, needs_holders
 from .runs import Runner
-from .status import same_status
 
 __all__ = ["NodePass", "Passes"]
 
 _log = logging.getLogger(__name__)
 
-_BEHIND = 8
-"""Writes by which a watch may be behind: a run makes three or four."""
 
 T = TypeVar("T")
 
@@ -103,12 +100,7 @@ class NodePass:
         self._runner = Runner(host, store, holders, probes, fence, sleep=sleep, clock=clock)
         self._looker = Looker(host, store, holders, devices, calls=self._runner.calls, refused=refused, clock=clock)
         self._pauses = Pauses()
-        self._shown: NodeNicState | None = None
-        """The object as this pass has last written it; None: there is none, or nobody to write it to."""
-        self._told: tuple[str, NodeStatus] | None = None
-        """What was published last, and over which version: as long as the watch still shows that one, it is behind."""
-        self._passed: deque[NodeStatus] = deque(maxlen=_BEHIND)
-        """What was written before that, as far as the watch may still show it."""
+        self._publisher = Publisher(reporter)
 
     async def run(self, state: NodeNicState | None) -> NodeStatus:
         """Make one pass and give the status as it is published.
@@ -121,27 +113,24 @@ class NodePass:
             WorkerGoneError: the host worker died.
             ApiError: the status could not be published.
         """
-        if state is not None and self._told is not None:
-            version, told = self._told
-            if state.status == told:
-                self._passed.clear()
-            elif version == state.metadata.resource_version or state.status in self._passed:
-                state = msgspec.structs.replace(state, status=told)
-        self._shown = state
+        state = self._publisher.begin(state)
         spec = state.spec if state is not None else NodeSpec()
         try:
             look, journal, fault = await self._work(spec, acts=state is not None and spec.synced)
         except OperationTimedOutError as error:
-            return await self._publish(state, self._blind(state, f"the kernel does not answer: {error}"))
+            status = self._blind(state, f"the kernel does not answer: {error}")
+            await self._publisher.publish(status)
+            return status
         except OSError as error:
             text = f"{errno_name(error.errno or 0)} ({error.strerror}): {remedy_for(None, error.errno or 0)}"
-            await self._publish(state, self._blind(state, f"the host cannot be read: {text}"))
+            await self._publisher.publish(self._blind(state, f"the host cannot be read: {text}"))
             raise
         except WorkerGoneError as error:
-            await self._publish(state, self._blind(state, f"{error}: see the agent's log"))
+            await self._publisher.publish(self._blind(state, f"{error}: see the agent's log"))
             raise
         status = render_status(self._under(state), look, journal, self._calls(), fault=fault, claims={})
-        return await self._publish(state, status)
+        await self._publisher.publish(status)
+        return status
 
     def _blind(self, state: NodeNicState | None, fault: str) -> NodeStatus:
         """Hand out nothing, and give the status of a node that cannot be looked at."""
@@ -151,24 +140,8 @@ class NodePass:
 
     def _under(self, state: NodeNicState | None) -> NodeNicState | None:
         """The object that was looked at, with the status that it has by now."""
-        if state is None or self._shown is None:
-            return state
-        return msgspec.structs.replace(state, status=self._shown.status)
-
-    async def _publish(self, state: NodeNicState | None, status: NodeStatus) -> NodeStatus:
-        """Write the status, unless it is as it was."""
-        if state is not None and self._shown is not None and not same_status(status, self._shown.status):
-            await self._reporter.publish(status)
-            self._shown = msgspec.structs.replace(self._shown, status=status)
-            self._pass_over()
-            self._told = (state.metadata.resource_version, status)
-        return status
-
-    def _pass_over(self) -> None:
-        """What was published last is so no longer."""
-        if self._told is not None:
-            self._passed.append(self._told[1])
-        self._told = None
+        shown = self._publisher.shown
+        return state if state is None or shown is None else msgspec.structs.replace(state, status=shown.status)
 
     async def run_alone(self) -> None:
         """Bring back what was granted before, and undo what cut the node off, while the API server cannot be asked.
@@ -177,7 +150,7 @@ class NodePass:
             OSError, OperationTimedOutError: the host as such cannot be read.
             WorkerGoneError: the host worker died.
         """
-        self._shown = None
+        self._publisher.begin(None)
         try:
             records = self._store.load().pfs.values()
         except JournalError as error:
@@ -254,14 +227,15 @@ class NodePass:
         journal, fault = self._load()
         try:
             look = await self._looker.glance(spec, journal, look, busy)
-            if self._shown is not None and not fault:
-                status = render_status(self._shown, look, journal, self._calls(), fault="", claims={})
-                await self._publish(self._shown, status)
+            shown = self._publisher.shown
+            if shown is not None and not fault:
+                await self._publisher.publish(render_status(shown, look, journal, self._calls(), fault="", claims={}))
         except (OSError, OperationTimedOutError, WorkerGoneError, ApiError) as error:
             _log.warning("the other functions are not seen: %s", error)
 
     def _told_dark(self) -> set[str]:
-        pfs = self._shown.status.pfs if self._shown is not None else ()
+        shown = self._publisher.shown
+        pfs = shown.status.pfs if shown is not None else ()
         return {pf.pci_address for pf in pfs if pf.problem is not None and pf.problem.reason is PfReason.CARRIER_LOST}
 
     def _calls(self) -> Calls:
@@ -313,12 +287,7 @@ class NodePass:
             granted = [run for run in granted if grants.get(run.desired.pci_address) == run.plan.digest]
             claims = {run.desired.pci_address: Apply(digest=run.plan.digest, state=ApplyState.CLAIMED) for run in granted}
             status = render_status(live, look, journal, self._calls(), fault="", claims=claims)
-            if not granted or not await self._reporter.claim(live, status):
-                return known
-            self._shown = msgspec.structs.replace(live, status=status)
-            self._pass_over()
-            self._passed.append(status)
-            return known + granted
+            return known + (granted if granted and await self._publisher.claim(live, status) else [])
         except ApiError as error:
             _log.warning("no grant is claimed while the API server is away: %s", error.message)
             return known
