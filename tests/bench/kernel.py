@@ -35,7 +35,7 @@ _TICK_S = 20.0
 _ASK_S = 2.0
 _REST_S = 30.0
 _METRICS = "127.0.0.1:9417"
-_AS_SHIPPED = {"VMNIC_OBSERVE_INTERVAL_S": "5"}
+_AS_SHIPPED = {"VMNIC_OBSERVE_INTERVAL_S": "4"}
 _WRITES = ("WriteFile", "PutFile", "SetLink", "SetVf", "SetChannels", "LoadModule", "UnloadModule")
 _SCRIPT = """
 for pf in "$@"; do
@@ -178,7 +178,6 @@ def _by_hand(node: Node, table: Table) -> None:
 
 def _mended(node: Node, change: Op) -> tuple[float, float]:
     """Seconds until the agent began to undo a change, and until it had, by the guest's clock."""
-    node.look_again()
     known, runs = len(node.log()), node.runs()
     began = dt.datetime.fromisoformat(node.guest.run("date", "--utc", "+%Y-%m-%dT%H:%M:%S.%3NZ").strip())
     node.guest.perform(change)

@@ -7,7 +7,17 @@ import msgspec
 import pytest
 
 from tests.builders.host import CROWDED_PF, OTHER_PF, PF, contract_spec
-from tests.contract.suite import CountContract, DriverContract, FileContract, HolderContract, LinkContract, ModuleContract
+from tests.contract.suite import (
+    CountContract,
+    DriverContract,
+    FileContract,
+    HolderContract,
+    LinkContract,
+    ModuleContract,
+    UpperContract,
+    VfioContract,
+    WriterContract,
+)
 from vmnic.host.linux import LinuxFiles
 from vmnic.host.socket import SocketPort
 
@@ -55,7 +65,10 @@ def subject(hosts):
     return Mounted(hosts)
 
 
-class TestMounted(CountContract, DriverContract, HolderContract, LinkContract, FileContract, ModuleContract):
+class TestMounted(
+    CountContract, DriverContract, HolderContract, LinkContract, FileContract, ModuleContract, UpperContract, VfioContract,
+    WriterContract,
+):  # fmt: skip
     pass
 
 

@@ -67,7 +67,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     flags.flag("device-info", "/var/run/k8s.cni.cncf.io/devinfo/dp", "directory in which Multus looks for device-info files")
     flags.flag("probe-port", "0", "port of /healthz and /readyz on the loopback; 0: not served", port)
     interval = "seconds between looks at the host, besides those that the kernel's own messages cause"
-    flags.flag("observe-interval-s", "5", interval, positive)
+    flags.flag("observe-interval-s", "4", interval, positive)
     flags.flag("nic-data", "", "file with further NIC models, of the shape of vmnic's nics.yaml")
     flags.flag("metrics-address", "", "ADDRESS:PORT of /metrics, such as 127.0.0.1:9417; empty: not served", address)
     flags.flag("log-level", "info", "debug, info, warning or error", level)
