@@ -1,5 +1,11 @@
-"""Simulated hosts with good defaults, so that a test shows only what matters."""
+"""Simulated hosts with good defaults, so that a test shows only what matters; also behind sockets, and with a host worker."""
 
+import contextlib
+import socket
+import threading
+
+from vmnic.host.launch import WorkerProcess
+from vmnic.host.socket import serve_port
 from vmnic.simhost.host import SimHost
 from vmnic.simhost.spec import HostSpec, PfSpec
 
@@ -27,3 +33,24 @@ def contract_spec(**changes) -> HostSpec:
     crowded = pf(CROWDED_PF, up=False, numa_node=1, shares_iommu_group=changes.get("iommu", True))
     pfs = (pf(PF, up=False), pf(OTHER_PF, up=False), crowded)
     return HostSpec(pfs=pfs, **({"available_modules": ("dummy",)} | changes))
+
+
+@contextlib.contextmanager
+def served(sim: SimHost, path):
+    """A simulated host behind a socket, as its own program serves it."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        threading.Thread(target=serve_port, args=(sim, listener, sim.control, sim.listen), daemon=True).start()
+        yield sim
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def worker_process(state_dir, **place):
+    """A host worker's program, which ends with the block."""
+    process = WorkerProcess(state_dir=state_dir, **place)
+    process.start()
+    yield process
+    process.close()
+    process.wait()

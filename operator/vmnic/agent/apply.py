@@ -17,7 +17,7 @@ from ..nodes.state import VFIO, Action, ActionKind, VfSettings
 from ..nodes.steps import NO_DRIVER, admin_mac, unfold_indexes
 from ..nodes.target import KERNEL, Binding
 from .reader import DEVICES, Reader
-from .remedies import errno_name, remedy_for
+from .remedies import explain
 
 __all__ = ["Applier", "ApplyError"]
 
@@ -81,10 +81,8 @@ class Applier:
             try:
                 await self._apply_one(action)
             except OSError as error:
-                code = error.errno or 0
                 step = f"{action.kind} {action.value}".strip()
-                text = f"{self._pf}: {step}: {errno_name(code)} ({error.strerror}): {remedy_for(action.kind, code)}"
-                raise ApplyError(text) from error
+                raise ApplyError(f"{self._pf}: {step}: {explain(error, action.kind)}") from error
 
     async def _apply_one(self, action: Action) -> None:
         match action.kind:

@@ -30,10 +30,10 @@ class OpenCalls:
         return bool(self.stuck)
 
     @property
-    def unanswered(self) -> set[str]:
-        """Functions that a further read would hang on."""
+    def hanging(self) -> set[str]:
+        """Functions with a call that has not returned: another one would hang too."""
         self.silent = {address: returned for address, returned in self.silent.items() if not returned.done()}
-        return set(self.silent)
+        return {*self.silent, *(self.stuck if self.bus_stuck else ())}
 
     @property
     def waits(self) -> bool:

@@ -15,8 +15,8 @@ import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..host.client import HostAccess, HostWorker, OperationTimedOutError
-from ..host.launch import WorkerGoneError, WorkerProcess
+from ..host.client import HostAccess, HostWorker, OperationTimedOutError, WorkerGoneError
+from ..host.launch import WorkerProcess
 from ..kube.client import ApiClient
 from ..kube.connection import ConnectionFileError, in_cluster_connection
 from ..kube.errors import ApiError

@@ -96,15 +96,10 @@ class Looker:
         everything = {pf.pci_address for pf in spec.pfs} | journal.pfs.keys()
         self._devices.replace(offers_of(spec, {}, {}, journal, everything), None)
 
-    @property
-    def stuck(self) -> set[str]:
-        """Functions with a call in the kernel that has not returned: another one would hang too."""
-        return {*self._calls.unanswered, *(self._calls.stuck if self._calls.bus_stuck else ())}
-
     async def _look(
         self, spec: NodeSpec, journal: Journal, *, told_dark: Collection[str], busy: Collection[str], earlier: Look | None
     ) -> Look:
-        observation = await self._observe({*self.stuck, *busy})
+        observation = await self._observe({*self._calls.hanging, *busy})
         for address, error in observation.unreadable.items():
             if isinstance(error, OperationTimedOutError):
                 self._calls.note_late(address, error)
@@ -134,12 +129,10 @@ class Looker:
             for pf in spec.pfs
             if pf.pci_address in observed
         }
-        made = offers_of(spec, opened, planned, journal, {*self.stuck, *observation.unreadable})
         dark = self._carriers.see(pfs, told_dark, self._clock())
-        offers = {
-            offer.spec.pci_address: replace(offer, fault=offer.fault or "no carrier" * (offer.spec.pci_address in dark))
-            for offer in made
-        }
+        unreadable = {*self._calls.hanging, *observation.unreadable}
+        made = offers_of(spec, opened, planned, journal, unreadable, dark)
+        offers = {offer.spec.pci_address: offer for offer in made}
         if earlier is not None:
             kept = {address: offer for address, offer in earlier.offers.items() if address in busy}
             offers = {address: offer for address, offer in offers.items() if address not in busy} | kept

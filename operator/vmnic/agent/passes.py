@@ -13,8 +13,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from ..host.client import HostAccess, OperationTimedOutError
-from ..host.launch import WorkerGoneError
+from ..host.client import HostAccess, OperationTimedOutError, WorkerGoneError
 from ..kube.errors import ApiError
 from ..kube.tasks import end_tasks
 from ..nodes.digest import same_desired
@@ -35,7 +34,7 @@ from .pauses import Pauses
 from .podresources import Holders
 from .probes import Probes, boot_clock
 from .publisher import Publisher
-from .remedies import errno_name, remedy_for
+from .remedies import explain
 from .report import Calls, render_blind, render_status
 from .reporter import Reporter
 from .run import Place, Run, needs_holders
@@ -117,16 +116,11 @@ class NodePass:
         spec = state.spec if state is not None else NodeSpec()
         try:
             look, journal, fault = await self._work(spec, acts=state is not None and spec.synced)
-        except OperationTimedOutError as error:
-            status = self._blind(state, f"the kernel does not answer: {error}")
+        except (OperationTimedOutError, OSError, WorkerGoneError) as error:
+            status = self._blind(state, _blindness(error))
             await self._publisher.publish(status)
-            return status
-        except OSError as error:
-            text = f"{errno_name(error.errno or 0)} ({error.strerror}): {remedy_for(None, error.errno or 0)}"
-            await self._publisher.publish(self._blind(state, f"the host cannot be read: {text}"))
-            raise
-        except WorkerGoneError as error:
-            await self._publisher.publish(self._blind(state, f"{error}: see the agent's log"))
+            if isinstance(error, OperationTimedOutError):
+                return status
             raise
         status = render_status(self._under(state), look, journal, self._calls(), fault=fault, claims={})
         await self._publisher.publish(status)
@@ -164,13 +158,13 @@ class NodePass:
     async def _work(self, spec: NodeSpec, *, acts: bool) -> tuple[Look, Journal, str]:
         """Look, act, and look again if anything was done; gives also what forbids writes, in words."""
         journal, fault = self._load()
-        look = await self._looker.look(spec, journal, told_dark=self._told_dark())
+        look = await self._look(spec, journal)
         if acts and not fault:
             fault = await self._act(spec, look, journal)
             fresh = self._store.load() if not fault else journal
             if fresh != journal:
                 journal = fresh
-                look = await self._looker.look(spec, journal, told_dark=self._told_dark())
+                look = await self._look(spec, journal)
         return look, journal, fault
 
     def _load(self) -> tuple[Journal, str]:
@@ -188,7 +182,7 @@ class NodePass:
             if interrupted:
                 await self._beside(self._runner.resume(boot_id), spec, look, interrupted)
                 journal = self._store.load()
-                look = await self._looker.look(spec, journal, told_dark=self._told_dark())
+                look = await self._look(spec, journal)
             self._runner.conclude(spec.pfs, dict(look.planned))
             journal = self._store.load()
         except JournalError as error:
@@ -233,29 +227,28 @@ class NodePass:
         except (OSError, OperationTimedOutError, WorkerGoneError, ApiError) as error:
             _log.warning("the other functions are not seen: %s", error)
 
-    def _told_dark(self) -> set[str]:
+    async def _look(self, spec: NodeSpec, journal: Journal) -> Look:
+        """Look at everything; an agent before this one may have told that a carrier is lost."""
         shown = self._publisher.shown
         pfs = shown.status.pfs if shown is not None else ()
-        return {pf.pci_address for pf in pfs if pf.problem is not None and pf.problem.reason is PfReason.CARRIER_LOST}
+        dark = {pf.pci_address for pf in pfs if pf.problem is not None and pf.problem.reason is PfReason.CARRIER_LOST}
+        return await self._looker.look(spec, journal, told_dark=dark)
 
     def _calls(self) -> Calls:
         calls = self._runner.calls
-        return Calls(stuck=self._looker.stuck, bus_stuck=calls.bus_stuck, in_flight=calls.in_flight or ())
+        return Calls(stuck=calls.hanging, bus_stuck=calls.bus_stuck, in_flight=calls.in_flight or ())
 
     def _choose(self, spec: NodeSpec, look: Look, journal: Journal) -> list[Run]:
         """Say which plans may be carried out now: granted ones, and those that bring back what was granted."""
-        if self._runner.calls.bus_stuck or self._runner.calls.waits:
+        calls = self._runner.calls
+        if calls.bus_stuck or calls.waits:
             return []
+        hanging = calls.hanging
         observed = {pf.pci_address: pf for pf in look.observation.pfs}
         runs = []
         for desired in spec.pfs:
             plan = look.planned.get(desired.pci_address, Planned()).plan
-            if (
-                plan is None
-                or plan.blocked_by
-                or desired.pci_address in self._looker.stuck
-                or (look.unknown and needs_holders(plan))
-            ):
+            if plan is None or plan.blocked_by or desired.pci_address in hanging or (look.unknown and needs_holders(plan)):
                 continue
             record = journal.of(desired.pci_address)
             intent = record.running
@@ -291,3 +284,12 @@ class NodePass:
         except ApiError as error:
             _log.warning("no grant is claimed while the API server is away: %s", error.message)
             return known
+
+
+def _blindness(error: OperationTimedOutError | OSError | WorkerGoneError) -> str:
+    """Say why the host as such cannot be looked at."""
+    if isinstance(error, OperationTimedOutError):
+        return f"the kernel does not answer: {error}"
+    if isinstance(error, OSError):
+        return f"the host cannot be read: {explain(error)}"
+    return f"{error}: see the agent's log"

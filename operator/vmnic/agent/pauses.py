@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ..kube.backoff import growing_pause
+
 __all__ = ["Pauses"]
 
-_FIRST_S = 5.0
-_LONGEST_S = 300.0
+_BACKOFF_S = (5.0, 300.0)
 
 
 class Pauses:
@@ -18,7 +19,7 @@ class Pauses:
     def failed(self, address: str, now: float) -> None:
         """Note a failure; each doubles the pause."""
         count, _ = self._failures.get(address, (0, 0.0))
-        self._failures[address] = (count + 1, now + min(_FIRST_S * 2**count, _LONGEST_S))
+        self._failures[address] = (count + 1, now + growing_pause(count, _BACKOFF_S))
 
     def forget(self, address: str) -> None:
         """Note that it went well."""

@@ -6,7 +6,7 @@ import errno
 
 from ..nodes.state import ActionKind, PfReason
 
-__all__ = ["errno_name", "reason_of_failure", "remedy_for"]
+__all__ = ["explain", "reason_of_failure"]
 
 _NO_ROOM = "the firmware left no room for the VFs: add pci=realloc to the kernel's command line and reboot"
 _FORBIDDEN = (
@@ -55,14 +55,19 @@ _OF_ANY: dict[int, str] = {
 }
 
 
-def errno_name(code: int) -> str:
+def _errno_name(code: int) -> str:
     """Give the kernel's name of an errno; Python has another one for EOPNOTSUPP, whose number is the same."""
     return "EOPNOTSUPP" if code == errno.EOPNOTSUPP else errno.errorcode.get(code, str(code))
 
 
-def remedy_for(kind: ActionKind | None, code: int) -> str:
-    """Give what to do, as a half sentence; without a step where a read was refused."""
+def _remedy_for(kind: ActionKind | None, code: int) -> str:
     return (kind is not None and _OF_STEP.get((kind, code))) or _OF_ANY.get(code, "see the kernel's log for why")
+
+
+def explain(error: OSError, kind: ActionKind | None = None) -> str:
+    """Say what the kernel answered and what to do; without a step where a read was refused."""
+    code = error.errno or 0
+    return f"{_errno_name(code)} ({error.strerror}): {_remedy_for(kind, code)}"
 
 
 def reason_of_failure(message: str) -> PfReason:

@@ -13,7 +13,7 @@ from ..nodes.plan import Planned
 from ..nodes.state import Apply, NodeNicState, NodeSpec, NodeStatus, PfProblem, PfReason, PfSpec, PfStatus
 from .journal import Journal, PfRecord
 from .look import Look
-from .remedies import errno_name, reason_of_failure, remedy_for
+from .remedies import explain, reason_of_failure
 from .run import needs_holders
 from .status import summarise_node
 
@@ -131,13 +131,9 @@ def _unread(pf: PfStatus, look: Look, record: PfRecord | None, calls: Calls) -> 
     error = look.observation.unreadable.get(pf.pci_address)
     if calls.bus_stuck:
         problem = PfProblem(reason=PfReason.PCI_BUS_STUCK, message=_stuck_text(pf.pci_address, record))
-    elif isinstance(error, OSError):
-        code = error.errno or 0
-        text = f"{pf.pci_address} does not answer reads: {errno_name(code)} ({error.strerror}): {remedy_for(None, code)}"
-        problem = PfProblem(reason=PfReason.UNREADABLE, message=text)
     else:
-        text = f"{pf.pci_address} does not answer reads: {error or 'one has not returned'}: see the kernel's log"
-        problem = PfProblem(reason=PfReason.UNREADABLE, message=text)
+        why = explain(error) if isinstance(error, OSError) else f"{error or 'one has not returned'}: see the kernel's log"
+        problem = PfProblem(reason=PfReason.UNREADABLE, message=f"{pf.pci_address} does not answer reads: {why}")
     return msgspec.structs.replace(_with_end(pf, record), plan=None, problem=problem)
 
 

@@ -14,6 +14,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from .backoff import growing_pause
 from .client import ApiClient
 from .errors import ApiError, GoneError, NotFoundError
 from .resources import Resource
@@ -101,8 +102,8 @@ class Reflector(Generic[T]):
             except ApiError as error:
                 if self._optional and isinstance(error, NotFoundError) and not self.synced.is_set():
                     self.synced.set()
-                pause_s = min(_BACKOFF_S[1], _BACKOFF_S[0] * 2 ** min(self._failures, 10))
-                pause_s = error.retry_after_s or pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+                pause_s = growing_pause(self._failures, _BACKOFF_S) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+                pause_s = error.retry_after_s or pause_s
                 self._failures += 1
                 _log.warning(
                     "watching %s failed, next try in %.1f s: %s",

@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from typing import Generic, Protocol, TypeVar
 
+from .backoff import growing_pause
 from .errors import ApiError, ConflictError, InvalidError, NotLeadingError, TooManyRequestsError
 from .tasks import run_together
 
@@ -175,7 +176,7 @@ class WorkQueue(Generic[K]):
         """Log a failure once and say when to try again."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        pause_s = min(_BACKOFF_S[1], _BACKOFF_S[0] * 2**failures) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+        pause_s = growing_pause(failures, _BACKOFF_S) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
         subject = self._describe(key)
         if isinstance(error, ConflictError | InvalidError) and failures < _QUIET:
             _log.debug("%s changed meanwhile, looking again", key, extra=subject)

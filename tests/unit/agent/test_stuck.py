@@ -1,20 +1,16 @@
 """A write that does not return, with the real worker: its child stays behind, everything else goes on."""
 
 import asyncio
-import socket
-import threading
 
 import pytest
 
 from tests.builders.agent import FixedHolders, MemoryApi, RecordingDevices, RecordingFence, desired
-from tests.builders.host import OTHER_PF, PF, pf, sim_host
+from tests.builders.host import OTHER_PF, PF, pf, served, sim_host, worker_process
 from vmnic.agent.journal import JournalStore
 from vmnic.agent.passes import NodePass
 from vmnic.agent.probes import NodeProbes
 from vmnic.host.client import HostWorker
-from vmnic.host.launch import WorkerProcess
 from vmnic.host.ops import ReadFile
-from vmnic.host.socket import serve_port
 from vmnic.nodes.state import ApplyState, PfReason
 
 NUM_VFS = f"/sys/bus/pci/devices/{PF}/sriov_numvfs"
@@ -22,23 +18,15 @@ NUM_VFS = f"/sys/bus/pci/devices/{PF}/sriov_numvfs"
 
 @pytest.fixture
 def sim(tmp_path):
-    host = sim_host(pf(PF), pf(OTHER_PF), waits=True)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "host.sock"))
-        listener.listen()
-        threading.Thread(target=serve_port, args=(host, listener, host.control), daemon=True).start()
+    with served(sim_host(pf(PF), pf(OTHER_PF), waits=True), tmp_path / "host.sock") as host:
         yield host
         host.control({"go_on": None})
-        listener.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
 def process(sim, tmp_path):
-    made = WorkerProcess(host=f"sim:{tmp_path}/host.sock", state_dir=tmp_path)
-    made.start()
-    yield made
-    made.close()
-    made.wait()
+    with worker_process(tmp_path, host=f"sim:{tmp_path}/host.sock") as made:
+        yield made
 
 
 async def test_a_write_that_does_not_return_stops_writes_everywhere_and_looks_nowhere_else(sim, process, tmp_path, monkeypatch):

@@ -3,31 +3,16 @@
 import asyncio
 import contextlib
 import json
-import socket
-import threading
 
 import pytest
 
-from tests.builders.host import OTHER_PF, PF, pf, sim_host
+from tests.builders.host import OTHER_PF, PF, pf, served, sim_host
 from vmnic.agent.watch import HostEvents
 from vmnic.host.events import LOST, encode_event
 from vmnic.host.ops import SetLink, WriteFile
-from vmnic.host.socket import LISTEN, serve_port
+from vmnic.host.socket import LISTEN
 
 VFS = f"/sys/bus/pci/devices/{OTHER_PF}/sriov_numvfs"
-
-
-@contextlib.contextmanager
-def served(path):
-    """A simulated host with two functions behind a socket."""
-    sim = sim_host(pf(), pf(OTHER_PF), waits=True)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        threading.Thread(target=serve_port, args=(sim, listener, sim.control, sim.listen), daemon=True).start()
-        yield sim
-        listener.shutdown(socket.SHUT_RDWR)
-    path.unlink()
 
 
 @contextlib.asynccontextmanager
@@ -60,7 +45,7 @@ async def is_told(told):
 )
 async def test_links_matter_that_are_watched_and_all_pci_functions(tmp_path, change, matters):
     path = tmp_path / "host.sock"
-    with served(path) as sim:
+    with served(sim_host(pf(), pf(OTHER_PF), waits=True), path) as sim:
         async with listening(f"sim:{path}", "ens11", PF) as told:
             assert await asyncio.wait_for(told.get(), 5) is None, "what was before is not known"
             change(sim)

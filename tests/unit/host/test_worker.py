@@ -5,16 +5,14 @@ import contextlib
 import errno
 import os
 import signal
-import socket
-import threading
 
 import pytest
 
-from tests.builders.host import PF, sim_host
+from tests.builders.host import PF, served, sim_host, worker_process
 from vmnic.host.client import HostWorker, OperationTimedOutError, WriteStillInFlightError
-from vmnic.host.launch import WorkerGoneError, WorkerProcess
+from vmnic.host.launch import WorkerGoneError
 from vmnic.host.ops import LoadModule, ReadFile, ReadLinks, WriteFile
-from vmnic.host.socket import SocketPort, serve_port
+from vmnic.host.socket import SocketPort
 
 NUMVFS = f"/sys/bus/pci/devices/{PF}/sriov_numvfs"
 VF = "0000:0b:10.0"
@@ -23,35 +21,18 @@ VF = "0000:0b:10.0"
 @pytest.fixture
 def sim(tmp_path):
     """A simulated host with a held VF, behind a socket."""
-    host = sim_host(waits=True)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(tmp_path / "host.sock"))
-    listener.listen()
-    threading.Thread(target=serve_port, args=(host, listener, host.control), daemon=True).start()
-    for path, text in (
-        (f"/sys/bus/pci/devices/{PF}/sriov_drivers_autoprobe", "0"), (NUMVFS, "2"),
-        (f"/sys/bus/pci/devices/{VF}/driver_override", "vfio-pci"), ("/sys/bus/pci/drivers_probe", VF),
-    ):  # fmt: skip
-        host.perform(WriteFile(path, text))
-    yield host
-    with contextlib.suppress(OSError):
-        listener.shutdown(socket.SHUT_RDWR)
-    listener.close()
-
-
-@contextlib.contextmanager
-def running(state_dir, **place):
-    """A worker's program, which ends with the block."""
-    process = WorkerProcess(state_dir=state_dir, **place)
-    process.start()
-    yield process
-    process.close()
-    process.wait()
+    with served(sim_host(waits=True), tmp_path / "host.sock") as host:
+        for path, text in (
+            (f"/sys/bus/pci/devices/{PF}/sriov_drivers_autoprobe", "0"), (NUMVFS, "2"),
+            (f"/sys/bus/pci/devices/{VF}/driver_override", "vfio-pci"), ("/sys/bus/pci/drivers_probe", VF),
+        ):  # fmt: skip
+            host.perform(WriteFile(path, text))
+        yield host
 
 
 @pytest.fixture
 def process(sim, tmp_path):
-    with running(tmp_path, host=f"sim:{tmp_path}/host.sock") as made:
+    with worker_process(tmp_path, host=f"sim:{tmp_path}/host.sock") as made:
         yield made
 
 
@@ -115,7 +96,7 @@ async def test_two_write_sessions_of_one_function_exclude_each_other(worker):
 
 
 async def test_a_host_that_is_gone_is_told_and_not_taken_for_an_answer(tmp_path):
-    with running(tmp_path, host=f"sim:{tmp_path}/nothing.sock") as process, pytest.raises(WorkerGoneError):
+    with worker_process(tmp_path, host=f"sim:{tmp_path}/nothing.sock") as process, pytest.raises(WorkerGoneError):
         async with HostWorker(process).session(PF, write=False):
             pass
 
@@ -129,7 +110,7 @@ def test_a_command_that_no_host_knows_is_refused(sim, tmp_path):
 async def test_files_and_links_may_be_in_different_places(sim, tmp_path):
     (tmp_path / "sys").mkdir()
     (tmp_path / "sys" / "mine").write_text("file\n")
-    with running(tmp_path, host="linux", root=str(tmp_path), links=f"sim:{tmp_path}/host.sock") as process:
+    with worker_process(tmp_path, host="linux", root=str(tmp_path), links=f"sim:{tmp_path}/host.sock") as process:
         async with HostWorker(process).session(PF, write=False) as session:
             assert await session.perform(ReadFile("/sys/mine"), deadline_s=5) == "file"
             assert [link.pci_address for link in await session.perform(ReadLinks(), deadline_s=5)] == [PF]
@@ -140,7 +121,7 @@ async def test_modprobes_refusal_comes_through(tmp_path, monkeypatch):
     program.write_text('#!/bin/sh\necho "modprobe: ERROR: could not insert: Key was rejected by service" >&2; exit 1\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    with running(tmp_path, host="linux", root=str(tmp_path)) as process:
+    with worker_process(tmp_path, host="linux", root=str(tmp_path)) as process:
         async with HostWorker(process).session("module", write=True) as session:
             with pytest.raises(OSError, match="Key was rejected") as caught:
                 await session.perform(LoadModule("macvtap"), deadline_s=5)

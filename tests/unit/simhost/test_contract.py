@@ -1,12 +1,11 @@
 """The host contract on the simulated host: in process, and as a process's socket would serve it."""
 
 import contextlib
-import socket
 import threading
 
 import pytest
 
-from tests.builders.host import CROWDED_PF, OTHER_PF, PF, contract_host
+from tests.builders.host import CROWDED_PF, OTHER_PF, PF, contract_host, served
 from tests.contract.suite import (
     CountContract,
     DriverContract,
@@ -22,7 +21,7 @@ from tests.contract.suite import (
     WriterContract,
 )
 from vmnic.host.ports import StillBlocked
-from vmnic.host.socket import SocketPort, serve_port
+from vmnic.host.socket import SocketPort
 
 
 class _Started:
@@ -110,13 +109,7 @@ class OverSocket:
 
     def __init__(self, path, stack, **changes):
         self._path = path
-        sim = contract_host(waits=True, **changes)
-        listener = socket.socket(socket.AF_UNIX)
-        stack.callback(listener.close)
-        stack.callback(listener.shutdown, socket.SHUT_RDWR)
-        listener.bind(str(path))
-        listener.listen()
-        threading.Thread(target=serve_port, args=(sim, listener, sim.control), daemon=True).start()
+        stack.enter_context(served(contract_host(waits=True, **changes), path))
 
     def _ask(self, call):
         port = SocketPort(self._path)

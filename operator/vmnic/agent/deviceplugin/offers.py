@@ -22,6 +22,7 @@ def offers_of(
     planned: Mapping[str, Planned],
     journal: Journal,
     unreadable: Collection[str],
+    dark: Collection[str] = (),
 ) -> list[Offer]:
     """Give what the functions of a node offer.
 
@@ -31,6 +32,7 @@ def offers_of(
         planned: What is to be done to each.
         journal: What vmnic knows of them.
         unreadable: Functions that did not answer.
+        dark: Functions that have lost their carrier.
     """
     if not spec.synced:
         granted = (record.granted for record in journal.pfs.values())
@@ -43,7 +45,7 @@ def offers_of(
         plan = planned.get(address, Planned()) if pf is not None else None
         in_force = _in_force(desired, plan, record)
         if in_force is not None:
-            fault = _fault(desired, record, pf, unreadable=address in unreadable)
+            fault = _fault(desired, record, pf, unreadable=address in unreadable, dark=address in dark)
             offers.append(Offer(spec=in_force, pf=pf, fault=fault))
     return offers
 
@@ -60,11 +62,13 @@ def _in_force(desired: PfSpec, plan: Planned | None, record: PfRecord) -> PfSpec
     return desired if record.original is not None else None
 
 
-def _fault(desired: PfSpec, record: PfRecord, pf: ObservedPf | None, *, unreadable: bool) -> str:
+def _fault(desired: PfSpec, record: PfRecord, pf: ObservedPf | None, *, unreadable: bool, dark: bool) -> str:
     if pf is None:
         return f"{desired.pci_address} does not answer" if unreadable else f"{desired.pci_address} is not on the bus"
     if record.running is not None:
         return f"{desired.pci_address} is being changed"
     if pf.link_elsewhere:
         return f"the link of {desired.pci_address} is in another network namespace"
-    return f"{desired.pci_address} is being given up" if desired.release else ""
+    if desired.release:
+        return f"{desired.pci_address} is being given up"
+    return "no carrier" if dark else ""
