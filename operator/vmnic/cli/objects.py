@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from ..api.common import first_error
 from ..api.policy import VmNicPolicy
 from ..api.pool import SriovNetworkPool
+from ..checked.quantities import read_quantity
 from ..kubevirt.configuration import KubeVirt, is_injector
 from ..kubevirt.instances import Instance
 from ..kubevirt.networks import read_network
 from ..kubevirt.projection import Instancetype, Machine, Preference, Quota, decode_machine
-from ..kubevirt.quantity import parse_bytes
 from ..libvirt.domain import Domain, DomainError, read_domain
 from ..libvirt.gather import gather_domain
 from ..nodes.state import NodeNicState
@@ -57,7 +57,7 @@ class Node(msgspec.Struct, frozen=True):
     @property
     def devices(self) -> dict[str, int]:
         """Extended resources that it can give."""
-        return {name: parse_bytes(count) or 0 for name, count in self.status.allocatable.items() if "/" in name}
+        return {name: read_quantity(count) or 0 for name, count in self.status.allocatable.items() if "/" in name}
 
 
 @dataclass

@@ -12,13 +12,13 @@ from typing import Protocol, TypeVar
 
 from ..api.policy import VmNicPolicy
 from ..api.pool import SriovNetworkPool
+from ..checked.quantities import read_quantity
 from ..kube.reflector import ObjectKey, Reflector
 from ..kubevirt.configuration import KubeVirt, cluster_facts, is_injector
 from ..kubevirt.gather import MachineInput, gather_vm_facts
 from ..kubevirt.instances import Instance
 from ..kubevirt.pools import NodeInput, gather_pools
 from ..kubevirt.projection import Instancetype, Machine, Preference, Quota, Reference
-from ..kubevirt.quantity import parse_bytes
 from ..kubevirt.quota import quota_left
 from ..nodes.state import NodeNicState
 from ..policy.facts import ClusterFacts, Network, VmFacts
@@ -95,7 +95,7 @@ class Inputs:
                 name=key.name,
                 labels=node.metadata.labels,
                 schedulable=node.ready and not node.spec.unschedulable,
-                allocatable={name: parse_bytes(count) or 0 for name, count in node.status.allocatable.items()},
+                allocatable={name: read_quantity(count) or 0 for name, count in node.status.allocatable.items()},
                 state=self._caches.node_states.items.get(key),
             )
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Any, cast
 
 from ..api.common import LabelSelector, LabelSelectorRequirement
+from ..checked.quantities import read_quantity
 from ..policy.facts import VmFacts
 from . import projection
 from .guest_os import read_guest_os
 from .inputs import MachineInput
 from .nics import MAX_QUEUES, NicReader
-from .quantity import parse_bytes
 from .record import Record, assignments, parse_record
 
 __all__ = ["MachineInput", "gather_vm_facts"]
@@ -106,7 +106,7 @@ def _memory_bytes(given: MachineInput) -> int | None:
         requests.memory if requests is not None else None,
     ):
         if text is not None:
-            return parse_bytes(text)
+            return read_quantity(text)
     return None
 
 
@@ -120,9 +120,9 @@ def _overcommit(given: MachineInput) -> str:
         return ""
     if domain.resources.overcommit_guest_overhead:
         return "the VM's resources.overcommitGuestOverhead"
-    guest = parse_bytes(domain.memory.guest) if domain.memory is not None and domain.memory.guest is not None else None
+    guest = read_quantity(domain.memory.guest) if domain.memory is not None and domain.memory.guest is not None else None
     requests = domain.resources.requests
-    requested = parse_bytes(requests.memory) if requests is not None and requests.memory is not None else None
+    requested = read_quantity(requests.memory) if requests is not None and requests.memory is not None else None
     return "the VM's resources.requests.memory" if guest and requested and requested < guest else ""
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..checked.quantities import read_quantity
 from .projection import Quota
-from .quantity import parse_bytes
 
 __all__ = ["quota_left"]
 
@@ -21,7 +21,7 @@ def quota_left(quotas: Iterable[Quota]) -> dict[str, int]:
             name = "memory" if key in _MEMORY else key.removeprefix(_DEVICE)
             if name != "memory" and not (key.startswith(_DEVICE) and "/" in name):
                 continue
-            bound, used = parse_bytes(hard), parse_bytes(quota.status.used.get(key, 0))
+            bound, used = read_quantity(hard), read_quantity(quota.status.used.get(key, 0))
             if bound is not None:
                 left[name] = min(left.get(name, bound), bound - (used or 0))
     return left

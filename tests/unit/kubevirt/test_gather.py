@@ -8,7 +8,6 @@ from vmnic.kubevirt.gather import MachineInput, gather_vm_facts
 from vmnic.kubevirt.instances import Instance
 from vmnic.kubevirt.networks import read_network
 from vmnic.kubevirt.projection import Instancetype, Machine, Preference, decode_machine
-from vmnic.kubevirt.quantity import parse_bytes
 
 
 def preference(*, model=None, multiqueue=None, os_type=None, annotation=None, autoattach=None):
@@ -155,24 +154,6 @@ def test_a_malformed_vm_is_refused_with_the_path_of_the_field():
     machine["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"] = "none"
     with pytest.raises(msgspec.ValidationError, match=r"\$.spec.template.spec.domain.devices.interfaces"):
         decode_machine(msgspec.json.encode(machine))
-
-
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [
-        ("1Gi", 2**30),
-        ("512Mi", 2**29),
-        ("1.5Gi", 3 * 2**29),
-        ("1G", 10**9),
-        ("1000", 1000),
-        (1024, 1024),
-        ("2000m", 2),
-        ("lots", None),
-        ("", None),
-    ],
-)
-def test_memory_is_read_as_kubernetes_writes_it(text, count):
-    assert parse_bytes(text) == count
 
 
 def test_memory_is_the_instancetypes_then_the_vms_then_what_it_requests():

@@ -1,0 +1,27 @@
+"""PCI addresses and ranges of VF indexes in foreign text."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["MOST_VFS", "is_pci_address", "read_vf_range"]
+
+MOST_VFS = 1024
+"""VFs of one function: no NIC has more than 256, and no range beyond this is walked."""
+
+_PCI_ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]", re.ASCII)
+_RANGE = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", re.ASCII)
+
+
+def is_pci_address(text: object) -> bool:
+    """Return whether text is a full PCI address such as `0000:3b:00.2`."""
+    return isinstance(text, str) and _PCI_ADDRESS.fullmatch(text) is not None
+
+
+def read_vf_range(text: str) -> range | None:
+    """Read a range of VF indexes, `0-6` or `3`; None if it is none, is reversed, or reaches 1024."""
+    found = _RANGE.fullmatch(text)
+    if found is None:
+        return None
+    first, last = int(found[1]), int(found[2] or found[1])
+    return range(first, last + 1) if first <= last < MOST_VFS else None
