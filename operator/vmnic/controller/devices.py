@@ -1,16 +1,26 @@
-"""Which devices there are and who has them: kept up to date with the caches, and worked out only when somebody asks."""
+"""The devices of the cluster and the VMs that have them, kept up to date with the caches and computed on demand.
+
+A VM that cannot be read, or whose facts cannot be gathered, keeps what it was last known to have: its devices are not free.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from ..kube.reflector import ObjectKey
+from ..kube.set_aside import SetAside, SetAsideReason
+from ..kube.time_budget import OverBudgetError, time_budget
 from ..kubevirt.pools import NodeInput, node_devices
 from ..kubevirt.projection import Machine
+from ..kubevirt.record import parse_record
 from ..policy.capacity import Capacity, Claim, claim_of, count_capacity
 from ..policy.facts import PoolFacts, VmFacts
 
-__all__ = ["Devices"]
+__all__ = ["Devices", "recorded_claim"]
+
+_CLAIM_S = 0.25
+"""CPU time for the facts of one VM, which take less than a millisecond."""
 
 
 class Devices:
@@ -20,7 +30,9 @@ class Devices:
         nodes: Gives all nodes.
         pools: Gives what VMs have to know of the pools.
         gather: Reads the facts of a VM; None if it is gone.
+        find: Finds a VM; None if it is gone.
         named: Gives the resources of other operators that policies name.
+        set_aside: Where VMs are shown whose facts cannot be gathered.
     """
 
     def __init__(
@@ -28,12 +40,16 @@ class Devices:
         nodes: Callable[[], Iterable[NodeInput]],
         pools: Callable[[], Mapping[str, PoolFacts]],
         gather: Callable[[ObjectKey], VmFacts | None],
+        find: Callable[[ObjectKey], Machine | None],
         named: Callable[[], Iterable[str]],
+        set_aside: SetAside,
     ) -> None:
         self._nodes = nodes
         self._pools = pools
         self._gather = gather
+        self._find = find
         self._named = named
+        self._set_aside = set_aside
         self._claimants: dict[ObjectKey, Claim | None] = {}
         """VMs with a VF or a host device; None: to be read anew."""
         self._capacity: Capacity | None = None
@@ -50,6 +66,12 @@ class Devices:
                 self._claimants.pop(key, None)
             else:
                 self._claimants[key] = None
+
+    def hold(self, key: ObjectKey, last: Machine | None) -> None:
+        """Keep what a VM has that cannot be read now; `last` is what could last be read of it."""
+        if self._claimants.get(key) is None:
+            self._claimants[key] = recorded_claim(key, last)
+        self._capacity = None
 
     def note_networks(self) -> None:
         """A network has changed: which device a NIC takes may have."""
@@ -78,5 +100,31 @@ class Devices:
     def _read_claims(self) -> None:
         for key, claim in self._claimants.items():
             if claim is None:
+                self._claimants[key] = self._read_claim(key)
+
+    def _read_claim(self, key: ObjectKey) -> Claim | None:
+        """Read what one VM has; a VM that cannot be evaluated has what its record says."""
+        name = "/".join(key)
+        try:
+            with time_budget(_CLAIM_S):
                 facts = self._gather(key)
-                self._claimants[key] = claim_of(facts) if facts is not None else None
+                claim = claim_of(facts) if facts is not None else None
+        except OverBudgetError as error:
+            self._set_aside.add("VirtualMachine", name, SetAsideReason.TIME, str(error))
+        except Exception as error:
+            self._set_aside.add("VirtualMachine", name, SetAsideReason.EXCEPTION, str(error), error)
+        else:
+            return claim
+        return recorded_claim(key, self._find(key))
+
+
+def recorded_claim(key: ObjectKey, machine: Machine | None) -> Claim | None:
+    """Return the devices that a VM's annotation `vmnic.dev/assigned` names; None if it names none that can be read."""
+    notes = machine.metadata.annotations if machine is not None else None
+    record = parse_record(notes.assigned) if notes is not None else None
+    if machine is None or record is None:
+        return None
+    wanted = Counter(nic.resource for nic in record.nics.values() if nic.resource)
+    created = machine.metadata.creation_timestamp
+    vm = VmFacts(namespace=key.namespace, name=key.name, created=created, halted=machine.halted)
+    return Claim(vm=vm, wanted=wanted) if wanted else None

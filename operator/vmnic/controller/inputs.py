@@ -6,9 +6,13 @@ What takes long to work out is kept until the caches say that it is no longer so
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Protocol, TypeVar
+
+import msgspec
 
 from ..api.policy import VmNicPolicy
 from ..api.pool import SriovNetworkPool
@@ -19,10 +23,10 @@ from ..kubevirt.gather import MachineInput, gather_vm_facts
 from ..kubevirt.instances import Instance
 from ..kubevirt.pools import NodeInput, gather_pools
 from ..kubevirt.projection import Instancetype, Machine, Preference, Quota, Reference
-from ..kubevirt.quota import quota_left
+from ..kubevirt.quota import quota_left, unreadable_quota
 from ..nodes.state import NodeNicState
-from ..policy.facts import ClusterFacts, Network, VmFacts
-from ..policy.rules import Rule, decides_nic, rules_of, selecting_rules
+from ..policy.facts import ClusterFacts, Network, PoolFacts, VmFacts
+from ..policy.rules import Rule, decides_nic, rules_of, selecting_rules, unreadable_rule
 from .objects import LabelledObject, NodeObject, WebhookConfiguration
 
 __all__ = ["Inputs"]
@@ -49,6 +53,7 @@ class Caches(Protocol):
     cluster_instancetypes: Reflector[Instancetype]
     networks: Reflector[Network]
     kubevirts: Reflector[KubeVirt]
+    quotas: Reflector[Quota]
     webhooks: Reflector[WebhookConfiguration]
 
 
@@ -69,9 +74,11 @@ class Inputs:
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """The policies, ready for deciding."""
+        """The policies, ready for deciding; one that cannot be read keeps what it selects as it is."""
         if self._rules is None:
-            self._rules = rules_of(self._caches.policies.items.values())
+            cache = self._caches.policies
+            unreadable = [unreadable_rule(key.name, cache.last_readable.get(key), why) for key, why in cache.malformed.items()]
+            self._rules = (*unreadable, *rules_of(cache.items.values()))
         return self._rules
 
     @property
@@ -79,14 +86,31 @@ class Inputs:
         """What holds for all VMs; nodes without an agent's word are not known, which excludes nothing."""
         if self._facts is None:
             known = 0 < self._told == len(self._caches.nodes.items)
-            pools = gather_pools(self._caches.pools.items.values(), self.nodes(), known=True)
+            kubevirts = self._caches.kubevirts
             self._facts = cluster_facts(
-                pools,
-                next(iter(self._caches.kubevirts.items.values()), None),
+                self._pools(),
+                next(iter(kubevirts.items.values()), None),
                 vhost_net=self._with_vhost > 0 if known else None,
-                injector=any(is_injector(one.names) for one in self._caches.webhooks.items.values()),
+                injector=self._has_injector(),
+                unreadable=next(iter(kubevirts.malformed.values()), ""),
             )
         return self._facts
+
+    def _pools(self) -> dict[str, PoolFacts]:
+        """Read the pools; one that cannot be read keeps its devices, and new claims wait for it."""
+        cache = self._caches.pools
+        readable = [*cache.items.values(), *cache.last_readable.values()]
+        found = gather_pools(readable, self.nodes(), known=True)
+        for key, why in cache.malformed.items():
+            if key.name in found:
+                found[key.name] = replace(found[key.name], blocker=f"it cannot be read: {why}")
+        return found
+
+    def _has_injector(self) -> bool | None:
+        """Return whether network-resources-injector is there; None if a configuration that may be its own cannot be read."""
+        cache = self._caches.webhooks
+        found = any(is_injector(one.names) for one in cache.items.values())
+        return None if cache.malformed and not found else found
 
     def nodes(self) -> Iterable[NodeInput]:
         """Give every node as VMs have to know it."""
@@ -96,8 +120,14 @@ class Inputs:
                 labels=node.metadata.labels,
                 schedulable=node.ready and not node.spec.unschedulable,
                 allocatable={name: read_quantity(count) or 0 for name, count in node.status.allocatable.items()},
-                state=self._caches.node_states.items.get(key),
+                state=self._state_of(key),
             )
+
+    def _state_of(self, key: ObjectKey) -> NodeNicState | None:
+        """Return a node's state; one that cannot be read is not absent."""
+        cache = self._caches.node_states
+        last = cache.last_readable.get(key)
+        return msgspec.structs.replace(last, unreadable=cache.malformed[key]) if last is not None else cache.items.get(key)
 
     def node_views(self) -> Iterable[tuple[NodeObject, NodeNicState | None]]:
         """Give every node with its NodeNicState, if it has one yet."""
@@ -120,9 +150,32 @@ class Inputs:
             find_segment=self._find_segment,
             physical_resources=[pool.resource_name for pool in self.cluster_facts.pools.values() if pool.physical],
             default_binding=self.cluster_facts.kubevirt.default_binding,
+            preference_unknown=self._preference_unknown(machine, namespace),
             quota=self._quota_left(namespace),
+            quota_unknown=self._quota_unknown(namespace),
             is_new=is_new,
         )
+
+    def _preference_unknown(self, machine: Machine, namespace: str) -> str:
+        """Return why what a VM refers to cannot be read; empty if it can, or is not there."""
+        caches, spec = self._caches, machine.spec
+        for kind, reference, own, cluster in (
+            ("preference", spec.preference, caches.preferences, caches.cluster_preferences),
+            ("instancetype", spec.instancetype, caches.instancetypes, caches.cluster_instancetypes),
+        ):
+            if reference is None or not reference.name:
+                continue
+            malformed = cluster.malformed if reference.cluster_wide else own.malformed
+            why = malformed.get(ObjectKey("" if reference.cluster_wide else namespace, reference.name))
+            if why is not None:
+                return f"{kind} {reference.name} cannot be read: {why}"
+        return ""
+
+    def _quota_unknown(self, namespace: str) -> str:
+        malformed = self._caches.quotas.malformed
+        found = ((key.name, why) for key, why in malformed.items() if key.namespace == namespace)
+        text = next((f"ResourceQuota {name} cannot be read: {why}" for name, why in found), "")
+        return text or unreadable_quota(self._quotas.get(namespace, {}).values())
 
     def gather(self, key: ObjectKey) -> VmFacts | None:
         """Read the facts of a VM; None if it is gone."""
@@ -139,11 +192,12 @@ class Inputs:
         for number, key in enumerate(list(self._caches.machines.items)):
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
-            facts = self.gather(key)
-            if facts is not None and any(
-                decides_nic(rule, nic) for rule in selecting_rules(rules, facts) for nic in facts.nics
-            ):
-                return True
+            with contextlib.suppress(Exception):  # The queue reports a VM that cannot be decided.
+                facts = self.gather(key)
+                if facts is not None and any(
+                    decides_nic(rule, nic) for rule in selecting_rules(rules, facts) for nic in facts.nics
+                ):
+                    return True
         return False
 
     def forget_rules(self) -> None:
@@ -181,7 +235,11 @@ class Inputs:
         return quota_left(own.values()) if own else {}
 
     def _find_network(self, namespace: str, name: str) -> Network | None:
-        return self._caches.networks.items.get(ObjectKey(namespace, name))
+        key, cache = ObjectKey(namespace, name), self._caches.networks
+        if key in cache.malformed:
+            last = cache.last_readable.get(key) or Network(namespace=namespace, name=name)
+            return replace(last, unreadable=cache.malformed[key])
+        return cache.items.get(key)
 
     def _find_segment(self, namespace: str, segment: str) -> Iterable[Network]:
         return self._segments.get((namespace, segment), {}).values()

@@ -6,7 +6,10 @@ Every replica keeps these caches, because every replica answers admission reques
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import msgspec
 
 from ..api.policy import VmNicPolicy
 from ..api.pool import SriovNetworkPool
@@ -29,7 +32,9 @@ from ..kube.resources import (
     VIRTUAL_MACHINE_INSTANCES,
     VIRTUAL_MACHINES,
     VM_NIC_STATES,
+    Resource,
 )
+from ..kube.set_aside import SetAside, SetAsideReason
 from ..kube.tasks import run_together
 from ..kubevirt.configuration import KubeVirt, decode_kubevirt
 from ..kubevirt.instances import Instance, decode_instance
@@ -41,6 +46,7 @@ from ..kubevirt.projection import (
     decode_machine,
     decode_preference,
     decode_quota,
+    salvage_machine,
 )
 from ..kubevirt.state import decode_vm_state
 from ..nodes.networks import POOL_LABEL, OwnNetwork, decode_own_network
@@ -60,6 +66,8 @@ from .objects import (
 )
 
 __all__ = ["Enqueue", "World", "run_reflectors"]
+
+T = TypeVar("T")
 
 _MANY = 500
 """Keys that are asked for in one go: a millisecond."""
@@ -81,39 +89,57 @@ class World:
     Args:
         api: Its requests are reads only.
         enqueue: Takes the keys whose objects, or whose facts, have changed.
+        readmit: Takes the keys of objects that have changed themselves, so that one that was set aside is tried again.
     """
 
-    def __init__(self, api: ApiClient, enqueue: Enqueue) -> None:
+    def __init__(self, api: ApiClient, enqueue: Enqueue, readmit: Callable[[Key], None] = lambda _: None) -> None:
         self._enqueue = enqueue
-        self.nodes = Reflector(api, NODES, decode=decode_node, on_change=self._node_changed)
-        self.node_states = Reflector(api, NODE_NIC_STATES, decode=decode_node_state, on_change=self._state_changed)
-        self.pools = Reflector(api, POOLS, decode=decode_pool, on_change=self._pool_changed)
-        self.policies = Reflector(api, POLICIES, decode=decode_policy, on_change=self._policy_changed)
-        self.namespaces = Reflector(api, NAMESPACES, decode=decode_labelled, on_change=self._namespace_changed)
-        self.machines = Reflector(api, VIRTUAL_MACHINES, decode=decode_machine, on_change=self._machine_changed)
-        self.instances = Reflector(api, VIRTUAL_MACHINE_INSTANCES, decode=decode_instance, on_change=self._instance_changed)
-        self.preferences = Reflector(api, PREFERENCES, decode=decode_preference, on_change=self._any_machine)
-        self.cluster_preferences = Reflector(api, CLUSTER_PREFERENCES, decode=decode_preference, on_change=self._any_machine)
-        self.instancetypes = Reflector(api, INSTANCETYPES, decode=decode_instancetype, on_change=self._any_machine)
-        self.cluster_instancetypes = Reflector(
-            api, CLUSTER_INSTANCETYPES, decode=decode_instancetype, on_change=self._any_machine
-        )
-        self.networks = Reflector(api, NETWORKS, decode=decode_network, on_change=self._network_changed, optional=True)
-        self.kubevirts = Reflector(api, KUBEVIRTS, decode=decode_kubevirt, on_change=self._kubevirt_changed)
-        self.quotas = Reflector(api, RESOURCE_QUOTAS, decode=decode_quota, on_change=self._quota_changed)
-        self.webhooks = Reflector(api, MUTATING_WEBHOOKS, decode=decode_webhooks, on_change=self._webhook_changed)
-        self.vm_states = Reflector(api, VM_NIC_STATES, decode=decode_vm_state, on_change=self._vm_state_changed)
-        self.own_networks = Reflector(
-            api,
-            NETWORKS,
-            decode=decode_own_network,
-            on_change=self._own_network_changed,
-            selectors={"labelSelector": POOL_LABEL},
-            optional=True,
-        )
+        self._readmit = readmit
+        self.set_aside = SetAside()
+
+        def cache(
+            resource: Resource,
+            decode: Callable[[msgspec.Raw], T],
+            on_change: Callable[[ObjectKey, T | None, T | None], None],
+            **options: Any,
+        ) -> Reflector[T]:
+            return Reflector(api, resource, decode=decode, on_change=on_change, set_aside=self.set_aside, **options)
+
+        def foreign(
+            resource: Resource,
+            decode: Callable[[msgspec.Raw], T],
+            on_change: Callable[[ObjectKey, T | None, T | None], None],
+            **options: Any,
+        ) -> Reflector[T]:
+            """Make the cache of a kind that comes with KubeVirt or Multus: a cluster need not have it."""
+            return cache(resource, decode, on_change, optional=True, **options)
+
+        self.nodes = cache(NODES, decode_node, self._node_changed)
+        self.node_states = cache(NODE_NIC_STATES, decode_node_state, self._state_changed)
+        self.pools = cache(POOLS, decode_pool, self._pool_changed)
+        self.policies = cache(POLICIES, decode_policy, self._policy_changed)
+        self.namespaces = cache(NAMESPACES, decode_labelled, self._namespace_changed)
+        self.machines = foreign(VIRTUAL_MACHINES, decode_machine, self._machine_changed, salvage=salvage_machine)
+        self.instances = foreign(VIRTUAL_MACHINE_INSTANCES, decode_instance, self._instance_changed)
+        self.preferences = foreign(PREFERENCES, decode_preference, self._any_machine)
+        self.cluster_preferences = foreign(CLUSTER_PREFERENCES, decode_preference, self._any_machine)
+        self.instancetypes = foreign(INSTANCETYPES, decode_instancetype, self._any_machine)
+        self.cluster_instancetypes = foreign(CLUSTER_INSTANCETYPES, decode_instancetype, self._any_machine)
+        self.networks = foreign(NETWORKS, decode_network, self._network_changed)
+        self.kubevirts = foreign(KUBEVIRTS, decode_kubevirt, self._kubevirt_changed)
+        self.quotas = cache(RESOURCE_QUOTAS, decode_quota, self._quota_changed)
+        self.webhooks = cache(MUTATING_WEBHOOKS, decode_webhooks, self._webhook_changed)
+        self.vm_states = cache(VM_NIC_STATES, decode_vm_state, self._vm_state_changed)
+        own = {"labelSelector": POOL_LABEL}
+        self.own_networks = foreign(NETWORKS, decode_own_network, self._own_network_changed, selectors=own)
         self.inputs = Inputs(self)
         self.devices = Devices(
-            self.inputs.nodes, lambda: self.inputs.cluster_facts.pools, self.inputs.gather, self.inputs.named_resources
+            self.inputs.nodes,
+            lambda: self.inputs.cluster_facts.pools,
+            self.inputs.gather,
+            self.machines.items.get,
+            self.inputs.named_resources,
+            self.set_aside,
         )
 
     @property
@@ -128,7 +154,7 @@ class World:
 
     @property
     def machines_synced(self) -> bool:
-        """Whether everything that decides about VMs has been listed; never without KubeVirt's CRDs."""
+        """Whether everything that decides about VMs has been listed; a kind that is not served has no objects."""
         return all(one.synced.is_set() for one in self.reflectors[3:])
 
     def enqueue_everything(self) -> None:
@@ -142,14 +168,19 @@ class World:
         for key in self.policies.items:
             self._enqueue(policy_key(key.name), _SETTLE_S)
 
+    def _changed(self, key: Key, after_s: float = 0.0) -> None:
+        """Ask for a key whose own object has changed: one that was set aside is tried again."""
+        self._readmit(key)
+        self._enqueue(key, after_s)
+
     def _node_changed(self, key: ObjectKey, old: NodeObject | None, new: NodeObject | None) -> None:
-        self._enqueue(node_key(key.name))
+        self._changed(node_key(key.name))
         self._count_again(devices_only=old is not None and new is not None)
         if old is None or new is None or _place(old) != _place(new):
             self._every_pool()
 
     def _state_changed(self, key: ObjectKey, old: NodeNicState | None, new: NodeNicState | None) -> None:
-        self._enqueue(node_key(key.name))
+        self._changed(node_key(key.name))
         self.inputs.note_state(old, new)
         self._count_again(devices_only=False)
         pools = {group.pool for state in (old, new) if state is not None for pf in state.spec.pfs for group in pf.groups}
@@ -167,7 +198,7 @@ class World:
         self._enqueue(ALLOCATION, _SETTLE_S)
 
     def _pool_changed(self, key: ObjectKey, old: SriovNetworkPool | None, new: SriovNetworkPool | None) -> None:
-        self._enqueue(pool_key(key.name))
+        self._changed(pool_key(key.name))
         if old is None or new is None or _intent(old) != _intent(new):
             self._every_pool()
             for node in self.nodes.items:
@@ -207,7 +238,7 @@ class World:
     def _policy_changed(self, key: ObjectKey, old: VmNicPolicy | None, new: VmNicPolicy | None) -> None:
         self.inputs.forget_rules()
         self.devices.note_nodes()
-        self._enqueue(policy_key(key.name), _SETTLE_S)
+        self._changed(policy_key(key.name), _SETTLE_S)
         if old is None or new is None or old.spec != new.spec:
             self.enqueue_machines()
 
@@ -224,14 +255,25 @@ class World:
 
     def _machine_changed(self, key: ObjectKey, _old: Machine | None, new: Machine | None) -> None:
         """Before the caches are complete nothing can be decided, and then all VMs are asked for."""
-        self.devices.note_machine(key, new)
+        self.set_aside.discard(VIRTUAL_MACHINES.kind, "/".join(key), SetAsideReason.EXCEPTION)
+        self.set_aside.discard(VIRTUAL_MACHINES.kind, "/".join(key), SetAsideReason.TIME)
+        if key in self.machines.malformed:
+            self.devices.hold(key, self.machines.last_readable.get(key))
+        else:
+            self.devices.note_machine(key, new)
         if self.machines_synced:
-            self._enqueue(vm_key(*key))
+            self._changed(vm_key(*key))
 
     def _instance_changed(self, key: ObjectKey, _old: Instance | None, _new: Instance | None) -> None:
-        self.devices.note_machine(key, self.machines.items.get(key))
+        """An instance that cannot be read still runs: the VM keeps what it was last known to have."""
+        if not self.is_unreadable(key):
+            self.devices.note_machine(key, self.machines.items.get(key))
         if self.machines_synced:
-            self._enqueue(vm_key(*key))
+            self._changed(vm_key(*key))
+
+    def is_unreadable(self, key: ObjectKey) -> bool:
+        """Return whether a VM, its instance, or what vmnic has recorded of it cannot be read: then nothing of it changes."""
+        return any(key in cache.malformed for cache in (self.machines, self.instances, self.vm_states))
 
     def _any_machine(self, _key: ObjectKey, _old: object, _new: object) -> None:
         """A preference, an instancetype or a network has changed: any VM may refer to it."""

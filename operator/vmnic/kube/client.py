@@ -9,16 +9,20 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import aiohttp
 import msgspec
 
+from ..checked.documents import prune
+from ..checked.quantities import read_integer
 from .connection import Connection
 from .errors import ApiError, ConflictError, NotFoundError, NotLeadingError, UnreachableError, error_for
 from .resources import Resource
 
 __all__ = ["ApiClient", "ApiError", "ConflictError", "NotFoundError", "NotLeadingError", "WatchEvent"]
+
+T = TypeVar("T")
 
 _JSON_PATCH = "application/json-patch+json"
 _MERGE_PATCH = "application/merge-patch+json"
@@ -174,7 +178,7 @@ class ApiClient:
         parameters = {"limit": str(_CHUNK), **(selectors or {})}
         while True:
             raw = await self._request("GET", resource.path(namespace), parameters=parameters, decode=False)
-            page = _page_decoder.decode(raw)
+            page = await _decode(_page_decoder, raw)
             yield page.items, page.metadata.get("resourceVersion", "")
             if not page.metadata.get("continue"):
                 return
@@ -217,10 +221,9 @@ class ApiClient:
                 if response.status >= 300:
                     raise error_for(response.status, _decoded(await response.read()), response.headers.get("Retry-After"))
                 async for line in _lines(response.content):
-                    event = _event_decoder.decode(line)
+                    event = await _decode(_event_decoder, line)
                     if event.type == "ERROR":
-                        status = _decoded(bytes(event.object))
-                        raise error_for(int(status.get("code") or 500), status)
+                        raise _watch_error(_decoded(bytes(event.object)))
                     yield WatchEvent(event.type, event.object)  # type: ignore[arg-type]  # the server's words
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(self.connection, error) from error
@@ -275,7 +278,7 @@ class ApiClient:
                 raw = await response.read()
                 if response.status >= 300:
                     raise error_for(response.status, _decoded(raw), response.headers.get("Retry-After"))
-                return (msgspec.json.decode(raw) if raw else {}) if decode else raw
+                return (_decoded(raw) if raw else {}) if decode else raw
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(self.connection, error) from error
 
@@ -309,11 +312,26 @@ async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
                 yield line
 
 
+async def _decode(decoder: msgspec.json.Decoder[T], raw: bytes) -> T:
+    """Decode a page or an event, although one object in it may be nested too deeply; the loop goes on meanwhile."""
+    try:
+        return decoder.decode(raw)
+    except RecursionError:
+        return decoder.decode(await asyncio.to_thread(prune, raw))
+
+
 def _decoded(raw: bytes) -> Any:
+    """Parse an answer; what is no JSON is its text."""
     try:
         return msgspec.json.decode(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return raw.decode(errors="replace")
+
+
+def _watch_error(status: Any) -> ApiError:
+    """Make the error of an ERROR event, which holds a Status."""
+    code = read_integer(status.get("code"), 100, 599) if isinstance(status, dict) else None
+    return error_for(code or 500, status)
 
 
 def _unreachable(connection: Connection, error: BaseException) -> UnreachableError:

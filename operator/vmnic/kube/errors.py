@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..checked.quantities import read_integer
+
 __all__ = [
     "ApiError",
     "ConflictError",
@@ -77,6 +79,10 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 }
 
 
+_LONGEST_RETRY_S = 120
+"""A longer Retry-After is not believed: vmnic then uses its own backoff."""
+
+
 def error_for(status: int, body: Any, retry_after: str | None = None) -> ApiError:
     """Make the error of an answer; `body` is a Status object where the server sent one."""
     described: dict[str, Any] = body if isinstance(body, dict) else {"message": str(body)[:500]}
@@ -86,5 +92,5 @@ def error_for(status: int, body: Any, retry_after: str | None = None) -> ApiErro
         reason=described.get("reason") or str(status),
         message=described.get("message") or "",
         causes=tuple(f"{cause.get('field', '')}: {cause.get('message', '')}" for cause in causes),
-        retry_after_s=float(retry_after) if retry_after and retry_after.isdigit() else None,
+        retry_after_s=float(seconds) if (seconds := read_integer(retry_after, 0, _LONGEST_RETRY_S)) is not None else None,
     )

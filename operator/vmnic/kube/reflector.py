@@ -1,12 +1,14 @@
 """A cache of one kind: chunked list, watch with bookmarks, and a diff on every relist.
 
-Only a projection of each object is kept, because 50,000 whole VMs do not fit. What cannot be read is not absent: while the
-API server does not answer, the cache stays; one malformed object is set aside under `malformed` and harms no other.
+Only a projection of each object is kept, because 50,000 whole VMs do not fit. "Cannot read" is not "absent": while the API
+server does not answer, the cache stays. One malformed object is set aside under `malformed` and harms no other, whatever
+exception its decoding or handling raises.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Mapping
@@ -14,10 +16,13 @@ from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from ..checked.documents import PRUNED, BoundError
 from .backoff import growing_pause
 from .client import ApiClient
 from .errors import ApiError, GoneError, NotFoundError
 from .resources import Resource
+from .set_aside import SetAside, SetAsideReason
+from .time_budget import time_budget
 
 __all__ = ["ObjectKey", "Reflector"]
 
@@ -30,6 +35,10 @@ _WATCH_S = (240, 360)
 _SILENT_S = 130.0
 """Bookmarks come about every minute; twice that without a byte is a dead connection."""
 _BACKOFF_S = (0.2, 15.0)
+_DECODE_S = 0.25
+"""CPU time for decoding, and for reporting, one object: a VM of 1.5 MB takes some milliseconds."""
+_FREE_RELISTS = 1
+"""Relists in a row that need no pause: one expired version is usual, a server that expires each one is not."""
 
 
 class ObjectKey(NamedTuple):
@@ -49,7 +58,16 @@ class _Object(msgspec.Struct):
     metadata: _Meta
 
 
+class _BookmarkMeta(_Meta, kw_only=True):
+    name: str = ""
+
+
+class _Bookmark(msgspec.Struct):
+    metadata: _BookmarkMeta
+
+
 _identity = msgspec.json.Decoder(_Object)
+_bookmark = msgspec.json.Decoder(_Bookmark)
 
 
 class Reflector(Generic[T]):
@@ -58,11 +76,13 @@ class Reflector(Generic[T]):
     Args:
         api: Its requests are reads only.
         resource: The kind.
-        decode: Raw object to the projection that is kept; raises ValueError or msgspec's errors for a malformed object.
-        on_change: Called with key, old and new projection where they differ; None stands for absent (or malformed). Both
-            are None where one that was not known cannot be read, or cannot for another reason.
+        decode: Converts a raw object to the projection that is kept. Any exception sets the object aside.
+        on_change: Called with key, old and new projection where they differ. None stands for absent or malformed: `malformed`
+            says which. `old` and `new` are both None if an object is malformed when first seen, or for another reason now.
         selectors: `fieldSelector`, `labelSelector`.
-        optional: The cluster need not have the kind (its CRD comes with somebody else's software): not found means none.
+        optional: The cluster need not serve the kind, because its CRD comes with other software. Not found means none.
+        salvage: Reads what must still count of an object that `decode` refuses, such as a VM's devices.
+        set_aside: Where objects that cannot be decoded or handled are shown.
     """
 
     def __init__(
@@ -74,24 +94,36 @@ class Reflector(Generic[T]):
         on_change: Callable[[ObjectKey, T | None, T | None], None],
         selectors: Mapping[str, str] | None = None,
         optional: bool = False,
+        salvage: Callable[[msgspec.Raw], T] | None = None,
+        set_aside: SetAside | None = None,
     ) -> None:
         self.items: dict[ObjectKey, T] = {}
         self.malformed: dict[ObjectKey, str] = {}
         """Objects that could not be decoded, with the reason."""
+        self.last_readable: dict[ObjectKey, T] = {}
+        """What malformed objects were when they could last be read, or what was salvaged of them."""
         self.synced = asyncio.Event()
         """Set once the first list is complete."""
+        self.absent = False
+        """Whether the API server does not serve the kind."""
         self.resource = resource
         self._api = api
         self._decode = decode
         self._on_change = on_change
         self._selectors = selectors
         self._optional = optional
+        self._salvage = salvage
+        self._set_aside = set_aside or SetAside()
+        self._unreported: set[ObjectKey] = set()
+        """Objects whose last change `on_change` could not handle."""
         self._version = ""
         self._failures = 0
-        """Since the server was last heard."""
+        """Consecutive errors without an answer from the server."""
+        self._relists = 0
+        """Consecutive watches that ended because their version was too old."""
 
     async def run(self) -> None:
-        """List and watch until cancelled; errors are logged and tried again with growing pauses."""
+        """List and watch until cancelled; errors are logged and retried with growing pauses."""
         while True:
             try:
                 if not self._version:
@@ -99,39 +131,57 @@ class Reflector(Generic[T]):
                 await self._watch()
             except GoneError:
                 self._version = ""
+                self._relists += 1
+                if self._relists > _FREE_RELISTS:
+                    await asyncio.sleep(_pause_s(self._relists - _FREE_RELISTS))
             except ApiError as error:
-                if self._optional and isinstance(error, NotFoundError) and not self.synced.is_set():
-                    self.synced.set()
-                pause_s = growing_pause(self._failures, _BACKOFF_S) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
-                pause_s = error.retry_after_s or pause_s
+                await self._rest(error)
+            except Exception:
+                # A stream that is no watch at all, for example. The next list shows what the server has.
+                self._version = ""
+                _log.exception("watching %s failed", self.resource.plural)
+                await asyncio.sleep(_pause_s(self._failures))
                 self._failures += 1
-                _log.warning(
-                    "watching %s failed, next try in %.1f s: %s",
-                    self.resource.plural,
-                    pause_s,
-                    error.message,
-                )
-                await asyncio.sleep(pause_s)
+
+    async def _rest(self, error: ApiError) -> None:
+        """Log an error and pause; a kind that is not served is an empty list."""
+        is_missing = self._optional and isinstance(error, NotFoundError)
+        pause_s = error.retry_after_s or _pause_s(self._failures)
+        self._failures += 1
+        if not is_missing:
+            _log.warning("watching %s failed, next try in %.1f s: %s", self.resource.plural, pause_s, error.message)
+        elif not self.absent:
+            _log.warning("the API server does not serve %s.%s: there are none", self.resource.plural, self.resource.group)
+        if is_missing:
+            self.absent = True
+            self._version = ""
+            self._drop_all_but(set())
+            self.synced.set()
+        await asyncio.sleep(pause_s)
 
     async def _list(self) -> None:
-        """Take the whole list, then report what went meanwhile; the old cache serves until then."""
+        """Take the whole list, then report deletions; the old cache serves until then."""
         seen: set[ObjectKey] = set()
         version = ""
         async for page, page_version in self._api.list_pages(self.resource, selectors=self._selectors):
             version = page_version
             seen.update(key for raw in page if (key := self._store(raw)) is not None)
             await asyncio.sleep(0)
-        for key in [key for key in (*self.items, *self.malformed) if key not in seen]:
-            self._drop(key)
+        self._drop_all_but(seen)
         self._version = version
         self._failures = 0
+        self.absent = False
         self.synced.set()
+
+    def _drop_all_but(self, seen: set[ObjectKey]) -> None:
+        for key in [key for key in (*self.items, *self.malformed) if key not in seen]:
+            self._drop(key)
 
     async def _watch(self) -> None:
         lasts_s = random.randint(*_WATCH_S)  # noqa: S311 - spreads load
         events = self._api.watch(self.resource, self._version, selectors=self._selectors, lasts_s=lasts_s, silent_s=_SILENT_S)
         async for event in events:
-            self._failures = 0
+            self._failures = self._relists = 0
             meta = self._identify(event.raw, bookmark=event.type == "BOOKMARK")
             if meta is None:
                 continue
@@ -142,13 +192,10 @@ class Reflector(Generic[T]):
                 self._store(event.raw)
 
     def _identify(self, raw: msgspec.Raw, *, bookmark: bool) -> _Meta | None:
-        if bookmark:
-            version = msgspec.json.decode(raw)["metadata"]["resourceVersion"]
-            return _Meta(name="", resource_version=version)
         try:
-            return _identity.decode(raw).metadata
-        except msgspec.MsgspecError as error:
-            _log.warning("an object of %s has no usable metadata: %s", self.resource.plural, error)
+            return (_bookmark if bookmark else _identity).decode(raw).metadata
+        except Exception as error:  # RecursionError, for example: one object must not end the watch
+            _log.warning("an object of %s has no usable metadata: %s", self.resource.plural, _words(error))
             return None
 
     def _store(self, raw: msgspec.Raw) -> ObjectKey | None:
@@ -158,28 +205,71 @@ class Reflector(Generic[T]):
         key = ObjectKey(meta.namespace, meta.name)
         old = self.items.get(key)
         try:
-            new = self._decode(raw)
-        except (msgspec.MsgspecError, ValueError, TypeError, KeyError) as error:
-            self._set_aside(key, old, error)
+            with time_budget(_DECODE_S):
+                _check_whole(raw)
+                new = self._decode(raw)
+                is_news = old != new or self._set_aside.find(self.resource.kind, _name(key)) is not None
+        except Exception as error:
+            self._put_aside(key, old, raw, error)
             return key
-        self.malformed.pop(key, None)
-        if old != new:
+        was_aside = self.malformed.pop(key, None) is not None
+        if was_aside:
+            self.last_readable.pop(key, None)
+            self._set_aside.discard(self.resource.kind, _name(key), SetAsideReason.DECODE)
+        if is_news or was_aside:
             self.items[key] = new
-            self._on_change(key, old, new)
+            self._report(key, old, new)
         return key
 
-    def _set_aside(self, key: ObjectKey, old: T | None, error: Exception) -> None:
-        message = " ".join(str(error).split())[:300]
+    def _put_aside(self, key: ObjectKey, old: T | None, raw: msgspec.Raw, error: Exception) -> None:
+        message = _words(error)
         is_news = self.malformed.get(key) != message
-        if is_news:
-            _log.warning("%s %s cannot be read, it is left alone: %s", self.resource.kind, "/".join(filter(None, key)), message)
+        self._set_aside.add(self.resource.kind, _name(key), SetAsideReason.DECODE, message)
         self.malformed[key] = message
         self.items.pop(key, None)
+        if old is not None:
+            self.last_readable[key] = old
+        elif self._salvage is not None and key not in self.last_readable:
+            with contextlib.suppress(Exception):
+                self.last_readable[key] = self._salvage(raw)
         if old is not None or is_news:
-            self._on_change(key, old, None)
+            self._report(key, old, None)
 
     def _drop(self, key: ObjectKey) -> None:
-        self.malformed.pop(key, None)
+        was_aside = self.malformed.pop(key, None) is not None
+        self.last_readable.pop(key, None)
+        self._set_aside.discard(self.resource.kind, _name(key))
         old = self.items.pop(key, None)
-        if old is not None:
-            self._on_change(key, old, None)
+        if old is not None or was_aside:
+            self._report(key, old, None)
+
+    def _report(self, key: ObjectKey, old: T | None, new: T | None) -> None:
+        """Report a change; an exception there costs only this object."""
+        try:
+            with time_budget(_DECODE_S):
+                self._on_change(key, old, new)
+        except Exception as error:
+            self._unreported.add(key)
+            self._set_aside.add(self.resource.kind, _name(key), SetAsideReason.DECODE, _words(error), error)
+        else:
+            if key in self._unreported:
+                self._unreported.discard(key)
+                self._set_aside.discard(self.resource.kind, _name(key), SetAsideReason.DECODE)
+
+
+def _check_whole(raw: msgspec.Raw) -> None:
+    if PRUNED in memoryview(raw).tobytes():
+        raise BoundError("it is nested more than 200 levels deep: remove what is nested")
+
+
+def _pause_s(failures: int) -> float:
+    return growing_pause(failures, _BACKOFF_S) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+
+
+def _words(error: Exception) -> str:
+    """Return an exception as one line of at most 300 characters."""
+    return " ".join((str(error) or type(error).__name__).split())[:300]
+
+
+def _name(key: ObjectKey) -> str:
+    return "/".join(filter(None, key))

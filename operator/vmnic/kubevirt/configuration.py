@@ -75,15 +75,16 @@ class KubeVirt(_Part, frozen=True):
 decode_kubevirt = msgspec.json.Decoder(KubeVirt).decode
 
 
-def kubevirt_facts(resource: KubeVirt | None, *, injector: bool | None = None) -> KubeVirtFacts:
+def kubevirt_facts(resource: KubeVirt | None, *, injector: bool | None = None, unreadable: str = "") -> KubeVirtFacts:
     """Say what KubeVirt allows; without the resource, or a version in its status, what 1.8 does by default.
 
     Args:
         resource: The KubeVirt resource.
         injector: Whether network-resources-injector is there, as far as known.
+        unreadable: Why the resource cannot be read; empty: it can.
     """
     if resource is None:
-        return KubeVirtFacts(injector=injector)
+        return KubeVirtFacts(injector=injector, unreadable=unreadable)
     configuration = resource.spec.configuration
     developer = configuration.developer_configuration
     version = _version(resource.status.observed_kube_virt_version)
@@ -100,11 +101,17 @@ def kubevirt_facts(resource: KubeVirt | None, *, injector: bool | None = None) -
         memory_overcommit=developer.memory_overcommit > _NO_OVERCOMMIT,
         eviction_strategy=configuration.eviction_strategy or "",
         injector=injector,
+        unreadable=unreadable,
     )
 
 
 def cluster_facts(
-    pools: Mapping[str, PoolFacts], resource: KubeVirt | None, *, vhost_net: bool | None, injector: bool | None
+    pools: Mapping[str, PoolFacts],
+    resource: KubeVirt | None,
+    *,
+    vhost_net: bool | None,
+    injector: bool | None,
+    unreadable: str = "",
 ) -> ClusterFacts:
     """Say what holds for all VMs.
 
@@ -113,12 +120,13 @@ def cluster_facts(
         resource: The KubeVirt resource.
         vhost_net: Whether any node has vhost_net, as far as known.
         injector: Whether network-resources-injector is there, as far as known.
+        unreadable: Why the KubeVirt resource cannot be read; empty: it can.
     """
     return ClusterFacts(
         vhost_net=vhost_net,
         pools=pools,
         resources={pool.resource_name: pool for pool in pools.values()},
-        kubevirt=kubevirt_facts(resource, injector=injector),
+        kubevirt=kubevirt_facts(resource, injector=injector, unreadable=unreadable),
     )
 
 
@@ -128,5 +136,5 @@ def is_injector(names: Iterable[str]) -> bool:
 
 
 def _version(text: str) -> tuple[int, int]:
-    found = re.match(r"v?(\d+)\.(\d+)", text)
+    found = re.match(r"v?([0-9]{1,3})\.([0-9]{1,3})(?![0-9])", text)
     return (int(found[1]), int(found[2])) if found else _DEFAULT_VERSION

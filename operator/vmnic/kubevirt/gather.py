@@ -59,6 +59,8 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         autoattach=given.autoattach,
         eviction_strategy=spec.eviction_strategy or "",
         quota=given.quota,
+        preference_unknown=given.preference_unknown,
+        quota_unknown=given.quota_unknown,
         excluded=wishes.exclude == "true",
         never_restart=wishes.restart == "Never",
         pressure=wishes.network_pressure if wishes.network_pressure in _PRESSURES else "",
@@ -152,9 +154,11 @@ def _problems(given: MachineInput, wishes: projection.Wishes, record: Record | N
         found.append(f"annotation vmnic.dev/restart is {wishes.restart!r}, it may be Never")
     if wishes.assigned is not None and record is None:
         found.append("annotation vmnic.dev/assigned cannot be read: remove it, vmnic writes it anew")
-    if spec.preference is not None and spec.preference.name and given.preference is None:
+    if given.preference_unknown:
+        found.append(given.preference_unknown)
+    elif spec.preference is not None and spec.preference.name and given.preference is None:
         found.append(f"preference {spec.preference.name} is not there, its NIC model and guest system are not known")
-    if spec.instancetype is not None and spec.instancetype.name and given.instancetype is None:
+    if not given.preference_unknown and spec.instancetype is not None and spec.instancetype.name and given.instancetype is None:
         found.append(f"instancetype {spec.instancetype.name} is not there, its vCPUs are not known")
     for network in spec.template.spec.networks:
         if network.multus is not None:

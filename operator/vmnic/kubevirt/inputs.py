@@ -29,8 +29,12 @@ class MachineInput:
     """Resources of pools of whole NICs: a host device of one is a NIC."""
     default_binding: str = "bridge"
     """How KubeVirt binds the NIC that it adds by itself: `bridge` or `masquerade`, as its resource says."""
+    preference_unknown: str = ""
+    """Why the preference or the instancetype cannot be read; empty: it can, or there is none."""
     quota: Mapping[str, int] = field(default_factory=dict)
     """What the namespace's quotas leave."""
+    quota_unknown: str = ""
+    """Why a quota of the namespace cannot be read; empty: all can."""
     is_new: bool = False
     counts_as_running: bool = False
     """Offline only: no VMI is given, and the spec says that it runs."""

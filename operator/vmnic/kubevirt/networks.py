@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from ..checked.documents import read_json
+from ..checked.quantities import read_integer
 from ..nodes.networks import RESOURCE, SEGMENT_LABEL
 from ..policy.facts import Network
 from . import projection
@@ -14,6 +16,11 @@ from . import projection
 __all__ = ["decode_network", "original_network", "read_network"]
 
 _ACCEPT = "vmnic.dev/accept"
+_CONFIG_BYTES = 2**16
+"""CNI configurations have some hundred bytes."""
+_LARGEST_MTU = 65535
+"""Larger MTUs exist on loopback only."""
+_REASON_CHARS = 200
 
 
 class _Meta(msgspec.Struct, frozen=True):
@@ -54,30 +61,43 @@ def read_network(document: dict[str, Any]) -> Network:
 
 
 def _network(definition: _Definition) -> Network:
-    meta = definition.metadata
-    plugin = _main_plugin(definition.spec.config)
-    mtu, ipam, kind = plugin.get("mtu"), plugin.get("ipam"), plugin.get("type")
+    meta, unreadable = definition.metadata, ""
+    try:
+        plugin = _main_plugin(definition.spec.config)
+    except ValueError as error:
+        plugin, unreadable = {}, f"spec.config: {error}"[:_REASON_CHARS]
+    if not unreadable and plugin.get("mtu") and read_integer(plugin["mtu"], 1, _LARGEST_MTU) is None:
+        unreadable = f"spec.config: mtu must be a number of at most {_LARGEST_MTU}"
+    mtu, ipam, kind = read_integer(plugin.get("mtu"), 1, _LARGEST_MTU), plugin.get("ipam"), plugin.get("type")
     return Network(
         namespace=meta.namespace,
         name=meta.name,
         cni_type=kind if isinstance(kind, str) else "",
         resource_name=meta.annotations.get(RESOURCE, ""),
         segment=meta.labels.get(SEGMENT_LABEL, ""),
-        mtu=mtu if isinstance(mtu, int) and mtu > 0 else None,
+        mtu=mtu,
         ipam=json.dumps(ipam, sort_keys=True) if ipam else "",
         accepts=tuple(word.strip() for word in meta.annotations.get(_ACCEPT, "").split(",") if word.strip()),
+        unreadable=unreadable,
     )
 
 
 def _main_plugin(config: str) -> dict[str, Any]:
-    """The plugin that makes the interface: the first of a list. What cannot be read (the CNI would fail too) is empty."""
-    try:
-        parsed = json.loads(config)
-    except ValueError:
+    """Return the plugin that makes the interface, which is the first of a list; none for an empty configuration.
+
+    Multus then takes the configuration from a file on the node, which vmnic does not read.
+
+    Raises:
+        ValueError: the configuration is no JSON object, or exceeds a bound.
+    """
+    if not config.strip():
         return {}
-    if isinstance(parsed, dict) and isinstance(parsed.get("plugins"), list):
-        parsed = next(iter(parsed["plugins"]), {})
-    return parsed if isinstance(parsed, dict) else {}
+    parsed = read_json(config, dict[str, Any], max_bytes=_CONFIG_BYTES)
+    plugins = parsed.get("plugins")
+    first = next(iter(plugins), {}) if isinstance(plugins, list) else parsed
+    if not isinstance(first, dict):
+        raise ValueError("the first of `plugins` is no object")
+    return first
 
 
 def original_network(was: dict[str, Any]) -> projection.Network | None:

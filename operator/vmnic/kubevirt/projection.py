@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from ..checked.documents import check_depth
 from .applier import read_applier
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "decode_machine",
     "decode_preference",
     "decode_quota",
+    "salvage_machine",
 ]
 
 
@@ -297,6 +299,21 @@ class Quota(Part, frozen=True, kw_only=True):
     status: _QuotaStatus = _QuotaStatus()
 
 
+_ENTRY_LEVELS = 8
+"""What stands in a binding or a DHCP option of KubeVirt's interface has two levels."""
+
+
+def _check_entries(machine: Machine) -> None:
+    """Bound what is kept as it is: interfaces and networks are compared and written back whole."""
+    spec = machine.spec.template.spec
+    for interface in spec.domain.devices.interfaces:
+        for field in (*_BINDINGS, "dhcp_options", "ports", "port_ranges"):
+            check_depth(getattr(interface, field), _ENTRY_LEVELS)
+    for network in spec.networks:
+        check_depth(network.pod, _ENTRY_LEVELS)
+        check_depth(network.resource_claim, _ENTRY_LEVELS)
+
+
 _machine_decoder = msgspec.json.Decoder(Machine)
 
 
@@ -307,11 +324,28 @@ def decode_machine(raw: bytes | msgspec.Raw) -> Machine:
         msgspec.ValidationError: a field has the wrong type; the message has its path.
     """
     machine = _machine_decoder.decode(raw)
+    _check_entries(machine)
     if machine.metadata.annotations is not None and machine.metadata.resource_version:
         # Only the first annotation of a VM has to be guarded by the version; without it, a status is no change of the VM.
         known = msgspec.structs.replace(machine.metadata, resource_version="")
         machine = msgspec.structs.replace(machine, metadata=known)
     return msgspec.structs.replace(machine, applier=read_applier(raw))
+
+
+class _Salvaged(Part, frozen=True, kw_only=True):
+    metadata: _Meta
+
+
+_salvage_decoder = msgspec.json.Decoder(_Salvaged)
+
+
+def salvage_machine(raw: bytes | msgspec.Raw) -> Machine:
+    """Read the metadata of a VirtualMachine whose spec cannot be read: the annotation `vmnic.dev/assigned` still counts.
+
+    Raises:
+        msgspec.MsgspecError: the metadata cannot be read either.
+    """
+    return Machine(metadata=_salvage_decoder.decode(raw).metadata, spec=_MachineSpec())
 
 
 decode_preference = msgspec.json.Decoder(Preference).decode

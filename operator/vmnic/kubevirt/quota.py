@@ -7,10 +7,20 @@ from collections.abc import Iterable
 from ..checked.quantities import read_quantity
 from .projection import Quota
 
-__all__ = ["quota_left"]
+__all__ = ["quota_left", "unreadable_quota"]
 
 _MEMORY = ("memory", "requests.memory")
 _DEVICE = "requests."
+
+
+def unreadable_quota(quotas: Iterable[Quota]) -> str:
+    """Return which quota has a quantity that cannot be read, and where; empty if all can."""
+    for quota in quotas:
+        for field, quantities in (("spec.hard", quota.spec.hard), ("status.used", quota.status.used)):
+            for key, value in quantities.items():
+                if read_quantity(value) is None:
+                    return f"ResourceQuota {quota.metadata.name} cannot be read: {field}[{key[:100]}] is no quantity"
+    return ""
 
 
 def quota_left(quotas: Iterable[Quota]) -> dict[str, int]:

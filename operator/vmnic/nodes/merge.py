@@ -6,7 +6,7 @@ another one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -38,7 +38,11 @@ class Merge:
 
 
 def merge_pools(
-    pools: Iterable[SriovNetworkPool], labels: Mapping[str, str], pfs: Sequence[PfStatus], present: Sequence[PfSpec] = ()
+    pools: Iterable[SriovNetworkPool],
+    labels: Mapping[str, str],
+    pfs: Sequence[PfStatus],
+    present: Sequence[PfSpec] = (),
+    unreadable: Collection[str] = (),
 ) -> Merge:
     """Merge the pools for one node; nothing is granted yet.
 
@@ -47,12 +51,13 @@ def merge_pools(
         labels: The node's.
         pfs: Its physical functions.
         present: What its spec says now: what a pool has it keeps, as long as nothing speaks against that.
+        unreadable: Pools that are there and cannot be read: they keep their share of every function.
     """
     before = {spec.pci_address: spec for spec in present}
     ordered = sorted(pools, key=_age)
     conflicts = list(find_resource_conflicts(ordered))
     losers = {conflict.pool for conflict in conflicts}
-    chosen: dict[str, PfSpec] = {}
+    chosen = {spec.pci_address: kept for spec in present if (kept := _kept(spec, unreadable)) is not None}
     for pool in ordered:
         if pool.metadata.name in losers or pool.metadata.deletion_timestamp:
             continue
@@ -64,7 +69,24 @@ def merge_pools(
                 conflicts.append(_conflict(pool, older, clash))
             else:
                 chosen[pf.pci_address] = wanted if older is None else _joined(older, wanted)
-    return Merge(pfs=tuple(chosen[address] for address in sorted(chosen)), conflicts=tuple(conflicts))
+    pfs_wanted = (_with_owner(chosen[address], before.get(address)) for address in sorted(chosen))
+    return Merge(pfs=tuple(pfs_wanted), conflicts=tuple(conflicts))
+
+
+def _kept(spec: PfSpec, unreadable: Collection[str]) -> PfSpec | None:
+    """Return what pools that cannot be read have of a function, as it stands; None if they have nothing."""
+    groups = tuple(group for group in spec.groups if group.pool in unreadable)
+    if not groups and spec.pool not in unreadable:
+        return None
+    owner = spec.pool if spec.pool in unreadable else groups[0].pool
+    return msgspec.structs.replace(spec, pool=owner, groups=groups, grant=None)
+
+
+def _with_owner(spec: PfSpec, before: PfSpec | None) -> PfSpec:
+    """Leave a function to the pool whose rollout decides about it now, as long as that has a share of it."""
+    if before is None or before.pool == spec.pool or group_of(spec, before.pool) is None:
+        return spec
+    return msgspec.structs.replace(spec, pool=before.pool)
 
 
 def find_resource_conflicts(pools: Iterable[SriovNetworkPool]) -> tuple[PoolConflict, ...]:

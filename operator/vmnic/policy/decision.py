@@ -67,6 +67,8 @@ class NicCandidates:
     """`auto` aims at nothing for this guest: where no candidate stands, the NIC is right as it is."""
     conflicts_with: tuple[str, ...] = ()
     """Policies of the same priority that would decide differently."""
+    blocked: Finding | None = None
+    """Why the NIC stays as it is, whatever the candidates are: something that decides about it cannot be read."""
 
     @property
     def claims(self) -> bool:
@@ -82,6 +84,11 @@ class VmCandidates:
     lead: Rule | None
     """The highest rule that selects any NIC: its settings of the whole VM hold."""
     nics: tuple[NicCandidates, ...]
+
+    @property
+    def unreadable_policy(self) -> bool:
+        """Whether a policy that cannot be read selects the VM."""
+        return self.lead is not None and bool(self.lead.unreadable)
 
     @property
     def claims(self) -> bool:

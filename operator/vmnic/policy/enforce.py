@@ -78,6 +78,15 @@ def _untouched(nic: NicFacts, reason: Reason | None = None) -> NicDecision:
 def _decide_nic(context: _Context, nic: NicCandidates, told: tuple[Candidate, ...], chosen: Candidate | None) -> NicDecision:
     if nic.rule is None:
         return _untouched(nic.nic)
+    if nic.blocked is not None:
+        return NicDecision(
+            nic=nic.nic,
+            policy=nic.rule.policy,
+            verdict=Verdict.BLOCKED,
+            wanted=nic.nic.present,
+            reason=nic.blocked.reason,
+            message=nic.blocked.message,
+        )
     wanted = _wanted(context, nic.nic, nic.rule, chosen)
     judged = _judge(context, nic, told, chosen, wanted)
     finding = context.queues.finding

@@ -11,9 +11,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from .chains import evaluate, leaves_unchanged
+from .checks import Finding
 from .decision import Candidate, NicCandidates, VmCandidates, first_standing
 from .facts import ClusterFacts, Datapath, NicFacts, VmFacts
+from .reasons import Reason
 from .rules import Rule, decides_nic, selecting_rules
+from .unknowns import unknown_candidate, unknown_input
 
 __all__ = ["candidates"]
 
@@ -25,10 +28,23 @@ def candidates(vm: VmFacts, rules: Iterable[Rule], cluster: ClusterFacts) -> VmC
     lead = min((rules[0] for rules in decisive if rules), key=lambda rule: (-rule.priority, rule.policy), default=None)
     if lead is None:
         return VmCandidates(vm=vm, lead=None, nics=tuple(NicCandidates(nic=nic) for nic in vm.nics))
+    unreadable = next((rule for rules in decisive for rule in rules if rule.unreadable), None)
+    if unreadable is not None:
+        return _left_alone(vm, unreadable, decisive)
     if lead.action == "Admit" and vm.running:
         vm = _as_admitted(vm)
     nics = tuple(_nic_candidates(vm, nic, own, lead, cluster) for nic, own in zip(vm.nics, decisive, strict=True))
     return VmCandidates(vm=vm, lead=lead, nics=nics)
+
+
+def _left_alone(vm: VmFacts, unreadable: Rule, decisive: list[list[Rule]]) -> VmCandidates:
+    """A policy that cannot be read might decide otherwise than the rest: nothing of a VM that it selects changes."""
+    finding = Finding(Reason.INPUT_UNREADABLE, f"policy {unreadable.policy} cannot be read: {unreadable.unreadable}")
+    nics = tuple(
+        NicCandidates(nic=nic, rule=rules[0], blocked=finding) if rules else NicCandidates(nic=nic)
+        for nic, rules in zip(vm.nics, decisive, strict=True)
+    )
+    return VmCandidates(vm=vm, lead=unreadable, nics=nics)
 
 
 def _as_admitted(vm: VmFacts) -> VmFacts:
@@ -42,7 +58,13 @@ def _nic_candidates(vm: VmFacts, nic: NicFacts, rules: list[Rule], lead: Rule, c
     if not rules:
         return NicCandidates(nic=nic)
     rule, *others = rules
+    unknown = unknown_input(vm, nic, cluster)
+    if unknown is not None:
+        return NicCandidates(nic=nic, rule=rule, blocked=unknown)
     found = evaluate(vm, nic, rule, lead, cluster)
+    unknown = unknown_candidate(vm, found, cluster)
+    if unknown is not None:
+        return NicCandidates(nic=nic, rule=rule, blocked=unknown)
     aim = _aim(nic, rule, found)
     conflicts = tuple(
         other.policy

@@ -74,6 +74,8 @@ class Network:
     """Its IP address management, as canonical JSON; empty: none."""
     accepts: tuple[str, ...] = ()
     """Reasons that its administrator accepts."""
+    unreadable: str = ""
+    """Why its NetworkAttachmentDefinition cannot be read; empty: it can. The other fields then hold what could be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +196,10 @@ class VmFacts:
     """Whether the VM has any annotation."""
     version: str = ""
     """Its resourceVersion; empty while it is being created, and offline."""
+    preference_unknown: str = ""
+    """Why the VM's preference or instancetype cannot be read; empty: it can, or there is none."""
+    quota_unknown: str = ""
+    """Why a quota of the namespace cannot be read; empty: all can."""
     problems: tuple[str, ...] = ()
     """What could not be read, in words."""
 
@@ -234,6 +240,8 @@ class KubeVirtFacts:
     eviction_strategy: str = ""
     injector: bool | None = None
     """Whether network-resources-injector is there; None: not known."""
+    unreadable: str = ""
+    """Why the KubeVirt resource cannot be read; empty: it can. The other fields are then KubeVirt's defaults."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,8 @@ __all__ = ["Reason"]
 class Reason(StrEnum):
     """Why a candidate fell out, or why a NIC is blocked or waits. For one candidate the first that holds counts."""
 
+    PREFERENCE_UNKNOWN = "PreferenceUnknown"
+    """The VM's preference or instancetype cannot be read; the message names it. The NIC stays as it is. Correct that object."""
     GUEST_OS_UNKNOWN = "GuestOsUnknown"
     """Nothing tells what guest this is. Set the annotation vm.kubevirt.io/os on the template, use a preference, or install
     the guest agent."""
@@ -68,6 +70,9 @@ class Reason(StrEnum):
     """No node that the VM may use has as many free VFs as it needs. See `kubectl vmnic capacity`."""
     NO_MIGRATION_RESERVE = "NoMigrationReserve"
     """The last VFs of the pool are kept free for migrations. Add VFs to the pool, or lower `reserveForMigration`."""
+    INPUT_UNREADABLE = "InputUnreadable"
+    """An object that decides about the NIC cannot be read: a policy, a network, a quota or the KubeVirt resource; the message
+    names it. The NIC stays as it is. Correct that object."""
     OWNED_BY_GIT = "OwnedByGit"
     """Another manager applies the VM's NIC list and would put a patch back. Change the VM where that manager takes it from (the
     message and `kubectl vmnic plan` say how), or set `enforcement.gitOwned: Override`."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from ..api.policy import Selector, VmNicPolicy, Window
+from ..api.common import Metadata
+from ..api.policy import PolicySpec, Selector, VmNicPolicy, Window
 from .facts import Datapath, Network, NicFacts, VmFacts
 from .labels import matches_labels
 
-__all__ = ["Rule", "decides_nic", "rules_of", "selecting_rules"]
+__all__ = ["Rule", "decides_nic", "rules_of", "selecting_rules", "unreadable_rule"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +51,22 @@ class Rule:
     """Whether a tenant's `network-pressure` counts."""
     may_forbid_restart: bool
     """Whether a tenant's `restart: Never` counts."""
+    unreadable: str = ""
+    """Why the policy cannot be read; empty: it can. The other fields are then those of its last readable version."""
 
 
 def rules_of(policies: Iterable[VmNicPolicy]) -> tuple[Rule, ...]:
     """Give the policies as rules: the highest priority first, of equal ones the first by name."""
     alive = (policy for policy in policies if not policy.metadata.deletion_timestamp)
     return tuple(sorted(map(_rule, alive), key=lambda rule: (-rule.priority, rule.policy)))
+
+
+def unreadable_rule(name: str, last: VmNicPolicy | None, why: str) -> Rule:
+    """Return the rule of a policy that cannot be read: what it selected, or else every NIC, must stay as it is."""
+    policy = last or VmNicPolicy.model_construct(
+        metadata=Metadata(name=name), spec=PolicySpec.model_construct(selector=Selector.model_construct())
+    )
+    return replace(_rule(policy), unreadable=why)
 
 
 def _rule(policy: VmNicPolicy) -> Rule:

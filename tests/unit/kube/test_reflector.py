@@ -1,15 +1,19 @@
 """The reflector against scripted faults: what it knows in the end is what the server has."""
 
 import asyncio
+import contextlib
 import random
 
 import msgspec
 import pytest
+from aiohttp import web
 
 from vmnic.kube import reflector as module
 from vmnic.kube.client import ApiClient
 from vmnic.kube.reflector import ObjectKey, Reflector
 from vmnic.kube.resources import NODES
+from vmnic.kube.set_aside import SetAside, SetAsideReason
+from vmnic.kube.time_budget import OverBudgetError
 
 from .fake_api import FakeApi
 
@@ -32,10 +36,14 @@ class Watcher:
 
     def __init__(self, client, **options):
         self.changes = []
-        decode = msgspec.json.Decoder(Thing).decode
-        self.reflector = Reflector(client, NODES, decode=decode, on_change=self._changed, **options)
+        self.fails_for = set()
+        self.set_aside = SetAside()
+        options = {"decode": msgspec.json.Decoder(Thing).decode, "set_aside": self.set_aside} | options
+        self.reflector = Reflector(client, NODES, on_change=self._changed, **options)
 
     def _changed(self, key, old, new):
+        if key.name in self.fails_for:
+            raise RecursionError
         self.changes.append((key.name, old.size if old else None, new.size if new else None))
 
     @property
@@ -43,14 +51,20 @@ class Watcher:
         return {key.name: thing.size for key, thing in self.reflector.items.items()}
 
 
-@pytest.fixture
-async def watcher(api):
+@contextlib.asynccontextmanager
+async def running(api, **options):
     async with ApiClient(api.connection, field_manager="test", timeout_s=2) as client:
-        made = Watcher(client)
+        made = Watcher(client, **options)
         task = asyncio.create_task(made.reflector.run())
         yield made
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+async def watcher(api):
+    async with running(api) as made:
+        yield made
 
 
 async def until(condition):
@@ -180,12 +194,130 @@ async def test_an_object_that_comes_malformed_is_told_of_once(api, watcher):
 @pytest.mark.parametrize("optional", [True, False], ids=["an optional kind", "a kind of ours"])
 async def test_a_kind_that_is_not_served_counts_as_listed_only_where_it_is_optional(api, optional):
     api.faults += [("GET", 404)] * 1000
-    async with ApiClient(api.connection, field_manager="test") as client:
-        made = Watcher(client, optional=optional)
-        task = asyncio.create_task(made.reflector.run())
+    async with running(api, optional=optional) as made:
         await until(lambda: len(api.requests) > 2)
-        assert made.reflector.synced.is_set() is optional
+        assert (made.reflector.synced.is_set(), made.reflector.absent) == (optional, optional)
         api.faults.clear()
         await synced(api, made, a=1)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        assert not made.reflector.absent
+
+
+def nested(levels):
+    """JSON text of an object as deep as no decoder can recurse."""
+    return '{"a":' * levels + "1" + "}" * levels
+
+
+BAD = {"deep": nested(5000), "wrong type": '{"size": "large"}', "no size": '{"size": {}}'}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
+async def test_a_bad_object_in_a_watch_harms_no_other(api, watcher, bad):
+    await synced(api, watcher, a=1)
+    api.version += 1
+    meta = f'{{"name": "bad", "resourceVersion": "{api.version}"}}'
+    body = f'{{"metadata": {meta}, "size": 1, "more": {bad}}}' if bad.startswith('{"a"') else f'{{"metadata": {meta}, {bad[1:]}'
+    api.say(f'{{"type": "ADDED", "object": {body}}}')
+    api.put("b", size=2)
+    await until(lambda: "b" in watcher.known)
+    assert (watcher.known, list(watcher.reflector.malformed)) == ({"a": 1, "b": 2}, [("", "bad")])
+
+
+async def test_a_deep_object_in_a_list_harms_no_other(api, watcher, monkeypatch):
+    api.put("a", size=1)
+    real = api._list
+
+    def with_deep_object(request):
+        text = real(request).text
+        deep = f'{{"metadata": {{"name": "deep"}}, "size": 1, "more": {nested(5000)}}}'
+        return web.Response(text=text.replace('"items": [', f'"items": [{deep}, '), content_type="application/json")
+
+    monkeypatch.setattr(api, "_list", with_deep_object)
+    await until(lambda: watcher.reflector.malformed)
+    assert (watcher.known, list(watcher.reflector.malformed)) == ({"a": 1}, [("", "deep")])
+
+
+@pytest.mark.parametrize(
+    "error", [RecursionError, MemoryError, ArithmeticError, AttributeError, OverBudgetError], ids=lambda one: one.__name__
+)
+async def test_whatever_a_decoder_raises_sets_one_object_aside(api, error):
+    def decode(raw):
+        thing = msgspec.json.decode(raw, type=Thing)
+        if thing.size == 2:
+            raise error
+        return thing
+
+    async with running(api, decode=decode) as made:
+        api.put("a", size=1)
+        api.put("b", size=2)
+        await until(lambda: made.known and made.reflector.malformed)
+        assert (made.known, list(made.reflector.malformed)) == ({"a": 1}, [("", "b")])
+
+
+async def test_an_exception_in_a_handler_harms_no_other(api, watcher):
+    watcher.fails_for = {"a"}
+    api.put("a", size=1)
+    api.put("b", size=2)
+    await until(lambda: watcher.changes == [("b", None, 2)])
+    assert [one.key for one in watcher.set_aside.items()] == ["a"]
+    watcher.fails_for = set()
+    await until(lambda: api.watching)
+    api.put("a", size=3)
+    await until(lambda: len(watcher.changes) == 2)
+    assert watcher.set_aside.items() == ()
+
+
+@pytest.mark.parametrize(
+    "line", ["no json", "[]", '{"type": "ADDED", "object": []}', '{"type": "BOOKMARK", "object": {}}', "{}"]
+)
+async def test_a_strange_line_ends_no_reflector(api, watcher, line):
+    await synced(api, watcher, a=1)
+    api.say(line)
+    await until(lambda: api.watching)
+    api.put("b", size=2)
+    await until(lambda: "b" in watcher.known)
+
+
+async def test_a_malformed_object_keeps_its_last_readable_state(api, watcher):
+    await synced(api, watcher, a=1)
+    api.put("a", size="large")
+    await until(lambda: watcher.reflector.malformed)
+    assert watcher.reflector.last_readable == {("", "a"): Thing(1)}
+    api.remove("a")
+    await until(lambda: not watcher.reflector.malformed)
+    assert (watcher.reflector.last_readable, watcher.set_aside.items(), watcher.changes[-1]) == ({}, (), ("a", None, None))
+
+
+async def test_what_never_was_readable_is_salvaged(api):
+    async with running(api, salvage=lambda _: Thing(7)) as made:
+        api.put("a", size="large")
+        await until(lambda: made.reflector.last_readable == {("", "a"): Thing(7)})
+
+
+async def test_a_set_aside_object_is_reported_when_its_version_changes(api, watcher):
+    await synced(api, watcher, a=1)
+    watcher.set_aside.add("Node", "a", SetAsideReason.TIME, "slow")
+    api.put("a", size=1, other="field")
+    await until(lambda: watcher.changes == [("a", 1, 1)])
+
+
+async def test_versions_that_always_expire_are_listed_with_pauses(api, watcher, monkeypatch):
+    await synced(api, watcher, a=1)
+    pauses = []
+    monkeypatch.setattr(asyncio, "sleep", _instant(asyncio.sleep, pauses))
+    monkeypatch.setattr(random, "uniform", lambda _, most: most)
+    monkeypatch.setattr(module, "_BACKOFF_S", (0.2, 15.0))
+    api.faults += [("WATCH", 410)] * 4
+    api.cut_watches()
+    await until(lambda: not api.faults and api.watching)
+    assert [pause for pause in pauses if pause > 0.1] == [0.2, 0.4, 0.8, 1.6]
+
+
+async def test_a_kind_that_is_no_longer_served_has_no_objects(api):
+    async with running(api, optional=True) as made:
+        await synced(api, made, a=1)
+        api.faults += [("WATCH", 404), *[("GET", 404)] * 1000]
+        api.cut_watches()
+        await until(lambda: made.reflector.absent)
+        assert (made.known, made.changes) == ({}, [("a", 1, None)])
+        api.faults.clear()
+        await until(lambda: made.known == {"a": 1} and not made.reflector.absent)

@@ -140,6 +140,8 @@ def test_a_waiting_nic_carries_these_reasons():
     reached = {
         *(reason for reason, _ in CASES),
         *("VirtioNotChosenForWindows", "NotPreferred", "OwnedByGit", "QueueCapNeedsHook", "GuestMemoryTooSmall"),
+        # tests/unit/controller/test_unreadable.py
+        *("PreferenceUnknown", "InputUnreadable"),
         *("Excluded", "MacUnknown", "ExistingVm", "WaitsForStop", "WaitsForWindow", "PatchRefused"),
     }
     assert reached == {str(reason) for reason in Reason}

@@ -15,6 +15,7 @@ from ...kube.errors import ApiError, InvalidError
 from ...kube.events import Events
 from ...kube.reflector import ObjectKey
 from ...kube.resources import VIRTUAL_MACHINES
+from ...kube.time_budget import time_budget
 from ...kubevirt.gather import gather_vm_facts
 from ...kubevirt.patch import render_patch
 from ...kubevirt.projection import Machine
@@ -40,6 +41,8 @@ _REPORT_S = 1.0
 """Policies are summed up at most so often."""
 _SETTLE_S = 0.05
 """Demands of a burst are looked at together."""
+_CANDIDATES_S = 0.25
+"""CPU time for evaluating one VM, which takes less than a millisecond."""
 _PASSING = (0, 404, 409, 429)
 """Failures that say nothing about the patch: no answer, the VM is gone or another one, too many requests."""
 
@@ -88,7 +91,7 @@ class MachineReconciler:
         demands = dict(self._demands)
         self._overshot = {ObjectKey(*key) for key in capacity.overshot}
         for key in self._overshot:
-            found = self._candidates(key)
+            found = self._candidates_or_none(key)
             if found is not None and not found.claims:
                 demands.setdefault(key, found)
         before = self._choices
@@ -110,10 +113,16 @@ class MachineReconciler:
         if not self._world.machines_synced:
             return  # All VMs are asked for once the caches are complete.
         key = ObjectKey(namespace, name)
+        if self._world.is_unreadable(key):
+            return  # Set aside is not absent: what stands, stands.
         self._granted.discard(key)
         found = self._candidates(key)
         if found is None:
             self._forget(key)
+            return
+        if found.unreadable_policy:
+            # The policy's own condition says so; a VmNicState for each of its VMs would be a storm of writes.
+            self._remember(key, notes_of(decide(found, {})))
             return
         if not self._is_allocated(key, found):
             self._enqueue(ALLOCATION, _SETTLE_S)
@@ -141,6 +150,15 @@ class MachineReconciler:
         else:
             await self._restarts.free_from_vain_wait(key, decision)
             await self._states.write(key, machine, decision, reverts, restart)
+
+    def _candidates_or_none(self, key: ObjectKey) -> VmCandidates | None:
+        """Evaluate a VM among others; one that cannot be evaluated is reported when its own turn comes."""
+        try:
+            with time_budget(_CANDIDATES_S):
+                return self._candidates(key)
+        except Exception:
+            self._enqueue(vm_key(*key))
+            return None
 
     def _candidates(self, key: ObjectKey) -> VmCandidates | None:
         machine = self._world.machines.items.get(key)

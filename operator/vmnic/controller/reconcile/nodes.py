@@ -108,10 +108,7 @@ def plan_node_spec(
     """Say what a node should be: all pools merged, what unreadable pools asked before, what is given up, and the grants."""
     if not state.status.boot_id:
         return state.spec  # The agent has not looked at the host yet; nothing is known to decide on.
-    merged = {pf.pci_address: pf for pf in merge_pools(pools, labels, state.status.pfs, state.spec.pfs).pfs}
-    for pf in state.spec.pfs:
-        if pf.pool in unreadable_pools:
-            merged.setdefault(pf.pci_address, pf)
+    merged = {pf.pci_address: pf for pf in merge_pools(pools, labels, state.status.pfs, state.spec.pfs, unreadable_pools).pfs}
     merged |= {pf.pci_address: pf for pf in released_pfs(state, pools, merged.keys())}
     granted = ledger.granted(state.metadata.name)
     spec = NodeSpec(

@@ -178,8 +178,8 @@ class PoolReconciler:
         matched = not pool.metadata.deletion_timestamp and bool(matching_pfs(pool, labels, state.status.pfs, state.spec.pfs))
         if not matched and not any(spec.pool == name for spec in state.spec.pfs):
             return _Looked(node, state, asked, None, ())
-        conflicts = merge_pools(pools, labels, state.status.pfs, state.spec.pfs).conflicts
         unreadable = {key.name for key in self._world.pools.malformed}
+        conflicts = merge_pools(pools, labels, state.status.pfs, state.spec.pfs, unreadable).conflicts
         wanted = plan_node_spec(labels, state, pools=pools, unreadable_pools=unreadable, ledger=Ledger())
         view = NodeView(
             name=node.metadata.name,

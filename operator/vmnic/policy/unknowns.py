@@ -1,0 +1,61 @@
+"""What a decision about a NIC depends on and cannot be read. Unknown is never "no": such a NIC stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .checks import Finding
+from .decision import Candidate
+from .facts import ClusterFacts, Datapath, NicFacts, VmFacts
+from .reasons import Reason
+
+__all__ = ["unknown_candidate", "unknown_input"]
+
+_BY_KUBEVIRT = frozenset(
+    {
+        Reason.EVICTION_STRATEGY_BLOCKS_DRAIN,
+        Reason.PLUGIN_NOT_REGISTERED,
+        Reason.FEATURE_GATE_OFF,
+        Reason.HOST_DEVICE_NOT_PERMITTED,
+        Reason.HOST_DEVICE_PROVIDER_CONFLICT,
+        Reason.NET_RESOURCE_INJECTOR_MISSING,
+        Reason.MEMORY_OVERCOMMIT,
+    }
+)
+"""Findings that the KubeVirt resource decides."""
+_NEEDS_KUBEVIRT = (Datapath.MACVTAP, Datapath.SRIOV, Datapath.PASSTHROUGH)
+_NEEDS_QUOTA = (Datapath.SRIOV, Datapath.PASSTHROUGH)
+
+
+def unknown_input(vm: VmFacts, nic: NicFacts, cluster: ClusterFacts) -> Finding | None:
+    """Return what cannot be read of all that decides about the NIC, whatever its datapath; None if everything can."""
+    if vm.preference_unknown:
+        return Finding(Reason.PREFERENCE_UNKNOWN, vm.preference_unknown)
+    network = next((one for one in (nic.network, *nic.equivalents) if one.unreadable), None)
+    if network is not None:
+        text = f"NetworkAttachmentDefinition {network.namespace}/{network.name} cannot be read: {network.unreadable}"
+        return Finding(Reason.INPUT_UNREADABLE, text)
+    if nic.index is None and cluster.kubevirt.unreadable:
+        # KubeVirt's configuration decides how the NIC is bound that KubeVirt adds by itself.
+        return _kubevirt_unknown(cluster)
+    return None
+
+
+def unknown_candidate(vm: VmFacts, found: Iterable[Candidate], cluster: ClusterFacts) -> Finding | None:
+    """Return what cannot be read and decides about a candidate up to the one that would be chosen; None if everything can."""
+    for one in found:
+        reason = one.finding.reason if one.finding is not None else None
+        is_open = not one.stays and reason is None
+        by_kubevirt = one.datapath in _NEEDS_KUBEVIRT and (is_open or reason in _BY_KUBEVIRT)
+        if cluster.kubevirt.unreadable and by_kubevirt:
+            return _kubevirt_unknown(cluster)
+        by_quota = one.datapath in _NEEDS_QUOTA and (is_open or reason is Reason.QUOTA_EXCEEDED)
+        if vm.quota_unknown and by_quota:
+            return Finding(Reason.INPUT_UNREADABLE, vm.quota_unknown)
+        if reason is None:
+            return None
+    return None
+
+
+def _kubevirt_unknown(cluster: ClusterFacts) -> Finding:
+    return Finding(Reason.INPUT_UNREADABLE, f"the KubeVirt resource cannot be read: {cluster.kubevirt.unreadable}")
