@@ -65,7 +65,8 @@ class SetAsideReport:
         if found is None and text != "[]":
             await self._api.create(CONFIG_MAPS, self._body(text), self._namespace)
         elif found is not None and (found.get("data") or {}).get(REPORT_KEY) != text:
-            await self._api.replace(CONFIG_MAPS, self._body(text), REPORT_NAME, self._namespace)
+            body = self._body(text, found["metadata"]["resourceVersion"])
+            await self._api.replace(CONFIG_MAPS, body, REPORT_NAME, self._namespace)
         self._written = text
 
     def _render(self) -> str:
@@ -76,6 +77,6 @@ class SetAsideReport:
             listed.append(entry)
         return json.dumps(listed)
 
-    def _body(self, text: str) -> dict[str, Any]:
-        meta = {"name": REPORT_NAME, "namespace": self._namespace}
+    def _body(self, text: str, version: str = "") -> dict[str, Any]:
+        meta = {"name": REPORT_NAME, "namespace": self._namespace} | ({"resourceVersion": version} if version else {})
         return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {REPORT_KEY: text}}
