@@ -131,6 +131,15 @@ OBJECTS = {
     "mutatingwebhookconfigurations": _webhooks(),
 }
 """One valid object of each kind, with as many fields as decisions read."""
+_KINDS = {
+    "virtualmachineclusterpreferences": ("instancetype.kubevirt.io/v1beta1", "VirtualMachineClusterPreference"),
+    "virtualmachineclusterinstancetypes": ("instancetype.kubevirt.io/v1beta1", "VirtualMachineClusterInstancetype"),
+    "namespaces": ("v1", "Namespace"),
+    "vmnicstates": ("vmnic.dev/v1alpha1", "VmNicState"),
+    "mutatingwebhookconfigurations": ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration"),
+}
+for _plural, (_version, _kind) in _KINDS.items():
+    OBJECTS[_plural] |= {"apiVersion": _version, "kind": _kind}
 
 
 class FuzzScene(VmScene):
