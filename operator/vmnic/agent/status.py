@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Literal
 
 import msgspec
 
 from ..nodes.state import ApplyState, Condition, HostFacts, NodeSpec, NodeStatus, PfReason, PfStatus
 
 __all__ = ["same_status", "summarise_node"]
+
+_Verdict = tuple[Literal["True", "False"], str, str]
+"""Status, reason and message of a condition."""
 
 
 def summarise_node(
@@ -41,6 +45,7 @@ def summarise_node(
     fenced = [pf for pf in mine if _is_fenced(pf)]
     degraded_text = fault or "; ".join(f"{pf.problem.reason}: {pf.problem.message}" for pf in problems if pf.problem)
     blocked_text = "; ".join(f"{pf.pci_address}: {', '.join(pf.plan.blocked_by)}" for pf in blocked if pf.plan)
+    ready: _Verdict
     if not spec.synced:
         ready = ("False", "NotSynced", "the controller has not decided about this node yet")
     elif fault or problems:
@@ -52,19 +57,19 @@ def summarise_node(
     else:
         text = f"{len(mine)} of {len(pfs)} functions belong to pools and are as desired"
         ready = ("True", "AsDesired", text + _left_text([pf for pf in pfs if pf.owned and pf not in mine]))
-    degraded = ("False", "Healthy", "")
+    degraded: _Verdict = ("False", "Healthy", "")
     if fault or problems:
         degraded = ("True", "Degraded", degraded_text)
     elif missing:
         degraded = ("True", PfReason.MODULE_MISSING, _missing_text(missing, host))
-    conditions = [
-        ("Ready", *ready),
-        ("Degraded", *degraded),
-        ("Blocked", *(("True", "WaitingForVMs", blocked_text) if blocked else ("False", "NotBlocked", ""))),
-        ("RolledBack", *_of(rolled_back, "RolledBack", "NotRolledBack")),
-        ("Fenced", *_of(fenced, "Changing", "NotFenced")),
-    ]
-    return _with_times(conditions, before, generation)
+    verdicts: dict[str, _Verdict] = {
+        "Ready": ready,
+        "Degraded": degraded,
+        "Blocked": ("True", "WaitingForVMs", blocked_text) if blocked else ("False", "NotBlocked", ""),
+        "RolledBack": _of(rolled_back, "RolledBack", "NotRolledBack"),
+        "Fenced": _of(fenced, "Changing", "NotFenced"),
+    }
+    return _with_times(verdicts, before, generation)
 
 
 def _left_text(left: Sequence[PfStatus]) -> str:
@@ -79,7 +84,7 @@ def _is_fenced(pf: PfStatus) -> bool:
     return running and pf.plan is not None and pf.plan.fenced
 
 
-def _of(pfs: Sequence[PfStatus], reason: str, otherwise: str) -> tuple[str, str, str]:
+def _of(pfs: Sequence[PfStatus], reason: str, otherwise: str) -> _Verdict:
     texts = [f"{pf.pci_address}: {pf.problem.message if pf.problem is not None else 'its VFs are about to go'}" for pf in pfs]
     return ("True", reason, "; ".join(texts)) if pfs else ("False", otherwise, "")
 
@@ -92,14 +97,12 @@ def _missing_text(missing: Sequence[str], host: HostFacts) -> str:
     )
 
 
-def _with_times(
-    conditions: Iterable[tuple[str, str, str, str]], before: Iterable[Condition], generation: int
-) -> tuple[Condition, ...]:
+def _with_times(verdicts: Mapping[str, _Verdict], before: Iterable[Condition], generation: int) -> tuple[Condition, ...]:
     """Move a transition time only with its status."""
     present = {condition.type: condition for condition in before}
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     made = []
-    for kind, status, reason, message in conditions:
+    for kind, (status, reason, message) in verdicts.items():
         old = present.get(kind)
         since = old.last_transition_time if old is not None and old.status == status and old.last_transition_time else now
         made.append(
