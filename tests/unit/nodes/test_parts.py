@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from tests.builders.node import PF, pf_spec, pf_status
-from vmnic.nodes.addresses import vf_addresses
+from vmnic.nodes.addresses import vf_addresses, vf_indexes
 from vmnic.nodes.parts import count_vfs, parts_of
 from vmnic.nodes.state import Held, NodeNicState, NodeSpec, NodeStatus, ObjectMeta, VfRange
 
@@ -26,6 +26,16 @@ def test_a_held_vf_that_is_no_vf_of_the_pool_is_not_counted():
     assert count_vfs(node(pf_spec(), pf), "fast").in_use == 1
 
 
+def test_a_nic_gives_no_more_vfs_than_its_data_allow():
+    pf = pf_status(num_vfs=64, total_vfs=64, vfs=(VfRange(range="0-63", driver="vfio-pci"),))
+    assert [part.ready for part in parts_of(node(pf_spec(num_vfs=64), pf), "fast")] == [7]
+
+
+def test_only_an_address_of_a_vf_has_an_index():
+    addresses = ["0000:0b:0f.6", "0000:0b:10.1", "0001:0b:10.0", "0000:0b:11.0"]
+    assert vf_indexes("0000:0b:10.0", 2, addresses) == {"0000:0b:11.0": 4}
+
+
 @pytest.mark.parametrize(
     ("first", "stride", "found"),
     [
@@ -42,7 +52,8 @@ def test_addresses_are_those_that_a_bus_can_have(first, stride, found):
 
 def test_a_node_at_all_bounds_is_counted_within_50_ms():
     vfs = tuple(VfRange(range=str(index), driver="vfio-pci") for index in range(256))
-    pf = pf_status(num_vfs=1024, total_vfs=1024, vfs=vfs)
+    held = tuple(Held(vf=f"0000:{16 + index // 8:02x}:00.{index % 8}") for index in range(256))
+    pf = pf_status(device="ffff", num_vfs=1024, total_vfs=1024, vfs=vfs, held=held)
     spec, state = pf_spec(num_vfs=256), node(pf_spec(num_vfs=256), pf)
     many = [msgspec.structs.replace(pf, pci_address=f"0000:{bus:02x}:00.0") for bus in range(64)]
     specs = tuple(msgspec.structs.replace(spec, pci_address=one.pci_address) for one in many)
