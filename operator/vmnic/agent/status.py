@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
 
+from ..nodes.bounds import fit
 from ..nodes.state import ApplyState, Condition, HostFacts, NodeSpec, NodeStatus, PfReason, PfStatus
 
-__all__ = ["same_status", "summarise_node"]
+__all__ = ["conditions_of_refusal", "fit_status", "same_status", "summarise_node"]
+
+_MESSAGE_CHARS = 1024
+_NOTE_CHARS = 256
 
 _Verdict = tuple[Literal["True", "False"], str, str]
 """Status, reason and message of a condition."""
@@ -72,6 +76,21 @@ def summarise_node(
     return _with_times(verdicts, before, generation)
 
 
+def conditions_of_refusal(cause: str, before: Iterable[Condition], generation: int) -> tuple[Condition, ...]:
+    """Return the conditions of a node whose status the API server refuses, with its words.
+
+    Args:
+        cause: What the API server answered.
+        before: The present conditions.
+        generation: Of the object that the present status describes.
+    """
+    text = (
+        f"the API server refuses this node's status ({cause}): update the CRDs and the agent to one version, see docs/nodes.md"
+    )
+    verdicts: dict[str, _Verdict] = {"Ready": ("False", "StatusRefused", text), "Degraded": ("True", "StatusRefused", text)}
+    return _with_times(verdicts, before, generation)
+
+
 def _left_text(left: Sequence[PfStatus]) -> str:
     """What became of functions whose pool went while the node was away."""
     names = ", ".join(pf.pci_address for pf in left)
@@ -110,12 +129,32 @@ def _with_times(verdicts: Mapping[str, _Verdict], before: Iterable[Condition], g
                 type=kind,
                 status=status,
                 reason=reason,
-                message=message[:1024],
+                message=message,
                 observed_generation=generation,
                 last_transition_time=since,
             )
         )
     return tuple(made)
+
+
+def fit_status(status: NodeStatus, wanted: Collection[str]) -> NodeStatus:
+    """Fit a status into the bounds of the API, and say in the condition Ready what is not shown.
+
+    Args:
+        status: What is to be published.
+        wanted: PCI addresses of the functions that pools ask for; where there is no room for all, these stay.
+    """
+    ordered = sorted(status.pfs, key=lambda pf: pf.pci_address not in wanted)
+    made, notes = fit(msgspec.structs.replace(status, pfs=tuple(ordered)))
+    pfs = tuple(sorted(made.pfs, key=lambda pf: pf.pci_address))
+    note = f" (not all is shown: {'; '.join(notes)[:_NOTE_CHARS]})" if notes else ""
+    return msgspec.structs.replace(made, pfs=pfs, conditions=tuple(_with_note(one, note) for one in made.conditions))
+
+
+def _with_note(condition: Condition, note: str) -> Condition:
+    if condition.type != "Ready" or not note:
+        return condition
+    return msgspec.structs.replace(condition, message=condition.message[: _MESSAGE_CHARS - len(note)] + note)
 
 
 def same_status(one: NodeStatus, other: NodeStatus) -> bool:
