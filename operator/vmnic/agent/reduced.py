@@ -1,4 +1,4 @@
-"""What is published where the API server refuses a status: its reason and how runs ended; no plan, and never that all is ready."""
+"""What is published where the API server refuses a status: the reason and how runs ended, no plan, and never Ready."""
 
 from __future__ import annotations
 

@@ -91,6 +91,8 @@ class ObservedPf:
     """The firmware left a register window of the VFs without an address."""
     foreign_owner: str = ""
     """Another program that manages it, in words; empty: none."""
+    owner_unknown: str = ""
+    """What could not be read of another program's claim to it, in words; empty: all was read."""
     shares_iommu_group: bool = False
     """Another function that is not its VF is in its IOMMU group, so its VFs would be too."""
     held: bool = False
