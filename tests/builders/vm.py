@@ -2,6 +2,8 @@
 
 import json
 
+from vmnic.nodes.nics import read_models
+
 
 def nic(name="default", *, binding="masquerade", network=None, **fields):
     """An interface with its network."""
@@ -116,6 +118,7 @@ def node_state(name="n1", *, pool="fast", vfs=7, model="I350", held=(), modules=
     driver = "vfio-pci" if function == "Physical" else "igb"
     address = "0000:0b:00.0"
     pf = {"pciAddress": address, "model": model, "driver": driver, "totalVfs": 7, "numVfs": vfs, "name": "ens1f0"}
+    pf |= next({"vendor": nic.vendor, "device": nic.pf[0]} for nic in read_models() if nic.model == model)
     pf |= {"firstVf": "0000:0b:10.0", "vfStride": 2, "vfs": [{"range": f"0-{vfs - 1}", "driver": "vfio-pci"}]} if vfs else {}
     pf["held"] = [{"vf": f"0000:0b:1{number * 2 // 8}.{number * 2 % 8}"} for number in held]
     groups = [{"pool": pool, "resource": f"vmnic.dev/{pool}"}]

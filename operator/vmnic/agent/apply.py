@@ -243,7 +243,7 @@ def _attribute_ops(name: str, vf: int, wanted: VfSettings, pf_mac: str) -> Itera
     if wanted.mac_prefix is not None:
         yield SetVf(name=name, vf=vf, mac=admin_mac(wanted.mac_prefix, pf_mac, vf))
     if wanted.vlan is not None:
-        yield SetVf(name=name, vf=vf, vlan=wanted.vlan, qos=wanted.vlan_qos, vlan_protocol=wanted.vlan_protocol)  # type: ignore[arg-type]
+        yield SetVf(name=name, vf=vf, vlan=wanted.vlan, qos=wanted.vlan_qos, vlan_protocol=wanted.vlan_protocol)
     if wanted.spoof_check is not None:
         yield SetVf(name=name, vf=vf, spoof_check=wanted.spoof_check)
     if wanted.trust is not None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..checked.quantities import read_integer
 from ..host.ops import Channels, LinkInfo, ListDir, Op, ReadChannels, ReadFile, ReadLink, Value, VfInfo
 from ..nodes.nics import model_of
 from ..nodes.observed import ObservedPf, ObservedVf, VfAttributes
 from ..nodes.state import VFIO
-from .profiles import Port, configures_sriov
+from .profiles import Port, Profiles, find_manager
 from .reader import DEVICES, PCI_ADDRESS, Reader
 
 __all__ = ["read_pf"]
@@ -17,19 +20,23 @@ __all__ = ["read_pf"]
 _DRIVERS = "/sys/bus/pci/drivers"
 _UNSET = 0x20000000
 """IORESOURCE_UNSET of linux/ioport.h: the window has no address."""
+_WINDOW = re.compile(r"0x[0-9a-f]{1,16} 0x[0-9a-f]{1,16} 0x([0-9a-f]{1,16})", re.ASCII)
 _VF_WINDOWS = slice(7, 13)
 """Lines of `resource` after six BARs and the ROM (PCI_IOV_RESOURCES)."""
-_PROFILES = ("/etc/NetworkManager/system-connections", "/run/NetworkManager/system-connections")
+_VIRTFN = re.compile(r"virtfn[0-9]{1,5}", re.ASCII)
+_LARGEST = 2**31 - 1
+_NOT_ASKED = Profiles()
 _OPERATOR = "/etc/sriov-operator/pci"
 
 
-async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo]) -> ObservedPf:
+async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo], profiles: Profiles = _NOT_ASKED) -> ObservedPf:
     """Read one physical function with its VFs.
 
     Args:
         reader: A session of its own, as a function that hangs must harm no other.
         address: The function.
         links: All links of the host's namespace.
+        profiles: NetworkManager's profiles of the node; left out where the owner does not matter.
 
     Raises:
         OSError: it cannot be read.
@@ -38,7 +45,7 @@ async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo]) -> Ob
     link = next((link for link in links if link.pci_address == address), None)
     own = _Answers(await reader.all(list(_own_reads(address, link))))
     entries = own.names(f"{DEVICES}/{address}")
-    virtfns = sorted((entry for entry in entries if entry.startswith("virtfn")), key=_index)
+    virtfns = sorted((entry for entry in entries if _VIRTFN.fullmatch(entry)), key=_index)
     name = link.name if link is not None else next(iter(own.names(f"{DEVICES}/{address}/net")), "")
     more = _Answers(await reader.all(list(_further_reads(address, name, own, virtfns))))
     vf_addresses = {entry: more.link(f"{DEVICES}/{address}/{entry}") for entry in virtfns}
@@ -51,7 +58,9 @@ async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo]) -> Ob
     path, channels = f"{DEVICES}/{address}", own.channels(link.name) if link is not None else None
     driver = functions.link(f"{path}/driver")
     vendor, device = (own.needed(f"{path}/{one}").removeprefix("0x") for one in ("vendor", "device"))
-    known, numa = model_of(vendor, device), int(own.text(f"{path}/numa_node") or -1)
+    port = Port(name=name, mac=_permanent_mac(more, link), pci_address=address, driver=driver)
+    owner, unknown = _foreign_owner(own, profiles, port)
+    known, numa = model_of(vendor, device), read_integer(own.text(f"{path}/numa_node"), 0, _LARGEST)
     return ObservedPf(
         pci_address=address,
         name=name,
@@ -62,7 +71,7 @@ async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo]) -> Ob
         held=_is_held(functions, address, driver),
         group=functions.link(f"{path}/iommu_group"),
         vfio_device=_vfio_device(functions, cdevs, address),
-        numa_node=numa if numa >= 0 else None,
+        numa_node=numa,
         link_speed_mbps=_speed(more.text(f"/sys/class/net/{name}/speed")),
         mac=link.mac if link is not None else "",
         mtu=link.mtu if link is not None else None,
@@ -75,11 +84,10 @@ async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo]) -> Ob
         driver_functions=tuple(one for one in more.names(f"{_DRIVERS}/{driver}") if PCI_ADDRESS.match(one)),
         by_module=known is not None and known.vfs_by == "module",
         unassigned_vf_space=_has_unassigned_space(own.text(f"{path}/resource")),
-        foreign_owner=_foreign_owner(
-            own, more, Port(name=name, mac=_permanent_mac(more, link), pci_address=address, driver=driver)
-        ),
-        total_vfs=int(own.needed(f"{path}/sriov_totalvfs")),
-        num_vfs=int(own.needed(f"{path}/sriov_numvfs")),
+        foreign_owner=owner,
+        owner_unknown=unknown,
+        total_vfs=own.number(f"{path}/sriov_totalvfs"),
+        num_vfs=own.number(f"{path}/sriov_numvfs"),
         autoprobe=own.text(f"{path}/sriov_drivers_autoprobe") != "0",
         shares_iommu_group=bool(set(more.names(f"{path}/iommu_group/devices")) - {address, *vf_addresses.values()}),
         vfs=vfs,
@@ -96,7 +104,6 @@ def _own_reads(address: str, link: LinkInfo | None) -> Iterator[Op]:
     yield from (ReadFile(f"{path}/{name}") for name in ("sriov_numvfs", "sriov_drivers_autoprobe"))
     yield from (ReadLink(f"{path}/{name}") for name in ("driver", "iommu_group"))
     yield ReadFile(f"{_OPERATOR}/{address}")
-    yield from (ListDir(directory) for directory in _PROFILES)
     if link is not None:
         yield ReadChannels(link.name)
 
@@ -110,8 +117,6 @@ def _further_reads(address: str, name: str, own: _Answers, virtfns: Sequence[str
     if driver := own.link(f"{path}/driver"):
         yield ReadFile(_options_path(driver))
         yield ListDir(f"{_DRIVERS}/{driver}")
-    for directory in _PROFILES:
-        yield from (ReadFile(f"{directory}/{file}") for file in own.names(directory) if file.endswith(".nmconnection"))
 
 
 def _function_reads(address: str) -> Iterator[Op]:
@@ -145,6 +150,17 @@ class _Answers:
         if self.by_op.get(ReadFile(path)) is None:
             raise FileNotFoundError(2, f"{path} is not there")
         return self.text(path)
+
+    def number(self, path: str) -> int:
+        """Give the number in a file that every function has; a device that is just going may answer with nothing.
+
+        Raises:
+            OSError: there is none.
+        """
+        found = read_integer(self.needed(path), 0, _LARGEST)
+        if found is None:
+            raise OSError(errno.EIO, f"{path} holds no number")
+        return found
 
     def names(self, path: str) -> tuple[str, ...]:
         found = self.by_op.get(ListDir(path))
@@ -211,12 +227,13 @@ def _vfio_device(functions: _Answers, cdevs: _Answers, address: str) -> str:
 
 def _speed(text: str) -> int | None:
     """Read the link speed in Mbit/s; the kernel answers EINVAL or -1 while the link is down."""
-    return int(text) if text and int(text) > 0 else None
+    return read_integer(text, 1, _LARGEST)
 
 
 def _has_unassigned_space(resource: str) -> bool:
     """Read a function's `resource`: each line has start, end and flags of a window."""
-    return any(int(line.split()[2], 16) & _UNSET for line in resource.splitlines()[_VF_WINDOWS])
+    found = (_WINDOW.fullmatch(line.strip()) for line in resource.splitlines()[_VF_WINDOWS])
+    return any(int(window[1], 16) & _UNSET for window in found if window is not None)
 
 
 def _options_path(driver: str) -> str:
@@ -224,14 +241,14 @@ def _options_path(driver: str) -> str:
     return f"/etc/modprobe.d/vmnic-{driver}.conf"
 
 
-def _foreign_owner(own: _Answers, more: _Answers, port: Port) -> str:
-    """Say which other program manages a function's VFs, as far as its own files tell."""
+def _foreign_owner(own: _Answers, profiles: Profiles, port: Port) -> tuple[str, str]:
+    """Describe which other program manages a function's VFs, and what could not be read about that; empty: nothing."""
     if own.text(f"{_OPERATOR}/{port.pci_address}"):
-        return f"sriov-network-operator ({_OPERATOR}/{port.pci_address})"
-    # NetworkManager has nothing to do with a function that has no link here.
-    files = [f"{directory}/{file}" for directory in _PROFILES for file in own.names(directory)] if port.name else []
-    found = next((file for file in files if configures_sriov(more.text(file), port)), "")
-    return f"NetworkManager or nmstate ({found})" if found else ""
+        return f"sriov-network-operator ({_OPERATOR}/{port.pci_address})", ""
+    if not port.name:
+        return "", ""  # NetworkManager manages no function without a link here.
+    found, unknown = find_manager(profiles, port)
+    return (f"NetworkManager or nmstate ({found})" if found else ""), unknown
 
 
 def _permanent_mac(more: _Answers, link: LinkInfo | None) -> str:

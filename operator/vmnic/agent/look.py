@@ -20,6 +20,7 @@ from .deviceplugin.plugin import Devices
 from .journal import Journal, JournalStore
 from .observe import Observation, observe_host
 from .podresources import Holders, HoldersUnknownError
+from .run import without_doubt
 
 __all__ = ["Look", "Looker"]
 
@@ -118,7 +119,7 @@ class Looker:
         planned = {
             pf.pci_address: plan_pf(
                 pf,
-                observed[pf.pci_address],
+                without_doubt(observed[pf.pci_address], pf, journal.of(pf.pci_address)),
                 host=observation.host,
                 boot_id=observation.boot_id,
                 attempt=journal.of(pf.pci_address).attempt,

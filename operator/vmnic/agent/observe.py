@@ -15,6 +15,7 @@ from ..nodes.observed import ObservedPf
 from ..nodes.state import HostFacts
 from .functions import read_pf
 from .modules import MODULES
+from .profiles import Profiles, read_profiles
 from .reader import DEVICES, Reader
 from .records import read_records
 
@@ -57,8 +58,9 @@ async def observe_host(host: HostAccess, *, leave_out: Collection[str]) -> Obser
         addresses = await _find_pfs(reader, functions)
         links = await reader.links()
         records = await read_records(reader)
+        profiles = await read_profiles(reader)
     asked = [address for address in addresses if address not in leave_out]
-    answers = await asyncio.gather(*(_read_alone(host, address, links) for address in asked))
+    answers = await asyncio.gather(*(_read_alone(host, address, links, profiles) for address in asked))
     if answers and isinstance(answers[0], WorkerGoneError) and all(isinstance(one, WorkerGoneError) for one in answers):
         raise answers[0]
     return Observation(
@@ -70,11 +72,11 @@ async def observe_host(host: HostAccess, *, leave_out: Collection[str]) -> Obser
     )
 
 
-async def _read_alone(host: HostAccess, address: str, links: Sequence[LinkInfo]) -> ObservedPf | _NoAnswer:
+async def _read_alone(host: HostAccess, address: str, links: Sequence[LinkInfo], profiles: Profiles) -> ObservedPf | _NoAnswer:
     """Read one function in a session of its own; one that hangs, or whose child dies, harms no other."""
     try:
         async with host.session(address, write=False) as session:
-            return await read_pf(Reader(session), address, links)
+            return await read_pf(Reader(session), address, links, profiles)
     except (OperationTimedOutError, WorkerGoneError, OSError) as error:
         return error
 

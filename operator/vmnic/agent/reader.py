@@ -10,7 +10,7 @@ from typing import cast
 from ..host.client import Session
 from ..host.ops import LinkInfo, ListDir, Op, ReadFile, ReadLink, ReadLinks, Value
 
-__all__ = ["DEVICES", "PCI_ADDRESS", "Reader"]
+__all__ = ["DEVICES", "PCI_ADDRESS", "Reader", "is_absent"]
 
 DEVICES = "/sys/bus/pci/devices"
 PCI_ADDRESS = re.compile(r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")
@@ -23,6 +23,11 @@ _ABSENT = (errno.ENOENT, errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP)
 """Nothing is there, or the device says that it has no such thing; anything else is a read that failed."""
 
 
+def is_absent(error: OSError) -> bool:
+    """Return whether an error says that nothing is there; any other is a read that failed."""
+    return error.errno in _ABSENT
+
+
 class Reader:
     """Reads of one session, in words of this module."""
 
@@ -33,9 +38,13 @@ class Reader:
         """Perform many reads in one journey; what is absent, or what a device does not answer, is None."""
         answers = await self._session.perform_all(ops, deadline_s=_READ_S)
         for answer in answers:
-            if isinstance(answer, OSError) and answer.errno not in _ABSENT:
+            if isinstance(answer, OSError) and not is_absent(answer):
                 raise answer
         return {op: None if isinstance(answer, OSError) else answer for op, answer in zip(ops, answers, strict=True)}
+
+    async def attempt(self, ops: Sequence[Op]) -> list[Value | OSError]:
+        """Perform many reads in one journey; what failed is a value."""
+        return await self._session.perform_all(ops, deadline_s=_READ_S)
 
     async def text(self, path: str) -> str:
         """Read a file."""
@@ -46,7 +55,7 @@ class Reader:
         try:
             return await self.text(path)
         except OSError as error:
-            if error.errno in _ABSENT:
+            if is_absent(error):
                 return None
             raise
 

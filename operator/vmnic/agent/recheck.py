@@ -8,9 +8,10 @@ from ..nodes.plan import Planned, plan_pf
 from .functions import read_pf
 from .journal import JournalStore
 from .podresources import Holders, HoldersUnknownError
+from .profiles import read_profiles
 from .reader import Reader
 from .records import read_records
-from .run import Place, Run, needs_holders
+from .run import Place, Run, needs_holders, without_doubt
 
 __all__ = ["Recheck"]
 
@@ -49,12 +50,13 @@ class Recheck:
         return f"{run.desired.pci_address}: read back, still to do: {planned.plan.text}" if planned.plan is not None else ""
 
     async def _replan(self, run: Run, place: Place, reader: Reader, told: dict[str, str]) -> Planned:
-        observed = await read_pf(reader, run.desired.pci_address, await reader.links())
+        profiles = await read_profiles(reader)
+        observed = await read_pf(reader, run.desired.pci_address, await reader.links(), profiles)
         holders = holders_by_address([observed], told)
         record = self._store.load().of(run.desired.pci_address)
         return plan_pf(
             run.desired,
-            with_holders(observed, holders),
+            without_doubt(with_holders(observed, holders), run.desired, record),
             host=place.host,
             boot_id=place.boot_id,
             attempt=record.attempt,

@@ -6,7 +6,7 @@ import errno
 
 from ..nodes.state import ActionKind, PfReason
 
-__all__ = ["explain", "reason_of_failure"]
+__all__ = ["errno_name", "explain", "reason_of_failure"]
 
 _NO_ROOM = "the firmware left no room for the VFs: add pci=realloc to the kernel's command line and reboot"
 _FORBIDDEN = (
@@ -55,8 +55,9 @@ _OF_ANY: dict[int, str] = {
 }
 
 
-def _errno_name(code: int) -> str:
-    """Give the kernel's name of an errno; Python has another one for EOPNOTSUPP, whose number is the same."""
+def errno_name(error: OSError) -> str:
+    """Return the kernel's name of an error; Python has another one for EOPNOTSUPP, whose number is the same."""
+    code = error.errno or 0
     return "EOPNOTSUPP" if code == errno.EOPNOTSUPP else errno.errorcode.get(code, str(code))
 
 
@@ -67,7 +68,7 @@ def _remedy_for(kind: ActionKind | None, code: int) -> str:
 def explain(error: OSError, kind: ActionKind | None = None) -> str:
     """Say what the kernel answered and what to do; without a step where a read was refused."""
     code = error.errno or 0
-    return f"{_errno_name(code)} ({error.strerror}): {_remedy_for(kind, code)}"
+    return f"{errno_name(error)} ({error.strerror}): {_remedy_for(kind, code)}"
 
 
 def reason_of_failure(message: str) -> PfReason:

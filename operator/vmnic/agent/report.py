@@ -15,7 +15,7 @@ from .journal import Journal, PfRecord
 from .look import Look
 from .remedies import explain, reason_of_failure
 from .run import needs_holders
-from .status import summarise_node
+from .status import fit_status, summarise_node
 
 __all__ = ["Calls", "render_blind", "render_status"]
 
@@ -64,13 +64,14 @@ def render_status(
     if look.unknown and any(planned.plan and needs_holders(planned.plan) for planned in look.planned.values()):
         fault = fault or f"{look.unknown}; VFs are not changed meanwhile"
     conditions = summarise_node(spec, pfs, host, generation=generation, fault=fault, before=before.conditions)
-    return NodeStatus(
+    status = NodeStatus(
         observed_generation=generation,
         boot_id=look.observation.boot_id,
         host=host,
         pfs=tuple(pfs),
         conditions=conditions,
     )
+    return fit_status(status, desired.keys())
 
 
 def render_blind(state: NodeNicState | None, journal: Journal, fault: str) -> NodeStatus:
@@ -80,7 +81,8 @@ def render_blind(state: NodeNicState | None, journal: Journal, fault: str) -> No
     pfs = tuple(_with_end(pf, journal.pfs.get(pf.pci_address)) for pf in before.pfs)
     generation = before.observed_generation
     conditions = summarise_node(spec, pfs, before.host, generation=generation, fault=fault, before=before.conditions)
-    return msgspec.structs.replace(before, pfs=pfs, conditions=conditions)
+    status = msgspec.structs.replace(before, pfs=pfs, conditions=conditions)
+    return fit_status(status, {pf.pci_address for pf in spec.pfs})
 
 
 def _render_pf(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ..nodes.digest import same_desired
 from ..nodes.drivers import ALONE, DriverFacts
 from ..nodes.observed import ObservedPf
 from ..nodes.state import ActionKind, HostFacts, PfPlan, PfSpec
+from .journal import PfRecord
 
-__all__ = ["Place", "Run", "needs_holders"]
+__all__ = ["Place", "Run", "needs_holders", "without_doubt"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,3 +50,10 @@ class Place:
     boot_id: str
     desired: tuple[PfSpec, ...]
     """All that is asked of the node."""
+
+
+def without_doubt(observed: ObservedPf, desired: PfSpec, record: PfRecord) -> ObservedPf:
+    """Leave out an unknown claim of another program where what was granted before is only brought back."""
+    if observed.owner_unknown and record.granted is not None and same_desired(record.granted, desired):
+        return replace(observed, owner_unknown="")
+    return observed

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Literal
 
 import msgspec
 
+from ..nodes.bounds import fit
 from ..nodes.state import ApplyState, Condition, HostFacts, NodeSpec, NodeStatus, PfReason, PfStatus
 
-__all__ = ["same_status", "summarise_node"]
+__all__ = ["conditions_of_refusal", "fit_status", "same_status", "summarise_node"]
+
+_MESSAGE_CHARS = 1024
+_NOTE_CHARS = 256
+
+_Verdict = tuple[Literal["True", "False"], str, str]
+"""Status, reason and message of a condition."""
 
 
 def summarise_node(
@@ -41,6 +49,7 @@ def summarise_node(
     fenced = [pf for pf in mine if _is_fenced(pf)]
     degraded_text = fault or "; ".join(f"{pf.problem.reason}: {pf.problem.message}" for pf in problems if pf.problem)
     blocked_text = "; ".join(f"{pf.pci_address}: {', '.join(pf.plan.blocked_by)}" for pf in blocked if pf.plan)
+    ready: _Verdict
     if not spec.synced:
         ready = ("False", "NotSynced", "the controller has not decided about this node yet")
     elif fault or problems:
@@ -52,19 +61,34 @@ def summarise_node(
     else:
         text = f"{len(mine)} of {len(pfs)} functions belong to pools and are as desired"
         ready = ("True", "AsDesired", text + _left_text([pf for pf in pfs if pf.owned and pf not in mine]))
-    degraded = ("False", "Healthy", "")
+    degraded: _Verdict = ("False", "Healthy", "")
     if fault or problems:
         degraded = ("True", "Degraded", degraded_text)
     elif missing:
         degraded = ("True", PfReason.MODULE_MISSING, _missing_text(missing, host))
-    conditions = [
-        ("Ready", *ready),
-        ("Degraded", *degraded),
-        ("Blocked", *(("True", "WaitingForVMs", blocked_text) if blocked else ("False", "NotBlocked", ""))),
-        ("RolledBack", *_of(rolled_back, "RolledBack", "NotRolledBack")),
-        ("Fenced", *_of(fenced, "Changing", "NotFenced")),
-    ]
-    return _with_times(conditions, before, generation)
+    verdicts: dict[str, _Verdict] = {
+        "Ready": ready,
+        "Degraded": degraded,
+        "Blocked": ("True", "WaitingForVMs", blocked_text) if blocked else ("False", "NotBlocked", ""),
+        "RolledBack": _of(rolled_back, "RolledBack", "NotRolledBack"),
+        "Fenced": _of(fenced, "Changing", "NotFenced"),
+    }
+    return _with_times(verdicts, before, generation)
+
+
+def conditions_of_refusal(cause: str, before: Iterable[Condition], generation: int) -> tuple[Condition, ...]:
+    """Return the conditions of a node whose status the API server refuses, with its words.
+
+    Args:
+        cause: What the API server answered.
+        before: The present conditions.
+        generation: Of the object that the present status describes.
+    """
+    text = (
+        f"the API server refuses this node's status ({cause}): update the CRDs and the agent to one version, see docs/nodes.md"
+    )
+    verdicts: dict[str, _Verdict] = {"Ready": ("False", "StatusRefused", text), "Degraded": ("True", "StatusRefused", text)}
+    return _with_times(verdicts, before, generation)
 
 
 def _left_text(left: Sequence[PfStatus]) -> str:
@@ -79,7 +103,7 @@ def _is_fenced(pf: PfStatus) -> bool:
     return running and pf.plan is not None and pf.plan.fenced
 
 
-def _of(pfs: Sequence[PfStatus], reason: str, otherwise: str) -> tuple[str, str, str]:
+def _of(pfs: Sequence[PfStatus], reason: str, otherwise: str) -> _Verdict:
     texts = [f"{pf.pci_address}: {pf.problem.message if pf.problem is not None else 'its VFs are about to go'}" for pf in pfs]
     return ("True", reason, "; ".join(texts)) if pfs else ("False", otherwise, "")
 
@@ -92,14 +116,12 @@ def _missing_text(missing: Sequence[str], host: HostFacts) -> str:
     )
 
 
-def _with_times(
-    conditions: Iterable[tuple[str, str, str, str]], before: Iterable[Condition], generation: int
-) -> tuple[Condition, ...]:
+def _with_times(verdicts: Mapping[str, _Verdict], before: Iterable[Condition], generation: int) -> tuple[Condition, ...]:
     """Move a transition time only with its status."""
     present = {condition.type: condition for condition in before}
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     made = []
-    for kind, status, reason, message in conditions:
+    for kind, (status, reason, message) in verdicts.items():
         old = present.get(kind)
         since = old.last_transition_time if old is not None and old.status == status and old.last_transition_time else now
         made.append(
@@ -107,12 +129,32 @@ def _with_times(
                 type=kind,
                 status=status,
                 reason=reason,
-                message=message[:1024],
+                message=message,
                 observed_generation=generation,
                 last_transition_time=since,
             )
         )
     return tuple(made)
+
+
+def fit_status(status: NodeStatus, wanted: Collection[str]) -> NodeStatus:
+    """Fit a status into the bounds of the API, and say in the condition Ready what is not shown.
+
+    Args:
+        status: What is to be published.
+        wanted: PCI addresses of the functions that pools ask for; where there is no room for all, these stay.
+    """
+    ordered = sorted(status.pfs, key=lambda pf: pf.pci_address not in wanted)
+    made, notes = fit(msgspec.structs.replace(status, pfs=tuple(ordered)))
+    pfs = tuple(sorted(made.pfs, key=lambda pf: pf.pci_address))
+    note = f" (not all is shown: {'; '.join(notes)[:_NOTE_CHARS]})" if notes else ""
+    return msgspec.structs.replace(made, pfs=pfs, conditions=tuple(_with_note(one, note) for one in made.conditions))
+
+
+def _with_note(condition: Condition, note: str) -> Condition:
+    if condition.type != "Ready" or not note:
+        return condition
+    return msgspec.structs.replace(condition, message=condition.message[: _MESSAGE_CHARS - len(note)] + note)
 
 
 def same_status(one: NodeStatus, other: NodeStatus) -> bool:

@@ -12,13 +12,17 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
+from ..checked import forms
+
 __all__ = [
     "GROUP",
     "PERCENT",
     "VERSION",
     "ApiModel",
     "Condition",
+    "Count",
     "Duration",
+    "Generation",
     "IntOrPercent",
     "LabelSelector",
     "LabelSelectorRequirement",
@@ -36,7 +40,11 @@ GROUP = "vmnic.dev"
 VERSION = "v1alpha1"
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=253)]
-PciAddress = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")]
+PciAddress = Annotated[str, StringConstraints(max_length=12, pattern=forms.PCI_ADDRESS)]
+Generation = Annotated[int, Field(ge=0, le=forms.LARGEST_GENERATION)]
+"""A `metadata.generation`."""
+Count = Annotated[int, Field(ge=0, le=forms.LARGEST_COUNT)]
+"""A count that the controller writes."""
 
 
 def cel(rule: str, message: str, **more: Any) -> dict[str, Any]:
@@ -49,7 +57,7 @@ def map_list(key: str) -> dict[str, Any]:
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
 
 
-Duration = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,4}[smh]$")]
+Duration = Annotated[str, StringConstraints(max_length=6, pattern=r"^[1-9][0-9]{0,4}[smh]$")]
 """A time such as 60s, 30m or 2h."""
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
@@ -151,17 +159,17 @@ class LabelSelector(ApiModel):
 class Condition(ApiModel):
     """One observation of an object's state, as in every Kubernetes API."""
 
-    type: Annotated[str, StringConstraints(max_length=64)]
+    type: Annotated[str, StringConstraints(max_length=64, pattern=forms.CONDITION)]
     """Name of the condition, for example Ready."""
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""
-    reason: Annotated[str, StringConstraints(max_length=128)]
+    reason: Annotated[str, StringConstraints(max_length=128, pattern=forms.REASON)]
     """A word for programs."""
     message: Annotated[str, StringConstraints(max_length=1024)] = ""
     """A sentence for people."""
-    observed_generation: int = 0
+    observed_generation: Generation = 0
     """The `metadata.generation` that it was judged at."""
-    last_transition_time: Annotated[str, StringConstraints(max_length=64)] = ""
+    last_transition_time: Annotated[str, StringConstraints(max_length=20, pattern=forms.TIME)] = ""
     """When `status` last changed (RFC 3339)."""
 
 

@@ -10,12 +10,18 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
-from .common import ApiModel, Condition, Metadata, PciAddress, map_list
+from ..checked import forms
+from ..checked.devices import MOST_VFS
+from .common import ApiModel, Condition, Generation, Metadata, PciAddress, map_list
 
 __all__ = ["NodeNicState", "NodeSpec", "NodeStatus", "PfSpec", "PfStatus", "VfGroup", "VfSettings"]
 
-_Short = Annotated[str, StringConstraints(max_length=64)]
-_Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16,64}$")]
+_Short = Annotated[str, StringConstraints(max_length=64, pattern=forms.PLAIN)]
+_Reason = Annotated[str, StringConstraints(max_length=64, pattern=forms.CONDITION)]
+_PciId = Annotated[str, StringConstraints(max_length=4, pattern=forms.OPTIONAL_PCI_ID)]
+_Digest = Annotated[str, StringConstraints(max_length=64, pattern=forms.DIGEST)]
+_AltName = Annotated[str, StringConstraints(max_length=128, pattern=forms.PLAIN)]
+_VfCount = Annotated[int, Field(ge=0, le=MOST_VFS)]
 _Text = Annotated[str, StringConstraints(max_length=512)]
 
 
@@ -38,7 +44,7 @@ class VfSettings(ApiModel):
     """Guaranteed transmit rate in Mbit/s. NICs take rates only while their link has a carrier: it is waited for."""
     max_tx_rate_mbps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     """Highest transmit rate in Mbit/s; 0: none. As for the other rate, a carrier is needed."""
-    mac_prefix: Annotated[str, StringConstraints(pattern=r"^[0-9a-f][26ae](:[0-9a-f]{2}){2}$")] | None = None
+    mac_prefix: Annotated[str, StringConstraints(max_length=8, pattern=forms.MAC_PREFIX)] | None = None
     """First three bytes of the VFs' addresses, locally administered; the rest follows from the function's own address. VFs on
     their kernel driver get it anew, as it reads the address only then."""
 
@@ -50,7 +56,7 @@ class VfGroup(ApiModel):
     """The pool."""
     resource: Annotated[str, StringConstraints(max_length=253)]
     """Extended resource that stands for the devices."""
-    range: Annotated[str, StringConstraints(pattern=r"^([0-9]+(-[0-9]+)?)?$", max_length=16)] = ""
+    range: Annotated[str, StringConstraints(max_length=7, pattern=forms.OPTIONAL_INDEX_RANGE)] = ""
     """Indexes of the VFs, for example "0-3"; empty: all."""
     driver: Literal["vfio-pci", "kernel"] = "vfio-pci"
     """What drives the VFs."""
@@ -154,7 +160,7 @@ class PfPlan(ApiModel):
 class PfProblem(ApiModel):
     """Why the function cannot be made what the pool asks, or is not."""
 
-    reason: _Short
+    reason: _Reason
     """A word for programs."""
     message: _Text
     """What is wrong and what to do."""
@@ -174,7 +180,7 @@ class Apply(ApiModel):
 class VfRange(ApiModel):
     """VFs with consecutive indexes and the same driver."""
 
-    range: Annotated[str, StringConstraints(max_length=16)]
+    range: Annotated[str, StringConstraints(max_length=7, pattern=forms.INDEX_RANGE)]
     """Indexes, for example "0-6"."""
     driver: _Short = ""
     """Driver bound to them; empty means none."""
@@ -185,7 +191,7 @@ class Held(ApiModel):
 
     vf: PciAddress
     """PCI address of the VF."""
-    by: Annotated[str, StringConstraints(max_length=320)] = ""
+    by: Annotated[str, StringConstraints(max_length=321)] = ""
     """Who holds it, as far as known."""
 
 
@@ -194,33 +200,35 @@ class PfStatus(ApiModel):
 
     pci_address: PciAddress
     """PCI address."""
-    name: _Short = ""
+    name: Annotated[str, StringConstraints(max_length=64, pattern=forms.LINK_NAME)] = ""
     """Interface name."""
-    alt_names: Annotated[list[Annotated[str, StringConstraints(max_length=128)]], Field(max_length=16)] = []
+    alt_names: Annotated[
+        list[Annotated[str, StringConstraints(max_length=128, pattern=forms.PLAIN)]], Field(max_length=16)
+    ] = []
     """Alternative interface names."""
-    vendor: _Short = ""
+    vendor: _PciId = ""
     """PCI vendor id."""
-    device: _Short = ""
+    device: _PciId = ""
     """PCI device id."""
     model: _Short = ""
     """Model name from vmnic's NIC data; empty for an unknown NIC."""
     driver: _Short = ""
     """Kernel driver; empty means none."""
-    numa_node: int | None = None
+    numa_node: Annotated[int, Field(ge=0, le=1023)] | None = None
     """NUMA node; absent where the machine has none."""
-    link_speed_mbps: int | None = None
+    link_speed_mbps: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
     """Link speed in Mbit/s; absent while the link is down."""
-    mtu: int | None = None
+    mtu: Annotated[int, Field(ge=0, le=65_536)] | None = None
     """MTU in bytes."""
-    queues: int | None = None
+    queues: Annotated[int, Field(ge=0, le=65_535)] | None = None
     """`combined` channels of the function; absent where it has none to set."""
-    total_vfs: int = 0
+    total_vfs: _VfCount = 0
     """VFs that the NIC and its driver support."""
-    num_vfs: int = 0
+    num_vfs: _VfCount = 0
     """VFs that exist."""
-    first_vf: _Short = ""
+    first_vf: Annotated[str, StringConstraints(max_length=12, pattern=forms.OPTIONAL_PCI_ADDRESS)] = ""
     """PCI address of the first VF; empty: there is none."""
-    vf_stride: int = 0
+    vf_stride: Annotated[int, Field(ge=0, le=65_535)] = 0
     """By how much the routing id of a VF is above that of the VF before it."""
     vfs: Annotated[list[VfRange], Field(max_length=256)] = []
     """VFs by driver."""
@@ -230,7 +238,7 @@ class PfStatus(ApiModel):
     """What the host itself uses the function for."""
     owned: bool = False
     """Whether vmnic has changed it and keeps its original values."""
-    attempt: int = 0
+    attempt: Annotated[int, Field(ge=0, le=forms.LARGEST_COUNT)] = 0
     """Rises after every end of a run."""
     plan: PfPlan | None = None
     """What is to be done; absent means nothing."""
@@ -243,7 +251,7 @@ class PfStatus(ApiModel):
 class HostFacts(ApiModel):
     """What the node as a whole offers."""
 
-    kernel: Annotated[str, StringConstraints(max_length=128)] = ""
+    kernel: Annotated[str, StringConstraints(max_length=128, pattern=forms.PLAIN)] = ""
     """Release of the running kernel."""
     iommu: bool | None = None
     """Whether an IOMMU is on; absent when unknown."""
@@ -256,9 +264,9 @@ class HostFacts(ApiModel):
 class NodeStatus(ApiModel):
     """What the agent found and did."""
 
-    observed_generation: int = 0
+    observed_generation: Generation = 0
     """The `metadata.generation` that this status speaks of."""
-    boot_id: Annotated[str, Field(alias="bootID"), StringConstraints(max_length=64)] = ""
+    boot_id: Annotated[str, Field(alias="bootID"), StringConstraints(max_length=64, pattern=forms.BOOT_ID)] = ""
     """The kernel's boot id: tells a reboot from a restart of the agent."""
     host: HostFacts = HostFacts()
     """What the node as a whole offers."""

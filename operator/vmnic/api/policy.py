@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
-from .common import ApiModel, Condition, IntOrPercent, LabelSelector, Metadata, Name, Problem, cel, map_list
+from .common import ApiModel, Condition, Count, Generation, IntOrPercent, LabelSelector, Metadata, Name, Problem, cel, map_list
 
 __all__ = [
     "Emulated",
@@ -128,7 +128,7 @@ class Window(ApiModel):
 
     schedule: Annotated[str, StringConstraints(min_length=9, max_length=128)]
     """When the window opens, as a cron expression of five fields, for example "0 2 * * *"."""
-    duration: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,4}[mh]$")] = "1h"
+    duration: Annotated[str, StringConstraints(max_length=6, pattern=r"^[1-9][0-9]{0,4}[mh]$")] = "1h"
     """How long it stays open, in minutes or hours, for example "90m" or "4h"."""
     time_zone: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "UTC"
     """Name of the time zone of `schedule`, for example Europe/Berlin."""
@@ -220,17 +220,17 @@ class PolicySpec(ApiModel):
 class VmCounts(ApiModel):
     """VMs that the policy decides for, by state."""
 
-    matched: int = 0
+    matched: Count = 0
     """VMs with at least one NIC that the policy decides."""
-    compliant: int = 0
+    compliant: Count = 0
     """VMs whose NICs are as wanted."""
-    to_change: int = 0
+    to_change: Count = 0
     """VMs with a NIC that is to change."""
-    pending_restart: int = 0
+    pending_restart: Count = 0
     """VMs whose spec is as wanted and whose running instance is not."""
-    blocked: int = 0
+    blocked: Count = 0
     """VMs with a NIC that cannot be decided or changed."""
-    conflicting: int = 0
+    conflicting: Count = 0
     """VMs with a NIC for which another policy of the same priority decides differently."""
 
 
@@ -246,7 +246,7 @@ class PolicyProblem(Problem):
 class PolicyStatus(ApiModel):
     """What the policy found and did."""
 
-    observed_generation: int = 0
+    observed_generation: Generation = 0
     """The `metadata.generation` that this status speaks of."""
     conditions: Annotated[
         list[Condition],
@@ -257,7 +257,7 @@ class PolicyStatus(ApiModel):
     """The first ten NICs that a person may want to look at."""
     vms: VmCounts = VmCounts()
     """VMs by state."""
-    nics_by_datapath: Annotated[dict[str, int], Field(max_length=8)] = {}
+    nics_by_datapath: Annotated[dict[str, Count], Field(max_length=8)] = {}
     """NICs that the policy decides, by the datapath that they have now."""
 
 

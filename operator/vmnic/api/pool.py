@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, StrictInt, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
+from ..checked.documents import check_depth
 from .common import (
     PERCENT,
     ApiModel,
     Condition,
+    Count,
     Duration,
+    Generation,
     IntOrPercent,
     LabelSelector,
     Metadata,
@@ -35,7 +39,7 @@ __all__ = [
     "VfCounts",
 ]
 
-_HexId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}$")]
+_HexId = Annotated[str, StringConstraints(max_length=4, pattern=r"^[0-9a-f]{4}$")]
 _RESOURCE = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$"
 _Word = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
@@ -171,6 +175,26 @@ class Safety(ApiModel):
     """Whether functions may be changed that the host itself uses: an address, a route, an upper device."""
 
 
+_IPAM_LEVELS = 8
+_IPAM_BYTES = 4096
+_IPAM_BOUNDS = f"ipam has at most {_IPAM_LEVELS} levels and {_IPAM_BYTES} bytes"
+
+
+def _check_ipam(value: dict[str, Any]) -> dict[str, Any]:
+    """Check what a schema cannot express; the text goes into networks of every namespace."""
+    check_depth(value, _IPAM_LEVELS)
+    if len(json.dumps(value)) > _IPAM_BYTES:
+        raise ValueError(_IPAM_BOUNDS)
+    return value
+
+
+Ipam = Annotated[
+    dict[str, Any],
+    Field(max_length=32, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}),
+    AfterValidator(_check_ipam),
+]
+
+
 class PoolNetwork(ApiModel):
     """A NetworkAttachmentDefinition that is kept in some namespaces."""
 
@@ -202,7 +226,7 @@ class PoolNetwork(ApiModel):
     """Guaranteed transmit rate in Mbit/s; absent leaves it as it is, since many NICs know none."""
     max_tx_rate_mbps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     """Highest transmit rate in Mbit/s, 0: none; absent leaves it as it is."""
-    ipam: Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})] = {}
+    ipam: Ipam = {}
     """IPAM of the CNI, as it is; empty: the guest has its addresses from elsewhere."""
 
 
@@ -327,15 +351,15 @@ class PoolSpec(ApiModel):
 class NodeCounts(ApiModel):
     """Nodes of the pool by state."""
 
-    matched: int = 0
+    matched: Count = 0
     """Nodes with at least one physical function of the pool; also those that are just giving one up."""
-    ready: int = 0
+    ready: Count = 0
     """Nodes that are as the pool asks."""
-    updating: int = 0
+    updating: Count = 0
     """Nodes that have a grant and are not done."""
-    waiting: int = 0
+    waiting: Count = 0
     """Nodes that wait for their turn or for VMs to let go of VFs."""
-    failed: int = 0
+    failed: Count = 0
     """Nodes whose change failed or was refused."""
     summary: Annotated[str, StringConstraints(max_length=32)] = "0/0"
     """Ready of matched."""
@@ -344,17 +368,17 @@ class NodeCounts(ApiModel):
 class VfCounts(ApiModel):
     """VFs of the pool over all nodes."""
 
-    desired: int = 0
+    desired: Count = 0
     """VFs that the pool asks for."""
-    configured: int = 0
+    configured: Count = 0
     """VFs of the pool that exist, also those that it asks for no more: VMs may keep them from going."""
-    in_use: int = 0
+    in_use: Count = 0
     """VFs of the pool that a VM or another program holds, also those that it asks for no more."""
-    assigned: int = 0
+    assigned: Count = 0
     """VFs that the specs of VMs ask for, also of those that are stopped."""
-    reserved: int = 0
+    reserved: Count = 0
     """VFs that new assignments leave free (`reserveForMigration`)."""
-    free: int = 0
+    free: Count = 0
     """VFs that exist and that nobody holds or is about to hold."""
 
 
@@ -370,7 +394,7 @@ class PoolProblem(Problem):
 class PoolStatus(ApiModel):
     """How far the pool is."""
 
-    observed_generation: int = 0
+    observed_generation: Generation = 0
     """The `metadata.generation` that this status speaks of."""
     resource_names: Annotated[list[Annotated[str, StringConstraints(max_length=253)]], Field(max_length=64)] = []
     """Extended resources that stand for the pool's VFs."""

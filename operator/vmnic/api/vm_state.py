@@ -26,7 +26,7 @@ class NicShape(ApiModel):
     """emulated, vhost, macvtap, sriov, passthrough, or other."""
     model: _Short | None = None
     """Model of the NIC, where the datapath has one."""
-    queues: int = 1
+    queues: Annotated[int, Field(ge=0, le=1024)] = 1
     """Queues."""
     resource: _Name = ""
     """Device resource, where it takes one."""

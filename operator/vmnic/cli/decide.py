@@ -85,7 +85,7 @@ def _nodes(objects: Objects) -> list[NodeInput]:
                 name=name,
                 labels=labels,
                 schedulable=node is None or not node.spec.unschedulable,
-                allocatable=node.devices if node is not None else {},
+                allocatable=node.devices if node is not None and node.status.allocatable else None,
                 state=state,
             )
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,6 +14,7 @@ from .codec import decode_error, decode_value, encode_op
 from .launch import WorkerGoneError, WorkerProcess
 from .ops import Op, Port, Value
 from .ports import StillBlocked
+from .socket import REPLY_BYTES
 
 __all__ = [
     "HostAccess",
@@ -28,8 +30,8 @@ _OPEN_S = 5.0
 """A fork and a lock take milliseconds; a worker that needs longer than this is gone."""
 _START_S = 60.0
 """The first session also waits for the worker's imports, which take seconds on a slow machine."""
-_LINE_BYTES = 2**22
-"""A dump of links with 64 VFs each may be long."""
+_LINE_BYTES = 4 * REPLY_BYTES
+"""A dump of links, which cannot be divided, may be longer than other replies."""
 
 
 class OperationTimedOutError(Exception):
@@ -154,10 +156,11 @@ class _WorkerSession:
             raise
         except OSError as error:
             raise WorkerGoneError(f"the session's child ended: {error.strerror}") from error
+        except ValueError as error:
+            raise OSError(errno.EMSGSIZE, f"the reply to {op} has more than {_LINE_BYTES} bytes") from error
         if not line:
             raise WorkerGoneError(f"the session's child ended during {op}")
-        reply: dict[str, Any] = json.loads(line)
-        return reply
+        return _parse(line, op)
 
     async def end(self, *, awaited: bool) -> None:
         """Let the child end; the lock of a write session is free once it has, which is waited for."""
@@ -170,9 +173,22 @@ class _WorkerSession:
             await self._writer.wait_closed()
 
     async def _await_late(self, reading: asyncio.Future[bytes]) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             await reading
         await self.end(awaited=True)
+
+
+def _parse(line: bytes, op: Op) -> dict[str, Any]:
+    """Parse a reply.
+
+    Raises:
+        WorkerGoneError: it is none; a session that answers such things is of no use.
+    """
+    try:
+        reply: dict[str, Any] = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise WorkerGoneError(f"the session's child gave no answer to {op}") from error
+    return reply
 
 
 class LocalHost:

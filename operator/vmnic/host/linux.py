@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pathlib
+import stat
 import subprocess
 import threading
 
@@ -16,7 +17,8 @@ __all__ = ["LinuxFiles", "LinuxModules", "linux_host"]
 
 _CHUNK_BYTES = 65536
 """More than a page, so that a file of sysfs is read in one call."""
-_MAX_BYTES = 2**20
+_MAX_BYTES = 2**19
+"""As JSON, where a byte may take six, this fits into one reply."""
 
 
 class LinuxFiles:
@@ -51,11 +53,18 @@ class LinuxFiles:
         return path if path.startswith("/proc/") else self._root + path
 
     def _read(self, path: str) -> str:
-        descriptor = os.open(self._at(path), os.O_RDONLY)
+        """Read a regular file; a pipe would block, and half of a file is not the file."""
+        descriptor = os.open(self._at(path), os.O_RDONLY | os.O_NONBLOCK)
         try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EISDIR, "not a regular file")
             chunks: list[bytes] = []
-            while (chunk := os.read(descriptor, _CHUNK_BYTES)) and len(chunks) * _CHUNK_BYTES < _MAX_BYTES:
+            size = 0
+            while chunk := os.read(descriptor, _CHUNK_BYTES):
                 chunks.append(chunk)
+                size += len(chunk)
+                if size > _MAX_BYTES:
+                    raise OSError(errno.EFBIG, f"more than {_MAX_BYTES} bytes")
             return b"".join(chunks).decode(errors="replace").removesuffix("\n")
         finally:
             os.close(descriptor)

@@ -17,14 +17,17 @@ import pathlib
 import queue
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .codec import decode_error, decode_op, decode_value, encode_error, encode_op, encode_value
 from .events import LOST, HostEvent, encode_event
 from .ops import Op, Port, Value
 
-__all__ = ["LISTEN", "SocketPort", "answer", "serve_port"]
+__all__ = ["LISTEN", "REPLY_BYTES", "SocketPort", "answer", "serve_port"]
+
+REPLY_BYTES = 2**22
+"""What operations may answer together: a few hundred files of sysfs, or a dump of hundreds of links, have less."""
 
 Control = Callable[[Mapping[str, Any]], Any]
 """Takes a command that is no operation (a simulated host's `hold`) and gives a JSON-able reply."""
@@ -117,12 +120,26 @@ def answer(port: Port, request: Mapping[str, Any], control: Control | None = Non
                 raise OSError(errno.ENOSYS, "this host takes no commands")
             return reply | {"value": control(request["control"])}
         if "ops" in request:
-            return reply | {"replies": [_perform(port, op) for op in request["ops"]]}
+            return reply | {"replies": _perform_all(port, request["ops"])}
         return reply | _perform(port, request["op"])
     except OSError as error:
         return reply | {"error": encode_error(error)}
     except (ValueError, KeyError, TypeError) as error:
         return reply | {"error": {"errno": errno.EINVAL, "message": str(error)}}
+
+
+def _perform_all(port: Port, ops: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Perform operations in order; what no longer fits into the reply is refused, and only that."""
+    replies = []
+    room = REPLY_BYTES
+    for op in ops:
+        one = _perform(port, op)
+        size = len(json.dumps(one))
+        if size > room:
+            one = {"error": {"errno": errno.EMSGSIZE, "message": "the replies are too large for one answer"}}
+        room -= min(size, room)
+        replies.append(one)
+    return replies
 
 
 def _perform(port: Port, wire: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,14 +1,20 @@
-"""Pools and what their nodes report become facts about devices: which there are, where, how many, and for which guests."""
+"""Pools and what their nodes report become facts about devices: which there are, where, how many, and for which guests.
+
+An agent's words count for its own node, as far as NIC data and kubelet agree. A node whose state cannot be read is unknown: it
+gives nothing new and takes nothing away.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..api.pool import SriovNetworkPool
+from ..nodes.guests import drives_windows, models_without_windows
 from ..nodes.nics import model_of, read_models
-from ..nodes.parts import parts_of
-from ..nodes.state import VFIO, NodeNicState, PfStatus
+from ..nodes.parts import Part, parts_of
+from ..nodes.state import VFIO, NodeNicState
 from ..policy.capacity import NodeDevices
 from ..policy.facts import PoolFacts
 
@@ -23,9 +29,23 @@ class NodeInput:
     labels: Mapping[str, str] | None = field(default_factory=dict)
     """None: not known."""
     schedulable: bool = True
-    allocatable: Mapping[str, int] = field(default_factory=dict)
-    """Devices of other operators, by resource."""
+    allocatable: Mapping[str, int] | None = None
+    """Devices that its kubelet advertises, by resource; None: not known, which bounds nothing."""
     state: NodeNicState | None = None
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the nodes say of one pool."""
+
+    parts: dict[str, list[Part]] = field(default_factory=dict)
+    """By node; empty where the node has a share and shows no function."""
+    unread: list[str] = field(default_factory=list)
+    """Nodes with a share whose state cannot be read."""
+
+    @property
+    def complete(self) -> bool:
+        return not self.unread and all(self.parts.values())
 
 
 def gather_pools(pools: Iterable[SriovNetworkPool], nodes: Iterable[NodeInput], *, known: bool) -> dict[str, PoolFacts]:
@@ -36,50 +56,60 @@ def gather_pools(pools: Iterable[SriovNetworkPool], nodes: Iterable[NodeInput], 
         nodes: All nodes.
         known: Whether the nodes have been asked; offline, without their states, a pool counts as ready.
     """
-    functions: dict[str, list[PfStatus]] = {}
-    devices: dict[str, int] = {}
-    for node in nodes:
-        if node.state is None:
-            continue
-        for owner in _pools_of(node.state):
-            for part in parts_of(node.state, owner):
-                functions.setdefault(owner, []).append(part.pf)
-                devices[owner] = devices.get(owner, 0) + part.ready
+    by_pool = _find_parts(nodes)
     found = {}
     for pool in pools:
         name = pool.metadata.name
-        own = functions.get(name, [])
+        own = by_pool.get(name, _Found())
+        pfs = [part.pf for parts in own.parts.values() for part in parts]
+        limited = {node: models_without_windows(part.pf for part in parts) for node, parts in own.parts.items()}
         found[name] = PoolFacts(
             name=name,
             resource_name=pool.resource_name,
             physical=pool.spec.function == "Physical",
             mtu=pool.spec.mtu,
             reserve=pool.spec.reserve_for_migration,
-            linux_only=_linux_only(pool, own),
-            blocker=_blocker(pool, len(own), devices.get(name, 0), known=known),
-            uplinks=tuple(dict.fromkeys(pf.name for pf in own if pf.name)),
+            linux_only=_linux_only(pool, own, limited),
+            linux_only_nodes={node: models for node, models in limited.items() if models},
+            blocker=_blocker(pool, own, known=known),
+            uplinks=tuple(dict.fromkeys(pf.name for pf in pfs if pf.name)),
         )
     return found
 
 
-def _blocker(pool: SriovNetworkPool, functions: int, devices: int, *, known: bool) -> str:
+def _find_parts(nodes: Iterable[NodeInput]) -> dict[str, _Found]:
+    found: dict[str, _Found] = {}
+    for node in nodes:
+        for owner in _pools_of(node.state) if node.state is not None else ():
+            own = found.setdefault(owner, _Found())
+            if node.state is not None and node.state.unreadable:
+                own.unread.append(node.name)
+            elif node.state is not None:
+                own.parts[node.name] = list(parts_of(node.state, owner))
+    return found
+
+
+def _blocker(pool: SriovNetworkPool, own: _Found, *, known: bool) -> str:
     if pool.metadata.deletion_timestamp:
         return "it is being deleted"
     if pool.spec.function == "Virtual" and pool.spec.vf_driver != VFIO:
         return f"its VFs are on their kernel driver, and VMs need vfDriver: {VFIO}"
-    if not known or devices:
+    parts = [part for some in own.parts.values() for part in some]
+    if not known or any(part.ready for part in parts):
         return ""
-    return "none of its functions is ready yet" if functions else "no node has a NIC that is the pool's"
+    if own.unread:
+        return f"the NodeNicState of {', '.join(own.unread[:3])} cannot be read"
+    return "none of its functions is ready yet" if parts else "no node has a NIC that is the pool's"
 
 
-def _linux_only(pool: SriovNetworkPool, functions: Iterable[PfStatus]) -> tuple[str, ...]:
-    """Models whose VFs Windows has no driver for: of the functions that are there, else of those that the pool names."""
-    names = {pf.model for pf in functions if pf.model}
-    if not names:
-        selector = pool.spec.nic_selector
-        named = (model_of(vendor, device) for vendor in selector.vendors or ["8086"] for device in selector.devices)
-        names = {*selector.models, *(model.model for model in named if model is not None)}
-    return tuple(sorted(nic.model for nic in read_models() if nic.model in names and "windows" not in nic.vf_guests))
+def _linux_only(pool: SriovNetworkPool, own: _Found, limited: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Models whose VFs Windows has no driver for, if that holds on all nodes; else, if all that the pool names are such."""
+    if own.parts and own.complete:
+        return tuple(sorted({name for models in limited.values() for name in models})) if all(limited.values()) else ()
+    selector = pool.spec.nic_selector
+    named = [model_of(vendor, device) for vendor in selector.vendors or ["8086"] for device in selector.devices]
+    models = [*(nic for nic in read_models() if nic.model in selector.models), *(nic for nic in named if nic is not None)]
+    return () if any(map(drives_windows, models)) else tuple(sorted({nic.model for nic in models}))
 
 
 def _pools_of(state: NodeNicState) -> tuple[str, ...]:
@@ -97,18 +127,45 @@ def node_devices(
         pools: The pools whose functions are known.
         named: Resources of other operators that policies name: a node that does not offer one has none.
     """
-    found = {}
-    for node in nodes:
-        total = dict.fromkeys(named, 0) | dict(node.allocatable)
-        held: dict[str, int] = {}
-        for pool in pools.values():
-            # A pool's functions are told by the node's own agent; without its word there is none.
-            total[pool.resource_name] = 0
-        if node.state is not None:
-            for name in _pools_of(node.state):
-                if name in pools:
-                    parts = list(parts_of(node.state, name))
-                    total[pools[name].resource_name] = sum(part.ready for part in parts)
-                    held[pools[name].resource_name] = sum(len(part.held) for part in parts)
-        found[node.name] = NodeDevices(labels=node.labels, usable=node.schedulable, total=total, held=held)
-    return found
+    others = tuple(named)
+    return {node.name: _devices_of(node, pools, others) for node in nodes}
+
+
+def _devices_of(node: NodeInput, pools: Mapping[str, PoolFacts], others: Iterable[str]) -> NodeDevices:
+    """Count one node's devices; without its agent's word a pool has none there."""
+    state = node.state
+    total = dict.fromkeys(others, 0) | dict(node.allocatable or {}) | {pool.resource_name: 0 for pool in pools.values()}
+    held: dict[str, int] = {}
+    shares = {} if state is None or state.unreadable else {one: list(parts_of(state, one)) for one in _pools_of(state)}
+    for name, parts in shares.items():
+        if name in pools:
+            total[pools[name].resource_name] = _count_ready(parts, node.allocatable)
+            held[pools[name].resource_name] = sum(len(part.held) for part in parts)
+    return NodeDevices(
+        labels=node.labels,
+        usable=node.schedulable,
+        total=total,
+        held=held,
+        unknown=_unknown(state, pools),
+        linux_only=frozenset(
+            pool.resource_name for pool in pools.values() if node.name in pool.linux_only_nodes and not pool.physical
+        ),
+    )
+
+
+def _count_ready(parts: Iterable[Part], allocatable: Mapping[str, int] | None) -> int:
+    """Count the devices of a pool on a node that both agent and kubelet vouch for; a pool may have a resource per function."""
+    ready: Counter[str] = Counter()
+    for part in parts:
+        ready[part.resource] += part.ready
+    if allocatable is None:
+        return ready.total()
+    return sum(min(count, allocatable.get(resource, 0)) for resource, count in ready.items())
+
+
+def _unknown(state: NodeNicState | None, pools: Mapping[str, PoolFacts]) -> frozenset[str]:
+    """Return the resources that a node may have although its state cannot be read; without a readable spec, all."""
+    if state is None or not state.unreadable:
+        return frozenset()
+    owners = _pools_of(state) if state.spec.synced else tuple(pools)
+    return frozenset(pools[owner].resource_name for owner in owners if owner in pools)

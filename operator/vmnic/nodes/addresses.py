@@ -1,18 +1,59 @@
-"""PCI addresses of VFs, reckoned from their function's (PCIe SR-IOV capability: first VF offset, VF stride)."""
+"""PCI addresses of VFs, computed from their function's (PCIe SR-IOV capability: first VF offset, VF stride)."""
 
 from __future__ import annotations
 
-__all__ = ["routing_id", "vf_address"]
+import functools
+from collections.abc import Iterable
+
+from ..checked.devices import is_pci_address
+
+__all__ = ["routing_id", "vf_address", "vf_addresses", "vf_indexes"]
+
+_LARGEST_ID = 0xFFFF
 
 
+@functools.lru_cache(maxsize=4096)
 def routing_id(address: str) -> int:
-    """Give bus, device and function as one number."""
+    """Return bus, device and function of a PCI address as one number."""
     _, bus, rest = address.split(":")
     device, function = rest.split(".")
     return (int(bus, 16) << 8) + (int(device, 16) << 3) + int(function)
 
 
 def vf_address(first: str, stride: int, index: int) -> str:
-    """Give the PCI address of a VF: the routing id grows by the stride from the first VF's on."""
-    number = routing_id(first) + index * stride
-    return f"{first.split(':', maxsplit=1)[0]}:{number >> 8:02x}:{(number >> 3) & 31:02x}.{number & 7}"
+    """Return the PCI address of a VF: the routing id grows by the stride from the first VF's on."""
+    return _address(first.split(":", maxsplit=1)[0], routing_id(first) + index * stride)
+
+
+def vf_addresses(first: str, stride: int, indexes: Iterable[int]) -> tuple[str, ...]:
+    """Return the addresses of VFs; an address that no PCI bus has, or that another VF has already, is left out.
+
+    Args:
+        first: Address of the first VF; empty: there is none.
+        stride: By how much each VF's routing id is above that of the VF before it.
+        indexes: The VFs.
+    """
+    if not is_pci_address(first):
+        return ()
+    head, start = first.split(":", maxsplit=1)[0], routing_id(first)
+    numbers = (start + index * stride for index in indexes if stride > 0 or index == 0)
+    return tuple(_address(head, number) for number in numbers if number <= _LARGEST_ID)
+
+
+def vf_indexes(first: str, stride: int, addresses: Iterable[str]) -> dict[str, int]:
+    """Return the indexes of VFs by their addresses; an address that is no VF's is left out.
+
+    Args:
+        first: Address of the first VF; empty: there is none.
+        stride: By how much each VF's routing id is above that of the VF before it.
+        addresses: PCI addresses.
+    """
+    if not is_pci_address(first):
+        return {}
+    domain, start, step = first[:4], routing_id(first), max(stride, _LARGEST_ID + 1 if stride <= 0 else stride)
+    distances = ((one, routing_id(one) - start) for one in addresses if one[:4] == domain)
+    return {one: distance // step for one, distance in distances if distance >= 0 and distance % step == 0}
+
+
+def _address(domain: str, number: int) -> str:
+    return f"{domain}:{number >> 8:02x}:{(number >> 3) & 31:02x}.{number & 7}"

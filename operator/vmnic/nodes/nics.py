@@ -46,6 +46,7 @@ def add_models(path: pathlib.Path) -> None:
         raise NicDataError(f"NIC data {path}: {error}: write it like vmnic's own nics.yaml") from error
     _files[:] = [path, _OWN]
     read_models.cache_clear()
+    model_of.cache_clear()
 
 
 @functools.cache
@@ -58,6 +59,7 @@ def _read(path: pathlib.Path) -> tuple[NicModel, ...]:
     return msgspec.yaml.decode(path.read_bytes(), type=tuple[NicModel, ...])
 
 
+@functools.lru_cache(maxsize=256)
 def model_of(vendor: str, device: str) -> NicModel | None:
     """Find the model of a physical function by its PCI ids; None if it is not known."""
     return next((nic for nic in read_models() if nic.vendor == vendor and device in nic.pf), None)

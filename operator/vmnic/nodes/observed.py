@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-import msgspec
-
 from .addresses import routing_id
 from .nics import model_of
 from .state import VFIO, Apply, Held, PfPlan, PfProblem, PfReason, PfStatus, VfRange, range_of
@@ -21,15 +19,6 @@ __all__ = [
     "render_pf_status",
     "with_holders",
 ]
-
-_HOLDER_CHARS = 320
-_TEXT_CHARS = 512
-"""Bounds of the CRD; more would keep the whole status from being published."""
-_VALUE_CHARS = 256
-"""The same of an action's value: every second one of 128 VFs takes 201, the driver nine more."""
-_TOLD_ACTIONS = 32
-_TOLD_USES = 16
-"""A status has room for so many names and uses of a function."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +91,8 @@ class ObservedPf:
     """The firmware left a register window of the VFs without an address."""
     foreign_owner: str = ""
     """Another program that manages it, in words; empty: none."""
+    owner_unknown: str = ""
+    """What could not be read of another program's claim to it, in words; empty: all was read."""
     shares_iommu_group: bool = False
     """Another function that is not its VF is in its IOMMU group, so its VFs would be too."""
     held: bool = False
@@ -131,7 +122,7 @@ def holders_by_address(pfs: Sequence[ObservedPf], told: Mapping[str, str]) -> di
     counts: another plugin's number may hold up a change, but no pod loses a VF.
     """
     vfs = [vf for pf in pfs for vf in pf.vfs]
-    used = {vf.pci_address: f"the host ({'; '.join(vf.host_use)})"[:_HOLDER_CHARS] for vf in vfs if vf.host_use}
+    used = {vf.pci_address: f"the host ({'; '.join(vf.host_use)})" for vf in vfs if vf.host_use}
     groups = {pf.pci_address: pf.group for pf in pfs if pf.driver == VFIO} | {vf.pci_address: vf.group for vf in vfs}
     by_group = {address: told[group] for address, group in groups.items() if group in told}
     numbers = set(groups.values())
@@ -154,12 +145,22 @@ def render_pf_status(
     problem: PfProblem | None,
     apply: Apply | None,
 ) -> PfStatus:
-    """Write down what is published of a physical function; `holders` names who holds a VF, by its PCI address."""
+    """Write down what is published of a physical function, before it is fitted into the bounds of a status.
+
+    Args:
+        pf: The function.
+        holders: Who holds a VF, by its PCI address.
+        owned: Whether vmnic has changed it.
+        attempt: Ends of runs so far.
+        plan: What is to be done; None: nothing.
+        problem: What hinders it.
+        apply: The last run.
+    """
     known = model_of(pf.vendor, pf.device)
     return PfStatus(
         pci_address=pf.pci_address,
         name=pf.name,
-        alt_names=pf.alt_names[:_TOLD_USES],
+        alt_names=pf.alt_names,
         vendor=pf.vendor,
         device=pf.device,
         model=known.model if known else "",
@@ -174,28 +175,12 @@ def render_pf_status(
         vf_stride=routing_id(pf.vfs[1].pci_address) - routing_id(pf.vfs[0].pci_address) if len(pf.vfs) > 1 else 0,
         vfs=_ranges(pf.vfs),
         held=tuple(Held(vf=address, by=holders.get(address, "")) for address in pf.held_addresses),
-        host_use=tuple(_bounded(use) for use in pf.host_use[:_TOLD_USES]),
+        host_use=pf.host_use,
         owned=owned,
         attempt=attempt,
-        plan=_bounded_plan(plan) if plan is not None else None,
-        problem=msgspec.structs.replace(problem, message=_bounded(problem.message)) if problem is not None else None,
+        plan=plan,
+        problem=problem,
         apply=apply,
-    )
-
-
-def _bounded(text: str, chars: int = _TEXT_CHARS) -> str:
-    return text if len(text) <= chars else f"{text[: chars - 2]} …"
-
-
-def _bounded_plan(plan: PfPlan) -> PfPlan:
-    """The digest names the whole plan, so what is shown of it may be cut."""
-    return msgspec.structs.replace(
-        plan,
-        text=_bounded(plan.text),
-        actions=tuple(
-            msgspec.structs.replace(one, value=_bounded(one.value, _VALUE_CHARS)) for one in plan.actions[:_TOLD_ACTIONS]
-        ),
-        blocked_by=tuple(_bounded(words) for words in plan.blocked_by),
     )
 
 

@@ -1,12 +1,17 @@
-"""What a pool has of a physical function: all of its VFs, some of them, or the whole function."""
+"""What a pool has of a physical function: all of its VFs, some of them, or the whole function.
+
+An agent chooses the numbers that are read here, so ranges are compared and never walked beyond what the pool asks for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .addresses import vf_address
+from ..checked.devices import MOST_VFS
+from .addresses import vf_addresses, vf_indexes
+from .nics import model_of
 from .state import VFIO, NodeNicState, PfReason, PfSpec, PfStatus, VfGroup, group_of, indexes_of, range_of
 
 __all__ = ["Part", "VfTotals", "count_vfs", "parts_of"]
@@ -32,19 +37,27 @@ class Part:
     """One pool's part of one function, as asked and as it is."""
 
     pf: PfStatus
+    resource: str
+    """Extended resource that stands for its devices."""
     vfs: VfTotals
     """Also those that are asked for no more."""
     ready: int
-    """Devices that are asked for and that a VM can use: they are on vfio-pci, and handed out."""
-    addresses: tuple[str, ...]
-    """PCI addresses of the devices that are asked for and exist."""
+    """Devices that are asked for and that a VM can use: on vfio-pci, handed out, and no more than the NIC data allow."""
+    indexes: range | None
+    """VFs that are asked for and exist; None: the part is the function itself."""
     held: tuple[str, ...]
-    """Of these, those that somebody holds."""
+    """Addresses of those of its devices that are held."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """PCI addresses of the devices that are asked for and exist."""
+        pf, indexes = self.pf, self.indexes
+        return (pf.pci_address,) if indexes is None else vf_addresses(pf.first_vf, pf.vf_stride, indexes)
 
 
 def count_vfs(state: NodeNicState, pool: str) -> VfTotals:
     """Count a pool's VFs on a node, also those of functions that it is giving up."""
-    totals = [_count(spec, pf, group) for spec, pf, group in _shares_of(state, pool)]
+    totals = [_count(spec, pf, group, _held_vfs(pf)) for spec, pf, group in _shares_of(state, pool)]
     return VfTotals(*(sum(column) for column in zip(*totals, strict=True))) if totals else VfTotals()
 
 
@@ -64,43 +77,60 @@ def _shares_of(state: NodeNicState, pool: str) -> Iterator[tuple[PfSpec, PfStatu
 
 
 def _part(spec: PfSpec, pf: PfStatus, group: VfGroup) -> Part:
-    vfs = _count(spec, pf, group)
-    if spec.function == "Physical":
-        addresses: tuple[str, ...] = (pf.pci_address,)
-        ready = int(pf.driver == VFIO)
-    else:
-        indexes = indexes_of(spec, group)
-        addresses = _addresses(pf, indexes)
-        ready = sum(index in indexes for index in _vfio_indexes(pf))
+    held = _held_vfs(pf)
+    indexes = None if spec.function == "Physical" else _existing(pf, indexes_of(spec, group))
+    ready = int(pf.driver == VFIO) if indexes is None else _count_vfio(pf, _common(indexes, range(_most_vfs(pf))))
     is_withdrawn = pf.problem is not None and pf.problem.reason in _WITHDRAWN
-    return Part(pf=pf, vfs=vfs, ready=0 if is_withdrawn else ready, addresses=addresses, held=_held(pf, addresses))
+    return Part(
+        pf=pf,
+        resource=group.resource,
+        vfs=_count(spec, pf, group, held),
+        ready=0 if is_withdrawn else ready,
+        indexes=indexes,
+        held=_held(pf, indexes, held),
+    )
 
 
-def _count(spec: PfSpec, pf: PfStatus, group: VfGroup) -> VfTotals:
+def _most_vfs(pf: PfStatus) -> int:
+    """Return how many VFs the NIC data allow; a model that is not known has no bound of its own."""
+    model = model_of(pf.vendor, pf.device)
+    return model.max_vfs if model is not None else MOST_VFS
+
+
+def _count(spec: PfSpec, pf: PfStatus, group: VfGroup, held: Mapping[str, int]) -> VfTotals:
     if spec.function == "Physical":
-        return VfTotals(in_use=len(_held(pf, (pf.pci_address,))))
+        return VfTotals(in_use=len(_held(pf, None, held)))
     asked = indexes_of(spec, group)
     # Without a range all VFs of a function are the pool's, but adopted ones beyond its number were never asked for.
     own = asked if group.range or spec.management == "Adopt" else range(pf.num_vfs)
     return VfTotals(
         desired=0 if spec.release else len(asked),
-        configured=sum(index < pf.num_vfs for index in own),
-        in_use=len(_held(pf, _addresses(pf, own))),
+        configured=len(_existing(pf, own)),
+        in_use=len(_held(pf, _existing(pf, own), held)),
     )
 
 
-def _addresses(pf: PfStatus, indexes: range) -> tuple[str, ...]:
-    """Addresses of the VFs with these indexes that exist."""
-    present = (index for index in indexes if index < pf.num_vfs)
-    return tuple(vf_address(pf.first_vf, pf.vf_stride, index) for index in present) if pf.first_vf else ()
+def _existing(pf: PfStatus, indexes: range) -> range:
+    """Return those of these indexes whose VFs exist, at most as many as any NIC has."""
+    return _common(indexes, range(min(pf.num_vfs, MOST_VFS)))
 
 
-def _held(pf: PfStatus, addresses: tuple[str, ...]) -> tuple[str, ...]:
-    held = {one.vf for one in pf.held}
-    return tuple(address for address in addresses if address in held)
+def _common(one: range, other: range) -> range:
+    return range(max(one.start, other.start), min(one.stop, other.stop))
 
 
-def _vfio_indexes(pf: PfStatus) -> Iterator[int]:
-    for part in pf.vfs:
-        if part.driver == VFIO:
-            yield from range_of(part.range)
+def _held_vfs(pf: PfStatus) -> dict[str, int]:
+    """Return the indexes of the held VFs by address."""
+    return vf_indexes(pf.first_vf, pf.vf_stride, (one.vf for one in pf.held)) if pf.held else {}
+
+
+def _held(pf: PfStatus, indexes: range | None, held: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the addresses of those VFs, or of the function itself, that are held; each once."""
+    if indexes is None:
+        return tuple(dict.fromkeys(one.vf for one in pf.held if one.vf == pf.pci_address))
+    return tuple(address for address, index in held.items() if index in indexes)
+
+
+def _count_vfio(pf: PfStatus, wanted: range) -> int:
+    """Count the wanted VFs that are on vfio-pci; ranges that overlap are not read in the first place."""
+    return sum(len(_common(wanted, range_of(part.range))) for part in pf.vfs if part.driver == VFIO)

@@ -64,6 +64,11 @@ def _of_ownership(desired: PfSpec, observed: ObservedPf, name: str) -> PfProblem
             reason=PfReason.FOREIGN_OWNER,
             message=f"{name} is managed by {observed.foreign_owner}: take it out of the pool's nicSelector, or away from there",
         )
+    if observed.owner_unknown:
+        return PfProblem(
+            reason=PfReason.FOREIGN_OWNER,
+            message=f"{name} may be managed by another program: {observed.owner_unknown}: make it readable, or remove it",
+        )
     if observed.host_use and not desired.allow_host_used:
         return PfProblem(
             reason=PfReason.HOST_USED,

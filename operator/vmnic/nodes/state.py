@@ -1,15 +1,21 @@
-"""What a NodeNicState says, as frozen structs that the agent, the controller and the CLI share.
+"""A NodeNicState as frozen structs that the agent, the controller and the CLI share.
 
 The agent's process must stay small, so these are msgspec structs and not the pydantic models of `vmnic.api`, from which
-the CRD is made; a test holds both equal. Unknown fields are ignored: an agent may be older than the CRD.
+the CRD is made; a test holds both equal, bounds included. Unknown fields are ignored: an agent may be older than the CRD.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from msgspec import Meta
+
+from ..checked import forms
+from ..checked.devices import MOST_VFS, read_vf_range
 
 __all__ = [
     "APPROVED",
@@ -44,8 +50,20 @@ __all__ = [
 
 
 APPROVED = "vmnic.dev/approved"
-VFIO = "vfio-pci"
+VFIO: Final = "vfio-pci"
 """The driver of functions that VMs get."""
+
+_Text = Annotated[str, Meta(max_length=512)]
+_Name = Annotated[str, Meta(max_length=253)]
+_Word = Annotated[str, Meta(max_length=64, pattern=forms.whole(forms.PLAIN))]
+_PciAddress = Annotated[str, Meta(max_length=12, pattern=forms.whole(forms.PCI_ADDRESS))]
+_PciId = Annotated[str, Meta(max_length=4, pattern=forms.whole(forms.OPTIONAL_PCI_ID))]
+_Digest = Annotated[str, Meta(max_length=64, pattern=forms.whole(forms.DIGEST))]
+_Generation = Annotated[int, Meta(ge=0, le=forms.LARGEST_GENERATION)]
+_VfCount = Annotated[int, Meta(ge=0, le=MOST_VFS)]
+_AskedVfs = Annotated[int, Meta(ge=0, le=256)]
+_Rate = Annotated[int, Meta(ge=0, le=1_000_000)]
+_Modules = Annotated[tuple[_Word, ...], Meta(max_length=32)]
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -83,7 +101,7 @@ class Action(_Struct, frozen=True):
     """One step of a plan."""
 
     kind: ActionKind
-    value: str
+    value: Annotated[str, Meta(max_length=256)]
 
 
 class PfReason(StrEnum):
@@ -145,34 +163,34 @@ class PfReason(StrEnum):
 class Held(_Struct, frozen=True):
     """A VF that somebody holds open."""
 
-    vf: str
+    vf: _PciAddress
     """PCI address."""
-    by: str = ""
-    """Who, as far as the kubelet tells: `pod namespace/name`; empty when unknown."""
+    by: Annotated[str, Meta(max_length=321)] = ""
+    """Who, as far as the kubelet reports: `pod namespace/name`, at most 321 characters; empty when unknown."""
 
 
 class VfRange(_Struct, frozen=True):
     """VFs with consecutive indexes and the same driver."""
 
-    range: str
+    range: Annotated[str, Meta(max_length=7, pattern=forms.whole(forms.INDEX_RANGE))]
     """`0-6` or `3`."""
-    driver: str = ""
+    driver: _Word = ""
     """Empty: none bound."""
 
 
 class PfPlan(_Struct, frozen=True):
     """What is to be done to one physical function, and whether it may."""
 
-    digest: str
+    digest: _Digest
     """Names this plan: attempt, boot, desired spec, actions and the observed values that they rely on."""
-    actions: tuple[Action, ...] = ()
-    text: str = ""
+    actions: Annotated[tuple[Action, ...], Meta(max_length=32)] = ()
+    text: _Text = ""
     """The actions in words."""
     disruptive: bool = False
     """A VF that would go is held, or the host uses the function."""
     fenced: bool = False
     """VFs that a pod could get in the meantime would go: they are fenced before the first write."""
-    blocked_by: tuple[str, ...] = ()
+    blocked_by: Annotated[tuple[_Text, ...], Meta(max_length=64)] = ()
     """Who stands in the way, in words: `pod tenants/db holds 0000:0b:10.3`."""
 
 
@@ -180,7 +198,7 @@ class PfProblem(_Struct, frozen=True):
     """Why the function cannot be made what the pool asks, or is not."""
 
     reason: PfReason
-    message: str
+    message: _Text
 
 
 class ApplyState(StrEnum):
@@ -197,58 +215,58 @@ class ApplyState(StrEnum):
 class Apply(_Struct, frozen=True):
     """The last run that a grant started."""
 
-    digest: str
+    digest: _Digest
     state: ApplyState
-    message: str = ""
+    message: _Text = ""
 
 
 class VfSettings(_Struct, frozen=True):
     """Attributes that the agent sets on VFs; None leaves one as it is."""
 
-    vlan: int | None = None
-    vlan_qos: int | None = None
-    vlan_protocol: str | None = None
+    vlan: Annotated[int, Meta(ge=0, le=4094)] | None = None
+    vlan_qos: Annotated[int, Meta(ge=0, le=7)] | None = None
+    vlan_protocol: Literal["802.1q", "802.1ad"] | None = None
     trust: bool | None = None
     spoof_check: bool | None = None
-    link_state: str | None = None
-    min_tx_rate_mbps: int | None = None
-    max_tx_rate_mbps: int | None = None
-    mac_prefix: str | None = None
+    link_state: Literal["Auto", "Enable", "Disable"] | None = None
+    min_tx_rate_mbps: _Rate | None = None
+    max_tx_rate_mbps: _Rate | None = None
+    mac_prefix: Annotated[str, Meta(max_length=8, pattern=forms.whole(forms.MAC_PREFIX))] | None = None
 
 
 class VfGroup(_Struct, frozen=True):
     """What one pool gets of a function: some of its VFs, or the whole of it."""
 
-    pool: str
-    resource: str
+    pool: _Name
+    resource: _Name
     """Extended resource that stands for them."""
-    range: str = ""
+    range: Annotated[str, Meta(max_length=7, pattern=forms.whole(forms.OPTIONAL_INDEX_RANGE))] = ""
     """Indexes such as `0-3`; empty: all."""
-    driver: str = VFIO
+    driver: Literal["vfio-pci", "kernel"] = VFIO
     """`vfio-pci`, or `kernel` for the kernel's own choice."""
     settings: VfSettings | None = None
-    device_plugin: str = "Embedded"
+    device_plugin: Literal["Embedded", "None"] = "Embedded"
     exclude_topology: bool = False
 
 
 class PfSpec(_Struct, frozen=True):
     """What one physical function should be; merged from all pools by the controller."""
 
-    pci_address: str
-    pool: str
+    pci_address: _PciAddress
+    pool: _Name
     """The oldest pool that has a part of it: its rollout decides when the function changes."""
-    num_vfs: int = 0
-    function: str = "Virtual"
-    management: str = "Managed"
-    persistence: str = "Agent"
-    mtu: int | None = None
-    queues: int | None = None
-    groups: tuple[VfGroup, ...] = ()
+    num_vfs: _AskedVfs = 0
+    function: Literal["Virtual", "Physical"] = "Virtual"
+    management: Literal["Managed", "Adopt"] = "Managed"
+    persistence: Literal["Agent", "ModuleOptions"] = "Agent"
+    mtu: Annotated[int, Meta(ge=576, le=9216)] | None = None
+    queues: Annotated[int, Meta(ge=1, le=256)] | None = None
+    groups: Annotated[tuple[VfGroup, ...], Meta(max_length=16)] = ()
     allow_host_used: bool = False
-    rollback_timeout_s: int = 60
-    release: str = ""
+    rollback_timeout_s: Annotated[int, Meta(ge=1, le=3600)] = 60
+    release: Literal["", "Reset", "Retain"] = ""
     """`Reset` or `Retain`: no pool asks for it any more, and the agent gives it up in this way."""
-    grant: str | None = None
+    grant: _Digest | None = None
     """Digest of the plan that the agent may carry out."""
 
     @property
@@ -260,30 +278,32 @@ class PfSpec(_Struct, frozen=True):
 class PfStatus(_Struct, frozen=True):
     """What one physical function is; written by the agent."""
 
-    pci_address: str
-    name: str = ""
-    alt_names: tuple[str, ...] = ()
-    vendor: str = ""
-    device: str = ""
-    model: str = ""
-    driver: str = ""
-    numa_node: int | None = None
-    link_speed_mbps: int | None = None
-    mtu: int | None = None
-    queues: int | None = None
-    total_vfs: int = 0
-    num_vfs: int = 0
-    first_vf: str = ""
+    pci_address: _PciAddress
+    name: Annotated[str, Meta(max_length=64, pattern=forms.whole(forms.LINK_NAME))] = ""
+    alt_names: Annotated[
+        tuple[Annotated[str, Meta(max_length=128, pattern=forms.whole(forms.PLAIN))], ...], Meta(max_length=16)
+    ] = ()
+    vendor: _PciId = ""
+    device: _PciId = ""
+    model: _Word = ""
+    driver: _Word = ""
+    numa_node: Annotated[int, Meta(ge=0, le=1023)] | None = None
+    link_speed_mbps: Annotated[int, Meta(ge=0, le=10_000_000)] | None = None
+    mtu: Annotated[int, Meta(ge=0, le=65_536)] | None = None
+    queues: Annotated[int, Meta(ge=0, le=65_535)] | None = None
+    total_vfs: _VfCount = 0
+    num_vfs: _VfCount = 0
+    first_vf: Annotated[str, Meta(max_length=12, pattern=forms.whole(forms.OPTIONAL_PCI_ADDRESS))] = ""
     """PCI address of its first VF; empty: it has none."""
-    vf_stride: int = 0
+    vf_stride: Annotated[int, Meta(ge=0, le=65_535)] = 0
     """By how much the routing id of a VF is above that of the VF before it."""
-    vfs: tuple[VfRange, ...] = ()
-    held: tuple[Held, ...] = ()
-    host_use: tuple[str, ...] = ()
+    vfs: Annotated[tuple[VfRange, ...], Meta(max_length=256)] = ()
+    held: Annotated[tuple[Held, ...], Meta(max_length=256)] = ()
+    host_use: Annotated[tuple[_Text, ...], Meta(max_length=16)] = ()
     """What the host itself uses the function for, in words; empty: nothing."""
     owned: bool = False
     """Whether vmnic has changed it (journaled with its original values)."""
-    attempt: int = 0
+    attempt: Annotated[int, Meta(ge=0, le=forms.LARGEST_COUNT)] = 0
     """Rises after every end of a run."""
     plan: PfPlan | None = None
     """None: nothing is to be done."""
@@ -294,30 +314,30 @@ class PfStatus(_Struct, frozen=True):
 class HostFacts(_Struct, frozen=True):
     """What the node as a whole offers."""
 
-    kernel: str = ""
+    kernel: Annotated[str, Meta(max_length=128, pattern=forms.whole(forms.PLAIN))] = ""
     iommu: bool | None = None
     """None: could not be read."""
-    modules: tuple[str, ...] = ()
+    modules: _Modules = ()
     """Of the modules that datapaths need (vhost_net, tun, macvtap, vfio_pci), those that are loaded or built in."""
-    refused: tuple[str, ...] = ()
+    refused: Annotated[tuple[_Text, ...], Meta(max_length=32)] = ()
     """Modules that the init container could not load, each with the kernel's answer."""
 
 
 class Condition(_Struct, frozen=True):
     """A Kubernetes condition."""
 
-    type: str
-    status: str
-    reason: str
-    message: str = ""
-    observed_generation: int = 0
-    last_transition_time: str = ""
+    type: Annotated[str, Meta(max_length=64, pattern=forms.whole(forms.CONDITION))]
+    status: Literal["True", "False", "Unknown"]
+    reason: Annotated[str, Meta(max_length=128, pattern=forms.whole(forms.REASON))]
+    message: Annotated[str, Meta(max_length=1024)] = ""
+    observed_generation: _Generation = 0
+    last_transition_time: Annotated[str, Meta(max_length=20, pattern=forms.whole(forms.TIME))] = ""
 
 
 class HostSpec(_Struct, frozen=True):
     """What a node must have besides its NICs."""
 
-    modules: tuple[str, ...] = ()
+    modules: _Modules = ()
     """Kernel modules that must be there; the agent's init container loads them."""
 
 
@@ -327,17 +347,17 @@ class NodeSpec(_Struct, frozen=True):
     synced: bool = False
     """False: the agent changes nothing."""
     host: HostSpec = HostSpec()
-    pfs: tuple[PfSpec, ...] = ()
+    pfs: Annotated[tuple[PfSpec, ...], Meta(max_length=64)] = ()
 
 
 class NodeStatus(_Struct, frozen=True):
     """What the agent found and did."""
 
-    observed_generation: int = 0
-    boot_id: str = msgspec.field(default="", name="bootID")
+    observed_generation: _Generation = 0
+    boot_id: Annotated[str, Meta(max_length=64, pattern=forms.whole(forms.BOOT_ID))] = msgspec.field(default="", name="bootID")
     host: HostFacts = HostFacts()
-    pfs: tuple[PfStatus, ...] = ()
-    conditions: tuple[Condition, ...] = ()
+    pfs: Annotated[tuple[PfStatus, ...], Meta(max_length=64)] = ()
+    conditions: Annotated[tuple[Condition, ...], Meta(max_length=16)] = ()
 
 
 class Annotations(_Struct, frozen=True):
@@ -345,6 +365,9 @@ class Annotations(_Struct, frozen=True):
 
     approved: str = msgspec.field(default="", name=APPROVED)
     """Digests of plans that a person has approved, with commas between (`kubectl vmnic approve`)."""
+
+
+_APPROVED_CHARS = 8192
 
 
 class ObjectMeta(_Struct, frozen=True):
@@ -364,11 +387,14 @@ class NodeNicState(_Struct, frozen=True):
     metadata: ObjectMeta
     spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
+    unreadable: str = ""
+    """Why the status could not be read, which is then empty; never on the wire. It is set aside, not absent."""
 
     @property
     def approved(self) -> frozenset[str]:
-        """Digests of plans that a person has approved."""
-        return frozenset(filter(None, self.metadata.annotations.approved.split(",")))
+        """Digests of plans that a person has approved; a list of more than 8 kB approves nothing."""
+        digests = self.metadata.annotations.approved
+        return frozenset(filter(None, digests.split(","))) if len(digests) <= _APPROVED_CHARS else frozenset()
 
 
 def group_of(spec: PfSpec, pool: str) -> VfGroup | None:
@@ -381,10 +407,10 @@ def indexes_of(spec: PfSpec, group: VfGroup) -> range:
     return range_of(group.range) if group.range else range(spec.num_vfs)
 
 
+@functools.lru_cache(maxsize=1024)
 def range_of(text: str) -> range:
-    """Read a range of VF indexes as it is written everywhere: `0-6`, or `3` for one."""
-    first, _, last = text.partition("-")
-    return range(int(first), int(last or first) + 1)
+    """Read a range of VF indexes as it is written everywhere: `0-6`, or `3` for one; empty where it is no range."""
+    return read_vf_range(text) or range(0)
 
 
 class _Orders(_Struct, frozen=True):
@@ -394,6 +420,7 @@ class _Orders(_Struct, frozen=True):
     spec: NodeSpec = NodeSpec()
 
 
+_FAULT_CHARS = 256
 _decoder = msgspec.json.Decoder(NodeNicState)
 _orders_decoder = msgspec.json.Decoder(_Orders)
 
@@ -401,19 +428,54 @@ _orders_decoder = msgspec.json.Decoder(_Orders)
 def decode_node_state(raw: bytes | msgspec.Raw) -> NodeNicState:
     """Parse one NodeNicState.
 
-    A status that cannot be understood, such as one with words of a newer version, counts as none: nothing is decided on it,
-    and the agent writes a fresh one.
+    A status that is out of bounds, or has words of a newer version, is set aside: `unreadable` says why.
 
     Raises:
-        msgspec.ValidationError: a field of the rest has the wrong type; the message has its path.
+        ValueError: the rest cannot be read; the message has the path.
     """
     try:
-        return _decoder.decode(raw)
-    except msgspec.ValidationError:
+        found = _decoder.decode(raw)
+        fault = _find_fault(found.status)
+    except (ValueError, RecursionError) as error:
+        found, fault = _decode_orders(raw), str(error)
+    if fault or found.unreadable:
+        return NodeNicState(
+            metadata=found.metadata,
+            spec=found.spec,
+            status=NodeStatus() if fault else found.status,
+            unreadable=fault[:_FAULT_CHARS],
+        )
+    return found
+
+
+def _decode_orders(raw: bytes | msgspec.Raw) -> NodeNicState:
+    try:
         orders = _orders_decoder.decode(raw)
-        return NodeNicState(metadata=orders.metadata, spec=orders.spec)
+    except RecursionError as error:
+        raise ValueError("a NodeNicState is nested too deeply") from error
+    return NodeNicState(metadata=orders.metadata, spec=orders.spec)
+
+
+def _find_fault(status: NodeStatus) -> str:
+    """Describe what the bounds of single fields cannot express; empty: nothing."""
+    addresses = {pf.pci_address for pf in status.pfs}
+    if len(addresses) < len(status.pfs):
+        return "two entries of status.pfs have one pciAddress"
+    faults = (_find_range_fault(pf.vfs) for pf in status.pfs)
+    return next(filter(None, faults), "")
+
+
+def _find_range_fault(parts: Iterable[VfRange]) -> str:
+    """Describe the first range that is none, or does not come after the one before it; empty: nothing."""
+    end = 0
+    for part in parts:
+        indexes = range_of(part.range)
+        if not indexes or indexes.start < end:
+            return f"status.pfs[].vfs[].range: {part.range} is reversed, or does not come after the range before it"
+        end = indexes.stop
+    return ""
 
 
 def wire(struct: msgspec.Struct) -> Any:
-    """Give the JSON-able form of a struct of this module."""
+    """Return the JSON-able form of a struct of this module."""
     return msgspec.to_builtins(struct)

@@ -8,9 +8,10 @@ from typing import Literal
 
 from ..api.common import Condition
 from ..api.pool import NodeCounts, PoolProblem, PoolStatus, SriovNetworkPool, VfCounts
+from .guests import find_mixed_support
 from .ledger import EntryState, NodeView, PoolLedger
 from .merge import PoolConflict
-from .state import PfSpec, PfStatus, group_of
+from .state import PfReason, PfSpec, PfStatus, group_of
 
 __all__ = ["summarise_pool"]
 
@@ -44,7 +45,12 @@ def summarise_pool(
     results = [_judge(view, pool, part) for view in sorted(nodes, key=lambda view: view.name)]
     lost = [conflict for conflict in conflicts if conflict.pool == pool.metadata.name]
     problems = [PoolProblem(pf=one.pci_address, reason="Conflict", message=one.message) for one in lost]
-    problems += [*more, *(problem for result in results for problem in result.problems)]
+    mixed = find_mixed_support(pool, (view.state for view in nodes))
+    problems += [
+        *more,
+        *([mixed] if mixed is not None else []),
+        *(problem for result in results for problem in result.problems),
+    ]
     counts = _count_nodes(results)
     blocked = sum(result.state == "blocked" for result in results)
     return PoolStatus(
@@ -59,6 +65,8 @@ def summarise_pool(
 
 def _judge(view: NodeView, pool: SriovNetworkPool, part: PoolLedger) -> _NodeResult:
     name, node = pool.metadata.name, view.name
+    if view.state.unreadable:
+        return _NodeResult("waiting", (_unreadable(node, view.state.unreadable),))
     mine = {pf.pci_address: pf for pf in view.state.spec.pfs if _is_part(pf, name)}
     pfs = [pf for pf in view.state.status.pfs if pf.pci_address in mine]
     entry = part.entries.get(node)
@@ -81,6 +89,11 @@ def _judge(view: NodeView, pool: SriovNetworkPool, part: PoolLedger) -> _NodeRes
     if not fresh or leaving or (plans and not all(plan.disruptive for plan in plans)):
         return _NodeResult("waiting", problems)
     return _NodeResult("blocked" if plans else "ready", problems)
+
+
+def _unreadable(node: str, why: str) -> PoolProblem:
+    text = f"the status of node {node} cannot be read ({why}): its VFs stay as they are; upgrade or restart its agent"
+    return PoolProblem(node=node, reason=PfReason.UNREADABLE, message=text[:512])
 
 
 def _is_part(pf: PfSpec, pool: str) -> bool:

@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from .capacity import SCARCE, Capacity, may_use
+from .capacity import SCARCE, Capacity, can_drive, may_use
 from .checks import Finding
 from .decision import Candidate, Choices, NicCandidates, NicKey, VmCandidates, first_standing
-from .facts import ClusterFacts, VmFacts
+from .facts import ClusterFacts, GuestOs, VmFacts
 from .reasons import Reason
 
 __all__ = ["allocate"]
@@ -122,7 +122,7 @@ class _Book:
                         staying.discard(nic.nic.name)
                     break
             made[nic.nic.name] = (*told, *nic.candidates[len(told) :])
-        return made, taken, self._fitting(taken, self._nodes_for(found, staying))
+        return made, taken, self._fitting(found.vm, taken, self._nodes_for(found, staying))
 
     def _nodes_for(self, found: VmCandidates, kept: set[str]) -> list[str]:
         """Nodes that the VM may use and that could give what it keeps."""
@@ -140,7 +140,7 @@ class _Book:
         """Write off what a VM was given before."""
         chosen = [first_standing(one) for one in made]
         taken = Counter(one.resource for one in chosen if one is not None and one.resource and not one.stays)
-        self._take(found.vm, taken, self._fitting(taken, self._nodes_for(found, set())))
+        self._take(found.vm, taken, self._fitting(found.vm, taken, self._nodes_for(found, set())))
 
     def _refusal(
         self, vm: VmFacts, nic: NicCandidates, one: Candidate, taken: Counter[str], nodes: list[str]
@@ -150,11 +150,8 @@ class _Book:
         if not resource or one.stays or resource not in self._free:
             return None
         wanted = taken + Counter((resource,))
-        if not self._fitting(wanted, nodes):
-            total = self.capacity.total.get(resource, 0)
-            who = f"{total} VFs" if total else "no VF yet"
-            text = f"{resource} has {who}, and no node that the VM may use has {wanted[resource]} free"
-            return Finding(Reason.NO_FREE_VF, text)
+        if not self._fitting(vm, wanted, nodes):
+            return self._find_shortage(vm, resource, wanted, nodes)
         left = sum(self._free[resource].values()) - wanted[resource]
         if vm.halted and left < self._idle.get(resource, 0):
             text = f"the free VFs of {resource} are those of stopped VMs that were assigned them before"
@@ -164,21 +161,36 @@ class _Book:
             text = f"pool {pool.name} keeps {pool.reserve} VFs free for migrations"
             return Finding(Reason.NO_MIGRATION_RESERVE, text)
         rule = nic.rule
-        if rule is not None and rule.live_migration == "Required" and not self._another_node(resource, nodes):
+        if rule is not None and rule.live_migration == "Required" and not self._another_node(vm, resource, nodes):
             text = f"liveMigration is Required, and no other node has a free VF of {resource}"
             return Finding(Reason.BLOCKS_MIGRATION, text)
         return None
 
-    def _fitting(self, wanted: Mapping[str, int], nodes: list[str]) -> list[str]:
-        """The nodes that have all these devices free."""
+    def _find_shortage(self, vm: VmFacts, resource: str, wanted: Mapping[str, int], nodes: list[str]) -> Finding:
+        """Describe why no node has the devices that a VM wants."""
+        if self._having(wanted, nodes):
+            text = f"the free VFs of {resource} are on nodes whose VFs only Linux has a driver for"
+            is_windows = vm.guest_os is GuestOs.WINDOWS
+            return Finding(Reason.GUEST_LACKS_VF_DRIVER if is_windows else Reason.GUEST_OS_UNKNOWN, text)
+        total = self.capacity.total.get(resource, 0)
+        who = f"{total} VFs" if total else "no VF yet"
+        text = f"{resource} has {who}, and no node that the VM may use has {wanted[resource]} free"
+        unread = sorted(name for name, node in self.capacity.nodes.items() if resource in node.unknown)
+        more = f"; the NodeNicState of {', '.join(unread[:3])} cannot be read" if unread else ""
+        return Finding(Reason.NO_FREE_VF, text + more)
+
+    def _fitting(self, vm: VmFacts, wanted: Mapping[str, int], nodes: list[str]) -> list[str]:
+        """The nodes that have all these devices free, and a driver for them in the guest."""
+        return [name for name in self._having(wanted, nodes) if can_drive(vm, self.capacity.nodes[name], wanted)]
+
+    def _having(self, wanted: Mapping[str, int], nodes: list[str]) -> list[str]:
         bounded = {resource: count for resource, count in wanted.items() if resource in self._free}
         return [
             name for name in nodes if all(self._free[resource].get(name, 0) >= count for resource, count in bounded.items())
         ]
 
-    def _another_node(self, resource: str, nodes: list[str]) -> bool:
-        with_free = [name for name in nodes if self._free[resource].get(name, 0) > 0]
-        return len(with_free) > 1
+    def _another_node(self, vm: VmFacts, resource: str, nodes: list[str]) -> bool:
+        return len(self._fitting(vm, {resource: 1}, nodes)) > 1
 
     def _take(self, vm: VmFacts, taken: Counter[str], nodes: list[str]) -> None:
         """Write off what a VM was given, on the node with the fewest left, so that large gaps stay whole."""

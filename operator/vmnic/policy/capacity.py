@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .facts import Assignment, Datapath, VmFacts
+from .facts import Assignment, Datapath, GuestOs, VmFacts
 from .labels import matches_labels
 
-__all__ = ["SCARCE", "Capacity", "Claim", "NodeDevices", "claim_of", "count_capacity", "may_use"]
+__all__ = ["SCARCE", "Capacity", "Claim", "NodeDevices", "can_drive", "claim_of", "count_capacity", "may_use"]
 
 SCARCE = (Datapath.SRIOV, Datapath.PASSTHROUGH)
 """Datapaths that take a device of which there are so many."""
@@ -26,7 +26,11 @@ class NodeDevices:
     total: Mapping[str, int] = field(default_factory=dict)
     """Devices by resource."""
     held: Mapping[str, int] = field(default_factory=dict)
-    """Of these, how many somebody holds, whoever it is."""
+    """Of these, how many are held, no matter by which program."""
+    unknown: frozenset[str] = frozenset()
+    """Resources that the node may have although `total` says 0: its state cannot be read."""
+    linux_only: frozenset[str] = frozenset()
+    """Resources for whose devices here only Linux has a driver."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +99,11 @@ def may_use(vm: VmFacts, node: NodeDevices) -> bool:
     return not vm.node_terms or any(matches_labels(term, labels) for term in vm.node_terms)
 
 
+def can_drive(vm: VmFacts, node: NodeDevices, resources: Collection[str]) -> bool:
+    """Tell whether the guest has a driver for these devices of a node; an unknown guest has it where all guests have."""
+    return vm.guest_os is GuestOs.LINUX or node.linux_only.isdisjoint(resources)
+
+
 def count_capacity(nodes: Mapping[str, NodeDevices], claims: Iterable[Claim]) -> Capacity:
     """Count what is left.
 
@@ -114,6 +123,7 @@ def count_capacity(nodes: Mapping[str, NodeDevices], claims: Iterable[Claim]) ->
             # What a VM is about to give back is room for one that is about to start.
             room[resource][name] = max(count - running[resource, name] + leaving[resource, name], 0)
     total = {resource: sum(node.total.get(resource, 0) for node in nodes.values()) for resource in room}
+    unknown = frozenset().union(*(node.unknown for node in nodes.values()))
     assigned: Counter[str] = Counter()
     idle: Counter[str] = Counter()
     overshot = set()
@@ -123,7 +133,8 @@ def count_capacity(nodes: Mapping[str, NodeDevices], claims: Iterable[Claim]) ->
             idle.update(claim.wanted)
             continue
         coming = Counter(claim.wanted) - Counter(claim.held)
-        if coming and not _place(claim.vm, coming, nodes, room) and _is_surplus(claim, coming, total):
+        placed = not coming or _place(claim.vm, coming, nodes, room)
+        if not placed and unknown.isdisjoint(coming) and _is_surplus(claim, coming, total):
             overshot.add(claim.key)
     # A device that is held, by nobody knows whom, may be one of those that VMs are just starting with.
     free = {

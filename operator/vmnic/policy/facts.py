@@ -216,7 +216,9 @@ class PoolFacts:
     reserve: int = 0
     """VFs that new assignments leave free."""
     linux_only: tuple[str, ...] = ()
-    """NIC models of the pool whose VFs have no driver for Windows."""
+    """NIC models whose VFs have no driver for Windows, where that holds for all nodes of the pool."""
+    linux_only_nodes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Such models by node: a node's word counts for its own VMs."""
     blocker: str = ""
     """Why none of its functions can be used, in words; empty: they can, as far as is known."""
     uplinks: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from .capacity import Capacity, Claim, may_use
+from .capacity import Capacity, Claim, can_drive, may_use
 
 __all__ = ["find_homeless"]
 
@@ -70,6 +70,8 @@ def _options(claim: Claim, capacity: Capacity, targets: Mapping[str, Mapping[str
     fitting = [
         name
         for name, free in targets.items()
-        if may_use(claim.vm, capacity.nodes[name]) and all(free.get(one, 0) >= count for one, count in claim.held.items())
+        if may_use(claim.vm, capacity.nodes[name])
+        and can_drive(claim.vm, capacity.nodes[name], claim.held)
+        and all(free.get(one, 0) >= count for one, count in claim.held.items())
     ]
     return sorted(fitting, key=lambda name: (sum(targets[name].get(one, 0) for one in claim.held), name))

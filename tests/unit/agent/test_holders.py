@@ -1,8 +1,10 @@
 """Everybody who may hold a VF, and everybody who may own a function: none of them ever loses it to a plan."""
 
+import errno
+
 import pytest
 
-from tests.builders.agent import Node, desired
+from tests.builders.agent import Node, RecordingDevices, desired
 from tests.builders.host import PF, pf, sim_host
 from vmnic.agent.podresources import HoldersUnknownError, KubeletHolders
 from vmnic.host.ops import ReadFile
@@ -204,7 +206,6 @@ async def test_a_profile_for_another_address_may_be_for_a_link_whose_own_address
 HARMLESS = {
     "another link's profile": "[connection]\ninterface-name=ens99\n[sriov]\ntotal-vfs=4\n",
     "a profile without VFs": "[connection]\ninterface-name=ens11\n",
-    "noise": "\x00not a profile",
     "another address": "[ethernet]\nmac-address=52:54:00:00:0C:01\n[sriov]\ntotal-vfs=4\n",
     "all addresses but its own": "[ethernet]\nmac-address-blacklist=52:54:00:00:0B:01;\n[sriov]\ntotal-vfs=4\n",
     "a pattern for others": "[match]\ninterface-name=eth*;ens12;\n[sriov]\ntotal-vfs=4\n",
@@ -223,6 +224,63 @@ HARMLESS = {
 async def test_profiles_that_make_no_vfs_of_it_are_no_owner(tmp_path, text):
     node = Node(sim_host(files={PROFILE: text}), tmp_path)
     assert (await node.grant_and_run(desired())).num_vfs == 7
+
+
+UNREADABLE = {
+    "a directory": OSError(errno.EISDIR, "Is a directory"),
+    "another user's": OSError(errno.EACCES, "Permission denied"),
+    "a loop of links": OSError(errno.ELOOP, "Too many levels"),
+    "a broken disk": OSError(errno.EIO, "Input/output error"),
+    "too large": "x" * 70_000,
+    "not UTF-8": "[sriov]\n\ufffd=1\n",
+    "a NUL": "[sriov]\n\0\n",
+    "noise": "what is this",
+    "a key before any section": "id=x\n[connection]\ninterface-name=ens99\n",
+}
+
+
+def with_profile(node, answer):
+    """Have the kernel answer a read of a profile so."""
+    perform = node.port.perform
+
+    def answering(op):
+        if op == ReadFile(PROFILE):
+            if isinstance(answer, OSError):
+                raise answer
+            return answer
+        return perform(op)
+
+    node.port.perform = answering
+
+
+@pytest.mark.parametrize("answer", UNREADABLE.values(), ids=UNREADABLE)
+async def test_a_profile_that_cannot_be_read_stops_new_changes_only(tmp_path, answer):
+    node = Node(sim_host(files={PROFILE: "[connection]\n"}), tmp_path)
+    node.devices = RecordingDevices()
+    node.restart_agent()
+    await node.grant_and_run(desired())
+    with_profile(node, answer)
+    kept = await node.run_pass()
+    assert (kept.problem, kept.num_vfs, node.devices.faults) == (None, 7, {PF: ""})
+    node.api.ask(desired(num_vfs=3))
+    status = await node.run_pass()
+    assert (status.problem.reason, status.plan, node.devices.faults) == (PfReason.FOREIGN_OWNER, None, {PF: ""})
+    assert PROFILE in status.problem.message
+
+
+async def test_what_was_granted_comes_back_beside_an_unreadable_profile(tmp_path):
+    node = Node(sim_host(files={PROFILE: "[connection]\n"}), tmp_path)
+    await node.grant_and_run(desired())
+    node.sim.control({"reboot": None})
+    with_profile(node, UNREADABLE["a directory"])
+    assert (await node.run_pass()).num_vfs == 7
+
+
+@pytest.mark.parametrize("text", ["\ufeff[sriov]\ntotal-vfs=4\n", "[connection]\nINTERFACE-NAME=other\n[sriov]\ntotal-vfs=4\n"])
+async def test_a_profile_is_read_as_networkmanager_reads_it(tmp_path, text):
+    node = Node(sim_host(files={PROFILE: text}), tmp_path)
+    node.api.ask(desired())
+    assert (await node.run_pass()).problem.reason is PfReason.FOREIGN_OWNER
 
 
 async def test_a_function_that_is_the_hosts_own_is_planned_as_disruptive_where_allowed(tmp_path):

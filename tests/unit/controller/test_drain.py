@@ -134,8 +134,9 @@ def running(name="db", where="n1"):
     return vm(name, nic("fast", binding="sriov", network="fast")), instance
 
 
+SEVEN = {"vmnic.dev/fast": "7"}
 CLUSTER = [
-    pool("fast"), node("n1"), node("n2"), node_state("n1", held=[0]), nad("fast", cni="sriov", resource="vmnic.dev/fast"),
+    pool("fast"), node("n1", allocatable=SEVEN), node("n2", allocatable=SEVEN), node_state("n1", held=[0]), nad("fast", cni="sriov", resource="vmnic.dev/fast"),
 ]  # fmt: skip
 HELD = Held(vf="0000:0b:10.0", by="pod tenants/virt-launcher-db-x7k2p")
 

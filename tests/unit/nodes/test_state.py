@@ -63,11 +63,64 @@ def test_a_node_of_eight_pfs_with_64_vfs_stays_below_16_kB():
     assert len(msgspec.json.encode(status)) < 16_000
 
 
-@pytest.mark.parametrize(
-    "pf", [{"problem": {"reason": "NewWord", "message": "x"}}, {"apply": {"digest": "d1", "state": "New"}}]
-)
-def test_a_status_with_words_of_a_newer_version_counts_as_none(pf):
+def decoded(status):
     spec = {"synced": True, "pfs": [{"pciAddress": "0000:0b:00.0", "pool": "fast"}]}
-    status = {"bootID": "b1", "pfs": [{"pciAddress": "0000:0b:00.0"} | pf]}
-    found = state.decode_node_state(msgspec.json.encode({"metadata": {"name": "n1"}, "spec": spec, "status": status}))
+    body = {"metadata": {"name": "n1"}, "spec": spec, "status": {"bootID": "b1"}, "unreadable": "forged"}
+    raw = msgspec.json.encode(body)
+    return state.decode_node_state(
+        raw.replace(b'{"bootID":"b1"}', status if isinstance(status, bytes) else msgspec.json.encode(status))
+    )
+
+
+def pf_of(**fields):
+    return {"bootID": "b1", "pfs": [{"pciAddress": "0000:0b:00.0"} | fields]}
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        pf_of(problem={"reason": "NewWord", "message": "x"}),
+        pf_of(apply={"digest": "d" * 16, "state": "New"}),
+        pf_of(numVfs=2**62),
+        pf_of(numVfs=-1),
+        pf_of(numVfs=1.5),
+        b'{"pfs":[{"pciAddress":"0000:0b:00.0","numVfs":1e3000}]}',
+        b'{"pfs":[{"pciAddress":"0000:0b:00.0","numVfs":' + b"9" * 5000 + b"}]}",
+        pf_of(totalVfs=True),
+        pf_of(vfStride=2**16),
+        pf_of(firstVf="zz"),
+        pf_of(pciAddress="0000:0b:00.0\n"),
+        pf_of(vendor="8086\n"),
+        pf_of(vfs=[{"range": "x"}]),
+        pf_of(vfs=[{"range": "-3"}]),
+        pf_of(vfs=[{"range": "5-3"}]),
+        pf_of(vfs=[{"range": "0-30000000"}]),
+        pf_of(vfs=[{"range": "0-6"}, {"range": "6-9"}]),
+        pf_of(vfs=[{"range": "0"}] * 257),
+        pf_of(held=[{"vf": "0000:0b:10.0", "by": "x" * 322}]),
+        {"pfs": [{"pciAddress": "0000:0b:00.0"}] * 2},
+        {"pfs": [{"pciAddress": f"0000:{bus:02x}:00.0"} for bus in range(65)]},
+        {"conditions": [{"type": "Ready", "status": "Perhaps", "reason": "X"}]},
+        {"conditions": [{"type": "Ready", "status": "True", "reason": "X", "lastTransitionTime": "never"}]},
+    ],
+    ids=str,
+)
+def test_a_status_out_of_bounds_is_set_aside(status):
+    found = decoded(status)
     assert (found.metadata.name, found.spec.pfs[0].pool, found.status) == ("n1", "fast", state.NodeStatus())
+    assert found.unreadable not in ("", "forged")
+
+
+def test_a_status_within_bounds_is_read():
+    found = decoded(pf_of(numVfs=256, vfs=[{"range": "0-255", "driver": "vfio-pci"}]))
+    assert (found.status.pfs[0].num_vfs, found.unreadable) == (256, "")
+
+
+def test_a_state_that_is_nested_too_deeply_is_refused():
+    with pytest.raises(ValueError, match="nested too deeply"):
+        decoded(b"[" * 100_000 + b"]" * 100_000)
+
+
+def test_a_list_of_approvals_beyond_8_kB_approves_nothing():
+    notes = state.Annotations(approved=",".join(["d" * 32] * 300))
+    assert state.NodeNicState(metadata=state.ObjectMeta(name="n1", annotations=notes)).approved == frozenset()

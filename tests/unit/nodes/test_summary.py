@@ -1,5 +1,8 @@
 """A pool's status from its nodes."""
 
+from dataclasses import replace
+
+import msgspec
 import pytest
 
 from tests.builders.node import PF, pf_spec, pf_status, pool, view
@@ -162,3 +165,29 @@ def test_a_pool_that_gave_way_is_a_conflict():
     lost = PoolConflict(pool="fast", message="spec.resourceName vmnic.dev/x is pool old's")
     status = summarise_pool(pool(), [], PoolLedger(), [lost])
     assert (conditions(status)["Ready"], conditions(status)["Conflict"]) == (("False", "Conflict"), ("True", "Conflict"))
+
+
+def seen(name, device, **changes):
+    """A node whose function has other VFs."""
+    made = view(name, plan="", num_vfs=7)
+    pf = msgspec.structs.replace(made.state.status.pfs[0], device=device)
+    status = msgspec.structs.replace(made.state.status, pfs=(pf,))
+    return replace(made, state=msgspec.structs.replace(made.state, status=status, **changes))
+
+
+def test_a_pool_whose_nodes_have_unlike_vfs_says_which():
+    (problem,) = summarise_pool(pool(), [seen("n1", "10c9"), seen("n2", "1521")], PoolLedger(), ()).problems
+    assert problem.reason == "MixedGuestSupport"
+    assert "82576 (nodes n1)" in problem.message
+
+
+@pytest.mark.parametrize("devices", [("10c9", "10c9"), ("1521", "1521"), ("1521", "ffff"), ("10c9",)])
+def test_a_pool_whose_nodes_are_alike_says_nothing(devices):
+    nodes = [seen(f"n{number}", device) for number, device in enumerate(devices)]
+    assert summarise_pool(pool(), nodes, PoolLedger(), ()).problems == []
+
+
+def test_a_node_whose_status_cannot_be_read_is_named_and_waits():
+    lost = seen("n1", "10c9", unreadable="numVfs is too large")
+    found = summarise_pool(pool(), [lost], PoolLedger(), ())
+    assert (found.problems[0].reason, found.nodes.waiting, found.nodes.failed) == ("Unreadable", 1, 0)

@@ -1,7 +1,7 @@
 """What is left of devices: held, standing, about to start, stopped, and given twice."""
 
-from vmnic.policy.capacity import Claim, NodeDevices, count_capacity
-from vmnic.policy.facts import VmFacts
+from vmnic.policy.capacity import Claim, NodeDevices, can_drive, count_capacity
+from vmnic.policy.facts import GuestOs, VmFacts
 
 
 def node(total, held=0, **options):
@@ -53,3 +53,15 @@ def test_what_a_vm_is_about_to_give_back_is_nobodys_yet_and_takes_nothing_from_w
     free, found = left({"n1": node(1, held=1)}, leaving, claim("x", of=1, created="2"))
     assert (free, found.overshot) == ({"n1": 0}, frozenset())
     assert left({"n1": node(1, held=1)}, leaving)[0] == {"n1": 0}
+
+
+def test_nobody_gives_back_while_a_node_that_may_have_room_is_unknown():
+    nodes = {"n1": node(1), "n2": node(0, unknown=frozenset("r"))}
+    claims = [claim("young", of=1, created="2"), claim("old", of=1, created="1")]
+    assert left(nodes, *claims)[1].overshot == frozenset()
+
+
+def test_a_guest_that_is_unknown_has_no_driver_where_only_linux_has():
+    only = node(1, linux_only=frozenset("r"))
+    guests = {one: can_drive(VmFacts(namespace="a", name="x", guest_os=one), only, ["r"]) for one in GuestOs}
+    assert guests == {GuestOs.LINUX: True, GuestOs.WINDOWS: False, GuestOs.UNKNOWN: False}

@@ -29,10 +29,14 @@ def guest_unknown(question: Question) -> Finding | None:
 
 def guest_lacks_vf_driver(question: Question) -> Finding | None:
     """VFs of some models have no driver for Windows; the NIC data file says of which."""
-    pool = question.pool
-    if question.vm.guest_os is not GuestOs.WINDOWS or pool is None or not pool.linux_only:
+    pool, vm = question.pool, question.vm
+    if vm.guest_os is not GuestOs.WINDOWS or pool is None:
         return None
-    text = f"Windows has no driver for VFs of {', '.join(pool.linux_only)} (pool {pool.name})"
+    # What other nodes have takes no device from a VM that runs.
+    models = pool.linux_only_nodes.get(vm.node, ()) if question.stays and vm.started else pool.linux_only
+    if not models:
+        return None
+    text = f"Windows has no driver for VFs of {', '.join(models)} (pool {pool.name})"
     return Finding(Reason.GUEST_LACKS_VF_DRIVER, text)
 
 

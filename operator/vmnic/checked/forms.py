@@ -1,0 +1,57 @@
+"""Forms of text and largest numbers of what a node reports; CRD, decoders and rendering share them.
+
+Patterns are RE2, as the API server has it; `whole` makes the same pattern for Python, whose `$` also matches before a final
+newline.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BOOT_ID",
+    "CONDITION",
+    "DIGEST",
+    "INDEX_RANGE",
+    "LARGEST_COUNT",
+    "LARGEST_GENERATION",
+    "LINK_NAME",
+    "MAC_PREFIX",
+    "OPTIONAL_INDEX_RANGE",
+    "OPTIONAL_PCI_ADDRESS",
+    "OPTIONAL_PCI_ID",
+    "PCI_ADDRESS",
+    "PLAIN",
+    "REASON",
+    "TIME",
+    "whole",
+]
+
+_PCI = r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]"
+_INDEXES = "[0-9]{1,3}(-[0-9]{1,3})?"
+
+PCI_ADDRESS = f"^{_PCI}$"
+OPTIONAL_PCI_ADDRESS = f"^({_PCI})?$"
+OPTIONAL_PCI_ID = "^([0-9a-f]{4})?$"
+INDEX_RANGE = f"^{_INDEXES}$"
+OPTIONAL_INDEX_RANGE = f"^({_INDEXES})?$"
+DIGEST = "^[0-9a-f]{16,64}$"
+MAC_PREFIX = "^[0-9a-f][26ae](:[0-9a-f]{2}){2}$"
+BOOT_ID = "^[0-9a-z-]*$"
+"""The kernel's is a UUID."""
+TIME = "^([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?$"
+"""A moment of Kubernetes (RFC 3339 in UTC, in whole seconds), or none."""
+CONDITION = "^[A-Za-z][A-Za-z0-9]*$"
+REASON = "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"
+"""As Kubernetes defines it (metav1.Condition)."""
+LINK_NAME = "^[^\\x00-\\x20/:\\x7f]*$"
+"""What the kernel accepts as a link's name, or none (dev_valid_name)."""
+PLAIN = "^[^\\x00-\\x1f\\x7f]*$"
+"""Text in one line, without control characters."""
+
+LARGEST_COUNT = 2**31 - 1
+LARGEST_GENERATION = 2**53 - 1
+"""The API server keeps a schema's bounds as 64-bit floats."""
+
+
+def whole(pattern: str) -> str:
+    """Return a pattern whose end is the text's end in Python, too."""
+    return pattern.removesuffix("$") + r"\Z"

@@ -1,0 +1,134 @@
+"""Fits structs into the bounds that their own fields declare, so that no field of a status can be forgotten.
+
+Text is cut with an ellipsis. A list that is cut, a number that is clamped and a value without the right form are named: a
+reader must know that something is missing.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec import inspect
+
+__all__ = ["fit"]
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class _Missing(Enum):
+    VALUE = "missing"
+
+
+_MISSING: Final = _Missing.VALUE
+"""Stands for a value that cannot be made to fit."""
+
+_Fitter = Callable[[Any, str, list[str]], Any]
+"""Takes a value, its path and the notes; returns the value that fits, or `_MISSING`."""
+
+
+def fit(struct: S) -> tuple[S, tuple[str, ...]]:
+    """Fit a struct into its bounds.
+
+    Returns:
+        The struct, and what of it is not shown as it is, in words.
+
+    Raises:
+        ValueError: a field that is required has no value that fits.
+    """
+    notes: list[str] = []
+    made = _fitter(type(struct))(struct, "", notes)
+    if made is _MISSING:
+        raise ValueError(f"{type(struct).__name__} has no form that fits: {'; '.join(notes)}")
+    return made, tuple(dict.fromkeys(notes))
+
+
+@functools.cache
+def _fitter(kind: type[msgspec.Struct]) -> _Fitter:
+    return _fitter_of(inspect.type_info(kind))
+
+
+def _fitter_of(kind: inspect.Type) -> _Fitter:
+    match kind:
+        case inspect.StrType():
+            return _text_fitter(kind)
+        case inspect.IntType():
+            return _number_fitter(kind)
+        case inspect.VarTupleType():
+            return _list_fitter(kind)
+        case inspect.StructType():
+            return _struct_fitter(kind)
+        case inspect.UnionType():
+            inner = _fitter_of(next(one for one in kind.types if not isinstance(one, inspect.NoneType)))
+            return lambda value, path, notes: None if value is None else inner(value, path, notes)
+        case _:
+            return lambda value, _path, _notes: value
+
+
+def _text_fitter(kind: inspect.StrType) -> _Fitter:
+    most = kind.max_length
+    form = re.compile(kind.pattern) if kind.pattern is not None else None
+
+    def fit_text(text: str, path: str, notes: list[str]) -> Any:
+        # Lone surrogates, which the kernel's names may decode to, are no JSON.
+        made = text.encode(errors="replace").decode()
+        if most is not None and len(made) > most:
+            made = f"{made[: most - 1]}…"
+        if form is None or form.search(made):
+            return made
+        made = _CONTROL.sub("?", made)
+        notes.append(f"{path} is not shown as it is")
+        return made if form.search(made) else _MISSING
+
+    return fit_text
+
+
+def _number_fitter(kind: inspect.IntType) -> _Fitter:
+    low, high = kind.ge, kind.le
+
+    def fit_number(number: int, path: str, notes: list[str]) -> Any:
+        made = number if low is None else max(number, low)
+        made = made if high is None else min(made, high)
+        if made != number:
+            notes.append(f"{path} is {number}, {made} is shown")
+        return made
+
+    return fit_number
+
+
+def _list_fitter(kind: inspect.VarTupleType) -> _Fitter:
+    inner, most = _fitter_of(kind.item_type), kind.max_length
+
+    def fit_list(values: tuple[Any, ...], path: str, notes: list[str]) -> Any:
+        fitted = (inner(value, f"{path}[{getattr(value, 'pci_address', '')}]", notes) for value in values[:most])
+        made = tuple(one for one in fitted if one is not _MISSING)
+        if len(made) < len(values):
+            notes.append(f"{path} has {len(values)} entries, {len(made)} are shown")
+        return made
+
+    return fit_list
+
+
+def _struct_fitter(kind: inspect.StructType) -> _Fitter:
+    fields = [(one, _fitter_of(one.type)) for one in kind.fields]
+
+    def fit_struct(struct: msgspec.Struct, path: str, notes: list[str]) -> Any:
+        changes: dict[str, Any] = {}
+        for field, inner in fields:
+            value = getattr(struct, field.name)
+            made = inner(value, f"{path}.{field.encode_name}".removeprefix("."), notes)
+            if made is _MISSING:
+                if field.required:
+                    return _MISSING
+                made = field.default
+            if made is not value:
+                changes[field.name] = made
+        return msgspec.structs.replace(struct, **changes) if changes else struct
+
+    return fit_struct
