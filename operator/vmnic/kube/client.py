@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from .connection import Connection
 from .errors import ApiError, ConflictError, NotFoundError, NotLeadingError, UnreachableError, error_for
@@ -112,7 +113,8 @@ class ApiClient:
         Raises:
             ConflictError: it exists already.
         """
-        return await self._write("POST", resource, resource.path(namespace, name, subresource), body)
+        path = resource.path(namespace, name, subresource) if name else resource.collection_path(namespace)
+        return await self._write("POST", resource, path, body)
 
     async def replace(
         self, resource: Resource, body: Mapping[str, Any], name: str, namespace: str = "", *, subresource: str = ""
@@ -173,7 +175,7 @@ class ApiClient:
         """
         parameters = {"limit": str(_CHUNK), **(selectors or {})}
         while True:
-            raw = await self._request("GET", resource.path(namespace), parameters=parameters, decode=False)
+            raw = await self._request("GET", resource.collection_path(namespace), parameters=parameters, decode=False)
             page = _page_decoder.decode(raw)
             yield page.items, page.metadata.get("resourceVersion", "")
             if not page.metadata.get("continue"):
@@ -211,7 +213,7 @@ class ApiClient:
             **(selectors or {}),
         }
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout_s, sock_read=silent_s)
-        url = self.connection.server + resource.path()
+        url = self._url(resource.collection_path())
         try:
             async with self._watches.get(url, params=parameters, headers=self._headers(), timeout=timeout) as response:
                 if response.status >= 300:
@@ -266,7 +268,7 @@ class ApiClient:
         try:
             async with self._session.request(
                 verb,
-                self.connection.server + path,
+                self._url(path),
                 params=parameters,
                 data=data,
                 timeout=timeout,
@@ -278,6 +280,10 @@ class ApiClient:
                 return (msgspec.json.decode(raw) if raw else {}) if decode else raw
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(self.connection, error) from error
+
+    def _url(self, path: str) -> URL:
+        """Return the URL of a path, whose names are quoted already and must not be read as anything else."""
+        return URL(self.connection.server + path, encoded=True)
 
     def _headers(self) -> dict[str, str]:
         token = self.connection.token()
