@@ -140,7 +140,7 @@ def test_a_waiting_nic_carries_these_reasons():
     reached = {
         *(reason for reason, _ in CASES),
         *("VirtioNotChosenForWindows", "NotPreferred", "OwnedByGit", "QueueCapNeedsHook", "GuestMemoryTooSmall"),
-        *("Excluded", "MacUnknown", "ExistingVm", "WaitsForStop", "WaitsForWindow", "PatchRefused"),
+        *("Excluded", "MacUnknown", "ExistingVm", "WaitsForStop", "WaitsForWindow", "RecordUnreadable", "PatchRefused"),
     }
     assert reached == {str(reason) for reason in Reason}
 
