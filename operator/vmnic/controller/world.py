@@ -43,7 +43,7 @@ from ..kubevirt.projection import (
     decode_quota,
 )
 from ..kubevirt.state import decode_vm_state
-from ..nodes.networks import POOL_LABEL, OwnNetwork, decode_own_network
+from ..nodes.networks import OwnNetwork, decode_own_network
 from ..nodes.state import NodeNicState, decode_node_state
 from ..policy.facts import Network
 from .devices import Devices
@@ -103,13 +103,9 @@ class World:
         self.quotas = Reflector(api, RESOURCE_QUOTAS, decode=decode_quota, on_change=self._quota_changed)
         self.webhooks = Reflector(api, MUTATING_WEBHOOKS, decode=decode_webhooks, on_change=self._webhook_changed)
         self.vm_states = Reflector(api, VM_NIC_STATES, decode=decode_vm_state, on_change=self._vm_state_changed)
+        # All of them: what belongs to a pool says so in an annotation, which no selector reads.
         self.own_networks = Reflector(
-            api,
-            NETWORKS,
-            decode=decode_own_network,
-            on_change=self._own_network_changed,
-            selectors={"labelSelector": POOL_LABEL},
-            optional=True,
+            api, NETWORKS, decode=decode_own_network, on_change=self._own_network_changed, optional=True
         )
         self.inputs = Inputs(self)
         self.devices = Devices(
@@ -179,10 +175,12 @@ class World:
         self.devices.note_networks()
         self._any_machine(key, old, new)
 
-    def _own_network_changed(self, _key: ObjectKey, old: OwnNetwork | None, new: OwnNetwork | None) -> None:
-        """A network of a pool: what a person has changed or removed is put right."""
-        for pool in {network.pool for network in (old, new) if network is not None}:
-            self._enqueue(pool_key(pool), _SETTLE_S)
+    def _own_network_changed(self, key: ObjectKey, old: OwnNetwork | None, new: OwnNetwork | None) -> None:
+        """Have the pools looked at that a network belongs to, or that want one of its name."""
+        owners = {network.pool_uid for network in (old, new) if network is not None}
+        for name, pool in self.pools.items.items():
+            if pool.metadata.uid in owners or any(network.name == key.name for network in pool.spec.networks):
+                self._enqueue(pool_key(name.name), _SETTLE_S)
 
     def _kubevirt_changed(self, _key: ObjectKey, _old: KubeVirt | None, _new: KubeVirt | None) -> None:
         self.inputs.forget_facts()

@@ -80,6 +80,8 @@ class Reflector(Generic[T]):
         """Objects that could not be decoded, with the reason."""
         self.synced = asyncio.Event()
         """Set once the first list is complete."""
+        self.absent = False
+        """Whether the server does not know the kind; its objects are gone with it."""
         self.resource = resource
         self._api = api
         self._decode = decode
@@ -100,7 +102,9 @@ class Reflector(Generic[T]):
             except GoneError:
                 self._version = ""
             except ApiError as error:
-                if self._optional and isinstance(error, NotFoundError) and not self.synced.is_set():
+                if self._optional and isinstance(error, NotFoundError):
+                    self.absent = True
+                    self._version = ""
                     self.synced.set()
                 pause_s = growing_pause(self._failures, _BACKOFF_S) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
                 pause_s = error.retry_after_s or pause_s
@@ -125,6 +129,7 @@ class Reflector(Generic[T]):
             self._drop(key)
         self._version = version
         self._failures = 0
+        self.absent = False
         self.synced.set()
 
     async def _watch(self) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.builders.node import PF, pf_spec, pf_status, pool, view
+from vmnic.api.pool import PoolProblem
 from vmnic.nodes.ledger import Entry, EntryState, NodeView, PoolLedger
 from vmnic.nodes.merge import PoolConflict
 from vmnic.nodes.parts import count_vfs, parts_of
@@ -162,3 +163,20 @@ def test_a_pool_that_gave_way_is_a_conflict():
     lost = PoolConflict(pool="fast", message="spec.resourceName vmnic.dev/x is pool old's")
     status = summarise_pool(pool(), [], PoolLedger(), [lost])
     assert (conditions(status)["Ready"], conditions(status)["Conflict"]) == (("False", "Conflict"), ("True", "Conflict"))
+
+
+def nads(reason, count):
+    return [PoolProblem(reason=reason, message=f"{reason} {number}") for number in range(count)]
+
+
+def test_problems_of_nodes_come_before_those_of_networks():
+    more = [*nads("NadInUse", 12), *nads("NadExists", 2)]
+    problems = summarise_pool(pool(), [BAD, HELD], PoolLedger(), [], more).problems
+    assert [one.reason for one in problems] == ["IommuOff", "WaitingForVMs", "NadExists", "NadExists", "NadInUse"]
+    assert "11 more networks" in problems[-1].message
+
+
+def test_no_number_of_networks_pushes_a_node_out():
+    nodes = [node(f"n{i}", problem=PfProblem(reason=PfReason.IOMMU_OFF, message="off")) for i in range(10)]
+    problems = summarise_pool(pool(), nodes, PoolLedger(), [], nads("NadInUse", 12)).problems
+    assert {one.reason for one in problems} == {"IommuOff"}
