@@ -58,8 +58,7 @@ POOL_REASONS: dict[str, tuple[str, str]] = {
         "Install Multus, which brings the kind; vmnic looks every 30 s. Or remove `networks`.",
     ),
     "NadExists": (
-        "A NetworkAttachmentDefinition of that name is there already and is not the pool's: its annotation `vmnic.dev/pool-uid` "
-        "does not carry the pool's uid.",
+        "A NetworkAttachmentDefinition of that name is there, and its annotation `vmnic.dev/pool-uid` has not the pool's uid.",
         "Rename the network in the pool, or delete that object.",
     ),
     "NadInUse": (

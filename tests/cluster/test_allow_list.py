@@ -1,6 +1,7 @@
 """The controller's admission policy: every field of a VM and of a Node, tried with the controller's real token."""
 
 import concurrent.futures
+import contextlib
 import json
 import pathlib
 import re
@@ -32,6 +33,8 @@ KUBEVIRT_REFUSES = {"spec.instancetype.inferFromVolume", "spec.preference.inferF
 MACHINE = {"spec.template.spec.domain.machine", "spec.template.spec.domain.machine.type"}
 ARCHITECTURE = {"spec.template.spec.architecture"}
 FILLED_IN = ("architecture", "domain/machine", "domain/resources")
+LEFT_OUT = {"nodeSelector": {}, "tolerations": [], "hostname": ""}
+STORAGE = {"resources": {"requests": {"storage": "1Gi"}}}
 KUBEVIRT_HOOKS = [
     ("MutatingWebhookConfiguration", "virt-api-mutator"),
     ("ValidatingWebhookConfiguration", "virt-api-validator"),
@@ -169,19 +172,33 @@ def finalized(plane, namespace):
     return machine if machine["metadata"].get("finalizers") else None
 
 
-@pytest.fixture
-def unmutated(plane, namespace, stored):
-    """The same VM, stored without what KubeVirt's mutator fills in."""
+@contextlib.contextmanager
+def no_kubevirt_webhooks(plane):
+    """Take KubeVirt's webhooks away for a while."""
     hooks = [(kind, plane.api.get(kind, name)) for kind, name in KUBEVIRT_HOOKS]
     for kind, hook in hooks:
         plane.api.delete(kind, hook["metadata"]["name"])
-    removals = [{"op": "remove", "path": "/spec/template/spec/" + name} for name in FILLED_IN]
     try:
-        wait_for("no webhook fills it in", lambda: not filled_in(plane.api.patch("VirtualMachine", "v", removals, namespace)))
+        yield
     finally:
         for _, hook in hooks:
             hook["metadata"] = {key: hook["metadata"][key] for key in ("name", "labels", "annotations")}
             plane.api.create(hook)
+
+
+@pytest.fixture
+def unmutated(plane, namespace, stored):
+    """The same VM, stored without what KubeVirt's mutator fills in, and with what it leaves out."""
+    changes = [{"op": "remove", "path": "/spec/template/spec/" + name} for name in FILLED_IN]
+    volume = {"metadata": {"name": "data", "creationTimestamp": None}, "spec": {"source": {"blank": {}}, "storage": STORAGE}}
+    changes.append({"op": "add", "path": "/spec/dataVolumeTemplates", "value": [volume]})
+    changes.append(
+        {"op": "add", "path": "/spec/template/spec/volumes", "value": [{"name": "d", "dataVolume": {"name": "data"}}]}
+    )
+    changes.append({"op": "add", "path": "/spec/template/spec/domain/devices/disks", "value": [{"name": "d", "disk": {}}]})
+    changes += [{"op": "add", "path": f"/spec/template/spec/{name}", "value": value} for name, value in LEFT_OUT.items()]
+    with no_kubevirt_webhooks(plane):
+        wait_for("no webhook fills it in", lambda: not filled_in(plane.api.patch("VirtualMachine", "v", changes, namespace)))
     label = [{"op": "add", "path": "/metadata/labels", "value": {"probe": "yes"}}]
     wait_for("the webhooks answer", lambda: filled_in(plane.api.patch("VirtualMachine", "v", label, namespace, "?dryRun=All")))
     machine = plane.api.get("VirtualMachine", "v", namespace)
@@ -224,6 +241,20 @@ def test_nics_and_the_record_of_a_vm_may_change(plane, namespace, request, kept)
     done = controller(plane).patch("VirtualMachine", "v", model + record, namespace)
     assert done["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"][0]["model"] == "virtio"
     assert filled_in(done)
+
+
+def test_a_large_vm_is_within_the_cost_limit(plane, namespace):
+    names = [f"disk-{number}" for number in range(60)]
+    templates = [{"metadata": {"name": name}, "spec": {"source": {"blank": {}}, "storage": STORAGE}} for name in names]
+    machine = vm("v", nic(model="e1000e"), namespace=namespace, run_strategy="Halted", dataVolumeTemplates=templates)
+    spec = machine["spec"]["template"]["spec"]
+    spec["volumes"] = [{"name": name, "dataVolume": {"name": name}} for name in names]
+    spec["volumes"].append({"name": "init", "cloudInitNoCloud": {"userData": "x" * 2000}})
+    spec["domain"]["devices"]["disks"] = [{"name": name, "disk": {"bus": "virtio"}} for name in [*names, "init"]]
+    machine["metadata"]["annotations"] = {f"example.com/note-{number}": "x" * 1000 for number in range(100)}
+    plane.api.create(machine)
+    model = [{"op": "add", "path": "/spec/template/spec/domain/devices/interfaces/0/model", "value": "virtio"}]
+    assert controller(plane).patch("VirtualMachine", "v", model, namespace, "?dryRun=All")
 
 
 def of_node(plane, *parts):
