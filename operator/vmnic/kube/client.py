@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple, Self
 
 import aiohttp
 import msgspec
-from yarl import URL
 
 from .connection import Connection
 from .errors import ApiError, ConflictError, NotFoundError, NotLeadingError, UnreachableError, error_for
@@ -213,7 +212,7 @@ class ApiClient:
             **(selectors or {}),
         }
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout_s, sock_read=silent_s)
-        url = self._url(resource.collection_path())
+        url = self.connection.server + resource.collection_path()
         try:
             async with self._watches.get(url, params=parameters, headers=self._headers(), timeout=timeout) as response:
                 if response.status >= 300:
@@ -268,7 +267,7 @@ class ApiClient:
         try:
             async with self._session.request(
                 verb,
-                self._url(path),
+                self.connection.server + path,
                 params=parameters,
                 data=data,
                 timeout=timeout,
@@ -280,10 +279,6 @@ class ApiClient:
                 return (msgspec.json.decode(raw) if raw else {}) if decode else raw
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(self.connection, error) from error
-
-    def _url(self, path: str) -> URL:
-        """Return the URL of a path, whose names are quoted already and must not be read as anything else."""
-        return URL(self.connection.server + path, encoded=True)
 
     def _headers(self) -> dict[str, str]:
         token = self.connection.token()

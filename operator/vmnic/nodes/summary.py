@@ -66,7 +66,7 @@ def _ranked(found: Sequence[PoolProblem], lost: Sequence[PoolConflict]) -> list[
     networks.sort(key=lambda one: one.reason not in _MISSING_NETWORK)
     others = [one for one in found if not one.reason.startswith("Nad")]
     conflicts = [PoolProblem(pf=one.pci_address, reason="Conflict", message=one.message) for one in lost]
-    nodes_first = sorted([*others, *conflicts], key=lambda one: not one.node)
+    nodes_first = sorted([*conflicts, *others], key=lambda one: not one.node)
     return nodes_first + _shortened(networks)
 
 

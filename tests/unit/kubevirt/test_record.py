@@ -2,12 +2,14 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
 from tests.builders.decide import apply_patches, decision, patches
 from tests.builders.vm import nad, nic, node_state, policy, pool, vm
 from vmnic.kubevirt.originals import MAX_RECORD_BYTES
+from vmnic.kubevirt.patch import render_patch
 from vmnic.kubevirt.projection import decode_machine
 from vmnic.kubevirt.record import ANNOTATION, Record, UnreadableRecord, read_record
 from vmnic.kubevirt.revert import RevertRefusedError, render_revert
@@ -100,6 +102,13 @@ def test_a_vm_with_a_hostile_record_is_not_patched(text, datapaths):
     assert any(ANNOTATION in problem for problem in found.vm.problems)
     assert patches(*documents) == {"web": []}
     assert render_status(found, None, None)["nics"][0]["reason"] == "RecordUnreadable"
+
+
+def test_no_patch_is_rendered_over_a_record_that_cannot_be_read():
+    machine = vm("web", nic("data", binding="bridge", network="br", model="e1000e"), run_strategy="Halted")
+    found = decision(machine, policy(datapaths=["sriov"]), *CLUSTER)
+    decided = replace(found, vm=replace(found.vm, record=HOSTILE["null"]))
+    assert (found.nics[0].action, render_patch(decided, decode_machine(json.dumps(machine).encode()))) == ("Patch", [])
 
 
 @hostile

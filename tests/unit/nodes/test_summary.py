@@ -171,8 +171,9 @@ def nads(reason, count):
 
 def test_problems_of_nodes_come_before_those_of_networks():
     more = [*nads("NadInUse", 12), *nads("NadExists", 2)]
-    problems = summarise_pool(pool(), [BAD, HELD], PoolLedger(), [], more).problems
-    assert [one.reason for one in problems] == ["IommuOff", "WaitingForVMs", "NadExists", "NadExists", "NadInUse"]
+    lost = PoolConflict(pool="fast", pci_address=PF, message="pool old has it")
+    problems = summarise_pool(pool(), [BAD, HELD], PoolLedger(), [lost], more).problems
+    assert [one.reason for one in problems] == ["IommuOff", "WaitingForVMs", "Conflict", "NadExists", "NadExists", "NadInUse"]
     assert "11 more networks" in problems[-1].message
 
 
