@@ -53,8 +53,12 @@ POOL_REASONS: dict[str, tuple[str, str]] = {
         "The node has not been heard of for ten minutes, and its change failed or is unfinished; it counts as failed.",
         "Bring the node back, or delete its Node: the rollout goes on then.",
     ),
+    "NadKindAbsent": (
+        "The pool has `networks`, and the cluster has no NetworkAttachmentDefinitions.",
+        "Install Multus, which brings the kind; vmnic looks every 30 s. Or remove `networks`.",
+    ),
     "NadExists": (
-        "A NetworkAttachmentDefinition of that name is there already and is not the pool's.",
+        "A NetworkAttachmentDefinition of that name is there, and its annotation `vmnic.dev/pool-uid` has not the pool's uid.",
         "Rename the network in the pool, or delete that object.",
     ),
     "NadInUse": (

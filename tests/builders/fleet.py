@@ -44,7 +44,7 @@ class MemoryCluster:
     def put(self, plural, body, namespace=""):
         key = (plural, namespace, body["metadata"]["name"])
         old = self.objects.get(key, {})
-        meta = {"generation": 1} | old.get("metadata", {}) | body["metadata"]
+        meta = {"generation": 1, "uid": f"uid-{body['metadata']['name']}"} | old.get("metadata", {}) | body["metadata"]
         if old and old.get("spec") != body.get("spec"):
             meta["generation"] += 1
         meta["resourceVersion"] = str(next(self._versions))

@@ -23,7 +23,13 @@ PF = "0000:0b:00.0"
 
 def pool(name="fast", *, generation=1, created="2026-01-01T00:00:00Z", deleted=None, **spec):
     body = {"nicSelector": {"models": ["82576"]}, "numVfs": 7} | spec
-    meta = {"name": name, "generation": generation, "creationTimestamp": created, "deletionTimestamp": deleted}
+    meta = {
+        "name": name,
+        "uid": f"uid-{name}",
+        "generation": generation,
+        "creationTimestamp": created,
+        "deletionTimestamp": deleted,
+    }
     return SriovNetworkPool.model_validate({"metadata": meta, "spec": body})
 
 

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from tests.builders.vm import nic, vm
+from tests.builders.vm import nad
 from tests.harness.api import Api, ApiFailure, path_of
 from tests.harness.cluster import AGENT_NAMESPACE, NAMESPACE
 
@@ -161,35 +161,30 @@ def test_careless_rbac_gives_an_agent_no_write(cluster, careless, kind, namespac
         assert status_of(taken, verb, where, what) == 403, verb
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"spec": {"runStrategy": "Always"}},
-        {"spec": {"template": {"spec": {"volumes": [{"name": "root", "containerDisk": {"image": "taken.invalid/disk"}}]}}}},
-        {
-            "spec": {
-                "template": {"metadata": {"annotations": {"hooks.kubevirt.io/hookSidecars": '[{"image": "taken.invalid/x"}]'}}}
-            }
-        },
-        {"spec": {"template": {"spec": {"nodeSelector": {"taken": "yes"}}}}},
-        {"spec": {"template": {"spec": {"domain": {"cpu": {"cores": 64}}}}}},
-        {"spec": {"template": {"spec": {"domain": {"devices": {"gpus": [{"name": "g", "deviceName": "taken.invalid/g"}]}}}}}},
-        {"metadata": {"finalizers": ["example.com/stay"]}},
-        {"metadata": {"labels": {"taken": "yes"}}},
-    ],
-    ids=["running", "disks", "sidecars", "its place", "processors", "GPUs", "finalizers", "labels"],
-)
-def test_a_taken_controller_changes_nothing_of_a_vm_but_its_nics(cluster, namespace, change):
-    cluster.api.create(vm("v", nic(model="e1000e"), namespace=namespace, run_strategy="Halted"))
-    with pytest.raises(ApiFailure, match="the controller") as refused:
-        controller(cluster).merge("VirtualMachine", "v", change, namespace)
-    assert refused.value.status == 403
-
-
 def controller(cluster):
     """The API as a taken controller reaches it."""
     mounted = cluster.plane.service_account(NAMESPACE, "vmnic-controller")["VMNIC_SERVICE_ACCOUNT_DIR"]
     return Api(cluster.plane.server, cluster.plane.pki / "ca.crt", pathlib.Path(mounted, "token").read_text())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"spec": {"numVfs": 1}}, {"metadata": {"labels": {"x": "y"}}}, {"metadata": {"annotations": {"vmnic.dev/abandon": ""}}}],
+    ids=["spec", "labels", "annotations"],
+)
+def test_a_compromised_controller_changes_of_a_pool_only_its_finalizer(cluster, pool, change):
+    pool(rollout={"paused": True})
+    with pytest.raises(ApiFailure, match=r"ValidatingAdmissionPolicy 'vmnic-controller'.* of a pool"):
+        controller(cluster).merge("SriovNetworkPool", "fast", change)
+
+
+def test_a_compromised_controller_writes_no_network_of_others(cluster, namespace):
+    cluster.api.create(nad("mine", namespace=namespace))
+    config = {"spec": {"config": '{"type": "compromised"}'}}
+    for verb, body in (("PATCH", config), ("DELETE", None)):
+        path = path_of("NetworkAttachmentDefinition", namespace, "mine")
+        with pytest.raises(ApiFailure, match="ValidatingAdmissionPolicy 'vmnic-networks'"):
+            controller(cluster).request(verb, path, body, "application/merge-patch+json")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from tests.builders.vm import nad, nic, vm
-from tests.harness.api import wait_for
+from tests.harness.api import ApiFailure, wait_for
+
+UID = "vmnic.dev/pool-uid"
 
 
 def network(cluster, namespace, name="fast"):
@@ -35,11 +37,12 @@ def fast(cluster, pool, tenants):
 def test_a_network_is_kept_where_it_is_asked_for(cluster, fast, tenants):
     found = wait_for("it is there", lambda: network(cluster, tenants))
     assert found["metadata"]["labels"]["vmnic.dev/segment"] == "blue"
-    assert found["metadata"]["annotations"] == {"k8s.v1.cni.cncf.io/resourceName": "vmnic.dev/fast"}
+    uid = cluster.api.get("SriovNetworkPool", "fast")["metadata"]["uid"]
+    assert found["metadata"]["annotations"] == {"k8s.v1.cni.cncf.io/resourceName": "vmnic.dev/fast", UID: uid}
     assert json.loads(found["spec"]["config"])["vlan"] == 100
     assert network(cluster, "default") is None
     cluster.api.delete("NetworkAttachmentDefinition", "fast", tenants)
-    wait_for("it is made anew", lambda: network(cluster, tenants))
+    wait_for("it is made again", lambda: network(cluster, tenants))
     cluster.api.merge("NetworkAttachmentDefinition", "fast", {"spec": {"config": "{}"}}, tenants)
     wait_for("it is put right", lambda: json.loads(network(cluster, tenants)["spec"]["config"]).get("vlan") == 100)
 
@@ -60,6 +63,44 @@ def test_what_is_somebody_elses_is_never_adopted(cluster, fast, tenants):
     cluster.api.delete("SriovNetworkPool", "fast")
     wait_for("the pool is gone", lambda: cluster.api.get("SriovNetworkPool", "fast") is None)
     assert network(cluster, tenants, "mine")["metadata"]["resourceVersion"] == before
+
+
+def test_a_label_makes_no_network_the_pools(cluster, fast, tenants):
+    for number in range(12):
+        labelled = nad(f"mine-{number}", namespace=tenants, cni="bridge")
+        labelled["metadata"]["labels"]["vmnic.dev/pool"] = "fast"
+        cluster.api.create(labelled)
+    nics = [nic(f"n{number}", binding="bridge", network=f"mine-{number}") for number in range(12)]
+    cluster.api.create(vm("db", *nics, namespace=tenants, run_strategy="Halted"))
+    wait_for("the pool's own is there", lambda: network(cluster, tenants))
+    cluster.api.delete("SriovNetworkPool", "fast")
+    wait_for("the pool is gone", lambda: cluster.api.get("SriovNetworkPool", "fast") is None)
+    assert network(cluster, tenants) is None
+    assert all(network(cluster, tenants, f"mine-{number}") for number in range(12))
+
+
+def test_nobody_else_creates_a_network_as_the_pools(cluster, fast, tenants):
+    mine = nad("mine", namespace=tenants, cni="bridge")
+    mine["metadata"]["annotations"][UID] = cluster.api.get("SriovNetworkPool", "fast")["metadata"]["uid"]
+    with pytest.raises(ApiFailure, match="ValidatingAdmissionPolicy 'vmnic-networks'"):
+        cluster.api.create(mine)
+
+
+@pytest.mark.parametrize("name", ["mine", "fast"], ids=["added", "changed"])
+def test_nobody_else_makes_a_network_the_pools(cluster, fast, tenants, name):
+    wait_for("it is there", lambda: network(cluster, tenants))
+    cluster.api.create(nad("mine", namespace=tenants, cni="bridge"))
+    with pytest.raises(ApiFailure, match="ValidatingAdmissionPolicy 'vmnic-networks'"):
+        cluster.api.merge("NetworkAttachmentDefinition", name, {"metadata": {"annotations": {UID: "another"}}}, tenants)
+
+
+def test_a_network_can_be_taken_over_by_removing_the_annotation(cluster, fast, tenants):
+    wait_for("it is there", lambda: network(cluster, tenants))
+    cluster.api.merge("NetworkAttachmentDefinition", "fast", {"metadata": {"annotations": {UID: None}}}, tenants)
+    wait_for("it is said", lambda: f"{tenants}/fast" in problems(cluster).get("NadExists", ""))
+    cluster.api.delete("SriovNetworkPool", "fast")
+    wait_for("the pool is gone", lambda: cluster.api.get("SriovNetworkPool", "fast") is None)
+    assert network(cluster, tenants)
 
 
 def test_what_a_vm_refers_to_stays_and_the_vm_is_named(cluster, fast, tenants):

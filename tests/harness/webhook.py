@@ -19,7 +19,13 @@ class TestWebhook:
 
     __test__ = False
 
-    def __init__(self, cluster: Cluster, name: str, answer: Callable[[dict[str, Any]], list[dict[str, Any]]]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        name: str,
+        answer: Callable[[dict[str, Any]], list[dict[str, Any]]],
+        operation: str = "CREATE",
+    ) -> None:
         self._cluster = cluster
         self._name = name
         self.seen = 0
@@ -53,7 +59,12 @@ class TestWebhook:
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         bundle = base64.b64encode((pki / "ca.crt").read_bytes()).decode()
-        rule = {"apiGroups": ["kubevirt.io"], "apiVersions": ["v1"], "resources": ["virtualmachines"], "operations": ["CREATE"]}
+        rule = {
+            "apiGroups": ["kubevirt.io"],
+            "apiVersions": ["v1"],
+            "resources": ["virtualmachines"],
+            "operations": [operation],
+        }
         webhook = {
             "name": f"{name}.test.dev", "admissionReviewVersions": ["v1"], "sideEffects": "None", "rules": [rule],
             "clientConfig": {"url": f"https://127.0.0.1:{self._server.server_port}/", "caBundle": bundle},

@@ -200,14 +200,17 @@ def revert_vm(
     kubeconfig: KubeconfigOption = None,
 ) -> None:
     """Put the NICs back that a VM had before vmnic changed them, and exclude it from the policies."""
-    from ..kubevirt.revert import EXCLUDE, render_revert
+    from ..kubevirt.revert import EXCLUDE, RevertRefusedError, render_revert
     from .live import patch_machine
 
     objects, _ = read_live(kubeconfig)
     machine = objects.machines.get((namespace, name))
     if machine is None:
         fail(f"VirtualMachine {namespace}/{name} is not there; `kubectl get vm -n {namespace}` lists those that are")
-    patch = render_revert(machine)
+    try:
+        patch = render_revert(machine, objects.networks)
+    except RevertRefusedError as error:
+        fail(f"VirtualMachine {namespace}/{name}: {error}")
     if not patch:
         print(f"vmnic has changed nothing in VirtualMachine {namespace}/{name}")
         return

@@ -49,7 +49,7 @@ from ..kubevirt.projection import (
     salvage_machine,
 )
 from ..kubevirt.state import decode_vm_state
-from ..nodes.networks import POOL_LABEL, OwnNetwork, decode_own_network
+from ..nodes.networks import OwnNetwork, decode_own_network
 from ..nodes.state import NodeNicState, decode_node_state
 from ..policy.facts import Network
 from .devices import Devices
@@ -130,8 +130,8 @@ class World:
         self.quotas = cache(RESOURCE_QUOTAS, decode_quota, self._quota_changed)
         self.webhooks = cache(MUTATING_WEBHOOKS, decode_webhooks, self._webhook_changed)
         self.vm_states = cache(VM_NIC_STATES, decode_vm_state, self._vm_state_changed)
-        own = {"labelSelector": POOL_LABEL}
-        self.own_networks = foreign(NETWORKS, decode_own_network, self._own_network_changed, selectors=own)
+        # All of them: what belongs to a pool says so in an annotation, which no selector reads.
+        self.own_networks = foreign(NETWORKS, decode_own_network, self._own_network_changed)
         self.inputs = Inputs(self)
         self.devices = Devices(
             self.inputs.nodes,
@@ -210,10 +210,12 @@ class World:
         self.devices.note_networks()
         self._any_machine(key, old, new)
 
-    def _own_network_changed(self, _key: ObjectKey, old: OwnNetwork | None, new: OwnNetwork | None) -> None:
-        """A network of a pool: what a person has changed or removed is put right."""
-        for pool in {network.pool for network in (old, new) if network is not None}:
-            self._enqueue(pool_key(pool), _SETTLE_S)
+    def _own_network_changed(self, key: ObjectKey, old: OwnNetwork | None, new: OwnNetwork | None) -> None:
+        """Have the pools looked at that a network belongs to, or that want one of its name."""
+        owners = {network.pool_uid for network in (old, new) if network is not None}
+        for name, pool in self.pools.items.items():
+            if pool.metadata.uid in owners or any(network.name == key.name for network in pool.spec.networks):
+                self._enqueue(pool_key(name.name), _SETTLE_S)
 
     def _kubevirt_changed(self, _key: ObjectKey, _old: KubeVirt | None, _new: KubeVirt | None) -> None:
         self.inputs.forget_facts()

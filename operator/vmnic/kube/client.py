@@ -116,7 +116,8 @@ class ApiClient:
         Raises:
             ConflictError: it exists already.
         """
-        return await self._write("POST", resource, resource.path(namespace, name, subresource), body)
+        path = resource.path(namespace, name, subresource) if name else resource.collection_path(namespace)
+        return await self._write("POST", resource, path, body)
 
     async def replace(
         self, resource: Resource, body: Mapping[str, Any], name: str, namespace: str = "", *, subresource: str = ""
@@ -177,7 +178,7 @@ class ApiClient:
         """
         parameters = {"limit": str(_CHUNK), **(selectors or {})}
         while True:
-            raw = await self._request("GET", resource.path(namespace), parameters=parameters, decode=False)
+            raw = await self._request("GET", resource.collection_path(namespace), parameters=parameters, decode=False)
             page = await _decode(_page_decoder, raw)
             yield page.items, page.metadata.get("resourceVersion", "")
             if not page.metadata.get("continue"):
@@ -215,7 +216,7 @@ class ApiClient:
             **(selectors or {}),
         }
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout_s, sock_read=silent_s)
-        url = self.connection.server + resource.path()
+        url = self.connection.server + resource.collection_path()
         try:
             async with self._watches.get(url, params=parameters, headers=self._headers(), timeout=timeout) as response:
                 if response.status >= 300:

@@ -8,6 +8,7 @@ from ..checked.quantities import read_integer
 
 __all__ = [
     "ApiError",
+    "BadNameError",
     "ConflictError",
     "GoneError",
     "InvalidError",
@@ -17,6 +18,10 @@ __all__ = [
     "UnreachableError",
     "error_for",
 ]
+
+
+_SHOWN = 80
+"""Characters of a bad name that its message quotes."""
 
 
 class ApiError(Exception):
@@ -64,6 +69,14 @@ class TooManyRequestsError(ApiError):
 
 class UnreachableError(ApiError):
     """No answer: refused, cut or too late. Whether a write took effect is unknown."""
+
+
+class BadNameError(ApiError):
+    """A name that no object can have, so nothing was sent."""
+
+    def __init__(self, what: str, name: str) -> None:
+        shown = ascii(name[:_SHOWN]) + ("…" if len(name) > _SHOWN else "")
+        super().__init__(status=400, reason="BadName", message=f"{shown} is not {what} that an object can have")
 
 
 class NotLeadingError(Exception):

@@ -105,7 +105,7 @@ class Reflector(Generic[T]):
         self.synced = asyncio.Event()
         """Set once the first list is complete."""
         self.absent = False
-        """Whether the API server does not serve the kind."""
+        """Whether the server does not know the kind; its objects are gone with it."""
         self.resource = resource
         self._api = api
         self._decode = decode

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import quote
+
+from .errors import BadNameError
 
 __all__ = [
     "CLUSTER_INSTANCETYPES",
@@ -32,6 +35,9 @@ __all__ = [
     "Resource",
 ]
 
+_LONGEST_NAME = 253
+"""Characters of the longest name that Kubernetes takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Resource:
@@ -44,13 +50,36 @@ class Resource:
     kind: str
     namespaced: bool = False
 
-    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
-        """Give the URL path of one object, of a namespace's objects, or of all."""
+    def collection_path(self, namespace: str = "") -> str:
+        """Return the URL path of a namespace's objects, or of all.
+
+        Raises:
+            BadNameError: no namespace can have this name.
+        """
         root = f"/apis/{self.group}" if self.group else "/api"
-        parts = [root, self.version]
-        if self.namespaced and namespace:
-            parts += ["namespaces", namespace]
-        return "/".join([*parts, self.plural, *(part for part in (name, subresource) if part)])
+        place = f"/namespaces/{_segment('a namespace', namespace)}" if self.namespaced and namespace else ""
+        return f"{root}/{self.version}{place}/{self.plural}"
+
+    def path(self, namespace: str, name: str, subresource: str = "") -> str:
+        """Return the URL path of one object.
+
+        Raises:
+            BadNameError: no object can have this name, or the namespace that the kind needs is missing.
+        """
+        if self.namespaced and not namespace:
+            raise BadNameError("a namespace", namespace)
+        below = f"/{subresource}" if subresource else ""
+        return f"{self.collection_path(namespace)}/{_segment('a name', name)}{below}"
+
+
+def _segment(what: str, name: str) -> str:
+    """Quote a name as one segment of a URL path, which the names `.` and `..` would leave."""
+    if name in ("", ".", "..") or len(name) > _LONGEST_NAME:
+        raise BadNameError(what, name)
+    try:
+        return quote(name, safe="")
+    except UnicodeEncodeError:
+        raise BadNameError(what, name) from None
 
 
 POOLS = Resource("vmnic.dev", "v1alpha1", "sriovnetworkpools", "SriovNetworkPool")

@@ -14,7 +14,8 @@ from . import projection
 from .guest_os import read_guest_os
 from .inputs import MachineInput
 from .nics import MAX_QUEUES, NicReader
-from .record import Record, assignments, parse_record
+from .originals import find_unrecordable
+from .record import UnreadableRecord, assignments, read_record
 
 __all__ = ["MachineInput", "gather_vm_facts"]
 
@@ -30,7 +31,11 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
     instance = given.instance if given.instance is not None and not given.instance.final else None
     guest_os, source = read_guest_os(machine, instance, preference)
     wishes = meta.annotations or _NO_WISHES
-    record = parse_record(wishes.assigned)
+    read = read_record(wishes.assigned)
+    record = None if isinstance(read, UnreadableRecord) else read
+    fault = (
+        read.problem if isinstance(read, UnreadableRecord) else find_unrecordable(spec.domain.devices.interfaces, spec.networks)
+    )
     queues = _virtio_queues(given)
     return VmFacts(
         namespace=meta.namespace,
@@ -66,9 +71,10 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         pressure=wishes.network_pressure if wishes.network_pressure in _PRESSURES else "",
         assigned=assignments(record),
         record=wishes.assigned,
+        record_fault=fault,
         annotated=meta.annotations is not None,
         version=meta.resource_version,
-        problems=_problems(given, wishes, record),
+        problems=_problems(given, wishes, fault),
     )
 
 
@@ -144,7 +150,7 @@ def _node_terms(affinity: projection._Affinity | None) -> tuple[LabelSelector, .
     )
 
 
-def _problems(given: MachineInput, wishes: projection.Wishes, record: Record | None) -> tuple[str, ...]:
+def _problems(given: MachineInput, wishes: projection.Wishes, fault: str) -> tuple[str, ...]:
     """What the VM refers to and is not there, and what it says that cannot be understood."""
     spec = given.machine.spec
     found = []
@@ -152,8 +158,8 @@ def _problems(given: MachineInput, wishes: projection.Wishes, record: Record | N
         found.append(f"annotation vmnic.dev/network-pressure is {wishes.network_pressure!r}, it may be High or Low")
     if wishes.restart not in (None, "Never"):
         found.append(f"annotation vmnic.dev/restart is {wishes.restart!r}, it may be Never")
-    if wishes.assigned is not None and record is None:
-        found.append("annotation vmnic.dev/assigned cannot be read: remove it, vmnic writes it anew")
+    if fault:
+        found.append(fault)
     if given.preference_unknown:
         found.append(given.preference_unknown)
     elif spec.preference is not None and spec.preference.name and given.preference is None:

@@ -14,8 +14,9 @@ import msgspec
 
 from ..policy.decision import Action, NicDecision, VmDecision
 from ..policy.facts import Datapath, Network, NicState, VmFacts
+from .originals import INTERFACE_SETTINGS
 from .projection import Interface, Machine
-from .record import ANNOTATION, PLAIN, Record, binding_of, parse_record, with_change, write_record
+from .record import ANNOTATION, PLAIN, Record, UnreadableRecord, binding_of, read_record, with_change, write_record
 
 __all__ = ["render_patch"]
 
@@ -30,7 +31,7 @@ _AUTOATTACH = f"{_DEVICES}/autoattachPodInterface"
 
 
 def render_patch(decision: VmDecision, machine: Machine, totals: Mapping[str, int] | None = None) -> list[Operation]:
-    """Give the operations that make a VM as decided; empty where nothing is to be patched.
+    """Return the operations that make a VM as decided; none where nothing is to be patched, or its record cannot be read.
 
     Args:
         decision: What was decided.
@@ -38,21 +39,29 @@ def render_patch(decision: VmDecision, machine: Machine, totals: Mapping[str, in
         totals: How many devices of each resource there are, as far as known.
     """
     patched = [nic for nic in decision.nics if nic.action is Action.PATCH]
-    if not patched:
+    record = read_record(decision.vm.record)
+    if not patched or isinstance(record, UnreadableRecord):
         return []
-    return _Rendering(decision, machine, patched, totals or {}).operations()
+    return _Rendering(decision, machine, patched, totals or {}, record or Record()).operations()
 
 
 class _Rendering:
     """The patch of one VM."""
 
-    def __init__(self, decision: VmDecision, machine: Machine, patched: list[NicDecision], totals: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        decision: VmDecision,
+        machine: Machine,
+        patched: list[NicDecision],
+        totals: Mapping[str, int],
+        record: Record,
+    ) -> None:
         self._vm: VmFacts = decision.vm
         self._spec = machine.spec.template.spec
         self._patched = patched
         self._kept = [nic for nic in decision.nics if nic.action is not Action.PATCH]
         self._totals = totals
-        self._record = parse_record(self._vm.record) or Record()
+        self._record = record
         self._networks = {network.name: index for index, network in enumerate(self._spec.networks)}
 
     def operations(self) -> list[Operation]:
@@ -180,10 +189,12 @@ class _Rendering:
         recorded = self._record.nics.get(decision.nic.name)
         before = dict(recorded.was.get("interface", {})) if recorded is not None else {}
         target = decision.network or decision.nic.network
-        kept = {key: value for key, value in before.items() if key not in (*_WIRE.values(), *_PLAIN_BINDINGS, "model")}
+        # KubeVirt refuses a state on `sriov`.
+        ruled_out = {"state"} if decision.wanted.datapath is Datapath.SRIOV else set()
+        kept = {key: value for key, value in before.items() if key in INTERFACE_SETTINGS - ruled_out}
         name, value = binding_of(decision.wanted.datapath)
         model = {} if decision.wanted.model is None else {"model": decision.wanted.model}
-        entry = {"name": decision.nic.name, name: value, **model, **kept}
+        entry = {**kept, "name": decision.nic.name, name: value, **model}
         return entry, {"name": decision.nic.name, "multus": {"networkName": self._reference(target)}}
 
     def _autoattach(self, whole: list[NicDecision], returned: list[NicDecision]) -> list[Operation]:
@@ -242,7 +253,6 @@ class _Rendering:
 
 
 _WIRE = {"passt_binding": "passtBinding"}
-_PLAIN_BINDINGS = ("masquerade", "bridge", "sriov", "slirp", "macvtap", "passt", "binding")
 
 
 def _adapter_changes(decision: NicDecision) -> bool:

@@ -1,31 +1,40 @@
 """The annotation `vmnic.dev/assigned`: what vmnic has made of a VM's NICs, and what was there before.
 
-The VM object itself is the ledger, so that replicas, restarts and `kubectl vmnic revert` agree without another store.
+The VM object itself is the ledger, so that replicas, restarts and `kubectl vmnic revert` agree without another store. A tenant
+may write it, so it is checked wherever it is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from ..checked.documents import read_json
 from ..policy.decision import NicDecision
 from ..policy.facts import Assignment, Datapath, Network, NicState
+from .originals import MAX_RECORD_BYTES, check_original
 
 __all__ = [
     "ANNOTATION",
     "PLAIN",
     "Record",
     "RecordedNic",
+    "UnreadableRecord",
     "assignments",
     "binding_of",
     "parse_record",
+    "read_record",
     "with_change",
     "write_record",
 ]
 
 ANNOTATION = "vmnic.dev/assigned"
+_MAX_DEPTH = 12
+"""A private DHCP option of an interface is eight levels deep."""
+_SHOWN, _SHOWN_NAME = 200, 63
+"""Characters of an error, and of a NIC's name in it."""
 PLAIN = (Datapath.EMULATED, Datapath.VHOST)
 """Datapaths that differ in the model alone."""
 
@@ -35,7 +44,7 @@ class RecordedNic(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     datapath: str
     resource: str = ""
-    of: int | None = None
+    of: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
     """How many devices of the resource there were."""
     model: str | None = None
     network: str = ""
@@ -60,17 +69,40 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self if self.multiqueue is not None else msgspec.structs.replace(self, multiqueue=_Switch(was))
 
 
-_decoder = msgspec.json.Decoder(Record)
+class UnreadableRecord(msgspec.Struct, frozen=True):
+    """An annotation that says something vmnic cannot understand: nothing is known, so nothing is changed."""
+
+    problem: str
+    """The field, what is wrong with it, and the remedy."""
 
 
-def parse_record(text: str | None) -> Record | None:
-    """Read the annotation; None if there is none, or none that can be understood."""
+def read_record(text: str | None) -> Record | UnreadableRecord | None:
+    """Read the annotation; None if there is none."""
     if text is None:
         return None
     try:
-        return _decoder.decode(text)
-    except msgspec.MsgspecError:
-        return None
+        record = read_json(text, Record, max_bytes=MAX_RECORD_BYTES, max_depth=_MAX_DEPTH)
+        for name, nic in record.nics.items():
+            _check(name, nic.was)
+    except ValueError as error:
+        why = " ".join(str(error).split())[:_SHOWN]
+        return UnreadableRecord(
+            f"annotation {ANNOTATION}: {why}. Remove it: vmnic then takes the NICs as they are for the originals"
+        )
+    return record
+
+
+def _check(name: str, was: dict[str, Any]) -> None:
+    try:
+        check_original(name, was)
+    except ValueError as error:
+        raise ValueError(f"nics.{name[:_SHOWN_NAME]}.was: {error}") from None
+
+
+def parse_record(text: str | None) -> Record | None:
+    """Read the annotation, for callers that change nothing; None if there is none, or none that can be read."""
+    record = read_record(text)
+    return record if isinstance(record, Record) else None
 
 
 def write_record(record: Record) -> str:

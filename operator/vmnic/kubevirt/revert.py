@@ -1,32 +1,53 @@
 """The way back: what a VM's record says was there before becomes a JSON Patch that puts it there again.
 
-The VM is excluded from then on, since the policies would change it again.
+The VM is excluded from then on, since the policies would change it again. A tenant may write the record, and the patch is sent
+with the rights of the person who asks for it; so it moves no NIC to a network that vmnic would not have moved it from.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from ..policy.facts import Datapath
+from ..policy.facts import Datapath, Network
+from .networks import original_network
 from .projection import HostDevice, Machine
-from .record import ANNOTATION, Record, RecordedNic, parse_record
+from .projection import Network as NetworkEntry
+from .record import ANNOTATION, Record, RecordedNic, UnreadableRecord, read_record
 
-__all__ = ["EXCLUDE", "render_revert"]
+__all__ = ["EXCLUDE", "RevertRefusedError", "render_revert"]
+
+Networks = Mapping[tuple[str, str], Network]
 
 EXCLUDE = "vmnic.dev/exclude"
 _SPEC = "/spec/template/spec"
 _DEVICES = f"{_SPEC}/domain/devices"
 
 
-def render_revert(machine: Machine) -> list[dict[str, Any]]:
-    """Give the operations that put the original NICs back; empty where vmnic has changed nothing.
+class RevertRefusedError(ValueError):
+    """The record cannot be read, or names what vmnic does not put back; the message has the remedy."""
+
+
+def render_revert(machine: Machine, networks: Networks | None = None) -> list[dict[str, Any]]:
+    """Return the operations that put the original NICs back; none where vmnic has changed nothing.
 
     A NIC that somebody has edited since is not in force as recorded any more, and is left as it is.
+
+    Args:
+        machine: The VM.
+        networks: The NetworkAttachmentDefinitions that are known, by namespace and name.
+
+    Raises:
+        RevertRefusedError: the record is not one to act on.
     """
     notes = machine.metadata.annotations
-    record = parse_record(notes.assigned) if notes is not None else None
+    record = read_record(notes.assigned) if notes is not None else None
+    if isinstance(record, UnreadableRecord):
+        raise RevertRefusedError(record.problem)
     if notes is None or record is None:
         return []
+    for name, entry in record.nics.items():
+        _check_place(machine, name, entry, networks or {})
     operations: list[dict[str, Any]] = []
     for name, entry in sorted(record.nics.items()):
         if entry.datapath != Datapath.PASSTHROUGH:
@@ -37,6 +58,27 @@ def render_revert(machine: Machine) -> list[dict[str, Any]]:
     return [*operations, {"op": "add", "path": f"/metadata/annotations/{EXCLUDE.replace('/', '~1')}", "value": "true"}]
 
 
+def _check_place(machine: Machine, name: str, entry: RecordedNic, networks: Networks) -> None:
+    """Refuse a network of another namespace, unless the NIC is on it now or on one of the same segment."""
+    before = _place(original_network(entry.was), machine)
+    now = _place(next((one for one in machine.spec.template.spec.networks if one.name == name), None), machine)
+    if before is None or before == now or before[0] == machine.metadata.namespace:
+        return
+    segments = [networks[place].segment for place in (before, now) if place is not None and place in networks]
+    if len(segments) == 2 and segments[0] == segments[1] != "":
+        return
+    text = f"network {'/'.join(before)} of its record is in another namespace, and not known to be of the NIC's segment"
+    raise RevertRefusedError(f"NIC {name}: {text}: put the NIC back by hand, and remove the annotation {ANNOTATION}")
+
+
+def _place(entry: NetworkEntry | None, machine: Machine) -> tuple[str, str] | None:
+    """Find the NetworkAttachmentDefinition of an entry; None: it names none."""
+    if entry is None or entry.multus is None:
+        return None
+    namespace, _, name = entry.multus.network_name.rpartition("/")
+    return namespace or machine.metadata.namespace, name
+
+
 def _entry(machine: Machine, name: str, entry: RecordedNic) -> list[dict[str, Any]]:
     """Put back an interface that is still there."""
     spec = machine.spec.template.spec
@@ -45,6 +87,8 @@ def _entry(machine: Machine, name: str, entry: RecordedNic) -> list[dict[str, An
             continue
         path = f"{_DEVICES}/interfaces/{index}"
         tests: list[dict[str, Any]] = [{"op": "test", "path": f"{path}/name", "value": name}]
+        if not entry.was:
+            return []
         if "interface" in entry.was:
             return [*tests, {"op": "replace", "path": path, "value": entry.was["interface"]}, *_network(machine, name, entry)]
         model = entry.was.get("model")
@@ -59,7 +103,7 @@ def _entry(machine: Machine, name: str, entry: RecordedNic) -> list[dict[str, An
 
 def _network(machine: Machine, name: str, entry: RecordedNic) -> list[dict[str, Any]]:
     for index, network in enumerate(machine.spec.template.spec.networks):
-        if network.name == name:
+        if network.name == name and entry.was.get("network"):
             path = f"{_SPEC}/networks/{index}"
             test = {"op": "test", "path": f"{path}/name", "value": name}
             return [test, {"op": "replace", "path": path, "value": entry.was["network"]}]
@@ -72,7 +116,7 @@ def _whole_nics(machine: Machine, record: Record) -> list[dict[str, Any]]:
     found = [
         (index, record.nics[device.name])
         for index, device in enumerate(spec.domain.devices.host_devices)
-        if _is_whole(record.nics.get(device.name), device)
+        if (entry := record.nics.get(device.name)) is not None and _is_whole(entry, device)
     ]
     operations: list[dict[str, Any]] = []
     for index, _ in reversed(found):
@@ -80,13 +124,15 @@ def _whole_nics(machine: Machine, record: Record) -> list[dict[str, Any]]:
         test = {"op": "test", "path": f"{path}/name", "value": spec.domain.devices.host_devices[index].name}
         operations += [test, {"op": "remove", "path": path}]
     interfaces = [entry.was["interface"] for _, entry in found]
-    networks = [entry.was["network"] for _, entry in found]
+    networks = [entry.was["network"] for _, entry in found if entry.was.get("network")]
     operations += _appended(f"{_DEVICES}/interfaces", interfaces, empty=not spec.domain.devices.interfaces)
     return operations + _appended(f"{_SPEC}/networks", networks, empty=not spec.networks)
 
 
-def _is_whole(entry: RecordedNic | None, device: HostDevice) -> bool:
-    return entry is not None and entry.datapath == Datapath.PASSTHROUGH and entry.resource == device.device_name
+def _is_whole(entry: RecordedNic, device: HostDevice) -> bool:
+    """Return whether a host device is the whole NIC that the record speaks of, and what was there before is known."""
+    ours = entry.datapath == Datapath.PASSTHROUGH and entry.resource == device.device_name
+    return ours and "interface" in entry.was
 
 
 def _appended(path: str, values: list[Any], *, empty: bool) -> list[dict[str, Any]]:

@@ -9,10 +9,22 @@ import msgspec
 
 from ..api.pool import PoolNetwork, SriovNetworkPool
 
-__all__ = ["POOL_LABEL", "RESOURCE", "SEGMENT_LABEL", "OwnNetwork", "decode_own_network", "render_network"]
+__all__ = [
+    "FOREIGN",
+    "POOL_LABEL",
+    "POOL_UID",
+    "RESOURCE",
+    "SEGMENT_LABEL",
+    "OwnNetwork",
+    "decode_own_network",
+    "render_network",
+]
 
+POOL_UID = "vmnic.dev/pool-uid"
+"""Annotation that makes a NetworkAttachmentDefinition a pool's: it carries the pool's uid. An admission policy lets only the
+controller set it, and an object without it is never written."""
 POOL_LABEL = "vmnic.dev/pool"
-"""Says that a NetworkAttachmentDefinition is vmnic's, and which pool's; one without it is never touched."""
+"""Label with the pool's name, for people to select by. It proves nothing: everybody may write labels."""
 SEGMENT_LABEL = "vmnic.dev/segment"
 RESOURCE = "k8s.v1.cni.cncf.io/resourceName"
 _ON = {True: "on", False: "off"}
@@ -28,15 +40,15 @@ class _Spec(msgspec.Struct, frozen=True):
 
 
 class OwnNetwork(msgspec.Struct, frozen=True):
-    """What is compared of a NetworkAttachmentDefinition that is ours."""
+    """What is compared of a NetworkAttachmentDefinition that is a pool's."""
 
     metadata: _Meta
     spec: _Spec = _Spec()
 
     @property
-    def pool(self) -> str:
-        """The pool that it is kept for."""
-        return self.metadata.labels.get(POOL_LABEL, "")
+    def pool_uid(self) -> str:
+        """The uid of the pool that it belongs to; empty: it belongs to no pool."""
+        return self.metadata.annotations.get(POOL_UID, "")
 
     def covers(self, wanted: OwnNetwork) -> bool:
         """Tell whether it says all that is wanted; labels and annotations of others may stand beside."""
@@ -65,8 +77,20 @@ def render_network(pool: SriovNetworkPool, network: PoolNetwork) -> OwnNetwork:
     }
     rates = {"min_tx_rate": network.min_tx_rate_mbps, "max_tx_rate": network.max_tx_rate_mbps}
     config |= {key: rate for key, rate in rates.items() if rate is not None}
-    meta = _Meta(labels=labels, annotations={RESOURCE: pool.resource_name})
+    meta = _Meta(labels=labels, annotations={RESOURCE: pool.resource_name, POOL_UID: pool.metadata.uid})
     return OwnNetwork(metadata=meta, spec=_Spec(config=json.dumps(config)))
 
 
-decode_own_network = msgspec.json.Decoder(OwnNetwork).decode
+FOREIGN = OwnNetwork(metadata=_Meta())
+"""Stands for every NetworkAttachmentDefinition that belongs to no pool: nothing of those is kept."""
+_decoder = msgspec.json.Decoder(OwnNetwork)
+
+
+def decode_own_network(raw: bytes | msgspec.Raw) -> OwnNetwork:
+    """Read a NetworkAttachmentDefinition as far as it is compared.
+
+    Raises:
+        msgspec.ValidationError: a field has the wrong type.
+    """
+    found = _decoder.decode(raw)
+    return found if found.pool_uid else FOREIGN

@@ -16,6 +16,10 @@ from .state import PfReason, PfSpec, PfStatus, group_of
 __all__ = ["summarise_pool"]
 
 _MAX_PROBLEMS = 10
+_MAX_NETWORK_PROBLEMS = 3
+"""Tenants may cause these, so they must not push out what nodes say."""
+_MISSING_NETWORK = ("NadKindAbsent", "NadExists", "NadRefused")
+"""Problems of networks that the pool asks for and does not have."""
 _NO_FAILURES = ("WaitingForVMs", "WaitingForApproval", "Draining", "NoVfsForDrain", "NodeNotReady", "Conflict")
 """Problems that do not make a node a failed one."""
 
@@ -44,13 +48,9 @@ def summarise_pool(
     """
     results = [_judge(view, pool, part) for view in sorted(nodes, key=lambda view: view.name)]
     lost = [conflict for conflict in conflicts if conflict.pool == pool.metadata.name]
-    problems = [PoolProblem(pf=one.pci_address, reason="Conflict", message=one.message) for one in lost]
     mixed = find_mixed_support(pool, (view.state for view in nodes))
-    problems += [
-        *more,
-        *([mixed] if mixed is not None else []),
-        *(problem for result in results for problem in result.problems),
-    ]
+    own = [*([mixed] if mixed is not None else []), *(problem for result in results for problem in result.problems)]
+    problems = _ranked([*more, *own], lost)
     counts = _count_nodes(results)
     blocked = sum(result.state == "blocked" for result in results)
     return PoolStatus(
@@ -61,6 +61,24 @@ def summarise_pool(
         nodes=counts,
         vfs=_count_vfs(nodes),
     )
+
+
+def _ranked(found: Sequence[PoolProblem], lost: Sequence[PoolConflict]) -> list[PoolProblem]:
+    """Put the nodes' problems first and those of networks last, where few stand for all."""
+    networks = [one for one in found if one.reason.startswith("Nad")]
+    networks.sort(key=lambda one: one.reason not in _MISSING_NETWORK)
+    others = [one for one in found if not one.reason.startswith("Nad")]
+    conflicts = [PoolProblem(pf=one.pci_address, reason="Conflict", message=one.message) for one in lost]
+    nodes_first = sorted([*conflicts, *others], key=lambda one: not one.node)
+    return nodes_first + _shortened(networks)
+
+
+def _shortened(problems: list[PoolProblem]) -> list[PoolProblem]:
+    kept, more = problems[:_MAX_NETWORK_PROBLEMS], len(problems) - _MAX_NETWORK_PROBLEMS
+    if more > 0:
+        text = f"{kept[-1].message[:440]} (and {more} more networks have problems)"
+        kept[-1] = kept[-1].model_copy(update={"message": text})
+    return kept
 
 
 def _judge(view: NodeView, pool: SriovNetworkPool, part: PoolLedger) -> _NodeResult:
@@ -169,7 +187,7 @@ def _conditions(
 
 def _refused_network(problems: Iterable[PoolProblem]) -> PoolProblem | None:
     """A network that the pool asks for and cannot have."""
-    return next((one for one in problems if one.reason in ("NadExists", "NadRefused")), None)
+    return next((one for one in problems if one.reason in _MISSING_NETWORK), None)
 
 
 def _ready(
@@ -188,7 +206,7 @@ def _ready(
         where = f" {failures[0].node}: {failures[0].message}" if failures else ""
         return False, "NodesFailed", f"{counts.failed} of {counts.matched} nodes failed.{where}"
     if pool.metadata.deletion_timestamp:
-        who = f" {problems[0].node}: {problems[0].message}" if problems else ""
+        who = f" {': '.join(filter(None, (problems[0].node, problems[0].message)))}" if problems else ""
         text = f"{counts.matched} nodes still have to give up functions; the annotation vmnic.dev/abandon lets go.{who}"
         return False, "Removing", text
     if refused is not None:

@@ -162,6 +162,8 @@ def _enforce(context: _Context, nic: NicFacts, wanted: NicState, change: str, *,
     vm, lead = context.vm, context.lead
     if lead.action == "Audit":
         return _Judged(Verdict.CHANGE, Action.AUDIT, None, f"{change} once enforcement.action is Patch")
+    if lead.action == "Patch" and vm.record_fault:
+        return _Judged(Verdict.BLOCKED, None, Reason.RECORD_UNREADABLE, f"{vm.record_fault}; only then {change}")
     if not forced:
         waiting = _waiting(context, change)
         if waiting is not None:

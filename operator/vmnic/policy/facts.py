@@ -192,6 +192,8 @@ class VmFacts:
     """What vmnic has made of its NICs, by their names."""
     record: str | None = None
     """The annotation `vmnic.dev/assigned` as it is; None: there is none."""
+    record_fault: str = ""
+    """Why the record cannot be read, or could not be written, in words; empty: it can."""
     annotated: bool = True
     """Whether the VM has any annotation."""
     version: str = ""

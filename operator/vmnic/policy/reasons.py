@@ -82,9 +82,13 @@ class Reason(StrEnum):
     """Several queues would take more than half of the guest's memory (100 MiB for each queue of each NIC). Give the VM more."""
     EXCLUDED = "Excluded"
     """The VM has the annotation vmnic.dev/exclude: "true". Remove it to have the VM decided."""
+    RECORD_UNREADABLE = "RecordUnreadable"
+    """The VM's annotation vmnic.dev/assigned cannot be read, or cannot keep what the VM has now, so a change could not be taken
+    back; the message names the field. Remove the annotation, or what the message names."""
     PATCH_REFUSED = "PatchRefused"
     """The API server, KubeVirt or another webhook refuses the change of the VM; the message is theirs. vmnic tries again once a
-    minute. Remove what they name."""
+    minute. Remove what they name. `FIELD differs`: another mutating webhook changes that field with each patch; have it leave
+    updates by vmnic's controller alone."""
     MAC_UNKNOWN = "MacUnknown"
     """The VM runs and its MAC address, which a change must keep, cannot be read yet. Wait for the guest agent, or
     write `macAddress` into the VM."""

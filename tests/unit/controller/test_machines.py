@@ -138,6 +138,17 @@ async def test_a_patch_that_is_refused_for_good_is_told(existing):
     assert (model(found), found.note("web").reason) == ("virtio", "")
 
 
+async def test_a_field_that_another_webhook_changes_is_named():
+    found = scene("web", existing="Immediately")
+    field = "of a VM the controller changes NICs only: spec.template.spec.domain.devices.autoattachGraphicsDevice differs"
+    policy = "ValidatingAdmissionPolicy 'vmnic-controller' with binding 'vmnic-controller' denied request"
+    found.refusals["patch"] = ApiError(status=403, reason="Forbidden", message=f"virtualmachines {'x' * 63} {policy}: {field}")
+    await found.look("web")
+    (nic_state,) = found.state("web")["nics"]
+    assert nic_state["reason"] == "PatchRefused"
+    assert nic_state["message"].startswith(f"refused: {field} (another webhook changes it")
+
+
 async def test_a_stale_cache_is_no_refusal_and_an_invalid_patch_is():
     found = scene("web", existing="Immediately")
     found.refusals["patch"] = [STALE, STALE]

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.builders.node import pool
-from vmnic.nodes.networks import render_network
+from vmnic.nodes.networks import FOREIGN, decode_own_network, render_network
 
 PLAIN = {
     "cniVersion": "1.0.0", "name": "fast", "type": "sriov", "vlan": 0, "vlanQoS": 0, "trust": "off", "spoofchk": "on",
@@ -38,8 +38,22 @@ def test_every_field_has_its_place_in_the_configuration(fields, written):
 
 def test_it_names_resource_pool_and_segment():
     made = rendered(pool(resourceName="a.b/c", networks=[{"name": "fast", "segment": "blue"}])).metadata
-    assert made.annotations == {"k8s.v1.cni.cncf.io/resourceName": "a.b/c"}
+    assert made.annotations == {"k8s.v1.cni.cncf.io/resourceName": "a.b/c", "vmnic.dev/pool-uid": "uid-fast"}
     assert made.labels == {"vmnic.dev/pool": "fast", "app.kubernetes.io/managed-by": "vmnic", "vmnic.dev/segment": "blue"}
+
+
+@pytest.mark.parametrize(
+    ("meta", "owner"),
+    [
+        ({"labels": {"vmnic.dev/pool": "fast"}}, ""),
+        ({"annotations": {"vmnic.dev/pool-uid": ""}}, ""),
+        ({"annotations": {"vmnic.dev/pool-uid": "uid-fast"}}, "uid-fast"),
+    ],
+    ids=["a label", "an empty annotation", "the annotation"],
+)
+def test_only_the_annotation_makes_it_a_pools(meta, owner):
+    found = decode_own_network(json.dumps({"metadata": {"name": "fast", **meta}, "spec": {"config": "{}"}}).encode())
+    assert (found.pool_uid, found == FOREIGN) == (owner, not owner)
 
 
 def changed(network, **meta):

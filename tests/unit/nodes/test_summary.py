@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from tests.builders.node import PF, pf_spec, pf_status, pool, view
+from vmnic.api.pool import PoolProblem
 from vmnic.nodes.ledger import Entry, EntryState, NodeView, PoolLedger
 from vmnic.nodes.merge import PoolConflict
 from vmnic.nodes.parts import count_vfs, parts_of
@@ -191,3 +192,21 @@ def test_a_node_whose_status_cannot_be_read_is_named_and_waits():
     lost = seen("n1", "10c9", unreadable="numVfs is too large")
     found = summarise_pool(pool(), [lost], PoolLedger(), ())
     assert (found.problems[0].reason, found.nodes.waiting, found.nodes.failed) == ("Unreadable", 1, 0)
+
+
+def nads(reason, count):
+    return [PoolProblem(reason=reason, message=f"{reason} {number}") for number in range(count)]
+
+
+def test_problems_of_nodes_come_before_those_of_networks():
+    more = [*nads("NadInUse", 12), *nads("NadExists", 2)]
+    lost = PoolConflict(pool="fast", pci_address=PF, message="pool old has it")
+    problems = summarise_pool(pool(), [BAD, HELD], PoolLedger(), [lost], more).problems
+    assert [one.reason for one in problems] == ["IommuOff", "WaitingForVMs", "Conflict", "NadExists", "NadExists", "NadInUse"]
+    assert "11 more networks" in problems[-1].message
+
+
+def test_no_number_of_networks_pushes_a_node_out():
+    nodes = [node(f"n{i}", problem=PfProblem(reason=PfReason.IOMMU_OFF, message="off")) for i in range(10)]
+    problems = summarise_pool(pool(), nodes, PoolLedger(), [], nads("NadInUse", 12)).problems
+    assert {one.reason for one in problems} == {"IommuOff"}

@@ -142,7 +142,7 @@ def test_a_waiting_nic_carries_these_reasons():
         *("VirtioNotChosenForWindows", "NotPreferred", "OwnedByGit", "QueueCapNeedsHook", "GuestMemoryTooSmall"),
         # tests/unit/controller/test_unreadable.py
         *("PreferenceUnknown", "InputUnreadable"),
-        *("Excluded", "MacUnknown", "ExistingVm", "WaitsForStop", "WaitsForWindow", "PatchRefused"),
+        *("Excluded", "MacUnknown", "ExistingVm", "WaitsForStop", "WaitsForWindow", "RecordUnreadable", "PatchRefused"),
     }
     assert reached == {str(reason) for reason in Reason}
 

@@ -1,6 +1,7 @@
-"""The networks of a pool: NetworkAttachmentDefinitions are kept in the namespaces that it names, and nothing else is written.
+"""The networks of a pool: NetworkAttachmentDefinitions are kept in the namespaces that it names, and no others are written.
 
-One that carries no label of ours belongs to somebody else. One that a VM refers to stays until no VM does.
+An object is the pool's if an annotation that only the controller may set carries the pool's uid. One that a VM refers to stays
+until no VM does.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ...kube.errors import ApiError, UnreachableError
 from ...kube.reflector import ObjectKey
 from ...kube.resources import NETWORKS
 from ...kubevirt.projection import Network
-from ...nodes.networks import POOL_LABEL, SEGMENT_LABEL, OwnNetwork, render_network
+from ...nodes.networks import POOL_UID, SEGMENT_LABEL, OwnNetwork, render_network
 from ...nodes.release import ABANDON
 from ...policy.labels import matches_labels
 from ..world import World
@@ -28,6 +29,12 @@ _SLICE = 1000
 """VMs that are looked at in one go: a millisecond."""
 _NAMED = 5
 """VMs that one message names."""
+_POOL_UID_PATH = f"/metadata/annotations/{POOL_UID.replace('/', '~1')}"
+_KIND_ABSENT = PoolProblem(
+    reason="NadKindAbsent",
+    message="spec.networks needs NetworkAttachmentDefinitions (k8s.cni.cncf.io), and this cluster has no such kind: "
+    "install Multus, or remove spec.networks",
+)
 
 
 class NetworkReconciler:
@@ -38,12 +45,14 @@ class NetworkReconciler:
         self._api = api
 
     async def reconcile(self, pool: SriovNetworkPool) -> tuple[PoolProblem, ...]:
-        """Create, correct and remove; gives what could not be done.
+        """Create, correct and remove them; return what could not be done.
 
         Raises:
             UnreachableError: the API server did not answer.
         """
-        own = {key: one for key, one in self._world.own_networks.items.items() if one.pool == pool.metadata.name}
+        if self._world.own_networks.absent:
+            return (_KIND_ABSENT,) if pool.spec.networks and not pool.metadata.deletion_timestamp else ()
+        own = self._own(pool)
         if not own and not pool.spec.networks:
             return ()
         wanted = {} if pool.metadata.deletion_timestamp else self._wanted(pool)
@@ -55,9 +64,13 @@ class NetworkReconciler:
             problems += await self._remove(leaving)
         return tuple(problem for problem in problems if problem is not None)
 
-    def has_any(self, pool: str) -> bool:
-        """Tell whether networks of a pool are still there."""
-        return any(one.pool == pool for one in self._world.own_networks.items.values())
+    def has_any(self, pool: SriovNetworkPool) -> bool:
+        """Return whether networks of a pool are still there; where the kind is gone, its objects are."""
+        return not self._world.own_networks.absent and bool(self._own(pool))
+
+    def _own(self, pool: SriovNetworkPool) -> dict[ObjectKey, OwnNetwork]:
+        uid = pool.metadata.uid
+        return {key: one for key, one in self._world.own_networks.items.items() if uid and one.pool_uid == uid}
 
     def _wanted(self, pool: SriovNetworkPool) -> dict[ObjectKey, OwnNetwork]:
         return {
@@ -74,7 +87,7 @@ class NetworkReconciler:
         try:
             if present is not None:
                 await self._api.patch_json(NETWORKS, key.name, _correction(wanted, present), key.namespace)
-            elif key in self._world.networks.items or key in self._world.networks.malformed:
+            elif key in self._world.own_networks.items or key in self._world.own_networks.malformed:
                 text = f"NetworkAttachmentDefinition {'/'.join(key)} is there and not this pool's: remove it, or name another"
                 return PoolProblem(reason="NadExists", message=text)
             else:
@@ -142,11 +155,10 @@ def _body(key: ObjectKey, wanted: OwnNetwork) -> dict[str, Any]:
 
 
 def _correction(wanted: OwnNetwork, present: OwnNetwork) -> list[Mapping[str, Any]]:
-    """Put back what is ours, as long as it is ours: another may have taken its place in the same moment."""
-    pool = wanted.metadata.labels[POOL_LABEL]
+    """Put back what is ours, as long as it is ours: somebody may have taken it over in the same moment."""
     others = {name: value for name, value in present.metadata.labels.items() if name != SEGMENT_LABEL}
     return [
-        {"op": "test", "path": "/metadata/labels/vmnic.dev~1pool", "value": pool},
+        {"op": "test", "path": _POOL_UID_PATH, "value": wanted.metadata.annotations[POOL_UID]},
         {"op": "add", "path": "/metadata/labels", "value": others | wanted.metadata.labels},
         {"op": "add", "path": "/metadata/annotations", "value": present.metadata.annotations | wanted.metadata.annotations},
         {"op": "add", "path": "/spec", "value": {"config": wanted.spec.config}},

@@ -11,6 +11,9 @@ from .reverts import digest_of
 
 __all__ = ["NicNote", "admit_digest", "given_in", "notes_of", "refused", "rolled_already"]
 
+# Kubernetes' words before the message of vmnic's own policy: with them, the field would not fit into a VmNicState.
+_OWN_POLICY = "ValidatingAdmissionPolicy 'vmnic-controller' with binding 'vmnic-controller' denied request: "
+
 
 @dataclass(frozen=True, slots=True)
 class NicNote:
@@ -53,8 +56,10 @@ def given_in(decision: VmDecision, manager: str) -> VmDecision:
 
 
 def refused(decision: VmDecision, message: str) -> VmDecision:
-    """Say that the API server does not take a VM's change, in the words of who refuses it."""
-    return _blocked(decision, Reason.PATCH_REFUSED, lambda _: f"refused: {message}")
+    """Say that the API server does not take a VM's change, in the words of the component that refuses it."""
+    _, is_own, field = message.partition(_OWN_POLICY)
+    text = f"{field} (another webhook changes it)" if is_own else message
+    return _blocked(decision, Reason.PATCH_REFUSED, lambda _: f"refused: {text}")
 
 
 def rolled_already(decision: VmDecision) -> VmDecision:

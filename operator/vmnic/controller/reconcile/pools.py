@@ -124,7 +124,7 @@ class PoolReconciler:
     def _networks_are_gone(self, pool: SriovNetworkPool) -> bool:
         """Before everything has been listed it is not known; a pool that never had any waits for none."""
         known = self._world.machines_synced or not pool.spec.networks
-        return known and not self._networks.has_any(pool.metadata.name)
+        return known and not self._networks.has_any(pool)
 
     def _again(
         self, pool: SriovNetworkPool, progress: Progress, nodes: Sequence[NodeView], problems: Sequence[PoolProblem]
@@ -133,7 +133,7 @@ class PoolReconciler:
         waits = [progress.again_s] if progress.again_s is not None else []
         entries = self._ledger.current.of(pool.metadata.name).entries
         awaited = any(not view.ready and not view.lost and view.name in entries for view in nodes)
-        awaited = awaited or any(one.reason == "NadRefused" for one in problems)
+        awaited = awaited or any(one.reason in ("NadRefused", "NadKindAbsent") for one in problems)
         return min([*waits, _LOST_S]) if awaited or pool.metadata.deletion_timestamp else progress.again_s
 
     async def _set_finalizers(self, pool: SriovNetworkPool, finalizers: list[str]) -> None:
