@@ -60,7 +60,7 @@ class Chunk:
         self._directives = 0
         self._unseen = 0
 
-    def read(self, size: int) -> str:
+    def read(self, size: int = MOST_LINE, /) -> str:
         """Give the parser more text; empty at the end.
 
         Raises:
