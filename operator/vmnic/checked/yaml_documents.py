@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import yaml
-from yaml.cyaml import CParser
+from yaml._yaml import CParser
 
 from .documents import BoundError
-from .yaml_source import Chunk, read_chunks
+from .yaml_source import Chunk, TextLines, read_chunks
 from .yaml_tokens import Token, TokenError, TokenList, identify, make_value
 
 __all__ = ["Document", "read_documents"]
@@ -37,11 +37,11 @@ class Document:
     problem: str = ""
 
 
-def read_documents(stream: TextIO, is_wanted: Callable[[str], bool]) -> Iterator[Document]:
+def read_documents(stream: TextLines, is_wanted: Callable[[str], bool]) -> Iterator[Document]:
     """Read all objects of a text stream, also those behind one that cannot be read.
 
     Args:
-        stream: Text whose lines end with a line feed.
+        stream: The text.
         is_wanted: Whether objects of a kind are made into values.
 
     Raises:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Final, TextIO
+from typing import Final, Protocol
 
 from .documents import BoundError
 
-__all__ = ["MOST_LINE", "MOST_STRETCH", "Chunk", "read_chunks"]
+__all__ = ["MOST_LINE", "MOST_STRETCH", "Chunk", "TextLines", "read_chunks"]
 
 MOST_STRETCH: Final = 2 * 2**20
 """Characters that the parser may read for one event, such as one scalar."""
@@ -19,7 +19,14 @@ _MOST_DIRECTIVES: Final = 16
 _MARKER: Final = re.compile(r"\ufeff?---(?:\s|$)")
 
 
-def read_chunks(stream: TextIO) -> Iterator[Chunk]:
+class TextLines(Protocol):
+    """Text that is read by lines, whose ends are line feeds."""
+
+    def readline(self, size: int = -1, /) -> str:
+        """Give the next line, or at most so many characters of it; empty at the end."""
+
+
+def read_chunks(stream: TextLines) -> Iterator[Chunk]:
     """Split a stream; what a chunk's reader leaves is passed over.
 
     Raises:
@@ -36,7 +43,7 @@ def read_chunks(stream: TextIO) -> Iterator[Chunk]:
 class _Source:
     """The lines of a stream; the next one is known before it is taken."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextLines) -> None:
         self._stream = stream
         self.starts_line = True
         self.line = 1

@@ -203,4 +203,3 @@ def _resolve(token: Token) -> str:
         if pattern.match(text):
             return str(tag)
     return f"{_TAG}str"
-

@@ -7,7 +7,7 @@ import io
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from ..checked.yaml_documents import Document, read_documents
 from ..libvirt.domain import MOST_CHARS
@@ -32,16 +32,16 @@ def read_files(names: Iterable[str], *, recursive: bool) -> Objects:
     objects = Objects()
     for name in names:
         if name == "-":
-            _guarded(objects, "standard input", lambda: _read_stream(objects, "standard input", _standard_input()))
+            _guarded(objects, "standard input", _read_standard_input, objects)
         else:
-            _guarded(objects, name, lambda path=pathlib.Path(name): _read_path(objects, path, recursive=recursive))
+            _guarded(objects, name, _read_path, objects, pathlib.Path(name), recursive)
     return objects
 
 
-def _guarded(objects: Objects, source: str, read: Callable[[], None]) -> None:
+def _guarded(objects: Objects, source: str, read: Callable[..., None], *args: Any) -> None:
     """Read from one place; what goes wrong there is kept and ends nothing else."""
     try:
-        read()
+        read(*args)
     except UnicodeDecodeError:
         objects.set_aside.append(_no_file(source, _NO_TEXT))
     except OSError as error:
@@ -54,13 +54,13 @@ def _no_file(where: str, message: str) -> SetAside:
     return SetAside(kind="", message=message, where=where)
 
 
-def _standard_input() -> BinaryIO:
+def _read_standard_input(objects: Objects) -> None:
     if sys.stdin is None:
         raise OSError(errno.EBADF, "it is closed")
-    return sys.stdin.buffer
+    _read_stream(objects, "standard input", sys.stdin.buffer)
 
 
-def _read_path(objects: Objects, path: pathlib.Path, *, recursive: bool) -> None:
+def _read_path(objects: Objects, path: pathlib.Path, recursive: bool) -> None:
     """Read a file, or the files of a directory; a file that is named may be a pipe."""
     if not path.is_dir():
         _read_file(objects, path)
@@ -68,7 +68,7 @@ def _read_path(objects: Objects, path: pathlib.Path, *, recursive: bool) -> None
     count = 0
     for file in _walk(objects, path, recursive=recursive):
         count += 1
-        _guarded(objects, str(file), lambda file=file: _read_regular(objects, file))
+        _guarded(objects, str(file), _read_regular, objects, file)
     if not count:
         objects.set_aside.append(
             _no_file(str(path), f"no {', '.join(_ENDINGS)} file is there" + ("" if recursive else "; -R looks below"))
@@ -81,13 +81,17 @@ def _walk(objects: Objects, path: pathlib.Path, *, recursive: bool) -> Iterator[
     while waiting:
         directory = waiting.pop()
         inside: list[pathlib.Path] = []
-        _guarded(objects, str(directory), lambda inside=inside, directory=directory: inside.extend(directory.iterdir()))
+        _guarded(objects, str(directory), _list_into, inside, directory)
         for entry in inside:
             if entry.is_dir():
                 waiting += [entry] if recursive and not entry.is_symlink() else []
             elif entry.suffix in _ENDINGS:
                 found.append(entry)
     yield from sorted(found)
+
+
+def _list_into(inside: list[pathlib.Path], directory: pathlib.Path) -> None:
+    inside += directory.iterdir()
 
 
 def _read_regular(objects: Objects, file: pathlib.Path) -> None:
@@ -110,7 +114,7 @@ def _read_stream(objects: Objects, source: str, binary: BinaryIO) -> None:
         _add_document(objects, source, document)
 
 
-class _BoundedText(io.TextIOBase):
+class _BoundedText:
     """Text that ends with an error where it is longer than a file may be."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -134,7 +138,7 @@ class _BoundedText(io.TextIOBase):
             return text
         return self._count(self._stream.readline(size))
 
-    def read(self, size: int | None = -1, /) -> str:
+    def read(self, size: int) -> str:
         """Give text, the first of it without the blank lines before it."""
         text, self._begin = self._begin.lstrip("\ufeff \t\r\n"), ""
         return text + self._stream.read(size)

@@ -19,7 +19,7 @@ from ..libvirt.domain import Domain, DomainError, read_domain
 from ..libvirt.gather import gather_domain
 from ..nodes.state import NodeNicState
 from ..policy.facts import Network
-from .set_aside import SetAside, reason_of
+from .set_aside import DuplicateError, SetAside, reason_of
 
 __all__ = ["MalformedObjectError", "Node", "Objects"]
 
@@ -42,10 +42,6 @@ class MalformedObjectError(Exception):
         self.kind, self.key, self.message = kind, key, message
         name = "/".join(filter(None, key))
         super().__init__(": ".join(filter(None, (f"{kind} {name}".strip(), message))))
-
-
-class DuplicateError(ValueError):
-    """An object is given twice."""
 
 
 class _NodeMeta(msgspec.Struct, frozen=True):

@@ -6,14 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import msgspec
 from pydantic import ValidationError
 
 from ..api.common import first_error
+from ..checked.documents import BoundError
 from ..checked.printable import cut
+from ..libvirt.domain import DomainError
 
-__all__ = ["SetAside", "reason_of", "set_aside", "split_name", "try_object"]
+__all__ = ["DuplicateError", "SetAside", "reason_of", "set_aside", "split_name", "try_object"]
 
 T = TypeVar("T")
+
+
+class DuplicateError(ValueError):
+    """An object is given twice."""
+
 
 UNREADABLE = "Unreadable"
 _MOST_BYTES = 1024
@@ -55,10 +63,11 @@ def reason_of(error: Exception) -> str:
     """Say in one line why an object cannot be read or handled."""
     if isinstance(error, ValidationError):
         return first_error(error)
-    if isinstance(error, KeyError):
-        return f"it has no {error.args[0]}" if error.args else "a field is missing"
-    words = str(error)
-    return words if isinstance(error, ValueError) and words else f"it cannot be handled: {type(error).__name__}: {words}"
+    if isinstance(error, msgspec.ValidationError | BoundError | DomainError | DuplicateError):
+        return str(error)
+    words = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+    kind = "" if words and isinstance(error, ValueError | TypeError | KeyError) else f"{type(error).__name__} "
+    return f"it cannot be read: {kind}{words}".rstrip()
 
 
 def split_name(name: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ ALIAS = "ua-vmnic-"
 """Aliases that begin so name the NIC that a whole PCI function stands for; libvirt keeps aliases that begin with ua-."""
 MOST_CHARS = 2**19
 """Of a domain's XML; one with a hundred disks has a fifth of that."""
-_MOST = {"<": 20_000, "=": 40_000, "xmlns": 256}
+_MOST = {"<": 20_000, "=": 20_000, "xmlns": 256}
 """Tags, attributes and namespaces: libxml2's work grows with the product of some of them."""
 _NAME_CHARS = 255
 _NO_DOMAIN = "give what `virsh dumpxml --inactive` prints"

@@ -221,9 +221,9 @@ BOUND_S = 0.05
     "text",
     [
         "<domain><name>d</name>" + "<a/>" * 19_000 + "</domain>",
-        "<domain " + " ".join(f"a{number}=''" for number in range(39_000)) + "><name>d</name></domain>",
+        "<domain " + " ".join(f"a{number}=''" for number in range(19_000)) + "><name>d</name></domain>",
         "<domain " + " ".join(f"xmlns:a{number}='u{number}'" for number in range(250)) + "><name>d</name>"
-        + "".join(f"<a{number % 250}:b/>" for number in range(19_000)) + "</domain>",
+        + "".join(f"<a{number % 250}:b/>" for number in range(18_000)) + "</domain>",
         "<a>" * 9_000 + "</a>" * 9_000,
         "<domain><name>d</name>" + "&#65;" * 100_000 + "</domain>",
         "<domain><name>d</name>" + "x" * (MOST_CHARS - 40) + "</domain>",
@@ -240,7 +240,7 @@ def test_xml_at_its_bounds_is_read_fast(text):
     assert min(seconds() for _ in range(3)) <= BOUND_S
 
 
-@pytest.mark.parametrize("text", ["<a/>" * 20_001, "a=''" * 40_001, "<domain " + "xmlns:a='' " * 257, "x" * (MOST_CHARS + 1)])
+@pytest.mark.parametrize("text", ["<a/>" * 20_001, "a=''" * 20_001, "<domain " + "xmlns:a='' " * 257, "x" * (MOST_CHARS + 1)])
 def test_xml_beyond_a_bound_is_refused_before_it_is_parsed(text):
     with pytest.raises(DomainError, match="is not read"):
         read_domain(text)
