@@ -17,6 +17,8 @@ from ..kubevirt.networks import read_network
 from ..kubevirt.projection import Instancetype, Machine, Preference, Quota, decode_machine
 from ..libvirt.domain import Domain, DomainError, read_domain
 from ..libvirt.gather import gather_domain
+from ..nodes.observed import observed_of
+from ..nodes.parts import count_vfs, parts_of
 from ..nodes.state import NodeNicState
 from ..policy.facts import Network
 from .set_aside import DuplicateError, SetAside, reason_of
@@ -179,7 +181,7 @@ class Objects:
             "Node": lambda raw: _put(self.nodes, raw["metadata"]["name"], msgspec.convert(raw, Node)),
             "VmNicPolicy": lambda raw: _put(self.policies, raw["metadata"]["name"], self._parsed(VmNicPolicy, raw)),
             "SriovNetworkPool": lambda raw: _put(self.pools, raw["metadata"]["name"], self._parsed(SriovNetworkPool, raw)),
-            "NodeNicState": lambda raw: _put(self.node_states, raw["metadata"]["name"], msgspec.convert(raw, NodeNicState)),
+            "NodeNicState": lambda raw: _put(self.node_states, raw["metadata"]["name"], _checked_state(raw)),
         }
 
     def _parsed(self, kind: type[M], raw: dict[str, Any]) -> M:
@@ -188,6 +190,17 @@ class Objects:
     def _look_for_injector(self, raw: dict[str, Any]) -> None:
         names = [raw["metadata"]["name"], *(str(one.get("name", "")) for one in raw.get("webhooks") or [])]
         self.injector = self.injector or is_injector(names)
+
+
+def _checked_state(raw: dict[str, Any]) -> NodeNicState:
+    """Decode a node's state, and make all of it that decisions and tables make, so that an error shows here."""
+    state = msgspec.convert(raw, NodeNicState)
+    for pool in {pf.pool for pf in state.spec.pfs} | {group.pool for pf in state.spec.pfs for group in pf.groups}:
+        count_vfs(state, pool)
+        list(parts_of(state, pool))
+    for pf in state.status.pfs:
+        observed_of(pf)
+    return state
 
 
 def _key(raw: dict[str, Any]) -> tuple[str, str]:
