@@ -14,7 +14,7 @@ import yaml
 from yaml._yaml import CParser
 
 from .documents import BoundError
-from .yaml_source import Chunk, TextLines, read_chunks
+from .yaml_source import Chunk, TextStream, read_chunks
 from .yaml_tokens import Token, TokenError, TokenList, identify, make_value
 
 __all__ = ["Document", "read_documents"]
@@ -37,7 +37,7 @@ class Document:
     problem: str = ""
 
 
-def read_documents(stream: TextLines, is_wanted: Callable[[str], bool]) -> Iterator[Document]:
+def read_documents(stream: TextStream, is_wanted: Callable[[str], bool]) -> Iterator[Document]:
     """Read all objects of a text stream, also those behind one that cannot be read.
 
     Args:

@@ -18,6 +18,8 @@ __all__ = ["MOST_FILE", "read_files"]
 
 MOST_FILE = 64 * 2**20
 """Characters of one file; a larger one can be split, and a device has no end."""
+_LINE = 2**16
+_BLANKS = "\ufeff \t\r\n"
 _NO_TEXT = "this is no text in UTF-8"
 _ENDINGS = (".yaml", ".yml", ".json", ".xml")
 
@@ -108,7 +110,7 @@ def _read_file(objects: Objects, file: pathlib.Path) -> None:
 def _read_stream(objects: Objects, source: str, binary: BinaryIO) -> None:
     text = _BoundedText(io.TextIOWrapper(binary, encoding="utf-8"))
     if text.begins_as_xml():
-        _add_domain(objects, source, text.read(MOST_CHARS + 1))
+        _add_domain(objects, source, text.read_all(MOST_CHARS))
         return
     for document in read_documents(text, objects.takes):
         _add_document(objects, source, document)
@@ -124,24 +126,23 @@ class _BoundedText:
 
     def begins_as_xml(self) -> bool:
         """Read on to the first text, and tell whether it is a tag."""
-        while (line := self._stream.readline(2**16)) and not line.strip("\ufeff \t\r\n"):
+        while (line := self._count(self._stream.readline(_LINE))) and not line.strip(_BLANKS):
             self._begin += line
-            self._count(line)
         self._begin += line
-        return line.lstrip("\ufeff \t\r\n").startswith("<")
+        return line.lstrip(_BLANKS).startswith("<")
+
+    def read(self, size: int = -1, /) -> str:
+        """Give text; what was read before comes first."""
+        text, self._begin = self._begin, ""
+        return text or self._count(self._stream.read(size))
 
     def readline(self, size: int = -1, /) -> str:
-        """Give the next line, or as much of it as is asked for."""
-        if self._begin:
-            end = self._begin.find("\n") + 1 or len(self._begin)
-            text, self._begin = self._begin[:end], self._begin[end:]
-            return text
+        """Give the rest of a line, or at most so many characters of it."""
         return self._count(self._stream.readline(size))
 
-    def read(self, size: int) -> str:
-        """Give text, the first of it without the blank lines before it."""
-        text, self._begin = self._begin.lstrip("\ufeff \t\r\n"), ""
-        return text + self._stream.read(size)
+    def read_all(self, most: int) -> str:
+        """Give all text but the blanks before it, or somewhat more than `most` characters."""
+        return self._begin.lstrip(_BLANKS) + self._stream.read(most + 1)
 
     def _count(self, text: str) -> str:
         self._left -= len(text)
