@@ -11,14 +11,19 @@ import logging
 import sys
 import time
 
+from .checked.printable import cut
+
 __all__ = ["setup_logging"]
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """Attributes that every record has; any other came by `extra=` and belongs to the line."""
 
+_MOST_BYTES = 8192
+"""Of a message, an exception or a key: the kubelet splits lines that are longer than 16 KiB."""
+
 
 class _JsonFormatter(logging.Formatter):
-    """Writes a record as one JSON object; `extra=` adds keys, and so does what the whole process is about."""
+    """Writes a record as one JSON object in ASCII; `extra=` adds keys, and so does the subject of the whole process."""
 
     def __init__(self, subject: dict[str, str]) -> None:
         super().__init__()
@@ -29,13 +34,22 @@ class _JsonFormatter(logging.Formatter):
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": cut(record.getMessage(), _MOST_BYTES),
         }
         line |= self._subject
-        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        line |= {key: _bounded(value) for key, value in vars(record).items() if key not in _STANDARD}
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+            line["exception"] = cut(self.formatException(record.exc_info), _MOST_BYTES)
+        return _in_ascii(line)
+
+
+def _bounded(value: object) -> object:
+    return value if value is None or isinstance(value, bool | int | float) else cut(str(value), _MOST_BYTES)
+
+
+def _in_ascii(line: dict[str, object]) -> str:
+    """Write JSON without any control character; DEL is the only one that `json` leaves as it is."""
+    return json.dumps(line).replace("\x7f", "\\u007f")
 
 
 def setup_logging(level: str = "info", **subject: str) -> None:

@@ -110,7 +110,7 @@ def test_capacity_counts_by_pool_node_and_numa_node(cluster, pool):
 
 def status(cluster):
     code, out, _ = run(cluster, "status", "-o", "json")
-    return code, {line["what"]: line for line in json.loads(out)}
+    return code, {line["what"]: line for line in json.loads(out)["checks"]}
 
 
 def test_status_says_in_one_screen_what_is_there(cluster, pool):
@@ -130,3 +130,39 @@ def test_status_ends_with_1_where_a_node_has_failed(cluster, pool):
     code, lines = status(cluster)
     assert (code, lines["pool fast"]["ok"], lines["node n1"]["ok"]) == (1, False, False)
     assert "TooManyVfs" in lines["node n1"]["text"]
+
+
+def test_a_tenants_annotation_is_shown_and_not_interpreted(cluster, policy, namespace):
+    policy(f"p-{namespace}", namespace)
+    notes = {
+        "vmnic.dev/network-pressure": "[/foo][link=http://evil.example]a[/link]\x1b[31m\u202e",
+        "vmnic.dev/assigned": "[" * 5000,
+    }
+    cluster.api.create(
+        vm("bad", nic(model="e1000e"), namespace=namespace)
+        | {"metadata": {"name": "bad", "namespace": namespace, "annotations": notes}}
+    )
+    cluster.api.create(vm("good", nic(model="e1000e"), namespace=namespace))
+    for arguments in (
+        ["plan"],
+        ["plan", "-o", "markdown"],
+        ["explain", "vm", "bad", "-n", namespace],
+        ["revert", "vm", "bad", "-n", namespace],
+    ):
+        code, out, err = run(cluster, *arguments)
+        assert (code in (0, 1, 2), (out + err).replace("\n", "").isprintable(), "Traceback" in err) == (True, True, False), err
+    assert f"{namespace}/good" in run(cluster, "plan")[1]
+
+
+def test_status_lists_what_the_controller_has_set_aside(cluster, namespace):
+    entry = {"kind": "VirtualMachine", "namespace": namespace, "name": "web", "reason": "TooSlow", "message": "[/foo]"}
+    meta = {"name": "vmnic-set-aside", "namespace": "vmnic-system"}
+    try:
+        cluster.api.create(
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"objects.json": json.dumps([entry])}}
+        )
+        code, out, _ = run(cluster, "status", "-o", "json")
+        assert (code, entry in json.loads(out)["setAside"]) == (1, True)
+        assert f"{namespace}/web" in run(cluster, "status")[1].partition("Set aside")[2]
+    finally:
+        cluster.api.delete("ConfigMap", "vmnic-set-aside", "vmnic-system")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
-import sys
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
+from .common import KubeconfigOption, OutputOption, read_files, read_live, run, warn_set_aside
 from .schema import FailOn
-from .terminal import KubeconfigOption, Output, OutputOption, fail, read_files, read_live, run, show
+from .terminal import Output, fail, say, say_markdown, show, warn
 
 __all__ = ["app"]
 
@@ -74,32 +74,44 @@ def plan(
     output: Annotated[PlanOutput, typer.Option("-o", "--output", help="How to print the plan.")] = PlanOutput.TABLE,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Show what the policies and pools would do: exit code 0 for nothing, 1 for changes, 2 for an error."""
+    """Show what the policies and pools would do: exit code 0 for nothing, 1 for changes, 2 for an error.
+
+    Input that cannot be read gives 2; each piece of it is named, and the plan of the rest is printed.
+    """
     from .plan import fails
 
-    made, skipped = _plan(file or [], against, recursive=recursive, kubeconfig=kubeconfig)
+    errors: list[str] = []
+    made, skipped = _plan(file or [], against, errors, recursive=recursive, kubeconfig=kubeconfig)
     if output is PlanOutput.TABLE:
         from .render import show_plan
 
         show_plan(made)
         if skipped:
-            print(f"{skipped} objects of other kinds were skipped")
+            say(f"{skipped} objects of other kinds were skipped")
     elif output is PlanOutput.MARKDOWN:
         from .markdown import render_markdown
 
-        print(render_markdown(made))
+        say_markdown(render_markdown(made))
     else:
         show(made, Output(output.value))
-    raise typer.Exit(1 if fails(made, fail_on) else 0)
+    for error in errors:
+        warn(f"kubectl vmnic: {error}")
+    raise typer.Exit(2 if errors else 1 if fails(made, fail_on) else 0)
 
 
-def _plan(files: list[str], against: str | None, *, recursive: bool, kubeconfig: str | None) -> tuple[Any, int]:
-    """Make the plan, or the difference of two, and count the objects that were skipped."""
+def _plan(
+    files: list[str], against: str | None, errors: list[str], *, recursive: bool, kubeconfig: str | None
+) -> tuple[Any, int]:
+    """Make the plan, or the difference of two, count the objects that were skipped, and collect what cannot be used."""
     from .decide import decide_all
     from .plan import difference, make_plan
 
     def plan_of(objects: Any, problems: list[str], *, offline: bool, new: Any = ()) -> Any:
-        return make_plan(objects, decide_all(objects, offline=offline, new=new), problems)
+        decided = decide_all(objects, offline=offline, new=new)
+        made = make_plan(objects, decided, problems)
+        if offline:
+            errors.extend(one.sentence for one in (*objects.set_aside, *decided.set_aside))
+        return made
 
     if not files and against is not None:
         fail("--against compares files: give them with -f")
@@ -108,6 +120,7 @@ def _plan(files: list[str], against: str | None, *, recursive: bool, kubeconfig:
         live, problems = read_live(kubeconfig)
         before = plan_of(live, problems, offline=False)
         new = given.machines.keys() - live.machines.keys()
+        errors.extend(one.sentence for one in given.set_aside)
         return difference(plan_of(live.overlaid(given), problems, offline=False, new=new), before), given.skipped
     if given is None:
         live, problems = read_live(kubeconfig)
@@ -132,8 +145,11 @@ def explain_vm(
 
     objects, _ = read_live(kubeconfig)
     decided = decide_all(objects, offline=False)
+    aside = (*objects.set_aside, *decided.set_aside)
+    warn_set_aside(one for one in aside if one.kind == "VmNicPolicy")
     found = next((one for one in decided.vms if (one.vm.namespace, one.vm.name) == (namespace, name)), None)
     if found is None:
+        _fail_set_aside(aside, namespace, name)
         fail(f"VirtualMachine {namespace}/{name} is not there; `kubectl get vm -n {namespace}` lists those that are")
     if not found.selected:
         fail(f"no VmNicPolicy selects VirtualMachine {namespace}/{name}; `kubectl get vnp` lists the policies")
@@ -146,6 +162,13 @@ def explain_vm(
     show_explanation(made, found.vm.guest_os_source)
 
 
+def _fail_set_aside(aside: Iterable[Any], namespace: str, name: str) -> None:
+    """End the command where the VM is there and cannot be handled."""
+    for one in aside:
+        if (one.kind, one.namespace, one.name) == ("VirtualMachine", namespace, name):
+            fail(f"{one.sentence}: correct it, then vmnic reads it again")
+
+
 @app.command()
 def capacity(output: OutputOption = Output.TABLE, kubeconfig: KubeconfigOption = None) -> None:
     """Show how many VFs each pool has: desired, configured, in use, assigned, reserved and free."""
@@ -153,7 +176,9 @@ def capacity(output: OutputOption = Output.TABLE, kubeconfig: KubeconfigOption =
     from .decide import decide_all
 
     objects, _ = read_live(kubeconfig)
-    rows = capacity_rows(objects, decide_all(objects, offline=False))
+    decided = decide_all(objects, offline=False)
+    warn_set_aside((*objects.set_aside, *decided.set_aside))
+    rows = capacity_rows(objects, decided)
     if output is not Output.TABLE:
         show(wire_rows(rows), output)
         return
@@ -169,27 +194,40 @@ def status(
     kubeconfig: KubeconfigOption = None,
 ) -> None:
     """Show whether everything is as asked and what vmnic stands on is there: exit code 0, 1 for not, 2 for unreachable."""
-    import dataclasses
     import time
 
-    from .decide import decide_all
-    from .live import read_setup
-    from .render import show_status
-    from .status import status_lines
+    from .render import show_set_aside, show_status
+    from .status import wire_status
 
     while True:
-        objects, problems = read_live(kubeconfig)
-        setup = run(read_setup(kubeconfig))
-        lines = status_lines(objects, decide_all(objects, offline=False), setup, problems)
-        well = all(line.ok for line in lines)
+        lines, aside = _status(kubeconfig)
+        well = all(line.ok for line in lines) and not aside
         if well or not wait:
             break
         time.sleep(_LOOK_AGAIN_S)
     if output is Output.TABLE:
         show_status(lines)
+        show_set_aside(aside)
     else:
-        show([dataclasses.asdict(line) for line in lines], output)
+        show(wire_status(lines, aside), output)
     raise typer.Exit(0 if well else 1)
+
+
+def _status(kubeconfig: str | None) -> tuple[list[Any], list[Any]]:
+    """Look at everything, and give the objects that this program or the controller has set aside."""
+    from .decide import decide_all
+    from .live import read_published, read_setup
+    from .setup import Line
+    from .status import merge_set_aside, status_lines
+
+    objects, missing = read_live(kubeconfig)
+    setup = run(read_setup(kubeconfig))
+    published, why = run(read_published(kubeconfig))
+    decided = decide_all(objects, offline=False)
+    lines = status_lines(objects, decided, setup, missing)
+    if why:
+        lines.append(Line(ok=True, known=False, what="set aside", text=why))
+    return lines, merge_set_aside(objects.set_aside, decided.set_aside, published)
 
 
 @_revert.command("vm")
@@ -200,26 +238,27 @@ def revert_vm(
     kubeconfig: KubeconfigOption = None,
 ) -> None:
     """Put the NICs back that a VM had before vmnic changed them, and exclude it from the policies."""
-    from ..kubevirt.revert import EXCLUDE, RevertRefusedError, render_revert
+    from ..kubevirt.revert import EXCLUDE
     from .live import patch_machine
+    from .revert import plan_revert
 
     objects, _ = read_live(kubeconfig)
     machine = objects.machines.get((namespace, name))
     if machine is None:
+        _fail_set_aside(objects.set_aside, namespace, name)
         fail(f"VirtualMachine {namespace}/{name} is not there; `kubectl get vm -n {namespace}` lists those that are")
-    try:
-        patch = render_revert(machine, objects.networks)
-    except RevertRefusedError as error:
-        fail(f"VirtualMachine {namespace}/{name}: {error}")
+    patch, refusal = plan_revert(machine, objects.networks)
+    if refusal:
+        fail(f"VirtualMachine {namespace}/{name} stays as it is: {refusal}")
     if not patch:
-        print(f"vmnic has changed nothing in VirtualMachine {namespace}/{name}")
+        say(f"vmnic has changed nothing in VirtualMachine {namespace}/{name}")
         return
     if not apply:
-        print(json.dumps(patch, indent=2))
-        print(f"--apply does it, or: kubectl patch vm {name} -n {namespace} --type=json --patch-file FILE", file=sys.stderr)
+        show(patch, Output.JSON)
+        warn(f"--apply does it, or: kubectl patch vm {name} -n {namespace} --type=json --patch-file FILE")
         return
     run(patch_machine(kubeconfig, namespace, name, patch))
-    print(f"VirtualMachine {namespace}/{name} has its NICs back, in force at its next start; annotation {EXCLUDE} keeps it so")
+    say(f"VirtualMachine {namespace}/{name} has its NICs back, in force at its next start; annotation {EXCLUDE} keeps it so")
 
 
 @app.command()
@@ -233,8 +272,10 @@ def nodes(
     from .live import NODE_KINDS
 
     objects, _ = read_live(kubeconfig, NODE_KINDS)
+    warn_set_aside(objects.set_aside)
     states = [state for _, state in sorted(objects.node_states.items()) if name in (None, state.metadata.name)]
     if name is not None and not states:
+        _fail_unread_state(objects.set_aside, name)
         fail(f"node {name} has no NodeNicState; `kubectl get nns` lists those that have one")
     if output is not Output.TABLE:
         show([wire(state) for state in states], output)
@@ -242,6 +283,13 @@ def nodes(
     from .render import show_nodes
 
     show_nodes(states)
+
+
+def _fail_unread_state(aside: Iterable[Any], node: str) -> None:
+    """End the command where the node's state is there and cannot be read."""
+    for one in aside:
+        if (one.kind, one.name) == ("NodeNicState", node):
+            fail(f"{one.sentence}: its agent writes it again; is it of another version?")
 
 
 @app.command()
@@ -258,6 +306,7 @@ def approve(
     objects, _ = read_live(kubeconfig, NODE_KINDS)
     state = objects.node_states.get(node)
     if state is None:
+        _fail_unread_state(objects.set_aside, node)
         fail(f"node {node} has no NodeNicState; `kubectl get nns` lists those that have one")
     try:
         approval = approve_plans(state, pf)
@@ -265,7 +314,7 @@ def approve(
         fail(str(error))
     run(annotate_state(kubeconfig, node, APPROVED, approval.value))
     for line in approval.lines:
-        print(f"approved on {node}: {line}")
+        say(f"approved on {node}: {line}")
 
 
 @app.command()
@@ -284,10 +333,11 @@ def uninstall(
     if not apply:
         objects, problems = read_live(kubeconfig, (*NODE_KINDS, POLICIES))
         for line in (*describe(objects), *problems):
-            print(line)
-        print("--apply removes them", file=sys.stderr)
+            say(line)
+        warn_set_aside(objects.set_aside)
+        warn("--apply removes them")
         return
     # That the Lease cannot be had while a controller has it is no news.
     logging.getLogger("vmnic").setLevel(logging.ERROR)
-    run(uninstall_all(kubeconfig, abandon=abandon, tell=lambda line: print(line, flush=True)))
-    print("no pool and no policy is left; now remove what you installed: kubectl delete -k, or helm uninstall and the CRDs")
+    run(uninstall_all(kubeconfig, abandon=abandon, tell=say))
+    say("no pool and no policy is left; now remove what you installed: kubectl delete -k, or helm uninstall and the CRDs")

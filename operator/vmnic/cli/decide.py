@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -22,11 +22,14 @@ from ..policy.capacity import Capacity, claim_of, count_capacity
 from ..policy.decision import VmDecision
 from ..policy.enforce import decide
 from ..policy.engine import candidates
-from ..policy.facts import ClusterFacts, PoolFacts
+from ..policy.facts import ClusterFacts, Platform, PoolFacts, VmFacts
 from ..policy.rules import Rule, rules_of
 from .objects import Objects
+from .set_aside import SetAside, try_object
 
-__all__ = ["Decided", "decide_all"]
+__all__ = ["Decided", "decide_all", "kind_of"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Decided:
     """What domains may be given; what one is given is not the next one's."""
     problems: list[tuple[str, str, str]]
     """Object, reason and message of what is not known."""
+    set_aside: list[SetAside] = field(default_factory=list)
+    """Objects that could be read and cannot be handled."""
 
 
 def decide_all(objects: Objects, *, offline: bool, new: Collection[tuple[str, str]] = ()) -> Decided:
@@ -50,46 +55,104 @@ def decide_all(objects: Objects, *, offline: bool, new: Collection[tuple[str, st
         offline: Whether what is not given may be there all the same; a VM without a VMI whose spec does not halt it runs.
         new: VMs that are about to be created.
     """
-    rules = rules_of(objects.policies.values())
-    nodes = _nodes(objects)
+    aside: list[SetAside] = []
+    rules = _rules(objects, aside)
+    nodes = _nodes(objects, aside)
     pools, problems = _pools(objects, nodes, rules, offline=offline)
     cluster = _cluster_facts(objects, pools, offline=offline)
-    facts = [
-        gather_vm_facts(_input_of(objects, key, machine, cluster, offline=offline, is_new=key in new))
-        for key, machine in sorted(objects.machines.items())
-    ]
-    functions = free_functions(objects.pools, {node.name: node.state for node in nodes if node.state is not None})
-    facts += [gather_domain(domain, functions.owners) for _, domain in sorted(objects.domains.items())]
+    states = {node.name: node.state for node in nodes if node.state is not None}
+    functions = free_functions(objects.pools, states)
+    facts = _facts(objects, cluster, functions, aside, offline=offline, new=new)
     known = {name: pool for name, pool in pools.items() if not offline or _has_functions(objects, nodes, name)}
     named = {rule.sriov_resource for rule in rules if rule.sriov_resource}
     if offline and not any(node.allocatable for node in nodes):
         named = set()
     claims = [claim for vm in facts if (claim := claim_of(vm)) is not None]
     capacity = count_capacity(node_devices(nodes, known, named), claims)
-    found = [candidates(vm, rules, cluster) for vm in facts]
+    found = [one for vm in facts if (one := _try_vm(aside, vm, candidates, vm, rules, cluster)) is not None]
     choices = allocate(found, cluster, capacity)
-    return Decided([decide(one, choices) for one in found], cluster, capacity, functions, problems)
+    decisions = [made for one in found if (made := _try_vm(aside, one.vm, decide, one, choices)) is not None]
+    return Decided(decisions, cluster, capacity, functions, problems, aside)
 
 
-def _nodes(objects: Objects) -> list[NodeInput]:
-    """All nodes of which anything is given; what the pools ask of one is worked out where its state does not say."""
+def _try_vm(aside: list[SetAside], vm: VmFacts, work: Callable[..., T], *args: Any) -> T | None:
+    return try_object(aside, kind_of(vm), (vm.namespace, vm.name), work, *args)
+
+
+def kind_of(vm: VmFacts) -> str:
+    """Give the kind of the object that a VM is made from."""
+    return "VirtualMachine" if vm.platform is Platform.KUBEVIRT else "domain"
+
+
+def _rules(objects: Objects, aside: list[SetAside]) -> tuple[Rule, ...]:
+    """Make the rules of every policy that can be handled; all at once, since their order matters."""
+    usable = [
+        policy
+        for name, policy in objects.policies.items()
+        if try_object(aside, "VmNicPolicy", ("", name), rules_of, [policy]) is not None
+    ]
+    return rules_of(usable)
+
+
+def _facts(
+    objects: Objects,
+    cluster: ClusterFacts,
+    functions: FreeFunctions,
+    aside: list[SetAside],
+    *,
+    offline: bool,
+    new: Collection[tuple[str, str]],
+) -> list[VmFacts]:
+    """Gather the facts of every VM and domain."""
+
+    def of_machine(key: tuple[str, str], machine: Machine) -> VmFacts:
+        return gather_vm_facts(_input_of(objects, key, machine, cluster, offline=offline, is_new=key in new))
+
+    found = [
+        try_object(aside, "VirtualMachine", key, of_machine, key, machine) for key, machine in sorted(objects.machines.items())
+    ]
+    found += [
+        try_object(aside, "domain", key, gather_domain, domain, functions.owners)
+        for key, domain in sorted(objects.domains.items())
+    ]
+    return [one for one in found if one is not None]
+
+
+def _nodes(objects: Objects, aside: list[SetAside]) -> list[NodeInput]:
+    """All nodes of which anything is given; a state that cannot be handled is left out, and its node stays."""
     found = []
     for name in sorted({*objects.nodes, *objects.node_states}):
-        node = objects.nodes.get(name)
         state = objects.node_states.get(name)
-        labels = node.metadata.labels if node is not None else None
-        if state is not None and not state.spec.synced:
-            state = _with_wishes(state, objects, labels or {})
-        found.append(
-            NodeInput(
-                name=name,
-                labels=labels,
-                schedulable=node is None or not node.spec.unschedulable,
-                allocatable=node.devices if node is not None and node.status.allocatable else None,
-                state=state,
-            )
-        )
+        if state is not None:
+            node = try_object(aside, "NodeNicState", ("", name), _checked_node, objects, name, state)
+            found.append(node if node is not None else _node(objects, name, None))
+        else:
+            found.append(_node(objects, name, None))
     return found
+
+
+def _checked_node(objects: Objects, name: str, state: NodeNicState) -> NodeInput:
+    """Make a node's input, and try all that is later made of it, so that an error is known to be this node's."""
+    node = _node(objects, name, state)
+    pools = gather_pools(objects.pools.values(), [node], known=True)
+    count_capacity(node_devices([node], pools, set()), [])
+    free_functions(objects.pools, {name: state})
+    return node
+
+
+def _node(objects: Objects, name: str, state: NodeNicState | None) -> NodeInput:
+    """Make a node's input; what the pools ask of it is worked out where its state does not say."""
+    node = objects.nodes.get(name)
+    labels = node.metadata.labels if node is not None else None
+    if state is not None and not state.spec.synced:
+        state = _with_wishes(state, objects, labels or {})
+    return NodeInput(
+        name=name,
+        labels=labels,
+        schedulable=node is None or not node.spec.unschedulable,
+        allocatable=node.devices if node is not None and node.status.allocatable else None,
+        state=state,
+    )
 
 
 def _with_wishes(state: NodeNicState, objects: Objects, labels: Mapping[str, str]) -> NodeNicState:

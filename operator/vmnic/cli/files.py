@@ -1,95 +1,171 @@
-"""Reads objects from files, directories and standard input; an error names file and line."""
+"""Reads objects from files, directories and standard input; what cannot be read is set aside with file and line."""
 
 from __future__ import annotations
 
+import errno
+import io
 import pathlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO, TextIO
 
-import yaml
-
+from ..checked.yaml_documents import Document, read_documents
+from ..libvirt.domain import MOST_CHARS
 from .objects import MalformedObjectError, Objects
+from .set_aside import SetAside, set_aside, split_name
 
-__all__ = ["InputError", "read_files"]
+__all__ = ["MOST_FILE", "read_files"]
 
+MOST_FILE = 64 * 2**20
+"""Characters of one file; a larger one can be split, and a device has no end."""
+_LINE = 2**16
+_BLANKS = "\ufeff \t\r\n"
 _NO_TEXT = "this is no text in UTF-8"
 _ENDINGS = (".yaml", ".yml", ".json", ".xml")
 
 
-class InputError(Exception):
-    """A file cannot be used; the message says where and why."""
-
-
 def read_files(names: Iterable[str], *, recursive: bool) -> Objects:
-    """Read every document of the given files.
+    """Read every document of the given files; the others are read also where one cannot be.
 
     Args:
         names: Files, directories, or `-` for standard input.
         recursive: Whether directories below the given ones are read too.
-
-    Raises:
-        InputError: a file cannot be read, or an object in it is malformed.
     """
     objects = Objects()
     for name in names:
-        for source, text in _texts(name, recursive=recursive):
-            _read_documents(objects, source, text)
+        if name == "-":
+            _guarded(objects, "standard input", _read_standard_input, objects)
+        else:
+            _guarded(objects, name, _read_path, objects, pathlib.Path(name), recursive)
     return objects
 
 
-def _texts(name: str, *, recursive: bool) -> Iterator[tuple[str, str]]:
-    if name == "-":
-        try:
-            yield "standard input", sys.stdin.read()
-        except UnicodeDecodeError as error:
-            raise InputError(f"standard input: {_NO_TEXT}") from error
-        return
-    path = pathlib.Path(name)
+def _guarded(objects: Objects, source: str, read: Callable[..., None], *args: Any) -> None:
+    """Read from one place; what goes wrong there is kept and ends nothing else."""
     try:
-        if path.is_dir():
-            found = sorted(path.rglob("*") if recursive else path.iterdir())
-            files = [file for file in found if file.suffix in _ENDINGS and file.is_file()]
-            if not files:
-                raise InputError(f"{name}: no {', '.join(_ENDINGS)} file is there" + ("" if recursive else "; -R looks below"))
-        else:
-            files = [path]
-        for file in files:
-            yield str(file), _read(file)
+        read(*args)
+    except UnicodeDecodeError:
+        objects.set_aside.append(_no_file(source, _NO_TEXT))
     except OSError as error:
-        raise InputError(f"{error.filename}: {error.strerror}") from error
+        objects.set_aside.append(_no_file(str(error.filename or source), error.strerror or str(error)))
+    except Exception as error:
+        objects.set_aside.append(set_aside("", ("", ""), error, source))
 
 
-def _read(file: pathlib.Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: {_NO_TEXT}") from error
+def _no_file(where: str, message: str) -> SetAside:
+    return SetAside(kind="", message=message, where=where)
 
 
-def _read_documents(objects: Objects, source: str, text: str) -> None:
-    if text.lstrip().startswith("<"):
-        try:
-            objects.add_domain(text)
-        except MalformedObjectError as error:
-            raise InputError(f"{source}: {error}") from error
+def _read_standard_input(objects: Objects) -> None:
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "it is closed")
+    _read_stream(objects, "standard input", sys.stdin.buffer)
+
+
+def _read_path(objects: Objects, path: pathlib.Path, recursive: bool) -> None:
+    """Read a file, or the files of a directory; a file that is named may be a pipe."""
+    if not path.is_dir():
+        _read_file(objects, path)
         return
-    loader = yaml.CSafeLoader(text)
-    line = 1
+    count = 0
+    for file in _walk(objects, path, recursive=recursive):
+        count += 1
+        _guarded(objects, str(file), _read_regular, objects, file)
+    if not count:
+        objects.set_aside.append(
+            _no_file(str(path), f"no {', '.join(_ENDINGS)} file is there" + ("" if recursive else "; -R looks below"))
+        )
+
+
+def _walk(objects: Objects, path: pathlib.Path, *, recursive: bool) -> Iterator[pathlib.Path]:
+    """Give the manifests of a directory in order; links to directories are not followed, so that there is no loop."""
+    waiting, found = [path], []
+    while waiting:
+        directory = waiting.pop()
+        inside: list[pathlib.Path] = []
+        _guarded(objects, str(directory), _list_into, inside, directory)
+        for entry in inside:
+            if entry.is_dir():
+                waiting += [entry] if recursive and not entry.is_symlink() else []
+            elif entry.suffix in _ENDINGS:
+                found.append(entry)
+    yield from sorted(found)
+
+
+def _list_into(inside: list[pathlib.Path], directory: pathlib.Path) -> None:
+    inside += directory.iterdir()
+
+
+def _read_regular(objects: Objects, file: pathlib.Path) -> None:
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "this is no regular file", str(file))
+    _read_file(objects, file)
+
+
+def _read_file(objects: Objects, file: pathlib.Path) -> None:
+    with file.open("rb") as stream:
+        _read_stream(objects, str(file), stream)
+
+
+def _read_stream(objects: Objects, source: str, binary: BinaryIO) -> None:
+    text = _BoundedText(io.TextIOWrapper(binary, encoding="utf-8"))
+    if text.begins_as_xml():
+        _add_domain(objects, source, text.read_all(MOST_CHARS))
+        return
+    for document in read_documents(text, objects.takes):
+        _add_document(objects, source, document)
+
+
+class _BoundedText:
+    """Text that ends with an error where it is longer than a file may be."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._left = MOST_FILE
+        self._begin = ""
+
+    def begins_as_xml(self) -> bool:
+        """Read on to the first text, and tell whether it is a tag."""
+        while (line := self._count(self._stream.readline(_LINE))) and not line.strip(_BLANKS):
+            self._begin += line
+        self._begin += line
+        return line.lstrip(_BLANKS).startswith("<")
+
+    def read(self, size: int = -1, /) -> str:
+        """Give text; what was read before comes first."""
+        text, self._begin = self._begin, ""
+        return text or self._count(self._stream.read(size))
+
+    def readline(self, size: int = -1, /) -> str:
+        """Give the rest of a line, or at most so many characters of it."""
+        return self._count(self._stream.readline(size))
+
+    def read_all(self, most: int) -> str:
+        """Give all text but the blanks before it, or somewhat more than `most` characters."""
+        return self._begin.lstrip(_BLANKS) + self._stream.read(most + 1)
+
+    def _count(self, text: str) -> str:
+        self._left -= len(text)
+        if self._left < 0:
+            raise OSError(errno.EFBIG, f"more than {MOST_FILE // 2**20} MiB are not read: split it")
+        return text
+
+
+def _add_domain(objects: Objects, source: str, text: str) -> None:
     try:
-        while loader.check_node():
-            node = loader.get_node()
-            assert node is not None
-            line = node.start_mark.line + 1
-            document = loader.construct_document(node)
-            if document is not None:
-                objects.add(document)
-    except yaml.MarkedYAMLError as error:
-        where = error.problem_mark.line + 1 if error.problem_mark is not None else line
-        raise InputError(f"{source}:{where}: {error.problem}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # A character that YAML does not allow, a date that is none, lists in lists without end.
-        raise InputError(f"{source}:{line}: this is no YAML: {str(error).splitlines()[0]}") from error
+        objects.add_domain(text)
     except MalformedObjectError as error:
-        raise InputError(f"{source}:{line}: {error}") from error
-    finally:
-        loader.dispose()
+        objects.set_aside.append(set_aside(error.kind, error.key, error.message, source))
+
+
+def _add_document(objects: Objects, source: str, document: Document) -> None:
+    where = f"{source}:{document.line}"
+    if document.problem:
+        objects.set_aside.append(set_aside(document.kind, split_name(document.name), document.problem, where))
+    elif document.skipped:
+        objects.skipped += 1
+    else:
+        try:
+            objects.add(document.value)
+        except MalformedObjectError as error:
+            objects.set_aside.append(set_aside(error.kind, error.key, error.message, where))

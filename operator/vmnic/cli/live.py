@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from ..api.common import GROUP
+from ..checked.documents import read_json
 from ..kube.client import ApiClient
 from ..kube.connection import kubeconfig_connection
 from ..kube.errors import ApiError, NotFoundError
 from ..kube.resources import (
     CLUSTER_INSTANCETYPES,
     CLUSTER_PREFERENCES,
+    CONFIG_MAPS,
     DAEMON_SETS,
     DEFINITIONS,
     INSTANCETYPES,
@@ -32,12 +35,32 @@ from ..kube.resources import (
     Resource,
 )
 from .objects import MalformedObjectError, Objects
+from .set_aside import SetAside, set_aside, try_object
 from .setup import Setup
 
-__all__ = ["NODE_KINDS", "VM_KINDS", "annotate_state", "patch_machine", "read_cluster", "read_setup", "take_in"]
+__all__ = [
+    "NODE_KINDS",
+    "VM_KINDS",
+    "annotate_state",
+    "decode_object",
+    "patch_machine",
+    "read_cluster",
+    "read_published",
+    "read_setup",
+    "take_in",
+]
 
 NODE_KINDS = (POOLS, NODE_NIC_STATES, NODES)
 _FORBIDDEN = 403
+_MOST_BYTES = 4 * 2**20
+"""Of one object; etcd stores 1.5 MB."""
+_MOST_LEVELS = 100
+_NAMED = re.compile(rb'"(name|namespace)":"([a-z0-9.-]{1,253})"')
+_NAMESPACE = "vmnic-system"
+_PUBLISHED = "vmnic-set-aside"
+"""ConfigMap in which the leading controller lists what it has set aside."""
+_PUBLISHED_KEY = "objects.json"
+_MOST_PUBLISHED = 100
 VM_KINDS = (
     *(POLICIES, VIRTUAL_MACHINES, VIRTUAL_MACHINE_INSTANCES, NAMESPACES, NETWORKS),
     *(PREFERENCES, CLUSTER_PREFERENCES, INSTANCETYPES, CLUSTER_INSTANCETYPES),
@@ -68,7 +91,7 @@ async def annotate_state(kubeconfig: str | None, node: str, name: str, value: st
 
 
 async def read_cluster(kubeconfig: str | None, kinds: tuple[Resource, ...]) -> tuple[Objects, list[str]]:
-    """Read all objects of some kinds; an object that cannot be read, and a kind that is not there, is told in words.
+    """Read all objects of some kinds, and say which kinds are not there; an object that cannot be read is set aside.
 
     Raises:
         ConnectionFileError: there is no usable kubeconfig.
@@ -79,21 +102,91 @@ async def read_cluster(kubeconfig: str | None, kinds: tuple[Resource, ...]) -> t
         for kind in kinds:
             try:
                 async for page, _ in api.list_pages(kind):
-                    problems += take_in(objects, (msgspec.json.decode(raw) | {"kind": kind.kind} for raw in page))
+                    for raw in page:
+                        _take_raw(objects, kind.kind, raw)
             except NotFoundError:
                 problems.append(f"the cluster has no {kind.plural}.{kind.group}: is its operator installed?")
     return objects, problems
 
 
-def take_in(objects: Objects, found: Iterable[dict[str, Any]]) -> list[str]:
-    """Take objects in, and tell in words which cannot be read."""
-    problems = []
-    for one in found:
+def take_in(objects: Objects, one: dict[str, Any]) -> None:
+    """Take in one object; one that cannot be used is set aside."""
+    try:
+        objects.add(one)
+    except MalformedObjectError as error:
+        objects.set_aside.append(set_aside(error.kind, error.key, error.message))
+
+
+def _take_raw(objects: Objects, kind: str, raw: msgspec.Raw) -> None:
+    try:
+        one = decode_object(kind, raw)
+    except MalformedObjectError as error:
+        objects.set_aside.append(set_aside(error.kind, error.key, error.message))
+    else:
+        take_in(objects, one)
+
+
+def decode_object(kind: str, raw: msgspec.Raw | bytes) -> dict[str, Any]:
+    """Parse an object as the API server gave it, within bounds.
+
+    Raises:
+        MalformedObjectError: it is beyond a bound, or has no name.
+    """
+    data = bytes(raw)
+    try:
+        one: dict[str, Any] = read_json(data, dict[str, Any], max_bytes=_MOST_BYTES, max_depth=_MOST_LEVELS)
+    except Exception as error:
+        raise MalformedObjectError(kind, _key_in(data), f"it cannot be read: {error}") from error
+    if not isinstance(one.get("metadata"), dict) or not isinstance(one["metadata"].get("name"), str):
+        raise MalformedObjectError(kind, ("", ""), "metadata.name is missing")
+    return one | {"kind": kind}
+
+
+def _key_in(data: bytes) -> tuple[str, str]:
+    """Find the name of an object that is not parsed; the API server writes metadata near the beginning."""
+    start = max(data.find(b'"metadata":'), 0)
+    found: dict[str, str] = {}
+    for word, value in _NAMED.findall(data, start, start + 2**16):
+        found.setdefault(word.decode(), value.decode())
+    return found.get("namespace", ""), found.get("name", "")
+
+
+class _Published(msgspec.Struct, frozen=True):
+    kind: str
+    name: str
+    reason: str
+    message: str
+    namespace: str = ""
+
+
+async def read_published(kubeconfig: str | None) -> tuple[list[SetAside], str]:
+    """Read what the leading controller has set aside, and say in words why that cannot be read; empty: it can.
+
+    Raises:
+        ConnectionFileError: there is no usable kubeconfig.
+        UnreachableError: the API server does not answer.
+    """
+    async with ApiClient(kubeconfig_connection(kubeconfig), field_manager="kubectl-vmnic") as api:
         try:
-            objects.add(one)
-        except MalformedObjectError as error:
-            problems.append(str(error))
-    return problems
+            found = await api.read(CONFIG_MAPS, _PUBLISHED, _NAMESPACE)
+        except ApiError as error:
+            if error.status != _FORBIDDEN:
+                raise
+            return [], f"you may not read ConfigMap {_NAMESPACE}/{_PUBLISHED}, so what the controller set aside is not known"
+    return ([], "") if found is None else published_in(found)
+
+
+def published_in(config_map: Mapping[str, Any]) -> tuple[list[SetAside], str]:
+    """Read the list of set-aside objects in the controller's ConfigMap; the text says why it cannot be read."""
+    try:
+        text = (config_map.get("data") or {}).get(_PUBLISHED_KEY, "[]")
+        entries = read_json(text, list[_Published], max_bytes=2**20, max_depth=4)
+    except Exception as error:
+        return [], f"ConfigMap {_NAMESPACE}/{_PUBLISHED} cannot be read: {error}"
+    return [
+        SetAside(kind=one.kind, namespace=one.namespace, name=one.name, reason=one.reason, message=one.message)
+        for one in entries[:_MOST_PUBLISHED]
+    ], ""
 
 
 async def read_setup(kubeconfig: str | None) -> Setup:
@@ -120,23 +213,53 @@ async def read_setup(kubeconfig: str | None) -> Setup:
     return Setup(**found, refusals=tuple(refusals))
 
 
+class _Container(msgspec.Struct, frozen=True):
+    image: str = ""
+
+
+class _PodSpec(msgspec.Struct, frozen=True, rename="camel"):
+    containers: tuple[_Container, ...] = ()
+    init_containers: tuple[_Container, ...] = ()
+
+
+class _Template(msgspec.Struct, frozen=True):
+    spec: _PodSpec = _PodSpec()
+
+
+class _DaemonSpec(msgspec.Struct, frozen=True):
+    template: _Template = _Template()
+
+
+class _Name(msgspec.Struct, frozen=True):
+    name: str
+
+
+class _DaemonSet(msgspec.Struct, frozen=True):
+    metadata: _Name
+    spec: _DaemonSpec = _DaemonSpec()
+
+
 async def _read_daemons(api: ApiClient) -> tuple[str, ...]:
-    names = []
+    names: list[str] = []
     async for page, _ in api.list_pages(DAEMON_SETS):
         for raw in page:
-            one = msgspec.json.decode(raw)
-            pod = one["spec"]["template"]["spec"]
-            containers = [*pod.get("containers", ()), *pod.get("initContainers", ())]
-            names += [one["metadata"]["name"], *(container.get("image", "") for container in containers)]
+            names += try_object([], "DaemonSet", ("", ""), _words_of_daemon, raw) or ()
     return tuple(names)
+
+
+def _words_of_daemon(raw: msgspec.Raw) -> list[str]:
+    """Give name and images of a DaemonSet."""
+    one = read_json(bytes(raw), _DaemonSet, max_bytes=_MOST_BYTES, max_depth=_MOST_LEVELS)
+    pod = one.spec.template.spec
+    return [one.metadata.name, *(container.image for container in (*pod.containers, *pod.init_containers))]
 
 
 async def _read_definitions(api: ApiClient) -> dict[str, Any]:
     found = {}
     async for page, _ in api.list_pages(DEFINITIONS):
         for raw in page:
-            one = msgspec.json.decode(raw)
-            if one["spec"]["group"] == GROUP:
+            one = try_object([], "CustomResourceDefinition", ("", ""), decode_object, "CustomResourceDefinition", raw)
+            if one is not None and one["spec"]["group"] == GROUP:
                 found[one["metadata"]["name"]] = one
     return found
 

@@ -1,26 +1,36 @@
-"""A plan as Markdown, for a pull request."""
+"""A plan as Markdown, for a pull request; names and messages are foreign text and are never interpreted."""
 
 from __future__ import annotations
 
-from .schema import Plan
+import re
+
+from ..checked.printable import cut, printable
+from .schema import Plan, ProblemEntry
 from .words import shape_words, vm_name
 
-__all__ = ["render_markdown"]
+__all__ = ["escape_markdown", "render_markdown"]
+
+_MOST_BYTES = 1024
+"""Of a cell."""
+_PLAIN = re.compile(r"[A-Za-z0-9 .,;()='\"/:+_-]*", re.ASCII)
+_SPECIAL = re.compile(r"://|www\.|:[\w+-]+:|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|\bGH-[0-9]", re.ASCII | re.IGNORECASE)
+"""What GitHub makes a link, an emoji, emphasis or a reference of, though every character of it is plain."""
 
 
-def render_markdown(plan: Plan) -> str:
+def render_markdown(plan: Plan) -> list[str]:
     """Write a plan: one line that sums it up, a table of NICs that are not as wanted, one of pools, and the problems."""
     summary = plan["summary"]
     rows = [
-        f"| {vm_name(vm)} | {nic['name']} | {shape_words(nic['from'])} | {shape_words(nic['to'])} | {nic['verdict']} "
-        f"| {nic['action']} | {_cell(nic['message'])} |"
+        _row(
+            *(vm_name(vm), nic["name"], shape_words(nic["from"]), shape_words(nic["to"])),
+            *(nic["verdict"], nic["action"], nic["message"]),
+        )
         for vm in plan["vms"]
         for nic in vm["nics"]
         if nic["verdict"] in ("Change", "Blocked")
     ]
     pools = [
-        f"| {pool['name']} | {node['node']} | {node['pf']} | {_cell(', '.join(node['actions']))} "
-        f"| {_cell(', '.join(node['blockedBy']))} |"
+        _row(pool["name"], node["node"], node["pf"], ", ".join(node["actions"]), ", ".join(node["blockedBy"]))
         for pool in plan["pools"]
         for node in pool["nodes"]
     ]
@@ -34,9 +44,31 @@ def render_markdown(plan: Plan) -> str:
     if pools:
         lines += ["", "| pool | node | PF | plan | blocked by |", "|---|---|---|---|---|", *pools]
     if plan["problems"]:
-        lines += ["", *(f"- `{one['object'] or 'input'}` {one['reason']}: {one['message']}" for one in plan["problems"])]
-    return "\n".join(lines)
+        lines += ["", *map(_problem, plan["problems"])]
+    return lines
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def _problem(problem: ProblemEntry) -> str:
+    where, reason, message = problem["object"] or "input", problem["reason"], problem["message"]
+    return f"- {_code(where)} {escape_markdown(reason)}: {escape_markdown(message)}"
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(map(escape_markdown, cells)) + " |"
+
+
+def escape_markdown(text: str) -> str:
+    """Give text that shows as itself in a table's cell or a line: as it is where it is plain, else as code.
+
+    In code nothing is interpreted: no HTML, link, image, emphasis, mention, reference or emoji. A `|` would end the cell even
+    there, so it is shown as an escape sequence, as control characters and line ends are.
+    """
+    text = cut(text, _MOST_BYTES)
+    return text if _PLAIN.fullmatch(text) and not _SPECIAL.search(text) else _code(text)
+
+
+def _code(text: str) -> str:
+    text = printable(cut(text, _MOST_BYTES)).replace("|", "\\x7c")
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}" if text.strip() else "` `"

@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
-from pydantic import ValidationError
 
-from ..api.common import first_error
 from ..api.policy import VmNicPolicy
 from ..api.pool import SriovNetworkPool
 from ..checked.quantities import read_quantity
@@ -19,8 +17,11 @@ from ..kubevirt.networks import read_network
 from ..kubevirt.projection import Instancetype, Machine, Preference, Quota, decode_machine
 from ..libvirt.domain import Domain, DomainError, read_domain
 from ..libvirt.gather import gather_domain
+from ..nodes.observed import observed_of
+from ..nodes.parts import count_vfs, parts_of
 from ..nodes.state import NodeNicState
 from ..policy.facts import Network
+from .set_aside import DuplicateError, SetAside, reason_of
 
 __all__ = ["MalformedObjectError", "Node", "Objects"]
 
@@ -31,7 +32,18 @@ M = TypeVar("M", SriovNetworkPool, VmNicPolicy)
 
 
 class MalformedObjectError(Exception):
-    """An object cannot be read; the message names object and field."""
+    """An object cannot be read; the message names object and field.
+
+    Args:
+        kind: Its kind, as far as known.
+        key: Its namespace and name, as far as known.
+        message: Field and remedy.
+    """
+
+    def __init__(self, kind: str, key: tuple[str, str], message: str) -> None:
+        self.kind, self.key, self.message = kind, key, message
+        name = "/".join(filter(None, key))
+        super().__init__(": ".join(filter(None, (f"{kind} {name}".strip(), message))))
 
 
 class _NodeMeta(msgspec.Struct, frozen=True):
@@ -85,6 +97,8 @@ class Objects:
     """Whether network-resources-injector is seen among the webhooks."""
     skipped: int = 0
     """Objects of other kinds."""
+    set_aside: list[SetAside] = field(default_factory=list)
+    """Objects that cannot be read."""
 
     def segment(self, namespace: str, segment: str) -> Iterable[Network]:
         """Give the networks of a namespace that carry the label of a segment."""
@@ -96,12 +110,20 @@ class Objects:
         Raises:
             MalformedObjectError: it cannot be read, or the same domain came before.
         """
+        name = ""
         try:
             domain = read_domain(text)
-            gather_domain(domain)  # What cannot be understood is told here, where the file is known.
-            _put(self.domains, ("", domain.name), domain)
-        except (DomainError, KeyError) as error:
-            raise MalformedObjectError(str(error.args[0])) from error
+            name = domain.name
+            gather_domain(domain)  # What cannot be understood is reported here, where the file is known.
+            _put(self.domains, ("", name), domain)
+        except (DomainError, DuplicateError) as error:
+            raise MalformedObjectError("", ("", ""), str(error)) from error
+        except Exception as error:
+            raise MalformedObjectError("domain", ("", name), reason_of(error)) from error
+
+    def takes(self, kind: str) -> bool:
+        """Tell whether objects of a kind are used; a List may hold some."""
+        return kind in self._takers() or kind.endswith("List")
 
     def add(self, raw: Any) -> None:
         """Take one object in.
@@ -110,8 +132,8 @@ class Objects:
             MalformedObjectError: it cannot be read, or the same object came before.
         """
         if not isinstance(raw, dict):
-            raise MalformedObjectError("this is no Kubernetes object")
-        kind = str(raw.get("kind", ""))
+            raise MalformedObjectError("", ("", ""), "this is no Kubernetes object")
+        kind = raw["kind"] if isinstance(raw.get("kind"), str) else ""
         if kind.endswith("List") and isinstance(raw.get("items"), list):
             for item in raw["items"]:
                 self.add(item)
@@ -122,23 +144,18 @@ class Objects:
             return
         meta = raw.get("metadata")
         if not isinstance(meta, dict) or not isinstance(meta.get("name"), str):
-            raise MalformedObjectError(f"{kind}: metadata.name is missing")
-        name = f"{kind} {'/'.join(str(part) for part in (meta.get('namespace'), meta['name']) if part)}"
+            raise MalformedObjectError(kind, ("", ""), "metadata.name is missing")
+        key = (meta["namespace"] if isinstance(meta.get("namespace"), str) else "", meta["name"])
         try:
             take(raw)
-        except ValidationError as error:
-            raise MalformedObjectError(f"{name}: {first_error(error)}") from error
-        except msgspec.ValidationError as error:
-            raise MalformedObjectError(f"{name}: {error}") from error
-        except KeyError as error:
-            raise MalformedObjectError(f"{name}: {error.args[0]}") from error
-        except (TypeError, ValueError, AttributeError, OverflowError) as error:
-            # Values that YAML knows and JSON does not, and words where a map belongs.
-            raise MalformedObjectError(f"{name}: it cannot be read: {error}") from error
+        except Exception as error:
+            # Whatever is wrong with one object, and wherever it shows, is that object's fault alone.
+            raise MalformedObjectError(kind, key, reason_of(error)) from error
 
     def overlaid(self, other: Objects) -> Objects:
         """Give these objects with those of another collection in place of, or beside, them."""
         merged = Objects(skipped=other.skipped, injector=self.injector or other.injector)
+        merged.set_aside = [*self.set_aside, *other.set_aside]
         for name, theirs in vars(other).items():
             if isinstance(theirs, dict):
                 setattr(merged, name, {**getattr(self, name), **theirs})
@@ -164,7 +181,7 @@ class Objects:
             "Node": lambda raw: _put(self.nodes, raw["metadata"]["name"], msgspec.convert(raw, Node)),
             "VmNicPolicy": lambda raw: _put(self.policies, raw["metadata"]["name"], self._parsed(VmNicPolicy, raw)),
             "SriovNetworkPool": lambda raw: _put(self.pools, raw["metadata"]["name"], self._parsed(SriovNetworkPool, raw)),
-            "NodeNicState": lambda raw: _put(self.node_states, raw["metadata"]["name"], msgspec.convert(raw, NodeNicState)),
+            "NodeNicState": lambda raw: _put(self.node_states, raw["metadata"]["name"], _checked_state(raw)),
         }
 
     def _parsed(self, kind: type[M], raw: dict[str, Any]) -> M:
@@ -173,6 +190,17 @@ class Objects:
     def _look_for_injector(self, raw: dict[str, Any]) -> None:
         names = [raw["metadata"]["name"], *(str(one.get("name", "")) for one in raw.get("webhooks") or [])]
         self.injector = self.injector or is_injector(names)
+
+
+def _checked_state(raw: dict[str, Any]) -> NodeNicState:
+    """Decode a node's state, and make all of it that decisions and tables make, so that an error shows here."""
+    state = msgspec.convert(raw, NodeNicState)
+    for pool in {pf.pool for pf in state.spec.pfs} | {group.pool for pf in state.spec.pfs for group in pf.groups}:
+        count_vfs(state, pool)
+        list(parts_of(state, pool))
+    for pf in state.status.pfs:
+        observed_of(pf)
+    return state
 
 
 def _key(raw: dict[str, Any]) -> tuple[str, str]:
@@ -194,5 +222,5 @@ def _labels(raw: dict[str, Any]) -> dict[str, str]:
 
 def _put(collection: dict[K, V], key: K, value: V) -> None:
     if key in collection:
-        raise KeyError("the same object is given twice: remove one of them")
+        raise DuplicateError("the same object is given twice: remove one of them")
     collection[key] = value

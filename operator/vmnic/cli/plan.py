@@ -13,22 +13,47 @@ from ..nodes.release import released_pfs
 from ..nodes.state import NodeNicState, PfSpec
 from ..policy.decision import NicDecision, VmDecision
 from ..policy.facts import GuestOs, NicState, Platform
-from .decide import Decided
+from .decide import Decided, kind_of
 from .objects import Objects
 from .schema import FailOn, NicPlan, NicShape, PatchOperation, Plan, PoolNode, PoolPlan, ProblemEntry, VmPlan
+from .set_aside import SetAside, try_object
 
 __all__ = ["difference", "fails", "make_plan", "plan_vm"]
 
 
-def make_plan(objects: Objects, decided: Decided, problems: list[str]) -> Plan:
-    """Write the Plan."""
+def make_plan(objects: Objects, decided: Decided, missing: list[str]) -> Plan:
+    """Write the Plan.
+
+    Args:
+        objects: What is given, or what the cluster has.
+        decided: What the policies make of it.
+        missing: Kinds that the cluster does not know, in words.
+    """
+    aside = [*objects.set_aside, *decided.set_aside]
     selected = [decision for decision in decided.vms if decision.selected]
-    pools, pool_problems = _pools(objects)
-    vms = [plan_vm(objects, decided, decision) for decision in selected]
+    pools, pool_problems = _pools(objects, aside)
+    # A policy that cannot be read may select any VM, and decide otherwise than the others: then no VM is changed.
+    is_open = any(one.kind == "VmNicPolicy" for one in aside)
+    vms = [] if is_open else _vms(objects, decided, selected, aside)
+    problems = _problems(selected, missing) + [_entry(one) for one in aside]
     unknown: list[ProblemEntry] = [
         {"object": where, "reason": reason, "message": message} for where, reason, message in decided.problems
     ]
-    return _plan(vms, pools, _problems(selected, problems) + unknown + pool_problems)
+    return _plan(vms, pools, problems + unknown + pool_problems)
+
+
+def _vms(objects: Objects, decided: Decided, selected: list[VmDecision], aside: list[SetAside]) -> list[VmPlan]:
+    found = (
+        try_object(aside, kind_of(one.vm), (one.vm.namespace, one.vm.name), plan_vm, objects, decided, one) for one in selected
+    )
+    return [one for one in found if one is not None]
+
+
+def _entry(one: SetAside) -> ProblemEntry:
+    """Make a problem of an object that is set aside."""
+    policy = "; no VM is planned, since it may select any" if one.kind == "VmNicPolicy" else ""
+    message = ": ".join(filter(None, (one.where, one.message))) + policy
+    return {"object": one.object, "reason": one.reason, "message": message}
 
 
 def _plan(vms: list[VmPlan], pools: list[PoolPlan], problems: list[ProblemEntry]) -> Plan:
@@ -140,27 +165,40 @@ def _state(state: NicState) -> NicShape:
     return {"datapath": state.datapath.value, "model": state.model, "queues": state.queues}
 
 
-def _pools(objects: Objects) -> tuple[list[PoolPlan], list[ProblemEntry]]:
+def _pools(objects: Objects, aside: list[SetAside]) -> tuple[list[PoolPlan], list[ProblemEntry]]:
     """What the pools would do on the nodes whose state is known."""
     rows: dict[str, list[PoolNode]] = {name: [] for name in sorted(objects.pools)}
     problems: list[ProblemEntry] = []
+    left_out = {one.name for one in aside if one.kind == "NodeNicState"}
     for name, state in sorted(objects.node_states.items()):
-        node = objects.nodes.get(name)
-        labels = node.metadata.labels if node is not None else {}
-        merged = merge_pools(objects.pools.values(), labels, state.status.pfs, state.spec.pfs)
-        for desired in merged.pfs:
-            row, problem = _pool_node(name, state, desired)
-            if row is not None:
-                rows[desired.pool].append(row)
-            if problem is not None:
-                problems.append(problem)
-        for given_up in released_pfs(state, objects.pools.values(), {pf.pci_address for pf in merged.pfs}):
-            rows[given_up.pool] += _given_up(name, state, given_up)
-        problems += [
-            {"object": f"SriovNetworkPool/{conflict.pool}", "reason": "Conflict", "message": conflict.message}
-            for conflict in merged.conflicts
-        ]
+        if name in left_out:
+            continue
+        found = try_object(aside, "NodeNicState", ("", name), _node_rows, objects, name, state)
+        for pool, row in found[0] if found is not None else ():
+            rows[pool].append(row)
+        problems += found[1] if found is not None else []
     return [{"name": name, "nodes": nodes} for name, nodes in rows.items()], problems
+
+
+def _node_rows(objects: Objects, name: str, state: NodeNicState) -> tuple[list[tuple[str, PoolNode]], list[ProblemEntry]]:
+    """What the pools would do on one node, by pool."""
+    rows: list[tuple[str, PoolNode]] = []
+    node = objects.nodes.get(name)
+    labels = node.metadata.labels if node is not None else {}
+    merged = merge_pools(objects.pools.values(), labels, state.status.pfs, state.spec.pfs)
+    problems: list[ProblemEntry] = []
+    for desired in merged.pfs:
+        row, problem = _pool_node(name, state, desired)
+        rows += [(desired.pool, row)] if row is not None else []
+        problems += [problem] if problem is not None else []
+    for given_up in released_pfs(state, objects.pools.values(), {pf.pci_address for pf in merged.pfs}):
+        if given_up.pool in objects.pools:
+            rows += [(given_up.pool, row) for row in _given_up(name, state, given_up)]
+    problems += [
+        {"object": f"SriovNetworkPool/{conflict.pool}", "reason": "Conflict", "message": conflict.message}
+        for conflict in merged.conflicts
+    ]
+    return rows, problems
 
 
 def _given_up(node: str, state: NodeNicState, spec: PfSpec) -> list[PoolNode]:

@@ -6,7 +6,8 @@ it needs is printed for its owner.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +16,13 @@ from ..nodes.state import NodeNicState, PfReason, group_of
 from ..policy.facts import KubeVirtFacts
 from .decide import Decided
 from .objects import Objects
+from .set_aside import reason_of
 
 __all__ = ["Line", "Setup", "setup_lines"]
 
 _MODULES = ("vhost_net", "tun")
 """What a virtio NIC needs on its node, whatever the pools ask."""
+_PCI_ID = re.compile(r"[0-9a-f]{4}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +54,22 @@ class Setup:
 def setup_lines(objects: Objects, decided: Decided, setup: Setup) -> Iterator[Line]:
     """Look at everything that pools and policies rest on."""
     yield from (Line(ok=True, known=False, what="rights", text=text) for text in setup.refusals)
-    yield from _definitions(setup)
-    yield from _webhook(setup)
-    yield from _modules(objects.node_states)
-    yield from _foreign(objects.node_states, setup)
-    yield from _kubevirt(objects, decided)
+    yield from _guarded("CRDs", lambda: _definitions(setup))
+    yield from _guarded("webhook", lambda: _webhook(setup))
+    yield from _guarded("modules", lambda: _modules(objects.node_states))
+    yield from _guarded("foreign owners", lambda: _foreign(objects.node_states, setup))
+    yield from _guarded("KubeVirt", lambda: _kubevirt(objects, decided))
     if objects.kubevirts:
-        yield from _network_parts(objects, decided, setup)
+        yield from _guarded("networks", lambda: _network_parts(objects, decided, setup))
+
+
+def _guarded(what: str, look: Callable[[], Iterable[Line]]) -> list[Line]:
+    """Look at one thing; an object that is not as it should be costs the lines on this thing only."""
+    try:
+        return list(look())
+    except Exception as error:
+        remedy = "read the object with kubectl get -o yaml and correct it"
+        return [Line(ok=False, what=what, text=f"cannot be judged: {reason_of(error)}", remedy=remedy)]
 
 
 def _definitions(setup: Setup) -> Iterator[Line]:
@@ -173,7 +185,11 @@ def _ids(states: Iterable[NodeNicState], pool: str) -> list[str]:
     found = set()
     for state in states:
         mine = {pf.pci_address for pf in state.spec.pfs if group_of(pf, pool) is not None}
-        found |= {f"{pf.vendor}:{pf.device}" for pf in state.status.pfs if pf.pci_address in mine and pf.vendor}
+        found |= {
+            f"{pf.vendor}:{pf.device}"
+            for pf in state.status.pfs
+            if pf.pci_address in mine and _PCI_ID.fullmatch(pf.vendor) and _PCI_ID.fullmatch(pf.device)
+        }
     return sorted(found)
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
 from ..api.common import Condition
 from ..nodes.state import NodeNicState
 from .decide import Decided
 from .objects import Objects
+from .set_aside import SetAside
 from .setup import Line, Setup, setup_lines
 
-__all__ = ["status_lines"]
+__all__ = ["merge_set_aside", "status_lines", "wire_status"]
 
 
 def status_lines(objects: Objects, decided: Decided, setup: Setup, missing: list[str]) -> list[Line]:
@@ -25,6 +30,25 @@ def status_lines(objects: Objects, decided: Decided, setup: Setup, missing: list
     lines += [_node(name, state) for name, state in sorted(objects.node_states.items())]
     lines += [Line(ok=False, what="prerequisite", text=text) for text in missing]
     return lines + list(setup_lines(objects, decided, setup))
+
+
+def merge_set_aside(*sources: Iterable[SetAside]) -> list[SetAside]:
+    """Give each object once, the first source's word on it, in a stable order."""
+    found: dict[tuple[str, str, str], SetAside] = {}
+    for one in (one for source in sources for one in source):
+        found.setdefault((one.kind, one.namespace, one.name), one)
+    return [found[key] for key in sorted(found)]
+
+
+def wire_status(lines: Iterable[Line], set_aside: Iterable[SetAside]) -> dict[str, Any]:
+    """Give the status for `-o json`."""
+    fields = ("kind", "namespace", "name", "reason", "message")
+    return {
+        "apiVersion": "cli.vmnic.dev/v1alpha1",
+        "kind": "Status",
+        "checks": [asdict(line) for line in lines],
+        "setAside": [{field: getattr(one, field) for field in fields} for one in set_aside],
+    }
 
 
 def _condition(conditions: list[Condition], kind: str) -> Condition | None:

@@ -1,19 +1,24 @@
-"""What the commands share: options, how results and errors are printed, and how files and the cluster are read."""
+"""The one place that prints: foreign text is shown as it is written, and never interpreted.
+
+Neither the terminal (control characters, direction of writing) nor rich (markup, emoji, highlighting) finds anything to act on.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
-from collections.abc import Coroutine
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import NoReturn
 
 import typer
 
-__all__ = ["KubeconfigOption", "Output", "OutputOption", "fail", "read_files", "read_live", "run", "show"]
+from ..checked.printable import printable
 
-T = TypeVar("T")
+__all__ = ["Output", "fail", "prepare", "say", "say_markdown", "show", "show_table", "warn"]
+
+_PLAIN_WIDTH = 200
+"""Columns where the output is no terminal: a log or a file wraps nothing."""
 
 
 class Output(StrEnum):
@@ -24,49 +29,74 @@ class Output(StrEnum):
     YAML = "yaml"
 
 
-OutputOption = Annotated[Output, typer.Option("-o", "--output", help="How to print the result.")]
-KubeconfigOption = Annotated[str | None, typer.Option(help="Path of a kubeconfig; default as kubectl's.")]
+def prepare() -> None:
+    """Let what an output's encoding lacks be shown as an escape sequence, where printing would fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
-def read_files(names: list[str], *, recursive: bool) -> Any:
-    """Read manifests; what cannot be read ends the command."""
-    from . import files
-
-    try:
-        return files.read_files(names, recursive=recursive)
-    except files.InputError as error:
-        fail(str(error))
+def say(line: str = "") -> None:
+    """Print one line of a result."""
+    print(printable(line), flush=True)
 
 
-def read_live(kubeconfig: str | None, kinds: tuple[Any, ...] | None = None) -> tuple[Any, list[str]]:
-    """Read objects of the cluster, and what cannot be read in words; an API server that does not answer ends the command."""
-    from .live import NODE_KINDS, VM_KINDS, read_cluster
-
-    return run(read_cluster(kubeconfig, kinds or (*NODE_KINDS, *VM_KINDS)))
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Do something in the cluster; an API server that refuses or does not answer ends the command."""
-    from ..kube.connection import ConnectionFileError
-    from ..kube.errors import ApiError
-
-    try:
-        return asyncio.run(work)
-    except (ConnectionFileError, ApiError) as error:
-        fail(str(error))
-
-
-def show(value: object, output: Output) -> None:
-    """Print a result for machines."""
-    if output is Output.JSON:
-        print(json.dumps(value, indent=2))
-        return
-    import yaml
-
-    print(yaml.safe_dump(value, sort_keys=False), end="")
+def warn(line: str) -> None:
+    """Print one line that is no result."""
+    print(printable(line), file=sys.stderr)
 
 
 def fail(message: str) -> NoReturn:
     """End the command with an error: exit code 2."""
-    print(f"kubectl vmnic: {message}", file=sys.stderr)
+    warn(f"kubectl vmnic: {message}")
     raise typer.Exit(2)
+
+
+def say_markdown(lines: Iterable[str]) -> None:
+    """Print Markdown whose foreign text is escaped (`markdown.escape_markdown`)."""
+    for line in lines:
+        say(line)
+
+
+def show(value: object, output: Output) -> None:
+    """Print a result for machines, in ASCII and without control characters."""
+    if output is Output.JSON:
+        # DEL is the one control character that `json` leaves as it is.
+        print(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))
+        return
+    import yaml
+
+    print(yaml.safe_dump(_well_formed(value), sort_keys=False), end="")
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str | tuple[str, ...]]]) -> None:
+    """Print a table.
+
+    Args:
+        columns: Their headings.
+        rows: Cells; a cell of several lines is a tuple.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(Text(column), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("\n".join(printable(line) for line in _lines(cell))) for cell in row))
+    width = None if sys.stdout.isatty() else _PLAIN_WIDTH
+    Console(width=width, highlight=False, markup=False, emoji=False).print(table)
+
+
+def _lines(cell: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (cell,) if isinstance(cell, str) else cell
+
+
+def _well_formed(value: object) -> object:
+    """Replace lone surrogates, which no YAML parser takes back."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_well_formed(key): _well_formed(one) for key, one in value.items()}
+    return [_well_formed(one) for one in value] if isinstance(value, list | tuple) else value

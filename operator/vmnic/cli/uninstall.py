@@ -9,8 +9,6 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import msgspec
-
 from ..kube.client import ApiClient
 from ..kube.connection import kubeconfig_connection
 from ..kube.errors import ConflictError, NotFoundError
@@ -21,8 +19,9 @@ from ..nodes.ledger import CORDONED
 from ..nodes.parts import count_vfs
 from ..nodes.release import ABANDON, FINALIZER, give_up
 from ..nodes.state import NodeNicState, NodeSpec, PfSpec, wire
-from .live import take_in
-from .objects import Objects
+from .live import decode_object, take_in
+from .objects import MalformedObjectError, Objects
+from .set_aside import set_aside, try_object
 
 __all__ = ["Uninstaller", "describe", "uninstall_all", "waits_of"]
 
@@ -65,22 +64,22 @@ class Uninstaller:
 
     async def _look(self) -> bool:
         """Do what can be done now; True when nothing is left."""
+        objects = Objects(of_server=True)
         try:
-            await self._delete(await self._list(POLICIES), POLICIES)
-            pools = await self._list(POOLS)
+            await self._delete(await self._list(POLICIES, objects), POLICIES)
+            pools = await self._list(POOLS, objects)
             await self._delete(pools, POOLS)
-            objects = Objects(of_server=True)
-            unread = take_in(objects, pools + await self._list(NODE_NIC_STATES))
+            await self._list(NODE_NIC_STATES, objects)
             if await self._is_alone():
-                await self._uncordon()
+                await self._uncordon(objects)
                 await self._let_go(pools, objects)
             elif self._abandon:
                 for pool in pools:
                     await self._annotate(pool)
         except (ConflictError, NotFoundError):
             return False  # Somebody was faster, or a kind is just going; the next look shows it.
-        self._tell_new([*(f"{one} (what it made stays)" for one in unread), *waits_of(objects)])
-        return not pools
+        self._tell_new([*(f"{one.sentence} (what it made stays)" for one in objects.set_aside), *waits_of(objects)])
+        return not pools and not any(one.kind == POOLS.kind for one in objects.set_aside)
 
     def _tell_new(self, waits: list[str]) -> None:
         for wait in waits:
@@ -88,8 +87,10 @@ class Uninstaller:
                 self._tell(f"waiting: {wait}")
         self._told = waits
 
-    async def _list(self, kind: Resource) -> list[dict[str, Any]]:
-        """Read all objects of a kind; there are none once its definition is gone.
+    async def _list(self, kind: Resource, objects: Objects) -> list[dict[str, Any]]:
+        """Read all objects of a kind and take them in; there are none once its definition is gone.
+
+        An object that this program cannot make use of is set aside, and is in the list as long as it is JSON.
 
         Raises:
             NotFoundError: the kind is not served at this moment, though its definition is there.
@@ -100,7 +101,15 @@ class Uninstaller:
             if await self._api.read(DEFINITIONS, f"{kind.plural}.{kind.group}") is None:
                 return []
             raise
-        return [msgspec.json.decode(raw) | {"kind": kind.kind} for page in pages for raw in page]
+        found = []
+        for raw in (raw for page in pages for raw in page):
+            try:
+                found.append(decode_object(kind.kind, raw))
+            except MalformedObjectError as error:
+                objects.set_aside.append(set_aside(error.kind, error.key, error.message))
+            else:
+                take_in(objects, found[-1])
+        return found
 
     async def _delete(self, found: Iterable[dict[str, Any]], kind: Resource) -> None:
         for one in found:
@@ -122,10 +131,10 @@ class Uninstaller:
         """Have the nodes give up what the pools made, and then the pools go."""
         awaited = False
         if not self._abandon:
-            for state in objects.node_states.values():
-                desired = give_up(state, objects.pools.values())
-                awaited = awaited or bool(desired.pfs)
-                if desired != state.spec:
+            for name, state in objects.node_states.items():
+                desired = try_object(objects.set_aside, "NodeNicState", ("", name), give_up, state, objects.pools.values())
+                awaited = awaited or desired is None or bool(desired.pfs)
+                if desired is not None and desired != state.spec:
                     await self._write(state, desired)
         if awaited:
             return
@@ -139,9 +148,9 @@ class Uninstaller:
         body = {"metadata": meta, "spec": {"pfs": [wire(pf) for pf in desired.pfs]}}
         await self._api.patch_merge(NODE_NIC_STATES, state.metadata.name, body)
 
-    async def _uncordon(self) -> None:
+    async def _uncordon(self, objects: Objects) -> None:
         """Give nodes back that were being drained when their controller went."""
-        for node in await self._list(NODES):
+        for node in await self._list(NODES, objects):
             if CORDONED in node["metadata"].get("annotations", {}):
                 meta = {"resourceVersion": node["metadata"]["resourceVersion"], "annotations": {CORDONED: None}}
                 body = {"metadata": meta, "spec": {"unschedulable": None}}

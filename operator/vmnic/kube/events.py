@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from ..checked.printable import cut, printable
 from .client import ApiClient
 from .errors import ApiError, ConflictError, NotLeadingError
 from .resources import EVENTS
@@ -34,6 +35,8 @@ _KNOWN = 2000
 """News that are remembered."""
 _NAME_LENGTH = 230
 """Of the 253 characters of an object's name, what the digest leaves."""
+_NOTE_BYTES = 1024
+"""The API server refuses longer notes; it counts bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +100,9 @@ class Events:
                 await self._write(event)
             except (ApiError, NotLeadingError) as error:
                 _log.debug("an Event was not written: %s", error)
+            except Exception:
+                # What an Event says is foreign input in part: one that cannot be sent must not end the task.
+                _log.exception("an Event was not written")
             await asyncio.sleep(_PAUSE_S)
 
     async def _write(self, event: dict[str, Any]) -> None:
@@ -109,6 +115,7 @@ class Events:
             await self._api.patch_merge(EVENTS, meta["name"], {"series": series}, meta["namespace"])
 
     def _event(self, subject: Subject, kind: str, reason: str, action: str, note: str) -> dict[str, Any]:
+        note = cut(printable(note), _NOTE_BYTES)
         digest = hashlib.sha256(f"{subject.uid}\x00{reason}\x00{note}".encode()).hexdigest()[:16]
         regarding = {"apiVersion": subject.api_version, "kind": subject.kind, "name": subject.name, "uid": subject.uid}
         return {
@@ -116,7 +123,7 @@ class Events:
             "kind": "Event",
             # Those of cluster-wide objects belong in `default`, where `kubectl describe` looks for them.
             "metadata": {
-                "name": f"{subject.name[:_NAME_LENGTH]}.{digest}",
+                "name": f"{subject.name[:_NAME_LENGTH].rstrip('-.')}.{digest}",
                 "namespace": subject.namespace or "default",
             },
             "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
@@ -125,6 +132,6 @@ class Events:
             "type": kind,
             "reason": reason,
             "action": action,
-            "note": note[:1024],
+            "note": note,
             "regarding": regarding | ({"namespace": subject.namespace} if subject.namespace else {}),
         }

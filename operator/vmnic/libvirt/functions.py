@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..api.pool import SriovNetworkPool
+from ..checked.devices import is_pci_address
 from ..nodes.parts import parts_of
 from ..nodes.state import NodeNicState
 
@@ -35,7 +36,9 @@ def free_functions(pools: Mapping[str, SriovNetworkPool], states: Mapping[str, N
     for name, state in states.items():
         for pool in pools.values():
             for part in parts_of(state, pool.metadata.name):
-                found.owners |= dict.fromkeys(part.addresses, pool.resource_name)
+                # Agents write these addresses, and they end in a domain's XML.
+                addresses = [address for address in part.addresses if is_pci_address(address)]
+                found.owners |= dict.fromkeys(addresses, pool.resource_name)
                 free = found.by_node.setdefault(name, {}).setdefault(pool.resource_name, [])
-                free += [address for address in part.addresses if address not in part.held]
+                free += [address for address in addresses if address not in part.held]
     return found

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import NoReturn
 
 from lxml import etree
 
+from ..checked.printable import cut
+from ..checked.quantities import LARGEST, read_integer
 from ..policy.facts import Datapath, GuestOs, Network, NicFacts, NicState, Platform, VmFacts
 from .domain import Domain, DomainError
 
@@ -31,6 +35,12 @@ _DEFAULT_MODEL = "rtl8139"
 """What libvirt gives an interface without a model on x86."""
 _VIRTIO = ("virtio", "virtio-transitional", "virtio-non-transitional")
 _PLAIN = ("network", "bridge", "ethernet")
+_SHOWN_BYTES = 40
+_MOST_QUEUES = 256
+"""Of a tap device, by the kernel (MAX_TAP_QUEUES)."""
+_MOST_VCPUS = 2**16 - 1
+_PCI = {"domain": 2**32 - 1, "bus": 255, "slot": 31, "function": 7}
+_HEXADECIMAL = re.compile(r"0[xX][0-9a-fA-F]{1,8}", re.ASCII)
 _UNITS = {
     "b": 1,
     "bytes": 1,
@@ -57,11 +67,18 @@ def gather_domain(domain: Domain, owners: Mapping[str, str] | None = None) -> Vm
         owners: Resource of the pool that has a PCI function, by its address.
 
     Raises:
-        DomainError: a number in it is none; the message names line and attribute.
+        DomainError: a number in it is none; the message names domain, line and element.
     """
+    try:
+        return _facts(domain, owners or {})
+    except DomainError as error:
+        raise DomainError(f"domain {domain.name}, {error}") from error
+
+
+def _facts(domain: Domain, owners: Mapping[str, str]) -> VmFacts:
     guest_os, source = _guest_os(domain)
     vcpus = _vcpus(domain)
-    nics = tuple(_nic(name, element, owners or {}) for name, element in domain.nics())
+    nics = tuple(_nic(name, element, owners) for name, element in domain.nics())
     return VmFacts(
         namespace="",
         name=domain.name,
@@ -96,7 +113,7 @@ def _present(element: etree._Element, owners: Mapping[str, str]) -> NicState:
     if kind == "hostdev":
         return NicState(datapath=Datapath.SRIOV, resource=owners.get(pci_address(element), ""))
     model = _attribute(element, "model", "type") or _DEFAULT_MODEL
-    queues = _number(element.find("driver"), "queues", "1", base=10) or 1
+    queues = _queues(element)
     if kind == "direct":
         return NicState(datapath=Datapath.MACVTAP, model=model, queues=queues)
     if kind not in _PLAIN:
@@ -113,22 +130,33 @@ def pci_address(element: etree._Element) -> str:
     address = element.find("source/address")
     if address is None or address.get("bus") is None:
         return ""
-    domain, bus, slot, function = (_number(address, part, "0", base=0) for part in ("domain", "bus", "slot", "function"))
+    domain, bus, slot, function = (_pci_number(address, part, most) for part, most in _PCI.items())
     return f"{domain:04x}:{bus:02x}:{slot:02x}.{function}"
 
 
-def _number(element: etree._Element | None, name: str, default: str, *, base: int) -> int:
-    """Read a number as libvirt does; of base 0, `0x` stands before a hexadecimal one."""
-    if element is None:
-        return int(default)
-    text = element.get(name, default)
-    try:
-        number = int(text, base)
-    except ValueError:
-        number = -1
-    if number < 0:
-        raise DomainError(f"line {element.sourceline}: <{element.tag} {name}={text!r}> is no number")
-    return number
+def _queues(element: etree._Element) -> int:
+    driver = element.find("driver")
+    if driver is None or driver.get("queues") is None:
+        return 1
+    queues = read_integer(driver.get("queues"), 0, _MOST_QUEUES)
+    return (queues if queues is not None else _refuse(driver, "queues", _MOST_QUEUES)) or 1
+
+
+def _pci_number(address: etree._Element, name: str, most: int) -> int:
+    """Read a part of a PCI address as libvirt does: `0x` stands before a hexadecimal number."""
+    text = address.get(name, "0").strip()
+    if _HEXADECIMAL.fullmatch(text):
+        number: int | None = int(text, 16)
+    else:
+        number = read_integer(text, 0, most) if text == "0" or not text.startswith("0") else None
+    return number if number is not None and number <= most else _refuse(address, name, most)
+
+
+def _refuse(element: etree._Element, name: str, most: int) -> NoReturn:
+    """Refuse a number: of an attribute, or without a name of an element's text."""
+    text = cut(element.get(name, "") if name else (element.text or "").strip(), _SHOWN_BYTES)
+    what = f"<{element.tag} {name}={text!r}>" if name else f"<{element.tag}>{text}</{element.tag}>"
+    raise DomainError(f"line {element.sourceline}: {what} is no number from 0 to {most}: correct it with `virsh edit`")
 
 
 def _source_name(element: etree._Element) -> str:
@@ -158,12 +186,18 @@ def _guest_os(domain: Domain) -> tuple[GuestOs, str]:
 
 def _vcpus(domain: Domain) -> int:
     element = domain.root.find("vcpu")
-    text = (element.get("current") or element.text or "1") if element is not None else "1"
-    return int(text) if text.strip().isdecimal() else 1
+    if element is None:
+        return 1
+    name = "current" if element.get("current") else ""
+    vcpus = read_integer(element.get("current") or element.text or "1", 1, _MOST_VCPUS)
+    return vcpus if vcpus is not None else _refuse(element, name, _MOST_VCPUS)
 
 
 def _memory_bytes(domain: Domain) -> int | None:
+    """Read the guest's memory; None: not given, or in a unit that is not known."""
     element = domain.root.find("memory")
-    if element is None or not (element.text or "").strip().isdecimal():
+    unit = _UNITS.get(element.get("unit", "KiB")) if element is not None else None
+    if element is None or not (element.text or "").strip() or unit is None:
         return None
-    return int(str(element.text)) * _UNITS.get(element.get("unit", "KiB"), 1024)
+    memory = read_integer(element.text, 0, LARGEST)
+    return min(memory * unit, LARGEST) if memory is not None else _refuse(element, "", LARGEST)

@@ -32,13 +32,15 @@ def rewrite_domain(domain: Domain, decision: VmDecision, functions: FreeFunction
         functions: Where VFs and whole NICs are taken from.
     """
     patched = {nic.nic.name: nic for nic in decision.nics if nic.action is Action.PATCH}
+    if not patched:
+        return domain.text
     made = domain.copied()
     taken = _take(patched, functions)
     for name, element in list(made.nics()):
         nic = patched.get(name)
         if nic is not None:
             _rewrite(name, element, nic, taken)
-    return etree.tostring(made.tree, encoding="unicode").rstrip("\n") + "\n"
+    return domain.declaration + etree.tostring(made.tree, encoding="unicode").rstrip("\n") + "\n"
 
 
 def _take(patched: dict[str, NicDecision], functions: FreeFunctions) -> dict[str, list[str]]:
@@ -90,7 +92,8 @@ def _as_function(name: str, element: etree._Element, address: str, *, whole: boo
     if whole:
         _drop(element, ("mac", "vlan", "alias", "virtualport"))
         element.tag = "hostdev"
-        element.attrib.clear()
+        for key in [key for key in element.attrib if not str(key).startswith("{")]:
+            del element.attrib[key]
         element.attrib.update({"mode": "subsystem", "type": "pci", "managed": "yes"})
         _insert(element, etree.Element("alias", name=f"{ALIAS}{name}"), after=())
     else:
@@ -123,20 +126,26 @@ def _insert(element: etree._Element, child: etree._Element, *, after: tuple[str,
     """Put a child behind the last of some others, indented as its neighbours are."""
     places = [index for index, other in enumerate(element) if other.tag in after]
     place = places[-1] + 1 if places else 0
-    child.tail = element[place - 1].tail if place else element.text
-    if place and place == len(element):
+    child.tail = _blank(element[place - 1].tail if place else element.text)
+    if place and place == len(element) and _blank(element[place - 1].tail) is not None:
         # The last child's tail closes the parent; the one before it now stands between children.
-        element[place - 1].tail = element.text
+        element[place - 1].tail = _blank(element.text)
     element.insert(place, child)
+
+
+def _blank(text: str | None) -> str | None:
+    """Give indentation; None where it is other text, which must not be repeated."""
+    return text if text is None or not text.strip() else None
 
 
 def _drop(element: etree._Element, tags: tuple[str, ...]) -> None:
     for child in [child for child in element if child.tag in tags]:
         before = child.getprevious()
-        if child.getnext() is None:
-            # The indentation before the closing tag is the last child's.
-            if before is not None:
-                before.tail = child.tail
-            else:
-                element.text = child.tail
+        tail = child.tail or ""
+        # The indentation before the closing tag is the last child's; other text stays.
+        is_kept = child.getnext() is None or tail.strip()
+        if is_kept and before is not None:
+            before.tail = tail if not (before.tail or "").strip() else f"{before.tail}{tail}"
+        elif is_kept:
+            element.text = tail if not (element.text or "").strip() else f"{element.text}{tail}"
         element.remove(child)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import functools
+import io
 import pathlib
+from typing import Annotated, Any, Literal
 
-import msgspec.yaml
+import msgspec
+
+from ..checked.printable import printable
 
 __all__ = ["NicDataError", "NicModel", "add_models", "model_of", "read_models"]
 
@@ -14,24 +18,32 @@ class NicDataError(Exception):
     """A user's NIC data cannot be used; the message names the file and the field."""
 
 
+_Word = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+_Id = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{4}\Z")]
+_Ids = Annotated[tuple[_Id, ...], msgspec.Meta(max_length=256)]
+
+
 class NicModel(msgspec.Struct, frozen=True, rename="camel"):
     """One NIC model; fields as in `nics.yaml`."""
 
-    model: str
-    vendor: str
-    pf: tuple[str, ...]
-    vf: tuple[str, ...]
-    driver: str
-    vf_driver: str
-    max_vfs: int
-    vf_guests: tuple[str, ...]
+    model: _Word
+    vendor: _Id
+    pf: _Ids
+    vf: _Ids
+    driver: _Word
+    vf_driver: Annotated[str, msgspec.Meta(max_length=64)]
+    max_vfs: Annotated[int, msgspec.Meta(ge=0, le=1024)]
+    vf_guests: Annotated[tuple[_Word, ...], msgspec.Meta(max_length=16)]
     """Guest systems that have a driver for the VF."""
-    vfs_by: str = "sysfs"
+    vfs_by: Literal["sysfs", "module"] = "sysfs"
     """`sysfs`: `sriov_numvfs`. `module`: only the driver's parameter `max_vfs`, when it is loaded."""
 
 
 _OWN = pathlib.Path(__file__).with_name("nics.yaml")
 _files = [_OWN]
+_MOST_CHARS = 2**18
+"""Of a file of NIC data; vmnic's own has a hundredth of that."""
+_MOST_MODELS = 1024
 
 
 def add_models(path: pathlib.Path) -> None:
@@ -42,8 +54,8 @@ def add_models(path: pathlib.Path) -> None:
     """
     try:
         _read(path)
-    except (OSError, msgspec.DecodeError) as error:
-        raise NicDataError(f"NIC data {path}: {error}: write it like vmnic's own nics.yaml") from error
+    except (OSError, ValueError) as error:
+        raise NicDataError(printable(f"NIC data {path}: {error}: write it like vmnic's own nics.yaml")) from error
     _files[:] = [path, _OWN]
     read_models.cache_clear()
     model_of.cache_clear()
@@ -56,7 +68,32 @@ def read_models() -> tuple[NicModel, ...]:
 
 
 def _read(path: pathlib.Path) -> tuple[NicModel, ...]:
-    return msgspec.yaml.decode(path.read_bytes(), type=tuple[NicModel, ...])
+    """Read one file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no text, no YAML, too large, or not of the shape of `nics.yaml`.
+    """
+    with path.open(encoding="utf-8") as stream:
+        text = stream.read(_MOST_CHARS + 1)
+    if len(text) > _MOST_CHARS:
+        raise ValueError(f"more than {_MOST_CHARS} characters are not read")
+    models = msgspec.convert(_document(text), tuple[NicModel, ...])
+    if len(models) > _MOST_MODELS:
+        raise ValueError(f"more than {_MOST_MODELS} models are not read")
+    return models
+
+
+def _document(text: str) -> Any:
+    """Parse the one document of a file."""
+    from ..checked.yaml_documents import read_documents  # noqa: PLC0415 - yaml is imported only where it is used
+
+    documents = list(read_documents(io.StringIO(text), lambda _: True))
+    if len(documents) != 1:
+        raise ValueError(f"it has {len(documents)} documents, and should have one list")
+    if documents[0].problem:
+        raise ValueError(f"line {documents[0].line}: {documents[0].problem}")
+    return documents[0].value
 
 
 @functools.lru_cache(maxsize=256)

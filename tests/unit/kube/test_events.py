@@ -68,3 +68,26 @@ async def test_a_refusal_costs_the_event_and_nothing_else():
     api = Recorder(ApiError(status=403, reason="Forbidden", message="no"))
     news = [(VM, "Normal", "Restarted", "Restart", "again"), (POOL, "Warning", "NodesFailed", "Prepare", "n1")]
     await written(api, *news, until=lambda: len(api.created) == 2)
+
+
+@pytest.mark.parametrize("note", ["a\nb\x1b[31m\x9b\u202e", "\udc80", "ä" * 1000, "\x1b" * 1000], ids=range(4))
+async def test_a_note_prints_and_is_as_long_as_the_api_server_takes(note):
+    api = Recorder()
+    await written(api, (VM, "Warning", "NicChanged", "Patch", note), until=lambda: api.created)
+    shown = api.created[0][1]["note"]
+    assert (shown.isprintable(), len(shown.encode()) <= 1024) == (True, True)
+
+
+@pytest.mark.parametrize("name", ["a" * 229 + "-x", "a" * 229 + ".x", "a" * 253])
+async def test_the_name_of_an_event_is_a_dns_name(name):
+    api = Recorder()
+    long = Subject(api_version="v1", kind="Node", name=name, uid="u")
+    await written(api, (long, "Normal", "Cordoned", "Drain", "n"), until=lambda: api.created)
+    made = api.created[0][1]["metadata"]["name"]
+    assert (len(made) <= 253, "-." in made, ".." in made) == (True, False, False)
+
+
+async def test_an_event_that_cannot_be_sent_does_not_end_the_writing():
+    api = Recorder(UnicodeEncodeError("utf-8", "x", 0, 1, "surrogates"))
+    news = [(VM, "Normal", "Restarted", "Restart", "again"), (POOL, "Warning", "NodesFailed", "Prepare", "n1")]
+    await written(api, *news, until=lambda: len(api.created) == 2)

@@ -1,6 +1,8 @@
-"""Forty domains as people and programs write them: read, decided, written anew, and read again."""
+"""Forty domains as people and programs write them: read, decided, written again, and read again."""
 
+import contextlib
 import pathlib
+import time
 
 import pytest
 import yaml
@@ -9,7 +11,7 @@ from lxml import etree
 from tests.builders.decide import collect
 from tests.builders.vm import node_state, policy, pool
 from vmnic.cli.decide import decide_all
-from vmnic.libvirt.domain import DomainError, read_domain
+from vmnic.libvirt.domain import MOST_CHARS, DomainError, read_domain
 from vmnic.libvirt.functions import FreeFunctions
 from vmnic.libvirt.gather import gather_domain
 from vmnic.libvirt.rewrite import rewrite_domain
@@ -47,6 +49,11 @@ def decided(text, *policies):
     found = decide_all(objects, offline=True)
     (domain,) = objects.domains.values()
     return found.vms[0], rewrite_domain(domain, found.vms[0], found.functions)
+
+
+def rewritten(domain):
+    """Parse and write a domain as a change does."""
+    return etree.tostring(domain.copied().tree, encoding="unicode")
 
 
 def wanting(datapath):
@@ -87,6 +94,11 @@ def test_the_new_domain_is_what_was_decided_and_nothing_else_is_touched(path, da
     again, unchanged = decided(after, wanting(datapath))
     assert not [nic for nic in again.nics if nic.verdict == "Change"]
     assert unchanged == after
+
+
+def with_nic(children, kind="bridge"):
+    """A domain with one virtio NIC."""
+    return f"<domain><name>d</name><devices><interface type='{kind}'><model type='virtio'/>{children}</interface></devices></domain>"
 
 
 def nic_of(text):
@@ -152,8 +164,98 @@ def test_what_is_no_domain_is_refused_in_words(text, words):
         read_domain(text)
 
 
-def test_nothing_outside_the_file_is_read(tmp_path):
-    secret = tmp_path / "secret"
-    secret.write_text("never")
-    text = f'<!DOCTYPE domain [<!ENTITY x SYSTEM "file://{secret}">]><domain><name>a&x;</name></domain>'
-    assert "never" not in read_domain(text).name
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<!DOCTYPE domain [<!ENTITY x SYSTEM "file:///etc/passwd">]><domain><name>a&x;</name></domain>',
+        '<!DOCTYPE domain SYSTEM "http://example.org/x.dtd"><domain><name>a</name></domain>',
+        '<?xml version="1.0" encoding="UTF-16"?><!DOCTYPE d [<!ENTITY a "x">]><domain><name>&a;</name></domain>',
+    ],
+    ids=["an entity that is a file", "a DTD elsewhere", "another encoding"],
+)
+def test_a_document_type_is_refused_before_it_is_parsed(text):
+    with pytest.raises(DomainError, match="<!DOCTYPE is not read"):
+        read_domain(text)
+
+
+def with_vcpu(element):
+    return f"<domain><name>d</name>{element}<devices/></domain>"
+
+
+DIGITS = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (with_vcpu(f"<vcpu>{DIGITS}</vcpu>"), "domain d, line 1: <vcpu>999"),
+        (with_vcpu(f"<vcpu current='{DIGITS}'>4</vcpu>"), "<vcpu current='999"),
+        (with_vcpu("<vcpu>0</vcpu>"), "<vcpu>0</vcpu> is no number from 0 to 65535: correct it"),
+        (with_vcpu(f"<memory>{DIGITS}</memory>"), "<memory>999"),
+        (with_vcpu("<memory>much</memory>"), "<memory>much</memory> is no number"),
+        (with_nic("<driver queues='257'/>"), "<driver queues='257'> is no number from 0 to 256"),
+        (with_nic(f"<driver queues='{DIGITS}'/>"), "<driver queues='999"),
+        (with_nic("<source><address bus='0x100'/></source>", "hostdev"), "<address bus='0x100'> is no number from 0 to 255"),
+        (with_nic("<source><address bus='1' slot='32'/></source>", "hostdev"), "<address slot='32'> is no number"),
+        (with_nic("<source><address bus='1' function='8'/></source>", "hostdev"), "<address function='8'> is no number"),
+        (with_nic(f"<source><address bus='{DIGITS}'/></source>", "hostdev"), "<address bus='999"),
+    ],
+)
+def test_a_number_beyond_its_range_names_domain_and_element(text, words):
+    with pytest.raises(DomainError) as caught:
+        gather_domain(read_domain(text))
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("unit", ["KiB", "furlongs"])
+def test_memory_in_a_unit_that_is_not_known_is_unknown(unit):
+    text = with_vcpu(f"<memory unit='{unit}'>1024</memory>")
+    assert gather_domain(read_domain(text)).memory_bytes == {"KiB": 2**20}.get(unit)
+
+
+BOUND_S = 0.05
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<domain><name>d</name>" + "<a/>" * 19_000 + "</domain>",
+        "<domain " + " ".join(f"a{number}=''" for number in range(19_000)) + "><name>d</name></domain>",
+        "<domain " + " ".join(f"xmlns:a{number}='u{number}'" for number in range(250)) + "><name>d</name>"
+        + "".join(f"<a{number % 250}:b/>" for number in range(18_000)) + "</domain>",
+        "<a>" * 9_000 + "</a>" * 9_000,
+        "<domain><name>d</name>" + "&#65;" * 100_000 + "</domain>",
+        "<domain><name>d</name>" + "x" * (MOST_CHARS - 40) + "</domain>",
+    ],
+    ids=["elements", "attributes", "namespaces", "depth", "references", "text"],
+)  # fmt: skip
+def test_xml_at_its_bounds_is_read_fast(text):
+    def seconds():
+        started = time.perf_counter()
+        with contextlib.suppress(DomainError):
+            rewritten(read_domain(text))
+        return time.perf_counter() - started
+
+    assert min(seconds() for _ in range(3)) <= BOUND_S
+
+
+@pytest.mark.parametrize("text", ["<a/>" * 20_001, "a=''" * 20_001, "<domain " + "xmlns:a='' " * 257, "x" * (MOST_CHARS + 1)])
+def test_xml_beyond_a_bound_is_refused_before_it_is_parsed(text):
+    with pytest.raises(DomainError, match="is not read"):
+        read_domain(text)
+
+
+def test_a_domain_that_is_not_changed_stays_as_it_was_written():
+    before = "<?xml version='1.0'?>\n<!-- mine -->\n<domain type='kvm'><name>d</name><a><![CDATA[<]]></a></domain>"
+    assert decided(before, policy(action="Audit"))[1] == before
+
+
+def test_what_is_not_understood_survives_a_change():
+    nic = "<interface type='bridge' x:y='1' xmlns:x='u'>a<source bridge='br0'/>b<model type='e1000e'/>c<x:z/><!-- n --></interface>"
+    before = f"<?xml version='1.0'?>\n<domain><name>d</name><x><![CDATA[<]]></x><devices>{nic}</devices></domain>"
+    _, after = decided(before, wanting("passthrough"))
+    assert after.startswith("<?xml version='1.0'?>\n<domain>")
+    assert "<![CDATA[<]]>" in after
+    (device,) = etree.fromstring(after).iterfind("devices/hostdev")
+    assert ("".join(device.itertext()), device.get("{u}y"), device.find("{u}z") is not None) == ("abc", "1", True)

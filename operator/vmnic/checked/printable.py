@@ -1,0 +1,24 @@
+"""Foreign text made safe for terminals, logs and Events: what does not print is shown as an escape sequence."""
+
+from __future__ import annotations
+
+__all__ = ["cut", "printable"]
+
+
+def printable(text: str) -> str:
+    r"""Replace every character that does not print by its escape sequence, such as `\x1b`, `\u202e` or `\n`.
+
+    Among them are control characters (C0, DEL, C1), line and paragraph separators, bidirectional overrides and other
+    format characters, and lone surrogates. Every terminal, encoder and log reader takes what is left as plain text.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+
+
+def cut(text: str, most_bytes: int) -> str:
+    """Cut text to a number of bytes of UTF-8, at a character, with `…` at its end where something is missing."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= most_bytes:
+        return data.decode("utf-8")
+    return data[: most_bytes - len("…".encode())].decode("utf-8", "ignore") + "…"

@@ -1,0 +1,201 @@
+"""YAML in foreign text: each object is bounded before it is made, and a bad one costs only itself.
+
+The C parser gives events one by one, which takes no recursion; PyYAML's own composer recurses in C. Every event is counted
+before it is kept. The items of a List are objects of their own: `kubectl get -o yaml` writes a whole cluster as one document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import yaml
+from yaml._yaml import CParser
+
+from .documents import BoundError
+from .yaml_source import Chunk, TextStream, read_chunks
+from .yaml_tokens import Token, TokenError, TokenList, identify, make_value
+
+__all__ = ["Document", "read_documents"]
+
+_PARSED_LEVELS: Final = 1000
+"""The parser's work for each event grows with the levels, so a deeper document is given up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """One object of a stream, or why there is none."""
+
+    line: int
+    kind: str = ""
+    name: str = ""
+    """`NAMESPACE/NAME` as far as it is known."""
+    value: Any = None
+    skipped: bool = False
+    """Its kind is not wanted, so no value was made."""
+    problem: str = ""
+
+
+def read_documents(stream: TextStream, is_wanted: Callable[[str], bool]) -> Iterator[Document]:
+    """Read all objects of a text stream, also those behind one that cannot be read.
+
+    Args:
+        stream: The text.
+        is_wanted: Whether objects of a kind are made into values.
+
+    Raises:
+        OSError: the stream cannot be read.
+        UnicodeDecodeError: it is no text.
+    """
+    for chunk in read_chunks(stream):
+        yield from _read_chunk(chunk, is_wanted)
+
+
+def _read_chunk(chunk: Chunk, is_wanted: Callable[[str], bool]) -> Iterator[Document]:
+    builder = _Builder(chunk.first_line, is_wanted)
+    try:
+        parser: Any = CParser(chunk)
+        while not isinstance(event := parser.get_event(), yaml.StreamEndEvent):
+            chunk.saw_event()
+            builder.take(event)
+            if isinstance(event, yaml.DocumentEndEvent):
+                yield from builder.documents()
+                builder = _Builder(chunk.first_line, is_wanted)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        yield builder.failed(chunk.first_line + (mark.line if mark is not None else 0), str(error.problem))
+    except (OSError, UnicodeDecodeError):
+        raise
+    except Exception as error:
+        yield builder.failed(chunk.first_line, _words(error))
+
+
+def _words(error: Exception) -> str:
+    text = (str(error).splitlines() or [type(error).__name__])[0]
+    return text if isinstance(error, BoundError) else f"this is no YAML: {text}"
+
+
+@dataclass(slots=True)
+class _Anchored:
+    """A node that an alias may repeat."""
+
+    tokens: TokenList
+    start: int
+    end: int | None = None
+    """None: the node is still open."""
+
+
+@dataclass(slots=True)
+class _Builder:
+    """Sorts the events of one document into objects: the items of a List, and the rest."""
+
+    first_line: int
+    is_wanted: Callable[[str], bool]
+    _rest: TokenList = field(default_factory=TokenList)
+    _item: TokenList = field(default_factory=TokenList)
+    _items: list[Document] = field(default_factory=list)
+    _in_items: bool = False
+    _has_items: bool = False
+    _upper_nodes: int = 0
+    """Keys and values of the document's own map so far."""
+    _upper_key: str = ""
+    _anchors: dict[str, _Anchored] = field(default_factory=dict)
+    _open: list[_Anchored] = field(default_factory=list)
+    """The open collections."""
+
+    def take(self, event: Any) -> None:
+        """Take one event of the parser.
+
+        Raises:
+            BoundError: the document has too many levels to be parsed further.
+        """
+        line = self.first_line + event.start_mark.line
+        if isinstance(event, yaml.AliasEvent):
+            self._repeat(str(event.anchor), line)
+        elif isinstance(event, yaml.ScalarEvent):
+            node = self._begin(Token("scalar", line, event.value, event.tag or "", bool(event.implicit[0])), event.anchor)
+            self._finish(node)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            kind = "map" if isinstance(event, yaml.MappingStartEvent) else "list"
+            self._open.append(self._begin(Token(kind, line, tag=event.tag or ""), event.anchor))
+            if len(self._open) > _PARSED_LEVELS:
+                raise BoundError(f"more than {_PARSED_LEVELS} levels are not read, nor is the rest of the document")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            node = self._open.pop()
+            self._in_items = self._in_items and len(self._open) > 1
+            node.tokens.add(Token("end", line))
+            self._finish(node)
+
+    def documents(self) -> Iterator[Document]:
+        """Give the objects of the document."""
+        kind, _ = identify(self._rest.tokens)
+        is_list = self._has_items and kind.endswith("List")
+        if not is_list or self._rest.problem:
+            yield from _made(self._rest, self.is_wanted)
+        if is_list:
+            yield from self._items
+
+    def failed(self, line: int, problem: str) -> Document:
+        """Say that the document cannot be read further."""
+        kind, name = identify((self._item if self._in_items else self._rest).tokens)
+        return Document(line=line, kind=kind, name=name, problem=problem)
+
+    def _finish(self, node: _Anchored) -> None:
+        """End a node; an item of a List is made at once, so that only its value is kept."""
+        node.end = len(node.tokens.tokens)
+        if self._in_items and len(self._open) == 2:
+            self._items += _made(self._item, self.is_wanted)
+
+    def _begin(self, token: Token, anchor: str | None) -> _Anchored:
+        """Add the first token of a node to the object that it belongs to."""
+        tokens = self._object_at(token)
+        node = _Anchored(tokens, len(tokens.tokens))
+        if anchor:
+            self._anchors[anchor] = node
+        tokens.add(token)
+        return node
+
+    def _object_at(self, token: Token) -> TokenList:
+        """Find the object that the next node belongs to; in a list of items each node of its first level begins one."""
+        if self._in_items and len(self._open) == 2:
+            self._item = TokenList()
+        if self._in_items:
+            return self._item
+        if len(self._open) == 1 and self._open[0].tokens.is_map:
+            self._upper_nodes += 1
+            if self._upper_nodes % 2:
+                self._upper_key = token.text
+            elif self._upper_key == "items" and token.kind == "list":
+                self._in_items = self._has_items = True
+        return self._rest
+
+    def _repeat(self, name: str, line: int) -> None:
+        """Put in place of an alias what it stands for."""
+        tokens = self._object_at(Token("scalar", line))
+        found = self._anchors.get(name)
+        if found is None or found.end is None:
+            tokens.refuse(f"line {line}: the alias *{name} stands for " + ("itself" if found else "nothing"))
+        elif found.tokens.problem:
+            tokens.refuse(f"line {line}: the alias *{name} stands for what is not read: {found.tokens.problem}")
+        else:
+            tokens.add_copy(found.tokens.tokens[found.start : found.end])
+        self._finish(_Anchored(tokens, 0))
+
+
+def _made(tokens: TokenList, is_wanted: Callable[[str], bool]) -> Iterator[Document]:
+    """Make one object, if its kind is wanted; an empty document is none."""
+    kind, name = identify(tokens.tokens)
+    line = tokens.tokens[0].line if tokens.tokens else 1
+    if tokens.problem:
+        yield Document(line=line, kind=kind, name=name, problem=tokens.problem)
+    elif kind and not is_wanted(kind):
+        yield Document(line=line, kind=kind, name=name, skipped=True)
+    else:
+        try:
+            value = make_value(tokens.tokens)
+        except TokenError as error:
+            yield Document(line=error.line, kind=kind, name=name, problem=str(error))
+            return
+        if value is not None:
+            yield Document(line=line, kind=kind, name=name, value=value)

@@ -1,0 +1,144 @@
+"""A YAML stream in chunks that begin with `---`, so that an error in one leaves the others readable."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+from .documents import BoundError
+
+__all__ = ["MOST_STRETCH", "Chunk", "TextStream", "read_chunks"]
+
+MOST_STRETCH: Final = 2 * 2**20
+"""Characters that the parser may read for one event, such as one scalar."""
+_BLOCK: Final = 2**16
+"""Characters that are taken from the stream at once."""
+_MOST_DIRECTIVES: Final = 16
+"""The parser compares each `%TAG` with all others."""
+_BYTE_ORDER_MARK: Final = re.compile(r"\A((?:---[ \t]*\n)?)\ufeff")
+
+
+class TextStream(Protocol):
+    """Text whose lines end with line feeds."""
+
+    def read(self, size: int = -1, /) -> str:
+        """Give at most so many characters; empty at the end."""
+
+    def readline(self, size: int = -1, /) -> str:
+        """Give the rest of the line, or at most so many characters of it; empty at the end."""
+
+
+def read_chunks(stream: TextStream) -> Iterator[Chunk]:
+    """Split a stream; what a chunk's reader leaves is passed over.
+
+    Raises:
+        OSError: the stream cannot be read.
+        UnicodeDecodeError: it is no text.
+    """
+    source = _Source(stream)
+    while source.has_more():
+        chunk = Chunk(source)
+        yield chunk
+        chunk.leave()
+
+
+class _Source:
+    """A stream by blocks that end where a line does."""
+
+    def __init__(self, stream: TextStream) -> None:
+        self._stream = stream
+        self._text = ""
+        self._at = 0
+        self._starts_line = True
+        self.line = 1
+
+    def has_more(self) -> bool:
+        """Read on where a block is used up."""
+        if self._at == len(self._text):
+            self._starts_line = not self._text or self._text.endswith("\n")
+            self._text, self._at = self._stream.read(_BLOCK), 0
+            if self._text and not self._text.endswith("\n"):
+                self._text += self._stream.readline(_BLOCK)
+            # A byte order mark may stand before any document; the parser takes it only before the first one.
+            self._text = self._text.replace("\ufeff---", "---")
+        return bool(self._text)
+
+    def take(self, *, is_first: bool) -> str:
+        """Give text up to the next beginning of a document; empty: it is here, or the stream has ended."""
+        if not self.has_more():
+            return ""
+        marker = self._marker(self._at)
+        end = self._with_directives(marker)
+        if is_first and end == self._at:
+            end = self._with_directives(self._marker(marker + 1), marker + 1)
+        text, self._at = self._text[self._at : end], end
+        self.line += text.count("\n")
+        return text
+
+    def _marker(self, start: int) -> int:
+        """Find the next line that begins with `---`; the end of the block where there is none."""
+        if start == 0 and self._starts_line and self._is_marker(0):
+            return 0
+        place = max(start - 1, 0)
+        while (place := self._text.find("\n---", place)) >= 0:
+            if self._is_marker(place + 1):
+                return place + 1
+            place += 4
+        return len(self._text)
+
+    def _is_marker(self, place: int) -> bool:
+        return self._text.startswith("---", place) and self._text[place + 3 : place + 4] in ("", " ", "\t", "\n")
+
+    def _with_directives(self, marker: int, low: int = 0) -> int:
+        """Go back from a marker over the directives that stand before it, with comments and blank lines among them."""
+        found = line = marker
+        low = max(low, self._at)
+        for _ in range(_MOST_DIRECTIVES + 1 if marker < len(self._text) else 0):
+            if line <= low:
+                break
+            line = max(self._text.rfind("\n", low, line - 1) + 1, low)
+            if self._text[line] not in "%#\n":
+                break
+            found = line if self._text[line] == "%" else found
+        return found
+
+
+class Chunk:
+    """The documents up to the next beginning of one, for a parser that calls `read`."""
+
+    def __init__(self, source: _Source) -> None:
+        self.first_line = source.line
+        self._source = source
+        self._is_first = True
+        self._directives = 0
+        self._unseen = 0
+
+    def read(self, _: int = _BLOCK, /) -> str:
+        """Give the parser more text; empty at the end.
+
+        Raises:
+            BoundError: the parser has read too much without an event, or too many directives.
+        """
+        text = self._take()
+        self._unseen += len(text)
+        self._directives += text.count("\n%") + text.startswith("%")
+        if self._unseen > MOST_STRETCH:
+            raise BoundError(f"a text of more than {MOST_STRETCH} characters is not read")
+        if self._directives > _MOST_DIRECTIVES:
+            raise BoundError(f"more than {_MOST_DIRECTIVES} directives (%) are not read")
+        return text
+
+    def saw_event(self) -> None:
+        """Begin to count again what is read for one event."""
+        self._unseen = 0
+
+    def leave(self) -> None:
+        """Pass over what the parser has not read."""
+        while self._take():
+            pass
+
+    def _take(self) -> str:
+        is_first, self._is_first = self._is_first, False
+        text = self._source.take(is_first=is_first)
+        return _BYTE_ORDER_MARK.sub(r"\1", text.removeprefix("\ufeff")) if is_first else text

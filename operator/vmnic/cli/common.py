@@ -1,0 +1,53 @@
+"""What the commands share: options, and how files and the cluster are read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from .terminal import Output, fail, warn
+
+__all__ = ["KubeconfigOption", "OutputOption", "read_files", "read_live", "run", "warn_set_aside"]
+
+T = TypeVar("T")
+_MOST_WARNINGS = 20
+
+OutputOption = Annotated[Output, typer.Option("-o", "--output", help="How to print the result.")]
+KubeconfigOption = Annotated[str | None, typer.Option(help="Path of a kubeconfig; default as kubectl's.")]
+
+
+def read_files(names: list[str], *, recursive: bool) -> Any:
+    """Read manifests; what cannot be read is kept with them."""
+    from . import files  # noqa: PLC0415 - commands import what they need, so that --help is instant
+
+    return files.read_files(names, recursive=recursive)
+
+
+def read_live(kubeconfig: str | None, kinds: tuple[Any, ...] | None = None) -> tuple[Any, list[str]]:
+    """Read objects of the cluster, and say which kinds are not there; an API server that does not answer ends the command."""
+    from .live import NODE_KINDS, VM_KINDS, read_cluster  # noqa: PLC0415 - likewise
+
+    return run(read_cluster(kubeconfig, kinds or (*NODE_KINDS, *VM_KINDS)))
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Do something in the cluster; an API server that refuses or does not answer ends the command."""
+    from ..kube.connection import ConnectionFileError  # noqa: PLC0415 - likewise
+    from ..kube.errors import ApiError  # noqa: PLC0415 - likewise
+
+    try:
+        return asyncio.run(work)
+    except (ConnectionFileError, ApiError) as error:
+        fail(str(error))
+
+
+def warn_set_aside(found: Iterable[Any]) -> None:
+    """Say which objects are left out."""
+    sentences = [one.sentence for one in found]
+    for sentence in sentences[:_MOST_WARNINGS]:
+        warn(f"set aside: {sentence}")
+    if len(sentences) > _MOST_WARNINGS:
+        warn(f"set aside: {len(sentences) - _MOST_WARNINGS} more; `kubectl vmnic status` lists them")

@@ -1,0 +1,32 @@
+"""`kubectl vmnic revert`: the way back of one VM, or why there is none. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..kubevirt.projection import Machine
+from ..kubevirt.revert import RevertRefusedError, render_revert
+from ..policy.facts import Network
+from .set_aside import reason_of
+
+__all__ = ["plan_revert"]
+
+_REMEDY = (
+    "annotation vmnic.dev/assigned was changed by someone else; set the NICs back by hand (kubectl edit vm), then remove it"
+)
+
+
+def plan_revert(
+    machine: Machine, networks: Mapping[tuple[str, str], Network] | None = None
+) -> tuple[list[dict[str, Any]], str]:
+    """Give the operations that put the original NICs back, or the reason why what is recorded is not written.
+
+    The record stands in an annotation that the VM's owner can write, and the patch is sent with the user's own rights.
+    """
+    try:
+        return render_revert(machine, networks), ""
+    except RevertRefusedError as error:
+        return [], str(error)
+    except Exception as error:
+        return [], f"{reason_of(error)}: {_REMEDY}"

@@ -1,0 +1,89 @@
+"""Objects that are set aside: what cannot be read or handled costs only itself, and is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+from pydantic import ValidationError
+
+from ..api.common import first_error
+from ..checked.documents import BoundError
+from ..checked.printable import cut
+from ..libvirt.domain import DomainError
+
+__all__ = ["DuplicateError", "SetAside", "reason_of", "set_aside", "split_name", "try_object"]
+
+T = TypeVar("T")
+
+
+class DuplicateError(ValueError):
+    """An object is given twice."""
+
+
+UNREADABLE = "Unreadable"
+_MOST_BYTES = 1024
+"""Of a message: it may quote the object."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside:
+    """One object that is left out, and why."""
+
+    kind: str
+    """Empty where not even that is known."""
+    namespace: str = ""
+    name: str = ""
+    reason: str = UNREADABLE
+    message: str
+    where: str = ""
+    """File and line; empty if the API server gave it."""
+
+    @property
+    def object(self) -> str:
+        """`KIND/NAMESPACE/NAME`, as in the problems of a plan."""
+        return "/".join(filter(None, (self.kind, self.namespace, self.name)))
+
+    @property
+    def sentence(self) -> str:
+        """Place, object and reason in one line."""
+        name = "/".join(filter(None, (self.namespace, self.name)))
+        return ": ".join(filter(None, (self.where, f"{self.kind} {name}".strip(), self.message)))
+
+
+def set_aside(kind: str, key: tuple[str, str], error: Exception | str, where: str = "") -> SetAside:
+    """Set an object aside for an error."""
+    message = error if isinstance(error, str) else reason_of(error)
+    return SetAside(kind=kind, namespace=key[0], name=key[1], message=cut(message, _MOST_BYTES), where=where)
+
+
+def reason_of(error: Exception) -> str:
+    """Say in one line why an object cannot be read or handled."""
+    if isinstance(error, ValidationError):
+        return first_error(error)
+    if isinstance(error, msgspec.ValidationError | BoundError | DomainError | DuplicateError):
+        return str(error)
+    words = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+    kind = "" if words and isinstance(error, ValueError | TypeError | KeyError) else f"{type(error).__name__} "
+    return f"it cannot be read: {kind}{words}".rstrip()
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Split `NAMESPACE/NAME`; an object of the cluster has no namespace."""
+    namespace, _, last = name.rpartition("/")
+    return namespace, last
+
+
+def try_object(aside: list[SetAside], kind: str, key: tuple[str, str], work: Callable[..., T], *args: Any) -> T | None:
+    """Do something with one object; whatever goes wrong sets this object aside and harms no other.
+
+    Returns:
+        None where the object was set aside.
+    """
+    try:
+        return work(*args)
+    except Exception as error:
+        aside.append(set_aside(kind, key, error))
+        return None

@@ -1,0 +1,199 @@
+"""YAML is read object by object, and bounded before anything is made of it."""
+
+import gc
+import io
+import time
+
+import pytest
+from yaml import CSafeLoader
+
+from vmnic.checked import yaml_documents as module
+from vmnic.checked.yaml_documents import read_documents
+from vmnic.checked.yaml_source import MOST_STRETCH
+from vmnic.checked.yaml_tokens import MOST_LEVELS, MOST_NODES, MOST_TEXT
+
+
+def read(text):
+    return list(read_documents(io.StringIO(text), lambda kind: kind == "A" or kind.endswith("List")))
+
+
+def value(text):
+    (document,) = read(text)
+    assert not document.problem, document.problem
+    return document.value
+
+
+def problem(text):
+    return read(text)[0].problem
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        ("a: 1", {"a": 1}),
+        ("a: [0x10, 1_000, -3, 1.5, true, No, ~, null, '5', \"6\", x]", {"a": [16, 1000, -3, 1.5, True, False, None, None, "5", "6", "x"]}),
+        ("a: 12:34:56:01:02:03", {"a": "12:34:56:01:02:03"}),
+        ("a: 2026-01-01T00:00:00Z", {"a": "2026-01-01T00:00:00Z"}),
+        ("1: a\ntrue: b", {"1": "a", "true": "b"}),
+        ("a: &x {b: 1}\nc: *x", {"a": {"b": 1}, "c": {"b": 1}}),
+        ("a: &x {b: 1, c: 2}\nd: {<<: *x, c: 3}", {"a": {"b": 1, "c": 2}, "d": {"b": 1, "c": 3}}),
+        ("a: {<<: [{b: 1}, {b: 2, c: 2}]}", {"a": {"b": 1, "c": 2}}),
+        ("a: !!str 5\nb: !!int '5'", {"a": "5", "b": 5}),
+        ('{"a": "\\u0041\\n"}', {"a": "A\n"}),
+        ("a: |\n  x\n  y\n", {"a": "x\ny\n"}),
+        ("\ufeffa: 1", {"a": 1}),
+        ("a: " + "x" * 100, {"a": "x" * 100}),
+    ],
+)  # fmt: skip
+def test_values_are_as_kubectl_reads_them(text, made):
+    assert value(text) == made
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("kind: A\na: " + "[" * 150 + "]" * 150, f"more than {MOST_LEVELS} levels"),
+        ("[" * 100_000, "levels are not read, nor is the rest"),
+        ("{" * 100_000, "levels are not read, nor is the rest"),
+        ("- " * 50_000, "levels are not read, nor is the rest"),
+        ("a: [" + "1," * MOST_NODES + "]", f"more than {MOST_NODES} values"),
+        ("a: &x " + "x" * (MOST_TEXT // 4) + "\nb: [*x,*x,*x,*x]", f"more than {MOST_TEXT} characters"),
+        ("a: " + "x" * (MOST_STRETCH + 2**17), f"more than {MOST_STRETCH} characters"),
+        ("".join(f"%TAG !a{number}! tag:x\n" for number in range(20_000)) + "--- a", "directives"),
+        ("a: " + "9" * 5000, "a number of 5000 characters"),
+        ("a: &x [*x]", "the alias *x stands for itself"),
+        ("a: *x", "the alias *x stands for nothing"),
+        ("a: !!python/object:os.system x", "the tag tag:yaml.org,2002:python/object:os.system is not read"),
+        ("? [a]\n: b", "a key must be text"),
+        ("a: {<<: 5}", "<< takes a map"),
+        ("a: 2026-13-01", "this is no YAML: month must be in 1..12"),
+        ("a: \x00", "unacceptable character"),
+        ("a: [", "did not find expected node content"),
+    ],
+)
+def test_what_is_beyond_a_bound_or_is_no_yaml_is_a_problem(text, words):
+    assert words in problem(text)
+
+
+def bomb(base, step):
+    """Nine levels of nine aliases each."""
+    return f"kind: A\na0: &a0 {base}\n" + "".join(
+        f"a{level}: &a{level} {step.format(','.join([f'*a{level - 1}'] * 9))}\n" for level in range(1, 10)
+    )
+
+
+@pytest.mark.parametrize("kind", ["A", "Skipped"])
+@pytest.mark.parametrize("text", [bomb("[x]", "[{}]"), bomb("{a: 1}", "{{<<: [{}]}}")], ids=["aliases", "merge keys"])
+def test_an_alias_counts_as_all_that_it_stands_for(text, kind):
+    assert "an alias counts" in problem(text.replace("kind: A", f"kind: {kind}"))
+
+
+@pytest.mark.parametrize("bad", ["b: [", "b: *x", "b: " + "[" * 150 + "]" * 150, "b: " + "[" * 5000, "b: !!x y"])
+def test_a_bad_document_costs_only_itself(bad):
+    first, second, third = read(f"kind: A\n---\nkind: A\nmetadata: {{name: n, namespace: s}}\n{bad}\n--- # c\nkind: A\nc: 1\n")
+    assert (first.value, third.value) == ({"kind": "A"}, {"kind": "A", "c": 1})
+    assert (bool(second.problem), second.kind, second.value) == (True, "A", None)
+
+
+def test_a_problem_names_the_object_and_its_line():
+    _, found = read("kind: A\n---\n# comment\nkind: A\nmetadata:\n  name: n\n  namespace: s\nb: *x\n")
+    assert (found.line, found.kind, found.name) == (4, "A", "s/n")
+
+
+def test_the_items_of_a_list_are_objects_of_their_own():
+    text = "items:\n- kind: A\n  b: &b {c: 1}\n- kind: B\n- kind: A\n  d: [*x]\n- kind: A\n  e: *b\nkind: List\n"
+    found = read(text)
+    assert [(one.line, one.value, one.skipped, bool(one.problem)) for one in found] == [
+        (2, {"kind": "A", "b": {"c": 1}}, False, False),
+        (4, None, True, False),
+        (5, None, False, True),
+        (7, {"kind": "A", "e": {"c": 1}}, False, False),
+    ]
+
+
+def test_a_list_may_be_larger_than_an_object():
+    items = "".join(f"- {{kind: A, a: [{'1,' * 1000}]}}\n" for _ in range(250))
+    assert [one.problem for one in read(f"items:\n{items}kind: List\n")] == [""] * 250
+
+
+def test_directives_and_byte_order_marks_belong_to_their_document():
+    text = "%YAML 1.1\n---\nkind: A\n...\n%YAML 1.1\n---\nkind: A\nb: 1\n---\n\ufeffkind: A\n\ufeff---\nkind: A\n"
+    assert [(one.kind, one.problem) for one in read(text)] == [("A", "")] * 4
+
+
+def test_a_skipped_object_is_not_made(monkeypatch):
+    made = []
+    monkeypatch.setattr(module, "make_value", made.append)
+    assert [one.skipped for one in read("kind: B\na: !Ref x\n")] == [True]
+    assert made == []
+
+
+def test_ordinary_manifests_read_as_pyyaml_reads_them():
+    import pathlib
+
+    for path in (pathlib.Path(__file__).parents[3] / "examples").rglob("*.yaml"):
+        loader = CSafeLoader(path.read_text())
+        expected = []
+        while loader.check_data():
+            expected.append(loader.get_data())
+        with path.open() as stream:
+            assert [one.value for one in read_documents(stream, lambda _: True)] == expected
+
+
+BOUND_S = 0.05
+
+
+class Timed(module.CParser):
+    """Keeps the longest call of the C parser."""
+
+    longest = 0.0
+
+    def get_event(self):
+        started = time.thread_time()
+        try:
+            return super().get_event()
+        finally:
+            Timed.longest = max(Timed.longest, time.thread_time() - started)
+
+
+@pytest.fixture
+def no_collection():
+    """The collector of Python runs in any call, and its time is not the parser's."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+LARGE = MOST_STRETCH - 2**17
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " + "x" * LARGE,
+        "a: " + "x " * (LARGE // 2),
+        'a: "' + "\\x41" * (LARGE // 4) + '"',
+        "a: |\n" + "  x\n" * (LARGE // 4),
+        "a: >\n" + "  x\n" * (LARGE // 4),
+        "\n" * LARGE,
+        "#\n" * (LARGE // 2),
+        " " * LARGE + "a",
+        "!<" + "a" * LARGE + "> b",
+        "&" + "a" * LARGE + " b",
+        "[" * 100_000,
+        "- " * 100_000,
+        "".join(f"- &a{number} x\n" for number in range(50_000)),
+        "".join(f"%TAG !a{number}! tag:x\n" for number in range(20_000)),
+        "a: " + "\n" * LARGE + "b",
+    ],
+    ids=["plain", "words", "escapes", "literal", "folded", "blank lines", "comments", "blanks", "tag", "anchor", "brackets", "dashes",
+         "anchors", "directives", "blank lines in text"],
+)  # fmt: skip
+def test_no_call_of_the_parser_takes_long(monkeypatch, no_collection, text):
+    monkeypatch.setattr(module, "CParser", Timed)
+    longest = []
+    for _ in range(3):
+        Timed.longest = 0.0
+        read(text)
+        longest.append(Timed.longest)
+    assert 0 < min(longest) <= BOUND_S

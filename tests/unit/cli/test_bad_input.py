@@ -1,0 +1,222 @@
+"""No input ends `kubectl vmnic` with a crash: what is bad is named, and the rest is planned."""
+
+import json
+import os
+import pathlib
+import resource
+import socket
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from tests.builders.vm import nad, nic, node_state, policy, pool, vm
+
+PROGRAM = str(pathlib.Path(sys.executable).with_name("kubectl-vmnic"))
+MOST_BYTES = 2**30
+"""Address space of the command: a bomb that goes off ends it, and not the machine."""
+
+
+def run(*arguments, text=None, **options):
+    limit = (MOST_BYTES, MOST_BYTES)
+    done = subprocess.run(
+        [PROGRAM, *map(str, arguments)], input=text, capture_output=True, check=False, timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit), **options,
+    )  # fmt: skip
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def good(name="good"):
+    return yaml.safe_dump_all([policy("linux"), vm(name, nic(model="e1000e"), run_strategy="Halted")])
+
+
+def with_text(path, text):
+    """A VM with some text at a path of its fields."""
+    machine = vm("bad")
+    place = machine
+    for step in path[:-1]:
+        place = place.setdefault(step, {})
+    place[path[-1]] = text
+    return yaml.safe_dump(machine)
+
+
+def bomb(base, step):
+    levels = [f"  a{level}: &a{level} {step.format(','.join([f'*a{level - 1}'] * 9))}\n" for level in range(1, 10)]
+    return f"kind: VirtualMachine\nmetadata: {{name: bad}}\nspec:\n  a0: &a0 {base}\n" + "".join(levels)
+
+
+def domain(inside):
+    return f"<domain><name>bad</name>{inside}<devices/></domain>"
+
+
+NOTES = ("metadata", "annotations")
+MEMORY = ("spec", "template", "spec", "domain", "memory", "guest")
+ASSIGNED = json.dumps({"nics": {"default": {"datapath": "vhost", "model": "virtio", "was": {"interface": 5}}}})
+DEEP = '{"x": ' * 2000 + "1" + "}" * 2000
+HARMLESS = [
+    with_text((*NOTES, "vmnic.dev/network-pressure"), "[/foo]"),
+    with_text((*NOTES, "vmnic.dev/network-pressure"), "[link=http://evil]click[/link]"),
+    with_text((*NOTES, "vmnic.dev/assigned"), DEEP),
+    with_text((*NOTES, "vmnic.dev/assigned"), ASSIGNED),
+    with_text(MEMORY, "1e9999999Ki"),
+    with_text(MEMORY, "9e999999999999999999"),
+    with_text(MEMORY, "1e3000000"),
+    yaml.safe_dump(nad("deep") | {"spec": {"config": "[" * 100_000}}),
+]
+REFUSED = {
+    "aliases": (bomb("[x]", "[{}]"), "standard input:1: VirtualMachine bad: more than 200000 values"),
+    "merge keys": (bomb("{a: 1}", "{{<<: [{}]}}"), "VirtualMachine bad: more than 200000 values"),
+    "merge keys of another kind": (bomb("{a: 1}", "{{<<: [{}]}}").replace("VirtualMachine", "ConfigMap"), "ConfigMap bad:"),
+    "100,000 brackets": ("[" * 100_000, "levels are not read"),
+    "100,000 brackets in a VM": ("kind: VirtualMachine\nmetadata: {name: bad}\nx: " + "[" * 100_000, "VirtualMachine bad: more than"),
+    "an alias of itself": ("kind: VirtualMachine\nmetadata: &m {name: *m}", "the alias *m stands for itself"),
+    "a tag of Python": ("kind: VirtualMachine\nmetadata: !!python/name:os.system {}", "the tag tag:yaml.org,2002:python/name"),
+    "5,000 digits": ("kind: VirtualMachine\nmetadata: {name: bad}\nspec: " + "9" * 5000, "a number of 5000 characters"),
+    "30 digits": ("kind: SriovNetworkPool\nmetadata: {name: bad}\nspec: {numVfs: " + "9" * 30 + "}", "SriovNetworkPool bad:"),
+    "words for a map": ("kind: VirtualMachine\nmetadata: {name: bad}\nspec: words", "VirtualMachine bad: "),
+    "a list of lists": ("kind: VirtualMachineList\nitems: [[[]]]", "this is no Kubernetes object"),
+    "no text": (b"\xff\xfe\x00a", "standard input: this is no text in UTF-8"),
+    "NUL": (b"a: \x00", "standard input:1: this is no YAML"),
+    "too much text": (b"a: " + b"x" * 3_000_000, "a text of more than 2097152 characters"),
+    "vCPUs of a domain": (domain(f"<vcpu>{'9' * 5000}</vcpu>"), "standard input: domain bad, line 1: <vcpu>999"),
+    "memory of a domain": (domain(f"<memory>{'9' * 5000}</memory>"), "standard input: domain bad, line 1: <memory>999"),
+    "a deep domain": ("<domain>" + "<a>" * 5000, "standard input: line 1: this is no XML"),
+    "a wide domain": ("<domain>" + "<a/>" * 100_000, "occurs more than 20000 times"),
+    "a DTD": ('<!DOCTYPE a [<!ENTITY a "x">]><domain><name>&a;</name></domain>', "<!DOCTYPE is not read"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HARMLESS, ids=range(len(HARMLESS)))
+def test_one_object_that_means_harm_leaves_the_plan_whole(text):
+    code, out, err = run("plan", "-f", "-", "--fail-on", "never", text=f"{good()}\n---\n{text}".encode())
+    assert (code in (0, 2), "tenants/good" in out, "Traceback" in err) == (True, True, False), (code, out, err)
+
+
+@pytest.mark.parametrize(("text", "words"), REFUSED.values(), ids=REFUSED)
+def test_bad_input_is_named_and_ends_with_2(text, words):
+    code, _, err = run("plan", "-f", "-", text=text if isinstance(text, bytes) else text.encode())
+    assert (code, "Traceback" in err) == (2, False), err
+    assert words in err
+    assert len(err) < 2000
+
+
+@pytest.mark.parametrize("text", [text for text, _ in REFUSED.values()], ids=REFUSED)
+def test_a_bad_file_leaves_the_others_planned(tmp_path, text):
+    (tmp_path / "a.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    (tmp_path / "b.yaml").write_text(good())
+    code, out, err = run("plan", "-f", tmp_path, "-o", "json")
+    assert (code, [one["name"] for one in json.loads(out)["vms"]]) == (2, ["good"]), err
+
+
+def test_all_errors_are_named_not_only_the_first(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.yaml").write_text(f"kind: VirtualMachine\nmetadata: {{name: v{number}}}\nspec: 5\n")
+    code, _, err = run("plan", "-f", tmp_path, "-f", "/no/such/file")
+    assert (code, [f"{number}.yaml:1: VirtualMachine v{number}: " in err for number in range(3)]) == (2, [True] * 3)
+    assert "/no/such/file: No such file" in err
+
+
+def test_no_vm_is_planned_while_a_policy_cannot_be_read():
+    broken = yaml.safe_dump({**policy("broken"), "spec": {"selector": 5}})
+    code, out, err = run("plan", "-f", "-", "-o", "json", text=f"{good()}\n---\n{broken}".encode())
+    made = json.loads(out)
+    assert (code, made["vms"], "VmNicPolicy broken: spec." in err) == (2, [], True)
+    assert ["no VM is planned" in one["message"] for one in made["problems"]] == [True]
+
+
+def odd_file(directory, kind):
+    path = directory / "odd.yaml"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(str(path))
+    elif kind == "link to nothing":
+        path.symlink_to("nothing")
+    elif kind == "link to itself":
+        path.symlink_to(path)
+    elif kind == "link to a device":
+        path.symlink_to("/dev/zero")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "link to nothing", "link to itself", "link to a device"])
+def test_an_entry_that_is_no_file_is_named_and_not_waited_for(tmp_path, kind):
+    odd_file(tmp_path, kind)
+    (tmp_path / "b.yaml").write_text(good())
+    code, out, err = run("plan", "-f", tmp_path)
+    assert (code, "odd.yaml" in err, "tenants/good" in out) == (2, True, True)
+
+
+def test_a_link_to_a_directory_above_is_no_loop(tmp_path):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "up").symlink_to(tmp_path)
+    (tmp_path / "below" / "a.yaml").write_text(good())
+    assert run("plan", "-R", "-f", tmp_path)[0] == 1
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/urandom"])
+def test_a_device_without_end_is_an_error(device):
+    code, _, err = run("plan", "-f", device)
+    assert (code, device in err) == (2, True)
+
+
+def test_a_file_that_is_too_large_is_an_error(tmp_path):
+    with (tmp_path / "large.yaml").open("w") as large:
+        for _ in range(65):
+            large.write("#\n" * 2**19)
+    code, _, err = run("plan", "-f", tmp_path)
+    assert (code, "large.yaml: more than 64 MiB are not read" in err) == (2, True)
+
+
+def test_a_pipe_that_is_named_is_read(tmp_path):
+    done = subprocess.run(
+        ["bash", "-c", f"{PROGRAM} plan -f <(cat)"], input=good(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "tenants/good" in done.stdout) == (1, True)
+
+
+def test_standard_input_that_is_closed_is_an_error():
+    done = subprocess.run(["bash", "-c", f"{PROGRAM} plan -f - <&-"], capture_output=True, text=True, check=False)
+    assert (done.returncode, "standard input" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_that_lacks_characters_shows_escape_sequences(encoding):
+    text = yaml.safe_dump_all([policy("linux"), vm("ж", nic(model="e1000e"))], allow_unicode=True)
+    code, out, _ = run("plan", "-f", "-", text=text.encode(), env=os.environ | {"PYTHONIOENCODING": encoding})
+    assert (code, ("ж" if encoding == "utf-8" else "\\u0436") in out) == (1, True)
+
+
+@pytest.mark.parametrize("field", ["firstVf", "range", "vf"])
+def test_a_nodes_words_that_make_no_sense_cost_its_state_alone(field):
+    state = node_state(held=[1])
+    pf = state["status"]["pfs"][0]
+    place = {"firstVf": pf, "range": pf["vfs"][0], "vf": pf["held"][0]}[field]
+    place[field] = "zz"
+    text = yaml.safe_dump_all(
+        [pool(), state, node_state("n2"), yaml.safe_load(yaml.safe_dump(policy("linux"))), vm("good", nic(model="e1000e"))]
+    )
+    code, out, err = run("plan", "-f", "-", text=text.encode())
+    assert (code in (1, 2), "tenants/good" in out, "Traceback" in err) == (True, True, False), err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 100_000, "levels are not read"),
+        ("- &a [x]\n- [*a,*a]", "$[0]"),
+        ("a: 1\n---\nb: 1", "it has 2 documents"),
+        ("", "it has 0 documents"),
+        ("#" * 300_000, "more than 262144 characters"),
+        ("- {model: X, vendor: '8086', pf: ['10E6'], vf: [], driver: a, vfDriver: b, maxVfs: 7, vfGuests: []}", "$[0].pf[0]"),
+        ("- {model: X, vendor: '8086', pf: [], vf: [], driver: a, vfDriver: b, maxVfs: 99999, vfGuests: []}", "$[0].maxVfs"),
+        ("- {model: X, vendor: '8086', pf: [], vf: [], driver: a, vfDriver: b, maxVfs: 7, vfGuests: [], vfsBy: x}", "$[0].vfsBy"),
+        ("- \x1b", "unacceptable character"),
+    ],
+)  # fmt: skip
+def test_nic_data_that_cannot_be_used_are_named(tmp_path, text, words):
+    (tmp_path / "nics.yaml").write_text(text)
+    code, _, err = run("--nic-data", tmp_path / "nics.yaml", "plan", "-f", "-", text=good().encode())
+    assert (code, "nics.yaml: " in err, words in err, "Traceback" in err) == (2, True, True, False), err

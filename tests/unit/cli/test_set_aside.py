@@ -1,0 +1,113 @@
+"""Objects that cannot be read or handled are named with their key, by this program or by the controller."""
+
+import json
+
+import pytest
+
+from tests.builders.vm import vm
+from vmnic.cli import live
+from vmnic.cli.live import decode_object, published_in
+from vmnic.cli.objects import MalformedObjectError, Objects
+from vmnic.cli.revert import plan_revert
+from vmnic.cli.set_aside import SetAside, try_object
+from vmnic.cli.status import merge_set_aside, wire_status
+from vmnic.kubevirt.projection import decode_machine
+
+META = b'"metadata":{"annotations":{},"name":"web","namespace":"tenants"}'
+
+
+def config_map(text):
+    return {"metadata": {"name": "vmnic-set-aside"}, "data": {"objects.json": text}}
+
+
+def entry(**more):
+    return {"kind": "VirtualMachine", "namespace": "a", "name": "b", "reason": "TooSlow", "message": "m"} | more
+
+
+def test_the_controllers_list_is_read():
+    found, why = published_in(config_map(json.dumps([entry()])))
+    assert (found, why) == ([SetAside(kind="VirtualMachine", namespace="a", name="b", reason="TooSlow", message="m")], "")
+
+
+@pytest.mark.parametrize("found", [{}, {"data": None}, {"data": {}}, config_map("[]")], ids=range(4))
+def test_no_list_is_an_empty_one(found):
+    assert published_in(found) == ([], "")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[" * 5000, '[{"kind": 5}]', '[{"kind": "a"}]', "[" + " " * 2**20 + "]", "5"], ids=range(7)
+)
+def test_a_list_that_cannot_be_read_is_said_to_be_so(text):
+    found, why = published_in(config_map(text))
+    assert (found, "vmnic-set-aside cannot be read" in why) == ([], True)
+
+
+def test_at_most_a_hundred_are_shown():
+    assert len(published_in(config_map(json.dumps([entry(name=str(number)) for number in range(500)])))[0]) == 100
+
+
+def test_an_object_is_shown_once():
+    mine, theirs = SetAside(kind="A", name="x", message="mine"), SetAside(kind="A", name="x", message="theirs")
+    assert merge_set_aside([mine], [theirs]) == [mine]
+
+
+def test_set_aside_objects_are_part_of_the_json():
+    made = wire_status([], [SetAside(kind="A", name="x", message="m", where="f:1")])
+    assert made["setAside"] == [{"kind": "A", "namespace": "", "name": "x", "reason": "Unreadable", "message": "m"}]
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (
+            b"{" + META + b',"spec":' + b"[" * 5000,
+            "VirtualMachine tenants/web: it cannot be read: JSON with more than 100 levels",
+        ),
+        (b"{" + META + b',"spec":"' + b"x" * 2**22 + b'"}', "VirtualMachine tenants/web: it cannot be read: 4194"),
+        (b"{" + META, "VirtualMachine tenants/web: it cannot be read: "),
+        (b'{"metadata":{}}', "VirtualMachine: metadata.name is missing"),
+        (b'{"metadata":{"name":5}}', "VirtualMachine: metadata.name is missing"),
+        (b"[]", "VirtualMachine: it cannot be read"),
+    ],
+    ids=["deep", "long", "cut", "no name", "a number for a name", "a list"],
+)
+def test_an_object_of_the_api_that_cannot_be_parsed_is_named(raw, words):
+    with pytest.raises(MalformedObjectError) as caught:
+        decode_object("VirtualMachine", raw)
+    assert words in str(caught.value)
+
+
+def test_an_object_that_cannot_be_used_leaves_the_others():
+    objects = Objects(of_server=True)
+    for one in ({**vm("a"), "spec": 5}, vm("b")):
+        live.take_in(objects, one)
+    assert (list(objects.machines), [one.object for one in objects.set_aside]) == (
+        [("tenants", "b")],
+        ["VirtualMachine/tenants/a"],
+    )
+
+
+@pytest.mark.parametrize("error", [RecursionError, MemoryError, OverflowError, KeyError("x"), TypeError("x"), AssertionError])
+def test_whatever_goes_wrong_with_one_object_sets_it_aside(error):
+    def fail():
+        raise error
+
+    aside = []
+    assert try_object(aside, "VirtualMachine", ("a", "b"), fail) is None
+    assert [(one.object, bool(one.message)) for one in aside] == [("VirtualMachine/a/b", True)]
+
+
+RECORDS = [
+    '{"nics": {"default": {"datapath": "vhost", "model": "virtio", "was": {"network": [1]}}}}',
+    '{"nics": {"default": {"datapath": "passthrough", "resource": "r", "was": {}}}}',
+    '{"x": ' * 3000 + "1" + "}" * 3000,
+    "[]",
+    "x",
+]
+
+
+@pytest.mark.parametrize("text", RECORDS, ids=["was", "whole", "deep", "a list", "words"])
+def test_a_record_that_makes_no_sense_writes_nothing_of_its_own(text):
+    raw = json.dumps(vm("web", annotations={}) | {"metadata": {"name": "web", "annotations": {"vmnic.dev/assigned": text}}})
+    patch, refusal = plan_revert(decode_machine(raw.encode()))
+    assert not refusal or (patch == [] and "set the NICs back by hand" in refusal)
