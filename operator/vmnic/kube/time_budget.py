@@ -1,0 +1,206 @@
+"""Time budgets for code that runs on the event loop: foreign input must not hold up everything else.
+
+A budget counts the CPU time of the main thread, so other work on the machine sets nothing aside by mistake. When it is used
+up, a signal handler raises in the code that runs. A call of C code ends first; the watchdog handles one that never ends.
+Other threads hold up nobody, so a budget there is without effect.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import types
+from collections.abc import Callable, Coroutine, Generator
+from types import FrameType, TracebackType
+from typing import Any, NamedTuple, Self, TypeVar
+
+__all__ = ["Budget", "OverBudgetError", "Subject", "record_subjects", "run_within", "time_budget", "uncharged"]
+
+T = TypeVar("T")
+
+# ITIMER_VIRTUAL rather than ITIMER_REAL: it stands still while other processes have the CPU.
+_TIMER, _SIGNAL = signal.ITIMER_VIRTUAL, signal.SIGVTALRM
+_AGAIN_S = 0.05
+"""The code may swallow the exception, in a `__del__` for example; then it is raised again after this time."""
+_SOON_S = 0.001
+_UNINTERRUPTED = frozenset({__name__, "vmnic.kube.workqueue", "vmnic.kube.set_aside"})
+_UNINTERRUPTED_PACKAGES = frozenset({"asyncio", "heapq", "importlib", "_frozen_importlib", "logging", "threading", "weakref"})
+"""An exception between two statements of these would leave a lock held or a structure torn."""
+
+
+class Subject(NamedTuple):
+    """The object that code decides about, as the registry of set-aside objects names it."""
+
+    kind: str
+    key: str
+
+
+class Budget(NamedTuple):
+    """The CPU time that reconciling one key may take without a pause."""
+
+    seconds: float
+    subject: Subject | None = None
+    retry_s: float | None = None
+    """Delay before the next try, for a key that is no single object; None: it waits until it is readmitted."""
+
+
+class OverBudgetError(Exception):
+    """Code used up its time budget."""
+
+
+class _Alarm(BaseException):
+    """The exception in the running code; no `except Exception` catches it."""
+
+    def __init__(self, budget: time_budget) -> None:
+        super().__init__(f"more than {budget.seconds} s of CPU time")
+        self.budget = budget
+
+
+_open: list[time_budget] = []
+"""Budgets that run, the outermost first."""
+_state: dict[str, Callable[[Subject | None], None]] = {}
+
+
+class time_budget:  # noqa: N801 - used like a function
+    """Raise OverBudgetError at the end of the block if the block used up its CPU time.
+
+    The block must not contain `await` or `yield`. In a nested block the outer budget goes on counting.
+
+    Args:
+        seconds: CPU time of the main thread.
+        subject: The object that the block decides about; the watchdog blames it for a block that never ends.
+    """
+
+    __slots__ = ("_counts", "deadline", "fired", "seconds", "subject")
+
+    def __init__(self, seconds: float, subject: Subject | None = None) -> None:
+        self.seconds = seconds
+        self.subject = subject
+        self.deadline = 0.0
+        self.fired = False
+        self._counts = False
+
+    def __enter__(self) -> Self:
+        if threading.get_ident() != threading.main_thread().ident:
+            return self
+        self._counts = True
+        _install()
+        self.deadline = time.thread_time() + self.seconds
+        _open.append(self)
+        if self.subject is not None:
+            _record()
+        _arm()
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None) -> None:
+        if not self._counts:
+            return
+        _open.pop()
+        _arm()
+        if self.subject is not None:
+            _record()
+        is_foreign = error is not None and not isinstance(error, Exception | _Alarm)
+        is_outer = isinstance(error, _Alarm) and error.budget is not self
+        if self.fired and not is_foreign and not is_outer:
+            raise OverBudgetError(f"it took more than {self.seconds:g} s of CPU time") from error
+
+
+class uncharged:  # noqa: N801 - used like a function
+    """Exclude the block from the budgets around it: work for all objects must not be blamed on the one that needs it first."""
+
+    __slots__ = ("_outer", "_started")
+
+    def __enter__(self) -> None:
+        self._outer: list[time_budget] = []
+        if threading.get_ident() == threading.main_thread().ident:
+            self._started = time.thread_time()
+            self._outer[:], _open[:] = _open[:], []
+            _record()
+            _arm()
+
+    def __exit__(self, *_: object) -> None:
+        if self._outer:
+            spent_s = time.thread_time() - self._started
+            for budget in self._outer:
+                budget.deadline += spent_s
+            _open[:] = self._outer
+            _record()
+            _arm()
+
+
+@types.coroutine
+def run_within(work: Coroutine[Any, Any, T], budget: Budget) -> Generator[Any, Any, T]:
+    """Await a coroutine with a time budget around each of its steps, that is, around the code between two awaits.
+
+    Raises:
+        OverBudgetError: a step used up the budget. What the coroutine then awaits to clean up is still awaited.
+    """
+    over: OverBudgetError | None = None
+    resume: Callable[[Any], Any] = work.send
+    value: Any = None
+    while True:
+        is_suspended = False
+        try:
+            with time_budget(budget.seconds, budget.subject):
+                yielded = resume(value)
+                is_suspended = True
+        except StopIteration as end:
+            if over is not None:
+                raise over from None
+            return end.value  # type: ignore[no-any-return]  # what a coroutine returns is a T
+        except (Exception, _Alarm) as error:
+            if is_suspended and isinstance(error, OverBudgetError):
+                over = error
+            elif over is not None:
+                raise over from error
+            else:
+                raise
+        try:
+            value, resume = (yield yielded), work.send
+        except BaseException as error:
+            value, resume = error, work.throw
+
+
+def record_subjects(record: Callable[[Subject | None], None]) -> None:
+    """Call `record` whenever another object becomes the one that is decided about; None stands for no object."""
+    _state["record"] = record
+
+
+def _record() -> None:
+    record = _state.get("record")
+    if record is not None:
+        record(next((budget.subject for budget in reversed(_open) if budget.subject is not None), None))
+
+
+def _install() -> None:
+    if signal.getsignal(_SIGNAL) is not _on_alarm:
+        signal.signal(_SIGNAL, _on_alarm)
+
+
+def _arm() -> None:
+    """Start the timer for the first deadline."""
+    if not _open:
+        signal.setitimer(_TIMER, 0)
+        return
+    left_s = min(budget.deadline for budget in _open) - time.thread_time()
+    signal.setitimer(_TIMER, max(left_s, _SOON_S))
+
+
+def _on_alarm(_number: int, frame: FrameType | None) -> None:
+    """Raise in the running code if a budget is used up; the timer also counts the CPU time of other threads."""
+    now = time.thread_time()
+    over = next((budget for budget in _open if budget.deadline <= now), None)
+    if over is None:
+        _arm()
+        return
+    if frame is not None and _must_not_be_interrupted(frame.f_globals.get("__name__", "")):
+        signal.setitimer(_TIMER, _SOON_S)
+        return
+    over.fired = True
+    signal.setitimer(_TIMER, _AGAIN_S)
+    raise _Alarm(over)
+
+
+def _must_not_be_interrupted(module: str) -> bool:
+    return module in _UNINTERRUPTED or module.partition(".")[0] in _UNINTERRUPTED_PACKAGES
