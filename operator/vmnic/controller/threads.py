@@ -72,8 +72,8 @@ class Threads:
         await self._certificates.loaded.wait()
         reviews = self._controller.reviews(is_authenticated=bool(self._chosen.client_ca))
         webhook = Webhook(reviews, self._main, self._certificates.context, self._controller.metrics.reviewed)
-        async with webhook.serve(self._chosen.webhook_port) as number:
-            _log.info("the webhook serves port %d", number)
+        async with webhook.serve(self._chosen.webhook_port):
+            _log.info("the webhook serves port %d", self._chosen.webhook_port)
             self._is_serving = True
             await asyncio.Event().wait()
 

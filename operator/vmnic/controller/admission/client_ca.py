@@ -29,7 +29,7 @@ class ClientAuthority:
     def __init__(self, path: pathlib.Path, context: ssl.SSLContext) -> None:
         self._path = path
         self._context = context
-        self._loaded = ""
+        self._loaded: str | None = None
         context.verify_mode = ssl.CERT_REQUIRED
         self.reload()
 

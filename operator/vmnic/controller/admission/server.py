@@ -90,8 +90,8 @@ class Webhook:
         self._limit = CpuLimit() if context.verify_mode == ssl.CERT_NONE else None
 
     @contextlib.asynccontextmanager
-    async def serve(self, port: int) -> AsyncIterator[int]:
-        """Listen on a port (0: any) while the block runs, and give its number."""
+    async def serve(self, port: int) -> AsyncIterator[None]:
+        """Listen on a port while the block runs."""
         app = web.Application(client_max_size=_BODY_BYTES)
         for path in _PATHS:
             app.router.add_post(path, self._handle)
@@ -106,7 +106,7 @@ class Webhook:
         )
         tasks = asyncio.ensure_future(run_together(self._sweeper.run(), self._pace()))
         try:
-            yield int(server.sockets[0].getsockname()[1])
+            yield
         finally:
             tasks.cancel()
             server.close()
