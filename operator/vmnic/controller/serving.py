@@ -52,7 +52,7 @@ async def serve_metrics(port: int, render: Callable[[], bytes]) -> AsyncIterator
 
 @contextlib.asynccontextmanager
 async def _serve(app: web.Application, port: int) -> AsyncIterator[None]:
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         await web.TCPSite(runner, port=port, reuse_port=True).start()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import threading
 import time
 
@@ -72,6 +73,14 @@ class TestBlock:
             with uncharged():
                 spin(0.3)
             spin(0.01)
+
+    def test_garbage_collection_is_not_charged(self):
+        heap = [[number] for number in range(300_000)]
+        with time_budget(0.1):
+            started = time.thread_time()
+            while time.thread_time() - started < 0.3:
+                gc.collect()
+        assert heap
 
     def test_other_threads_have_no_budget(self):
         ended = []

@@ -95,7 +95,7 @@ class Webhook:
         app = web.Application(client_max_size=_BODY_BYTES)
         for path in _PATHS:
             app.router.add_post(path, self._handle)
-        runner = web.AppRunner(app, access_log=None, keepalive_timeout=_KEEP_ALIVE_S)
+        runner = web.AppRunner(app, access_log=None, keepalive_timeout=_KEEP_ALIVE_S, shutdown_timeout=_ANSWER_S)
         await runner.setup()
         protocols = runner.server
         assert protocols is not None
