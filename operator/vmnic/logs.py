@@ -1,6 +1,7 @@
 """JSON logs with the stdlib alone, since the agent's process is kept small: one object a line, with the keys of its subject.
 
-The keys are `pool`, `policy`, `vm` (namespace/name), `node`, `pf` (PCI address) and `resource`, given by `extra=`.
+The keys are `pool`, `policy`, `vm` (namespace/name), `node`, `pf` (PCI address), `resource`, `kind` and `object` (of any kind),
+given by `extra=`.
 """
 
 from __future__ import annotations

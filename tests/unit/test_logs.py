@@ -8,7 +8,7 @@ import pathlib
 import vmnic
 from vmnic.logs import setup_logging
 
-KEYS = {"pool", "policy", "vm", "node", "pf", "resource"}
+KEYS = {"pool", "policy", "vm", "node", "pf", "resource", "kind", "object"}
 
 
 def test_a_line_has_the_keys_of_its_subject(capsys):

@@ -9,9 +9,7 @@ starts with it set aside. `/tmp` of a pod outlives a restart of the container.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import faulthandler
-import json
 import logging
 import mmap
 import os
@@ -66,8 +64,8 @@ class Watchdog:
 
     def note(self, subject: Subject | None) -> None:
         """Keep the object that is decided about now."""
-        raw = b"" if subject is None else json.dumps(subject).encode()[:_SUBJECT_BYTES]
-        self._subject[:] = raw.ljust(_SUBJECT_BYTES)
+        text = "" if subject is None else f"{subject.kind}\n{subject.key}"
+        self._subject[:] = text.encode(errors="replace")[:_SUBJECT_BYTES].ljust(_SUBJECT_BYTES, b"\0")
 
     async def beat(self) -> None:
         """Show that the main loop turns, until cancelled; this runs in the main loop."""
@@ -101,7 +99,7 @@ class Watchdog:
         self.note(None)
         if trace:
             what = f" while it decided about {blamed.kind} {blamed.key}" if blamed is not None else ""
-            _log.error("the last run ended itself because its loop stood still%s", what, extra={"stalled": trace})
+            _log.error("the last run ended itself because its loop stood still%s: %s", what, trace)
         return blamed
 
 
@@ -113,7 +111,5 @@ def _map(path: pathlib.Path) -> mmap.mmap:
 
 
 def _subject(raw: bytes) -> Subject | None:
-    with contextlib.suppress(ValueError, TypeError):
-        kind, key = json.loads(raw.strip(b" \0"))
-        return Subject(str(kind), str(key))
-    return None
+    kind, _, key = raw.rstrip(b"\0").decode(errors="replace").partition("\n")
+    return Subject(kind, key) if kind and key else None

@@ -68,7 +68,7 @@ def test_stall_outside_any_decision_blames_no_object(tmp_path):
     assert blamed(tmp_path) is None
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[1]", b"7", b'["a", "b", "c"]', b"{" * 1024])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"VirtualMachine", b"\n", b"\nname", b"{" * 2000])
 def test_damaged_file_blames_no_object(tmp_path, content):
     (tmp_path / "subject").write_bytes(content)
     (tmp_path / "stalled").write_bytes(b"\xff dump")
