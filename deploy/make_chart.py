@@ -27,6 +27,7 @@ CONDITIONS = {
     "privileged": ".Values.agent.privileged",
     "simulated": ".Values.simulated",
     "prometheus": ".Values.prometheus",
+    "client-ca": ".Values.controller.clientCa",
 }
 """The value that stands for each component."""
 _IMAGE = ('{{ include "vmnic.image" . }}', "{{ .Values.image.pullPolicy }}")

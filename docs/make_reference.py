@@ -174,7 +174,7 @@ def _metrics() -> str:
         "",
         "## Controller",
         "",
-        "At `/metrics` of the probe port (8080). Those marked *leader* are served by the leading replica alone.",
+        "At `/metrics` of the metrics port (8081). Those marked *leader* are served by the leading replica alone.",
         "",
         *_metric_rows(CONTROLLER_METRICS),
         "",

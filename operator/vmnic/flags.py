@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-__all__ = ["Address", "Flags", "address", "level", "port", "positive"]
+__all__ = ["Address", "Flags", "address", "at_most", "level", "port", "positive"]
 
 _LEVELS = ("debug", "info", "warning", "error")
 
@@ -40,6 +40,18 @@ def positive(text: str) -> float:
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return number
+
+
+def at_most(bound: float) -> Callable[[str], float]:
+    """Return a reader of a number above 0 and up to a bound."""
+
+    def read(text: str) -> float:
+        number = positive(text)
+        if number > bound:
+            raise argparse.ArgumentTypeError(f"{text!r} is more than {bound:g}")
+        return number
+
+    return read
 
 
 def port(text: str) -> int:

@@ -104,7 +104,7 @@ class ApiWrites(Collector):
         """Sum up the clients."""
         sums: Counter[str] = Counter()
         for counter in self._counters:
-            sums.update(counter)
+            sums.update(dict(counter))  # another thread may add to it
         made = CounterMetricFamily(API_WRITES.name, API_WRITES.text, labels=tuple(API_WRITES.labels))
         for name, count in sorted(sums.items()):
             made.add_metric(name.split(" "), count)

@@ -244,11 +244,13 @@ def _admission(cluster: Cluster, table: Table) -> None:
         ours = cluster.directory / "webhook-ca.crt"
         ours.write_bytes(base64.b64decode(secret["data"]["tls.crt"]))
         url = f"https://127.0.0.1:{cluster.webhook_port}/mutate-virtualmachine"
-        floor = percentiles(asyncio.run(latencies_ms(f"https://127.0.0.1:{port}/", cluster.plane.pki / "ca.crt", 10)))
-        rest = percentiles(asyncio.run(latencies_ms(url, ours, 10)))
+        floor = percentiles(
+            asyncio.run(latencies_ms(f"https://127.0.0.1:{port}/", cluster.plane.pki / "ca.crt", 10, cluster.plane.pki))
+        )
+        rest = percentiles(asyncio.run(latencies_ms(url, ours, 10, cluster.plane.pki)))
         before = _versions(cluster, "VirtualMachine")
         generation = _edit_policy(cluster)
-        busy = percentiles(asyncio.run(latencies_ms(url, ours, 10)))
+        busy = percentiles(asyncio.run(latencies_ms(url, ours, 10, cluster.plane.pki)))
         wait_for("the policy was evaluated anew", lambda: _observed(cluster) == generation, 120)
         changed = len(_versions(cluster, "VirtualMachine") - before)
         told = f"no-op webhook {floor[0]:.1f} / {floor[1]:.1f} ms"

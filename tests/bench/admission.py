@@ -23,10 +23,11 @@ def review() -> bytes:
     return json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}).encode()
 
 
-async def latencies_ms(url: str, ca: pathlib.Path, seconds: float) -> list[float]:
+async def latencies_ms(url: str, ca: pathlib.Path, seconds: float, pki: pathlib.Path) -> list[float]:
     """Send reviews at the rate, whatever the answers take, and give each one's time."""
     context = ssl.create_default_context(cafile=str(ca))
     context.check_hostname = False
+    context.load_cert_chain(pki / "front-proxy.crt", pki / "front-proxy.key")
     taken: list[float] = []
     body = review()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context, limit=0)) as session:

@@ -72,6 +72,7 @@ class Cluster:
         self.webhook_port = free_port()
         self.metrics_ports: dict[str, int] = {}
         """Of each process of vmnic, by its name."""
+        self.probe_ports: dict[str, int] = {}
 
     def start_plane(self) -> None:
         """Start Kubernetes and KubeVirt."""
@@ -139,13 +140,27 @@ class Cluster:
             self.start_agent(node.name)
 
     def start_controller(
-        self, name: str = "controller-1", *, lease_duration_s: float = 4.0, certificate_days: float = 90
+        self,
+        name: str = "controller-1",
+        *,
+        lease_duration_s: float = 4.0,
+        certificate_days: float = 90,
+        program: tuple[object, ...] = ("-m", "vmnic"),
     ) -> None:
-        """Start a replica of the controller."""
+        """Start a replica of the controller.
+
+        Args:
+            name: Of the replica.
+            lease_duration_s: How long its lease lasts.
+            certificate_days: How long its certificates live.
+            program: What Python runs; a test may wrap vmnic to inject a fault.
+        """
+        self.probe_ports[name] = free_port()
         command = [
-            sys.executable, "-m", "vmnic", "controller", "--identity", name, "--lease-duration-s", lease_duration_s,
-            "--webhook-port", self.webhook_port, "--webhook-hosts", "127.0.0.1", "--probe-port", self._metrics_port(name),
-            "--restart-timeout-s", 5, "--webhook-certificate-days", certificate_days,
+            sys.executable, *program, "controller", "--identity", name, "--lease-duration-s", lease_duration_s,
+            "--webhook-port", self.webhook_port, "--webhook-hosts", "127.0.0.1", "--probe-port", self.probe_ports[name],
+            "--metrics-port", self._metrics_port(name), "--state-directory", self.directory / f"{name}-state",
+            "--restart-timeout-s", 5, "--webhook-certificate-days", certificate_days, "--client-ca", self.plane.webhook_ca,
         ]  # fmt: skip
         env = os.environ | self.plane.service_account(NAMESPACE, "vmnic-controller")
         self.processes.start(name, command, env=env)

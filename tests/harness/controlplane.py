@@ -28,6 +28,7 @@ class ControlPlane:
         write_pki(self.pki)
         for name in TOKENS:
             write_kubeconfig(self.directory / f"{name}.kubeconfig", self.server, self.pki / "ca.crt", f"{name}-token")
+        write_admission_configuration(self.directory / "admission.json", self.pki)
         self.api = Api(self.server, self.pki / "ca.crt", "admin-token")
         self._start_etcd()
         self.start_api()
@@ -42,6 +43,11 @@ class ControlPlane:
     def kubeconfig(self) -> pathlib.Path:
         """The administrator's kubeconfig."""
         return self.directory / "admin.kubeconfig"
+
+    @property
+    def webhook_ca(self) -> pathlib.Path:
+        """The authority of the certificate that kube-apiserver shows to webhooks."""
+        return self.pki / "ca.crt"
 
     def service_account(self, namespace: str, name: str, node: str = "") -> dict[str, str]:
         """Mint a token and give the environment of a pod that runs as this account, bound to a node if one is named."""
@@ -91,7 +97,7 @@ class ControlPlane:
             "--requestheader-client-ca-file=ca.crt", "--requestheader-allowed-names=front-proxy",
             "--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
             "--requestheader-extra-headers-prefix=X-Remote-Extra-", "--proxy-client-cert-file=front-proxy.crt",
-            "--proxy-client-key-file=front-proxy.key",
+            "--proxy-client-key-file=front-proxy.key", f"--admission-control-config-file={self.directory}/admission.json",
         ]  # fmt: skip
 
     def _start_controller_manager(self) -> None:
@@ -117,3 +123,16 @@ def write_kubeconfig(path: pathlib.Path, server: str, ca: pathlib.Path, token: s
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
     }
     path.write_text(json.dumps(config))
+
+
+def write_admission_configuration(path: pathlib.Path, pki: pathlib.Path) -> None:
+    """Have kube-apiserver show webhooks a client certificate, as docs/install.md says."""
+    user = {"client-certificate": str(pki / "front-proxy.crt"), "client-key": str(pki / "front-proxy.key")}
+    kubeconfig = path.with_name("webhooks.kubeconfig")
+    kubeconfig.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", "users": [{"name": "*", "user": user}]}))
+    group = "apiserver.config.k8s.io/v1"
+    configuration = {"apiVersion": group, "kind": "WebhookAdmissionConfiguration", "kubeConfigFile": str(kubeconfig)}
+    plugins = [
+        {"name": name, "configuration": configuration} for name in ("MutatingAdmissionWebhook", "ValidatingAdmissionWebhook")
+    ]
+    path.write_text(json.dumps({"apiVersion": group, "kind": "AdmissionConfiguration", "plugins": plugins}))

@@ -27,6 +27,7 @@ CHART_VALUES = {
     "privileged": ("--set=agent.privileged=true",),
     "simulated": ("--set=simulated=true",),
     "prometheus": ("--set=prometheus=true",),
+    "client-ca": ("--set=controller.clientCa=true",),
 }
 """What Helm is told where kustomize gets a component."""
 

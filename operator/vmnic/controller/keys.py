@@ -5,7 +5,21 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["ALLOCATION", "Key", "Kind", "log_keys", "node_key", "policy_key", "pool_key", "vm_key"]
+from ..kube.time_budget import Budget, Subject
+
+__all__ = [
+    "ALLOCATION",
+    "Key",
+    "Kind",
+    "budget_of",
+    "key_of",
+    "log_keys",
+    "node_key",
+    "policy_key",
+    "pool_key",
+    "subject_of",
+    "vm_key",
+]
 
 
 class Kind(StrEnum):
@@ -56,6 +70,36 @@ def policy_key(name: str) -> Key:
 def vm_key(namespace: str, name: str) -> Key:
     """Name a VirtualMachine."""
     return Key(Kind.VM, name, namespace)
+
+
+_KINDS = {
+    Kind.NODE: "NodeNicState",
+    Kind.POOL: "SriovNetworkPool",
+    Kind.POLICY: "VmNicPolicy",
+    Kind.VM: "VirtualMachine",
+    Kind.ALLOCATION: "Allocation",
+}
+"""The objects that the keys name, as kinds of Kubernetes; the allocation is not one."""
+_SECONDS = {Kind.NODE: 0.3, Kind.POOL: 2.0, Kind.POLICY: 2.0, Kind.VM: 0.3, Kind.ALLOCATION: 5.0}
+"""A decision takes a few milliseconds; pools, policies and the allocation go over all nodes or VMs."""
+_RETRY_S = 60.0
+
+
+def subject_of(key: Key) -> Subject:
+    """Return the object that a key names."""
+    return Subject(_KINDS[key.kind], key.path)
+
+
+def key_of(subject: Subject) -> Key | None:
+    """Return the key that names an object; None if no key does."""
+    kind = next((kind for kind, name in _KINDS.items() if name == subject.kind), None)
+    namespace, _, name = subject.key.rpartition("/")
+    return Key(kind, name, namespace) if kind is not None else None
+
+
+def budget_of(key: Key) -> Budget:
+    """Return the time budget of a key; the allocation is about all VMs, so it is tried again instead of being set aside."""
+    return Budget(_SECONDS[key.kind], subject_of(key), _RETRY_S if key == ALLOCATION else None)
 
 
 def log_keys(key: Key) -> dict[str, str]:

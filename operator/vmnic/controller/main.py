@@ -1,6 +1,7 @@
 """`vmnic controller`: builds the parts of the controller, leads while it holds the lease, and closes everything.
 
 Every replica keeps caches and serves the webhook; the leader alone writes. Its client asks the lease before each write.
+Lease, probes and metrics run in a thread and event loop of their own, so a slow decision does not hold them up.
 """
 
 from __future__ import annotations
@@ -14,28 +15,29 @@ import os
 import pathlib
 import signal
 import socket
+import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
-
-from ..flags import Flags, level, port, positive
+from ..flags import Flags, at_most, level, port
 from ..kube.client import ApiClient
 from ..kube.connection import Connection, ConnectionFileError, in_cluster_connection
 from ..kube.errors import ApiError, NotLeadingError
 from ..kube.events import Events
 from ..kube.lease import CONTROLLER, LeaderElector
+from ..kube.loops import run_in_thread
 from ..kube.reflector import Reflector
+from ..kube.set_aside import SetAside, SetAsideReason
 from ..kube.tasks import end_tasks, run_together
+from ..kube.time_budget import Subject
 from ..kube.workqueue import WorkQueue
 from ..logs import setup_logging
-from ..metrics import CONTENT_TYPE
 from ..nodes.nics import NicDataError, add_models
 from .admission.certificates import Lifetimes
-from .admission.rotation import Certificates
-from .admission.server import start_webhook
+from .admission.reviews import Reviews
+from .admission.rotation import Certificates, ClientAuthorityError
 from .drain import Drainer
-from .keys import Key, Kind, log_keys, pool_key, vm_key
+from .keys import Key, Kind, budget_of, key_of, log_keys, pool_key, vm_key
 from .ledger import LedgerStore
 from .metrics import ControllerMetrics, StateCollector
 from .reconcile.machines import MachineReconciler
@@ -44,6 +46,9 @@ from .reconcile.nodes import NodeReconciler
 from .reconcile.policies import PolicyReconciler
 from .reconcile.pools import PoolReconciler
 from .reconcile.rollouts import Rollouts
+from .set_aside_report import SetAsideReport
+from .threads import Threads
+from .watchdog import StateDirectoryError, Watchdog
 from .world import World, run_reflectors
 
 if TYPE_CHECKING:
@@ -59,6 +64,10 @@ _WRITES_PER_S = 50.0
 """What the controller may cost the API server, whatever there is to do."""
 _LEDGER_FIRST_S, _LEDGER_LAST_S = 0.5, 30.0
 """How long a new leader waits before it reads the ledger again: at first, and at most."""
+_SWITCH_S = 0.001
+"""A thread that wants to run waits so long for the one that does; Python's own value is 5 ms."""
+_STALLED_LEASES = 2
+"""Lease durations after which a main loop that stands still ends the process."""
 _RANK = {Kind.NODE: 0, Kind.POOL: 1, Kind.VM: 2, Kind.ALLOCATION: 2, Kind.POLICY: 3}
 """Grants before VM patches before statuses."""
 
@@ -67,11 +76,15 @@ def main(arguments: list[str]) -> int:
     """Run the controller until SIGTERM."""
     chosen = _parse(arguments)
     setup_logging(chosen.log_level)
+    # Threads that answer the API server and the kubelet get their turn sooner while the main loop decides.
+    sys.setswitchinterval(_SWITCH_S)
     try:
         if chosen.nic_data:
             add_models(pathlib.Path(chosen.nic_data))
-        asyncio.run(_run(chosen, in_cluster_connection()))
-    except (ConnectionFileError, NicDataError) as error:
+        directory, limit_s = pathlib.Path(chosen.state_directory), _STALLED_LEASES * chosen.lease_duration_s
+        with contextlib.closing(Watchdog(directory, limit_s)) as watchdog:
+            asyncio.run(_run(chosen, in_cluster_connection(), watchdog))
+    except (ConnectionFileError, NicDataError, ClientAuthorityError, StateDirectoryError) as error:
         _log.error("%s", error)
         return 2
     return 0
@@ -81,36 +94,43 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     flags = Flags(prog="vmnic controller", description="Decides about nodes and VMs.")
     flags.flag("namespace", "vmnic-system", "namespace of the lease, the ledger and the webhook's authority")
     flags.flag("identity", f"{socket.gethostname()}-{os.getpid()}", "unique name of this process in the lease")
-    flags.flag("lease-duration-s", "10", "seconds after which another replica may take over", positive)
-    flags.flag("restart-timeout-s", "600", "seconds after which a VM that was restarted has not come back", positive)
+    flags.flag("lease-duration-s", "10", "seconds after which another replica may take over", at_most(3600))
+    flags.flag("restart-timeout-s", "600", "seconds after which a VM that was restarted has not come back", at_most(10**6))
     flags.flag("webhook-port", "9443", "port of the webhook", port)
     flags.flag("webhook-hosts", "", "names or addresses that the webhook's certificate is for; default: its Service's names")
     lifetime = "days that the webhook's certificates live; its authority lives four times as long"
-    flags.flag("webhook-certificate-days", "90", lifetime, positive)
-    flags.flag("probe-port", "8080", "port of /healthz, /readyz and /metrics", port)
+    flags.flag("webhook-certificate-days", "90", lifetime, at_most(3650))
+    flags.flag("client-ca", "", "PEM file with the authority of the API server's client certificate for webhooks")
+    flags.flag("probe-port", "8080", "port of /healthz and /readyz", port)
+    flags.flag("metrics-port", "8081", "port of /metrics", port)
+    flags.flag("state-directory", "/tmp/vmnic-controller", "directory that a restart of the process keeps")  # noqa: S108
     flags.flag("nic-data", "", "file with further NIC models, of the shape of vmnic's nics.yaml")
     flags.flag("log-level", "info", "debug, info, warning or error", level)
     return flags.parse_args(arguments)
 
 
-async def _run(chosen: argparse.Namespace, connection: Connection) -> None:
+async def _run(chosen: argparse.Namespace, connection: Connection, watchdog: Watchdog) -> None:
     """Compose the controller and run it."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with contextlib.AsyncExitStack() as stack:
-        reads = await stack.enter_async_context(ApiClient(connection, field_manager=_MANAGER))
-        elector = LeaderElector(reads, CONTROLLER, chosen.namespace, chosen.identity, duration_s=chosen.lease_duration_s)
-        writes = await stack.enter_async_context(
-            ApiClient(connection, field_manager=_MANAGER, guard=elector.seconds_left, writes_per_s=_WRITES_PER_S)
-        )
+    # Each client belongs to the loop in which it is opened.
+    clients = {name: ApiClient(connection, field_manager=_MANAGER) for name in ("reads", "lease", "secrets")}
+    elector = LeaderElector(clients["lease"], CONTROLLER, chosen.namespace, chosen.identity, duration_s=chosen.lease_duration_s)
+    writes = ApiClient(connection, field_manager=_MANAGER, guard=elector.seconds_left, writes_per_s=_WRITES_PER_S)
+    certificates = _certificates(chosen, clients["secrets"], writes)
+    async with clients["reads"] as reads, writes:
         comes_back = timedelta(seconds=chosen.restart_timeout_s)
-        certificates = _certificates(chosen, reads, writes)
         controller = Controller(reads, writes, elector, certificates, namespace=chosen.namespace, comes_back=comes_back)
+        controller.show_metrics(*clients.values(), writes)
+        if watchdog.blamed is not None:
+            controller.set_aside(watchdog.blamed)
+        threads = Threads(controller, elector, certificates, watchdog, chosen, asyncio.get_running_loop())
         tasks = [
+            asyncio.create_task(watchdog.beat()),
             asyncio.create_task(run_reflectors(controller.world)),
-            asyncio.create_task(controller.serve(chosen)),
-            asyncio.create_task(elector.run(controller.lead)),
+            asyncio.create_task(run_in_thread(lambda: threads.keep_lease(clients["lease"]), "lease")),
+            asyncio.create_task(run_in_thread(lambda: threads.serve_webhook(clients["secrets"]), "webhook")),
             asyncio.create_task(stop.wait()),
         ]
         done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -123,11 +143,12 @@ def _certificates(chosen: argparse.Namespace, reads: ApiClient, writes: ApiClien
     service = f"vmnic-webhook.{chosen.namespace}.svc"
     hosts = tuple(chosen.webhook_hosts.split(",")) if chosen.webhook_hosts else (service, f"{service}.cluster.local")
     lifetimes = Lifetimes(timedelta(days=chosen.webhook_certificate_days))
-    return Certificates(reads, writes, chosen.namespace, hosts, lifetimes=lifetimes)
+    client_ca = pathlib.Path(chosen.client_ca) if chosen.client_ca else None
+    return Certificates(reads, writes, chosen.namespace, hosts, lifetimes=lifetimes, client_ca=client_ca)
 
 
 class Controller:
-    """One replica."""
+    """One replica: caches, queue and reconcilers, all in the main loop."""
 
     def __init__(
         self,
@@ -139,29 +160,44 @@ class Controller:
         namespace: str,
         comes_back: timedelta,
     ) -> None:
-        self._reads = reads
         self._writes = writes
-        self._elector = elector
         self._certificates = certificates
         self._leading = False
-        self._serving = False
-        self._metrics = ControllerMetrics()
-        self._queue: WorkQueue[Key] = WorkQueue(lambda key: _RANK[key.kind], self._metrics, log_keys)
-        self.world = World(reads, self._enqueue)
-        ledger = LedgerStore(writes, namespace)
-        self._metrics.show(
-            StateCollector(self.world, ledger, self._queue, leads=lambda: self._leading), reads.writes, writes.writes
-        )
+        self.set_aside_objects = SetAside()
+        self.metrics = ControllerMetrics(self.set_aside_objects)
+        self._queue: WorkQueue[Key] = WorkQueue(lambda key: _RANK[key.kind], self.metrics, log_keys, budget_of)
+        self.world = World(reads, self._enqueue, self._queue.readmit, self.set_aside_objects)
+        self._ledger = LedgerStore(writes, namespace)
+        self._report = SetAsideReport(self.set_aside_objects, writes, namespace)
         self._events = Events(writes, elector.identity)
-        machines = MachineReconciler(self.world, writes, self._enqueue, self._events, comes_back=comes_back)
-        self._ledger = ledger
+        self._machines = MachineReconciler(self.world, writes, self._enqueue, self._events, comes_back=comes_back)
         drainer = Drainer(self.world, writes)
-        self._nodes = NodeReconciler(self.world, writes, ledger, drainer)
-        rollouts = Rollouts(ledger, drainer, self._enqueue)
+        self._nodes = NodeReconciler(self.world, writes, self._ledger, drainer)
+        rollouts = Rollouts(self._ledger, drainer, self._enqueue)
         networks = NetworkReconciler(self.world, writes)
-        self._pools = PoolReconciler(self.world, writes, ledger, rollouts, networks, self._events)
-        self._machines = machines
-        self._policies = PolicyReconciler(self.world, writes, machines, self._enqueue, self._events)
+        self._pools = PoolReconciler(self.world, writes, self._ledger, rollouts, networks, self._events)
+        self._policies = PolicyReconciler(self.world, writes, self._machines, self._enqueue, self._events)
+
+    def set_aside(self, subject: Subject) -> None:
+        """Set aside the object because of which the last run ended itself."""
+        message = "the process ended itself, because its loop stood still while it decided about this object"
+        self.set_aside_objects.add(*subject, SetAsideReason.TIME, message)
+        key = key_of(subject)
+        if key is not None:
+            self._queue.set_aside[key] = message
+
+    def show_metrics(self, *clients: ApiClient) -> None:
+        """Add the state of the cluster, and the writes of these clients, to the metrics."""
+        state = StateCollector(self.world, self._ledger, self._queue, leads=lambda: self._leading)
+        self.metrics.show(state, *(client.writes for client in clients))
+
+    def reviews(self, *, is_authenticated: bool) -> Reviews:
+        """Return what decides admission reviews."""
+        return Reviews(self.world, self.set_aside_objects, is_authenticated=is_authenticated)
+
+    async def wait_until_decidable(self) -> None:
+        """Wait until reviews can be decided."""
+        await self._wait_for(self.world.policies, self.world.namespaces)
 
     async def lead(self) -> None:
         """Act on everything while the lease is held."""
@@ -175,28 +211,11 @@ class Controller:
                 self._queue.run(self._reconcile, _WORKERS),
                 self._certificates.keep_leading(),
                 self._events.run(),
+                self._report.run(),
             )
             await run_together(*works)
         finally:
             self._leading = False
-
-    async def serve(self, chosen: argparse.Namespace) -> None:
-        """Serve probes at once and the webhook as soon as it can decide; runs until cancelled."""
-        probes = await self._start_probes(chosen.probe_port)
-        try:
-            await run_together(self._certificates.keep_fresh(), self._serve_webhook(chosen.webhook_port))
-        finally:
-            await probes.cleanup()
-
-    async def _serve_webhook(self, port: int) -> None:
-        await self._wait_for(self.world.policies, self.world.namespaces)
-        await self._certificates.loaded.wait()
-        webhook = await start_webhook(self.world, self._certificates.context, port, self._metrics.reviewed)
-        self._serving = True
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await webhook.cleanup()
 
     def _enqueue(self, key: Key, after_s: float = 0.0) -> None:
         """Take a key; followers have nothing to do with it, and a new leader looks at everything."""
@@ -236,7 +255,7 @@ class Controller:
         gc.set_threshold(50_000, 50, 100)
         _log.info("the caches are complete")
         self.ask_for_everything()
-        # Slow to import, and the loop has a lease to renew; what Kopf would say first has just been asked for.
+        # Slow to import, and the loop has reviews to answer; what Kopf would report first has just been asked for.
         kopf_thread = (await asyncio.to_thread(_import_kopf))(self._writes.connection, self._enqueue)
         kopf_thread.start()
         try:
@@ -247,27 +266,6 @@ class Controller:
     async def _wait_for(self, *reflectors: Reflector[Any]) -> None:
         for reflector in reflectors:
             await reflector.synced.wait()
-
-    async def _start_probes(self, port: int) -> web.AppRunner:
-        async def healthy(_: web.Request) -> web.Response:
-            return web.Response(text="ok\n")
-
-        async def ready(_: web.Request) -> web.Response:
-            if not self._serving:
-                return web.Response(status=503, text="the caches are not complete yet\n")
-            return web.Response(text="leading\n" if self._elector.seconds_left() else "following\n")
-
-        async def metrics(_: web.Request) -> web.Response:
-            return web.Response(body=await self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
-
-        app = web.Application()
-        app.router.add_get("/healthz", healthy)
-        app.router.add_get("/readyz", ready)
-        app.router.add_get("/metrics", metrics)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, port=port, reuse_port=True).start()
-        return runner
 
 
 def _import_kopf() -> type[KopfThread]:

@@ -1,17 +1,20 @@
-"""What the controller tells about itself, its queue, its webhook, and, while it leads, about pools, policies and nodes."""
+"""Metrics of the controller, its queue and its webhook, and while it leads, of pools, policies and nodes.
+
+They are rendered in another thread than the one that changes what they count, so every collection is copied first.
+"""
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from ..api.common import Condition
 from ..kube.errors import ApiError, ConflictError, InvalidError, TooManyRequestsError, UnreachableError
+from ..kube.set_aside import SetAside, SetAsideReason
 from ..kube.workqueue import WorkQueue
 from ..metrics import (
     API_WRITES,
@@ -24,24 +27,24 @@ from ..metrics import (
     make_registry,
     render_metrics,
 )
-from .keys import Key, Kind
+from .keys import Key, Kind, subject_of
 from .ledger import LedgerStore
 from .world import World
 
 __all__ = ["CONTROLLER_METRICS", "ControllerMetrics", "StateCollector"]
 
-_SLICE = 200
-"""Nodes that are counted in one go: half a millisecond."""
+V = TypeVar("V")
+
 _KIND = {"kind": ", ".join(Kind)}
 _CONDITION = "of the kind's conditions; 1 is True"
 
 _DEPTH = Metric("vmnic_queue_depth", "gauge", "Keys that wait for a worker.", _KIND)
 _WAIT = Metric("vmnic_queue_wait_seconds", "histogram", "How long a key waited for a worker.", _KIND)
-_RECONCILE = Metric("vmnic_reconcile_seconds", "histogram", "How long a look at a key took; its count is that of looks.", _KIND)
+_RECONCILE = Metric("vmnic_reconcile_seconds", "histogram", "Duration of reconciling a key, waits included.", _KIND)
 _ERRORS = Metric(
     "vmnic_reconcile_errors_total",
     "counter",
-    "Looks that failed and are repeated.",
+    "Reconciliations that failed and are repeated.",
     _KIND | {"cause": "changed (somebody wrote first), throttled, unreachable, refused, internal"},
 )
 _WEBHOOK = Metric(
@@ -50,8 +53,23 @@ _WEBHOOK = Metric(
     "How long an admission request took; its count is that of requests.",
     {
         "webhook": "virtualmachine, virtualmachineinstance, policy",
-        "outcome": "patched, unchanged, refused, failed",
+        "outcome": "patched, unchanged, refused (a policy that can never work); the object is allowed as it is: late (no "
+        "decision in time), throttled (unauthenticated peers cost too much CPU time), failed (an exception); malformed (no "
+        "AdmissionReview, or a request that is too large, or too slow)",
     },
+)
+_SET_ASIDE_KIND = "such as VirtualMachine; Allocation is the choice of VFs over all VMs"
+_SET_ASIDE = Metric(
+    "vmnic_objects_set_aside",
+    "gauge",
+    "Objects that vmnic leaves alone because it cannot handle them; the log and `kubectl vmnic status` name them.",
+    {"kind": _SET_ASIDE_KIND},
+)
+_SET_ASIDE_TOTAL = Metric(
+    "vmnic_set_aside_total",
+    "counter",
+    "How often an object was set aside.",
+    {"kind": _SET_ASIDE_KIND, "reason": "decode (unreadable), exception, time (over its time budget)"},
 )
 _LEADER = Metric("vmnic_leader", "gauge", "1 while this replica leads.", {})
 _POOL_CONDITION = Metric(
@@ -115,15 +133,20 @@ _ROLLOUT = Metric(
     leader_only=True,
 )
 CONTROLLER_METRICS = (
-    *(BUILD_INFO, _LEADER, _DEPTH, _WAIT, _RECONCILE, _ERRORS, API_WRITES, _WEBHOOK),
+    *(BUILD_INFO, _LEADER, _DEPTH, _WAIT, _RECONCILE, _ERRORS, API_WRITES, _WEBHOOK, _SET_ASIDE, _SET_ASIDE_TOTAL),
     *(_POOL_CONDITION, _POOL_NODES, _POOL_VFS, _POLICY_CONDITION, _POLICY_VMS, _POLICY_NICS, _NODES, _PROBLEMS, _ROLLOUT),
 )
 
 
 class ControllerMetrics:
-    """Counts what happens; what can be read when it is asked for is a collector's."""
+    """Counters of what happens in the queue and the webhook; collectors read the rest when it is asked for.
 
-    def __init__(self) -> None:
+    Args:
+        set_aside: Receives the keys that the queue sets aside.
+    """
+
+    def __init__(self, set_aside: SetAside) -> None:
+        self._set_aside = set_aside
         self._registry = make_registry()
         self._wait = make_histogram(_WAIT, self._registry)
         self._reconcile = make_histogram(_RECONCILE, self._registry)
@@ -132,36 +155,43 @@ class ControllerMetrics:
         # Looked up once: `labels` costs more than counting.
         self._waits = {kind: self._wait.labels(kind) for kind in Kind}
         self._takes = {kind: self._reconcile.labels(kind) for kind in Kind}
-        self._state: StateCollector | None = None
+        self._registry.register(_SetAsideCollector(set_aside))
 
     def show(self, state: StateCollector, *writes: Counter[str]) -> None:
         """Add what is read at each scrape."""
-        self._state = state
         self._registry.register(state)
         self._registry.register(ApiWrites(*writes))
 
-    async def render(self) -> bytes:
-        """Give what a scrape reads."""
-        if self._state is not None:
-            await self._state.count_nodes()
+    def render(self) -> bytes:
+        """Return what a scrape reads; called by any thread."""
         return render_metrics(self._registry)
 
     def waited(self, key: Key, seconds: float) -> None:
         """Note how long a key waited for a worker."""
         self._waits[key.kind].observe(seconds)
 
-    def worked(self, key: Key, seconds: float, error: Exception | None) -> None:
-        """Note a look at a key."""
+    def worked(self, key: Key, seconds: float, error: BaseException | None) -> None:
+        """Note that a key was reconciled."""
         self._takes[key.kind].observe(seconds)
         if error is not None:
             self._errors.labels(key.kind, _cause(error)).inc()
+
+    def set_aside(self, key: Key, reason: SetAsideReason, error: BaseException) -> None:
+        """Note that a key is set aside."""
+        unexpected = error if reason is SetAsideReason.EXCEPTION else None
+        self._set_aside.add(*subject_of(key), reason, str(error) or type(error).__name__, unexpected)
+
+    def taken_back(self, key: Key) -> None:
+        """Note that a key is no longer set aside."""
+        for reason in (SetAsideReason.EXCEPTION, SetAsideReason.TIME):
+            self._set_aside.discard(*subject_of(key), reason)
 
     def reviewed(self, webhook: str, outcome: str, seconds: float) -> None:
         """Note an admission request."""
         self._webhook.labels(webhook, outcome).observe(seconds)
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: BaseException) -> str:
     causes = (
         ((ConflictError, InvalidError), "changed"),
         (TooManyRequestsError, "throttled"),
@@ -179,40 +209,60 @@ class StateCollector(Collector):
         self._ledger = ledger
         self._queue = queue
         self._leads = leads
-        self._nodes: Counter[str] = Counter()
-        self._problems: Counter[str] = Counter()
-
-    async def count_nodes(self) -> None:
-        """Count the nodes, in slices, so that admission is not kept waiting; `collect` shows the result."""
-        nodes: Counter[str] = Counter()
-        problems: Counter[str] = Counter()
-        for number, state in enumerate(list(self._world.node_states.items.values()) if self._leads() else ()):
-            if number % _SLICE == 0:
-                await asyncio.sleep(0)
-            nodes["Known"] += 1
-            nodes.update(one.type for one in state.status.conditions if one.status == "True")
-            problems.update(pf.problem.reason for pf in state.status.pfs if pf.problem is not None)
-        self._nodes, self._problems = nodes, problems
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Give all gauges; those of the cluster only while leading."""
+        """Return all gauges; those of the cluster only while leading."""
         waiting = Counter(key.kind for key in self._queue.waiting())
         leads = self._leads()
         yield family(_LEADER, [((), int(leads))])
         yield family(_DEPTH, [((kind,), waiting[kind]) for kind in Kind])
-        pools = list(self._world.pools.items.values()) if leads else []
+        pools = _values(self._world.pools.items) if leads else []
         yield family(_POOL_CONDITION, [((p.metadata.name, *c), v) for p in pools for c, v in _holds(p.status.conditions)])
         yield family(_POOL_NODES, [((p.metadata.name, s), n) for p in pools for s, n in _counts(p.status.nodes, "summary")])
         yield family(_POOL_VFS, [((p.metadata.name, s), n) for p in pools for s, n in _counts(p.status.vfs)])
-        policies = list(self._world.policies.items.values()) if leads else []
+        policies = _values(self._world.policies.items) if leads else []
         yield family(_POLICY_CONDITION, [((p.metadata.name, *c), v) for p in policies for c, v in _holds(p.status.conditions)])
         yield family(_POLICY_VMS, [((p.metadata.name, s), n) for p in policies for s, n in _counts(p.status.vms)])
         yield family(_POLICY_NICS, [((p.metadata.name, d), n) for p in policies for d, n in p.status.nics_by_datapath.items()])
-        yield family(_NODES, [((condition,), count) for condition, count in self._nodes.items()])
-        yield family(_PROBLEMS, [((reason,), count) for reason, count in self._problems.items()])
+        states = _values(self._world.node_states.items) if leads else []
+        conditions = Counter(one.type for state in states for one in state.status.conditions if one.status == "True")
+        conditions["Known"] = len(states)
+        yield family(_NODES, [((condition,), count) for condition, count in conditions.items() if count])
+        problems = Counter(pf.problem.reason for state in states for pf in state.status.pfs if pf.problem is not None)
+        yield family(_PROBLEMS, [((reason,), count) for reason, count in problems.items()])
         parts = self._ledger.current.pools.items() if leads else ()
         entries = Counter((pool, entry.state.value) for pool, part in parts for entry in part.entries.values())
         yield family(_ROLLOUT, [(labels, count) for labels, count in entries.items()])
+
+
+class _SetAsideCollector(Collector):
+    """Reads the registry of objects that are set aside."""
+
+    def __init__(self, set_aside: SetAside) -> None:
+        self._set_aside = set_aside
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        """Return how many are set aside now, and how many ever were."""
+        counts = self._set_aside.counts()
+        # A kind that once had one stays, so that an alert sees it go back to 0.
+        present = Counter({kind: 0 for kind, _ in counts})
+        present.update({one.kind: 0 for one in self._set_aside.items()})
+        for kind, _ in {(one.kind, one.key) for one in self._set_aside.items()}:
+            present[kind] += 1
+        yield family(_SET_ASIDE, [((kind,), count) for kind, count in sorted(present.items())])
+        made = CounterMetricFamily(_SET_ASIDE_TOTAL.name, _SET_ASIDE_TOTAL.text, labels=tuple(_SET_ASIDE_TOTAL.labels))
+        for (kind, reason), count in sorted(counts.items()):
+            made.add_metric((kind, reason.value), count)
+        yield made
+
+
+def _values(changing: Mapping[Any, V]) -> list[V]:
+    """Copy the values of a mapping that another thread may change at the same time."""
+    while True:
+        try:
+            return list(changing.values())
+        except RuntimeError:
+            continue
 
 
 def _holds(conditions: Iterable[Condition]) -> Iterator[tuple[tuple[str], int]]:

@@ -90,12 +90,19 @@ class World:
         api: Its requests are reads only.
         enqueue: Takes the keys whose objects, or whose facts, have changed.
         readmit: Takes the keys of objects that have changed themselves, so that one that was set aside is tried again.
+        set_aside: Where objects are shown that cannot be decoded or handled.
     """
 
-    def __init__(self, api: ApiClient, enqueue: Enqueue, readmit: Callable[[Key], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        api: ApiClient,
+        enqueue: Enqueue,
+        readmit: Callable[[Key], None] = lambda _: None,
+        set_aside: SetAside | None = None,
+    ) -> None:
         self._enqueue = enqueue
         self._readmit = readmit
-        self.set_aside = SetAside()
+        self.set_aside = set_aside or SetAside()
 
         def cache(
             resource: Resource,

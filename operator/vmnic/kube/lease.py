@@ -69,10 +69,11 @@ class LeaderElector:
         """What another holder last wrote, and when we first saw it."""
 
     def seconds_left(self) -> float | None:
-        """How long this process may still write as the leader; None when it does not lead."""
-        if self._deadline is None:
+        """Return how long this process may still write as the leader, None when it does not lead; any thread may ask."""
+        deadline = self._deadline
+        if deadline is None:
             return None
-        left_s = self._deadline - self._clock()
+        left_s = deadline - self._clock()
         return left_s if left_s > 0 else None
 
     async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
@@ -119,6 +120,10 @@ class LeaderElector:
             if not isinstance(error, ConflictError):
                 _log.warning("the lease could not be renewed: %s", str(error) or "no answer in time")
             return False
+        except Exception:
+            # Not the API server's error: the Lease itself cannot be read, whoever wrote it.
+            _log.exception("the lease %s/%s could not be renewed", self._namespace, self._name)
+            return False
         if held:
             self._deadline = asked + self._lead_s
         return held
@@ -163,7 +168,7 @@ class LeaderElector:
 
     async def _release(self) -> None:
         """Give the lease back, so that a successor need not wait; if that fails it waits."""
-        with contextlib.suppress(ApiError, TimeoutError):
+        with contextlib.suppress(Exception):
             async with asyncio.timeout(self._retry_s):
                 found = await self._api.read(LEASES, self._name, self._namespace)
                 if found and (found.get("spec") or {}).get("holderIdentity") == self.identity:

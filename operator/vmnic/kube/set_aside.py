@@ -30,6 +30,9 @@ class SetAsideReason(StrEnum):
     """Handling it took longer than its time budget."""
 
 
+_GRAVEST_FIRST = (SetAsideReason.TIME, SetAsideReason.DECODE, SetAsideReason.EXCEPTION)
+
+
 class SetAsideObject(NamedTuple):
     """One object that is set aside."""
 
@@ -52,7 +55,7 @@ class SetAside:
         self._counts: Counter[tuple[str, SetAsideReason]] = Counter()
 
     def add(self, kind: str, key: str, reason: SetAsideReason, message: str, error: BaseException | None = None) -> bool:
-        """Set an object aside; log and count it unless it is set aside for the same reason and message already.
+        """Set an object aside; log and count it unless it is set aside for the same reason already.
 
         Args:
             kind: Its kind as in Kubernetes.
@@ -65,10 +68,10 @@ class SetAside:
             Whether this is news.
         """
         found = SetAsideObject(kind, key, reason, " ".join(message.split())[:_MESSAGE_CHARS])
-        place = (kind, key, reason)
-        if self._objects.get(place) == found:
+        is_news = (kind, key, reason) not in self._objects
+        self._objects[kind, key, reason] = found
+        if not is_news:
             return False
-        self._objects[place] = found
         self._counts[kind, reason] += 1
         _log.error(
             "%s %s is set aside (%s) until it changes: %s", kind, key, reason.value, found.message, exc_info=error,
@@ -82,8 +85,8 @@ class SetAside:
             self._objects.pop((kind, key, one), None)
 
     def find(self, kind: str, key: str) -> SetAsideObject | None:
-        """Return the entry of an object, None if it is not set aside."""
-        found = (self._objects.get((kind, key, one)) for one in SetAsideReason)
+        """Return the gravest entry of an object, None if it is not set aside."""
+        found = (self._objects.get((kind, key, one)) for one in _GRAVEST_FIRST)
         return next((one for one in found if one is not None), None)
 
     def items(self) -> tuple[SetAsideObject, ...]:

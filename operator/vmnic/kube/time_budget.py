@@ -7,6 +7,7 @@ Other threads hold up nobody, so a budget there is without effect.
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 import time
@@ -59,6 +60,8 @@ class _Alarm(BaseException):
 
 _open: list[time_budget] = []
 """Budgets that run, the outermost first."""
+_collections: list[float] = []
+"""When the collection that runs was started, if one does."""
 _state: dict[str, Callable[[Subject | None], None]] = {}
 
 
@@ -121,9 +124,7 @@ class uncharged:  # noqa: N801 - used like a function
 
     def __exit__(self, *_: object) -> None:
         if self._outer:
-            spent_s = time.thread_time() - self._started
-            for budget in self._outer:
-                budget.deadline += spent_s
+            _extend(self._outer, time.thread_time() - self._started)
             _open[:] = self._outer
             _record()
             _arm()
@@ -176,6 +177,23 @@ def _record() -> None:
 def _install() -> None:
     if signal.getsignal(_SIGNAL) is not _on_alarm:
         signal.signal(_SIGNAL, _on_alarm)
+    if _on_collection not in gc.callbacks:
+        gc.callbacks.append(_on_collection)
+
+
+def _extend(budgets: list[time_budget], seconds: float) -> None:
+    for budget in budgets:
+        budget.deadline += seconds
+
+
+def _on_collection(phase: str, _info: object) -> None:
+    """Charge nobody for the garbage collector, which happens to run while one object is decided about."""
+    if not _open or threading.get_ident() != threading.main_thread().ident:
+        return
+    if phase == "start":
+        _collections.append(time.thread_time())
+    elif _collections:
+        _extend(_open, time.thread_time() - _collections.pop())
 
 
 def _arm() -> None:

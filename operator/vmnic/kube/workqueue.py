@@ -1,7 +1,7 @@
-"""A keyed work queue: one key is never worked on twice at once, and a failed key comes back later and later.
+"""A keyed work queue: it never works on one key twice at once, and retries a failed key with exponential backoff.
 
-Back-off lives here and nowhere else. Keys of a lower rank go first, so that grants are not kept waiting by VM patches, nor
-those by statuses.
+Backoff is here and nowhere else. Keys of a lower rank go first, so that grants do not wait for VM patches, nor those for
+statuses. A key that uses up its time budget is set aside: it is not tried again until it is readmitted.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Hashable, Iterator
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Coroutine, Hashable, Iterator
+from typing import Any, Generic, Protocol, TypeVar
 
 from .backoff import growing_pause
 from .errors import ApiError, ConflictError, InvalidError, NotLeadingError, TooManyRequestsError
+from .set_aside import SetAsideReason
 from .tasks import run_together
+from .time_budget import Budget, OverBudgetError, run_within
 
 __all__ = ["Observer", "WorkQueue"]
 
@@ -25,35 +27,47 @@ _log = logging.getLogger(__name__)
 
 K = TypeVar("K", bound=Hashable)
 K_contra = TypeVar("K_contra", contravariant=True)
+Reconcile = Callable[[K], Coroutine[Any, Any, float | None]]
+"""Reconciles a key and returns the delay until the next time, None if there need not be one."""
 
 _BACKOFF_S = (0.05, 60.0)
 _SLICE_S = 0.0003
-"""After so long without a wait a worker lets others have the loop: admission, the lease, watches."""
+"""After so long without a wait a worker lets others have the loop: admission and watches."""
 _CALM_S = (0.1, 0.5)
 """A worker whose request was turned away because of too many rests so long."""
 _QUIET = 4
 """An object that changed meanwhile is no news; one that keeps doing so is."""
+_BUDGET = Budget(1.0)
 
 
 class Observer(Protocol[K_contra]):
-    """Hears how the queue does."""
+    """Receiver of what happens in the queue."""
 
     def waited(self, key: K_contra, seconds: float) -> None:
-        """A worker takes a key that was ready for so long."""
+        """Note how long a key was ready before a worker took it."""
         ...
 
-    def worked(self, key: K_contra, seconds: float, error: Exception | None) -> None:
-        """A look at a key has ended."""
+    def worked(self, key: K_contra, seconds: float, error: BaseException | None) -> None:
+        """Note that a worker has reconciled a key."""
+        ...
+
+    def set_aside(self, key: K_contra, reason: SetAsideReason, error: BaseException) -> None:
+        """Note that a key used up its time budget or met an unexpected exception."""
+        ...
+
+    def taken_back(self, key: K_contra) -> None:
+        """Note that a key is no longer set aside."""
         ...
 
 
 class WorkQueue(Generic[K]):
-    """Keys to look at.
+    """Keys to reconcile.
 
     Args:
-        rank: Gives a key's place: lower goes first.
-        observer: Hears of every look.
-        describe: Gives the keys of log lines about a key.
+        rank: Returns a key's place: lower goes first.
+        observer: Receives what happens.
+        describe: Returns the fields of log lines about a key.
+        budget: Returns a key's time budget.
     """
 
     def __init__(
@@ -61,10 +75,14 @@ class WorkQueue(Generic[K]):
         rank: Callable[[K], int] = lambda _: 0,
         observer: Observer[K] | None = None,
         describe: Callable[[K], dict[str, str]] = lambda _: {},
+        budget: Callable[[K], Budget] = lambda _: _BUDGET,
     ) -> None:
+        self.set_aside: dict[K, str] = {}
+        """Keys that used up their time budget, with what happened. They are not tried again until they are readmitted."""
         self._rank = rank
         self._observer = observer
         self._describe = describe
+        self._budget = budget
         self._order = itertools.count()
         self._ready: list[tuple[int, int, K, float]] = []
         """Rank, order, key, and when it became ready."""
@@ -73,6 +91,8 @@ class WorkQueue(Generic[K]):
         self._again: set[K] = set()
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._failures: dict[K, int] = {}
+        self._unexpected: set[K] = set()
+        """Keys whose last try ended with an unexpected exception."""
         self._wake = asyncio.Event()
         self._yield_at = 0.0
         self._breathing = asyncio.Lock()
@@ -81,7 +101,9 @@ class WorkQueue(Generic[K]):
         return len(self._ready)
 
     def add(self, key: K, after_s: float = 0.0) -> None:
-        """Ask for a look at a key, at once or later; of several, the earliest counts."""
+        """Ask for a key to be reconciled, now or later; of several, the earliest counts. A key that is set aside is ignored."""
+        if key in self.set_aside:
+            return
         if after_s > 0:
             self._add_later(key, after_s)
             return
@@ -90,22 +112,31 @@ class WorkQueue(Generic[K]):
         if key in self._working:
             self._again.add(key)
         elif key not in self._waiting:
+            entry = (self._rank(key), next(self._order), key, time.monotonic())
             self._waiting.add(key)
-            heapq.heappush(self._ready, (self._rank(key), next(self._order), key, time.monotonic()))
+            heapq.heappush(self._ready, entry)
             self._wake.set()
 
+    def readmit(self, key: K) -> None:
+        """Let a key that is set aside be added again, because its object has changed or is gone."""
+        if self.set_aside.pop(key, None) is not None or key in self._unexpected:
+            self._unexpected.discard(key)
+            self._failures.pop(key, None)
+            if self._observer is not None:
+                self._observer.taken_back(key)
+
     def waiting(self) -> Iterator[K]:
-        """Give the keys that are ready and that no worker has taken."""
-        return (key for _, _, key, _ in self._ready)
+        """Return the keys that are ready and that no worker has taken."""
+        return (key for _, _, key, _ in list(self._ready))
 
     def clear(self) -> None:
-        """Forget every key."""
+        """Forget every key but those that are set aside."""
         for timer in self._timers.values():
             timer.cancel()
         for collection in (self._ready, self._waiting, self._again, self._timers, self._failures):
             collection.clear()
 
-    async def run(self, reconcile: Callable[[K], Awaitable[float | None]], workers: int) -> None:
+    async def run(self, reconcile: Reconcile[K], workers: int) -> None:
         """Work until cancelled.
 
         Args:
@@ -123,22 +154,13 @@ class WorkQueue(Generic[K]):
             present.cancel()
         self._timers[key] = loop.call_later(after_s, self.add, key)
 
-    async def _work(self, reconcile: Callable[[K], Awaitable[float | None]]) -> None:
+    async def _work(self, reconcile: Reconcile[K]) -> None:
         while True:
             key = await self._take()
-            started = time.monotonic()
             try:
-                after_s = await reconcile(key)
-                self._failures.pop(key, None)
-                self._note(key, started, None)
-            except NotLeadingError:
-                after_s = None
-            except Exception as error:
-                self._note(key, started, error)
-                after_s = self._failed(key, error)
-                if isinstance(error, TooManyRequestsError):
-                    # All keys would fail alike: fewer workers at a time is what the server asks for.
-                    await asyncio.sleep(random.uniform(*_CALM_S))  # noqa: S311 - jitter
+                # Before each key: one that uses up its budget is followed by a turn of the loop, not by another one.
+                await self._breathe()
+                after_s = await self._try(key, reconcile)
             finally:
                 self._working.discard(key)
             if key in self._again:
@@ -146,9 +168,33 @@ class WorkQueue(Generic[K]):
                 self.add(key)
             elif after_s is not None:
                 self.add(key, max(after_s, 0.001))
-            await self._breathe()
 
-    def _note(self, key: K, started: float, error: Exception | None) -> None:
+    async def _try(self, key: K, reconcile: Reconcile[K]) -> float | None:
+        """Reconcile a key and return the delay until the next try, None if there need not be one.
+
+        No exception ends a worker: the object may have caused it.
+        """
+        started = time.monotonic()
+        try:
+            after_s = await run_within(reconcile(key), self._budget(key))
+        except NotLeadingError:
+            return None
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
+            self._note(key, started, error)
+            if isinstance(error, TooManyRequestsError):
+                # All keys would fail alike: fewer workers at a time is what the server asks for.
+                await asyncio.sleep(random.uniform(*_CALM_S))  # noqa: S311 - jitter
+            return self._failed(key, error)
+        self._failures.pop(key, None)
+        self._note(key, started, None)
+        self.readmit(key)
+        return after_s
+
+    def _note(self, key: K, started: float, error: BaseException | None) -> None:
         if self._observer is not None:
             self._observer.worked(key, time.monotonic() - started, error)
 
@@ -172,18 +218,42 @@ class WorkQueue(Generic[K]):
         self._working.add(key)
         return key
 
-    def _failed(self, key: K, error: Exception) -> float:
-        """Log a failure once and say when to try again."""
+    def _failed(self, key: K, error: BaseException) -> float | None:
+        """Return the delay until the next try; report each failure once."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        pause_s = growing_pause(failures, _BACKOFF_S) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+        if isinstance(error, OverBudgetError):
+            return self._over_budget(key, error)
+        pause_s = float(growing_pause(failures, _BACKOFF_S) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+        if not isinstance(error, ApiError):
+            self._unexpected.add(key)
+            self._report(key, SetAsideReason.EXCEPTION, error)
+            return pause_s
         subject = self._describe(key)
         if isinstance(error, ConflictError | InvalidError) and failures < _QUIET:
-            _log.debug("%s changed meanwhile, looking again", key, extra=subject)
-        elif isinstance(error, ApiError):
-            _log.warning("%s failed, next try in %.1f s: %s", key, pause_s, error.message, extra=subject)
+            _log.debug("%s changed meanwhile, it is reconciled again", key, extra=subject)
         else:
-            _log.error("%s failed, next try in %.1f s", key, pause_s, exc_info=error, extra=subject)
-        asked_s = (error.retry_after_s if isinstance(error, ApiError) else None) or 0.0
-        # Many are told the same time to come back at.
+            _log.warning("%s failed, next try in %.1f s: %s", key, pause_s, error.message, extra=subject)
+        asked_s = min(error.retry_after_s or 0.0, _BACKOFF_S[1])
+        # The server asks many clients to come back at the same time.
         return float(max(pause_s, asked_s * random.uniform(1.0, 2.0)))  # noqa: S311 - jitter
+
+    def _over_budget(self, key: K, error: OverBudgetError) -> float | None:
+        """Set a key aside; one that is no single object is tried again instead."""
+        retry_s = self._budget(key).retry_s
+        if retry_s is None:
+            self.set_aside[key] = str(error)
+        else:
+            self._unexpected.add(key)
+        self._report(key, SetAsideReason.TIME, error)
+        return retry_s
+
+    def _report(self, key: K, reason: SetAsideReason, error: BaseException) -> None:
+        if self._observer is not None:
+            self._observer.set_aside(key, reason, error)
+
+
+def _is_cancelled() -> bool:
+    """Return whether somebody has cancelled this task; otherwise a CancelledError is a failure of the key."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -25,7 +25,6 @@ NOTE = NicNote(
 @pytest.fixture
 async def leader():
     cluster = MemoryCluster()
-    cluster.writes = SimpleNamespace()
     elector = SimpleNamespace(identity="one")
     found = Controller(cluster, cluster, elector, None, namespace="vmnic-system", comes_back=timedelta(minutes=1))
     found._leading = True

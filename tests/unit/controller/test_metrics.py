@@ -1,6 +1,8 @@
 """What the controller serves is what is documented; here without a cluster, in the cluster tier from its real process."""
 
+import itertools
 import ssl
+import threading
 
 import pytest
 
@@ -15,13 +17,16 @@ from vmnic.kube.client import ApiClient
 from vmnic.kube.connection import Connection
 from vmnic.kube.errors import ConflictError, TooManyRequestsError
 from vmnic.kube.reflector import ObjectKey
+from vmnic.kube.set_aside import SetAside, SetAsideReason
+from vmnic.kube.time_budget import OverBudgetError
 from vmnic.kube.workqueue import WorkQueue
 
 
 class Rig:
     def __init__(self):
         self.leads = True
-        self.metrics = ControllerMetrics()
+        self.set_aside = SetAside()
+        self.metrics = ControllerMetrics(self.set_aside)
         self.queue = WorkQueue()
         api = ApiClient(Connection("http://nowhere.invalid", ssl.create_default_context(), lambda: ""), field_manager="test")
         api.writes["PATCH virtualmachines"] += 2
@@ -29,8 +34,8 @@ class Rig:
         state = StateCollector(self.world, LedgerStore(api, "vmnic-system"), self.queue, lambda: self.leads)
         self.metrics.show(state, api.writes)
 
-    async def scrape(self):
-        return (await self.metrics.render()).decode()
+    def scrape(self):
+        return self.metrics.render().decode()
 
 
 @pytest.fixture
@@ -41,7 +46,8 @@ def rig():
 async def test_what_is_served_is_what_is_documented(rig):
     rig.metrics.worked(node_key("n1"), 0.1, None)
     rig.metrics.reviewed("policy", "unchanged", 0.1)
-    assert differences(await rig.scrape(), CONTROLLER_METRICS) == []
+    rig.metrics.set_aside(vm_key("tenants", "web"), SetAsideReason.TIME, OverBudgetError("slow"))
+    assert differences(rig.scrape(), CONTROLLER_METRICS) == []
 
 
 async def test_looks_errors_and_writes_are_counted(rig):
@@ -49,7 +55,7 @@ async def test_looks_errors_and_writes_are_counted(rig):
     conflict, throttled = (kind(status=0, reason="", message="") for kind in (ConflictError, TooManyRequestsError))
     for error in (None, conflict, throttled, ValueError("bug")):
         rig.metrics.worked(vm_key("tenants", "web"), 0.01, error)
-    text = await rig.scrape()
+    text = rig.scrape()
     assert value(text, "vmnic_queue_depth", kind="vm") == 1
     assert value(text, "vmnic_reconcile_seconds_count", kind="vm") == 4
     causes = {
@@ -60,11 +66,42 @@ async def test_looks_errors_and_writes_are_counted(rig):
     assert value(text, "vmnic_api_writes_total", verb="PATCH", resource="virtualmachines") == 2
 
 
+async def test_objects_that_are_set_aside_are_counted(rig):
+    key = vm_key("tenants", "web")
+    rig.metrics.set_aside(key, SetAsideReason.EXCEPTION, ValueError("bug"))
+    rig.metrics.set_aside(key, SetAsideReason.TIME, OverBudgetError("slow"))
+    rig.set_aside.add("VirtualMachine", "tenants/other", SetAsideReason.DECODE, "too deep")
+    assert value(rig.scrape(), "vmnic_objects_set_aside", kind="VirtualMachine") == 2
+    rig.metrics.taken_back(key)
+    text = rig.scrape()
+    assert value(text, "vmnic_objects_set_aside", kind="VirtualMachine") == 1
+    assert value(text, "vmnic_set_aside_total", kind="VirtualMachine", reason="time") == 1
+
+
+async def test_scrape_while_the_caches_change_in_another_thread(rig):
+    stop, items = threading.Event(), rig.world.policies.items
+    body = VmNicPolicy.model_validate(policy())
+
+    def change():
+        for number in itertools.cycle(range(5000)):
+            items.pop(ObjectKey("", str(number)), None) or items.update({ObjectKey("", str(number)): body})
+            if stop.is_set():
+                return
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        assert all("vmnic_leader" in rig.scrape() for _ in range(5))
+    finally:
+        stop.set()
+        thread.join()
+
+
 async def test_only_the_leader_tells_about_the_cluster(rig):
     rig.world.policies.items[ObjectKey("", "all")] = VmNicPolicy.model_validate(policy())
-    assert value(await rig.scrape(), "vmnic_policy_vms", policy="all", state="matched") == 0
+    assert value(rig.scrape(), "vmnic_policy_vms", policy="all", state="matched") == 0
     rig.leads = False
-    text = await rig.scrape()
+    text = rig.scrape()
     assert (value(text, "vmnic_policy_vms", policy="all", state="matched"), value(text, "vmnic_leader")) == (None, 0)
 
 

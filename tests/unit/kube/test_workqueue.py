@@ -2,9 +2,15 @@
 
 import asyncio
 import contextlib
+import itertools
+import time
+
+import pytest
 
 from vmnic.kube import workqueue as module
 from vmnic.kube.errors import NotLeadingError
+from vmnic.kube.set_aside import SetAsideReason
+from vmnic.kube.time_budget import Budget
 from vmnic.kube.workqueue import WorkQueue
 
 
@@ -141,3 +147,117 @@ async def test_a_worker_whose_cancellation_was_swallowed_is_ended_all_the_same()
     async with asyncio.timeout(5):
         await asyncio.wait([task])
     assert task.cancelled()
+
+
+class Observer:
+    """Keeps what is reported."""
+
+    def __init__(self):
+        self.events = []
+
+    def waited(self, key, seconds):
+        pass
+
+    def worked(self, key, seconds, error):
+        pass
+
+    def set_aside(self, key, reason, error):
+        self.events.append((key, reason))
+
+    def taken_back(self, key):
+        self.events.append((key, "taken back"))
+
+
+def spin(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+@pytest.fixture
+def observer():
+    return Observer()
+
+
+@pytest.fixture
+def queue(observer):
+    return WorkQueue(observer=observer, budget=lambda key: Budget(0.05, retry_s=0.001 if key == "shared" else None))
+
+
+async def test_key_over_its_budget_waits_until_it_is_readmitted(queue, observer):
+    seen, slow = [], {"bad"}
+
+    async def reconcile(key):
+        seen.append(key)
+        spin(30 if key in slow else 0)
+
+    queue.add("bad")
+    queue.add("good")
+    async with working(queue, reconcile):
+        await until(lambda: "good" in seen and queue.set_aside)
+        queue.add("bad")
+        queue.add("other")
+        await until(lambda: "other" in seen)
+        assert seen.count("bad") == 1
+        slow.clear()
+        queue.readmit("bad")
+        queue.add("bad")
+        await until(lambda: seen.count("bad") == 2)
+    assert observer.events == [("bad", SetAsideReason.TIME), ("bad", "taken back")]
+
+
+async def test_key_that_is_no_object_is_retried_over_its_budget(queue, observer):
+    seen = []
+
+    async def reconcile(key):
+        seen.append(key)
+        spin(30 if len(seen) == 1 else 0)
+
+    queue.add("shared")
+    async with working(queue, reconcile):
+        await until(lambda: len(seen) == 2 and len(observer.events) == 2)
+    assert observer.events == [("shared", SetAsideReason.TIME), ("shared", "taken back")]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RecursionError, MemoryError, OverflowError, SystemExit, KeyboardInterrupt, asyncio.CancelledError],
+)
+async def test_no_exception_of_a_key_ends_a_worker(queue, observer, monkeypatch, error):
+    monkeypatch.setattr(module, "_BACKOFF_S", (0.001, 0.01))
+    seen = []
+
+    async def reconcile(key):
+        seen.append(key)
+        if seen.count("bad") < 3 and key == "bad":
+            raise error
+
+    queue.add("bad")
+    async with working(queue, reconcile, workers=1):
+        await until(lambda: seen.count("bad") == 3)
+        queue.add("good")
+        await until(lambda: "good" in seen)
+    assert observer.events == [("bad", SetAsideReason.EXCEPTION)] * 2 + [("bad", "taken back")]
+
+
+async def test_followers_forget_keys_but_not_what_is_set_aside(queue):
+    queue.set_aside["bad"] = "it took too long"
+    queue.clear()
+    queue.add("bad")
+    assert len(queue) == 0
+
+
+async def test_slow_keys_leave_the_loop_a_turn_after_each(queue):
+    """Eight keys use up their budgets; others get the loop after each of them, not after all."""
+    gaps = []
+
+    async def reconcile(key):
+        spin(30)
+
+    for number in range(8):
+        queue.add(number)
+    async with working(queue, reconcile, workers=8):
+        while len(queue.set_aside) < 8:
+            await asyncio.sleep(0)
+            gaps.append(len(queue.set_aside))
+    assert all(after - before <= 1 for before, after in itertools.pairwise(gaps))

@@ -1,4 +1,4 @@
-"""The webhook's certificates: authorities, serving certificates, and what is to be trusted when.
+"""The webhook's certificates: authorities, serving certificates, and which of them the API server trusts when.
 
 The API server trusts what `caBundle` says, so a new authority is *announced* there long before anything is signed with it, and
 an old one stays until it has expired: at any moment every replica serves a certificate that the API server trusts.
@@ -18,13 +18,29 @@ from dataclasses import dataclass
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
-__all__ = ["Authorities", "Authority", "Lifetimes", "load_serving_certificate", "make_authority", "merge_bundle", "rotate"]
+__all__ = [
+    "Authorities",
+    "Authority",
+    "CertificateError",
+    "Lifetimes",
+    "load_serving_certificate",
+    "make_authority",
+    "merge_bundle",
+    "rotate",
+]
 
 _CLOCK_SKEW = dt.timedelta(hours=1)
 """Certificates are valid from so long before they are made, for API servers whose clocks are behind."""
-_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", re.DOTALL)
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----\n?")
+_PEM_BYTES = 16 * 1024
+_EXTENSIONS = {ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.SUBJECT_KEY_IDENTIFIER}
+"""What our authorities have; any other extension could forbid what they are for."""
+
+
+class CertificateError(Exception):
+    """No serving certificate can be made; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +60,29 @@ class Authority:
         """When it is no longer trusted."""
         return x509.load_pem_x509_certificate(self.certificate).not_valid_after_utc
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether the key is the certificate's.
+    def problem(self, now: dt.datetime) -> str:
+        """Say why this authority cannot sign, whatever it holds; empty if it can. One that has expired is no problem here."""
+        try:
+            return self._problem(now)
+        except Exception as error:  # cryptography raises a dozen types for what is no certificate or no key
+            return f"it cannot be read ({error or type(error).__name__})"
 
-        Raises:
-            ValueError, TypeError: one of them cannot be read.
-        """
+    def _problem(self, now: dt.datetime) -> str:
+        if len(self.certificate) + len(self.key) > _PEM_BYTES:
+            return f"it has more than {_PEM_BYTES} bytes"
         certificate = x509.load_pem_x509_certificate(self.certificate)
-        return certificate.public_key() == serialization.load_pem_private_key(self.key, None).public_key()
+        key = serialization.load_pem_private_key(self.key, None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+            return "its key is not an ECDSA key on P-256"
+        if certificate.public_key() != key.public_key():
+            return "its key is not that of its certificate"
+        extensions = {one.oid: one.value for one in certificate.extensions}
+        constraints = extensions.get(ExtensionOID.BASIC_CONSTRAINTS)
+        if not isinstance(constraints, x509.BasicConstraints) or not constraints.ca or not extensions.keys() <= _EXTENSIONS:
+            return "its certificate is not that of an authority of vmnic"
+        if certificate.not_valid_before_utc > now:
+            return f"it is valid only from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC on"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +175,14 @@ def load_serving_certificate(
 
     Returns:
         When it expires.
+
+    Raises:
+        CertificateError: the authority has expired or cannot sign.
     """
+    if problem := authority.problem(now):
+        raise CertificateError(f"the authority cannot sign: {problem}")
+    if authority.expires <= now:
+        raise CertificateError(f"the authority expired at {authority.expires:%Y-%m-%d %H:%M} UTC")
     issuer = x509.load_pem_x509_certificate(authority.certificate)
     issuer_key = serialization.load_pem_private_key(authority.key, None)
     assert isinstance(issuer_key, ec.EllipticCurvePrivateKey)

@@ -1,4 +1,4 @@
-"""What a person hears who applies a VmNicPolicy: warnings for what is not there yet, a refusal for what can never work."""
+"""Review of a VmNicPolicy: warnings for what does not exist yet, a refusal for what can never work."""
 
 from __future__ import annotations
 
@@ -27,8 +27,12 @@ class _Review(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Review)
 
 
-async def review_policy(raw: bytes, world: World) -> dict[str, Any]:
+async def review_policy(raw: bytes, world: World | None) -> dict[str, Any]:
     """Answer for a policy that is created or changed.
+
+    Args:
+        raw: The AdmissionReview.
+        world: The caches; None if the peer may be anybody, who must not learn which objects exist.
 
     Raises:
         msgspec.MsgspecError: this is no AdmissionReview.
@@ -43,12 +47,22 @@ async def review_policy(raw: bytes, world: World) -> dict[str, Any]:
     except WindowError as error:
         response |= {"allowed": False, "status": {"code": 422, "reason": "Invalid", "message": f"spec.{error}"}}
     else:
-        warnings = await _warnings(policy, world)
+        warnings = _warnings(policy)
+        if world is not None:
+            warnings = [*await _existence_warnings(policy, world), *warnings]
         response |= {"warnings": warnings} if warnings else {}
     return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
 
 
-async def _warnings(policy: VmNicPolicy, world: World) -> list[str]:
+def _warnings(policy: VmNicPolicy) -> list[str]:
+    spec = policy.spec
+    if spec.passthrough is not None and "passthrough" not in spec.datapaths and spec.datapaths != ["auto"]:
+        return ["spec.passthrough has no effect, as datapaths does not name passthrough"]
+    return []
+
+
+async def _existence_warnings(policy: VmNicPolicy, world: World) -> list[str]:
+    """Return warnings about pools and VMs that do not exist yet."""
     found = []
     spec = policy.spec
     pools = world.inputs.cluster_facts.pools
@@ -65,8 +79,6 @@ async def _warnings(policy: VmNicPolicy, world: World) -> list[str]:
         elif pool.physical is not physical:
             kind = "Physical" if physical else "Virtual"
             found.append(f"spec.{field}: the pool {name} has another function, {kind} is needed: name another pool")
-    if spec.passthrough is not None and "passthrough" not in spec.datapaths and spec.datapaths != ["auto"]:
-        found.append("spec.passthrough has no effect, as datapaths does not name passthrough")
     if world.machines_synced and not await world.inputs.selects_any(policy):
         found.append("spec.selector selects no VM that is there now")
     return found

@@ -1,7 +1,8 @@
 """Keeps the webhook's certificates fresh without a restart.
 
-Every replica looks at the shared Secret and gives its TLS server a new serving certificate in time, which counts from the next
-handshake on. The leader makes new authorities, and tells the API server whom to trust before anything is signed with them.
+Every replica reads the shared Secret and gives its TLS server a new serving certificate in time, which counts from the next
+handshake on. The leader makes new authorities, and has the API server trust them before anything is signed with them. A
+Secret that cannot be used is logged once; replicas without a certificate are not ready until the leader has replaced it.
 """
 
 from __future__ import annotations
@@ -10,21 +11,46 @@ import asyncio
 import base64
 import datetime as dt
 import logging
+import pathlib
 import ssl
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
 
 from ...kube.client import ApiClient, ConflictError
-from ...kube.errors import ApiError, NotLeadingError
+from ...kube.errors import ApiError, InvalidError, NotLeadingError
 from ...kube.resources import MUTATING_WEBHOOKS, SECRETS
-from .certificates import Authorities, Authority, Lifetimes, load_serving_certificate, merge_bundle, rotate
+from .certificates import (
+    Authorities,
+    Authority,
+    CertificateError,
+    Lifetimes,
+    load_serving_certificate,
+    merge_bundle,
+    rotate,
+)
+from .client_ca import ClientAuthority, ClientAuthorityError
 
-__all__ = ["AUTHORITY_SECRET", "Certificates"]
+__all__ = ["AUTHORITY_SECRET", "Certificates", "ClientAuthorityError"]
 
 _log = logging.getLogger(__name__)
 
 AUTHORITY_SECRET = "vmnic-webhook-ca"  # noqa: S105 - the name of an object, not a secret
 _WEBHOOK = "vmnic"
+_RETRY_S = 2.0
+_EXPECTED = (ApiError, NotLeadingError, CertificateError, ClientAuthorityError)
+
+
+class _Shared(NamedTuple):
+    """Content of the Secret."""
+
+    authorities: Authorities | None
+    """None if there is none that can be used."""
+    version: str
+    """The resourceVersion; empty if there is no Secret."""
+    problem: str = ""
+    """Why the current authority cannot be used."""
+    type: str = "kubernetes.io/tls"
+    """Type of the Secret, which cannot change."""
 
 
 def _now() -> dt.datetime:
@@ -34,13 +60,20 @@ def _now() -> dt.datetime:
 class Certificates:
     """The certificates of one replica.
 
+    The webhook's thread keeps the serving certificate fresh, since a TLS context must not change during a handshake. The
+    main loop does the leader's part.
+
     Args:
-        reads: A client for the shared Secret, which any replica may make.
+        reads: A client for the shared Secret, which any replica may make; opened in the webhook's thread.
         writes: The leader's client.
-        namespace: Where the Secret is.
+        namespace: Namespace of the Secret.
         hosts: Names or addresses that the API server reaches the webhook by.
         lifetimes: How long certificates live.
-        clock: Gives the time in UTC.
+        clock: Returns the time in UTC.
+        client_ca: File with the authority of the API server's client certificate; None: any client may ask.
+
+    Raises:
+        ClientAuthorityError: the file cannot be used.
     """
 
     def __init__(
@@ -52,11 +85,13 @@ class Certificates:
         *,
         lifetimes: Lifetimes,
         clock: Callable[[], dt.datetime] = _now,
+        client_ca: pathlib.Path | None = None,
     ) -> None:
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         """What the webhook's server uses; it stays the same object."""
         self.loaded = asyncio.Event()
         """There is a certificate to serve."""
+        self._client_authority = ClientAuthority(client_ca, self.context) if client_ca is not None else None
         self._reads = reads
         self._writes = writes
         self._namespace = namespace
@@ -71,36 +106,51 @@ class Certificates:
 
         Raises:
             ApiError: the Secret can neither be read nor made.
+            CertificateError: the leader has to replace the authority first.
         """
-        shared, _ = await self._read()
-        if shared is None:
+        shared = await self._read(self._reads)
+        if not shared.version:
             shared = await self._create()
         now = self._clock()
-        if shared.current.certificate == self._signed_by and now < self._fresh_until:
+        if shared.authorities is None:
+            raise CertificateError(self._unusable(shared.problem))
+        current = shared.authorities.current
+        if current.certificate == self._signed_by and now < self._fresh_until:
             return
-        until = load_serving_certificate(self.context, shared.current, self._hosts, now, self._lifetimes)
-        self._signed_by = shared.current.certificate
+        try:
+            until = load_serving_certificate(self.context, current, self._hosts, now, self._lifetimes)
+        except CertificateError as error:
+            raise CertificateError(self._unusable(str(error))) from None
+        self._signed_by = current.certificate
         self._fresh_until = until - (until - now) / 3
         self.loaded.set()
         _log.info("the webhook serves a new certificate until %s", until.isoformat(timespec="seconds"))
 
+    def _unusable(self, problem: str) -> str:
+        return (
+            f"the webhook waits for another authority in Secret {self._namespace}/{AUTHORITY_SECRET}: {problem}; "
+            f"the leader makes one, unless clocks differ: here it is {self._clock():%Y-%m-%d}"
+        )
+
     async def lead(self) -> None:
-        """Rotate authorities and tell the API server whom to trust, once.
+        """Rotate authorities and have the API server trust them, once.
 
         Raises:
             ApiError: an object cannot be read or written.
         """
         configuration = await self._writes.read(MUTATING_WEBHOOKS, _WEBHOOK)
         if configuration is None:
-            _log.warning("MutatingWebhookConfiguration %s is not there: new VMs are not patched at admission", _WEBHOOK)
+            _log.warning("there is no MutatingWebhookConfiguration %s: new VMs are not patched at admission", _WEBHOOK)
         webhooks = [] if configuration is None else configuration.get("webhooks", [])
-        found, version = await self._read()
-        shared = rotate(found, [_bundle(webhook) for webhook in webhooks], self._clock(), self._lifetimes)
-        if shared != found:
-            await self._save(shared, version)
+        found = await self._read(self._writes)
+        if found.problem:
+            _log.warning("the authority in Secret %s is replaced: %s", AUTHORITY_SECRET, found.problem)
+        bundles = [_bundle(webhook) for webhook in webhooks]
+        shared = rotate(found.authorities, bundles, self._clock(), self._lifetimes)
+        if shared != found.authorities:
+            await self._save(shared, found)
         operations = []
-        for index, webhook in enumerate(webhooks):
-            present = _bundle(webhook)
+        for index, present in enumerate(bundles):
             wanted = merge_bundle(present, shared, self._clock())
             if wanted != present:
                 path = f"/webhooks/{index}/clientConfig/caBundle"
@@ -109,47 +159,67 @@ class Certificates:
             await self._writes.patch_json(MUTATING_WEBHOOKS, _WEBHOOK, operations)
 
     async def keep_fresh(self) -> None:
-        """Refresh for ever; what fails is tried again."""
-        await self._repeat(self.refresh)
+        """Refresh until cancelled; what fails is tried again."""
+
+        async def round_() -> None:
+            if self._client_authority is not None:
+                self._client_authority.reload()
+            await self.refresh()
+
+        await self._repeat(round_)
 
     async def keep_leading(self) -> None:
-        """Lead for ever; what fails is tried again."""
+        """Do the leader's part until cancelled; what fails is tried again."""
         await self._repeat(self.lead)
 
-    async def _repeat(self, work: Callable[[], Any]) -> None:
+    async def _repeat(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Repeat a round until cancelled. No exception ends it, since foreign Secrets cause them; each is logged once."""
+        check_s, reported = self._lifetimes.check.total_seconds(), ""
         while True:
+            pause_s = check_s
             try:
                 await work()
-            except (ApiError, NotLeadingError) as error:
-                _log.warning("the webhook's certificates could not be looked after: %s", error)
-            await asyncio.sleep(self._lifetimes.check.total_seconds())
+                reported = ""
+            except Exception as error:
+                pause_s = min(check_s, _RETRY_S)
+                message = str(error) or type(error).__name__
+                if message != reported:
+                    trace = None if isinstance(error, _EXPECTED) else error
+                    _log.warning("the webhook's certificates are not up to date: %s", message, exc_info=trace)
+                reported = message
+            await asyncio.sleep(pause_s)
 
-    async def _create(self) -> Authorities:
+    async def _create(self) -> _Shared:
         """Make the first authority, or find that another replica has."""
         made = rotate(None, [], self._clock(), self._lifetimes)
         try:
             await self._reads.create(SECRETS, _secret(made, self._namespace), self._namespace)
         except ConflictError:
-            found, _ = await self._read()
-            return found or made
-        return made
+            return await self._read(self._reads)
+        return _Shared(made, "")
 
-    async def _save(self, shared: Authorities, version: str) -> None:
-        body = _secret(shared, self._namespace)
-        if not version:
+    async def _save(self, shared: Authorities, found: _Shared) -> None:
+        body = _secret(shared, self._namespace) | {"type": found.type}
+        if not found.version:
             await self._writes.create(SECRETS, body, self._namespace)
             return
-        body["metadata"]["resourceVersion"] = version
-        await self._writes.replace(SECRETS, body, AUTHORITY_SECRET, self._namespace)
+        body["metadata"]["resourceVersion"] = found.version
+        try:
+            await self._writes.replace(SECRETS, body, AUTHORITY_SECRET, self._namespace)
+        except InvalidError as error:
+            remedy = f"`kubectl delete secret {AUTHORITY_SECRET} -n {self._namespace}` lets vmnic make it again"
+            raise CertificateError(f"{error.message}: {remedy}") from error
 
-    async def _read(self) -> tuple[Authorities | None, str]:
-        """Give what is shared, and the version that it was read at; a Secret that cannot be understood is made anew."""
-        found = await self._reads.read(SECRETS, AUTHORITY_SECRET, self._namespace)
+    async def _read(self, api: ApiClient) -> _Shared:
+        """Read the Secret; an authority that cannot be used counts as none."""
+        found = await api.read(SECRETS, AUTHORITY_SECRET, self._namespace)
         if found is None:
-            return None, ""
-        data = found.get("data") or {}
+            return _Shared(None, "")
+        data, now = found.get("data") or {}, self._clock()
         current, coming = _authority(data, "tls"), _authority(data, "next")
-        return None if current is None else Authorities(current, coming), found["metadata"]["resourceVersion"]
+        problem, version = current.problem(now), found["metadata"]["resourceVersion"]
+        shared = None if problem else Authorities(current, None if coming.problem(now) else coming)
+        return _Shared(shared, version, problem, found.get("type") or "Opaque")
 
 
 def _bundle(webhook: dict[str, Any]) -> bytes:
@@ -159,12 +229,16 @@ def _bundle(webhook: dict[str, Any]) -> bytes:
         return b""
 
 
-def _authority(data: dict[str, str], name: str) -> Authority | None:
-    try:
-        authority = Authority(base64.b64decode(data[f"{name}.crt"]), base64.b64decode(data[f"{name}.key"]))
-        return authority if authority.is_whole else None
-    except (KeyError, ValueError, TypeError):
-        return None
+def _authority(data: dict[str, str], name: str) -> Authority:
+    """Decode an authority; what is no base64 or is missing becomes empty, which is no certificate."""
+
+    def part(key: str) -> bytes:
+        try:
+            return base64.b64decode(data.get(f"{name}.{key}") or "")
+        except (ValueError, TypeError):
+            return b""
+
+    return Authority(part("crt"), part("key"))
 
 
 def _secret(shared: Authorities, namespace: str) -> dict[str, Any]:

@@ -1,99 +1,192 @@
-"""The webhook's HTTPS server. It reads caches and decides; it asks nobody, so it answers in milliseconds or not at all."""
+"""The webhook's HTTPS server, in a thread and event loop of its own.
+
+It answers each request within a second, whatever the main loop does. It reads and bounds the request; the main loop decides
+from its caches, under a time budget. If no decision comes, or none in time, the object is allowed as it is.
+"""
 
 from __future__ import annotations
 
-import functools
+import asyncio
+import contextlib
 import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Protocol
 
 import msgspec
 from aiohttp import web
 
-from ...kube.reflector import ObjectKey
-from ...kubevirt.admission import Reviewer
-from ...kubevirt.gather import MachineInput
-from ...kubevirt.projection import Machine
-from ...policy.allocate import allocate
-from ...policy.decision import VmCandidates, VmDecision
-from ...policy.enforce import decide
-from ..world import World
-from .policies import review_policy
+from ...kube.tasks import run_together
+from ...kube.time_budget import OverBudgetError, Subject
+from .connections import ConnectionSweeper
+from .cpu_limit import CpuLimit
+from .reviews import Answer, allow
 
-__all__ = ["start_webhook"]
+__all__ = ["Webhook"]
 
 _log = logging.getLogger(__name__)
 
-_BODY_BYTES = 8 * 2**20
+_PATHS = {
+    "/mutate-virtualmachine": ("virtualmachine", "VirtualMachine"),
+    "/mutate-virtualmachineinstance": ("virtualmachineinstance", "VirtualMachineInstance"),
+    "/review-policy": ("policy", "VmNicPolicy"),
+}
+_BODY_BYTES = 4 * 2**20
 """A VM may be as large as etcd allows (1.5 MB), and a review holds it up to twice."""
+_VALUES = 100_000
+"""Objects, lists and their entries in one review: decoding so many takes 50 ms at most."""
+_HELD_BYTES = 64 * 2**20
+"""Bodies that are held in memory at a time."""
+_NAME_CHARS = 253
+_ANSWER_S = 0.8
+_HANDSHAKE_S = 5.0
+_KEEP_ALIVE_S = 150.0
+_PACE_S = 0.1
+_UNDECIDED = "vmnic leaves this object as it is, because it could not decide about it"
 
 
-async def start_webhook(
-    world: World, context: ssl.SSLContext, port: int, reviewed: Callable[[str, str, float], None]
-) -> web.AppRunner:
-    """Serve admission reviews; close the runner to stop.
+class _Named(msgspec.Struct):
+    uid: str
+    name: str = ""
+    namespace: str = ""
+
+
+class _Envelope(msgspec.Struct):
+    request: _Named
+
+
+_envelope = msgspec.json.Decoder(_Envelope)
+
+
+class _Reviews(Protocol):
+    async def answer(self, webhook: str, uid: str, subject: Subject, raw: bytes) -> Answer: ...
+
+
+class Webhook:
+    """The server of one replica.
 
     Args:
-        world: What is decided from.
-        context: The certificate.
-        port: Where to listen.
-        reviewed: Hears of every request: which webhook, how it ended, how many seconds it took.
+        reviews: Decides; its coroutines run in `main`.
+        main: The main loop.
+        context: The certificate, and where clients are verified, their authority.
+        reviewed: Receives the webhook, the outcome and the duration in seconds of every request.
     """
 
-    def complete(machine: Machine, namespace: str) -> MachineInput:
-        return world.inputs.input_of(machine, namespace, is_new=True)
+    def __init__(
+        self,
+        reviews: _Reviews,
+        main: asyncio.AbstractEventLoop,
+        context: ssl.SSLContext,
+        reviewed: Callable[[str, str, float], None],
+    ) -> None:
+        self._reviews = reviews
+        self._main = main
+        self._context = context
+        self._reviewed = reviewed
+        self._held_bytes = 0
+        self._failures: set[tuple[str, str]] = set()
+        # Only for peers that the handshake does not prove to be the API server.
+        self._limit = CpuLimit() if context.verify_mode == ssl.CERT_NONE else None
 
-    def settle(found: VmCandidates) -> tuple[VmDecision, dict[str, int]]:
-        if not found.claims:
-            return decide(found, {}), {}
-        capacity = world.devices.capacity
-        return decide(found, allocate([found], world.inputs.cluster_facts, capacity)), dict(capacity.total)
-
-    def find(namespace: str, name: str) -> Machine | None:
-        return world.machines.items.get(ObjectKey(namespace, name))
-
-    reviewer = Reviewer(complete, settle, find)
-    app = web.Application(client_max_size=_BODY_BYTES)
-
-    async def mutate_machine(raw: bytes) -> dict[str, Any]:
-        return reviewer.review_machine(raw, world.inputs.rules, world.inputs.cluster_facts)
-
-    async def mutate_instance(raw: bytes) -> dict[str, Any]:
-        return reviewer.review_instance(raw, world.inputs.rules, world.inputs.cluster_facts)
-
-    answers: dict[str, tuple[str, Callable[[bytes], Awaitable[dict[str, Any]]]]] = {
-        "/mutate-virtualmachine": ("virtualmachine", mutate_machine),
-        "/mutate-virtualmachineinstance": ("virtualmachineinstance", mutate_instance),
-        "/review-policy": ("policy", lambda raw: review_policy(raw, world)),
-    }
-    for path, (name, answer) in answers.items():
-        app.router.add_post(path, _handler(answer, functools.partial(reviewed, name)))
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    # Several replicas may share one address on a test machine; in a cluster each has its own.
-    await web.TCPSite(runner, port=port, ssl_context=context, reuse_port=True).start()
-    _log.info("the webhook serves port %d", port)
-    return runner
-
-
-def _handler(
-    answer: Callable[[bytes], Awaitable[dict[str, Any]]], reviewed: Callable[[str, float], None]
-) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def handle(request: web.Request) -> web.Response:
-        raw = await request.read()
-        started, outcome = time.monotonic(), "failed"
+    @contextlib.asynccontextmanager
+    async def serve(self, port: int) -> AsyncIterator[None]:
+        """Listen on a port while the block runs."""
+        app = web.Application(client_max_size=_BODY_BYTES)
+        for path in _PATHS:
+            app.router.add_post(path, self._handle)
+        runner = web.AppRunner(app, access_log=None, keepalive_timeout=_KEEP_ALIVE_S, shutdown_timeout=_ANSWER_S)
+        await runner.setup()
+        protocols = runner.server
+        assert protocols is not None
+        self._sweeper = ConnectionSweeper(lambda: protocols.connections)
+        # Several replicas may share one address on a test machine; in a cluster each has its own.
+        server = await asyncio.get_running_loop().create_server(
+            protocols, port=port, ssl=self._context, ssl_handshake_timeout=_HANDSHAKE_S, reuse_port=True
+        )
+        tasks = asyncio.ensure_future(run_together(self._sweeper.run(), self._pace()))
         try:
-            review = await answer(raw)
-            outcome = _outcome(review["response"])
-            return web.json_response(review)
-        except msgspec.MsgspecError as error:
-            raise web.HTTPBadRequest(text=f"this is no AdmissionReview: {error}") from error
+            yield
         finally:
-            reviewed(outcome, time.monotonic() - started)
+            tasks.cancel()
+            server.close()
+            await runner.cleanup()
 
-    return handle
+    async def _handle(self, request: web.Request) -> web.Response:
+        webhook, kind = _PATHS[request.path]
+        started = time.monotonic()
+        self._sweeper.note_request(request.protocol)
+        outcome = "malformed"
+        try:
+            with self._hold(request.content_length or _BODY_BYTES):
+                async with asyncio.timeout(_ANSWER_S):
+                    raw = await request.read()
+                named = _identify(raw)
+                outcome, review = await self._review(webhook, kind, named, raw, started + _ANSWER_S)
+            return web.json_response(review)
+        except TimeoutError:
+            raise web.HTTPRequestTimeout(text="the request did not arrive in time\n") from None
+        finally:
+            self._reviewed(webhook, outcome, time.monotonic() - started)
+
+    @contextlib.contextmanager
+    def _hold(self, size: int) -> Iterator[None]:
+        """Count a body as held in memory while the block runs."""
+        if self._held_bytes + size > _HELD_BYTES:
+            raise web.HTTPServiceUnavailable(text="too many reviews at a time\n")
+        self._held_bytes += size
+        try:
+            yield
+        finally:
+            self._held_bytes -= size
+
+    async def _review(self, webhook: str, kind: str, named: _Named, raw: bytes, until: float) -> tuple[str, dict[str, Any]]:
+        """Return the outcome and the AdmissionReview: the decision, or that the object is allowed as it is."""
+        if self._limit is not None and self._limit.deficit_s > 0:
+            return "throttled", allow(named.uid)
+        subject = Subject(kind, "/".join(filter(None, (named.namespace[:_NAME_CHARS], named.name[:_NAME_CHARS]))))
+        try:
+            if raw.count(b",") + raw.count(b"{") + raw.count(b"[") > _VALUES:
+                raise ValueError(f"it has more than {_VALUES} values")
+            work = asyncio.run_coroutine_threadsafe(self._reviews.answer(webhook, named.uid, subject, raw), self._main)
+            answer = await asyncio.wait_for(asyncio.wrap_future(work), until - time.monotonic())
+        except (TimeoutError, OverBudgetError):
+            self._charge(_ANSWER_S)
+            return "late", allow(named.uid, f"{_UNDECIDED} in time")
+        except Exception as error:
+            self._log_once(webhook, subject, error)
+            return "failed", allow(named.uid, _UNDECIDED)
+        self._charge(answer.cpu_s)
+        return _outcome(answer.review["response"]), answer.review
+
+    def _charge(self, seconds: float) -> None:
+        if self._limit is not None:
+            self._limit.charge(seconds)
+
+    def _log_once(self, webhook: str, subject: Subject, error: Exception) -> None:
+        """Log each kind of failure once: peers could fill the log otherwise. The metric counts all of them."""
+        failure = (webhook, type(error).__name__)
+        if failure not in self._failures:
+            self._failures.add(failure)
+            _log.error("the review of %s %s failed, it is allowed as it is", *subject, exc_info=error)
+
+    async def _pace(self) -> None:
+        """Charge what this thread costs, TLS handshakes included, and rest while the limit is used up."""
+        before = time.thread_time()
+        while self._limit is not None:
+            await asyncio.sleep(_PACE_S)
+            now = time.thread_time()
+            self._limit.charge(now - before)
+            before = now
+            if self._limit.deficit_s > 0:
+                time.sleep(_PACE_S)  # noqa: ASYNC251 - the whole thread is to rest
+
+
+def _identify(raw: bytes) -> _Named:
+    try:
+        return _envelope.decode(raw).request
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise web.HTTPBadRequest(text=f"this is no AdmissionReview: {error}\n"[:300]) from error
 
 
 def _outcome(response: dict[str, Any]) -> str:

@@ -1,0 +1,101 @@
+"""Decides admission reviews from the caches, in the main loop and under a time budget."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+from ...kube.reflector import ObjectKey
+from ...kube.set_aside import SetAside, SetAsideReason
+from ...kube.time_budget import Budget, Subject, run_within, uncharged
+from ...kubevirt.admission import Reviewer
+from ...kubevirt.gather import MachineInput
+from ...kubevirt.projection import Machine
+from ...policy.allocate import allocate
+from ...policy.decision import VmCandidates, VmDecision
+from ...policy.enforce import decide
+from ..world import World
+from .policies import review_policy
+
+__all__ = ["Answer", "Reviews", "allow"]
+
+Response = dict[str, Any]
+_BUDGET_S = 0.3
+
+
+class Answer(NamedTuple):
+    """An AdmissionReview, and what it cost."""
+
+    review: Response
+    cpu_s: float
+
+
+class Reviews:
+    """Answers reviews; lives in the main loop.
+
+    Args:
+        world: The caches to decide from.
+        set_aside: Objects that took too long before: they are left as they are.
+        is_authenticated: Whether only the API server can ask. Anybody else must not learn which objects exist.
+    """
+
+    def __init__(self, world: World, set_aside: SetAside, *, is_authenticated: bool) -> None:
+        self._world = world
+        self._set_aside = set_aside
+        self._is_authenticated = is_authenticated
+        self._is_reviewing_policy = False
+        self._reviewer = Reviewer(self._complete, self._settle, self._find)
+
+    async def answer(self, webhook: str, uid: str, subject: Subject, raw: bytes) -> Answer:
+        """Decide one review.
+
+        Raises:
+            OverBudgetError: it takes too long.
+            Exception: the object cannot be handled.
+        """
+        found = self._set_aside.find(*subject)
+        if found is not None and found.reason is SetAsideReason.TIME:
+            return Answer(allow(uid, "vmnic leaves this object as it is, because it took too long to decide about it"), 0.0)
+        started = time.thread_time()
+        review = await run_within(self._decide(webhook, uid, raw), Budget(_BUDGET_S, subject))
+        return Answer(review, time.thread_time() - started)
+
+    async def _decide(self, webhook: str, uid: str, raw: bytes) -> Response:
+        if webhook == "policy":
+            return await self._review_policy(uid, raw)
+        with uncharged():
+            rules, facts = self._world.inputs.rules, self._world.inputs.cluster_facts
+        if webhook == "virtualmachine":
+            return self._reviewer.review_machine(raw, rules, facts)
+        return self._reviewer.review_instance(raw, rules, facts)
+
+    async def _review_policy(self, uid: str, raw: bytes) -> Response:
+        """Review one policy at a time, since each costs a pass over all VMs; others get no warnings."""
+        if self._is_reviewing_policy:
+            return allow(uid)
+        self._is_reviewing_policy = True
+        try:
+            return await review_policy(raw, self._world if self._is_authenticated else None)
+        finally:
+            self._is_reviewing_policy = False
+
+    def _complete(self, machine: Machine, namespace: str) -> MachineInput:
+        return self._world.inputs.input_of(machine, namespace, is_new=True)
+
+    def _settle(self, found: VmCandidates) -> tuple[VmDecision, dict[str, int]]:
+        if not found.claims:
+            return decide(found, {}), {}
+        with uncharged():
+            capacity = self._world.devices.capacity
+        return decide(found, allocate([found], self._world.inputs.cluster_facts, capacity)), dict(capacity.total)
+
+    def _find(self, namespace: str, name: str) -> Machine | None:
+        return self._world.machines.items.get(ObjectKey(namespace, name))
+
+
+def allow(uid: str, warning: str = "") -> Response:
+    """Allow an object as it is."""
+    response: Response = {"uid": uid, "allowed": True}
+    if warning:
+        response["warnings"] = [warning]
+    return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}

@@ -1,0 +1,75 @@
+"""Running a coroutine in the event loop of another thread, so that neither loop holds up the other."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from .tasks import end_tasks
+
+__all__ = ["run_in_loop", "run_in_thread"]
+
+_JOIN_S = 5.0
+
+Work = Callable[[], Coroutine[Any, Any, None]]
+
+
+async def run_in_thread(work: Work, name: str) -> None:
+    """Run a coroutine in a new thread with an event loop of its own; when cancelled, cancel it there and wait for its end."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=_turn, args=(loop,), name=name, daemon=True)
+    thread.start()
+    try:
+        await run_in_loop(loop, work)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        # Nothing runs there any more, so this is short.
+        thread.join(_JOIN_S)
+
+
+async def run_in_loop(loop: asyncio.AbstractEventLoop, work: Work) -> None:
+    """Run a coroutine in the loop of another thread; when cancelled, cancel it there and wait for its end."""
+    here = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = here.create_future()
+    stop = asyncio.Event()
+
+    async def carry_out() -> None:
+        task, stopped = asyncio.ensure_future(work()), asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await end_tasks([task, stopped])
+            here.call_soon_threadsafe(_hand_over, task, ended)
+
+    asyncio.run_coroutine_threadsafe(carry_out(), loop)
+    is_cancelled = False
+    while not ended.done():
+        try:
+            await asyncio.wait([ended])
+        except asyncio.CancelledError:
+            is_cancelled = True
+            loop.call_soon_threadsafe(stop.set)
+    if is_cancelled or ended.cancelled():
+        raise asyncio.CancelledError
+    ended.result()
+
+
+def _hand_over(task: asyncio.Future[None], ended: asyncio.Future[None]) -> None:
+    """Give the result of a task that has ended to the future of another loop."""
+    if task.cancelled():
+        ended.cancel()
+    elif (error := task.exception()) is not None:
+        ended.set_exception(error)
+    else:
+        ended.set_result(None)
+
+
+def _turn(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()

@@ -1,0 +1,37 @@
+"""The controller with a fault: `python -m tests.harness.stall controller …`. Some decisions do not end.
+
+A VM whose name begins with `busy` is decided in a loop of Python code, without a wait, for 30 s. One whose name begins with
+`stuck` is decided in C code that holds the interpreter's lock; at admission it is decided like any other.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from vmnic.__main__ import main
+from vmnic.controller.reconcile import machines
+from vmnic.kubevirt import admission
+from vmnic.policy.engine import candidates
+
+_BUSY_S = 30.0
+
+
+def _busy(facts: Any, *rest: Any) -> Any:
+    end = time.monotonic() + _BUSY_S
+    while facts.name.startswith("busy") and time.monotonic() < end:
+        pass
+    return candidates(facts, *rest)
+
+
+def _stuck(facts: Any, *rest: Any) -> Any:
+    if facts.name.startswith("stuck"):
+        sum(range(10**13))
+    return _busy(facts, *rest)
+
+
+if __name__ == "__main__":
+    admission.candidates = _busy
+    machines.candidates = _stuck
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,162 @@
+"""Time budgets: code that runs for too long is interrupted, and nothing outside its block is."""
+
+import asyncio
+import contextlib
+import gc
+import threading
+import time
+
+import pytest
+
+from vmnic.kube.time_budget import Budget, OverBudgetError, Subject, record_subjects, run_within, time_budget, uncharged
+
+
+def spin(seconds):
+    """Use CPU time in a busy loop that swallows every Exception."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        try:
+            sum(range(100))
+        except Exception:
+            raise AssertionError("an Exception reached the decision") from None
+
+
+class TestBlock:
+    def test_busy_loop_is_interrupted(self):
+        started = time.thread_time()
+        with pytest.raises(OverBudgetError, match=r"more than 0\.05 s"), time_budget(0.05):
+            spin(30)
+        assert time.thread_time() - started < 1
+
+    def test_block_within_its_budget_is_left_alone(self):
+        with time_budget(0.05):
+            spin(0.01)
+        spin(0.1)
+
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_exception_that_a_finalizer_swallows_is_raised_again(self):
+        class Slow:
+            def __del__(self):
+                spin(30)
+
+        def decide():
+            Slow()
+            spin(30)
+
+        with pytest.raises(OverBudgetError), time_budget(0.05):
+            decide()
+
+    def test_block_that_swallows_the_interruption_still_fails(self):
+        def decide():
+            with contextlib.suppress(BaseException):
+                spin(30)
+
+        with pytest.raises(OverBudgetError), time_budget(0.05):
+            decide()
+
+    def test_inner_budget_names_the_culprit_and_the_outer_goes_on(self):
+        with time_budget(5):
+            with pytest.raises(OverBudgetError, match=r"0\.05"), time_budget(0.05):
+                spin(30)
+            spin(0.01)
+
+    def test_outer_deadline_holds_in_an_inner_block(self):
+        with pytest.raises(OverBudgetError, match=r"0\.05"), time_budget(0.05), time_budget(10):
+            spin(30)
+
+    def test_waiting_costs_nothing(self):
+        with time_budget(0.02):
+            time.sleep(0.1)
+
+    def test_shared_work_is_not_charged(self):
+        with time_budget(0.1):
+            with uncharged():
+                spin(0.3)
+            spin(0.01)
+
+    def test_garbage_collection_is_not_charged(self):
+        heap = [[number] for number in range(300_000)]
+        with time_budget(0.1):
+            started = time.thread_time()
+            while time.thread_time() - started < 0.3:
+                gc.collect()
+        assert heap
+
+    def test_other_threads_have_no_budget(self):
+        ended = []
+
+        def work():
+            with time_budget(0.01):
+                spin(0.1)
+            ended.append(True)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join(10)
+        assert ended
+
+    def test_interruption_never_leaves_its_block(self):
+        """The block ends at about the moment at which the budget is used up, a thousand times."""
+        for number in range(1000):
+            try:
+                with time_budget(0.001):
+                    spin(0.0009 + number % 20 / 1e5)
+            except OverBudgetError:
+                pass
+            spin(0.0001)
+
+
+class TestCoroutine:
+    async def test_each_step_has_the_whole_budget(self):
+        async def work():
+            for _ in range(5):
+                spin(0.03)
+                await asyncio.sleep(0)
+            return "done"
+
+        assert await run_within(work(), Budget(0.1)) == "done"
+
+    async def test_step_that_takes_too_long_is_interrupted(self):
+        async def work():
+            await asyncio.sleep(0)
+            spin(30)
+
+        with pytest.raises(OverBudgetError):
+            await run_within(work(), Budget(0.05))
+
+    async def test_cleanup_that_awaits_is_awaited(self):
+        cleaned = []
+
+        async def work():
+            try:
+                spin(30)
+            finally:
+                await asyncio.sleep(0.001)
+                cleaned.append(True)
+
+        with pytest.raises(OverBudgetError):
+            await run_within(work(), Budget(0.05))
+        assert cleaned == [True]
+
+    async def test_cancellation_and_exceptions_pass(self):
+        async def wait():
+            await asyncio.Event().wait()
+
+        async def fail():
+            await asyncio.sleep(0)
+            raise KeyError("scripted")
+
+        task = asyncio.ensure_future(asyncio.wait_for(run_within(wait(), Budget(1)), 0.01))
+        with pytest.raises(TimeoutError):
+            await task
+        with pytest.raises(KeyError):
+            await run_within(fail(), Budget(1))
+
+
+def test_the_object_that_is_decided_about_is_recorded(monkeypatch):
+    seen, outer, inner = [], Subject("VirtualMachine", "a/b"), Subject("NodeNicState", "n1")
+    record_subjects(seen.append)
+    with time_budget(1, outer), time_budget(1), time_budget(1, inner):
+        pass
+    record_subjects(lambda subject: None)
+    assert seen == [outer, inner, outer, None]
