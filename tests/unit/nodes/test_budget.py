@@ -208,6 +208,6 @@ def test_the_hosts_own_traffic_is_interrupted_without_a_cordon_where_nobody_drai
 )
 def test_a_drained_node_is_granted_what_it_plans_now(node, empty, state):
     part = PoolLedger(entries={"n1": entry(EntryState.DRAINING, disruptive=True, cordoned=True)})
-    found = grant_drained(part, pool(rollout=DRAIN), [node], empty).entries["n1"]
+    found = grant_drained(part, pool(rollout=DRAIN), [node], empty, now=5).entries["n1"]
     assert (found.state, found.cordoned) == (state, True)
     assert found.digests == ({PF: "d2"} if state is EntryState.GRANTED else {PF: "d1"})
