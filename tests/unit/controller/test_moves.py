@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,6 +39,11 @@ class Moves:
         self.where, self.moves, self.early = {}, Counter(), []
         self.fleet.cluster.evicted = self._evict
         self.replica = self.fleet.replica(self._drainer)
+
+    async def _prove(self):
+        """Let the first node of the generation have gone alone already."""
+        part = msgspec.structs.replace(self.replica.ledger.current.of("fast"), proven_generation=2)
+        await self.replica.ledger.save(self.replica.ledger.current.with_pool("fast", part))
 
     def _drainer(self, world, api):
         drainer = Drainer(world, api)
@@ -80,6 +86,7 @@ class Moves:
         for agent in fleet.agents.values():
             agent.step()
         fleet.edit(numVfs=3, rollout=self._rollout)
+        await self._prove()
         for turn in range(TURNS):
             for number, agent in enumerate(fleet.agents.values()):
                 if turn >= self._delays[number]:
@@ -125,3 +132,20 @@ def test_a_node_that_never_answers_is_not_waited_for(homes, silent):
     assert (left, set(moves.moves.values()) <= {1}) == ({f"n{silent:04}"}, True)
     entries = moves.replica.ledger.current.of("fast").entries
     assert all(entry.state is not EntryState.DRAINING for entry in entries.values())
+
+
+async def test_no_vm_is_asked_to_leave_while_plans_for_an_edit_are_waited_for():
+    rollout = {"disruption": "Drain", "drainTimeout": "10m"}
+    fleet, asked = Fleet(2, rollout=rollout), []
+    replica = fleet.replica()
+    await replica.ledger.load()
+    assert await fleet.run(replica, turns=40, until=lambda: fleet.settled(7))
+    held, silent = fleet.agents.values()
+    held.holder, fleet.cluster.evicted = True, asked.append
+    fleet.edit(numVfs=5, rollout=rollout)
+    assert await fleet.run(replica, turns=60, until=lambda: bool(asked))
+    asked.clear()
+    silent.step = lambda: None
+    fleet.edit(numVfs=3, rollout=rollout)
+    assert not await fleet.run(replica, turns=29, until=lambda: bool(asked))
+    assert await fleet.run(replica, turns=10, until=lambda: bool(asked))
