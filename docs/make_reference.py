@@ -43,9 +43,12 @@ POOL_REASONS: dict[str, tuple[str, str]] = {
         "With `rollout.disruption: Manual` a disruptive plan waits for a person.",
         "Read it with `kubectl vmnic nodes`, then `kubectl vmnic approve NODE`.",
     ),
-    "Draining": ("VMs are leaving the node.", "Nothing; `rollout.drainTimeout` bounds it."),
+    "Draining": (
+        "VMs are leaving the node; the message names those that cannot, and holders that are not evicted: no VMs of the pool.",
+        "Nothing; `rollout.drainTimeout` bounds it. Stop what is not evicted.",
+    ),
     "NoVfsForDrain": (
-        "VMs with VFs cannot be moved, since no other node has as many free ones.",
+        "VMs with VFs cannot be moved, since no other node that is done with its own change has as many free ones.",
         "Free some, add nodes, or set `reserveForMigration` so that some stay free.",
     ),
     "NodeNotReady": ("The node is not ready, so nothing is begun on it.", "Bring the node back."),
@@ -56,6 +59,14 @@ POOL_REASONS: dict[str, tuple[str, str]] = {
     "NadKindAbsent": (
         "The pool has `networks`, and the cluster has no NetworkAttachmentDefinitions.",
         "Install Multus, which brings the kind; vmnic looks every 30 s. Or remove `networks`.",
+    ),
+    "ChangeTimedOut": (
+        "The node's change has not ended well within `rollout.drainTimeout` and `safety.rollbackTimeout`; it counts as failed.",
+        "Look at the log of the node's agent. A node that `nodeSelector` no longer matches does not hold up the others.",
+    ),
+    "LedgerFull": (
+        "The ConfigMap `vmnic-ledger` has no room for more nodes that change at the same time; the others wait.",
+        "Nothing; or lower `rollout.maxConcurrent`. Nodes that have failed keep their place: see to them.",
     ),
     "NadExists": (
         "A NetworkAttachmentDefinition of that name is there, and its annotation `vmnic.dev/pool-uid` has not the pool's uid.",

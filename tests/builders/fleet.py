@@ -39,6 +39,8 @@ class MemoryCluster:
         self.fault = lambda verb, plural: None
         """Gives `before` or `after` for a request that is to fail, before or after it took effect."""
         self.evicted = lambda pod: None
+        self.running_pods = list
+        """Gives pods beside those that were put."""
         self._versions = itertools.count(1)
 
     def put(self, plural, body, namespace=""):
@@ -115,6 +117,9 @@ class MemoryCluster:
 
     async def list_pages(self, resource, namespace="", *, selectors=None):
         found = [body for (plural, _, _), body in self.objects.items() if plural == resource.plural]
+        if resource.plural == "pods":
+            node = selectors["fieldSelector"].removeprefix("spec.nodeName=")
+            found = [pod for pod in [*found, *self.running_pods()] if pod["spec"].get("nodeName") == node]
         yield await self._request("GET", resource.plural, lambda: [msgspec.Raw(msgspec.json.encode(one)) for one in found]), ""
 
 
@@ -143,18 +148,18 @@ class RoomyDrainer(Drainer):
 class Replica:
     """One controller: caches of its own, which may lag behind, and the real reconcilers."""
 
-    def __init__(self, cluster, clock):
+    def __init__(self, cluster, clock, drainer=RoomyDrainer):
         self._cluster = cluster
         self._seen = 0
         self.queue = {}
         self.world = World(cluster, lambda key, after_s=0.0: self.queue.setdefault(key))
         self.ledger = LedgerStore(cluster, "vmnic-system")
-        drainer = RoomyDrainer(self.world, cluster)
+        drainer = drainer(self.world, cluster)
         rollouts = Rollouts(self.ledger, drainer, self.world._enqueue, clock=clock)
         networks = NetworkReconciler(self.world, cluster)
         self._pools = PoolReconciler(self.world, cluster, self.ledger, rollouts, networks, Events(cluster, "fleet"))
         self._nodes = NodeReconciler(self.world, cluster, self.ledger, drainer)
-        self._caches = {one.resource.plural: one for one in (self.world.nodes, self.world.node_states, self.world.pools)}
+        self._caches = {one.resource.plural: one for one in _caches_of(self.world)}
 
     def hear(self, count=None):
         """Take in what was written, all of it or only so many changes."""
@@ -181,6 +186,10 @@ class Replica:
                     await self._nodes.reconcile(key.name)
             except (ConflictError, InvalidError, UnreachableError):
                 self.queue.setdefault(key)
+
+
+def _caches_of(world):
+    return (world.nodes, world.node_states, world.pools, world.instances)
 
 
 class Agent:
@@ -261,7 +270,9 @@ class Fleet:
         self.cluster.evicted = self._evict
         self.admins = set()
         """Nodes that an administrator has cordoned."""
+        self.cluster.running_pods = lambda: [launcher(name, name) for name, one in self.agents.items() if one.holder]
         for name in self.names:
+            self.cluster.put("virtualmachineinstances", instance(name, name), "tenants")
             self.cluster.put(
                 "nodes", {"metadata": {"name": name, "labels": {}}, "spec": {}, "status": _node_status(ready=True)}
             )
@@ -276,8 +287,8 @@ class Fleet:
         if self.rng.random() < 0.8:
             self.agents[pod].holder = False
 
-    def replica(self):
-        return Replica(self.cluster, lambda: self.now)
+    def replica(self, drainer=RoomyDrainer):
+        return Replica(self.cluster, lambda: self.now, drainer)
 
     def ledger(self):
         found = self.cluster.get("configmaps", LEDGER_NAME, "vmnic-system")
@@ -334,10 +345,24 @@ class Fleet:
         return until()
 
 
+def instance(name, node):
+    """A VirtualMachineInstance on a node."""
+    meta = {"name": name, "namespace": "tenants", "uid": f"uid-{name}"}
+    return {"metadata": meta, "status": {"phase": "Running", "nodeName": node}}
+
+
+def launcher(name, node, *, pod="", requests=("vmnic.dev/fast",), namespace="tenants", **owner):
+    """The launcher of that instance, which by default has a device of the pool `fast`."""
+    reference = {"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "name": name, "uid": f"uid-{name}"}
+    meta = {"name": pod or name, "namespace": namespace, "ownerReferences": [reference | {"controller": True} | owner]}
+    containers = [{"name": "compute", "resources": {"requests": dict.fromkeys(requests, "1")}}]
+    return {"metadata": meta, "spec": {"nodeName": node, "containers": containers}, "status": {"phase": "Running"}}
+
+
 def _node_status(*, ready):
     return {
         "conditions": [{"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": "2026-01-01T00:00:00Z"}]
     }
 
 
-__all__ = ["PF", "Agent", "Fleet", "MemoryCluster", "Replica"]
+__all__ = ["PF", "Agent", "Fleet", "MemoryCluster", "Replica", "instance", "launcher"]

@@ -8,9 +8,19 @@ import pytest
 
 from tests.harness.api import wait_for
 from tests.harness.cluster import Cluster
+from tests.harness.packaging import ensure_helm
 from tests.harness.programs import ensure
 
 _NUMBERS = itertools.count(1)
+
+
+def pytest_collection_finish(session):
+    """Build the programs before any test: a build takes minutes on a busy machine, and a test may take two."""
+    files = {item.path.name for item in session.items if "cluster" in item.path.parts}
+    if files and not session.config.option.collectonly:
+        ensure()
+    if "test_packaging.py" in files and not session.config.option.collectonly:
+        ensure_helm()
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,7 @@ def make_release(image: str, digest: str, target: pathlib.Path) -> None:
         overlay = os.path.relpath(OVERLAYS / "default", here)
         images = [{"name": "vmnic", "newName": image, "digest": digest}]
         (here / "kustomization.yaml").write_text(yaml.safe_dump({"resources": [overlay], "images": images}))
-        (target / "install.yaml").write_text(yaml.safe_dump_all(kustomize(here), sort_keys=False))
+        (target / "install.yaml").write_text(yaml.dump_all(kustomize(here), Dumper=yaml.CSafeDumper, sort_keys=False))
         chart = make_chart(here / "vmnic")
         values = (chart / "values.yaml").read_text()
         values = values.replace("repository: vmnic", f"repository: {image}").replace('digest: ""', f"digest: {digest}")

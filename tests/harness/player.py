@@ -254,13 +254,13 @@ class Player:
 
     def _play_migration(self, instance: dict[str, Any], pods: list[dict[str, Any]]) -> None:
         """Play both nodes' virt-handlers, one step a tick: the target is ready, the guest moves, the source's pod ends."""
-        state = instance["status"]["migrationState"]
-        source, target = state.get("sourceNode"), state.get("targetNode")
+        state, namespace = instance["status"]["migrationState"], instance["metadata"]["namespace"]
+        target = state.get("targetNode")
         if state.get("completed"):
+            # This state stays until a next migration's target pod runs: only the pod that this migration left may end.
             for pod in pods:
-                mine = pod["metadata"]["labels"].get("kubevirt.io/created-by") == instance["metadata"]["uid"]
-                if mine and pod["spec"].get("nodeName") == source != instance["status"].get("nodeName"):
-                    self._api.delete("Pod", pod["metadata"]["name"], pod["metadata"]["namespace"], "?gracePeriodSeconds=0")
+                if (pod["metadata"]["namespace"], pod["metadata"]["name"]) == (namespace, state.get("sourcePod")):
+                    self._api.delete("Pod", pod["metadata"]["name"], namespace, "?gracePeriodSeconds=0")
         elif target and not state.get("targetNodeAddress"):
             ready = {"targetNodeAddress": "10.3.0.1", "targetDirectMigrationNodePorts": {"49152": 0}}
             self._as_handler(instance, {"status": {"migrationState": ready}}, target)

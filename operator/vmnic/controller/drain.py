@@ -1,7 +1,7 @@
 """Takes nodes out of service and back: cordons, evicts VMs in KubeVirt's way, and uncordons only what it has cordoned itself.
 
 An eviction of a launcher pod is judged by KubeVirt: it marks the VM and moves it by a live migration, or lets the pod go where
-the VM's eviction strategy says so. Nothing is ever forced; who cannot leave is named until the drain's time is over.
+the VM's eviction strategy says so. Nothing is ever forced; a VM that cannot leave is named until the drain's time is over.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..nodes.state import Held
 from ..policy.capacity import Claim
 from ..policy.relocation import find_homeless
 from .devices import Devices
+from .launchers import LauncherPod, base_of_pod, decode_pod, find_obstacle, launcher_base, pod_of
 from .objects import NodeObject, decode_node
 from .world import World
 
@@ -28,33 +29,8 @@ __all__ = ["Drainer", "Matching"]
 
 _log = logging.getLogger(__name__)
 
-_POD = "pod "
-_GENERATED, _RANDOM = 58, 5
-"""Letters of a generated name that are the giver's and the API server's (apiserver/pkg/storage/names)."""
-
-
-class _Resources(msgspec.Struct, frozen=True):
-    requests: dict[str, str | int] = {}
-
-
-class _Container(msgspec.Struct, frozen=True):
-    resources: _Resources = _Resources()
-
-
-class _PodSpec(msgspec.Struct, frozen=True):
-    containers: tuple[_Container, ...] = ()
-
-
-class _PodStatus(msgspec.Struct, frozen=True):
-    phase: str = ""
-
-
-class _Pod(msgspec.Struct, frozen=True):
-    spec: _PodSpec = _PodSpec()
-    status: _PodStatus = _PodStatus()
-
-
-_pod_decoder = msgspec.json.Decoder(_Pod)
+_NAMED = 4
+"""Holders that are not evicted, of which a problem has room for the names."""
 
 
 class Drainer:
@@ -114,26 +90,27 @@ class Drainer:
         await self._write(node, note=None, unschedulable=None)
         _log.info("node %s is uncordoned", name, extra={"node": name})
 
-    async def evict(self, holders: Iterable[Held]) -> str:
-        """Ask the holders' VMs to leave; gives what was last answered, in the words of who judges: KubeVirt, or a budget.
+    async def evict(self, node: str, holders: Iterable[Held], resources: Collection[str]) -> str:
+        """Ask VMs to leave a node; return in words what stands in the way.
+
+        Args:
+            node: The node.
+            holders: Who holds devices, in the words of the node's agent.
+            resources: The resources of the functions that change.
 
         Raises:
             UnreachableError: the API server does not answer.
         """
-        answer = ""
-        for namespace, name in sorted({pod for held in holders if (pod := pod_of(held)) is not None}):
-            body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace}}
-            try:
-                await self._api.create(PODS, body, namespace, name=name, subresource="eviction")
-            except NotFoundError:
-                continue
-            except UnreachableError:
-                raise
-            except ApiError as error:
-                # A 429 is how KubeVirt answers once it has started a migration, and how a PodDisruptionBudget refuses. Whatever
-                # else stands in one pod's way, the others are asked all the same.
-                answer = f"pod {namespace}/{name}: {error.message}"
-        return answer
+        there = {(pod.metadata.namespace, pod.metadata.name): pod for pod in await self._pods_on(node)}
+        answer, refused = "", []
+        for words, name in sorted({(_words(held), pod_of(held)) for held in holders}):
+            pod = there.get(name) if name is not None else None
+            why = find_obstacle(pod, node, resources, self._world.instances.items) if name is not None else "no pod"
+            if pod is None or why:
+                refused.append(f"{words} ({why})")
+            else:
+                answer = await self._evict(pod) or answer
+        return "; ".join(filter(None, (answer, _not_evicted(refused))))
 
     async def has_pods(self, node: str, resources: Collection[str]) -> bool:
         """Tell whether a pod is on a node that asks for one of these resources: it has or may still get a device.
@@ -141,12 +118,31 @@ class Drainer:
         Raises:
             ApiError: the server did not answer.
         """
+        return any(not pod.ended and pod.requests.intersection(resources) for pod in await self._pods_on(node))
+
+    async def _pods_on(self, node: str) -> list[LauncherPod]:
+        """Read the pods of a node live."""
+        found: list[LauncherPod] = []
         async for page, _ in self._api.list_pages(PODS, selectors={"fieldSelector": f"spec.nodeName={node}"}):
-            for pod in map(_pod_decoder.decode, page):
-                asked = {name for one in pod.spec.containers for name in one.resources.requests}
-                if asked.intersection(resources) and pod.status.phase not in ("Succeeded", "Failed"):
-                    return True
-        return False
+            found += map(decode_pod, page)
+        return found
+
+    async def _evict(self, pod: LauncherPod) -> str:
+        """Evict this very pod; return the answer in the words of the judge: KubeVirt, or a PodDisruptionBudget."""
+        meta = {"name": pod.metadata.name, "namespace": pod.metadata.namespace}
+        options = {"preconditions": {"uid": pod.metadata.uid}}
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta, "deleteOptions": options}
+        try:
+            await self._api.create(PODS, body, meta["namespace"], name=meta["name"], subresource="eviction")
+        except NotFoundError:
+            return ""
+        except UnreachableError:
+            raise
+        except ApiError as error:
+            # A 429 is how KubeVirt answers once it has started a migration, and how a PodDisruptionBudget refuses. Whatever
+            # else stands in one pod's way, the others are asked all the same.
+            return f"pod {meta['namespace']}/{meta['name']}: {error.message}"
+        return ""
 
     def matching(self) -> Matching:
         """Look who runs where and what is free, for several questions."""
@@ -172,11 +168,18 @@ class Matching:
         self._running = running
         self._devices = devices
         self._claims: dict[tuple[str, str], Claim] = {}
-        self._leaving: set[str] = set()
+        self._closed: set[str] = set()
+        """Nodes that no VM is matched to."""
+        self._launchers: dict[str, dict[tuple[str, str], Instance]] = {}
+        """Instances of a node by namespace and by what the name of their launcher begins with."""
+
+    def keep_off(self, nodes: Iterable[str]) -> None:
+        """Match no VM to these nodes: they will change themselves, and it would have to leave again."""
+        self._closed.update(nodes)
 
     def accept(self, node: str, holders: Iterable[Held]) -> None:
-        """Note that a node's VMs leave: nobody can go there, and they come first."""
-        self._leaving.add(node)
+        """Note that a node's VMs leave: no VM can go there, and they come first."""
+        self._closed.add(node)
         self._claims |= {claim.key: claim for held in holders if (claim := self._claim(node, held)) is not None}
 
     def refusal(self, node: str, holders: Collection[Held]) -> str:
@@ -187,7 +190,7 @@ class Matching:
             if claim is None:
                 return f"{held.by or 'an unknown program'} holds {held.vf} and is no VM that can be moved: stop it"
             claims[claim.key] = claim
-        homeless = find_homeless(list(claims.values()), self._devices.capacity, leaving={node, *self._leaving})
+        homeless = find_homeless(list(claims.values()), self._devices.capacity, leaving={node, *self._closed})
         if not homeless:
             return ""
         needs = ", ".join(f"{count} of {resource}" for resource, count in sorted(homeless[0].held.items()))
@@ -199,21 +202,25 @@ class Matching:
         pod = pod_of(held)
         if pod is None:
             return None
-        for instance in self._running.get(node, ()):
-            if instance.metadata.namespace == pod[0] and is_launcher(pod[1], instance.metadata.name):
-                return self._devices.claim(ObjectKey(pod[0], instance.machine or instance.metadata.name))
-        return None
+        instance = self._by_launcher(node).get((pod[0], base_of_pod(pod[1])))
+        return None if instance is None else self._devices.claim(ObjectKey(pod[0], instance.machine or instance.metadata.name))
+
+    def _by_launcher(self, node: str) -> dict[tuple[str, str], Instance]:
+        """Index the instances of a node: an agent may name thousands of holders."""
+        if node not in self._launchers:
+            self._launchers[node] = {
+                (one.metadata.namespace, launcher_base(one.metadata.name)): one for one in self._running.get(node, ())
+            }
+        return self._launchers[node]
 
 
-def pod_of(held: Held) -> tuple[str, str] | None:
-    """Give namespace and name of the pod that holds a device; None if it is no pod."""
-    if not held.by.startswith(_POD):
-        return None
-    namespace, _, name = held.by.removeprefix(_POD).partition("/")
-    return (namespace, name) if name else None
+def _words(held: Held) -> str:
+    return held.by or f"an unknown program with {held.vf}"
 
 
-def is_launcher(pod: str, instance: str) -> bool:
-    """Tell whether a pod is an instance's launcher: its name is generated, and cut before the random ending where too long."""
-    base = f"virt-launcher-{instance}-"[:_GENERATED]
-    return pod.startswith(base) and len(pod) == len(base) + _RANDOM
+def _not_evicted(refused: list[str]) -> str:
+    """Name the holders that are left alone."""
+    if not refused:
+        return ""
+    more = f" and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
+    return f"not evicted: {', '.join(refused[:_NAMED])}{more}: stop them, or look at the node's agent"

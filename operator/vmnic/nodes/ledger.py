@@ -57,9 +57,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cordoned: bool = False
     """Whether vmnic cordons the node and so has to uncordon it."""
     since: int = 0
-    """When the drain began, in seconds since 1970."""
+    """When the drain began, or the grant, in seconds since 1970."""
     until: int = 0
     """Of a resting one: when it may be tried again, in seconds since 1970."""
+    silent: bool = False
+    """Of a failed one: its agent did not answer in time, so it may be tried again once the agent does."""
 
     @property
     def under_way(self) -> bool:
@@ -106,6 +108,10 @@ class Ledger(msgspec.Struct, frozen=True):
     def render(self) -> Any:
         """Give the JSON-able form."""
         return msgspec.to_builtins(self)
+
+    def size(self) -> int:
+        """Return how many bytes it takes in its ConfigMap."""
+        return len(msgspec.json.encode(self))
 
     def of(self, pool: str) -> PoolLedger:
         """Give a pool's part, empty if there is none."""
@@ -161,6 +167,16 @@ class NodeView:
     def confirmed(self) -> bool:
         """Whether its agent has seen its present spec."""
         return self.state.status.observed_generation >= self.state.metadata.generation
+
+    def leaves(self, pool: str) -> bool:
+        """Return whether the node only gives up functions of a pool: it was taken out of it, or the pool is being removed."""
+        mine = [spec for spec in self.state.spec.pfs if spec.pool == pool]
+        return bool(mine) and all(spec.release for spec in mine)
+
+    @property
+    def answers(self) -> bool:
+        """Whether its agent has published its plans for what the pools ask now."""
+        return self.current and self.confirmed
 
     @property
     def available(self) -> bool:

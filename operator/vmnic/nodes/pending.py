@@ -12,6 +12,7 @@ from .state import Held, PfPlan, PfReason, PfSpec, PfStatus
 __all__ = ["Pending", "pending_of"]
 
 
+_DIGEST_CHARS = 64
 _STUCK = (PfReason.PCI_BUS_STUCK, PfReason.WRITE_STILL_IN_FLIGHT, PfReason.UNREADABLE)
 
 
@@ -27,6 +28,8 @@ class Pending:
     """Whether the node is to be cordoned before a disruptive one is granted."""
     leaving: tuple[Held, ...] = ()
     """Devices whose holders have to leave first."""
+    resources: frozenset[str] = frozenset()
+    """Resources of the functions that a disruptive plan changes, as the controller's own spec has them."""
     unfenced: frozenset[str] = frozenset()
     """Resources whose device plugin cannot keep back what is about to go: no pod may be there that asks for one."""
     approved: bool = False
@@ -39,7 +42,7 @@ class Pending:
 
 
 def pending_of(view: NodeView, pool: SriovNetworkPool) -> Pending:
-    """Read a node's plans for a pool; nothing where the agent speaks of something else, or cannot be reached."""
+    """Read a node's plans for a pool; nothing where the agent reports on another spec, or cannot be reached."""
     state = view.state
     if not view.current or not view.confirmed or not view.ready or not state.spec.synced:
         return Pending()
@@ -58,6 +61,7 @@ def pending_of(view: NodeView, pool: SriovNetworkPool) -> Pending:
         disruptive=digests,
         cordons=any(pool.spec.rollout.disruption != "WhenFree" or _unfenced(spec, plan) for spec, _, plan in hard),
         leaving=tuple(held for _, pf, plan in hard for held in holders_of(pf, plan)),
+        resources=frozenset(group.resource for spec, _, _ in hard for group in spec.groups),
         unfenced=frozenset(group.resource for spec, _, plan in hard if _unfenced(spec, plan) for group in spec.groups),
         approved=bool(plans) and all(plan.digest in approved for _, _, plan in plans),
     )
@@ -71,10 +75,12 @@ def holders_of(pf: PfStatus, plan: PfPlan) -> tuple[Held, ...]:
 
 
 def _may_start(pf: PfStatus, plan: PfPlan, approved: frozenset[str]) -> bool:
-    """Whether a function is neither stuck nor was rolled back unapproved.
+    """Return whether a function is neither stuck nor was rolled back unapproved, and its plan's digest is one.
 
     What failed may be tried again; its entry in the ledger says when.
     """
+    if len(plan.digest) > _DIGEST_CHARS:
+        return False
     if pf.problem is None:
         return True
     if pf.problem.reason is PfReason.ROLLED_BACK:

@@ -1,4 +1,4 @@
-"""What has become of entries of the ledger: runs that ended, drains that take too long, grants that nobody can use. Pure."""
+"""What has become of entries of the ledger: runs that ended, drains and grants that take too long or cannot be used. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .ledger import Entry, EntryState, NodeView, PoolLedger, by_name
 from .pending import pending_of
 from .state import ApplyState, PfReason, PfStatus
 
-__all__ = ["is_stopped", "settle_ledger"]
+__all__ = ["deadline_of", "is_stopped", "settle_ledger"]
 
 _BAD = (ApplyState.FAILED, ApplyState.ROLLED_BACK)
 _ENDED = (ApplyState.APPLIED, ApplyState.REFUSED, *_BAD)
@@ -38,7 +38,7 @@ def settle_ledger(part: PoolLedger, pool: SriovNetworkPool, nodes: Iterable[Node
         if applied:
             proven = max(proven, entry.generation)
         if settled is not None:
-            entries[node] = settled
+            entries[node] = _pardon(settled, pool, views.get(node), now)
     return PoolLedger(proven_generation=proven, entries=entries)
 
 
@@ -68,7 +68,15 @@ def _settle(
         case EntryState.DRAINING:
             return _settle_drain(entry, pool, view, part, now), False
         case _:
-            return _settle_grant(entry, view, now)
+            return _settle_grant(entry, pool, view, now)
+
+
+def _pardon(entry: Entry, pool: SriovNetworkPool, view: NodeView | None, now: int) -> Entry:
+    """Let a failure not count where the node was taken out of the pool: excluding it lets the rollout go on."""
+    excluded = view is not None and view.leaves(pool.metadata.name) and not pool.metadata.deletion_timestamp
+    if entry.state is not EntryState.FAILED or not excluded:
+        return entry
+    return msgspec.structs.replace(entry, state=EntryState.RESTING, until=now + seconds_of(pool.spec.rollout.drain_timeout))
 
 
 def _over(entry: Entry) -> Entry | None:
@@ -89,17 +97,17 @@ def _settle_failed(entry: Entry, pool: SriovNetworkPool, view: NodeView) -> Entr
 def _is_healed(entry: Entry, view: NodeView, pfs: Mapping[str, PfStatus]) -> bool:
     """Whether nothing is to be done any more, so that there is no plan that a person could approve."""
     found = [pfs.get(address) for address in entry.digests]
-    known = view.ready and view.current and view.confirmed
+    known = view.ready and view.answers
     return known and all(pf is not None and pf.plan is None and pf.problem is None for pf in found)
 
 
 def _again(entry: Entry, pool: SriovNetworkPool, view: NodeView) -> bool:
     """Whether a failed node may be tried again; one that was rolled back only when asked for something else, or approved."""
-    if pending_of(view, pool).approved:
+    if pending_of(view, pool).approved or (entry.silent and view.ready and view.answers):
         return True
     problems = {pf.problem.reason for pf in view.state.status.pfs if pf.problem is not None and pf.pci_address in entry.digests}
     changed = entry.generation < pool.metadata.generation or entry.boot_id != view.state.status.boot_id
-    return changed and view.current and view.confirmed and PfReason.ROLLED_BACK not in problems
+    return changed and view.answers and PfReason.ROLLED_BACK not in problems
 
 
 def _settle_drain(entry: Entry, pool: SriovNetworkPool, view: NodeView, part: PoolLedger, now: int) -> Entry | None:
@@ -107,7 +115,7 @@ def _settle_drain(entry: Entry, pool: SriovNetworkPool, view: NodeView, part: Po
     timeout_s = seconds_of(pool.spec.rollout.drain_timeout)
     if now - entry.since >= timeout_s:
         return msgspec.structs.replace(entry, state=EntryState.RESTING, until=now + timeout_s)
-    if not view.current or not view.confirmed or not view.ready:
+    if not view.answers or not view.ready:
         return entry
     pending = pending_of(view, pool)
     if not pending.digests or is_stopped(pool, part, approved=pending.approved):
@@ -115,11 +123,15 @@ def _settle_drain(entry: Entry, pool: SriovNetworkPool, view: NodeView, part: Po
     return msgspec.structs.replace(entry, digests=pending.digests, generation=pool.metadata.generation)
 
 
-def _settle_grant(entry: Entry, view: NodeView, now: int) -> tuple[Entry | None, bool]:
+def _settle_grant(entry: Entry, pool: SriovNetworkPool, view: NodeView, now: int) -> tuple[Entry | None, bool]:
     pfs = {pf.pci_address: pf for pf in view.state.status.pfs}
     runs = [_run(digest, pfs.get(address)) for address, digest in entry.digests.items()]
     if all(run in _ENDED for run in runs):
         return _end(entry, runs, now)
+    if not entry.since:
+        entry = msgspec.structs.replace(entry, since=now)  # Written by a version that did not note it.
+    if view.ready and now >= deadline_of(entry, pool):
+        return msgspec.structs.replace(entry, state=EntryState.FAILED, silent=not view.confirmed), False
     if any(run in _STARTED for run in runs):
         return (msgspec.structs.replace(entry, state=EntryState.FAILED) if view.lost else entry), False
     if entry.state is EntryState.GRANTED and not view.lost and _usable(entry, pfs):
@@ -128,6 +140,14 @@ def _settle_grant(entry: Entry, view: NodeView, now: int) -> tuple[Entry | None,
     if entry.state is EntryState.REVOKED and not granted and (view.confirmed or view.lost):
         return _end(entry, runs, now)
     return msgspec.structs.replace(entry, state=EntryState.REVOKED), False
+
+
+def deadline_of(entry: Entry, pool: SriovNetworkPool) -> int:
+    """Return when a granted change must have ended: an agent that never ends one, or never starts it, keeps its slot no longer.
+
+    A change may take as long as a drain, and as long as the node may be cut off before it undoes the change.
+    """
+    return entry.since + seconds_of(pool.spec.rollout.drain_timeout) + seconds_of(pool.spec.safety.rollback_timeout)
 
 
 def _end(entry: Entry, runs: Collection[ApplyState | None], now: int) -> tuple[Entry | None, bool]:

@@ -49,8 +49,11 @@ def summarise_pool(
     results = [_judge(view, pool, part) for view in sorted(nodes, key=lambda view: view.name)]
     lost = [conflict for conflict in conflicts if conflict.pool == pool.metadata.name]
     mixed = find_mixed_support(pool, (view.state for view in nodes))
-    own = [*([mixed] if mixed is not None else []), *(problem for result in results for problem in result.problems)]
-    problems = _ranked([*more, *own], lost)
+    # One node may have many problems; the first of each comes before the others, so that no node hides another.
+    own = [one for result in results for one in result.problems[:1]] + [
+        one for result in results for one in result.problems[1:]
+    ]
+    problems = _ranked([*more, *([mixed] if mixed is not None else []), *own], lost)
     counts = _count_nodes(results)
     blocked = sum(result.state == "blocked" for result in results)
     return PoolStatus(

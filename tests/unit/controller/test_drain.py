@@ -3,9 +3,10 @@
 import msgspec
 import pytest
 
-from tests.builders.fleet import Fleet, MemoryCluster
+from tests.builders.fleet import Fleet, MemoryCluster, instance, launcher
 from tests.builders.vm import nad, nic, node, node_state, pool, vm, vmi
-from vmnic.controller.drain import Drainer, is_launcher, pod_of
+from vmnic.controller.drain import Drainer
+from vmnic.controller.launchers import is_launcher, pod_of
 from vmnic.controller.world import World
 from vmnic.kube.errors import ApiError, ConflictError
 from vmnic.nodes.ledger import CORDONED
@@ -78,21 +79,85 @@ async def test_a_node_that_changes_in_the_same_moment_is_looked_at_again(fleet, 
     ids=["it may have a device", "it asks for none", "it has ended"],
 )
 async def test_a_pod_that_could_get_a_device_keeps_a_node_from_being_empty(fleet, drainer, requests, phase, there):
-    spec = {"containers": [{"name": "c"}, {"name": "d", "resources": {"requests": requests}}]}
+    spec = {"nodeName": NODE, "containers": [{"name": "c"}, {"name": "d", "resources": {"requests": requests}}]}
     fleet.cluster.put("pods", {"metadata": {"name": "p"}, "spec": spec, "status": {"phase": phase}}, "a")
     assert await drainer.has_pods(NODE, {"vmnic.dev/fast"}) is there
 
 
+RESOURCES = {"vmnic.dev/fast"}
+
+
+def scene(fleet, *pods, instances=("a", "b"), node=NODE):
+    """Let these pods run, and the instances on a node; gives a drainer and the list of evicted pods."""
+    world, asked = World(fleet.cluster, lambda key, after_s=0.0: None), []
+    for name in instances:
+        world.instances._store(msgspec.Raw(msgspec.json.encode(instance(name, node))))
+    fleet.cluster.running_pods, fleet.cluster.evicted = lambda: pods, asked.append
+    return Drainer(world, fleet.cluster), asked
+
+
+def held_by(*words):
+    return [Held(vf=f"0000:0b:10.{number}", by=by) for number, by in enumerate(words)]
+
+
 @pytest.mark.parametrize("status", [403, 422, 429, 500])
-async def test_who_cannot_be_evicted_is_told_and_keeps_nobody_else(fleet, drainer, status):
+async def test_a_refused_eviction_is_named_and_stops_no_other(fleet, status):
     def evict(pod):
         asked.append(pod)
         if pod == "a":
             raise ApiError(status=status, reason="", message="refused by policy")
 
-    asked, fleet.cluster.evicted = [], evict
-    answer = await drainer.evict([Held(vf=f"0000:0b:10.{n}", by=f"pod tenants/{pod}") for n, pod in enumerate("ab")])
+    drainer, asked = scene(fleet, launcher("a", NODE), launcher("b", NODE))
+    fleet.cluster.evicted = evict
+    answer = await drainer.evict(NODE, held_by("pod tenants/a", "pod tenants/b"), RESOURCES)
     assert (asked, answer) == (["a", "b"], "pod tenants/a: refused by policy")
+
+
+@pytest.mark.parametrize("resource", ["vmnic.dev/fast", "macvtap.network.kubevirt.io/any"])
+async def test_a_vm_with_a_device_of_the_pool_is_evicted(fleet, resource):
+    drainer, asked = scene(fleet, launcher("a", NODE, requests=["cpu", resource]))
+    assert (await drainer.evict(NODE, held_by("pod tenants/a"), RESOURCES), asked) == ("", ["a"])
+
+
+@pytest.mark.parametrize(
+    ("pod", "why"),
+    [
+        (launcher("a", "n2"), "it is not on node n0000"),
+        (launcher("a", NODE, kind="ReplicaSet"), "no VirtualMachineInstance controls it"),
+        (launcher("a", NODE, controller=False), "no VirtualMachineInstance controls it"),
+        (launcher("a", NODE, apiVersion="evil.io/v1"), "no VirtualMachineInstance controls it"),
+        (launcher("a", NODE, uid="another"), "its VirtualMachineInstance is not on node n0000"),
+        (launcher("gone", NODE, pod="a"), "its VirtualMachineInstance is not on node n0000"),
+        (launcher("a", NODE, namespace="other"), "it is not on node n0000"),
+        (launcher("a", NODE, requests=["cpu", "vmnic.dev/slow"]), "it requests no resource of the pool"),
+        (launcher("a", NODE, requests=[]), "it requests no resource of the pool"),
+    ],
+    ids=[
+        "elsewhere", "of a ReplicaSet", "not controlled", "of another group", "of an earlier instance", "of no instance",
+        "in another namespace", "with a device of another pool", "with no device",
+    ],
+)  # fmt: skip
+async def test_another_pod_that_an_agent_names_is_not_evicted(fleet, pod, why):
+    drainer, asked = scene(fleet, pod)
+    answer = await drainer.evict(NODE, held_by("pod tenants/a"), RESOURCES)
+    assert (asked, f"not evicted: pod tenants/a ({why})" in answer) == ([], True)
+
+
+async def test_a_launcher_whose_vm_runs_elsewhere_is_not_evicted(fleet):
+    drainer, asked = scene(fleet, launcher("a", NODE), node="n2")
+    assert "is not on node n0000" in await drainer.evict(NODE, held_by("pod tenants/a"), RESOURCES)
+    assert asked == []
+
+
+NAMES = ["pod a/../../../../apis/x", "pod tenants/a?dryRun=All", "pod ../a", "pod tenants/", "pod /a", "domain a", "", "pod T/a",
+         f"pod {'n' * 64}/a", f"pod tenants/{'n' * 254}", "pod tenants/a/eviction", "pod tenants/a\n"]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", NAMES)
+async def test_words_that_name_no_pod_reach_no_request(fleet, words):
+    drainer, asked = scene(fleet, launcher("a", NODE))
+    answer = await drainer.evict(NODE, held_by(words), RESOURCES)
+    assert (asked, "(no pod)" in answer) == ([], True)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def calm(fleet, rollout):
     fleet.edit(numVfs=4, rollout=rollout)
 
 
-async def storm(fleet, replicas, observer, rollout, *, turns):
+async def storm(fleet, replicas, observer, rollout, *, turns, seconds=1):
     """Strike at random, let replicas hear only part of it, crash them, and let requests fail before and after their effect."""
     rng = fleet.rng
     fleet.cluster.fault = lambda verb, plural: rng.choice(["before", "after"]) if rng.random() < 0.02 else None
@@ -89,7 +89,7 @@ async def storm(fleet, replicas, observer, rollout, *, turns):
             replicas[number].hear(rng.randrange(1, 2000))
             await replicas[number].work(rng.randrange(1, 600))
             observer.look()
-        fleet.now += 1
+        fleet.now += seconds
 
 
 async def loaded(replica):
@@ -111,7 +111,7 @@ async def test_a_thousand_nodes_in_a_storm_never_exceed_the_limits_and_then_all_
     for number, agent in enumerate(fleet.agents.values()):
         agent.bad, agent.holder = 0.02, number % 4 == 0
     fleet.edit(numVfs=5, rollout=rollout)
-    await storm(fleet, replicas, observer, rollout, turns=40)
+    await storm(fleet, replicas, observer, rollout, turns=100, seconds=10)
     calm(fleet, rollout)
     assert await fleet.run(*replicas, turns=300, until=lambda: fleet.settled(4) and not fleet.cordoned_by_us())
     print(f"1,000 nodes: {observer.looks} looks, at most {observer.most} running, {observer.most_cordoned} cordoned")

@@ -1,4 +1,4 @@
-"""How a pool's change goes through its nodes: slots come back, drains go on, and who may begins. Effects follow the ledger.
+"""How a pool's change goes through its nodes: slots come back, drains go on, and nodes begin. Effects follow the ledger.
 
 The ledger says first what is about to be done, then it is done; a controller that dies in between leaves a successor that
 finds it there and does it again: to cordon, to evict, to grant and to uncordon may all be repeated.
@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from ...api.pool import PoolProblem, SriovNetworkPool
 from ...kube.errors import ApiError
-from ...nodes.budget import Start, choose_disruptive, choose_harmless, entries_of, grant_drained
+from ...nodes.budget import Start, choose_disruptive, choose_harmless, entries_of, fitting, grant_drained
 from ...nodes.ledger import Entry, EntryState, Ledger, NodeView, PoolLedger
 from ...nodes.pending import pending_of
-from ...nodes.settle import settle_ledger
+from ...nodes.settle import deadline_of, settle_ledger
+from ...nodes.turns import free_nodes_come, is_done
 from ..drain import Drainer, Matching
 from ..keys import node_key
-from ..ledger import LedgerStore
+from ..ledger import LEDGER_NAME, LedgerStore
 from ..world import Enqueue
+from .rollout_memory import RolloutMemory
 
 __all__ = ["Progress", "Rollouts"]
 
@@ -31,8 +33,6 @@ _log = logging.getLogger(__name__)
 _SOON_S = 0.05
 _DRAIN_S = 5.0
 """Between looks at a drain: an eviction that was refused is asked for again."""
-_REFUSED_S = 15
-"""For so long nobody looks again whether a node's VMs can be moved."""
 _TRIES = 20
 """Nodes whose VMs are matched in one pass."""
 
@@ -44,16 +44,6 @@ class Progress:
     problems: tuple[PoolProblem, ...] = ()
     again_s: float | None = None
     """When to look again though nothing changes; None: need not be."""
-
-
-@dataclass(slots=True)
-class _Refusals:
-    """Why nodes are not drained, and until when that is believed."""
-
-    generation: int = 0
-    """Of the pool."""
-    until: dict[str, int] = field(default_factory=dict)
-    texts: dict[str, str] = field(default_factory=dict)
 
 
 class Rollouts:
@@ -73,7 +63,8 @@ class Rollouts:
         self._drainer = drainer
         self._enqueue = enqueue
         self._clock = clock
-        self._refusals: dict[str, _Refusals] = {}
+        self._memories: dict[str, RolloutMemory] = {}
+        """By pool."""
         self._told: dict[str, PoolLedger] = {}
         """What the nodes were last asked to look at, by pool."""
         self._answers: dict[str, str] = {}
@@ -89,19 +80,30 @@ class Rollouts:
             ApiError: a write failed; the queue tries again.
         """
         name, now = pool.metadata.name, int(self._clock())
+        memory = self._memory_of(pool, views, now)
         async with self._ledger.deciding:
             before = self._ledger.current.of(name)
             part = settle_ledger(before, pool, views, now=now)
-            empty, ours = await self._drain(before, part, pool, views)
-            part = grant_drained(_joined(part, ours), pool, views, empty)
-            part = self._begin_harmless(part, pool, views, now)
-            part = await self._begin_disruptive(part, pool, views, now)
+            memory.note_ends(before, part, now)
+            empty, ours = await self._drain(before, part, pool, views, memory)
+            part = grant_drained(_joined(part, ours), pool, views, empty, now=now)
+            part = self._begin_harmless(part, pool, views, memory, now)
+            part = await self._begin_disruptive(part, pool, views, memory, now)
             await self._save(name, before, part)
             after = await self._uncordon(part)
+            memory.note_ends(part, after, now)
             await self._save(name, part, after)
-        waits = [_again(before, after, now), *(until - now for until in self._refusals[name].until.values())]
+        waits = [_again(before, after, pool, now), memory.next_look(now)]
         again_s = min((wait for wait in waits if wait is not None), default=None)
-        return Progress(problems=tuple(self._problems(pool, after, views, now)), again_s=again_s)
+        return Progress(problems=tuple(self._problems(pool, after, views, memory, now)), again_s=again_s)
+
+    def _memory_of(self, pool: SriovNetworkPool, views: Sequence[NodeView], now: int) -> RolloutMemory:
+        name, generation = pool.metadata.name, pool.metadata.generation
+        memory = self._memories.get(name)
+        if memory is None or memory.generation != generation:
+            memory = self._memories[name] = RolloutMemory(generation=generation, since=now)
+        memory.nodes, memory.waits, memory.left_out = len(views), False, 0
+        return memory
 
     async def forget(self, name: str) -> None:
         """Give back what is still cordoned for a pool that is gone, and close its books.
@@ -110,28 +112,37 @@ class Rollouts:
             ApiError: a write failed; the queue tries again.
         """
         async with self._ledger.deciding:
+            self._memories.pop(name, None)
             part = self._ledger.current.pools.get(name)
             if part is None:
+                self._told.pop(name, None)
                 return
             for node, entry in part.entries.items():
                 if entry.cordoned:
                     await self._drainer.uncordon(node)
             await self._ledger.save(self._ledger.current.with_pool(name, None))
             self._told.pop(name, None)
-            self._refusals.pop(name, None)
             for node in part.entries:
+                self._answers.pop(node, None)
+                self._asked.pop(node, None)
                 self._enqueue(node_key(node))
 
     async def _drain(
-        self, before: PoolLedger, part: PoolLedger, pool: SriovNetworkPool, views: Sequence[NodeView]
+        self,
+        before: PoolLedger,
+        part: PoolLedger,
+        pool: SriovNetworkPool,
+        views: Sequence[NodeView],
+        memory: RolloutMemory,
     ) -> tuple[set[str], dict[str, Entry]]:
-        """Go on with drains that are in the books.
+        """Go on with drains that are in the ledger.
 
         Returns:
             The nodes that are cordoned and empty; and entries of nodes whose administrator has taken back a cordon that was
             there first: the books have to say that the cordon is vmnic's before vmnic makes one.
         """
         empty, ours = set(), {}
+        may_evict = not memory.waits_for_plans(views, int(self._clock()))
         for view in views:
             entry, was = part.entries.get(view.name), before.entries.get(view.name)
             if entry is None or was is None or not entry.state is was.state is EntryState.DRAINING:
@@ -139,39 +150,48 @@ class Rollouts:
             try:
                 if not entry.cordoned and not await self._drainer.is_cordoned(view.name):
                     ours[view.name] = msgspec.structs.replace(entry, cordoned=True)
-                elif await self._is_empty(view, pool, entry):
+                elif await self._is_empty(view, pool, entry, may_evict=may_evict):
                     empty.add(view.name)
             except ApiError as error:
                 _log.warning("node %s: the drain goes on later: %s", view.name, error.message, extra={"node": view.name})
         return empty, ours
 
-    async def _is_empty(self, view: NodeView, pool: SriovNetworkPool, entry: Entry) -> bool:
-        """Cordon a node and ask those to leave who are in the way; tells whether nobody is."""
+    async def _is_empty(self, view: NodeView, pool: SriovNetworkPool, entry: Entry, *, may_evict: bool) -> bool:
+        """Cordon a node and ask the VMs to leave that are in the way; return whether there are none.
+
+        While other nodes may still publish plans for an edit, it is not known which of them a VM could stay on.
+        """
         if entry.cordoned:
             await self._drainer.cordon(view.name, pool.metadata.name)
         pending = pending_of(view, pool)
         if pending.leaving:
             now = self._clock()
-            if now - self._asked.get(view.name, 0.0) >= _DRAIN_S:
+            if may_evict and now - self._asked.get(view.name, 0.0) >= _DRAIN_S:
                 self._asked[view.name] = now
-                self._answers[view.name] = await self._drainer.evict(pending.leaving)
+                self._answers[view.name] = await self._drainer.evict(view.name, pending.leaving, pending.resources)
             return False
         return not pending.unfenced or not await self._drainer.has_pods(view.name, pending.unfenced)
 
-    def _begin_harmless(self, part: PoolLedger, pool: SriovNetworkPool, views: Sequence[NodeView], now: int) -> PoolLedger:
-        starts = choose_harmless(self._with(pool, part), pool, views)
-        return _joined(part, entries_of(starts, pool, disruptive=False, now=now))
+    def _begin_harmless(
+        self, part: PoolLedger, pool: SriovNetworkPool, views: Sequence[NodeView], memory: RolloutMemory, now: int
+    ) -> PoolLedger:
+        ledger = self._with(pool, part)
+        starts = choose_harmless(ledger, pool, views, without=memory.pausing(now))
+        return _joined(part, self._entries_of(ledger, starts, pool, memory, disruptive=False, now=now))
 
     async def _begin_disruptive(
-        self, part: PoolLedger, pool: SriovNetworkPool, views: Sequence[NodeView], now: int
+        self, part: PoolLedger, pool: SriovNetworkPool, views: Sequence[NodeView], memory: RolloutMemory, now: int
     ) -> PoolLedger:
-        """Choose by the caches, and if anybody may begin, once more by what the API server says of the nodes now."""
+        """Choose by the caches, and if any node may begin, once more by what the API server says of the nodes now."""
         ledger = self._with(pool, part)
-        known = self._refusals.setdefault(pool.metadata.name, _Refusals(generation=pool.metadata.generation))
-        if known.generation != pool.metadata.generation:
-            known = self._refusals[pool.metadata.name] = _Refusals(generation=pool.metadata.generation)
-        known.until = {node: until for node, until in known.until.items() if until > now}
-        if not choose_disruptive(ledger, pool, views, without=known.until):
+        without = memory.pausing(now) | memory.refused(now)
+        if not choose_disruptive(ledger, pool, views, without=without):
+            return part
+        memory.waits = True
+        if memory.waits_for_plans(views, now):
+            return part
+        free_only = now < memory.free_until and free_nodes_come(part, pool, views, without=memory.pausing(now))
+        if not choose_disruptive(ledger, pool, views, without=without, free_only=free_only):
             return part
         live = await self._drainer.read_nodes()
         views = [
@@ -179,26 +199,73 @@ class Rollouts:
             for view in views
             if (node := live.get(view.name)) is not None
         ]
-        starts = self._match(ledger, pool, views, known, now)
-        return _joined(part, entries_of(starts, pool, disruptive=True, now=now))
+        starts = self._match(ledger, pool, views, memory, now, free_only=free_only)
+        if not starts and not free_only and not part.running():
+            starts = self._match_any(ledger, pool, views, memory, now)
+        return _joined(part, self._entries_of(ledger, starts, pool, memory, disruptive=True, now=now))
+
+    def _entries_of(
+        self,
+        ledger: Ledger,
+        starts: Sequence[Start],
+        pool: SriovNetworkPool,
+        memory: RolloutMemory,
+        *,
+        disruptive: bool,
+        now: int,
+    ) -> dict[str, Entry]:
+        """Write down as many of the starts as the ledger has room for."""
+        fits = fitting(ledger, starts)
+        memory.left_out += len(starts) - len(fits)
+        return entries_of(fits, pool, disruptive=disruptive, now=now)
 
     def _match(
-        self, ledger: Ledger, pool: SriovNetworkPool, views: Sequence[NodeView], known: _Refusals, now: int
+        self,
+        ledger: Ledger,
+        pool: SriovNetworkPool,
+        views: Sequence[NodeView],
+        memory: RolloutMemory,
+        now: int,
+        *,
+        free_only: bool,
     ) -> Sequence[Start]:
-        """Leave out nodes whose VMs have nowhere to go."""
+        """Leave out nodes whose VMs have nowhere to go where they could stay."""
+        unfinished = {view.name for view in views if not is_done(view, pool)}
         for _ in range(_TRIES):
-            starts = choose_disruptive(ledger, pool, views, without=known.until)
-            refused = self._refused(starts, ledger, views)
+            without = memory.pausing(now) | memory.refused(now)
+            starts = choose_disruptive(ledger, pool, views, without=without, free_only=free_only)
+            refused = self._refused(starts, ledger, views, keep_off=unfinished)
             if not refused:
                 return starts
-            known.texts |= refused
-            known.until |= dict.fromkeys(refused, now + _REFUSED_S)
+            memory.refuse(refused, now)
         return ()
 
-    def _refused(self, starts: Sequence[Start], ledger: Ledger, views: Sequence[NodeView]) -> dict[str, str]:
+    def _match_any(
+        self, ledger: Ledger, pool: SriovNetworkPool, views: Sequence[NodeView], memory: RolloutMemory, now: int
+    ) -> Sequence[Start]:
+        """Choose one node where all that have room will change themselves: only its VMs move twice.
+
+        Once it is done it has room for the VMs of the others.
+        """
+        without = memory.pausing(now)
+        for _ in range(_TRIES):
+            starts = choose_disruptive(ledger, pool, views, without=without)[:1]
+            refused = self._refused(starts, ledger, views, keep_off=())
+            if not refused:
+                for start in starts:
+                    memory.accept(start.view.name)
+                return starts
+            memory.refuse(refused, now)
+            without |= refused.keys()
+        return ()
+
+    def _refused(
+        self, starts: Sequence[Start], ledger: Ledger, views: Sequence[NodeView], *, keep_off: Collection[str]
+    ) -> dict[str, str]:
         if not any(start.pending.leaving for start in starts):
             return {}
         matching = self._drainer.matching()
+        matching.keep_off(keep_off)
         self._note_draining(matching, ledger, views)
         refused = {}
         for start in starts:
@@ -246,14 +313,18 @@ class Rollouts:
     def _with(self, pool: SriovNetworkPool, part: PoolLedger) -> Ledger:
         return self._ledger.current.with_pool(pool.metadata.name, part)
 
-    def _problems(self, pool: SriovNetworkPool, part: PoolLedger, views: Sequence[NodeView], now: int) -> list[PoolProblem]:
-        """Say why nodes are not drained."""
-        known = self._refusals.get(pool.metadata.name, _Refusals())
+    def _problems(
+        self, pool: SriovNetworkPool, part: PoolLedger, views: Sequence[NodeView], memory: RolloutMemory, now: int
+    ) -> list[PoolProblem]:
+        """Say which nodes hold the rollout up and why: those that have failed first, since they stop it."""
+        problems = [_timed_out(view, pool) for view in views if _is_unexplained(view, part)]
+        if memory.left_out:
+            problems.append(_full(memory.left_out))
         there = {view.name for view in views}
-        problems = [
-            PoolProblem(node=node, reason="NoVfsForDrain", message=known.texts[node][:512])
-            for node in sorted(known.until)
-            if node in there and node not in part.entries and known.until[node] > now
+        problems += [
+            PoolProblem(node=node, reason="NoVfsForDrain", message=memory.refusals[node][:512])
+            for node in sorted(memory.refused(now))
+            if node in there and node not in part.entries
         ]
         for node, entry in sorted(part.entries.items()):
             answer = self._answers.get(node)
@@ -262,18 +333,46 @@ class Rollouts:
         return problems
 
 
+def _is_unexplained(view: NodeView, part: PoolLedger) -> bool:
+    """Return whether a node's change has failed, and the node itself reports nothing that explains it."""
+    entry = part.entries.get(view.name)
+    if entry is None or entry.state is not EntryState.FAILED or view.lost:
+        return False
+    return not any(pf.problem is not None and pf.pci_address in entry.digests for pf in view.state.status.pfs)
+
+
+def _timed_out(view: NodeView, pool: SriovNetworkPool) -> PoolProblem:
+    rollout, safety = pool.spec.rollout, pool.spec.safety
+    text = (
+        f"node {view.name} was granted a change, and its agent has not ended it well within rollout.drainTimeout"
+        f" ({rollout.drain_timeout}) and safety.rollbackTimeout ({safety.rollback_timeout}): see the agent's log; a node that"
+        " spec.nodeSelector no longer matches does not hold up the others"
+    )
+    return PoolProblem(node=view.name, reason="ChangeTimedOut", message=text[:512])
+
+
+def _full(nodes: int) -> PoolProblem:
+    text = (
+        f"{nodes} nodes wait: ConfigMap {LEDGER_NAME} has no room for more changes under way; lower rollout.maxConcurrent, or"
+        " see to the failed nodes"
+    )
+    return PoolProblem(reason="LedgerFull", message=text)
+
+
 def _joined(part: PoolLedger, entries: dict[str, Entry]) -> PoolLedger:
     return msgspec.structs.replace(part, entries=part.entries | entries) if entries else part
 
 
-def _again(before: PoolLedger, part: PoolLedger, now: int) -> float | None:
-    """When a drain is looked at again, at once where it has just been written down; and when one that rests is tried again."""
+def _again(before: PoolLedger, part: PoolLedger, pool: SriovNetworkPool, now: int) -> float | None:
+    """When a drain is looked at again, at once where it was just written down; when a rest, or the time of a grant, is over."""
     waits = [
         _DRAIN_S if node in before.entries else _SOON_S
         for node, entry in part.entries.items()
         if entry.state is EntryState.DRAINING
     ]
     waits += [max(entry.until - now, 1.0) for entry in part.entries.values() if entry.state is EntryState.RESTING]
+    granted = [entry for entry in part.entries.values() if entry.state in (EntryState.GRANTED, EntryState.REVOKED)]
+    waits += [max(deadline_of(entry, pool) - now, 1.0) for entry in granted]
     return min(waits, default=None)
 
 
