@@ -53,6 +53,10 @@ POOL_REASONS: dict[str, tuple[str, str]] = {
         "The node has not been heard of for ten minutes, and its change failed or is unfinished; it counts as failed.",
         "Bring the node back, or delete its Node: the rollout goes on then.",
     ),
+    "MixedGuestSupport": (
+        "Windows has a driver for the VFs of some nodes only; the message names the others.",
+        "Make a pool for each kind of VF with `nicSelector.models`.",
+    ),
     "NadExists": (
         "A NetworkAttachmentDefinition of that name is there already and is not the pool's.",
         "Rename the network in the pool, or delete that object.",
