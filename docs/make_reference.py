@@ -68,6 +68,10 @@ POOL_REASONS: dict[str, tuple[str, str]] = {
         "The ConfigMap `vmnic-ledger` has no room for more nodes that change at the same time; the others wait.",
         "Nothing; or lower `rollout.maxConcurrent`. Nodes that have failed keep their place: see to them.",
     ),
+    "MixedGuestSupport": (
+        "Windows has a driver for the VFs of some nodes only; the message names the others.",
+        "Make a pool for each kind of VF with `nicSelector.models`.",
+    ),
     "NadExists": (
         "A NetworkAttachmentDefinition of that name is there, and its annotation `vmnic.dev/pool-uid` has not the pool's uid.",
         "Rename the network in the pool, or delete that object.",

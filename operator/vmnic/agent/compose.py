@@ -24,7 +24,7 @@ from ..kube.reflector import ObjectKey, Reflector
 from ..kube.resources import NODE_NIC_STATES
 from ..kube.tasks import end_tasks
 from ..nodes.nics import NicDataError, add_models
-from ..nodes.state import NodeNicState, NodeStatus, decode_node_state
+from ..nodes.state import NodeNicState, NodeStatus, decode_own_state
 from .deviceplugin.plugin import DevicePlugin
 from .health import Health
 from .journal import JournalStore
@@ -130,7 +130,7 @@ def _watch(api: ApiClient, node: str, wake: asyncio.Event) -> Reflector[NodeNicS
             wake.set()
 
     selectors = {"fieldSelector": f"metadata.name={node}"}
-    return Reflector(api, NODE_NIC_STATES, decode=decode_node_state, on_change=changed, selectors=selectors)
+    return Reflector(api, NODE_NIC_STATES, decode=decode_own_state, on_change=changed, selectors=selectors)
 
 
 async def _loop(
@@ -147,7 +147,7 @@ async def _loop(
 
     Until the API server has answered once, the node is only kept as it was granted before.
     """
-    key = ObjectKey("", node)
+    key, last_fault = ObjectKey("", node), ""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_ALONE_AFTER_S):
             await reflector.synced.wait()
@@ -162,6 +162,12 @@ async def _loop(
             _log.warning("the status could not be published: %s", error.message)
         except (OSError, OperationTimedOutError, WorkerGoneError) as error:
             _log.error("the host cannot be read: %s", error)
+        except Exception as error:
+            # Whatever it was, the next pass looks again; the same fault is logged with its traceback once.
+            seen, last_fault = last_fault, f"{type(error).__name__}: {error}"
+            _log.error("a pass failed: %s", last_fault, exc_info=error if seen != last_fault else None)
+        else:
+            last_fault = ""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(interval_s):
                 await wake.wait()

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..checked.devices import is_pci_address
 from ..checked.quantities import read_integer
 from ..host.ops import Channels, LinkInfo, ListDir, Op, ReadChannels, ReadFile, ReadLink, Value, VfInfo
 from ..nodes.nics import model_of
@@ -49,6 +50,9 @@ async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo], profi
     name = link.name if link is not None else next(iter(own.names(f"{DEVICES}/{address}/net")), "")
     more = _Answers(await reader.all(list(_further_reads(address, name, own, virtfns))))
     vf_addresses = {entry: more.link(f"{DEVICES}/{address}/{entry}") for entry in virtfns}
+    gone = next((entry for entry, vf in vf_addresses.items() if not is_pci_address(vf)), "")
+    if gone:
+        raise OSError(errno.ENODEV, f"{gone} of {address} has gone while it was read")
     functions = _Answers(await reader.all([op for one in (address, *vf_addresses.values()) for op in _function_reads(one)]))
     cdevs = _Answers(
         await reader.all([ReadFile(path) for one in (address, *vf_addresses.values()) for path in _cdevs(functions, one)])

@@ -11,12 +11,19 @@ import pathlib
 
 import msgspec
 
+from ..checked.documents import read_json
 from ..nodes.state import Apply, PfSpec
 from ..nodes.target import Original
 
 __all__ = ["Intent", "Journal", "JournalError", "JournalStore", "PfRecord"]
 
 _VERSION = 1
+_MOST_BYTES = 2**23
+"""64 functions with all that is remembered of their VFs have a twentieth of it."""
+
+
+class _Header(msgspec.Struct):
+    version: int
 
 
 class JournalError(Exception):
@@ -83,18 +90,19 @@ class JournalStore:
             JournalError: it cannot be read, is damaged, or a newer vmnic wrote it.
         """
         try:
-            raw = self._path.read_bytes()
+            with self._path.open("rb") as file:
+                raw = file.read(_MOST_BYTES + 1)
         except FileNotFoundError:
             return Journal()
         except OSError as error:
             raise JournalError(f"{self._path}: {error.strerror}: mount the state directory for the agent") from error
         try:
-            version = msgspec.json.decode(raw)["version"]
-            if version > _VERSION:
-                raise JournalError(f"{self._path} is of version {version}, this agent knows {_VERSION}: upgrade the agent")
-            return msgspec.json.decode(raw, type=Journal)
-        except (msgspec.MsgspecError, KeyError, TypeError) as error:
+            version = read_json(raw, _Header, max_bytes=_MOST_BYTES).version
+            if version == _VERSION:
+                return msgspec.json.decode(raw, type=Journal)
+        except (ValueError, RecursionError, MemoryError) as error:
             raise JournalError(f"{self._path} is damaged ({error}): restore it, or remove it to give up ownership") from error
+        raise JournalError(f"{self._path} is of version {version}, this agent knows {_VERSION}: upgrade the agent")
 
     def save(self, journal: Journal) -> None:
         """Replace the journal.

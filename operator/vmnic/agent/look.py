@@ -105,10 +105,10 @@ class Looker:
             if isinstance(error, OperationTimedOutError):
                 self._calls.note_late(address, error)
         try:
-            told, unknown = await self._holders.read(), ""
+            told, unknown = await self._holders.read(), observation.records.unknown
         except HoldersUnknownError as error:
             told, unknown = {}, str(error)
-        holders = holders_by_address(observation.pfs, dict(observation.records) | told)
+        holders = holders_by_address(observation.pfs, observation.records.holders | told)
         opened = {pf.pci_address: pf for pf in observation.pfs}
         pfs = tuple(with_holders(pf, holders) for pf in observation.pfs)
         observation = replace(observation, pfs=pfs, host=msgspec.structs.replace(observation.host, refused=self._refused))

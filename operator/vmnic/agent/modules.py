@@ -20,6 +20,7 @@ _log = logging.getLogger(__name__)
 MODULES = ("vhost_net", "tun", "macvtap", "vfio_pci")
 """What the datapaths of VMs need."""
 _FILE = "modules.json"
+_MOST_BYTES = 65_536
 
 
 def load_modules(port: Port, names: Iterable[str], state_dir: pathlib.Path) -> None:
@@ -39,6 +40,9 @@ def load_modules(port: Port, names: Iterable[str], state_dir: pathlib.Path) -> N
 def refused_modules(state_dir: pathlib.Path) -> tuple[str, ...]:
     """Give the modules that could not be loaded, each with the kernel's answer."""
     try:
-        return tuple(json.loads((state_dir / _FILE).read_text()))
-    except (OSError, ValueError):
+        with (state_dir / _FILE).open("rb") as file:
+            raw = file.read(_MOST_BYTES + 1)
+        found = json.loads(raw) if len(raw) <= _MOST_BYTES else []
+    except (OSError, ValueError, RecursionError):
         return ()
+    return tuple(one for one in found if isinstance(one, str)) if isinstance(found, list) else ()

@@ -6,7 +6,7 @@ Each physical function is read in a session of its own, so one that hangs in the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from ..host.client import HostAccess, OperationTimedOutError, WorkerGoneError
@@ -17,7 +17,7 @@ from .functions import read_pf
 from .modules import MODULES
 from .profiles import Profiles, read_profiles
 from .reader import DEVICES, Reader
-from .records import read_records
+from .records import Records, read_records
 
 __all__ = ["Observation", "observe_host"]
 
@@ -33,8 +33,8 @@ class Observation:
     boot_id: str
     host: HostFacts
     pfs: tuple[ObservedPf, ...]
-    records: Mapping[str, str] = field(default_factory=dict)
-    """Who holds which function, as files of other programs tell."""
+    records: Records = field(default_factory=Records)
+    """Who holds which function, as files of other programs say."""
     unreadable: dict[str, _NoAnswer] = field(default_factory=dict)
     """Functions that did not answer, by PCI address."""
 

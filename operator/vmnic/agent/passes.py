@@ -46,6 +46,7 @@ _log = logging.getLogger(__name__)
 
 
 T = TypeVar("T")
+_FAULT_CHARS = 512
 
 _GLANCE_S = 3.0
 """How often the other functions are looked at while some are being changed."""
@@ -122,9 +123,23 @@ class NodePass:
             if isinstance(error, OperationTimedOutError):
                 return status
             raise
+        except ApiError:
+            raise
+        except Exception as error:
+            # What the host, or another program on it, says could not be handled; what is handed out stays.
+            await self._publisher.publish(self._failed(state, error))
+            raise
+        if state is not None and state.spec_unreadable:
+            fault = fault or f"the spec cannot be read ({state.spec_unreadable}); the host is not changed meanwhile"
         status = render_status(self._under(state), look, journal, self._calls(), fault=fault, claims={})
         await self._publisher.publish(status)
         return status
+
+    def _failed(self, state: NodeNicState | None, error: Exception) -> NodeStatus:
+        """Give the status of a node that a fault of the agent's own keeps from being looked at."""
+        journal, broken = self._load()
+        fault = f"the agent cannot handle what it found ({type(error).__name__}: {error}): report its log"
+        return render_blind(self._under(state), journal, broken or f"{fault[:_FAULT_CHARS]}; the host is not changed meanwhile")
 
     def _blind(self, state: NodeNicState | None, fault: str) -> NodeStatus:
         """Hand out nothing, and give the status of a node that cannot be looked at."""

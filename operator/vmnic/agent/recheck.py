@@ -30,12 +30,14 @@ class Recheck:
 
     async def before(self, run: Run, place: Place, reader: Reader) -> str:
         """Read the function once more right before the first write; gives what has changed, empty if nothing."""
+        records = await read_records(reader)
         try:
-            planned = await self._replan(run, place, reader, await read_records(reader) | await self._holders.read())
+            told, unknown = records.holders | await self._holders.read(), records.unknown
         except HoldersUnknownError as error:
-            if needs_holders(run.plan):
-                return str(error)
-            planned = await self._replan(run, place, reader, {})
+            told, unknown = {}, str(error)
+        if unknown and needs_holders(run.plan):
+            return unknown
+        planned = await self._replan(run, place, reader, told)
         if planned.plan is None or planned.plan.actions != run.plan.actions:
             return f"{run.desired.pci_address} has changed since it was planned"
         if planned.plan.disruptive and not run.plan.disruptive and not planned.plan.blocked_by:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
-from ..host.ops import ReadFile
-from .reader import PCI_ADDRESS, Reader
+from ..host.ops import ListDir, Op, ReadFile, ReadLink
+from .reader import PCI_ADDRESS, Reader, is_absent
+from .remedies import errno_name
 
-__all__ = ["read_records"]
+__all__ = ["Records", "read_records"]
 
 _CNI = "/var/lib/cni/sriov/pci"
 _NAMESPACES = ("/run/netns", "/var/run/netns")
@@ -16,50 +18,87 @@ _NAMESPACES = ("/run/netns", "/var/run/netns")
 _LIBVIRT = "/run/libvirt/qemu"
 _LENT = "/run/libvirt/hostdevmgr"
 """Here libvirt notes how a VF was before it sets what a domain wants, and that is before the domain has its file."""
-_LENT_VF = re.compile(r"(.+)_vf(\d+)")
-_HOSTDEV = re.compile(r"<hostdev\b[^>]*type='pci'.*?</hostdev>|<interface\b[^>]*type='hostdev'.*?</interface>", re.DOTALL)
+_LENT_VF = re.compile(r"(.+)_vf([0-9]+)", re.ASCII)
+_BATCH = 32
+_TAG = re.compile(r"<(/?)(hostdev|interface|source|address)\b([^<>]*)>")
 _ADDRESS = re.compile(
-    r"<source>.*?<address[^>]*domain='0x([0-9a-f]+)' bus='0x([0-9a-f]+)' slot='0x([0-9a-f]+)' function='0x([0-7])'", re.DOTALL
+    r"domain='0x([0-9a-f]{1,4})' bus='0x([0-9a-f]{1,2})' slot='0x([01]?[0-9a-f])' function='0x([0-7])'", re.ASCII
 )
 """libvirt writes its state files itself and always alike; a parser for XML would double the agent's memory."""
 
 
-async def read_records(reader: Reader) -> dict[str, str]:
-    """Give holders in words by PCI address.
+@dataclass(slots=True)
+class Records:
+    """What the records of other programs say."""
+
+    holders: dict[str, str] = field(default_factory=dict)
+    """In words, by PCI address."""
+    unknown: str = ""
+    """The first record that could not be read, with the reason: a holder may be missing; empty: all were read."""
+
+
+async def read_records(reader: Reader) -> Records:
+    """Read all records; one that cannot be read is named, and the others count.
 
     A record of sriov-cni outlives the node's crash; it counts while the network namespace that it names is there.
     """
-    listed = await reader.listings([*_NAMESPACES, _CNI, _LENT, _LIBVIRT])
-    there = {name for directory in _NAMESPACES for name in listed[directory]}
-    spaces = {f"{directory}/{name}" for directory in _NAMESPACES for name in there}
-    addresses = [name for name in listed[_CNI] if PCI_ADDRESS.match(name)]
-    records = await reader.all([ReadFile(f"{_CNI}/{address}") for address in addresses])
-    found = {
-        address: f"sriov-cni ({_CNI}/{address})"
-        for address, text in zip(addresses, records.values(), strict=True)
-        if str(text or "").strip() in spaces
-    }
-    found |= await _lent(reader, listed[_LENT])
-    for file in listed[_LIBVIRT]:
-        if file.endswith(".xml"):
-            text = await reader.optional_text(f"{_LIBVIRT}/{file}") or ""
-            found |= dict.fromkeys(_devices(text), f"libvirt domain {file.removesuffix('.xml')}")
+    records = Records()
+    directories = [*_NAMESPACES, _CNI, _LENT, _LIBVIRT]
+    listed = dict(zip(directories, await _attempt(reader, [ListDir(one) for one in directories], records), strict=True))
+    names = {directory: tuple(map(str, found)) if isinstance(found, tuple) else () for directory, found in listed.items()}
+    spaces = {f"{directory}/{name}" for directory in _NAMESPACES for other in _NAMESPACES for name in names[other]}
+    addresses = [name for name in names[_CNI] if PCI_ADDRESS.match(name)]
+    texts = await _attempt(reader, [ReadFile(f"{_CNI}/{address}") for address in addresses], records)
+    for address, text in zip(addresses, texts, strict=True):
+        if str(text or "").strip() in spaces:
+            records.holders[address] = f"sriov-cni ({_CNI}/{address})"
+    await _read_lent(reader, names[_LENT], records)
+    files = [name for name in names[_LIBVIRT] if name.endswith(".xml")]
+    for file, text in zip(
+        files, await _attempt(reader, [ReadFile(f"{_LIBVIRT}/{one}") for one in files], records), strict=True
+    ):
+        records.holders |= dict.fromkeys(_devices(str(text or "")), f"libvirt domain {file.removesuffix('.xml')}")
+    return records
+
+
+async def _attempt(reader: Reader, ops: Sequence[Op], records: Records) -> list[object]:
+    """Perform reads; what is absent or cannot be read is None, and the latter is remembered."""
+    found: list[object] = []
+    for start in range(0, len(ops), _BATCH):
+        batch = ops[start : start + _BATCH]
+        for op, answer in zip(batch, await reader.attempt(batch), strict=True):
+            found.append(None if isinstance(answer, OSError) else answer)
+            if isinstance(answer, OSError) and not is_absent(answer):
+                records.unknown = records.unknown or f"{getattr(op, 'path', op)} cannot be read ({errno_name(answer)})"
     return found
 
 
-async def _lent(reader: Reader, names: Sequence[str]) -> dict[str, str]:
-    """Give the VFs that libvirt has changed and will put back, each noted by its PF's link and its index."""
+async def _read_lent(reader: Reader, names: Sequence[str], records: Records) -> None:
+    """Add the VFs that libvirt has changed and will put back, each noted by its PF's link and its index."""
     notes = [note for note in map(_LENT_VF.fullmatch, names) if note is not None]
-    addresses = await reader.link_names([f"/sys/class/net/{note[1]}/device/virtfn{note[2]}" for note in notes])
-    return {address: f"libvirt ({_LENT}/{note[0]})" for address, note in zip(addresses, notes, strict=True) if address}
+    links = await _attempt(reader, [ReadLink(f"/sys/class/net/{note[1]}/device/virtfn{note[2]}") for note in notes], records)
+    for note, link in zip(notes, links, strict=True):
+        address = str(link or "").rsplit("/", 1)[-1]
+        if address:
+            records.holders[address] = f"libvirt ({_LENT}/{note[0]})"
 
 
-def _devices(text: str) -> list[str]:
-    """Give the PCI addresses of the host's devices that a running domain has."""
-    found = []
-    for device in _HOSTDEV.findall(text):
-        match = _ADDRESS.search(device)
-        if match is not None:
+def _devices(text: str) -> Iterator[str]:
+    """Yield the PCI addresses of the host's devices that a running domain has; one pass, whatever the text is."""
+    device, in_source = "", False
+    for tag in _TAG.finditer(text):
+        closes, name, attributes = tag.groups()
+        if closes:
+            device = "" if name == device else device
+            in_source = in_source and name != "source"
+        elif name in ("hostdev", "interface"):
+            device = name if f"type='{_KINDS[name]}'" in attributes else ""
+        elif name == "source":
+            in_source = bool(device)
+        elif in_source and (match := _ADDRESS.search(attributes)) is not None:
             domain, bus, slot, function = (int(part, 16) for part in match.groups())
-            found.append(f"{domain:04x}:{bus:02x}:{slot:02x}.{function}")
-    return found
+            yield f"{domain:04x}:{bus:02x}:{slot:02x}.{function}"
+            in_source = False
+
+
+_KINDS = {"hostdev": "pci", "interface": "hostdev"}

@@ -50,7 +50,7 @@ def summarise_node(
     degraded_text = fault or "; ".join(f"{pf.problem.reason}: {pf.problem.message}" for pf in problems if pf.problem)
     blocked_text = "; ".join(f"{pf.pci_address}: {', '.join(pf.plan.blocked_by)}" for pf in blocked if pf.plan)
     ready: _Verdict
-    if not spec.synced:
+    if not spec.synced and not fault:
         ready = ("False", "NotSynced", "the controller has not decided about this node yet")
     elif fault or problems:
         ready = ("False", "Degraded", degraded_text)

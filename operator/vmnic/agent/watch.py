@@ -64,7 +64,8 @@ class HostEvents:
     async def _follow(self, path: str) -> None:
         """Hear a simulated host; when it comes back, anything may have changed."""
         while True:
-            with contextlib.suppress(OSError):
+            # What a host says that is no event is as good as a host that is away.
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
                 reader, writer = await asyncio.open_unix_connection(path)
                 with contextlib.closing(writer):
                     writer.write(json.dumps(LISTEN).encode() + b"\n")

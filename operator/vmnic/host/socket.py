@@ -136,8 +136,8 @@ def _perform_all(port: Port, ops: Sequence[Mapping[str, Any]]) -> list[dict[str,
         one = _perform(port, op)
         size = len(json.dumps(one))
         if size > room:
-            one = {"error": {"errno": errno.EMSGSIZE, "message": "the replies are too large for one answer"}}
-        room -= min(size, room)
+            one, size = {"error": {"errno": errno.EMSGSIZE, "message": "the replies are too large for one answer"}}, 0
+        room -= size
         replies.append(one)
     return replies
 

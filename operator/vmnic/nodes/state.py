@@ -42,6 +42,7 @@ __all__ = [
     "VfRange",
     "VfSettings",
     "decode_node_state",
+    "decode_own_state",
     "group_of",
     "indexes_of",
     "range_of",
@@ -389,6 +390,8 @@ class NodeNicState(_Struct, frozen=True):
     status: NodeStatus = NodeStatus()
     unreadable: str = ""
     """Why the status could not be read, which is then empty; never on the wire. It is set aside, not absent."""
+    spec_unreadable: str = ""
+    """Likewise of the spec; only the agent reads on without it."""
 
     @property
     def approved(self) -> frozenset[str]:
@@ -413,6 +416,13 @@ def range_of(text: str) -> range:
     return read_vf_range(text) or range(0)
 
 
+class _Report(_Struct, frozen=True):
+    """A NodeNicState without its spec."""
+
+    metadata: ObjectMeta
+    status: NodeStatus = NodeStatus()
+
+
 class _Orders(_Struct, frozen=True):
     """A NodeNicState without its status."""
 
@@ -422,6 +432,7 @@ class _Orders(_Struct, frozen=True):
 
 _FAULT_CHARS = 256
 _decoder = msgspec.json.Decoder(NodeNicState)
+_report_decoder = msgspec.json.Decoder(_Report)
 _orders_decoder = msgspec.json.Decoder(_Orders)
 
 
@@ -438,7 +449,7 @@ def decode_node_state(raw: bytes | msgspec.Raw) -> NodeNicState:
         fault = _find_fault(found.status)
     except (ValueError, RecursionError) as error:
         found, fault = _decode_orders(raw), str(error)
-    if fault or found.unreadable:
+    if fault or found.unreadable or found.spec_unreadable:
         return NodeNicState(
             metadata=found.metadata,
             spec=found.spec,
@@ -446,6 +457,19 @@ def decode_node_state(raw: bytes | msgspec.Raw) -> NodeNicState:
             unreadable=fault[:_FAULT_CHARS],
         )
     return found
+
+
+def decode_own_state(raw: bytes | msgspec.Raw) -> NodeNicState:
+    """Parse the agent's own NodeNicState; a spec that cannot be read asks nothing, and `spec_unreadable` says why.
+
+    Raises:
+        ValueError: neither spec nor status can be read; the message has the path.
+    """
+    try:
+        return decode_node_state(raw)
+    except ValueError as error:
+        found = _report_decoder.decode(raw)
+        return NodeNicState(metadata=found.metadata, status=found.status, spec_unreadable=str(error)[:_FAULT_CHARS])
 
 
 def _decode_orders(raw: bytes | msgspec.Raw) -> NodeNicState:

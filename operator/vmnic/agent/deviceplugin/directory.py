@@ -77,5 +77,5 @@ def _events(buffer: bytes) -> Iterator[tuple[int, str]]:
     while at < len(buffer):
         _, mask, _, length = _HEADER.unpack_from(buffer, at)
         at += _HEADER.size
-        yield mask, buffer[at : at + length].rstrip(b"\0").decode()
+        yield mask, buffer[at : at + length].rstrip(b"\0").decode(errors="replace")
         at += length

@@ -1,0 +1,35 @@
+"""Files of a host that are no plain small files: nothing blocks, and half of one is not read."""
+
+import errno
+import os
+
+import pytest
+
+from vmnic.host.linux import LinuxFiles
+from vmnic.host.ops import ReadFile
+
+
+def read(root, name):
+    return LinuxFiles(str(root)).perform(ReadFile(f"/{name}"))
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (lambda path: path.mkdir(), errno.EISDIR),
+        (os.mkfifo, errno.EISDIR),
+        (lambda path: path.symlink_to(path), errno.ELOOP),
+        (lambda path: path.write_bytes(b"x" * (2**19 + 1)), errno.EFBIG),
+    ],
+    ids=["a directory", "a pipe", "a loop", "too large"],
+)
+def test_what_is_no_small_file_is_refused(tmp_path, make, code):
+    make(tmp_path / "x")
+    with pytest.raises(OSError) as error:  # noqa: PT011 - the errno is compared
+        read(tmp_path, "x")
+    assert error.value.errno == code
+
+
+def test_the_largest_file_is_read_whole(tmp_path):
+    (tmp_path / "x").write_bytes(b"y" * 2**19)
+    assert len(read(tmp_path, "x")) == 2**19

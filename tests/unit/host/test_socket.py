@@ -1,0 +1,16 @@
+"""Replies to many operations stay within bounds; only what has no room is refused."""
+
+import errno
+
+from vmnic.host.socket import REPLY_BYTES, answer
+
+
+class Files:
+    def perform(self, op):
+        return "x" * (REPLY_BYTES // 2 if op.path == "/large" else 10)
+
+
+def test_what_has_no_room_in_a_reply_is_refused_alone():
+    ops = [{"kind": "ReadFile", "path": path} for path in ("/large", "/large", "/small")]
+    replies = answer(Files(), {"ops": ops})["replies"]
+    assert [one.get("error", {}).get("errno") for one in replies] == [None, errno.EMSGSIZE, None]
