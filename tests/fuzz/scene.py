@@ -158,6 +158,8 @@ class FuzzScene(VmScene):
         self.put("namespaces", {"metadata": {"name": "other", "labels": {"kubernetes.io/metadata.name": "other"}}})
         for plural, body in OBJECTS.items():
             self.put(plural, copy.deepcopy(body))
+        self.put("nodes", node("n2"))
+        self.put("nodenicstates", node_state("n2"))
         self.put("virtualmachines", vm("bystander", nic(model="e1000e"), namespace="other", run_strategy="Halted"))
 
     def meet(self, plural, raw):

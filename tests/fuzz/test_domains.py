@@ -11,6 +11,7 @@ from lxml import etree
 from tests.builders.decide import collect
 from tests.builders.vm import node_state, policy, pool
 from vmnic.cli.decide import decide_all
+from vmnic.cli.objects import MalformedObjectError
 from vmnic.cli.plan import make_plan
 
 from .bounds import within_bounds
@@ -73,7 +74,7 @@ POOLS = [pool(), pool("whole", function="Physical"), node_state(), node_state("n
 def plan(text):
     policies = [policy(name, datapaths=[name], sriov={"pool": "fast"}, passthrough={"pool": "whole"}) for name in DATAPATHS]
     objects = collect(*policies, *POOLS)
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(MalformedObjectError):
         objects.add_domain(text)
     return make_plan(objects, decide_all(objects, offline=True), [])
 

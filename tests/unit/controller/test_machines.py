@@ -169,3 +169,19 @@ async def test_a_vm_whose_patch_is_refused_gives_its_slot_to_the_next():
     assert found.machines.slots.under_way() == []
     await found.look("b")
     assert found.requests[-2:] == [("patch", "b"), ("restart", "b")]
+
+
+async def test_a_refusal_stays_in_the_state_while_it_is_repeated():
+    found = scene("web")
+    found.refusals["patch"] = DENIED
+    await found.look("web")
+    states = []
+    put = found.put
+    found.put = lambda plural, *bodies: (states.extend(bodies if plural == "vmnicstates" else ()), put(plural, *bodies))
+    for _ in range(3):
+        await found.look("web")
+    assert {body["status"]["nics"][0].get("reason") for body in states} <= {"PatchRefused"}
+    found.refusals.clear()
+    await found.look("web")
+    await found.look("web")
+    assert found.state("web")["nics"][0].get("reason") is None

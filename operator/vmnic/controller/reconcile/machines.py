@@ -65,8 +65,8 @@ class MachineReconciler:
         """VMs that were given what others have."""
         self._granted: set[ObjectKey] = set()
         """VMs that were patched and whose change has not come back yet: what they were given stands."""
-        self._doubted: dict[ObjectKey, Machine | None] = {}
-        """VMs whose patch failed, as they were then."""
+        self._doubted: dict[ObjectKey, tuple[Machine | None, str]] = {}
+        """VMs whose patch failed, as they were then, with the answer if that is worth reporting."""
         self._facts: ClusterFacts | None = None
         self._matched: dict[str, Counter[str]] = defaultdict(Counter)
         """How many VMs each policy has, by namespace."""
@@ -200,7 +200,7 @@ class MachineReconciler:
         digest, begun = digest_of(patch), None
         if rolls(decision):
             begun = self._restarts.begin(key, decision, digest)
-            await self._states.write(key, self._world.machines.items[key], decision, reverts, begun)
+            await self._states.write(key, self._world.machines.items[key], self._as_refused(key, decision), reverts, begun)
         self._granted.add(key)
         try:
             await self._api.patch_json(VIRTUAL_MACHINES, key.name, patch, key.namespace)
@@ -223,16 +223,23 @@ class MachineReconciler:
     ) -> None:
         """Write down that a patch is refused, and give back its slot; what passes by itself is not worth telling."""
         machine = self._world.machines.items.get(key)
-        doubted, self._doubted[key] = self._doubted.get(key), machine
+        doubted, message = self._doubted.get(key, (None, ""))
         # The first time, the VM may have changed meanwhile; its event then brings another one.
         stale = isinstance(error, InvalidError) and doubted is not machine
         if machine is None or stale or error.status in _PASSING:
+            self._doubted[key] = (machine, message if doubted is machine else "")
             self._remember(key, notes_of(decision))
             return
+        self._doubted[key] = (machine, error.message)
         decision = refused(decision, error.message)
         self._remember(key, notes_of(decision))
         self._restarts.give_back(key, decision, restart)
         await self._states.write(key, machine, decision, reverts, restart)
+
+    def _as_refused(self, key: ObjectKey, decision: VmDecision) -> VmDecision:
+        """Keep reporting a refusal while the same change of the same VM is tried again."""
+        machine, message = self._doubted.get(key, (None, ""))
+        return refused(decision, message) if message and machine is self._world.machines.items.get(key) else decision
 
     async def _roll(
         self, key: ObjectKey, decision: VmDecision, digest: str, reverts: Reverts | None, restart: Restart | None
