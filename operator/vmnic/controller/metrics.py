@@ -1,13 +1,14 @@
 """Metrics of the controller, its queue and its webhook, and while it leads, of pools, policies and nodes.
 
-They are rendered in another thread than the one that changes what they count, so every collection is copied first.
+They are rendered in another thread than the one that changes what they count, so every collection is copied first: no other
+thread runs during `list`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -32,8 +33,6 @@ from .ledger import LedgerStore
 from .world import World
 
 __all__ = ["CONTROLLER_METRICS", "ControllerMetrics", "StateCollector"]
-
-V = TypeVar("V")
 
 _KIND = {"kind": ", ".join(Kind)}
 _CONDITION = "of the kind's conditions; 1 is True"
@@ -216,15 +215,15 @@ class StateCollector(Collector):
         leads = self._leads()
         yield family(_LEADER, [((), int(leads))])
         yield family(_DEPTH, [((kind,), waiting[kind]) for kind in Kind])
-        pools = _values(self._world.pools.items) if leads else []
+        pools = list(self._world.pools.items.values()) if leads else []
         yield family(_POOL_CONDITION, [((p.metadata.name, *c), v) for p in pools for c, v in _holds(p.status.conditions)])
         yield family(_POOL_NODES, [((p.metadata.name, s), n) for p in pools for s, n in _counts(p.status.nodes, "summary")])
         yield family(_POOL_VFS, [((p.metadata.name, s), n) for p in pools for s, n in _counts(p.status.vfs)])
-        policies = _values(self._world.policies.items) if leads else []
+        policies = list(self._world.policies.items.values()) if leads else []
         yield family(_POLICY_CONDITION, [((p.metadata.name, *c), v) for p in policies for c, v in _holds(p.status.conditions)])
         yield family(_POLICY_VMS, [((p.metadata.name, s), n) for p in policies for s, n in _counts(p.status.vms)])
         yield family(_POLICY_NICS, [((p.metadata.name, d), n) for p in policies for d, n in p.status.nics_by_datapath.items()])
-        states = _values(self._world.node_states.items) if leads else []
+        states = list(self._world.node_states.items.values()) if leads else []
         conditions = Counter(one.type for state in states for one in state.status.conditions if one.status == "True")
         conditions["Known"] = len(states)
         yield family(_NODES, [((condition,), count) for condition, count in conditions.items() if count])
@@ -254,15 +253,6 @@ class _SetAsideCollector(Collector):
         for (kind, reason), count in sorted(counts.items()):
             made.add_metric((kind, reason.value), count)
         yield made
-
-
-def _values(changing: Mapping[Any, V]) -> list[V]:
-    """Copy the values of a mapping that another thread may change at the same time."""
-    while True:
-        try:
-            return list(changing.values())
-        except RuntimeError:
-            continue
 
 
 def _holds(conditions: Iterable[Condition]) -> Iterator[tuple[tuple[str], int]]:

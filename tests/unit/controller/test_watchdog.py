@@ -48,10 +48,10 @@ def run(directory, decision):
     [("time.sleep(100)", 70), ("sum(range(10**12))", -signal.SIGPROF), ("while True: pass", 70)],
     ids=["waits", "C code holds the interpreter's lock", "busy loop that no timer ends"],
 )
-def test_loop_that_stands_still_ends_the_process(tmp_path, decision, code):
+def test_loop_that_stands_still_ends_the_process(tmp_path, caplog, decision, code):
     assert run(tmp_path, decision) in {code, -signal.SIGPROF}
-    assert blamed(tmp_path) == WEB
-    assert blamed(tmp_path) is None
+    assert (blamed(tmp_path), len(caplog.records)) == (WEB, 1)
+    assert (blamed(tmp_path), len(caplog.records)) == (None, 1)
 
 
 @pytest.mark.parametrize("decision", ["pass", "import os; os._exit(9)"], ids=["normal", "killed"])

@@ -70,10 +70,15 @@ class Rig:
 
 
 class Outcomes(list):
-    reviews = None
+    """What the server reports of each request."""
+
+    def __init__(self):
+        self.reviews = Scripted()
+        self.seconds = []
 
     def __call__(self, webhook, outcome, seconds):
         self.append(outcome)
+        self.seconds.append(seconds)
 
 
 @contextlib.asynccontextmanager
@@ -84,7 +89,7 @@ async def serving(pki, client_ca=None):
     if client_ca is not None:
         ClientAuthority(client_ca, context)
     outcomes, main, ready = Outcomes(), asyncio.get_running_loop(), asyncio.Event()
-    outcomes.reviews, port = Scripted(), free_port()
+    port = free_port()
 
     async def serve():
         async with Webhook(outcomes.reviews, main, context, outcomes).serve(port):
@@ -117,11 +122,10 @@ async def test_answer_comes_within_a_second_while_the_main_loop_is_busy(rig):
     await asyncio.sleep(0)
     while not rig.outcomes and time.monotonic() - begun < 10:
         pass
-    taken_s = time.monotonic() - begun
     status, response = await answer
     assert (status, response["allowed"], "patch" in response, rig.outcomes) == (200, True, False, ["late"])
     assert "in time" in response["warnings"][0]
-    assert taken_s < 1
+    assert max(rig.outcomes.seconds) < 1
 
 
 def over_budget():
@@ -184,9 +188,8 @@ async def test_body_that_does_not_arrive_is_given_up(rig):
         yield b"{"
         await asyncio.sleep(30)
 
-    started = time.monotonic()
     assert (await rig.send(trickle()))[0] == 408
-    assert time.monotonic() - started < 1
+    assert max(rig.outcomes.seconds) < 1
 
 
 async def test_bodies_beyond_the_memory_for_them_are_refused(rig, monkeypatch):
