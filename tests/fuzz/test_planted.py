@@ -15,7 +15,9 @@ from .test_readers import DECODERS, READERS, SEEDS, feed_decoder, feed_reader
 
 def quantity_without_bounds(text):
     try:
-        return int(Decimal(str(text)))
+        number = Decimal(str(text))
+        # vmnic's own mistake took minutes here, in one call that nothing can interrupt.
+        return int(number) if number.adjusted() < 10_000 else None
     except (InvalidOperation, ValueError, OverflowError):
         return None
 
@@ -42,7 +44,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_careless_reader_is_found(name, monkeypatch):
     monkeypatch.setitem(READERS, name, (BROKEN[name], READERS[name][1]))
-    with pytest.raises(Exception):  # noqa: B017 - each fails in its own way
+    with pytest.raises((AssertionError, RecursionError, ExceptionGroup)):
         feed_reader(name)
 
 

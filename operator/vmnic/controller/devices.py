@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ..kube.reflector import ObjectKey
 from ..kube.set_aside import SetAside, SetAsideReason
-from ..kube.time_budget import OverBudgetError, time_budget
+from ..kube.time_budget import OverBudgetError, Subject, time_budget, uncharged
 from ..kubevirt.pools import NodeInput, node_devices
 from ..kubevirt.projection import Machine
 from ..kubevirt.record import parse_record
@@ -92,10 +92,14 @@ class Devices:
     def capacity(self) -> Capacity:
         """What is left."""
         if self._capacity is None:
-            self._read_claims()
-            claims = [claim for claim in self._claimants.values() if claim is not None]
-            self._capacity = count_capacity(node_devices(self._nodes(), self._pools(), self._named()), claims)
+            with uncharged():
+                self._capacity = self._count()
         return self._capacity
+
+    def _count(self) -> Capacity:
+        self._read_claims()
+        claims = [claim for claim in self._claimants.values() if claim is not None]
+        return count_capacity(node_devices(self._nodes(), self._pools(), self._named()), claims)
 
     def _read_claims(self) -> None:
         for key, claim in self._claimants.items():
@@ -106,7 +110,7 @@ class Devices:
         """Read what one VM has; a VM that cannot be evaluated has what its record says."""
         name = "/".join(key)
         try:
-            with time_budget(_CLAIM_S):
+            with time_budget(_CLAIM_S, Subject("VirtualMachine", name)):
                 facts = self._gather(key)
                 claim = claim_of(facts) if facts is not None else None
         except OverBudgetError as error:

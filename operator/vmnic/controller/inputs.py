@@ -18,6 +18,7 @@ from ..api.policy import VmNicPolicy
 from ..api.pool import SriovNetworkPool
 from ..checked.quantities import read_quantity
 from ..kube.reflector import ObjectKey, Reflector
+from ..kube.time_budget import uncharged
 from ..kubevirt.configuration import KubeVirt, cluster_facts, is_injector
 from ..kubevirt.gather import MachineInput, gather_vm_facts
 from ..kubevirt.instances import Instance
@@ -76,25 +77,33 @@ class Inputs:
     def rules(self) -> tuple[Rule, ...]:
         """The policies, ready for deciding; one that cannot be read keeps what it selects as it is."""
         if self._rules is None:
-            cache = self._caches.policies
-            unreadable = [unreadable_rule(key.name, cache.last_readable.get(key), why) for key, why in cache.malformed.items()]
-            self._rules = (*unreadable, *rules_of(cache.items.values()))
+            with uncharged():
+                self._rules = self._make_rules()
         return self._rules
+
+    def _make_rules(self) -> tuple[Rule, ...]:
+        cache = self._caches.policies
+        unreadable = [unreadable_rule(key.name, cache.last_readable.get(key), why) for key, why in cache.malformed.items()]
+        return (*unreadable, *rules_of(cache.items.values()))
 
     @property
     def cluster_facts(self) -> ClusterFacts:
         """What holds for all VMs; nodes without an agent's word are not known, which excludes nothing."""
         if self._facts is None:
-            known = 0 < self._told == len(self._caches.nodes.items)
-            kubevirts = self._caches.kubevirts
-            self._facts = cluster_facts(
-                self._pools(),
-                next(iter(kubevirts.items.values()), None),
-                vhost_net=self._with_vhost > 0 if known else None,
-                injector=self._has_injector(),
-                unreadable=next(iter(kubevirts.malformed.values()), ""),
-            )
+            with uncharged():
+                self._facts = self._make_facts()
         return self._facts
+
+    def _make_facts(self) -> ClusterFacts:
+        kubevirts = self._caches.kubevirts
+        known = 0 < self._told == len(self._caches.nodes.items)
+        return cluster_facts(
+            self._pools(),
+            next(iter(kubevirts.items.values()), None),
+            vhost_net=self._with_vhost > 0 if known else None,
+            injector=self._has_injector(),
+            unreadable=next(iter(kubevirts.malformed.values()), ""),
+        )
 
     def _pools(self) -> dict[str, PoolFacts]:
         """Read the pools; one that cannot be read keeps its devices, and new claims wait for it."""

@@ -264,8 +264,9 @@ class World:
 
     def _machine_changed(self, key: ObjectKey, _old: Machine | None, new: Machine | None) -> None:
         """Before the caches are complete nothing can be decided, and then all VMs are asked for."""
-        self.set_aside.discard(VIRTUAL_MACHINES.kind, "/".join(key), SetAsideReason.EXCEPTION)
-        self.set_aside.discard(VIRTUAL_MACHINES.kind, "/".join(key), SetAsideReason.TIME)
+        if self.machines_synced:
+            self.set_aside.discard(VIRTUAL_MACHINES.kind, "/".join(key), SetAsideReason.EXCEPTION)
+            self.set_aside.discard(VIRTUAL_MACHINES.kind, "/".join(key), SetAsideReason.TIME)
         if key in self.machines.malformed:
             self.devices.hold(key, self.machines.last_readable.get(key))
         else:

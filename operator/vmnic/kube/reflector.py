@@ -22,7 +22,7 @@ from .client import ApiClient
 from .errors import ApiError, GoneError, NotFoundError
 from .resources import Resource
 from .set_aside import SetAside, SetAsideReason
-from .time_budget import time_budget
+from .time_budget import Subject, time_budget
 
 __all__ = ["ObjectKey", "Reflector"]
 
@@ -205,7 +205,8 @@ class Reflector(Generic[T]):
         key = ObjectKey(meta.namespace, meta.name)
         old = self.items.get(key)
         try:
-            with time_budget(_DECODE_S):
+            with time_budget(_DECODE_S, self._subject(key)):
+                self._check_blame(key)
                 _check_whole(raw)
                 new = self._decode(raw)
                 is_news = old != new or self._set_aside.find(self.resource.kind, _name(key)) is not None
@@ -220,6 +221,15 @@ class Reflector(Generic[T]):
             self.items[key] = new
             self._report(key, old, new)
         return key
+
+    def _subject(self, key: ObjectKey) -> Subject:
+        return Subject(self.resource.kind, _name(key))
+
+    def _check_blame(self, key: ObjectKey) -> None:
+        """Refuse an object that ended the last run of the process, until it changes: decoding it may have been the reason."""
+        blamed = self._set_aside.find(*self._subject(key)) if not self.synced.is_set() else None
+        if blamed is not None and blamed.reason is SetAsideReason.TIME:
+            raise BoundError(blamed.message)
 
     def _put_aside(self, key: ObjectKey, old: T | None, raw: msgspec.Raw, error: Exception) -> None:
         message = _words(error)
@@ -246,7 +256,7 @@ class Reflector(Generic[T]):
     def _report(self, key: ObjectKey, old: T | None, new: T | None) -> None:
         """Report a change; an exception there costs only this object."""
         try:
-            with time_budget(_DECODE_S):
+            with time_budget(_DECODE_S, self._subject(key)):
                 self._on_change(key, old, new)
         except Exception as error:
             self._unreported.add(key)

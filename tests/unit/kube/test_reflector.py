@@ -321,3 +321,14 @@ async def test_a_kind_that_is_no_longer_served_has_no_objects(api):
         assert (made.known, made.changes) == ({}, [("a", 1, None)])
         api.faults.clear()
         await until(lambda: made.known == {"a": 1} and not made.reflector.absent)
+
+
+async def test_the_object_that_ended_the_last_run_waits_for_a_change(api):
+    set_aside = SetAside()
+    set_aside.add("Node", "a", SetAsideReason.TIME, "the loop stood still")
+    api.put("a", size=1)
+    async with running(api, set_aside=set_aside) as made:
+        await until(lambda: made.reflector.malformed and api.watching)
+        assert made.known == {}
+        api.put("a", size=1)
+        await until(lambda: made.known == {"a": 1})
