@@ -32,7 +32,7 @@ READERS = {
     "quantity": (read_quantity, lambda found: found is None or abs(found) <= LARGEST),
     "integer": (lambda value: read_integer(value, LOW, HIGH), lambda found: found is None or LOW <= found <= HIGH),
     "VF range": (lambda value: read_vf_range(str(value)), lambda found: found is None or 0 < len(found) <= MOST_VFS),
-    "PCI address": (lambda value: is_pci_address(value) and routing_id(value), lambda found: not found or found <= 0xFFFF),
+    "PCI address": (lambda value: value if is_pci_address(value) else None, lambda found: found is None or is_routable(found)),
     "depth": (lambda value: check_depth(value, 32), lambda found: found is None),
     "JSON": (lambda value: read_json(dump(value), object, max_bytes=2**18), lambda found: True),
     "JSON text": (lambda value: read_json(str(value).encode("utf-8", "replace"), object, max_bytes=2**18), lambda found: True),
@@ -60,6 +60,11 @@ DECODERS = {
 SEEDS = {name: OBJECTS.get(name.partition(" ")[0], msgspec.json.decode(RECORD)) for name in DECODERS}
 
 
+def is_routable(address):
+    """Whether a PCI address names a device of 32 and a function of 8."""
+    return routing_id(address) <= 0xFFFF and int(address[8:10], 16) < 32 and int(address[11:]) < 8
+
+
 def nested(levels):
     value = []
     for _ in range(levels):
@@ -76,7 +81,10 @@ _values = st.one_of(
 )
 _nested = st.one_of(_values, st.builds(nested, st.integers(1, 5000)))
 _json = st.one_of(_values, st.builds(Deep, st.integers(1, 50_000)))
-INPUTS = {"depth": _nested, "JSON": _json}
+_texts = st.one_of(
+    _values, st.builds(lambda opener, levels: opener * levels, st.sampled_from(["[", '{"a":']), st.integers(1, 50_000))
+)
+INPUTS = {"depth": _nested, "JSON": _json, "JSON text": _texts}
 
 
 def feed_reader(name):
