@@ -148,13 +148,13 @@ class RoomyDrainer(Drainer):
 class Replica:
     """One controller: caches of its own, which may lag behind, and the real reconcilers."""
 
-    def __init__(self, cluster, clock):
+    def __init__(self, cluster, clock, drainer=RoomyDrainer):
         self._cluster = cluster
         self._seen = 0
         self.queue = {}
         self.world = World(cluster, lambda key, after_s=0.0: self.queue.setdefault(key))
         self.ledger = LedgerStore(cluster, "vmnic-system")
-        drainer = RoomyDrainer(self.world, cluster)
+        drainer = drainer(self.world, cluster)
         rollouts = Rollouts(self.ledger, drainer, self.world._enqueue, clock=clock)
         networks = NetworkReconciler(self.world, cluster)
         self._pools = PoolReconciler(self.world, cluster, self.ledger, rollouts, networks, Events(cluster, "fleet"))
@@ -287,8 +287,8 @@ class Fleet:
         if self.rng.random() < 0.8:
             self.agents[pod].holder = False
 
-    def replica(self):
-        return Replica(self.cluster, lambda: self.now)
+    def replica(self, drainer=RoomyDrainer):
+        return Replica(self.cluster, lambda: self.now, drainer)
 
     def ledger(self):
         found = self.cluster.get("configmaps", LEDGER_NAME, "vmnic-system")

@@ -94,5 +94,5 @@ class LedgerStore:
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": metadata,
-            "data": {_DATA_KEY: json.dumps(ledger.render(), sort_keys=True)},
+            "data": {_DATA_KEY: json.dumps(ledger.render(), sort_keys=True, separators=(",", ":"))},
         }

@@ -155,6 +155,30 @@ def test_nodes_out_of_service_count(others, limit, chosen):
     assert disruptive(ledger(), [*others, held("n1")], maxUnavailable=limit) == chosen
 
 
+def test_nodes_that_fewer_vms_have_to_leave_go_first():
+    many = view("n1", blocked=[("a", VF), ("b", "0000:0b:10.2")])
+    nodes = [many, held("n2"), view("n3", disruptive=True)]
+    assert disruptive(ledger(), nodes, maxUnavailable=3) == ["n3", "n2", "n1"]
+    starts = choose_disruptive(ledger(), pool(rollout=DRAIN | {"maxUnavailable": 3}), nodes, free_only=True)
+    assert [start.view.name for start in starts] == ["n3"]
+
+
+def test_a_node_taken_out_of_the_pool_comes_last():
+    nodes = [view("n1", release="Reset"), view("n2"), view("n3")]
+    assert harmless(PoolLedger(), nodes) == ["n2"]
+    assert harmless(PROVEN, nodes, maxConcurrent=3) == ["n2", "n3", "n1"]
+    assert disruptive(ledger(), [held("n1", release="Reset"), held("n2")]) == ["n2"]
+
+
+def test_a_node_that_pauses_leaves_its_turn():
+    assert [start.view.name for start in choose_harmless(ledger(), pool(), views(2), without={"n00"})] == ["n01"]
+
+
+@pytest.mark.parametrize("digest", ["a" * 65, "a" * 1_000_000])
+def test_a_plan_without_a_plausible_digest_starts_nothing(digest):
+    assert harmless(PROVEN, [view("n1", plan=digest), view("n2")], maxConcurrent=2) == ["n2"]
+
+
 def test_what_other_pools_take_out_of_service_counts_too():
     books = ledger(other=PoolLedger(entries={"n1": entry(disruptive=True)}))
     nodes = [held("n1"), held("n2")]

@@ -170,6 +170,51 @@ def test_a_drained_nodes_run_leaves_it_to_be_uncordoned():
     assert (found.state, found.to_uncordon, found.under_way, proven) == (EntryState.ENDED, True, True, 1)
 
 
+BOUND = 1800 + 60
+"""Seconds: the default drainTimeout and rollbackTimeout."""
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        view("n1"),
+        view("n1", apply=("d1", ApplyState.CLAIMED)),
+        view("n1", plan="d2", apply=("d1", ApplyState.APPLYING)),
+        view("n1", plan="d2", grant="d1"),
+        view("n1", plan=None, generation=9, seen=1),
+        view("n1", generation=1, seen=2**62),
+    ],
+    ids=["never claimed", "claimed for ever", "applying for ever", "another plan", "silent", "of the future"],
+)
+@pytest.mark.parametrize("state", [EntryState.GRANTED, EntryState.REVOKED])
+def test_a_grant_that_never_ends_has_failed_in_time(state, node):
+    early, _ = settled(entry(state, since=NOW - BOUND + 1), node)
+    late, _ = settled(entry(state, since=NOW - BOUND), node)
+    assert (early is None or early.state is not EntryState.FAILED, late.state) == (True, EntryState.FAILED)
+
+
+def test_a_grant_of_an_older_version_is_given_its_time():
+    assert settled(entry(since=0), view("n1"))[0].since == NOW
+
+
+def test_a_node_that_is_down_is_not_blamed_for_being_late():
+    assert settled(entry(since=NOW - BOUND), view("n1", ready=False))[0].state is EntryState.GRANTED
+
+
+@pytest.mark.parametrize(("seen", "again"), [(2, True), (1, False)], ids=["it answers again", "it is silent still"])
+def test_a_node_whose_agent_was_silent_is_tried_again(seen, again):
+    late = entry(EntryState.FAILED, silent=True)
+    assert (settled(late, view("n1", generation=2, seen=seen))[0] is None) is again
+
+
+@pytest.mark.parametrize("state", [EntryState.FAILED, EntryState.GRANTED])
+def test_a_failure_of_a_node_taken_out_of_the_pool_stops_no_other(state):
+    one, node = entry(state, since=NOW - BOUND), view("n1", release="Reset", apply=("d1", ApplyState.CLAIMED))
+    assert settled(one, node)[0].state is EntryState.RESTING
+    part = settle_ledger(PoolLedger(entries={"n1": one}), pool(deleted="2026-01-01T00:00:00Z"), [node], now=NOW)
+    assert part.failed() == 1
+
+
 def test_a_ledger_survives_being_stored():
     ledger = Ledger({"fast": PoolLedger(proven_generation=3, entries={"n1": draining(), "n2": entry()})})
     assert Ledger.parse(ledger.render()) == ledger

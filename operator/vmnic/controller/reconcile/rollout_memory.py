@@ -21,6 +21,8 @@ _FREE_S = 30
 """For so long after a free node has ended its change, nodes that VMs have to leave wait for the next free one."""
 _REFUSED_S = 15
 """For so long it is not asked again whether a node's VMs can be moved."""
+_FULL_S = 15
+"""Between looks whether the ledger has room again: other pools make it."""
 _FAILED_S = 10
 """A failed node that may be tried again pauses for so long: others come first."""
 _PROMPT = 2
@@ -104,4 +106,5 @@ class RolloutMemory:
         """Return in how many seconds something that was waited for is over; None: nothing is."""
         ends = [*self._pauses.values(), *self._refused_until.values()]
         ends += [self.plans_until, self.free_until] if self.waits else []
+        ends += [now + _FULL_S] if self.left_out else []
         return min((end - now for end in ends if end > now), default=None)
