@@ -43,15 +43,28 @@ POOL_REASONS: dict[str, tuple[str, str]] = {
         "With `rollout.disruption: Manual` a disruptive plan waits for a person.",
         "Read it with `kubectl vmnic nodes`, then `kubectl vmnic approve NODE`.",
     ),
-    "Draining": ("VMs are leaving the node.", "Nothing; `rollout.drainTimeout` bounds it."),
+    "Draining": (
+        "VMs are leaving the node; the message names those that cannot, and holders that are not evicted since the API server"
+        " does not show them as VMs of that node with a device of the pool.",
+        "Nothing; `rollout.drainTimeout` bounds it. Stop what is not evicted.",
+    ),
     "NoVfsForDrain": (
-        "VMs with VFs cannot be moved, since no other node has as many free ones.",
+        "VMs with VFs cannot be moved, since no other node that is done with its own change has as many free ones.",
         "Free some, add nodes, or set `reserveForMigration` so that some stay free.",
     ),
     "NodeNotReady": ("The node is not ready, so nothing is begun on it.", "Bring the node back."),
     "NodeLost": (
         "The node has not been heard of for ten minutes, and its change failed or is unfinished; it counts as failed.",
         "Bring the node back, or delete its Node: the rollout goes on then.",
+    ),
+    "ChangeTimedOut": (
+        "The node was granted a change that has not ended well within `rollout.drainTimeout` and `safety.rollbackTimeout`; it"
+        " counts as failed.",
+        "Look at the log of the node's agent. A node that `nodeSelector` no longer matches does not hold up the others.",
+    ),
+    "LedgerFull": (
+        "The ConfigMap `vmnic-ledger` has no room for more nodes that change at the same time; the others wait.",
+        "Nothing; or lower `rollout.maxConcurrent`. Nodes that have failed keep their place: see to them.",
     ),
     "NadExists": (
         "A NetworkAttachmentDefinition of that name is there already and is not the pool's.",

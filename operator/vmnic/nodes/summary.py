@@ -44,7 +44,9 @@ def summarise_pool(
     results = [_judge(view, pool, part) for view in sorted(nodes, key=lambda view: view.name)]
     lost = [conflict for conflict in conflicts if conflict.pool == pool.metadata.name]
     problems = [PoolProblem(pf=one.pci_address, reason="Conflict", message=one.message) for one in lost]
-    problems += [*more, *(problem for result in results for problem in result.problems)]
+    # One node may have many problems; the first of each comes before the others, so that no node hides another.
+    problems += [*more, *(one for result in results for one in result.problems[:1])]
+    problems += [one for result in results for one in result.problems[1:]]
     counts = _count_nodes(results)
     blocked = sum(result.state == "blocked" for result in results)
     return PoolStatus(

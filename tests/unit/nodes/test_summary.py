@@ -99,6 +99,18 @@ def test_at_most_ten_problems_are_told():
     assert (len(status.problems), status.nodes.failed) == (10, 30)
 
 
+def test_a_node_with_many_problems_hides_no_other():
+    off = PfProblem(reason=PfReason.IOMMU_OFF, message="off")
+    pfs = [f"0000:{number:02x}:00.0" for number in range(64)]
+    state = NodeNicState(
+        metadata=ObjectMeta(name="n1", generation=1),
+        spec=NodeSpec(synced=True, pfs=tuple(pf_spec(address) for address in pfs)),
+        status=NodeStatus(observed_generation=1, boot_id="b1", pfs=tuple(pf_status(one, problem=off) for one in pfs)),
+    )
+    status = summarise_pool(pool(), [NodeView(name="n1", state=state, current=True), BAD], PoolLedger(), [])
+    assert {one.node for one in status.problems} == {"n1", "bad"}
+
+
 def test_a_granted_node_is_updating_and_a_failed_one_failed():
     entries = {
         "open": Entry(generation=1, boot_id="b1", digests={PF: "d1"}),
