@@ -44,8 +44,7 @@ POOL_REASONS: dict[str, tuple[str, str]] = {
         "Read it with `kubectl vmnic nodes`, then `kubectl vmnic approve NODE`.",
     ),
     "Draining": (
-        "VMs are leaving the node; the message names those that cannot, and holders that are not evicted since the API server"
-        " does not show them as VMs of that node with a device of the pool.",
+        "VMs are leaving the node; the message names those that cannot, and holders that are not evicted: no VMs of the pool.",
         "Nothing; `rollout.drainTimeout` bounds it. Stop what is not evicted.",
     ),
     "NoVfsForDrain": (
@@ -58,8 +57,7 @@ POOL_REASONS: dict[str, tuple[str, str]] = {
         "Bring the node back, or delete its Node: the rollout goes on then.",
     ),
     "ChangeTimedOut": (
-        "The node was granted a change that has not ended well within `rollout.drainTimeout` and `safety.rollbackTimeout`; it"
-        " counts as failed.",
+        "The node's change has not ended well within `rollout.drainTimeout` and `safety.rollbackTimeout`; it counts as failed.",
         "Look at the log of the node's agent. A node that `nodeSelector` no longer matches does not hold up the others.",
     ),
     "LedgerFull": (

@@ -1,0 +1,178 @@
+"""A lying agent: with its real token it publishes every false status that the schema allows, and only its own node suffers."""
+
+import threading
+import time
+
+import pytest
+
+from tests.builders.vm import nad, nic, vm
+from tests.cluster.machines import datapaths, instance_of, wait_until_it_runs
+from tests.cluster.test_authority import agent
+from tests.cluster.test_faults import holder
+from tests.harness.api import wait_for
+from tests.harness.liar import Liar, lies, read_schema
+
+LIAR, HONEST = "n1", "n2"
+SHORT = {"disruption": "Drain", "drainTimeout": "2s"}
+
+
+@pytest.fixture
+def take_over(cluster, pool):
+    """Takes the agent of the node `n1` over; afterwards the real one works again, before the pool is removed."""
+    taken = []
+
+    def take():
+        truth = cluster.api.get("NodeNicState", LIAR)["status"]
+        cluster.kill(f"agent-{LIAR}")
+        taken.append(LIAR)
+        return Liar(agent(cluster, LIAR), LIAR, truth)
+
+    yield take
+    for name in taken:
+        cluster.start_agent(name)
+        wait_for("the real agent reports", lambda: cluster.pf(LIAR).get("firstVf", "").startswith("0000:0b:10"))
+
+
+@pytest.fixture
+def fast(cluster, pool):
+    def make(**spec):
+        pool(rollout=SHORT, **spec)
+        wait_for("there are VFs", lambda: [cluster.pf(node).get("numVfs") for node in (LIAR, HONEST)] == [7, 7])
+
+    return make
+
+
+def foreign_pod(cluster, name, namespace, node):
+    """A pod of somebody else on a node."""
+    spec = {"nodeName": node, "containers": [{"name": "c", "image": "none"}]}
+    meta = {"name": name, "namespace": namespace}
+    pod = cluster.api.create({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+    return (namespace, name, pod["metadata"]["uid"])
+
+
+def is_untouched(cluster, pod):
+    namespace, name, uid = pod
+    found = cluster.api.get("Pod", name, namespace)
+    return found is not None and found["metadata"]["uid"] == uid and "deletionTimestamp" not in found["metadata"]
+
+
+def elsewhere(cluster, namespace):
+    """What may not change: the other nodes, what they are asked, and the VM on one of them."""
+    nodes = {one["metadata"]["name"]: one["spec"].get("unschedulable", False) for one in cluster.api.list("Node")}
+    specs = {one["metadata"]["name"]: one["spec"] for one in cluster.api.list("NodeNicState")}
+    machine = cluster.api.get("VirtualMachine", "db", namespace)
+    instance = instance_of(cluster, namespace, "db")
+    migrations = cluster.api.list("VirtualMachineInstanceMigration", namespace)
+    for named in (nodes, specs):
+        named.pop(LIAR)
+    return nodes, specs, machine["spec"], machine["metadata"]["uid"], instance["metadata"]["uid"], migrations
+
+
+def test_no_lie_reaches_beyond_its_node(cluster, fast, take_over, policy, namespace):
+    fast()
+    cluster.api.create(nad("fast", namespace=namespace, cni="sriov", resource="vmnic.dev/fast"))
+    machine = vm("db", nic(), nic("fast", binding="sriov", network="fast"), namespace=namespace)
+    machine["spec"]["template"]["spec"] |= {
+        "evictionStrategy": "LiveMigrate", "nodeSelector": {"kubernetes.io/hostname": HONEST},
+    }  # fmt: skip
+    cluster.api.create(machine)
+    wait_until_it_runs(cluster, namespace, "db")
+    policy(f"p-{namespace}", namespace)
+    pods = [foreign_pod(cluster, f"dns-{namespace}", "kube-system", LIAR)]
+    pods += [foreign_pod(cluster, f"data-{node}", namespace, node) for node in (LIAR, HONEST)]
+    before, process = elsewhere(cluster, namespace), cluster.processes.pid("controller-1")
+    liar = take_over()
+    told = list(lies(read_schema(), liar.truth))
+    telling = threading.Thread(target=lambda: [liar.tell(status) or time.sleep(0.02) for _, status in told])
+    telling.start()
+    try:
+        decided = decide(cluster, namespace, telling)
+    finally:
+        telling.join()
+    print(f"\n{len(told)} lies: {liar.told['stored']} stored, {liar.told['refused']} refused; {decided} VMs decided meanwhile")
+    assert (elsewhere(cluster, namespace), cluster.processes.pid("controller-1")) == (before, process)
+    assert (cluster.processes.running("controller-1"), holder(cluster)) == (True, "controller-1")
+    assert all(is_untouched(cluster, pod) for pod in pods)
+    assert liar.told["stored"] > 200
+    cluster.api.delete("Pod", pods[0][1], "kube-system", "?gracePeriodSeconds=0")
+
+
+def decide(cluster, namespace, telling):
+    """Create VMs as long as lies are told, each of which has to be decided by the webhook; gives how many."""
+    count = 0
+    while telling.is_alive() or not count:
+        name = f"v-{count}"
+        cluster.api.create(vm(name, nic(model="e1000e"), namespace=namespace, run_strategy="Halted"))
+        assert datapaths(cluster, namespace, name) == ["virtio"]
+        count += 1
+        time.sleep(0.2)
+    return count
+
+
+def test_no_more_vfs_are_promised_than_the_kubelet_advertises(cluster, fast, take_over):
+    fast()
+    liar = take_over()
+    first = liar.truth["pfs"][0]
+    vfs = [{"range": "0-255", "driver": "vfio-pci"}]
+    liar.tell(liar.truth | {"pfs": [first | {"numVfs": 256, "totalVfs": 256, "vfs": vfs, "held": []}, *liar.truth["pfs"][1:]]})
+
+    def free():
+        return cluster.api.get("SriovNetworkPool", "fast")["status"]["vfs"]["free"]
+
+    nodes = [cluster.api.get("Node", name)["status"]["allocatable"].get("vmnic.dev/fast", "0") for name in (LIAR, HONEST)]
+    wait_for("the pool counts what the kubelets offer", lambda: 0 < free() <= sum(map(int, nodes)))
+    with pytest.raises(AssertionError):
+        wait_for("the pool counts more", lambda: free() > sum(map(int, nodes)), 3)
+
+
+def test_foreign_holders_are_named_and_not_evicted(cluster, fast, take_over, namespace):
+    fast()
+    pod = foreign_pod(cluster, "database-0", namespace, LIAR)
+    liar = take_over()
+    cluster.api.merge("SriovNetworkPool", "fast", {"spec": {"numVfs": 3, "rollout": {"drainTimeout": "20s"}}})
+    held = [{"vf": "0000:0b:10.0", "by": f"pod {namespace}/database-0"}]
+    words = [f"{held[0]['by']} holds 0000:0b:10.0"]
+    plan = {"digest": "d" * 32, "text": "nothing", "disruptive": True, "blockedBy": words}
+
+    def named():
+        """The drain of the liar's node waits, or is not begun, because of the pod that the liar names."""
+        liar.tell(liar.truth | {"pfs": [liar.truth["pfs"][0] | {"held": held, "plan": plan}, *liar.truth["pfs"][1:]]})
+        problems = cluster.api.get("SriovNetworkPool", "fast")["status"].get("problems", [])
+        return [one for one in problems if one["node"] == LIAR and "database-0" in one["message"]]
+
+    wait_for("the pod is named", named)
+    wait_for("the other node goes on", lambda: cluster.pf(HONEST).get("numVfs") == 3)
+    assert is_untouched(cluster, pod)
+
+
+def test_a_rollout_goes_on_once_the_lying_node_is_excluded(cluster, fast, take_over):
+    for name in (LIAR, HONEST):
+        cluster.kubectl("label", "node", name, "vmnic-test/in=yes", "--overwrite")
+    fast(nodeSelector={"vmnic-test/in": "yes"}, safety={"rollbackTimeout": "2s"})
+    liar = take_over()
+    first, rest = liar.truth["pfs"][0], liar.truth["pfs"][1:]
+    plan = {"digest": "d" * 32, "text": "nothing"}
+
+    def claim():
+        """Plan something harmless, and claim whatever is granted for ever."""
+        run = {"apply": {"digest": grant, "state": "Claimed"}} if (grant := liar.grants().get(first["pciAddress"])) else {}
+        liar.tell(liar.truth | {"pfs": [first | run | {"plan": plan}, *rest]})
+
+    def named():
+        claim()
+        problems = cluster.api.get("SriovNetworkPool", "fast")["status"].get("problems", [])
+        return any((one["node"], one["reason"]) == (LIAR, "ChangeTimedOut") for one in problems)
+
+    def done():
+        claim()
+        return cluster.pf(HONEST).get("numVfs") == 3
+
+    try:
+        cluster.api.merge("SriovNetworkPool", "fast", {"spec": {"numVfs": 3}})
+        wait_for("the lying node is named", named, 60)
+        assert cluster.pf(HONEST)["numVfs"] == 7
+        cluster.kubectl("label", "node", LIAR, "vmnic-test/in-")
+        wait_for("the other node goes on", done, 60)
+    finally:
+        for name in (LIAR, HONEST):
+            cluster.kubectl("label", "node", name, "vmnic-test/in-", check=False)
