@@ -15,7 +15,7 @@ import msgspec
 
 from ...api.pool import PoolProblem, SriovNetworkPool
 from ...kube.errors import ApiError
-from ...nodes.budget import Start, choose_disruptive, choose_harmless, entries_of, fitting, grant_drained
+from ...nodes.budget import Start, choose_disruptive, choose_harmless, entries_of, fitting, grant_drained, order_disruptive
 from ...nodes.ledger import Entry, EntryState, Ledger, NodeView, PoolLedger
 from ...nodes.pending import pending_of
 from ...nodes.settle import deadline_of, settle_ledger
@@ -191,7 +191,7 @@ class Rollouts:
         if memory.waits_for_plans(views, now):
             return part
         free_only = now < memory.free_until and free_nodes_come(part, pool, views, without=memory.pausing(now))
-        if not choose_disruptive(ledger, pool, views, without=without, free_only=free_only):
+        if free_only and not choose_disruptive(ledger, pool, views, without=without, free_only=True):
             return part
         live = await self._drainer.read_nodes()
         views = [
@@ -231,9 +231,10 @@ class Rollouts:
     ) -> Sequence[Start]:
         """Leave out nodes whose VMs have nowhere to go where they could stay."""
         unfinished = {view.name for view in views if not is_done(view, pool)}
+        candidates = order_disruptive(ledger.of(pool.metadata.name), pool, views)
         for _ in range(_TRIES):
             without = memory.pausing(now) | memory.refused(now)
-            starts = choose_disruptive(ledger, pool, views, without=without, free_only=free_only)
+            starts = choose_disruptive(ledger, pool, views, without=without, free_only=free_only, candidates=candidates)
             refused = self._refused(starts, ledger, views, keep_off=unfinished)
             if not refused:
                 return starts
@@ -248,8 +249,9 @@ class Rollouts:
         Once it is done it has room for the VMs of the others.
         """
         without = memory.pausing(now)
+        candidates = order_disruptive(ledger.of(pool.metadata.name), pool, views)
         for _ in range(_TRIES):
-            starts = choose_disruptive(ledger, pool, views, without=without)[:1]
+            starts = choose_disruptive(ledger, pool, views, without=without, candidates=candidates)[:1]
             refused = self._refused(starts, ledger, views, keep_off=())
             if not refused:
                 for start in starts:
