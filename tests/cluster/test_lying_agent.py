@@ -6,31 +6,34 @@ import time
 import pytest
 
 from tests.builders.vm import nad, nic, vm
+from tests.cluster import test_drains
 from tests.cluster.machines import datapaths, instance_of, wait_until_it_runs
 from tests.cluster.test_authority import agent
+from tests.cluster.test_drains import cordoned, keep
 from tests.cluster.test_faults import holder
 from tests.harness.api import wait_for
 from tests.harness.liar import Liar, lies, read_schema
 
 LIAR, HONEST = "n1", "n2"
+start = test_drains.start
 SHORT = {"disruption": "Drain", "drainTimeout": "2s"}
 
 
 @pytest.fixture
 def take_over(cluster, pool):
-    """Takes the agent of the node `n1` over; afterwards the real one works again, before the pool is removed."""
+    """Takes the agent of a node over; afterwards the real one works again, before the pool is removed."""
     taken = []
 
-    def take():
-        truth = cluster.api.get("NodeNicState", LIAR)["status"]
-        cluster.kill(f"agent-{LIAR}")
-        taken.append(LIAR)
-        return Liar(agent(cluster, LIAR), LIAR, truth)
+    def take(node=LIAR):
+        truth = cluster.api.get("NodeNicState", node)["status"]
+        cluster.kill(f"agent-{node}")
+        taken.append(node)
+        return Liar(agent(cluster, node), node, truth)
 
     yield take
-    for name in taken:
-        cluster.start_agent(name)
-        wait_for("the real agent reports", lambda: cluster.pf(LIAR).get("firstVf", "").startswith("0000:0b:10"))
+    for node in taken:
+        cluster.start_agent(node)
+        wait_for("the real agent reports", lambda node=node: cluster.pf(node).get("firstVf", "").startswith("0000:0b:10"))
 
 
 @pytest.fixture
@@ -125,24 +128,28 @@ def test_no_more_vfs_are_promised_than_the_kubelet_advertises(cluster, fast, tak
         wait_for("the pool counts more", lambda: free() > sum(map(int, nodes)), 3)
 
 
-def test_foreign_holders_are_named_and_not_evicted(cluster, fast, take_over, namespace):
+def test_foreign_holders_are_named_and_not_evicted(cluster, fast, start, take_over, namespace):
     fast()
-    pod = foreign_pod(cluster, "database-0", namespace, LIAR)
-    liar = take_over()
-    cluster.api.merge("SriovNetworkPool", "fast", {"spec": {"numVfs": 3, "rollout": {"drainTimeout": "20s"}}})
-    held = [{"vf": "0000:0b:10.0", "by": f"pod {namespace}/database-0"}]
-    words = [f"{held[0]['by']} holds 0000:0b:10.0"]
-    plan = {"digest": "d" * 32, "text": "nothing", "disruptive": True, "blockedBy": words}
+    home = start("db")
+    keep(cluster, namespace, "db")
+    cluster.api.merge("SriovNetworkPool", "fast", {"spec": {"numVfs": 3, "rollout": {"drainTimeout": "90s"}}})
+    wait_for("the drain begins", lambda: cordoned(cluster) == {home})
+    pods = [foreign_pod(cluster, f"data-{node}", namespace, node) for node in (LIAR, HONEST)]
+    liar = take_over(home)
+    first, rest = liar.truth["pfs"][0], liar.truth["pfs"][1:]
+    names = [f"pod {namespace}/data-{node}" for node in (LIAR, HONEST)] + ["pod a/../../../../apis/x"]
+    held = [{"vf": f"0000:0b:10.{2 * number}", "by": by} for number, by in enumerate(names)]
+    words = [f"{one['by']} holds {one['vf']}" for one in held]
+    liar.tell(liar.truth | {"pfs": [first | {"held": held, "plan": first["plan"] | {"blockedBy": words}}, *rest]})
 
     def named():
-        """The drain of the liar's node waits, or is not begun, because of the pod that the liar names."""
-        liar.tell(liar.truth | {"pfs": [liar.truth["pfs"][0] | {"held": held, "plan": plan}, *liar.truth["pfs"][1:]]})
         problems = cluster.api.get("SriovNetworkPool", "fast")["status"].get("problems", [])
-        return [one for one in problems if one["node"] == LIAR and "database-0" in one["message"]]
+        told = next((one["message"] for one in problems if (one["node"], one["reason"]) == (home, "Draining")), "")
+        return told.startswith("not evicted: ") and all(name in told for name in names)
 
-    wait_for("the pod is named", named)
-    wait_for("the other node goes on", lambda: cluster.pf(HONEST).get("numVfs") == 3)
-    assert is_untouched(cluster, pod)
+    wait_for("they are named", named)
+    assert all(is_untouched(cluster, pod) for pod in pods)
+    cluster.api.delete("PodDisruptionBudget", "keep", namespace)
 
 
 def test_a_rollout_goes_on_once_the_lying_node_is_excluded(cluster, fast, take_over):

@@ -178,7 +178,8 @@ class Liar:
         """Publish a status that claims to be about the present spec; return whether it was stored."""
         body = self._api.get("NodeNicState", self._node)
         assert body is not None
-        status = {"observedGeneration": body["metadata"]["generation"]} | status
+        if status.get("observedGeneration") == self.truth.get("observedGeneration"):
+            status = status | {"observedGeneration": body["metadata"]["generation"]}
         try:
             self._api.request("PATCH", path_of("NodeNicState", "", self._node, "status"), [_put(status)], _PATCH)
         except ApiFailure as error:

@@ -13,7 +13,7 @@ from .ledger import Entry, EntryState, Ledger, NodeView, PoolLedger
 from .pending import Pending, pending_of
 from .settle import is_stopped
 
-__all__ = ["Start", "choose_disruptive", "choose_harmless", "entries_of", "fitting", "grant_drained"]
+__all__ = ["Start", "choose_disruptive", "choose_harmless", "entries_of", "fitting", "grant_drained", "order_disruptive"]
 
 _MOST = 1000
 """Nodes under way for one pool, whatever its share says."""
@@ -68,6 +68,7 @@ def choose_disruptive(
     *,
     without: Collection[str] = (),
     free_only: bool = False,
+    candidates: Sequence[Start] | None = None,
 ) -> tuple[Start, ...]:
     """Say which nodes may go out of service now; a node that is out of service already counts.
 
@@ -77,6 +78,7 @@ def choose_disruptive(
         nodes: Its nodes, as they are at this moment.
         without: Nodes that pause, or whose VMs have nowhere to go.
         free_only: Whether nodes that VMs would have to leave wait for others.
+        candidates: What `order_disruptive` gave for these nodes, where several choices are made; None: not known yet.
     """
     name, names = pool.metadata.name, {view.name for view in nodes}
     part = ledger.of(name)
@@ -88,16 +90,26 @@ def choose_disruptive(
         return ()
     barred = {*part.entries, *ledger.busy(but=name), *without}
     chosen: list[Start] = []
-    for start in _disruptive_starts((view for view in nodes if view.name not in barred), pool, part):
+    for start in order_disruptive(part, pool, nodes) if candidates is None else candidates:
         if len(changing) >= allowed or len(chosen) >= room:
             break
         view = start.view
-        counts = view.name in down or len(down) < allowed
+        counts = view.name not in barred and (view.name in down or len(down) < allowed)
         if counts and not (free_only and start.pending.leaving):
             chosen.append(start)
             changing.add(view.name)
             down.add(view.name)
     return tuple(chosen)
+
+
+def order_disruptive(part: PoolLedger, pool: SriovNetworkPool, nodes: Iterable[NodeView]) -> list[Start]:
+    """Give the disruptive plans that may start, those first that the fewest devices have to be given back for."""
+    found = [
+        Start(view=view, pending=pending)
+        for view in _by_turn(nodes, pool)
+        if (pending := pending_of(view, pool)).disruptive and not is_stopped(pool, part, approved=pending.approved)
+    ]
+    return sorted(found, key=lambda one: (one.view.leaves(pool.metadata.name), len(one.pending.leaving)))
 
 
 def fitting(ledger: Ledger, starts: Sequence[Start]) -> tuple[Start, ...]:
@@ -154,13 +166,6 @@ def _room(part: PoolLedger, pool: SriovNetworkPool) -> int:
 def _by_turn(nodes: Iterable[NodeView], pool: SriovNetworkPool) -> list[NodeView]:
     """Order nodes by name; those that only give functions up come last, since others wait for the change."""
     return sorted(nodes, key=lambda view: (view.leaves(pool.metadata.name), view.name))
-
-
-def _disruptive_starts(nodes: Iterable[NodeView], pool: SriovNetworkPool, part: PoolLedger) -> list[Start]:
-    """Give the disruptive plans that may start, those first that the fewest devices have to be given back for."""
-    found = [Start(view=view, pending=pending_of(view, pool)) for view in _by_turn(nodes, pool)]
-    found = [one for one in found if one.pending.disruptive and not is_stopped(pool, part, approved=one.pending.approved)]
-    return sorted(found, key=lambda one: (one.view.leaves(pool.metadata.name), len(one.pending.leaving)))
 
 
 def _bytes_of(start: Start) -> int:

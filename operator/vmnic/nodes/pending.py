@@ -41,11 +41,16 @@ class Pending:
         return self.harmless | self.disruptive
 
 
+_NOTHING = Pending()
+
+
 def pending_of(view: NodeView, pool: SriovNetworkPool) -> Pending:
     """Read a node's plans for a pool; nothing where the agent reports on another spec, or cannot be reached."""
     state = view.state
+    if not any(pf.plan is not None for pf in state.status.pfs):
+        return _NOTHING
     if not view.current or not view.confirmed or not view.ready or not state.spec.synced:
-        return Pending()
+        return _NOTHING
     specs = {pf.pci_address: pf for pf in state.spec.pfs if pf.pool == pool.metadata.name}
     approved = state.approved
     plans = [

@@ -134,7 +134,7 @@ def test_a_node_that_never_answers_is_not_waited_for(homes, silent):
     assert all(entry.state is not EntryState.DRAINING for entry in entries.values())
 
 
-async def test_no_vm_is_asked_to_leave_while_plans_for_an_edit_are_waited_for():
+async def test_no_vm_is_evicted_while_plans_for_an_edit_are_awaited():
     rollout = {"disruption": "Drain", "drainTimeout": "10m"}
     fleet, asked = Fleet(2, rollout=rollout), []
     replica = fleet.replica()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -19,12 +19,14 @@ from ...nodes.budget import Start, choose_disruptive, choose_harmless, entries_o
 from ...nodes.ledger import Entry, EntryState, Ledger, NodeView, PoolLedger
 from ...nodes.pending import pending_of
 from ...nodes.settle import deadline_of, settle_ledger
-from ...nodes.turns import free_nodes_come, is_done
-from ..drain import Drainer, Matching
+from ...nodes.turns import free_nodes_come
+from ..drain import Drainer
 from ..keys import node_key
-from ..ledger import LEDGER_NAME, LedgerStore
+from ..ledger import LedgerStore
 from ..world import Enqueue
+from .rollout_matching import match_starts
 from .rollout_memory import RolloutMemory
+from .rollout_problems import find_rollout_problems
 
 __all__ = ["Progress", "Rollouts"]
 
@@ -33,8 +35,6 @@ _log = logging.getLogger(__name__)
 _SOON_S = 0.05
 _DRAIN_S = 5.0
 """Between looks at a drain: an eviction that was refused is asked for again."""
-_TRIES = 20
-"""Nodes whose VMs are matched in one pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,7 @@ class Rollouts:
             await self._save(name, part, after)
         waits = [_again(before, after, pool, now), memory.next_look(now)]
         again_s = min((wait for wait in waits if wait is not None), default=None)
-        return Progress(problems=tuple(self._problems(pool, after, views, memory, now)), again_s=again_s)
+        return Progress(problems=tuple(find_rollout_problems(pool, after, views, memory, self._answers, now)), again_s=again_s)
 
     def _memory_of(self, pool: SriovNetworkPool, views: Sequence[NodeView], now: int) -> RolloutMemory:
         name, generation = pool.metadata.name, pool.metadata.generation
@@ -191,7 +191,7 @@ class Rollouts:
         if memory.waits_for_plans(views, now):
             return part
         free_only = now < memory.free_until and free_nodes_come(part, pool, views, without=memory.pausing(now))
-        if not choose_disruptive(ledger, pool, views, without=without, free_only=free_only):
+        if free_only and not choose_disruptive(ledger, pool, views, without=without, free_only=True):
             return part
         live = await self._drainer.read_nodes()
         views = [
@@ -199,9 +199,7 @@ class Rollouts:
             for view in views
             if (node := live.get(view.name)) is not None
         ]
-        starts = self._match(ledger, pool, views, memory, now, free_only=free_only)
-        if not starts and not free_only and not part.running():
-            starts = self._match_any(ledger, pool, views, memory, now)
+        starts = match_starts(self._drainer, ledger, pool, views, memory, now, free_only=free_only)
         return _joined(part, self._entries_of(ledger, starts, pool, memory, disruptive=True, now=now))
 
     def _entries_of(
@@ -218,69 +216,6 @@ class Rollouts:
         fits = fitting(ledger, starts)
         memory.left_out += len(starts) - len(fits)
         return entries_of(fits, pool, disruptive=disruptive, now=now)
-
-    def _match(
-        self,
-        ledger: Ledger,
-        pool: SriovNetworkPool,
-        views: Sequence[NodeView],
-        memory: RolloutMemory,
-        now: int,
-        *,
-        free_only: bool,
-    ) -> Sequence[Start]:
-        """Leave out nodes whose VMs have nowhere to go where they could stay."""
-        unfinished = {view.name for view in views if not is_done(view, pool)}
-        for _ in range(_TRIES):
-            without = memory.pausing(now) | memory.refused(now)
-            starts = choose_disruptive(ledger, pool, views, without=without, free_only=free_only)
-            refused = self._refused(starts, ledger, views, keep_off=unfinished)
-            if not refused:
-                return starts
-            memory.refuse(refused, now)
-        return ()
-
-    def _match_any(
-        self, ledger: Ledger, pool: SriovNetworkPool, views: Sequence[NodeView], memory: RolloutMemory, now: int
-    ) -> Sequence[Start]:
-        """Choose one node where all that have room will change themselves: only its VMs move twice.
-
-        Once it is done it has room for the VMs of the others.
-        """
-        without = memory.pausing(now)
-        for _ in range(_TRIES):
-            starts = choose_disruptive(ledger, pool, views, without=without)[:1]
-            refused = self._refused(starts, ledger, views, keep_off=())
-            if not refused:
-                for start in starts:
-                    memory.accept(start.view.name)
-                return starts
-            memory.refuse(refused, now)
-            without |= refused.keys()
-        return ()
-
-    def _refused(
-        self, starts: Sequence[Start], ledger: Ledger, views: Sequence[NodeView], *, keep_off: Collection[str]
-    ) -> dict[str, str]:
-        if not any(start.pending.leaving for start in starts):
-            return {}
-        matching = self._drainer.matching()
-        matching.keep_off(keep_off)
-        self._note_draining(matching, ledger, views)
-        refused = {}
-        for start in starts:
-            why = matching.refusal(start.view.name, start.pending.leaving)
-            if why:
-                refused[start.view.name] = why
-            else:
-                matching.accept(start.view.name, start.pending.leaving)
-        return refused
-
-    def _note_draining(self, matching: Matching, ledger: Ledger, views: Sequence[NodeView]) -> None:
-        draining = ledger.busy(disruptive=True)
-        for view in views:
-            if view.name in draining:
-                matching.accept(view.name, [held for pf in view.state.status.pfs for held in pf.held])
 
     async def _save(self, name: str, before: PoolLedger, part: PoolLedger) -> None:
         """Write the ledger before anything else; the nodes then copy their grants from it."""
@@ -312,51 +247,6 @@ class Rollouts:
 
     def _with(self, pool: SriovNetworkPool, part: PoolLedger) -> Ledger:
         return self._ledger.current.with_pool(pool.metadata.name, part)
-
-    def _problems(
-        self, pool: SriovNetworkPool, part: PoolLedger, views: Sequence[NodeView], memory: RolloutMemory, now: int
-    ) -> list[PoolProblem]:
-        """Say which nodes hold the rollout up and why: those that have failed first, since they stop it."""
-        problems = [_timed_out(view, pool) for view in views if _is_unexplained(view, part)]
-        if memory.left_out:
-            problems.append(_full(memory.left_out))
-        there = {view.name for view in views}
-        problems += [
-            PoolProblem(node=node, reason="NoVfsForDrain", message=memory.refusals[node][:512])
-            for node in sorted(memory.refused(now))
-            if node in there and node not in part.entries
-        ]
-        for node, entry in sorted(part.entries.items()):
-            answer = self._answers.get(node)
-            if entry.state is EntryState.DRAINING and answer:
-                problems.append(PoolProblem(node=node, reason="Draining", message=answer[:512]))
-        return problems
-
-
-def _is_unexplained(view: NodeView, part: PoolLedger) -> bool:
-    """Return whether a node's change has failed, and the node itself reports nothing that explains it."""
-    entry = part.entries.get(view.name)
-    if entry is None or entry.state is not EntryState.FAILED or view.lost:
-        return False
-    return not any(pf.problem is not None and pf.pci_address in entry.digests for pf in view.state.status.pfs)
-
-
-def _timed_out(view: NodeView, pool: SriovNetworkPool) -> PoolProblem:
-    rollout, safety = pool.spec.rollout, pool.spec.safety
-    text = (
-        f"node {view.name} was granted a change, and its agent has not ended it well within rollout.drainTimeout"
-        f" ({rollout.drain_timeout}) and safety.rollbackTimeout ({safety.rollback_timeout}): see the agent's log; a node that"
-        " spec.nodeSelector no longer matches does not hold up the others"
-    )
-    return PoolProblem(node=view.name, reason="ChangeTimedOut", message=text[:512])
-
-
-def _full(nodes: int) -> PoolProblem:
-    text = (
-        f"{nodes} nodes wait: ConfigMap {LEDGER_NAME} has no room for more changes under way; lower rollout.maxConcurrent, or"
-        " see to the failed nodes"
-    )
-    return PoolProblem(reason="LedgerFull", message=text)
 
 
 def _joined(part: PoolLedger, entries: dict[str, Entry]) -> PoolLedger:
