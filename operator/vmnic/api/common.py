@@ -127,7 +127,7 @@ class Metadata(BaseModel):
     name: str
     namespace: str | None = None
     uid: str = ""
-    generation: int = 0
+    generation: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     resource_version: str = ""
     creation_timestamp: str = ""
     deletion_timestamp: str | None = None
