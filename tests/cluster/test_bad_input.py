@@ -76,6 +76,37 @@ def test_a_bad_policy_is_refused_with_field_and_remedy(plane, change, words):
     assert all(word in message for word in words), message
 
 
+PF = "0000:0b:00.0"
+LIES = {
+    "numVfs": {"pfs": [{"pciAddress": PF, "numVfs": 2**62}]},
+    "vfs[0].range": {"pfs": [{"pciAddress": PF, "vfs": [{"range": "0-30000000"}]}]},
+    "firstVf": {"pfs": [{"pciAddress": PF, "firstVf": "zz"}]},
+    "held[0].by": {"pfs": [{"pciAddress": PF, "held": [{"vf": PF, "by": "x" * 322}]}]},
+    "pfs": {"pfs": [{"pciAddress": f"0000:{bus:02x}:00.0"} for bus in range(65)]},
+}
+
+
+@pytest.fixture
+def state(plane):
+    """A NodeNicState of no node."""
+    plane.api.create(_object("NodeNicState", {}, "lying"))
+    yield "lying"
+    plane.api.delete("NodeNicState", "lying")
+
+
+@pytest.mark.parametrize(("field", "status"), LIES.items(), ids=LIES)
+def test_a_status_out_of_bounds_is_refused_with_its_field(plane, state, field, status):
+    with pytest.raises(ApiFailure) as caught:
+        plane.api.merge("NodeNicState", state, {"status": status}, sub="status")
+    assert f"{field}: " in str(caught.value)
+
+
+def test_a_status_at_its_bounds_is_taken(plane, state):
+    held = [{"vf": PF, "by": f"pod {'n' * 63}/{'p' * 253}"}]
+    pf = {"pciAddress": PF, "numVfs": 1024, "attempt": 2**31 - 1, "vfs": [{"range": "0-999"}], "held": held}
+    plane.api.merge("NodeNicState", state, {"status": {"observedGeneration": 2**53 - 1, "pfs": [pf]}}, sub="status")
+
+
 @pytest.mark.parametrize("vf", [{"vlan": 0}, {"vlan": 0, "vlanQos": 0}, {"vlan": 5, "vlanQos": 3, "vlanProtocol": "802.1ad"}])
 def test_a_pool_with_a_vlan_is_taken(plane, vf):
     plane.api.create(_object("SriovNetworkPool", GOOD_POOL | {"vf": vf}), "?dryRun=All&fieldValidation=Strict")

@@ -146,8 +146,8 @@ class PfReason(StrEnum):
     """The function's link had a carrier and has none any more, so its VFs reach nobody and are no longer handed out. Look at
     the cable, the transceiver and the switch's port."""
     UNREADABLE = "Unreadable"
-    """The host did not answer a read of this function; nothing is concluded from that. Look at the kernel's log; the agent
-    looks again by itself."""
+    """A read of this function failed, or the node's status could not be read or published; nothing is concluded from that. Read
+    the message and the kernel's log; the agent looks again by itself."""
     WRITE_STILL_IN_FLIGHT = "WriteStillInFlight"
     """A write of an earlier run has not returned from the kernel; the function is left alone until it does. Look at the
     kernel's log; if it never returns, restart the node."""
