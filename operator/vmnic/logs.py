@@ -40,16 +40,11 @@ class _JsonFormatter(logging.Formatter):
         line |= {key: _bounded(value) for key, value in vars(record).items() if key not in _STANDARD}
         if record.exc_info:
             line["exception"] = cut(self.formatException(record.exc_info), _MOST_BYTES)
-        return _in_ascii(line)
+        return json.dumps(line)
 
 
 def _bounded(value: object) -> object:
     return value if value is None or isinstance(value, bool | int | float) else cut(str(value), _MOST_BYTES)
-
-
-def _in_ascii(line: dict[str, object]) -> str:
-    """Write JSON without any control character; DEL is the only one that `json` leaves as it is."""
-    return json.dumps(line).replace("\x7f", "\\u007f")
 
 
 def setup_logging(level: str = "info", **subject: str) -> None:

@@ -61,8 +61,7 @@ def say_markdown(lines: Iterable[str]) -> None:
 def show(value: object, output: Output) -> None:
     """Print a result for machines, in ASCII and without control characters."""
     if output is Output.JSON:
-        # DEL is the one control character that `json` leaves as it is.
-        print(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))
+        print(json.dumps(value, indent=2))
         return
     import yaml
 
@@ -82,7 +81,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str | tuple[str, 
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(Text(column), overflow="fold")
+        table.add_column(Text(printable(column)), overflow="fold")
     for row in rows:
         table.add_row(*(Text("\n".join(printable(line) for line in _lines(cell))) for cell in row))
     width = None if sys.stdout.isatty() else _PLAIN_WIDTH

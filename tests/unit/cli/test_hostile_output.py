@@ -178,6 +178,12 @@ def test_one_hostile_object_leaves_the_others_planned(answer):
         assert unread or "extra" in [one["name"] for one in made["vms"]], path
 
 
+@pytest.mark.parametrize("text", ["[/foo]", "[link=http://evil]a[/link]", "[bold]a", ":smile:", "a\nb"])
+def test_a_table_shows_text_as_itself(capsys, text):
+    terminal.show_table((text,), [(text,)])
+    assert capsys.readouterr().out.split() == [text.replace("\n", "\\n")] * 2
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

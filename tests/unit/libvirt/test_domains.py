@@ -12,7 +12,7 @@ from tests.builders.decide import collect
 from tests.builders.vm import node_state, policy, pool
 from vmnic.cli.decide import decide_all
 from vmnic.libvirt.domain import MOST_CHARS, DomainError, read_domain
-from vmnic.libvirt.functions import FreeFunctions
+from vmnic.libvirt.functions import FreeFunctions, free_functions
 from vmnic.libvirt.gather import gather_domain
 from vmnic.libvirt.rewrite import rewrite_domain
 from vmnic.nodes.addresses import vf_address
@@ -150,6 +150,15 @@ def test_a_vf_that_is_held_or_given_already_is_not_given_again():
     assert (free.take({"r": 2}), free.take({"r": 1})) == ({"r": ["a", "b"]}, None)
 
 
+@pytest.mark.parametrize(("address", "given"), [("0000:0d:00.0", ["0000:0d:00.0"]), ("0d:00.0' x='", []), ("x", [])])
+def test_no_address_is_given_that_is_none(address, given):
+    state = node_state("n1", pool="whole", vfs=0, function="Physical")
+    state["spec"]["pfs"][0]["pciAddress"] = state["status"]["pfs"][0]["pciAddress"] = address
+    objects = collect(pool("whole", function="Physical"), state)
+    found = free_functions(objects.pools, objects.node_states)
+    assert found.by_node["n1"]["vmnic.dev/whole"] == given
+
+
 def test_the_address_of_a_vf_follows_from_the_first_and_the_stride():
     assert [vf_address("0000:0b:10.0", 2, index) for index in (0, 3, 4)] == ["0000:0b:10.0", "0000:0b:10.6", "0000:0b:11.0"]
     assert vf_address("0000:0b:1f.6", 2, 1) == "0000:0c:00.0"
@@ -232,10 +241,10 @@ BOUND_S = 0.05
 )  # fmt: skip
 def test_xml_at_its_bounds_is_read_fast(text):
     def seconds():
-        started = time.perf_counter()
+        started = time.thread_time()
         with contextlib.suppress(DomainError):
             rewritten(read_domain(text))
-        return time.perf_counter() - started
+        return time.thread_time() - started
 
     assert min(seconds() for _ in range(3)) <= BOUND_S
 
