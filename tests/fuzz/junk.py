@@ -154,9 +154,8 @@ def dump(document):
 
     def mark(value):
         nested.append(value)
-        return f"\ufdd0{len(nested) - 1}\ufdd0"
+        return "\ufdd0"
 
-    text = json.dumps(document, default=mark, ensure_ascii=False)
-    for number, value in enumerate(nested):
-        text = text.replace(f'"\ufdd0{number}\ufdd0"', value.opener * value.levels + "null" + value.closer * value.levels)
-    return text.encode("utf-8", "replace")
+    pieces = json.dumps(document, default=mark, ensure_ascii=False).split('"\ufdd0"')
+    written = [value.opener * value.levels + "null" + value.closer * value.levels for value in nested]
+    return "".join(part for pair in zip(pieces, [*written, ""], strict=True) for part in pair).encode("utf-8", "replace")

@@ -6,8 +6,9 @@ A VmNicState holds at most 2 kB, since every watcher of VMs may read it; of the 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Annotated, Any
 
 import msgspec
 
@@ -22,23 +23,27 @@ _NICS = 16
 _MESSAGE = 160
 
 
-class Reverts(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """How often somebody has put a change back; see `vmnic.api.vm_state`."""
+_Time = Annotated[str, msgspec.Meta(max_length=32)]
+_Short = Annotated[str, msgspec.Meta(max_length=64)]
 
-    digest: str
-    patched_at: tuple[str, ...] = ()
-    yielded_at: str = ""
-    manager: str = ""
+
+class Reverts(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """The times that a change was put back; see `vmnic.api.vm_state`, whose bounds these are."""
+
+    digest: _Short
+    patched_at: Annotated[tuple[_Time, ...], msgspec.Meta(max_length=4)] = ()
+    yielded_at: _Time = ""
+    manager: Annotated[str, msgspec.Meta(max_length=128)] = ""
 
 
 class Restart(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """The last restart that Rolling asked for; see `vmnic.api.vm_state`."""
 
-    digest: str
-    policy: str
-    state: str
-    instance: str
-    at: str
+    digest: _Short
+    policy: Annotated[str, msgspec.Meta(max_length=253)]
+    state: _Short
+    instance: _Short
+    at: _Time
 
 
 class VmStateNote(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,10 +68,24 @@ _status_decoder = msgspec.json.Decoder(_Status)
 
 
 def decode_vm_state(raw: bytes | msgspec.Raw) -> VmStateNote:
-    """Read a VmNicState as far as it is kept."""
+    """Read a VmNicState as far as it is kept.
+
+    Raises:
+        ValueError: a field has the wrong type or exceeds its bound, or a time is none.
+    """
     status = _object_decoder.decode(raw).status
     parsed = _status_decoder.decode(status)
+    for time in _times(parsed):
+        datetime.fromisoformat(time)
     return VmStateNote(digest=digest_of_status(msgspec.json.decode(status)), reverts=parsed.reverts, restart=parsed.restart)
+
+
+def _times(status: _Status) -> Iterator[str]:
+    if status.reverts is not None:
+        yield from status.reverts.patched_at
+        yield from filter(None, (status.reverts.yielded_at,))
+    if status.restart is not None:
+        yield status.restart.at
 
 
 def digest_of_status(status: Mapping[str, Any]) -> str:
@@ -104,7 +123,7 @@ def render_status(decision: VmDecision, reverts: Reverts | None, restart: Restar
             break
         for nic in status["nics"]:
             nic.pop(dropped, None)
-    while len(msgspec.json.encode(status)) > _BYTES:
+    while status["nics"] and len(msgspec.json.encode(status)) > _BYTES:
         status["nics"].pop()
     return status
 
