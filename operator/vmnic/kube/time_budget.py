@@ -212,7 +212,8 @@ def _on_alarm(_number: int, frame: FrameType | None) -> None:
     if over is None:
         _arm()
         return
-    if frame is not None and _must_not_be_interrupted(frame.f_globals.get("__name__", "")):
+    # A collection that has just ended is only charged off once the collector's own callback has run.
+    if _collections or (frame is not None and _must_not_be_interrupted(frame.f_globals.get("__name__", ""))):
         signal.setitimer(_TIMER, _SOON_S)
         return
     over.fired = True

@@ -120,6 +120,7 @@ async def test_a_thousand_nodes_in_a_storm_never_exceed_the_limits_and_then_all_
     fleet.edit(numVfs=5, rollout=rollout)
     await storm(fleet, replicas, observer, rollout, turns=40)
     # Free nodes go first, so drains begin only when the storm is over; meanwhile the limits hold.
+    fleet.edit(numVfs=2, rollout=rollout)
     assert await fleet.run(*replicas, turns=200, until=lambda: later(fleet, observer) == 3)
     calm(fleet, rollout)
     assert await fleet.run(*replicas, turns=300, until=lambda: fleet.settled(4) and not fleet.cordoned_by_us())
