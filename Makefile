@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.lock-installed
 
-.PHONY: help venv lint audit fmt crds docs test test-unit test-cluster fuzz-vm test-kernel test-kind kind-up kind-down image sbom chart release-files bench demo demo-down lock clean
+.PHONY: help venv lint audit fmt crds docs test test-unit test-cluster fuzz fuzz-vm test-kernel test-kind kind-up kind-down image sbom chart release-files bench demo demo-down lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,12 +60,15 @@ audit: venv .venv-audit/.lock-installed ## Judge the rendered manifests: schemas
 
 test: test-unit test-cluster test-kernel test-kind ## Every tier that this machine can run
 
-test-unit: venv ## Pure code and the simulated host in process
-	@$(BIN)/pytest tests/unit
+test-unit: venv ## Pure code, the simulated host in process, and 2,000 inputs of junk to each boundary
+	@$(BIN)/pytest -n 2 tests/unit tests/fuzz
 
 test-cluster: venv ## A real control plane with KubeVirt's own parts
 	@$(BIN)/python -m tests.harness.programs >/dev/null
 	@$(BIN)/pytest tests/cluster
+
+fuzz: venv ## 100,000 inputs of junk to every reader, cache, reconciler and command; VMNIC_FUZZ_SEED repeats a run
+	@VMNIC_FUZZ_COUNT=$${VMNIC_FUZZ_COUNT:-100000} VMNIC_FUZZ_SEED=$${VMNIC_FUZZ_SEED:-random} $(BIN)/pytest -n 2 --timeout 0 tests/fuzz
 
 fuzz-vm: venv ## 20,000 VMs with policies, each patch judged by KubeVirt; VMNIC_FUZZ_SEED repeats a run
 	@$(BIN)/python -m tests.harness.programs >/dev/null

@@ -1,10 +1,10 @@
-"""Fuzzing logs nothing but how to repeat it."""
+"""Fuzzing logs nothing; a run ends with how to repeat it."""
 
 import logging
 
 import pytest
 
-from .settings import COUNT, SEED
+from .settings import REPEAT
 
 
 @pytest.fixture(autouse=True)
@@ -14,5 +14,5 @@ def quiet():
     logging.disable(logging.NOTSET)
 
 
-def pytest_report_header():
-    return f"fuzzing with VMNIC_FUZZ_SEED={SEED} VMNIC_FUZZ_COUNT={COUNT}"
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line(f"fuzzed with {REPEAT}")

@@ -102,3 +102,9 @@ def test_every_command_block_is_run_or_says_why_not(page):
         lines = [line.split("#")[0].strip() for line in text.splitlines() if line.strip()]
         only_make = all(line.startswith("make ") for line in lines)
         assert reason or only_make or (kind == "console" and page.name in RUN), f"{page.name}:\n{text}"
+
+
+def test_each_security_promise_names_tests_that_exist():
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "SECURITY.md").read_text())
+    missing = [f"{path}::{name}" for path, name in named if f"def {name}(" not in (ROOT / path).read_text()]
+    assert (missing, len(named) > 40) == ([], True)

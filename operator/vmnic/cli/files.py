@@ -108,7 +108,14 @@ def _read_file(objects: Objects, file: pathlib.Path) -> None:
 
 
 def _read_stream(objects: Objects, source: str, binary: BinaryIO) -> None:
-    text = _BoundedText(io.TextIOWrapper(binary, encoding="utf-8"))
+    wrapper = io.TextIOWrapper(binary, encoding="utf-8")
+    try:
+        _read_text(objects, source, _BoundedText(wrapper))
+    finally:
+        wrapper.detach()  # Who has opened the file closes it.
+
+
+def _read_text(objects: Objects, source: str, text: _BoundedText) -> None:
     if text.begins_as_xml():
         _add_domain(objects, source, text.read_all(MOST_CHARS))
         return

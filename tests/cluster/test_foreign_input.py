@@ -1,0 +1,69 @@
+"""Hostile objects of a tenant against the real API server: each is stored, and stops nobody."""
+
+import pytest
+
+from tests.builders.vm import nad, nic, vm
+from tests.cluster.machines import datapaths
+from tests.cluster.test_time_budget import lease
+from tests.harness.api import wait_for
+
+DEEP = '{"x": {"a": ' + '{"a": ' * 2000 + "1" + "}" * 2002
+
+
+def with_memory(namespace):
+    body = vm("bad", nic(model="e1000e"), namespace=namespace, run_strategy="Halted")
+    body["spec"]["template"]["spec"]["domain"]["memory"]["guest"] = "1e3000000"
+    return body
+
+
+def with_record(namespace):
+    body = vm("bad", nic("fast", binding="sriov", network="fast"), namespace=namespace, run_strategy="Halted")
+    body["metadata"]["annotations"] = {"vmnic.dev/assigned": DEEP}
+    return body
+
+
+def with_config(namespace):
+    return nad("bad", namespace=namespace) | {"spec": {"config": "[" * 5000}}
+
+
+@pytest.fixture
+def ready(cluster, pool, policy, namespace):
+    """A pool with VFs, a segment over bridge and VFs, and a policy that prefers VFs."""
+    pool()
+    wait_for("there are VFs", lambda: all(cluster.pf(node).get("numVfs") == 7 for node in ("n1", "n2")))
+    cluster.api.create(nad("fast", namespace=namespace, cni="sriov", resource="vmnic.dev/fast", segment="blue"))
+    cluster.api.create(nad("br", namespace=namespace, segment="blue"))
+    return policy(f"p-{namespace}", namespace, datapaths=["sriov", "vhost"])
+
+
+@pytest.mark.parametrize("make", [with_memory, with_record, with_config], ids=["a quantity", "a record", "a CNI configuration"])
+def test_bad_objects_stop_nobody(cluster, ready, namespace, make):
+    held = lease(cluster)
+    bad = make(namespace)
+    cluster.api.create(bad, "?dryRun=All")
+    cluster.api.create(bad)
+
+    def gets_a_vf(name):
+        """A new VM is decided at admission, and its VF is counted by the leader."""
+        cluster.api.create(vm(name, nic("br", binding="bridge", network="br"), namespace=namespace, run_strategy="Halted"))
+        found = cluster.api.get("VirtualMachine", name, namespace)["spec"]["template"]["spec"]["domain"]["devices"]
+        return "sriov" in found["interfaces"][0]
+
+    wait_for("the policy is evaluated", lambda: cluster.api.get("VmNicPolicy", ready)["status"].get("vms") is not None)
+    assert gets_a_vf("good")
+    wait_for("its VF is counted", lambda: cluster.api.get("SriovNetworkPool", "fast")["status"]["vfs"].get("assigned", 0) >= 1)
+    assert gets_a_vf("other")
+    assert (lease(cluster), cluster.processes.running("controller-1")) == (held, True)
+    assert datapaths(cluster, namespace, "good") == datapaths(cluster, namespace, "other")
+
+
+def test_a_controller_starts_beside_bad_objects(cluster, ready, namespace):
+    for make in (with_memory, with_config):
+        cluster.api.create(make(namespace))
+    cluster.kill("controller-1")
+    cluster.start_controller()
+    wait_for("it leads again", lambda: "controller-1" in lease(cluster)[0])
+    cluster.wait_for_webhook()
+    cluster.api.create(vm("good", nic("br", binding="bridge", network="br"), namespace=namespace, run_strategy="Halted"))
+    wait_for("the VM is decided", lambda: cluster.api.get("VmNicPolicy", ready)["status"]["vms"].get("matched", 0) >= 1)
+    assert cluster.processes.running("controller-1")
