@@ -12,7 +12,7 @@ from ..kubevirt.configuration import cluster_facts
 from ..kubevirt.gather import MachineInput, gather_vm_facts
 from ..kubevirt.pools import NodeInput, gather_pools, node_devices
 from ..kubevirt.projection import Machine, Reference
-from ..kubevirt.quota import quota_left
+from ..kubevirt.quota import quota_left, unreadable_quota
 from ..libvirt.functions import FreeFunctions, free_functions
 from ..libvirt.gather import gather_domain
 from ..nodes.merge import merge_pools
@@ -22,7 +22,7 @@ from ..policy.capacity import Capacity, claim_of, count_capacity
 from ..policy.decision import VmDecision
 from ..policy.enforce import decide
 from ..policy.engine import candidates
-from ..policy.facts import ClusterFacts, Platform, PoolFacts, VmFacts
+from ..policy.facts import ClusterFacts, Network, Platform, PoolFacts, VmFacts
 from ..policy.rules import Rule, rules_of
 from .objects import Objects
 from .set_aside import SetAside, try_object
@@ -198,6 +198,7 @@ def _cluster_facts(objects: Objects, pools: dict[str, PoolFacts], *, offline: bo
         resource,
         vhost_net=any("vhost_net" in state.status.host.modules for state in states) if known else None,
         injector=objects.injector if not offline or objects.injector else None,
+        unreadable=next((one.message for one in objects.set_aside if one.kind == "KubeVirt"), ""),
     )
 
 
@@ -207,20 +208,42 @@ def _input_of(
     namespace = key[0]
     instance = None if is_new else objects.instances.get(key)
     labels = objects.namespaces.get(namespace, {"kubernetes.io/metadata.name": namespace})
+    quotas = [quota for (where, _), quota in objects.quotas.items() if where == namespace]
+    preferred = _unreadable_reference(objects, machine.spec.preference, namespace, "Preference")
+    typed = _unreadable_reference(objects, machine.spec.instancetype, namespace, "Instancetype")
     return MachineInput(
         machine=machine,
         instance=instance,
         preference=_referred(machine.spec.preference, namespace, objects.preferences),
         instancetype=_referred(machine.spec.instancetype, namespace, objects.instancetypes),
         namespace_labels=labels,
-        find_network=lambda where, name: objects.networks.get((where, name)),
+        find_network=lambda where, name: _find_network(objects, where, name),
         find_segment=objects.segment,
         physical_resources=[pool.resource_name for pool in cluster.pools.values() if pool.physical],
         default_binding=cluster.kubevirt.default_binding,
-        quota=quota_left(quota for (where, _), quota in objects.quotas.items() if where == namespace),
+        preference_unknown=preferred or typed,
+        quota=quota_left(quotas),
+        quota_unknown=objects.unreadable("ResourceQuota", namespace) or unreadable_quota(quotas),
         is_new=is_new,
         counts_as_running=offline and instance is None and not machine.halted and not is_new,
     )
+
+
+def _find_network(objects: Objects, namespace: str, name: str) -> Network | None:
+    """Find a network; one that cannot be read is not absent."""
+    unreadable = objects.unreadable("NetworkAttachmentDefinition", namespace, name)
+    if unreadable:
+        return Network(namespace=namespace, name=name, unreadable=unreadable)
+    return objects.networks.get((namespace, name))
+
+
+def _unreadable_reference(objects: Objects, reference: Reference | None, namespace: str, kind: str) -> str:
+    """Return why what a VM refers to cannot be read; empty if it can, or is not given."""
+    if reference is None or not reference.name:
+        return ""
+    if reference.cluster_wide:
+        return objects.unreadable(f"VirtualMachineCluster{kind}", "", reference.name)
+    return objects.unreadable(f"VirtualMachine{kind}", namespace, reference.name)
 
 
 def _referred(reference: Reference | None, namespace: str, known: dict[tuple[str, str], Any]) -> Any:

@@ -104,6 +104,17 @@ class Objects:
         """Give the networks of a namespace that carry the label of a segment."""
         return [one for (where, _), one in self.networks.items() if where == namespace and one.segment == segment]
 
+    def unreadable(self, kind: str, namespace: str, name: str = "") -> str:
+        """Return why an object cannot be read; without a name, of any in the namespace. Empty if it can, or is not given."""
+        return next(
+            (
+                f"{one.kind} {one.name} cannot be read: {one.message}"
+                for one in self.set_aside
+                if one.kind == kind and one.namespace == namespace and name in ("", one.name)
+            ),
+            "",
+        )
+
     def add_domain(self, text: str) -> None:
         """Take in the XML of a libvirt domain.
 

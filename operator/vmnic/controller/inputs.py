@@ -25,7 +25,7 @@ from ..kubevirt.instances import Instance
 from ..kubevirt.pools import NodeInput, gather_pools
 from ..kubevirt.projection import Instancetype, Machine, Preference, Quota, Reference
 from ..kubevirt.quota import quota_left, unreadable_quota
-from ..nodes.state import NodeNicState
+from ..nodes.state import NodeNicState, ObjectMeta
 from ..policy.facts import ClusterFacts, Network, PoolFacts, VmFacts
 from ..policy.rules import Rule, decides_nic, rules_of, selecting_rules, unreadable_rule
 from .objects import LabelledObject, NodeObject, WebhookConfiguration
@@ -135,13 +135,15 @@ class Inputs:
     def _state_of(self, key: ObjectKey) -> NodeNicState | None:
         """Return a node's state; one that cannot be read is not absent."""
         cache = self._caches.node_states
-        last = cache.last_readable.get(key)
-        return msgspec.structs.replace(last, unreadable=cache.malformed[key]) if last is not None else cache.items.get(key)
+        if key not in cache.malformed:
+            return cache.items.get(key)
+        last = cache.last_readable.get(key) or NodeNicState(metadata=ObjectMeta(name=key.name))
+        return msgspec.structs.replace(last, unreadable=cache.malformed[key])
 
     def node_views(self) -> Iterable[tuple[NodeObject, NodeNicState | None]]:
         """Give every node with its NodeNicState, if it has one yet."""
         for key, node in self._caches.nodes.items.items():
-            yield node, self._caches.node_states.items.get(key)
+            yield node, self._state_of(key)
 
     def input_of(self, machine: Machine, namespace: str, *, is_new: bool = False) -> MachineInput:
         """Give a VM with what belongs to it."""

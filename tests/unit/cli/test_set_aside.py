@@ -4,12 +4,14 @@ import json
 
 import pytest
 
-from tests.builders.vm import vm
+from tests.builders.decide import collect
+from tests.builders.vm import kubevirt, nad, nic, node_state, policy, pool, quota, vm
 from vmnic.cli import live
+from vmnic.cli.decide import decide_all
 from vmnic.cli.live import decode_object, published_in
 from vmnic.cli.objects import MalformedObjectError, Objects
 from vmnic.cli.revert import plan_revert
-from vmnic.cli.set_aside import SetAside, try_object
+from vmnic.cli.set_aside import SetAside, set_aside, try_object
 from vmnic.cli.status import merge_set_aside, wire_status
 from vmnic.kubevirt.projection import decode_machine
 
@@ -111,3 +113,30 @@ def test_a_record_that_makes_no_sense_writes_nothing_of_its_own(text):
     raw = json.dumps(vm("web", annotations={}) | {"metadata": {"name": "web", "annotations": {"vmnic.dev/assigned": text}}})
     patch, refusal = plan_revert(decode_machine(raw.encode()))
     assert not refusal or (patch == [] and ("by hand" in refusal or "Remove it" in refusal))
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (nad("br") | {"spec": {"config": 5}}, "InputUnreadable"),
+        (quota() | {"spec": 5}, "InputUnreadable"),
+        ({"kind": "VirtualMachineClusterPreference", "metadata": {"name": "one"}, "spec": 5}, "PreferenceUnknown"),
+        (kubevirt() | {"spec": 5}, "InputUnreadable"),
+    ],
+    ids=["network", "quota", "preference", "KubeVirt"],
+)
+def test_a_nic_on_an_unreadable_object_stays_as_it_is(broken, reason):
+    machine = vm("web", nic("br", binding="bridge", network="br", model="e1000e"), preference={"name": "one"})
+    documents = [
+        policy(datapaths=("sriov", "vhost")),
+        nad("br", segment="b"),
+        nad("fast", cni="sriov", resource="vmnic.dev/fast", segment="b"),
+    ]
+    objects = collect(
+        machine, pool(), node_state(), *(one for one in documents if one["metadata"]["name"] != broken["metadata"]["name"])
+    )
+    with pytest.raises(MalformedObjectError) as caught:
+        objects.add(broken)
+    objects.set_aside.append(set_aside(caught.value.kind, caught.value.key, caught.value.message))
+    (decision,) = decide_all(objects, offline=False).vms
+    assert decision.nics[0].reason == reason
