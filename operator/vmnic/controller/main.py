@@ -103,7 +103,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     flags.flag("client-ca", "", "PEM file with the authority of the API server's client certificate for webhooks")
     flags.flag("probe-port", "8080", "port of /healthz and /readyz", port)
     flags.flag("metrics-port", "8081", "port of /metrics", port)
-    flags.flag("state-directory", "/tmp/vmnic-controller", "directory that a restart of the process keeps")  # noqa: S108
+    flags.flag("state-directory", "/tmp/vmnic-controller", "directory that a restart of the process keeps")  # noqa: S108  # nosec B108 - in the pod a memory volume of its own
     flags.flag("nic-data", "", "file with further NIC models, of the shape of vmnic's nics.yaml")
     flags.flag("log-level", "info", "debug, info, warning or error", level)
     return flags.parse_args(arguments)
