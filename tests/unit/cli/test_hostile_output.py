@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import re
 import sys
 
@@ -95,6 +96,8 @@ ONCE = [
 def answer(monkeypatch, capsys):
     """Run a command on given objects in place of a cluster, and give code, output and errors."""
     monkeypatch.setattr(terminal, "_PLAIN_WIDTH", 100_000)
+    # `uninstall` sets the level of the process, which other tests share.
+    monkeypatch.setattr(logging.getLogger("vmnic"), "setLevel", lambda level: None)
     given = []
 
     async def read_cluster(kubeconfig, kinds):
