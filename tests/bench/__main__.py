@@ -35,7 +35,7 @@ from vmnic.policy.engine import candidates
 from vmnic.policy.facts import ClusterFacts
 from vmnic.policy.rules import rules_of
 
-from . import kernel, nodes
+from . import hostile, kernel, nodes
 from .admission import RATE, latencies_ms, percentiles
 from .agent import large_node
 
@@ -72,6 +72,17 @@ def _cluster(table: Table) -> None:
             _admission(cluster, table)
             _say(f"bringing {CHANGED} VMs to compliance")
             _compliance(cluster, table)
+        finally:
+            cluster.stop()
+
+
+def _hostile(table: Table) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        cluster = Cluster(pathlib.Path(directory), ensure())
+        try:
+            cluster.start_plane()
+            cluster.install()
+            hostile.measure(cluster, table)
         finally:
             cluster.stop()
 
@@ -377,7 +388,14 @@ def _command_line(table: Table) -> None:
             table.add_row(what, f"{figure:.2f} s", f"{word} {floor:.2f} s", f"{figure / floor:.1f} times")
 
 
-PARTS = {"agent": large_node, "kernel": _kernel, "cluster": _cluster, "decisions": _decisions, "cli": _command_line}
+PARTS = {
+    "agent": large_node,
+    "kernel": _kernel,
+    "cluster": _cluster,
+    "hostile": _hostile,
+    "decisions": _decisions,
+    "cli": _command_line,
+}
 """What can be measured alone: `python -m tests.bench agent cli`."""
 
 if __name__ == "__main__":
