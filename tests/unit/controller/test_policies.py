@@ -158,3 +158,10 @@ async def test_vms_that_wait_or_restart_are_looked_at_and_one_that_did_not_come_
     assert scene.asked_for() == ["b", "a"]
     (stalled,) = (one for one in scene.get("vmnicpolicies", "all", "")["status"]["conditions"] if one["type"] == "Stalled")
     assert (stalled["status"], stalled["reason"]) == ("True", "VmDidNotComeBack")
+
+
+async def test_a_policy_says_that_the_cluster_has_no_kubevirt():
+    rig = Rig(policy())
+    rig.world.machines.absent = True
+    (ready,) = [one for one in (await rig.status())["conditions"] if one["type"] == "Ready"]
+    assert (ready["status"], ready["reason"], "install KubeVirt" in ready["message"]) == ("False", "KubeVirtAbsent", True)

@@ -30,6 +30,7 @@ _LOOK_AGAIN_S = 30.0
 """How often a policy is looked at whose VMs wait for their turn: its window may open, and the clock may jump."""
 _SLICE = 200
 """VMs that are gone through in one go: a millisecond."""
+_ABSENT = "the API server does not serve virtualmachines.kubevirt.io, so there is no VM: install KubeVirt"
 _WAKE = 100
 """VMs that are asked again at a time."""
 
@@ -65,7 +66,7 @@ class PolicyReconciler:
             sums.add(machine, notes)
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
-        status = sums.status(policy, self._machines.slots.failed(name))
+        status = sums.status(policy, self._machines.slots.failed(name), is_kubevirt_absent=self._world.machines.absent)
         await self._statuses.write(POLICIES, policy, status)
 
 
@@ -102,12 +103,12 @@ class _Sums:
         insort(self._problems, problem, key=lambda one: one[:2])
         del self._problems[_MAX_PROBLEMS:]
 
-    def status(self, policy: VmNicPolicy, lost: Sequence[ObjectKey]) -> PolicyStatus:
-        """Give the status."""
+    def status(self, policy: VmNicPolicy, lost: Sequence[ObjectKey], *, is_kubevirt_absent: bool) -> PolicyStatus:
+        """Return the status."""
         counts = VmCounts(**self._counted)
         return PolicyStatus(
             observed_generation=policy.metadata.generation,
-            conditions=_conditions(policy, counts, _stalled(policy, lost)),
+            conditions=_conditions(policy, counts, _stalled(policy, lost), is_kubevirt_absent=is_kubevirt_absent),
             problems=[
                 PolicyProblem(vm="/".join(key), nic=note.nic, reason=note.reason or "Conflict", message=_told(note)[:512])
                 for key, _, note in self._problems
@@ -138,7 +139,9 @@ def _stalled(policy: VmNicPolicy, lost: Sequence[ObjectKey]) -> tuple[str, str]:
     return "", ""
 
 
-def _conditions(policy: VmNicPolicy, counts: VmCounts, stalled: tuple[str, str]) -> list[Condition]:
+def _conditions(
+    policy: VmNicPolicy, counts: VmCounts, stalled: tuple[str, str], *, is_kubevirt_absent: bool
+) -> list[Condition]:
     def make(kind: str, holds: bool, reason: str, message: str) -> Condition:
         status: Literal["True", "False"] = "True" if holds else "False"
         generation = policy.metadata.generation
@@ -152,7 +155,9 @@ def _conditions(policy: VmNicPolicy, counts: VmCounts, stalled: tuple[str, str])
         policy.spec.enforcement.action != "Audit" and policy.spec.enforcement.existing_vms == "Rolling" and counts.to_change > 0
     )
     return [
-        make("Ready", True, "Evaluated", f"{counts.matched} VMs are selected"),
+        make("Ready", False, "KubeVirtAbsent", _ABSENT)
+        if is_kubevirt_absent
+        else make("Ready", True, "Evaluated", f"{counts.matched} VMs are selected"),
         make("Reconciling", going and not reason, "RollingOut" if going else "Settled", ""),
         make("Stalled", bool(reason), reason or "NotStalled", message),
         make(
