@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from typing import TypeVar
 
 import msgspec
@@ -11,10 +12,11 @@ __all__ = ["PRUNED", "BoundError", "check_depth", "check_json", "prune", "read_j
 
 T = TypeVar("T")
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
-PRUNED = b'"vmnic: nested too deeply"'
-"""What `prune` puts in place of a value that is nested too deeply."""
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+"""A string; one that is not closed takes the rest, so that the text is walked once."""
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
+PRUNED = f'"vmnic: nested too deeply {secrets.token_hex(16)}"'.encode()
+"""What `prune` puts in place of a value that is nested too deeply; foreign text cannot hold it."""
 _PRUNED_LEVELS = 200
 """Objects of Kubernetes have about 30 levels."""
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))

@@ -129,7 +129,8 @@ class Uninstaller:
 
     async def _let_go(self, pools: list[dict[str, Any]], objects: Objects) -> None:
         """Have the nodes give up what the pools made, and then the pools go."""
-        awaited = False
+        # A state that cannot be read may still have functions of ours.
+        awaited = not self._abandon and any(one.kind == NODE_NIC_STATES.kind for one in objects.set_aside)
         if not self._abandon:
             for name, state in objects.node_states.items():
                 desired = try_object(objects.set_aside, "NodeNicState", ("", name), give_up, state, objects.pools.values())

@@ -5,6 +5,7 @@ A VM that cannot be read, or whose facts cannot be gathered, keeps what it was l
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
@@ -19,7 +20,7 @@ from ..policy.facts import PoolFacts, VmFacts
 
 __all__ = ["Devices", "recorded_claim"]
 
-_CLAIM_S = 0.25
+_CLAIM_S = 0.05
 """CPU time for the facts of one VM, which take less than a millisecond."""
 
 
@@ -50,8 +51,10 @@ class Devices:
         self._find = find
         self._named = named
         self._set_aside = set_aside
-        self._claimants: dict[ObjectKey, Claim | None] = {}
-        """VMs with a VF or a host device; None: to be read anew."""
+        self._claims: dict[ObjectKey, Claim | None] = {}
+        """What VMs with a VF or a host device have; None: nothing that is known."""
+        self._stale: set[ObjectKey] = set()
+        """VMs that have changed since what they have was read."""
         self._capacity: Capacity | None = None
 
     def note_machine(self, key: ObjectKey, machine: Machine | None) -> None:
@@ -60,22 +63,26 @@ class Devices:
         has_any = devices is not None and (
             bool(devices.host_devices) or any(interface.sriov is not None for interface in devices.interfaces)
         )
-        if has_any or key in self._claimants:
+        if has_any or key in self._claims:
             self._capacity = None
             if machine is None:
-                self._claimants.pop(key, None)
+                self._claims.pop(key, None)
+                self._stale.discard(key)
             else:
-                self._claimants[key] = None
+                self._claims.setdefault(key, None)
+                self._stale.add(key)
 
     def hold(self, key: ObjectKey, last: Machine | None) -> None:
         """Keep what a VM has that cannot be read now; `last` is what could last be read of it."""
-        if self._claimants.get(key) is None:
-            self._claimants[key] = recorded_claim(key, last)
+        if self._claims.get(key) is None:
+            with contextlib.suppress(OverBudgetError), time_budget(_CLAIM_S, Subject("VirtualMachine", "/".join(key))):
+                self._claims[key] = recorded_claim(key, last)
+        self._stale.discard(key)
         self._capacity = None
 
     def note_networks(self) -> None:
         """A network has changed: which device a NIC takes may have."""
-        self._claimants = dict.fromkeys(self._claimants)
+        self._stale = set(self._claims)
         self._capacity = None
 
     def note_nodes(self) -> None:
@@ -84,9 +91,9 @@ class Devices:
 
     def claim(self, key: ObjectKey) -> Claim | None:
         """Say what a VM holds and asks for; None if nothing, or if it is not known."""
-        if key in self._claimants and self._claimants[key] is None:
+        if key in self._stale:
             self._read_claims()
-        return self._claimants.get(key)
+        return self._claims.get(key)
 
     @property
     def capacity(self) -> Capacity:
@@ -98,16 +105,16 @@ class Devices:
 
     def _count(self) -> Capacity:
         self._read_claims()
-        claims = [claim for claim in self._claimants.values() if claim is not None]
+        claims = [claim for claim in self._claims.values() if claim is not None]
         return count_capacity(node_devices(self._nodes(), self._pools(), self._named()), claims)
 
     def _read_claims(self) -> None:
-        for key, claim in self._claimants.items():
-            if claim is None:
-                self._claimants[key] = self._read_claim(key)
+        stale, self._stale = self._stale, set()
+        for key in stale:
+            self._claims[key] = self._read_claim(key)
 
     def _read_claim(self, key: ObjectKey) -> Claim | None:
-        """Read what one VM has; a VM that cannot be evaluated has what its record says."""
+        """Read what one VM has, once; a VM that cannot be evaluated keeps what it had, else has what its record says."""
         name = "/".join(key)
         try:
             with time_budget(_CLAIM_S, Subject("VirtualMachine", name)):
@@ -119,7 +126,10 @@ class Devices:
             self._set_aside.add("VirtualMachine", name, SetAsideReason.EXCEPTION, str(error), error)
         else:
             return claim
-        return recorded_claim(key, self._find(key))
+        last = self._claims.get(key)
+        with contextlib.suppress(OverBudgetError), time_budget(_CLAIM_S, Subject("VirtualMachine", name)):
+            last = last or recorded_claim(key, self._find(key))
+        return last
 
 
 def recorded_claim(key: ObjectKey, machine: Machine | None) -> Claim | None:

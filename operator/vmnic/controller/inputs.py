@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
@@ -123,7 +123,7 @@ class Inputs:
 
     def nodes(self) -> Iterable[NodeInput]:
         """Give every node as VMs have to know it."""
-        for key, node in self._caches.nodes.items.items():
+        for key, node in self._nodes():
             yield NodeInput(
                 name=key.name,
                 labels=node.metadata.labels,
@@ -131,6 +131,15 @@ class Inputs:
                 allocatable={name: read_quantity(count) or 0 for name, count in node.status.allocatable.items()},
                 state=self._state_of(key),
             )
+
+    def _nodes(self) -> Iterator[tuple[ObjectKey, NodeObject]]:
+        """Return every node; one that cannot be read is not gone, and nothing new is begun there."""
+        cache = self._caches.nodes
+        yield from cache.items.items()
+        for key in cache.malformed:
+            last = cache.last_readable.get(key)
+            if last is not None:
+                yield key, last.out_of_service()
 
     def _state_of(self, key: ObjectKey) -> NodeNicState | None:
         """Return a node's state; one that cannot be read is not absent."""
@@ -142,13 +151,15 @@ class Inputs:
 
     def node_views(self) -> Iterable[tuple[NodeObject, NodeNicState | None]]:
         """Give every node with its NodeNicState, if it has one yet."""
-        for key, node in self._caches.nodes.items.items():
+        for key, node in self._nodes():
             yield node, self._state_of(key)
 
     def input_of(self, machine: Machine, namespace: str, *, is_new: bool = False) -> MachineInput:
         """Give a VM with what belongs to it."""
         name, spec, caches = machine.metadata.name, machine.spec, self._caches
-        home = caches.namespaces.items.get(ObjectKey("", namespace))
+        place = ObjectKey("", namespace)
+        home = caches.namespaces.items.get(place) or caches.namespaces.last_readable.get(place)
+        unreadable = caches.namespaces.malformed.get(place) if home is None else None
         instance = None if is_new else caches.instances.items.get(ObjectKey(namespace, name))
         return MachineInput(
             machine=machine,
@@ -157,6 +168,7 @@ class Inputs:
             instancetype=_referred(spec.instancetype, namespace, caches.instancetypes, caches.cluster_instancetypes),
             # A namespace may be younger than the cache; this label every one has.
             namespace_labels=home.metadata.labels if home is not None else {"kubernetes.io/metadata.name": namespace},
+            namespace_unknown=f"Namespace {namespace} cannot be read: {unreadable}" if unreadable is not None else "",
             find_network=self._find_network,
             find_segment=self._find_segment,
             physical_resources=[pool.resource_name for pool in self.cluster_facts.pools.values() if pool.physical],

@@ -82,6 +82,7 @@ _KINDS = {
 """The objects that the keys name, as kinds of Kubernetes; the allocation is not one."""
 _SECONDS = {Kind.NODE: 0.3, Kind.POOL: 2.0, Kind.POLICY: 2.0, Kind.VM: 0.3, Kind.ALLOCATION: 5.0}
 """A decision takes a few milliseconds; pools, policies and the allocation go over all nodes or VMs."""
+_OF_MANY = (Kind.POOL, Kind.POLICY, Kind.ALLOCATION)
 _RETRY_S = 60.0
 
 
@@ -98,8 +99,8 @@ def key_of(subject: Subject) -> Key | None:
 
 
 def budget_of(key: Key) -> Budget:
-    """Return the time budget of a key; the allocation is about all VMs, so it is tried again instead of being set aside."""
-    return Budget(_SECONDS[key.kind], subject_of(key), _RETRY_S if key == ALLOCATION else None)
+    """Return the time budget of a key; what is about many nodes or VMs is tried again, since others may cause its cost."""
+    return Budget(_SECONDS[key.kind], subject_of(key), _RETRY_S if key.kind in _OF_MANY else None)
 
 
 def log_keys(key: Key) -> dict[str, str]:

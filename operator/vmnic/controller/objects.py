@@ -23,6 +23,7 @@ __all__ = [
     "decode_policy",
     "decode_pool",
     "decode_webhooks",
+    "salvage_node",
 ]
 
 
@@ -43,6 +44,10 @@ class LabelledObject(msgspec.Struct, frozen=True):
     """The parts of a Namespace that decisions read."""
 
     metadata: _Meta
+
+
+class _Named(msgspec.Struct, frozen=True):
+    name: str
 
 
 class _NodeNotes(msgspec.Struct, frozen=True):
@@ -87,6 +92,11 @@ class NodeObject(msgspec.Struct, frozen=True):
         return any(
             now - datetime.fromisoformat(one.last_transition_time) > LOST_AFTER for one in down if one.last_transition_time
         )
+
+    def out_of_service(self) -> NodeObject:
+        """Return the node as one that is not ready, since when is not known: it is waited for."""
+        down = _NodeCondition(type=_READY, status="Unknown", last_transition_time="")
+        return msgspec.structs.replace(self, status=_NodeStatus({}, (down,)))
 
     @property
     def cordoned_by_us(self) -> bool:
@@ -147,6 +157,18 @@ def _decode(kind: type[M], raw: msgspec.Raw) -> M:
         return kind.model_validate_json(bytes(raw), extra="ignore")
     except ValidationError as error:
         raise ValueError(first_error(error)) from error
+
+
+class _Salvaged(msgspec.Struct, frozen=True):
+    metadata: _Named
+
+
+_salvage_decoder = msgspec.json.Decoder(_Salvaged)
+
+
+def salvage_node(raw: msgspec.Raw) -> NodeObject:
+    """Read the name of a Node of which nothing else can be read."""
+    return NodeObject(metadata=_NodeMeta(name=_salvage_decoder.decode(raw).metadata.name))
 
 
 decode_labelled = msgspec.json.Decoder(LabelledObject).decode

@@ -63,6 +63,7 @@ from .objects import (
     decode_policy,
     decode_pool,
     decode_webhooks,
+    salvage_node,
 )
 
 __all__ = ["Enqueue", "World", "run_reflectors"]
@@ -121,7 +122,7 @@ class World:
             """Make the cache of a kind that comes with KubeVirt or Multus: a cluster need not have it."""
             return cache(resource, decode, on_change, optional=True, **options)
 
-        self.nodes = cache(NODES, decode_node, self._node_changed)
+        self.nodes = cache(NODES, decode_node, self._node_changed, salvage=salvage_node)
         self.node_states = cache(NODE_NIC_STATES, decode_node_state, self._state_changed)
         self.pools = cache(POOLS, decode_pool, self._pool_changed)
         self.policies = cache(POLICIES, decode_policy, self._policy_changed)

@@ -35,6 +35,8 @@ _SLICE_S = 0.0003
 """After so long without a wait a worker lets others have the loop: admission and watches."""
 _CALM_S = (0.1, 0.5)
 """A worker whose request was turned away because of too many rests so long."""
+_TOUCHED_S = 1.0
+"""Delay after a key used up its budget and its object changed meanwhile."""
 _QUIET = 4
 """An object that changed meanwhile is no news; one that keeps doing so is."""
 _BUDGET = Budget(1.0)
@@ -93,6 +95,8 @@ class WorkQueue(Generic[K]):
         self._failures: dict[K, int] = {}
         self._unexpected: set[K] = set()
         """Keys whose last try ended with an unexpected exception."""
+        self._touched: set[K] = set()
+        """Keys whose object has changed while they were worked on."""
         self._wake = asyncio.Event()
         self._yield_at = 0.0
         self._breathing = asyncio.Lock()
@@ -119,6 +123,8 @@ class WorkQueue(Generic[K]):
 
     def readmit(self, key: K) -> None:
         """Let a key that is set aside be added again, because its object has changed or is gone."""
+        if key in self._working:
+            self._touched.add(key)
         if self.set_aside.pop(key, None) is not None or key in self._unexpected:
             self._unexpected.discard(key)
             self._failures.pop(key, None)
@@ -192,6 +198,7 @@ class WorkQueue(Generic[K]):
         self._failures.pop(key, None)
         self._note(key, started, None)
         self.readmit(key)
+        self._touched.discard(key)
         return after_s
 
     def _note(self, key: K, started: float, error: BaseException | None) -> None:
@@ -216,6 +223,7 @@ class WorkQueue(Generic[K]):
         if self._observer is not None:
             self._observer.waited(key, time.monotonic() - since)
         self._working.add(key)
+        self._touched.discard(key)
         return key
 
     def _failed(self, key: K, error: BaseException) -> float | None:
@@ -241,7 +249,12 @@ class WorkQueue(Generic[K]):
     def _over_budget(self, key: K, error: OverBudgetError) -> float | None:
         """Set a key aside; one that is no single object is tried again instead."""
         retry_s = self._budget(key).retry_s
-        if retry_s is None:
+        if key in self._touched:
+            # It was the earlier object that took too long.
+            self._touched.discard(key)
+            self._unexpected.add(key)
+            retry_s = _TOUCHED_S
+        elif retry_s is None:
             self.set_aside[key] = str(error)
         else:
             self._unexpected.add(key)

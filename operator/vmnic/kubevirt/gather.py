@@ -21,6 +21,9 @@ __all__ = ["MachineInput", "gather_vm_facts"]
 
 _PRESSURES = ("High", "Low")
 _NO_WISHES = projection.Wishes()
+_MOST_LABELS = 100
+_MOST_TERMS = 100
+_MOST_VALUES = 2000
 _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 
 
@@ -51,7 +54,7 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         halted=machine.halted,
         node=instance.status.node_name if instance is not None else "",
         node_selector=spec.node_selector,
-        node_terms=_node_terms(spec.affinity),
+        node_terms=() if _beyond_bounds(given) else _node_terms(spec.affinity),
         is_new=given.is_new,
         virtio_queues=queues,
         multiqueue=spec.domain.devices.network_interface_multiqueue,
@@ -64,6 +67,7 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         autoattach=given.autoattach,
         eviction_strategy=spec.eviction_strategy or "",
         quota=given.quota,
+        unknown=given.namespace_unknown or _beyond_bounds(given),
         preference_unknown=given.preference_unknown,
         quota_unknown=given.quota_unknown,
         excluded=wishes.exclude == "true",
@@ -134,12 +138,25 @@ def _overcommit(given: MachineInput) -> str:
     return "the VM's resources.requests.memory" if guest and requested and requested < guest else ""
 
 
+def _beyond_bounds(given: MachineInput) -> str:
+    """Return which part of the VM's placement exceeds a bound: it is compared with every node, so it costs others."""
+    spec = given.machine.spec.template.spec
+    if len(spec.node_selector) > _MOST_LABELS:
+        return f"spec.template.spec.nodeSelector has more than {_MOST_LABELS} labels"
+    node = spec.affinity.node_affinity if spec.affinity is not None else None
+    terms = node.required.node_selector_terms if node is not None and node.required is not None else ()
+    if len(terms) > _MOST_TERMS:
+        return f"spec.template.spec.affinity.nodeAffinity has more than {_MOST_TERMS} terms"
+    words = sum(1 + len(one.values) for term in terms for one in term.match_expressions)
+    return f"spec.template.spec.affinity.nodeAffinity has more than {_MOST_VALUES} values" if words > _MOST_VALUES else ""
+
+
 def _node_terms(affinity: projection._Affinity | None) -> tuple[LabelSelector, ...]:
     """The alternatives of the required node affinity; comparisons of numbers exclude nothing."""
     if affinity is None or affinity.node_affinity is None or affinity.node_affinity.required is None:
         return ()
     return tuple(
-        LabelSelector(
+        LabelSelector.model_construct(
             match_expressions=[
                 LabelSelectorRequirement.model_construct(key=one.key, operator=cast("Any", one.operator), values=one.values)
                 for one in term.match_expressions

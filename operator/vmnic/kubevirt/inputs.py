@@ -29,6 +29,8 @@ class MachineInput:
     """Resources of pools of whole NICs: a host device of one is a NIC."""
     default_binding: str = "bridge"
     """How KubeVirt binds the NIC that it adds by itself: `bridge` or `masquerade`, as its resource says."""
+    namespace_unknown: str = ""
+    """Why the namespace's labels cannot be read; empty: they can."""
     preference_unknown: str = ""
     """Why the preference or the instancetype cannot be read; empty: it can, or there is none."""
     quota: Mapping[str, int] = field(default_factory=dict)

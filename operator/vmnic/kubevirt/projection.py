@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ..checked.documents import check_depth
+from ..checked.documents import BoundError, check_depth
 from .applier import read_applier
 
 __all__ = [
@@ -299,6 +299,8 @@ class Quota(Part, frozen=True, kw_only=True):
     status: _QuotaStatus = _QuotaStatus()
 
 
+_MOST_ENTRIES = 256
+"""A VM's PCI buses have room for fewer devices."""
 _ENTRY_LEVELS = 8
 """What stands in a binding or a DHCP option of KubeVirt's interface has two levels."""
 
@@ -306,6 +308,9 @@ _ENTRY_LEVELS = 8
 def _check_entries(machine: Machine) -> None:
     """Bound what is kept as it is: interfaces and networks are compared and written back whole."""
     spec = machine.spec.template.spec
+    devices = spec.domain.devices
+    if max(map(len, (devices.interfaces, devices.host_devices, devices.gpus, spec.networks))) > _MOST_ENTRIES:
+        raise BoundError(f"a list of interfaces, networks or devices has more than {_MOST_ENTRIES} entries")
     for interface in spec.domain.devices.interfaces:
         for field in (*_BINDINGS, "dhcp_options", "ports", "port_ranges"):
             check_depth(getattr(interface, field), _ENTRY_LEVELS)

@@ -59,6 +59,8 @@ def give_up(state: NodeNicState, pools: Iterable[SriovNetworkPool]) -> NodeSpec:
 
 def _is_given_up(spec: PfSpec, state: NodeNicState, found: Mapping[str, PfStatus]) -> bool:
     """Whether the agent has nothing of ours there any more: what it owns, or is just about to own."""
+    if state.unreadable:
+        return False
     pf = found.get(spec.pci_address)
     if pf is None or (pf.problem is not None and pf.problem.reason is PfReason.VANISHED):
         return True

@@ -200,6 +200,8 @@ class VmFacts:
     """Its resourceVersion; empty while it is being created, and offline."""
     preference_unknown: str = ""
     """Why the VM's preference or instancetype cannot be read; empty: it can, or there is none."""
+    unknown: str = ""
+    """Why something that decides about all of its NICs cannot be read, or exceeds a bound; empty: everything can."""
     quota_unknown: str = ""
     """Why a quota of the namespace cannot be read; empty: all can."""
     problems: tuple[str, ...] = ()

@@ -29,6 +29,8 @@ _NEEDS_QUOTA = (Datapath.SRIOV, Datapath.PASSTHROUGH)
 
 def unknown_input(vm: VmFacts, nic: NicFacts, cluster: ClusterFacts) -> Finding | None:
     """Return what cannot be read of all that decides about the NIC, whatever its datapath; None if everything can."""
+    if vm.unknown:
+        return Finding(Reason.INPUT_UNREADABLE, vm.unknown)
     if vm.preference_unknown:
         return Finding(Reason.PREFERENCE_UNKNOWN, vm.preference_unknown)
     network = next((one for one in (nic.network, *nic.equivalents) if one.unreadable), None)

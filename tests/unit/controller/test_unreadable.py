@@ -5,12 +5,19 @@ import pytest
 from tests.builders.machines import NAMESPACE, VmScene
 from tests.builders.vm import kubevirt, nad, nic, node, node_state, policy, pool, quota
 from vmnic.controller.devices import recorded_claim
+from vmnic.controller.reconcile.networks import NetworkReconciler
 from vmnic.controller.reconcile.nodes import plan_node_spec
 from vmnic.kube.reflector import ObjectKey
+from vmnic.kube.time_budget import OverBudgetError
 from vmnic.kubevirt.projection import decode_machine
 from vmnic.nodes.ledger import Ledger
 
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 RECORD = '{"nics": {"fast": {"datapath": "sriov", "resource": "vmnic.dev/fast", "of": 7, "was": {}}}}'
+
+
+def expression(values):
+    return {"key": "rack", "operator": "In", "values": [str(number) for number in range(values)]}
 
 
 def broken(body, field="spec", value=5):
@@ -229,3 +236,77 @@ BOTH = [("a", "0-2"), ("b", "3-6")]
 def test_a_pool_that_cannot_be_read_keeps_its_share(unreadable, pools, groups):
     owner, found = spec_of(unreadable, *pools)
     assert (owner, found) == ("a" if any(name == "a" for name, _ in groups) else "b", groups)
+
+
+def slow_claims(found, monkeypatch):
+    """Count how often the facts of the VM `bad` are read, which takes too long."""
+    reads, gather = [], found.world.devices._gather
+
+    def read(key):
+        if key.name != "bad":
+            return gather(key)
+        reads.append(key)
+        raise OverBudgetError("slow")
+
+    monkeypatch.setattr(found.world.devices, "_gather", read)
+    return reads
+
+
+def test_a_vm_that_takes_too_long_is_read_once_per_change(monkeypatch):
+    found = with_vfs()
+    found.add("bad", nic("fast", binding="sriov", network="fast"), uid=None)
+    reads = slow_claims(found, monkeypatch)
+    for _ in range(3):
+        found.world.devices.note_nodes()
+        assert assigned(found) == 1
+    assert len(reads) == 1
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"nodeSelector": {f"l{number}": "x" for number in range(101)}},
+        {"affinity": {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [{"matchExpressions": []}] * 101}}}},
+        {"affinity": {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [{"matchExpressions": [expression(2001)]}]}}}},
+    ],
+    ids=["labels", "terms", "values"],
+)
+async def test_a_vm_whose_placement_is_huge_stays_as_it_is(spec):
+    found = scene()
+    template = found.get("virtualmachines", "web")["spec"]["template"]
+    found.change("web", template=template | {"spec": template["spec"] | spec})
+    assert (await reason(found), patched(found)) == ("InputUnreadable", False)
+
+
+async def test_a_namespace_that_cannot_be_read_selects_as_before():
+    high = policy("high", datapaths=("emulated",), selector={"namespaceSelector": {"matchLabels": {"a": "b"}}})
+    low = policy("low", datapaths=("vhost",), existing="Immediately", priority=1)
+    found = VmScene(high, low)
+    home = {"metadata": {"name": NAMESPACE, "labels": {"a": "b"}}}
+    found.put("namespaces", home)
+    found.add("web", nic(model="e1000e"))
+    found.put("namespaces", {"metadata": home["metadata"] | {"labels": 5}})
+    await found.look("web")
+    assert (found.note("web").policy, patched(found)) == ("high", False)
+
+
+async def test_a_namespace_never_readable_holds_its_vms():
+    found = scene()
+    found.put("namespaces", {"metadata": {"name": NAMESPACE, "labels": 5}})
+    assert (await reason(found), patched(found)) == ("InputUnreadable", False)
+
+
+def test_a_node_that_cannot_be_read_is_out_of_service_and_not_gone():
+    found = with_vfs()
+    found.put("nodes", {"metadata": {"name": "n1", "labels": 5}})
+    (given,) = found.world.inputs.nodes()
+    assert (given.name, given.schedulable, given.state is not None) == ("n1", False, True)
+
+
+@pytest.mark.parametrize("plural", ["virtualmachines", "virtualmachineinstances"])
+async def test_a_network_stays_while_a_vm_cannot_be_read(plural):
+    found = VmScene()
+    found.put(plural, {"metadata": {"name": "odd", "namespace": "elsewhere"}, "spec": 5})
+    key = ObjectKey(NAMESPACE, "fast")
+    users = await NetworkReconciler(found.world, found)._users({key})
+    assert users == {key: {("elsewhere", "odd")}}

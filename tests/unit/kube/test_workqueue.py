@@ -206,6 +206,23 @@ async def test_key_over_its_budget_waits_until_it_is_readmitted(queue, observer)
     assert observer.events == [("bad", SetAsideReason.TIME), ("bad", "taken back")]
 
 
+async def test_key_whose_object_changes_while_it_is_slow_is_retried(queue, monkeypatch):
+    monkeypatch.setattr(module, "_TOUCHED_S", 0.001)
+    seen = []
+
+    async def reconcile(key):
+        seen.append(key)
+        if len(seen) == 1:
+            queue.readmit(key)
+            queue.add(key)
+            spin(30)
+
+    queue.add("bad")
+    async with working(queue, reconcile):
+        await until(lambda: len(seen) == 2)
+    assert queue.set_aside == {}
+
+
 async def test_key_that_is_no_object_is_retried_over_its_budget(queue, observer):
     seen = []
 

@@ -1,5 +1,6 @@
 """Functions that no pool asks for any more are given up, and forgotten once their agent says so."""
 
+import msgspec
 import pytest
 
 from tests.builders.node import pool, view
@@ -76,3 +77,9 @@ def test_a_grant_is_not_carried_over():
 def test_without_a_controller_only_what_disturbs_nobody_is_granted(changes, grants):
     state = view("n1", **({"owned": True} | changes)).state
     assert [pf.grant for pf in give_up(state, [pool()]).pfs] == grants
+
+
+def test_a_state_that_cannot_be_read_has_given_up_nothing():
+    state = msgspec.structs.replace(view("n1", owned=False).state, unreadable="numVfs is too large")
+    assert [pf.release for pf in released_pfs(state, [pool()], ())] == ["Reset"]
+    assert [pf.release for pf in give_up(state, [pool()]).pfs] == ["Reset"]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from vmnic.kube.time_budget import time_budget
 from vmnic.policy.capacity import Capacity, Claim, NodeDevices
 from vmnic.policy.facts import VmFacts
 from vmnic.policy.relocation import find_homeless
@@ -65,3 +66,10 @@ def test_many_vms_are_matched_in_reasonable_time():
     claims = [claim(f"v{number:02}") for number in range(64)]
     assert homeless(claims, capacity({f"n{number}": 1 for number in range(2, 66)})) == []
     assert len(homeless(claims, capacity({f"n{number}": 1 for number in range(2, 60)}))) == 6
+
+
+def test_a_full_cluster_of_a_thousand_nodes_ends_within_a_budget():
+    free = {f"n{number}": 1 if number < 7 else 0 for number in range(2, 1002)}
+    claims = [claim(f"v{number}") for number in range(16)]
+    with time_budget(1.0):
+        assert len(find_homeless(claims, capacity(free), leaving={"n1"})) == 11

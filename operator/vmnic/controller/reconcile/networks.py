@@ -59,7 +59,8 @@ class NetworkReconciler:
         problems = []
         for key, network in wanted.items():
             problems.append(await self._keep(key, network, own.get(key)))
-        leaving = [key for key in own if key not in wanted]
+        unreadable = {key.name for key in self._world.namespaces.malformed}
+        leaving = [key for key in own if key not in wanted and key.namespace not in unreadable]
         if leaving and ABANDON not in pool.metadata.annotations:
             problems += await self._remove(leaving)
         return tuple(problem for problem in problems if problem is not None)
@@ -70,7 +71,8 @@ class NetworkReconciler:
 
     def _own(self, pool: SriovNetworkPool) -> dict[ObjectKey, OwnNetwork]:
         uid = pool.metadata.uid
-        return {key: one for key, one in self._world.own_networks.items.items() if uid and one.pool_uid == uid}
+        cache = self._world.own_networks
+        return {key: one for key, one in (cache.items | cache.last_readable).items() if uid and one.pool_uid == uid}
 
     def _wanted(self, pool: SriovNetworkPool) -> dict[ObjectKey, OwnNetwork]:
         return {
@@ -121,12 +123,15 @@ class NetworkReconciler:
         return []
 
     async def _users(self, keys: set[ObjectKey]) -> dict[ObjectKey, set[ObjectKey]]:
-        """Find the VMs, and the instances that run, which refer to some networks."""
-        users: dict[ObjectKey, set[ObjectKey]] = {key: set() for key in keys}
+        """Find the VMs, and the instances that run, which refer to some networks; one that was never readable may use any."""
+        machines, instances = self._world.machines, self._world.instances
         lists: list[tuple[ObjectKey, Iterable[Network]]] = [
-            *((key, one.spec.template.spec.networks) for key, one in self._world.machines.items.items()),
-            *((key, one.spec.networks) for key, one in self._world.instances.items.items()),
+            *((key, one.spec.template.spec.networks) for key, one in (machines.items | machines.last_readable).items()),
+            *((key, one.spec.networks) for key, one in (instances.items | instances.last_readable).items()),
         ]
+        known = {key for key, networks in lists if networks}
+        unknown = {key for cache in (machines, instances) for key in cache.malformed if key not in known}
+        users: dict[ObjectKey, set[ObjectKey]] = {key: set(unknown) for key in keys}
         for number, (vm, networks) in enumerate(lists):
             if number % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)

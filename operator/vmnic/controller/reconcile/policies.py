@@ -30,6 +30,7 @@ _LOOK_AGAIN_S = 30.0
 """How often a policy is looked at whose VMs wait for their turn: its window may open, and the clock may jump."""
 _SLICE = 200
 """VMs that are gone through in one go: a millisecond."""
+_MOST_NAME = 253
 _ABSENT = "the API server does not serve virtualmachines.kubevirt.io, so there is no VM: install KubeVirt"
 _WAKE = 100
 """VMs that are asked again at a time."""
@@ -110,7 +111,9 @@ class _Sums:
             observed_generation=policy.metadata.generation,
             conditions=_conditions(policy, counts, _stalled(policy, lost), is_kubevirt_absent=is_kubevirt_absent),
             problems=[
-                PolicyProblem(vm="/".join(key), nic=note.nic, reason=note.reason or "Conflict", message=_told(note)[:512])
+                PolicyProblem(
+                    vm="/".join(key), nic=note.nic[:_MOST_NAME], reason=note.reason or "Conflict", message=_told(note)[:512]
+                )
                 for key, _, note in self._problems
             ],
             vms=counts,
