@@ -89,9 +89,8 @@ class NodeObject(msgspec.Struct, frozen=True):
     def is_lost(self, now: datetime) -> bool:
         """Tell whether its kubelet has not been heard of for so long that nobody waits for it."""
         down = [one for one in self.status.conditions if one.type == _READY and one.status != "True"]
-        return any(
-            now - datetime.fromisoformat(one.last_transition_time) > LOST_AFTER for one in down if one.last_transition_time
-        )
+        moments = (_moment(one.last_transition_time) for one in down)
+        return any(now - moment > LOST_AFTER for moment in moments if moment is not None)
 
     def out_of_service(self) -> NodeObject:
         """Return the node as one that is not ready, since when is not known: it is waited for."""
@@ -102,6 +101,15 @@ class NodeObject(msgspec.Struct, frozen=True):
     def cordoned_by_us(self) -> bool:
         """Whether vmnic has cordoned it; an administrator's own cordon carries no mark."""
         return self.spec.unschedulable and bool(self.metadata.annotations.cordoned)
+
+
+def _moment(text: str | None) -> datetime | None:
+    """Read a time of the API; None if it is none, or has no time zone."""
+    try:
+        found = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else None
 
 
 class _Webhook(msgspec.Struct, frozen=True):

@@ -1,10 +1,14 @@
 """Objects that cannot be read: each costs only itself, and nothing that stands is changed because of it."""
 
+from datetime import UTC, datetime
+
+import msgspec
 import pytest
 
 from tests.builders.machines import NAMESPACE, VmScene
 from tests.builders.vm import kubevirt, nad, nic, node, node_state, policy, pool, quota
 from vmnic.controller.devices import recorded_claim
+from vmnic.controller.objects import decode_node
 from vmnic.controller.reconcile.networks import NetworkReconciler
 from vmnic.controller.reconcile.nodes import plan_node_spec
 from vmnic.kube.reflector import ObjectKey
@@ -310,3 +314,10 @@ async def test_a_network_stays_while_a_vm_cannot_be_read(plural):
     key = ObjectKey(NAMESPACE, "fast")
     users = await NetworkReconciler(found.world, found)._users({key})
     assert users == {key: {("elsewhere", "odd")}}
+
+
+@pytest.mark.parametrize("since", ["-3", "", "2026-01-01", "2026-01-01T00:00:00"])
+def test_a_node_whose_time_cannot_be_read_is_waited_for(since):
+    conditions = [{"type": "Ready", "status": "False", "lastTransitionTime": since}]
+    raw = msgspec.json.encode({"metadata": {"name": "n1"}, "status": {"conditions": conditions}})
+    assert not decode_node(msgspec.Raw(raw)).is_lost(datetime.now(UTC))
