@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 
+from .forms import PCI_ADDRESS, whole
+
 __all__ = ["MOST_VFS", "is_pci_address", "read_vf_range"]
 
 MOST_VFS = 1024
 """VFs of one function: no NIC has more than 256, and no range beyond this is walked."""
 
-_PCI_ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]", re.ASCII)
+_PCI_ADDRESS = re.compile(whole(PCI_ADDRESS), re.ASCII)
 _RANGE = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", re.ASCII)
 
 

@@ -12,9 +12,10 @@ __all__ = ["PRUNED", "BoundError", "check_depth", "check_json", "prune", "read_j
 
 T = TypeVar("T")
 
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+_STRING_PATTERN = rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)'
 """A string; one that is not closed takes the rest, so that the text is walked once."""
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
+_STRING = re.compile(_STRING_PATTERN, re.DOTALL)
+_TOKEN = re.compile(_STRING_PATTERN + rb"|[\[{\]}]", re.DOTALL)
 PRUNED = f'"vmnic: nested too deeply {secrets.token_hex(16)}"'.encode()
 """What `prune` puts in place of a value that is nested too deeply; foreign text cannot hold it."""
 _PRUNED_LEVELS = 200

@@ -74,9 +74,7 @@ class Devices:
 
     def hold(self, key: ObjectKey, last: Machine | None) -> None:
         """Keep what a VM has that cannot be read now; `last` is what could last be read of it."""
-        if self._claims.get(key) is None:
-            with contextlib.suppress(OverBudgetError), time_budget(_CLAIM_S, Subject("VirtualMachine", "/".join(key))):
-                self._claims[key] = recorded_claim(key, last)
+        self._claims[key] = self._claims.get(key) or _claim_in_time(key, last)
         self._stale.discard(key)
         self._capacity = None
 
@@ -126,10 +124,14 @@ class Devices:
             self._set_aside.add("VirtualMachine", name, SetAsideReason.EXCEPTION, str(error), error)
         else:
             return claim
-        last = self._claims.get(key)
-        with contextlib.suppress(OverBudgetError), time_budget(_CLAIM_S, Subject("VirtualMachine", name)):
-            last = last or recorded_claim(key, self._find(key))
-        return last
+        return self._claims.get(key) or _claim_in_time(key, self._find(key))
+
+
+def _claim_in_time(key: ObjectKey, machine: Machine | None) -> Claim | None:
+    """Return what a VM's record says, within the time for one VM; None if it says nothing, or not in time."""
+    with contextlib.suppress(OverBudgetError), time_budget(_CLAIM_S, Subject("VirtualMachine", "/".join(key))):
+        return recorded_claim(key, machine)
+    return None
 
 
 def recorded_claim(key: ObjectKey, machine: Machine | None) -> Claim | None:

@@ -108,8 +108,7 @@ class Inputs:
     def _pools(self) -> dict[str, PoolFacts]:
         """Read the pools; one that cannot be read keeps its devices, and new claims wait for it."""
         cache = self._caches.pools
-        readable = [*cache.items.values(), *cache.last_readable.values()]
-        found = gather_pools(readable, self.nodes(), known=True)
+        found = gather_pools((pool for _, pool in cache.known()), self.nodes(), known=True)
         for key, why in cache.malformed.items():
             if key.name in found:
                 found[key.name] = replace(found[key.name], blocker=f"it cannot be read: {why}")
@@ -144,9 +143,10 @@ class Inputs:
     def _state_of(self, key: ObjectKey) -> NodeNicState | None:
         """Return a node's state; one that cannot be read is not absent."""
         cache = self._caches.node_states
+        last = cache.last(key)
         if key not in cache.malformed:
-            return cache.items.get(key)
-        last = cache.last_readable.get(key) or NodeNicState(metadata=ObjectMeta(name=key.name))
+            return last
+        last = last or NodeNicState(metadata=ObjectMeta(name=key.name))
         return msgspec.structs.replace(last, unreadable=cache.malformed[key])
 
     def node_views(self) -> Iterable[tuple[NodeObject, NodeNicState | None]]:
@@ -158,7 +158,7 @@ class Inputs:
         """Give a VM with what belongs to it."""
         name, spec, caches = machine.metadata.name, machine.spec, self._caches
         place = ObjectKey("", namespace)
-        home = caches.namespaces.items.get(place) or caches.namespaces.last_readable.get(place)
+        home = caches.namespaces.last(place)
         unreadable = caches.namespaces.malformed.get(place) if home is None else None
         instance = None if is_new else caches.instances.items.get(ObjectKey(namespace, name))
         return MachineInput(
@@ -259,10 +259,10 @@ class Inputs:
 
     def _find_network(self, namespace: str, name: str) -> Network | None:
         key, cache = ObjectKey(namespace, name), self._caches.networks
-        if key in cache.malformed:
-            last = cache.last_readable.get(key) or Network(namespace=namespace, name=name)
-            return replace(last, unreadable=cache.malformed[key])
-        return cache.items.get(key)
+        last = cache.last(key)
+        if key not in cache.malformed:
+            return last
+        return replace(last or Network(namespace=namespace, name=name), unreadable=cache.malformed[key])
 
     def _find_segment(self, namespace: str, segment: str) -> Iterable[Network]:
         return self._segments.get((namespace, segment), {}).values()

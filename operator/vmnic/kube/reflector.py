@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -121,6 +121,15 @@ class Reflector(Generic[T]):
         """Consecutive errors without an answer from the server."""
         self._relists = 0
         """Consecutive watches that ended because their version was too old."""
+
+    def known(self) -> Iterator[tuple[ObjectKey, T]]:
+        """Return every object that can be read, and the last readable state of those that cannot be read now."""
+        yield from self.items.items()
+        yield from self.last_readable.items()
+
+    def last(self, key: ObjectKey) -> T | None:
+        """Return an object, or its last readable state if it cannot be read now; None if there is neither."""
+        return self.last_readable.get(key) if key in self.malformed else self.items.get(key)
 
     async def run(self) -> None:
         """List and watch until cancelled; errors are logged and retried with growing pauses."""

@@ -40,6 +40,7 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         read.problem if isinstance(read, UnreadableRecord) else find_unrecordable(spec.domain.devices.interfaces, spec.networks)
     )
     queues = _virtio_queues(given)
+    beyond = _beyond_bounds(given)
     return VmFacts(
         namespace=meta.namespace,
         name=meta.name or meta.generate_name,
@@ -54,7 +55,7 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         halted=machine.halted,
         node=instance.status.node_name if instance is not None else "",
         node_selector=spec.node_selector,
-        node_terms=() if _beyond_bounds(given) else _node_terms(spec.affinity),
+        node_terms=() if beyond else _node_terms(spec.affinity),
         is_new=given.is_new,
         virtio_queues=queues,
         multiqueue=spec.domain.devices.network_interface_multiqueue,
@@ -67,7 +68,7 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         autoattach=given.autoattach,
         eviction_strategy=spec.eviction_strategy or "",
         quota=given.quota,
-        unknown=given.namespace_unknown or _beyond_bounds(given),
+        unknown=given.namespace_unknown or beyond,
         preference_unknown=given.preference_unknown,
         quota_unknown=given.quota_unknown,
         excluded=wishes.exclude == "true",

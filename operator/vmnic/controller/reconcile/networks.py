@@ -71,8 +71,7 @@ class NetworkReconciler:
 
     def _own(self, pool: SriovNetworkPool) -> dict[ObjectKey, OwnNetwork]:
         uid = pool.metadata.uid
-        cache = self._world.own_networks
-        return {key: one for key, one in (cache.items | cache.last_readable).items() if uid and one.pool_uid == uid}
+        return {key: one for key, one in self._world.own_networks.known() if uid and one.pool_uid == uid}
 
     def _wanted(self, pool: SriovNetworkPool) -> dict[ObjectKey, OwnNetwork]:
         return {
@@ -126,8 +125,8 @@ class NetworkReconciler:
         """Find the VMs, and the instances that run, which refer to some networks; one that was never readable may use any."""
         machines, instances = self._world.machines, self._world.instances
         lists: list[tuple[ObjectKey, Iterable[Network]]] = [
-            *((key, one.spec.template.spec.networks) for key, one in (machines.items | machines.last_readable).items()),
-            *((key, one.spec.networks) for key, one in (instances.items | instances.last_readable).items()),
+            *((key, one.spec.template.spec.networks) for key, one in machines.known()),
+            *((key, one.spec.networks) for key, one in instances.known()),
         ]
         known = {key for key, networks in lists if networks}
         unknown = {key for cache in (machines, instances) for key in cache.malformed if key not in known}
