@@ -9,6 +9,7 @@ import re
 import pytest
 
 from tests.builders.vm import nic, vm
+from tests.cluster.test_authority import bound_to_cluster_admin
 from tests.harness.api import Api, ApiFailure, path_of, wait_for
 from tests.harness.cluster import NAMESPACE
 from tests.harness.webhook import TestWebhook
@@ -301,12 +302,8 @@ def test_no_status_is_written_through_the_object(plane, namespace, stored):
 @pytest.fixture
 def careless(plane):
     """Binds the controller's account to cluster-admin, as somebody might."""
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
-    subject = {"kind": "ServiceAccount", "name": "vmnic-controller", "namespace": NAMESPACE}
-    body = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "careless"}}
-    plane.api.create(body | {"roleRef": role, "subjects": [subject]})
-    yield
-    plane.api.delete("ClusterRoleBinding", "careless")
+    with bound_to_cluster_admin(plane.api, "vmnic-controller", NAMESPACE):
+        yield
 
 
 @pytest.mark.parametrize(("kind", "name"), [("VirtualMachine", "v"), ("Node", "n1")])

@@ -1,5 +1,6 @@
 """A taken agent: its real, node-bound token tries every verb on every kind that the API server knows."""
 
+import contextlib
 import itertools
 import pathlib
 
@@ -125,15 +126,22 @@ def test_a_taken_agent_is_nobody_else(cluster, headers):
     assert status_of(agent(cluster), "get", path_of("NodeNicState", "", FOREIGN), **headers) == 403
 
 
+@contextlib.contextmanager
+def bound_to_cluster_admin(api, account, namespace):
+    """Give an account every right of the cluster while the block runs, as somebody might."""
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
+    subject = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
+    body = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "careless"}}
+    api.create(body | {"roleRef": role, "subjects": [subject]})
+    yield
+    api.delete("ClusterRoleBinding", "careless")
+
+
 @pytest.fixture
 def careless(cluster):
     """Somebody binds the agents to cluster-admin."""
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
-    subject = {"kind": "ServiceAccount", "name": "vmnic-agent", "namespace": AGENT_NAMESPACE}
-    body = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "careless"}}
-    cluster.api.create(body | {"roleRef": role, "subjects": [subject]})
-    yield
-    cluster.api.delete("ClusterRoleBinding", "careless")
+    with bound_to_cluster_admin(cluster.api, "vmnic-agent", AGENT_NAMESPACE):
+        yield
 
 
 @pytest.mark.parametrize(
