@@ -39,7 +39,7 @@ fmt: venv ## Format the code
 	@$(BIN)/ruff check -q --fix-only . && $(BIN)/ruff format -q .
 
 lint: venv ## ruff, mypy --strict, import-linter, and linters of YAML, shell, Dockerfile, workflows, security
-	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
+	@$(BIN)/ruff check -q --no-cache . && $(BIN)/ruff format -q --no-cache --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/yamllint -s crds deploy/base deploy/components deploy/overlays deploy/*.yaml deploy/helm/*.yaml examples .github .yamllint.yaml

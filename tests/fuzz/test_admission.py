@@ -7,9 +7,9 @@ import copy
 import msgspec
 import pytest
 from hypothesis import given
-from vmnic.controller.admission.reviews import Reviews
 
 from tests.builders.machines import NAMESPACE
+from vmnic.controller.admission.reviews import Reviews
 from vmnic.kube.time_budget import Subject
 
 from .bounds import within_bounds
