@@ -78,10 +78,12 @@ class Devices:
         self._stale.discard(key)
         self._capacity = None
 
-    def note_networks(self) -> None:
-        """A network has changed: which device a NIC takes may have."""
-        self._stale = set(self._claims)
-        self._capacity = None
+    def note_facts(self, keys: Iterable[ObjectKey]) -> None:
+        """Something that VMs refer to has changed: which device a NIC takes may have."""
+        stale = self._claims.keys() & keys
+        if stale:
+            self._stale |= stale
+            self._capacity = None
 
     def note_nodes(self) -> None:
         """A pool or a node has changed."""

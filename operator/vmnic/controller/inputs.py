@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
@@ -28,11 +29,13 @@ from ..kubevirt.quota import quota_left, unreadable_quota
 from ..nodes.state import NodeNicState, ObjectMeta
 from ..policy.facts import ClusterFacts, Network, PoolFacts, VmFacts
 from ..policy.rules import Rule, decides_nic, rules_of, selecting_rules, unreadable_rule
-from .objects import LabelledObject, NodeObject, WebhookConfiguration
+from .objects import LabelledObject, Nad, NodeObject, WebhookConfiguration
+from .readers import Readers, Thing, segment_of
 
 __all__ = ["Inputs"]
 
 T = TypeVar("T")
+_Note = Callable[[Thing], None]
 
 _SLICE = 100
 """VMs that are looked at in one go."""
@@ -52,7 +55,7 @@ class Caches(Protocol):
     cluster_preferences: Reflector[Preference]
     instancetypes: Reflector[Instancetype]
     cluster_instancetypes: Reflector[Instancetype]
-    networks: Reflector[Network]
+    networks: Reflector[Nad]
     kubevirts: Reflector[KubeVirt]
     quotas: Reflector[Quota]
     webhooks: Reflector[WebhookConfiguration]
@@ -63,6 +66,8 @@ class Inputs:
 
     def __init__(self, caches: Caches) -> None:
         self._caches = caches
+        self.readers = Readers()
+        """Which VMs read which networks, preferences and instancetypes."""
         self._segments: dict[tuple[str, str], dict[str, Network]] = defaultdict(dict)
         """Networks by namespace and segment."""
         self._quotas: dict[str, dict[str, Quota]] = defaultdict(dict)
@@ -155,22 +160,30 @@ class Inputs:
             yield node, self._state_of(key)
 
     def input_of(self, machine: Machine, namespace: str, *, is_new: bool = False) -> MachineInput:
-        """Give a VM with what belongs to it."""
+        """Give a VM with what belongs to it.
+
+        What a stored VM reads is noted. A new one is the object of a review, which may never be stored.
+        """
         name, spec, caches = machine.metadata.name, machine.spec, self._caches
+        key = ObjectKey(namespace, name)
+        note: _Note = _note_nothing
+        if not is_new:
+            self.readers.forget(key)
+            note = functools.partial(self.readers.note, key)
         place = ObjectKey("", namespace)
         home = caches.namespaces.last(place)
         unreadable = caches.namespaces.malformed.get(place) if home is None else None
-        instance = None if is_new else caches.instances.items.get(ObjectKey(namespace, name))
+        instance = None if is_new else caches.instances.items.get(key)
         return MachineInput(
             machine=machine,
             instance=instance,
-            preference=_referred(spec.preference, namespace, caches.preferences, caches.cluster_preferences),
-            instancetype=_referred(spec.instancetype, namespace, caches.instancetypes, caches.cluster_instancetypes),
+            preference=_referred(spec.preference, namespace, caches.preferences, caches.cluster_preferences, note),
+            instancetype=_referred(spec.instancetype, namespace, caches.instancetypes, caches.cluster_instancetypes, note),
             # A namespace may be younger than the cache; this label every one has.
             namespace_labels=home.metadata.labels if home is not None else {"kubernetes.io/metadata.name": namespace},
             namespace_unknown=f"Namespace {namespace} cannot be read: {unreadable}" if unreadable is not None else "",
-            find_network=self._find_network,
-            find_segment=self._find_segment,
+            find_network=functools.partial(self._find_network, note),
+            find_segment=functools.partial(self._find_segment, note),
             physical_resources=[pool.resource_name for pool in self.cluster_facts.pools.values() if pool.physical],
             default_binding=self.cluster_facts.kubevirt.default_binding,
             preference_unknown=self._preference_unknown(machine, namespace),
@@ -257,21 +270,29 @@ class Inputs:
         own = self._quotas.get(namespace)
         return quota_left(own.values()) if own else {}
 
-    def _find_network(self, namespace: str, name: str) -> Network | None:
+    def _find_network(self, note: _Note, namespace: str, name: str) -> Network | None:
         key, cache = ObjectKey(namespace, name), self._caches.networks
+        note(Thing(cache.resource.plural, *key))
         last = cache.last(key)
+        network = last.network if last is not None else None
         if key not in cache.malformed:
-            return last
-        return replace(last or Network(namespace=namespace, name=name), unreadable=cache.malformed[key])
+            return network
+        return replace(network or Network(namespace=namespace, name=name), unreadable=cache.malformed[key])
 
-    def _find_segment(self, namespace: str, segment: str) -> Iterable[Network]:
+    def _find_segment(self, note: _Note, namespace: str, segment: str) -> Iterable[Network]:
+        note(segment_of(namespace, segment))
         return self._segments.get((namespace, segment), {}).values()
 
 
-def _referred(reference: Reference | None, namespace: str, own: Reflector[T], cluster: Reflector[T]) -> T | None:
+def _referred(reference: Reference | None, namespace: str, own: Reflector[T], cluster: Reflector[T], note: _Note) -> T | None:
     """Find what a VM refers to."""
     if reference is None or not reference.name:
         return None
-    if reference.cluster_wide:
-        return cluster.items.get(ObjectKey("", reference.name))
-    return own.items.get(ObjectKey(namespace, reference.name))
+    cache = cluster if reference.cluster_wide else own
+    key = ObjectKey("" if reference.cluster_wide else namespace, reference.name)
+    note(Thing(cache.resource.plural, *key))
+    return cache.items.get(key)
+
+
+def _note_nothing(_: Thing) -> None:
+    """Note nothing."""

@@ -11,14 +11,19 @@ from pydantic import ValidationError
 from ..api.common import first_error
 from ..api.policy import VmNicPolicy
 from ..api.pool import SriovNetworkPool
+from ..kubevirt.networks import decode_network
 from ..nodes.ledger import CORDONED
+from ..nodes.networks import OwnNetwork, decode_own_network
+from ..policy.facts import Network
 
 __all__ = [
     "LOST_AFTER",
     "LabelledObject",
+    "Nad",
     "NodeObject",
     "WebhookConfiguration",
     "decode_labelled",
+    "decode_nad",
     "decode_node",
     "decode_policy",
     "decode_pool",
@@ -44,6 +49,14 @@ class LabelledObject(msgspec.Struct, frozen=True):
     """The parts of a Namespace that decisions read."""
 
     metadata: _Meta
+
+
+class Nad(msgspec.Struct, frozen=True):
+    """A NetworkAttachmentDefinition, as VMs and as pools have to know it."""
+
+    network: Network
+    own: OwnNetwork | None = None
+    """None: it belongs to no pool."""
 
 
 class _Named(msgspec.Struct, frozen=True):
@@ -177,6 +190,15 @@ _salvage_decoder = msgspec.json.Decoder(_Salvaged)
 def salvage_node(raw: msgspec.Raw) -> NodeObject:
     """Read the name of a Node of which nothing else can be read."""
     return NodeObject(metadata=_NodeMeta(name=_salvage_decoder.decode(raw).metadata.name))
+
+
+def decode_nad(raw: bytes | msgspec.Raw) -> Nad:
+    """Read a NetworkAttachmentDefinition.
+
+    Raises:
+        msgspec.ValidationError: a field has the wrong type.
+    """
+    return Nad(network=decode_network(raw), own=decode_own_network(raw))
 
 
 decode_labelled = msgspec.json.Decoder(LabelledObject).decode

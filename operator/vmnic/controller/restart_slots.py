@@ -30,13 +30,15 @@ def began(digest: str, policy: str, instance: str, now: datetime) -> Restart:
     return Restart(digest=digest, policy=policy, state="Restarting", instance=instance, at=now.strftime("%Y-%m-%dT%H:%M:%SZ"))
 
 
-def settled(restart: Restart, machine: Machine, instance: Instance | None, *, now: datetime, comes_back: timedelta) -> Restart:
+def settled(
+    restart: Restart, machine: Machine | None, instance: Instance | None, *, now: datetime, comes_back: timedelta
+) -> Restart:
     """Say how far a restart is: done once another instance runs, or once its owner has stopped the VM instead.
 
     Args:
         restart: The restart.
-        machine: The VM.
-        instance: The VM's present instance.
+        machine: The VM; None: it cannot be read, and its owner may or may not have stopped it.
+        instance: The VM's present instance; None: there is none that can be read.
         now: The time.
         comes_back: A VM that does not run so long after its restart did not come back; it may still do so.
     """
@@ -46,7 +48,7 @@ def settled(restart: Restart, machine: Machine, instance: Instance | None, *, no
         return msgspec.structs.replace(restart, state="Done")
     late = now - datetime.fromisoformat(restart.at) > comes_back
     # With another run strategy nothing tells a VM that was stopped by hand from one that is about to come back, but time.
-    if instance is None and (machine.halted or (late and not machine.always_runs)):
+    if machine is not None and instance is None and (machine.halted or (late and not machine.always_runs)):
         return msgspec.structs.replace(restart, state="Done")
     return msgspec.structs.replace(restart, state="Failed" if late else restart.state)
 
@@ -67,6 +69,10 @@ class RestartSlots:
             self._open[key] = restart
             return False
         return before is not None
+
+    def restart_of(self, key: ObjectKey) -> Restart | None:
+        """Return the restart whose slot a VM holds; None if it holds none."""
+        return self._open.get(key)
 
     def refusal(self, key: ObjectKey, rule: Rule, restart: Restart | None, matched: Mapping[str, int]) -> str:
         """Say why it is not a VM's turn; empty: it is.

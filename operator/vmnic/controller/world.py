@@ -6,7 +6,7 @@ Every replica keeps these caches, because every replica answers admission reques
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -38,7 +38,6 @@ from ..kube.set_aside import SetAside, SetAsideReason
 from ..kube.tasks import run_together
 from ..kubevirt.configuration import KubeVirt, decode_kubevirt
 from ..kubevirt.instances import Instance, decode_instance
-from ..kubevirt.networks import decode_network
 from ..kubevirt.projection import (
     Machine,
     Quota,
@@ -49,22 +48,23 @@ from ..kubevirt.projection import (
     salvage_machine,
 )
 from ..kubevirt.state import decode_vm_state
-from ..nodes.networks import OwnNetwork, decode_own_network
 from ..nodes.state import NodeNicState, decode_node_state
-from ..policy.facts import Network
 from .devices import Devices
 from .inputs import Inputs
 from .keys import ALLOCATION, Key, node_key, policy_key, pool_key, vm_key
 from .objects import (
     LabelledObject,
+    Nad,
     NodeObject,
     decode_labelled,
+    decode_nad,
     decode_node,
     decode_policy,
     decode_pool,
     decode_webhooks,
     salvage_node,
 )
+from .readers import Thing, segment_of
 
 __all__ = ["Enqueue", "World", "run_reflectors"]
 
@@ -129,17 +129,16 @@ class World:
         self.namespaces = cache(NAMESPACES, decode_labelled, self._namespace_changed)
         self.machines = foreign(VIRTUAL_MACHINES, decode_machine, self._machine_changed, salvage=salvage_machine)
         self.instances = foreign(VIRTUAL_MACHINE_INSTANCES, decode_instance, self._instance_changed)
-        self.preferences = foreign(PREFERENCES, decode_preference, self._any_machine)
-        self.cluster_preferences = foreign(CLUSTER_PREFERENCES, decode_preference, self._any_machine)
-        self.instancetypes = foreign(INSTANCETYPES, decode_instancetype, self._any_machine)
-        self.cluster_instancetypes = foreign(CLUSTER_INSTANCETYPES, decode_instancetype, self._any_machine)
-        self.networks = foreign(NETWORKS, decode_network, self._network_changed)
+        read = self._reference_changed
+        self.preferences = foreign(PREFERENCES, decode_preference, read(PREFERENCES))
+        self.cluster_preferences = foreign(CLUSTER_PREFERENCES, decode_preference, read(CLUSTER_PREFERENCES))
+        self.instancetypes = foreign(INSTANCETYPES, decode_instancetype, read(INSTANCETYPES))
+        self.cluster_instancetypes = foreign(CLUSTER_INSTANCETYPES, decode_instancetype, read(CLUSTER_INSTANCETYPES))
+        self.networks = foreign(NETWORKS, decode_nad, self._network_changed)
         self.kubevirts = foreign(KUBEVIRTS, decode_kubevirt, self._kubevirt_changed)
         self.quotas = cache(RESOURCE_QUOTAS, decode_quota, self._quota_changed)
         self.webhooks = cache(MUTATING_WEBHOOKS, decode_webhooks, self._webhook_changed)
         self.vm_states = cache(VM_NIC_STATES, decode_vm_state, self._vm_state_changed)
-        # All of them: what belongs to a pool says so in an annotation, which no selector reads.
-        self.own_networks = foreign(NETWORKS, decode_own_network, self._own_network_changed)
         self.inputs = Inputs(self)
         self.devices = Devices(
             self.inputs.nodes,
@@ -157,7 +156,7 @@ class World:
             *(self.nodes, self.node_states, self.pools, self.policies, self.namespaces),
             *(self.machines, self.instances, self.preferences, self.cluster_preferences),
             *(self.instancetypes, self.cluster_instancetypes, self.networks),
-            *(self.kubevirts, self.quotas, self.webhooks, self.vm_states, self.own_networks),
+            *(self.kubevirts, self.quotas, self.webhooks, self.vm_states),
         )
 
     @property
@@ -213,17 +212,26 @@ class World:
                 self._enqueue(node_key(node.name))
             self._count_again(devices_only=False)
 
-    def _network_changed(self, key: ObjectKey, old: Network | None, new: Network | None) -> None:
-        self.inputs.note_network(key, old, new)
-        self.devices.note_networks()
-        self._any_machine(key, old, new)
-
-    def _own_network_changed(self, key: ObjectKey, old: OwnNetwork | None, new: OwnNetwork | None) -> None:
-        """Have the pools looked at that a network belongs to, or that want one of its name."""
-        owners = {network.pool_uid for network in (old, new) if network is not None}
+    def _network_changed(self, key: ObjectKey, old: Nad | None, new: Nad | None) -> None:
+        """Have the VMs decided that read a network, and the pools looked at that own it or want one of its name."""
+        before, after = (one.network if one is not None else None for one in (old, new))
+        self.inputs.note_network(key, before, after)
+        segments = [segment_of(key.namespace, one.segment) for one in (before, after) if one is not None]
+        self._decide_readers([Thing(NETWORKS.plural, *key), *segments])
+        owners = {one.own.pool_uid for one in (old, new) if one is not None and one.own is not None}
         for name, pool in self.pools.items.items():
             if pool.metadata.uid in owners or any(network.name == key.name for network in pool.spec.networks):
                 self._enqueue(pool_key(name.name), _SETTLE_S)
+
+    def _reference_changed(self, resource: Resource) -> Callable[[ObjectKey, object, object], None]:
+        """Return what has the VMs decided that refer to a preference or an instancetype."""
+        return lambda key, _old, _new: self._decide_readers([Thing(resource.plural, *key)])
+
+    def _decide_readers(self, things: Iterable[Thing]) -> None:
+        readers = self.inputs.readers.of(things)
+        self.devices.note_facts(readers)
+        if self.machines_synced:
+            self._enqueue_slice(list(readers), 0)
 
     def _kubevirt_changed(self, _key: ObjectKey, _old: KubeVirt | None, _new: KubeVirt | None) -> None:
         self.inputs.forget_facts()
@@ -272,6 +280,8 @@ class World:
             self.devices.hold(key, self.machines.last_readable.get(key))
         else:
             self.devices.note_machine(key, new)
+            if new is None:
+                self.inputs.readers.forget(key)
         if self.machines_synced:
             self._changed(vm_key(*key))
 
@@ -285,11 +295,6 @@ class World:
     def is_unreadable(self, key: ObjectKey) -> bool:
         """Return whether a VM, its instance, or what vmnic has recorded of it cannot be read: then nothing of it changes."""
         return any(key in cache.malformed for cache in (self.machines, self.instances, self.vm_states))
-
-    def _any_machine(self, _key: ObjectKey, _old: object, _new: object) -> None:
-        """A preference, an instancetype or a network has changed: any VM may refer to it."""
-        if self.machines_synced:
-            self.enqueue_machines()
 
     def enqueue_machines(self) -> None:
         """Ask for a look at every VM; in slices, as there may be many."""

@@ -10,7 +10,6 @@ import msgspec
 from ..api.pool import PoolNetwork, SriovNetworkPool
 
 __all__ = [
-    "FOREIGN",
     "POOL_LABEL",
     "POOL_UID",
     "RESOURCE",
@@ -81,16 +80,14 @@ def render_network(pool: SriovNetworkPool, network: PoolNetwork) -> OwnNetwork:
     return OwnNetwork(metadata=meta, spec=_Spec(config=json.dumps(config)))
 
 
-FOREIGN = OwnNetwork(metadata=_Meta())
-"""Stands for every NetworkAttachmentDefinition that belongs to no pool: nothing of those is kept."""
 _decoder = msgspec.json.Decoder(OwnNetwork)
 
 
-def decode_own_network(raw: bytes | msgspec.Raw) -> OwnNetwork:
-    """Read a NetworkAttachmentDefinition as far as it is compared.
+def decode_own_network(raw: bytes | msgspec.Raw) -> OwnNetwork | None:
+    """Read a NetworkAttachmentDefinition as far as it is compared; None if it belongs to no pool.
 
     Raises:
         msgspec.ValidationError: a field has the wrong type.
     """
     found = _decoder.decode(raw)
-    return found if found.pool_uid else FOREIGN
+    return found if found.pool_uid else None

@@ -4,9 +4,11 @@ import pytest
 
 from tests.builders.fleet import Fleet
 from tests.builders.node import pool
+from vmnic.controller.objects import Nad
 from vmnic.kube.errors import ApiError
 from vmnic.kube.reflector import ObjectKey
-from vmnic.nodes.networks import FOREIGN, render_network
+from vmnic.nodes.networks import render_network
+from vmnic.policy.facts import Network
 
 OLD = pool(networks=[{"name": "fast"}])
 KEY = ObjectKey("tenants", "fast")
@@ -43,13 +45,17 @@ async def removed(fleet, replica):
     return fleet.cluster.get("sriovnetworkpools", "fast") is None
 
 
+def nad(own=None):
+    return Nad(network=Network(namespace="tenants", name="fast"), own=own)
+
+
 async def test_a_network_that_cannot_be_deleted_is_reported_and_retried():
     async def delete(resource, name, namespace=""):
         raise ApiError(status=403, reason="Forbidden", message="a webhook says no")
 
     fleet, replica = await settled()
     fleet.cluster.delete = delete
-    replica.world.own_networks.items[KEY] = render_network(OLD, OLD.spec.networks[0])
+    replica.world.networks.items[KEY] = nad(render_network(OLD, OLD.spec.networks[0]))
     assert await replica._pools.reconcile("fast") == 30.0
     assert reasons(fleet) == ["NadRefused"]
     assert "a webhook says no" in status(fleet)["problems"][0]["message"]
@@ -59,20 +65,18 @@ async def test_a_network_that_cannot_be_deleted_is_reported_and_retried():
 async def test_foreign_networks_neither_hold_a_pool_nor_trouble_it(count):
     fleet, replica = await settled()
     for number in range(count):
-        replica.world.own_networks.items[ObjectKey("tenants", f"n{number}")] = FOREIGN
+        replica.world.networks.items[ObjectKey("tenants", f"n{number}")] = nad()
     await replica._pools.reconcile("fast")
     assert reasons(fleet) == []
     assert await removed(fleet, replica)
 
 
-@pytest.mark.parametrize(
-    "owner", [FOREIGN, render_network(pool("other"), OLD.spec.networks[0])], ids=["nobody", "another pool"]
-)
+@pytest.mark.parametrize("owner", [None, render_network(pool("other"), OLD.spec.networks[0])], ids=["nobody", "another pool"])
 async def test_an_object_of_the_same_name_is_left_as_it_is(owner):
     fleet, replica = await settled(networks=[{"name": "fast"}])
     fleet.cluster.put("namespaces", {"metadata": {"name": "tenants"}})
     replica.world.namespaces._store(b'{"metadata": {"name": "tenants"}}')
-    replica.world.own_networks.items[KEY] = owner
+    replica.world.networks.items[KEY] = nad(owner)
     await replica._pools.reconcile("fast")
     assert reasons(fleet) == ["NadExists"]
     assert fleet.cluster.get("network-attachment-definitions", "fast", "tenants") is None
@@ -80,7 +84,7 @@ async def test_an_object_of_the_same_name_is_left_as_it_is(owner):
 
 async def test_without_the_kind_a_pool_says_so_and_can_be_removed():
     fleet, replica = await settled(networks=[{"name": "fast"}])
-    replica.world.own_networks.absent = True
+    replica.world.networks.absent = True
     assert await replica._pools.reconcile("fast") == 30.0
     assert reasons(fleet) == ["NadKindAbsent"]
     ready = status(fleet)["conditions"][0]

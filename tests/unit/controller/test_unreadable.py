@@ -1,6 +1,6 @@
 """Objects that cannot be read: each costs only itself, and nothing that stands is changed because of it."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -90,6 +90,53 @@ async def test_an_unreadable_vm_is_not_forgotten():
     found.put("virtualmachines", broken(found.get("virtualmachines", "web")))
     await found.look("web")
     assert found.note("web").policy == "all"
+
+
+def under_restart(**options):
+    """VM web, under a restart, and VM web2, which waits for it."""
+    found = VmScene(policy(datapaths=("vhost",), existing="Rolling"), **options)
+    for name in ("web", "web2"):
+        found.add(name, nic(model="e1000e"))
+    return found
+
+
+UNREADABLE = ["virtualmachines", "virtualmachineinstances", "vmnicstates"]
+
+
+@pytest.mark.parametrize("plural", UNREADABLE)
+@pytest.mark.parametrize(("comes_back", "failed"), [(timedelta(seconds=-1), ["web"]), (timedelta(hours=1), [])])
+async def test_an_unreadable_vm_keeps_its_restart_slot(plural, comes_back, failed):
+    found = under_restart(comes_back=comes_back)
+    await found.look("web")
+    found.put(plural, broken(found.get(plural, "web"), "status" if plural == "vmnicstates" else "spec"))
+    found.asked_for()
+    await found.look("web")
+    assert [key.name for key in found.machines.slots.failed("all")] == failed
+    assert found.asked_for() == ([] if failed else ["web"])
+    await found.look("web2")
+    assert ("restart", "web2") not in found.requests
+
+
+async def test_an_unreadable_vm_that_runs_again_frees_its_slot():
+    found = under_restart()
+    await found.look("web")
+    await found.look("web2")
+    found.put("virtualmachines", broken(found.get("virtualmachines", "web")))
+    body = found.get("virtualmachineinstances", "web")
+    found.put("virtualmachineinstances", body | {"metadata": body["metadata"] | {"uid": "new"}})
+    found.asked_for()
+    await found.look("web")
+    assert (found.machines.slots.under_way(), found.asked_for()) == ([], ["web2"])
+
+
+@pytest.mark.parametrize("plural", UNREADABLE[:2])
+async def test_a_new_leader_counts_the_restart_of_an_unreadable_vm(plural):
+    found = under_restart()
+    await found.look("web")
+    found.put(plural, broken(found.get(plural, "web")))
+    found.lead_anew()
+    await found.look("web")
+    assert [key.name for key in found.machines.slots.under_way()] == ["web"]
 
 
 def with_vfs(**options):

@@ -114,7 +114,9 @@ class MachineReconciler:
             return  # All VMs are asked for once the caches are complete.
         key = ObjectKey(namespace, name)
         if self._world.is_unreadable(key):
-            return  # Set aside is not absent: what stands, stands.
+            state = self._states.known(key)  # Set aside is not absent: what stands, stands.
+            self._restarts.settle_unreadable(key, state.restart if state is not None else None)
+            return
         self._granted.discard(key)
         found = self._candidates(key)
         if found is None:

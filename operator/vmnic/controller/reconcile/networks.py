@@ -50,7 +50,7 @@ class NetworkReconciler:
         Raises:
             UnreachableError: the API server did not answer.
         """
-        if self._world.own_networks.absent:
+        if self._world.networks.absent:
             return (_KIND_ABSENT,) if pool.spec.networks and not pool.metadata.deletion_timestamp else ()
         own = self._own(pool)
         if not own and not pool.spec.networks:
@@ -67,11 +67,12 @@ class NetworkReconciler:
 
     def has_any(self, pool: SriovNetworkPool) -> bool:
         """Return whether networks of a pool are still there; where the kind is gone, its objects are."""
-        return not self._world.own_networks.absent and bool(self._own(pool))
+        return not self._world.networks.absent and bool(self._own(pool))
 
     def _own(self, pool: SriovNetworkPool) -> dict[ObjectKey, OwnNetwork]:
         uid = pool.metadata.uid
-        return {key: one for key, one in self._world.own_networks.known() if uid and one.pool_uid == uid}
+        known = self._world.networks.known()
+        return {key: one.own for key, one in known if one.own is not None and uid and one.own.pool_uid == uid}
 
     def _wanted(self, pool: SriovNetworkPool) -> dict[ObjectKey, OwnNetwork]:
         return {
@@ -88,7 +89,7 @@ class NetworkReconciler:
         try:
             if present is not None:
                 await self._api.patch_json(NETWORKS, key.name, _correction(wanted, present), key.namespace)
-            elif key in self._world.own_networks.items or key in self._world.own_networks.malformed:
+            elif key in self._world.networks.items or key in self._world.networks.malformed:
                 text = f"NetworkAttachmentDefinition {'/'.join(key)} is there and not this pool's: remove it, or name another"
                 return PoolProblem(reason="NadExists", message=text)
             else:

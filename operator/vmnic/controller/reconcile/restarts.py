@@ -55,6 +55,7 @@ class Restarts:
         self._comes_back = comes_back
         self._asked: dict[ObjectKey, tuple[str, datetime]] = {}
         """Instances that KubeVirt was asked to replace, and when."""
+        self._pause_s = min(_RESTARTING_S, comes_back.total_seconds() + 1)
         self.slots = RestartSlots()
 
     def settle(self, key: ObjectKey, found: VmCandidates, before: Restart | None) -> Restart | None:
@@ -67,6 +68,19 @@ class Restarts:
                 self._enqueue(policy_key(before.policy))
         self._note(key, restart, before.policy if before is not None else "")
         return restart
+
+    def settle_unreadable(self, key: ObjectKey, before: Restart | None) -> None:
+        """Keep the slot of a VM that cannot be read until another instance is seen to run; by time it did not come back."""
+        before = self.slots.restart_of(key) or before
+        if before is None:
+            return
+        instance = self._world.instances.items.get(key)
+        restart = settled(before, None, instance, now=datetime.now(UTC), comes_back=self._comes_back)
+        if restart.state != before.state:
+            self._enqueue(policy_key(before.policy))
+        self._note(key, restart, before.policy)
+        if restart.state == "Restarting":
+            self._enqueue(vm_key(*key), self._pause_s)
 
     def _settled(self, key: ObjectKey, before: Restart, instance: Instance | None) -> Restart:
         now = datetime.now(UTC)
@@ -125,10 +139,9 @@ class Restarts:
     async def go_on(self, key: ObjectKey, restart: Restart) -> None:
         """Ask KubeVirt to restart a VM whose old instance is still there; look again until it is done."""
         instance = self._world.instances.items.get(key)
-        pause_s = min(_RESTARTING_S, self._comes_back.total_seconds() + 1)
-        self._enqueue(vm_key(*key), pause_s)
+        self._enqueue(vm_key(*key), self._pause_s)
         if instance is not None and _stands(instance, restart):
-            await self.ask_once(key, again_s=pause_s)
+            await self.ask_once(key, again_s=self._pause_s)
 
     async def ask_once(self, key: ObjectKey, again_s: float = _RESTARTING_S) -> None:
         """Ask for a restart, and for the same instance not again before so long."""
