@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import pathlib
+import secrets
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import time
 from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1
+_given_ports: set[int] = set()
 
 
 class Processes:
@@ -127,7 +129,16 @@ def _die_with_parent() -> None:
 
 
 def free_port() -> int:
-    """Give a TCP port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Give a TCP port of the loopback that nobody listens on, and that no other call of this process is given.
+
+    The kernel must not give it to an outgoing connection before its server listens, so it is below the range of those.
+    """
+    lowest = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for _ in range(100):
+        port = secrets.choice(range(max(1024, lowest - 20000), lowest))
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _given_ports:
+                _given_ports.add(port)
+                return port
+    raise AssertionError("no TCP port is free")
