@@ -58,6 +58,10 @@ audit: venv .venv-audit/.lock-installed ## Judge the rendered manifests: schemas
 	@.venv-audit/bin/python -m pip -q --disable-pip-version-check install --require-hashes -r requirements-audit.lock
 	@touch $@
 
+golden: venv ## Write the golden files again; the commit says why they differ
+	@$(BIN)/python -m tests.harness.programs >/dev/null
+	@$(BIN)/python -m tests.unit.golden
+
 test: test-unit test-cluster test-kernel test-kind ## Every tier that this machine can run
 
 test-unit: venv ## Pure code, the simulated host in process, and 2,000 inputs of junk to each boundary

@@ -10,7 +10,18 @@ import msgspec
 import pytest
 import yaml
 
-from tests.harness.packaging import CHART_VALUES, OVERLAYS, ROOT, ensure_helm, kustomize, make_chart, make_release, template
+from tests.harness.packaging import (
+    CHART_VALUES,
+    OVERLAYS,
+    RENDERED,
+    ROOT,
+    ensure_helm,
+    kustomize,
+    make_chart,
+    make_release,
+    rendered,
+    template,
+)
 from vmnic.nodes.nics import NicModel
 
 DIGEST = "sha256:" + "0" * 64
@@ -47,6 +58,10 @@ def plain(tree):
 def test_an_overlay_and_its_value_give_the_same_objects(chart, overlay):
     rendered = template(chart, *CHART_VALUES.get(overlay, ()))
     assert comparable(rendered) == comparable(kustomize(OVERLAYS / overlay))
+
+
+def test_overlays_render_what_the_golden_file_says():
+    assert rendered() == RENDERED.read_text(), "if the change is wanted: make golden"
 
 
 @pytest.mark.parametrize("pair", list(itertools.combinations(COMPONENTS, 2)), ids="+".join)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import pathlib
 import shutil
@@ -14,11 +16,23 @@ import yaml
 
 from .programs import Go, _build, _locked, cache_directory, ensure
 
-__all__ = ["CHART_VALUES", "OVERLAYS", "ensure_helm", "kustomize", "make_chart", "make_release", "template"]
+__all__ = [
+    "CHART_VALUES",
+    "OVERLAYS",
+    "RENDERED",
+    "ensure_helm",
+    "kustomize",
+    "make_chart",
+    "make_release",
+    "rendered",
+    "template",
+]
 
 HELM = "4.3.1"
 ROOT = pathlib.Path(__file__).parents[2]
 OVERLAYS = ROOT / "deploy" / "overlays"
+RENDERED = ROOT / "tests" / "cluster" / "rendered.txt"
+"""The golden file of `rendered`."""
 CHART_VALUES = {
     "module-options": ("--set=agent.moduleOptions=true",),
     "libvirt": ("--set=agent.libvirt=true",),
@@ -51,6 +65,16 @@ def _build_helm(go: Go, work: pathlib.Path, out: pathlib.Path) -> None:
 def kustomize(directory: pathlib.Path) -> list[dict[str, Any]]:
     """Render a kustomization."""
     return _documents(str(ensure().kubectl), "kustomize", str(directory))
+
+
+def rendered() -> str:
+    """Return a line for each object of each overlay, with a digest of its content."""
+    lines = []
+    for overlay in sorted(OVERLAYS.iterdir()):
+        for body in kustomize(overlay):
+            digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+            lines.append(f"{overlay.name} {body['kind']} {body['metadata']['name']} {digest}\n")
+    return "".join(lines)
 
 
 def make_chart(target: pathlib.Path) -> pathlib.Path:

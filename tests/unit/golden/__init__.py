@@ -1,0 +1,1 @@
+"""Golden files: outputs that must not change unless the commit says so."""
