@@ -67,6 +67,9 @@ test: test-unit test-cluster test-kernel test-kind ## Every tier that this machi
 test-unit: venv ## Pure code, the simulated host in process, and 2,000 inputs of junk to each boundary
 	@$(BIN)/pytest -n 2 tests/unit tests/fuzz
 
+mutants: venv ## Plant faults in a copy of the tree, each of which tests must notice; WORDS="quota" plants some
+	@$(BIN)/python -m tests.mutants $(WORDS)
+
 test-cluster: venv ## A real control plane with KubeVirt's own parts
 	@$(BIN)/python -m tests.harness.programs >/dev/null
 	@$(BIN)/pytest tests/cluster

@@ -78,6 +78,7 @@ def view(
     approved="",
     release="",
     owned=False,
+    synced=True,
     **seen_as,
 ):
     """A node with one function: `plan` is its digest, `apply` a pair of digest and state."""
@@ -91,7 +92,7 @@ def view(
     pf = pf_status(plan=made, apply=run, num_vfs=num_vfs, problem=trouble, held=held, owned=owned)
     state = NodeNicState(
         metadata=ObjectMeta(name=name, generation=generation, annotations=Annotations(approved=approved)),
-        spec=NodeSpec(synced=True, pfs=(pf_spec(grant=grant, groups=(group,), release=release),)),
+        spec=NodeSpec(synced=synced, pfs=(pf_spec(grant=grant, groups=(group,), release=release),)),
         status=NodeStatus(observed_generation=seen, boot_id=boot, pfs=(pf,)),
     )
     return NodeView(name=name, state=state, current=current, **seen_as)

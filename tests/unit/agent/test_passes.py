@@ -2,6 +2,7 @@
 
 import errno
 
+import msgspec
 import pytest
 
 from tests.builders.agent import Node, desired
@@ -29,6 +30,16 @@ async def test_nothing_is_planned_before_the_controller_has_decided(node):
     status = await node.run_pass()
     assert status.plan is None
     assert node.api.state.status.conditions[0].reason == "NotSynced"
+
+
+async def test_a_grant_is_not_claimed_once_the_spec_is_unconfirmed(node):
+    node.api.ask(desired())
+    planned = await node.run_pass()
+    node.api.ask(granted := msgspec.structs.replace(desired(), grant=planned.plan.digest))
+    seen = node.api.state
+    node.api.ask(granted, synced=False)
+    await node.agent.run(seen)
+    assert (node.written, [one for one in node.api.written if one.pfs[0].apply is not None]) == ([], [])
 
 
 async def test_a_granted_plan_is_applied_and_read_back(node):

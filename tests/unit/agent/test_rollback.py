@@ -10,7 +10,7 @@ from tests.builders.host import PF, pf, sim_host
 from tests.builders.node import pool
 from vmnic.agent.journal import JournalStore
 from vmnic.host.faults import Fault, Killed, When
-from vmnic.host.ops import CheckGateway, ReadFile, ReadLinks, WriteFile
+from vmnic.host.ops import CheckGateway, ReadFile, ReadLinks, SetLink, WriteFile
 from vmnic.nodes.ledger import Entry, NodeView, PoolLedger
 from vmnic.nodes.settle import is_stopped, settle_ledger
 from vmnic.nodes.state import ApplyState, PfReason, VfSettings
@@ -133,6 +133,17 @@ async def test_a_roll_back_that_fails_is_tried_again_and_nothing_is_ready_meanwh
         assert (status.problem.reason, node.api.state.status.conditions[0].status) == (PfReason.APPLY_FAILED, "False")
     node.port.faults.clear()
     assert (await node.run_pass()).apply.state is ApplyState.ROLLED_BACK
+
+
+async def test_a_change_is_not_made_again_while_its_roll_back_is_not_done(node):
+    await granted(node, msgspec.structs.replace(UPLINK, mtu=9000))
+    node.port.faults.append(
+        Fault(when=When.ERRNO, errno=errno.EIO, matches=lambda op: isinstance(op, SetLink) and op.mtu == 1500)
+    )
+    for _ in range(3):
+        status = await node.run_pass()
+        assert (num_vfs(node), status.plan is None, status.problem.reason) == (0, False, PfReason.APPLY_FAILED)
+    assert sum("numvfs=7" in one for one in node.written) == 1
 
 
 @pytest.fixture

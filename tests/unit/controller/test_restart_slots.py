@@ -47,13 +47,14 @@ def refusals(own, under_way, matched=None):
         (rule(maxUnavailable=2), [key("x")], ""),
         (rule(maxUnavailable="10%"), [key("x")], ""),
         (rule(maxUnavailable="10%"), [key("x"), key("y")], "maxUnavailable"),
+        (rule(maxUnavailable="11%"), [key("x"), key("y")], ""),
         (rule(maxUnavailable=5, maxUnavailablePerNamespace=1), [key("x", "b")], ""),
         (rule(maxUnavailable=5, maxUnavailablePerNamespace=1), [key("x")], "maxUnavailablePerNamespace"),
         (rule(window=CLOSED), [], "window is closed"),
         (rule(window={"schedule": "every night"}), [], "no cron expression"),
         (rule(window={"schedule": "0 2 * * *", "timeZone": "Mars/Base"}), [], "no time zone"),
     ],
-    ids=["alone", "one at a time", "two at a time", "a share", "a share is full", "another namespace", "the same namespace", "closed", "no cron", "no zone"],
+    ids=["alone", "one at a time", "two at a time", "a share", "a share is full", "a share is rounded up", "another namespace", "the same namespace", "closed", "no cron", "no zone"],
 )  # fmt: skip
 def test_a_turn_is_given_within_the_limits(own, under_way, word):
     found = refusals(own, under_way)

@@ -38,6 +38,11 @@ def test_peace_lasts_a_day():
     assert not has_yielded(given_in, "d", START + 24.3 * HOUR)
 
 
+def test_patches_before_the_peace_do_not_count_after_it():
+    given_in = yielded(patched(0, 0.1), "d", START + 0.2 * HOUR, "x")
+    assert made(given_in, "d", START + 0.3 * HOUR).patched_at == ("2026-01-01T00:18:00Z",)
+
+
 def test_a_change_is_named_by_what_it_writes():
     other = [
         {"op": "add", "path": "/b/macAddress", "value": "x"},

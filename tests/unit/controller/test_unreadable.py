@@ -201,6 +201,17 @@ async def test_a_nic_on_an_unreadable_network_stays_as_it_is(config):
     assert (await reason(found), patched(found)) == ("InputUnreadable", False)
 
 
+@pytest.mark.parametrize("field", ["metadata", "spec"])
+async def test_a_nic_on_a_network_that_is_set_aside_stays_as_it_is(field):
+    found = VmScene(policy(datapaths=("vhost",), existing="Immediately"))
+    network = nad("br")
+    found.put("network-attachment-definitions", network)
+    found.add("web", nic("br", binding="bridge", network="br", model="e1000e"))
+    broken_field = network["metadata"] | {"labels": 5} if field == "metadata" else 5
+    found.put("network-attachment-definitions", broken(network, field, broken_field))
+    assert (await reason(found), patched(found)) == ("InputUnreadable", False)
+
+
 async def test_a_segment_with_an_unreadable_network_is_unknown():
     found = VmScene(policy(datapaths=("sriov", "vhost"), existing="Immediately"))
     fast = nad("fast", cni="sriov", resource="vmnic.dev/fast", segment="blue")

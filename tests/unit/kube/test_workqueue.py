@@ -8,7 +8,7 @@ import time
 import pytest
 
 from vmnic.kube import workqueue as module
-from vmnic.kube.errors import NotLeadingError
+from vmnic.kube.errors import ApiError, NotLeadingError
 from vmnic.kube.set_aside import SetAsideReason
 from vmnic.kube.time_budget import Budget
 from vmnic.kube.workqueue import WorkQueue
@@ -39,6 +39,12 @@ async def test_a_key_that_waits_is_not_added_twice():
     async with working(queue, look):
         await until(lambda: len(seen) == 2)
     assert seen == ["a", "b"]
+
+
+async def test_a_key_waits_as_long_as_the_server_asks(monkeypatch):
+    monkeypatch.setattr(module, "_BACKOFF_S", (0.001, 5.0))
+    error = ApiError(status=503, reason="ServiceUnavailable", message="busy", retry_after_s=3.0)
+    assert 3.0 <= WorkQueue()._failed("a", error) <= 6.0
 
 
 async def test_a_key_is_never_worked_on_twice_at_once_and_not_forgotten_either():

@@ -45,12 +45,17 @@ def held(name, **changes):
 
 @pytest.mark.parametrize(
     ("limit", "granted"),
-    [(1, 1), (3, 3), ("10%", 2), ("1%", 1), ("100%", 20)],
-    ids=["one", "three", "a tenth", "at least one", "all"],
+    [(1, 1), (3, 3), ("10%", 2), ("11%", 3), ("1%", 1), ("100%", 20)],
+    ids=["one", "three", "a tenth", "rounded up", "at least one", "all"],
 )
 def test_as_many_nodes_start_as_the_budget_allows(limit, granted):
     assert len(harmless(PROVEN, views(20), maxConcurrent=limit)) == granted
     assert len(disruptive(ledger(), [held(f"n{n}") for n in range(20)], maxUnavailable=limit)) == granted
+
+
+def test_nodes_that_are_down_already_start_within_the_budget():
+    down = [held(f"n{number}", cordoned=True) for number in range(4)]
+    assert len(disruptive(ledger(), down, maxUnavailable=2)) == 2
 
 
 def test_the_first_node_of_a_generation_goes_alone():
@@ -96,11 +101,12 @@ def test_a_stopped_rollout_starts_nobody(rollout, deleted, granted):
         {"problem": PfReason.ROLLED_BACK},
         {"problem": PfReason.ROLLED_BACK, "approved": "d0"},
         {"ready": False},
+        {"synced": False},
         {"fenced": True, "plugin": "None"},
     ],
     ids=[
         "a VF is held", "nothing to do", "its spec is not the pools' yet", "its status is older than its spec", "it is stuck",
-        "it was rolled back", "another plan was approved", "its kubelet is not heard of", "nobody keeps its VFs back",
+        "it was rolled back", "another plan was approved", "its kubelet is not heard of", "its spec is not confirmed", "nobody keeps its VFs back",
     ],
 )  # fmt: skip
 def test_a_node_that_may_not_start_is_passed_over(changes):

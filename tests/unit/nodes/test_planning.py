@@ -1,6 +1,5 @@
 """Match, merge, plan and digest: pure tables."""
 
-import dataclasses
 from dataclasses import replace
 
 import pytest
@@ -321,7 +320,7 @@ def test_a_status_has_room_for_the_holders_of_256_vfs():
     [
         (observed(host_use=("address 192.0.2.1/24",)), IOMMU, PfReason.HOST_USED),
         (observed(total_vfs=5), IOMMU, PfReason.TOO_MANY_VFS),
-        (dataclasses.replace(observed(), driver=""), IOMMU, PfReason.NO_DRIVER),
+        (replace(observed(), driver=""), IOMMU, PfReason.NO_DRIVER),
         (observed(), HostFacts(iommu=False), PfReason.IOMMU_OFF),
         (observed(shares_iommu_group=True), IOMMU, PfReason.IOMMU_GROUP_SHARED),
         (observed(foreign_owner="sriov-network-operator"), IOMMU, PfReason.FOREIGN_OWNER),
@@ -429,6 +428,45 @@ def test_a_digest_names_one_plan_on_one_state_once(other):
     assert other != digest()
 
 
+RELIED_ON = {
+    "driver": "ixgbe",
+    "total_vfs": 8,
+    "num_vfs": 1,
+    "autoprobe": False,
+    "mtu": 9000,
+    "queues": 3,
+    "up": True,
+    "module_options": "max_vfs=1",
+    "host_use": ("a route",),
+    "vfs": (ObservedVf(index=0, pci_address="0000:0b:10.0"),),
+}
+"""Another value of each observed field that a plan relies on."""
+ASKED = {
+    "function": "Physical",
+    "management": "Adopt",
+    "persistence": "ModuleOptions",
+    "num_vfs": 1,
+    "mtu": 9000,
+    "queues": 3,
+    "allow_host_used": True,
+    "release": "Reset",
+    "groups": (),
+}
+
+
+@pytest.mark.parametrize("field", RELIED_ON)
+def test_a_digest_depends_on_what_its_plan_relies_on(field):
+    seen, named = observed(), {"boot_id": "b1", "attempt": 0}
+    other = replace(seen, **{field: RELIED_ON[field]})
+    assert digest_of(pf_spec(), other, (), **named) != digest_of(pf_spec(), seen, (), **named)
+
+
+@pytest.mark.parametrize("field", ASKED)
+def test_a_digest_depends_on_what_is_asked(field):
+    named = {"boot_id": "b1", "attempt": 0}
+    assert digest_of(pf_spec(**{field: ASKED[field]}), observed(), (), **named) != digest_of(pf_spec(), observed(), (), **named)
+
+
 def test_a_digest_does_not_depend_on_words_holders_pool_or_grant():
     assert digest(pf_spec(pool="other", grant="abc")) == digest()
     assert digest(pf_spec(num_vfs=3), observed(num_vfs=7, held={1})) == digest(pf_spec(num_vfs=3), observed(num_vfs=7))
@@ -441,9 +479,7 @@ def test_vfs_are_published_in_ranges_by_driver():
         ObservedVf(index=vf.index, pci_address=vf.pci_address, driver=driver)
         for vf, driver in zip(seen.vfs, drivers, strict=True)
     )
-    status = render_pf_status(
-        dataclasses.replace(seen, vfs=vfs), holders={}, owned=True, attempt=0, plan=None, problem=None, apply=None
-    )
+    status = render_pf_status(replace(seen, vfs=vfs), holders={}, owned=True, attempt=0, plan=None, problem=None, apply=None)
     assert [(part.range, part.driver) for part in status.vfs] == [("0-1", "vfio-pci"), ("2", ""), ("3-4", "igbvf")]
 
 

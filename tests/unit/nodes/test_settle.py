@@ -50,6 +50,11 @@ def test_a_slot_comes_back_when_its_run_has_ended(node, left, proven):
     assert (found.state if found else None, generation) == (left, proven)
 
 
+def test_a_refused_run_rests_before_it_is_granted_again():
+    found, _ = settled(entry(), view("n1", plan="d2", apply=("d1", ApplyState.REFUSED)))
+    assert found.until == NOW + 10
+
+
 @pytest.mark.parametrize(
     ("node", "gone"),
     [

@@ -181,6 +181,7 @@ def sized(cores=4, memory="8Gi", multiqueue=None, nics=None, **changes):
         (sized(cores=9, memory="64Gi"), policy(networkPressure="High"), 1, "QueueCapNeedsHook"),
         (sized(cores=9, memory="64Gi"), policy(networkPressure="High", multiqueue={"maxQueues": 16}), 9, None),
         (sized(memory="512Mi"), policy(networkPressure="High"), 1, "GuestMemoryTooSmall"),
+        (sized(memory="800Mi"), policy(networkPressure="High"), 4, None),
         (sized(nics=[nic(model="virtio"), nic("b", binding="bridge", network="n")], memory="1500Mi"), policy(networkPressure="High"), 1, "GuestMemoryTooSmall"),
         (sized(cores=9, memory="1Mi"), policy(networkPressure="High"), 1, "QueueCapNeedsHook"),
         (sized(), policy(multiqueue={"mode": "Always"}), 4, None),
@@ -189,7 +190,7 @@ def sized(cores=4, memory="8Gi", multiqueue=None, nics=None, **changes):
         (sized(os="windows"), policy(datapaths=["vhost"], networkPressure="High"), 4, None),
     ],
     ids=[
-        "High pressure", "Low pressure", "Low leaves what is there", "one vCPU", "above the cap", "a higher cap", "too little memory",
+        "High pressure", "Low pressure", "Low leaves what is there", "one vCPU", "above the cap", "a higher cap", "too little memory", "just enough memory",
         "too little memory for two NICs", "the cap is asked first", "Always", "Never switches it off", "there already", "Windows by name",
     ],
 )  # fmt: skip

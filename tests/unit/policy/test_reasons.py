@@ -212,6 +212,14 @@ def test_those_after_the_chosen_one_are_not_preferred_whatever_else_holds():
     assert told(found) == [("vhost", None), ("sriov", "NotPreferred"), ("macvtap", "NotPreferred")]
 
 
+def test_only_the_first_vfio_device_costs_memory_of_the_quota():
+    with_device = web()
+    devices = with_device["spec"]["template"]["spec"]["domain"]["devices"]
+    devices["hostDevices"] = [{"name": "gpu", "deviceName": "vendor.com/gpu"}]
+    scarce = quota(hard={"requests.memory": "4Gi"}, used={"requests.memory": "3500Mi"})
+    assert told(decision(*sriov(with_device, scarce)).nics[0])[0] == ("sriov", None)
+
+
 def test_what_a_nic_has_is_not_lost_by_configuration_capacity_or_quota():
     machine = vm("web", nic("data", binding="sriov", network="fast"), run_strategy="Halted")
     hostile = kubevirt(version="v1.9.0", developer={"memoryOvercommit": 200})

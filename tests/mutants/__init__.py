@@ -1,0 +1,1 @@
+"""Faults planted in vmnic, each of which a test must notice."""

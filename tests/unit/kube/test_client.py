@@ -1,0 +1,119 @@
+"""The client: its requests end with the lease, its writes keep their rate, and errors have the class that decides the retry."""
+
+import asyncio
+import itertools
+
+import pytest
+
+from vmnic.kube import client as module
+from vmnic.kube.client import ApiClient
+from vmnic.kube.errors import (
+    ApiError,
+    ConflictError,
+    GoneError,
+    NotFoundError,
+    NotLeadingError,
+    TooManyRequestsError,
+    UnreachableError,
+)
+from vmnic.kube.resources import NODES
+
+from .fake_api import FakeApi
+
+BODY = {"metadata": {"name": "n1"}}
+
+
+@pytest.fixture
+async def api():
+    fake = FakeApi()
+    fake.connection = await fake.start()
+    yield fake
+    await fake.stop()
+
+
+def client(api, **options):
+    return ApiClient(api.connection, field_manager="test", **options)
+
+
+@pytest.mark.parametrize("left_s", [None, 0.0, -1.0])
+async def test_nothing_is_written_without_time_left_on_the_lease(api, left_s):
+    async with client(api, guard=lambda: left_s) as made:
+        with pytest.raises(NotLeadingError, match="the lease has run out"):
+            await made.create(NODES, BODY)
+    assert (api.objects, made.writes) == ({}, {})
+
+
+async def test_a_write_does_not_outlive_the_lease(api):
+    api.faults.append(("POST", "hang"))
+    async with client(api, guard=lambda: 0.05, timeout_s=3600) as made:
+        with pytest.raises(UnreachableError):
+            await made.create(NODES, BODY)
+
+
+async def test_a_read_needs_no_lease(api):
+    api.put("n1")
+    async with client(api, guard=lambda: None) as made:
+        assert (await made.read(NODES, "n1"))["metadata"]["name"] == "n1"
+
+
+async def test_writes_beyond_the_rate_wait(api, monkeypatch):
+    pauses = []
+
+    async def sleep(seconds):
+        pauses.append(seconds)
+
+    monkeypatch.setattr(module.asyncio, "sleep", sleep)
+    budget = module._Budget(4.0)
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: 100.0)
+    for _ in range(6):
+        await budget.take()
+    assert pauses == pytest.approx([0.0, 0.0, 0.0, 0.0, 0.25, 0.5])
+
+
+async def test_every_write_takes_from_the_rate_and_no_read_does(api, monkeypatch):
+    taken = itertools.count(1)
+
+    async def take(_):
+        next(taken)
+
+    monkeypatch.setattr(module._Budget, "take", take)
+    async with client(api, writes_per_s=1.0) as made:
+        await made.create(NODES, BODY)
+        await made.replace(NODES, {"metadata": {}}, "n1")
+        await made.read(NODES, "n1")
+    assert (next(taken), dict(made.writes)) == (3, {"POST nodes": 1, "PUT nodes": 1})
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(404, NotFoundError), (409, ConflictError), (410, GoneError), (429, TooManyRequestsError), (500, ApiError)],
+)
+async def test_an_error_has_the_class_that_decides_the_retry(api, status, error):
+    api.faults.append(("POST", status))
+    async with client(api) as made:
+        with pytest.raises(error, match=f"scripted {status}") as caught:
+            await made.create(NODES, BODY)
+    assert (caught.value.status, caught.value.retry_after_s) == (status, 1.0 if status == 429 else None)
+
+
+async def test_a_server_that_is_away_is_unreachable(api):
+    await api.stop()
+    async with client(api, timeout_s=1.0) as made:
+        with pytest.raises(UnreachableError):
+            await made.read(NODES, "n1")
+
+
+async def test_an_object_that_is_not_there_reads_as_none(api):
+    api.faults.append(("DELETE", 404))
+    async with client(api) as made:
+        assert await made.read(NODES, "n1") is None
+        await made.delete(NODES, "n1")
+
+
+async def test_a_list_comes_page_by_page(api):
+    api.page = 2
+    for number in range(5):
+        api.put(f"n{number}")
+    async with client(api) as made:
+        pages = [len(page) async for page, _ in made.list_pages(NODES)]
+    assert pages == [2, 2, 1]
