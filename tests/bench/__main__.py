@@ -29,9 +29,9 @@ from tests.harness.programs import ensure
 from tests.kernel.lab import prepare
 from vmnic.api.policy import VmNicPolicy
 from vmnic.kubevirt.gather import MachineInput, gather_vm_facts
-from vmnic.kubevirt.projection import Machine
-from vmnic.policy.enforce import decide
-from vmnic.policy.engine import candidates
+from vmnic.kubevirt.vm import Machine
+from vmnic.policy.decision import decide
+from vmnic.policy.evaluate import candidates
 from vmnic.policy.facts import ClusterFacts
 from vmnic.policy.rules import rules_of
 
@@ -186,7 +186,7 @@ import asyncio, sys, time
 from vmnic.kube.client import ApiClient
 from vmnic.kube.connection import in_cluster_connection
 from vmnic.kube.resources import VIRTUAL_MACHINES
-from vmnic.kubevirt.projection import decode_machine
+from vmnic.kubevirt.vm import decode_machine
 async def main():
     async with ApiClient(in_cluster_connection(), field_manager="floor") as api:
         kept = []

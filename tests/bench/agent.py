@@ -19,11 +19,11 @@ from rich.table import Table
 
 from tests.builders.agent import MemoryApi, RecordingFence, desired
 from tests.harness.api import wait_for
-from vmnic.agent.deviceplugin.plugin import NoDevices
+from vmnic.agent.execute.probes import NodeProbes
 from vmnic.agent.journal import JournalStore
-from vmnic.agent.passes import NodePass
-from vmnic.agent.podresources import NoHolders
-from vmnic.agent.probes import NodeProbes
+from vmnic.agent.kubelet.plugin import NoDevices
+from vmnic.agent.kubelet.podresources import NoHolders
+from vmnic.agent.reconciler import NodePass
 from vmnic.host.client import HostWorker
 from vmnic.host.launch import WorkerProcess
 from vmnic.host.ops import ReadLink, WriteFile

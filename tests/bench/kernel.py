@@ -238,6 +238,6 @@ def _from_exec(node: Node, table: Table) -> None:
 def _imports(node: Node) -> float:
     """What Python takes to load the agent's two programs, one after the other as one emulated processor has to."""
     began = time.monotonic()
-    for modules in ("vmnic.agent.compose", "vmnic.host.worker, pyroute2"):
+    for modules in ("vmnic.agent.wiring", "vmnic.host.worker, pyroute2"):
         node.guest.run(sys.executable, "-c", f"import {modules}")
     return time.monotonic() - began

@@ -27,7 +27,7 @@ from vmnic.kube.reflector import ObjectKey, Reflector
 from vmnic.kube.resources import NODE_NIC_STATES
 from vmnic.nodes.addresses import vf_address
 from vmnic.nodes.observed import ObservedPf, ObservedVf, render_pf_status
-from vmnic.nodes.plan import plan_pf
+from vmnic.nodes.planning.plan import plan_pf
 from vmnic.nodes.state import Apply, ApplyState, HostFacts, NodeNicState, NodeStatus, PfSpec, decode_node_state, wire
 
 NODES = int(os.environ.get("VMNIC_BENCH_NODES", "5000"))

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from vmnic.agent.deviceplugin.plugin import NoDevices
+from vmnic.agent.execute.probes import NodeProbes
 from vmnic.agent.journal import JournalStore
-from vmnic.agent.passes import NodePass
-from vmnic.agent.probes import NodeProbes
+from vmnic.agent.kubelet.plugin import NoDevices
+from vmnic.agent.reconciler import NodePass
 from vmnic.host.client import LocalHost, WorkerGoneError, WriteStillInFlightError
 from vmnic.host.faults import FaultyPort
 from vmnic.kube.errors import UnreachableError

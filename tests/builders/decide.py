@@ -4,8 +4,8 @@ import copy
 
 import jsonpatch
 
-from vmnic.cli.decide import decide_all
 from vmnic.cli.objects import Objects
+from vmnic.cli.offline import decide_all
 from vmnic.kubevirt.patch import render_patch
 
 

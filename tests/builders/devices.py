@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from vmnic.agent.deviceplugin.devices import Offer
+from vmnic.agent.kubelet.devices import Offer
 from vmnic.nodes.observed import ObservedPf, ObservedVf
 from vmnic.nodes.state import PfSpec, VfGroup
 

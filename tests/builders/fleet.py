@@ -10,20 +10,20 @@ import random
 import msgspec
 
 from tests.builders.node import PF, observed, pf_status
-from vmnic.controller.drain import Drainer, Matching
-from vmnic.controller.keys import Kind
-from vmnic.controller.ledger import LEDGER_NAME, LedgerStore
-from vmnic.controller.reconcile.networks import NetworkReconciler
-from vmnic.controller.reconcile.nodes import NodeReconciler
-from vmnic.controller.reconcile.pools import PoolReconciler
-from vmnic.controller.reconcile.rollouts import Rollouts
-from vmnic.controller.world import World
+from vmnic.controller.caches.cluster_cache import World
+from vmnic.controller.caches.keys import Kind
+from vmnic.controller.pools.drain import Drainer, Matching
+from vmnic.controller.pools.ledger import LEDGER_NAME, LedgerStore
+from vmnic.controller.pools.networks import NetworkReconciler
+from vmnic.controller.pools.nodes import NodeReconciler
+from vmnic.controller.pools.reconciler import PoolReconciler
+from vmnic.controller.pools.rollouts import Rollouts
 from vmnic.kube.errors import ConflictError, InvalidError, NotFoundError, UnreachableError
 from vmnic.kube.events import Events
 from vmnic.kube.reflector import ObjectKey
-from vmnic.nodes.ledger import CORDONED, EntryState, Ledger
 from vmnic.nodes.observed import with_holders
-from vmnic.nodes.plan import plan_pf
+from vmnic.nodes.planning.plan import plan_pf
+from vmnic.nodes.rollout.ledger import CORDONED, EntryState, Ledger
 from vmnic.nodes.state import Apply, ApplyState, Held, HostFacts, NodeNicState, NodeStatus, wire
 
 HOST = HostFacts(iommu=True, modules=("vfio_pci",))

@@ -6,10 +6,10 @@ import jsonpatch
 import msgspec
 
 from tests.builders.vm import vm, vmi
-from vmnic.controller.keys import Kind, vm_key
-from vmnic.controller.reconcile.machines import MachineReconciler
-from vmnic.controller.reconcile.policies import PolicyReconciler
-from vmnic.controller.world import World
+from vmnic.controller.caches.cluster_cache import World
+from vmnic.controller.caches.keys import Kind, vm_key
+from vmnic.controller.vms.policies import PolicyReconciler
+from vmnic.controller.vms.reconciler import MachineReconciler
 from vmnic.kube.errors import InvalidError
 from vmnic.kube.reflector import ObjectKey
 

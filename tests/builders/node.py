@@ -1,8 +1,8 @@
 """Pools, nodes and functions with good defaults."""
 
 from vmnic.api.pool import SriovNetworkPool
-from vmnic.nodes.ledger import NodeView
 from vmnic.nodes.observed import ObservedPf, ObservedVf
+from vmnic.nodes.rollout.ledger import NodeView
 from vmnic.nodes.state import (
     Annotations,
     Apply,

@@ -14,7 +14,7 @@ import pytest
 from tests.builders.decide import collect, patches
 from tests.builders.scene import NAMESPACE, NETWORKS, PREFERENCES, TYPES, scene
 from tests.harness.api import Api, ApiFailure
-from vmnic.cli.decide import decide_all
+from vmnic.cli.offline import decide_all
 
 COUNT = int(os.environ.get("VMNIC_FUZZ_COUNT", "2000"))
 FIRST = int(os.environ.get("VMNIC_FUZZ_SEED", "1"))

@@ -7,8 +7,8 @@ import pytest
 
 from tests.harness import kubelet_api
 from tests.harness.programs import KUBERNETES, Go, cache_directory
-from vmnic.agent.deviceplugin.api import plugin_classes
-from vmnic.agent.podresources import message_classes
+from vmnic.agent.kubelet.api import plugin_classes
+from vmnic.agent.kubelet.podresources import message_classes
 
 _MESSAGE = re.compile(r"^message (\w+) \{(.*?)\}", re.DOTALL | re.MULTILINE)
 _FIELD = re.compile(r"^\s*(?:optional )?((?:repeated )?[\w.]+|map<string, string>) (\w+) = (\d+);", re.MULTILINE)

@@ -9,12 +9,12 @@ import msgspec
 
 from tests.builders.machines import NAMESPACE, VmScene
 from tests.builders.vm import kubevirt, nad, nic, node, node_state, policy, pool, quota, vm, vmi
-from vmnic.controller.drain import Drainer
-from vmnic.controller.ledger import LedgerStore
-from vmnic.controller.reconcile.networks import NetworkReconciler
-from vmnic.controller.reconcile.nodes import NodeReconciler
-from vmnic.controller.reconcile.pools import PoolReconciler
-from vmnic.controller.reconcile.rollouts import Rollouts
+from vmnic.controller.pools.drain import Drainer
+from vmnic.controller.pools.ledger import LedgerStore
+from vmnic.controller.pools.networks import NetworkReconciler
+from vmnic.controller.pools.nodes import NodeReconciler
+from vmnic.controller.pools.reconciler import PoolReconciler
+from vmnic.controller.pools.rollouts import Rollouts
 from vmnic.kube.client import _decode, _event_decoder
 from vmnic.kube.errors import ApiError
 

@@ -10,8 +10,8 @@ from lxml import etree
 
 from tests.builders.decide import collect
 from tests.builders.vm import node_state, policy, pool
-from vmnic.cli.decide import decide_all
 from vmnic.cli.objects import MalformedObjectError
+from vmnic.cli.offline import decide_all
 from vmnic.cli.plan import make_plan
 
 from .bounds import within_bounds

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from tests.builders.agent import Node, RecordingDevices, desired
 from tests.builders.host import OTHER_PF, PF, pf, sim_host
 from vmnic.agent.journal import JournalError, JournalStore
-from vmnic.agent.keyfile import parse_keyfile
-from vmnic.agent.modules import refused_modules
-from vmnic.agent.records import _devices
+from vmnic.agent.observe.holder_files import _devices
+from vmnic.agent.observe.keyfile import parse_keyfile
+from vmnic.agent.observe.modules import refused_modules
 from vmnic.host.events import link_events, pci_events
 from vmnic.nodes.bounds import fit
 from vmnic.nodes.observed import observed_of
-from vmnic.nodes.parts import count_vfs, parts_of
+from vmnic.nodes.pools.shares import count_vfs, parts_of
 from vmnic.nodes.state import NodeNicState, NodeStatus, decode_node_state, decode_own_state, wire
 
 from .bounds import within_bounds

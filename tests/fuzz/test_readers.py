@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from vmnic.checked.devices import MOST_VFS, is_pci_address, read_vf_range
 from vmnic.checked.documents import check_depth, read_json
 from vmnic.checked.quantities import LARGEST, read_integer, read_quantity
-from vmnic.controller.objects import decode_labelled, decode_node, decode_policy, decode_pool, decode_webhooks
+from vmnic.controller.caches.projections import decode_labelled, decode_node, decode_policy, decode_pool, decode_webhooks
+from vmnic.kubevirt.assignment import assignments, parse_record
 from vmnic.kubevirt.configuration import decode_kubevirt, kubevirt_facts
-from vmnic.kubevirt.instances import decode_instance
 from vmnic.kubevirt.networks import decode_network
-from vmnic.kubevirt.projection import decode_instancetype, decode_machine, decode_preference, decode_quota, salvage_machine
 from vmnic.kubevirt.quota import quota_left, unreadable_quota
-from vmnic.kubevirt.record import assignments, parse_record
-from vmnic.kubevirt.state import decode_vm_state
+from vmnic.kubevirt.vm import decode_instancetype, decode_machine, decode_preference, decode_quota, salvage_machine
+from vmnic.kubevirt.vm_state import decode_vm_state
+from vmnic.kubevirt.vmi import decode_instance
 from vmnic.nodes.addresses import routing_id
-from vmnic.nodes.networks import decode_own_network
+from vmnic.nodes.pools.networks import decode_own_network
 from vmnic.nodes.state import decode_node_state
 
 from .bounds import within_bounds

@@ -5,7 +5,7 @@
 
 import functools
 
-from vmnic.agent.messages import make_classes
+from vmnic.agent.kubelet.messages import make_classes
 
 _PLUGIN = """
 Empty:

@@ -11,9 +11,9 @@ import time
 from typing import Any
 
 from vmnic.__main__ import main
-from vmnic.controller.reconcile import machines
+from vmnic.controller.vms import reconciler as machines
 from vmnic.kubevirt import admission
-from vmnic.policy.engine import candidates
+from vmnic.policy.evaluate import candidates
 
 _BUSY_S = 30.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.builders.decide import collect
 from tests.builders.vm import node_state, policy, pool
-from vmnic.cli.decide import decide_all
+from vmnic.cli.offline import decide_all
 from vmnic.libvirt.rewrite import rewrite_domain
 
 __all__ = ["MAC", "VLAN", "domain"]

@@ -11,7 +11,7 @@ import signal
 import sys
 from typing import Any
 
-import vmnic.agent.compose  # noqa: F401 - what the forks are not to import themselves
+import vmnic.agent.wiring  # noqa: F401 - what the forks are not to import themselves
 from vmnic.agent.main import main as run_agent
 
 

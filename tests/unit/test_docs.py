@@ -56,9 +56,9 @@ def test_every_link_leads_to_a_file_and_to_a_heading_of_it(page):
 @pytest.mark.parametrize(
     ("page", "module"),
     [
-        ("sriovnetworkpool", "nodes/summary.py"),
-        ("vmnicpolicy", "controller/reconcile/policies.py"),
-        ("nodenicstate", "agent/status.py"),
+        ("sriovnetworkpool", "nodes/rollout/summary.py"),
+        ("vmnicpolicy", "controller/vms/policies.py"),
+        ("nodenicstate", "agent/status/conditions.py"),
     ],
 )
 def test_every_reason_of_a_condition_is_on_the_page_of_its_kind(page, module):

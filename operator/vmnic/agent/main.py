@@ -14,7 +14,7 @@ from collections.abc import Callable
 from ..flags import Flags, address, level, port, positive
 from ..host.launch import WorkerProcess
 from ..logs import setup_logging
-from .modules import MODULES, load_modules
+from .observe.modules import MODULES, load_modules
 
 __all__ = ["main"]
 
@@ -40,7 +40,7 @@ def _loaded() -> Callable[[argparse.Namespace, WorkerProcess], int]:
     # aiohttp reads every public authority at its import; the agent trusts only the cluster's own.
     os.environ["SSL_CERT_FILE"] = os.devnull
     gc.disable()  # All that is made stays; to look for garbage among it takes a tenth of the time.
-    from .compose import run_agent  # noqa: PLC0415 - the worker is to be loaded meanwhile
+    from .wiring import run_agent  # noqa: PLC0415 - the worker is to be loaded meanwhile
 
     gc.freeze()
     gc.enable()

@@ -30,7 +30,7 @@ from ..metrics import (
     render_metrics,
 )
 from ..nodes.state import VFIO, ApplyState, NodeNicState, NodeStatus, PfReason, PfStatus, range_of
-from .passes import Passes
+from .reconciler import Passes
 
 __all__ = ["AGENT_METRICS", "AgentMetrics"]
 

@@ -103,7 +103,7 @@ def _plan(
     files: list[str], against: str | None, errors: list[str], *, recursive: bool, kubeconfig: str | None
 ) -> tuple[Any, int]:
     """Make the plan, or the difference of two, count the objects that were skipped, and collect what cannot be used."""
-    from .decide import decide_all
+    from .offline import decide_all
     from .plan import difference, make_plan
 
     def plan_of(objects: Any, problems: list[str], *, offline: bool, new: Any = ()) -> Any:
@@ -140,7 +140,7 @@ def explain_vm(
     kubeconfig: KubeconfigOption = None,
 ) -> None:
     """Show, for each NIC of a VM, what it is, what it should be, and why each other candidate fell out."""
-    from .decide import decide_all
+    from .offline import decide_all
     from .plan import plan_vm
 
     objects, _ = read_live(kubeconfig)
@@ -173,7 +173,7 @@ def _fail_set_aside(aside: Iterable[Any], namespace: str, name: str) -> None:
 def capacity(output: OutputOption = Output.TABLE, kubeconfig: KubeconfigOption = None) -> None:
     """Show how many VFs each pool has: desired, configured, in use, assigned, reserved and free."""
     from .capacity import capacity_rows, wire_rows
-    from .decide import decide_all
+    from .offline import decide_all
 
     objects, _ = read_live(kubeconfig)
     decided = decide_all(objects, offline=False)
@@ -215,8 +215,8 @@ def status(
 
 def _status(kubeconfig: str | None) -> tuple[list[Any], list[Any]]:
     """Look at everything, and give the objects that this program or the controller has set aside."""
-    from .decide import decide_all
     from .live import read_published, read_setup
+    from .offline import decide_all
     from .setup import Line
     from .status import merge_set_aside, status_lines
 

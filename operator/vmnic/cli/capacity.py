@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..nodes.parts import Part, parts_of
-from .decide import Decided
+from ..nodes.pools.shares import Part, parts_of
 from .objects import Objects
+from .offline import Decided
 
 __all__ = ["NodeRow", "PoolRow", "capacity_rows", "wire_rows"]
 

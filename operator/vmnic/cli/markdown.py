@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from ..checked.printable import cut, printable
+from .format import shape_words, vm_name
 from .schema import Plan, ProblemEntry
-from .words import shape_words, vm_name
 
 __all__ = ["escape_markdown", "render_markdown"]
 

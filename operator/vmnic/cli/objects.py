@@ -12,13 +12,13 @@ from ..api.policy import VmNicPolicy
 from ..api.pool import SriovNetworkPool
 from ..checked.quantities import read_quantity
 from ..kubevirt.configuration import KubeVirt, is_injector
-from ..kubevirt.instances import Instance
 from ..kubevirt.networks import read_network
-from ..kubevirt.projection import Instancetype, Machine, Preference, Quota, decode_machine
+from ..kubevirt.vm import Instancetype, Machine, Preference, Quota, decode_machine
+from ..kubevirt.vmi import Instance
 from ..libvirt.domain import Domain, DomainError, read_domain
 from ..libvirt.gather import gather_domain
 from ..nodes.observed import observed_of
-from ..nodes.parts import count_vfs, parts_of
+from ..nodes.pools.shares import count_vfs, parts_of
 from ..nodes.state import NodeNicState
 from ..policy.facts import Network
 from .set_aside import DuplicateError, SetAside, reason_of

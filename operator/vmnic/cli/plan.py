@@ -6,15 +6,15 @@ from typing import Literal, cast
 
 from ..kubevirt.patch import render_patch
 from ..libvirt.rewrite import rewrite_domain
-from ..nodes.merge import merge_pools
 from ..nodes.observed import observed_of
-from ..nodes.plan import plan_pf
-from ..nodes.release import released_pfs
+from ..nodes.planning.plan import plan_pf
+from ..nodes.pools.merge import merge_pools
+from ..nodes.rollout.release import released_pfs
 from ..nodes.state import NodeNicState, PfSpec
-from ..policy.decision import NicDecision, VmDecision
 from ..policy.facts import GuestOs, NicState, Platform
-from .decide import Decided, kind_of
+from ..policy.types import NicDecision, VmDecision
 from .objects import Objects
+from .offline import Decided, kind_of
 from .schema import FailOn, NicPlan, NicShape, PatchOperation, Plan, PoolNode, PoolPlan, ProblemEntry, VmPlan
 from .set_aside import SetAside, try_object
 

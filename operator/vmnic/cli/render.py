@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from ..nodes.state import NodeNicState, PfStatus
 from .capacity import PoolRow
+from .format import shape_words, vm_name
 from .schema import Plan, VmPlan
 from .set_aside import SetAside
 from .setup import Line
 from .terminal import say, show_table
-from .words import shape_words, vm_name
 
 __all__ = ["show_capacity", "show_explanation", "show_nodes", "show_plan", "show_set_aside", "show_status"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..kubevirt.projection import Machine
 from ..kubevirt.revert import RevertRefusedError, render_revert
+from ..kubevirt.vm import Machine
 from ..policy.facts import Network
 from .set_aside import reason_of
 

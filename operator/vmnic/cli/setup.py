@@ -14,8 +14,8 @@ from typing import Any
 from ..api.crd import KINDS, render_crd
 from ..nodes.state import NodeNicState, PfReason, group_of
 from ..policy.facts import KubeVirtFacts
-from .decide import Decided
 from .objects import Objects
+from .offline import Decided
 from .set_aside import reason_of
 
 __all__ = ["Line", "Setup", "setup_lines"]

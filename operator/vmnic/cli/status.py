@@ -8,8 +8,8 @@ from typing import Any
 
 from ..api.common import Condition
 from ..nodes.state import NodeNicState
-from .decide import Decided
 from .objects import Objects
+from .offline import Decided
 from .set_aside import SetAside
 from .setup import Line, Setup, setup_lines
 

@@ -15,9 +15,9 @@ from ..kube.errors import ConflictError, NotFoundError
 from ..kube.lease import CONTROLLER, LeaderElector
 from ..kube.resources import DEFINITIONS, NAMESPACES, NODE_NIC_STATES, NODES, POLICIES, POOLS, Resource
 from ..kube.tasks import end_tasks
-from ..nodes.ledger import CORDONED
-from ..nodes.parts import count_vfs
-from ..nodes.release import ABANDON, FINALIZER, give_up
+from ..nodes.pools.shares import count_vfs
+from ..nodes.rollout.ledger import CORDONED
+from ..nodes.rollout.release import ABANDON, FINALIZER, give_up
 from ..nodes.state import NodeNicState, NodeSpec, PfSpec, wire
 from .live import decode_object, take_in
 from .objects import MalformedObjectError, Objects

@@ -36,23 +36,23 @@ from ..nodes.nics import NicDataError, add_models
 from .admission.certificates import Lifetimes
 from .admission.reviews import Reviews
 from .admission.rotation import Certificates, ClientAuthorityError
-from .drain import Drainer
-from .keys import Key, Kind, budget_of, key_of, log_keys, pool_key, vm_key
-from .ledger import LedgerStore
+from .caches.cluster_cache import World, run_reflectors
+from .caches.keys import Key, Kind, budget_of, key_of, log_keys, pool_key, vm_key
 from .metrics import ControllerMetrics, StateCollector
-from .reconcile.machines import MachineReconciler
-from .reconcile.networks import NetworkReconciler
-from .reconcile.nodes import NodeReconciler
-from .reconcile.policies import PolicyReconciler
-from .reconcile.pools import PoolReconciler
-from .reconcile.rollouts import Rollouts
-from .set_aside_report import SetAsideReport
-from .threads import Threads
-from .watchdog import StateDirectoryError, Watchdog
-from .world import World, run_reflectors
+from .pools.drain import Drainer
+from .pools.ledger import LedgerStore
+from .pools.networks import NetworkReconciler
+from .pools.nodes import NodeReconciler
+from .pools.reconciler import PoolReconciler
+from .pools.rollouts import Rollouts
+from .process.set_aside_report import SetAsideReport
+from .process.threads import Threads
+from .process.watchdog import StateDirectoryError, Watchdog
+from .vms.policies import PolicyReconciler
+from .vms.reconciler import MachineReconciler
 
 if TYPE_CHECKING:
-    from .wiring import KopfThread
+    from .process.kopf_watch import KopfThread
 
 __all__ = ["main"]
 
@@ -269,7 +269,7 @@ class Controller:
 
 
 def _import_kopf() -> type[KopfThread]:
-    from .wiring import KopfThread  # noqa: PLC0415
+    from .process.kopf_watch import KopfThread  # noqa: PLC0415
 
     return KopfThread
 

@@ -28,9 +28,9 @@ from ..metrics import (
     make_registry,
     render_metrics,
 )
-from .keys import Key, Kind, subject_of
-from .ledger import LedgerStore
-from .world import World
+from .caches.cluster_cache import World
+from .caches.keys import Key, Kind, subject_of
+from .pools.ledger import LedgerStore
 
 __all__ = ["CONTROLLER_METRICS", "ControllerMetrics", "StateCollector"]
 

@@ -17,7 +17,7 @@ from typing import Generic, NamedTuple, TypeVar
 import msgspec
 
 from ..checked.documents import PRUNED, BoundError
-from .backoff import growing_pause
+from .backoff import exponential_backoff
 from .client import ApiClient
 from .errors import ApiError, GoneError, NotFoundError
 from .resources import Resource
@@ -282,7 +282,7 @@ def _check_whole(raw: msgspec.Raw) -> None:
 
 
 def _pause_s(failures: int) -> float:
-    return growing_pause(failures, _BACKOFF_S) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+    return exponential_backoff(failures, _BACKOFF_S) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
 
 
 def _words(error: Exception) -> str:

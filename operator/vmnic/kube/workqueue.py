@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Coroutine, Hashable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
-from .backoff import growing_pause
+from .backoff import exponential_backoff
 from .errors import ApiError, ConflictError, InvalidError, NotLeadingError, TooManyRequestsError
 from .set_aside import SetAsideReason
 from .tasks import run_together
@@ -232,7 +232,7 @@ class WorkQueue(Generic[K]):
         self._failures[key] = failures + 1
         if isinstance(error, OverBudgetError):
             return self._over_budget(key, error)
-        pause_s = float(growing_pause(failures, _BACKOFF_S) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+        pause_s = float(exponential_backoff(failures, _BACKOFF_S) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
         if not isinstance(error, ApiError):
             self._unexpected.add(key)
             self._report(key, SetAsideReason.EXCEPTION, error)

@@ -14,16 +14,16 @@ from typing import Any
 
 import msgspec
 
-from ..policy.decision import Action, NicDecision, VmCandidates, VmDecision
-from ..policy.enforce import decide
-from ..policy.engine import candidates
+from ..policy.decision import decide
+from ..policy.evaluate import candidates
 from ..policy.facts import ClusterFacts, VmFacts
 from ..policy.rules import Rule
+from ..policy.types import Action, NicDecision, VmCandidates, VmDecision
+from .assignment import Record, RecordedNic, parse_record
 from .gather import MachineInput, gather_vm_facts
-from .instances import Instance, decode_instance
 from .patch import render_patch
-from .projection import Interface, Machine, decode_machine
-from .record import Record, RecordedNic, parse_record
+from .vm import Interface, Machine, decode_machine
+from .vmi import Instance, decode_instance
 
 __all__ = ["Reviewer"]
 

@@ -10,12 +10,12 @@ from typing import Any, cast
 from ..api.common import LabelSelector, LabelSelectorRequirement
 from ..checked.quantities import read_quantity
 from ..policy.facts import VmFacts
-from . import projection
+from . import vm as projection
+from .assignment import UnreadableRecord, assignments, read_record
 from .guest_os import read_guest_os
 from .inputs import MachineInput
 from .nics import MAX_QUEUES, NicReader
 from .originals import find_unrecordable
-from .record import UnreadableRecord, assignments, read_record
 
 __all__ = ["MachineInput", "gather_vm_facts"]
 

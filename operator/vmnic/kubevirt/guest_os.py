@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..policy.facts import GuestOs
-from .instances import Instance
-from .projection import Machine, Preference
+from .vm import Machine, Preference
+from .vmi import Instance
 
 __all__ = ["read_guest_os"]
 

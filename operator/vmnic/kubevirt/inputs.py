@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..policy.facts import Network
-from .instances import Instance
-from .projection import Instancetype, Machine, Preference
+from .vm import Instancetype, Machine, Preference
+from .vmi import Instance
 
 __all__ = ["MachineInput"]
 

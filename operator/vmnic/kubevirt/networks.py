@@ -9,9 +9,9 @@ import msgspec
 
 from ..checked.documents import read_json
 from ..checked.quantities import read_integer
-from ..nodes.networks import RESOURCE, SEGMENT_LABEL
+from ..nodes.pools.networks import RESOURCE, SEGMENT_LABEL
 from ..policy.facts import Network
-from . import projection
+from . import vm as projection
 
 __all__ = ["decode_network", "original_network", "read_network"]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ..policy.facts import Datapath, Network, NicFacts, NicState
-from . import projection
+from . import vm as projection
+from .assignment import Record
 from .inputs import MachineInput
-from .instances import Instance
 from .networks import original_network
-from .projection import Interface
-from .record import Record
+from .vm import Interface
+from .vmi import Instance
 
 __all__ = ["MAX_QUEUES", "NicReader"]
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from .projection import Interface, Network
+from .vm import Interface, Network
 
 __all__ = ["INTERFACE_SETTINGS", "MAX_RECORD_BYTES", "check_original", "find_unrecordable"]
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
-from ..policy.decision import Action, NicDecision, VmDecision
 from ..policy.facts import Datapath, Network, NicState, VmFacts
+from ..policy.types import Action, NicDecision, VmDecision
+from .assignment import ANNOTATION, PLAIN, Record, UnreadableRecord, binding_of, read_record, with_change, write_record
 from .originals import INTERFACE_SETTINGS
-from .projection import Interface, Machine
-from .record import ANNOTATION, PLAIN, Record, UnreadableRecord, binding_of, read_record, with_change, write_record
+from .vm import Interface, Machine
 
 __all__ = ["render_patch"]
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..api.pool import SriovNetworkPool
-from ..nodes.guests import drives_windows, models_without_windows
 from ..nodes.nics import model_of, read_models
-from ..nodes.parts import Part, parts_of
+from ..nodes.pools.guests import drives_windows, models_without_windows
+from ..nodes.pools.shares import Part, parts_of
 from ..nodes.state import VFIO, NodeNicState
 from ..policy.capacity import NodeDevices
 from ..policy.facts import PoolFacts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..checked.quantities import read_quantity
-from .projection import Quota
+from .vm import Quota
 
 __all__ = ["quota_left", "unreadable_quota"]
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..policy.facts import Datapath, Network
+from .assignment import ANNOTATION, Record, RecordedNic, UnreadableRecord, read_record
 from .networks import original_network
-from .projection import HostDevice, Machine
-from .projection import Network as NetworkEntry
-from .record import ANNOTATION, Record, RecordedNic, UnreadableRecord, read_record
+from .vm import HostDevice, Machine
+from .vm import Network as NetworkEntry
 
 __all__ = ["EXCLUDE", "RevertRefusedError", "render_revert"]
 

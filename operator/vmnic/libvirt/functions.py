@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..api.pool import SriovNetworkPool
 from ..checked.devices import is_pci_address
-from ..nodes.parts import parts_of
+from ..nodes.pools.shares import parts_of
 from ..nodes.state import NodeNicState
 
 __all__ = ["FreeFunctions", "free_functions"]

@@ -9,8 +9,8 @@ from collections import Counter
 
 from lxml import etree
 
-from ..policy.decision import Action, NicDecision, VmDecision
 from ..policy.facts import Datapath
+from ..policy.types import Action, NicDecision, VmDecision
 from .domain import ALIAS, Domain
 from .functions import FreeFunctions
 

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from .capacity import SCARCE, Capacity, can_drive, may_use
 from .checks import Finding
-from .decision import Candidate, Choices, NicCandidates, NicKey, VmCandidates, first_standing
 from .facts import ClusterFacts, GuestOs, VmFacts
 from .reasons import Reason
+from .types import Candidate, Choices, NicCandidates, NicKey, VmCandidates, first_standing
 
 __all__ = ["allocate"]
 

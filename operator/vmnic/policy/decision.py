@@ -1,143 +1,244 @@
-"""What the phases of a decision hand to each other, and what comes out."""
+"""What follows for one VM from what was chosen: verdicts, what is done about them, and one sentence for each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 from .checks import Finding
-from .facts import Datapath, Network, NicFacts, NicState, VmFacts
+from .facts import Datapath, NicFacts, NicState, Platform, VmFacts
+from .queues import QueueChoice, choose_queues
 from .reasons import Reason
 from .rules import Rule
+from .types import Action, Candidate, Choices, NicCandidates, NicDecision, Verdict, VmCandidates, VmDecision, first_standing
 
-__all__ = [
-    "Action",
-    "Candidate",
-    "Choices",
-    "NicCandidates",
-    "NicDecision",
-    "NicKey",
-    "Verdict",
-    "VmCandidates",
-    "VmDecision",
-    "first_standing",
-]
+__all__ = ["decide"]
+
+_WITH_QUEUES = (Datapath.VHOST, Datapath.MACVTAP)
+"""Datapaths whose tap device may have several queues."""
+_EVER_FIRST = (Reason.GUEST_OS_UNKNOWN, Reason.VIRTIO_NOT_CHOSEN_FOR_WINDOWS)
+"""Reasons that come before `NotPreferred`."""
 
 
-class Verdict(StrEnum):
-    """What is the matter with a NIC."""
+def decide(found: VmCandidates, choices: Choices, *, turn: str = "") -> VmDecision:
+    """Say what follows for one VM.
 
-    CHANGE = "Change"
-    COMPLIANT = "Compliant"
-    BLOCKED = "Blocked"
-    NOT_SELECTED = "NotSelected"
-
-
-class Action(StrEnum):
-    """What is done about it."""
-
-    AUDIT = "Audit"
-    PATCH = "Patch"
-    ADMIT = "Admit"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A datapath that a NIC might have, and why it falls out."""
-
-    datapath: Datapath
-    finding: Finding | None = None
-    network: Network | None = None
-    """The network that offers it."""
-    resource: str = ""
-    """The device that it takes; empty: none."""
-    stays: bool = False
-    """Whether the NIC has it already."""
+    Args:
+        found: What its NICs might have.
+        choices: What capacity said.
+        turn: With `existingVMs: Rolling`, why it is not the running VM's turn to be restarted; empty: it is.
+    """
+    vm, lead = found.vm, found.lead
+    if lead is None:
+        return VmDecision(vm=vm, lead=None, nics=tuple(_untouched(nic.nic) for nic in found.nics))
+    if vm.excluded and lead.may_exclude:
+        return VmDecision(vm=vm, lead=lead, nics=tuple(_untouched(nic.nic, Reason.EXCLUDED) for nic in found.nics))
+    told = [choices.get((vm.namespace, vm.name, nic.nic.name), nic.candidates) for nic in found.nics]
+    chosen = [first_standing(one) for one in told]
+    virtio = sum(
+        nic.nic.present.has_queues if pick is None or pick.stays else pick.datapath in _WITH_QUEUES
+        for nic, pick in zip(found.nics, chosen, strict=True)
+    )
+    queues = choose_queues(vm, lead, virtio)
+    context = _Context(vm, lead, queues, turn)
+    nics = tuple(_decide_nic(context, nic, one, pick) for nic, one, pick in zip(found.nics, told, chosen, strict=True))
+    return VmDecision(vm=vm, lead=lead, nics=nics)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NicCandidates:
-    """What a NIC might have, by the rule that decides it."""
-
-    nic: NicFacts
-    rule: Rule | None = None
-    candidates: tuple[Candidate, ...] = ()
-    unchanged: bool = False
-    """`auto` aims at nothing for this guest: where no candidate stands, the NIC is right as it is."""
-    conflicts_with: tuple[str, ...] = ()
-    """Policies of the same priority that would decide differently."""
-    blocked: Finding | None = None
-    """Why the NIC stays as it is, whatever the candidates are: something that decides about it cannot be read."""
-
-    @property
-    def claims(self) -> bool:
-        """Whether a candidate that stands would take a device that the NIC does not have."""
-        return any(one.resource and not one.stays and one.finding is None for one in self.candidates)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VmCandidates:
-    """The first phase's result for one VM."""
-
+@dataclass(frozen=True, slots=True)
+class _Context:
     vm: VmFacts
-    lead: Rule | None
-    """The highest rule that selects any NIC: its settings of the whole VM hold."""
-    nics: tuple[NicCandidates, ...]
-
-    @property
-    def unreadable_policy(self) -> bool:
-        """Whether a policy that cannot be read selects the VM."""
-        return self.lead is not None and bool(self.lead.unreadable)
-
-    @property
-    def claims(self) -> bool:
-        """Whether capacity has a say: a device is wanted, or one that was assigned may have to be given back."""
-        return any(nic.claims for nic in self.nics)
+    lead: Rule
+    queues: QueueChoice
+    turn: str
 
 
-NicKey = tuple[str, str, str]
-"""Namespace, VM and NIC."""
-Choices = Mapping[NicKey, tuple[Candidate, ...]]
-"""The candidates of NICs over whose devices capacity had a say, with what it said."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NicDecision:
-    """What follows for one NIC."""
-
-    nic: NicFacts
-    policy: str | None
+@dataclass(frozen=True, slots=True)
+class _Judged:
     verdict: Verdict
-    wanted: NicState
-    network: Network | None = None
-    """Where it is to be connected; None: as it is."""
-    action: Action | None = None
-    reason: Reason | None = None
-    message: str = ""
-    candidates: tuple[Candidate, ...] = ()
-    conflicts_with: tuple[str, ...] = ()
+    action: Action | None
+    reason: Reason | None
+    message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VmDecision:
-    """What follows for one VM."""
-
-    vm: VmFacts
-    lead: Rule | None
-    nics: tuple[NicDecision, ...]
-
-    @property
-    def selected(self) -> bool:
-        """Whether any policy decides any NIC."""
-        return any(nic.verdict is not Verdict.NOT_SELECTED or nic.reason is not None for nic in self.nics)
-
-    @property
-    def restart_required(self) -> bool:
-        """Whether a change takes effect only by a restart."""
-        return self.vm.running and any(nic.verdict is Verdict.CHANGE for nic in self.nics)
+def _untouched(nic: NicFacts, reason: Reason | None = None) -> NicDecision:
+    text = 'the VM has the annotation vmnic.dev/exclude: "true"' if reason is Reason.EXCLUDED else ""
+    return NicDecision(nic=nic, policy=None, verdict=Verdict.NOT_SELECTED, wanted=nic.present, reason=reason, message=text)
 
 
-def first_standing(found: tuple[Candidate, ...]) -> Candidate | None:
-    """Give the candidate that is chosen; None where all fell out."""
-    return next((candidate for candidate in found if candidate.finding is None), None)
+def _decide_nic(context: _Context, nic: NicCandidates, told: tuple[Candidate, ...], chosen: Candidate | None) -> NicDecision:
+    if nic.rule is None:
+        return _untouched(nic.nic)
+    if nic.blocked is not None:
+        return NicDecision(
+            nic=nic.nic,
+            policy=nic.rule.policy,
+            verdict=Verdict.BLOCKED,
+            wanted=nic.nic.present,
+            reason=nic.blocked.reason,
+            message=nic.blocked.message,
+        )
+    wanted = _wanted(context, nic.nic, nic.rule, chosen)
+    judged = _judge(context, nic, told, chosen, wanted)
+    finding = context.queues.finding
+    if wanted.has_queues and finding is not None and judged.reason is None:
+        judged = _Judged(judged.verdict, judged.action, finding.reason, f"{judged.message}; {finding.message}")
+    moved = chosen is not None and not chosen.stays and chosen.network is not None and chosen.network != nic.nic.network
+    return NicDecision(
+        nic=nic.nic,
+        policy=nic.rule.policy,
+        verdict=judged.verdict,
+        wanted=wanted,
+        network=chosen.network if moved and chosen is not None else None,
+        action=judged.action,
+        reason=judged.reason,
+        message=judged.message,
+        candidates=_told(told, chosen),
+        conflicts_with=nic.conflicts_with,
+    )
+
+
+def _wanted(context: _Context, nic: NicFacts, rule: Rule, chosen: Candidate | None) -> NicState:
+    """The datapath chosen with its settings; what a NIC has already of it is kept."""
+    present = nic.present
+    if chosen is None:
+        return present
+    queues = context.queues.queues
+    if chosen.stays:
+        if not present.has_queues or queues is None:
+            return present
+        return NicState(datapath=present.datapath, model=present.model, queues=queues)
+    match chosen.datapath:
+        case Datapath.EMULATED:
+            return NicState(datapath=chosen.datapath, model=rule.emulated_model)
+        case Datapath.SRIOV | Datapath.PASSTHROUGH:
+            return NicState(datapath=chosen.datapath, resource=chosen.resource)
+        case Datapath.VIRTIO:
+            return NicState(datapath=chosen.datapath, model="virtio")
+    return NicState(datapath=chosen.datapath, model="virtio", queues=context.vm.virtio_queues if queues is None else queues)
+
+
+def _judge(
+    context: _Context, nic: NicCandidates, told: tuple[Candidate, ...], chosen: Candidate | None, wanted: NicState
+) -> _Judged:
+    """Verdict, action, reason and sentence for a NIC that a rule decides."""
+    present = nic.nic.present
+    policy = nic.rule.policy if nic.rule is not None else ""
+    if chosen is None and nic.unchanged:
+        return _Judged(Verdict.COMPLIANT, None, None, "auto leaves Windows under high network pressure as it is")
+    if chosen is None:
+        finding = _blocking(told)
+        return _Judged(Verdict.BLOCKED, None, finding.reason, finding.message)
+    if wanted == present:
+        return _Judged(Verdict.COMPLIANT, None, None, f"{present.datapath} is what policy {policy} asks for")
+    change = f"{_words(present)} becomes {_words(wanted)}{_price(context, chosen)}"
+    taken_back = any(one.stays and one.finding is not None and one.finding.reason is Reason.NO_FREE_VF for one in told)
+    return _enforce(context, nic.nic, wanted, change, forced=taken_back and not context.vm.started)
+
+
+def _price(context: _Context, chosen: Candidate) -> str:
+    """What a VM loses that would rather stay migratable."""
+    if context.lead.live_migration != "Preferred" or context.vm.platform is Platform.LIBVIRT:
+        return ""
+    match chosen.datapath:
+        case Datapath.SRIOV:
+            return " (a live migration takes the VF away until it is done, and needs a free VF elsewhere)"
+        case Datapath.MACVTAP | Datapath.PASSTHROUGH:
+            return " (the VM can then no longer be migrated)"
+    return ""
+
+
+def _enforce(context: _Context, nic: NicFacts, wanted: NicState, change: str, *, forced: bool) -> _Judged:
+    """What is done about a NIC that is to change."""
+    vm, lead = context.vm, context.lead
+    if lead.action == "Audit":
+        return _Judged(Verdict.CHANGE, Action.AUDIT, None, f"{change} once enforcement.action is Patch")
+    if lead.action == "Patch" and vm.record_fault:
+        return _Judged(Verdict.BLOCKED, None, Reason.RECORD_UNREADABLE, f"{vm.record_fault}; only then {change}")
+    if not forced:
+        waiting = _waiting(context, change)
+        if waiting is not None:
+            return waiting
+    if lead.action == "Admit":
+        when = " at its next start" if vm.running else " when it starts"
+        return _Judged(Verdict.CHANGE, Action.ADMIT, None, change + when)
+    blocked = None if forced else _blocked_patch(context, nic, wanted, change)
+    # Until then KubeVirt's condition RestartRequired holds.
+    until = ", in force after a restart; until then KubeVirt takes no change of CPU or memory live"
+    text = change + (until if vm.running else "")
+    return blocked or _Judged(Verdict.CHANGE, Action.PATCH, None, text)
+
+
+def _waiting(context: _Context, change: str) -> _Judged | None:
+    """Why a VM that has run before is not touched now; None where it may be."""
+    vm, lead = context.vm, context.lead
+
+    def wait(reason: Reason, text: str) -> _Judged:
+        return _Judged(Verdict.CHANGE, Action.AUDIT, reason, f"{change} {text}")
+
+    # Admit leaves the VM's own object alone, so only its age tells whether the policy or the VM was there first.
+    is_new = vm.is_new or (lead.action == "Admit" and bool(lead.created) and vm.created >= lead.created)
+    if lead.existing_vms == "Leave":
+        return None if is_new else wait(Reason.EXISTING_VM, "is left undone: the VM has run before and existingVMs is Leave")
+    if not vm.running or lead.existing_vms == "Immediately":
+        return None
+    if lead.existing_vms == "Rolling" and not (vm.never_restart and lead.may_forbid_restart):
+        return wait(Reason.WAITS_FOR_WINDOW, f"later: {context.turn}") if context.turn else None
+    return wait(Reason.WAITS_FOR_STOP, "when the VM is stopped")
+
+
+def _blocked_patch(context: _Context, nic: NicFacts, wanted: NicState, change: str) -> _Judged | None:
+    """Why a VM's spec must not be patched; None where it may be."""
+    vm = context.vm
+    adapter = wanted.datapath is not nic.present.datapath or wanted.model != nic.present.model
+    if vm.running and adapter and wanted.datapath is not Datapath.PASSTHROUGH and not (nic.spec_mac or nic.live_mac):
+        text = f"{change} waits: the running NIC's MAC address, which must be kept, is not known yet"
+        return _Judged(Verdict.BLOCKED, None, Reason.MAC_UNKNOWN, text)
+    if vm.applier and context.lead.yields_to_git and not vm.is_new:
+        recipe = _recipe(nic, wanted)
+        text = f"{change} is {vm.applier}'s to make, which applies this VM: write {recipe} where it takes the VM from"
+        return _Judged(Verdict.BLOCKED, None, Reason.OWNED_BY_GIT, text)
+    return None
+
+
+def _recipe(nic: NicFacts, wanted: NicState) -> str:
+    """What a person would write into the VM's manifest."""
+    if wanted.datapath is Datapath.PASSTHROUGH:
+        return f"a hostDevice with deviceName: {wanted.resource} in place of the interface"
+    parts = []
+    if wanted.datapath in (Datapath.SRIOV, Datapath.MACVTAP) and wanted.datapath is not nic.present.datapath:
+        parts.append("sriov: {}" if wanted.datapath is Datapath.SRIOV else "binding: {name: macvtap}")
+    if wanted.model is not None and wanted.model != nic.present.model:
+        parts.append(f"model: {wanted.model}")
+    if wanted.queues != nic.present.queues:
+        parts.append(f"networkInterfaceMultiqueue: {str(wanted.queues > 1).lower()}")
+    return " and ".join(parts)
+
+
+def _words(state: NicState) -> str:
+    queues = f", {state.queues} queues" if state.queues > 1 else ""
+    inner = f"{state.model or ''}{queues}" or state.resource
+    return f"{state.datapath} ({inner})" if inner else str(state.datapath)
+
+
+def _blocking(told: tuple[Candidate, ...]) -> Finding:
+    """Why no candidate stands: the first one's reason, as it is the most wanted."""
+    findings = [candidate.finding for candidate in told if candidate.finding is not None]
+    if findings:
+        return findings[0]
+    text = "nothing tells what guest this is: set the annotation vm.kubevirt.io/os on spec.template, or use a preference"
+    return Finding(Reason.GUEST_OS_UNKNOWN, text)
+
+
+def _told(found: tuple[Candidate, ...], chosen: Candidate | None) -> tuple[Candidate, ...]:
+    """The candidates as they are told: of those after the chosen one only a reason that comes before `NotPreferred` is."""
+    told = []
+    passed = False
+    for candidate in found:
+        finding = candidate.finding
+        if passed and (finding is None or finding.reason not in _EVER_FIRST):
+            text = f"{chosen.datapath if chosen is not None else ''} comes before it"
+            told.append(Candidate(datapath=candidate.datapath, finding=Finding(Reason.NOT_PREFERRED, text)))
+        else:
+            told.append(candidate)
+        passed = passed or (chosen is not None and finding is None)
+    return tuple(told)

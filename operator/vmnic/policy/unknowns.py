@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .checks import Finding
-from .decision import Candidate
 from .facts import ClusterFacts, Datapath, NicFacts, VmFacts
 from .reasons import Reason
+from .types import Candidate
 
 __all__ = ["unknown_candidate", "unknown_input"]
 

@@ -11,7 +11,7 @@ import pytest
     [
         ("vmnic.agent.main", ["asyncio", "msgspec", "aiohttp"]),
         (
-            "vmnic.agent.compose",
+            "vmnic.agent.wiring",
             ["pydantic", "kubernetes", "kopf", "pyroute2", "typer", "rich", "cryptography", "prometheus_client"],
         ),
         ("vmnic.host.worker", ["msgspec", "aiohttp", "asyncio", "pyroute2", "pydantic"]),

@@ -6,7 +6,6 @@ import pytest
 
 from tests.builders.agent import Node, desired
 from tests.builders.host import PF, sim_host
-from vmnic.agent.pauses import Pauses
 from vmnic.host.faults import Fault, When
 from vmnic.host.ops import ReadFile, ReadLink, SetLink, WriteFile
 from vmnic.nodes.state import PfReason
@@ -100,13 +99,3 @@ async def test_what_failed_on_the_way_to_something_else_does_not_go_back_to_what
     node.clock += 1000
     status = await node.run_pass()
     assert (status.num_vfs, status.plan.actions[-1].value) == (3, "vfio-pci")
-
-
-def test_pauses_double_up_to_five_minutes_and_end_with_a_success():
-    pauses, lengths = Pauses(), []
-    for _ in range(9):
-        pauses.failed(PF, 0.0)
-        lengths.append(next(seconds for seconds in range(1, 400) if not pauses.lasts(PF, seconds)))
-    assert lengths == [5, 10, 20, 40, 80, 160, 300, 300, 300]
-    pauses.forget(PF)
-    assert not pauses.lasts(PF, 0.0)

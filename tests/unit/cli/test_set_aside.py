@@ -7,13 +7,13 @@ import pytest
 from tests.builders.decide import collect
 from tests.builders.vm import kubevirt, nad, nic, node_state, policy, pool, quota, vm
 from vmnic.cli import live
-from vmnic.cli.decide import decide_all
 from vmnic.cli.live import decode_object, published_in
 from vmnic.cli.objects import MalformedObjectError, Objects
+from vmnic.cli.offline import decide_all
 from vmnic.cli.revert import plan_revert
 from vmnic.cli.set_aside import SetAside, set_aside, try_object
 from vmnic.cli.status import merge_set_aside, wire_status
-from vmnic.kubevirt.projection import decode_machine
+from vmnic.kubevirt.vm import decode_machine
 
 META = b'"metadata":{"annotations":{},"name":"web","namespace":"tenants"}'
 

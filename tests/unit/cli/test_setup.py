@@ -6,8 +6,8 @@ import pytest
 
 from tests.builders.vm import policy
 from vmnic.api.crd import KINDS, render_crd
-from vmnic.cli.decide import decide_all
 from vmnic.cli.objects import Objects
+from vmnic.cli.offline import decide_all
 from vmnic.cli.setup import Setup, setup_lines
 
 DEFINITIONS = {f"{kind.PLURAL}.vmnic.dev": render_crd(kind) for kind in KINDS}

@@ -7,13 +7,13 @@ import pytest
 
 from tests.builders.fleet import MemoryCluster
 from tests.builders.machines import NAMESPACE
-from vmnic.controller.keys import pool_key, vm_key
+from vmnic.controller.caches.keys import pool_key, vm_key
 from vmnic.controller.main import Controller
-from vmnic.controller.reconcile.notes import NicNote
+from vmnic.controller.vms.decision_record import NicNote
 from vmnic.kube.reflector import ObjectKey
-from vmnic.kubevirt.state import Restart
-from vmnic.nodes.ledger import Ledger, PoolLedger
-from vmnic.policy.decision import Verdict
+from vmnic.kubevirt.vm_state import Restart
+from vmnic.nodes.rollout.ledger import Ledger, PoolLedger
+from vmnic.policy.types import Verdict
 
 GONE = ObjectKey(NAMESPACE, "gone")
 NOTE = NicNote(

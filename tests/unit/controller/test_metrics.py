@@ -9,10 +9,10 @@ import pytest
 from tests.builders.metrics import differences, value
 from tests.builders.vm import policy
 from vmnic.api.policy import VmNicPolicy
-from vmnic.controller.keys import log_keys, node_key, vm_key
-from vmnic.controller.ledger import LedgerStore
+from vmnic.controller.caches.cluster_cache import World
+from vmnic.controller.caches.keys import log_keys, node_key, vm_key
 from vmnic.controller.metrics import CONTROLLER_METRICS, ControllerMetrics, StateCollector
-from vmnic.controller.world import World
+from vmnic.controller.pools.ledger import LedgerStore
 from vmnic.kube.client import ApiClient
 from vmnic.kube.connection import Connection
 from vmnic.kube.errors import ConflictError, TooManyRequestsError

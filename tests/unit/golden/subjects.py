@@ -25,8 +25,8 @@ from tests.unit.agent.test_kill_sweep import SCENARIOS, Swept
 from vmnic.agent.metrics import AGENT_METRICS
 from vmnic.api.crd import KINDS, render_crd
 from vmnic.cli.app import app
-from vmnic.controller.ledger import LEDGER_NAME
 from vmnic.controller.metrics import CONTROLLER_METRICS
+from vmnic.controller.pools.ledger import LEDGER_NAME
 from vmnic.host.ops import is_write
 from vmnic.nodes.state import PfReason
 from vmnic.policy.reasons import Reason

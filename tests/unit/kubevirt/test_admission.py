@@ -14,8 +14,8 @@ from vmnic.kubevirt.admission import Reviewer
 from vmnic.kubevirt.gather import MachineInput
 from vmnic.kubevirt.networks import read_network
 from vmnic.kubevirt.pools import gather_pools
-from vmnic.kubevirt.projection import decode_machine
-from vmnic.policy.enforce import decide
+from vmnic.kubevirt.vm import decode_machine
+from vmnic.policy.decision import decide
 from vmnic.policy.facts import ClusterFacts
 from vmnic.policy.rules import rules_of
 

@@ -5,9 +5,9 @@ import pytest
 
 from tests.builders.vm import nic, vm, vmi
 from vmnic.kubevirt.gather import MachineInput, gather_vm_facts
-from vmnic.kubevirt.instances import Instance
 from vmnic.kubevirt.networks import read_network
-from vmnic.kubevirt.projection import Instancetype, Machine, Preference, decode_machine
+from vmnic.kubevirt.vm import Instancetype, Machine, Preference, decode_machine
+from vmnic.kubevirt.vmi import Instance
 
 
 def preference(*, model=None, multiqueue=None, os_type=None, annotation=None, autoattach=None):

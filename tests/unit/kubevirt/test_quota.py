@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from tests.builders.vm import quota
-from vmnic.kubevirt.projection import decode_quota
 from vmnic.kubevirt.quota import quota_left
+from vmnic.kubevirt.vm import decode_quota
 
 MEMORY, DEVICE = "requests.memory", "requests.vmnic.dev/fast"
 

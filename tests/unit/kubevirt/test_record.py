@@ -8,12 +8,12 @@ import pytest
 
 from tests.builders.decide import apply_patches, decision, patches
 from tests.builders.vm import nad, nic, node_state, policy, pool, vm
+from vmnic.kubevirt.assignment import ANNOTATION, Record, UnreadableRecord, read_record
 from vmnic.kubevirt.originals import MAX_RECORD_BYTES
 from vmnic.kubevirt.patch import render_patch
-from vmnic.kubevirt.projection import decode_machine
-from vmnic.kubevirt.record import ANNOTATION, Record, UnreadableRecord, read_record
 from vmnic.kubevirt.revert import RevertRefusedError, render_revert
-from vmnic.kubevirt.state import render_status
+from vmnic.kubevirt.vm import decode_machine
+from vmnic.kubevirt.vm_state import render_status
 from vmnic.policy.facts import Network
 
 BOUND_S = 0.05

@@ -8,8 +8,8 @@ import pytest
 
 from tests.builders.decide import apply_patches
 from tests.builders.vm import kubevirt, nad, nic, node_state, policy, pool, vm
-from vmnic.kubevirt.projection import decode_machine
 from vmnic.kubevirt.revert import EXCLUDE, render_revert
+from vmnic.kubevirt.vm import decode_machine
 
 
 def two_functions():

@@ -11,7 +11,7 @@ from lxml import etree
 
 from tests.builders.decide import collect
 from tests.builders.vm import node_state, policy, pool
-from vmnic.cli.decide import decide_all
+from vmnic.cli.offline import decide_all
 from vmnic.libvirt.domain import MOST_CHARS, DomainError, read_domain
 from vmnic.libvirt.functions import FreeFunctions, free_functions
 from vmnic.libvirt.gather import gather_domain

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from vmnic.api import common, node_state, vm_state
-from vmnic.kubevirt import state as machine_state
+from vmnic.kubevirt import vm_state as machine_state
 from vmnic.nodes import state
 
 PAIRS = [

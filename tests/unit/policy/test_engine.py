@@ -8,13 +8,13 @@ from tests.builders.decide import told
 from tests.builders.vm import nic, node_state, policy, vm, vmi
 from vmnic.api.policy import VmNicPolicy
 from vmnic.kubevirt.gather import MachineInput, gather_vm_facts
-from vmnic.kubevirt.projection import Machine
-from vmnic.policy.decision import Action, Verdict
-from vmnic.policy.enforce import decide
-from vmnic.policy.engine import candidates
+from vmnic.kubevirt.vm import Machine
+from vmnic.policy.decision import decide
+from vmnic.policy.evaluate import candidates
 from vmnic.policy.facts import ClusterFacts
 from vmnic.policy.reasons import Reason
 from vmnic.policy.rules import rules_of
+from vmnic.policy.types import Action, Verdict
 
 
 def decision(machine, *policies, instance=None, vhost_net=None, is_new=False, namespace_labels=None):

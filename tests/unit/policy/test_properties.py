@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.builders.decide import apply_patches, decide, decision, patches
 from tests.builders.scene import scene
 from tests.builders.vm import kubevirt, nad, nic, node_state, policy, pool, vm
-from vmnic.policy.decision import Action, Verdict
+from vmnic.policy.types import Action, Verdict
 
 SEEDS = st.integers(0, 2**32)
 

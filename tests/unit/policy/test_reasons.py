@@ -140,7 +140,7 @@ def test_a_waiting_nic_carries_these_reasons():
     reached = {
         *(reason for reason, _ in CASES),
         *("VirtioNotChosenForWindows", "NotPreferred", "OwnedByGit", "QueueCapNeedsHook", "GuestMemoryTooSmall"),
-        # tests/unit/controller/test_unreadable.py
+        # tests/unit/controller/caches/test_unreadable.py
         *("PreferenceUnknown", "InputUnreadable"),
         *("Excluded", "MacUnknown", "ExistingVm", "WaitsForStop", "WaitsForWindow", "RecordUnreadable", "PatchRefused"),
     }

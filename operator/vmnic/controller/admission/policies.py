@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from ...api.policy import VmNicPolicy
 from ...policy.window import WindowError, is_open
-from ..world import World
+from ..caches.cluster_cache import World
 
 __all__ = ["review_policy"]
 

@@ -10,11 +10,11 @@ from ...kube.set_aside import SetAside, SetAsideReason
 from ...kube.time_budget import Budget, Subject, run_within, uncharged
 from ...kubevirt.admission import Reviewer
 from ...kubevirt.gather import MachineInput
-from ...kubevirt.projection import Machine
+from ...kubevirt.vm import Machine
 from ...policy.allocate import allocate
-from ...policy.decision import VmCandidates, VmDecision
-from ...policy.enforce import decide
-from ..world import World
+from ...policy.decision import decide
+from ...policy.types import VmCandidates, VmDecision
+from ..caches.cluster_cache import World
 from .policies import review_policy
 
 __all__ = ["Answer", "Reviews", "allow"]

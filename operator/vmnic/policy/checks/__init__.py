@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..facts import Datapath, Platform
 from . import guests, networks, platform
-from .question import Check, Finding, Question
+from .check_input import Check, Finding, Question
 
 __all__ = ["Finding", "Question", "first_finding"]
 

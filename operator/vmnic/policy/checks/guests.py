@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..facts import Datapath, GuestOs
 from ..reasons import Reason
-from .question import Finding, Question
+from .check_input import Finding, Question
 
 __all__ = [
     "blocks_migration",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..facts import ClusterFacts, Datapath, Network, Platform
 from ..reasons import Reason
-from .question import Finding, Question
+from .check_input import Finding, Question
 
 __all__ = ["admit_cannot_change_network", "ipam_not_carried", "mtu_differs", "no_equivalent_network", "pod_network"]
 _DEFAULT_MTU = 1500

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..facts import Datapath
 from ..reasons import Reason
-from .question import Finding, Question
+from .check_input import Finding, Question
 
 __all__ = [
     "feature_gate_off",

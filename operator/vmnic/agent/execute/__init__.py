@@ -1,0 +1,1 @@
+"""Carries a change of one function out, and checks it."""

@@ -1,0 +1,261 @@
+"""Carries out a plan's actions on one physical function. It decides nothing: the order is the plan's.
+
+Every write has a deadline. `sriov_numvfs` may take seconds; the kernel answers before the VFs are all there only if a driver
+made fewer, so they are waited for. So is a carrier before rates are set, and a driver of VFs that udev has yet to load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+from ...host.client import Session
+from ...host.ops import LinkInfo, LoadModule, Op, PutFile, SetChannels, SetLink, SetVf, UnloadModule, VfInfo, WriteFile
+from ...nodes.observed import ObservedPf
+from ...nodes.planning.actions import NO_DRIVER, admin_mac, unfold_indexes
+from ...nodes.planning.target import KERNEL, Binding
+from ...nodes.state import VFIO, Action, ActionKind, VfSettings
+from ..observe.errno_hints import explain
+from ..observe.sysfs import DEVICES, Reader
+
+__all__ = ["Applier", "ApplyError"]
+
+_WRITE_S = 30.0
+_NUM_VFS_S = 120.0
+"""64 VFs of an i40e take 22 s, 125 of a ConnectX-6 65 s."""
+_VFS_APPEAR_S = 30.0
+_CARRIER_S = 10.0
+"""Links of twisted pairs agree on a speed within four seconds."""
+_DRIVER_S = 10.0
+"""udev may be busy when it is to load a driver for VFs."""
+_POLL_S = 0.05
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class ApplyError(Exception):
+    """The host refused an action; the message names PF, action and errno."""
+
+
+class Applier:
+    """Applies actions to one PF through a write session.
+
+    Args:
+        session: The write session.
+        pf: The function as it was when the actions were planned.
+        bindings: Attributes and drivers of its VFs, to which the actions refer.
+        pci: Held while VFs are made or removed; the kernel does that for one function at a time.
+        is_stuck: Tells whether a write on this node has not returned; none is started then.
+        sleep: Waits between looks for VFs.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        pf: ObservedPf,
+        bindings: Sequence[Binding],
+        *,
+        pci: asyncio.Lock,
+        is_stuck: Callable[[], bool],
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._pci = pci
+        self._is_stuck = is_stuck
+        self._session = session
+        self._reader = Reader(session)
+        self._pf = pf.pci_address
+        self._name = pf.name
+        self._bindings = bindings
+        self._path = f"{DEVICES}/{pf.pci_address}"
+        self._sleep = sleep
+
+    async def apply(self, actions: tuple[Action, ...]) -> None:
+        """Carry out the actions in order.
+
+        Raises:
+            ApplyError: the host refused one; those after it were not tried.
+            OperationTimedOutError: the kernel did not answer.
+        """
+        for action in actions:
+            try:
+                await self._apply_one(action)
+            except OSError as error:
+                step = f"{action.kind} {action.value}".strip()
+                raise ApplyError(f"{self._pf}: {step}: {explain(error, action.kind)}") from error
+
+    async def _apply_one(self, action: Action) -> None:
+        match action.kind:
+            case ActionKind.SET_AUTOPROBE:
+                await self._write(WriteFile(f"{self._path}/sriov_drivers_autoprobe", action.value))
+            case ActionKind.SET_NUM_VFS:
+                async with self._pci:
+                    await self._write(WriteFile(f"{self._path}/sriov_numvfs", action.value), deadline_s=_NUM_VFS_S)
+                await self._await_vfs(int(action.value))
+            case ActionKind.BIND_VFS:
+                which, _, driver = action.value.rpartition(" ")
+                addresses = await self._vf_addresses()
+                await self._bind([addresses[index] for index in unfold_indexes(which, len(addresses))], driver)
+            case ActionKind.SET_VFS:
+                await self._set_vfs(action.value)
+            case ActionKind.BIND_PF:
+                await self._bind([self._pf], action.value)
+            case ActionKind.SET_MTU | ActionKind.SET_QUEUES | ActionKind.SET_LINK:
+                await self._change_link(action)
+            case ActionKind.WRITE_MODULE_OPTIONS | ActionKind.RELOAD_DRIVER:
+                await self._change_driver(action)
+
+    async def _change_driver(self, action: Action) -> None:
+        if action.kind is ActionKind.RELOAD_DRIVER:
+            await self._write(UnloadModule(action.value), deadline_s=_NUM_VFS_S)
+            await self._write(LoadModule(action.value), deadline_s=_NUM_VFS_S)
+            return
+        driver, _, options = action.value.partition(" ")
+        text = f"options {driver} {options}\n" if options else ""
+        await self._write(PutFile(f"/etc/modprobe.d/vmnic-{driver}.conf", text))
+
+    async def _change_link(self, action: Action) -> None:
+        name = await self._link()
+        match action.kind:
+            case ActionKind.SET_MTU:
+                await self._write(SetLink(name=name, mtu=int(action.value)))
+            case ActionKind.SET_QUEUES:
+                await self._write(SetChannels(name, int(action.value)))
+            case _:
+                await self._write(SetLink(name=name, up=action.value == "up"))
+
+    async def _link(self) -> str:
+        """Name the function's link as it is called now: a driver that comes back may find another name."""
+        return next(iter(await self._reader.names(f"{self._path}/net")), self._name)
+
+    async def _set_vfs(self, which: str) -> None:
+        """Set the attributes of a range of VFs, one by one, as the kernel sets several halfway."""
+        link = await self._own_link()
+        asked = {
+            index: next(one.settings for one in self._bindings if one.settings is not None and index in one.indexes)
+            for index in unfold_indexes(which, len(await self._vf_addresses()))
+        }
+        for index, settings in asked.items():
+            for op in _attribute_ops(link.name, index, settings, link.mac):
+                await self._write(op)
+        present = {vf.vf: vf for vf in link.vfs}
+        rates = [op for index, one in asked.items() for op in _rate_ops(link.name, index, one, present.get(index))]
+        if rates:
+            await self._await_carrier(link.name)
+        for op in rates:
+            await self._write(op)
+
+    async def _own_link(self) -> LinkInfo:
+        """Read the function's link as it is now."""
+        for link in await self._reader.links():
+            if link.pci_address == self._pf:
+                return link
+        raise OSError(errno.ENODEV, "its link is not there")
+
+    async def _await_carrier(self, name: str) -> None:
+        """Wait for the other end: drivers take no rate without it, and to make VFs interrupts it for a while (igb)."""
+
+        async def has_carrier() -> bool:
+            return await self._reader.optional_text(f"/sys/class/net/{name}/carrier") == "1"
+
+        if not await self._comes(has_carrier, _CARRIER_S):
+            raise OSError(errno.ENETDOWN, f"{name} has no carrier after {_CARRIER_S:g} s")
+
+    async def _comes(self, is_so: Callable[[], Awaitable[bool]], seconds: float) -> bool:
+        """Look again and again until something is so; False if it does not come."""
+        for _ in range(round(seconds / _POLL_S)):
+            if await is_so():
+                return True
+            await self._sleep(_POLL_S)
+        return False
+
+    async def _write(self, op: Op, *, deadline_s: float = _WRITE_S) -> None:
+        if self._is_stuck():
+            raise ApplyError(f"{self._pf}: another write on this node has not returned from the kernel; {op} was not begun")
+        await self._session.perform(op, deadline_s=deadline_s)
+
+    async def _await_vfs(self, count: int) -> None:
+        """Wait until as many VFs are there."""
+
+        async def are_there() -> bool:
+            return len(await self._virtfns()) == count
+
+        if not await self._comes(are_there, _VFS_APPEAR_S):
+            present = len(await self._virtfns())
+            raise OSError(errno.ETIMEDOUT, f"{present} of {count} VFs appeared within {_VFS_APPEAR_S:g} s")
+
+    async def _virtfns(self) -> list[str]:
+        """Name the links to its VFs, in their order."""
+        entries = [entry for entry in await self._reader.names(self._path) if entry.startswith("virtfn")]
+        return sorted(entries, key=lambda entry: int(entry.removeprefix("virtfn")))
+
+    async def _vf_addresses(self) -> list[str]:
+        return await self._reader.link_names([f"{self._path}/{entry}" for entry in await self._virtfns()])
+
+    async def _bind(self, addresses: Sequence[str], driver: str) -> None:
+        """Give functions their driver; `kernel` clears the override, so that the kernel chooses, and `none` gives none.
+
+        A probe succeeds without doing anything where no driver takes the function, so the links are read back.
+        """
+        present = await self._drivers(addresses)
+        wrong = [address for address in addresses if not _suits(present[address], driver)]
+        for address in wrong:
+            if driver != NO_DRIVER:
+                override = "\n" if driver == KERNEL else driver
+                await self._write(WriteFile(f"{DEVICES}/{address}/driver_override", override))
+            if present[address]:
+                await self._write(WriteFile(f"/sys/bus/pci/drivers/{present[address]}/unbind", address))
+            if driver != NO_DRIVER:
+                await self._write(WriteFile("/sys/bus/pci/drivers_probe", address))
+        if wrong:
+            await self._await_driver(wrong, driver)
+
+    async def _await_driver(self, addresses: Sequence[str], driver: str) -> None:
+        """Read back who drives functions; one of the kernel's own is often loaded only when udev hears of the first VF."""
+
+        async def other() -> tuple[str, str] | None:
+            found = (await self._drivers(addresses)).items()
+            return next(((address, bound) for address, bound in found if not _suits(bound, driver)), None)
+
+        async def is_bound() -> bool:
+            return await other() is None
+
+        if driver == KERNEL and await self._comes(is_bound, _DRIVER_S):
+            return
+        if (wrong := await other()) is not None:
+            code = errno.ETIMEDOUT if driver == KERNEL else errno.ENODEV
+            raise OSError(code, f"{driver} did not take {wrong[0]}; it has {wrong[1] or 'no driver'}")
+
+    async def _drivers(self, addresses: Sequence[str]) -> dict[str, str]:
+        names = await self._reader.link_names([f"{DEVICES}/{address}/driver" for address in addresses])
+        return dict(zip(addresses, names, strict=True))
+
+
+def _suits(driver: str, wanted: str) -> bool:
+    """Whether a driver is the wanted one; `kernel` wants any but vfio-pci, `none` wants none."""
+    if wanted == NO_DRIVER:
+        return not driver
+    return driver == wanted or (wanted == KERNEL and driver not in ("", VFIO))
+
+
+def _attribute_ops(name: str, vf: int, wanted: VfSettings, pf_mac: str) -> Iterator[SetVf]:
+    """One operation an attribute, so that a refusal names it."""
+    if wanted.mac_prefix is not None:
+        yield SetVf(name=name, vf=vf, mac=admin_mac(wanted.mac_prefix, pf_mac, vf))
+    if wanted.vlan is not None:
+        yield SetVf(name=name, vf=vf, vlan=wanted.vlan, qos=wanted.vlan_qos, vlan_protocol=wanted.vlan_protocol)
+    if wanted.spoof_check is not None:
+        yield SetVf(name=name, vf=vf, spoof_check=wanted.spoof_check)
+    if wanted.trust is not None:
+        yield SetVf(name=name, vf=vf, trust=wanted.trust)
+    if wanted.link_state is not None:
+        yield SetVf(name=name, vf=vf, link_state=wanted.link_state.lower())  # type: ignore[arg-type]
+
+
+def _rate_ops(name: str, vf: int, wanted: VfSettings, present: VfInfo | None) -> Iterator[SetVf]:
+    """The kernel takes both rates together; those that are there already need no carrier."""
+    if wanted.min_tx_rate_mbps is None and wanted.max_tx_rate_mbps is None:
+        return
+    rates = (wanted.min_tx_rate_mbps or 0, wanted.max_tx_rate_mbps or 0)
+    if present is None or rates != (present.min_tx_rate_mbit, present.max_tx_rate_mbit):
+        yield SetVf(name=name, vf=vf, min_tx_rate_mbit=rates[0], max_tx_rate_mbit=rates[1])

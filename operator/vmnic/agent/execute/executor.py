@@ -1,0 +1,280 @@
+"""Carries out chosen plans: journals, fences, checks once more, applies, reads back, probes, journals the end.
+
+A run may be killed at any point. The journal then says that it was running, how the function was before, and what was
+reachable; the next pass undoes it if the node has been cut off, and otherwise brings it to its end. The attempt, part of every
+digest, rises with each end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+import msgspec
+
+from ...host.client import HostAccess, OperationTimedOutError, Session, WorkerGoneError, WriteStillInFlightError
+from ...nodes.observed import ObservedPf
+from ...nodes.planning.actions import plan_steps
+from ...nodes.planning.digest import same_desired
+from ...nodes.planning.drivers import ALONE
+from ...nodes.planning.plan import Planned, desired_target, touched
+from ...nodes.planning.target import Binding, is_switched_on, undo_target
+from ...nodes.state import ApplyState, PfSpec
+from ..change import Place, Run
+from ..journal import Intent, JournalError, JournalStore, PfRecord, begun, ended, given_up, healed, proving, undoing
+from ..kubelet.podresources import Holders
+from ..observe.in_flight import OpenCalls
+from ..observe.pf_reader import read_pf
+from ..observe.sysfs import Reader
+from .applier import Applier, ApplyError
+from .fence import Fence
+from .probes import Probes
+from .verification import Recheck
+
+__all__ = ["Runner"]
+
+_log = logging.getLogger(__name__)
+
+_PROBE_PAUSE_S = 0.5
+
+
+class Runner:
+    """Carries out runs on one host.
+
+    Args:
+        host: Opens sessions on the node.
+        store: The journal.
+        holders: Names who holds VFs.
+        probes: Tells whether the node is reachable.
+        fence: Keeps VFs from pods while they go.
+        sleep: Waits between looks.
+        clock: Seconds since boot.
+    """
+
+    def __init__(
+        self,
+        host: HostAccess,
+        store: JournalStore,
+        holders: Holders,
+        probes: Probes,
+        fence: Fence,
+        *,
+        sleep: Callable[[float], Awaitable[None]],
+        clock: Callable[[], float],
+    ) -> None:
+        self._host = host
+        self._store = store
+        self._probes = probes
+        self._fence = fence
+        self._sleep = sleep
+        self._clock = clock
+        self.calls = OpenCalls()
+        self._recheck = Recheck(store, holders)
+        self._pci = asyncio.Lock()
+        """The kernel makes and removes VFs of one function at a time; waiting here, nobody's deadline runs."""
+
+    async def resume(self, boot_id: str) -> None:
+        """Look after runs that were interrupted: one that has cut the node off is undone, before anything else is done.
+
+        Raises:
+            JournalError: the journal cannot be read or written.
+        """
+        for record in self._store.load().pfs.values():
+            intent = record.running
+            if intent is None or self.calls.waits or self.calls.bus_stuck:
+                continue
+            if intent.boot_id != boot_id and not intent.undoing:
+                self._end(intent.desired, intent.digest, ApplyState.REFUSED, "the node was restarted in the middle")
+            elif intent.undoing or not await self._is_reachable(intent):
+                await self._undo(intent.desired, intent.digest)
+
+    def conclude(self, wanted: Iterable[PfSpec], planned: dict[str, Planned]) -> None:
+        """End runs that were interrupted, once it is clear how: done after all, impossible, or asked for no more.
+
+        A run that still has something to do, and may, is brought to its end by another one under the same digest. A function
+        that is given up, and is as it should then be, is vmnic's no longer.
+        """
+        by_address = {pf.pci_address: pf for pf in wanted}
+        for address, record in self._store.load().pfs.items():
+            desired, found = by_address.get(address), planned.get(address)
+            if desired is not None and found is None:
+                continue  # It could not be read.
+            if record.running is not None:
+                self._conclude_run(record.running, desired, found)
+            elif desired is not None and desired.release and record.original is not None and found == Planned():
+                self._forget(address, record)
+            elif desired is not None and found == Planned() and _has_healed(record, desired):
+                self._store.update(self._store.load(), address, healed(record, desired))
+            elif desired is None and record.granted is not None:
+                # Nobody asks for it any more, so it is not brought back at the next boot.
+                self._store.update(self._store.load(), address, msgspec.structs.replace(record, granted=None))
+
+    def _conclude_run(self, intent: Intent, desired: PfSpec | None, found: Planned | None) -> None:
+        if self.calls.waits or self.calls.bus_stuck or intent.undoing:
+            return
+        if desired is None or not same_desired(intent.desired, desired):
+            self._end(intent.desired, intent.digest, ApplyState.REFUSED, "interrupted, and something else is asked for now")
+        elif found is not None and found.problem is not None:
+            self._end(desired, intent.digest, ApplyState.FAILED, found.problem.message)
+        elif found is None or found.plan is None:
+            self._end(desired, intent.digest, ApplyState.APPLIED, "")
+
+    async def carry_out(self, runs: list[Run], place: Place) -> str:
+        """Run the plans side by side, each in its own session; gives what forbids writes from now on, in words."""
+        alone = [run for run in runs if run.reloads]
+        results: list[BaseException | None] = []
+        try:
+            probes = await self._probes.working(self._learners())
+        except JournalError as error:
+            return f"{error}; the host is not changed meanwhile"
+        for run in alone:  # What one of them does to the other functions of its driver, the next one sees.
+            results += await asyncio.gather(self._run_one(run, place, probes), return_exceptions=True)
+        side_by_side = (self._run_one(run, place, probes) for run in runs if not run.reloads)
+        results += await asyncio.gather(*side_by_side, return_exceptions=True)
+        for result in results:
+            if isinstance(result, JournalError):
+                return f"{result}; the host is not changed meanwhile"
+            if isinstance(result, BaseException):
+                raise result
+        return ""
+
+    async def _run_one(self, run: Run, place: Place, probes: tuple[str, ...]) -> None:
+        """Journal, fence, change, probe, journal; `probes` is what was reachable before any run."""
+        address = run.desired.pci_address
+        if self.calls.bus_stuck:  # Since the runs were chosen.
+            return
+        going = run.going
+        try:
+            async with self._host.session(address, write=True) as session:
+                intent = self._begin(run, probes, place.boot_id)
+                if going:
+                    await self._fence.close(going)
+                state, message = await self._change(session, run, place)
+            # A call that did not return is no end: while it is in the kernel the undoing waits, and `resume` comes back to it.
+            if state is ApplyState.REFUSED or await self._is_reachable(self._prove(address) or intent):
+                self._end(run.desired, run.digest, state, message)
+            else:
+                await self._undo(run.desired, run.digest)
+        except WriteStillInFlightError as error:
+            self._wait_for_write(run, str(error))
+        finally:
+            if going:
+                await self._fence.open(going)
+
+    def _wait_for_write(self, run: Run, message: str) -> None:
+        """An earlier agent's write goes on: a new run is refused, an interrupted one stays as it is until that has returned."""
+        address = run.desired.pci_address
+        self.calls.note_in_flight(address)
+        if self._store.load().of(address).running is None:
+            self._end(run.desired, run.digest, ApplyState.REFUSED, message)
+
+    async def _change(self, session: Session, run: Run, place: Place) -> tuple[ApplyState, str]:
+        """Apply a plan and read back; gives how it ended, and in words why it did not end well."""
+        address, reader = run.desired.pci_address, Reader(session)
+        try:
+            refusal = await self._recheck.before(run, place, reader)
+            if refusal:
+                return ApplyState.REFUSED, refusal
+            await self._applier(session, run.desired, run.observed).apply(run.plan.actions)
+            difference = await self._recheck.after(run, place, reader)
+        except OperationTimedOutError as error:
+            self.calls.note_late(address, error)
+            return ApplyState.FAILED, f"{address}: {error}"
+        except (ApplyError, WorkerGoneError, OSError) as error:
+            return ApplyState.FAILED, str(error)
+        return (ApplyState.FAILED if difference else ApplyState.APPLIED), difference
+
+    def _applier(self, session: Session, desired: PfSpec, observed: ObservedPf) -> Applier:
+        target = desired_target(desired, self._store.load().of(desired.pci_address).original, ALONE)
+        return self._applier_of(session, observed, target.bindings if target is not None else ())
+
+    def _applier_of(self, session: Session, observed: ObservedPf, bindings: Sequence[Binding]) -> Applier:
+        return Applier(session, observed, bindings, pci=self._pci, is_stuck=lambda: self.calls.bus_stuck, sleep=self._sleep)
+
+    async def _is_reachable(self, intent: Intent) -> bool:
+        """Wait until all that was reachable before a run is so again, as long as its pool allows."""
+        while not await self._probes.hold(intent.probes, self._learners()):
+            if self._clock() >= intent.deadline:
+                return False
+            await self._sleep(_PROBE_PAUSE_S)
+        return True
+
+    def _learners(self) -> tuple[str, ...]:
+        """Functions that vmnic switched on: what they learn from routers is no way out that anybody relies on."""
+        pfs = self._store.load().pfs
+        return tuple(sorted(address for address, record in pfs.items() if is_switched_on(record.original)))
+
+    async def _undo(self, desired: PfSpec, digest: str | None) -> None:
+        """Put back what a function was before its run, by the node alone."""
+        address = desired.pci_address
+        record = self._store.load().of(address)
+        intent = record.running
+        assert intent is not None
+        lost = f"{' and '.join(intent.probes)} not reachable again within {desired.rollback_timeout_s} s"
+        if not intent.undoing:
+            self._store.update(self._store.load(), address, undoing(record, lost, failed=False))
+        target = undo_target(intent.before, record.granted)
+        try:
+            async with self._host.session(address, write=True) as session:
+                reader = Reader(session)
+                observed = await read_pf(reader, address, await reader.links())
+                steps = plan_steps(target, observed)
+                held = [one for one in touched(steps, target, observed) if one in observed.held_addresses]
+                if held:
+                    raise ApplyError(f"{', '.join(held)} is held")
+                await self._applier_of(session, observed, target.bindings).apply(steps)
+        except WriteStillInFlightError:
+            self.calls.note_in_flight(address)
+            return  # It is undone once that write has returned.
+        except (OperationTimedOutError, ApplyError, WorkerGoneError, OSError) as error:
+            if isinstance(error, OperationTimedOutError):
+                self.calls.note_late(address, error)
+            # The run is not over: every pass tries again. It has failed, though, so that no other node begins.
+            why = f"{lost}, and the change cannot be undone yet: {error}"
+            self._store.update(self._store.load(), address, undoing(record, why, failed=True))
+            _log.error("%s: %s", address, why, extra={"pf": address})
+            return
+        self._end(desired, digest or intent.digest, ApplyState.ROLLED_BACK, f"{lost}: the change was undone")
+
+    def _begin(self, run: Run, probes: tuple[str, ...], boot_id: str) -> Intent:
+        """Journal a run before its first write."""
+        journal, address = self._store.load(), run.desired.pci_address
+        record = begun(
+            journal.of(address),
+            run.desired,
+            run.observed,
+            digest=run.digest or run.plan.digest,
+            granted=run.digest is not None,
+            probes=probes,
+            boot_id=boot_id,
+            now=self._clock(),
+        )
+        self._store.update(journal, address, record)
+        _log.info("%s: %s", address, run.plan.text, extra={"pf": address})
+        assert record.running is not None
+        return record.running
+
+    def _prove(self, address: str) -> Intent | None:
+        """Journal that all is written, and until when the node must be reachable."""
+        journal = self._store.load()
+        record = proving(journal.of(address), self._clock())
+        self._store.update(journal, address, record)
+        return record.running
+
+    def _end(self, desired: PfSpec, digest: str | None, state: ApplyState, message: str) -> None:
+        """Journal the end of a run."""
+        journal, address = self._store.load(), desired.pci_address
+        self._store.update(journal, address, ended(journal.of(address), desired, digest, state, message))
+        level = logging.INFO if state is ApplyState.APPLIED else logging.WARNING
+        _log.log(level, "%s: %s %s", address, state, message, extra={"pf": address})
+
+    def _forget(self, address: str, record: PfRecord) -> None:
+        self._store.update(self._store.load(), address, given_up(record))
+        _log.info("%s is given up", address, extra={"pf": address})
+
+
+def _has_healed(record: PfRecord, desired: PfSpec) -> bool:
+    """Whether the last run failed at what is asked for, short of cutting the node off."""
+    failed = record.failed_spec
+    return failed is not None and not record.rolled_back and not desired.release and same_desired(failed, desired)

@@ -1,0 +1,67 @@
+"""What must be reachable after a change if it was before: the API server and the default gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection
+from typing import Protocol
+
+from ...host.client import HostAccess, OperationTimedOutError, WorkerGoneError
+from ...host.ops import CheckGateway
+from ...kube.errors import ApiError
+from ..node_state_client import Reporter
+
+__all__ = ["NodeProbes", "Probes", "boot_clock"]
+
+_API_S = 5.0
+_GATEWAY_S = 5.0
+
+
+class Probes(Protocol):
+    """Tells what is reachable."""
+
+    async def working(self, learners: tuple[str, ...]) -> tuple[str, ...]:
+        """Name what is reachable now; `learners` are functions that vmnic switched on."""
+        ...
+
+    async def hold(self, needed: Collection[str], learners: tuple[str, ...]) -> bool:
+        """Tell whether all of these are reachable now."""
+        ...
+
+
+class NodeProbes:
+    """Asks the API server for this node's object, and the default gateway for its link address."""
+
+    def __init__(self, host: HostAccess, reporter: Reporter) -> None:
+        self._host = host
+        self._reporter = reporter
+
+    async def working(self, learners: tuple[str, ...]) -> tuple[str, ...]:
+        """Name what is reachable now; see `Probes`."""
+        api, gateway = await asyncio.gather(self._api(), self._gateway(learners))
+        return ("api",) * api + ("gateway",) * gateway
+
+    async def hold(self, needed: Collection[str], learners: tuple[str, ...]) -> bool:
+        """Tell whether all of these are reachable now; see `Probes`."""
+        return set(needed) <= set(await self.working(learners))
+
+    async def _api(self) -> bool:
+        try:
+            async with asyncio.timeout(_API_S):
+                await self._reporter.read()
+        except (ApiError, TimeoutError):
+            return False
+        return True
+
+    async def _gateway(self, learners: tuple[str, ...]) -> bool:
+        try:
+            async with self._host.session("observe", write=False) as session:
+                return await session.perform(CheckGateway(learners), deadline_s=_GATEWAY_S) == "reachable"
+        except (OSError, OperationTimedOutError, WorkerGoneError):
+            return False
+
+
+def boot_clock() -> float:
+    """Give the seconds since boot, as all processes of a node see them, also after a suspend."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

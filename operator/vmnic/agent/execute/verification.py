@@ -1,0 +1,80 @@
+"""A function is read once more right before its run's first write, and read back after the last."""
+
+from __future__ import annotations
+
+from ...nodes.observed import ObservedPf, holders_by_address, with_holders
+from ...nodes.planning.drivers import DriverFacts, gather_driver
+from ...nodes.planning.plan import Planned, plan_pf
+from ..change import Place, Run, needs_holders, without_doubt
+from ..journal import JournalStore
+from ..kubelet.podresources import Holders, HoldersUnknownError
+from ..observe.holder_files import read_records
+from ..observe.networkmanager import read_profiles
+from ..observe.pf_reader import read_pf
+from ..observe.sysfs import Reader
+
+__all__ = ["Recheck"]
+
+
+class Recheck:
+    """Plans again what is being done.
+
+    Args:
+        store: The journal.
+        holders: Names who holds VFs.
+    """
+
+    def __init__(self, store: JournalStore, holders: Holders) -> None:
+        self._store = store
+        self._holders = holders
+
+    async def before(self, run: Run, place: Place, reader: Reader) -> str:
+        """Read the function once more right before the first write; gives what has changed, empty if nothing."""
+        records = await read_records(reader)
+        try:
+            told, unknown = records.holders | await self._holders.read(), records.unknown
+        except HoldersUnknownError as error:
+            told, unknown = {}, str(error)
+        if unknown and needs_holders(run.plan):
+            return unknown
+        planned = await self._replan(run, place, reader, told)
+        if planned.plan is None or planned.plan.actions != run.plan.actions:
+            return f"{run.desired.pci_address} has changed since it was planned"
+        if planned.plan.disruptive and not run.plan.disruptive and not planned.plan.blocked_by:
+            return f"the host uses {run.desired.pci_address} by now"
+        return ", ".join(planned.plan.blocked_by)
+
+    async def after(self, run: Run, place: Place, reader: Reader) -> str:
+        """Read back what was written; gives how it differs from what was desired, empty if it does not."""
+        planned = await self._replan(run, place, reader, {})
+        if planned.problem is not None:
+            return planned.problem.message
+        return f"{run.desired.pci_address}: read back, still to do: {planned.plan.text}" if planned.plan is not None else ""
+
+    async def _replan(self, run: Run, place: Place, reader: Reader, told: dict[str, str]) -> Planned:
+        profiles = await read_profiles(reader)
+        observed = await read_pf(reader, run.desired.pci_address, await reader.links(), profiles)
+        holders = holders_by_address([observed], told)
+        record = self._store.load().of(run.desired.pci_address)
+        return plan_pf(
+            run.desired,
+            without_doubt(with_holders(observed, holders), run.desired, record),
+            host=place.host,
+            boot_id=place.boot_id,
+            attempt=record.attempt,
+            holders=holders,
+            original=record.original,
+            driver=await self._look_at_driver(run, place, observed, told, reader),
+        )
+
+    async def _look_at_driver(
+        self, run: Run, place: Place, observed: ObservedPf, told: dict[str, str], reader: Reader
+    ) -> DriverFacts:
+        """Look once more at all functions of a driver that is about to be loaded anew."""
+        if not run.reloads:
+            return run.driver
+        links = await reader.links()
+        others = [await read_pf(reader, address, links) for address in run.driver.others]
+        ports = [with_holders(port, holders_by_address([port], told)) for port in (observed, *others)]
+        originals = {address: record.original for address, record in self._store.load().pfs.items()}
+        return gather_driver(observed, ports, place.desired, originals)

@@ -1,0 +1,137 @@
+"""What is offered to the kubelet: resources and their devices, from what pools ask and what was observed. Pure.
+
+A device stays listed as long as its pool wants it, Unhealthy while it cannot be used; one that a pod holds stays listed even
+beyond that, since removing it would lower what the kubelet can allocate below what is free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from ...nodes.observed import ObservedPf, ObservedVf
+from ...nodes.planning.actions import wrong_driver
+from ...nodes.state import VFIO, PfSpec, VfGroup, indexes_of
+
+__all__ = ["Device", "Offer", "Resource", "list_resources"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One VF, or one whole NIC."""
+
+    address: str
+    """PCI address; the kubelet's id of it."""
+    pf: str
+    """PCI address of the physical function that it belongs to, or is."""
+    index: int | None = None
+    """Of the VF; None: it is a whole NIC."""
+    numa_node: int | None = None
+    """None: unknown, or not to be told."""
+    vfio: bool = True
+    """Whether a program opens it by VFIO; otherwise it is a network link."""
+    group: str = ""
+    """IOMMU group."""
+    vfio_device: str = ""
+    """Name below /dev/vfio/devices; empty: the kernel makes none."""
+    fault: str = ""
+    """Why no pod can use it now, in words; empty: it is healthy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """An extended resource of the node."""
+
+    name: str
+    devices: tuple[Device, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """One physical function of which pools offer something."""
+
+    spec: PfSpec
+    pf: ObservedPf | None
+    """None: it is not there, or does not answer."""
+    fault: str = ""
+    """Why nothing of it can be used now, in words; empty: each of its devices may be."""
+
+
+def list_resources(
+    offers: Iterable[Offer], before: Mapping[str, Resource], held: Mapping[str, str] | None
+) -> dict[str, Resource]:
+    """List what is offered from now on.
+
+    Args:
+        offers: What the pools of this node offer.
+        before: What was listed until now.
+        held: Which pods hold devices, in words by PCI address; None: that cannot be learnt now.
+    """
+    fresh: dict[str, dict[str, Device]] = {}
+    for offer in offers:
+        for group in offer.spec.groups:
+            if group.device_plugin == "Embedded":
+                devices = fresh.setdefault(group.resource, {})
+                devices |= {device.address: device for device in _devices(offer, group, before.get(group.resource), held)}
+    for name, resource in before.items():
+        for device in resource.devices:
+            if device.address not in fresh.get(name, {}) and (held is None or device.address in held):
+                for others in fresh.values():
+                    others.pop(device.address, None)
+                gone = replace(device, fault=f"{device.address} is no longer offered as {name}")
+                fresh.setdefault(name, {})[device.address] = gone
+    return {
+        name: Resource(name=name, devices=tuple(devices[address] for address in sorted(devices)))
+        for name, devices in sorted(fresh.items())
+        if devices
+    }
+
+
+def _devices(offer: Offer, group: VfGroup, before: Resource | None, held: Mapping[str, str] | None) -> Iterator[Device]:
+    known = [device for device in before.devices if device.pf == offer.spec.pci_address] if before is not None else []
+    if offer.spec.function == "Physical":
+        present = [_whole(offer.pf, group, held)] if offer.pf is not None else []
+        wanted: Collection[int | None] = (None,)
+    else:
+        wanted = indexes_of(offer.spec, group)
+        present = [_virtual(offer.pf, vf, group, held) for vf in offer.pf.vfs if vf.index in wanted] if offer.pf else []
+    seen = {device.address for device in present}
+    missing = [device for device in known if device.address not in seen and device.index in wanted]
+    yield from (replace(device, fault=offer.fault or device.fault) for device in present)
+    yield from (replace(device, fault=offer.fault or f"{device.address} is not there") for device in missing)
+
+
+def _whole(pf: ObservedPf, group: VfGroup, held: Mapping[str, str] | None) -> Device:
+    fault = "" if pf.driver == VFIO else f"{pf.pci_address} is on {pf.driver or 'no driver'}, not on {VFIO}"
+    return Device(
+        address=pf.pci_address,
+        pf=pf.pci_address,
+        numa_node=None if group.exclude_topology else pf.numa_node,
+        group=pf.group,
+        vfio_device=pf.vfio_device,
+        fault=fault or _fault_of_holder(pf.pci_address, pf.held, held),
+    )
+
+
+def _virtual(pf: ObservedPf, vf: ObservedVf, group: VfGroup, held: Mapping[str, str] | None) -> Device:
+    wrong = wrong_driver(group.driver, vf)
+    fault = f"{vf.pci_address} is on {vf.driver or 'no driver'}, not on {_driver_words(group)}" if wrong else ""
+    return Device(
+        address=vf.pci_address,
+        pf=pf.pci_address,
+        index=vf.index,
+        numa_node=None if group.exclude_topology else pf.numa_node,
+        vfio=group.driver == VFIO,
+        group=vf.group,
+        vfio_device=vf.vfio_device,
+        fault=fault or _fault_of_holder(vf.pci_address, vf.held, held),
+    )
+
+
+def _driver_words(group: VfGroup) -> str:
+    return VFIO if group.driver == VFIO else "its kernel driver"
+
+
+def _fault_of_holder(address: str, is_held: bool, held: Mapping[str, str] | None) -> str:
+    """A device that is open, and not by a pod, would not start a pod either."""
+    return f"{address} is held by a program that is no pod" if is_held and held is not None and address not in held else ""

@@ -1,0 +1,74 @@
+"""What each physical function offers: of what is asked, what has been granted, and what a run is doing. Pure.
+
+What has not been applied yet is not offered: until then the devices of the last granted spec are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from ...nodes.observed import ObservedPf
+from ...nodes.planning.plan import Planned
+from ...nodes.state import NodeSpec, PfSpec
+from ..journal import Journal, PfRecord
+from .devices import Offer
+
+__all__ = ["offers_of"]
+
+
+def offers_of(
+    spec: NodeSpec,
+    observed: Mapping[str, ObservedPf],
+    planned: Mapping[str, Planned],
+    journal: Journal,
+    unreadable: Collection[str],
+    dark: Collection[str] = (),
+) -> list[Offer]:
+    """Give what the functions of a node offer.
+
+    Args:
+        spec: What the controller asks. Before it has decided, all that was granted stays offered.
+        observed: The functions that answered, by PCI address.
+        planned: What is to be done to each.
+        journal: What vmnic knows of them.
+        unreadable: Functions that did not answer.
+        dark: Functions that have lost their carrier.
+    """
+    if not spec.synced:
+        granted = (record.granted for record in journal.pfs.values())
+        spec = NodeSpec(pfs=tuple(one for one in granted if one is not None))
+        planned = {}
+    offers = []
+    for desired in spec.pfs:
+        address = desired.pci_address
+        pf, record = observed.get(address), journal.of(address)
+        plan = planned.get(address, Planned()) if pf is not None else None
+        in_force = _in_force(desired, plan, record)
+        if in_force is not None:
+            fault = _fault(desired, record, pf, unreadable=address in unreadable, dark=address in dark)
+            offers.append(Offer(spec=in_force, pf=pf, fault=fault))
+    return offers
+
+
+def _in_force(desired: PfSpec, plan: Planned | None, record: PfRecord) -> PfSpec | None:
+    """Say by which spec a function is offered; None: by none. A plan of None: it cannot be made, nothing was observed."""
+    if desired.release:
+        return record.granted
+    if plan is not None and plan.plan is None and plan.problem is None:
+        return desired
+    if record.granted is not None:
+        return record.granted
+    # A run that failed leaves no granted spec; its devices that are as they should be can still be used.
+    return desired if record.original is not None else None
+
+
+def _fault(desired: PfSpec, record: PfRecord, pf: ObservedPf | None, *, unreadable: bool, dark: bool) -> str:
+    if pf is None:
+        return f"{desired.pci_address} does not answer" if unreadable else f"{desired.pci_address} is not on the bus"
+    if record.running is not None:
+        return f"{desired.pci_address} is being changed"
+    if pf.link_elsewhere:
+        return f"the link of {desired.pci_address} is in another network namespace"
+    if desired.release:
+        return f"{desired.pci_address} is being given up"
+    return "no carrier" if dark else ""

@@ -1,0 +1,129 @@
+"""Who holds a device, asked of the kubelet: its pod-resources socket, service v1.PodResourcesLister.
+
+A device id is what a device plugin chose: vmnic's and sriov-network-device-plugin's are PCI addresses, KubeVirt's IOMMU groups.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import pathlib
+import re
+from typing import Any, Protocol
+
+from grpclib.client import Channel, UnaryUnaryMethod
+
+from .api import KUBELET_SOCKET
+from .messages import Fields, make_classes
+
+__all__ = ["Holders", "HoldersUnknownError", "KubeletHolders", "NoHolders", "message_classes"]
+
+_CHECKPOINT = "kubelet_internal_checkpoint"
+"""What the kubelet's device manager keeps beside its socket."""
+_TIMEOUT_S = 3.0
+_TRIES = 3
+_PAUSE_S = 0.2
+"""The kubelet refuses calls above a short burst (RESOURCE_EXHAUSTED)."""
+_MESSAGES: dict[str, Fields] = {
+    "ListPodResourcesRequest": (),
+    "ContainerDevices": ((1, "resource_name", "string"), (2, "device_ids", "repeated string")),
+    "ClaimResource": ((2, "driver_name", "string"), (4, "device_name", "string")),
+    "DynamicResource": ((4, "claim_resources", "repeated ClaimResource"),),
+    "ContainerResources": (
+        (1, "name", "string"),
+        (2, "devices", "repeated ContainerDevices"),
+        (5, "dynamic_resources", "repeated DynamicResource"),
+    ),
+    "PodResources": ((1, "name", "string"), (2, "namespace", "string"), (3, "containers", "repeated ContainerResources")),
+    "ListPodResourcesResponse": ((1, "pod_resources", "repeated PodResources"),),
+}
+"""As in the kubelet's API podresources/v1, as far as it is read."""
+_CLAIMED = re.compile(r"^([0-9a-f]{4})-([0-9a-f]{2})-([0-9a-f]{2})-([0-7])$")
+"""A device of dynamic resource allocation is named by its PCI address with dashes."""
+
+
+class HoldersUnknownError(Exception):
+    """Somebody who could name holders does not answer; the message says who."""
+
+
+class Holders(Protocol):
+    """Tells who holds devices."""
+
+    async def read(self) -> dict[str, str]:
+        """Give holders in words, by device id.
+
+        Raises:
+            HoldersUnknownError: there are holders that cannot be learnt now.
+        """
+        ...
+
+
+class NoHolders:
+    """For nodes without a kubelet."""
+
+    async def read(self) -> dict[str, str]:
+        """Name nobody."""
+        return {}
+
+
+class KubeletHolders:
+    """Asks the kubelet of this node.
+
+    A kubelet that starts makes its sockets anew, so a missing one does not say that nobody holds anything. Only a node whose
+    kubelet has left nothing where its device plugins are has none: there it keeps its other socket, and from the first plugin
+    on a checkpoint that outlives it. That these directories exist says nothing, as whoever mounts them may have made them.
+
+    Args:
+        socket: Of its pod-resources API.
+        plugins: Its directory of device plugins.
+    """
+
+    def __init__(self, socket: pathlib.Path, plugins: pathlib.Path) -> None:
+        self._socket = socket
+        self._marks = (plugins / KUBELET_SOCKET, plugins / _CHECKPOINT)
+
+    async def read(self) -> dict[str, str]:
+        """Give the pods that hold devices; without a kubelet there are none. See `Holders`."""
+        if not self._socket.exists() and not any(mark.exists() for mark in self._marks):
+            return {}
+        for last in (False,) * (_TRIES - 1) + (True,):
+            try:
+                async with asyncio.timeout(_TIMEOUT_S):
+                    return _holders(await self._list())
+            except Exception as error:
+                # Whatever the libraries below make of the answer: it names no holders.
+                if last:
+                    raise HoldersUnknownError(f"the kubelet does not tell at {self._socket} who holds devices") from error
+            await asyncio.sleep(_PAUSE_S)
+        return {}
+
+    async def _list(self) -> Any:
+        classes = message_classes()
+        async with Channel(path=str(self._socket)) as channel:
+            method: UnaryUnaryMethod[Any, Any] = UnaryUnaryMethod(
+                channel,
+                "/v1.PodResourcesLister/List",
+                classes["ListPodResourcesRequest"],
+                classes["ListPodResourcesResponse"],
+            )
+            return await method(classes["ListPodResourcesRequest"]())
+
+
+def _holders(response: Any) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for pod in response.pod_resources:
+        words = f"pod {pod.namespace}/{pod.name}"
+        for container in pod.containers:
+            found |= {device: words for devices in container.devices for device in devices.device_ids}
+            for claim in (claim for resource in container.dynamic_resources for claim in resource.claim_resources):
+                match = _CLAIMED.match(claim.device_name)
+                if match is not None:
+                    domain, bus, device, function = match.groups()
+                    found[f"{domain}:{bus}:{device}.{function}"] = words
+    return found
+
+
+@functools.cache
+def message_classes() -> dict[str, type[Any]]:
+    """Make the message classes of the kubelet's API from their description."""
+    return make_classes("v1", _MESSAGES)

@@ -1,0 +1,76 @@
+"""What a person can do about an errno of the kernel's, by the step that met it."""
+
+from __future__ import annotations
+
+import errno
+
+from ...nodes.state import ActionKind, PfReason
+
+__all__ = ["errno_name", "explain", "reason_of_failure"]
+
+_NO_ROOM = "the firmware left no room for the VFs: add pci=realloc to the kernel's command line and reboot"
+_FORBIDDEN = (
+    "the container's security profile or capabilities forbid it: mount the host's /sys below --root as the manifests do, or "
+    "use the overlay apparmor-unconfined"
+)
+_OF_STEP: dict[tuple[ActionKind, int], str] = {
+    (ActionKind.SET_NUM_VFS, errno.ENOMEM): _NO_ROOM,
+    (ActionKind.SET_NUM_VFS, errno.ENOSPC): _NO_ROOM,
+    (
+        ActionKind.SET_NUM_VFS,
+        errno.ENOENT,
+    ): "the driver makes VFs only when it is loaded: say persistence: ModuleOptions and tell "
+    "vmnic so in its NIC data (vfsBy: module)",
+    (ActionKind.SET_NUM_VFS, errno.EBUSY): "another program has made VFs meanwhile: take the function away from it",
+    (ActionKind.SET_NUM_VFS, errno.ETIMEDOUT): "the driver made fewer VFs than asked: look at the kernel's log",
+    (ActionKind.BIND_VFS, errno.ENODEV): "the driver did not take it: see in the kernel's log why",
+    (ActionKind.BIND_PF, errno.ENODEV): "the driver did not take it: see in the kernel's log why",
+    (ActionKind.BIND_VFS, errno.ETIMEDOUT): "load the NIC's driver for VFs on the node, see in the kernel's log why it takes "
+    "none, or say vfDriver: vfio-pci",
+    (
+        ActionKind.BIND_PF,
+        errno.ETIMEDOUT,
+    ): "load the NIC's driver, or see in the kernel's log why it does not take it",
+    (ActionKind.SET_VFS, errno.ENETDOWN): "NICs take rates only while the link has a carrier: connect the port, or leave "
+    "minTxRateMbps and maxTxRateMbps out of spec.vf",
+    (ActionKind.SET_VFS, errno.EOPNOTSUPP): "the NIC's driver does not know this attribute: leave it out of spec.vf",
+    (ActionKind.SET_VFS, errno.EPROTONOSUPPORT): "the NIC's driver does not know this vlanProtocol: leave it out of spec.vf",
+    (ActionKind.SET_VFS, errno.EINVAL): "the NIC's driver refuses this value: change spec.vf",
+    (ActionKind.SET_MTU, errno.EINVAL): "the NIC's driver refuses this MTU: lower spec.mtu",
+    (ActionKind.SET_QUEUES, errno.EINVAL): "the NIC has not so many queues: lower spec.queues",
+    (ActionKind.SET_QUEUES, errno.EOPNOTSUPP): "the NIC's driver has no queues to set: leave spec.queues out",
+    (ActionKind.RELOAD_DRIVER, errno.EPERM): "loading modules needs CAP_SYS_MODULE: use the overlay module-options",
+    (ActionKind.RELOAD_DRIVER, errno.EBUSY): "something uses the driver: free it, or reboot the node",
+    (ActionKind.RELOAD_DRIVER, errno.EKEYREJECTED): "the kernel does not trust the module (Secure Boot): sign it",
+    (ActionKind.WRITE_MODULE_OPTIONS, errno.ENOENT): "/etc/modprobe.d is not there: use the overlay module-options",
+}
+_OF_ANY: dict[int, str] = {
+    errno.EROFS: "the host's /sys is mounted read-only for the agent: mount it writable below --root, as the manifests do",
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.EIO: "the NIC's firmware or driver failed: look at the kernel's log, then update the firmware or change the NIC",
+    errno.ENODEV: "the function or its link has gone: look at the hardware and the kernel's log",
+    errno.ENOENT: "the function or its link has gone: look at the hardware and the kernel's log",
+    errno.ENOSPC: "a file system of the host is full: free it",
+}
+
+
+def errno_name(error: OSError) -> str:
+    """Return the kernel's name of an error; Python has another one for EOPNOTSUPP, whose number is the same."""
+    code = error.errno or 0
+    return "EOPNOTSUPP" if code == errno.EOPNOTSUPP else errno.errorcode.get(code, str(code))
+
+
+def _remedy_for(kind: ActionKind | None, code: int) -> str:
+    return (kind is not None and _OF_STEP.get((kind, code))) or _OF_ANY.get(code, "see the kernel's log for why")
+
+
+def explain(error: OSError, kind: ActionKind | None = None) -> str:
+    """Say what the kernel answered and what to do; without a step where a read was refused."""
+    code = error.errno or 0
+    return f"{errno_name(error)} ({error.strerror}): {_remedy_for(kind, code)}"
+
+
+def reason_of_failure(message: str) -> PfReason:
+    """Give the word for a failed run: what the kernel says of a NIC without room for its VFs is told apart."""
+    return PfReason.NO_MMIO_SPACE if _NO_ROOM in message else PfReason.APPLY_FAILED

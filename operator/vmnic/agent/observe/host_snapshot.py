@@ -1,0 +1,112 @@
+"""What the host says now. "Cannot read" is never "absent": a function that does not answer is reported as unreadable.
+
+Each physical function is read in a session of its own, so one that hangs in the kernel harms no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+from ...host.client import HostAccess, OperationTimedOutError, WorkerGoneError
+from ...host.ops import LinkInfo, ReadFile
+from ...nodes.observed import ObservedPf
+from ...nodes.state import HostFacts
+from .holder_files import Records, read_records
+from .modules import MODULES
+from .networkmanager import Profiles, read_profiles
+from .pf_reader import read_pf
+from .sysfs import DEVICES, Reader
+
+__all__ = ["Observation", "observe_host"]
+
+_NoAnswer = OperationTimedOutError | WorkerGoneError | OSError
+
+_NETWORK_CLASS = "0x02"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One look at the host."""
+
+    boot_id: str
+    host: HostFacts
+    pfs: tuple[ObservedPf, ...]
+    records: Records = field(default_factory=Records)
+    """Who holds which function, as files of other programs say."""
+    unreadable: dict[str, _NoAnswer] = field(default_factory=dict)
+    """Functions that did not answer, by PCI address."""
+
+
+async def observe_host(host: HostAccess, *, leave_out: Collection[str]) -> Observation:
+    """Look at everything that decisions need.
+
+    Args:
+        host: The node.
+        leave_out: Functions with a call in the kernel that has not returned: a further read would hang too.
+
+    Raises:
+        OSError: the host as such cannot be read.
+        OperationTimedOutError: likewise.
+        WorkerGoneError: the host worker ended, not only one function's child.
+    """
+    async with host.session("observe", write=False) as session:
+        reader = Reader(session)
+        boot_id = await reader.text("/proc/sys/kernel/random/boot_id")
+        facts, functions = await _read_host(reader)
+        addresses = await _find_pfs(reader, functions)
+        links = await reader.links()
+        records = await read_records(reader)
+        profiles = await read_profiles(reader)
+    asked = [address for address in addresses if address not in leave_out]
+    answers = await asyncio.gather(*(_read_alone(host, address, links, profiles) for address in asked))
+    if answers and isinstance(answers[0], WorkerGoneError) and all(isinstance(one, WorkerGoneError) for one in answers):
+        raise answers[0]
+    return Observation(
+        boot_id=boot_id,
+        host=facts,
+        pfs=tuple(answer for answer in answers if isinstance(answer, ObservedPf)),
+        records=records,
+        unreadable={address: one for address, one in zip(asked, answers, strict=True) if not isinstance(one, ObservedPf)},
+    )
+
+
+async def _read_alone(host: HostAccess, address: str, links: Sequence[LinkInfo], profiles: Profiles) -> ObservedPf | _NoAnswer:
+    """Read one function in a session of its own; one that hangs, or whose child dies, harms no other."""
+    try:
+        async with host.session(address, write=False) as session:
+            return await read_pf(Reader(session), address, links, profiles)
+    except (OperationTimedOutError, WorkerGoneError, OSError) as error:
+        return error
+
+
+async def _read_host(reader: Reader) -> tuple[HostFacts, tuple[str, ...]]:
+    """Read what the node as a whole offers, and the addresses of all PCI functions."""
+    modules = {name: f"/sys/module/{name}" for name in MODULES}
+    listed = await reader.listings([*modules.values(), DEVICES])
+    facts = HostFacts(
+        kernel=await reader.text("/proc/sys/kernel/osrelease"),
+        iommu=await _or_unknown(lambda: reader.names("/sys/class/iommu")),
+        modules=tuple(name for name, path in modules.items() if listed[path]),
+    )
+    return facts, listed[DEVICES]
+
+
+async def _or_unknown(read: Callable[[], Awaitable[Sequence[str]]]) -> bool | None:
+    try:
+        return bool(await read())
+    except OSError:
+        return None
+
+
+async def _find_pfs(reader: Reader, addresses: Sequence[str]) -> list[str]:
+    """Find the network functions that can have VFs; their VFs have no `sriov_totalvfs`."""
+    kinds = [ReadFile(f"{DEVICES}/{address}/class") for address in addresses]
+    totals = [ReadFile(f"{DEVICES}/{address}/sriov_totalvfs") for address in addresses]
+    found = await reader.all([*kinds, *totals])
+    return [
+        address
+        for address, kind, total in zip(addresses, kinds, totals, strict=True)
+        if str(found.get(kind) or "").startswith(_NETWORK_CLASS) and found.get(total) is not None
+    ]

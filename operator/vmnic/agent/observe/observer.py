@@ -1,0 +1,160 @@
+"""One look at the node: what is there, who holds it, what is to be done, and what can be handed to pods meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from ...host.client import HostAccess, OperationTimedOutError
+from ...nodes.observed import holders_by_address, with_holders
+from ...nodes.planning.drivers import DriverFacts, gather_driver
+from ...nodes.planning.plan import Planned, plan_pf
+from ...nodes.state import NodeSpec
+from ..change import without_doubt
+from ..journal import Journal, JournalStore
+from ..kubelet.devices import Offer
+from ..kubelet.offers import offers_of
+from ..kubelet.plugin import Devices
+from ..kubelet.podresources import Holders, HoldersUnknownError
+from .host_snapshot import Observation, observe_host
+from .in_flight import OpenCalls
+from .link_loss import Carriers
+
+__all__ = ["Look", "Looker"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What one look gave: the host, who holds VFs, and a plan for each function that is asked for."""
+
+    observation: Observation
+    holders: Mapping[str, str]
+    planned: Mapping[str, Planned]
+    drivers: Mapping[str, DriverFacts]
+    offers: Mapping[str, Offer] = field(default_factory=dict)
+    """What is handed to pods, by function."""
+    unknown: str = ""
+    """Why holders cannot be learnt now; empty: they are known."""
+    dark: Collection[str] = ()
+    """Functions that have lost their carrier."""
+    busy: Collection[str] = ()
+    """Functions that were left alone, since they are being changed."""
+
+
+class Looker:
+    """Looks at one node.
+
+    Args:
+        host: Opens sessions on the node.
+        store: The journal.
+        holders: Names who holds VFs.
+        devices: Takes what can be handed to pods.
+        calls: What has not returned from the kernel.
+        refused: Modules that the init container could not load, each with the kernel's answer.
+        clock: Seconds since boot.
+    """
+
+    def __init__(
+        self,
+        host: HostAccess,
+        store: JournalStore,
+        holders: Holders,
+        devices: Devices,
+        *,
+        calls: OpenCalls,
+        refused: tuple[str, ...],
+        clock: Callable[[], float],
+    ) -> None:
+        self._host = host
+        self._store = store
+        self._holders = holders
+        self._devices = devices
+        self._calls = calls
+        self._refused = refused
+        self._carriers = Carriers()
+        self._clock = clock
+        self._hung: OperationTimedOutError | None = None
+        """A read of the host as such that has not returned."""
+
+    async def look(self, spec: NodeSpec, journal: Journal, *, told_dark: Collection[str] = ()) -> Look:
+        """Look at everything; `told_dark` are the functions whose lost carrier the node's status tells.
+
+        Raises:
+            OSError, OperationTimedOutError: the host as such cannot be read.
+            WorkerGoneError: the host worker died.
+        """
+        await self._calls.forget_returned(self._host, self._store)
+        return await self._look(spec, journal, told_dark=told_dark, busy=(), earlier=None)
+
+    async def glance(self, spec: NodeSpec, journal: Journal, earlier: Look, busy: Collection[str]) -> Look:
+        """Look at all functions but those that are being changed; of them the earlier look holds. Raises as `look`."""
+        return await self._look(spec, journal, told_dark=(), busy=busy, earlier=earlier)
+
+    def withdraw(self, spec: NodeSpec, journal: Journal) -> None:
+        """Hand out nothing, as nobody knows what is there."""
+        everything = {pf.pci_address for pf in spec.pfs} | journal.pfs.keys()
+        self._devices.replace(offers_of(spec, {}, {}, journal, everything), None)
+
+    async def _look(
+        self, spec: NodeSpec, journal: Journal, *, told_dark: Collection[str], busy: Collection[str], earlier: Look | None
+    ) -> Look:
+        observation = await self._observe({*self._calls.hanging, *busy})
+        for address, error in observation.unreadable.items():
+            if isinstance(error, OperationTimedOutError):
+                self._calls.note_late(address, error)
+        try:
+            told, unknown = await self._holders.read(), observation.records.unknown
+        except HoldersUnknownError as error:
+            told, unknown = {}, str(error)
+        holders = holders_by_address(observation.pfs, observation.records.holders | told)
+        opened = {pf.pci_address: pf for pf in observation.pfs}
+        pfs = tuple(with_holders(pf, holders) for pf in observation.pfs)
+        observation = replace(observation, pfs=pfs, host=msgspec.structs.replace(observation.host, refused=self._refused))
+        observed = {pf.pci_address: pf for pf in pfs}
+        left = () if earlier is None else tuple(pf for pf in earlier.observation.pfs if pf.pci_address in busy)
+        originals = {address: record.original for address, record in journal.pfs.items()}
+        drivers = {pf.pci_address: gather_driver(pf, (*pfs, *left), spec.pfs, originals) for pf in pfs}
+        planned = {
+            pf.pci_address: plan_pf(
+                pf,
+                without_doubt(observed[pf.pci_address], pf, journal.of(pf.pci_address)),
+                host=observation.host,
+                boot_id=observation.boot_id,
+                attempt=journal.of(pf.pci_address).attempt,
+                holders=holders,
+                original=journal.of(pf.pci_address).original,
+                driver=drivers[pf.pci_address],
+            )
+            for pf in spec.pfs
+            if pf.pci_address in observed
+        }
+        dark = self._carriers.see(pfs, told_dark, self._clock())
+        unreadable = {*self._calls.hanging, *observation.unreadable}
+        made = offers_of(spec, opened, planned, journal, unreadable, dark)
+        offers = {offer.spec.pci_address: offer for offer in made}
+        if earlier is not None:
+            kept = {address: offer for address, offer in earlier.offers.items() if address in busy}
+            offers = {address: offer for address, offer in offers.items() if address not in busy} | kept
+        self._devices.replace(offers.values(), holders_by_address(pfs, told) if not unknown else None)
+        return Look(
+            observation=observation,
+            holders=holders,
+            planned=planned,
+            drivers=drivers,
+            offers=offers,
+            unknown=unknown,
+            dark=dark,
+            busy=busy,
+        )
+
+    async def _observe(self, leave_out: set[str]) -> Observation:
+        """Look at the host, unless an earlier look is still in the kernel: each would leave one more child there."""
+        if self._hung is not None and not self._hung.returned.done():
+            raise self._hung.with_traceback(None)
+        try:
+            return await observe_host(self._host, leave_out=leave_out)
+        except OperationTimedOutError as error:
+            self._hung = error
+            raise

@@ -1,0 +1,286 @@
+"""Reads one physical function with its VFs: three or four journeys to the host, however many VFs there are."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ...checked.devices import is_pci_address
+from ...checked.quantities import read_integer
+from ...host.ops import Channels, LinkInfo, ListDir, Op, ReadChannels, ReadFile, ReadLink, Value, VfInfo
+from ...nodes.nics import model_of
+from ...nodes.observed import ObservedPf, ObservedVf, VfAttributes
+from ...nodes.state import VFIO
+from .networkmanager import Port, Profiles, find_manager
+from .sysfs import DEVICES, PCI_ADDRESS, Reader
+
+__all__ = ["read_pf"]
+
+_DRIVERS = "/sys/bus/pci/drivers"
+_UNSET = 0x20000000
+"""IORESOURCE_UNSET of linux/ioport.h: the window has no address."""
+_WINDOW = re.compile(r"0x[0-9a-f]{1,16} 0x[0-9a-f]{1,16} 0x([0-9a-f]{1,16})", re.ASCII)
+_VF_WINDOWS = slice(7, 13)
+"""Lines of `resource` after six BARs and the ROM (PCI_IOV_RESOURCES)."""
+_VIRTFN = re.compile(r"virtfn[0-9]{1,5}", re.ASCII)
+_LARGEST = 2**31 - 1
+_NOT_ASKED = Profiles()
+_OPERATOR = "/etc/sriov-operator/pci"
+
+
+async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo], profiles: Profiles = _NOT_ASKED) -> ObservedPf:
+    """Read one physical function with its VFs.
+
+    Args:
+        reader: A session of its own, as a function that hangs must harm no other.
+        address: The function.
+        links: All links of the host's namespace.
+        profiles: NetworkManager's profiles of the node; left out where the owner does not matter.
+
+    Raises:
+        OSError: it cannot be read.
+        OperationTimedOutError: it did not answer.
+    """
+    link = next((link for link in links if link.pci_address == address), None)
+    own = _Answers(await reader.all(list(_own_reads(address, link))))
+    entries = own.names(f"{DEVICES}/{address}")
+    virtfns = sorted((entry for entry in entries if _VIRTFN.fullmatch(entry)), key=_index)
+    name = link.name if link is not None else next(iter(own.names(f"{DEVICES}/{address}/net")), "")
+    more = _Answers(await reader.all(list(_further_reads(address, name, own, virtfns))))
+    vf_addresses = {entry: more.link(f"{DEVICES}/{address}/{entry}") for entry in virtfns}
+    gone = next((entry for entry, vf in vf_addresses.items() if not is_pci_address(vf)), "")
+    if gone:
+        raise OSError(errno.ENODEV, f"{gone} of {address} has gone while it was read")
+    functions = _Answers(await reader.all([op for one in (address, *vf_addresses.values()) for op in _function_reads(one)]))
+    cdevs = _Answers(
+        await reader.all([ReadFile(path) for one in (address, *vf_addresses.values()) for path in _cdevs(functions, one)])
+    )
+    infos = {info.vf: info for info in link.vfs} if link is not None else {}
+    vfs = tuple(_vf(functions, cdevs, _index(entry), vf, infos, links) for entry, vf in vf_addresses.items())
+    path, channels = f"{DEVICES}/{address}", own.channels(link.name) if link is not None else None
+    driver = functions.link(f"{path}/driver")
+    vendor, device = (own.needed(f"{path}/{one}").removeprefix("0x") for one in ("vendor", "device"))
+    port = Port(name=name, mac=_permanent_mac(more, link), pci_address=address, driver=driver)
+    owner, unknown = _foreign_owner(own, profiles, port)
+    known, numa = model_of(vendor, device), read_integer(own.text(f"{path}/numa_node"), 0, _LARGEST)
+    return ObservedPf(
+        pci_address=address,
+        name=name,
+        alt_names=link.alt_names if link is not None else (),
+        vendor=vendor,
+        device=device,
+        driver=driver,
+        held=_is_held(functions, address, driver),
+        group=functions.link(f"{path}/iommu_group"),
+        vfio_device=_vfio_device(functions, cdevs, address),
+        numa_node=numa,
+        link_speed_mbps=_speed(more.text(f"/sys/class/net/{name}/speed")),
+        mac=link.mac if link is not None else "",
+        mtu=link.mtu if link is not None else None,
+        up=link.up if link is not None else None,
+        link_elsewhere=driver not in ("", VFIO) and not name,
+        carrier=link is not None and link.carrier,
+        queues=channels.combined if channels is not None else None,
+        max_queues=channels.max_combined if channels is not None else None,
+        module_options=more.text(_options_path(driver)).removeprefix(f"options {driver} ").strip(),
+        driver_functions=tuple(one for one in more.names(f"{_DRIVERS}/{driver}") if PCI_ADDRESS.match(one)),
+        by_module=known is not None and known.vfs_by == "module",
+        unassigned_vf_space=_has_unassigned_space(own.text(f"{path}/resource")),
+        foreign_owner=owner,
+        owner_unknown=unknown,
+        total_vfs=own.number(f"{path}/sriov_totalvfs"),
+        num_vfs=own.number(f"{path}/sriov_numvfs"),
+        autoprobe=own.text(f"{path}/sriov_drivers_autoprobe") != "0",
+        shares_iommu_group=bool(set(more.names(f"{path}/iommu_group/devices")) - {address, *vf_addresses.values()}),
+        vfs=vfs,
+        host_use=_host_use(link, links),
+        learnt_use=_learnt_use(link),
+    )
+
+
+def _own_reads(address: str, link: LinkInfo | None) -> Iterator[Op]:
+    path = f"{DEVICES}/{address}"
+    yield ListDir(path)
+    yield ListDir(f"{path}/net")
+    yield from (ReadFile(f"{path}/{name}") for name in ("vendor", "device", "numa_node", "resource", "sriov_totalvfs"))
+    yield from (ReadFile(f"{path}/{name}") for name in ("sriov_numvfs", "sriov_drivers_autoprobe"))
+    yield from (ReadLink(f"{path}/{name}") for name in ("driver", "iommu_group"))
+    yield ReadFile(f"{_OPERATOR}/{address}")
+    if link is not None:
+        yield ReadChannels(link.name)
+
+
+def _further_reads(address: str, name: str, own: _Answers, virtfns: Sequence[str]) -> Iterator[Op]:
+    path = f"{DEVICES}/{address}"
+    yield from (ReadLink(f"{path}/{entry}") for entry in virtfns)
+    yield ListDir(f"{path}/iommu_group/devices")
+    if name:
+        yield from (ReadFile(f"/sys/class/net/{name}/{one}") for one in ("speed", "addr_assign_type"))
+    if driver := own.link(f"{path}/driver"):
+        yield ReadFile(_options_path(driver))
+        yield ListDir(f"{_DRIVERS}/{driver}")
+
+
+def _function_reads(address: str) -> Iterator[Op]:
+    """What tells of a function, or a VF, who drives it and whether somebody has it."""
+    path = f"{DEVICES}/{address}"
+    yield from (ReadLink(f"{path}/{name}") for name in ("driver", "iommu_group"))
+    yield ReadFile(f"{path}/enable")
+    yield from (ListDir(f"{path}/{name}") for name in ("net", "vfio-dev"))
+
+
+def _cdevs(functions: _Answers, address: str) -> Iterator[str]:
+    path = f"{DEVICES}/{address}/vfio-dev"
+    yield from (f"{path}/{name}/dev" for name in functions.names(path))
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """What the host said, by operation; absent is empty."""
+
+    by_op: Mapping[Op, Value]
+
+    def text(self, path: str) -> str:
+        return str(self.by_op.get(ReadFile(path)) or "").strip()
+
+    def needed(self, path: str) -> str:
+        """Give a file that every function has.
+
+        Raises:
+            FileNotFoundError: it is not there, so the function has gone.
+        """
+        if self.by_op.get(ReadFile(path)) is None:
+            raise FileNotFoundError(2, f"{path} is not there")
+        return self.text(path)
+
+    def number(self, path: str) -> int:
+        """Give the number in a file that every function has; a device that is just going may answer with nothing.
+
+        Raises:
+            OSError: there is none.
+        """
+        found = read_integer(self.needed(path), 0, _LARGEST)
+        if found is None:
+            raise OSError(errno.EIO, f"{path} holds no number")
+        return found
+
+    def names(self, path: str) -> tuple[str, ...]:
+        found = self.by_op.get(ListDir(path))
+        return tuple(str(name) for name in found) if isinstance(found, tuple) else ()
+
+    def link(self, path: str) -> str:
+        return str(self.by_op.get(ReadLink(path)) or "").rsplit("/", 1)[-1]
+
+    def channels(self, name: str) -> Channels | None:
+        found = self.by_op.get(ReadChannels(name))
+        return found if isinstance(found, Channels) else None
+
+
+def _vf(
+    functions: _Answers,
+    cdevs: _Answers,
+    index: int,
+    address: str,
+    infos: Mapping[int, VfInfo],
+    links: Sequence[LinkInfo],
+) -> ObservedVf:
+    used = _host_use(next((link for link in links if link.pci_address == address), None), links)
+    driver = functions.link(f"{DEVICES}/{address}/driver")
+    return ObservedVf(
+        index=index,
+        pci_address=address,
+        driver=driver,
+        held=bool(used) or _is_held(functions, address, driver) or _is_elsewhere(functions, address, driver),
+        host_use=used,
+        group=functions.link(f"{DEVICES}/{address}/iommu_group"),
+        vfio_device=_vfio_device(functions, cdevs, address),
+        attributes=_attributes(infos[index]) if index in infos else None,
+    )
+
+
+def _attributes(info: VfInfo) -> VfAttributes:
+    return VfAttributes(
+        mac=info.mac,
+        vlan=info.vlan,
+        qos=info.qos,
+        spoof_check=info.spoof_check,
+        trust=info.trust,
+        link_state=info.link_state,
+        min_tx_rate_mbit=info.min_tx_rate_mbit,
+        max_tx_rate_mbit=info.max_tx_rate_mbit,
+    )
+
+
+def _is_held(functions: _Answers, address: str, driver: str) -> bool:
+    """`enable` counts openers of a function that vfio-pci drives; with a kernel driver it is 1 all the time."""
+    return driver == VFIO and functions.text(f"{DEVICES}/{address}/enable") not in ("", "0")
+
+
+def _is_elsewhere(functions: _Answers, address: str, driver: str) -> bool:
+    """A network driver makes a link; one that is not in the host's namespace is in a pod's."""
+    return driver not in ("", VFIO) and not functions.names(f"{DEVICES}/{address}/net")
+
+
+def _vfio_device(functions: _Answers, cdevs: _Answers, address: str) -> str:
+    """Name the character device of a function on vfio-pci; only kernels with VFIO_DEVICE_CDEV give it a device number."""
+    path = f"{DEVICES}/{address}/vfio-dev"
+    return next((name for name in functions.names(path) if cdevs.text(f"{path}/{name}/dev")), "")
+
+
+def _speed(text: str) -> int | None:
+    """Read the link speed in Mbit/s; the kernel answers EINVAL or -1 while the link is down."""
+    return read_integer(text, 1, _LARGEST)
+
+
+def _has_unassigned_space(resource: str) -> bool:
+    """Read a function's `resource`: each line has start, end and flags of a window."""
+    found = (_WINDOW.fullmatch(line.strip()) for line in resource.splitlines()[_VF_WINDOWS])
+    return any(int(window[1], 16) & _UNSET for window in found if window is not None)
+
+
+def _options_path(driver: str) -> str:
+    """What vmnic tells a driver when it is loaded; see modprobe.d(5)."""
+    return f"/etc/modprobe.d/vmnic-{driver}.conf"
+
+
+def _foreign_owner(own: _Answers, profiles: Profiles, port: Port) -> tuple[str, str]:
+    """Describe which other program manages a function's VFs, and what could not be read about that; empty: nothing."""
+    if own.text(f"{_OPERATOR}/{port.pci_address}"):
+        return f"sriov-network-operator ({_OPERATOR}/{port.pci_address})", ""
+    if not port.name:
+        return "", ""  # NetworkManager manages no function without a link here.
+    found, unknown = find_manager(profiles, port)
+    return (f"NetworkManager or nmstate ({found})" if found else ""), unknown
+
+
+def _permanent_mac(more: _Answers, link: LinkInfo | None) -> str:
+    """Give the address that a link was made with (NET_ADDR_PERM of linux/netdevice.h); empty: it is not known."""
+    is_permanent = link is not None and more.text(f"/sys/class/net/{link.name}/addr_assign_type") == "0"
+    return link.mac if link is not None and is_permanent else ""
+
+
+def _host_use(link: LinkInfo | None, links: Sequence[LinkInfo]) -> tuple[str, ...]:
+    """Say what the host itself uses a link for."""
+    if link is None:
+        return ()
+    found = [f"address {address}" for address in link.addresses]
+    if link.default_route:
+        found.append("default route")
+    names = {other.index: other.name for other in links}
+    if link.master is not None:
+        found.append(f"place in {names.get(link.master, 'an upper device')}")
+    found += [f"{upper.kind or 'upper'} device {upper.name}" for upper in links if upper.lower == link.index and upper.kind]
+    return tuple(found)
+
+
+def _index(entry: str) -> int:
+    return int(entry.removeprefix("virtfn"))
+
+
+def _learnt_use(link: LinkInfo | None) -> tuple[str, ...]:
+    """Say what the kernel made of a router's announcements on a link: it does so on every link that is switched on."""
+    if link is None:
+        return ()
+    return (*(f"address {address}" for address in link.learnt), *(("default route",) if link.learnt_route else ()))

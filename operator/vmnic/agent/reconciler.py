@@ -1,0 +1,305 @@
+"""One pass of the agent: observe, plan, claim, apply, read back, report. It may be repeated and killed at any point.
+
+Nothing is written to the host without a grant, except to bring back what was granted before: after a reboot, a restart in the
+middle of a run, or drift. A grant is a plan's digest; the digest holds the attempt, which rises with every end of a run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from ..host.client import HostAccess, OperationTimedOutError, WorkerGoneError
+from ..kube.backoff import Backoff
+from ..kube.errors import ApiError
+from ..kube.tasks import end_tasks
+from ..nodes.planning.digest import same_desired
+from ..nodes.planning.plan import Planned
+from ..nodes.state import Apply, ApplyState, NodeNicState, NodeSpec, NodeStatus, PfReason
+from .change import Place, Run, needs_holders
+from .execute.executor import Runner
+from .execute.fence import Fence
+from .execute.probes import Probes, boot_clock
+from .journal import Journal, JournalError, JournalStore
+from .kubelet.plugin import Devices
+from .kubelet.podresources import Holders
+from .node_state_client import Reporter
+from .observe.errno_hints import explain
+from .observe.observer import Look, Looker
+from .status.publisher import Publisher
+from .status.render import Calls, render_blind, render_status
+
+__all__ = ["NodePass", "Passes"]
+
+_log = logging.getLogger(__name__)
+
+
+T = TypeVar("T")
+_FAULT_CHARS = 512
+
+_BACKOFF_S = (5.0, 300.0)
+"""Delays between tries to bring back a function; a restart of the agent forgets earlier failures."""
+_GLANCE_S = 3.0
+"""How often the other functions are looked at while some are being changed."""
+
+
+class Passes(Protocol):
+    """What makes passes."""
+
+    async def run(self, state: NodeNicState | None) -> NodeStatus:
+        """Make one; see `NodePass.run`."""
+        ...
+
+    async def run_alone(self) -> None:
+        """Make one without the API server; see `NodePass.run_alone`."""
+        ...
+
+
+class NodePass:
+    """Everything that the agent does to its node.
+
+    Args:
+        host: Opens sessions on the node.
+        store: The journal.
+        holders: Names who holds VFs.
+        reporter: Where orders come from and status goes.
+        probes: Tells whether the node is reachable.
+        fence: Keeps VFs from pods while they go.
+        devices: Takes what can be handed to pods.
+        refused: Modules that the init container could not load, each with the kernel's answer.
+        sleep: Waits between looks.
+        clock: Seconds since boot.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: HostAccess,
+        store: JournalStore,
+        holders: Holders,
+        reporter: Reporter,
+        probes: Probes,
+        fence: Fence,
+        devices: Devices,
+        refused: tuple[str, ...] = (),
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = boot_clock,
+    ) -> None:
+        self._store = store
+        self._reporter = reporter
+        self._clock = clock
+        self._runner = Runner(host, store, holders, probes, fence, sleep=sleep, clock=clock)
+        self._looker = Looker(host, store, holders, devices, calls=self._runner.calls, refused=refused, clock=clock)
+        self._backoff = Backoff(_BACKOFF_S)
+        self._publisher = Publisher(reporter)
+
+    async def run(self, state: NodeNicState | None) -> NodeStatus:
+        """Make one pass and give the status as it is published.
+
+        Args:
+            state: The NodeNicState as last seen; None if there is none, then the host is only looked at.
+
+        Raises:
+            OSError: the host as such cannot be read.
+            WorkerGoneError: the host worker died.
+            ApiError: the status could not be published.
+        """
+        state = self._publisher.begin(state)
+        spec = state.spec if state is not None else NodeSpec()
+        try:
+            look, journal, fault = await self._work(spec, acts=state is not None and spec.synced)
+        except (OperationTimedOutError, OSError, WorkerGoneError) as error:
+            status = self._blind(state, _blindness(error))
+            await self._publisher.publish(status)
+            if isinstance(error, OperationTimedOutError):
+                return status
+            raise
+        except ApiError:
+            raise
+        except Exception as error:
+            # What the host, or another program on it, says could not be handled; what is handed out stays.
+            await self._publisher.publish(self._failed(state, error))
+            raise
+        if state is not None and state.spec_unreadable:
+            fault = fault or f"the spec cannot be read ({state.spec_unreadable}); the host is not changed meanwhile"
+        status = render_status(self._under(state), look, journal, self._calls(), fault=fault, claims={})
+        await self._publisher.publish(status)
+        return status
+
+    def _failed(self, state: NodeNicState | None, error: Exception) -> NodeStatus:
+        """Give the status of a node that a fault of the agent's own keeps from being looked at."""
+        journal, broken = self._load()
+        fault = f"the agent cannot handle what it found ({type(error).__name__}: {error}): report its log"
+        return render_blind(self._under(state), journal, broken or f"{fault[:_FAULT_CHARS]}; the host is not changed meanwhile")
+
+    def _blind(self, state: NodeNicState | None, fault: str) -> NodeStatus:
+        """Hand out nothing, and give the status of a node that cannot be looked at."""
+        journal, broken = self._load()
+        self._looker.withdraw(state.spec if state is not None else NodeSpec(), journal)
+        return render_blind(self._under(state), journal, broken or f"{fault}; the host is not changed meanwhile")
+
+    def _under(self, state: NodeNicState | None) -> NodeNicState | None:
+        """The object that was looked at, with the status that it has by now."""
+        shown = self._publisher.shown
+        return state if state is None or shown is None else msgspec.structs.replace(state, status=shown.status)
+
+    async def run_alone(self) -> None:
+        """Bring back what was granted before, and undo what cut the node off, while the API server cannot be asked.
+
+        Raises:
+            OSError, OperationTimedOutError: the host as such cannot be read.
+            WorkerGoneError: the host worker died.
+        """
+        self._publisher.begin(None)
+        try:
+            records = self._store.load().pfs.values()
+        except JournalError as error:
+            _log.error("%s", error)
+            return
+        granted = tuple(record.granted for record in records if record.granted is not None)
+        running = tuple(record.running.desired for record in records if record.running is not None)
+        wanted = {pf.pci_address: pf for pf in (*granted, *running)}
+        await self._work(NodeSpec(synced=True, pfs=tuple(wanted.values())), acts=True)
+
+    async def _work(self, spec: NodeSpec, *, acts: bool) -> tuple[Look, Journal, str]:
+        """Look, act, and look again if anything was done; gives also what forbids writes, in words."""
+        journal, fault = self._load()
+        look = await self._look(spec, journal)
+        if acts and not fault:
+            fault = await self._act(spec, look, journal)
+            fresh = self._store.load() if not fault else journal
+            if fresh != journal:
+                journal = fresh
+                look = await self._look(spec, journal)
+        return look, journal, fault
+
+    def _load(self) -> tuple[Journal, str]:
+        """Read the journal; gives also what forbids writes, in words."""
+        try:
+            return self._store.load(), ""
+        except JournalError as error:
+            return Journal(), f"{error}; the host is not changed meanwhile"
+
+    async def _act(self, spec: NodeSpec, look: Look, journal: Journal) -> str:
+        """Conclude what was interrupted and carry out what may be; gives what forbids writes from now on, in words."""
+        host, boot_id = look.observation.host, look.observation.boot_id
+        try:
+            interrupted = {address for address, record in journal.pfs.items() if record.running is not None}
+            if interrupted:
+                await self._beside(self._runner.resume(boot_id), spec, look, interrupted)
+                journal = self._store.load()
+                look = await self._look(spec, journal)
+            self._runner.conclude(spec.pfs, dict(look.planned))
+            journal = self._store.load()
+        except JournalError as error:
+            return f"{error}; the host is not changed meanwhile"
+        runs = await self._claim(self._choose(spec, look, journal), look, journal)
+        place = Place(host=host, boot_id=boot_id, desired=spec.pfs)
+        if not runs:
+            return ""
+        changed = {run.desired.pci_address for run in runs}
+        busy = changed.union(*(run.driver.others for run in runs if run.reloads))
+        fault = await self._beside(self._runner.carry_out(runs, place), spec, look, busy)
+        self._note_failures(changed)
+        return fault
+
+    def _note_failures(self, changed: Collection[str]) -> None:
+        """What failed to be brought back is left alone for a while."""
+        journal, _ = self._load()
+        for address in changed:
+            if journal.of(address).failure:
+                self._backoff.record_failure(address, self._clock())
+            else:
+                self._backoff.reset(address)
+
+    async def _beside(self, work: Coroutine[None, None, T], spec: NodeSpec, look: Look, busy: Collection[str]) -> T:
+        """Do something that may take minutes, and see meanwhile whether any other function is lost."""
+        working = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait({working}, timeout=_GLANCE_S))[0]:
+                await self._glance(spec, look, busy)
+        finally:
+            await end_tasks([working])
+        return working.result()
+
+    async def _glance(self, spec: NodeSpec, look: Look, busy: Collection[str]) -> None:
+        """Withdraw and tell what is lost; what hinders the glance is told at the end of the pass."""
+        journal, fault = self._load()
+        try:
+            look = await self._looker.glance(spec, journal, look, busy)
+            shown = self._publisher.shown
+            if shown is not None and not fault:
+                await self._publisher.publish(render_status(shown, look, journal, self._calls(), fault="", claims={}))
+        except (OSError, OperationTimedOutError, WorkerGoneError, ApiError) as error:
+            _log.warning("the other functions are not seen: %s", error)
+
+    async def _look(self, spec: NodeSpec, journal: Journal) -> Look:
+        """Look at everything; an agent before this one may have told that a carrier is lost."""
+        shown = self._publisher.shown
+        pfs = shown.status.pfs if shown is not None else ()
+        dark = {pf.pci_address for pf in pfs if pf.problem is not None and pf.problem.reason is PfReason.CARRIER_LOST}
+        return await self._looker.look(spec, journal, told_dark=dark)
+
+    def _calls(self) -> Calls:
+        calls = self._runner.calls
+        return Calls(stuck=calls.hanging, bus_stuck=calls.bus_stuck, in_flight=calls.in_flight or ())
+
+    def _choose(self, spec: NodeSpec, look: Look, journal: Journal) -> list[Run]:
+        """Say which plans may be carried out now: granted ones, and those that bring back what was granted."""
+        calls = self._runner.calls
+        if calls.bus_stuck or calls.waits:
+            return []
+        hanging = calls.hanging
+        observed = {pf.pci_address: pf for pf in look.observation.pfs}
+        runs = []
+        for desired in spec.pfs:
+            plan = look.planned.get(desired.pci_address, Planned()).plan
+            if plan is None or plan.blocked_by or desired.pci_address in hanging or (look.unknown and needs_holders(plan)):
+                continue
+            record = journal.of(desired.pci_address)
+            intent = record.running
+            if intent is not None and intent.undoing:
+                continue
+            failed = record.rolled_back and record.failed_spec is not None and same_desired(record.failed_spec, desired)
+            granted = record.granted is not None and same_desired(record.granted, desired)
+            # What cut the node off is not brought back unasked, though it was granted and worked before.
+            known = (granted and not failed) or intent is not None
+            if desired.grant != plan.digest and self._backoff.is_active(desired.pci_address, self._clock()):
+                continue
+            if desired.grant == plan.digest or known:
+                digest = plan.digest if desired.grant == plan.digest else intent.digest if intent is not None else None
+                seen, driver = observed[desired.pci_address], look.drivers[desired.pci_address]
+                runs.append(Run(desired=desired, observed=seen, plan=plan, digest=digest, driver=driver))
+        return runs
+
+    async def _claim(self, runs: list[Run], look: Look, journal: Journal) -> list[Run]:
+        """Claim the grants over the live object; what was granted before needs no claim."""
+        granted = [run for run in runs if run.desired.grant == run.plan.digest]
+        known = [run for run in runs if run not in granted]
+        if not granted:
+            return known
+        try:
+            live = await self._reporter.read()
+            if live is None or not live.spec.synced:
+                return known
+            grants = {pf.pci_address: pf.grant for pf in live.spec.pfs}
+            granted = [run for run in granted if grants.get(run.desired.pci_address) == run.plan.digest]
+            claims = {run.desired.pci_address: Apply(digest=run.plan.digest, state=ApplyState.CLAIMED) for run in granted}
+            status = render_status(live, look, journal, self._calls(), fault="", claims=claims)
+            return known + (granted if granted and await self._publisher.claim(live, status) else [])
+        except ApiError as error:
+            _log.warning("no grant is claimed while the API server is away: %s", error.message)
+            return known
+
+
+def _blindness(error: OperationTimedOutError | OSError | WorkerGoneError) -> str:
+    """Say why the host as such cannot be looked at."""
+    if isinstance(error, OperationTimedOutError):
+        return f"the kernel does not answer: {error}"
+    if isinstance(error, OSError):
+        return f"the host cannot be read: {explain(error)}"
+    return f"{error}: see the agent's log"

@@ -1,0 +1,1 @@
+"""The status of a NodeNicState, from an observation and the journal."""

@@ -1,0 +1,162 @@
+"""What the agent publishes: the inventory with plans, and conditions that do not flap."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+
+from ...nodes.bounds import fit
+from ...nodes.state import ApplyState, Condition, HostFacts, NodeSpec, NodeStatus, PfReason, PfStatus
+
+__all__ = ["conditions_of_refusal", "fit_status", "same_status", "summarise_node"]
+
+_MESSAGE_CHARS = 1024
+_NOTE_CHARS = 256
+
+_Verdict = tuple[Literal["True", "False"], str, str]
+"""Status, reason and message of a condition."""
+
+
+def summarise_node(
+    spec: NodeSpec,
+    pfs: Sequence[PfStatus],
+    host: HostFacts,
+    *,
+    generation: int,
+    fault: str = "",
+    before: Iterable[Condition],
+) -> tuple[Condition, ...]:
+    """Give the node's conditions.
+
+    Args:
+        spec: What is asked.
+        pfs: What is there.
+        host: What the node as a whole offers.
+        generation: Of the object that was looked at.
+        fault: Why the host as a whole may not be changed; empty: nothing.
+        before: The present conditions, whose transition times stay where the status does.
+    """
+    wanted = {pf.pci_address for pf in spec.pfs}
+    mine = [pf for pf in pfs if pf.pci_address in wanted]
+    problems = [pf for pf in mine if pf.problem is not None]
+    blocked = [pf for pf in mine if pf.plan is not None and pf.plan.disruptive]
+    pending = [pf for pf in mine if pf.plan is not None and not pf.plan.disruptive]
+    missing = [name for name in spec.host.modules if name not in host.modules] if spec.synced else []
+    rolled_back = [pf for pf in mine if pf.problem is not None and pf.problem.reason is PfReason.ROLLED_BACK]
+    fenced = [pf for pf in mine if _is_fenced(pf)]
+    degraded_text = fault or "; ".join(f"{pf.problem.reason}: {pf.problem.message}" for pf in problems if pf.problem)
+    blocked_text = "; ".join(f"{pf.pci_address}: {', '.join(pf.plan.blocked_by)}" for pf in blocked if pf.plan)
+    ready: _Verdict
+    if not spec.synced and not fault:
+        ready = ("False", "NotSynced", "the controller has not decided about this node yet")
+    elif fault or problems:
+        ready = ("False", "Degraded", degraded_text)
+    elif pending:
+        ready = ("False", "PlanPending", "; ".join(f"{pf.pci_address}: {pf.plan.text}" for pf in pending if pf.plan))
+    elif blocked:
+        ready = ("False", "Blocked", blocked_text)
+    else:
+        text = f"{len(mine)} of {len(pfs)} functions belong to pools and are as desired"
+        ready = ("True", "AsDesired", text + _left_text([pf for pf in pfs if pf.owned and pf not in mine]))
+    degraded: _Verdict = ("False", "Healthy", "")
+    if fault or problems:
+        degraded = ("True", "Degraded", degraded_text)
+    elif missing:
+        degraded = ("True", PfReason.MODULE_MISSING, _missing_text(missing, host))
+    verdicts: dict[str, _Verdict] = {
+        "Ready": ready,
+        "Degraded": degraded,
+        "Blocked": ("True", "WaitingForVMs", blocked_text) if blocked else ("False", "NotBlocked", ""),
+        "RolledBack": _of(rolled_back, "RolledBack", "NotRolledBack"),
+        "Fenced": _of(fenced, "Changing", "NotFenced"),
+    }
+    return _with_times(verdicts, before, generation)
+
+
+def conditions_of_refusal(cause: str, before: Iterable[Condition], generation: int) -> tuple[Condition, ...]:
+    """Return the conditions of a node whose status the API server refuses, with its words.
+
+    Args:
+        cause: What the API server answered.
+        before: The present conditions.
+        generation: Of the object that the present status describes.
+    """
+    text = (
+        f"the API server refuses this node's status ({cause}): update the CRDs and the agent to one version, see docs/nodes.md"
+    )
+    verdicts: dict[str, _Verdict] = {"Ready": ("False", "StatusRefused", text), "Degraded": ("True", "StatusRefused", text)}
+    return _with_times(verdicts, before, generation)
+
+
+def _left_text(left: Sequence[PfStatus]) -> str:
+    """What became of functions whose pool went while the node was away."""
+    names = ", ".join(pf.pci_address for pf in left)
+    return f"; no pool asks for {names} any more, and what vmnic made there stays: a new pool may take it" if left else ""
+
+
+def _is_fenced(pf: PfStatus) -> bool:
+    """Whether its VFs are kept from pods: from the claim on until the run's end."""
+    running = pf.apply is not None and pf.apply.state in (ApplyState.CLAIMED, ApplyState.APPLYING)
+    return running and pf.plan is not None and pf.plan.fenced
+
+
+def _of(pfs: Sequence[PfStatus], reason: str, otherwise: str) -> _Verdict:
+    texts = [f"{pf.pci_address}: {pf.problem.message if pf.problem is not None else 'its VFs are about to go'}" for pf in pfs]
+    return ("True", reason, "; ".join(texts)) if pfs else ("False", otherwise, "")
+
+
+def _missing_text(missing: Sequence[str], host: HostFacts) -> str:
+    refused = f" ({'; '.join(host.refused)})" if host.refused else ""
+    names = " and ".join(missing)
+    return (
+        f"modules are not loaded: {names}{refused}: load them at boot (modules-load.d), or let the agent's init container do it"
+    )
+
+
+def _with_times(verdicts: Mapping[str, _Verdict], before: Iterable[Condition], generation: int) -> tuple[Condition, ...]:
+    """Move a transition time only with its status."""
+    present = {condition.type: condition for condition in before}
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    made = []
+    for kind, (status, reason, message) in verdicts.items():
+        old = present.get(kind)
+        since = old.last_transition_time if old is not None and old.status == status and old.last_transition_time else now
+        made.append(
+            Condition(
+                type=kind,
+                status=status,
+                reason=reason,
+                message=message,
+                observed_generation=generation,
+                last_transition_time=since,
+            )
+        )
+    return tuple(made)
+
+
+def fit_status(status: NodeStatus, wanted: Collection[str]) -> NodeStatus:
+    """Fit a status into the bounds of the API, and say in the condition Ready what is not shown.
+
+    Args:
+        status: What is to be published.
+        wanted: PCI addresses of the functions that pools ask for; where there is no room for all, these stay.
+    """
+    ordered = sorted(status.pfs, key=lambda pf: pf.pci_address not in wanted)
+    made, notes = fit(msgspec.structs.replace(status, pfs=tuple(ordered)))
+    pfs = tuple(sorted(made.pfs, key=lambda pf: pf.pci_address))
+    note = f" (not all is shown: {'; '.join(notes)[:_NOTE_CHARS]})" if notes else ""
+    return msgspec.structs.replace(made, pfs=pfs, conditions=tuple(_with_note(one, note) for one in made.conditions))
+
+
+def _with_note(condition: Condition, note: str) -> Condition:
+    if condition.type != "Ready" or not note:
+        return condition
+    return msgspec.structs.replace(condition, message=condition.message[: _MESSAGE_CHARS - len(note)] + note)
+
+
+def same_status(one: NodeStatus, other: NodeStatus) -> bool:
+    """Tell whether publishing again would change anything."""
+    return msgspec.json.encode(one) == msgspec.json.encode(other)

@@ -1,0 +1,162 @@
+"""What is published of a node: one look at the host, what the journal remembers, and what hinders runs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from ...nodes.observed import ObservedPf, render_pf_status
+from ...nodes.planning.digest import same_desired
+from ...nodes.planning.plan import Planned
+from ...nodes.state import Apply, NodeNicState, NodeSpec, NodeStatus, PfProblem, PfReason, PfSpec, PfStatus
+from ..change import needs_holders
+from ..journal import Journal, PfRecord
+from ..observe.errno_hints import explain, reason_of_failure
+from ..observe.observer import Look
+from .conditions import fit_status, summarise_node
+
+__all__ = ["Calls", "render_blind", "render_status"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calls:
+    """Calls that have not returned from the kernel."""
+
+    stuck: Collection[str]
+    """Functions with such a call of this agent's."""
+    bus_stuck: bool
+    """Whether one of them is a write: then no function of the node is written."""
+    in_flight: Collection[str]
+    """Functions with a write of an earlier agent's."""
+
+
+def render_status(
+    state: NodeNicState | None, look: Look, journal: Journal, calls: Calls, *, fault: str, claims: Mapping[str, Apply]
+) -> NodeStatus:
+    """Give the node's status.
+
+    Args:
+        state: The NodeNicState that was looked at; None: there is none.
+        look: The host.
+        journal: What is owned and how runs ended.
+        calls: What is still in the kernel.
+        fault: Why the host as a whole may not be changed; empty: nothing.
+        claims: Grants that are being claimed, by function.
+    """
+    spec = state.spec if state is not None else NodeSpec()
+    before = state.status if state is not None else NodeStatus()
+    generation = state.metadata.generation if state is not None else 0
+    desired = {pf.pci_address: pf for pf in spec.pfs}
+    pfs = [
+        _render_pf(pf, look, journal.of(pf.pci_address), desired.get(pf.pci_address), calls, claims)
+        for pf in look.observation.pfs
+    ]
+    pfs += [pf for pf in before.pfs if pf.pci_address in look.busy]
+    silent = {*calls.stuck, *look.observation.unreadable} - {pf.pci_address for pf in pfs}
+    pfs += [_unread(pf, look, journal.pfs.get(pf.pci_address), calls) for pf in before.pfs if pf.pci_address in silent]
+    seen = {pf.pci_address for pf in pfs}
+    vanished = [_vanished(pf, before.pfs) for pf in spec.pfs if pf.pci_address not in seen]
+    pfs += [_with_end(pf, journal.pfs.get(pf.pci_address)) for pf in vanished]
+    pfs.sort(key=lambda pf: pf.pci_address)
+    host = look.observation.host
+    if look.unknown and any(planned.plan and needs_holders(planned.plan) for planned in look.planned.values()):
+        fault = fault or f"{look.unknown}; VFs are not changed meanwhile"
+    conditions = summarise_node(spec, pfs, host, generation=generation, fault=fault, before=before.conditions)
+    status = NodeStatus(
+        observed_generation=generation,
+        boot_id=look.observation.boot_id,
+        host=host,
+        pfs=tuple(pfs),
+        conditions=conditions,
+    )
+    return fit_status(status, desired.keys())
+
+
+def render_blind(state: NodeNicState | None, journal: Journal, fault: str) -> NodeStatus:
+    """Give the status while the host cannot be looked at: what was last known, and how runs have ended since."""
+    spec = state.spec if state is not None else NodeSpec()
+    before = state.status if state is not None else NodeStatus()
+    pfs = tuple(_with_end(pf, journal.pfs.get(pf.pci_address)) for pf in before.pfs)
+    generation = before.observed_generation
+    conditions = summarise_node(spec, pfs, before.host, generation=generation, fault=fault, before=before.conditions)
+    status = msgspec.structs.replace(before, pfs=pfs, conditions=conditions)
+    return fit_status(status, {pf.pci_address for pf in spec.pfs})
+
+
+def _render_pf(
+    pf: ObservedPf, look: Look, record: PfRecord, desired: PfSpec | None, calls: Calls, claims: Mapping[str, Apply]
+) -> PfStatus:
+    planned = look.planned.get(pf.pci_address, Planned())
+    return render_pf_status(
+        pf,
+        holders=look.holders,
+        owned=record.original is not None,
+        attempt=record.attempt,
+        plan=planned.plan,
+        problem=planned.problem or _run_problem(planned, record, desired, calls) or _loss(pf, look, desired),
+        apply=claims.get(pf.pci_address, record.apply),
+    )
+
+
+def _run_problem(planned: Planned, record: PfRecord, desired: PfSpec | None, calls: Calls) -> PfProblem | None:
+    """What hinders a run, as far as something is to be done at all, or an interrupted one is not over."""
+    if desired is None or (planned.plan is None and record.running is None):
+        return None
+    if calls.bus_stuck:
+        others = " and ".join(sorted(calls.stuck))
+        text = f"nothing is written until the kernel has answered a write to {others}; it may hold the lock of the PCI bus"
+        own = desired.pci_address in calls.stuck
+        return PfProblem(reason=PfReason.PCI_BUS_STUCK, message=_stuck_text(desired.pci_address, record) if own else text)
+    if record.running is not None and record.running.undoing:
+        return PfProblem(reason=PfReason.APPLY_FAILED, message=record.running.undoing)
+    if calls.in_flight:
+        which = " and ".join(sorted(calls.in_flight))
+        text = f"a write to {which} by an earlier agent has not returned from the kernel"
+        return PfProblem(reason=PfReason.WRITE_STILL_IN_FLIGHT, message=text)
+    if record.failure and record.failed_spec is not None and same_desired(record.failed_spec, desired):
+        reason = PfReason.ROLLED_BACK if record.rolled_back else reason_of_failure(record.failure)
+        return PfProblem(reason=reason, message=record.failure)
+    return None
+
+
+def _loss(pf: ObservedPf, look: Look, desired: PfSpec | None) -> PfProblem | None:
+    if desired is None or desired.release or pf.pci_address not in look.dark:
+        return None
+    text = f"{pf.name} ({pf.pci_address}) has lost its carrier: look at the cable, the transceiver and the switch's port"
+    return PfProblem(reason=PfReason.CARRIER_LOST, message=text)
+
+
+def _unread(pf: PfStatus, look: Look, record: PfRecord | None, calls: Calls) -> PfStatus:
+    """What was last known of a function that does not answer, with the reason in place of a plan."""
+    error = look.observation.unreadable.get(pf.pci_address)
+    if calls.bus_stuck:
+        problem = PfProblem(reason=PfReason.PCI_BUS_STUCK, message=_stuck_text(pf.pci_address, record))
+    else:
+        why = explain(error) if isinstance(error, OSError) else f"{error or 'one has not returned'}: see the kernel's log"
+        problem = PfProblem(reason=PfReason.UNREADABLE, message=f"{pf.pci_address} does not answer reads: {why}")
+    return msgspec.structs.replace(_with_end(pf, record), plan=None, problem=problem)
+
+
+def _with_end(pf: PfStatus, record: PfRecord | None) -> PfStatus:
+    """What was last known of a function, with how its runs have ended since."""
+    if record is None:
+        return pf
+    return msgspec.structs.replace(pf, apply=record.apply, attempt=record.attempt)
+
+
+def _stuck_text(address: str, record: PfRecord | None) -> str:
+    what = (record and record.failure) or f"{address}: a write has not returned from the kernel"
+    return f"{what}: see the kernel's log for who it waits for (a VF that is still open), or reboot the node"
+
+
+def _vanished(desired: PfSpec, before: Sequence[PfStatus]) -> PfStatus:
+    """A function that a pool asks for and that is not there: nothing can be had of it."""
+    known = next((pf for pf in before if pf.pci_address == desired.pci_address), PfStatus(pci_address=desired.pci_address))
+    problem = PfProblem(
+        reason=PfReason.VANISHED,
+        message=f"{known.name or 'the function'} ({desired.pci_address}) is no longer on the bus: look at the hardware and the "
+        "kernel's log, or take it out of the pool's nicSelector",
+    )
+    return msgspec.structs.replace(known, num_vfs=0, vfs=(), held=(), host_use=(), first_vf="", plan=None, problem=problem)

@@ -1,0 +1,173 @@
+"""Builds the parts of the agent, runs passes, and closes everything.
+
+A pass is made when the controller asks for something else, and every few seconds to see drift. The loop itself never touches
+the host: that is the worker's part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import pathlib
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..host.client import HostAccess, HostWorker, OperationTimedOutError, WorkerGoneError
+from ..host.launch import WorkerProcess
+from ..kube.client import ApiClient
+from ..kube.connection import ConnectionFileError, in_cluster_connection
+from ..kube.errors import ApiError
+from ..kube.reflector import ObjectKey, Reflector
+from ..kube.resources import NODE_NIC_STATES
+from ..kube.tasks import end_tasks
+from ..nodes.nics import NicDataError, add_models
+from ..nodes.state import NodeNicState, NodeStatus, decode_own_state
+from .execute.probes import NodeProbes
+from .health import Health
+from .journal import JournalStore
+from .kubelet.plugin import DevicePlugin
+from .kubelet.podresources import KubeletHolders
+from .node_state_client import ApiReporter
+from .observe.modules import refused_modules
+from .reconciler import NodePass, Passes
+from .watch import HostEvents
+
+if TYPE_CHECKING:
+    from .metrics import AgentMetrics
+
+__all__ = ["run_agent"]
+
+_log = logging.getLogger(__name__)
+
+_FRESH_S = 300.0
+"""A node that has not been looked at for so long is not ready; a run on slow NICs takes a minute or two."""
+_ALONE_AFTER_S = 5.0
+"""How long the API server has to answer at the start."""
+
+
+def run_agent(chosen: argparse.Namespace, process: WorkerProcess) -> int:
+    """Run until SIGTERM; gives the exit code."""
+    try:
+        asyncio.run(_run(chosen, process))
+    except (ConnectionFileError, NicDataError) as error:
+        _log.error("%s", error)
+        return 2
+    return 0
+
+
+async def _run(chosen: argparse.Namespace, process: WorkerProcess) -> None:
+    """Compose the agent and run it."""
+    if chosen.nic_data:
+        add_models(pathlib.Path(chosen.nic_data))
+    state_dir = pathlib.Path(chosen.state_dir)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with ApiClient(in_cluster_connection(), field_manager="vmnic-agent") as api:
+        wake = asyncio.Event()
+        watched: set[str] = set()
+        events = HostEvents(chosen.links or chosen.host, lambda: watched, wake.set)
+        reflector = _watch(api, chosen.node, wake)
+        reporter = ApiReporter(api, chosen.node)
+        plugins = pathlib.Path(chosen.device_plugins)
+        holders = KubeletHolders(pathlib.Path(chosen.pod_resources), plugins)
+        plugin = DevicePlugin(plugins, pathlib.Path(chosen.device_info), holders)
+        metrics = _metrics(api) if chosen.metrics_address else None
+        host: HostAccess = HostWorker(process)
+        if metrics is not None:
+            host = metrics.counted_host(host)
+        node_pass: Passes = NodePass(
+            host=host,
+            store=JournalStore(state_dir),
+            holders=plugin,
+            reporter=reporter,
+            probes=NodeProbes(host, reporter),
+            fence=plugin,
+            devices=plugin,
+            refused=refused_modules(state_dir),
+        )
+        if metrics is not None:
+            node_pass = metrics.counted_passes(node_pass)
+        health = Health(_FRESH_S)
+
+        def told(status: NodeStatus) -> None:
+            watched.update(name for pf in status.pfs for name in (pf.name, pf.pci_address))
+            health.seen()
+
+        server = await health.serve(chosen.probe_port) if chosen.probe_port else None
+        tasks = [
+            asyncio.create_task(events.run()),
+            asyncio.create_task(reflector.run()),
+            asyncio.create_task(plugin.run()),
+            asyncio.create_task(_loop(node_pass, reflector, chosen.node, wake, told, chosen.observe_interval_s)),
+            asyncio.create_task(stop.wait()),
+        ]
+        if metrics is not None:
+            tasks.append(asyncio.create_task(metrics.serve(chosen.metrics_address)))
+        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await end_tasks(pending)
+        if server is not None:
+            server.close()
+        process.close()
+        for task in done:
+            task.result()
+
+
+def _metrics(api: ApiClient) -> AgentMetrics:
+    from .metrics import AgentMetrics  # noqa: PLC0415 - only agents that are scraped pay for Prometheus' client
+
+    return AgentMetrics(api.writes)
+
+
+def _watch(api: ApiClient, node: str, wake: asyncio.Event) -> Reflector[NodeNicState]:
+    """Watch this node's object only; a new spec is a reason to look, the own status is none."""
+
+    def changed(_key: ObjectKey, old: NodeNicState | None, new: NodeNicState | None) -> None:
+        if old is None or new is None or old.spec != new.spec or not new.status.boot_id:
+            wake.set()
+
+    selectors = {"fieldSelector": f"metadata.name={node}"}
+    return Reflector(api, NODE_NIC_STATES, decode=decode_own_state, on_change=changed, selectors=selectors)
+
+
+async def _loop(
+    node_pass: Passes,
+    reflector: Reflector[NodeNicState],
+    node: str,
+    wake: asyncio.Event,
+    told: Callable[[NodeStatus], None],
+    interval_s: float,
+) -> None:
+    """Make passes for ever; whatever one meets is told, and the next one looks again.
+
+    `told` gets every status that was published.
+
+    Until the API server has answered once, the node is only kept as it was granted before.
+    """
+    key, last_fault = ObjectKey("", node), ""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_ALONE_AFTER_S):
+            await reflector.synced.wait()
+    while True:
+        wake.clear()
+        try:
+            if reflector.synced.is_set():
+                told(await node_pass.run(reflector.items.get(key)))
+            else:
+                await node_pass.run_alone()
+        except ApiError as error:
+            _log.warning("the status could not be published: %s", error.message)
+        except (OSError, OperationTimedOutError, WorkerGoneError) as error:
+            _log.error("the host cannot be read: %s", error)
+        except Exception as error:
+            # Whatever it was, the next pass looks again; the same fault is logged with its traceback once.
+            seen, last_fault = last_fault, f"{type(error).__name__}: {error}"
+            _log.error("a pass failed: %s", last_fault, exc_info=error if seen != last_fault else None)
+        else:
+            last_fault = ""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(interval_s):
+                await wake.wait()

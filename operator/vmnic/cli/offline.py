@@ -1,0 +1,252 @@
+"""Decides every VM of a collection of objects with the controller's engine; what is given is what is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+
+from ..kubevirt.configuration import cluster_facts
+from ..kubevirt.gather import MachineInput, gather_vm_facts
+from ..kubevirt.pools import NodeInput, gather_pools, node_devices
+from ..kubevirt.quota import quota_left, unreadable_quota
+from ..kubevirt.vm import Machine, Reference
+from ..libvirt.functions import FreeFunctions, free_functions
+from ..libvirt.gather import gather_domain
+from ..nodes.pools.merge import merge_pools
+from ..nodes.state import NodeNicState, group_of
+from ..policy.allocate import allocate
+from ..policy.capacity import Capacity, claim_of, count_capacity
+from ..policy.decision import decide
+from ..policy.evaluate import candidates
+from ..policy.facts import ClusterFacts, Network, Platform, PoolFacts, VmFacts
+from ..policy.rules import Rule, rules_of
+from ..policy.types import VmDecision
+from .objects import Objects
+from .set_aside import SetAside, try_object
+
+__all__ = ["Decided", "decide_all", "kind_of"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Decided:
+    """All decisions and what they rest on."""
+
+    vms: list[VmDecision]
+    cluster: ClusterFacts
+    capacity: Capacity
+    functions: FreeFunctions
+    """What domains may be given; what one is given is not the next one's."""
+    problems: list[tuple[str, str, str]]
+    """Object, reason and message of what is not known."""
+    set_aside: list[SetAside] = field(default_factory=list)
+    """Objects that could be read and cannot be handled."""
+
+
+def decide_all(objects: Objects, *, offline: bool, new: Collection[tuple[str, str]] = ()) -> Decided:
+    """Decide every VM.
+
+    Args:
+        objects: What is given, or what the cluster has.
+        offline: Whether what is not given may be there all the same; a VM without a VMI whose spec does not halt it runs.
+        new: VMs that are about to be created.
+    """
+    aside: list[SetAside] = []
+    rules = _rules(objects, aside)
+    nodes = _nodes(objects, aside)
+    pools, problems = _pools(objects, nodes, rules, offline=offline)
+    cluster = _cluster_facts(objects, pools, offline=offline)
+    states = {node.name: node.state for node in nodes if node.state is not None}
+    functions = free_functions(objects.pools, states)
+    facts = _facts(objects, cluster, functions, aside, offline=offline, new=new)
+    known = {name: pool for name, pool in pools.items() if not offline or _has_functions(objects, nodes, name)}
+    named = {rule.sriov_resource for rule in rules if rule.sriov_resource}
+    if offline and not any(node.allocatable for node in nodes):
+        named = set()
+    claims = [claim for vm in facts if (claim := claim_of(vm)) is not None]
+    capacity = count_capacity(node_devices(nodes, known, named), claims)
+    found = [one for vm in facts if (one := _try_vm(aside, vm, candidates, vm, rules, cluster)) is not None]
+    choices = allocate(found, cluster, capacity)
+    decisions = [made for one in found if (made := _try_vm(aside, one.vm, decide, one, choices)) is not None]
+    return Decided(decisions, cluster, capacity, functions, problems, aside)
+
+
+def _try_vm(aside: list[SetAside], vm: VmFacts, work: Callable[..., T], *args: Any) -> T | None:
+    return try_object(aside, kind_of(vm), (vm.namespace, vm.name), work, *args)
+
+
+def kind_of(vm: VmFacts) -> str:
+    """Give the kind of the object that a VM is made from."""
+    return "VirtualMachine" if vm.platform is Platform.KUBEVIRT else "domain"
+
+
+def _rules(objects: Objects, aside: list[SetAside]) -> tuple[Rule, ...]:
+    """Make the rules of every policy that can be handled; all at once, since their order matters."""
+    usable = [
+        policy
+        for name, policy in objects.policies.items()
+        if try_object(aside, "VmNicPolicy", ("", name), rules_of, [policy]) is not None
+    ]
+    return rules_of(usable)
+
+
+def _facts(
+    objects: Objects,
+    cluster: ClusterFacts,
+    functions: FreeFunctions,
+    aside: list[SetAside],
+    *,
+    offline: bool,
+    new: Collection[tuple[str, str]],
+) -> list[VmFacts]:
+    """Gather the facts of every VM and domain."""
+
+    def of_machine(key: tuple[str, str], machine: Machine) -> VmFacts:
+        return gather_vm_facts(_input_of(objects, key, machine, cluster, offline=offline, is_new=key in new))
+
+    found = [
+        try_object(aside, "VirtualMachine", key, of_machine, key, machine) for key, machine in sorted(objects.machines.items())
+    ]
+    found += [
+        try_object(aside, "domain", key, gather_domain, domain, functions.owners)
+        for key, domain in sorted(objects.domains.items())
+    ]
+    return [one for one in found if one is not None]
+
+
+def _nodes(objects: Objects, aside: list[SetAside]) -> list[NodeInput]:
+    """All nodes of which anything is given; a state that cannot be handled is left out, and its node stays."""
+    found = []
+    for name in sorted({*objects.nodes, *objects.node_states}):
+        state = objects.node_states.get(name)
+        if state is not None:
+            node = try_object(aside, "NodeNicState", ("", name), _checked_node, objects, name, state)
+            found.append(node if node is not None else _node(objects, name, None))
+        else:
+            found.append(_node(objects, name, None))
+    return found
+
+
+def _checked_node(objects: Objects, name: str, state: NodeNicState) -> NodeInput:
+    """Make a node's input, and try all that is later made of it, so that an error is known to be this node's."""
+    node = _node(objects, name, state)
+    pools = gather_pools(objects.pools.values(), [node], known=True)
+    count_capacity(node_devices([node], pools, set()), [])
+    free_functions(objects.pools, {name: state})
+    return node
+
+
+def _node(objects: Objects, name: str, state: NodeNicState | None) -> NodeInput:
+    """Make a node's input; what the pools ask of it is worked out where its state does not say."""
+    node = objects.nodes.get(name)
+    labels = node.metadata.labels if node is not None else None
+    if state is not None and not state.spec.synced:
+        state = _with_wishes(state, objects, labels or {})
+    return NodeInput(
+        name=name,
+        labels=labels,
+        schedulable=node is None or not node.spec.unschedulable,
+        allocatable=node.devices if node is not None and node.status.allocatable else None,
+        state=state,
+    )
+
+
+def _with_wishes(state: NodeNicState, objects: Objects, labels: Mapping[str, str]) -> NodeNicState:
+    merged = merge_pools(objects.pools.values(), labels, state.status.pfs, state.spec.pfs)
+    return msgspec.structs.replace(state, spec=msgspec.structs.replace(state.spec, pfs=merged.pfs))
+
+
+def _has_functions(objects: Objects, nodes: list[NodeInput], pool: str) -> bool:
+    return pool in objects.pools and any(
+        group_of(pf, pool) is not None for node in nodes if node.state is not None for pf in node.state.spec.pfs
+    )
+
+
+def _pools(
+    objects: Objects, nodes: list[NodeInput], rules: tuple[Rule, ...], *, offline: bool
+) -> tuple[dict[str, PoolFacts], list[tuple[str, str, str]]]:
+    """What VMs have to know of the pools; offline, one of which nothing is given counts as ready."""
+    found = gather_pools(objects.pools.values(), nodes, known=True)
+    problems: list[tuple[str, str, str]] = []
+    if not offline:
+        return found, problems
+    trusting = gather_pools(objects.pools.values(), nodes, known=False)
+    for name in found:
+        if not _has_functions(objects, nodes, name):
+            found[name] = trusting[name]
+            text = "no NodeNicState with its functions is given, so it counts as ready: add `kubectl get nns -o yaml`"
+            problems.append((f"SriovNetworkPool/{name}", "CapacityUnknown", text))
+    for rule in rules:
+        for name, physical in ((rule.sriov_pool, False), (rule.passthrough_pool, True)):
+            if name and name not in found:
+                found[name] = PoolFacts(name=name, resource_name=f"vmnic.dev/{name}", physical=physical)
+                text = f"SriovNetworkPool {name} is not given, so it counts as ready with the resource vmnic.dev/{name}"
+                problems.append((f"VmNicPolicy/{rule.policy}", "NotFound", text))
+    return found, problems
+
+
+def _cluster_facts(objects: Objects, pools: dict[str, PoolFacts], *, offline: bool) -> ClusterFacts:
+    states = objects.node_states.values()
+    known = bool(states) and all(state.status.boot_id for state in states) and len(states) >= len(objects.nodes)
+    resource = next(iter(objects.kubevirts.values()), None)
+    return cluster_facts(
+        pools,
+        resource,
+        vhost_net=any("vhost_net" in state.status.host.modules for state in states) if known else None,
+        injector=objects.injector if not offline or objects.injector else None,
+        unreadable=next((one.message for one in objects.set_aside if one.kind == "KubeVirt"), ""),
+    )
+
+
+def _input_of(
+    objects: Objects, key: tuple[str, str], machine: Machine, cluster: ClusterFacts, *, offline: bool, is_new: bool
+) -> MachineInput:
+    namespace = key[0]
+    instance = None if is_new else objects.instances.get(key)
+    labels = objects.namespaces.get(namespace, {"kubernetes.io/metadata.name": namespace})
+    quotas = [quota for (where, _), quota in objects.quotas.items() if where == namespace]
+    preferred = _unreadable_reference(objects, machine.spec.preference, namespace, "Preference")
+    typed = _unreadable_reference(objects, machine.spec.instancetype, namespace, "Instancetype")
+    return MachineInput(
+        machine=machine,
+        instance=instance,
+        preference=_referred(machine.spec.preference, namespace, objects.preferences),
+        instancetype=_referred(machine.spec.instancetype, namespace, objects.instancetypes),
+        namespace_labels=labels,
+        find_network=lambda where, name: _find_network(objects, where, name),
+        find_segment=objects.segment,
+        physical_resources=[pool.resource_name for pool in cluster.pools.values() if pool.physical],
+        default_binding=cluster.kubevirt.default_binding,
+        preference_unknown=preferred or typed,
+        quota=quota_left(quotas),
+        quota_unknown=objects.unreadable("ResourceQuota", namespace) or unreadable_quota(quotas),
+        is_new=is_new,
+        counts_as_running=offline and instance is None and not machine.halted and not is_new,
+    )
+
+
+def _find_network(objects: Objects, namespace: str, name: str) -> Network | None:
+    """Find a network; one that cannot be read is not absent."""
+    unreadable = objects.unreadable("NetworkAttachmentDefinition", namespace, name)
+    if unreadable:
+        return Network(namespace=namespace, name=name, unreadable=unreadable)
+    return objects.networks.get((namespace, name))
+
+
+def _unreadable_reference(objects: Objects, reference: Reference | None, namespace: str, kind: str) -> str:
+    """Return why what a VM refers to cannot be read; empty if it can, or is not given."""
+    if reference is None or not reference.name:
+        return ""
+    if reference.cluster_wide:
+        return objects.unreadable(f"VirtualMachineCluster{kind}", "", reference.name)
+    return objects.unreadable(f"VirtualMachine{kind}", namespace, reference.name)
+
+
+def _referred(reference: Reference | None, namespace: str, known: dict[tuple[str, str], Any]) -> Any:
+    if reference is None or not reference.name:
+        return None
+    return known.get(("" if reference.cluster_wide else namespace, reference.name))

@@ -1,0 +1,320 @@
+"""What the controller knows of the cluster: one reflector a kind, and who is asked to look again when an object changes.
+
+Every replica keeps these caches, because every replica answers admission requests; only the leader acts on changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from ...api.policy import VmNicPolicy
+from ...api.pool import SriovNetworkPool
+from ...kube.client import ApiClient
+from ...kube.reflector import ObjectKey, Reflector
+from ...kube.resources import (
+    CLUSTER_INSTANCETYPES,
+    CLUSTER_PREFERENCES,
+    INSTANCETYPES,
+    KUBEVIRTS,
+    MUTATING_WEBHOOKS,
+    NAMESPACES,
+    NETWORKS,
+    NODE_NIC_STATES,
+    NODES,
+    POLICIES,
+    POOLS,
+    PREFERENCES,
+    RESOURCE_QUOTAS,
+    VIRTUAL_MACHINE_INSTANCES,
+    VIRTUAL_MACHINES,
+    VM_NIC_STATES,
+    Resource,
+)
+from ...kube.set_aside import SetAside, SetAsideReason
+from ...kube.tasks import run_together
+from ...kubevirt.configuration import KubeVirt, decode_kubevirt
+from ...kubevirt.vm import Machine, Quota, decode_instancetype, decode_machine, decode_preference, decode_quota, salvage_machine
+from ...kubevirt.vm_state import decode_vm_state
+from ...kubevirt.vmi import Instance, decode_instance
+from ...nodes.state import NodeNicState, decode_node_state
+from .capacity_cache import Devices
+from .facts import Inputs
+from .keys import ALLOCATION, Key, node_key, policy_key, pool_key, vm_key
+from .projections import (
+    LabelledObject,
+    Nad,
+    NodeObject,
+    decode_labelled,
+    decode_nad,
+    decode_node,
+    decode_policy,
+    decode_pool,
+    decode_webhooks,
+    salvage_node,
+)
+from .readers import Thing, segment_of
+
+__all__ = ["Enqueue", "World", "run_reflectors"]
+
+T = TypeVar("T")
+
+_MANY = 500
+"""Keys that are asked for in one go: a millisecond."""
+_SETTLE_S = 0.1
+"""Pools and policies are summed up over all their nodes and VMs: a burst of changes is looked at once."""
+
+
+class Enqueue(Protocol):
+    """Asks for a look at a key, at once or later."""
+
+    def __call__(self, key: Key, after_s: float = 0.0) -> None:
+        """Add the key; a key that waits already is not added twice."""
+        ...
+
+
+class World:
+    """The caches and the fan-out of their changes.
+
+    Args:
+        api: Its requests are reads only.
+        enqueue: Takes the keys whose objects, or whose facts, have changed.
+        readmit: Takes the keys of objects that have changed themselves, so that one that was set aside is tried again.
+        set_aside: Where objects are shown that cannot be decoded or handled.
+    """
+
+    def __init__(
+        self,
+        api: ApiClient,
+        enqueue: Enqueue,
+        readmit: Callable[[Key], None] = lambda _: None,
+        set_aside: SetAside | None = None,
+    ) -> None:
+        self._enqueue = enqueue
+        self._readmit = readmit
+        self.set_aside = set_aside or SetAside()
+
+        def cache(
+            resource: Resource,
+            decode: Callable[[msgspec.Raw], T],
+            on_change: Callable[[ObjectKey, T | None, T | None], None],
+            **options: Any,
+        ) -> Reflector[T]:
+            return Reflector(api, resource, decode=decode, on_change=on_change, set_aside=self.set_aside, **options)
+
+        def foreign(
+            resource: Resource,
+            decode: Callable[[msgspec.Raw], T],
+            on_change: Callable[[ObjectKey, T | None, T | None], None],
+            **options: Any,
+        ) -> Reflector[T]:
+            """Make the cache of a kind that comes with KubeVirt or Multus: a cluster need not have it."""
+            return cache(resource, decode, on_change, optional=True, **options)
+
+        self.nodes = cache(NODES, decode_node, self._node_changed, salvage=salvage_node)
+        self.node_states = cache(NODE_NIC_STATES, decode_node_state, self._state_changed)
+        self.pools = cache(POOLS, decode_pool, self._pool_changed)
+        self.policies = cache(POLICIES, decode_policy, self._policy_changed)
+        self.namespaces = cache(NAMESPACES, decode_labelled, self._namespace_changed)
+        self.machines = foreign(VIRTUAL_MACHINES, decode_machine, self._machine_changed, salvage=salvage_machine)
+        self.instances = foreign(VIRTUAL_MACHINE_INSTANCES, decode_instance, self._instance_changed)
+        read = self._reference_changed
+        self.preferences = foreign(PREFERENCES, decode_preference, read(PREFERENCES))
+        self.cluster_preferences = foreign(CLUSTER_PREFERENCES, decode_preference, read(CLUSTER_PREFERENCES))
+        self.instancetypes = foreign(INSTANCETYPES, decode_instancetype, read(INSTANCETYPES))
+        self.cluster_instancetypes = foreign(CLUSTER_INSTANCETYPES, decode_instancetype, read(CLUSTER_INSTANCETYPES))
+        self.networks = foreign(NETWORKS, decode_nad, self._network_changed)
+        self.kubevirts = foreign(KUBEVIRTS, decode_kubevirt, self._kubevirt_changed)
+        self.quotas = cache(RESOURCE_QUOTAS, decode_quota, self._quota_changed)
+        self.webhooks = cache(MUTATING_WEBHOOKS, decode_webhooks, self._webhook_changed)
+        self.vm_states = cache(VM_NIC_STATES, decode_vm_state, self._vm_state_changed)
+        self.inputs = Inputs(self)
+        self.devices = Devices(
+            self.inputs.nodes,
+            lambda: self.inputs.cluster_facts.pools,
+            self.inputs.gather,
+            self.machines.items.get,
+            self.inputs.named_resources,
+            self.set_aside,
+        )
+
+    @property
+    def reflectors(self) -> tuple[Reflector[Any], ...]:
+        """All caches."""
+        return (
+            *(self.nodes, self.node_states, self.pools, self.policies, self.namespaces),
+            *(self.machines, self.instances, self.preferences, self.cluster_preferences),
+            *(self.instancetypes, self.cluster_instancetypes, self.networks),
+            *(self.kubevirts, self.quotas, self.webhooks, self.vm_states),
+        )
+
+    @property
+    def machines_synced(self) -> bool:
+        """Whether everything that decides about VMs has been listed; a kind that is not served has no objects."""
+        return all(one.synced.is_set() for one in self.reflectors[3:])
+
+    def enqueue_everything(self) -> None:
+        """Ask for a look at every object, as a new leader does."""
+        for key in self.nodes.items:
+            self._enqueue(node_key(key.name))
+        for key in self.pools.items:
+            self._enqueue(pool_key(key.name))
+        self.enqueue_machines()
+        self._enqueue(ALLOCATION)
+        for key in self.policies.items:
+            self._enqueue(policy_key(key.name), _SETTLE_S)
+
+    def _changed(self, key: Key, after_s: float = 0.0) -> None:
+        """Ask for a key whose own object has changed: one that was set aside is tried again."""
+        self._readmit(key)
+        self._enqueue(key, after_s)
+
+    def _node_changed(self, key: ObjectKey, old: NodeObject | None, new: NodeObject | None) -> None:
+        self._changed(node_key(key.name))
+        self._count_again(devices_only=old is not None and new is not None)
+        if old is None or new is None or _place(old) != _place(new):
+            self._every_pool()
+
+    def _state_changed(self, key: ObjectKey, old: NodeNicState | None, new: NodeNicState | None) -> None:
+        self._changed(node_key(key.name))
+        self.inputs.note_state(old, new)
+        self._count_again(devices_only=False)
+        pools = {group.pool for state in (old, new) if state is not None for pf in state.spec.pfs for group in pf.groups}
+        pools |= {pf.pool for state in (old, new) if state is not None for pf in state.spec.pfs}
+        for pool in pools:
+            self._enqueue(pool_key(pool), _SETTLE_S)
+        if old is None or new is None or {pf.pci_address for pf in old.status.pfs} != {pf.pci_address for pf in new.status.pfs}:
+            self._every_pool()
+
+    def _count_again(self, *, devices_only: bool) -> None:
+        """A node or a pool has changed: devices are counted anew, and the allocation sees whether all VMs are concerned."""
+        self.devices.note_nodes()
+        if not devices_only:
+            self.inputs.forget_facts()
+        self._enqueue(ALLOCATION, _SETTLE_S)
+
+    def _pool_changed(self, key: ObjectKey, old: SriovNetworkPool | None, new: SriovNetworkPool | None) -> None:
+        self._changed(pool_key(key.name))
+        if old is None or new is None or _intent(old) != _intent(new):
+            self._every_pool()
+            for node in self.nodes.items:
+                self._enqueue(node_key(node.name))
+            self._count_again(devices_only=False)
+
+    def _network_changed(self, key: ObjectKey, old: Nad | None, new: Nad | None) -> None:
+        """Have the VMs decided that read a network, and the pools looked at that own it or want one of its name."""
+        before, after = (one.network if one is not None else None for one in (old, new))
+        self.inputs.note_network(key, before, after)
+        segments = [segment_of(key.namespace, one.segment) for one in (before, after) if one is not None]
+        self._decide_readers([Thing(NETWORKS.plural, *key), *segments])
+        owners = {one.own.pool_uid for one in (old, new) if one is not None and one.own is not None}
+        for name, pool in self.pools.items.items():
+            if pool.metadata.uid in owners or any(network.name == key.name for network in pool.spec.networks):
+                self._enqueue(pool_key(name.name), _SETTLE_S)
+
+    def _reference_changed(self, resource: Resource) -> Callable[[ObjectKey, object, object], None]:
+        """Return what has the VMs decided that refer to a preference or an instancetype."""
+        return lambda key, _old, _new: self._decide_readers([Thing(resource.plural, *key)])
+
+    def _decide_readers(self, things: Iterable[Thing]) -> None:
+        readers = self.inputs.readers.of(things)
+        self.devices.note_facts(readers)
+        if self.machines_synced:
+            self._enqueue_slice(list(readers), 0)
+
+    def _kubevirt_changed(self, _key: ObjectKey, _old: KubeVirt | None, _new: KubeVirt | None) -> None:
+        self.inputs.forget_facts()
+        self._enqueue(ALLOCATION, _SETTLE_S)
+
+    def _webhook_changed(self, _key: ObjectKey, _old: object, _new: object) -> None:
+        self.inputs.forget_facts()
+        self._enqueue(ALLOCATION, _SETTLE_S)
+
+    def _quota_changed(self, key: ObjectKey, old: Quota | None, new: Quota | None) -> None:
+        """What is used of a quota changes with every pod, and only who wants a device next has to know."""
+        self.inputs.note_quota(key, new)
+        limits = [quota.spec.hard if quota is not None else None for quota in (old, new)]
+        if limits[0] != limits[1]:
+            self._enqueue_namespace(key.namespace)
+
+    def _vm_state_changed(self, key: ObjectKey, _old: object, new: object) -> None:
+        """Our own record of a VM: what a person has taken away is written anew."""
+        if new is None and self.machines_synced:
+            self._enqueue(vm_key(*key))
+
+    def _policy_changed(self, key: ObjectKey, old: VmNicPolicy | None, new: VmNicPolicy | None) -> None:
+        self.inputs.forget_rules()
+        self.devices.note_nodes()
+        self._changed(policy_key(key.name), _SETTLE_S)
+        if old is None or new is None or old.spec != new.spec:
+            self.enqueue_machines()
+
+    def _namespace_changed(self, key: ObjectKey, old: LabelledObject | None, new: LabelledObject | None) -> None:
+        if old is None or new is None or old.metadata.labels != new.metadata.labels:
+            self._every_pool()
+            self._enqueue_namespace(key.name)
+
+    def _enqueue_namespace(self, namespace: str) -> None:
+        if self.machines_synced:
+            for machine in self.machines.items:
+                if machine.namespace == namespace:
+                    self._enqueue(vm_key(*machine))
+
+    def _machine_changed(self, key: ObjectKey, _old: Machine | None, new: Machine | None) -> None:
+        """Before the caches are complete nothing can be decided, and then all VMs are asked for."""
+        if self.machines_synced:
+            self.set_aside.discard(VIRTUAL_MACHINES.kind, "/".join(key), SetAsideReason.EXCEPTION)
+            self.set_aside.discard(VIRTUAL_MACHINES.kind, "/".join(key), SetAsideReason.TIME)
+        if key in self.machines.malformed:
+            self.devices.hold(key, self.machines.last_readable.get(key))
+        else:
+            self.devices.note_machine(key, new)
+            if new is None:
+                self.inputs.readers.forget(key)
+        if self.machines_synced:
+            self._changed(vm_key(*key))
+
+    def _instance_changed(self, key: ObjectKey, _old: Instance | None, _new: Instance | None) -> None:
+        """An instance that cannot be read still runs: the VM keeps what it was last known to have."""
+        if not self.is_unreadable(key):
+            self.devices.note_machine(key, self.machines.items.get(key))
+        if self.machines_synced:
+            self._changed(vm_key(*key))
+
+    def is_unreadable(self, key: ObjectKey) -> bool:
+        """Return whether a VM, its instance, or what vmnic has recorded of it cannot be read: then nothing of it changes."""
+        return any(key in cache.malformed for cache in (self.machines, self.instances, self.vm_states))
+
+    def enqueue_machines(self) -> None:
+        """Ask for a look at every VM; in slices, as there may be many."""
+        self._enqueue_slice(list(self.machines.items), 0)
+
+    def _enqueue_slice(self, keys: list[ObjectKey], start: int) -> None:
+        end = start + _MANY
+        for key in keys[start:end]:
+            self._enqueue(vm_key(*key))
+        if end < len(keys):
+            asyncio.get_running_loop().call_soon(self._enqueue_slice, keys, end)
+
+    def _every_pool(self) -> None:
+        for key in self.pools.items:
+            self._enqueue(pool_key(key.name), _SETTLE_S)
+
+
+def _intent(pool: SriovNetworkPool) -> tuple[Any, ...]:
+    """What people say of a pool; its status comes and goes."""
+    meta = pool.metadata
+    return (pool.spec, meta.uid, meta.generation, meta.deletion_timestamp, meta.annotations)
+
+
+def _place(node: NodeObject) -> tuple[Any, ...]:
+    """What pools read of a node."""
+    return (node.metadata.labels, node.metadata.annotations, node.spec, node.status.conditions)
+
+
+async def run_reflectors(world: World) -> None:
+    """Run all caches until cancelled."""
+    await run_together(*(reflector.run() for reflector in world.reflectors))

@@ -1,0 +1,298 @@
+"""What decisions about VMs are made from: the caches as rules, cluster facts, and one VM with all that belongs to it.
+
+What takes long to work out is kept until the caches say that it is no longer so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from ...api.policy import VmNicPolicy
+from ...api.pool import SriovNetworkPool
+from ...checked.quantities import read_quantity
+from ...kube.reflector import ObjectKey, Reflector
+from ...kube.time_budget import uncharged
+from ...kubevirt.configuration import KubeVirt, cluster_facts, is_injector
+from ...kubevirt.gather import MachineInput, gather_vm_facts
+from ...kubevirt.pools import NodeInput, gather_pools
+from ...kubevirt.quota import quota_left, unreadable_quota
+from ...kubevirt.vm import Instancetype, Machine, Preference, Quota, Reference
+from ...kubevirt.vmi import Instance
+from ...nodes.state import NodeNicState, ObjectMeta
+from ...policy.facts import ClusterFacts, Network, PoolFacts, VmFacts
+from ...policy.rules import Rule, decides_nic, rules_of, selecting_rules, unreadable_rule
+from .projections import LabelledObject, Nad, NodeObject, WebhookConfiguration
+from .readers import Readers, Thing, segment_of
+
+__all__ = ["Inputs"]
+
+T = TypeVar("T")
+_Note = Callable[[Thing], None]
+
+_SLICE = 100
+"""VMs that are looked at in one go."""
+
+
+class Caches(Protocol):
+    """What is read."""
+
+    nodes: Reflector[NodeObject]
+    node_states: Reflector[NodeNicState]
+    pools: Reflector[SriovNetworkPool]
+    policies: Reflector[VmNicPolicy]
+    namespaces: Reflector[LabelledObject]
+    machines: Reflector[Machine]
+    instances: Reflector[Instance]
+    preferences: Reflector[Preference]
+    cluster_preferences: Reflector[Preference]
+    instancetypes: Reflector[Instancetype]
+    cluster_instancetypes: Reflector[Instancetype]
+    networks: Reflector[Nad]
+    kubevirts: Reflector[KubeVirt]
+    quotas: Reflector[Quota]
+    webhooks: Reflector[WebhookConfiguration]
+
+
+class Inputs:
+    """Reads the caches for decisions."""
+
+    def __init__(self, caches: Caches) -> None:
+        self._caches = caches
+        self.readers = Readers()
+        """Which VMs read which networks, preferences and instancetypes."""
+        self._segments: dict[tuple[str, str], dict[str, Network]] = defaultdict(dict)
+        """Networks by namespace and segment."""
+        self._quotas: dict[str, dict[str, Quota]] = defaultdict(dict)
+        """By namespace and name."""
+        self._rules: tuple[Rule, ...] | None = None
+        self._facts: ClusterFacts | None = None
+        self._told = 0
+        """Nodes whose agent has spoken."""
+        self._with_vhost = 0
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The policies, ready for deciding; one that cannot be read keeps what it selects as it is."""
+        if self._rules is None:
+            with uncharged():
+                self._rules = self._make_rules()
+        return self._rules
+
+    def _make_rules(self) -> tuple[Rule, ...]:
+        cache = self._caches.policies
+        unreadable = [unreadable_rule(key.name, cache.last_readable.get(key), why) for key, why in cache.malformed.items()]
+        return (*unreadable, *rules_of(cache.items.values()))
+
+    @property
+    def cluster_facts(self) -> ClusterFacts:
+        """What holds for all VMs; nodes without an agent's word are not known, which excludes nothing."""
+        if self._facts is None:
+            with uncharged():
+                self._facts = self._make_facts()
+        return self._facts
+
+    def _make_facts(self) -> ClusterFacts:
+        kubevirts = self._caches.kubevirts
+        known = 0 < self._told == len(self._caches.nodes.items)
+        return cluster_facts(
+            self._pools(),
+            next(iter(kubevirts.items.values()), None),
+            vhost_net=self._with_vhost > 0 if known else None,
+            injector=self._has_injector(),
+            unreadable=next(iter(kubevirts.malformed.values()), ""),
+        )
+
+    def _pools(self) -> dict[str, PoolFacts]:
+        """Read the pools; one that cannot be read keeps its devices, and new claims wait for it."""
+        cache = self._caches.pools
+        found = gather_pools((pool for _, pool in cache.known()), self.nodes(), known=True)
+        for key, why in cache.malformed.items():
+            if key.name in found:
+                found[key.name] = replace(found[key.name], blocker=f"it cannot be read: {why}")
+        return found
+
+    def _has_injector(self) -> bool | None:
+        """Return whether network-resources-injector is there; None if a configuration that may be its own cannot be read."""
+        cache = self._caches.webhooks
+        found = any(is_injector(one.names) for one in cache.items.values())
+        return None if cache.malformed and not found else found
+
+    def nodes(self) -> Iterable[NodeInput]:
+        """Give every node as VMs have to know it."""
+        for key, node in self._nodes():
+            yield NodeInput(
+                name=key.name,
+                labels=node.metadata.labels,
+                schedulable=node.ready and not node.spec.unschedulable,
+                allocatable={name: read_quantity(count) or 0 for name, count in node.status.allocatable.items()},
+                state=self._state_of(key),
+            )
+
+    def _nodes(self) -> Iterator[tuple[ObjectKey, NodeObject]]:
+        """Return every node; one that cannot be read is not gone, and nothing new is begun there."""
+        cache = self._caches.nodes
+        yield from cache.items.items()
+        for key in cache.malformed:
+            last = cache.last_readable.get(key)
+            if last is not None:
+                yield key, last.out_of_service()
+
+    def _state_of(self, key: ObjectKey) -> NodeNicState | None:
+        """Return a node's state; one that cannot be read is not absent."""
+        cache = self._caches.node_states
+        last = cache.last(key)
+        if key not in cache.malformed:
+            return last
+        last = last or NodeNicState(metadata=ObjectMeta(name=key.name))
+        return msgspec.structs.replace(last, unreadable=cache.malformed[key])
+
+    def node_views(self) -> Iterable[tuple[NodeObject, NodeNicState | None]]:
+        """Give every node with its NodeNicState, if it has one yet."""
+        for key, node in self._nodes():
+            yield node, self._state_of(key)
+
+    def input_of(self, machine: Machine, namespace: str, *, is_new: bool = False) -> MachineInput:
+        """Give a VM with what belongs to it.
+
+        What a stored VM reads is noted. A new one is the object of a review, which may never be stored.
+        """
+        name, spec, caches = machine.metadata.name, machine.spec, self._caches
+        key = ObjectKey(namespace, name)
+        note: _Note = _note_nothing
+        if not is_new:
+            self.readers.forget(key)
+            note = functools.partial(self.readers.note, key)
+        place = ObjectKey("", namespace)
+        home = caches.namespaces.last(place)
+        unreadable = caches.namespaces.malformed.get(place) if home is None else None
+        instance = None if is_new else caches.instances.items.get(key)
+        return MachineInput(
+            machine=machine,
+            instance=instance,
+            preference=_referred(spec.preference, namespace, caches.preferences, caches.cluster_preferences, note),
+            instancetype=_referred(spec.instancetype, namespace, caches.instancetypes, caches.cluster_instancetypes, note),
+            # A namespace may be younger than the cache; this label every one has.
+            namespace_labels=home.metadata.labels if home is not None else {"kubernetes.io/metadata.name": namespace},
+            namespace_unknown=f"Namespace {namespace} cannot be read: {unreadable}" if unreadable is not None else "",
+            find_network=functools.partial(self._find_network, note),
+            find_segment=functools.partial(self._find_segment, note),
+            physical_resources=[pool.resource_name for pool in self.cluster_facts.pools.values() if pool.physical],
+            default_binding=self.cluster_facts.kubevirt.default_binding,
+            preference_unknown=self._preference_unknown(machine, namespace),
+            quota=self._quota_left(namespace),
+            quota_unknown=self._quota_unknown(namespace),
+            is_new=is_new,
+        )
+
+    def _preference_unknown(self, machine: Machine, namespace: str) -> str:
+        """Return why what a VM refers to cannot be read; empty if it can, or is not there."""
+        caches, spec = self._caches, machine.spec
+        for kind, reference, own, cluster in (
+            ("preference", spec.preference, caches.preferences, caches.cluster_preferences),
+            ("instancetype", spec.instancetype, caches.instancetypes, caches.cluster_instancetypes),
+        ):
+            if reference is None or not reference.name:
+                continue
+            malformed = cluster.malformed if reference.cluster_wide else own.malformed
+            why = malformed.get(ObjectKey("" if reference.cluster_wide else namespace, reference.name))
+            if why is not None:
+                return f"{kind} {reference.name} cannot be read: {why}"
+        return ""
+
+    def _quota_unknown(self, namespace: str) -> str:
+        malformed = self._caches.quotas.malformed
+        found = ((key.name, why) for key, why in malformed.items() if key.namespace == namespace)
+        text = next((f"ResourceQuota {name} cannot be read: {why}" for name, why in found), "")
+        return text or unreadable_quota(self._quotas.get(namespace, {}).values())
+
+    def gather(self, key: ObjectKey) -> VmFacts | None:
+        """Read the facts of a VM; None if it is gone."""
+        machine = self._caches.machines.items.get(key)
+        return gather_vm_facts(self.input_of(machine, key.namespace)) if machine is not None else None
+
+    def named_resources(self) -> set[str]:
+        """Give the resources of other operators that policies name."""
+        return {rule.sriov_resource for rule in self.rules if rule.sriov_resource}
+
+    async def selects_any(self, policy: VmNicPolicy) -> bool:
+        """Tell whether a policy selects any NIC of the VMs that are there; in slices, as there may be many."""
+        rules = rules_of([policy])
+        for number, key in enumerate(list(self._caches.machines.items)):
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
+            with contextlib.suppress(Exception):  # The queue reports a VM that cannot be decided.
+                facts = self.gather(key)
+                if facts is not None and any(
+                    decides_nic(rule, nic) for rule in selecting_rules(rules, facts) for nic in facts.nics
+                ):
+                    return True
+        return False
+
+    def forget_rules(self) -> None:
+        """A policy has changed."""
+        self._rules = None
+
+    def forget_facts(self) -> None:
+        """Something that holds for all VMs has changed: a node, a pool, KubeVirt, a webhook."""
+        self._facts = None
+
+    def note_state(self, old: NodeNicState | None, new: NodeNicState | None) -> None:
+        """What an agent says has changed."""
+        for state, step in ((old, -1), (new, 1)):
+            if state is not None and state.status.boot_id:
+                self._told += step
+                self._with_vhost += step * ("vhost_net" in state.status.host.modules)
+
+    def note_network(self, key: ObjectKey, old: Network | None, new: Network | None) -> None:
+        """A network has changed."""
+        for network in (old, new):
+            if network is not None and network.segment:
+                self._segments[key.namespace, network.segment].pop(key.name, None)
+        if new is not None and new.segment:
+            self._segments[key.namespace, new.segment][key.name] = new
+
+    def note_quota(self, key: ObjectKey, new: Quota | None) -> None:
+        """A quota has changed."""
+        own = self._quotas[key.namespace]
+        own.pop(key.name, None)
+        if new is not None:
+            own[key.name] = new
+
+    def _quota_left(self, namespace: str) -> Mapping[str, int]:
+        own = self._quotas.get(namespace)
+        return quota_left(own.values()) if own else {}
+
+    def _find_network(self, note: _Note, namespace: str, name: str) -> Network | None:
+        key, cache = ObjectKey(namespace, name), self._caches.networks
+        note(Thing(cache.resource.plural, *key))
+        last = cache.last(key)
+        network = last.network if last is not None else None
+        if key not in cache.malformed:
+            return network
+        return replace(network or Network(namespace=namespace, name=name), unreadable=cache.malformed[key])
+
+    def _find_segment(self, note: _Note, namespace: str, segment: str) -> Iterable[Network]:
+        note(segment_of(namespace, segment))
+        return self._segments.get((namespace, segment), {}).values()
+
+
+def _referred(reference: Reference | None, namespace: str, own: Reflector[T], cluster: Reflector[T], note: _Note) -> T | None:
+    """Find what a VM refers to."""
+    if reference is None or not reference.name:
+        return None
+    cache = cluster if reference.cluster_wide else own
+    key = ObjectKey("" if reference.cluster_wide else namespace, reference.name)
+    note(Thing(cache.resource.plural, *key))
+    return cache.items.get(key)
+
+
+def _note_nothing(_: Thing) -> None:
+    """Note nothing."""

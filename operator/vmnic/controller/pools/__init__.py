@@ -1,0 +1,1 @@
+"""Pools, their nodes and their networks."""

@@ -1,0 +1,226 @@
+"""Takes nodes out of service and back: cordons, evicts VMs in KubeVirt's way, and uncordons only what it has cordoned itself.
+
+An eviction of a launcher pod is judged by KubeVirt: it marks the VM and moves it by a live migration, or lets the pod go where
+the VM's eviction strategy says so. Nothing is ever forced; a VM that cannot leave is named until the drain's time is over.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping
+
+import msgspec
+
+from ...kube.client import ApiClient
+from ...kube.errors import ApiError, NotFoundError, UnreachableError
+from ...kube.reflector import ObjectKey
+from ...kube.resources import NODES, PODS
+from ...kubevirt.vmi import Instance
+from ...nodes.rollout.ledger import CORDONED
+from ...nodes.state import Held
+from ...policy.capacity import Claim
+from ...policy.relocation import find_homeless
+from ..caches.capacity_cache import Devices
+from ..caches.cluster_cache import World
+from ..caches.projections import NodeObject, decode_node
+from .launchers import LauncherPod, base_of_pod, decode_pod, find_obstacle, launcher_base, pod_of
+
+__all__ = ["Drainer", "Matching"]
+
+_log = logging.getLogger(__name__)
+
+_NAMED = 4
+"""Holders that are not evicted, of which a problem has room for the names."""
+
+
+class Drainer:
+    """Drains nodes.
+
+    Args:
+        world: The caches: who runs where, what is free.
+        api: The leader's client.
+    """
+
+    def __init__(self, world: World, api: ApiClient) -> None:
+        self._world = world
+        self._api = api
+
+    async def read_nodes(self) -> dict[str, NodeObject]:
+        """Read all Nodes live: budgets count those that are down or cordoned at this moment.
+
+        Raises:
+            ApiError: the server did not answer; then nobody begins.
+        """
+        found = {}
+        async for page, _ in self._api.list_pages(NODES):
+            for raw in page:
+                node = decode_node(raw)
+                found[node.metadata.name] = node
+        return found
+
+    async def cordon(self, name: str, pool: str) -> bool:
+        """Make sure that a node is cordoned; True if it is so by vmnic.
+
+        Raises:
+            ConflictError: the node changed in the same moment; try again.
+            NotFoundError: it is gone.
+        """
+        node = await self._read(name)
+        if node is None or node.spec.unschedulable:
+            return node is not None and node.cordoned_by_us
+        await self._write(node, note=pool, unschedulable=True)
+        _log.info("node %s is cordoned for pool %s", name, pool, extra={"node": name, "pool": pool})
+        return True
+
+    async def is_cordoned(self, name: str) -> bool:
+        """Tell whether a node is cordoned at this moment, whoever did it; one that is gone counts as cordoned."""
+        node = await self._read(name)
+        return node is None or node.spec.unschedulable
+
+    async def uncordon(self, name: str) -> None:
+        """Give a node back to the scheduler, if vmnic took it.
+
+        Raises:
+            ConflictError: the node changed in the same moment; try again.
+        """
+        node = await self._read(name)
+        if node is None or not node.metadata.annotations.cordoned:
+            return
+        # Somebody may have uncordoned it by hand; then only the mark is left.
+        await self._write(node, note=None, unschedulable=None)
+        _log.info("node %s is uncordoned", name, extra={"node": name})
+
+    async def evict(self, node: str, holders: Iterable[Held], resources: Collection[str]) -> str:
+        """Ask VMs to leave a node; return in words what stands in the way.
+
+        Args:
+            node: The node.
+            holders: Who holds devices, in the words of the node's agent.
+            resources: The resources of the functions that change.
+
+        Raises:
+            UnreachableError: the API server does not answer.
+        """
+        there = {(pod.metadata.namespace, pod.metadata.name): pod for pod in await self._pods_on(node)}
+        answer, refused = "", []
+        for words, name in sorted({(_words(held), pod_of(held)) for held in holders}):
+            pod = there.get(name) if name is not None else None
+            why = find_obstacle(pod, node, resources, self._world.instances.items) if name is not None else "no pod"
+            if pod is None or why:
+                refused.append(f"{words} ({why})")
+            else:
+                answer = await self._evict(pod) or answer
+        return "; ".join(filter(None, (answer, _not_evicted(refused))))
+
+    async def has_pods(self, node: str, resources: Collection[str]) -> bool:
+        """Tell whether a pod is on a node that asks for one of these resources: it has or may still get a device.
+
+        Raises:
+            ApiError: the server did not answer.
+        """
+        return any(not pod.ended and pod.requests.intersection(resources) for pod in await self._pods_on(node))
+
+    async def _pods_on(self, node: str) -> list[LauncherPod]:
+        """Read the pods of a node live."""
+        found: list[LauncherPod] = []
+        async for page, _ in self._api.list_pages(PODS, selectors={"fieldSelector": f"spec.nodeName={node}"}):
+            found += map(decode_pod, page)
+        return found
+
+    async def _evict(self, pod: LauncherPod) -> str:
+        """Evict this very pod; return the answer in the words of the judge: KubeVirt, or a PodDisruptionBudget."""
+        meta = {"name": pod.metadata.name, "namespace": pod.metadata.namespace}
+        options = {"preconditions": {"uid": pod.metadata.uid}}
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta, "deleteOptions": options}
+        try:
+            await self._api.create(PODS, body, meta["namespace"], name=meta["name"], subresource="eviction")
+        except NotFoundError:
+            return ""
+        except UnreachableError:
+            raise
+        except ApiError as error:
+            # A 429 is how KubeVirt answers once it has started a migration, and how a PodDisruptionBudget refuses. Whatever
+            # else stands in one pod's way, the others are asked all the same.
+            return f"pod {meta['namespace']}/{meta['name']}: {error.message}"
+        return ""
+
+    def matching(self) -> Matching:
+        """Look who runs where and what is free, for several questions."""
+        running: dict[str, list[Instance]] = {}
+        for instance in self._world.instances.items.values():
+            running.setdefault(instance.status.node_name, []).append(instance)
+        return Matching(running, self._world.devices)
+
+    async def _read(self, name: str) -> NodeObject | None:
+        found = await self._api.read(NODES, name)
+        return None if found is None else msgspec.convert(found, NodeObject)
+
+    async def _write(self, node: NodeObject, *, note: str | None, unschedulable: bool | None) -> None:
+        """Write over this very version only: an administrator may be cordoning it at this moment."""
+        meta = {"resourceVersion": node.metadata.resource_version, "annotations": {CORDONED: note}}
+        await self._api.patch_merge(NODES, node.metadata.name, {"metadata": meta, "spec": {"unschedulable": unschedulable}})
+
+
+class Matching:
+    """VMs that are to leave nodes, matched to free devices elsewhere."""
+
+    def __init__(self, running: Mapping[str, list[Instance]], devices: Devices) -> None:
+        self._running = running
+        self._devices = devices
+        self._claims: dict[tuple[str, str], Claim] = {}
+        self._closed: set[str] = set()
+        """Nodes that no VM is matched to."""
+        self._launchers: dict[str, dict[tuple[str, str], Instance]] = {}
+        """Instances of a node by namespace and by what the name of their launcher begins with."""
+
+    def keep_off(self, nodes: Iterable[str]) -> None:
+        """Match no VM to these nodes: they will change themselves, and it would have to leave again."""
+        self._closed.update(nodes)
+
+    def accept(self, node: str, holders: Iterable[Held]) -> None:
+        """Note that a node's VMs leave: no VM can go there, and they come first."""
+        self._closed.add(node)
+        self._claims |= {claim.key: claim for held in holders if (claim := self._claim(node, held)) is not None}
+
+    def refusal(self, node: str, holders: Collection[Held]) -> str:
+        """Say why a node's VMs cannot be moved now; empty: they can, each has a place elsewhere."""
+        claims = dict(self._claims)
+        for held in holders:
+            claim = self._claim(node, held)
+            if claim is None:
+                return f"{held.by or 'an unknown program'} holds {held.vf} and is no VM that can be moved: stop it"
+            claims[claim.key] = claim
+        homeless = find_homeless(list(claims.values()), self._devices.capacity, leaving={node, *self._closed})
+        if not homeless:
+            return ""
+        needs = ", ".join(f"{count} of {resource}" for resource, count in sorted(homeless[0].held.items()))
+        more = f" and {len(homeless) - 1} more VMs" if len(homeless) > 1 else ""
+        return f"no other node has free VFs for VM {'/'.join(homeless[0].key)}{more} ({needs}): free some, or stop the VM"
+
+    def _claim(self, node: str, held: Held) -> Claim | None:
+        """Find the VM behind the launcher pod that holds a device."""
+        pod = pod_of(held)
+        if pod is None:
+            return None
+        instance = self._by_launcher(node).get((pod[0], base_of_pod(pod[1])))
+        return None if instance is None else self._devices.claim(ObjectKey(pod[0], instance.machine or instance.metadata.name))
+
+    def _by_launcher(self, node: str) -> dict[tuple[str, str], Instance]:
+        """Index the instances of a node: an agent may name thousands of holders."""
+        if node not in self._launchers:
+            self._launchers[node] = {
+                (one.metadata.namespace, launcher_base(one.metadata.name)): one for one in self._running.get(node, ())
+            }
+        return self._launchers[node]
+
+
+def _words(held: Held) -> str:
+    return held.by or f"an unknown program with {held.vf}"
+
+
+def _not_evicted(refused: list[str]) -> str:
+    """Name the holders that are left alone."""
+    if not refused:
+        return ""
+    more = f" and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
+    return f"not evicted: {', '.join(refused[:_NAMED])}{more}: stop them, or look at the node's agent"

@@ -1,0 +1,134 @@
+"""Which pods a drain may evict: those that the API server shows on the node as launchers of VMs with a device of the pool.
+
+An agent names holders in its own words. Such a name is only compared with pods that the API server lists, and never becomes
+part of a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import msgspec
+
+from ...checked.names import is_label_name, is_subdomain_name
+from ...kube.reflector import ObjectKey
+from ...kubevirt.vmi import Instance
+from ...nodes.state import Held
+
+__all__ = ["LauncherPod", "base_of_pod", "decode_pod", "find_obstacle", "is_launcher", "launcher_base", "pod_of"]
+
+_POD = "pod "
+_GENERATED, _RANDOM = 58, 5
+"""Letters of a generated name that are the giver's and the API server's (apiserver/pkg/storage/names)."""
+_MACVTAP = "macvtap.network.kubevirt.io/"
+
+
+class _Owner(msgspec.Struct, frozen=True, rename="camel"):
+    kind: str = ""
+    api_version: str = ""
+    name: str = ""
+    uid: str = ""
+    controller: bool | None = None
+
+
+class _PodMeta(msgspec.Struct, frozen=True, rename="camel"):
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    owner_references: tuple[_Owner, ...] = ()
+
+
+class _Resources(msgspec.Struct, frozen=True):
+    requests: dict[str, Any] = {}
+
+
+class _Container(msgspec.Struct, frozen=True):
+    resources: _Resources = _Resources()
+
+
+class _PodSpec(msgspec.Struct, frozen=True, rename="camel"):
+    node_name: str = ""
+    containers: tuple[_Container, ...] = ()
+
+
+class _PodStatus(msgspec.Struct, frozen=True):
+    phase: str = ""
+
+
+class LauncherPod(msgspec.Struct, frozen=True):
+    """The parts of a Pod that tell whether a drain may evict it."""
+
+    metadata: _PodMeta
+    spec: _PodSpec = _PodSpec()
+    status: _PodStatus = _PodStatus()
+
+    @property
+    def requests(self) -> set[str]:
+        """Names of the resources that its containers request."""
+        return {name for container in self.spec.containers for name in container.resources.requests}
+
+    @property
+    def ended(self) -> bool:
+        """Whether it runs no more."""
+        return self.status.phase in ("Succeeded", "Failed")
+
+    @property
+    def instance(self) -> _Owner | None:
+        """The VirtualMachineInstance that controls it; None if none does."""
+        return next((owner for owner in self.metadata.owner_references if _is_instance(owner)), None)
+
+
+decode_pod = msgspec.json.Decoder(LauncherPod).decode
+
+
+def pod_of(held: Held) -> tuple[str, str] | None:
+    """Return namespace and name of the pod that holds a device; None if the text names no pod."""
+    if not held.by.startswith(_POD):
+        return None
+    namespace, _, name = held.by.removeprefix(_POD).partition("/")
+    return (namespace, name) if is_label_name(namespace) and is_subdomain_name(name) else None
+
+
+def launcher_base(instance: str) -> str:
+    """Return what the name of an instance's launcher begins with: it is cut before the random ending where it is too long."""
+    return f"virt-launcher-{instance}-"[:_GENERATED]
+
+
+def is_launcher(pod: str, instance: str) -> bool:
+    """Return whether a pod's name is that of an instance's launcher."""
+    return base_of_pod(pod) == launcher_base(instance)
+
+
+def base_of_pod(pod: str) -> str:
+    """Return a pod's generated name without its random ending."""
+    return pod[:-_RANDOM]
+
+
+def find_obstacle(
+    pod: LauncherPod | None, node: str, resources: Collection[str], instances: Mapping[ObjectKey, Instance]
+) -> str:
+    """Say why a pod that an agent names as a holder is not evicted; empty: it may be.
+
+    Args:
+        pod: The pod as the API server has it; None if it is not among the node's.
+        node: The node that is drained.
+        resources: The resources of the functions that change.
+        instances: The VirtualMachineInstances that the controller sees.
+    """
+    if pod is None or pod.spec.node_name != node:
+        return f"it is not on node {node}"
+    owner = pod.instance
+    if owner is None:
+        return "no VirtualMachineInstance controls it"
+    instance = instances.get(ObjectKey(pod.metadata.namespace, owner.name))
+    if instance is None or instance.status.node_name != node or instance.metadata.uid != owner.uid:
+        return f"its VirtualMachineInstance is not on node {node}"
+    if not any(name in resources or name.startswith(_MACVTAP) for name in pod.requests):
+        return "it requests no resource of the pool"
+    return ""
+
+
+def _is_instance(owner: _Owner) -> bool:
+    group, _, _version = owner.api_version.partition("/")
+    return owner.controller is True and owner.kind == "VirtualMachineInstance" and group == "kubevirt.io"

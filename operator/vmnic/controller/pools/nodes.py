@@ -1,0 +1,151 @@
+"""One node: its NodeNicState exists, and its spec says what all pools together ask, with the grants that the ledger holds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import msgspec
+
+from ...api.pool import SriovNetworkPool
+from ...kube.client import ApiClient, ConflictError
+from ...kube.reflector import ObjectKey
+from ...kube.resources import NODE_NIC_STATES
+from ...nodes.pools.merge import merge_pools
+from ...nodes.rollout.ledger import Ledger
+from ...nodes.rollout.release import released_pfs
+from ...nodes.state import ApplyState, HostSpec, NodeNicState, NodeSpec, PfSpec, wire
+from ..caches.cluster_cache import World
+from ..caches.projections import NodeObject
+from .drain import Drainer
+from .ledger import LedgerStore
+
+__all__ = ["NodeReconciler", "plan_node_spec", "without_grants"]
+
+_MODULES = ("vhost_net", "tun", "macvtap")
+"""What the datapaths of VMs need of a node, whatever its NICs."""
+_ENDED = (ApplyState.APPLIED, ApplyState.FAILED, ApplyState.ROLLED_BACK, ApplyState.REFUSED)
+
+
+class NodeReconciler:
+    """Keeps one NodeNicState per Node."""
+
+    def __init__(self, world: World, api: ApiClient, ledger: LedgerStore, drainer: Drainer) -> None:
+        self._world = world
+        self._api = api
+        self._ledger = ledger
+        self._drainer = drainer
+
+    async def reconcile(self, name: str) -> None:
+        """Make the node's NodeNicState, or bring its spec up to date.
+
+        Raises:
+            ApiError: a write failed; the queue tries again.
+        """
+        node = self._world.nodes.items.get(ObjectKey("", name))
+        if node is None or node.metadata.deletion_timestamp:
+            return
+        await self._give_back(node)
+        state = self._world.node_states.items.get(ObjectKey("", name))
+        if state is None:
+            await self._create(node)
+            return
+        desired = plan_node_spec(
+            node.metadata.labels,
+            state,
+            pools=tuple(self._world.pools.items.values()),
+            unreadable_pools={key.name for key in self._world.pools.malformed},
+            ledger=self._ledger.current,
+        )
+        if desired == state.spec:
+            return
+        new = {pf.grant for pf in desired.pfs if pf.grant} - {pf.grant for pf in state.spec.pfs}
+        if new and not new <= set((await self._ledger.look()).granted(name).values()):
+            async with self._ledger.deciding:
+                await self._ledger.load()
+            raise ConflictError(status=409, reason="Conflict", message=f"node {name}: its grant was taken back meanwhile")
+        await self._write(state, desired)
+
+    async def _give_back(self, node: NodeObject) -> None:
+        """Uncordon a node that the books know nothing of: a leader that was deposed in that moment may have cordoned it."""
+        name = node.metadata.name
+        unknown = bool(node.metadata.annotations.cordoned) and not self._ledger.current.cordons(name)
+        if unknown and not (await self._ledger.look()).cordons(name):
+            await self._drainer.uncordon(name)
+
+    async def _create(self, node: NodeObject) -> None:
+        owner = {"apiVersion": "v1", "kind": "Node", "name": node.metadata.name, "uid": node.metadata.uid}
+        body = {
+            "apiVersion": "vmnic.dev/v1alpha1",
+            "kind": "NodeNicState",
+            "metadata": {"name": node.metadata.name, "ownerReferences": [owner]},
+            "spec": wire(NodeSpec()),
+        }
+        try:
+            await self._api.create(NODE_NIC_STATES, body)
+        except ConflictError:
+            return  # There already; its event is on the way.
+
+    async def _write(self, state: NodeNicState, desired: NodeSpec) -> None:
+        """Write the spec only over the object that was decided on: a later status may make a grant stale."""
+        await self._api.patch_json(
+            NODE_NIC_STATES,
+            state.metadata.name,
+            [
+                {"op": "test", "path": "/metadata/resourceVersion", "value": state.metadata.resource_version},
+                {"op": "add", "path": "/spec", "value": wire(desired)},
+            ],
+        )
+
+
+def plan_node_spec(
+    labels: Mapping[str, str],
+    state: NodeNicState,
+    *,
+    pools: Sequence[SriovNetworkPool],
+    unreadable_pools: Collection[str],
+    ledger: Ledger,
+) -> NodeSpec:
+    """Say what a node should be: all pools merged, what unreadable pools asked before, what is given up, and the grants."""
+    if not state.status.boot_id:
+        return state.spec  # The agent has not looked at the host yet; nothing is known to decide on.
+    merged = {pf.pci_address: pf for pf in merge_pools(pools, labels, state.status.pfs, state.spec.pfs, unreadable_pools).pfs}
+    merged |= {pf.pci_address: pf for pf in released_pfs(state, pools, merged.keys())}
+    granted = ledger.granted(state.metadata.name)
+    spec = NodeSpec(
+        synced=True,
+        host=HostSpec(modules=_MODULES),
+        pfs=tuple(_with_grant(merged[address], granted.get(address)) for address in sorted(merged)),
+    )
+    return state.spec if spec == _without(_spent_grants(state), state.spec) else spec
+
+
+def without_grants(spec: NodeSpec) -> NodeSpec:
+    """Give a spec as the pools ask it, whoever may carry it out."""
+    return _without({pf.grant for pf in spec.pfs}, spec)
+
+
+def _spent_grants(state: NodeNicState) -> set[str | None]:
+    """Give the grants whose run has ended.
+
+    They allow nothing more, since every end raises the attempt that a digest is made of; so taking them away is worth no
+    write of its own.
+    """
+    found = {pf.pci_address: pf for pf in state.status.pfs}
+    return {
+        spec.grant
+        for spec in state.spec.pfs
+        if (pf := found.get(spec.pci_address)) is not None
+        and (pf.plan is None or pf.plan.digest != spec.grant)
+        and pf.apply is not None
+        and pf.apply.digest == spec.grant
+        and pf.apply.state in _ENDED
+    }
+
+
+def _without(grants: Collection[str | None], spec: NodeSpec) -> NodeSpec:
+    pfs = tuple(_with_grant(pf, None) if pf.grant in grants else pf for pf in spec.pfs)
+    return msgspec.structs.replace(spec, pfs=pfs)
+
+
+def _with_grant(pf: PfSpec, digest: str | None) -> PfSpec:
+    return msgspec.structs.replace(pf, grant=digest)

@@ -1,0 +1,224 @@
+"""One pool: its rollout goes on, its networks are kept, its status is told, and it goes only once its nodes have let go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from ...api.pool import PoolProblem, SriovNetworkPool
+from ...kube.client import ApiClient
+from ...kube.events import Events
+from ...kube.reflector import ObjectKey
+from ...kube.resources import POOLS
+from ...nodes.pools.match import matching_pfs
+from ...nodes.pools.merge import PoolConflict, find_resource_conflicts, merge_pools
+from ...nodes.pools.shares import count_vfs
+from ...nodes.rollout.ledger import Ledger, NodeView
+from ...nodes.rollout.release import ABANDON, FINALIZER
+from ...nodes.rollout.summary import summarise_pool
+from ...nodes.state import NodeNicState
+from ..caches.cluster_cache import World
+from ..caches.projections import NodeObject
+from ..status.status_writer import Statuses
+from .ledger import LedgerStore
+from .networks import NetworkReconciler
+from .nodes import plan_node_spec, without_grants
+from .rollouts import Progress, Rollouts
+
+__all__ = ["PoolReconciler"]
+
+_log = logging.getLogger(__name__)
+
+_SLICE = 50
+"""Nodes that are looked at in one go: a few milliseconds."""
+_LOST_S = 30.0
+"""Between looks at what no event tells of."""
+
+
+@dataclass(frozen=True, slots=True)
+class _PoolFacts:
+    """The nodes of a pool and where it gave way to an older one."""
+
+    nodes: tuple[NodeView, ...]
+    conflicts: tuple[PoolConflict, ...]
+
+
+class _Looked(NamedTuple):
+    """What was found of a node, as long as neither it nor the pools change."""
+
+    node: NodeObject
+    state: NodeNicState
+    pools: object
+    view: NodeView | None
+    conflicts: tuple[PoolConflict, ...]
+
+
+class PoolReconciler:
+    """Keeps pools moving and their statuses true."""
+
+    def __init__(
+        self,
+        world: World,
+        api: ApiClient,
+        ledger: LedgerStore,
+        rollouts: Rollouts,
+        networks: NetworkReconciler,
+        events: Events,
+    ) -> None:
+        self._world = world
+        self._api = api
+        self._ledger = ledger
+        self._rollouts = rollouts
+        self._networks = networks
+        self._statuses = Statuses(api, events)
+        self._looked: dict[str, dict[str, _Looked]] = {}
+        """By pool and node."""
+
+    async def reconcile(self, name: str) -> float | None:
+        """Settle, grant, report; gives seconds after which to look again though nothing changes.
+
+        Raises:
+            ConflictError: the ledger or the pool was written by somebody else; the queue decides again.
+            ApiError: a write failed; the queue tries again.
+        """
+        key = ObjectKey("", name)
+        pool = self._world.pools.items.get(key)
+        if pool is None:
+            await self._miss(key)
+            return None
+        if FINALIZER not in pool.metadata.finalizers:
+            if not pool.metadata.deletion_timestamp:
+                # Before anything is granted; the change of the pool brings it back here.
+                await self._set_finalizers(pool, [*pool.metadata.finalizers, FINALIZER])
+            return None
+        facts = await self._gather(pool)
+        progress = await self._rollouts.advance(pool, facts.nodes)
+        # Networks are looked after once all that may refer to them is known.
+        problems = await self._networks.reconcile(pool) if self._world.machines_synced else ()
+        if pool.metadata.deletion_timestamp and self._may_go(pool, facts.nodes):
+            await self._rollouts.forget(name)
+            await self._set_finalizers(pool, [one for one in pool.metadata.finalizers if one != FINALIZER])
+            _log.info("pool %s is gone from all nodes that answer", name, extra={"pool": name})
+            return None
+        await self._report(pool, facts, (*progress.problems, *problems))
+        return self._again(pool, progress, facts.nodes, problems)
+
+    async def _miss(self, key: ObjectKey) -> None:
+        """A pool that cannot be read is not one that is gone: it is told so, and its books stay."""
+        if key in self._world.pools.malformed:
+            await self._statuses.refuse(POOLS, key.name, self._world.pools.malformed[key])
+            return
+        self._looked.pop(key.name, None)
+        await self._rollouts.forget(key.name)
+
+    def _may_go(self, pool: SriovNetworkPool, nodes: Sequence[NodeView]) -> bool:
+        """Whether nobody has to be waited for: a node that has not answered for long is not."""
+        if ABANDON in pool.metadata.annotations:
+            return True
+        return all(view.lost for view in nodes) and self._networks_are_gone(pool)
+
+    def _networks_are_gone(self, pool: SriovNetworkPool) -> bool:
+        """Before everything has been listed it is not known; a pool that never had any waits for none."""
+        known = self._world.machines_synced or not pool.spec.networks
+        return known and not self._networks.has_any(pool)
+
+    def _again(
+        self, pool: SriovNetworkPool, progress: Progress, nodes: Sequence[NodeView], problems: Sequence[PoolProblem]
+    ) -> float | None:
+        """No event tells that a node is away for too long, or that a network would no longer be refused."""
+        waits = [progress.again_s] if progress.again_s is not None else []
+        entries = self._ledger.current.of(pool.metadata.name).entries
+        awaited = any(not view.ready and not view.lost and view.name in entries for view in nodes)
+        awaited = awaited or any(one.reason in ("NadRefused", "NadKindAbsent") for one in problems)
+        return min([*waits, _LOST_S]) if awaited or pool.metadata.deletion_timestamp else progress.again_s
+
+    async def _set_finalizers(self, pool: SriovNetworkPool, finalizers: list[str]) -> None:
+        meta = {"resourceVersion": pool.metadata.resource_version, "finalizers": finalizers}
+        await self._api.patch_merge(POOLS, pool.metadata.name, {"metadata": meta})
+
+    async def _gather(self, pool: SriovNetworkPool) -> _PoolFacts:
+        """Collect the nodes that have a function of the pool, in slices, so that admission is not kept waiting."""
+        pools = tuple(self._world.pools.items.values())
+        asked = _asked(pools, self._world.pools.malformed)
+        known = self._looked.get(pool.metadata.name, {})
+        fresh: dict[str, _Looked] = {}
+        now = datetime.now(UTC)
+        views: list[NodeView] = []
+        conflicts = dict.fromkeys(one for one in find_resource_conflicts(pools) if one.pool == pool.metadata.name)
+        looks = 0
+        for node, state in list(self._world.inputs.node_views()):
+            if state is None:
+                continue
+            looked = known.get(node.metadata.name)
+            if looked is None or looked.node is not node or looked.state is not state or looked.pools != asked:
+                looked = self._look(pool, node, state, pools, asked)
+                looks += 1
+                if looks % _SLICE == 0:
+                    await asyncio.sleep(0)
+            fresh[node.metadata.name] = looked
+            conflicts.update(dict.fromkeys(looked.conflicts))
+            if looked.view is not None:
+                views.append(_at(looked.view, lost=not node.ready and node.is_lost(now)))
+        self._looked[pool.metadata.name] = fresh
+        return _PoolFacts(nodes=tuple(views), conflicts=tuple(conflicts))
+
+    def _look(
+        self,
+        pool: SriovNetworkPool,
+        node: NodeObject,
+        state: NodeNicState,
+        pools: Sequence[SriovNetworkPool],
+        asked: object,
+    ) -> _Looked:
+        name, labels = pool.metadata.name, node.metadata.labels
+        matched = not pool.metadata.deletion_timestamp and bool(matching_pfs(pool, labels, state.status.pfs, state.spec.pfs))
+        if not matched and not any(spec.pool == name for spec in state.spec.pfs):
+            return _Looked(node, state, asked, None, ())
+        unreadable = {key.name for key in self._world.pools.malformed}
+        conflicts = merge_pools(pools, labels, state.status.pfs, state.spec.pfs, unreadable).conflicts
+        wanted = plan_node_spec(labels, state, pools=pools, unreadable_pools=unreadable, ledger=Ledger())
+        view = NodeView(
+            name=node.metadata.name,
+            state=state,
+            current=without_grants(wanted) == without_grants(state.spec),
+            ready=node.ready,
+            cordoned=node.spec.unschedulable,
+            vfs=count_vfs(state, name),
+        )
+        return _Looked(node, state, asked, view, conflicts)
+
+    async def _report(self, pool: SriovNetworkPool, facts: _PoolFacts, problems: Sequence[PoolProblem]) -> None:
+        name = pool.metadata.name
+        capacity = self._world.devices.capacity if self._world.machines_synced else None
+        status = summarise_pool(pool, facts.nodes, self._ledger.current.of(name), facts.conflicts, problems)
+        if capacity is not None:
+            resource = pool.resource_name
+            counts = {"assigned": capacity.assigned.get(resource, 0), "reserved": pool.spec.reserve_for_migration}
+            counts["free"] = sum(capacity.free.get(resource, {}).values())
+            status = status.model_copy(update={"vfs": status.vfs.model_copy(update=counts)})
+        await self._statuses.write(POOLS, pool, status)
+
+
+def _at(view: NodeView, *, lost: bool) -> NodeView:
+    return view if view.lost is lost else replace(view, lost=lost)
+
+
+def _asked(pools: Sequence[SriovNetworkPool], malformed: Mapping[ObjectKey, str]) -> object:
+    """What of all pools decides about nodes; their statuses do not."""
+    return (
+        frozenset(malformed),
+        tuple(
+            (
+                one.metadata.name,
+                one.metadata.uid,
+                one.metadata.generation,
+                one.metadata.deletion_timestamp,
+                ABANDON in one.metadata.annotations,
+            )
+            for one in pools
+        ),
+    )

@@ -1,0 +1,103 @@
+"""Which nodes may be drained: those whose VMs all find devices on nodes where they could stay."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from ...api.pool import SriovNetworkPool
+from ...nodes.rollout.budget import Start, choose_disruptive, order_disruptive
+from ...nodes.rollout.ledger import Ledger, NodeView
+from ...nodes.rollout.turns import is_done
+from .drain import Drainer
+from .rollout_memory import RolloutMemory
+
+__all__ = ["match_starts"]
+
+_TRIES = 20
+"""Nodes whose VMs are matched in one pass."""
+
+
+def match_starts(
+    drainer: Drainer,
+    ledger: Ledger,
+    pool: SriovNetworkPool,
+    views: Sequence[NodeView],
+    memory: RolloutMemory,
+    now: int,
+    *,
+    free_only: bool,
+) -> Sequence[Start]:
+    """Choose nodes that may go out of service, without those whose VMs have nowhere to go.
+
+    Where nothing changes and every node that has room will change itself, one node is chosen all the same, that the fewest VMs
+    have to leave. Only its VMs move twice: once it is done it has room for those of the others.
+
+    Args:
+        drainer: Knows who runs where.
+        ledger: The ledger, the pool's part settled.
+        pool: The pool.
+        views: Its nodes, as they are at this moment.
+        memory: Is told which nodes are refused.
+        now: Seconds since 1970.
+        free_only: Whether nodes that VMs would have to leave wait for others.
+    """
+    part = ledger.of(pool.metadata.name)
+    candidates = order_disruptive(part, pool, views)
+    unfinished = {view.name for view in views if not is_done(view, pool)}
+    for _ in range(_TRIES):
+        without = memory.pausing(now) | memory.refused(now)
+        starts = choose_disruptive(ledger, pool, views, without=without, free_only=free_only, candidates=candidates)
+        refused = _refused(drainer, starts, ledger, views, keep_off=unfinished)
+        if not refused:
+            break
+        memory.refuse(refused, now)
+    else:
+        starts = ()
+    if starts or free_only or part.running():
+        return starts
+    return _match_any(drainer, ledger, pool, views, memory, now, candidates)
+
+
+def _match_any(
+    drainer: Drainer,
+    ledger: Ledger,
+    pool: SriovNetworkPool,
+    views: Sequence[NodeView],
+    memory: RolloutMemory,
+    now: int,
+    candidates: Sequence[Start],
+) -> Sequence[Start]:
+    """Choose one node whose VMs find devices anywhere."""
+    without = memory.pausing(now)
+    for _ in range(_TRIES):
+        starts = choose_disruptive(ledger, pool, views, without=without, candidates=candidates)[:1]
+        refused = _refused(drainer, starts, ledger, views, keep_off=())
+        if not refused:
+            for start in starts:
+                memory.accept(start.view.name)
+            return starts
+        memory.refuse(refused, now)
+        without |= refused.keys()
+    return ()
+
+
+def _refused(
+    drainer: Drainer, starts: Sequence[Start], ledger: Ledger, views: Sequence[NodeView], *, keep_off: Collection[str]
+) -> dict[str, str]:
+    """Say why nodes among the starts cannot be drained beside those before them."""
+    if not any(start.pending.leaving for start in starts):
+        return {}
+    matching = drainer.matching()
+    matching.keep_off(keep_off)
+    draining = ledger.busy(disruptive=True)
+    for view in views:
+        if view.name in draining:
+            matching.accept(view.name, [held for pf in view.state.status.pfs for held in pf.held])
+    refused = {}
+    for start in starts:
+        why = matching.refusal(start.view.name, start.pending.leaving)
+        if why:
+            refused[start.view.name] = why
+        else:
+            matching.accept(start.view.name, start.pending.leaving)
+    return refused

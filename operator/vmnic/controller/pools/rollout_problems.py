@@ -1,0 +1,72 @@
+"""Which nodes hold a rollout up, and why, as problems of the pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ...api.pool import PoolProblem, SriovNetworkPool
+from ...nodes.rollout.ledger import EntryState, NodeView, PoolLedger
+from .ledger import LEDGER_NAME
+from .rollout_memory import RolloutMemory
+
+__all__ = ["find_rollout_problems"]
+
+
+def find_rollout_problems(
+    pool: SriovNetworkPool,
+    part: PoolLedger,
+    views: Sequence[NodeView],
+    memory: RolloutMemory,
+    answers: Mapping[str, str],
+    now: int,
+) -> list[PoolProblem]:
+    """Say which nodes hold the rollout up and why: those that have failed first, since they stop it.
+
+    Args:
+        pool: The pool.
+        part: The pool's part of the ledger.
+        views: Its nodes.
+        memory: What its rollout waits for.
+        answers: What stands in the way of drains, by node.
+        now: Seconds since 1970.
+    """
+    problems = [_timed_out(view, pool) for view in views if _is_unexplained(view, part)]
+    if memory.left_out:
+        problems.append(_full(memory.left_out))
+    there = {view.name for view in views}
+    problems += [
+        PoolProblem(node=node, reason="NoVfsForDrain", message=memory.refusals[node][:512])
+        for node in sorted(memory.refused(now))
+        if node in there and node not in part.entries
+    ]
+    for node, entry in sorted(part.entries.items()):
+        answer = answers.get(node)
+        if entry.state is EntryState.DRAINING and answer:
+            problems.append(PoolProblem(node=node, reason="Draining", message=answer[:512]))
+    return problems
+
+
+def _is_unexplained(view: NodeView, part: PoolLedger) -> bool:
+    """Return whether a node's change has failed, and the node itself reports nothing that explains it."""
+    entry = part.entries.get(view.name)
+    if entry is None or entry.state is not EntryState.FAILED or view.lost:
+        return False
+    return not any(pf.problem is not None and pf.pci_address in entry.digests for pf in view.state.status.pfs)
+
+
+def _timed_out(view: NodeView, pool: SriovNetworkPool) -> PoolProblem:
+    rollout, safety = pool.spec.rollout, pool.spec.safety
+    text = (
+        f"node {view.name} was granted a change, and its agent has not ended it well within rollout.drainTimeout"
+        f" ({rollout.drain_timeout}) and safety.rollbackTimeout ({safety.rollback_timeout}): see the agent's log; a node that"
+        " spec.nodeSelector no longer matches does not hold up the others"
+    )
+    return PoolProblem(node=view.name, reason="ChangeTimedOut", message=text[:512])
+
+
+def _full(nodes: int) -> PoolProblem:
+    text = (
+        f"{nodes} nodes wait: ConfigMap {LEDGER_NAME} has no room for more changes under way; lower rollout.maxConcurrent, or"
+        " see to the failed nodes"
+    )
+    return PoolProblem(reason="LedgerFull", message=text)

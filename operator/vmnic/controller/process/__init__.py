@@ -1,0 +1,1 @@
+"""What runs beside the reconcilers: threads, probes, the watchdog."""

@@ -1,0 +1,115 @@
+"""Watchdog of the main loop: the last resort if the loop does not turn and no time budget can end what holds it up.
+
+It needs two eyes. The other thread sees that the loop stands still. If C code holds the interpreter's lock, that thread
+stands still as well; then a timer of the kernel, which counts the CPU time of the process, ends it. Neither mistakes a
+process that was frozen for one that hangs. The object that was being decided about is kept in a file, and the next run
+starts with it set aside. `/tmp` of a pod outlives a restart of the container.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import logging
+import mmap
+import os
+import pathlib
+import signal
+
+from ...kube.time_budget import Subject, record_subjects
+
+__all__ = ["StateDirectoryError", "Watchdog"]
+
+_log = logging.getLogger(__name__)
+
+_TICKS = 8
+"""Looks of the other thread in the time that the loop may stand still."""
+_SUBJECT_BYTES = 1024
+_SHOWN_CHARS = 4000
+_EXIT_CODE = 70
+
+
+class StateDirectoryError(Exception):
+    """The state directory cannot be used; the message names it and the remedy."""
+
+
+class Watchdog:
+    """Ends the process when its main loop has not turned for too long.
+
+    Args:
+        directory: Where the object that is decided about is kept; made if it does not exist.
+        limit_s: How long the loop may stand still.
+
+    Raises:
+        StateDirectoryError: the directory cannot be written.
+    """
+
+    def __init__(self, directory: pathlib.Path, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._beats = 0
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._stalled = (directory / "stalled").open("a+", encoding="utf-8", errors="replace")
+            self._subject = _map(directory / "subject")
+        except OSError as error:
+            message = f"{error.filename or directory}: {error.strerror}: name a writable one with --state-directory"
+            raise StateDirectoryError(message) from error
+        self.blamed = self._read_last()
+        """The object because of which the last run ended."""
+
+    def close(self) -> None:
+        """Close the files."""
+        self._stalled.close()
+        self._subject.close()
+
+    def note(self, subject: Subject | None) -> None:
+        """Keep the object that is decided about now."""
+        text = "" if subject is None else f"{subject.kind}\n{subject.key}"
+        self._subject[:] = text.encode(errors="replace")[:_SUBJECT_BYTES].ljust(_SUBJECT_BYTES, b"\0")
+
+    async def beat(self) -> None:
+        """Show that the main loop turns, until cancelled; this runs in the main loop."""
+        record_subjects(self.note)
+        faulthandler.register(signal.SIGPROF, file=self._stalled, chain=True)
+        try:
+            while True:
+                self._beats += 1
+                signal.setitimer(signal.ITIMER_PROF, self._limit_s)
+                await asyncio.sleep(self._limit_s / _TICKS)
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            self.note(None)
+
+    async def watch(self) -> None:
+        """End the process if the main loop stands still, until cancelled; this runs in the loop of another thread."""
+        missed, seen = 0, self._beats
+        while missed < _TICKS:
+            await asyncio.sleep(self._limit_s / _TICKS)
+            missed = missed + 1 if self._beats == seen else 0
+            seen = self._beats
+        faulthandler.dump_traceback(self._stalled)
+        os._exit(_EXIT_CODE)
+
+    def _read_last(self) -> Subject | None:
+        """Read why the last run ended, and forget it, so that a later run tries the object again."""
+        self._stalled.seek(0)
+        trace = self._stalled.read(_SHOWN_CHARS)
+        self._stalled.truncate(0)
+        blamed = _subject(self._subject[:]) if trace else None
+        self.note(None)
+        if trace:
+            what = f" while it decided about {blamed.kind} {blamed.key}" if blamed is not None else ""
+            _log.error("the last run ended itself because its loop stood still%s: %s", what, trace)
+        return blamed
+
+
+def _map(path: pathlib.Path) -> mmap.mmap:
+    """Map a file into memory: what is in it outlives the process, and a write costs no system call."""
+    with path.open("a+b") as file:
+        file.truncate(_SUBJECT_BYTES)
+        return mmap.mmap(file.fileno(), _SUBJECT_BYTES)
+
+
+def _subject(raw: bytes) -> Subject | None:
+    kind, _, key = raw.rstrip(b"\0").decode(errors="replace").partition("\n")
+    return Subject(kind, key) if kind and key else None

@@ -1,1 +1,0 @@
-"""One reconciler per kind of key; each is level-triggered and may repeat."""

@@ -1,0 +1,1 @@
+"""Writes conditions, and tells of their changes by Events."""

@@ -1,0 +1,71 @@
+"""Writes the status of a pool or a policy where it differs, and tells what is news."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from ...api.common import Condition
+from ...api.policy import PolicyStatus, VmNicPolicy
+from ...api.pool import PoolStatus, SriovNetworkPool
+from ...kube.client import ApiClient
+from ...kube.conditions import merged_conditions
+from ...kube.events import Events
+from ...kube.resources import POLICIES, POOLS, Resource
+from .condition_events import POLICY_NEWS, POOL_NEWS, news_of, subject_of
+
+__all__ = ["Statuses"]
+
+_TOLD = {POOLS: (POOL_NEWS, "Prepare"), POLICIES: (POLICY_NEWS, "Evaluate")}
+"""What is news about a kind, and what the controller was doing."""
+
+
+class Statuses:
+    """Writes statuses; every method raises ApiError where a write fails, and the queue tries again."""
+
+    def __init__(self, api: ApiClient, events: Events) -> None:
+        self._api = api
+        self._events = events
+
+    async def write(self, resource: Resource, of: SriovNetworkPool | VmNicPolicy, status: PoolStatus | PolicyStatus) -> None:
+        """Write a status whose conditions come without transition times."""
+        before = of.status.conditions
+        conditions = merged_conditions(before, status.conditions, now=datetime.now(UTC))
+        status = status.model_copy(update={"conditions": conditions})
+        if status == of.status:
+            return
+        body = [{"op": "add", "path": "/status", "value": status.dump()}]
+        await self._api.patch_json(resource, of.metadata.name, body, subresource="status")
+        self._tell(resource, of.metadata.name, of.metadata.uid, before, conditions)
+
+    async def refuse(self, resource: Resource, name: str, why: str) -> None:
+        """Say in the status of an object that this build cannot read it; its numbers stay, its other conditions are unknown."""
+        raw = await self._api.read(resource, name)
+        if raw is None:
+            return
+        told = raw.get("status", {}).get("conditions", [])
+        before = [Condition.model_validate(one, extra="ignore") for one in told]
+        generation = raw["metadata"].get("generation", 0)
+        meta = {"resourceVersion": raw["metadata"]["resourceVersion"]}
+        conditions = merged_conditions(before, _refused(generation, why), now=datetime.now(UTC))
+        if conditions == before:
+            return
+        body: dict[str, Any] = {"observedGeneration": generation, "conditions": [one.dump() for one in conditions]}
+        await self._api.patch_merge(resource, name, {"metadata": meta, "status": body}, subresource="status")
+        self._tell(resource, name, raw["metadata"].get("uid", ""), before, conditions)
+
+    def _tell(self, resource: Resource, name: str, uid: str, before: Sequence[Condition], after: Sequence[Condition]) -> None:
+        news, doing = _TOLD[resource]
+        for kind, told in news_of(before, after, news):
+            self._events.tell(subject_of(resource, name, uid), kind, told.reason, doing, told.message or told.reason)
+
+
+def _refused(generation: int, why: str) -> list[Condition]:
+    message = f"this version of vmnic cannot read the object and leaves everything as it is: {why}"
+    reason = "SpecNotUnderstood"
+    return [
+        Condition(type="Ready", status="False", reason=reason, message=message, observed_generation=generation),
+        Condition(type="Reconciling", status="False", reason="Settled", observed_generation=generation),
+        Condition(type="Stalled", status="True", reason=reason, message=message, observed_generation=generation),
+    ]

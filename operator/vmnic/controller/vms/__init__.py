@@ -1,0 +1,1 @@
+"""VirtualMachines and the policies that select them."""

@@ -1,0 +1,178 @@
+"""One policy: its status, summed up from what was decided about the VMs."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import insort
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+from ...api.common import Condition
+from ...api.policy import PolicyProblem, PolicyStatus, VmCounts, VmNicPolicy
+from ...kube.client import ApiClient
+from ...kube.events import Events
+from ...kube.reflector import ObjectKey
+from ...kube.resources import POLICIES
+from ...policy.types import Verdict
+from ...policy.window import WindowError, is_open
+from ..caches.cluster_cache import Enqueue, World
+from ..caches.keys import policy_key, vm_key
+from ..status.status_writer import Statuses
+from .decision_record import NicNote
+from .reconciler import MachineReconciler
+
+__all__ = ["PolicyReconciler"]
+
+_MAX_PROBLEMS = 10
+_LOOK_AGAIN_S = 30.0
+"""How often a policy is looked at whose VMs wait for their turn: its window may open, and the clock may jump."""
+_SLICE = 200
+"""VMs that are gone through in one go: a millisecond."""
+_MOST_NAME = 253
+_ABSENT = "the API server does not serve virtualmachines.kubevirt.io, so there is no VM: install KubeVirt"
+_WAKE = 100
+"""VMs that are asked again at a time."""
+
+
+class PolicyReconciler:
+    """Keeps policies' statuses true."""
+
+    def __init__(self, world: World, api: ApiClient, machines: MachineReconciler, enqueue: Enqueue, events: Events) -> None:
+        self._world = world
+        self._machines = machines
+        self._enqueue = enqueue
+        self._statuses = Statuses(api, events)
+
+    async def reconcile(self, name: str) -> None:
+        """Write the status, if it differs.
+
+        Raises:
+            ApiError: the write failed; the queue tries again.
+        """
+        key = ObjectKey("", name)
+        if key in self._world.policies.malformed:
+            await self._statuses.refuse(POLICIES, name, self._world.policies.malformed[key])
+        policy = self._world.policies.items.get(key)
+        if policy is None or not self._world.machines_synced:
+            return  # All policies are asked for once the caches are complete.
+        waiting = self._machines.slots.next_waiting(name, _WAKE)
+        for machine in (*waiting, *self._machines.slots.under_way()):
+            self._enqueue(vm_key(*machine))
+        if waiting:
+            self._enqueue(policy_key(name), _LOOK_AGAIN_S)
+        sums = _Sums(name)
+        for number, (machine, notes) in enumerate(list(self._machines.notes.items())):
+            sums.add(machine, notes)
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
+        status = sums.status(policy, self._machines.slots.failed(name), is_kubevirt_absent=self._world.machines.absent)
+        await self._statuses.write(POLICIES, policy, status)
+
+
+class _Sums:
+    """What is counted while VMs are gone through, in any order and in slices."""
+
+    def __init__(self, policy: str) -> None:
+        self._policy = policy
+        self._counted: Counter[str] = Counter()
+        self._datapaths: Counter[str] = Counter()
+        self._problems: list[tuple[ObjectKey, int, NicNote]] = []
+        """The first ones by name."""
+
+    def add(self, key: ObjectKey, notes: tuple[NicNote, ...]) -> None:
+        """Count one VM."""
+        own = [note for note in notes if note.policy == self._policy]
+        if not own:
+            return
+        verdicts = {note.verdict for note in own}
+        self._counted["matched"] += 1
+        self._counted["compliant"] += verdicts == {Verdict.COMPLIANT}
+        self._counted["to_change"] += Verdict.CHANGE in verdicts
+        self._counted["blocked"] += Verdict.BLOCKED in verdicts
+        self._counted["pending_restart"] += any(note.pending_restart for note in own)
+        self._counted["conflicting"] += any(note.conflicts_with for note in own)
+        for number, note in enumerate(own):
+            self._datapaths[note.datapath] += 1
+            if note.reason or note.conflicts_with:
+                self._note_problem((key, number, note))
+
+    def _note_problem(self, problem: tuple[ObjectKey, int, NicNote]) -> None:
+        if len(self._problems) == _MAX_PROBLEMS and problem[:2] > self._problems[-1][:2]:
+            return
+        insort(self._problems, problem, key=lambda one: one[:2])
+        del self._problems[_MAX_PROBLEMS:]
+
+    def status(self, policy: VmNicPolicy, lost: Sequence[ObjectKey], *, is_kubevirt_absent: bool) -> PolicyStatus:
+        """Return the status."""
+        counts = VmCounts(**self._counted)
+        return PolicyStatus(
+            observed_generation=policy.metadata.generation,
+            conditions=_conditions(policy, counts, _stalled(policy, lost), is_kubevirt_absent=is_kubevirt_absent),
+            problems=[
+                PolicyProblem(
+                    vm="/".join(key), nic=note.nic[:_MOST_NAME], reason=note.reason or "Conflict", message=_told(note)[:512]
+                )
+                for key, _, note in self._problems
+            ],
+            vms=counts,
+            nics_by_datapath=dict(sorted(self._datapaths.items())),
+        )
+
+
+def _told(note: NicNote) -> str:
+    if note.conflicts_with:
+        others = ", ".join(note.conflicts_with)
+        return f"policy {others} of the same priority decides differently: give one of them another spec.priority"
+    return note.message
+
+
+def _stalled(policy: VmNicPolicy, lost: Sequence[ObjectKey]) -> tuple[str, str]:
+    """Why a person must act, as reason and sentence; empty: nobody must."""
+    try:
+        is_open(policy.spec.enforcement.window, datetime.now(UTC))
+    except WindowError as error:
+        return "InvalidWindow", str(error)
+    if lost:
+        return (
+            "VmDidNotComeBack",
+            f"VM {'/'.join(lost[0])} did not come back from its restart: no further VM is restarted until it runs",
+        )
+    return "", ""
+
+
+def _conditions(
+    policy: VmNicPolicy, counts: VmCounts, stalled: tuple[str, str], *, is_kubevirt_absent: bool
+) -> list[Condition]:
+    def make(kind: str, holds: bool, reason: str, message: str) -> Condition:
+        status: Literal["True", "False"] = "True" if holds else "False"
+        generation = policy.metadata.generation
+        return Condition(type=kind, status=status, reason=reason, message=message, observed_generation=generation)
+
+    compliant = counts.compliant == counts.matched
+    missing = f"{counts.to_change} to change, {counts.blocked} blocked"
+    conflicts = f"{counts.conflicting} VMs have a NIC that another policy of the same priority decides differently"
+    reason, message = stalled
+    going = (
+        policy.spec.enforcement.action != "Audit" and policy.spec.enforcement.existing_vms == "Rolling" and counts.to_change > 0
+    )
+    return [
+        make("Ready", False, "KubeVirtAbsent", _ABSENT)
+        if is_kubevirt_absent
+        else make("Ready", True, "Evaluated", f"{counts.matched} VMs are selected"),
+        make("Reconciling", going and not reason, "RollingOut" if going else "Settled", ""),
+        make("Stalled", bool(reason), reason or "NotStalled", message),
+        make(
+            "Compliant",
+            compliant,
+            "AllCompliant" if compliant else "NotCompliant",
+            f"{counts.compliant} of {counts.matched} VMs are as wanted" + ("" if compliant else f"; {missing}"),
+        ),
+        make(
+            "Conflict",
+            counts.conflicting > 0,
+            "Conflict" if counts.conflicting else "NoConflict",
+            conflicts if counts.conflicting else "",
+        ),
+    ]

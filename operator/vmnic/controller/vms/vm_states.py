@@ -1,0 +1,92 @@
+"""VmNicStates: written where something is worth telling, taken away where nothing is any more, and never twice alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...api.common import GROUP, VERSION
+from ...kube.client import ApiClient
+from ...kube.reflector import ObjectKey
+from ...kube.resources import VM_NIC_STATES
+from ...kubevirt.vm import Machine
+from ...kubevirt.vm_state import Restart, Reverts, VmStateNote, digest_of_status, is_worth_telling, render_status
+from ...policy.types import VmDecision
+from ..caches.cluster_cache import World
+
+__all__ = ["VmStates"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    reverts: Reverts | None
+    restart: Restart | None
+
+
+class VmStates:
+    """Writes VmNicStates; in one request each, so that a VM costs at most one write beside its patch."""
+
+    def __init__(self, world: World, api: ApiClient) -> None:
+        self._world = world
+        self._api = api
+        self._held: dict[ObjectKey, Reverts] = {}
+        """What is to be written with the next status of a VM."""
+
+    def known(self, key: ObjectKey) -> _Known | None:
+        """Give what is remembered of a VM beside its decision."""
+        note = self._world.vm_states.items.get(key)
+        held = self._held.get(key)
+        if note is None and held is None:
+            return None
+        restart = note.restart if note is not None else None
+        return _Known(reverts=held or (note.reverts if note is not None else None), restart=restart)
+
+    def hold(self, key: ObjectKey, reverts: Reverts) -> None:
+        """Remember what the next write is to say."""
+        self._held[key] = reverts
+
+    def forget(self, key: ObjectKey) -> None:
+        """Drop what is known of a VM that is gone; its VmNicState goes with it."""
+        self._held.pop(key, None)
+
+    async def write(
+        self, key: ObjectKey, machine: Machine, decision: VmDecision, reverts: Reverts | None, restart: Restart | None
+    ) -> None:
+        """Write what was decided, if it differs from what is there.
+
+        Raises:
+            ApiError: the write failed.
+        """
+        note = self._world.vm_states.items.get(key)
+        restarting = restart is not None and restart.state != "Done"
+        if not is_worth_telling(decision) and not restarting:
+            if note is not None:
+                await self._delete(key)
+            return
+        status = render_status(decision, reverts, restart)
+        digest = digest_of_status(status)
+        if note is not None and note.digest == digest:
+            return
+        if note is not None:
+            await self._api.patch_json(
+                VM_NIC_STATES, key.name, [{"op": "add", "path": "/status", "value": status}], key.namespace
+            )
+        else:
+            await self._api.create(VM_NIC_STATES, _object(key, machine, status), key.namespace)
+        self._held.pop(key, None)
+        # The cache will say so in a moment; until then nothing is written twice.
+        self._world.vm_states.items[key] = VmStateNote(digest=digest, reverts=reverts, restart=restart)
+
+    async def _delete(self, key: ObjectKey) -> None:
+        await self._api.delete(VM_NIC_STATES, key.name, key.namespace)
+        self._world.vm_states.items.pop(key, None)
+        self.forget(key)
+
+
+def _object(key: ObjectKey, machine: Machine, status: dict[str, object]) -> dict[str, object]:
+    owner = {"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "name": key.name, "uid": machine.metadata.uid}
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "VmNicState",
+        "metadata": {"name": key.name, "namespace": key.namespace, "ownerReferences": [owner]},
+        "status": status,
+    }

@@ -1,0 +1,191 @@
+"""The annotation `vmnic.dev/assigned`: what vmnic has made of a VM's NICs, and what was there before.
+
+The VM object itself is the ledger, so that replicas, restarts and `kubectl vmnic revert` agree without another store. A tenant
+may write it, so it is checked wherever it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+
+from ..checked.documents import read_json
+from ..policy.facts import Assignment, Datapath, Network, NicState
+from ..policy.types import NicDecision
+from .originals import MAX_RECORD_BYTES, check_original
+
+__all__ = [
+    "ANNOTATION",
+    "PLAIN",
+    "Record",
+    "RecordedNic",
+    "UnreadableRecord",
+    "assignments",
+    "binding_of",
+    "parse_record",
+    "read_record",
+    "with_change",
+    "write_record",
+]
+
+ANNOTATION = "vmnic.dev/assigned"
+_MAX_DEPTH = 12
+"""A private DHCP option of an interface is eight levels deep."""
+_SHOWN, _SHOWN_NAME = 200, 63
+"""Characters of an error, and of a NIC's name in it."""
+PLAIN = (Datapath.EMULATED, Datapath.VHOST)
+"""Datapaths that differ in the model alone."""
+
+
+class RecordedNic(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One NIC that vmnic has changed."""
+
+    datapath: str
+    resource: str = ""
+    of: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
+    """How many devices of the resource there were."""
+    model: str | None = None
+    network: str = ""
+    """Where it was connected to, `namespace/name`; empty: where it was."""
+    was: dict[str, Any] = {}
+    """What stood in the spec: `model` alone, or `interface` and `network` whole."""
+
+
+class _Switch(msgspec.Struct, frozen=True):
+    was: bool | None = None
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """All that vmnic has changed in one VM."""
+
+    nics: dict[str, RecordedNic] = {}
+    multiqueue: _Switch | None = None
+    """What `networkInterfaceMultiqueue` was; None: not changed."""
+
+    def with_multiqueue(self, was: bool | None) -> Record:
+        """Note what the switch was, unless that is noted already."""
+        return self if self.multiqueue is not None else msgspec.structs.replace(self, multiqueue=_Switch(was))
+
+
+class UnreadableRecord(msgspec.Struct, frozen=True):
+    """An annotation that says something vmnic cannot understand: nothing is known, so nothing is changed."""
+
+    problem: str
+    """The field, what is wrong with it, and the remedy."""
+
+
+def read_record(text: str | None) -> Record | UnreadableRecord | None:
+    """Read the annotation; None if there is none."""
+    if text is None:
+        return None
+    try:
+        record = read_json(text, Record, max_bytes=MAX_RECORD_BYTES, max_depth=_MAX_DEPTH)
+        for name, nic in record.nics.items():
+            _check(name, nic.was)
+    except ValueError as error:
+        why = " ".join(str(error).split())[:_SHOWN]
+        return UnreadableRecord(
+            f"annotation {ANNOTATION}: {why}. Remove it: vmnic then takes the NICs as they are for the originals"
+        )
+    return record
+
+
+def _check(name: str, was: dict[str, Any]) -> None:
+    try:
+        check_original(name, was)
+    except ValueError as error:
+        raise ValueError(f"nics.{name[:_SHOWN_NAME]}.was: {error}") from None
+
+
+def parse_record(text: str | None) -> Record | None:
+    """Read the annotation, for callers that change nothing; None if there is none, or none that can be read."""
+    record = read_record(text)
+    return record if isinstance(record, Record) else None
+
+
+def write_record(record: Record) -> str:
+    """Give the annotation's text; empty: nothing is left to be remembered."""
+    if not record.nics and record.multiqueue is None:
+        return ""
+    return msgspec.json.encode(record, order="sorted").decode()
+
+
+def assignments(record: Record | None) -> dict[str, Assignment]:
+    """Give the record as facts."""
+    if record is None:
+        return {}
+    known = {str(one) for one in Datapath}
+    return {
+        name: Assignment(
+            datapath=Datapath(nic.datapath), resource=nic.resource, of=nic.of, model=nic.model, network=nic.network
+        )
+        for name, nic in record.nics.items()
+        if nic.datapath in known
+    }
+
+
+def with_change(record: Record, decision: NicDecision, was: dict[str, Any], totals: Mapping[str, int]) -> Record:
+    """Note a change; of several the first one's original is kept, and a return to it is forgotten.
+
+    Args:
+        record: What is noted so far.
+        decision: What becomes of the NIC.
+        was: What stands in the spec now: `model` alone, or `interface` and `network` whole.
+        totals: How many devices of each resource there are, as far as known.
+    """
+    name, wanted, network = decision.nic.name, decision.wanted, decision.network
+    nics = dict(record.nics)
+    earlier = nics.pop(name, None)
+    if earlier is not None and _in_force(earlier, decision.nic.present):
+        was = _older(earlier.was, was)
+    if not _is_return(was, wanted, network):
+        nics[name] = RecordedNic(
+            datapath=wanted.datapath.value,
+            resource=wanted.resource,
+            of=totals.get(wanted.resource) if wanted.resource else None,
+            model=wanted.model,
+            network=f"{network.namespace}/{network.name}" if network is not None else "",
+            was=was,
+        )
+    return msgspec.structs.replace(record, nics=nics)
+
+
+def binding_of(datapath: Datapath) -> tuple[str, dict[str, str]]:
+    """Give the field that binds an interface, and its value; of a secondary network."""
+    match datapath:
+        case Datapath.SRIOV:
+            return "sriov", {}
+        case Datapath.MACVTAP:
+            return "binding", {"name": "macvtap"}
+    return "bridge", {}
+
+
+def _in_force(recorded: RecordedNic, present: NicState) -> bool:
+    """Whether a NIC still is what the record says; else somebody has edited it, and that is the original now."""
+    return (recorded.datapath, recorded.resource) == (present.datapath.value, present.resource)
+
+
+def _older(earlier: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The first original; if then only the model was changed and now the binding is, the model goes into the whole."""
+    if "interface" in earlier or "interface" not in now:
+        return earlier or now
+    if "model" not in earlier:
+        return now
+    interface = {key: value for key, value in now["interface"].items() if key != "model"}
+    model = {} if earlier["model"] is None else {"model": earlier["model"]}
+    return {**now, "interface": interface | model}
+
+
+def _is_return(was: dict[str, Any], wanted: NicState, network: Network | None) -> bool:
+    """Whether what is wanted is what was there at first."""
+    if "model" in was:
+        return network is None and was["model"] == wanted.model and wanted.datapath in PLAIN
+    interface = was.get("interface", {})
+    name, _ = binding_of(wanted.datapath)
+    reference = (was.get("network", {}).get("multus") or {}).get("networkName", "")
+    place = network is None or reference in (network.name, f"{network.namespace}/{network.name}")
+    return (
+        name in interface and interface.get("model") == wanted.model and place and wanted.datapath is not Datapath.PASSTHROUGH
+    )

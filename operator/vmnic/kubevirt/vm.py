@@ -1,0 +1,358 @@
+"""The parts of KubeVirt's objects that decisions read; everything else is dropped while decoding, since whole VMs do not fit.
+
+Fields are KubeVirt's (kubevirt.io/v1, instancetype.kubevirt.io/v1beta1). A wrong type raises msgspec.ValidationError with the
+path of the field.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ..checked.documents import BoundError, check_depth
+from .field_owner import read_applier
+
+__all__ = [
+    "Cpu",
+    "HostDevice",
+    "Instancetype",
+    "Interface",
+    "Machine",
+    "Named",
+    "Network",
+    "Part",
+    "Preference",
+    "Quota",
+    "Reference",
+    "Wishes",
+    "decode_instancetype",
+    "decode_machine",
+    "decode_preference",
+    "decode_quota",
+    "salvage_machine",
+]
+
+
+class Part(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Camel case on the wire; unknown fields are dropped."""
+
+
+class Named(Part, frozen=True):
+    """A reference by name."""
+
+    name: str = ""
+
+
+class Interface(Part, frozen=True, kw_only=True):
+    """One entry of `domain.devices.interfaces`, whole, so that what is taken away can be put back."""
+
+    name: str
+    model: str | None = None
+    mac_address: str | None = None
+    masquerade: dict[str, Any] | None = None
+    bridge: dict[str, Any] | None = None
+    sriov: dict[str, Any] | None = None
+    passt_binding: dict[str, Any] | None = None
+    slirp: dict[str, Any] | None = None
+    macvtap: dict[str, Any] | None = None
+    passt: dict[str, Any] | None = None
+    binding: Named | None = None
+    pci_address: str | None = None
+    boot_order: int | None = None
+    acpi_index: int | None = None
+    dhcp_options: dict[str, Any] | None = None
+    ports: list[Any] | None = None
+    port_ranges: list[Any] | None = None
+    state: str | None = None
+    tag: str | None = None
+
+    @property
+    def bindings(self) -> tuple[str, ...]:
+        """The fields that say how the interface is bound; KubeVirt wants exactly one."""
+        return tuple(field for field in _BINDINGS if getattr(self, field) is not None)
+
+
+_BINDINGS = ("masquerade", "bridge", "sriov", "passt_binding", "slirp", "macvtap", "passt", "binding")
+
+
+class _Multus(Part, frozen=True):
+    network_name: str = ""
+    default: bool = False
+
+
+class Network(Part, frozen=True, kw_only=True):
+    """One entry of `networks`."""
+
+    name: str
+    pod: dict[str, Any] | None = None
+    multus: _Multus | None = None
+    resource_claim: dict[str, Any] | None = None
+
+
+class HostDevice(Part, frozen=True, kw_only=True):
+    """One entry of `domain.devices.hostDevices`."""
+
+    name: str
+    device_name: str = ""
+    tag: str | None = None
+
+
+class _Devices(Part, frozen=True, kw_only=True):
+    interfaces: tuple[Interface, ...] = ()
+    host_devices: tuple[HostDevice, ...] = ()
+    gpus: tuple[HostDevice, ...] = ()
+    network_interface_multiqueue: bool | None = None
+    autoattach_pod_interface: bool | None = None
+
+
+class Cpu(Part, frozen=True, kw_only=True):
+    """`domain.cpu`."""
+
+    sockets: int = 0
+    cores: int = 0
+    threads: int = 0
+
+    @property
+    def vcpus(self) -> int:
+        """Sockets times cores times threads, each at least one."""
+        return max(self.sockets, 1) * max(self.cores, 1) * max(self.threads, 1)
+
+
+class _Features(Part, frozen=True):
+    hyperv: dict[str, Any] | None = None
+
+
+class _Memory(Part, frozen=True):
+    guest: str | int | None = None
+
+
+class _Requests(Part, frozen=True):
+    memory: str | int | None = None
+
+
+class _Resources(Part, frozen=True):
+    requests: _Requests | None = None
+    overcommit_guest_overhead: bool = False
+
+
+class _Domain(Part, frozen=True, kw_only=True):
+    cpu: Cpu | None = None
+    memory: _Memory | None = None
+    resources: _Resources | None = None
+    devices: _Devices = _Devices()
+    features: _Features | None = None
+
+
+class _Requirement(Part, frozen=True, kw_only=True):
+    key: str
+    operator: str
+    values: list[str] = []
+
+
+class _Term(Part, frozen=True, kw_only=True):
+    match_expressions: tuple[_Requirement, ...] = ()
+
+
+class _Terms(Part, frozen=True, kw_only=True):
+    node_selector_terms: tuple[_Term, ...] = ()
+
+
+class _NodeAffinity(Part, frozen=True, kw_only=True):
+    required: _Terms | None = msgspec.field(default=None, name="requiredDuringSchedulingIgnoredDuringExecution")
+
+
+class _Affinity(Part, frozen=True, kw_only=True):
+    node_affinity: _NodeAffinity | None = None
+
+
+class _InstanceSpec(Part, frozen=True, kw_only=True):
+    domain: _Domain = _Domain()
+    networks: tuple[Network, ...] = ()
+    node_selector: dict[str, str] = {}
+    affinity: _Affinity | None = None
+    eviction_strategy: str | None = None
+
+
+class _TemplateMeta(Part, frozen=True, kw_only=True):
+    annotations: dict[str, str] = {}
+
+
+class _Template(Part, frozen=True, kw_only=True):
+    metadata: _TemplateMeta | None = None
+    spec: _InstanceSpec = _InstanceSpec()
+
+
+class Reference(Part, frozen=True, kw_only=True):
+    """`spec.instancetype` or `spec.preference`."""
+
+    name: str = ""
+    kind: str = ""
+
+    @property
+    def cluster_wide(self) -> bool:
+        """Whether it names an object of the cluster, as it does without a kind."""
+        return "cluster" in self.kind.lower() or not self.kind
+
+
+class _MachineSpec(Part, frozen=True, kw_only=True):
+    run_strategy: str | None = None
+    running: bool | None = None
+    instancetype: Reference | None = None
+    preference: Reference | None = None
+    template: _Template = _Template()
+
+
+class Wishes(Part, frozen=True, kw_only=True):
+    """Our own annotations; all others are dropped, since some are as large as the object."""
+
+    exclude: str | None = msgspec.field(default=None, name="vmnic.dev/exclude")
+    network_pressure: str | None = msgspec.field(default=None, name="vmnic.dev/network-pressure")
+    restart: str | None = msgspec.field(default=None, name="vmnic.dev/restart")
+    assigned: str | None = msgspec.field(default=None, name="vmnic.dev/assigned")
+
+
+class _Meta(Part, frozen=True, kw_only=True):
+    name: str = ""
+    generate_name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    creation_timestamp: str = ""
+    labels: dict[str, str] = {}
+    annotations: Wishes | None = None
+    deletion_timestamp: str | None = None
+
+
+class Machine(Part, frozen=True, kw_only=True):
+    """A VirtualMachine."""
+
+    metadata: _Meta
+    spec: _MachineSpec
+    applier: str = ""
+    """The manager that applies the NIC list; empty: none. Read from the managed fields, which are not kept."""
+
+    @property
+    def halted(self) -> bool:
+        """Whether its spec wants it stopped."""
+        return self.spec.run_strategy == "Halted" or self.spec.running is False
+
+    @property
+    def always_runs(self) -> bool:
+        """Whether KubeVirt starts it whenever it does not run."""
+        return self.spec.run_strategy == "Always" or self.spec.running is True
+
+
+class _PreferredDevices(Part, frozen=True, kw_only=True):
+    preferred_interface_model: str | None = None
+    preferred_network_interface_multi_queue: bool | None = None
+    preferred_autoattach_pod_interface: bool | None = None
+
+
+class _PreferenceSpec(Part, frozen=True, kw_only=True):
+    devices: _PreferredDevices = _PreferredDevices()
+    annotations: dict[str, str] = {}
+
+
+class Preference(Part, frozen=True, kw_only=True):
+    """A Virtual Machine(Cluster)Preference."""
+
+    metadata: _Meta
+    spec: _PreferenceSpec = _PreferenceSpec()
+
+
+class _InstancetypeCpu(Part, frozen=True):
+    guest: int = 0
+
+
+class _InstancetypeMemory(Part, frozen=True):
+    guest: str | int | None = None
+    overcommit_percent: int = 0
+
+
+class _InstancetypeSpec(Part, frozen=True):
+    cpu: _InstancetypeCpu = _InstancetypeCpu()
+    memory: _InstancetypeMemory | None = None
+    host_devices: tuple[HostDevice, ...] = ()
+
+
+class Instancetype(Part, frozen=True, kw_only=True):
+    """A VirtualMachine(Cluster)Instancetype."""
+
+    metadata: _Meta
+    spec: _InstancetypeSpec = _InstancetypeSpec()
+
+
+class _QuotaSpec(Part, frozen=True):
+    hard: dict[str, str | int] = {}
+
+
+class _QuotaStatus(Part, frozen=True):
+    used: dict[str, str | int] = {}
+
+
+class Quota(Part, frozen=True, kw_only=True):
+    """A ResourceQuota."""
+
+    metadata: _Meta
+    spec: _QuotaSpec = _QuotaSpec()
+    status: _QuotaStatus = _QuotaStatus()
+
+
+_MOST_ENTRIES = 256
+"""A VM's PCI buses have room for fewer devices."""
+_ENTRY_LEVELS = 8
+"""What stands in a binding or a DHCP option of KubeVirt's interface has two levels."""
+
+
+def _check_entries(machine: Machine) -> None:
+    """Bound what is kept as it is: interfaces and networks are compared and written back whole."""
+    spec = machine.spec.template.spec
+    devices = spec.domain.devices
+    if max(map(len, (devices.interfaces, devices.host_devices, devices.gpus, spec.networks))) > _MOST_ENTRIES:
+        raise BoundError(f"a list of interfaces, networks or devices has more than {_MOST_ENTRIES} entries")
+    for interface in spec.domain.devices.interfaces:
+        for field in (*_BINDINGS, "dhcp_options", "ports", "port_ranges"):
+            check_depth(getattr(interface, field), _ENTRY_LEVELS)
+    for network in spec.networks:
+        check_depth(network.pod, _ENTRY_LEVELS)
+        check_depth(network.resource_claim, _ENTRY_LEVELS)
+
+
+_machine_decoder = msgspec.json.Decoder(Machine)
+
+
+def decode_machine(raw: bytes | msgspec.Raw) -> Machine:
+    """Parse a VirtualMachine, and tell who applies its NIC list.
+
+    Raises:
+        msgspec.ValidationError: a field has the wrong type; the message has its path.
+    """
+    machine = _machine_decoder.decode(raw)
+    _check_entries(machine)
+    if machine.metadata.annotations is not None and machine.metadata.resource_version:
+        # Only the first annotation of a VM has to be guarded by the version; without it, a status is no change of the VM.
+        known = msgspec.structs.replace(machine.metadata, resource_version="")
+        machine = msgspec.structs.replace(machine, metadata=known)
+    return msgspec.structs.replace(machine, applier=read_applier(raw))
+
+
+class _Salvaged(Part, frozen=True, kw_only=True):
+    metadata: _Meta
+
+
+_salvage_decoder = msgspec.json.Decoder(_Salvaged)
+
+
+def salvage_machine(raw: bytes | msgspec.Raw) -> Machine:
+    """Read the metadata of a VirtualMachine whose spec cannot be read: the annotation `vmnic.dev/assigned` still counts.
+
+    Raises:
+        msgspec.MsgspecError: the metadata cannot be read either.
+    """
+    return Machine(metadata=_salvage_decoder.decode(raw).metadata, spec=_MachineSpec())
+
+
+decode_preference = msgspec.json.Decoder(Preference).decode
+decode_instancetype = msgspec.json.Decoder(Instancetype).decode
+decode_quota = msgspec.json.Decoder(Quota).decode

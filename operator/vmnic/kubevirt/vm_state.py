@@ -1,0 +1,165 @@
+"""What is written down of one VM's decision, and what is kept of it in memory.
+
+A VmNicState holds at most 2 kB, since every watcher of VMs may read it; of the cache's 50,000 only digests are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+
+from ..policy.facts import Datapath, NicState
+from ..policy.types import NicDecision, Verdict, VmDecision
+from .assignment import Record, RecordedNic, parse_record
+
+__all__ = ["Restart", "Reverts", "VmStateNote", "decode_vm_state", "digest_of_status", "is_worth_telling", "render_status"]
+
+_BYTES = 2048
+_NICS = 16
+_MESSAGE = 160
+
+
+_Time = Annotated[str, msgspec.Meta(max_length=32)]
+_Short = Annotated[str, msgspec.Meta(max_length=64)]
+
+
+class Reverts(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """The times that a change was put back; see `vmnic.api.vm_state`, whose bounds these are."""
+
+    digest: _Short
+    patched_at: Annotated[tuple[_Time, ...], msgspec.Meta(max_length=4)] = ()
+    yielded_at: _Time = ""
+    manager: Annotated[str, msgspec.Meta(max_length=128)] = ""
+
+
+class Restart(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """The last restart that Rolling asked for; see `vmnic.api.vm_state`."""
+
+    digest: _Short
+    policy: Annotated[str, msgspec.Meta(max_length=253)]
+    state: _Short
+    instance: _Short
+    at: _Time
+
+
+class VmStateNote(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept in memory of a VmNicState."""
+
+    digest: str
+    reverts: Reverts | None = None
+    restart: Restart | None = None
+
+
+class _Status(msgspec.Struct, frozen=True):
+    reverts: Reverts | None = None
+    restart: Restart | None = None
+
+
+class _Object(msgspec.Struct, frozen=True):
+    status: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+_object_decoder = msgspec.json.Decoder(_Object)
+_status_decoder = msgspec.json.Decoder(_Status)
+
+
+def decode_vm_state(raw: bytes | msgspec.Raw) -> VmStateNote:
+    """Read a VmNicState as far as it is kept.
+
+    Raises:
+        ValueError: a field has the wrong type or exceeds its bound, or a time is none.
+    """
+    status = _object_decoder.decode(raw).status
+    parsed = _status_decoder.decode(status)
+    for time in _times(parsed):
+        datetime.fromisoformat(time)
+    return VmStateNote(digest=digest_of_status(msgspec.json.decode(status)), reverts=parsed.reverts, restart=parsed.restart)
+
+
+def _times(status: _Status) -> Iterator[str]:
+    if status.reverts is not None:
+        yield from status.reverts.patched_at
+        yield from filter(None, (status.reverts.yielded_at,))
+    if status.restart is not None:
+        yield status.restart.at
+
+
+def digest_of_status(status: Mapping[str, Any]) -> str:
+    """Name what a status says."""
+    return hashlib.sha256(msgspec.json.encode(status, order="sorted")).hexdigest()[:16]
+
+
+def is_worth_telling(decision: VmDecision) -> bool:
+    """Whether a VM is not as wanted, was changed by vmnic, or has devices."""
+    if not decision.selected:
+        return decision.vm.record is not None
+    return (
+        decision.vm.record is not None
+        or any(nic.verdict in (Verdict.CHANGE, Verdict.BLOCKED) for nic in decision.nics)
+        or any(nic.nic.present.datapath in (Datapath.SRIOV, Datapath.PASSTHROUGH) for nic in decision.nics)
+    )
+
+
+def render_status(decision: VmDecision, reverts: Reverts | None, restart: Restart | None) -> dict[str, Any]:
+    """Write the status of a VmNicState; where it would be too long, words are left out before facts."""
+    record = parse_record(decision.vm.record) or Record()
+    verdicts = [nic.verdict.value for nic in decision.nics]
+    counted = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
+    status: dict[str, Any] = {
+        "guestOS": decision.vm.guest_os.value,
+        "summary": ", ".join(f"{count} {verdict}" for verdict, count in counted.items()),
+        "nics": [_nic(nic, record.nics.get(nic.nic.name)) for nic in decision.nics[:_NICS]],
+    }
+    if reverts is not None:
+        status["reverts"] = msgspec.to_builtins(reverts)
+    if restart is not None:
+        status["restart"] = msgspec.to_builtins(restart)
+    for dropped in ("candidates", "message", "original"):
+        if len(msgspec.json.encode(status)) <= _BYTES:
+            break
+        for nic in status["nics"]:
+            nic.pop(dropped, None)
+    while status["nics"] and len(msgspec.json.encode(status)) > _BYTES:
+        status["nics"].pop()
+    return status
+
+
+def _nic(decision: NicDecision, recorded: RecordedNic | None) -> dict[str, Any]:
+    nic: dict[str, Any] = {
+        "name": decision.nic.name,
+        "policy": decision.policy or "",
+        "verdict": decision.verdict.value,
+        "reason": decision.reason.value if decision.reason is not None else "",
+        "now": _shape(decision.nic.present),
+        "message": decision.message[:_MESSAGE] if decision.verdict in (Verdict.CHANGE, Verdict.BLOCKED) else "",
+        "original": _original(recorded) if recorded is not None else "",
+    }
+    if decision.wanted != decision.nic.present:
+        nic["wanted"] = _shape(decision.wanted)
+    fallen = [
+        {"datapath": one.datapath.value, "reason": one.finding.reason.value}
+        for one in decision.candidates
+        if one.finding is not None
+    ]
+    if fallen:
+        nic["candidates"] = fallen
+    return {key: value for key, value in nic.items() if value != ""}
+
+
+def _shape(state: NicState) -> dict[str, Any]:
+    shape: dict[str, Any] = {"datapath": state.datapath.value, "queues": state.queues}
+    return shape | ({"model": state.model} if state.model else {}) | ({"resource": state.resource} if state.resource else {})
+
+
+def _original(recorded: RecordedNic) -> str:
+    """What a NIC was, in words."""
+    if "model" in recorded.was:
+        return f"model {recorded.was['model'] or 'not named'}"
+    interface, network = recorded.was.get("interface", {}), recorded.was.get("network", {})
+    binding = next((name for name in ("bridge", "sriov", "masquerade", "binding", "macvtap") if name in interface), "")
+    where = (network.get("multus") or {}).get("networkName", "")
+    return " ".join(filter(None, (binding, interface.get("model", ""), f"on {where}" if where else "")))[:_MESSAGE]

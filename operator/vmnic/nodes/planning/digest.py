@@ -1,0 +1,63 @@
+"""The name of a plan. A grant is a digest, so it allows this plan, on this observed state, this once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import msgspec
+
+from ..observed import ObservedPf
+from ..state import Action, PfSpec
+
+__all__ = ["digest_of", "same_desired"]
+
+_LENGTH = 32
+"""Hexadecimal digits: 128 bits, far beyond accidental collision and short enough to read aloud."""
+
+
+def digest_of(desired: PfSpec, observed: ObservedPf, actions: tuple[Action, ...], *, boot_id: str, attempt: int) -> str:
+    """Name a plan by attempt, boot, desired spec, actions and the observed values that they rely on.
+
+    Words, holders, generations and times are left out: they may change without changing what would be written.
+    """
+    parts = {
+        "attempt": attempt,
+        "boot": boot_id,
+        "desired": _desired(desired),
+        "actions": [[action.kind.value, action.value] for action in actions],
+        "observed": [
+            observed.driver,
+            observed.total_vfs,
+            observed.num_vfs,
+            observed.autoprobe,
+            observed.mtu,
+            observed.queues,
+            observed.up,
+            observed.module_options,
+            bool(observed.host_use),
+            [[vf.index, vf.pci_address, vf.driver] for vf in observed.vfs],
+        ],
+    }
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
+
+
+def same_desired(one: PfSpec, other: PfSpec) -> bool:
+    """Tell whether two specs ask the same of a function; pool and grant do not count."""
+    return _desired(one) == _desired(other)
+
+
+def _desired(spec: PfSpec) -> list[object]:
+    groups = [[group.range, group.driver, msgspec.to_builtins(group.settings)] for group in spec.groups]
+    return [
+        spec.function,
+        spec.management,
+        spec.persistence,
+        spec.num_vfs,
+        spec.mtu,
+        spec.queues,
+        spec.allow_host_used,
+        spec.release,
+        groups,
+    ]

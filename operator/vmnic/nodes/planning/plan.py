@@ -1,0 +1,147 @@
+"""What is to be done to one physical function: desired and observed in, typed actions or a problem out.
+
+The order follows the kernel: it refuses another VF count while VFs exist (EBUSY), so 0 comes between; kernel drivers are kept
+off new VFs by `sriov_drivers_autoprobe` before the VFs are made (drivers/pci/iov.c); another count resets the channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from ..observed import ObservedPf, ObservedVf
+from ..state import VFIO, Action, ActionKind, HostFacts, PfPlan, PfProblem, PfSpec
+from .actions import NO_DRIVER, plan_steps, unfold_indexes, wrong_driver
+from .digest import digest_of
+from .drivers import ALONE, DriverFacts
+from .preflight import find_problem
+from .target import Original, Target, target_of, target_of_original, uses_of
+
+__all__ = ["TOLD_HOLDERS", "Planned", "desired_target", "plan_pf", "touched"]
+
+TOLD_HOLDERS = 20
+"""Where there are more, one line says how many more."""
+_DISTURBING = frozenset(
+    {ActionKind.BIND_PF, ActionKind.RELOAD_DRIVER, ActionKind.SET_NUM_VFS, ActionKind.SET_MTU, ActionKind.SET_QUEUES}
+)
+"""Actions that interrupt the function's own link."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """The plan for one function; neither field set means that it is as desired."""
+
+    plan: PfPlan | None = None
+    problem: PfProblem | None = None
+
+
+def plan_pf(
+    desired: PfSpec,
+    observed: ObservedPf,
+    *,
+    host: HostFacts,
+    boot_id: str,
+    attempt: int,
+    holders: Mapping[str, str],
+    original: Original | None = None,
+    driver: DriverFacts = ALONE,
+) -> Planned:
+    """Compare desired with observed.
+
+    Args:
+        desired: What the pools ask.
+        observed: What is there.
+        host: Facts of the node.
+        boot_id: The kernel's boot id.
+        attempt: Ends of runs so far; part of the digest, so that a grant serves once.
+        holders: Who holds a VF, by its PCI address, as far as known.
+        original: The function's values before vmnic came; None: vmnic has not changed it.
+        driver: What holds for all functions of its driver.
+    """
+    target = desired_target(desired, original, driver)
+    if target is None:
+        return Planned()
+    observed = replace(observed, host_use=uses_of(observed, original))
+    problem = find_problem(target, desired, observed, host, driver)
+    if problem is not None:
+        return Planned(problem=problem)
+    actions = plan_steps(target, observed)
+    if not actions:
+        return Planned()
+    going = touched(actions, target, observed)
+    blocked_by = _holders([one for one in going if one in observed.held_addresses], holders)
+    disturbs = any(action.kind in _DISTURBING for action in actions)
+    return Planned(
+        plan=PfPlan(
+            digest=digest_of(desired, observed, actions, boot_id=boot_id, attempt=attempt),
+            actions=actions,
+            text=", ".join(_words(action) for action in actions),
+            disruptive=bool(blocked_by) or (disturbs and bool(observed.host_use)),
+            fenced=bool(going),
+            blocked_by=blocked_by,
+        )
+    )
+
+
+def desired_target(desired: PfSpec, original: Original | None, driver: DriverFacts) -> Target | None:
+    """Say what a function should be like; None: it may stay as it is.
+
+    One that is given up becomes what it was, as far as vmnic owns it and the pool wants that.
+    """
+    if not desired.release:
+        return target_of(desired, driver.options)
+    if original is None or desired.release != "Reset" or desired.management == "Adopt":
+        return None
+    return replace(target_of_original(original), options=driver.options)
+
+
+def touched(actions: tuple[Action, ...], target: Target, observed: ObservedPf) -> tuple[str, ...]:
+    """The functions that exist and would go or change their driver."""
+    kinds = {action.kind for action in actions}
+    if kinds & {ActionKind.SET_NUM_VFS, ActionKind.BIND_PF, ActionKind.RELOAD_DRIVER}:
+        own = (observed.pci_address,) if observed.held or target.whole != (observed.driver == VFIO) else ()
+        return (*own, *(vf.pci_address for vf in observed.vfs))
+    return tuple(vf.pci_address for vf in observed.vfs if any(_takes(action, vf, observed) for action in actions))
+
+
+def _takes(action: Action, vf: ObservedVf, observed: ObservedPf) -> bool:
+    """Whether an action takes a VF's driver away, or gives it another one."""
+    if action.kind is not ActionKind.BIND_VFS:
+        return False
+    which, _, driver = action.value.rpartition(" ")
+    return vf.index in unfold_indexes(which, observed.num_vfs) and (driver == NO_DRIVER or wrong_driver(driver, vf))
+
+
+def _holders(addresses: Iterable[str], holders: Mapping[str, str]) -> tuple[str, ...]:
+    """Say who holds which of these functions, as many as a status has room for."""
+    told = [f"{holders.get(address) or 'an unknown program'} holds {address}" for address in addresses]
+    more = len(told) - TOLD_HOLDERS
+    return tuple(told[:TOLD_HOLDERS] + ([f"and {more} more"] if more > 0 else []))
+
+
+def _words(action: Action) -> str:
+    return _WORDS[action.kind](action.value)
+
+
+def _bind_words(value: str) -> str:
+    part, _, driver = value.rpartition(" ")
+    which = f"VFs {part}" if part else "the VFs"
+    if driver == NO_DRIVER:
+        return f"take {which} from their driver"
+    return f"bind {which} to {'their kernel driver' if driver == 'kernel' else driver}"
+
+
+_WORDS: dict[ActionKind, Callable[[str], str]] = {
+    ActionKind.BIND_PF: lambda value: f"bind the whole NIC to {'its kernel driver' if value == 'kernel' else value}",
+    ActionKind.WRITE_MODULE_OPTIONS: lambda value: f"write the module options {value}",
+    ActionKind.RELOAD_DRIVER: lambda value: f"load the driver {value} anew",
+    ActionKind.SET_AUTOPROBE: lambda value: (
+        "let kernel drivers take new VFs" if value == "1" else "keep kernel drivers off new VFs"
+    ),
+    ActionKind.SET_NUM_VFS: lambda value: "remove all VFs" if value == "0" else f"create {value} VFs",
+    ActionKind.SET_VFS: lambda value: f"set the attributes of {f'VFs {value}' if value else 'the VFs'}",
+    ActionKind.BIND_VFS: _bind_words,
+    ActionKind.SET_MTU: lambda value: f"set the MTU to {value}",
+    ActionKind.SET_QUEUES: lambda value: f"set {value} queues",
+    ActionKind.SET_LINK: lambda value: f"switch the link {value}",
+}

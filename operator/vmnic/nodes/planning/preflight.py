@@ -1,0 +1,144 @@
+"""What makes a change of a physical function impossible, in words that say what to do."""
+
+from __future__ import annotations
+
+from ..observed import ObservedPf
+from ..state import VFIO, HostFacts, PfProblem, PfReason, PfSpec
+from .actions import plan_steps
+from .drivers import DriverFacts
+from .target import Target
+
+__all__ = ["find_problem"]
+
+
+def find_problem(
+    target: Target, desired: PfSpec, observed: ObservedPf, host: HostFacts, driver: DriverFacts
+) -> PfProblem | None:
+    """Give the first thing that stands in the way; None if nothing does, or nothing is to be done."""
+    name = f"{observed.name or 'the function'} ({observed.pci_address})"
+    found = _of_wish(target, desired, observed, name)
+    if found is not None or not plan_steps(target, observed):
+        return found
+    return (
+        _of_ownership(desired, observed, name)
+        or _of_driver(target, desired, observed, driver, name)
+        or _of_host(target, observed, host, name)
+    )
+
+
+def _of_wish(target: Target, desired: PfSpec, observed: ObservedPf, name: str) -> PfProblem | None:
+    """What is asked cannot be, whatever is there."""
+    total, count = observed.total_vfs, target.num_vfs
+    if observed.link_elsewhere and not desired.release:
+        return _link_elsewhere(observed, ", or take the function out of the pool's nicSelector")
+    if count and not total and observed.driver not in ("", VFIO):
+        return PfProblem(
+            reason=PfReason.FIRMWARE_SRIOV_OFF,
+            message=f"{name} offers no VFs: switch SR-IOV on in the NIC's firmware and in the machine's BIOS, then reboot",
+        )
+    if count and count > total and observed.driver not in ("", VFIO):
+        return PfProblem(
+            reason=PfReason.TOO_MANY_VFS,
+            message=f"{name} supports {total} VFs, numVfs asks for {count}: lower numVfs or say max",
+        )
+    if desired.management == "Adopt" and not desired.release and desired.num_vfs > observed.num_vfs:
+        return PfProblem(
+            reason=PfReason.TOO_FEW_VFS,
+            message=f"{name} has {observed.num_vfs} VFs, and management: Adopt makes none: create {desired.num_vfs} of them, "
+            "lower numVfs, or say management: Managed",
+        )
+    there = desired.num_vfs if count is None else count
+    outside = [binding for binding in target.bindings if binding.indexes.stop > there]
+    if outside and not desired.release:
+        return PfProblem(
+            reason=PfReason.TOO_MANY_VFS,
+            message=f"{name} gets {there} VFs, vfRange ends at {outside[0].indexes.stop - 1}: lower vfRange or raise numVfs",
+        )
+    return None
+
+
+def _of_ownership(desired: PfSpec, observed: ObservedPf, name: str) -> PfProblem | None:
+    """Somebody else has a better right to the function."""
+    if observed.foreign_owner:
+        return PfProblem(
+            reason=PfReason.FOREIGN_OWNER,
+            message=f"{name} is managed by {observed.foreign_owner}: take it out of the pool's nicSelector, or away from there",
+        )
+    if observed.owner_unknown:
+        return PfProblem(
+            reason=PfReason.FOREIGN_OWNER,
+            message=f"{name} may be managed by another program: {observed.owner_unknown}: make it readable, or remove it",
+        )
+    if observed.host_use and not desired.allow_host_used:
+        return PfProblem(
+            reason=PfReason.HOST_USED,
+            message=f"{name} carries the host's own {'; '.join(observed.host_use)}: take it out of the pool's nicSelector, or "
+            "say safety.allowHostUsed: true",
+        )
+    return None
+
+
+def _of_driver(target: Target, desired: PfSpec, observed: ObservedPf, driver: DriverFacts, name: str) -> PfProblem | None:
+    """An old driver has to be loaded anew for another number of VFs."""
+    if not observed.by_module or target.num_vfs in (None, observed.num_vfs):
+        return None
+    if desired.persistence != "ModuleOptions":
+        return PfProblem(
+            reason=PfReason.MODULE_OPTIONS_NEEDED,
+            message=f"the driver of {name} makes VFs only when it is loaded: say persistence: ModuleOptions",
+        )
+    if driver.in_use:
+        return PfProblem(
+            reason=PfReason.DRIVER_IN_USE,
+            message=f"{observed.driver} would have to be loaded anew for {name}, but {'; '.join(driver.in_use[:4])}: free "
+            "these, or reboot the node",
+        )
+    return None
+
+
+def _of_host(target: Target, observed: ObservedPf, host: HostFacts, name: str) -> PfProblem | None:
+    """The machine cannot do it."""
+    if not observed.driver:
+        return PfProblem(reason=PfReason.NO_DRIVER, message=f"{name} has no driver: bind the NIC's driver to it")
+    if target.vfio and host.iommu is False:
+        return PfProblem(
+            reason=PfReason.IOMMU_OFF,
+            message=f"vfio-pci needs an IOMMU for {name}: switch VT-d or AMD-Vi on in the firmware, add intel_iommu=on to the"
+            " kernel's command line (AMD: amd_iommu=on), and reboot",
+        )
+    if target.vfio and "vfio_pci" not in host.modules:
+        return PfProblem(reason=PfReason.MODULE_MISSING, message=f"{name} needs the module vfio_pci: {_load(host)}")
+    if target.vfio and observed.shares_iommu_group:
+        return PfProblem(
+            reason=PfReason.IOMMU_GROUP_SHARED,
+            message=f"{name} shares its IOMMU group with other functions, so vfio-pci cannot take them: use a slot with ACS",
+        )
+    renewed = target.num_vfs is not None and target.num_vfs != observed.num_vfs
+    if target.num_vfs and renewed and observed.unassigned_vf_space:
+        return PfProblem(
+            reason=PfReason.NO_MMIO_SPACE,
+            message=f"the firmware left no room for the VFs of {name}: add pci=realloc to the kernel's command line, or switch "
+            "'above 4G decoding' on in the BIOS, and reboot",
+        )
+    if observed.link_elsewhere and (target.mtu is not None or target.queues is not None):
+        return _link_elsewhere(observed, ", so that it can be given back as it was")
+    if target.queues is not None and not renewed and observed.max_queues is not None and target.queues > observed.max_queues:
+        return PfProblem(
+            reason=PfReason.TOO_MANY_QUEUES,
+            message=f"{name} has {observed.max_queues} queues beside its VFs, queues asks for {target.queues}: lower queues",
+        )
+    return None
+
+
+def _link_elsewhere(observed: ObservedPf, remedy: str) -> PfProblem:
+    text = (
+        f"{observed.pci_address}: find its link: ENODEV (another network namespace has it): bring it back to the host's{remedy}"
+    )
+    return PfProblem(reason=PfReason.LINK_ELSEWHERE, message=text)
+
+
+def _load(host: HostFacts) -> str:
+    """The remedy for a module that is not there."""
+    if host.refused:
+        return f"the kernel refused it ({'; '.join(host.refused)}): sign it, or look at Secure Boot and the kernel's packages"
+    return "load it at boot (modules-load.d), or let the agent's init container do it"

@@ -1,0 +1,1 @@
+"""What a pool asks of each node. Pure."""

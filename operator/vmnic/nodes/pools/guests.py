@@ -1,0 +1,52 @@
+"""Which guests have a driver for a pool's VFs, by the PCI ids of its functions.
+
+The model's name that an agent publishes decides nothing: it is for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ...api.pool import PoolProblem, SriovNetworkPool
+from ..nics import NicModel, model_of
+from ..state import NodeNicState, PfStatus
+from .shares import parts_of
+
+__all__ = ["drives_windows", "find_mixed_support", "models_without_windows"]
+
+_NAMED_NODES = 3
+
+
+def models_without_windows(pfs: Iterable[PfStatus]) -> tuple[str, ...]:
+    """Return the models among functions whose VFs have no driver for Windows; an unknown model is none of them."""
+    models = (model_of(pf.vendor, pf.device) for pf in pfs)
+    return tuple(sorted({model.model for model in models if model is not None and not drives_windows(model)}))
+
+
+def drives_windows(model: NicModel) -> bool:
+    """Return whether Windows has a driver for the model's VFs."""
+    return "windows" in model.vf_guests
+
+
+def find_mixed_support(pool: SriovNetworkPool, states: Iterable[NodeNicState]) -> PoolProblem | None:
+    """Find out whether a guest may use the VFs of some nodes only; None: all nodes are alike."""
+    if pool.spec.function != "Virtual":
+        return None
+    without: dict[str, tuple[str, ...]] = {}
+    others = False
+    for state in states:
+        pfs = [part.pf for part in parts_of(state, pool.metadata.name)]
+        models = models_without_windows(pfs)
+        if models:
+            without[state.metadata.name] = models
+        others = others or bool(pfs and not models)
+    if not without or not others:
+        return None
+    names = sorted(without)
+    more = f" and {len(names) - _NAMED_NODES} more" if len(names) > _NAMED_NODES else ""
+    which = ", ".join(sorted({model for models in without.values() for model in models}))
+    text = (
+        f"Windows has no driver for the VFs of {which} (nodes {', '.join(names[:_NAMED_NODES])}{more}) and has one for other "
+        "nodes' VFs: make a pool for each with nicSelector.models; until then other guests than Linux get no VF there"
+    )
+    return PoolProblem(reason="MixedGuestSupport", message=text[:512])

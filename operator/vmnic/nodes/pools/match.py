@@ -1,0 +1,77 @@
+"""Which physical functions of a node a pool selects.
+
+Names, drivers and link speeds change, also by what a pool does itself, so they decide about a function that the pool has
+only where they are known and speak against it. Otherwise a switch that goes down would take the VFs of every node behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+
+from ...api.pool import NicSelector, SriovNetworkPool
+from ..state import VFIO, PfSpec, PfStatus, group_of
+
+__all__ = ["matching_pfs", "selects_node"]
+
+
+def selects_node(pool: SriovNetworkPool, labels: Mapping[str, str]) -> bool:
+    """Tell whether a node with these labels belongs to the pool."""
+    return pool.spec.node_selector.items() <= dict(labels).items()
+
+
+def matching_pfs(
+    pool: SriovNetworkPool, labels: Mapping[str, str], pfs: Iterable[PfStatus], present: Iterable[PfSpec]
+) -> tuple[PfStatus, ...]:
+    """Give the physical functions of a node that belong to the pool; `present` is what the node's spec says now."""
+    if not selects_node(pool, labels):
+        return ()
+    name, selector = pool.metadata.name, pool.spec.nic_selector
+    had = {spec.pci_address for spec in present if not spec.release and group_of(spec, name) is not None}
+    return tuple(
+        pf
+        for pf in pfs
+        if _is_of_kind(selector, pf) and (_may_stay(pool, pf) if pf.pci_address in had else _is_as_asked(selector, pf))
+    )
+
+
+def _is_of_kind(selector: NicSelector, pf: PfStatus) -> bool:
+    """Whether it matches in what a function is for good; the items of a list are alternatives."""
+    plain = (
+        (selector.models, pf.model),
+        (selector.vendors, pf.vendor),
+        (selector.devices, pf.device),
+        (selector.pci_addresses, pf.pci_address),
+        (selector.numa_nodes, pf.numa_node),
+    )
+    return all(not wanted or value in wanted for wanted, value in plain)
+
+
+def _is_as_asked(selector: NicSelector, pf: PfStatus) -> bool:
+    """Whether it matches in what may change."""
+    speed = selector.min_link_speed_mbps
+    return (
+        _has_driver(selector, pf.driver)
+        and _has_name(selector, (pf.name, *pf.alt_names))
+        and (speed is None or (pf.link_speed_mbps or 0) >= speed)
+    )
+
+
+def _may_stay(pool: SriovNetworkPool, pf: PfStatus) -> bool:
+    """Whether nothing that is known speaks against a function that the pool has; a link may go down or become slower.
+
+    A whole NIC that VMs get has no interface and vfio-pci for a driver: that is the pool's own doing.
+    """
+    selector = pool.spec.nic_selector
+    driver = "" if pool.spec.function == "Physical" and pf.driver == VFIO else pf.driver
+    named = not pf.name or _has_name(selector, (pf.name, *pf.alt_names))
+    return named and (not driver or _has_driver(selector, driver))
+
+
+def _has_driver(selector: NicSelector, driver: str) -> bool:
+    return not selector.drivers or driver in selector.drivers
+
+
+def _has_name(selector: NicSelector, names: Iterable[str]) -> bool:
+    globs = selector.pf_names
+    return not globs or any(fnmatchcase(name, glob) for name in names for glob in globs)

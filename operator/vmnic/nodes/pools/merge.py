@@ -1,0 +1,187 @@
+"""What all pools together ask of one node.
+
+Where pools clash, the oldest keeps effect and the function stays as that pool asks: adding a pool never takes anything from
+another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from ...api.common import seconds_of
+from ...api.pool import SriovNetworkPool
+from ..state import PfSpec, PfStatus, VfGroup, VfSettings, group_of, indexes_of
+from .match import matching_pfs
+
+__all__ = ["Merge", "PoolConflict", "find_resource_conflicts", "merge_pools"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolConflict:
+    """A pool that gave way to an older one."""
+
+    pool: str
+    pci_address: str = ""
+    """Empty: the whole pool gives way."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merge:
+    """What a node should be, and which pools did not get their way."""
+
+    pfs: tuple[PfSpec, ...]
+    conflicts: tuple[PoolConflict, ...]
+
+
+def merge_pools(
+    pools: Iterable[SriovNetworkPool],
+    labels: Mapping[str, str],
+    pfs: Sequence[PfStatus],
+    present: Sequence[PfSpec] = (),
+    unreadable: Collection[str] = (),
+) -> Merge:
+    """Merge the pools for one node; nothing is granted yet.
+
+    Args:
+        pools: All pools.
+        labels: The node's.
+        pfs: Its physical functions.
+        present: What its spec says now: what a pool has it keeps, as long as nothing speaks against that.
+        unreadable: Pools that are there and cannot be read: they keep their share of every function.
+    """
+    before = {spec.pci_address: spec for spec in present}
+    ordered = sorted(pools, key=_age)
+    conflicts = list(find_resource_conflicts(ordered))
+    losers = {conflict.pool for conflict in conflicts}
+    chosen = {spec.pci_address: kept for spec in present if (kept := _kept(spec, unreadable)) is not None}
+    for pool in ordered:
+        if pool.metadata.name in losers or pool.metadata.deletion_timestamp:
+            continue
+        for pf in matching_pfs(pool, labels, pfs, present):
+            wanted = _desired(pool, pf, before.get(pf.pci_address))
+            older = chosen.get(pf.pci_address)
+            clash = _clash(older, wanted) if older is not None else ""
+            if clash and older is not None:
+                conflicts.append(_conflict(pool, older, clash))
+            else:
+                chosen[pf.pci_address] = wanted if older is None else _joined(older, wanted)
+    pfs_wanted = (_with_owner(chosen[address], before.get(address)) for address in sorted(chosen))
+    return Merge(pfs=tuple(pfs_wanted), conflicts=tuple(conflicts))
+
+
+def _kept(spec: PfSpec, unreadable: Collection[str]) -> PfSpec | None:
+    """Return what pools that cannot be read have of a function, as it stands; None if they have nothing."""
+    groups = tuple(group for group in spec.groups if group.pool in unreadable)
+    if not groups and spec.pool not in unreadable:
+        return None
+    owner = spec.pool if spec.pool in unreadable else groups[0].pool
+    return msgspec.structs.replace(spec, pool=owner, groups=groups, grant=None)
+
+
+def _with_owner(spec: PfSpec, before: PfSpec | None) -> PfSpec:
+    """Leave a function to the pool whose rollout decides about it now, as long as that has a share of it."""
+    if before is None or before.pool == spec.pool or group_of(spec, before.pool) is None:
+        return spec
+    return msgspec.structs.replace(spec, pool=before.pool)
+
+
+def find_resource_conflicts(pools: Iterable[SriovNetworkPool]) -> tuple[PoolConflict, ...]:
+    """Find the pools whose resource name an older pool has."""
+    found = []
+    owners: dict[str, str] = {}
+    for pool in sorted(pools, key=_age):
+        name = pool.metadata.name
+        winner = owners.setdefault(pool.resource_name, name)
+        if winner != name:
+            message = f"spec.resourceName {pool.resource_name} is pool {winner}'s: make this pool anew under another name"
+            found.append(PoolConflict(pool=name, message=message))
+    return tuple(found)
+
+
+def _age(pool: SriovNetworkPool) -> tuple[str, str]:
+    """Oldest first; without creation times, first by name."""
+    return (pool.metadata.creation_timestamp, pool.metadata.name)
+
+
+def _desired(pool: SriovNetworkPool, pf: PfStatus, before: PfSpec | None) -> PfSpec:
+    spec = pool.spec
+    return PfSpec(
+        pci_address=pf.pci_address,
+        pool=pool.metadata.name,
+        num_vfs=_count(spec.num_vfs, pf.total_vfs) if spec.num_vfs is not None else 0,
+        function=spec.function,
+        management=spec.management,
+        persistence=spec.persistence,
+        mtu=spec.mtu,
+        queues=spec.queues,
+        groups=(_group(pool, pf, before),),
+        allow_host_used=spec.safety.allow_host_used,
+        rollback_timeout_s=seconds_of(spec.safety.rollback_timeout),
+    )
+
+
+def _group(pool: SriovNetworkPool, pf: PfStatus, before: PfSpec | None) -> VfGroup:
+    spec = pool.spec
+    settings = msgspec.convert(spec.vf.dump(), VfSettings) if spec.vf is not None else None
+    return VfGroup(
+        pool=pool.metadata.name,
+        resource=_resource(pool, pf, before) if spec.resource_per_pf else pool.resource_name,
+        range=spec.vf_range or "",
+        driver=spec.vf_driver,
+        settings=settings,
+        device_plugin=spec.device_plugin,
+        exclude_topology=spec.exclude_topology,
+    )
+
+
+def _resource(pool: SriovNetworkPool, pf: PfStatus, before: PfSpec | None) -> str:
+    """Name a function's own resource after its interface; without one as before, or after the address (no colons there)."""
+    prefix = f"{pool.resource_name}-"
+    had = group_of(before, pool.metadata.name) if before is not None else None
+    if not pf.name and had is not None and had.resource.startswith(prefix):
+        return had.resource
+    return prefix + (pf.name or pf.pci_address.replace(":", "-"))
+
+
+def _joined(present: PfSpec, other: PfSpec) -> PfSpec:
+    """Share a function: the host's own use must be allowed by all, and the shortest patience counts."""
+    return msgspec.structs.replace(
+        present,
+        groups=(*present.groups, *other.groups),
+        allow_host_used=present.allow_host_used and other.allow_host_used,
+        rollback_timeout_s=min(present.rollback_timeout_s, other.rollback_timeout_s),
+    )
+
+
+def _count(wanted: int | str, total: int) -> int:
+    """Turn a number, a share or `max` into VFs."""
+    if isinstance(wanted, int):
+        return wanted
+    if wanted == "max":
+        return total
+    return total * int(wanted.removesuffix("%")) // 100
+
+
+_SHARED = {"num_vfs": "numVfs", "mtu": "mtu", "queues": "queues", "management": "management", "persistence": "persistence"}
+
+
+def _clash(present: PfSpec, other: PfSpec) -> str:
+    """Say why two pools cannot share a function, as the newer one has to change; empty: they can."""
+    if not all(group.range for group in (*present.groups, *other.groups)):
+        return "narrow spec.nicSelector or spec.nodeSelector of one of them, or share the function with spec.vfRange in both"
+    for field, name in _SHARED.items():
+        asked, there = getattr(other, field), getattr(present, field)
+        if asked != there:
+            return f"pools that share a function must agree on spec.{name}, which is {there} there and {asked} here"
+    taken = {index for group in present.groups for index in indexes_of(present, group)}
+    both = sorted(taken.intersection(indexes_of(other, other.groups[0])))
+    return f"VF {both[0]} is in the spec.vfRange of both" if both else ""
+
+
+def _conflict(pool: SriovNetworkPool, winner: PfSpec, why: str) -> PoolConflict:
+    name, address = pool.metadata.name, winner.pci_address
+    return PoolConflict(pool=name, pci_address=address, message=f"{address} belongs to the older pool {winner.pool}: {why}")

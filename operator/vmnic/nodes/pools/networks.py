@@ -1,0 +1,93 @@
+"""The NetworkAttachmentDefinitions of a pool, as sriov-cni and Multus read them. Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from ...api.pool import PoolNetwork, SriovNetworkPool
+
+__all__ = [
+    "POOL_LABEL",
+    "POOL_UID",
+    "RESOURCE",
+    "SEGMENT_LABEL",
+    "OwnNetwork",
+    "decode_own_network",
+    "render_network",
+]
+
+POOL_UID = "vmnic.dev/pool-uid"
+"""Annotation that makes a NetworkAttachmentDefinition a pool's: it carries the pool's uid. An admission policy lets only the
+controller set it, and an object without it is never written."""
+POOL_LABEL = "vmnic.dev/pool"
+"""Label with the pool's name, for people to select by. It proves nothing: everybody may write labels."""
+SEGMENT_LABEL = "vmnic.dev/segment"
+RESOURCE = "k8s.v1.cni.cncf.io/resourceName"
+_ON = {True: "on", False: "off"}
+
+
+class _Meta(msgspec.Struct, frozen=True):
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class _Spec(msgspec.Struct, frozen=True):
+    config: str = ""
+
+
+class OwnNetwork(msgspec.Struct, frozen=True):
+    """What is compared of a NetworkAttachmentDefinition that is a pool's."""
+
+    metadata: _Meta
+    spec: _Spec = _Spec()
+
+    @property
+    def pool_uid(self) -> str:
+        """The uid of the pool that it belongs to; empty: it belongs to no pool."""
+        return self.metadata.annotations.get(POOL_UID, "")
+
+    def covers(self, wanted: OwnNetwork) -> bool:
+        """Tell whether it says all that is wanted; labels and annotations of others may stand beside."""
+        here, there = self.metadata, wanted.metadata
+        same = there.labels.items() <= here.labels.items() and there.annotations.items() <= here.annotations.items()
+        segment = here.labels.get(SEGMENT_LABEL) == there.labels.get(SEGMENT_LABEL)
+        return same and segment and self.spec == wanted.spec
+
+
+def render_network(pool: SriovNetworkPool, network: PoolNetwork) -> OwnNetwork:
+    """Write one for sriov-cni (its README, "Configuration reference")."""
+    labels = {POOL_LABEL: pool.metadata.name, "app.kubernetes.io/managed-by": "vmnic"}
+    if network.segment:
+        labels[SEGMENT_LABEL] = network.segment
+    config: dict[str, Any] = {
+        "cniVersion": "1.0.0",
+        "name": network.name,
+        "type": "sriov",
+        # Without a VLAN in the configuration a VF keeps the one it had.
+        "vlan": network.vlan,
+        "vlanQoS": network.vlan_qos,
+        "trust": _ON[network.trust],
+        "spoofchk": _ON[network.spoof_check],
+        "link_state": network.link_state.lower(),
+        "ipam": network.ipam,
+    }
+    rates = {"min_tx_rate": network.min_tx_rate_mbps, "max_tx_rate": network.max_tx_rate_mbps}
+    config |= {key: rate for key, rate in rates.items() if rate is not None}
+    meta = _Meta(labels=labels, annotations={RESOURCE: pool.resource_name, POOL_UID: pool.metadata.uid})
+    return OwnNetwork(metadata=meta, spec=_Spec(config=json.dumps(config)))
+
+
+_decoder = msgspec.json.Decoder(OwnNetwork)
+
+
+def decode_own_network(raw: bytes | msgspec.Raw) -> OwnNetwork | None:
+    """Read a NetworkAttachmentDefinition as far as it is compared; None if it belongs to no pool.
+
+    Raises:
+        msgspec.ValidationError: a field has the wrong type.
+    """
+    found = _decoder.decode(raw)
+    return found if found.pool_uid else None

@@ -1,0 +1,1 @@
+"""Which nodes may change when. Pure."""

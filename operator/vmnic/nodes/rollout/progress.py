@@ -1,0 +1,173 @@
+"""What has become of entries of the ledger: runs that ended, drains and grants that take too long or cannot be used. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import msgspec
+
+from ...api.common import seconds_of
+from ...api.pool import SriovNetworkPool
+from ..state import ApplyState, PfReason, PfStatus
+from .eligibility import pending_of
+from .ledger import Entry, EntryState, NodeView, PoolLedger, by_name
+
+__all__ = ["deadline_of", "is_stopped", "settle_ledger"]
+
+_BAD = (ApplyState.FAILED, ApplyState.ROLLED_BACK)
+_ENDED = (ApplyState.APPLIED, ApplyState.REFUSED, *_BAD)
+_STARTED = (ApplyState.CLAIMED, ApplyState.APPLYING)
+_REFUSED_REST_S = 10
+"""A run that was refused is not granted again at once: what it met may still be there."""
+
+
+def settle_ledger(part: PoolLedger, pool: SriovNetworkPool, nodes: Iterable[NodeView], *, now: int) -> PoolLedger:
+    """Give slots back whose run has ended, remember failures, and note when a generation has proven itself.
+
+    Args:
+        part: The pool's part of the ledger.
+        pool: The pool.
+        nodes: Its nodes.
+        now: Seconds since 1970.
+    """
+    views = by_name(nodes)
+    proven = part.proven_generation
+    entries: dict[str, Entry] = {}
+    for node, entry in part.entries.items():
+        settled, applied = _settle(entry, pool, views.get(node), part, now)
+        if applied:
+            proven = max(proven, entry.generation)
+        if settled is not None:
+            entries[node] = _pardon(settled, pool, views.get(node), now)
+    return PoolLedger(proven_generation=proven, entries=entries)
+
+
+def is_stopped(pool: SriovNetworkPool, part: PoolLedger, *, approved: bool = False) -> bool:
+    """Tell whether no further node may begin; what a person has approved is not held back by failures.
+
+    A pool that is being removed is not held back by `paused`.
+    """
+    rollout = pool.spec.rollout
+    if rollout.paused and not pool.metadata.deletion_timestamp:
+        return True
+    return part.failed() >= rollout.max_failures and not approved
+
+
+def _settle(
+    entry: Entry, pool: SriovNetworkPool, view: NodeView | None, part: PoolLedger, now: int
+) -> tuple[Entry | None, bool]:
+    """Give what remains of an entry, and whether its run ended well."""
+    if entry.state is EntryState.ENDED or view is None:
+        return _over(entry), False
+    match entry.state:
+        case EntryState.FAILED:
+            return _settle_failed(entry, pool, view), False
+        case EntryState.RESTING:
+            awake = now >= entry.until or entry.generation < pool.metadata.generation or pending_of(view, pool).approved
+            return (None if awake and not entry.cordoned else entry), False
+        case EntryState.DRAINING:
+            return _settle_drain(entry, pool, view, part, now), False
+        case _:
+            return _settle_grant(entry, pool, view, now)
+
+
+def _pardon(entry: Entry, pool: SriovNetworkPool, view: NodeView | None, now: int) -> Entry:
+    """Let a failure not count where the node was taken out of the pool: excluding it lets the rollout go on."""
+    excluded = view is not None and view.leaves(pool.metadata.name) and not pool.metadata.deletion_timestamp
+    if entry.state is not EntryState.FAILED or not excluded:
+        return entry
+    return msgspec.structs.replace(entry, state=EntryState.RESTING, until=now + seconds_of(pool.spec.rollout.drain_timeout))
+
+
+def _over(entry: Entry) -> Entry | None:
+    """Nothing is left to do but to uncordon."""
+    return msgspec.structs.replace(entry, state=EntryState.ENDED) if entry.cordoned else None
+
+
+def _settle_failed(entry: Entry, pool: SriovNetworkPool, view: NodeView) -> Entry | None:
+    """A failure counts until the node may be tried again or is as asked; a lost one's run may still be going on."""
+    pfs = {pf.pci_address: pf for pf in view.state.status.pfs}
+    if view.lost and pool.metadata.deletion_timestamp:
+        return _over(entry)  # Nobody waits for it.
+    if entry.cordoned or any(_run(digest, pfs.get(address)) in _STARTED for address, digest in entry.digests.items()):
+        return entry
+    return None if _again(entry, pool, view) or _is_healed(entry, view, pfs) else entry
+
+
+def _is_healed(entry: Entry, view: NodeView, pfs: Mapping[str, PfStatus]) -> bool:
+    """Whether nothing is to be done any more, so that there is no plan that a person could approve."""
+    found = [pfs.get(address) for address in entry.digests]
+    known = view.ready and view.answers
+    return known and all(pf is not None and pf.plan is None and pf.problem is None for pf in found)
+
+
+def _again(entry: Entry, pool: SriovNetworkPool, view: NodeView) -> bool:
+    """Whether a failed node may be tried again; one that was rolled back only when asked for something else, or approved."""
+    if pending_of(view, pool).approved or (entry.silent and view.ready and view.answers):
+        return True
+    problems = {pf.problem.reason for pf in view.state.status.pfs if pf.problem is not None and pf.pci_address in entry.digests}
+    changed = entry.generation < pool.metadata.generation or entry.boot_id != view.state.status.boot_id
+    return changed and view.answers and PfReason.ROLLED_BACK not in problems
+
+
+def _settle_drain(entry: Entry, pool: SriovNetworkPool, view: NodeView, part: PoolLedger, now: int) -> Entry | None:
+    """A drain ends when it takes too long, when the rollout stops, or when nothing is to be done any more."""
+    timeout_s = seconds_of(pool.spec.rollout.drain_timeout)
+    if now - entry.since >= timeout_s:
+        return msgspec.structs.replace(entry, state=EntryState.RESTING, until=now + timeout_s)
+    if not view.answers or not view.ready:
+        return entry
+    pending = pending_of(view, pool)
+    if not pending.digests or is_stopped(pool, part, approved=pending.approved):
+        return _over(entry)
+    return msgspec.structs.replace(entry, digests=pending.digests, generation=pool.metadata.generation)
+
+
+def _settle_grant(entry: Entry, pool: SriovNetworkPool, view: NodeView, now: int) -> tuple[Entry | None, bool]:
+    pfs = {pf.pci_address: pf for pf in view.state.status.pfs}
+    runs = [_run(digest, pfs.get(address)) for address, digest in entry.digests.items()]
+    if all(run in _ENDED for run in runs):
+        return _end(entry, runs, now)
+    if not entry.since:
+        entry = msgspec.structs.replace(entry, since=now)  # Written by a version that did not note it.
+    if view.ready and now >= deadline_of(entry, pool):
+        return msgspec.structs.replace(entry, state=EntryState.FAILED, silent=not view.confirmed), False
+    if any(run in _STARTED for run in runs):
+        return (msgspec.structs.replace(entry, state=EntryState.FAILED) if view.lost else entry), False
+    if entry.state is EntryState.GRANTED and not view.lost and _usable(entry, pfs):
+        return entry, False
+    granted = any(pf.grant in entry.digests.values() for pf in view.state.spec.pfs)
+    if entry.state is EntryState.REVOKED and not granted and (view.confirmed or view.lost):
+        return _end(entry, runs, now)
+    return msgspec.structs.replace(entry, state=EntryState.REVOKED), False
+
+
+def deadline_of(entry: Entry, pool: SriovNetworkPool) -> int:
+    """Return when a granted change must have ended: an agent that never ends one, or never starts it, keeps its slot no longer.
+
+    A change may take as long as a drain, and as long as the node may be cut off before it undoes the change.
+    """
+    return entry.since + seconds_of(pool.spec.rollout.drain_timeout) + seconds_of(pool.spec.safety.rollback_timeout)
+
+
+def _end(entry: Entry, runs: Collection[ApplyState | None], now: int) -> tuple[Entry | None, bool]:
+    """A run that failed is remembered, one that was refused rests; otherwise the slot is given back."""
+    if any(run in _BAD for run in runs):
+        return msgspec.structs.replace(entry, state=EntryState.FAILED), False
+    applied = ApplyState.APPLIED in runs
+    if ApplyState.REFUSED in runs:
+        return msgspec.structs.replace(entry, state=EntryState.RESTING, until=now + _REFUSED_REST_S), applied
+    return _over(entry), applied
+
+
+def _run(digest: str, pf: PfStatus | None) -> ApplyState | None:
+    """How far the run of a granted digest is; None if it has not begun."""
+    if pf is None or pf.apply is None or pf.apply.digest != digest:
+        return None
+    return pf.apply.state
+
+
+def _usable(entry: Entry, pfs: Mapping[str, PfStatus]) -> bool:
+    """Whether any function of the entry still has the granted plan, and nobody has taken a device since that it would take."""
+    plans = [pf.plan for address in entry.digests if (pf := pfs.get(address)) is not None and pf.plan is not None]
+    return any(plan.digest in entry.digests.values() and not plan.blocked_by for plan in plans)

@@ -1,0 +1,227 @@
+"""How far a pool is, from its nodes: counts, problems and conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ...api.common import Condition
+from ...api.pool import NodeCounts, PoolProblem, PoolStatus, SriovNetworkPool, VfCounts
+from ..pools.guests import find_mixed_support
+from ..pools.merge import PoolConflict
+from ..state import PfReason, PfSpec, PfStatus, group_of
+from .ledger import EntryState, NodeView, PoolLedger
+
+__all__ = ["summarise_pool"]
+
+_MAX_PROBLEMS = 10
+_MAX_NETWORK_PROBLEMS = 3
+"""Tenants may cause these, so they must not push out what nodes say."""
+_MISSING_NETWORK = ("NadKindAbsent", "NadExists", "NadRefused")
+"""Problems of networks that the pool asks for and does not have."""
+_NO_FAILURES = ("WaitingForVMs", "WaitingForApproval", "Draining", "NoVfsForDrain", "NodeNotReady", "Conflict")
+"""Problems that do not make a node a failed one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _NodeResult:
+    state: Literal["ready", "updating", "waiting", "blocked", "failed"]
+    problems: tuple[PoolProblem, ...]
+
+
+def summarise_pool(
+    pool: SriovNetworkPool,
+    nodes: Sequence[NodeView],
+    part: PoolLedger,
+    conflicts: Iterable[PoolConflict],
+    more: Iterable[PoolProblem] = (),
+) -> PoolStatus:
+    """Write the pool's status; conditions come without transition times.
+
+    Args:
+        pool: The pool.
+        nodes: The nodes that have at least one function of the pool, or are just giving one up.
+        part: The pool's part of the ledger.
+        conflicts: Where the pool gave way to an older one.
+        more: Problems that others have found: with drains, with networks.
+    """
+    results = [_judge(view, pool, part) for view in sorted(nodes, key=lambda view: view.name)]
+    lost = [conflict for conflict in conflicts if conflict.pool == pool.metadata.name]
+    mixed = find_mixed_support(pool, (view.state for view in nodes))
+    # One node may have many problems; the first of each comes before the others, so that no node hides another.
+    own = [one for result in results for one in result.problems[:1]] + [
+        one for result in results for one in result.problems[1:]
+    ]
+    problems = _ranked([*more, *([mixed] if mixed is not None else []), *own], lost)
+    counts = _count_nodes(results)
+    blocked = sum(result.state == "blocked" for result in results)
+    return PoolStatus(
+        observed_generation=pool.metadata.generation,
+        resource_names=[pool.resource_name],
+        conditions=_conditions(pool, counts, blocked, lost, problems),
+        problems=problems[:_MAX_PROBLEMS],
+        nodes=counts,
+        vfs=_count_vfs(nodes),
+    )
+
+
+def _ranked(found: Sequence[PoolProblem], lost: Sequence[PoolConflict]) -> list[PoolProblem]:
+    """Put the nodes' problems first and those of networks last, where few stand for all."""
+    networks = [one for one in found if one.reason.startswith("Nad")]
+    networks.sort(key=lambda one: one.reason not in _MISSING_NETWORK)
+    others = [one for one in found if not one.reason.startswith("Nad")]
+    conflicts = [PoolProblem(pf=one.pci_address, reason="Conflict", message=one.message) for one in lost]
+    nodes_first = sorted([*conflicts, *others], key=lambda one: not one.node)
+    return nodes_first + _shortened(networks)
+
+
+def _shortened(problems: list[PoolProblem]) -> list[PoolProblem]:
+    kept, more = problems[:_MAX_NETWORK_PROBLEMS], len(problems) - _MAX_NETWORK_PROBLEMS
+    if more > 0:
+        text = f"{kept[-1].message[:440]} (and {more} more networks have problems)"
+        kept[-1] = kept[-1].model_copy(update={"message": text})
+    return kept
+
+
+def _judge(view: NodeView, pool: SriovNetworkPool, part: PoolLedger) -> _NodeResult:
+    name, node = pool.metadata.name, view.name
+    if view.state.unreadable:
+        return _NodeResult("waiting", (_unreadable(node, view.state.unreadable),))
+    mine = {pf.pci_address: pf for pf in view.state.spec.pfs if _is_part(pf, name)}
+    pfs = [pf for pf in view.state.status.pfs if pf.pci_address in mine]
+    entry = part.entries.get(node)
+    rests = entry is not None and entry.state is EntryState.RESTING
+    problems = tuple(problem for pf in pfs if (problem := _problem_of(node, pf, pool, rests=rests)) is not None)
+    failed = entry is not None and entry.state is EntryState.FAILED
+    if failed and view.lost:
+        text = f"node {node} is lost, and its change failed or is unfinished: bring it back, or delete its Node"
+        problems = (PoolProblem(node=node, reason="NodeLost", message=text), *problems)
+    if failed or any(pf.problem is not None for pf in pfs):
+        return _NodeResult("failed", problems)
+    if entry is not None and entry.under_way:
+        return _NodeResult("updating", problems)
+    plans = [pf.plan for pf in pfs if pf.plan is not None]
+    fresh = view.current and view.confirmed
+    if not view.ready and (plans or not fresh):
+        text = f"node {node} is not ready, so its agent may not hear of it: it goes on once the node is back"
+        return _NodeResult("waiting", (*problems, PoolProblem(node=node, reason="NodeNotReady", message=text)))
+    leaving = not plans and any(spec.release for spec in mine.values())
+    if not fresh or leaving or (plans and not all(plan.disruptive for plan in plans)):
+        return _NodeResult("waiting", problems)
+    return _NodeResult("blocked" if plans else "ready", problems)
+
+
+def _unreadable(node: str, why: str) -> PoolProblem:
+    text = f"the status of node {node} cannot be read ({why}): its VFs stay as they are; upgrade or restart its agent"
+    return PoolProblem(node=node, reason=PfReason.UNREADABLE, message=text[:512])
+
+
+def _is_part(pf: PfSpec, pool: str) -> bool:
+    """Whether a function is the pool's, or is given up by it."""
+    return pf.pool == pool or (not pf.release and group_of(pf, pool) is not None)
+
+
+def _problem_of(node: str, pf: PfStatus, pool: SriovNetworkPool, *, rests: bool) -> PoolProblem | None:
+    if pf.problem is not None:
+        return PoolProblem(node=node, pf=pf.pci_address, reason=pf.problem.reason, message=pf.problem.message)
+    if pf.plan is not None and pf.plan.blocked_by:
+        more = len(pf.plan.blocked_by) - 1
+        who = pf.plan.blocked_by[0] + (f" and {more} more" if more else "")
+        late = f" (it did not leave within {pool.spec.rollout.drain_timeout}, and is asked again later)" if rests else ""
+        manual = pool.spec.rollout.disruption == "Manual"
+        approve = f" (kubectl vmnic approve {node} {pf.pci_address} lets it be moved)" if manual else ""
+        message = f"{who}{late}: stop or move it{approve}, then {pf.plan.text} goes on"[:512]
+        return PoolProblem(node=node, pf=pf.pci_address, reason="WaitingForVMs", message=message)
+    if pf.plan is not None and pool.spec.rollout.disruption == "Manual" and pf.plan.disruptive:
+        message = f"{pf.plan.text} interrupts the host's own traffic: kubectl vmnic approve {node} {pf.pci_address}"[:512]
+        return PoolProblem(node=node, pf=pf.pci_address, reason="WaitingForApproval", message=message)
+    return None
+
+
+def _count_nodes(results: Sequence[_NodeResult]) -> NodeCounts:
+    of = [result.state for result in results]
+    return NodeCounts(
+        matched=len(of),
+        ready=of.count("ready"),
+        updating=of.count("updating"),
+        waiting=of.count("waiting") + of.count("blocked"),
+        failed=of.count("failed"),
+        summary=f"{of.count('ready')}/{len(of)}",
+    )
+
+
+def _count_vfs(nodes: Iterable[NodeView]) -> VfCounts:
+    totals = [view.vfs for view in nodes]
+    return VfCounts(
+        desired=sum(one.desired for one in totals),
+        configured=sum(one.configured for one in totals),
+        in_use=sum(one.in_use for one in totals),
+    )
+
+
+def _conditions(
+    pool: SriovNetworkPool,
+    counts: NodeCounts,
+    blocked: int,
+    lost: Sequence[PoolConflict],
+    problems: Sequence[PoolProblem],
+) -> list[Condition]:
+    """Ready first; each condition's reason names its cause (see the reference of the kind)."""
+    going = counts.updating > 0 or counts.waiting > blocked
+    stalled = counts.failed > 0 or (bool(lost) and counts.matched == 0) or _refused_network(problems) is not None
+    ready, reason, message = _ready(pool, counts, blocked, lost, problems, going=going)
+    up_to_date = counts.ready == counts.matched and not lost
+
+    def make(kind: str, holds: bool, why: str, text: str = "") -> Condition:
+        status: Literal["True", "False"] = "True" if holds else "False"
+        return Condition(
+            type=kind, status=status, reason=why, message=text[:1024], observed_generation=pool.metadata.generation
+        )
+
+    return [
+        make("Ready", ready, reason, message),
+        make("UpToDate", up_to_date, "AllNodesReady" if up_to_date else reason, "" if up_to_date else message),
+        make("Reconciling", going and not stalled, "RollingOut" if going else "Settled"),
+        make("Stalled", stalled, reason if stalled else "NotStalled", message if stalled else ""),
+        make("Conflict", bool(lost), "Conflict" if lost else "NoConflict", lost[0].message if lost else ""),
+    ]
+
+
+def _refused_network(problems: Iterable[PoolProblem]) -> PoolProblem | None:
+    """A network that the pool asks for and cannot have."""
+    return next((one for one in problems if one.reason in _MISSING_NETWORK), None)
+
+
+def _ready(
+    pool: SriovNetworkPool,
+    counts: NodeCounts,
+    blocked: int,
+    lost: Sequence[PoolConflict],
+    problems: Sequence[PoolProblem],
+    *,
+    going: bool,
+) -> tuple[bool, str, str]:
+    """Whether the pool is as asked, a word why, and a sentence."""
+    failures = [problem for problem in problems if problem.node and problem.reason not in _NO_FAILURES]
+    refused = _refused_network(problems)
+    if counts.failed:
+        where = f" {failures[0].node}: {failures[0].message}" if failures else ""
+        return False, "NodesFailed", f"{counts.failed} of {counts.matched} nodes failed.{where}"
+    if pool.metadata.deletion_timestamp:
+        who = f" {': '.join(filter(None, (problems[0].node, problems[0].message)))}" if problems else ""
+        text = f"{counts.matched} nodes still have to give up functions; the annotation vmnic.dev/abandon lets go.{who}"
+        return False, "Removing", text
+    if refused is not None:
+        return False, refused.reason, refused.message
+    if lost and (counts.matched == 0 or not lost[0].pci_address):
+        return False, "Conflict", lost[0].message
+    if counts.matched == 0:
+        return True, "NoNodesMatched", "no node has a NIC that the pool selects"
+    if going and pool.spec.rollout.paused:
+        return False, "Paused", f"{counts.summary} nodes are ready; spec.rollout.paused holds the others back"
+    if going:
+        return False, "RollingOut", f"{counts.summary} nodes are ready"
+    if blocked:
+        return True, "WaitingForVMs", f"{blocked} of {counts.matched} nodes wait for VMs to let go of VFs"
+    return True, "AllNodesReady", f"{counts.summary} nodes are ready"

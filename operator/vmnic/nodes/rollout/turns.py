@@ -1,0 +1,47 @@
+"""Which nodes of a pool wait for others, so that a VM that has to leave moves once: to a node that is done. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from ...api.pool import SriovNetworkPool
+from ..state import PfSpec, PfStatus, group_of
+from .eligibility import pending_of
+from .ledger import NodeView, PoolLedger
+from .progress import is_stopped
+
+__all__ = ["free_nodes_come", "is_done", "unanswered"]
+
+
+def unanswered(nodes: Iterable[NodeView]) -> set[str]:
+    """Name the nodes that may still publish plans for what the pools ask now; a node that is down is not waited for."""
+    return {view.name for view in nodes if view.ready and not view.answers}
+
+
+def free_nodes_come(
+    part: PoolLedger, pool: SriovNetworkPool, nodes: Iterable[NodeView], *, without: Collection[str] = ()
+) -> bool:
+    """Return whether nodes that no VM has to leave are changing, or are about to."""
+    if any(entry.under_way and not entry.disruptive for entry in part.entries.values()):
+        return True
+    rest = (view for view in nodes if view.name not in part.entries and view.name not in without)
+    return any(_may_start(part, pool, view) for view in rest)
+
+
+def is_done(view: NodeView, pool: SriovNetworkPool) -> bool:
+    """Return whether a VM that comes to a node may stay: the pool's VFs there will not go. Not known counts as no."""
+    name, found = pool.metadata.name, {pf.pci_address: pf for pf in view.state.status.pfs}
+    specs = [spec for spec in view.state.spec.pfs if spec.pool == name or group_of(spec, name) is not None]
+    return view.ready and view.answers and all(_stays(spec, found.get(spec.pci_address)) for spec in specs)
+
+
+def _may_start(part: PoolLedger, pool: SriovNetworkPool, view: NodeView) -> bool:
+    pending = pending_of(view, pool)
+    free = bool(pending.harmless) or (bool(pending.disruptive) and not pending.leaving)
+    return free and not is_stopped(pool, part, approved=pending.approved)
+
+
+def _stays(spec: PfSpec, pf: PfStatus | None) -> bool:
+    if pf is None or spec.release:
+        return False
+    return pf.plan is None or not (pf.plan.disruptive or pf.plan.fenced)

@@ -1,0 +1,85 @@
+"""Phase one of a decision: what each NIC of one VM might have.
+
+Capacity is global, so a decision has two phases: `candidates` looks at one VM and can be remembered until its input changes;
+`allocate` chooses over all VMs that want devices; `enforce.decide` says what follows for one VM. Nothing here fetches, and
+nothing depends on the order of the policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from .checks import Finding
+from .facts import ClusterFacts, Datapath, NicFacts, VmFacts
+from .preferences import evaluate, leaves_unchanged
+from .reasons import Reason
+from .rules import Rule, decides_nic, selecting_rules
+from .types import Candidate, NicCandidates, VmCandidates, first_standing
+from .unknowns import unknown_candidate, unknown_input
+
+__all__ = ["candidates"]
+
+
+def candidates(vm: VmFacts, rules: Iterable[Rule], cluster: ClusterFacts) -> VmCandidates:
+    """Phase one: what each NIC of one VM might have."""
+    selecting = selecting_rules(rules, vm)
+    decisive = [[rule for rule in selecting if decides_nic(rule, nic)] for nic in vm.nics]
+    lead = min((rules[0] for rules in decisive if rules), key=lambda rule: (-rule.priority, rule.policy), default=None)
+    if lead is None:
+        return VmCandidates(vm=vm, lead=None, nics=tuple(NicCandidates(nic=nic) for nic in vm.nics))
+    unreadable = next((rule for rules in decisive for rule in rules if rule.unreadable), None)
+    if unreadable is not None:
+        return _left_alone(vm, unreadable, decisive)
+    if lead.action == "Admit" and vm.running:
+        vm = _as_admitted(vm)
+    nics = tuple(_nic_candidates(vm, nic, own, lead, cluster) for nic, own in zip(vm.nics, decisive, strict=True))
+    return VmCandidates(vm=vm, lead=lead, nics=nics)
+
+
+def _left_alone(vm: VmFacts, unreadable: Rule, decisive: list[list[Rule]]) -> VmCandidates:
+    """A policy that cannot be read might decide otherwise than the rest: nothing of a VM that it selects changes."""
+    finding = Finding(Reason.INPUT_UNREADABLE, f"policy {unreadable.policy} cannot be read: {unreadable.unreadable}")
+    nics = tuple(
+        NicCandidates(nic=nic, rule=rules[0], blocked=finding) if rules else NicCandidates(nic=nic)
+        for nic, rules in zip(vm.nics, decisive, strict=True)
+    )
+    return VmCandidates(vm=vm, lead=unreadable, nics=nics)
+
+
+def _as_admitted(vm: VmFacts) -> VmFacts:
+    """With Admit the running instance is what counts: the VM's own spec is never changed."""
+    nics = tuple(replace(nic, present=nic.live) if nic.live is not None else nic for nic in vm.nics)
+    queues = max((nic.present.queues for nic in nics if nic.present.datapath is Datapath.VHOST), default=vm.virtio_queues)
+    return replace(vm, nics=nics, virtio_queues=queues)
+
+
+def _nic_candidates(vm: VmFacts, nic: NicFacts, rules: list[Rule], lead: Rule, cluster: ClusterFacts) -> NicCandidates:
+    if not rules:
+        return NicCandidates(nic=nic)
+    rule, *others = rules
+    unknown = unknown_input(vm, nic, cluster)
+    if unknown is not None:
+        return NicCandidates(nic=nic, rule=rule, blocked=unknown)
+    found = evaluate(vm, nic, rule, lead, cluster)
+    unknown = unknown_candidate(vm, found, cluster)
+    if unknown is not None:
+        return NicCandidates(nic=nic, rule=rule, blocked=unknown)
+    aim = _aim(nic, rule, found)
+    conflicts = tuple(
+        other.policy
+        for other in others
+        if other.priority == rule.priority and _aim(nic, other, evaluate(vm, nic, other, lead, cluster)) != aim
+    )
+    return NicCandidates(nic=nic, rule=rule, candidates=found, unchanged=leaves_unchanged(vm, rule), conflicts_with=conflicts)
+
+
+def _aim(nic: NicFacts, rule: Rule, found: tuple[Candidate, ...]) -> tuple[object, ...]:
+    """What a rule would make of a NIC; two rules that aim at the same do not conflict."""
+    chosen = first_standing(found)
+    if chosen is None or chosen.stays:
+        return (nic.present.datapath, nic.present.model, nic.present.resource)
+    if chosen.datapath is nic.present.datapath and not chosen.resource:
+        return (nic.present.datapath, nic.present.model, nic.present.resource)
+    model = rule.emulated_model if chosen.datapath is Datapath.EMULATED else None
+    return (chosen.datapath, model, chosen.resource)

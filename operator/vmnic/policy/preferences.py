@@ -1,0 +1,128 @@
+"""Which datapaths a rule names for a NIC, in which order, and what each would be connected to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from .checks import Finding, Question, first_finding
+from .facts import ClusterFacts, Datapath, GuestOs, Network, NicFacts, Platform, VmFacts
+from .queues import pressure_on
+from .reasons import Reason
+from .rules import Rule
+from .types import Candidate
+
+__all__ = ["evaluate", "leaves_unchanged"]
+
+PLAIN = (Datapath.EMULATED, Datapath.VIRTIO, Datapath.VHOST)
+"""They differ in the model and its backend only, and share their networks."""
+_NO_BRIDGES = ("macvtap", "sriov", "ib-sriov", "host-device")
+"""CNI plugins whose networks an emulated or virtio NIC cannot be on."""
+_WINDOWS = Finding(
+    Reason.VIRTIO_NOT_CHOSEN_FOR_WINDOWS,
+    "auto keeps Windows off virtio, which has shown brief disconnects: name vhost in spec.datapaths to have it",
+)
+
+
+def leaves_unchanged(vm: VmFacts, rule: Rule) -> bool:
+    """Tell whether `auto` is content with a NIC for which nothing better stands."""
+    return not rule.datapaths and vm.guest_os is GuestOs.WINDOWS and pressure_on(vm, rule) == "High"
+
+
+def evaluate(vm: VmFacts, nic: NicFacts, rule: Rule, lead: Rule, cluster: ClusterFacts) -> tuple[Candidate, ...]:
+    """Give every datapath that the rule names for the NIC, each with its first finding, if any."""
+    chain = rule.datapaths or _auto(vm, rule, lead)
+    if vm.platform is Platform.KUBEVIRT:
+        # There virtio and vhost are one setting.
+        chain = tuple(dict.fromkeys(Datapath.VHOST if one is Datapath.VIRTIO else one for one in chain))
+    found = tuple(_candidate(_Asked(vm, nic, rule, lead, cluster), datapath) for datapath in chain)
+    if not rule.datapaths and vm.guest_os is GuestOs.WINDOWS:
+        return (*found, Candidate(datapath=Datapath.VHOST, finding=_WINDOWS))
+    return found
+
+
+def _auto(vm: VmFacts, rule: Rule, lead: Rule) -> tuple[Datapath, ...]:
+    """The chain of `auto`; vhost for Windows is only shown, never chosen."""
+    high = pressure_on(vm, rule) == "High"
+    match vm.guest_os:
+        case GuestOs.WINDOWS if high:
+            return (Datapath.SRIOV, Datapath.PASSTHROUGH) if rule.passthrough_pool else (Datapath.SRIOV,)
+        case GuestOs.WINDOWS:
+            return (Datapath.EMULATED,)
+        case GuestOs.LINUX if high:
+            macvtap = (Datapath.MACVTAP,) if lead.live_migration == "NotNeeded" else ()
+            return (Datapath.SRIOV, *macvtap, Datapath.VHOST)
+        case GuestOs.LINUX:
+            return (Datapath.VHOST,)
+        case GuestOs.UNKNOWN:
+            return ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    vm: VmFacts
+    nic: NicFacts
+    rule: Rule
+    lead: Rule
+    cluster: ClusterFacts
+
+
+def _candidate(asked: _Asked, datapath: Datapath) -> Candidate:
+    nic = asked.nic
+    target: Network | None = nic.network
+    resource = ""
+    match datapath:
+        case Datapath.SRIOV:
+            target, resource = _vf_source(asked)
+        case Datapath.PASSTHROUGH:
+            target, resource = None, _resource_of(asked.rule.passthrough_pool, asked.cluster)
+        case Datapath.MACVTAP if nic.present.datapath is not Datapath.MACVTAP:
+            target = _macvtap_source(asked)
+        case _ if nic.present.datapath not in PLAIN and datapath in PLAIN:
+            target = _bridge(asked)
+    question = Question(
+        vm=asked.vm, nic=nic, cluster=asked.cluster, rule=asked.rule, lead=asked.lead,
+        datapath=datapath, target=target, resource=resource,
+    )  # fmt: skip
+    return Candidate(
+        datapath=datapath, finding=first_finding(question), network=target, resource=resource, stays=question.stays
+    )
+
+
+def _resource_of(pool: str, cluster: ClusterFacts) -> str:
+    """The device resource of a pool; of one that is not there, its default."""
+    known = cluster.pools.get(pool)
+    return known.resource_name if known is not None else f"vmnic.dev/{pool}"
+
+
+def _vf_source(asked: _Asked) -> tuple[Network | None, str]:
+    """The network whose VFs the NIC would get, and their resource; the present one where it will do."""
+    rule, nic, cluster = asked.rule, asked.nic, asked.cluster
+    named = rule.sriov_resource or (_resource_of(rule.sriov_pool, cluster) if rule.sriov_pool else "")
+    if nic.present.datapath is Datapath.SRIOV and (named in ("", nic.present.resource) or not nic.network.known):
+        return nic.network, nic.present.resource
+    if asked.vm.platform is Platform.LIBVIRT:
+        # There is no network object: naming the pool vouches for the segment.
+        return (Network(resource_name=named), named) if rule.sriov_pool else (None, named)
+    allowed = {named} if named else {pool.resource_name for pool in cluster.pools.values() if not pool.physical}
+    found = next((network for network in nic.equivalents if network.resource_name in allowed), None)
+    return found, found.resource_name if found is not None else named
+
+
+def _macvtap_source(asked: _Asked) -> Network | None:
+    """The network of macvtap on the NIC's segment; on libvirt the link of the pool that the rule names."""
+    if asked.vm.platform is Platform.LIBVIRT:
+        pool = asked.cluster.pools.get(asked.rule.sriov_pool)
+        return Network(name=pool.uplinks[0]) if pool is not None and pool.uplinks else None
+    return next((network for network in asked.nic.equivalents if network.cni_type == "macvtap"), None)
+
+
+def _bridge(asked: _Asked) -> Network | None:
+    """The first network of the segment that an emulated or virtio NIC can be on."""
+    if asked.vm.platform is Platform.LIBVIRT:
+        return None
+    return next(_bridges(asked.nic.equivalents, asked.cluster), None)
+
+
+def _bridges(networks: Iterable[Network], cluster: ClusterFacts) -> Iterator[Network]:
+    return (one for one in networks if one.cni_type not in _NO_BRIDGES and one.resource_name not in cluster.resources)

@@ -1,0 +1,93 @@
+"""What is listed, from what is offered and what was listed before."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.builders.devices import FAST, observed, offer, vf_id, whole_offer
+from tests.builders.host import OTHER_PF, PF
+from vmnic.agent.kubelet.devices import list_resources
+
+
+def faults(resources, name=FAST):
+    return {device.address: device.fault for device in resources[name].devices}
+
+
+def listed(*offers, before=None, held=None):
+    return list_resources(offers, before or {}, {} if held is None else held)
+
+
+def test_vfs_of_several_functions_make_one_resource():
+    resources = listed(offer(), offer(OTHER_PF, count=1))
+    assert set(faults(resources)) == {vf_id(0), vf_id(1), vf_id(2), vf_id(0, "0c")}
+    assert not any(faults(resources).values())
+
+
+def test_a_group_offers_its_own_vfs_only():
+    assert set(faults(listed(offer(range="1-2")))) == {vf_id(1), vf_id(2)}
+
+
+def test_nothing_is_listed_for_another_device_plugin():
+    assert listed(offer(device_plugin="None")) == {}
+
+
+@pytest.mark.parametrize(("exclude", "node"), [(False, 0), (True, None)])
+def test_the_numa_node_is_told_unless_excluded(exclude, node):
+    (device, *_) = listed(offer(exclude_topology=exclude))[FAST].devices
+    assert device.numa_node == node
+
+
+@pytest.mark.parametrize(("asked", "is_on"), [("vfio-pci", "igbvf"), ("vfio-pci", ""), ("kernel", "vfio-pci"), ("kernel", "")])
+def test_a_vf_on_another_driver_cannot_be_used(asked, is_on):
+    resources = listed(offer(driver=asked, pf=observed(driver=is_on)))
+    assert all(
+        f"not on {'vfio-pci' if asked == 'vfio-pci' else 'its kernel driver'}" in text for text in faults(resources).values()
+    )
+
+
+def test_a_whole_nic_is_a_device_of_its_own():
+    (device,) = listed(whole_offer())["vmnic.dev/whole"].devices
+    assert (device.address, device.index, device.fault) == (PF, None, "")
+    assert "is on igb" in faults(listed(whole_offer(driver="igb")), "vmnic.dev/whole")[PF]
+
+
+def test_vfs_that_vanish_stay_listed_and_cannot_be_used():
+    before = listed(offer())
+    after = listed(offer(pf=observed(count=1)), before=before)
+    assert faults(after) == {vf_id(0): "", vf_id(1): f"{vf_id(1)} is not there", vf_id(2): f"{vf_id(2)} is not there"}
+
+
+def test_a_function_that_vanishes_takes_its_devices_out_of_use():
+    after = listed(offer(pf=None, fault="gone"), before=listed(offer()))
+    assert faults(after) == dict.fromkeys((vf_id(0), vf_id(1), vf_id(2)), "gone")
+
+
+def test_nothing_can_be_used_of_a_function_that_is_being_changed():
+    assert set(faults(listed(offer(fault="changing"))).values()) == {"changing"}
+
+
+def test_what_is_no_longer_asked_for_goes():
+    assert set(faults(listed(offer(count=1), before=listed(offer())))) == {vf_id(0)}
+    assert listed(before=listed(offer())) == {}
+
+
+def test_what_a_pod_holds_stays_listed():
+    after = listed(before=listed(offer()), held={vf_id(1): "pod tenants/db"})
+    assert faults(after) == {vf_id(1): f"{vf_id(1)} is no longer offered as {FAST}"}
+
+
+def test_everything_stays_listed_while_holders_are_unknown():
+    assert len(list_resources([], listed(offer()), None)[FAST].devices) == 3
+
+
+def test_a_held_vf_is_not_offered_again_under_another_name():
+    other = offer(resource="vmnic.dev/other")
+    after = listed(other, before=listed(offer()), held={vf_id(1): "pod tenants/db"})
+    assert (set(faults(after)), set(faults(after, "vmnic.dev/other"))) == ({vf_id(1)}, {vf_id(0), vf_id(2)})
+
+
+def test_a_vf_that_no_pod_holds_open_is_kept_from_pods():
+    pf = observed()
+    pf = replace(pf, vfs=tuple(replace(vf, held=True) for vf in pf.vfs))
+    found = faults(listed(offer(pf=pf), held={vf_id(0): "pod tenants/db"}))
+    assert [bool(found[vf_id(i)]) for i in range(3)] == [False, True, True]

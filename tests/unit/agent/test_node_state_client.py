@@ -1,0 +1,25 @@
+"""What the agent makes of the API server's answers."""
+
+import pytest
+
+from vmnic.agent.node_state_client import ApiReporter
+from vmnic.kube.errors import ApiError
+from vmnic.nodes.state import NodeStatus
+
+
+class Answering:
+    def __init__(self, body):
+        self._body = body
+
+    async def read(self, resource, name, namespace=""):
+        return {"metadata": {"name": name}} | self._body
+
+
+async def test_a_status_of_a_newer_agent_is_read_as_none():
+    newer = {"status": {"pfs": [{"pciAddress": "0000:0b:00.0", "problem": {"reason": "NewWord", "message": "x"}}]}}
+    assert (await ApiReporter(Answering(newer), "n1").read()).status == NodeStatus()
+
+
+async def test_orders_that_cannot_be_understood_are_an_error_of_the_api_server():
+    with pytest.raises(ApiError, match=r"spec\.synced"):
+        await ApiReporter(Answering({"spec": {"synced": "perhaps"}}), "n1").read()

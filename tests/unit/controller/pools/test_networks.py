@@ -1,0 +1,92 @@
+"""The networks of a pool beside objects of others, and where their kind is absent."""
+
+import pytest
+
+from tests.builders.fleet import Fleet
+from tests.builders.node import pool
+from vmnic.controller.caches.projections import Nad
+from vmnic.kube.errors import ApiError
+from vmnic.kube.reflector import ObjectKey
+from vmnic.nodes.pools.networks import render_network
+from vmnic.policy.facts import Network
+
+OLD = pool(networks=[{"name": "fast"}])
+KEY = ObjectKey("tenants", "fast")
+
+
+async def settled(**spec):
+    """A fleet without nodes whose pool is known, and a replica that has seen everything."""
+    fleet = Fleet(0, **spec)
+    replica = fleet.replica()
+    replica.hear()
+    await replica.work()
+    for reflector in replica.world.reflectors:
+        reflector.synced.set()
+    replica.hear()
+    return fleet, replica
+
+
+def status(fleet):
+    return fleet.cluster.get("sriovnetworkpools", "fast")["status"]
+
+
+def reasons(fleet):
+    return [one["reason"] for one in status(fleet).get("problems", [])]
+
+
+async def removed(fleet, replica):
+    """Delete the pool; True if nothing holds it."""
+    pool = fleet.cluster.get("sriovnetworkpools", "fast")
+    fleet.cluster.put(
+        "sriovnetworkpools", pool | {"metadata": pool["metadata"] | {"deletionTimestamp": "2026-01-01T00:00:00Z"}}
+    )
+    replica.hear()
+    await replica._pools.reconcile("fast")
+    return fleet.cluster.get("sriovnetworkpools", "fast") is None
+
+
+def nad(own=None):
+    return Nad(network=Network(namespace="tenants", name="fast"), own=own)
+
+
+async def test_a_network_that_cannot_be_deleted_is_reported_and_retried():
+    async def delete(resource, name, namespace=""):
+        raise ApiError(status=403, reason="Forbidden", message="a webhook says no")
+
+    fleet, replica = await settled()
+    fleet.cluster.delete = delete
+    replica.world.networks.items[KEY] = nad(render_network(OLD, OLD.spec.networks[0]))
+    assert await replica._pools.reconcile("fast") == 30.0
+    assert reasons(fleet) == ["NadRefused"]
+    assert "a webhook says no" in status(fleet)["problems"][0]["message"]
+
+
+@pytest.mark.parametrize("count", [1, 12])
+async def test_foreign_networks_neither_hold_a_pool_nor_trouble_it(count):
+    fleet, replica = await settled()
+    for number in range(count):
+        replica.world.networks.items[ObjectKey("tenants", f"n{number}")] = nad()
+    await replica._pools.reconcile("fast")
+    assert reasons(fleet) == []
+    assert await removed(fleet, replica)
+
+
+@pytest.mark.parametrize("owner", [None, render_network(pool("other"), OLD.spec.networks[0])], ids=["nobody", "another pool"])
+async def test_an_object_of_the_same_name_is_left_as_it_is(owner):
+    fleet, replica = await settled(networks=[{"name": "fast"}])
+    fleet.cluster.put("namespaces", {"metadata": {"name": "tenants"}})
+    replica.world.namespaces._store(b'{"metadata": {"name": "tenants"}}')
+    replica.world.networks.items[KEY] = nad(owner)
+    await replica._pools.reconcile("fast")
+    assert reasons(fleet) == ["NadExists"]
+    assert fleet.cluster.get("network-attachment-definitions", "fast", "tenants") is None
+
+
+async def test_without_the_kind_a_pool_says_so_and_can_be_removed():
+    fleet, replica = await settled(networks=[{"name": "fast"}])
+    replica.world.networks.absent = True
+    assert await replica._pools.reconcile("fast") == 30.0
+    assert reasons(fleet) == ["NadKindAbsent"]
+    ready = status(fleet)["conditions"][0]
+    assert (ready["status"], ready["reason"], "install Multus" in ready["message"]) == ("False", "NadKindAbsent", True)
+    assert await removed(fleet, replica)

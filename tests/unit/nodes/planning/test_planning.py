@@ -1,0 +1,504 @@
+"""Match, merge, plan and digest: pure tables."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.builders.node import PF, observed, pf_spec, pf_status, pool
+from vmnic.nodes.nics import model_of, read_models
+from vmnic.nodes.observed import ObservedVf, VfAttributes, observed_of, render_pf_status
+from vmnic.nodes.planning.actions import admin_mac, plan_steps
+from vmnic.nodes.planning.digest import digest_of
+from vmnic.nodes.planning.plan import plan_pf
+from vmnic.nodes.planning.target import original_of, undo_target
+from vmnic.nodes.pools.match import matching_pfs
+from vmnic.nodes.pools.merge import merge_pools
+from vmnic.nodes.state import HostFacts, PfReason, VfGroup, VfSettings
+
+SHARED = pf_spec(
+    groups=(
+        VfGroup(pool="fast", resource="vmnic.dev/fast", range="0-3"),
+        VfGroup(pool="nets", resource="vmnic.dev/nets", range="4-6", driver="kernel"),
+    )
+)
+ADOPTED = pf_spec(management="Adopt", num_vfs=4)
+
+
+def with_settings(driver="vfio-pci", settings=None, **changes):
+    return pf_spec(groups=(VfGroup(pool="fast", resource="vmnic.dev/fast", driver=driver, settings=settings),), **changes)
+
+
+TAGGED = with_settings(settings=VfSettings(vlan=100))
+RATED = with_settings(settings=VfSettings(max_tx_rate_mbps=100))
+NAMED = VfSettings(mac_prefix="02:aa:bb")
+NAMED_LINKS = with_settings("kernel", NAMED)
+MAC = "52:54:00:00:0b:01"
+LINK_ELSEWHERE = observed(num_vfs=7, name="", mtu=None, link_elsewhere=True)
+
+
+def replace_groups(vfs):
+    return pf_spec(groups=(VfGroup(pool="fast", resource="vmnic.dev/fast", range=vfs),))
+
+
+def seen_with(drivers, **changes):
+    """A function whose VFs have these drivers."""
+    seen = observed(num_vfs=len(drivers), **changes)
+    return replace(seen, vfs=tuple(replace(vf, driver=driver) for vf, driver in zip(seen.vfs, drivers, strict=True)))
+
+
+def with_vlan(vlan, **changes):
+    seen = observed(num_vfs=7, **changes)
+    tagged = VfAttributes(mac="02:00:00:00:00:01", vlan=vlan)
+    return replace(seen, vfs=tuple(replace(vf, attributes=tagged) for vf in seen.vfs))
+
+
+def with_macs(prefix, **changes):
+    """A function whose seven VFs have addresses with this prefix, on the NIC's own driver."""
+    seen = observed(**({"num_vfs": 7, "driver": "igbvf", "autoprobe": True, "up": True, "mac": MAC} | changes))
+    vfs = [replace(vf, attributes=VfAttributes(mac=admin_mac(prefix, MAC, vf.index))) for vf in seen.vfs]
+    return replace(seen, driver="igb", vfs=tuple(vfs))
+
+
+IOMMU = HostFacts(iommu=True, modules=("vfio_pci",))
+
+
+def planned(desired, seen, *, host=IOMMU, attempt=0, boot="b1", holders=None, original=None):
+    return plan_pf(desired, seen, host=host, boot_id=boot, attempt=attempt, holders=holders or {}, original=original)
+
+
+def steps(desired, seen):
+    plan = planned(desired, seen).plan
+    return words(plan.actions) if plan else []
+
+
+def words(actions):
+    return [f"{action.kind} {action.value}".strip() for action in actions]
+
+
+@pytest.mark.parametrize(
+    ("selector", "matches"),
+    [
+        ({"models": ["82576", "I350"]}, True),
+        ({"models": ["I350"]}, False),
+        ({"vendors": ["8086"], "devices": ["10c9"]}, True),
+        ({"vendors": ["8086"], "devices": ["1521"]}, False),
+        ({"drivers": ["igb"]}, True),
+        ({"pfNames": ["ens1f*"]}, True),
+        ({"pfNames": ["enp11s0*"]}, True),
+        ({"pfNames": ["ens2*"]}, False),
+        ({"pciAddresses": [PF]}, True),
+        ({"numaNodes": [1]}, False),
+        ({"minLinkSpeedMbps": 1000}, True),
+        ({"minLinkSpeedMbps": 10000}, False),
+    ],
+    ids=[
+        "one of the models", "another model", "vendor and device", "vendor but another device", "driver", "name glob",
+        "alternative name", "another name", "address", "another NUMA node", "fast enough", "too slow",
+    ],
+)  # fmt: skip
+def test_every_given_field_of_a_selector_must_match(selector, matches):
+    found = matching_pfs(pool(nicSelector=selector), {}, [pf_status(alt_names=("enp11s0f0",))], ())
+    assert bool(found) is matches
+
+
+def test_a_link_that_is_down_has_no_speed_to_match():
+    assert not matching_pfs(pool(nicSelector={"minLinkSpeedMbps": 1}), {}, [pf_status(link_speed_mbps=None)], ())
+
+
+@pytest.mark.parametrize(("labels", "matches"), [({"nic": "yes", "x": "y"}, True), ({"nic": "no"}, False), ({}, False)])
+def test_a_node_selector_wants_every_label(labels, matches):
+    assert bool(matching_pfs(pool(nodeSelector={"nic": "yes"}), labels, [pf_status()], ())) is matches
+
+
+@pytest.mark.parametrize(("wanted", "count"), [(3, 3), ("max", 7), ("50%", 3), ("100%", 7), ("1%", 0), (0, 0)])
+def test_a_number_a_share_and_max_become_vfs(wanted, count):
+    assert merge_pools([pool(numVfs=wanted)], {}, [pf_status()]).pfs[0].num_vfs == count
+
+
+def test_the_oldest_of_clashing_pools_keeps_the_function_and_the_other_is_told():
+    old, young = pool("z-old", numVfs=7), pool("a-young", numVfs=2, created="2026-02-01T00:00:00Z")
+    merged = merge_pools([young, old], {}, [pf_status()])
+    assert [(pf.pool, pf.num_vfs) for pf in merged.pfs] == [("z-old", 7)]
+    (conflict,) = merged.conflicts
+    assert (conflict.pool, conflict.pci_address, "older pool z-old" in conflict.message) == ("a-young", PF, True)
+
+
+def test_pools_with_ranges_share_a_function():
+    nets = pool("nets", vfRange="4-6", vfDriver="kernel", created="2026-02-01T00:00:00Z")
+    merged = merge_pools([nets, pool("fast", vfRange="0-3")], {}, [pf_status()])
+    assert merged.conflicts == ()
+    assert [(pf.pool, pf.num_vfs) for pf in merged.pfs] == [("fast", 7)]
+    assert [(group.pool, group.range, group.driver) for group in merged.pfs[0].groups] == [
+        ("fast", "0-3", "vfio-pci"), ("nets", "4-6", "kernel"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("second", "why"),
+    [
+        ({}, "share the function with spec.vfRange in both"),
+        ({"vfRange": "3-6"}, "VF 3 is in the spec.vfRange of both"),
+        ({"vfRange": "4-5", "numVfs": 6}, "must agree on spec.numVfs, which is 7 there and 6 here"),
+        ({"vfRange": "4-6", "mtu": 9000}, "must agree on spec.mtu, which is None there and 9000 here"),
+        ({"vfRange": "4-6", "queues": 2}, "must agree on spec.queues"),
+        ({"vfRange": "4-6", "management": "Adopt"}, "must agree on spec.management"),
+    ],
+    ids=["no range", "a range that overlaps", "another number", "another MTU", "other queues", "another management"],
+)
+def test_pools_that_cannot_share_a_function_are_told_why(second, why):
+    young = pool("young", created="2026-02-01T00:00:00Z", **second)
+    merged = merge_pools([young, pool("fast", vfRange="0-3")], {}, [pf_status()])
+    assert [group.pool for group in merged.pfs[0].groups] == ["fast"]
+    assert why in merged.conflicts[0].message
+
+
+def test_a_resource_of_each_function_is_named_after_it():
+    merged = merge_pools([pool(resourcePerPF=True)], {}, [pf_status()])
+    assert merged.pfs[0].groups[0].resource == "vmnic.dev/fast-ens1f0"
+
+
+@pytest.mark.parametrize(
+    ("selector", "now", "stays"),
+    [
+        ({"minLinkSpeedMbps": 1000}, {"link_speed_mbps": None}, True),
+        ({"minLinkSpeedMbps": 1000}, {"link_speed_mbps": 100}, True),
+        ({"pfNames": ["ens1*"]}, {"name": "", "driver": "vfio-pci"}, True),
+        ({"pfNames": ["ens2*"]}, {}, False),
+        ({"drivers": ["igb"]}, {"name": "", "driver": "vfio-pci"}, True),
+        ({"drivers": ["igb"]}, {"driver": ""}, True),
+        ({"drivers": ["ixgbe"]}, {}, False),
+        ({"models": ["I350"]}, {"name": "", "driver": "vfio-pci"}, False),
+    ],
+    ids=[
+        "link down", "slower", "no name any more", "another name", "its own vfio-pci", "no driver", "another driver", "model",
+    ],
+)  # fmt: skip
+def test_a_pool_keeps_a_function_unless_what_is_known_speaks_against_it(selector, now, stays):
+    whole = pool(function="Physical", numVfs=None, nicSelector=selector)
+    merged = merge_pools([whole], {}, [pf_status(**now)], [pf_spec()])
+    assert [pf.pci_address for pf in merged.pfs] == [PF] * stays
+    assert matching_pfs(whole, {}, [pf_status(**now)], [pf_spec(release="Reset")]) == ()
+
+
+@pytest.mark.parametrize(("had", "resource"), [("fast-ens1f0", "fast-ens1f0"), ("fast", "fast-0000-0b-00.0")])
+def test_a_resource_keeps_its_name_when_the_function_loses_its_own(had, resource):
+    before = pf_spec(groups=(VfGroup(pool="fast", resource=f"vmnic.dev/{had}"),))
+    merged = merge_pools([pool(resourcePerPF=True)], {}, [pf_status(name="")], [before])
+    assert merged.pfs[0].groups[0].resource == f"vmnic.dev/{resource}"
+
+
+def test_a_resource_name_that_an_older_pool_has_is_a_conflict():
+    first, second = (
+        pool("a", resourceName="vmnic.dev/x"),
+        pool("b", resourceName="vmnic.dev/x", nicSelector={"models": ["I350"]}),
+    )
+    merged = merge_pools([second, first], {}, [pf_status(), pf_status("0000:0c:00.0", model="I350")])
+    assert [pf.pool for pf in merged.pfs] == ["a"]
+    assert "spec.resourceName" in merged.conflicts[0].message
+
+
+def test_a_pool_that_is_being_deleted_asks_for_nothing():
+    assert merge_pools([pool(deleted="2026-03-01T00:00:00Z")], {}, [pf_status()]).pfs == ()
+
+
+@pytest.mark.parametrize(
+    ("desired", "seen", "actions"),
+    [
+        (pf_spec(), observed(), ["SetAutoprobe 0", "SetNumVfs 7", "BindVfs vfio-pci"]),
+        (pf_spec(), observed(num_vfs=7), []),
+        (pf_spec(num_vfs=3), observed(num_vfs=7), ["SetNumVfs 0", "SetNumVfs 3", "BindVfs vfio-pci"]),
+        (pf_spec(num_vfs=0), observed(num_vfs=7), ["SetNumVfs 0"]),
+        (pf_spec(num_vfs=0), observed(), []),
+        (pf_spec(driver="kernel"), observed(), ["SetNumVfs 7", "BindVfs kernel"]),
+        (pf_spec(driver="kernel"), observed(num_vfs=7), ["SetAutoprobe 1", "BindVfs kernel"]),
+        (pf_spec(), observed(num_vfs=7, driver="igbvf", autoprobe=True), ["SetAutoprobe 0", "BindVfs vfio-pci"]),
+        (pf_spec(), observed(num_vfs=7, driver=""), ["BindVfs vfio-pci"]),
+        (pf_spec(mtu=9000), observed(num_vfs=7), ["SetMtu 9000"]),
+        (pf_spec(mtu=1500), observed(num_vfs=7), []),
+        (pf_spec(queues=2), observed(num_vfs=7, queues=2), []),
+        (pf_spec(queues=2), observed(num_vfs=7, queues=1), ["SetQueues 2"]),
+        (pf_spec(num_vfs=3, queues=2), observed(num_vfs=7, queues=2), [
+            "SetNumVfs 0", "SetNumVfs 3", "BindVfs vfio-pci", "SetQueues 2",
+        ]),
+        (pf_spec(), observed(num_vfs=7, up=False), ["SetLink up"]),
+        (SHARED, observed(), [
+            "SetAutoprobe 0", "SetNumVfs 7", "BindVfs 0-3 vfio-pci", "SetAutoprobe 1", "BindVfs 4-6 kernel",
+        ]),
+        (SHARED, seen_with(["vfio-pci"] * 4 + ["igbvf"] * 3, autoprobe=True), []),
+        (SHARED, seen_with(["vfio-pci"] * 3 + ["igbvf"] * 4, autoprobe=True), ["BindVfs 0-3 vfio-pci"]),
+        (ADOPTED, observed(num_vfs=7, driver="igbvf", autoprobe=True), ["BindVfs 0-3 vfio-pci"]),
+        (ADOPTED, observed(num_vfs=7), []),
+        (TAGGED, observed(), ["SetAutoprobe 0", "SetNumVfs 7", "SetVfs", "BindVfs vfio-pci"]),
+        (TAGGED, with_vlan(100), []),
+        (TAGGED, with_vlan(7), ["SetVfs 0-6"]),
+            (TAGGED, with_vlan(7, held={1, 4}), ["SetVfs 0,2-3,5-6"]),
+        (TAGGED, with_vlan(7, held={0, 1, 2, 3, 4, 5, 6}), []),
+    ],
+    ids=[
+        "from nothing", "as desired", "fewer go through zero", "none", "none again", "kernel driver from nothing",
+        "from vfio to the kernel driver", "from the kernel driver to vfio", "VFs without a driver", "another MTU", "the same MTU",
+        "the same queues", "other queues", "queues that other VFs reset", "a link that is down", "two pools", "two pools, done",
+        "a VF on the wrong side", "adopted VFs are bound and not counted", "adopted and done", "VFs with a VLAN", "tagged",
+        "another VLAN by hand", "held VFs are left out", "held VFs belong to their CNI",
+    ],
+)  # fmt: skip
+def test_a_plan_has_the_steps_that_the_kernel_wants(desired, seen, actions):
+    assert steps(desired, seen) == actions
+
+
+@pytest.mark.parametrize(
+    ("desired", "seen", "actions"),
+    [
+        (RATED, observed(up=False), ["SetAutoprobe 0", "SetNumVfs 7", "SetLink up", "SetVfs", "BindVfs vfio-pci"]),
+        (RATED, observed(up=True), ["SetAutoprobe 0", "SetNumVfs 7", "SetVfs", "BindVfs vfio-pci"]),
+        (RATED, replace(with_vlan(0), up=False), ["SetLink up", "SetVfs 0-6"]),
+        (RATED, replace(observed(), driver="vfio-pci"), [
+            "BindPf kernel", "SetAutoprobe 0", "SetNumVfs 7", "SetLink up", "SetVfs", "BindVfs vfio-pci",
+        ]),
+        (NAMED_LINKS, observed(up=False), [
+            "SetAutoprobe 0", "SetNumVfs 7", "SetLink up", "SetVfs", "SetAutoprobe 1", "BindVfs kernel",
+        ]),
+        (NAMED_LINKS, with_macs("02:00:00"), ["BindVfs 0-6 none", "SetVfs 0-6", "BindVfs kernel"]),
+        (NAMED_LINKS, with_macs("02:00:00", driver=""), ["SetVfs 0-6", "BindVfs kernel"]),
+        (NAMED_LINKS, with_macs("02:aa:bb", driver=""), ["BindVfs kernel"]),
+        (NAMED_LINKS, with_macs("02:aa:bb"), []),
+        (NAMED_LINKS, with_macs("02:00:00", held={0, 1, 4}), ["BindVfs 2-3,5-6 none", "SetVfs 2-3,5-6", "BindVfs kernel"]),
+        (with_settings("kernel", NAMED, management="Adopt"), with_macs("02:00:00", autoprobe=False), [
+            "BindVfs 0-6 none", "SetVfs 0-6", "SetAutoprobe 1", "BindVfs kernel",
+        ]),
+        (with_settings(settings=NAMED), with_macs("02:00:00"), ["SetVfs 0-6", "SetAutoprobe 0", "BindVfs vfio-pci"]),
+    ],
+    ids=[
+        "rates need a link", "a link that is there", "rates of VFs that are there", "a link of a whole NIC",
+        "addresses before drivers", "another address", "stopped after the driver was taken", "stopped after the address was set",
+        "the right address", "held VFs are left out", "adopted VFs that no driver may take", "VFs for VMs need no link",
+    ],
+)  # fmt: skip
+def test_a_plan_has_a_link_before_rates_and_addresses_before_drivers(desired, seen, actions):
+    assert steps(desired, seen) == actions
+
+
+def test_vfs_that_lose_their_driver_for_a_while_are_fenced():
+    plan = planned(NAMED_LINKS, with_macs("02:00:00", held={6})).plan
+    assert (plan.fenced, plan.blocked_by) == (True, ())
+    assert plan.text.startswith("take VFs 0-5 from their driver, set the attributes of VFs 0-5, ")
+
+
+def test_a_link_that_was_down_before_a_run_is_down_again_after_rates_are_put_back():
+    target = undo_target(original_of(observed(num_vfs=7, up=False)), RATED)
+    assert words(plan_steps(target, replace(with_vlan(0), up=False))) == ["SetLink up", "SetVfs 0-6", "SetLink down"]
+
+
+@pytest.mark.parametrize(
+    ("desired", "seen", "blocked"),
+    [
+        (pf_spec(num_vfs=3), observed(num_vfs=7, held={6}), True),
+        (pf_spec(num_vfs=3), observed(num_vfs=7), False),
+        (pf_spec(mtu=9000), observed(num_vfs=7, held={0}), False),
+        (pf_spec(driver="kernel"), observed(num_vfs=7, held={2}), True),
+    ],
+    ids=["a VF that would go is held", "nobody holds one", "the MTU touches no VF", "a VF that would be rebound is held"],
+)
+def test_a_plan_is_disruptive_where_a_touched_vf_is_held(desired, seen, blocked):
+    plan = planned(desired, seen, holders={"0000:0b:11.4": "pod tenants/db"}).plan
+    assert (plan.disruptive, bool(plan.blocked_by)) == (blocked, blocked)
+
+
+def test_a_holder_is_named_as_far_as_known():
+    plan = planned(pf_spec(num_vfs=3), observed(num_vfs=2, held={0, 1}), holders={"0000:0b:10.0": "pod tenants/db"}).plan
+    assert plan.blocked_by == ("pod tenants/db holds 0000:0b:10.0", "an unknown program holds 0000:0b:10.2")
+
+
+def test_a_status_has_room_for_the_holders_of_256_vfs():
+    seen = observed(num_vfs=256, total_vfs=256, held=set(range(256)))
+    plan = planned(pf_spec(num_vfs=3), seen).plan
+    assert (len(plan.blocked_by), plan.blocked_by[-1]) == (21, "and 236 more")
+
+
+@pytest.mark.parametrize(
+    ("seen", "host", "reason"),
+    [
+        (observed(host_use=("address 192.0.2.1/24",)), IOMMU, PfReason.HOST_USED),
+        (observed(total_vfs=5), IOMMU, PfReason.TOO_MANY_VFS),
+        (replace(observed(), driver=""), IOMMU, PfReason.NO_DRIVER),
+        (observed(), HostFacts(iommu=False), PfReason.IOMMU_OFF),
+        (observed(shares_iommu_group=True), IOMMU, PfReason.IOMMU_GROUP_SHARED),
+        (observed(foreign_owner="sriov-network-operator"), IOMMU, PfReason.FOREIGN_OWNER),
+        (observed(total_vfs=0), IOMMU, PfReason.FIRMWARE_SRIOV_OFF),
+        (observed(unassigned_vf_space=True), IOMMU, PfReason.NO_MMIO_SPACE),
+        (observed(), HostFacts(iommu=True), PfReason.MODULE_MISSING),
+    ],
+    ids=[
+        "host-used", "too many VFs", "no driver", "no IOMMU", "shared group", "another owner", "SR-IOV off", "no room",
+        "no vfio",
+    ],
+)  # fmt: skip
+def test_what_makes_a_plan_impossible_is_said(seen, host, reason):
+    assert planned(pf_spec(), seen, host=host).problem.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("desired", "seen", "reason", "remedy"),
+    [
+        (ADOPTED, observed(num_vfs=2), PfReason.TOO_FEW_VFS, "management: Managed"),
+        (replace_groups("5-8"), observed(), PfReason.TOO_MANY_VFS, "vfRange"),
+        (pf_spec(mtu=9000), LINK_ELSEWHERE, PfReason.LINK_ELSEWHERE, "bring it back"),
+        (pf_spec(), LINK_ELSEWHERE, PfReason.LINK_ELSEWHERE, "bring it back"),
+        (pf_spec(function="Physical"), LINK_ELSEWHERE, PfReason.LINK_ELSEWHERE, "out of the pool's nicSelector"),
+        (pf_spec(queues=8), observed(num_vfs=7, queues=2, max_queues=2), PfReason.TOO_MANY_QUEUES, "lower queues"),
+    ],
+    ids=[
+        "too few to adopt", "a range beyond the VFs", "a link in another namespace", "a link there of which nothing is asked",
+        "a whole NIC whose link is there", "more queues than are left",
+    ],
+)  # fmt: skip
+def test_a_wish_that_cannot_be_is_told_with_its_remedy(desired, seen, reason, remedy):
+    problem = planned(desired, seen).problem
+    assert (problem.reason, remedy in problem.message) == (reason, True)
+
+
+def test_a_function_is_given_up_though_its_link_is_elsewhere_unless_the_link_was_changed():
+    released, before = pf_spec(release="Reset"), original_of(observed(mtu=None, queues=None))
+    assert planned(released, LINK_ELSEWHERE, original=before).plan is not None
+    changed = planned(released, LINK_ELSEWHERE, original=original_of(observed(mtu=1500))).problem
+    assert (changed.reason, "given back as it was" in changed.message) == (PfReason.LINK_ELSEWHERE, True)
+
+
+def test_what_the_host_uses_is_changed_only_if_allowed_and_is_disruptive():
+    used = observed(host_use=("default route",))
+    assert planned(pf_spec(), used).problem.reason is PfReason.HOST_USED
+    plan = planned(pf_spec(allow_host_used=True), used).plan
+    assert (plan.disruptive, plan.blocked_by) == (True, ())
+
+
+def test_a_plan_that_takes_free_vfs_away_is_fenced():
+    assert planned(pf_spec(num_vfs=3), observed(num_vfs=7)).plan.fenced
+    assert not planned(pf_spec(), observed()).plan.fenced
+    assert not planned(pf_spec(mtu=9000), observed(num_vfs=7)).plan.fenced
+
+
+def test_a_function_that_is_given_up_becomes_what_it_was():
+    before = original_of(observed(mtu=1500, up=False, queues=8))
+    now = observed(num_vfs=7, mtu=9000, up=True, queues=2)
+    given_up = pf_spec(release="Reset")
+    assert [f"{a.kind} {a.value}" for a in planned(given_up, now, original=before).plan.actions] == [
+        "SetNumVfs 0", "SetAutoprobe 1", "SetMtu 1500", "SetQueues 8", "SetLink down",
+    ]  # fmt: skip
+    assert planned(given_up, now, original=None).plan is None
+    assert planned(pf_spec(release="Retain"), now, original=before).plan is None
+    assert planned(pf_spec(release="Reset", management="Adopt"), now, original=before).plan is None
+
+
+def test_adopted_drivers_are_what_a_function_goes_back_to():
+    before = original_of(seen_with(["igbvf", "igbvf", "", "vfio-pci"], autoprobe=True))
+    assert [f"{a.kind} {a.value}" for a in planned(pf_spec(release="Reset"), observed(), original=before).plan.actions] == [
+        "SetAutoprobe 0", "SetNumVfs 4", "BindVfs 3 vfio-pci", "SetAutoprobe 1", "BindVfs 0-1 kernel",
+    ]  # fmt: skip
+
+
+def test_addresses_of_vfs_differ_on_one_function_and_between_functions():
+    made = [admin_mac("02:aa:bb", mac, index) for mac in ("52:54:00:00:0b:01", "52:54:00:01:0b:01") for index in range(64)]
+    assert (made[0], len(set(made))) == ("02:aa:bb:00:0b:02", 128)
+
+
+def test_an_iommu_that_cannot_be_read_excludes_nothing():
+    assert planned(pf_spec(), observed(), host=HostFacts(iommu=None, modules=("vfio_pci",))).plan is not None
+
+
+def test_the_kernel_driver_needs_no_iommu():
+    assert planned(pf_spec(driver="kernel"), observed(), host=HostFacts(iommu=False)).plan is not None
+
+
+def digest(desired=None, seen=None, **changes):
+    seen = seen or observed()
+    desired = desired or pf_spec()
+    plan = planned(desired, seen).plan
+    return digest_of(desired, seen, plan.actions, **({"boot_id": "b1", "attempt": 0} | changes))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        digest(attempt=1), digest(boot_id="b2"), digest(pf_spec(num_vfs=6)), digest(pf_spec(mtu=9000)),
+        digest(seen=observed(num_vfs=2)), digest(seen=observed(autoprobe=False)),
+    ],
+    ids=["another attempt", "another boot", "another number", "another MTU", "other VFs", "another autoprobe"],
+)  # fmt: skip
+def test_a_digest_names_one_plan_on_one_state_once(other):
+    assert other != digest()
+
+
+RELIED_ON = {
+    "driver": "ixgbe",
+    "total_vfs": 8,
+    "num_vfs": 1,
+    "autoprobe": False,
+    "mtu": 9000,
+    "queues": 3,
+    "up": True,
+    "module_options": "max_vfs=1",
+    "host_use": ("a route",),
+    "vfs": (ObservedVf(index=0, pci_address="0000:0b:10.0"),),
+}
+"""Another value of each observed field that a plan relies on."""
+ASKED = {
+    "function": "Physical",
+    "management": "Adopt",
+    "persistence": "ModuleOptions",
+    "num_vfs": 1,
+    "mtu": 9000,
+    "queues": 3,
+    "allow_host_used": True,
+    "release": "Reset",
+    "groups": (),
+}
+
+
+@pytest.mark.parametrize("field", RELIED_ON)
+def test_a_digest_depends_on_what_its_plan_relies_on(field):
+    seen, named = observed(), {"boot_id": "b1", "attempt": 0}
+    other = replace(seen, **{field: RELIED_ON[field]})
+    assert digest_of(pf_spec(), other, (), **named) != digest_of(pf_spec(), seen, (), **named)
+
+
+@pytest.mark.parametrize("field", ASKED)
+def test_a_digest_depends_on_what_is_asked(field):
+    named = {"boot_id": "b1", "attempt": 0}
+    assert digest_of(pf_spec(**{field: ASKED[field]}), observed(), (), **named) != digest_of(pf_spec(), observed(), (), **named)
+
+
+def test_a_digest_does_not_depend_on_words_holders_pool_or_grant():
+    assert digest(pf_spec(pool="other", grant="abc")) == digest()
+    assert digest(pf_spec(num_vfs=3), observed(num_vfs=7, held={1})) == digest(pf_spec(num_vfs=3), observed(num_vfs=7))
+
+
+def test_vfs_are_published_in_ranges_by_driver():
+    drivers = ["vfio-pci", "vfio-pci", "", "igbvf", "igbvf"]
+    seen = observed(num_vfs=5)
+    vfs = tuple(
+        ObservedVf(index=vf.index, pci_address=vf.pci_address, driver=driver)
+        for vf, driver in zip(seen.vfs, drivers, strict=True)
+    )
+    status = render_pf_status(replace(seen, vfs=vfs), holders={}, owned=True, attempt=0, plan=None, problem=None, apply=None)
+    assert [(part.range, part.driver) for part in status.vfs] == [("0-1", "vfio-pci"), ("2", ""), ("3-4", "igbvf")]
+
+
+def test_a_link_that_is_elsewhere_is_so_in_what_is_published():
+    problem = planned(pf_spec(), LINK_ELSEWHERE).problem
+    status = render_pf_status(LINK_ELSEWHERE, holders={}, owned=True, attempt=0, plan=None, problem=problem, apply=None)
+    assert planned(pf_spec(), observed_of(status)).problem == problem
+
+
+def test_a_published_status_reads_back_to_the_same_plan():
+    seen = observed(num_vfs=7, held={2})
+    status = render_pf_status(seen, holders={}, owned=True, attempt=3, plan=None, problem=None, apply=None)
+    again = observed_of(status)
+    assert steps(pf_spec(num_vfs=3), again) == steps(pf_spec(num_vfs=3), seen)
+    assert planned(pf_spec(num_vfs=3), again).plan.disruptive
+
+
+def test_nic_data_knows_each_id_once():
+    ids = [(nic.vendor, device) for nic in read_models() for device in nic.pf]
+    assert len(ids) == len(set(ids))
+    assert model_of("8086", "10c9").model == "82576"
+    assert model_of("8086", "ffff") is None

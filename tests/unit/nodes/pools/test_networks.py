@@ -1,0 +1,85 @@
+"""Networks of a pool as sriov-cni reads them."""
+
+import json
+
+import msgspec
+import pytest
+from pydantic import ValidationError
+
+from tests.builders.node import pool
+from vmnic.nodes.pools.networks import decode_own_network, render_network
+
+PLAIN = {
+    "cniVersion": "1.0.0", "name": "fast", "type": "sriov", "vlan": 0, "vlanQoS": 0, "trust": "off", "spoofchk": "on",
+    "link_state": "auto", "ipam": {},
+}  # fmt: skip
+
+
+def rendered(owner=None, **fields):
+    wanted = owner or pool(networks=[{"name": "fast"} | fields])
+    return render_network(wanted, wanted.spec.networks[0])
+
+
+@pytest.mark.parametrize(
+    ("fields", "written"),
+    [
+        ({}, {}),
+        ({"vlan": 100, "vlanQos": 3}, {"vlan": 100, "vlanQoS": 3}),
+        ({"trust": True, "spoofCheck": False}, {"trust": "on", "spoofchk": "off"}),
+        ({"linkState": "Enable"}, {"link_state": "enable"}),
+        ({"minTxRateMbps": 10, "maxTxRateMbps": 0}, {"min_tx_rate": 10, "max_tx_rate": 0}),
+        ({"ipam": {"type": "host-local"}}, {"ipam": {"type": "host-local"}}),
+    ],
+    ids=["defaults, the VLAN explicit", "VLAN", "trust and spoof check", "link state", "rates", "ipam"],
+)
+def test_every_field_has_its_place_in_the_configuration(fields, written):
+    assert json.loads(rendered(**fields).spec.config) == PLAIN | written
+
+
+def test_it_names_resource_pool_and_segment():
+    made = rendered(pool(resourceName="a.b/c", networks=[{"name": "fast", "segment": "blue"}])).metadata
+    assert made.annotations == {"k8s.v1.cni.cncf.io/resourceName": "a.b/c", "vmnic.dev/pool-uid": "uid-fast"}
+    assert made.labels == {"vmnic.dev/pool": "fast", "app.kubernetes.io/managed-by": "vmnic", "vmnic.dev/segment": "blue"}
+
+
+@pytest.mark.parametrize(
+    ("meta", "owner"),
+    [
+        ({"labels": {"vmnic.dev/pool": "fast"}}, ""),
+        ({"annotations": {"vmnic.dev/pool-uid": ""}}, ""),
+        ({"annotations": {"vmnic.dev/pool-uid": "uid-fast"}}, "uid-fast"),
+    ],
+    ids=["a label", "an empty annotation", "the annotation"],
+)
+def test_only_the_annotation_makes_it_a_pools(meta, owner):
+    found = decode_own_network(json.dumps({"metadata": {"name": "fast", **meta}, "spec": {"config": "{}"}}).encode())
+    assert (found.pool_uid if found is not None else "") == owner
+
+
+def changed(network, **meta):
+    return msgspec.structs.replace(network, metadata=msgspec.structs.replace(network.metadata, **meta))
+
+
+@pytest.mark.parametrize(
+    ("here", "same"),
+    [
+        (rendered(), True),
+        (changed(rendered(), labels=rendered().metadata.labels | {"team": "a"}), True),
+        (changed(rendered(), annotations={}), False),
+        (rendered(segment="blue"), False),
+        (rendered(vlan=5), False),
+    ],
+    ids=["it is", "labels of others", "the resource is missing", "another segment", "another configuration"],
+)
+def test_what_is_there_is_compared_with_what_is_ours(here, same):
+    assert here.covers(rendered()) is same
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [{"vf": {"vlan": 1}}, {"resourcePerPF": True}, {"function": "Physical", "numVfs": None}],
+    ids=["attributes set by the agent", "a resource for each function", "whole NICs"],
+)
+def test_networks_need_vfs_of_one_resource_that_sriov_cni_sets(spec):
+    with pytest.raises(ValidationError, match="networks need"):
+        pool(networks=[{"name": "fast"}], **spec)

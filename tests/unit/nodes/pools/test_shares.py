@@ -1,0 +1,63 @@
+"""What is counted of a node never depends on how large a number its agent chose."""
+
+import time
+
+import msgspec
+import pytest
+
+from tests.builders.node import PF, pf_spec, pf_status
+from vmnic.nodes.addresses import vf_addresses, vf_indexes
+from vmnic.nodes.pools.shares import count_vfs, parts_of
+from vmnic.nodes.state import Held, NodeNicState, NodeSpec, NodeStatus, ObjectMeta, VfRange
+
+
+def node(spec, *pfs):
+    return NodeNicState(metadata=ObjectMeta(name="n1"), spec=NodeSpec(synced=True, pfs=(spec,)), status=NodeStatus(pfs=pfs))
+
+
+def test_only_vfs_that_exist_and_are_asked_for_are_ready():
+    pf = pf_status(num_vfs=5, vfs=(VfRange(range="0-1"), VfRange(range="2-6", driver="vfio-pci")))
+    (part,) = parts_of(node(pf_spec(num_vfs=4), pf), "fast")
+    assert (part.ready, len(part.addresses), count_vfs(node(pf_spec(num_vfs=4), pf), "fast").configured) == (2, 4, 5)
+
+
+def test_a_held_vf_that_is_no_vf_of_the_pool_is_not_counted():
+    pf = pf_status(num_vfs=2, held=(Held(vf="0000:0b:10.2"), Held(vf="0000:0b:1f.0")))
+    assert count_vfs(node(pf_spec(), pf), "fast").in_use == 1
+
+
+def test_a_nic_gives_no_more_vfs_than_its_data_allow():
+    pf = pf_status(num_vfs=64, total_vfs=64, vfs=(VfRange(range="0-63", driver="vfio-pci"),))
+    assert [part.ready for part in parts_of(node(pf_spec(num_vfs=64), pf), "fast")] == [7]
+
+
+def test_only_an_address_of_a_vf_has_an_index():
+    addresses = ["0000:0b:0f.6", "0000:0b:10.1", "0001:0b:10.0", "0000:0b:11.0"]
+    assert vf_indexes("0000:0b:10.0", 2, addresses) == {"0000:0b:11.0": 4}
+
+
+@pytest.mark.parametrize(
+    ("first", "stride", "found"),
+    [
+        ("0000:0b:10.0", 2, ("0000:0b:10.0", "0000:0b:10.2")),
+        ("0000:0b:10.0", 0, ("0000:0b:10.0",)),
+        ("0000:ff:1f.7", 1, ("0000:ff:1f.7",)),
+        ("", 2, ()),
+        ("zz", 2, ()),
+    ],
+)
+def test_addresses_are_those_that_a_bus_can_have(first, stride, found):
+    assert vf_addresses(first, stride, range(2)) == found
+
+
+def test_a_node_at_all_bounds_is_counted_within_50_ms():
+    vfs = tuple(VfRange(range=str(index), driver="vfio-pci") for index in range(256))
+    held = tuple(Held(vf=f"0000:{16 + index // 8:02x}:00.{index % 8}") for index in range(256))
+    pf = pf_status(device="ffff", num_vfs=1024, total_vfs=1024, vfs=vfs, held=held)
+    spec, state = pf_spec(num_vfs=256), node(pf_spec(num_vfs=256), pf)
+    many = [msgspec.structs.replace(pf, pci_address=f"0000:{bus:02x}:00.0") for bus in range(64)]
+    specs = tuple(msgspec.structs.replace(spec, pci_address=one.pci_address) for one in many)
+    state = msgspec.structs.replace(state, spec=NodeSpec(pfs=specs), status=NodeStatus(pfs=tuple(many)))
+    start = time.process_time()
+    assert sum(part.ready for part in parts_of(state, "fast")) == 64 * 256
+    assert time.process_time() - start < 0.05, PF

@@ -1,0 +1,85 @@
+"""Functions that no pool asks for any more are given up, and forgotten once their agent says so."""
+
+import msgspec
+import pytest
+
+from tests.builders.node import pool, view
+from vmnic.nodes.rollout.release import ABANDON, give_up, released_pfs
+from vmnic.nodes.state import ApplyState, PfReason
+
+
+def released(state_view, *pools):
+    return [pf.release for pf in released_pfs(state_view.state, pools, ())]
+
+
+def abandoned():
+    gone = pool()
+    return gone.model_copy(update={"metadata": gone.metadata.model_copy(update={"annotations": {ABANDON: ""}})})
+
+
+@pytest.mark.parametrize(
+    ("changes", "left"),
+    [
+        ({"owned": True}, ["Reset"]),
+        ({"owned": True, "release": "Retain"}, ["Retain"]),
+        ({"owned": False}, []),
+        ({"owned": False, "generation": 2, "seen": 1}, ["Reset"]),
+        ({"owned": False, "apply": ("d1", ApplyState.CLAIMED)}, ["Reset"]),
+        ({"owned": True, "problem": PfReason.VANISHED}, []),
+    ],
+    ids=[
+        "vmnic has changed it", "it is being given up", "it is as it was", "the agent has not answered yet",
+        "a run has begun", "it is not there any more",
+    ],
+)  # fmt: skip
+def test_a_function_is_given_up_as_long_as_anything_of_ours_is_there(changes, left):
+    assert released(view("n1", **changes), pool()) == left
+
+
+@pytest.mark.parametrize(
+    ("pools", "left"),
+    [((pool(removal="Retain"),), ["Retain"]), ((), []), ((abandoned(),), []), ((pool("other"),), [])],
+    ids=["Retain", "the pool is gone altogether", "the pool lets go", "another pool is there"],
+)
+def test_the_pool_says_how(pools, left):
+    assert released(view("n1", owned=True), *pools) == left
+
+
+def test_what_somebody_else_asks_for_is_not_given_up():
+    state = view("n1", owned=True).state
+    assert released_pfs(state, [pool()], {state.spec.pfs[0].pci_address}) == ()
+
+
+def test_a_grant_is_not_carried_over():
+    (spec,) = released_pfs(view("n1", owned=True, grant="d1").state, [pool()], ())
+    assert spec.grant is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "grants"),
+    [
+        ({"release": "Reset"}, ["d1"]),
+        ({}, [None]),
+        ({"release": "Reset", "generation": 2, "seen": 1}, [None]),
+        ({"release": "Reset", "blocked": [("db", "0000:0b:10.0")]}, [None]),
+        ({"release": "Reset", "problem": PfReason.APPLY_FAILED}, [None]),
+        ({"owned": False}, []),
+    ],
+    ids=[
+        "nobody is disturbed",
+        "it does not know yet",
+        "its plan is an old one",
+        "a VF is held",
+        "it went wrong",
+        "all is done",
+    ],
+)
+def test_without_a_controller_only_what_disturbs_nobody_is_granted(changes, grants):
+    state = view("n1", **({"owned": True} | changes)).state
+    assert [pf.grant for pf in give_up(state, [pool()]).pfs] == grants
+
+
+def test_a_state_that_cannot_be_read_has_given_up_nothing():
+    state = msgspec.structs.replace(view("n1", owned=False).state, unreadable="numVfs is too large")
+    assert [pf.release for pf in released_pfs(state, [pool()], ())] == ["Reset"]
+    assert [pf.release for pf in give_up(state, [pool()]).pfs] == ["Reset"]

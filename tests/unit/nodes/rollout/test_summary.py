@@ -1,0 +1,224 @@
+"""A pool's status from its nodes."""
+
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from tests.builders.node import PF, pf_spec, pf_status, pool, view
+from vmnic.api.pool import PoolProblem
+from vmnic.nodes.pools.merge import PoolConflict
+from vmnic.nodes.pools.shares import count_vfs, parts_of
+from vmnic.nodes.rollout.ledger import Entry, EntryState, NodeView, PoolLedger
+from vmnic.nodes.rollout.summary import summarise_pool
+from vmnic.nodes.state import (
+    Held,
+    NodeNicState,
+    NodeSpec,
+    NodeStatus,
+    ObjectMeta,
+    PfPlan,
+    PfProblem,
+    PfReason,
+    VfGroup,
+    VfRange,
+)
+
+
+def state_of(asked, seen, name="n1"):
+    return NodeNicState(
+        metadata=ObjectMeta(name=name, generation=1),
+        spec=NodeSpec(synced=True, pfs=(asked,)),
+        status=NodeStatus(observed_generation=1, boot_id="b1", pfs=(seen,)),
+    )
+
+
+def part_spec(vfs):
+    return pf_spec(groups=(VfGroup(pool="fast", resource="vmnic.dev/fast", range=vfs),))
+
+
+def node(name="n1", **pf):
+    state = state_of(pf_spec(), pf_status(**pf), name)
+    return NodeView(name=name, state=state, current=True, vfs=count_vfs(state, "fast"))
+
+
+DONE = node("done", num_vfs=7)
+OPEN = node("open", plan=PfPlan(digest="d1", text="create 7 VFs"))
+HELD = node(
+    "held", num_vfs=7, held=(Held(vf="0000:0b:10.0", by="pod a/b"),),
+    plan=PfPlan(digest="d1", text="remove all VFs", disruptive=True, blocked_by=("pod a/b holds 0000:0b:10.0",)),
+)  # fmt: skip
+BAD = node("bad", problem=PfProblem(reason=PfReason.IOMMU_OFF, message="no IOMMU: switch it on"))
+
+
+def conditions(status):
+    return {one.type: (one.status, one.reason) for one in status.conditions}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "ready", "summary"),
+    [
+        ([], ("True", "NoNodesMatched"), "0/0"),
+        ([DONE], ("True", "AllNodesReady"), "1/1"),
+        ([DONE, OPEN], ("False", "RollingOut"), "1/2"),
+        ([DONE, HELD], ("True", "WaitingForVMs"), "1/2"),
+        ([DONE, OPEN, BAD], ("False", "NodesFailed"), "1/3"),
+    ],
+    ids=["no node", "all ready", "rolling out", "waiting for VMs", "one failed"],
+)
+def test_ready_says_how_far_the_pool_is(nodes, ready, summary):
+    status = summarise_pool(pool(), nodes, PoolLedger(), [])
+    assert (conditions(status)["Ready"], status.nodes.summary) == (ready, summary)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "reconciling", "stalled", "up_to_date"),
+    [
+        ([DONE], "False", "False", "True"),
+        ([OPEN], "True", "False", "False"),
+        ([HELD], "False", "False", "False"),
+        ([BAD, OPEN], "False", "True", "False"),
+    ],
+    ids=["settled", "going on", "waiting for VMs", "stalled"],
+)
+def test_the_other_conditions_agree(nodes, reconciling, stalled, up_to_date):
+    found = conditions(summarise_pool(pool(), nodes, PoolLedger(), []))
+    assert [found[kind][0] for kind in ("Reconciling", "Stalled", "UpToDate")] == [reconciling, stalled, up_to_date]
+
+
+def test_a_paused_pool_says_so():
+    status = summarise_pool(pool(rollout={"paused": True}), [OPEN], PoolLedger(), [])
+    assert conditions(status)["Ready"] == ("False", "Paused")
+
+
+def test_problems_name_node_function_and_remedy():
+    problems = summarise_pool(pool(), [BAD, HELD], PoolLedger(), []).problems
+    assert [(p.node, p.pf, p.reason) for p in problems] == [("bad", PF, "IommuOff"), ("held", PF, "WaitingForVMs")]
+    assert "pod a/b holds 0000:0b:10.0: stop or move it" in problems[1].message
+
+
+def test_at_most_ten_problems_are_told():
+    nodes = [node(f"n{i}", problem=PfProblem(reason=PfReason.IOMMU_OFF, message="off")) for i in range(30)]
+    status = summarise_pool(pool(), nodes, PoolLedger(), [])
+    assert (len(status.problems), status.nodes.failed) == (10, 30)
+
+
+def test_a_node_with_many_problems_hides_no_other():
+    off = PfProblem(reason=PfReason.IOMMU_OFF, message="off")
+    pfs = [f"0000:{number:02x}:00.0" for number in range(64)]
+    state = NodeNicState(
+        metadata=ObjectMeta(name="n1", generation=1),
+        spec=NodeSpec(synced=True, pfs=tuple(pf_spec(address) for address in pfs)),
+        status=NodeStatus(observed_generation=1, boot_id="b1", pfs=tuple(pf_status(one, problem=off) for one in pfs)),
+    )
+    status = summarise_pool(pool(), [NodeView(name="n1", state=state, current=True), BAD], PoolLedger(), [])
+    assert {one.node for one in status.problems} == {"n1", "bad"}
+
+
+def test_a_granted_node_is_updating_and_a_failed_one_failed():
+    entries = {
+        "open": Entry(generation=1, boot_id="b1", digests={PF: "d1"}),
+        "n2": Entry(generation=1, boot_id="b1", digests={PF: "d1"}, state=EntryState.FAILED),
+    }
+    counts = summarise_pool(pool(), [OPEN, view("n2", plan="d2")], PoolLedger(entries=entries), []).nodes
+    assert (counts.updating, counts.failed) == (1, 1)
+
+
+def test_a_node_that_is_lost_amid_its_change_is_named():
+    part = PoolLedger(entries={"n1": Entry(generation=1, boot_id="b1", digests={PF: "d1"}, state=EntryState.FAILED)})
+    status = summarise_pool(pool(), [view("n1", plan=None, ready=False, lost=True)], part, ())
+    assert [(one.node, one.reason) for one in status.problems] == [("n1", "NodeLost")]
+    assert conditions(status)["Stalled"] == ("True", "NodesFailed")
+
+
+def test_vfs_are_counted_over_all_nodes():
+    vfs = summarise_pool(pool(), [DONE, HELD, OPEN], PoolLedger(), []).vfs
+    assert (vfs.desired, vfs.configured, vfs.in_use) == (21, 14, 1)
+
+
+BEYOND = Held(vf="0000:0b:11.4", by="pod a/b")  # VF 6
+
+
+@pytest.mark.parametrize(
+    ("asked", "counts"),
+    [
+        (pf_spec(num_vfs=3), (3, 7, 1)),
+        (pf_spec(release="Reset"), (0, 7, 1)),
+        (pf_spec(num_vfs=3, management="Adopt"), (3, 3, 0)),
+        (part_spec("0-2"), (3, 3, 0)),
+        (part_spec("5-6"), (2, 2, 1)),
+        (pf_spec(num_vfs=0, function="Physical"), (0, 0, 0)),
+    ],
+    ids=[
+        "fewer are asked for", "it is given up", "of adopted ones only those asked for", "a part without the held one",
+        "a part with it", "the whole NIC",
+    ],
+)  # fmt: skip
+def test_vfs_that_are_asked_for_no_more_count_as_long_as_they_exist(asked, counts):
+    seen = pf_status(num_vfs=7, held=(BEYOND,))
+    assert count_vfs(state_of(asked, seen), "fast") == counts
+
+
+def test_vfs_that_are_asked_for_no_more_are_not_to_be_had():
+    seen = pf_status(num_vfs=7, vfs=(VfRange(range="0-6", driver="vfio-pci"),), held=(BEYOND,))
+    (part,) = parts_of(state_of(pf_spec(num_vfs=3), seen), "fast")
+    assert (part.ready, len(part.addresses), part.held) == (3, 3, ())
+    assert list(parts_of(state_of(pf_spec(release="Reset"), seen), "fast")) == []
+
+
+@pytest.mark.parametrize("reason", [PfReason.LINK_ELSEWHERE, PfReason.CARRIER_LOST, PfReason.UNREADABLE])
+def test_vfs_of_a_function_that_hands_out_nothing_are_not_to_be_had(reason):
+    away = PfProblem(reason=reason, message="bring it back")
+    seen = pf_status(num_vfs=7, vfs=(VfRange(range="0-6", driver="vfio-pci"),), problem=away)
+    (part,) = parts_of(state_of(pf_spec(), seen), "fast")
+    assert (part.ready, part.vfs.configured) == (0, 7)
+
+
+def test_a_pool_that_gave_way_is_a_conflict():
+    lost = PoolConflict(pool="fast", message="spec.resourceName vmnic.dev/x is pool old's")
+    status = summarise_pool(pool(), [], PoolLedger(), [lost])
+    assert (conditions(status)["Ready"], conditions(status)["Conflict"]) == (("False", "Conflict"), ("True", "Conflict"))
+
+
+def seen(name, device, **changes):
+    """A node whose function has other VFs."""
+    made = view(name, plan="", num_vfs=7)
+    pf = msgspec.structs.replace(made.state.status.pfs[0], device=device)
+    status = msgspec.structs.replace(made.state.status, pfs=(pf,))
+    return replace(made, state=msgspec.structs.replace(made.state, status=status, **changes))
+
+
+def test_a_pool_whose_nodes_have_unlike_vfs_says_which():
+    (problem,) = summarise_pool(pool(), [seen("n1", "10c9"), seen("n2", "1521")], PoolLedger(), ()).problems
+    assert problem.reason == "MixedGuestSupport"
+    assert "82576 (nodes n1)" in problem.message
+
+
+@pytest.mark.parametrize("devices", [("10c9", "10c9"), ("1521", "1521"), ("1521", "ffff"), ("10c9",)])
+def test_a_pool_whose_nodes_are_alike_says_nothing(devices):
+    nodes = [seen(f"n{number}", device) for number, device in enumerate(devices)]
+    assert summarise_pool(pool(), nodes, PoolLedger(), ()).problems == []
+
+
+def test_a_node_whose_status_cannot_be_read_is_named_and_waits():
+    lost = seen("n1", "10c9", unreadable="numVfs is too large")
+    found = summarise_pool(pool(), [lost], PoolLedger(), ())
+    assert (found.problems[0].reason, found.nodes.waiting, found.nodes.failed) == ("Unreadable", 1, 0)
+
+
+def nads(reason, count):
+    return [PoolProblem(reason=reason, message=f"{reason} {number}") for number in range(count)]
+
+
+def test_problems_of_nodes_come_before_those_of_networks():
+    more = [*nads("NadInUse", 12), *nads("NadExists", 2)]
+    lost = PoolConflict(pool="fast", pci_address=PF, message="pool old has it")
+    problems = summarise_pool(pool(), [BAD, HELD], PoolLedger(), [lost], more).problems
+    assert [one.reason for one in problems] == ["IommuOff", "WaitingForVMs", "Conflict", "NadExists", "NadExists", "NadInUse"]
+    assert "11 more networks" in problems[-1].message
+
+
+def test_no_number_of_networks_pushes_a_node_out():
+    nodes = [node(f"n{i}", problem=PfProblem(reason=PfReason.IOMMU_OFF, message="off")) for i in range(10)]
+    problems = summarise_pool(pool(), nodes, PoolLedger(), [], nads("NadInUse", 12)).problems
+    assert {one.reason for one in problems} == {"IommuOff"}
