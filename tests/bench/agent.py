@@ -23,7 +23,7 @@ from vmnic.agent.execute.probes import NodeProbes
 from vmnic.agent.journal import JournalStore
 from vmnic.agent.kubelet.plugin import NoDevices
 from vmnic.agent.kubelet.podresources import NoHolders
-from vmnic.agent.reconciler import NodePass
+from vmnic.agent.reconciler import HostReconciler
 from vmnic.host.client import HostWorker
 from vmnic.host.launch import WorkerProcess
 from vmnic.host.ops import ReadLink, WriteFile
@@ -90,7 +90,7 @@ async def _run(directory: pathlib.Path, socket: pathlib.Path) -> tuple[float, in
     """Plan, grant, apply, look again; gives the time of the granted pass, and writes and CPU of the one after."""
     process, api = WorkerProcess(host=f"sim:{socket}", state_dir=directory), MemoryApi()
     worker = HostWorker(process)
-    agent = NodePass(
+    agent = HostReconciler(
         host=worker, store=JournalStore(directory), holders=NoHolders(), reporter=api, probes=NodeProbes(worker, api),
         fence=RecordingFence(), devices=NoDevices(),
     )  # fmt: skip

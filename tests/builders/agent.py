@@ -10,7 +10,7 @@ import msgspec
 from vmnic.agent.execute.probes import NodeProbes
 from vmnic.agent.journal import JournalStore
 from vmnic.agent.kubelet.plugin import NoDevices
-from vmnic.agent.reconciler import NodePass
+from vmnic.agent.reconciler import HostReconciler
 from vmnic.host.client import LocalHost, WorkerGoneError, WriteStillInFlightError
 from vmnic.host.faults import FaultyPort
 from vmnic.kube.errors import UnreachableError
@@ -136,7 +136,7 @@ class Node:
         self.restart_agent()
 
     def restart_agent(self) -> None:
-        self.agent = NodePass(
+        self.agent = HostReconciler(
             host=self.host,
             store=JournalStore(self.directory),
             holders=self.holders,

@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from vmnic.agent.kubelet.devices import Offer
+from vmnic.agent.kubelet.devices import AdvertisedDevices
 from vmnic.nodes.observed import ObservedPf, ObservedVf
 from vmnic.nodes.state import PfSpec, VfGroup
 
@@ -29,16 +29,16 @@ def observed(
     )
 
 
-def offer(address: str = PF, *, count: int = 3, fault: str = "", pf=..., **group) -> Offer:
+def offer(address: str = PF, *, count: int = 3, fault: str = "", pf=..., **group) -> AdvertisedDevices:
     groups = (VfGroup(**({"pool": "fast", "resource": FAST} | group)),)
     spec = PfSpec(pci_address=address, pool="fast", num_vfs=count, groups=groups)
-    return Offer(spec=spec, pf=observed(address, count=count) if pf is ... else pf, fault=fault)
+    return AdvertisedDevices(spec=spec, pf=observed(address, count=count) if pf is ... else pf, fault=fault)
 
 
-def whole_offer(address: str = PF, *, driver: str = "vfio-pci") -> Offer:
+def whole_offer(address: str = PF, *, driver: str = "vfio-pci") -> AdvertisedDevices:
     groups = (VfGroup(pool="whole", resource="vmnic.dev/whole"),)
     spec = PfSpec(pci_address=address, pool="whole", function="Physical", groups=groups)
-    return Offer(spec=spec, pf=ObservedPf(pci_address=address, driver=driver, group="12", vfio_device="vfio9"))
+    return AdvertisedDevices(spec=spec, pf=ObservedPf(pci_address=address, driver=driver, group="12", vfio_device="vfio9"))
 
 
 async def eventually(condition, limit_s: float = 10.0) -> None:

@@ -24,13 +24,13 @@ from vmnic.host.ops import (
     WriteFile,
 )
 
-__all__ = ["DEVICES", "MAC", "Contract", "Host", "Pending", "Subject"]
+__all__ = ["DEVICES", "MAC", "Contract", "EligibleChanges", "Host", "Subject"]
 
 DEVICES = "/sys/bus/pci/devices"
 MAC = "02:00:00:00:00:a0"
 
 
-class Pending(Protocol):
+class EligibleChanges(Protocol):
     """An operation that was started and may be blocked."""
 
     def done(self) -> bool: ...
@@ -48,7 +48,7 @@ class Subject(Protocol):
 
     def perform(self, op: Op) -> Any: ...
 
-    def start(self, op: Op) -> Pending: ...
+    def start(self, op: Op) -> EligibleChanges: ...
 
     def control(self, command: Mapping[str, Any]) -> Any:
         """What no program does by an operation, in the simulated host's words."""
@@ -58,7 +58,7 @@ class Subject(Protocol):
         """What the host has told by itself since the last call; the first one begins to listen."""
         ...
 
-    def settled(self, pending: Pending) -> bool:
+    def settled(self, pending: EligibleChanges) -> bool:
         """Give an operation the time that the kernel needs to answer, and tell whether it did."""
         ...
 
@@ -140,7 +140,7 @@ class Host:
     def release(self, vf: str) -> None:
         self.subject.control({"release": vf})
 
-    def start(self, path: str, text: str | None = None) -> Pending:
+    def start(self, path: str, text: str | None = None) -> EligibleChanges:
         """Start to write a file, or to read it."""
         return self.subject.start(ReadFile(path) if text is None else WriteFile(path, text))
 

@@ -19,7 +19,7 @@ from vmnic.agent.observe.modules import refused_modules
 from vmnic.host.events import link_events, pci_events
 from vmnic.nodes.bounds import fit
 from vmnic.nodes.observed import observed_of
-from vmnic.nodes.pools.shares import count_vfs, parts_of
+from vmnic.nodes.pools.shares import count_vfs, pool_shares
 from vmnic.nodes.state import NodeNicState, NodeStatus, decode_node_state, decode_own_state, wire
 
 from .bounds import within_bounds
@@ -119,7 +119,7 @@ def test_a_state_of_junk_is_counted(document):
             except (ValueError, RecursionError):
                 continue
             assert isinstance(state, NodeNicState)
-            list(parts_of(state, "fast"))
+            list(pool_shares(state, "fast"))
             count_vfs(state, "fast")
             for one in state.status.pfs:
                 observed_of(one)

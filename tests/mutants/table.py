@@ -190,7 +190,7 @@ MUTANTS = (
     Mutant(
         "a change that is being rolled back is chosen again",
         "agent/reconciler.py",
-        "            if intent is not None and intent.undoing:\n                continue\n",
+        "            if intent is not None and intent.rolling_back:\n                continue\n",
         "",
         "agent/execute/test_rollback.py",
     ),

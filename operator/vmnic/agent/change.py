@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 
 from ..nodes.observed import ObservedPf
 from ..nodes.planning.digest import same_desired
-from ..nodes.planning.drivers import ALONE, DriverFacts
+from ..nodes.planning.drivers import NO_SHARED_DRIVER, DriverFacts
 from ..nodes.state import ActionKind, HostFacts, PfPlan, PfSpec
 from .journal import PfRecord
 
-__all__ = ["Place", "Run", "needs_holders", "without_doubt"]
+__all__ = ["Change", "NodeContext", "needs_holders", "without_doubt"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class Change:
     """One function that is about to be changed."""
 
     desired: PfSpec
@@ -22,7 +22,7 @@ class Run:
     plan: PfPlan
     digest: str | None
     """The granted digest that the run answers for; None: it brings back what was granted before."""
-    driver: DriverFacts = ALONE
+    driver: DriverFacts = NO_SHARED_DRIVER
     """What the functions of its driver have in common."""
 
     @property
@@ -43,7 +43,7 @@ def needs_holders(plan: PfPlan) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class NodeContext:
     """Where and when a run is: what plans need besides the function."""
 
     host: HostFacts

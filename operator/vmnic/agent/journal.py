@@ -23,12 +23,12 @@ __all__ = [
     "JournalError",
     "JournalStore",
     "PfRecord",
-    "begun",
-    "ended",
-    "given_up",
-    "healed",
-    "proving",
-    "undoing",
+    "mark_awaiting_confirmation",
+    "mark_finished",
+    "mark_recovered",
+    "mark_released",
+    "mark_rolling_back",
+    "mark_started",
 ]
 
 _VERSION = 1
@@ -58,7 +58,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: str = ""
     deadline: float = 0.0
     """When the node must be reachable again, in seconds since boot (CLOCK_BOOTTIME)."""
-    undoing: str = ""
+    rolling_back: str = msgspec.field(default="", name="undoing")
     """It was not: what was lost, and why the function could not be put back yet. From then on the run can only be undone."""
 
 
@@ -153,7 +153,7 @@ class JournalStore:
         return changed
 
 
-def begun(
+def mark_started(
     record: PfRecord,
     desired: PfSpec,
     observed: ObservedPf,
@@ -190,7 +190,7 @@ def begun(
     return msgspec.structs.replace(record, original=record.original or before, running=intent, apply=apply)
 
 
-def proving(record: PfRecord, now: float) -> PfRecord:
+def mark_awaiting_confirmation(record: PfRecord, now: float) -> PfRecord:
     """Note that all is written: from now on the node has its time to be reachable again."""
     intent = record.running
     if intent is None:
@@ -199,7 +199,7 @@ def proving(record: PfRecord, now: float) -> PfRecord:
     return msgspec.structs.replace(record, running=msgspec.structs.replace(intent, deadline=deadline))
 
 
-def undoing(record: PfRecord, why: str, *, failed: bool) -> PfRecord:
+def mark_rolling_back(record: PfRecord, why: str, *, failed: bool) -> PfRecord:
     """Note that the run has cut the node off: whatever is reachable later, and after a restart, too, it is undone.
 
     Args:
@@ -210,10 +210,10 @@ def undoing(record: PfRecord, why: str, *, failed: bool) -> PfRecord:
     intent = record.running
     assert intent is not None
     apply = Apply(digest=intent.digest, state=ApplyState.FAILED, message=why[:_MESSAGE_CHARS]) if failed else record.apply
-    return msgspec.structs.replace(record, running=msgspec.structs.replace(intent, undoing=why), apply=apply)
+    return msgspec.structs.replace(record, running=msgspec.structs.replace(intent, rolling_back=why), apply=apply)
 
 
-def ended(record: PfRecord, desired: PfSpec, digest: str | None, state: ApplyState, message: str) -> PfRecord:
+def mark_finished(record: PfRecord, desired: PfSpec, digest: str | None, state: ApplyState, message: str) -> PfRecord:
     """Note the end of a run: its grant is used up.
 
     Args:
@@ -245,12 +245,12 @@ def ended(record: PfRecord, desired: PfSpec, digest: str | None, state: ApplySta
     )
 
 
-def healed(record: PfRecord, desired: PfSpec) -> PfRecord:
+def mark_recovered(record: PfRecord, desired: PfSpec) -> PfRecord:
     """Note that a function has become what a run failed to make of it."""
     plain = msgspec.structs.replace(desired, grant=None)
     return msgspec.structs.replace(record, granted=plain, failure=None, failed_spec=None)
 
 
-def given_up(record: PfRecord) -> PfRecord:
+def mark_released(record: PfRecord) -> PfRecord:
     """Note that a function needs no write to be as it was, and is vmnic's no longer."""
     return msgspec.structs.replace(record, original=None, granted=None, failure=None)

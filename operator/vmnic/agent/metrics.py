@@ -30,7 +30,7 @@ from ..metrics import (
     render_metrics,
 )
 from ..nodes.state import VFIO, ApplyState, NodeNicState, NodeStatus, PfReason, PfStatus, range_of
-from .reconciler import Passes
+from .reconciler import ReconcilerProtocol
 
 __all__ = ["AGENT_METRICS", "AgentMetrics"]
 
@@ -125,7 +125,7 @@ class AgentMetrics(Collector):
         """Give the host with its operations counted."""
         return _CountedHost(host, self)
 
-    def counted_passes(self, passes: Passes) -> Passes:
+    def counted_passes(self, passes: ReconcilerProtocol) -> ReconcilerProtocol:
         """Give the passes timed, and their findings shown."""
         return _CountedPasses(passes, self)
 
@@ -160,7 +160,7 @@ def _ending(pf: PfStatus, old: PfStatus) -> str:
 class _CountedPasses:
     """Passes that are timed, and whose findings are shown."""
 
-    def __init__(self, passes: Passes, metrics: AgentMetrics) -> None:
+    def __init__(self, passes: ReconcilerProtocol, metrics: AgentMetrics) -> None:
         self._passes = passes
         self._metrics = metrics
 
@@ -171,10 +171,10 @@ class _CountedPasses:
             self._metrics.found(status)
         return status
 
-    async def run_alone(self) -> None:
+    async def reconcile_offline(self) -> None:
         """Make a pass without the API server; see `NodePass.run_alone`."""
         with self._metrics.passing():
-            await self._passes.run_alone()
+            await self._passes.reconcile_offline()
 
 
 class _CountedHost:

@@ -11,10 +11,10 @@ from ..kube.errors import ApiError, ConflictError, InvalidError
 from ..kube.resources import NODE_NIC_STATES
 from ..nodes.state import NodeNicState, NodeStatus, decode_node_state, wire
 
-__all__ = ["ApiReporter", "Reporter"]
+__all__ = ["ApiNodeStateClient", "NodeStateClient"]
 
 
-class Reporter(Protocol):
+class NodeStateClient(Protocol):
     """Where the agent reads its orders and reports."""
 
     async def read(self) -> NodeNicState | None:
@@ -42,7 +42,7 @@ class Reporter(Protocol):
         ...
 
 
-class ApiReporter:
+class ApiNodeStateClient:
     """Reports to the API server."""
 
     def __init__(self, api: ApiClient, node: str) -> None:

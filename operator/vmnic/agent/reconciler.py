@@ -20,20 +20,20 @@ from ..kube.tasks import end_tasks
 from ..nodes.planning.digest import same_desired
 from ..nodes.planning.plan import Planned
 from ..nodes.state import Apply, ApplyState, NodeNicState, NodeSpec, NodeStatus, PfReason
-from .change import Place, Run, needs_holders
-from .execute.executor import Runner
+from .change import Change, NodeContext, needs_holders
+from .execute.executor import ChangeExecutor
 from .execute.fence import Fence
 from .execute.probes import Probes, boot_clock
 from .journal import Journal, JournalError, JournalStore
 from .kubelet.plugin import Devices
 from .kubelet.podresources import Holders
-from .node_state_client import Reporter
-from .observe.errno_hints import explain
-from .observe.observer import Look, Looker
+from .node_state_client import NodeStateClient
+from .observe.errno_hints import describe_errno
+from .observe.observer import NodeObservation, NodeObserver
 from .status.publisher import Publisher
-from .status.render import Calls, render_blind, render_status
+from .status.render import InFlightSummary, render_status, render_unobservable
 
-__all__ = ["NodePass", "Passes"]
+__all__ = ["HostReconciler", "ReconcilerProtocol"]
 
 _log = logging.getLogger(__name__)
 
@@ -47,19 +47,19 @@ _GLANCE_S = 3.0
 """How often the other functions are looked at while some are being changed."""
 
 
-class Passes(Protocol):
+class ReconcilerProtocol(Protocol):
     """What makes passes."""
 
     async def run(self, state: NodeNicState | None) -> NodeStatus:
         """Make one; see `NodePass.run`."""
         ...
 
-    async def run_alone(self) -> None:
+    async def reconcile_offline(self) -> None:
         """Make one without the API server; see `NodePass.run_alone`."""
         ...
 
 
-class NodePass:
+class HostReconciler:
     """Everything that the agent does to its node.
 
     Args:
@@ -81,7 +81,7 @@ class NodePass:
         host: HostAccess,
         store: JournalStore,
         holders: Holders,
-        reporter: Reporter,
+        reporter: NodeStateClient,
         probes: Probes,
         fence: Fence,
         devices: Devices,
@@ -92,8 +92,8 @@ class NodePass:
         self._store = store
         self._reporter = reporter
         self._clock = clock
-        self._runner = Runner(host, store, holders, probes, fence, sleep=sleep, clock=clock)
-        self._looker = Looker(host, store, holders, devices, calls=self._runner.calls, refused=refused, clock=clock)
+        self._runner = ChangeExecutor(host, store, holders, probes, fence, sleep=sleep, clock=clock)
+        self._looker = NodeObserver(host, store, holders, devices, calls=self._runner.calls, refused=refused, clock=clock)
         self._backoff = Backoff(_BACKOFF_S)
         self._publisher = Publisher(reporter)
 
@@ -111,9 +111,9 @@ class NodePass:
         state = self._publisher.begin(state)
         spec = state.spec if state is not None else NodeSpec()
         try:
-            look, journal, fault = await self._work(spec, acts=state is not None and spec.synced)
+            look, journal, fault = await self._reconcile_once(spec, acts=state is not None and spec.synced)
         except (OperationTimedOutError, OSError, WorkerGoneError) as error:
-            status = self._blind(state, _blindness(error))
+            status = self._unobservable_status(state, _unobservable_reason(error))
             await self._publisher.publish(status)
             if isinstance(error, OperationTimedOutError):
                 return status
@@ -126,7 +126,7 @@ class NodePass:
             raise
         if state is not None and state.spec_unreadable:
             fault = fault or f"the spec cannot be read ({state.spec_unreadable}); the host is not changed meanwhile"
-        status = render_status(self._under(state), look, journal, self._calls(), fault=fault, claims={})
+        status = render_status(self._with_metadata(state), look, journal, self._calls(), fault=fault, claims={})
         await self._publisher.publish(status)
         return status
 
@@ -134,20 +134,22 @@ class NodePass:
         """Give the status of a node that a fault of the agent's own keeps from being looked at."""
         journal, broken = self._load()
         fault = f"the agent cannot handle what it found ({type(error).__name__}: {error}): report its log"
-        return render_blind(self._under(state), journal, broken or f"{fault[:_FAULT_CHARS]}; the host is not changed meanwhile")
+        return render_unobservable(
+            self._with_metadata(state), journal, broken or f"{fault[:_FAULT_CHARS]}; the host is not changed meanwhile"
+        )
 
-    def _blind(self, state: NodeNicState | None, fault: str) -> NodeStatus:
+    def _unobservable_status(self, state: NodeNicState | None, fault: str) -> NodeStatus:
         """Hand out nothing, and give the status of a node that cannot be looked at."""
         journal, broken = self._load()
         self._looker.withdraw(state.spec if state is not None else NodeSpec(), journal)
-        return render_blind(self._under(state), journal, broken or f"{fault}; the host is not changed meanwhile")
+        return render_unobservable(self._with_metadata(state), journal, broken or f"{fault}; the host is not changed meanwhile")
 
-    def _under(self, state: NodeNicState | None) -> NodeNicState | None:
+    def _with_metadata(self, state: NodeNicState | None) -> NodeNicState | None:
         """The object that was looked at, with the status that it has by now."""
         shown = self._publisher.shown
         return state if state is None or shown is None else msgspec.structs.replace(state, status=shown.status)
 
-    async def run_alone(self) -> None:
+    async def reconcile_offline(self) -> None:
         """Bring back what was granted before, and undo what cut the node off, while the API server cannot be asked.
 
         Raises:
@@ -163,14 +165,14 @@ class NodePass:
         granted = tuple(record.granted for record in records if record.granted is not None)
         running = tuple(record.running.desired for record in records if record.running is not None)
         wanted = {pf.pci_address: pf for pf in (*granted, *running)}
-        await self._work(NodeSpec(synced=True, pfs=tuple(wanted.values())), acts=True)
+        await self._reconcile_once(NodeSpec(synced=True, pfs=tuple(wanted.values())), acts=True)
 
-    async def _work(self, spec: NodeSpec, *, acts: bool) -> tuple[Look, Journal, str]:
+    async def _reconcile_once(self, spec: NodeSpec, *, acts: bool) -> tuple[NodeObservation, Journal, str]:
         """Look, act, and look again if anything was done; gives also what forbids writes, in words."""
         journal, fault = self._load()
         look = await self._look(spec, journal)
         if acts and not fault:
-            fault = await self._act(spec, look, journal)
+            fault = await self._apply_changes(spec, look, journal)
             fresh = self._store.load() if not fault else journal
             if fresh != journal:
                 journal = fresh
@@ -184,26 +186,26 @@ class NodePass:
         except JournalError as error:
             return Journal(), f"{error}; the host is not changed meanwhile"
 
-    async def _act(self, spec: NodeSpec, look: Look, journal: Journal) -> str:
+    async def _apply_changes(self, spec: NodeSpec, look: NodeObservation, journal: Journal) -> str:
         """Conclude what was interrupted and carry out what may be; gives what forbids writes from now on, in words."""
         host, boot_id = look.observation.host, look.observation.boot_id
         try:
             interrupted = {address for address, record in journal.pfs.items() if record.running is not None}
             if interrupted:
-                await self._beside(self._runner.resume(boot_id), spec, look, interrupted)
+                await self._refresh_idle(self._runner.resume(boot_id), spec, look, interrupted)
                 journal = self._store.load()
                 look = await self._look(spec, journal)
-            self._runner.conclude(spec.pfs, dict(look.planned))
+            self._runner.recover(spec.pfs, dict(look.planned))
             journal = self._store.load()
         except JournalError as error:
             return f"{error}; the host is not changed meanwhile"
-        runs = await self._claim(self._choose(spec, look, journal), look, journal)
-        place = Place(host=host, boot_id=boot_id, desired=spec.pfs)
+        runs = await self._claim(self._select_changes(spec, look, journal), look, journal)
+        place = NodeContext(host=host, boot_id=boot_id, desired=spec.pfs)
         if not runs:
             return ""
         changed = {run.desired.pci_address for run in runs}
         busy = changed.union(*(run.driver.others for run in runs if run.reloads))
-        fault = await self._beside(self._runner.carry_out(runs, place), spec, look, busy)
+        fault = await self._refresh_idle(self._runner.execute(runs, place), spec, look, busy)
         self._note_failures(changed)
         return fault
 
@@ -216,7 +218,9 @@ class NodePass:
             else:
                 self._backoff.reset(address)
 
-    async def _beside(self, work: Coroutine[None, None, T], spec: NodeSpec, look: Look, busy: Collection[str]) -> T:
+    async def _refresh_idle(
+        self, work: Coroutine[None, None, T], spec: NodeSpec, look: NodeObservation, busy: Collection[str]
+    ) -> T:
         """Do something that may take minutes, and see meanwhile whether any other function is lost."""
         working = asyncio.ensure_future(work)
         try:
@@ -226,29 +230,29 @@ class NodePass:
             await end_tasks([working])
         return working.result()
 
-    async def _glance(self, spec: NodeSpec, look: Look, busy: Collection[str]) -> None:
+    async def _glance(self, spec: NodeSpec, look: NodeObservation, busy: Collection[str]) -> None:
         """Withdraw and tell what is lost; what hinders the glance is told at the end of the pass."""
         journal, fault = self._load()
         try:
-            look = await self._looker.glance(spec, journal, look, busy)
+            look = await self._looker.observe_idle(spec, journal, look, busy)
             shown = self._publisher.shown
             if shown is not None and not fault:
                 await self._publisher.publish(render_status(shown, look, journal, self._calls(), fault="", claims={}))
         except (OSError, OperationTimedOutError, WorkerGoneError, ApiError) as error:
             _log.warning("the other functions are not seen: %s", error)
 
-    async def _look(self, spec: NodeSpec, journal: Journal) -> Look:
+    async def _look(self, spec: NodeSpec, journal: Journal) -> NodeObservation:
         """Look at everything; an agent before this one may have told that a carrier is lost."""
         shown = self._publisher.shown
         pfs = shown.status.pfs if shown is not None else ()
-        dark = {pf.pci_address for pf in pfs if pf.problem is not None and pf.problem.reason is PfReason.CARRIER_LOST}
-        return await self._looker.look(spec, journal, told_dark=dark)
+        link_down = {pf.pci_address for pf in pfs if pf.problem is not None and pf.problem.reason is PfReason.CARRIER_LOST}
+        return await self._looker.look(spec, journal, reported_down=link_down)
 
-    def _calls(self) -> Calls:
+    def _calls(self) -> InFlightSummary:
         calls = self._runner.calls
-        return Calls(stuck=calls.hanging, bus_stuck=calls.bus_stuck, in_flight=calls.in_flight or ())
+        return InFlightSummary(stuck=calls.hanging, bus_stuck=calls.bus_stuck, in_flight=calls.in_flight or ())
 
-    def _choose(self, spec: NodeSpec, look: Look, journal: Journal) -> list[Run]:
+    def _select_changes(self, spec: NodeSpec, look: NodeObservation, journal: Journal) -> list[Change]:
         """Say which plans may be carried out now: granted ones, and those that bring back what was granted."""
         calls = self._runner.calls
         if calls.bus_stuck or calls.waits:
@@ -262,7 +266,7 @@ class NodePass:
                 continue
             record = journal.of(desired.pci_address)
             intent = record.running
-            if intent is not None and intent.undoing:
+            if intent is not None and intent.rolling_back:
                 continue
             failed = record.rolled_back and record.failed_spec is not None and same_desired(record.failed_spec, desired)
             granted = record.granted is not None and same_desired(record.granted, desired)
@@ -273,10 +277,10 @@ class NodePass:
             if desired.grant == plan.digest or known:
                 digest = plan.digest if desired.grant == plan.digest else intent.digest if intent is not None else None
                 seen, driver = observed[desired.pci_address], look.drivers[desired.pci_address]
-                runs.append(Run(desired=desired, observed=seen, plan=plan, digest=digest, driver=driver))
+                runs.append(Change(desired=desired, observed=seen, plan=plan, digest=digest, driver=driver))
         return runs
 
-    async def _claim(self, runs: list[Run], look: Look, journal: Journal) -> list[Run]:
+    async def _claim(self, runs: list[Change], look: NodeObservation, journal: Journal) -> list[Change]:
         """Claim the grants over the live object; what was granted before needs no claim."""
         granted = [run for run in runs if run.desired.grant == run.plan.digest]
         known = [run for run in runs if run not in granted]
@@ -296,10 +300,10 @@ class NodePass:
             return known
 
 
-def _blindness(error: OperationTimedOutError | OSError | WorkerGoneError) -> str:
+def _unobservable_reason(error: OperationTimedOutError | OSError | WorkerGoneError) -> str:
     """Say why the host as such cannot be looked at."""
     if isinstance(error, OperationTimedOutError):
         return f"the kernel does not answer: {error}"
     if isinstance(error, OSError):
-        return f"the host cannot be read: {explain(error)}"
+        return f"the host cannot be read: {describe_errno(error)}"
     return f"{error}: see the agent's log"

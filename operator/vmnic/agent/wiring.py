@@ -30,9 +30,9 @@ from .health import Health
 from .journal import JournalStore
 from .kubelet.plugin import DevicePlugin
 from .kubelet.podresources import KubeletHolders
-from .node_state_client import ApiReporter
+from .node_state_client import ApiNodeStateClient
 from .observe.modules import refused_modules
-from .reconciler import NodePass, Passes
+from .reconciler import HostReconciler, ReconcilerProtocol
 from .watch import HostEvents
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ async def _run(chosen: argparse.Namespace, process: WorkerProcess) -> None:
         watched: set[str] = set()
         events = HostEvents(chosen.links or chosen.host, lambda: watched, wake.set)
         reflector = _watch(api, chosen.node, wake)
-        reporter = ApiReporter(api, chosen.node)
+        reporter = ApiNodeStateClient(api, chosen.node)
         plugins = pathlib.Path(chosen.device_plugins)
         holders = KubeletHolders(pathlib.Path(chosen.pod_resources), plugins)
         plugin = DevicePlugin(plugins, pathlib.Path(chosen.device_info), holders)
@@ -79,7 +79,7 @@ async def _run(chosen: argparse.Namespace, process: WorkerProcess) -> None:
         host: HostAccess = HostWorker(process)
         if metrics is not None:
             host = metrics.counted_host(host)
-        node_pass: Passes = NodePass(
+        node_pass: ReconcilerProtocol = HostReconciler(
             host=host,
             store=JournalStore(state_dir),
             holders=plugin,
@@ -134,7 +134,7 @@ def _watch(api: ApiClient, node: str, wake: asyncio.Event) -> Reflector[NodeNicS
 
 
 async def _loop(
-    node_pass: Passes,
+    node_pass: ReconcilerProtocol,
     reflector: Reflector[NodeNicState],
     node: str,
     wake: asyncio.Event,
@@ -157,7 +157,7 @@ async def _loop(
             if reflector.synced.is_set():
                 told(await node_pass.run(reflector.items.get(key)))
             else:
-                await node_pass.run_alone()
+                await node_pass.reconcile_offline()
         except ApiError as error:
             _log.warning("the status could not be published: %s", error.message)
         except (OSError, OperationTimedOutError, WorkerGoneError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..nodes.pools.shares import Part, parts_of
+from ..nodes.pools.shares import PoolShare, pool_shares
 from .objects import Objects
 from .offline import Decided
 
@@ -46,7 +46,7 @@ def capacity_rows(objects: Objects, decided: Decided) -> list[PoolRow]:
         nodes = tuple(
             _node_row(node, numa, parts)
             for node, state in sorted(objects.node_states.items())
-            for numa, parts in _by_numa(list(parts_of(state, name)))
+            for numa, parts in _by_numa(list(pool_shares(state, name)))
         )
         rows.append(
             PoolRow(
@@ -64,12 +64,12 @@ def capacity_rows(objects: Objects, decided: Decided) -> list[PoolRow]:
     return rows
 
 
-def _by_numa(parts: list[Part]) -> list[tuple[int | None, list[Part]]]:
+def _by_numa(parts: list[PoolShare]) -> list[tuple[int | None, list[PoolShare]]]:
     numas = sorted({part.pf.numa_node for part in parts}, key=lambda numa: (numa is None, numa or 0))
     return [(numa, [part for part in parts if part.pf.numa_node == numa]) for numa in numas]
 
 
-def _node_row(node: str, numa: int | None, parts: list[Part]) -> NodeRow:
+def _node_row(node: str, numa: int | None, parts: list[PoolShare]) -> NodeRow:
     """Count devices: VFs, and of a whole function the function itself."""
     return NodeRow(
         node=node,

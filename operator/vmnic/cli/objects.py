@@ -18,7 +18,7 @@ from ..kubevirt.vmi import Instance
 from ..libvirt.domain import Domain, DomainError, read_domain
 from ..libvirt.gather import gather_domain
 from ..nodes.observed import observed_of
-from ..nodes.pools.shares import count_vfs, parts_of
+from ..nodes.pools.shares import count_vfs, pool_shares
 from ..nodes.state import NodeNicState
 from ..policy.facts import Network
 from .set_aside import DuplicateError, SetAside, reason_of
@@ -208,7 +208,7 @@ def _checked_state(raw: dict[str, Any]) -> NodeNicState:
     state = msgspec.convert(raw, NodeNicState)
     for pool in {pf.pool for pf in state.spec.pfs} | {group.pool for pf in state.spec.pfs for group in pf.groups}:
         count_vfs(state, pool)
-        list(parts_of(state, pool))
+        list(pool_shares(state, pool))
     for pf in state.status.pfs:
         observed_of(pf)
     return state

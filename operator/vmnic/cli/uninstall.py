@@ -17,7 +17,7 @@ from ..kube.resources import DEFINITIONS, NAMESPACES, NODE_NIC_STATES, NODES, PO
 from ..kube.tasks import end_tasks
 from ..nodes.pools.shares import count_vfs
 from ..nodes.rollout.ledger import CORDONED
-from ..nodes.rollout.release import ABANDON, FINALIZER, give_up
+from ..nodes.rollout.release import ABANDON, FINALIZER, begin_release
 from ..nodes.state import NodeNicState, NodeSpec, PfSpec, wire
 from .live import decode_object, take_in
 from .objects import MalformedObjectError, Objects
@@ -133,7 +133,7 @@ class Uninstaller:
         awaited = not self._abandon and any(one.kind == NODE_NIC_STATES.kind for one in objects.set_aside)
         if not self._abandon:
             for name, state in objects.node_states.items():
-                desired = try_object(objects.set_aside, "NodeNicState", ("", name), give_up, state, objects.pools.values())
+                desired = try_object(objects.set_aside, "NodeNicState", ("", name), begin_release, state, objects.pools.values())
                 awaited = awaited or desired is None or bool(desired.pfs)
                 if desired is not None and desired != state.spec:
                     await self._write(state, desired)

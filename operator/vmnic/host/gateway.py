@@ -25,7 +25,7 @@ _FAILED, _INCOMPLETE, _PROBE, _REACHABLE, _NOARP, _PERMANENT = 0x20, 0x01, 0x10,
 _DISCARD_PORT = 9
 
 
-def check_gateway(route: Any, learners: Collection[str]) -> str:
+def check_gateway(route: Any, self_enabled_links: Collection[str]) -> str:
     """Give `reachable`, `unreachable`, or an empty text where there is no default gateway that can be asked.
 
     An entry that an administrator wrote down is no answer: nothing tells whether the gateway is there, and to probe such an
@@ -33,9 +33,9 @@ def check_gateway(route: Any, learners: Collection[str]) -> str:
 
     Args:
         route: pyroute2's IPRoute.
-        learners: PCI addresses of functions that vmnic switched on. What they learn from routers is nobody's way out.
+        self_enabled_links: PCI addresses of functions that vmnic enabled. Routes that they learn from routers do not count.
     """
-    found = _default_gateway(route, learners)
+    found = _default_gateway(route, self_enabled_links)
     if found is None:
         return ""
     family, address, index = found
@@ -53,20 +53,20 @@ def check_gateway(route: Any, learners: Collection[str]) -> str:
     return "unreachable"
 
 
-def _default_gateway(route: Any, learners: Collection[str]) -> tuple[int, str, int] | None:
+def _default_gateway(route: Any, self_enabled_links: Collection[str]) -> tuple[int, str, int] | None:
     """The gateway with the least metric, IPv4 routes before IPv6."""
     found = [
         (hop.rank, (*hop.gateway, hop.link))
         for hop in default_hops(route)
-        if hop.gateway and not (hop.learnt and _is_learner(route, hop.link, learners))
+        if hop.gateway and not (hop.learnt and _is_learner(route, hop.link, self_enabled_links))
     ]
     return min(found)[1] if found else None
 
 
-def _is_learner(route: Any, index: int, learners: Collection[str]) -> bool:
+def _is_learner(route: Any, index: int, self_enabled_links: Collection[str]) -> bool:
     """Whether a link is one of these functions' and has no address but those that it has learnt."""
     (link,) = route.link("get", index=index)
-    if link.get_attr("IFLA_PARENT_DEV_NAME") not in learners:
+    if link.get_attr("IFLA_PARENT_DEV_NAME") not in self_enabled_links:
         return False
     given = (one for one in route.get_addr(index=index) if one["scope"] != LINK_SCOPE)
     return all(one.get_attr("IFA_PROTO") == LEARNT_ADDRESS for one in given)

@@ -47,8 +47,8 @@ class LinuxLinks:
         match op:
             case ReadLinks():
                 return self._read()
-            case CheckGateway(learners):
-                return check_gateway(self._route(), learners)
+            case CheckGateway(self_enabled_links):
+                return check_gateway(self._route(), self_enabled_links)
             case SetLink(name=name, up=up, mtu=mtu):
                 wanted: dict[str, Any] = {} if up is None else {"state": "up" if up else "down"}
                 wanted |= {} if mtu is None else {"mtu": mtu}

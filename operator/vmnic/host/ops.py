@@ -115,7 +115,7 @@ class SetVf:
 class CheckGateway:
     """Ask the default gateway for its link address; gives `reachable`, `unreachable`, or an empty text without a gateway."""
 
-    learners: tuple[str, ...] = ()
+    self_enabled_links: tuple[str, ...] = ()
     """PCI addresses of functions that vmnic switched on: a default route that such a link has learnt does not count."""
 
 

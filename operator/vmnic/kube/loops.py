@@ -35,7 +35,7 @@ async def run_in_loop(loop: asyncio.AbstractEventLoop, work: Work) -> None:
     ended: asyncio.Future[None] = here.create_future()
     stop = asyncio.Event()
 
-    async def carry_out() -> None:
+    async def execute() -> None:
         task, stopped = asyncio.ensure_future(work()), asyncio.ensure_future(stop.wait())
         try:
             await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -43,7 +43,7 @@ async def run_in_loop(loop: asyncio.AbstractEventLoop, work: Work) -> None:
             await end_tasks([task, stopped])
             here.call_soon_threadsafe(_hand_over, task, ended)
 
-    asyncio.run_coroutine_threadsafe(carry_out(), loop)
+    asyncio.run_coroutine_threadsafe(execute(), loop)
     is_cancelled = False
     while not ended.done():
         try:

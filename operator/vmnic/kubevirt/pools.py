@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ..api.pool import SriovNetworkPool
 from ..nodes.nics import model_of, read_models
 from ..nodes.pools.guests import drives_windows, models_without_windows
-from ..nodes.pools.shares import Part, parts_of
+from ..nodes.pools.shares import PoolShare, pool_shares
 from ..nodes.state import VFIO, NodeNicState
 from ..policy.capacity import NodeDevices
 from ..policy.facts import PoolFacts
@@ -38,7 +38,7 @@ class NodeInput:
 class _Found:
     """What the nodes say of one pool."""
 
-    parts: dict[str, list[Part]] = field(default_factory=dict)
+    parts: dict[str, list[PoolShare]] = field(default_factory=dict)
     """By node; empty where the node has a share and shows no function."""
     unread: list[str] = field(default_factory=list)
     """Nodes with a share whose state cannot be read."""
@@ -85,7 +85,7 @@ def _find_parts(nodes: Iterable[NodeInput]) -> dict[str, _Found]:
             if node.state is not None and node.state.unreadable:
                 own.unread.append(node.name)
             elif node.state is not None:
-                own.parts[node.name] = list(parts_of(node.state, owner))
+                own.parts[node.name] = list(pool_shares(node.state, owner))
     return found
 
 
@@ -136,7 +136,7 @@ def _devices_of(node: NodeInput, pools: Mapping[str, PoolFacts], others: Iterabl
     state = node.state
     total = dict.fromkeys(others, 0) | dict(node.allocatable or {}) | {pool.resource_name: 0 for pool in pools.values()}
     held: dict[str, int] = {}
-    shares = {} if state is None or state.unreadable else {one: list(parts_of(state, one)) for one in _pools_of(state)}
+    shares = {} if state is None or state.unreadable else {one: list(pool_shares(state, one)) for one in _pools_of(state)}
     for name, parts in shares.items():
         if name in pools:
             total[pools[name].resource_name] = _count_ready(parts, node.allocatable)
@@ -153,7 +153,7 @@ def _devices_of(node: NodeInput, pools: Mapping[str, PoolFacts], others: Iterabl
     )
 
 
-def _count_ready(parts: Iterable[Part], allocatable: Mapping[str, int] | None) -> int:
+def _count_ready(parts: Iterable[PoolShare], allocatable: Mapping[str, int] | None) -> int:
     """Count the devices of a pool on a node that both agent and kubelet vouch for; a pool may have a resource per function."""
     ready: Counter[str] = Counter()
     for part in parts:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..api.pool import SriovNetworkPool
 from ..checked.devices import is_pci_address
-from ..nodes.pools.shares import parts_of
+from ..nodes.pools.shares import pool_shares
 from ..nodes.state import NodeNicState
 
 __all__ = ["FreeFunctions", "free_functions"]
@@ -35,7 +35,7 @@ def free_functions(pools: Mapping[str, SriovNetworkPool], states: Mapping[str, N
     found = FreeFunctions()
     for name, state in states.items():
         for pool in pools.values():
-            for part in parts_of(state, pool.metadata.name):
+            for part in pool_shares(state, pool.metadata.name):
                 # Agents write these addresses, and they end in a domain's XML.
                 addresses = [address for address in part.addresses if is_pci_address(address)]
                 found.owners |= dict.fromkeys(addresses, pool.resource_name)

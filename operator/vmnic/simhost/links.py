@@ -25,8 +25,8 @@ def perform_on_links(machine: Machine, op: Op) -> Value:
     match op:
         case ReadLinks():
             return tuple(_links(machine))
-        case CheckGateway(learners):
-            return _gateway(machine, learners)
+        case CheckGateway(self_enabled_links):
+            return _gateway(machine, self_enabled_links)
         case SetLink():
             _set_link(_pf(machine, op.name), op)
             machine.tell_link("newlink", _pf(machine, op.name))
@@ -58,9 +58,9 @@ def _pf(machine: Machine, name: str) -> Pf:
     return found
 
 
-def _gateway(machine: Machine, learners: tuple[str, ...]) -> str:
+def _gateway(machine: Machine, self_enabled_links: tuple[str, ...]) -> str:
     """The gateway answers as long as the port of the default route has a carrier; a learnt route goes with its carrier."""
-    learnt = [pf for pf in machine.pfs.values() if pf.learns and pf.address not in learners]
+    learnt = [pf for pf in machine.pfs.values() if pf.learns and pf.address not in self_enabled_links]
     ways = [*(pf for pf in machine.pfs.values() if pf.default_route), *learnt]
     if not ways:
         return ""

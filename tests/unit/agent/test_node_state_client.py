@@ -2,7 +2,7 @@
 
 import pytest
 
-from vmnic.agent.node_state_client import ApiReporter
+from vmnic.agent.node_state_client import ApiNodeStateClient
 from vmnic.kube.errors import ApiError
 from vmnic.nodes.state import NodeStatus
 
@@ -17,9 +17,9 @@ class Answering:
 
 async def test_a_status_of_a_newer_agent_is_read_as_none():
     newer = {"status": {"pfs": [{"pciAddress": "0000:0b:00.0", "problem": {"reason": "NewWord", "message": "x"}}]}}
-    assert (await ApiReporter(Answering(newer), "n1").read()).status == NodeStatus()
+    assert (await ApiNodeStateClient(Answering(newer), "n1").read()).status == NodeStatus()
 
 
 async def test_orders_that_cannot_be_understood_are_an_error_of_the_api_server():
     with pytest.raises(ApiError, match=r"spec\.synced"):
-        await ApiReporter(Answering({"spec": {"synced": "perhaps"}}), "n1").read()
+        await ApiNodeStateClient(Answering({"spec": {"synced": "perhaps"}}), "n1").read()

@@ -245,7 +245,7 @@ async def test_a_node_boots_to_the_granted_state_while_the_controller_is_away(no
     node.sim.control({"reboot": None})
     node.restart_agent()
     node.api.away = True
-    await node.agent.run_alone()
+    await node.agent.reconcile_offline()
     node.api.away = False
     status = await node.run_pass()
     assert (status.num_vfs, status.mtu, status.plan) == (7, 9000, None)
@@ -258,7 +258,7 @@ async def test_what_nobody_asks_for_any_more_is_not_brought_back_at_a_boot(node)
     node.sim.control({"reboot": None})
     del node.port.log[:]
     node.api.away = True
-    await node.agent.run_alone()
+    await node.agent.reconcile_offline()
     assert node.port.writes == []
 
 

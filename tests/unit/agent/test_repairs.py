@@ -35,12 +35,12 @@ async def test_a_node_without_the_controller_boots_to_the_granted_state_though_a
     reboot(node)
     node.api.away = True
     refuse(node, "sriov_numvfs")
-    await node.agent.run_alone()
+    await node.agent.reconcile_offline()
     assert node.sim.perform(ReadFile(NUM_VFS)) == "0"
-    await node.agent.run_alone()
+    await node.agent.reconcile_offline()
     assert node.sim.perform(ReadFile(NUM_VFS)) == "0", "it is left alone for a moment"
     node.clock += 10
-    await node.agent.run_alone()
+    await node.agent.reconcile_offline()
     assert node.sim.perform(ReadFile(NUM_VFS)) == "7"
 
 
@@ -86,7 +86,7 @@ async def test_what_heals_by_itself_after_a_failure_is_brought_back_after_a_rebo
     assert (await node.run_pass()).problem is None
     reboot(node)
     node.api.away = True
-    await node.agent.run_alone()
+    await node.agent.reconcile_offline()
     assert node.sim.perform(ReadFile(NUM_VFS)) == "7"
 
 

@@ -94,7 +94,7 @@ def test_what_a_link_learns_that_vmnic_switched_on_is_nobodys_way_out():
 
 
 @pytest.mark.parametrize(
-    ("route", "learners", "addresses"),
+    ("route", "self_enabled_links", "addresses"),
     [
         (learnt(UPLINK), (FAST_PF,), []),
         (learnt(), (), []),
@@ -103,7 +103,7 @@ def test_what_a_link_learns_that_vmnic_switched_on_is_nobodys_way_out():
     ],
     ids=["another link's", "the link was up before", "somebody wrote it down", "somebody gave the link an address"],
 )
-def test_a_route_that_the_host_relies_on_counts_though_a_router_announced_it(route, learners, addresses):
+def test_a_route_that_the_host_relies_on_counts_though_a_router_announced_it(route, self_enabled_links, addresses):
     kernel = Kernel([route], addresses=addresses)
-    assert check_gateway(kernel, learners) == "reachable"
+    assert check_gateway(kernel, self_enabled_links) == "reachable"
     assert kernel.asked == [("fe80::2", route["RTA_OIF"])]

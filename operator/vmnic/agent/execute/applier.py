@@ -16,8 +16,8 @@ from ...nodes.observed import ObservedPf
 from ...nodes.planning.actions import NO_DRIVER, admin_mac, unfold_indexes
 from ...nodes.planning.target import KERNEL, Binding
 from ...nodes.state import VFIO, Action, ActionKind, VfSettings
-from ..observe.errno_hints import explain
-from ..observe.sysfs import DEVICES, Reader
+from ..observe.errno_hints import describe_errno
+from ..observe.sysfs import DEVICES, SysfsReader
 
 __all__ = ["Applier", "ApplyError"]
 
@@ -63,7 +63,7 @@ class Applier:
         self._pci = pci
         self._is_stuck = is_stuck
         self._session = session
-        self._reader = Reader(session)
+        self._reader = SysfsReader(session)
         self._pf = pf.pci_address
         self._name = pf.name
         self._bindings = bindings
@@ -82,7 +82,7 @@ class Applier:
                 await self._apply_one(action)
             except OSError as error:
                 step = f"{action.kind} {action.value}".strip()
-                raise ApplyError(f"{self._pf}: {step}: {explain(error, action.kind)}") from error
+                raise ApplyError(f"{self._pf}: {step}: {describe_errno(error, action.kind)}") from error
 
     async def _apply_one(self, action: Action) -> None:
         match action.kind:

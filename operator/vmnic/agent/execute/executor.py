@@ -15,31 +15,42 @@ import msgspec
 
 from ...host.client import HostAccess, OperationTimedOutError, Session, WorkerGoneError, WriteStillInFlightError
 from ...nodes.observed import ObservedPf
-from ...nodes.planning.actions import plan_steps
+from ...nodes.planning.actions import plan_actions
 from ...nodes.planning.digest import same_desired
-from ...nodes.planning.drivers import ALONE
-from ...nodes.planning.plan import Planned, desired_target, touched
-from ...nodes.planning.target import Binding, is_switched_on, undo_target
+from ...nodes.planning.drivers import NO_SHARED_DRIVER
+from ...nodes.planning.plan import Planned, affected_functions, desired_target
+from ...nodes.planning.target import Binding, is_switched_on, rollback_target
 from ...nodes.state import ApplyState, PfSpec
-from ..change import Place, Run
-from ..journal import Intent, JournalError, JournalStore, PfRecord, begun, ended, given_up, healed, proving, undoing
+from ..change import Change, NodeContext
+from ..journal import (
+    Intent,
+    JournalError,
+    JournalStore,
+    PfRecord,
+    mark_awaiting_confirmation,
+    mark_finished,
+    mark_recovered,
+    mark_released,
+    mark_rolling_back,
+    mark_started,
+)
 from ..kubelet.podresources import Holders
-from ..observe.in_flight import OpenCalls
+from ..observe.in_flight import InFlightOperations
 from ..observe.pf_reader import read_pf
-from ..observe.sysfs import Reader
+from ..observe.sysfs import SysfsReader
 from .applier import Applier, ApplyError
 from .fence import Fence
 from .probes import Probes
-from .verification import Recheck
+from .verification import Verifier
 
-__all__ = ["Runner"]
+__all__ = ["ChangeExecutor"]
 
 _log = logging.getLogger(__name__)
 
 _PROBE_PAUSE_S = 0.5
 
 
-class Runner:
+class ChangeExecutor:
     """Carries out runs on one host.
 
     Args:
@@ -69,8 +80,8 @@ class Runner:
         self._fence = fence
         self._sleep = sleep
         self._clock = clock
-        self.calls = OpenCalls()
-        self._recheck = Recheck(store, holders)
+        self.calls = InFlightOperations()
+        self._recheck = Verifier(store, holders)
         self._pci = asyncio.Lock()
         """The kernel makes and removes VFs of one function at a time; waiting here, nobody's deadline runs."""
 
@@ -84,12 +95,12 @@ class Runner:
             intent = record.running
             if intent is None or self.calls.waits or self.calls.bus_stuck:
                 continue
-            if intent.boot_id != boot_id and not intent.undoing:
-                self._end(intent.desired, intent.digest, ApplyState.REFUSED, "the node was restarted in the middle")
-            elif intent.undoing or not await self._is_reachable(intent):
-                await self._undo(intent.desired, intent.digest)
+            if intent.boot_id != boot_id and not intent.rolling_back:
+                self._journal_end(intent.desired, intent.digest, ApplyState.REFUSED, "the node was restarted in the middle")
+            elif intent.rolling_back or not await self._is_reachable(intent):
+                await self._roll_back(intent.desired, intent.digest)
 
-    def conclude(self, wanted: Iterable[PfSpec], planned: dict[str, Planned]) -> None:
+    def recover(self, wanted: Iterable[PfSpec], planned: dict[str, Planned]) -> None:
         """End runs that were interrupted, once it is clear how: done after all, impossible, or asked for no more.
 
         A run that still has something to do, and may, is brought to its end by another one under the same digest. A function
@@ -101,36 +112,38 @@ class Runner:
             if desired is not None and found is None:
                 continue  # It could not be read.
             if record.running is not None:
-                self._conclude_run(record.running, desired, found)
+                self._recover_one(record.running, desired, found)
             elif desired is not None and desired.release and record.original is not None and found == Planned():
-                self._forget(address, record)
+                self._prune_journal(address, record)
             elif desired is not None and found == Planned() and _has_healed(record, desired):
-                self._store.update(self._store.load(), address, healed(record, desired))
+                self._store.update(self._store.load(), address, mark_recovered(record, desired))
             elif desired is None and record.granted is not None:
                 # Nobody asks for it any more, so it is not brought back at the next boot.
                 self._store.update(self._store.load(), address, msgspec.structs.replace(record, granted=None))
 
-    def _conclude_run(self, intent: Intent, desired: PfSpec | None, found: Planned | None) -> None:
-        if self.calls.waits or self.calls.bus_stuck or intent.undoing:
+    def _recover_one(self, intent: Intent, desired: PfSpec | None, found: Planned | None) -> None:
+        if self.calls.waits or self.calls.bus_stuck or intent.rolling_back:
             return
         if desired is None or not same_desired(intent.desired, desired):
-            self._end(intent.desired, intent.digest, ApplyState.REFUSED, "interrupted, and something else is asked for now")
+            self._journal_end(
+                intent.desired, intent.digest, ApplyState.REFUSED, "interrupted, and something else is asked for now"
+            )
         elif found is not None and found.problem is not None:
-            self._end(desired, intent.digest, ApplyState.FAILED, found.problem.message)
+            self._journal_end(desired, intent.digest, ApplyState.FAILED, found.problem.message)
         elif found is None or found.plan is None:
-            self._end(desired, intent.digest, ApplyState.APPLIED, "")
+            self._journal_end(desired, intent.digest, ApplyState.APPLIED, "")
 
-    async def carry_out(self, runs: list[Run], place: Place) -> str:
+    async def execute(self, runs: list[Change], place: NodeContext) -> str:
         """Run the plans side by side, each in its own session; gives what forbids writes from now on, in words."""
         alone = [run for run in runs if run.reloads]
         results: list[BaseException | None] = []
         try:
-            probes = await self._probes.working(self._learners())
+            probes = await self._probes.working(self._self_enabled_links())
         except JournalError as error:
             return f"{error}; the host is not changed meanwhile"
         for run in alone:  # What one of them does to the other functions of its driver, the next one sees.
-            results += await asyncio.gather(self._run_one(run, place, probes), return_exceptions=True)
-        side_by_side = (self._run_one(run, place, probes) for run in runs if not run.reloads)
+            results += await asyncio.gather(self._execute_one(run, place, probes), return_exceptions=True)
+        side_by_side = (self._execute_one(run, place, probes) for run in runs if not run.reloads)
         results += await asyncio.gather(*side_by_side, return_exceptions=True)
         for result in results:
             if isinstance(result, JournalError):
@@ -139,7 +152,7 @@ class Runner:
                 raise result
         return ""
 
-    async def _run_one(self, run: Run, place: Place, probes: tuple[str, ...]) -> None:
+    async def _execute_one(self, run: Change, place: NodeContext, probes: tuple[str, ...]) -> None:
         """Journal, fence, change, probe, journal; `probes` is what was reachable before any run."""
         address = run.desired.pci_address
         if self.calls.bus_stuck:  # Since the runs were chosen.
@@ -147,31 +160,31 @@ class Runner:
         going = run.going
         try:
             async with self._host.session(address, write=True) as session:
-                intent = self._begin(run, probes, place.boot_id)
+                intent = self._journal_start(run, probes, place.boot_id)
                 if going:
                     await self._fence.close(going)
                 state, message = await self._change(session, run, place)
             # A call that did not return is no end: while it is in the kernel the undoing waits, and `resume` comes back to it.
-            if state is ApplyState.REFUSED or await self._is_reachable(self._prove(address) or intent):
-                self._end(run.desired, run.digest, state, message)
+            if state is ApplyState.REFUSED or await self._is_reachable(self._await_probes(address) or intent):
+                self._journal_end(run.desired, run.digest, state, message)
             else:
-                await self._undo(run.desired, run.digest)
+                await self._roll_back(run.desired, run.digest)
         except WriteStillInFlightError as error:
             self._wait_for_write(run, str(error))
         finally:
             if going:
                 await self._fence.open(going)
 
-    def _wait_for_write(self, run: Run, message: str) -> None:
+    def _wait_for_write(self, run: Change, message: str) -> None:
         """An earlier agent's write goes on: a new run is refused, an interrupted one stays as it is until that has returned."""
         address = run.desired.pci_address
         self.calls.note_in_flight(address)
         if self._store.load().of(address).running is None:
-            self._end(run.desired, run.digest, ApplyState.REFUSED, message)
+            self._journal_end(run.desired, run.digest, ApplyState.REFUSED, message)
 
-    async def _change(self, session: Session, run: Run, place: Place) -> tuple[ApplyState, str]:
+    async def _change(self, session: Session, run: Change, place: NodeContext) -> tuple[ApplyState, str]:
         """Apply a plan and read back; gives how it ended, and in words why it did not end well."""
-        address, reader = run.desired.pci_address, Reader(session)
+        address, reader = run.desired.pci_address, SysfsReader(session)
         try:
             refusal = await self._recheck.before(run, place, reader)
             if refusal:
@@ -186,7 +199,7 @@ class Runner:
         return (ApplyState.FAILED if difference else ApplyState.APPLIED), difference
 
     def _applier(self, session: Session, desired: PfSpec, observed: ObservedPf) -> Applier:
-        target = desired_target(desired, self._store.load().of(desired.pci_address).original, ALONE)
+        target = desired_target(desired, self._store.load().of(desired.pci_address).original, NO_SHARED_DRIVER)
         return self._applier_of(session, observed, target.bindings if target is not None else ())
 
     def _applier_of(self, session: Session, observed: ObservedPf, bindings: Sequence[Binding]) -> Applier:
@@ -194,33 +207,33 @@ class Runner:
 
     async def _is_reachable(self, intent: Intent) -> bool:
         """Wait until all that was reachable before a run is so again, as long as its pool allows."""
-        while not await self._probes.hold(intent.probes, self._learners()):
+        while not await self._probes.hold(intent.probes, self._self_enabled_links()):
             if self._clock() >= intent.deadline:
                 return False
             await self._sleep(_PROBE_PAUSE_S)
         return True
 
-    def _learners(self) -> tuple[str, ...]:
+    def _self_enabled_links(self) -> tuple[str, ...]:
         """Functions that vmnic switched on: what they learn from routers is no way out that anybody relies on."""
         pfs = self._store.load().pfs
         return tuple(sorted(address for address, record in pfs.items() if is_switched_on(record.original)))
 
-    async def _undo(self, desired: PfSpec, digest: str | None) -> None:
+    async def _roll_back(self, desired: PfSpec, digest: str | None) -> None:
         """Put back what a function was before its run, by the node alone."""
         address = desired.pci_address
         record = self._store.load().of(address)
         intent = record.running
         assert intent is not None
         lost = f"{' and '.join(intent.probes)} not reachable again within {desired.rollback_timeout_s} s"
-        if not intent.undoing:
-            self._store.update(self._store.load(), address, undoing(record, lost, failed=False))
-        target = undo_target(intent.before, record.granted)
+        if not intent.rolling_back:
+            self._store.update(self._store.load(), address, mark_rolling_back(record, lost, failed=False))
+        target = rollback_target(intent.before, record.granted)
         try:
             async with self._host.session(address, write=True) as session:
-                reader = Reader(session)
+                reader = SysfsReader(session)
                 observed = await read_pf(reader, address, await reader.links())
-                steps = plan_steps(target, observed)
-                held = [one for one in touched(steps, target, observed) if one in observed.held_addresses]
+                steps = plan_actions(target, observed)
+                held = [one for one in affected_functions(steps, target, observed) if one in observed.held_addresses]
                 if held:
                     raise ApplyError(f"{', '.join(held)} is held")
                 await self._applier_of(session, observed, target.bindings).apply(steps)
@@ -232,15 +245,15 @@ class Runner:
                 self.calls.note_late(address, error)
             # The run is not over: every pass tries again. It has failed, though, so that no other node begins.
             why = f"{lost}, and the change cannot be undone yet: {error}"
-            self._store.update(self._store.load(), address, undoing(record, why, failed=True))
+            self._store.update(self._store.load(), address, mark_rolling_back(record, why, failed=True))
             _log.error("%s: %s", address, why, extra={"pf": address})
             return
-        self._end(desired, digest or intent.digest, ApplyState.ROLLED_BACK, f"{lost}: the change was undone")
+        self._journal_end(desired, digest or intent.digest, ApplyState.ROLLED_BACK, f"{lost}: the change was undone")
 
-    def _begin(self, run: Run, probes: tuple[str, ...], boot_id: str) -> Intent:
+    def _journal_start(self, run: Change, probes: tuple[str, ...], boot_id: str) -> Intent:
         """Journal a run before its first write."""
         journal, address = self._store.load(), run.desired.pci_address
-        record = begun(
+        record = mark_started(
             journal.of(address),
             run.desired,
             run.observed,
@@ -255,22 +268,22 @@ class Runner:
         assert record.running is not None
         return record.running
 
-    def _prove(self, address: str) -> Intent | None:
+    def _await_probes(self, address: str) -> Intent | None:
         """Journal that all is written, and until when the node must be reachable."""
         journal = self._store.load()
-        record = proving(journal.of(address), self._clock())
+        record = mark_awaiting_confirmation(journal.of(address), self._clock())
         self._store.update(journal, address, record)
         return record.running
 
-    def _end(self, desired: PfSpec, digest: str | None, state: ApplyState, message: str) -> None:
+    def _journal_end(self, desired: PfSpec, digest: str | None, state: ApplyState, message: str) -> None:
         """Journal the end of a run."""
         journal, address = self._store.load(), desired.pci_address
-        self._store.update(journal, address, ended(journal.of(address), desired, digest, state, message))
+        self._store.update(journal, address, mark_finished(journal.of(address), desired, digest, state, message))
         level = logging.INFO if state is ApplyState.APPLIED else logging.WARNING
         _log.log(level, "%s: %s %s", address, state, message, extra={"pf": address})
 
-    def _forget(self, address: str, record: PfRecord) -> None:
-        self._store.update(self._store.load(), address, given_up(record))
+    def _prune_journal(self, address: str, record: PfRecord) -> None:
+        self._store.update(self._store.load(), address, mark_released(record))
         _log.info("%s is given up", address, extra={"pf": address})
 
 

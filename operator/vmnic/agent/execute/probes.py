@@ -10,7 +10,7 @@ from typing import Protocol
 from ...host.client import HostAccess, OperationTimedOutError, WorkerGoneError
 from ...host.ops import CheckGateway
 from ...kube.errors import ApiError
-from ..node_state_client import Reporter
+from ..node_state_client import NodeStateClient
 
 __all__ = ["NodeProbes", "Probes", "boot_clock"]
 
@@ -21,11 +21,11 @@ _GATEWAY_S = 5.0
 class Probes(Protocol):
     """Tells what is reachable."""
 
-    async def working(self, learners: tuple[str, ...]) -> tuple[str, ...]:
+    async def working(self, self_enabled_links: tuple[str, ...]) -> tuple[str, ...]:
         """Name what is reachable now; `learners` are functions that vmnic switched on."""
         ...
 
-    async def hold(self, needed: Collection[str], learners: tuple[str, ...]) -> bool:
+    async def hold(self, needed: Collection[str], self_enabled_links: tuple[str, ...]) -> bool:
         """Tell whether all of these are reachable now."""
         ...
 
@@ -33,18 +33,18 @@ class Probes(Protocol):
 class NodeProbes:
     """Asks the API server for this node's object, and the default gateway for its link address."""
 
-    def __init__(self, host: HostAccess, reporter: Reporter) -> None:
+    def __init__(self, host: HostAccess, reporter: NodeStateClient) -> None:
         self._host = host
         self._reporter = reporter
 
-    async def working(self, learners: tuple[str, ...]) -> tuple[str, ...]:
+    async def working(self, self_enabled_links: tuple[str, ...]) -> tuple[str, ...]:
         """Name what is reachable now; see `Probes`."""
-        api, gateway = await asyncio.gather(self._api(), self._gateway(learners))
+        api, gateway = await asyncio.gather(self._api(), self._gateway(self_enabled_links))
         return ("api",) * api + ("gateway",) * gateway
 
-    async def hold(self, needed: Collection[str], learners: tuple[str, ...]) -> bool:
+    async def hold(self, needed: Collection[str], self_enabled_links: tuple[str, ...]) -> bool:
         """Tell whether all of these are reachable now; see `Probes`."""
-        return set(needed) <= set(await self.working(learners))
+        return set(needed) <= set(await self.working(self_enabled_links))
 
     async def _api(self) -> bool:
         try:
@@ -54,10 +54,10 @@ class NodeProbes:
             return False
         return True
 
-    async def _gateway(self, learners: tuple[str, ...]) -> bool:
+    async def _gateway(self, self_enabled_links: tuple[str, ...]) -> bool:
         try:
             async with self._host.session("observe", write=False) as session:
-                return await session.perform(CheckGateway(learners), deadline_s=_GATEWAY_S) == "reachable"
+                return await session.perform(CheckGateway(self_enabled_links), deadline_s=_GATEWAY_S) == "reachable"
         except (OSError, OperationTimedOutError, WorkerGoneError):
             return False
 

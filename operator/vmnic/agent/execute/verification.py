@@ -5,18 +5,18 @@ from __future__ import annotations
 from ...nodes.observed import ObservedPf, holders_by_address, with_holders
 from ...nodes.planning.drivers import DriverFacts, gather_driver
 from ...nodes.planning.plan import Planned, plan_pf
-from ..change import Place, Run, needs_holders, without_doubt
+from ..change import Change, NodeContext, needs_holders, without_doubt
 from ..journal import JournalStore
 from ..kubelet.podresources import Holders, HoldersUnknownError
 from ..observe.holder_files import read_records
 from ..observe.networkmanager import read_profiles
 from ..observe.pf_reader import read_pf
-from ..observe.sysfs import Reader
+from ..observe.sysfs import SysfsReader
 
-__all__ = ["Recheck"]
+__all__ = ["Verifier"]
 
 
-class Recheck:
+class Verifier:
     """Plans again what is being done.
 
     Args:
@@ -28,7 +28,7 @@ class Recheck:
         self._store = store
         self._holders = holders
 
-    async def before(self, run: Run, place: Place, reader: Reader) -> str:
+    async def before(self, run: Change, place: NodeContext, reader: SysfsReader) -> str:
         """Read the function once more right before the first write; gives what has changed, empty if nothing."""
         records = await read_records(reader)
         try:
@@ -44,14 +44,14 @@ class Recheck:
             return f"the host uses {run.desired.pci_address} by now"
         return ", ".join(planned.plan.blocked_by)
 
-    async def after(self, run: Run, place: Place, reader: Reader) -> str:
+    async def after(self, run: Change, place: NodeContext, reader: SysfsReader) -> str:
         """Read back what was written; gives how it differs from what was desired, empty if it does not."""
         planned = await self._replan(run, place, reader, {})
         if planned.problem is not None:
             return planned.problem.message
         return f"{run.desired.pci_address}: read back, still to do: {planned.plan.text}" if planned.plan is not None else ""
 
-    async def _replan(self, run: Run, place: Place, reader: Reader, told: dict[str, str]) -> Planned:
+    async def _replan(self, run: Change, place: NodeContext, reader: SysfsReader, told: dict[str, str]) -> Planned:
         profiles = await read_profiles(reader)
         observed = await read_pf(reader, run.desired.pci_address, await reader.links(), profiles)
         holders = holders_by_address([observed], told)
@@ -68,7 +68,7 @@ class Recheck:
         )
 
     async def _look_at_driver(
-        self, run: Run, place: Place, observed: ObservedPf, told: dict[str, str], reader: Reader
+        self, run: Change, place: NodeContext, observed: ObservedPf, told: dict[str, str], reader: SysfsReader
     ) -> DriverFacts:
         """Look once more at all functions of a driver that is about to be loaded anew."""
         if not run.reloads:

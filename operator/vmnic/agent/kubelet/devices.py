@@ -13,7 +13,7 @@ from ...nodes.observed import ObservedPf, ObservedVf
 from ...nodes.planning.actions import wrong_driver
 from ...nodes.state import VFIO, PfSpec, VfGroup, indexes_of
 
-__all__ = ["Device", "Offer", "Resource", "list_resources"]
+__all__ = ["AdvertisedDevices", "Device", "Resource", "list_resources"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Resource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
+class AdvertisedDevices:
     """One physical function of which pools offer something."""
 
     spec: PfSpec
@@ -58,7 +58,7 @@ class Offer:
 
 
 def list_resources(
-    offers: Iterable[Offer], before: Mapping[str, Resource], held: Mapping[str, str] | None
+    offers: Iterable[AdvertisedDevices], before: Mapping[str, Resource], held: Mapping[str, str] | None
 ) -> dict[str, Resource]:
     """List what is offered from now on.
 
@@ -87,7 +87,9 @@ def list_resources(
     }
 
 
-def _devices(offer: Offer, group: VfGroup, before: Resource | None, held: Mapping[str, str] | None) -> Iterator[Device]:
+def _devices(
+    offer: AdvertisedDevices, group: VfGroup, before: Resource | None, held: Mapping[str, str] | None
+) -> Iterator[Device]:
     known = [device for device in before.devices if device.pf == offer.spec.pci_address] if before is not None else []
     if offer.spec.function == "Physical":
         present = [_whole(offer.pf, group, held)] if offer.pf is not None else []

@@ -20,7 +20,7 @@ from grpclib.server import Server
 
 from .api import KUBELET_SOCKET, REGISTER, VERSION, plugin_classes
 from .directory import DirectoryWatch
-from .infofiles import InfoFiles
+from .infofiles import DeviceInfoFiles
 from .inventory import Inventory
 from .service import Service
 
@@ -65,7 +65,7 @@ class Endpoint:
     """
 
     def __init__(
-        self, resource: str, directory: pathlib.Path, inventory: Inventory, files: InfoFiles, watch: DirectoryWatch
+        self, resource: str, directory: pathlib.Path, inventory: Inventory, files: DeviceInfoFiles, watch: DirectoryWatch
     ) -> None:
         self._resource = resource
         self._kubelet = directory / KUBELET_SOCKET
@@ -77,9 +77,9 @@ class Endpoint:
         self._said = ""
 
     @property
-    def is_behind(self) -> bool:
+    def has_unsent_update(self) -> bool:
         """Whether the kubelet has not been sent the newest list; false where it does not watch."""
-        return self._service is not None and self._service.is_behind
+        return self._service is not None and self._service.has_unsent_update
 
     async def run(self) -> None:
         """Register, and again whenever the kubelet does not watch, until cancelled."""

@@ -9,13 +9,13 @@ import re
 from .allocation import render_device_info
 from .devices import Device
 
-__all__ = ["InfoFiles"]
+__all__ = ["DeviceInfoFiles"]
 
 _log = logging.getLogger(__name__)
 _ADDRESS = r"([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])"
 
 
-class InfoFiles:
+class DeviceInfoFiles:
     """The files of one node, `RESOURCE-ADDRESS-device.json` with dashes for slashes."""
 
     def __init__(self, directory: pathlib.Path) -> None:

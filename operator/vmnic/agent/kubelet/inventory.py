@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
-from .devices import Device, Offer, Resource, list_resources
+from .devices import AdvertisedDevices, Device, Resource, list_resources
 
 __all__ = ["Inventory"]
 
@@ -36,7 +36,7 @@ class Inventory:
         """Resources by name, as they were last offered."""
         return self._resources
 
-    def replace(self, offers: Iterable[Offer], held: Mapping[str, str] | None) -> None:
+    def replace(self, offers: Iterable[AdvertisedDevices], held: Mapping[str, str] | None) -> None:
         """List what is offered from now on; see `list_resources`."""
         self._fenced -= self._lifted
         self._lifted.clear()

@@ -11,19 +11,19 @@ from ...nodes.observed import ObservedPf
 from ...nodes.planning.plan import Planned
 from ...nodes.state import NodeSpec, PfSpec
 from ..journal import Journal, PfRecord
-from .devices import Offer
+from .devices import AdvertisedDevices
 
-__all__ = ["offers_of"]
+__all__ = ["advertised_devices"]
 
 
-def offers_of(
+def advertised_devices(
     spec: NodeSpec,
     observed: Mapping[str, ObservedPf],
     planned: Mapping[str, Planned],
     journal: Journal,
     unreadable: Collection[str],
-    dark: Collection[str] = (),
-) -> list[Offer]:
+    link_down: Collection[str] = (),
+) -> list[AdvertisedDevices]:
     """Give what the functions of a node offer.
 
     Args:
@@ -32,7 +32,7 @@ def offers_of(
         planned: What is to be done to each.
         journal: What vmnic knows of them.
         unreadable: Functions that did not answer.
-        dark: Functions that have lost their carrier.
+        link_down: PCI addresses of functions that lost link.
     """
     if not spec.synced:
         granted = (record.granted for record in journal.pfs.values())
@@ -45,8 +45,8 @@ def offers_of(
         plan = planned.get(address, Planned()) if pf is not None else None
         in_force = _in_force(desired, plan, record)
         if in_force is not None:
-            fault = _fault(desired, record, pf, unreadable=address in unreadable, dark=address in dark)
-            offers.append(Offer(spec=in_force, pf=pf, fault=fault))
+            fault = _fault(desired, record, pf, unreadable=address in unreadable, link_down=address in link_down)
+            offers.append(AdvertisedDevices(spec=in_force, pf=pf, fault=fault))
     return offers
 
 
@@ -62,7 +62,7 @@ def _in_force(desired: PfSpec, plan: Planned | None, record: PfRecord) -> PfSpec
     return desired if record.original is not None else None
 
 
-def _fault(desired: PfSpec, record: PfRecord, pf: ObservedPf | None, *, unreadable: bool, dark: bool) -> str:
+def _fault(desired: PfSpec, record: PfRecord, pf: ObservedPf | None, *, unreadable: bool, link_down: bool) -> str:
     if pf is None:
         return f"{desired.pci_address} does not answer" if unreadable else f"{desired.pci_address} is not on the bus"
     if record.running is not None:
@@ -71,4 +71,4 @@ def _fault(desired: PfSpec, record: PfRecord, pf: ObservedPf | None, *, unreadab
         return f"the link of {desired.pci_address} is in another network namespace"
     if desired.release:
         return f"{desired.pci_address} is being given up"
-    return "no carrier" if dark else ""
+    return "no carrier" if link_down else ""

@@ -12,10 +12,10 @@ from typing import Protocol
 
 from ...kube.tasks import end_tasks
 from .api import KUBELET_SOCKET
-from .devices import Offer
+from .devices import AdvertisedDevices
 from .directory import DirectoryWatch
 from .endpoint import Endpoint, is_socket_name
-from .infofiles import InfoFiles
+from .infofiles import DeviceInfoFiles
 from .inventory import Inventory
 from .podresources import Holders
 
@@ -31,7 +31,7 @@ _POLL_S = 0.01
 class Devices(Protocol):
     """Takes what the node offers."""
 
-    def replace(self, offers: Iterable[Offer], held: Mapping[str, str] | None) -> None:
+    def replace(self, offers: Iterable[AdvertisedDevices], held: Mapping[str, str] | None) -> None:
         """Offer this from now on.
 
         Args:
@@ -44,7 +44,7 @@ class Devices(Protocol):
 class NoDevices:
     """For nodes where another device plugin hands out devices."""
 
-    def replace(self, offers: Iterable[Offer], held: Mapping[str, str] | None) -> None:
+    def replace(self, offers: Iterable[AdvertisedDevices], held: Mapping[str, str] | None) -> None:
         """Do nothing."""
 
 
@@ -66,13 +66,13 @@ class DevicePlugin:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._directory = directory
-        self._files = InfoFiles(info_directory)
+        self._files = DeviceInfoFiles(info_directory)
         self._holders = holders
         self._inventory = Inventory(clock)
         self._endpoints: dict[str, Endpoint] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def replace(self, offers: Iterable[Offer], held: Mapping[str, str] | None) -> None:
+    def replace(self, offers: Iterable[AdvertisedDevices], held: Mapping[str, str] | None) -> None:
         """Offer this from now on; see `Devices`."""
         before = set(self._inventory.resources)
         self._inventory.replace(offers, held)
@@ -135,5 +135,5 @@ class DevicePlugin:
         """Wait until the kubelet has been sent the newest lists."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_TELL_S):
-                while any(endpoint.is_behind for endpoint in self._endpoints.values()):
+                while any(endpoint.has_unsent_update for endpoint in self._endpoints.values()):
                     await asyncio.sleep(_POLL_S)

@@ -18,7 +18,7 @@ from grpclib.server import Stream
 from .allocation import device_nodes, environment, prefer
 from .api import HEALTHY, UNHEALTHY, method, plugin_classes
 from .devices import Device
-from .infofiles import InfoFiles
+from .infofiles import DeviceInfoFiles
 from .inventory import Inventory
 
 __all__ = ["Service"]
@@ -43,7 +43,7 @@ class Service:
         files: Where the devices of a pod are written down.
     """
 
-    def __init__(self, resource: str, inventory: Inventory, files: InfoFiles) -> None:
+    def __init__(self, resource: str, inventory: Inventory, files: DeviceInfoFiles) -> None:
         self._resource = resource
         self._inventory = inventory
         self._files = files
@@ -68,7 +68,7 @@ class Service:
         self._stopped.set()
 
     @property
-    def is_behind(self) -> bool:
+    def has_unsent_update(self) -> bool:
         """Whether the kubelet watches and has not been sent the newest list."""
         return bool(self._streams) and self._sent != self._inventory.listing(self._resource)
 

@@ -6,7 +6,7 @@ import errno
 
 from ...nodes.state import ActionKind, PfReason
 
-__all__ = ["errno_name", "explain", "reason_of_failure"]
+__all__ = ["describe_errno", "errno_name", "reason_for"]
 
 _NO_ROOM = "the firmware left no room for the VFs: add pci=realloc to the kernel's command line and reboot"
 _FORBIDDEN = (
@@ -65,12 +65,12 @@ def _remedy_for(kind: ActionKind | None, code: int) -> str:
     return (kind is not None and _OF_STEP.get((kind, code))) or _OF_ANY.get(code, "see the kernel's log for why")
 
 
-def explain(error: OSError, kind: ActionKind | None = None) -> str:
+def describe_errno(error: OSError, kind: ActionKind | None = None) -> str:
     """Say what the kernel answered and what to do; without a step where a read was refused."""
     code = error.errno or 0
     return f"{errno_name(error)} ({error.strerror}): {_remedy_for(kind, code)}"
 
 
-def reason_of_failure(message: str) -> PfReason:
+def reason_for(message: str) -> PfReason:
     """Give the word for a failed run: what the kernel says of a NIC without room for its VFs is told apart."""
     return PfReason.NO_MMIO_SPACE if _NO_ROOM in message else PfReason.APPLY_FAILED

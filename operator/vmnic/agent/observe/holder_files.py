@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ...host.ops import ListDir, Op, ReadFile, ReadLink
 from .errno_hints import errno_name
-from .sysfs import PCI_ADDRESS, Reader, is_absent
+from .sysfs import PCI_ADDRESS, SysfsReader, is_absent
 
 __all__ = ["Records", "read_records"]
 
@@ -37,7 +37,7 @@ class Records:
     """The first record that could not be read, with the reason: a holder may be missing; empty: all were read."""
 
 
-async def read_records(reader: Reader) -> Records:
+async def read_records(reader: SysfsReader) -> Records:
     """Read all records; one that cannot be read is named, and the others count.
 
     A record of sriov-cni outlives the node's crash; it counts while the network namespace that it names is there.
@@ -61,7 +61,7 @@ async def read_records(reader: Reader) -> Records:
     return records
 
 
-async def _attempt(reader: Reader, ops: Sequence[Op], records: Records) -> list[object]:
+async def _attempt(reader: SysfsReader, ops: Sequence[Op], records: Records) -> list[object]:
     """Perform reads; what is absent or cannot be read is None, and the latter is remembered."""
     found: list[object] = []
     for start in range(0, len(ops), _BATCH):
@@ -73,7 +73,7 @@ async def _attempt(reader: Reader, ops: Sequence[Op], records: Records) -> list[
     return found
 
 
-async def _read_lent(reader: Reader, names: Sequence[str], records: Records) -> None:
+async def _read_lent(reader: SysfsReader, names: Sequence[str], records: Records) -> None:
     """Add the VFs that libvirt has changed and will put back, each noted by its PF's link and its index."""
     notes = [note for note in map(_LENT_VF.fullmatch, names) if note is not None]
     links = await _attempt(reader, [ReadLink(f"/sys/class/net/{note[1]}/device/virtfn{note[2]}") for note in notes], records)

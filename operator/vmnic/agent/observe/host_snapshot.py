@@ -17,9 +17,9 @@ from .holder_files import Records, read_records
 from .modules import MODULES
 from .networkmanager import Profiles, read_profiles
 from .pf_reader import read_pf
-from .sysfs import DEVICES, Reader
+from .sysfs import DEVICES, SysfsReader
 
-__all__ = ["Observation", "observe_host"]
+__all__ = ["HostSnapshot", "read_snapshot"]
 
 _NoAnswer = OperationTimedOutError | WorkerGoneError | OSError
 
@@ -27,7 +27,7 @@ _NETWORK_CLASS = "0x02"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Observation:
+class HostSnapshot:
     """One look at the host."""
 
     boot_id: str
@@ -39,7 +39,7 @@ class Observation:
     """Functions that did not answer, by PCI address."""
 
 
-async def observe_host(host: HostAccess, *, leave_out: Collection[str]) -> Observation:
+async def read_snapshot(host: HostAccess, *, leave_out: Collection[str]) -> HostSnapshot:
     """Look at everything that decisions need.
 
     Args:
@@ -52,7 +52,7 @@ async def observe_host(host: HostAccess, *, leave_out: Collection[str]) -> Obser
         WorkerGoneError: the host worker ended, not only one function's child.
     """
     async with host.session("observe", write=False) as session:
-        reader = Reader(session)
+        reader = SysfsReader(session)
         boot_id = await reader.text("/proc/sys/kernel/random/boot_id")
         facts, functions = await _read_host(reader)
         addresses = await _find_pfs(reader, functions)
@@ -63,7 +63,7 @@ async def observe_host(host: HostAccess, *, leave_out: Collection[str]) -> Obser
     answers = await asyncio.gather(*(_read_alone(host, address, links, profiles) for address in asked))
     if answers and isinstance(answers[0], WorkerGoneError) and all(isinstance(one, WorkerGoneError) for one in answers):
         raise answers[0]
-    return Observation(
+    return HostSnapshot(
         boot_id=boot_id,
         host=facts,
         pfs=tuple(answer for answer in answers if isinstance(answer, ObservedPf)),
@@ -76,12 +76,12 @@ async def _read_alone(host: HostAccess, address: str, links: Sequence[LinkInfo],
     """Read one function in a session of its own; one that hangs, or whose child dies, harms no other."""
     try:
         async with host.session(address, write=False) as session:
-            return await read_pf(Reader(session), address, links, profiles)
+            return await read_pf(SysfsReader(session), address, links, profiles)
     except (OperationTimedOutError, WorkerGoneError, OSError) as error:
         return error
 
 
-async def _read_host(reader: Reader) -> tuple[HostFacts, tuple[str, ...]]:
+async def _read_host(reader: SysfsReader) -> tuple[HostFacts, tuple[str, ...]]:
     """Read what the node as a whole offers, and the addresses of all PCI functions."""
     modules = {name: f"/sys/module/{name}" for name in MODULES}
     listed = await reader.listings([*modules.values(), DEVICES])
@@ -100,7 +100,7 @@ async def _or_unknown(read: Callable[[], Awaitable[Sequence[str]]]) -> bool | No
         return None
 
 
-async def _find_pfs(reader: Reader, addresses: Sequence[str]) -> list[str]:
+async def _find_pfs(reader: SysfsReader, addresses: Sequence[str]) -> list[str]:
     """Find the network functions that can have VFs; their VFs have no `sriov_totalvfs`."""
     kinds = [ReadFile(f"{DEVICES}/{address}/class") for address in addresses]
     totals = [ReadFile(f"{DEVICES}/{address}/sriov_totalvfs") for address in addresses]

@@ -9,10 +9,10 @@ from ...host.client import HostAccess, OperationTimedOutError, WorkerGoneError, 
 from ...host.ops import is_write
 from ..journal import JournalError, JournalStore
 
-__all__ = ["OpenCalls"]
+__all__ = ["InFlightOperations"]
 
 
-class OpenCalls:
+class InFlightOperations:
     """What keeps further writes from being started."""
 
     def __init__(self) -> None:

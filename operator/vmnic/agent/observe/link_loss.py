@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterable
 
 from ...nodes.observed import ObservedPf
 
-__all__ = ["Carriers"]
+__all__ = ["LinkLossTracker"]
 
 _RESET_S = 4.0
 """A link flaps when VFs are made, for a second or two."""
 
 
-class Carriers:
+class LinkLossTracker:
     """Remembers who had a carrier; a port that never had one is nobody's loss."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from ...host.ops import ListDir, ReadFile
 from .errno_hints import errno_name
 from .keyfile import Keyfile, KeyfileError, parse_keyfile
-from .sysfs import Reader, is_absent
+from .sysfs import SysfsReader, is_absent
 
 __all__ = ["Port", "Profiles", "find_manager", "read_profiles"]
 
@@ -52,7 +52,7 @@ class Profiles:
     """Why one, or a directory of them, could not be read, by path."""
 
 
-async def read_profiles(reader: Reader) -> Profiles:
+async def read_profiles(reader: SysfsReader) -> Profiles:
     """Read all profiles; one that cannot be read is remembered as such, and harms no read of a function."""
     listed = await reader.attempt([ListDir(directory) for directory in _DIRECTORIES])
     paths: list[str] = []

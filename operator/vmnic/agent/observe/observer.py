@@ -14,36 +14,36 @@ from ...nodes.planning.plan import Planned, plan_pf
 from ...nodes.state import NodeSpec
 from ..change import without_doubt
 from ..journal import Journal, JournalStore
-from ..kubelet.devices import Offer
-from ..kubelet.offers import offers_of
+from ..kubelet.devices import AdvertisedDevices
+from ..kubelet.offers import advertised_devices
 from ..kubelet.plugin import Devices
 from ..kubelet.podresources import Holders, HoldersUnknownError
-from .host_snapshot import Observation, observe_host
-from .in_flight import OpenCalls
-from .link_loss import Carriers
+from .host_snapshot import HostSnapshot, read_snapshot
+from .in_flight import InFlightOperations
+from .link_loss import LinkLossTracker
 
-__all__ = ["Look", "Looker"]
+__all__ = ["NodeObservation", "NodeObserver"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class NodeObservation:
     """What one look gave: the host, who holds VFs, and a plan for each function that is asked for."""
 
-    observation: Observation
+    observation: HostSnapshot
     holders: Mapping[str, str]
     planned: Mapping[str, Planned]
     drivers: Mapping[str, DriverFacts]
-    offers: Mapping[str, Offer] = field(default_factory=dict)
+    offers: Mapping[str, AdvertisedDevices] = field(default_factory=dict)
     """What is handed to pods, by function."""
     unknown: str = ""
     """Why holders cannot be learnt now; empty: they are known."""
-    dark: Collection[str] = ()
+    link_down: Collection[str] = ()
     """Functions that have lost their carrier."""
     busy: Collection[str] = ()
     """Functions that were left alone, since they are being changed."""
 
 
-class Looker:
+class NodeObserver:
     """Looks at one node.
 
     Args:
@@ -63,7 +63,7 @@ class Looker:
         holders: Holders,
         devices: Devices,
         *,
-        calls: OpenCalls,
+        calls: InFlightOperations,
         refused: tuple[str, ...],
         clock: Callable[[], float],
     ) -> None:
@@ -73,12 +73,12 @@ class Looker:
         self._devices = devices
         self._calls = calls
         self._refused = refused
-        self._carriers = Carriers()
+        self._carriers = LinkLossTracker()
         self._clock = clock
         self._hung: OperationTimedOutError | None = None
         """A read of the host as such that has not returned."""
 
-    async def look(self, spec: NodeSpec, journal: Journal, *, told_dark: Collection[str] = ()) -> Look:
+    async def look(self, spec: NodeSpec, journal: Journal, *, reported_down: Collection[str] = ()) -> NodeObservation:
         """Look at everything; `told_dark` are the functions whose lost carrier the node's status tells.
 
         Raises:
@@ -86,20 +86,28 @@ class Looker:
             WorkerGoneError: the host worker died.
         """
         await self._calls.forget_returned(self._host, self._store)
-        return await self._look(spec, journal, told_dark=told_dark, busy=(), earlier=None)
+        return await self._look(spec, journal, reported_down=reported_down, busy=(), earlier=None)
 
-    async def glance(self, spec: NodeSpec, journal: Journal, earlier: Look, busy: Collection[str]) -> Look:
+    async def observe_idle(
+        self, spec: NodeSpec, journal: Journal, earlier: NodeObservation, busy: Collection[str]
+    ) -> NodeObservation:
         """Look at all functions but those that are being changed; of them the earlier look holds. Raises as `look`."""
-        return await self._look(spec, journal, told_dark=(), busy=busy, earlier=earlier)
+        return await self._look(spec, journal, reported_down=(), busy=busy, earlier=earlier)
 
     def withdraw(self, spec: NodeSpec, journal: Journal) -> None:
         """Hand out nothing, as nobody knows what is there."""
         everything = {pf.pci_address for pf in spec.pfs} | journal.pfs.keys()
-        self._devices.replace(offers_of(spec, {}, {}, journal, everything), None)
+        self._devices.replace(advertised_devices(spec, {}, {}, journal, everything), None)
 
     async def _look(
-        self, spec: NodeSpec, journal: Journal, *, told_dark: Collection[str], busy: Collection[str], earlier: Look | None
-    ) -> Look:
+        self,
+        spec: NodeSpec,
+        journal: Journal,
+        *,
+        reported_down: Collection[str],
+        busy: Collection[str],
+        earlier: NodeObservation | None,
+    ) -> NodeObservation:
         observation = await self._observe({*self._calls.hanging, *busy})
         for address, error in observation.unreadable.items():
             if isinstance(error, OperationTimedOutError):
@@ -130,31 +138,31 @@ class Looker:
             for pf in spec.pfs
             if pf.pci_address in observed
         }
-        dark = self._carriers.see(pfs, told_dark, self._clock())
+        link_down = self._carriers.see(pfs, reported_down, self._clock())
         unreadable = {*self._calls.hanging, *observation.unreadable}
-        made = offers_of(spec, opened, planned, journal, unreadable, dark)
+        made = advertised_devices(spec, opened, planned, journal, unreadable, link_down)
         offers = {offer.spec.pci_address: offer for offer in made}
         if earlier is not None:
             kept = {address: offer for address, offer in earlier.offers.items() if address in busy}
             offers = {address: offer for address, offer in offers.items() if address not in busy} | kept
         self._devices.replace(offers.values(), holders_by_address(pfs, told) if not unknown else None)
-        return Look(
+        return NodeObservation(
             observation=observation,
             holders=holders,
             planned=planned,
             drivers=drivers,
             offers=offers,
             unknown=unknown,
-            dark=dark,
+            link_down=link_down,
             busy=busy,
         )
 
-    async def _observe(self, leave_out: set[str]) -> Observation:
+    async def _observe(self, leave_out: set[str]) -> HostSnapshot:
         """Look at the host, unless an earlier look is still in the kernel: each would leave one more child there."""
         if self._hung is not None and not self._hung.returned.done():
             raise self._hung.with_traceback(None)
         try:
-            return await observe_host(self._host, leave_out=leave_out)
+            return await read_snapshot(self._host, leave_out=leave_out)
         except OperationTimedOutError as error:
             self._hung = error
             raise

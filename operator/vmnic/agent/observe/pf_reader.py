@@ -14,7 +14,7 @@ from ...nodes.nics import model_of
 from ...nodes.observed import ObservedPf, ObservedVf, VfAttributes
 from ...nodes.state import VFIO
 from .networkmanager import Port, Profiles, find_manager
-from .sysfs import DEVICES, PCI_ADDRESS, Reader
+from .sysfs import DEVICES, PCI_ADDRESS, SysfsReader
 
 __all__ = ["read_pf"]
 
@@ -30,7 +30,7 @@ _NOT_ASKED = Profiles()
 _OPERATOR = "/etc/sriov-operator/pci"
 
 
-async def read_pf(reader: Reader, address: str, links: Sequence[LinkInfo], profiles: Profiles = _NOT_ASKED) -> ObservedPf:
+async def read_pf(reader: SysfsReader, address: str, links: Sequence[LinkInfo], profiles: Profiles = _NOT_ASKED) -> ObservedPf:
     """Read one physical function with its VFs.
 
     Args:

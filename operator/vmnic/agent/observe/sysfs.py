@@ -10,7 +10,7 @@ from typing import cast
 from ...host.client import Session
 from ...host.ops import LinkInfo, ListDir, Op, ReadFile, ReadLink, ReadLinks, Value
 
-__all__ = ["DEVICES", "PCI_ADDRESS", "Reader", "is_absent"]
+__all__ = ["DEVICES", "PCI_ADDRESS", "SysfsReader", "is_absent"]
 
 DEVICES = "/sys/bus/pci/devices"
 PCI_ADDRESS = re.compile(r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")
@@ -28,7 +28,7 @@ def is_absent(error: OSError) -> bool:
     return error.errno in _ABSENT
 
 
-class Reader:
+class SysfsReader:
     """Reads of one session, in words of this module."""
 
     def __init__(self, session: Session) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from ...nodes.bounds import fit
 from ...nodes.state import ApplyState, Condition, HostFacts, NodeSpec, NodeStatus, PfReason, PfStatus
 
-__all__ = ["conditions_of_refusal", "fit_status", "same_status", "summarise_node"]
+__all__ = ["conditions_of_refusal", "fit_status", "node_conditions", "same_status"]
 
 _MESSAGE_CHARS = 1024
 _NOTE_CHARS = 256
@@ -20,7 +20,7 @@ _Verdict = tuple[Literal["True", "False"], str, str]
 """Status, reason and message of a condition."""
 
 
-def summarise_node(
+def node_conditions(
     spec: NodeSpec,
     pfs: Sequence[PfStatus],
     host: HostFacts,

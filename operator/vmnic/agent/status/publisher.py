@@ -11,7 +11,7 @@ import msgspec
 
 from ...kube.errors import ApiError
 from ...nodes.state import NodeNicState, NodeStatus
-from ..node_state_client import Reporter
+from ..node_state_client import NodeStateClient
 from .conditions import same_status
 from .reduced import is_refusal, reduced_statuses
 
@@ -33,7 +33,7 @@ class Publisher:
         clock: Seconds, monotonic.
     """
 
-    def __init__(self, reporter: Reporter, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, reporter: NodeStateClient, clock: Callable[[], float] = time.monotonic) -> None:
         self._reporter = reporter
         self._clock = clock
         self.shown: NodeNicState | None = None

@@ -13,15 +13,15 @@ from ...nodes.planning.plan import Planned
 from ...nodes.state import Apply, NodeNicState, NodeSpec, NodeStatus, PfProblem, PfReason, PfSpec, PfStatus
 from ..change import needs_holders
 from ..journal import Journal, PfRecord
-from ..observe.errno_hints import explain, reason_of_failure
-from ..observe.observer import Look
-from .conditions import fit_status, summarise_node
+from ..observe.errno_hints import describe_errno, reason_for
+from ..observe.observer import NodeObservation
+from .conditions import fit_status, node_conditions
 
-__all__ = ["Calls", "render_blind", "render_status"]
+__all__ = ["InFlightSummary", "render_status", "render_unobservable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Calls:
+class InFlightSummary:
     """Calls that have not returned from the kernel."""
 
     stuck: Collection[str]
@@ -33,7 +33,13 @@ class Calls:
 
 
 def render_status(
-    state: NodeNicState | None, look: Look, journal: Journal, calls: Calls, *, fault: str, claims: Mapping[str, Apply]
+    state: NodeNicState | None,
+    look: NodeObservation,
+    journal: Journal,
+    calls: InFlightSummary,
+    *,
+    fault: str,
+    claims: Mapping[str, Apply],
 ) -> NodeStatus:
     """Give the node's status.
 
@@ -63,7 +69,7 @@ def render_status(
     host = look.observation.host
     if look.unknown and any(planned.plan and needs_holders(planned.plan) for planned in look.planned.values()):
         fault = fault or f"{look.unknown}; VFs are not changed meanwhile"
-    conditions = summarise_node(spec, pfs, host, generation=generation, fault=fault, before=before.conditions)
+    conditions = node_conditions(spec, pfs, host, generation=generation, fault=fault, before=before.conditions)
     status = NodeStatus(
         observed_generation=generation,
         boot_id=look.observation.boot_id,
@@ -74,19 +80,24 @@ def render_status(
     return fit_status(status, desired.keys())
 
 
-def render_blind(state: NodeNicState | None, journal: Journal, fault: str) -> NodeStatus:
+def render_unobservable(state: NodeNicState | None, journal: Journal, fault: str) -> NodeStatus:
     """Give the status while the host cannot be looked at: what was last known, and how runs have ended since."""
     spec = state.spec if state is not None else NodeSpec()
     before = state.status if state is not None else NodeStatus()
     pfs = tuple(_with_end(pf, journal.pfs.get(pf.pci_address)) for pf in before.pfs)
     generation = before.observed_generation
-    conditions = summarise_node(spec, pfs, before.host, generation=generation, fault=fault, before=before.conditions)
+    conditions = node_conditions(spec, pfs, before.host, generation=generation, fault=fault, before=before.conditions)
     status = msgspec.structs.replace(before, pfs=pfs, conditions=conditions)
     return fit_status(status, {pf.pci_address for pf in spec.pfs})
 
 
 def _render_pf(
-    pf: ObservedPf, look: Look, record: PfRecord, desired: PfSpec | None, calls: Calls, claims: Mapping[str, Apply]
+    pf: ObservedPf,
+    look: NodeObservation,
+    record: PfRecord,
+    desired: PfSpec | None,
+    calls: InFlightSummary,
+    claims: Mapping[str, Apply],
 ) -> PfStatus:
     planned = look.planned.get(pf.pci_address, Planned())
     return render_pf_status(
@@ -100,7 +111,7 @@ def _render_pf(
     )
 
 
-def _run_problem(planned: Planned, record: PfRecord, desired: PfSpec | None, calls: Calls) -> PfProblem | None:
+def _run_problem(planned: Planned, record: PfRecord, desired: PfSpec | None, calls: InFlightSummary) -> PfProblem | None:
     """What hinders a run, as far as something is to be done at all, or an interrupted one is not over."""
     if desired is None or (planned.plan is None and record.running is None):
         return None
@@ -109,32 +120,34 @@ def _run_problem(planned: Planned, record: PfRecord, desired: PfSpec | None, cal
         text = f"nothing is written until the kernel has answered a write to {others}; it may hold the lock of the PCI bus"
         own = desired.pci_address in calls.stuck
         return PfProblem(reason=PfReason.PCI_BUS_STUCK, message=_stuck_text(desired.pci_address, record) if own else text)
-    if record.running is not None and record.running.undoing:
-        return PfProblem(reason=PfReason.APPLY_FAILED, message=record.running.undoing)
+    if record.running is not None and record.running.rolling_back:
+        return PfProblem(reason=PfReason.APPLY_FAILED, message=record.running.rolling_back)
     if calls.in_flight:
         which = " and ".join(sorted(calls.in_flight))
         text = f"a write to {which} by an earlier agent has not returned from the kernel"
         return PfProblem(reason=PfReason.WRITE_STILL_IN_FLIGHT, message=text)
     if record.failure and record.failed_spec is not None and same_desired(record.failed_spec, desired):
-        reason = PfReason.ROLLED_BACK if record.rolled_back else reason_of_failure(record.failure)
+        reason = PfReason.ROLLED_BACK if record.rolled_back else reason_for(record.failure)
         return PfProblem(reason=reason, message=record.failure)
     return None
 
 
-def _loss(pf: ObservedPf, look: Look, desired: PfSpec | None) -> PfProblem | None:
-    if desired is None or desired.release or pf.pci_address not in look.dark:
+def _loss(pf: ObservedPf, look: NodeObservation, desired: PfSpec | None) -> PfProblem | None:
+    if desired is None or desired.release or pf.pci_address not in look.link_down:
         return None
     text = f"{pf.name} ({pf.pci_address}) has lost its carrier: look at the cable, the transceiver and the switch's port"
     return PfProblem(reason=PfReason.CARRIER_LOST, message=text)
 
 
-def _unread(pf: PfStatus, look: Look, record: PfRecord | None, calls: Calls) -> PfStatus:
+def _unread(pf: PfStatus, look: NodeObservation, record: PfRecord | None, calls: InFlightSummary) -> PfStatus:
     """What was last known of a function that does not answer, with the reason in place of a plan."""
     error = look.observation.unreadable.get(pf.pci_address)
     if calls.bus_stuck:
         problem = PfProblem(reason=PfReason.PCI_BUS_STUCK, message=_stuck_text(pf.pci_address, record))
     else:
-        why = explain(error) if isinstance(error, OSError) else f"{error or 'one has not returned'}: see the kernel's log"
+        why = (
+            describe_errno(error) if isinstance(error, OSError) else f"{error or 'one has not returned'}: see the kernel's log"
+        )
         problem = PfProblem(reason=PfReason.UNREADABLE, message=f"{pf.pci_address} does not answer reads: {why}")
     return msgspec.structs.replace(_with_end(pf, record), plan=None, problem=problem)
 

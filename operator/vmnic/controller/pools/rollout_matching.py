@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from ...api.pool import SriovNetworkPool
-from ...nodes.rollout.budget import Start, choose_disruptive, order_disruptive
+from ...nodes.rollout.budget import RolloutSlot, order_disruptive, select_disruptive
 from ...nodes.rollout.ledger import Ledger, NodeView
 from ...nodes.rollout.turns import is_done
 from .drain import Drainer
@@ -26,7 +26,7 @@ def match_starts(
     now: int,
     *,
     free_only: bool,
-) -> Sequence[Start]:
+) -> Sequence[RolloutSlot]:
     """Choose nodes that may go out of service, without those whose VMs have nowhere to go.
 
     Where nothing changes and every node that has room will change itself, one node is chosen all the same, that the fewest VMs
@@ -46,7 +46,7 @@ def match_starts(
     unfinished = {view.name for view in views if not is_done(view, pool)}
     for _ in range(_TRIES):
         without = memory.pausing(now) | memory.refused(now)
-        starts = choose_disruptive(ledger, pool, views, without=without, free_only=free_only, candidates=candidates)
+        starts = select_disruptive(ledger, pool, views, without=without, free_only=free_only, candidates=candidates)
         refused = _refused(drainer, starts, ledger, views, keep_off=unfinished)
         if not refused:
             break
@@ -65,12 +65,12 @@ def _match_any(
     views: Sequence[NodeView],
     memory: RolloutMemory,
     now: int,
-    candidates: Sequence[Start],
-) -> Sequence[Start]:
+    candidates: Sequence[RolloutSlot],
+) -> Sequence[RolloutSlot]:
     """Choose one node whose VMs find devices anywhere."""
     without = memory.pausing(now)
     for _ in range(_TRIES):
-        starts = choose_disruptive(ledger, pool, views, without=without, candidates=candidates)[:1]
+        starts = select_disruptive(ledger, pool, views, without=without, candidates=candidates)[:1]
         refused = _refused(drainer, starts, ledger, views, keep_off=())
         if not refused:
             for start in starts:
@@ -82,7 +82,7 @@ def _match_any(
 
 
 def _refused(
-    drainer: Drainer, starts: Sequence[Start], ledger: Ledger, views: Sequence[NodeView], *, keep_off: Collection[str]
+    drainer: Drainer, starts: Sequence[RolloutSlot], ledger: Ledger, views: Sequence[NodeView], *, keep_off: Collection[str]
 ) -> dict[str, str]:
     """Say why nodes among the starts cannot be drained beside those before them."""
     if not any(start.pending.leaving for start in starts):

@@ -15,10 +15,10 @@ import msgspec
 
 from ...api.pool import PoolProblem, SriovNetworkPool
 from ...kube.errors import ApiError
-from ...nodes.rollout.budget import Start, choose_disruptive, choose_harmless, entries_of, fitting, grant_drained
-from ...nodes.rollout.eligibility import pending_of
+from ...nodes.rollout.budget import RolloutSlot, entries_of, fitting, grant_drained, select_disruptive, select_non_disruptive
+from ...nodes.rollout.eligibility import eligible_changes
 from ...nodes.rollout.ledger import Entry, EntryState, Ledger, NodeView, PoolLedger
-from ...nodes.rollout.progress import deadline_of, settle_ledger
+from ...nodes.rollout.progress import advance_ledger, deadline_of
 from ...nodes.rollout.turns import free_nodes_come
 from ..caches.cluster_cache import Enqueue
 from ..caches.keys import node_key
@@ -83,7 +83,7 @@ class Rollouts:
         memory = self._memory_of(pool, views, now)
         async with self._ledger.deciding:
             before = self._ledger.current.of(name)
-            part = settle_ledger(before, pool, views, now=now)
+            part = advance_ledger(before, pool, views, now=now)
             memory.note_ends(before, part, now)
             empty, ours = await self._drain(before, part, pool, views, memory)
             part = grant_drained(_joined(part, ours), pool, views, empty, now=now)
@@ -163,7 +163,7 @@ class Rollouts:
         """
         if entry.cordoned:
             await self._drainer.cordon(view.name, pool.metadata.name)
-        pending = pending_of(view, pool)
+        pending = eligible_changes(view, pool)
         if pending.leaving:
             now = self._clock()
             if may_evict and now - self._asked.get(view.name, 0.0) >= _DRAIN_S:
@@ -176,7 +176,7 @@ class Rollouts:
         self, part: PoolLedger, pool: SriovNetworkPool, views: Sequence[NodeView], memory: RolloutMemory, now: int
     ) -> PoolLedger:
         ledger = self._with(pool, part)
-        starts = choose_harmless(ledger, pool, views, without=memory.pausing(now))
+        starts = select_non_disruptive(ledger, pool, views, without=memory.pausing(now))
         return _joined(part, self._entries_of(ledger, starts, pool, memory, disruptive=False, now=now))
 
     async def _begin_disruptive(
@@ -185,13 +185,13 @@ class Rollouts:
         """Choose by the caches, and if any node may begin, once more by what the API server says of the nodes now."""
         ledger = self._with(pool, part)
         without = memory.pausing(now) | memory.refused(now)
-        if not choose_disruptive(ledger, pool, views, without=without):
+        if not select_disruptive(ledger, pool, views, without=without):
             return part
         memory.waits = True
         if memory.waits_for_plans(views, now):
             return part
         free_only = now < memory.free_until and free_nodes_come(part, pool, views, without=memory.pausing(now))
-        if free_only and not choose_disruptive(ledger, pool, views, without=without, free_only=True):
+        if free_only and not select_disruptive(ledger, pool, views, without=without, free_only=True):
             return part
         live = await self._drainer.read_nodes()
         views = [
@@ -205,7 +205,7 @@ class Rollouts:
     def _entries_of(
         self,
         ledger: Ledger,
-        starts: Sequence[Start],
+        starts: Sequence[RolloutSlot],
         pool: SriovNetworkPool,
         memory: RolloutMemory,
         *,

@@ -8,13 +8,13 @@ from ..observed import ObservedPf, ObservedVf
 from ..state import VFIO, Action, ActionKind, VfSettings, range_of
 from .target import KERNEL, Binding, Target
 
-__all__ = ["NO_DRIVER", "admin_mac", "fold_indexes", "plan_steps", "unfold_indexes", "wrong_driver"]
+__all__ = ["NO_DRIVER", "admin_mac", "fold_indexes", "plan_actions", "unfold_indexes", "wrong_driver"]
 
 NO_DRIVER = "none"
 """In place of a driver: what a VF has is taken from it."""
 
 
-def plan_steps(target: Target, observed: ObservedPf) -> tuple[Action, ...]:
+def plan_actions(target: Target, observed: ObservedPf) -> tuple[Action, ...]:
     """Give the steps; none where the function is as it should be."""
     if target.whole:
         return tuple(_whole_steps(observed))

@@ -12,7 +12,7 @@ from ..observed import ObservedPf
 from ..state import PfSpec
 from .target import Original, uses_of
 
-__all__ = ["ALONE", "DriverFacts", "gather_driver"]
+__all__ = ["NO_SHARED_DRIVER", "DriverFacts", "gather_driver"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class DriverFacts:
     """Why it cannot be loaded anew, in words; empty: it can."""
 
 
-ALONE = DriverFacts()
+NO_SHARED_DRIVER = DriverFacts()
 """A driver of which nothing is known: no options, nobody else."""
 
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 
 from ..observed import ObservedPf, ObservedVf
 from ..state import VFIO, Action, ActionKind, HostFacts, PfPlan, PfProblem, PfSpec
-from .actions import NO_DRIVER, plan_steps, unfold_indexes, wrong_driver
+from .actions import NO_DRIVER, plan_actions, unfold_indexes, wrong_driver
 from .digest import digest_of
-from .drivers import ALONE, DriverFacts
-from .preflight import find_problem
+from .drivers import NO_SHARED_DRIVER, DriverFacts
+from .preflight import first_problem
 from .target import Original, Target, target_of, target_of_original, uses_of
 
-__all__ = ["TOLD_HOLDERS", "Planned", "desired_target", "plan_pf", "touched"]
+__all__ = ["TOLD_HOLDERS", "Planned", "affected_functions", "desired_target", "plan_pf"]
 
 TOLD_HOLDERS = 20
 """Where there are more, one line says how many more."""
@@ -44,7 +44,7 @@ def plan_pf(
     attempt: int,
     holders: Mapping[str, str],
     original: Original | None = None,
-    driver: DriverFacts = ALONE,
+    driver: DriverFacts = NO_SHARED_DRIVER,
 ) -> Planned:
     """Compare desired with observed.
 
@@ -62,13 +62,13 @@ def plan_pf(
     if target is None:
         return Planned()
     observed = replace(observed, host_use=uses_of(observed, original))
-    problem = find_problem(target, desired, observed, host, driver)
+    problem = first_problem(target, desired, observed, host, driver)
     if problem is not None:
         return Planned(problem=problem)
-    actions = plan_steps(target, observed)
+    actions = plan_actions(target, observed)
     if not actions:
         return Planned()
-    going = touched(actions, target, observed)
+    going = affected_functions(actions, target, observed)
     blocked_by = _holders([one for one in going if one in observed.held_addresses], holders)
     disturbs = any(action.kind in _DISTURBING for action in actions)
     return Planned(
@@ -95,7 +95,7 @@ def desired_target(desired: PfSpec, original: Original | None, driver: DriverFac
     return replace(target_of_original(original), options=driver.options)
 
 
-def touched(actions: tuple[Action, ...], target: Target, observed: ObservedPf) -> tuple[str, ...]:
+def affected_functions(actions: tuple[Action, ...], target: Target, observed: ObservedPf) -> tuple[str, ...]:
     """The functions that exist and would go or change their driver."""
     kinds = {action.kind for action in actions}
     if kinds & {ActionKind.SET_NUM_VFS, ActionKind.BIND_PF, ActionKind.RELOAD_DRIVER}:

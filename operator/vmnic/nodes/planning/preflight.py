@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from ..observed import ObservedPf
 from ..state import VFIO, HostFacts, PfProblem, PfReason, PfSpec
-from .actions import plan_steps
+from .actions import plan_actions
 from .drivers import DriverFacts
 from .target import Target
 
-__all__ = ["find_problem"]
+__all__ = ["first_problem"]
 
 
-def find_problem(
+def first_problem(
     target: Target, desired: PfSpec, observed: ObservedPf, host: HostFacts, driver: DriverFacts
 ) -> PfProblem | None:
     """Give the first thing that stands in the way; None if nothing does, or nothing is to be done."""
     name = f"{observed.name or 'the function'} ({observed.pci_address})"
-    found = _of_wish(target, desired, observed, name)
-    if found is not None or not plan_steps(target, observed):
+    found = _spec_problem(target, desired, observed, name)
+    if found is not None or not plan_actions(target, observed):
         return found
     return (
         _of_ownership(desired, observed, name)
         or _of_driver(target, desired, observed, driver, name)
-        or _of_host(target, observed, host, name)
+        or _host_problem(target, observed, host, name)
     )
 
 
-def _of_wish(target: Target, desired: PfSpec, observed: ObservedPf, name: str) -> PfProblem | None:
+def _spec_problem(target: Target, desired: PfSpec, observed: ObservedPf, name: str) -> PfProblem | None:
     """What is asked cannot be, whatever is there."""
     total, count = observed.total_vfs, target.num_vfs
     if observed.link_elsewhere and not desired.release:
@@ -96,7 +96,7 @@ def _of_driver(target: Target, desired: PfSpec, observed: ObservedPf, driver: Dr
     return None
 
 
-def _of_host(target: Target, observed: ObservedPf, host: HostFacts, name: str) -> PfProblem | None:
+def _host_problem(target: Target, observed: ObservedPf, host: HostFacts, name: str) -> PfProblem | None:
     """The machine cannot do it."""
     if not observed.driver:
         return PfProblem(reason=PfReason.NO_DRIVER, message=f"{name} has no driver: bind the NIC's driver to it")

@@ -16,9 +16,9 @@ __all__ = [
     "Target",
     "is_switched_on",
     "original_of",
+    "rollback_target",
     "target_of",
     "target_of_original",
-    "undo_target",
     "uses_of",
 ]
 
@@ -123,7 +123,7 @@ def target_of_original(original: Original) -> Target:
     )
 
 
-def undo_target(before: Original, granted: PfSpec | None) -> Target:
+def rollback_target(before: Original, granted: PfSpec | None) -> Target:
     """Say what it means to be as before a run; where the VFs were as granted, with the attributes that were asked for."""
     target = target_of_original(before)
     if granted is None or granted.num_vfs != before.num_vfs:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from ...api.pool import PoolProblem, SriovNetworkPool
 from ..nics import NicModel, model_of
 from ..state import NodeNicState, PfStatus
-from .shares import parts_of
+from .shares import pool_shares
 
 __all__ = ["drives_windows", "find_mixed_support", "models_without_windows"]
 
@@ -35,7 +35,7 @@ def find_mixed_support(pool: SriovNetworkPool, states: Iterable[NodeNicState]) -
     without: dict[str, tuple[str, ...]] = {}
     others = False
     for state in states:
-        pfs = [part.pf for part in parts_of(state, pool.metadata.name)]
+        pfs = [part.pf for part in pool_shares(state, pool.metadata.name)]
         models = models_without_windows(pfs)
         if models:
             without[state.metadata.name] = models

@@ -31,7 +31,7 @@ def matching_pfs(
     return tuple(
         pf
         for pf in pfs
-        if _is_of_kind(selector, pf) and (_may_stay(pool, pf) if pf.pci_address in had else _is_as_asked(selector, pf))
+        if _is_of_kind(selector, pf) and (_still_matches(pool, pf) if pf.pci_address in had else _is_as_asked(selector, pf))
     )
 
 
@@ -57,7 +57,7 @@ def _is_as_asked(selector: NicSelector, pf: PfStatus) -> bool:
     )
 
 
-def _may_stay(pool: SriovNetworkPool, pf: PfStatus) -> bool:
+def _still_matches(pool: SriovNetworkPool, pf: PfStatus) -> bool:
     """Whether nothing that is known speaks against a function that the pool has; a link may go down or become slower.
 
     A whole NIC that VMs get has no interface and vfio-pci for a driver: that is the pool's own doing.

@@ -14,7 +14,7 @@ from ..addresses import vf_addresses, vf_indexes
 from ..nics import model_of
 from ..state import VFIO, NodeNicState, PfReason, PfSpec, PfStatus, VfGroup, group_of, indexes_of, range_of
 
-__all__ = ["Part", "VfTotals", "count_vfs", "parts_of"]
+__all__ = ["PoolShare", "VfTotals", "count_vfs", "pool_shares"]
 
 
 _WITHDRAWN = (PfReason.LINK_ELSEWHERE, PfReason.CARRIER_LOST, PfReason.UNREADABLE)
@@ -33,7 +33,7 @@ class VfTotals(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class PoolShare:
     """One pool's part of one function, as asked and as it is."""
 
     pf: PfStatus
@@ -61,7 +61,7 @@ def count_vfs(state: NodeNicState, pool: str) -> VfTotals:
     return VfTotals(*(sum(column) for column in zip(*totals, strict=True))) if totals else VfTotals()
 
 
-def parts_of(state: NodeNicState, pool: str) -> Iterator[Part]:
+def pool_shares(state: NodeNicState, pool: str) -> Iterator[PoolShare]:
     """Give all parts that a pool has on a node, and is not giving up."""
     for spec, pf, group in _shares_of(state, pool):
         if not spec.release:
@@ -76,12 +76,12 @@ def _shares_of(state: NodeNicState, pool: str) -> Iterator[tuple[PfSpec, PfStatu
             yield spec, pf, group
 
 
-def _part(spec: PfSpec, pf: PfStatus, group: VfGroup) -> Part:
+def _part(spec: PfSpec, pf: PfStatus, group: VfGroup) -> PoolShare:
     held = _held_vfs(pf)
     indexes = None if spec.function == "Physical" else _existing(pf, indexes_of(spec, group))
     ready = int(pf.driver == VFIO) if indexes is None else _count_vfio(pf, _common(indexes, range(_most_vfs(pf))))
     is_withdrawn = pf.problem is not None and pf.problem.reason in _WITHDRAWN
-    return Part(
+    return PoolShare(
         pf=pf,
         resource=group.resource,
         vfs=_count(spec, pf, group, held),

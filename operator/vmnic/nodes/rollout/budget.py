@@ -9,11 +9,19 @@ from dataclasses import dataclass
 import msgspec
 
 from ...api.pool import SriovNetworkPool
-from .eligibility import Pending, pending_of
+from .eligibility import EligibleChanges, eligible_changes
 from .ledger import Entry, EntryState, Ledger, NodeView, PoolLedger
 from .progress import is_stopped
 
-__all__ = ["Start", "choose_disruptive", "choose_harmless", "entries_of", "fitting", "grant_drained", "order_disruptive"]
+__all__ = [
+    "RolloutSlot",
+    "entries_of",
+    "fitting",
+    "grant_drained",
+    "order_disruptive",
+    "select_disruptive",
+    "select_non_disruptive",
+]
 
 _MOST = 1000
 """Nodes under way for one pool, whatever its share says."""
@@ -28,16 +36,16 @@ _DIGEST_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class RolloutSlot:
     """One node that may begin."""
 
     view: NodeView
-    pending: Pending
+    pending: EligibleChanges
 
 
-def choose_harmless(
+def select_non_disruptive(
     ledger: Ledger, pool: SriovNetworkPool, nodes: Sequence[NodeView], *, without: Collection[str] = ()
-) -> tuple[Start, ...]:
+) -> tuple[RolloutSlot, ...]:
     """Say which nodes may carry out harmless plans now.
 
     Args:
@@ -49,27 +57,27 @@ def choose_harmless(
     part = ledger.of(pool.metadata.name)
     free = _resolve(pool.spec.rollout.max_concurrent, len(nodes)) - part.running(disruptive=False)
     free = min(free, _room(part, pool))
-    chosen: list[Start] = []
+    chosen: list[RolloutSlot] = []
     for view in _by_turn(nodes, pool):
         if len(chosen) >= free:
             break
         if view.name in part.entries or view.name in without:
             continue
-        pending = pending_of(view, pool)
+        pending = eligible_changes(view, pool)
         if pending.harmless and not is_stopped(pool, part, approved=pending.approved):
-            chosen.append(Start(view=view, pending=pending))
+            chosen.append(RolloutSlot(view=view, pending=pending))
     return tuple(chosen)
 
 
-def choose_disruptive(
+def select_disruptive(
     ledger: Ledger,
     pool: SriovNetworkPool,
     nodes: Sequence[NodeView],
     *,
     without: Collection[str] = (),
     free_only: bool = False,
-    candidates: Sequence[Start] | None = None,
-) -> tuple[Start, ...]:
+    candidates: Sequence[RolloutSlot] | None = None,
+) -> tuple[RolloutSlot, ...]:
     """Say which nodes may go out of service now; a node that is out of service already counts.
 
     Args:
@@ -89,7 +97,7 @@ def choose_disruptive(
     if len(changing) >= allowed or room <= 0:
         return ()
     barred = {*part.entries, *ledger.busy(but=name), *without}
-    chosen: list[Start] = []
+    chosen: list[RolloutSlot] = []
     for start in order_disruptive(part, pool, nodes) if candidates is None else candidates:
         if len(changing) >= allowed or len(chosen) >= room:
             break
@@ -102,17 +110,17 @@ def choose_disruptive(
     return tuple(chosen)
 
 
-def order_disruptive(part: PoolLedger, pool: SriovNetworkPool, nodes: Iterable[NodeView]) -> list[Start]:
+def order_disruptive(part: PoolLedger, pool: SriovNetworkPool, nodes: Iterable[NodeView]) -> list[RolloutSlot]:
     """Give the disruptive plans that may start, those first that the fewest devices have to be given back for."""
     found = [
-        Start(view=view, pending=pending)
+        RolloutSlot(view=view, pending=pending)
         for view in _by_turn(nodes, pool)
-        if (pending := pending_of(view, pool)).disruptive and not is_stopped(pool, part, approved=pending.approved)
+        if (pending := eligible_changes(view, pool)).disruptive and not is_stopped(pool, part, approved=pending.approved)
     ]
     return sorted(found, key=lambda one: (one.view.leaves(pool.metadata.name), len(one.pending.leaving)))
 
 
-def fitting(ledger: Ledger, starts: Sequence[Start]) -> tuple[Start, ...]:
+def fitting(ledger: Ledger, starts: Sequence[RolloutSlot]) -> tuple[RolloutSlot, ...]:
     """Return as many of the starts as the ledger has room for, in their order."""
     room = _LEDGER_BYTES - ledger.size() if starts else 0
     chosen = []
@@ -124,7 +132,7 @@ def fitting(ledger: Ledger, starts: Sequence[Start]) -> tuple[Start, ...]:
     return tuple(chosen)
 
 
-def entries_of(starts: Iterable[Start], pool: SriovNetworkPool, *, disruptive: bool, now: int) -> dict[str, Entry]:
+def entries_of(starts: Iterable[RolloutSlot], pool: SriovNetworkPool, *, disruptive: bool, now: int) -> dict[str, Entry]:
     """Write down the nodes that begin: with a drain where the node has to be cordoned, with a grant elsewhere."""
     entries = {}
     for start in starts:
@@ -151,7 +159,7 @@ def grant_drained(
         entry = entries.get(view.name)
         if entry is None or entry.state is not EntryState.DRAINING or view.name not in empty:
             continue
-        pending = pending_of(view, pool)
+        pending = eligible_changes(view, pool)
         if pending.digests and not pending.leaving:
             entries[view.name] = msgspec.structs.replace(entry, state=EntryState.GRANTED, digests=pending.digests, since=now)
     return msgspec.structs.replace(part, entries=entries)
@@ -168,7 +176,7 @@ def _by_turn(nodes: Iterable[NodeView], pool: SriovNetworkPool) -> list[NodeView
     return sorted(nodes, key=lambda view: (view.leaves(pool.metadata.name), view.name))
 
 
-def _bytes_of(start: Start) -> int:
+def _bytes_of(start: RolloutSlot) -> int:
     """Return how many bytes an entry takes in the ledger, at most."""
     digests = sum(len(address) + len(digest) + _DIGEST_BYTES for address, digest in start.pending.digests.items())
     return _ENTRY_BYTES + len(start.view.name) + digests

@@ -9,7 +9,7 @@ from ..planning.plan import TOLD_HOLDERS
 from ..state import Held, PfPlan, PfReason, PfSpec, PfStatus
 from .ledger import NodeView
 
-__all__ = ["Pending", "pending_of"]
+__all__ = ["EligibleChanges", "eligible_changes"]
 
 
 _DIGEST_CHARS = 64
@@ -17,7 +17,7 @@ _STUCK = (PfReason.PCI_BUS_STUCK, PfReason.WRITE_STILL_IN_FLIGHT, PfReason.UNREA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pending:
+class EligibleChanges:
     """The plans of one node for one pool; what waits for people or for VMs to go by themselves is left out."""
 
     harmless: dict[str, str] = field(default_factory=dict)
@@ -41,10 +41,10 @@ class Pending:
         return self.harmless | self.disruptive
 
 
-_NOTHING = Pending()
+_NOTHING = EligibleChanges()
 
 
-def pending_of(view: NodeView, pool: SriovNetworkPool) -> Pending:
+def eligible_changes(view: NodeView, pool: SriovNetworkPool) -> EligibleChanges:
     """Read a node's plans for a pool; nothing where the agent reports on another spec, or cannot be reached."""
     state = view.state
     if not any(pf.plan is not None for pf in state.status.pfs):
@@ -61,7 +61,7 @@ def pending_of(view: NodeView, pool: SriovNetworkPool) -> Pending:
     harmless = {pf.pci_address: plan.digest for spec, pf, plan in plans if not plan.disruptive and not _unfenced(spec, plan)}
     hard = [one for one in plans if one[1].pci_address not in harmless and _may_disrupt(one[2], pool, approved)]
     digests = {pf.pci_address: plan.digest for _, pf, plan in hard}
-    return Pending(
+    return EligibleChanges(
         harmless=harmless,
         disruptive=digests,
         cordons=any(pool.spec.rollout.disruption != "WhenFree" or _unfenced(spec, plan) for spec, _, plan in hard),

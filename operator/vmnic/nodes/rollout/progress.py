@@ -9,10 +9,10 @@ import msgspec
 from ...api.common import seconds_of
 from ...api.pool import SriovNetworkPool
 from ..state import ApplyState, PfReason, PfStatus
-from .eligibility import pending_of
+from .eligibility import eligible_changes
 from .ledger import Entry, EntryState, NodeView, PoolLedger, by_name
 
-__all__ = ["deadline_of", "is_stopped", "settle_ledger"]
+__all__ = ["advance_ledger", "deadline_of", "is_stopped"]
 
 _BAD = (ApplyState.FAILED, ApplyState.ROLLED_BACK)
 _ENDED = (ApplyState.APPLIED, ApplyState.REFUSED, *_BAD)
@@ -21,7 +21,7 @@ _REFUSED_REST_S = 10
 """A run that was refused is not granted again at once: what it met may still be there."""
 
 
-def settle_ledger(part: PoolLedger, pool: SriovNetworkPool, nodes: Iterable[NodeView], *, now: int) -> PoolLedger:
+def advance_ledger(part: PoolLedger, pool: SriovNetworkPool, nodes: Iterable[NodeView], *, now: int) -> PoolLedger:
     """Give slots back whose run has ended, remember failures, and note when a generation has proven itself.
 
     Args:
@@ -63,7 +63,7 @@ def _settle(
         case EntryState.FAILED:
             return _settle_failed(entry, pool, view), False
         case EntryState.RESTING:
-            awake = now >= entry.until or entry.generation < pool.metadata.generation or pending_of(view, pool).approved
+            awake = now >= entry.until or entry.generation < pool.metadata.generation or eligible_changes(view, pool).approved
             return (None if awake and not entry.cordoned else entry), False
         case EntryState.DRAINING:
             return _settle_drain(entry, pool, view, part, now), False
@@ -103,7 +103,7 @@ def _is_healed(entry: Entry, view: NodeView, pfs: Mapping[str, PfStatus]) -> boo
 
 def _again(entry: Entry, pool: SriovNetworkPool, view: NodeView) -> bool:
     """Whether a failed node may be tried again; one that was rolled back only when asked for something else, or approved."""
-    if pending_of(view, pool).approved or (entry.silent and view.ready and view.answers):
+    if eligible_changes(view, pool).approved or (entry.silent and view.ready and view.answers):
         return True
     problems = {pf.problem.reason for pf in view.state.status.pfs if pf.problem is not None and pf.pci_address in entry.digests}
     changed = entry.generation < pool.metadata.generation or entry.boot_id != view.state.status.boot_id
@@ -117,7 +117,7 @@ def _settle_drain(entry: Entry, pool: SriovNetworkPool, view: NodeView, part: Po
         return msgspec.structs.replace(entry, state=EntryState.RESTING, until=now + timeout_s)
     if not view.answers or not view.ready:
         return entry
-    pending = pending_of(view, pool)
+    pending = eligible_changes(view, pool)
     if not pending.digests or is_stopped(pool, part, approved=pending.approved):
         return _over(entry)
     return msgspec.structs.replace(entry, digests=pending.digests, generation=pool.metadata.generation)

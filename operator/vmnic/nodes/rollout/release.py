@@ -9,7 +9,7 @@ import msgspec
 from ...api.pool import SriovNetworkPool
 from ..state import ApplyState, NodeNicState, NodeSpec, PfReason, PfSpec, PfStatus
 
-__all__ = ["ABANDON", "FINALIZER", "give_up", "released_pfs"]
+__all__ = ["ABANDON", "FINALIZER", "begin_release", "released_pfs"]
 
 ABANDON = "vmnic.dev/abandon"
 """Annotation of a pool: it lets go of its functions as they are, and its removal waits for nobody."""
@@ -36,7 +36,7 @@ def released_pfs(state: NodeNicState, pools: Iterable[SriovNetworkPool], asked: 
     )
 
 
-def give_up(state: NodeNicState, pools: Iterable[SriovNetworkPool]) -> NodeSpec:
+def begin_release(state: NodeNicState, pools: Iterable[SriovNetworkPool]) -> NodeSpec:
     """Say what a node is told so that it gives up everything, where no controller grants its plans.
 
     Only what disturbs nobody is granted, and nothing again that went wrong: a person sees why, and decides.

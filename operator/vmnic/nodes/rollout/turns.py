@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 from ...api.pool import SriovNetworkPool
 from ..state import PfSpec, PfStatus, group_of
-from .eligibility import pending_of
+from .eligibility import eligible_changes
 from .ledger import NodeView, PoolLedger
 from .progress import is_stopped
 
@@ -36,7 +36,7 @@ def is_done(view: NodeView, pool: SriovNetworkPool) -> bool:
 
 
 def _may_start(part: PoolLedger, pool: SriovNetworkPool, view: NodeView) -> bool:
-    pending = pending_of(view, pool)
+    pending = eligible_changes(view, pool)
     free = bool(pending.harmless) or (bool(pending.disruptive) and not pending.leaving)
     return free and not is_stopped(pool, part, approved=pending.approved)
 

@@ -12,7 +12,7 @@ from vmnic.agent.journal import JournalStore
 from vmnic.host.faults import Fault, Killed, When
 from vmnic.host.ops import CheckGateway, ReadFile, ReadLinks, SetLink, WriteFile
 from vmnic.nodes.rollout.ledger import Entry, NodeView, PoolLedger
-from vmnic.nodes.rollout.progress import is_stopped, settle_ledger
+from vmnic.nodes.rollout.progress import advance_ledger, is_stopped
 from vmnic.nodes.state import ApplyState, PfReason, VfSettings
 
 UPLINK = desired(allow_host_used=True, rollback_timeout_s=30)
@@ -93,7 +93,7 @@ async def test_it_is_undone_while_the_api_server_is_away(node):
     node.port.faults.clear()
     node.restart_agent()
     node.api.away = True
-    await node.agent.run_alone()
+    await node.agent.reconcile_offline()
     assert num_vfs(node) == 0
     node.api.away = False
     assert (await node.run_pass()).problem.reason is PfReason.ROLLED_BACK
@@ -165,7 +165,7 @@ async def test_what_could_not_be_undone_has_failed_also_where_the_node_heals_by_
     started = Entry(generation=1, boot_id=view.state.status.boot_id, digests={PF: status.apply.digest})
     part = PoolLedger(entries={"n1": started})
     for _ in range(3):
-        part = settle_ledger(part, pool(), [view], now=0)
+        part = advance_ledger(part, pool(), [view], now=0)
         assert is_stopped(pool(), part)
 
 

@@ -8,7 +8,7 @@ from tests.builders.agent import FixedHolders, MemoryApi, RecordingDevices, Reco
 from tests.builders.host import OTHER_PF, PF, pf, served, sim_host, worker_process
 from vmnic.agent.execute.probes import NodeProbes
 from vmnic.agent.journal import JournalStore
-from vmnic.agent.reconciler import NodePass
+from vmnic.agent.reconciler import HostReconciler
 from vmnic.host.client import HostWorker
 from vmnic.host.ops import ReadFile
 from vmnic.nodes.state import ApplyState, PfReason
@@ -32,7 +32,7 @@ def process(sim, tmp_path):
 async def test_a_write_that_does_not_return_stops_writes_everywhere_and_looks_nowhere_else(sim, process, tmp_path, monkeypatch):
     monkeypatch.setattr("vmnic.agent.execute.applier._NUM_VFS_S", 0.3)
     worker, api, devices = HostWorker(process), MemoryApi(), RecordingDevices()
-    agent = NodePass(
+    agent = HostReconciler(
         host=worker, store=JournalStore(tmp_path), holders=FixedHolders(), reporter=api, probes=NodeProbes(worker, api),
         fence=RecordingFence(), devices=devices,
     )  # fmt: skip

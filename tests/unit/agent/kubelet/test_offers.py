@@ -7,7 +7,7 @@ from tests.builders.agent import desired
 from tests.builders.devices import observed
 from tests.builders.host import PF
 from vmnic.agent.journal import Intent, Journal, PfRecord
-from vmnic.agent.kubelet.offers import offers_of
+from vmnic.agent.kubelet.offers import advertised_devices
 from vmnic.nodes.planning.plan import Planned
 from vmnic.nodes.planning.target import original_of
 from vmnic.nodes.state import NodeSpec, PfPlan
@@ -21,7 +21,9 @@ RUNNING = Intent(digest="d", desired=NEW, before=ORIGINAL)
 def offered(asked, record, planned=PENDING, *, there=True, synced=True, unreadable=(), **changes):
     seen = {PF: observed(**changes)} if there else {}
     spec = NodeSpec(synced=synced, pfs=(asked,) if asked else ())
-    return [(one.spec, one.fault) for one in offers_of(spec, seen, {PF: planned}, Journal(pfs={PF: record}), unreadable)]
+    return [
+        (one.spec, one.fault) for one in advertised_devices(spec, seen, {PF: planned}, Journal(pfs={PF: record}), unreadable)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def answering(node, path, answer):
     node.port.perform = changed
 
 
-class Passes:
+class ReconcilerProtocol:
     """Fails some times in different ways, and then ends the test."""
 
     def __init__(self, *errors):
@@ -67,7 +67,7 @@ class Synced:
 
 async def test_the_loop_goes_on_whatever_a_pass_raises(caplog):
     errors = [RecursionError("deep"), RecursionError("deep"), MemoryError(), OverflowError("x"), KeyError("y")]
-    passes = Passes(*errors)
+    passes = ReconcilerProtocol(*errors)
     task = asyncio.create_task(compose._loop(passes, Synced(), "n1", asyncio.Event(), lambda status: None, 0.001))
     with caplog.at_level(logging.ERROR):
         await asyncio.wait_for(passes.done.wait(), 5)

@@ -16,7 +16,7 @@ from vmnic.controller.admission.certificates import Lifetimes
 from vmnic.controller.admission.rotation import Certificates
 from vmnic.controller.pools.ledger import LEDGER_NAME, LedgerStore
 from vmnic.kube.errors import ConflictError, NotFoundError, NotLeadingError
-from vmnic.nodes.rollout.budget import choose_harmless, entries_of, fitting
+from vmnic.nodes.rollout.budget import entries_of, fitting, select_non_disruptive
 from vmnic.nodes.rollout.ledger import Entry, EntryState, Ledger, PoolLedger
 from vmnic.nodes.state import PfPlan
 
@@ -66,7 +66,7 @@ def start_all(functions):
         wanted = pool(name, rollout={"maxConcurrent": "100%"})
         views = [dataclasses.replace(one, state=state) for state, one in nodes_of(name, count=1000, functions=functions)]
         part = PoolLedger(proven_generation=1)
-        starts = choose_harmless(ledger.with_pool(name, part), wanted, views)
+        starts = select_non_disruptive(ledger.with_pool(name, part), wanted, views)
         fits = fitting(ledger, starts)
         made = entries_of(fits, wanted, disruptive=False, now=1_700_000_000)
         ledger, left = ledger.with_pool(name, replace(part, entries=made)), left + len(starts) - len(fits)

@@ -7,10 +7,10 @@ import pytest
 from tests.builders.node import PF, observed, pf_spec, pf_status, pool
 from vmnic.nodes.nics import model_of, read_models
 from vmnic.nodes.observed import ObservedVf, VfAttributes, observed_of, render_pf_status
-from vmnic.nodes.planning.actions import admin_mac, plan_steps
+from vmnic.nodes.planning.actions import admin_mac, plan_actions
 from vmnic.nodes.planning.digest import digest_of
 from vmnic.nodes.planning.plan import plan_pf
-from vmnic.nodes.planning.target import original_of, undo_target
+from vmnic.nodes.planning.target import original_of, rollback_target
 from vmnic.nodes.pools.match import matching_pfs
 from vmnic.nodes.pools.merge import merge_pools
 from vmnic.nodes.state import HostFacts, PfReason, VfGroup, VfSettings
@@ -285,8 +285,8 @@ def test_vfs_that_lose_their_driver_for_a_while_are_fenced():
 
 
 def test_a_link_that_was_down_before_a_run_is_down_again_after_rates_are_put_back():
-    target = undo_target(original_of(observed(num_vfs=7, up=False)), RATED)
-    assert words(plan_steps(target, replace(with_vlan(0), up=False))) == ["SetLink up", "SetVfs 0-6", "SetLink down"]
+    target = rollback_target(original_of(observed(num_vfs=7, up=False)), RATED)
+    assert words(plan_actions(target, replace(with_vlan(0), up=False))) == ["SetLink up", "SetVfs 0-6", "SetLink down"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from tests.builders.node import PF, pf_spec, pf_status
 from vmnic.nodes.addresses import vf_addresses, vf_indexes
-from vmnic.nodes.pools.shares import count_vfs, parts_of
+from vmnic.nodes.pools.shares import count_vfs, pool_shares
 from vmnic.nodes.state import Held, NodeNicState, NodeSpec, NodeStatus, ObjectMeta, VfRange
 
 
@@ -17,7 +17,7 @@ def node(spec, *pfs):
 
 def test_only_vfs_that_exist_and_are_asked_for_are_ready():
     pf = pf_status(num_vfs=5, vfs=(VfRange(range="0-1"), VfRange(range="2-6", driver="vfio-pci")))
-    (part,) = parts_of(node(pf_spec(num_vfs=4), pf), "fast")
+    (part,) = pool_shares(node(pf_spec(num_vfs=4), pf), "fast")
     assert (part.ready, len(part.addresses), count_vfs(node(pf_spec(num_vfs=4), pf), "fast").configured) == (2, 4, 5)
 
 
@@ -28,7 +28,7 @@ def test_a_held_vf_that_is_no_vf_of_the_pool_is_not_counted():
 
 def test_a_nic_gives_no_more_vfs_than_its_data_allow():
     pf = pf_status(num_vfs=64, total_vfs=64, vfs=(VfRange(range="0-63", driver="vfio-pci"),))
-    assert [part.ready for part in parts_of(node(pf_spec(num_vfs=64), pf), "fast")] == [7]
+    assert [part.ready for part in pool_shares(node(pf_spec(num_vfs=64), pf), "fast")] == [7]
 
 
 def test_only_an_address_of_a_vf_has_an_index():
@@ -59,5 +59,5 @@ def test_a_node_at_all_bounds_is_counted_within_50_ms():
     specs = tuple(msgspec.structs.replace(spec, pci_address=one.pci_address) for one in many)
     state = msgspec.structs.replace(state, spec=NodeSpec(pfs=specs), status=NodeStatus(pfs=tuple(many)))
     start = time.process_time()
-    assert sum(part.ready for part in parts_of(state, "fast")) == 64 * 256
+    assert sum(part.ready for part in pool_shares(state, "fast")) == 64 * 256
     assert time.process_time() - start < 0.05, PF

@@ -7,7 +7,7 @@ import pytest
 from tests.builders.node import PF, observed, pf_spec, pf_status, pool, view
 from vmnic.nodes.observed import ObservedVf
 from vmnic.nodes.planning.plan import plan_pf
-from vmnic.nodes.rollout.budget import choose_disruptive, choose_harmless, entries_of, grant_drained
+from vmnic.nodes.rollout.budget import entries_of, grant_drained, select_disruptive, select_non_disruptive
 from vmnic.nodes.rollout.eligibility import holders_of
 from vmnic.nodes.rollout.ledger import Entry, EntryState, Ledger, PoolLedger
 from vmnic.nodes.state import Held, HostFacts, PfReason
@@ -23,11 +23,11 @@ def ledger(part=PROVEN, **others):
 
 
 def harmless(part, nodes, **rollout):
-    return [start.view.name for start in choose_harmless(ledger(part), pool(rollout=rollout), nodes)]
+    return [start.view.name for start in select_non_disruptive(ledger(part), pool(rollout=rollout), nodes)]
 
 
 def disruptive(books, nodes, without=(), **rollout):
-    starts = choose_disruptive(books, pool(rollout=DRAIN | rollout), nodes, without=without)
+    starts = select_disruptive(books, pool(rollout=DRAIN | rollout), nodes, without=without)
     return [start.view.name for start in starts]
 
 
@@ -87,7 +87,7 @@ def test_no_more_are_under_way_than_the_ledger_has_room_for():
 def test_a_stopped_rollout_starts_nobody(rollout, deleted, granted):
     part = PoolLedger(proven_generation=1, entries={"n00": entry(EntryState.FAILED)})
     wanted = pool(rollout={"maxConcurrent": 4} | rollout, deleted=deleted)
-    assert len(choose_harmless(ledger(part), wanted, views(20))) == granted
+    assert len(select_non_disruptive(ledger(part), wanted, views(20))) == granted
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_nodes_that_fewer_vms_have_to_leave_go_first():
     many = view("n1", blocked=[("a", VF), ("b", "0000:0b:10.2")])
     nodes = [many, held("n2"), view("n3", disruptive=True)]
     assert disruptive(ledger(), nodes, maxUnavailable=3) == ["n3", "n2", "n1"]
-    starts = choose_disruptive(ledger(), pool(rollout=DRAIN | {"maxUnavailable": 3}), nodes, free_only=True)
+    starts = select_disruptive(ledger(), pool(rollout=DRAIN | {"maxUnavailable": 3}), nodes, free_only=True)
     assert [start.view.name for start in starts] == ["n3"]
 
 
@@ -177,7 +177,7 @@ def test_a_node_taken_out_of_the_pool_comes_last():
 
 
 def test_a_node_that_pauses_leaves_its_turn():
-    assert [start.view.name for start in choose_harmless(ledger(), pool(), views(2), without={"n00"})] == ["n01"]
+    assert [start.view.name for start in select_non_disruptive(ledger(), pool(), views(2), without={"n00"})] == ["n01"]
 
 
 @pytest.mark.parametrize("digest", ["a" * 65, "a" * 1_000_000])
@@ -216,14 +216,14 @@ def test_a_node_whose_vms_have_nowhere_to_go_leaves_its_turn():
 )
 def test_the_books_say_who_has_to_uncordon(node, state, cordoned):
     wanted = pool(rollout=DRAIN)
-    starts = choose_disruptive(ledger(), wanted, [node])
+    starts = select_disruptive(ledger(), wanted, [node])
     made = entries_of(starts, wanted, disruptive=True, now=5)["n1"]
     assert (made.state, made.cordoned, made.since, made.disruptive) == (state, cordoned, 5, True)
 
 
 def test_the_hosts_own_traffic_is_interrupted_without_a_cordon_where_nobody_drains():
     wanted = pool()
-    made = entries_of(choose_disruptive(ledger(), wanted, [view("n1", disruptive=True)]), wanted, disruptive=True, now=5)
+    made = entries_of(select_disruptive(ledger(), wanted, [view("n1", disruptive=True)]), wanted, disruptive=True, now=5)
     assert (made["n1"].state, made["n1"].cordoned) == (EntryState.GRANTED, False)
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.builders.node import PF, pool, view
 from vmnic.nodes.rollout.ledger import Entry, EntryState, Ledger, PoolLedger
-from vmnic.nodes.rollout.progress import settle_ledger
+from vmnic.nodes.rollout.progress import advance_ledger
 from vmnic.nodes.state import ApplyState, PfReason
 
 NOW = 10_000
@@ -20,7 +20,7 @@ def draining(**more):
 
 
 def settled(one, node, *, more=None, **spec):
-    part = settle_ledger(PoolLedger(entries={"n1": one} | (more or {})), pool(**spec), [node] if node else [], now=NOW)
+    part = advance_ledger(PoolLedger(entries={"n1": one} | (more or {})), pool(**spec), [node] if node else [], now=NOW)
     return part.entries.get("n1"), part.proven_generation
 
 
@@ -216,7 +216,7 @@ def test_a_node_whose_agent_was_silent_is_tried_again(seen, again):
 def test_a_failure_of_a_node_taken_out_of_the_pool_stops_no_other(state):
     one, node = entry(state, since=NOW - BOUND), view("n1", release="Reset", apply=("d1", ApplyState.CLAIMED))
     assert settled(one, node)[0].state is EntryState.RESTING
-    part = settle_ledger(PoolLedger(entries={"n1": one}), pool(deleted="2026-01-01T00:00:00Z"), [node], now=NOW)
+    part = advance_ledger(PoolLedger(entries={"n1": one}), pool(deleted="2026-01-01T00:00:00Z"), [node], now=NOW)
     assert part.failed() == 1
 
 

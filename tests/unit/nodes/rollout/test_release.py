@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from tests.builders.node import pool, view
-from vmnic.nodes.rollout.release import ABANDON, give_up, released_pfs
+from vmnic.nodes.rollout.release import ABANDON, begin_release, released_pfs
 from vmnic.nodes.state import ApplyState, PfReason
 
 
@@ -76,10 +76,10 @@ def test_a_grant_is_not_carried_over():
 )
 def test_without_a_controller_only_what_disturbs_nobody_is_granted(changes, grants):
     state = view("n1", **({"owned": True} | changes)).state
-    assert [pf.grant for pf in give_up(state, [pool()]).pfs] == grants
+    assert [pf.grant for pf in begin_release(state, [pool()]).pfs] == grants
 
 
 def test_a_state_that_cannot_be_read_has_given_up_nothing():
     state = msgspec.structs.replace(view("n1", owned=False).state, unreadable="numVfs is too large")
     assert [pf.release for pf in released_pfs(state, [pool()], ())] == ["Reset"]
-    assert [pf.release for pf in give_up(state, [pool()]).pfs] == ["Reset"]
+    assert [pf.release for pf in begin_release(state, [pool()]).pfs] == ["Reset"]

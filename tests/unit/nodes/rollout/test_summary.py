@@ -8,7 +8,7 @@ import pytest
 from tests.builders.node import PF, pf_spec, pf_status, pool, view
 from vmnic.api.pool import PoolProblem
 from vmnic.nodes.pools.merge import PoolConflict
-from vmnic.nodes.pools.shares import count_vfs, parts_of
+from vmnic.nodes.pools.shares import count_vfs, pool_shares
 from vmnic.nodes.rollout.ledger import Entry, EntryState, NodeView, PoolLedger
 from vmnic.nodes.rollout.summary import summarise_pool
 from vmnic.nodes.state import (
@@ -161,16 +161,16 @@ def test_vfs_that_are_asked_for_no_more_count_as_long_as_they_exist(asked, count
 
 def test_vfs_that_are_asked_for_no_more_are_not_to_be_had():
     seen = pf_status(num_vfs=7, vfs=(VfRange(range="0-6", driver="vfio-pci"),), held=(BEYOND,))
-    (part,) = parts_of(state_of(pf_spec(num_vfs=3), seen), "fast")
+    (part,) = pool_shares(state_of(pf_spec(num_vfs=3), seen), "fast")
     assert (part.ready, len(part.addresses), part.held) == (3, 3, ())
-    assert list(parts_of(state_of(pf_spec(release="Reset"), seen), "fast")) == []
+    assert list(pool_shares(state_of(pf_spec(release="Reset"), seen), "fast")) == []
 
 
 @pytest.mark.parametrize("reason", [PfReason.LINK_ELSEWHERE, PfReason.CARRIER_LOST, PfReason.UNREADABLE])
 def test_vfs_of_a_function_that_hands_out_nothing_are_not_to_be_had(reason):
     away = PfProblem(reason=reason, message="bring it back")
     seen = pf_status(num_vfs=7, vfs=(VfRange(range="0-6", driver="vfio-pci"),), problem=away)
-    (part,) = parts_of(state_of(pf_spec(), seen), "fast")
+    (part,) = pool_shares(state_of(pf_spec(), seen), "fast")
     assert (part.ready, part.vfs.configured) == (0, 7)
 
 
