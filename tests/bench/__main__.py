@@ -29,9 +29,9 @@ from tests.harness.programs import ensure
 from tests.kernel.lab import prepare
 from vmnic.api.policy import VmNicPolicy
 from vmnic.kubevirt.gather import MachineInput, gather_vm_facts
-from vmnic.kubevirt.vm import Machine
+from vmnic.kubevirt.vm import VirtualMachine
 from vmnic.policy.decision import decide
-from vmnic.policy.evaluate import candidates
+from vmnic.policy.evaluate import evaluate_vm
 from vmnic.policy.facts import ClusterFacts
 from vmnic.policy.rules import rules_of
 
@@ -332,7 +332,8 @@ def _decisions(table: Table) -> None:
     )
     rules = (*rules, *rules_of([VmNicPolicy.model_validate(policy("all"))]))
     machines = [
-        msgspec.convert(vm(f"v{i}", nic(model="e1000e"), nic("b", binding="bridge", network="n")), Machine) for i in range(2000)
+        msgspec.convert(vm(f"v{i}", nic(model="e1000e"), nic("b", binding="bridge", network="n")), VirtualMachine)
+        for i in range(2000)
     ]
     facts = [gather_vm_facts(MachineInput(machine=machine)) for machine in machines]
     cluster = ClusterFacts()
@@ -343,7 +344,7 @@ def _decisions(table: Table) -> None:
 
     def decide_all() -> None:
         for one in facts:
-            found = candidates(one, rules, cluster)
+            found = evaluate_vm(one, rules, cluster)
             decide(found, {})
 
     def walk() -> None:

@@ -10,9 +10,9 @@ import random
 import msgspec
 
 from tests.builders.node import PF, observed, pf_status
-from vmnic.controller.caches.cluster_cache import World
+from vmnic.controller.caches.cluster_cache import ClusterCache
 from vmnic.controller.caches.keys import Kind
-from vmnic.controller.pools.drain import Drainer, Matching
+from vmnic.controller.pools.drain import Drainer, DrainSimulation
 from vmnic.controller.pools.ledger import LEDGER_NAME, LedgerStore
 from vmnic.controller.pools.networks import NetworkReconciler
 from vmnic.controller.pools.nodes import NodeReconciler
@@ -133,7 +133,7 @@ def _merged(old, patch):
     return result
 
 
-class Roomy(Matching):
+class Roomy(DrainSimulation):
     """There is always a VF elsewhere."""
 
     def refusal(self, node, holders):
@@ -141,7 +141,7 @@ class Roomy(Matching):
 
 
 class RoomyDrainer(Drainer):
-    def matching(self):
+    def simulation(self):
         return Roomy({}, self._world.devices)
 
 
@@ -152,7 +152,7 @@ class Replica:
         self._cluster = cluster
         self._seen = 0
         self.queue = {}
-        self.world = World(cluster, lambda key, after_s=0.0: self.queue.setdefault(key))
+        self.world = ClusterCache(cluster, lambda key, after_s=0.0: self.queue.setdefault(key))
         self.ledger = LedgerStore(cluster, "vmnic-system")
         drainer = drainer(self.world, cluster)
         rollouts = Rollouts(self.ledger, drainer, self.world._enqueue, clock=clock)

@@ -6,7 +6,7 @@ import jsonpatch
 import msgspec
 
 from tests.builders.vm import vm, vmi
-from vmnic.controller.caches.cluster_cache import World
+from vmnic.controller.caches.cluster_cache import ClusterCache
 from vmnic.controller.caches.keys import Kind, vm_key
 from vmnic.controller.vms.policies import PolicyReconciler
 from vmnic.controller.vms.reconciler import MachineReconciler
@@ -20,7 +20,7 @@ STALE = InvalidError(status=422, reason="Invalid", message="the server rejected 
 class VmScene:
     """Some policies and VMs, and one leader; an event is what a test puts, and a look is what it asks for."""
 
-    def __init__(self, *policies, comes_back=timedelta(minutes=10)):
+    def __init__(self, *policies, restart_timeout=timedelta(minutes=10)):
         self.requests = []
         """What was asked for, as verb and name."""
         self.refusals = {}
@@ -29,16 +29,16 @@ class VmScene:
         self.queue = {}
         self.bodies = {}
         self.leads = True
-        self.world = World(self, self._enqueue)
+        self.world = ClusterCache(self, self._enqueue)
         for cache in self.world.reflectors:
             cache.synced.set()
-        self.comes_back = comes_back
+        self.restart_timeout = restart_timeout
         self.lead_anew()
         self.put("vmnicpolicies", *policies)
 
     def lead_anew(self):
         """Have another leader, which has the same caches and remembers nothing."""
-        self.machines = MachineReconciler(self.world, self, self._enqueue, self, comes_back=self.comes_back)
+        self.machines = MachineReconciler(self.world, self, self._enqueue, self, restart_timeout=self.restart_timeout)
         self.policies = PolicyReconciler(self.world, self, self.machines, self._enqueue, self)
 
     def _enqueue(self, key, after_s=0.0):

@@ -148,7 +148,7 @@ class FuzzScene(VmScene):
     def __init__(self):
         bystanders = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "other"}}}
         super().__init__(
-            policy("other", datapaths=("vhost",), existing="Immediately", selector=bystanders), comes_back=timedelta(0)
+            policy("other", datapaths=("vhost",), existing="Immediately", selector=bystanders), restart_timeout=timedelta(0)
         )
         ledger = LedgerStore(self, "vmnic-system")
         drainer = Drainer(self.world, self)

@@ -13,7 +13,7 @@ from typing import Any
 from vmnic.__main__ import main
 from vmnic.controller.vms import reconciler as machines
 from vmnic.kubevirt import admission
-from vmnic.policy.evaluate import candidates
+from vmnic.policy.evaluate import evaluate_vm
 
 _BUSY_S = 30.0
 
@@ -22,7 +22,7 @@ def _busy(facts: Any, *rest: Any) -> Any:
     end = time.monotonic() + _BUSY_S
     while facts.name.startswith("busy") and time.monotonic() < end:
         pass
-    return candidates(facts, *rest)
+    return evaluate_vm(facts, *rest)
 
 
 def _stuck(facts: Any, *rest: Any) -> Any:

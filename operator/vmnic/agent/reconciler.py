@@ -16,7 +16,7 @@ import msgspec
 from ..host.client import HostAccess, OperationTimedOutError, WorkerGoneError
 from ..kube.backoff import Backoff
 from ..kube.errors import ApiError
-from ..kube.tasks import end_tasks
+from ..kube.tasks import cancel_and_wait
 from ..nodes.planning.digest import same_desired
 from ..nodes.planning.plan import Planned
 from ..nodes.state import Apply, ApplyState, NodeNicState, NodeSpec, NodeStatus, PfReason
@@ -227,7 +227,7 @@ class HostReconciler:
             while not (await asyncio.wait({working}, timeout=_GLANCE_S))[0]:
                 await self._glance(spec, look, busy)
         finally:
-            await end_tasks([working])
+            await cancel_and_wait([working])
         return working.result()
 
     async def _glance(self, spec: NodeSpec, look: NodeObservation, busy: Collection[str]) -> None:

@@ -22,7 +22,7 @@ from ..kube.connection import ConnectionFileError, in_cluster_connection
 from ..kube.errors import ApiError
 from ..kube.reflector import ObjectKey, Reflector
 from ..kube.resources import NODE_NIC_STATES
-from ..kube.tasks import end_tasks
+from ..kube.tasks import cancel_and_wait
 from ..nodes.nics import NicDataError, add_models
 from ..nodes.state import NodeNicState, NodeStatus, decode_own_state
 from .execute.probes import NodeProbes
@@ -108,7 +108,7 @@ async def _run(chosen: argparse.Namespace, process: WorkerProcess) -> None:
         if metrics is not None:
             tasks.append(asyncio.create_task(metrics.serve(chosen.metrics_address)))
         done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        await end_tasks(pending)
+        await cancel_and_wait(pending)
         if server is not None:
             server.close()
         process.close()

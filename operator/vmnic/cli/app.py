@@ -172,7 +172,7 @@ def _fail_set_aside(aside: Iterable[Any], namespace: str, name: str) -> None:
 @app.command()
 def capacity(output: OutputOption = Output.TABLE, kubeconfig: KubeconfigOption = None) -> None:
     """Show how many VFs each pool has: desired, configured, in use, assigned, reserved and free."""
-    from .capacity import capacity_rows, wire_rows
+    from .capacity import capacity_json, capacity_rows
     from .offline import decide_all
 
     objects, _ = read_live(kubeconfig)
@@ -180,7 +180,7 @@ def capacity(output: OutputOption = Output.TABLE, kubeconfig: KubeconfigOption =
     warn_set_aside((*objects.set_aside, *decided.set_aside))
     rows = capacity_rows(objects, decided)
     if output is not Output.TABLE:
-        show(wire_rows(rows), output)
+        show(capacity_json(rows), output)
         return
     from .render import show_capacity
 

@@ -9,7 +9,7 @@ from ..nodes.pools.shares import PoolShare, pool_shares
 from .objects import Objects
 from .offline import Decided
 
-__all__ = ["NodeRow", "PoolRow", "capacity_rows", "wire_rows"]
+__all__ = ["NodeRow", "PoolRow", "capacity_json", "capacity_rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +80,6 @@ def _node_row(node: str, numa: int | None, parts: list[PoolShare]) -> NodeRow:
     )
 
 
-def wire_rows(rows: list[PoolRow]) -> dict[str, Any]:
+def capacity_json(rows: list[PoolRow]) -> dict[str, Any]:
     """Give the rows for `-o json`."""
     return {"apiVersion": "cli.vmnic.dev/v1alpha1", "kind": "Capacity", "pools": [asdict(row) for row in rows]}

@@ -43,11 +43,11 @@ __all__ = [
     "VM_KINDS",
     "annotate_state",
     "decode_object",
+    "load_live",
     "patch_machine",
     "read_cluster",
     "read_published",
     "read_setup",
-    "take_in",
 ]
 
 NODE_KINDS = (POOLS, NODE_NIC_STATES, NODES)
@@ -109,7 +109,7 @@ async def read_cluster(kubeconfig: str | None, kinds: tuple[Resource, ...]) -> t
     return objects, problems
 
 
-def take_in(objects: Objects, one: dict[str, Any]) -> None:
+def load_live(objects: Objects, one: dict[str, Any]) -> None:
     """Take in one object; one that cannot be used is set aside."""
     try:
         objects.add(one)
@@ -123,7 +123,7 @@ def _take_raw(objects: Objects, kind: str, raw: msgspec.Raw) -> None:
     except MalformedObjectError as error:
         objects.set_aside.append(set_aside(error.kind, error.key, error.message))
     else:
-        take_in(objects, one)
+        load_live(objects, one)
 
 
 def decode_object(kind: str, raw: msgspec.Raw | bytes) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from ..api.pool import SriovNetworkPool
 from ..checked.quantities import read_quantity
 from ..kubevirt.configuration import KubeVirt, is_injector
 from ..kubevirt.networks import read_network
-from ..kubevirt.vm import Instancetype, Machine, Preference, Quota, decode_machine
-from ..kubevirt.vmi import Instance
+from ..kubevirt.vm import Instancetype, Preference, Quota, VirtualMachine, decode_machine
+from ..kubevirt.vmi import VirtualMachineInstance
 from ..libvirt.domain import Domain, DomainError, read_domain
 from ..libvirt.gather import gather_domain
 from ..nodes.observed import observed_of
@@ -78,8 +78,8 @@ class Objects:
 
     of_server: bool = False
     """Whether the API server gave them: then fields that this build does not know are left out, and not refused."""
-    machines: dict[tuple[str, str], Machine] = field(default_factory=dict)
-    instances: dict[tuple[str, str], Instance] = field(default_factory=dict)
+    machines: dict[tuple[str, str], VirtualMachine] = field(default_factory=dict)
+    instances: dict[tuple[str, str], VirtualMachineInstance] = field(default_factory=dict)
     preferences: dict[tuple[str, str], Preference] = field(default_factory=dict)
     instancetypes: dict[tuple[str, str], Instancetype] = field(default_factory=dict)
     networks: dict[tuple[str, str], Network] = field(default_factory=dict)
@@ -175,7 +175,7 @@ class Objects:
     def _takers(self) -> dict[str, Callable[[dict[str, Any]], None]]:
         return {
             "VirtualMachine": lambda raw: _put(self.machines, _key(raw), decode_machine(msgspec.json.encode(_placed(raw)))),
-            "VirtualMachineInstance": lambda raw: _put(self.instances, _key(raw), msgspec.convert(raw, Instance)),
+            "VirtualMachineInstance": lambda raw: _put(self.instances, _key(raw), msgspec.convert(raw, VirtualMachineInstance)),
             "VirtualMachinePreference": lambda raw: _put(self.preferences, _key(raw), msgspec.convert(raw, Preference)),
             "VirtualMachineClusterPreference": lambda raw: _put(
                 self.preferences, ("", raw["metadata"]["name"]), msgspec.convert(raw, Preference)

@@ -12,7 +12,7 @@ from ..kubevirt.configuration import cluster_facts
 from ..kubevirt.gather import MachineInput, gather_vm_facts
 from ..kubevirt.pools import NodeInput, gather_pools, node_devices
 from ..kubevirt.quota import quota_left, unreadable_quota
-from ..kubevirt.vm import Machine, Reference
+from ..kubevirt.vm import Reference, VirtualMachine
 from ..libvirt.functions import FreeFunctions, free_functions
 from ..libvirt.gather import gather_domain
 from ..nodes.pools.merge import merge_pools
@@ -20,7 +20,7 @@ from ..nodes.state import NodeNicState, group_of
 from ..policy.allocate import allocate
 from ..policy.capacity import Capacity, claim_of, count_capacity
 from ..policy.decision import decide
-from ..policy.evaluate import candidates
+from ..policy.evaluate import evaluate_vm
 from ..policy.facts import ClusterFacts, Network, Platform, PoolFacts, VmFacts
 from ..policy.rules import Rule, rules_of
 from ..policy.types import VmDecision
@@ -69,7 +69,7 @@ def decide_all(objects: Objects, *, offline: bool, new: Collection[tuple[str, st
         named = set()
     claims = [claim for vm in facts if (claim := claim_of(vm)) is not None]
     capacity = count_capacity(node_devices(nodes, known, named), claims)
-    found = [one for vm in facts if (one := _try_vm(aside, vm, candidates, vm, rules, cluster)) is not None]
+    found = [one for vm in facts if (one := _try_vm(aside, vm, evaluate_vm, vm, rules, cluster)) is not None]
     choices = allocate(found, cluster, capacity)
     decisions = [made for one in found if (made := _try_vm(aside, one.vm, decide, one, choices)) is not None]
     return Decided(decisions, cluster, capacity, functions, problems, aside)
@@ -105,7 +105,7 @@ def _facts(
 ) -> list[VmFacts]:
     """Gather the facts of every VM and domain."""
 
-    def of_machine(key: tuple[str, str], machine: Machine) -> VmFacts:
+    def of_machine(key: tuple[str, str], machine: VirtualMachine) -> VmFacts:
         return gather_vm_facts(_input_of(objects, key, machine, cluster, offline=offline, is_new=key in new))
 
     found = [
@@ -203,7 +203,7 @@ def _cluster_facts(objects: Objects, pools: dict[str, PoolFacts], *, offline: bo
 
 
 def _input_of(
-    objects: Objects, key: tuple[str, str], machine: Machine, cluster: ClusterFacts, *, offline: bool, is_new: bool
+    objects: Objects, key: tuple[str, str], machine: VirtualMachine, cluster: ClusterFacts, *, offline: bool, is_new: bool
 ) -> MachineInput:
     namespace = key[0]
     instance = None if is_new else objects.instances.get(key)

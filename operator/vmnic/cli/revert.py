@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..kubevirt.revert import RevertRefusedError, render_revert
-from ..kubevirt.vm import Machine
+from ..kubevirt.vm import VirtualMachine
 from ..policy.facts import Network
 from .set_aside import reason_of
 
@@ -18,7 +18,7 @@ _REMEDY = (
 
 
 def plan_revert(
-    machine: Machine, networks: Mapping[tuple[str, str], Network] | None = None
+    machine: VirtualMachine, networks: Mapping[tuple[str, str], Network] | None = None
 ) -> tuple[list[dict[str, Any]], str]:
     """Give the operations that put the original NICs back, or the reason why what is recorded is not written.
 

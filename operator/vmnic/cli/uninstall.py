@@ -14,16 +14,16 @@ from ..kube.connection import kubeconfig_connection
 from ..kube.errors import ConflictError, NotFoundError
 from ..kube.lease import CONTROLLER, LeaderElector
 from ..kube.resources import DEFINITIONS, NAMESPACES, NODE_NIC_STATES, NODES, POLICIES, POOLS, Resource
-from ..kube.tasks import end_tasks
+from ..kube.tasks import cancel_and_wait
 from ..nodes.pools.shares import count_vfs
 from ..nodes.rollout.ledger import CORDONED
 from ..nodes.rollout.release import ABANDON, FINALIZER, begin_release
 from ..nodes.state import NodeNicState, NodeSpec, PfSpec, wire
-from .live import decode_object, take_in
+from .live import decode_object, load_live
 from .objects import MalformedObjectError, Objects
 from .set_aside import set_aside, try_object
 
-__all__ = ["Uninstaller", "describe", "uninstall_all", "waits_of"]
+__all__ = ["Uninstaller", "blockers_of", "describe", "uninstall_all"]
 
 _NAMESPACE = "vmnic-system"
 _LOOK_AGAIN_S = 2.0
@@ -60,7 +60,7 @@ class Uninstaller:
             while not await self._look():
                 await asyncio.sleep(_LOOK_AGAIN_S)
         finally:
-            await end_tasks([candidate])
+            await cancel_and_wait([candidate])
 
     async def _look(self) -> bool:
         """Do what can be done now; True when nothing is left."""
@@ -78,7 +78,7 @@ class Uninstaller:
                     await self._annotate(pool)
         except (ConflictError, NotFoundError):
             return False  # Somebody was faster, or a kind is just going; the next look shows it.
-        self._tell_new([*(f"{one.sentence} (what it made stays)" for one in objects.set_aside), *waits_of(objects)])
+        self._tell_new([*(f"{one.sentence} (what it made stays)" for one in objects.set_aside), *blockers_of(objects)])
         return not pools and not any(one.kind == POOLS.kind for one in objects.set_aside)
 
     def _tell_new(self, waits: list[str]) -> None:
@@ -108,7 +108,7 @@ class Uninstaller:
             except MalformedObjectError as error:
                 objects.set_aside.append(set_aside(error.kind, error.key, error.message))
             else:
-                take_in(objects, found[-1])
+                load_live(objects, found[-1])
         return found
 
     async def _delete(self, found: Iterable[dict[str, Any]], kind: Resource) -> None:
@@ -133,7 +133,9 @@ class Uninstaller:
         awaited = not self._abandon and any(one.kind == NODE_NIC_STATES.kind for one in objects.set_aside)
         if not self._abandon:
             for name, state in objects.node_states.items():
-                desired = try_object(objects.set_aside, "NodeNicState", ("", name), begin_release, state, objects.pools.values())
+                desired = try_object(
+                    objects.set_aside, "NodeNicState", ("", name), begin_release, state, objects.pools.values()
+                )
                 awaited = awaited or desired is None or bool(desired.pfs)
                 if desired is not None and desired != state.spec:
                     await self._write(state, desired)
@@ -185,7 +187,7 @@ def describe(objects: Objects) -> list[str]:
     return lines
 
 
-def waits_of(objects: Objects) -> list[str]:
+def blockers_of(objects: Objects) -> list[str]:
     """Say which functions of which nodes, and which networks, are still in the way."""
     waits = [
         f"node {name}, {spec.pci_address}: {_why(state, spec)}"

@@ -28,7 +28,7 @@ from ..kube.lease import CONTROLLER, LeaderElector
 from ..kube.loops import run_in_thread
 from ..kube.reflector import Reflector
 from ..kube.set_aside import SetAside, SetAsideReason
-from ..kube.tasks import end_tasks, run_together
+from ..kube.tasks import cancel_and_wait, run_together
 from ..kube.time_budget import Subject
 from ..kube.workqueue import WorkQueue
 from ..logs import setup_logging
@@ -36,7 +36,7 @@ from ..nodes.nics import NicDataError, add_models
 from .admission.certificates import Lifetimes
 from .admission.reviews import Reviews
 from .admission.rotation import Certificates, ClientAuthorityError
-from .caches.cluster_cache import World, run_reflectors
+from .caches.cluster_cache import ClusterCache, run_reflectors
 from .caches.keys import Key, Kind, budget_of, key_of, log_keys, pool_key, vm_key
 from .metrics import ControllerMetrics, StateCollector
 from .pools.drain import Drainer
@@ -120,8 +120,10 @@ async def _run(chosen: argparse.Namespace, connection: Connection, watchdog: Wat
     writes = ApiClient(connection, field_manager=_MANAGER, guard=elector.seconds_left, writes_per_s=_WRITES_PER_S)
     certificates = _certificates(chosen, clients["secrets"], writes)
     async with clients["reads"] as reads, writes:
-        comes_back = timedelta(seconds=chosen.restart_timeout_s)
-        controller = Controller(reads, writes, elector, certificates, namespace=chosen.namespace, comes_back=comes_back)
+        restart_timeout = timedelta(seconds=chosen.restart_timeout_s)
+        controller = Controller(
+            reads, writes, elector, certificates, namespace=chosen.namespace, restart_timeout=restart_timeout
+        )
         controller.show_metrics(*clients.values(), writes)
         if watchdog.blamed is not None:
             controller.set_aside(watchdog.blamed)
@@ -134,7 +136,7 @@ async def _run(chosen: argparse.Namespace, connection: Connection, watchdog: Wat
             asyncio.create_task(stop.wait()),
         ]
         done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        await end_tasks(pending)
+        await cancel_and_wait(pending)
         for task in done:
             task.result()
 
@@ -158,7 +160,7 @@ class Controller:
         certificates: Certificates,
         *,
         namespace: str,
-        comes_back: timedelta,
+        restart_timeout: timedelta,
     ) -> None:
         self._writes = writes
         self._certificates = certificates
@@ -166,11 +168,11 @@ class Controller:
         self.set_aside_objects = SetAside()
         self.metrics = ControllerMetrics(self.set_aside_objects)
         self._queue: WorkQueue[Key] = WorkQueue(lambda key: _RANK[key.kind], self.metrics, log_keys, budget_of)
-        self.world = World(reads, self._enqueue, self._queue.readmit, self.set_aside_objects)
+        self.world = ClusterCache(reads, self._enqueue, self._queue.readmit, self.set_aside_objects)
         self._ledger = LedgerStore(writes, namespace)
         self._report = SetAsideReport(self.set_aside_objects, writes, namespace)
         self._events = Events(writes, elector.identity)
-        self._machines = MachineReconciler(self.world, writes, self._enqueue, self._events, comes_back=comes_back)
+        self._machines = MachineReconciler(self.world, writes, self._enqueue, self._events, restart_timeout=restart_timeout)
         drainer = Drainer(self.world, writes)
         self._nodes = NodeReconciler(self.world, writes, self._ledger, drainer)
         rollouts = Rollouts(self._ledger, drainer, self._enqueue)
@@ -238,7 +240,7 @@ class Controller:
 
     def ask_for_everything(self) -> None:
         """Have every object looked at, and what is remembered of those that went while nobody, or another replica, led."""
-        self.world.enqueue_everything()
+        self.world.enqueue_all()
         for name in self._ledger.current.pools:
             self._enqueue(pool_key(name))
         for vm in self._machines.remembered():

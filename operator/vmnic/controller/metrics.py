@@ -28,7 +28,7 @@ from ..metrics import (
     make_registry,
     render_metrics,
 )
-from .caches.cluster_cache import World
+from .caches.cluster_cache import ClusterCache
 from .caches.keys import Key, Kind, subject_of
 from .pools.ledger import LedgerStore
 
@@ -203,7 +203,7 @@ def _cause(error: BaseException) -> str:
 class StateCollector(Collector):
     """Reads the caches, the queue and the ledger."""
 
-    def __init__(self, world: World, ledger: LedgerStore, queue: WorkQueue[Key], leads: Callable[[], bool]) -> None:
+    def __init__(self, world: ClusterCache, ledger: LedgerStore, queue: WorkQueue[Key], leads: Callable[[], bool]) -> None:
         self._world = world
         self._ledger = ledger
         self._queue = queue

@@ -18,7 +18,7 @@ from typing import Any
 from .client import ApiClient
 from .errors import ApiError, ConflictError
 from .resources import LEASES
-from .tasks import end_tasks
+from .tasks import cancel_and_wait
 
 __all__ = ["CONTROLLER", "LeaderElector", "boot_time"]
 
@@ -82,7 +82,7 @@ class LeaderElector:
         `lead` is cancelled at the deadline. If it ends or fails by itself, the lease is given back and this ends likewise.
         """
         while True:
-            while not await self._try_to_hold():
+            while not await self._try_acquire_or_renew():
                 await asyncio.sleep(self._retry_s)
             _log.info("leading as %s", self.identity)
             task = asyncio.ensure_future(lead())
@@ -90,7 +90,7 @@ class LeaderElector:
                 await self._renew_beside(task)
             finally:
                 held = self.seconds_left() is not None
-                await end_tasks([task])
+                await cancel_and_wait([task])
                 self._deadline = None
                 if held:
                     await self._release()
@@ -107,9 +107,9 @@ class LeaderElector:
                 return
             await asyncio.wait([task], timeout=min(self._retry_s, left_s))
             if not task.done() and self.seconds_left() is not None:
-                await self._try_to_hold()
+                await self._try_acquire_or_renew()
 
-    async def _try_to_hold(self) -> bool:
+    async def _try_acquire_or_renew(self) -> bool:
         """Take or renew the lease; False if another holds it or no answer came in time."""
         timeout_s = min(self._retry_s * 2, self.seconds_left() or self._retry_s * 2)
         asked = self._clock()

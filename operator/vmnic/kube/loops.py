@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from .tasks import end_tasks
+from .tasks import cancel_and_wait
 
 __all__ = ["run_in_loop", "run_in_thread"]
 
@@ -40,7 +40,7 @@ async def run_in_loop(loop: asyncio.AbstractEventLoop, work: Work) -> None:
         try:
             await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await end_tasks([task, stopped])
+            await cancel_and_wait([task, stopped])
             here.call_soon_threadsafe(_hand_over, task, ended)
 
     asyncio.run_coroutine_threadsafe(execute(), loop)

@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
-__all__ = ["end_tasks", "run_together"]
+__all__ = ["cancel_and_wait", "run_together"]
 
 _AGAIN_S = 0.5
 
 
-async def end_tasks(tasks: Iterable[asyncio.Future[Any]]) -> None:
+async def cancel_and_wait(tasks: Iterable[asyncio.Future[Any]]) -> None:
     """Cancel tasks and wait until every one of them has ended; what they raise is theirs."""
     while pending := [task for task in tasks if not task.done()]:
         for task in pending:
@@ -32,4 +32,4 @@ async def run_together(*works: Coroutine[Any, Any, None]) -> None:
         for task in done:
             task.result()
     finally:
-        await end_tasks(tasks)
+        await cancel_and_wait(tasks)

@@ -33,11 +33,11 @@ Reconcile = Callable[[K], Coroutine[Any, Any, float | None]]
 _BACKOFF_S = (0.05, 60.0)
 _SLICE_S = 0.0003
 """After so long without a wait a worker lets others have the loop: admission and watches."""
-_CALM_S = (0.1, 0.5)
+_OVERLOAD_DELAY_S = (0.1, 0.5)
 """A worker whose request was turned away because of too many rests so long."""
 _TOUCHED_S = 1.0
 """Delay after a key used up its budget and its object changed meanwhile."""
-_QUIET = 4
+_CONFLICTS_BEFORE_WARNING = 4
 """An object that changed meanwhile is no news; one that keeps doing so is."""
 _BUDGET = Budget(1.0)
 
@@ -99,7 +99,7 @@ class WorkQueue(Generic[K]):
         """Keys whose object has changed while they were worked on."""
         self._wake = asyncio.Event()
         self._yield_at = 0.0
-        self._breathing = asyncio.Lock()
+        self._yielding = asyncio.Lock()
 
     def __len__(self) -> int:
         return len(self._ready)
@@ -165,7 +165,7 @@ class WorkQueue(Generic[K]):
             key = await self._take()
             try:
                 # Before each key: one that uses up its budget is followed by a turn of the loop, not by another one.
-                await self._breathe()
+                await self._yield_to_loop()
                 after_s = await self._try(key, reconcile)
             finally:
                 self._working.discard(key)
@@ -193,7 +193,7 @@ class WorkQueue(Generic[K]):
             self._note(key, started, error)
             if isinstance(error, TooManyRequestsError):
                 # All keys would fail alike: fewer workers at a time is what the server asks for.
-                await asyncio.sleep(random.uniform(*_CALM_S))  # noqa: S311 - jitter
+                await asyncio.sleep(random.uniform(*_OVERLOAD_DELAY_S))  # noqa: S311 - jitter
             return self._failed(key, error)
         self._failures.pop(key, None)
         self._note(key, started, None)
@@ -205,12 +205,12 @@ class WorkQueue(Generic[K]):
         if self._observer is not None:
             self._observer.worked(key, time.monotonic() - started, error)
 
-    async def _breathe(self) -> None:
+    async def _yield_to_loop(self) -> None:
         """Let others have the loop once in a while, since a key that needs no request never waits by itself."""
         loop = asyncio.get_running_loop()
         if loop.time() >= self._yield_at:
             # One at a time, or each turn of the loop would be as long as all workers' slices.
-            async with self._breathing:
+            async with self._yielding:
                 await asyncio.sleep(0)
                 self._yield_at = loop.time() + _SLICE_S
 
@@ -238,7 +238,7 @@ class WorkQueue(Generic[K]):
             self._report(key, SetAsideReason.EXCEPTION, error)
             return pause_s
         subject = self._describe(key)
-        if isinstance(error, ConflictError | InvalidError) and failures < _QUIET:
+        if isinstance(error, ConflictError | InvalidError) and failures < _CONFLICTS_BEFORE_WARNING:
             _log.debug("%s changed meanwhile, it is reconciled again", key, extra=subject)
         else:
             _log.warning("%s failed, next try in %.1f s: %s", key, pause_s, error.message, extra=subject)

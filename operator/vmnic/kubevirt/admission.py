@@ -15,17 +15,17 @@ from typing import Any
 import msgspec
 
 from ..policy.decision import decide
-from ..policy.evaluate import candidates
+from ..policy.evaluate import evaluate_vm
 from ..policy.facts import ClusterFacts, VmFacts
 from ..policy.rules import Rule
 from ..policy.types import Action, NicDecision, VmCandidates, VmDecision
-from .assignment import Record, RecordedNic, parse_record
+from .assignment import AssignmentRecord, RecordedNic, parse_record
 from .gather import MachineInput, gather_vm_facts
 from .patch import render_patch
-from .vm import Interface, Machine, decode_machine
-from .vmi import Instance, decode_instance
+from .vm import Interface, VirtualMachine, decode_machine
+from .vmi import VirtualMachineInstance, decode_instance
 
-__all__ = ["Reviewer"]
+__all__ = ["AdmissionReviewer"]
 
 Operation = dict[str, Any]
 _INTERFACES = "/spec/domain/devices/interfaces"
@@ -52,7 +52,7 @@ class _Review(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Review)
 
 
-class Reviewer:
+class AdmissionReviewer:
     """Answers reviews from what its owner knows.
 
     Args:
@@ -63,9 +63,9 @@ class Reviewer:
 
     def __init__(
         self,
-        complete: Callable[[Machine, str], MachineInput],
+        complete: Callable[[VirtualMachine, str], MachineInput],
         settle: Callable[[VmCandidates], tuple[VmDecision, dict[str, int]]],
-        find_machine: Callable[[str, str], Machine | None],
+        find_machine: Callable[[str, str], VirtualMachine | None],
     ) -> None:
         self._complete = complete
         self._settle = settle
@@ -86,12 +86,12 @@ class Reviewer:
             # KubeVirt judges VMs; vmnic has nothing to add to one that it cannot read.
             warning = f"vmnic leaves this VirtualMachine as it is, it cannot be read: {error}"[:200]
             return _answer(request, [], warning)
-        found = candidates(gather_vm_facts(self._complete(machine, request.namespace)), rules, cluster)
+        found = evaluate_vm(gather_vm_facts(self._complete(machine, request.namespace)), rules, cluster)
         decision, totals = self._settle(found)
         return _answer(request, render_patch(decision, machine, totals))
 
     def _review_update(
-        self, request: _Request, machine: Machine, rules: tuple[Rule, ...], cluster: ClusterFacts
+        self, request: _Request, machine: VirtualMachine, rules: tuple[Rule, ...], cluster: ClusterFacts
     ) -> list[Operation]:
         """Put back what vmnic has assigned, where the update has taken it away; capacity is not asked again."""
         writer = request.options.field_manager if request.options is not None else ""
@@ -107,7 +107,7 @@ class Reviewer:
         if not reverted and not switched:
             return []
         facts = _with_macs(gather_vm_facts(self._complete(machine, request.namespace)), old)
-        decision = decide(candidates(facts, rules, cluster), {})
+        decision = decide(evaluate_vm(facts, rules, cluster), {})
         nics = tuple(
             nic if _is_ours(nic, record, reverted, switched=switched) else replace(nic, action=None) for nic in decision.nics
         )
@@ -130,7 +130,7 @@ class Reviewer:
             return _answer(request, [])
         # Its instance of before, if it is still there, has ended.
         facts = gather_vm_facts(replace(self._complete(machine, request.namespace), is_new=False, instance=None))
-        decision = decide(candidates(facts, rules, cluster), {})
+        decision = decide(evaluate_vm(facts, rules, cluster), {})
         return _answer(request, _instance_patch(decision, instance))
 
 
@@ -144,14 +144,14 @@ def _answer(request: _Request, patch: list[Operation], warning: str = "") -> dic
     return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
 
 
-def _reverted(record: Record, old: Machine, new: Machine) -> set[str]:
+def _reverted(record: AssignmentRecord, old: VirtualMachine, new: VirtualMachine) -> set[str]:
     """The NICs that were as assigned and are now as they were at first."""
     return {
         name for name, entry in record.nics.items() if _is_original(entry, new, name) and not _is_original(entry, old, name)
     }
 
 
-def _is_original(entry: RecordedNic, machine: Machine, name: str) -> bool:
+def _is_original(entry: RecordedNic, machine: VirtualMachine, name: str) -> bool:
     spec = machine.spec.template.spec
     interface = next((one for one in spec.domain.devices.interfaces if one.name == name), None)
     network = next((one for one in spec.networks if one.name == name), None)
@@ -173,14 +173,14 @@ def _without_mac(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if key != "macAddress"}
 
 
-def _with_macs(facts: VmFacts, old: Machine) -> VmFacts:
+def _with_macs(facts: VmFacts, old: VirtualMachine) -> VmFacts:
     """The MAC addresses that are pinned stay pinned."""
     pinned = {one.name: one.mac_address for one in old.spec.template.spec.domain.devices.interfaces}
     nics = tuple(replace(nic, live_mac=nic.live_mac or pinned.get(nic.name)) for nic in facts.nics)
     return replace(facts, nics=nics)
 
 
-def _switched_back(record: Record, old: Machine, new: Machine) -> bool:
+def _switched_back(record: AssignmentRecord, old: VirtualMachine, new: VirtualMachine) -> bool:
     """Whether several queues were asked for by vmnic and are not any more."""
     if record.multiqueue is None:
         return False
@@ -189,7 +189,7 @@ def _switched_back(record: Record, old: Machine, new: Machine) -> bool:
     return bool(after == record.multiqueue.was != before)
 
 
-def _is_ours(nic: NicDecision, record: Record, reverted: set[str], *, switched: bool) -> bool:
+def _is_ours(nic: NicDecision, record: AssignmentRecord, reverted: set[str], *, switched: bool) -> bool:
     """Whether the policies still want what was taken away."""
     entry = record.nics.get(nic.nic.name)
     if nic.nic.name in reverted:
@@ -198,7 +198,7 @@ def _is_ours(nic: NicDecision, record: Record, reverted: set[str], *, switched: 
     return switched and (present.datapath, present.model) == (nic.wanted.datapath, nic.wanted.model)
 
 
-def _instance_patch(decision: VmDecision, instance: Instance) -> list[Operation]:
+def _instance_patch(decision: VmDecision, instance: VirtualMachineInstance) -> list[Operation]:
     """Model and queues of the instance: KubeVirt copies networks and bindings from the VM, and would put those back."""
     devices = instance.spec.domain.devices
     places = {interface.name: index for index, interface in enumerate(devices.interfaces)}

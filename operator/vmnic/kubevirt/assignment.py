@@ -19,7 +19,7 @@ from .originals import MAX_RECORD_BYTES, check_original
 __all__ = [
     "ANNOTATION",
     "PLAIN",
-    "Record",
+    "AssignmentRecord",
     "RecordedNic",
     "UnreadableRecord",
     "assignments",
@@ -57,14 +57,14 @@ class _Switch(msgspec.Struct, frozen=True):
     was: bool | None = None
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class AssignmentRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All that vmnic has changed in one VM."""
 
     nics: dict[str, RecordedNic] = {}
     multiqueue: _Switch | None = None
     """What `networkInterfaceMultiqueue` was; None: not changed."""
 
-    def with_multiqueue(self, was: bool | None) -> Record:
+    def with_multiqueue(self, was: bool | None) -> AssignmentRecord:
         """Note what the switch was, unless that is noted already."""
         return self if self.multiqueue is not None else msgspec.structs.replace(self, multiqueue=_Switch(was))
 
@@ -76,12 +76,12 @@ class UnreadableRecord(msgspec.Struct, frozen=True):
     """The field, what is wrong with it, and the remedy."""
 
 
-def read_record(text: str | None) -> Record | UnreadableRecord | None:
+def read_record(text: str | None) -> AssignmentRecord | UnreadableRecord | None:
     """Read the annotation; None if there is none."""
     if text is None:
         return None
     try:
-        record = read_json(text, Record, max_bytes=MAX_RECORD_BYTES, max_depth=_MAX_DEPTH)
+        record = read_json(text, AssignmentRecord, max_bytes=MAX_RECORD_BYTES, max_depth=_MAX_DEPTH)
         for name, nic in record.nics.items():
             _check(name, nic.was)
     except ValueError as error:
@@ -99,20 +99,20 @@ def _check(name: str, was: dict[str, Any]) -> None:
         raise ValueError(f"nics.{name[:_SHOWN_NAME]}.was: {error}") from None
 
 
-def parse_record(text: str | None) -> Record | None:
+def parse_record(text: str | None) -> AssignmentRecord | None:
     """Read the annotation, for callers that change nothing; None if there is none, or none that can be read."""
     record = read_record(text)
-    return record if isinstance(record, Record) else None
+    return record if isinstance(record, AssignmentRecord) else None
 
 
-def write_record(record: Record) -> str:
+def write_record(record: AssignmentRecord) -> str:
     """Give the annotation's text; empty: nothing is left to be remembered."""
     if not record.nics and record.multiqueue is None:
         return ""
     return msgspec.json.encode(record, order="sorted").decode()
 
 
-def assignments(record: Record | None) -> dict[str, Assignment]:
+def assignments(record: AssignmentRecord | None) -> dict[str, Assignment]:
     """Give the record as facts."""
     if record is None:
         return {}
@@ -126,7 +126,9 @@ def assignments(record: Record | None) -> dict[str, Assignment]:
     }
 
 
-def with_change(record: Record, decision: NicDecision, was: dict[str, Any], totals: Mapping[str, int]) -> Record:
+def with_change(
+    record: AssignmentRecord, decision: NicDecision, was: dict[str, Any], totals: Mapping[str, int]
+) -> AssignmentRecord:
     """Note a change; of several the first one's original is kept, and a return to it is forgotten.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["read_applier"]
+__all__ = ["last_field_manager"]
 
 _OURSELVES = "vmnic-controller"
 _NIC_LIST = b'"f:interfaces"'
@@ -32,7 +32,7 @@ class _Owned(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Owned)
 
 
-def read_applier(raw: bytes | msgspec.Raw) -> str:
+def last_field_manager(raw: bytes | msgspec.Raw) -> str:
     """Name the manager that applies the NIC list of a VirtualMachine; empty: none does.
 
     An applier is who used server-side apply, or who wrote the list and left the annotation of client-side apply.

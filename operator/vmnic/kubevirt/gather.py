@@ -20,7 +20,7 @@ from .originals import find_unrecordable
 __all__ = ["MachineInput", "gather_vm_facts"]
 
 _PRESSURES = ("High", "Low")
-_NO_WISHES = projection.Wishes()
+_NO_WISHES = projection.VmAnnotations()
 _MOST_LABELS = 100
 _MOST_TERMS = 100
 _MOST_VALUES = 2000
@@ -168,7 +168,7 @@ def _node_terms(affinity: projection._Affinity | None) -> tuple[LabelSelector, .
     )
 
 
-def _problems(given: MachineInput, wishes: projection.Wishes, fault: str) -> tuple[str, ...]:
+def _problems(given: MachineInput, wishes: projection.VmAnnotations, fault: str) -> tuple[str, ...]:
     """What the VM refers to and is not there, and what it says that cannot be understood."""
     spec = given.machine.spec
     found = []

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..policy.facts import GuestOs
-from .vm import Machine, Preference
-from .vmi import Instance
+from .vm import Preference, VirtualMachine
+from .vmi import VirtualMachineInstance
 
 __all__ = ["read_guest_os"]
 
@@ -23,7 +23,9 @@ _LINUX_NAMES = (
 """Beginnings of the names that os-release and osinfo give Linux systems."""
 
 
-def read_guest_os(machine: Machine, instance: Instance | None, preference: Preference | None) -> tuple[GuestOs, str]:
+def read_guest_os(
+    machine: VirtualMachine, instance: VirtualMachineInstance | None, preference: Preference | None
+) -> tuple[GuestOs, str]:
     """Say what guest a VM has and where that was read."""
     for name, source in _names(machine, instance, preference):
         found = _guest(name)
@@ -34,7 +36,9 @@ def read_guest_os(machine: Machine, instance: Instance | None, preference: Prefe
     return GuestOs.UNKNOWN, ""
 
 
-def _names(machine: Machine, instance: Instance | None, preference: Preference | None) -> list[tuple[str, str]]:
+def _names(
+    machine: VirtualMachine, instance: VirtualMachineInstance | None, preference: Preference | None
+) -> list[tuple[str, str]]:
     """Every name that the sources give, with the source, the most trusted first."""
     found = []
     if instance is not None:

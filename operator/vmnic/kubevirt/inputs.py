@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..policy.facts import Network
-from .vm import Instancetype, Machine, Preference
-from .vmi import Instance
+from .vm import Instancetype, Preference, VirtualMachine
+from .vmi import VirtualMachineInstance
 
 __all__ = ["MachineInput"]
 
@@ -16,8 +16,8 @@ __all__ = ["MachineInput"]
 class MachineInput:
     """One VM and what belongs to it; None for what does not exist."""
 
-    machine: Machine
-    instance: Instance | None = None
+    machine: VirtualMachine
+    instance: VirtualMachineInstance | None = None
     preference: Preference | None = None
     instancetype: Instancetype | None = None
     namespace_labels: Mapping[str, str] = field(default_factory=dict)

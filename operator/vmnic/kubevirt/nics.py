@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ..policy.facts import Datapath, Network, NicFacts, NicState
 from . import vm as projection
-from .assignment import Record
+from .assignment import AssignmentRecord
 from .inputs import MachineInput
 from .networks import original_network
 from .vm import Interface
-from .vmi import Instance
+from .vmi import VirtualMachineInstance
 
 __all__ = ["MAX_QUEUES", "NicReader"]
 
@@ -21,7 +21,9 @@ MAX_QUEUES = 256
 class NicReader:
     """Reads the NICs of one VM."""
 
-    def __init__(self, given: MachineInput, instance: Instance | None, queues: int, record: Record | None) -> None:
+    def __init__(
+        self, given: MachineInput, instance: VirtualMachineInstance | None, queues: int, record: AssignmentRecord | None
+    ) -> None:
         self._given = given
         self._instance = instance
         self._queues = queues
@@ -170,7 +172,7 @@ def _state(model: str, queues: int, resource: str, *, sriov: bool, plugin: str) 
     return NicState(datapath=Datapath.EMULATED, model=model)
 
 
-def _live_mac(instance: Instance | None, name: str) -> str | None:
+def _live_mac(instance: VirtualMachineInstance | None, name: str) -> str | None:
     if instance is None:
         return None
     spec = next((nic.mac_address for nic in instance.spec.domain.devices.interfaces if nic.name == name), None)

@@ -14,9 +14,18 @@ import msgspec
 
 from ..policy.facts import Datapath, Network, NicState, VmFacts
 from ..policy.types import Action, NicDecision, VmDecision
-from .assignment import ANNOTATION, PLAIN, Record, UnreadableRecord, binding_of, read_record, with_change, write_record
+from .assignment import (
+    ANNOTATION,
+    PLAIN,
+    AssignmentRecord,
+    UnreadableRecord,
+    binding_of,
+    read_record,
+    with_change,
+    write_record,
+)
 from .originals import INTERFACE_SETTINGS
-from .vm import Interface, Machine
+from .vm import Interface, VirtualMachine
 
 __all__ = ["render_patch"]
 
@@ -30,7 +39,7 @@ _MULTIQUEUE = f"{_DEVICES}/networkInterfaceMultiqueue"
 _AUTOATTACH = f"{_DEVICES}/autoattachPodInterface"
 
 
-def render_patch(decision: VmDecision, machine: Machine, totals: Mapping[str, int] | None = None) -> list[Operation]:
+def render_patch(decision: VmDecision, machine: VirtualMachine, totals: Mapping[str, int] | None = None) -> list[Operation]:
     """Return the operations that make a VM as decided; none where nothing is to be patched, or its record cannot be read.
 
     Args:
@@ -42,7 +51,7 @@ def render_patch(decision: VmDecision, machine: Machine, totals: Mapping[str, in
     record = read_record(decision.vm.record)
     if not patched or isinstance(record, UnreadableRecord):
         return []
-    return _Rendering(decision, machine, patched, totals or {}, record or Record()).operations()
+    return _Rendering(decision, machine, patched, totals or {}, record or AssignmentRecord()).operations()
 
 
 class _Rendering:
@@ -51,10 +60,10 @@ class _Rendering:
     def __init__(
         self,
         decision: VmDecision,
-        machine: Machine,
+        machine: VirtualMachine,
         patched: list[NicDecision],
         totals: Mapping[str, int],
-        record: Record,
+        record: AssignmentRecord,
     ) -> None:
         self._vm: VmFacts = decision.vm
         self._spec = machine.spec.template.spec

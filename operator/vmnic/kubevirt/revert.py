@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..policy.facts import Datapath, Network
-from .assignment import ANNOTATION, Record, RecordedNic, UnreadableRecord, read_record
+from .assignment import ANNOTATION, AssignmentRecord, RecordedNic, UnreadableRecord, read_record
 from .networks import original_network
-from .vm import HostDevice, Machine
+from .vm import HostDevice, VirtualMachine
 from .vm import Network as NetworkEntry
 
 __all__ = ["EXCLUDE", "RevertRefusedError", "render_revert"]
@@ -28,7 +28,7 @@ class RevertRefusedError(ValueError):
     """The record cannot be read, or names what vmnic does not put back; the message has the remedy."""
 
 
-def render_revert(machine: Machine, networks: Networks | None = None) -> list[dict[str, Any]]:
+def render_revert(machine: VirtualMachine, networks: Networks | None = None) -> list[dict[str, Any]]:
     """Return the operations that put the original NICs back; none where vmnic has changed nothing.
 
     A NIC that somebody has edited since is not in force as recorded any more, and is left as it is.
@@ -58,7 +58,7 @@ def render_revert(machine: Machine, networks: Networks | None = None) -> list[di
     return [*operations, {"op": "add", "path": f"/metadata/annotations/{EXCLUDE.replace('/', '~1')}", "value": "true"}]
 
 
-def _check_place(machine: Machine, name: str, entry: RecordedNic, networks: Networks) -> None:
+def _check_place(machine: VirtualMachine, name: str, entry: RecordedNic, networks: Networks) -> None:
     """Refuse a network of another namespace, unless the NIC is on it now or on one of the same segment."""
     before = _place(original_network(entry.was), machine)
     now = _place(next((one for one in machine.spec.template.spec.networks if one.name == name), None), machine)
@@ -71,7 +71,7 @@ def _check_place(machine: Machine, name: str, entry: RecordedNic, networks: Netw
     raise RevertRefusedError(f"NIC {name}: {text}: put the NIC back by hand, and remove the annotation {ANNOTATION}")
 
 
-def _place(entry: NetworkEntry | None, machine: Machine) -> tuple[str, str] | None:
+def _place(entry: NetworkEntry | None, machine: VirtualMachine) -> tuple[str, str] | None:
     """Find the NetworkAttachmentDefinition of an entry; None: it names none."""
     if entry is None or entry.multus is None:
         return None
@@ -79,7 +79,7 @@ def _place(entry: NetworkEntry | None, machine: Machine) -> tuple[str, str] | No
     return namespace or machine.metadata.namespace, name
 
 
-def _entry(machine: Machine, name: str, entry: RecordedNic) -> list[dict[str, Any]]:
+def _entry(machine: VirtualMachine, name: str, entry: RecordedNic) -> list[dict[str, Any]]:
     """Put back an interface that is still there."""
     spec = machine.spec.template.spec
     for index, interface in enumerate(spec.domain.devices.interfaces):
@@ -101,7 +101,7 @@ def _entry(machine: Machine, name: str, entry: RecordedNic) -> list[dict[str, An
     return []
 
 
-def _network(machine: Machine, name: str, entry: RecordedNic) -> list[dict[str, Any]]:
+def _network(machine: VirtualMachine, name: str, entry: RecordedNic) -> list[dict[str, Any]]:
     for index, network in enumerate(machine.spec.template.spec.networks):
         if network.name == name and entry.was.get("network"):
             path = f"{_SPEC}/networks/{index}"
@@ -110,7 +110,7 @@ def _network(machine: Machine, name: str, entry: RecordedNic) -> list[dict[str, 
     return []
 
 
-def _whole_nics(machine: Machine, record: Record) -> list[dict[str, Any]]:
+def _whole_nics(machine: VirtualMachine, record: AssignmentRecord) -> list[dict[str, Any]]:
     """Put interface and network back in place of each whole NIC; devices are taken from the end, so that indexes hold."""
     spec = machine.spec.template.spec
     found = [
@@ -143,7 +143,7 @@ def _appended(path: str, values: list[Any], *, empty: bool) -> list[dict[str, An
     return [{"op": "add", "path": f"{path}/-", "value": value} for value in values]
 
 
-def _switch(machine: Machine, record: Record) -> list[dict[str, Any]]:
+def _switch(machine: VirtualMachine, record: AssignmentRecord) -> list[dict[str, Any]]:
     """Put the switch for several queues back."""
     present = machine.spec.template.spec.domain.devices.network_interface_multiqueue
     if record.multiqueue is None or present is None:

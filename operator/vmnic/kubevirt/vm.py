@@ -11,21 +11,21 @@ from typing import Any
 import msgspec
 
 from ..checked.documents import BoundError, check_depth
-from .field_owner import read_applier
+from .field_owner import last_field_manager
 
 __all__ = [
     "Cpu",
     "HostDevice",
     "Instancetype",
     "Interface",
-    "Machine",
     "Named",
     "Network",
     "Part",
     "Preference",
     "Quota",
     "Reference",
-    "Wishes",
+    "VirtualMachine",
+    "VmAnnotations",
     "decode_instancetype",
     "decode_machine",
     "decode_preference",
@@ -203,7 +203,7 @@ class _MachineSpec(Part, frozen=True, kw_only=True):
     template: _Template = _Template()
 
 
-class Wishes(Part, frozen=True, kw_only=True):
+class VmAnnotations(Part, frozen=True, kw_only=True):
     """Our own annotations; all others are dropped, since some are as large as the object."""
 
     exclude: str | None = msgspec.field(default=None, name="vmnic.dev/exclude")
@@ -220,11 +220,11 @@ class _Meta(Part, frozen=True, kw_only=True):
     resource_version: str = ""
     creation_timestamp: str = ""
     labels: dict[str, str] = {}
-    annotations: Wishes | None = None
+    annotations: VmAnnotations | None = None
     deletion_timestamp: str | None = None
 
 
-class Machine(Part, frozen=True, kw_only=True):
+class VirtualMachine(Part, frozen=True, kw_only=True):
     """A VirtualMachine."""
 
     metadata: _Meta
@@ -305,7 +305,7 @@ _ENTRY_LEVELS = 8
 """What stands in a binding or a DHCP option of KubeVirt's interface has two levels."""
 
 
-def _check_entries(machine: Machine) -> None:
+def _check_entries(machine: VirtualMachine) -> None:
     """Bound what is kept as it is: interfaces and networks are compared and written back whole."""
     spec = machine.spec.template.spec
     devices = spec.domain.devices
@@ -319,10 +319,10 @@ def _check_entries(machine: Machine) -> None:
         check_depth(network.resource_claim, _ENTRY_LEVELS)
 
 
-_machine_decoder = msgspec.json.Decoder(Machine)
+_machine_decoder = msgspec.json.Decoder(VirtualMachine)
 
 
-def decode_machine(raw: bytes | msgspec.Raw) -> Machine:
+def decode_machine(raw: bytes | msgspec.Raw) -> VirtualMachine:
     """Parse a VirtualMachine, and tell who applies its NIC list.
 
     Raises:
@@ -334,7 +334,7 @@ def decode_machine(raw: bytes | msgspec.Raw) -> Machine:
         # Only the first annotation of a VM has to be guarded by the version; without it, a status is no change of the VM.
         known = msgspec.structs.replace(machine.metadata, resource_version="")
         machine = msgspec.structs.replace(machine, metadata=known)
-    return msgspec.structs.replace(machine, applier=read_applier(raw))
+    return msgspec.structs.replace(machine, applier=last_field_manager(raw))
 
 
 class _Salvaged(Part, frozen=True, kw_only=True):
@@ -344,13 +344,13 @@ class _Salvaged(Part, frozen=True, kw_only=True):
 _salvage_decoder = msgspec.json.Decoder(_Salvaged)
 
 
-def salvage_machine(raw: bytes | msgspec.Raw) -> Machine:
+def salvage_machine(raw: bytes | msgspec.Raw) -> VirtualMachine:
     """Read the metadata of a VirtualMachine whose spec cannot be read: the annotation `vmnic.dev/assigned` still counts.
 
     Raises:
         msgspec.MsgspecError: the metadata cannot be read either.
     """
-    return Machine(metadata=_salvage_decoder.decode(raw).metadata, spec=_MachineSpec())
+    return VirtualMachine(metadata=_salvage_decoder.decode(raw).metadata, spec=_MachineSpec())
 
 
 decode_preference = msgspec.json.Decoder(Preference).decode

@@ -14,9 +14,9 @@ import msgspec
 
 from ..policy.facts import Datapath, NicState
 from ..policy.types import NicDecision, Verdict, VmDecision
-from .assignment import Record, RecordedNic, parse_record
+from .assignment import AssignmentRecord, RecordedNic, parse_record
 
-__all__ = ["Restart", "Reverts", "VmStateNote", "decode_vm_state", "digest_of_status", "is_worth_telling", "render_status"]
+__all__ = ["Restart", "Reverts", "VmStateNote", "decode_vm_state", "digest_of_status", "render_status", "should_publish"]
 
 _BYTES = 2048
 _NICS = 16
@@ -93,7 +93,7 @@ def digest_of_status(status: Mapping[str, Any]) -> str:
     return hashlib.sha256(msgspec.json.encode(status, order="sorted")).hexdigest()[:16]
 
 
-def is_worth_telling(decision: VmDecision) -> bool:
+def should_publish(decision: VmDecision) -> bool:
     """Whether a VM is not as wanted, was changed by vmnic, or has devices."""
     if not decision.selected:
         return decision.vm.record is not None
@@ -106,7 +106,7 @@ def is_worth_telling(decision: VmDecision) -> bool:
 
 def render_status(decision: VmDecision, reverts: Reverts | None, restart: Restart | None) -> dict[str, Any]:
     """Write the status of a VmNicState; where it would be too long, words are left out before facts."""
-    record = parse_record(decision.vm.record) or Record()
+    record = parse_record(decision.vm.record) or AssignmentRecord()
     verdicts = [nic.verdict.value for nic in decision.nics]
     counted = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
     status: dict[str, Any] = {

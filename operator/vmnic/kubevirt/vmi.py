@@ -8,7 +8,7 @@ import msgspec
 
 from .vm import Cpu, HostDevice, Named, Network, Part
 
-__all__ = ["Instance", "decode_instance"]
+__all__ = ["VirtualMachineInstance", "decode_instance"]
 
 
 class _GuestInfo(Part, frozen=True, kw_only=True):
@@ -67,7 +67,7 @@ class _RunningSpec(Part, frozen=True, kw_only=True):
     networks: tuple[Network, ...] = ()
 
 
-class Instance(Part, frozen=True, kw_only=True):
+class VirtualMachineInstance(Part, frozen=True, kw_only=True):
     """A VirtualMachineInstance."""
 
     metadata: _InstanceMeta
@@ -85,4 +85,4 @@ class Instance(Part, frozen=True, kw_only=True):
         return next((owner.name for owner in self.metadata.owner_references if owner.kind == "VirtualMachine"), "")
 
 
-decode_instance = msgspec.json.Decoder(Instance).decode
+decode_instance = msgspec.json.Decoder(VirtualMachineInstance).decode

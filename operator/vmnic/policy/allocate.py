@@ -14,7 +14,7 @@ from .capacity import SCARCE, Capacity, can_drive, may_use
 from .checks import Finding
 from .facts import ClusterFacts, GuestOs, VmFacts
 from .reasons import Reason
-from .types import Candidate, Choices, NicCandidates, NicKey, VmCandidates, first_standing
+from .types import Candidate, Choices, NicCandidates, NicKey, VmCandidates, first_accepted
 
 __all__ = ["allocate"]
 
@@ -47,7 +47,7 @@ def allocate(
         if one.claims:
             choices |= {(*key, name): made for name, made in book.choose(one).items()}
         elif key in book.capacity.overshot:
-            choices |= {(*key, name): made for name, made in _give_back(one).items()}
+            choices |= {(*key, name): made for name, made in _reassign_loser(one).items()}
     return choices
 
 
@@ -55,8 +55,8 @@ def _standing(found: VmCandidates, earlier: Choices) -> dict[NicKey, tuple[Candi
     """What an earlier call gave the VM, if it gave it any device."""
     keys = [(found.vm.namespace, found.vm.name, nic.nic.name) for nic in found.nics if nic.claims]
     made = {key: earlier[key] for key in keys if key in earlier}
-    given = (first_standing(one) for one in made.values())
-    return made if any(one is not None and one.resource and not one.stays for one in given) else {}
+    given = (first_accepted(one) for one in made.values())
+    return made if any(one is not None and one.resource and not one.is_current for one in given) else {}
 
 
 def _turn(found: VmCandidates) -> tuple[int, str, str, str]:
@@ -65,7 +65,7 @@ def _turn(found: VmCandidates) -> tuple[int, str, str, str]:
     return (-priority, found.vm.created, found.vm.namespace, found.vm.name)
 
 
-def _give_back(found: VmCandidates) -> dict[str, tuple[Candidate, ...]]:
+def _reassign_loser(found: VmCandidates) -> dict[str, tuple[Candidate, ...]]:
     """A VM that was assigned what another one has gets the next candidate that needs no device."""
     text = "another VM was assigned the last VF at the same time and is older"
     lost = Finding(Reason.NO_FREE_VF, text)
@@ -74,7 +74,7 @@ def _give_back(found: VmCandidates) -> dict[str, tuple[Candidate, ...]]:
             replace(one, finding=lost) if one.resource and one.finding is None else one for one in nic.candidates
         )
         for nic in found.nics
-        if any(one.stays and one.resource for one in nic.candidates)
+        if any(one.is_current and one.resource for one in nic.candidates)
     }
 
 
@@ -95,8 +95,8 @@ class _Book:
         kept = {nic.nic.name for nic in found.nics if nic.nic.present.datapath in SCARCE}
         while True:
             made, taken, nodes = self._try(found, kept)
-            chosen = {nic.nic.name: first_standing(made.get(nic.nic.name, nic.candidates)) for nic in found.nics}
-            leaving = {name for name in kept if (pick := chosen[name]) is not None and not pick.stays}
+            chosen = {nic.nic.name: first_accepted(made.get(nic.nic.name, nic.candidates)) for nic in found.nics}
+            leaving = {name for name in kept if (pick := chosen[name]) is not None and not pick.is_current}
             if not leaving:
                 self._take(found.vm, taken, nodes)
                 return made
@@ -117,7 +117,7 @@ class _Book:
                 finding = one.finding or self._refusal(found.vm, nic, one, taken, nodes)
                 told.append(replace(one, finding=finding) if finding is not one.finding else one)
                 if finding is None:
-                    if one.resource and not one.stays:
+                    if one.resource and not one.is_current:
                         taken[one.resource] += 1
                         staying.discard(nic.nic.name)
                     break
@@ -138,8 +138,8 @@ class _Book:
 
     def keep(self, found: VmCandidates, made: Iterable[tuple[Candidate, ...]]) -> None:
         """Write off what a VM was given before."""
-        chosen = [first_standing(one) for one in made]
-        taken = Counter(one.resource for one in chosen if one is not None and one.resource and not one.stays)
+        chosen = [first_accepted(one) for one in made]
+        taken = Counter(one.resource for one in chosen if one is not None and one.resource and not one.is_current)
         self._take(found.vm, taken, self._fitting(found.vm, taken, self._nodes_for(found, set())))
 
     def _refusal(
@@ -147,7 +147,7 @@ class _Book:
     ) -> Finding | None:
         """Why a device cannot be given; None where it can, or where nothing is known of a bound."""
         resource = one.resource
-        if not resource or one.stays or resource not in self._free:
+        if not resource or one.is_current or resource not in self._free:
             return None
         wanted = taken + Counter((resource,))
         if not self._fitting(vm, wanted, nodes):

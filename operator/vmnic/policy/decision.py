@@ -9,7 +9,7 @@ from .facts import Datapath, NicFacts, NicState, Platform, VmFacts
 from .queues import QueueChoice, choose_queues
 from .reasons import Reason
 from .rules import Rule
-from .types import Action, Candidate, Choices, NicCandidates, NicDecision, Verdict, VmCandidates, VmDecision, first_standing
+from .types import Action, Candidate, Choices, NicCandidates, NicDecision, Verdict, VmCandidates, VmDecision, first_accepted
 
 __all__ = ["decide"]
 
@@ -19,37 +19,39 @@ _EVER_FIRST = (Reason.GUEST_OS_UNKNOWN, Reason.VIRTIO_NOT_CHOSEN_FOR_WINDOWS)
 """Reasons that come before `NotPreferred`."""
 
 
-def decide(found: VmCandidates, choices: Choices, *, turn: str = "") -> VmDecision:
+def decide(found: VmCandidates, choices: Choices, *, waiting_for: str = "") -> VmDecision:
     """Say what follows for one VM.
 
     Args:
         found: What its NICs might have.
         choices: What capacity said.
-        turn: With `existingVMs: Rolling`, why it is not the running VM's turn to be restarted; empty: it is.
+        waiting_for: With `existingVMs: Rolling`, why it is not the running VM's turn to be restarted; empty: it is.
     """
-    vm, lead = found.vm, found.lead
-    if lead is None:
-        return VmDecision(vm=vm, lead=None, nics=tuple(_untouched(nic.nic) for nic in found.nics))
-    if vm.excluded and lead.may_exclude:
-        return VmDecision(vm=vm, lead=lead, nics=tuple(_untouched(nic.nic, Reason.EXCLUDED) for nic in found.nics))
+    vm, effective_rule = found.vm, found.effective_rule
+    if effective_rule is None:
+        return VmDecision(vm=vm, effective_rule=None, nics=tuple(_untouched(nic.nic) for nic in found.nics))
+    if vm.excluded and effective_rule.may_exclude:
+        return VmDecision(
+            vm=vm, effective_rule=effective_rule, nics=tuple(_untouched(nic.nic, Reason.EXCLUDED) for nic in found.nics)
+        )
     told = [choices.get((vm.namespace, vm.name, nic.nic.name), nic.candidates) for nic in found.nics]
-    chosen = [first_standing(one) for one in told]
+    chosen = [first_accepted(one) for one in told]
     virtio = sum(
-        nic.nic.present.has_queues if pick is None or pick.stays else pick.datapath in _WITH_QUEUES
+        nic.nic.present.has_queues if pick is None or pick.is_current else pick.datapath in _WITH_QUEUES
         for nic, pick in zip(found.nics, chosen, strict=True)
     )
-    queues = choose_queues(vm, lead, virtio)
-    context = _Context(vm, lead, queues, turn)
+    queues = choose_queues(vm, effective_rule, virtio)
+    context = _Context(vm, effective_rule, queues, waiting_for)
     nics = tuple(_decide_nic(context, nic, one, pick) for nic, one, pick in zip(found.nics, told, chosen, strict=True))
-    return VmDecision(vm=vm, lead=lead, nics=nics)
+    return VmDecision(vm=vm, effective_rule=effective_rule, nics=nics)
 
 
 @dataclass(frozen=True, slots=True)
 class _Context:
     vm: VmFacts
-    lead: Rule
+    effective_rule: Rule
     queues: QueueChoice
-    turn: str
+    waiting_for: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def _decide_nic(context: _Context, nic: NicCandidates, told: tuple[Candidate, ..
     finding = context.queues.finding
     if wanted.has_queues and finding is not None and judged.reason is None:
         judged = _Judged(judged.verdict, judged.action, finding.reason, f"{judged.message}; {finding.message}")
-    moved = chosen is not None and not chosen.stays and chosen.network is not None and chosen.network != nic.nic.network
+    moved = chosen is not None and not chosen.is_current and chosen.network is not None and chosen.network != nic.nic.network
     return NicDecision(
         nic=nic.nic,
         policy=nic.rule.policy,
@@ -103,7 +105,7 @@ def _wanted(context: _Context, nic: NicFacts, rule: Rule, chosen: Candidate | No
     if chosen is None:
         return present
     queues = context.queues.queues
-    if chosen.stays:
+    if chosen.is_current:
         if not present.has_queues or queues is None:
             return present
         return NicState(datapath=present.datapath, model=present.model, queues=queues)
@@ -131,13 +133,13 @@ def _judge(
     if wanted == present:
         return _Judged(Verdict.COMPLIANT, None, None, f"{present.datapath} is what policy {policy} asks for")
     change = f"{_words(present)} becomes {_words(wanted)}{_price(context, chosen)}"
-    taken_back = any(one.stays and one.finding is not None and one.finding.reason is Reason.NO_FREE_VF for one in told)
+    taken_back = any(one.is_current and one.finding is not None and one.finding.reason is Reason.NO_FREE_VF for one in told)
     return _enforce(context, nic.nic, wanted, change, forced=taken_back and not context.vm.started)
 
 
 def _price(context: _Context, chosen: Candidate) -> str:
     """What a VM loses that would rather stay migratable."""
-    if context.lead.live_migration != "Preferred" or context.vm.platform is Platform.LIBVIRT:
+    if context.effective_rule.live_migration != "Preferred" or context.vm.platform is Platform.LIBVIRT:
         return ""
     match chosen.datapath:
         case Datapath.SRIOV:
@@ -149,16 +151,16 @@ def _price(context: _Context, chosen: Candidate) -> str:
 
 def _enforce(context: _Context, nic: NicFacts, wanted: NicState, change: str, *, forced: bool) -> _Judged:
     """What is done about a NIC that is to change."""
-    vm, lead = context.vm, context.lead
-    if lead.action == "Audit":
+    vm, effective_rule = context.vm, context.effective_rule
+    if effective_rule.action == "Audit":
         return _Judged(Verdict.CHANGE, Action.AUDIT, None, f"{change} once enforcement.action is Patch")
-    if lead.action == "Patch" and vm.record_fault:
+    if effective_rule.action == "Patch" and vm.record_fault:
         return _Judged(Verdict.BLOCKED, None, Reason.RECORD_UNREADABLE, f"{vm.record_fault}; only then {change}")
     if not forced:
         waiting = _waiting(context, change)
         if waiting is not None:
             return waiting
-    if lead.action == "Admit":
+    if effective_rule.action == "Admit":
         when = " at its next start" if vm.running else " when it starts"
         return _Judged(Verdict.CHANGE, Action.ADMIT, None, change + when)
     blocked = None if forced else _blocked_patch(context, nic, wanted, change)
@@ -170,19 +172,21 @@ def _enforce(context: _Context, nic: NicFacts, wanted: NicState, change: str, *,
 
 def _waiting(context: _Context, change: str) -> _Judged | None:
     """Why a VM that has run before is not touched now; None where it may be."""
-    vm, lead = context.vm, context.lead
+    vm, effective_rule = context.vm, context.effective_rule
 
     def wait(reason: Reason, text: str) -> _Judged:
         return _Judged(Verdict.CHANGE, Action.AUDIT, reason, f"{change} {text}")
 
     # Admit leaves the VM's own object alone, so only its age tells whether the policy or the VM was there first.
-    is_new = vm.is_new or (lead.action == "Admit" and bool(lead.created) and vm.created >= lead.created)
-    if lead.existing_vms == "Leave":
+    is_new = vm.is_new or (
+        effective_rule.action == "Admit" and bool(effective_rule.created) and vm.created >= effective_rule.created
+    )
+    if effective_rule.existing_vms == "Leave":
         return None if is_new else wait(Reason.EXISTING_VM, "is left undone: the VM has run before and existingVMs is Leave")
-    if not vm.running or lead.existing_vms == "Immediately":
+    if not vm.running or effective_rule.existing_vms == "Immediately":
         return None
-    if lead.existing_vms == "Rolling" and not (vm.never_restart and lead.may_forbid_restart):
-        return wait(Reason.WAITS_FOR_WINDOW, f"later: {context.turn}") if context.turn else None
+    if effective_rule.existing_vms == "Rolling" and not (vm.never_restart and effective_rule.may_forbid_restart):
+        return wait(Reason.WAITS_FOR_WINDOW, f"later: {context.waiting_for}") if context.waiting_for else None
     return wait(Reason.WAITS_FOR_STOP, "when the VM is stopped")
 
 
@@ -193,7 +197,7 @@ def _blocked_patch(context: _Context, nic: NicFacts, wanted: NicState, change: s
     if vm.running and adapter and wanted.datapath is not Datapath.PASSTHROUGH and not (nic.spec_mac or nic.live_mac):
         text = f"{change} waits: the running NIC's MAC address, which must be kept, is not known yet"
         return _Judged(Verdict.BLOCKED, None, Reason.MAC_UNKNOWN, text)
-    if vm.applier and context.lead.yields_to_git and not vm.is_new:
+    if vm.applier and context.effective_rule.yields_to_git and not vm.is_new:
         recipe = _recipe(nic, wanted)
         text = f"{change} is {vm.applier}'s to make, which applies this VM: write {recipe} where it takes the VM from"
         return _Judged(Verdict.BLOCKED, None, Reason.OWNED_BY_GIT, text)

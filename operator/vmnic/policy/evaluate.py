@@ -12,29 +12,31 @@ from dataclasses import replace
 
 from .checks import Finding
 from .facts import ClusterFacts, Datapath, NicFacts, VmFacts
-from .preferences import evaluate, leaves_unchanged
+from .preferences import evaluate_nic, keeps_current
 from .reasons import Reason
 from .rules import Rule, decides_nic, selecting_rules
-from .types import Candidate, NicCandidates, VmCandidates, first_standing
+from .types import Candidate, NicCandidates, VmCandidates, first_accepted
 from .unknowns import unknown_candidate, unknown_input
 
-__all__ = ["candidates"]
+__all__ = ["evaluate_vm"]
 
 
-def candidates(vm: VmFacts, rules: Iterable[Rule], cluster: ClusterFacts) -> VmCandidates:
+def evaluate_vm(vm: VmFacts, rules: Iterable[Rule], cluster: ClusterFacts) -> VmCandidates:
     """Phase one: what each NIC of one VM might have."""
     selecting = selecting_rules(rules, vm)
     decisive = [[rule for rule in selecting if decides_nic(rule, nic)] for nic in vm.nics]
-    lead = min((rules[0] for rules in decisive if rules), key=lambda rule: (-rule.priority, rule.policy), default=None)
-    if lead is None:
-        return VmCandidates(vm=vm, lead=None, nics=tuple(NicCandidates(nic=nic) for nic in vm.nics))
+    effective_rule = min(
+        (rules[0] for rules in decisive if rules), key=lambda rule: (-rule.priority, rule.policy), default=None
+    )
+    if effective_rule is None:
+        return VmCandidates(vm=vm, effective_rule=None, nics=tuple(NicCandidates(nic=nic) for nic in vm.nics))
     unreadable = next((rule for rules in decisive for rule in rules if rule.unreadable), None)
     if unreadable is not None:
         return _left_alone(vm, unreadable, decisive)
-    if lead.action == "Admit" and vm.running:
+    if effective_rule.action == "Admit" and vm.running:
         vm = _as_admitted(vm)
-    nics = tuple(_nic_candidates(vm, nic, own, lead, cluster) for nic, own in zip(vm.nics, decisive, strict=True))
-    return VmCandidates(vm=vm, lead=lead, nics=nics)
+    nics = tuple(_nic_candidates(vm, nic, own, effective_rule, cluster) for nic, own in zip(vm.nics, decisive, strict=True))
+    return VmCandidates(vm=vm, effective_rule=effective_rule, nics=nics)
 
 
 def _left_alone(vm: VmFacts, unreadable: Rule, decisive: list[list[Rule]]) -> VmCandidates:
@@ -44,7 +46,7 @@ def _left_alone(vm: VmFacts, unreadable: Rule, decisive: list[list[Rule]]) -> Vm
         NicCandidates(nic=nic, rule=rules[0], blocked=finding) if rules else NicCandidates(nic=nic)
         for nic, rules in zip(vm.nics, decisive, strict=True)
     )
-    return VmCandidates(vm=vm, lead=unreadable, nics=nics)
+    return VmCandidates(vm=vm, effective_rule=unreadable, nics=nics)
 
 
 def _as_admitted(vm: VmFacts) -> VmFacts:
@@ -54,14 +56,16 @@ def _as_admitted(vm: VmFacts) -> VmFacts:
     return replace(vm, nics=nics, virtio_queues=queues)
 
 
-def _nic_candidates(vm: VmFacts, nic: NicFacts, rules: list[Rule], lead: Rule, cluster: ClusterFacts) -> NicCandidates:
+def _nic_candidates(
+    vm: VmFacts, nic: NicFacts, rules: list[Rule], effective_rule: Rule, cluster: ClusterFacts
+) -> NicCandidates:
     if not rules:
         return NicCandidates(nic=nic)
     rule, *others = rules
     unknown = unknown_input(vm, nic, cluster)
     if unknown is not None:
         return NicCandidates(nic=nic, rule=rule, blocked=unknown)
-    found = evaluate(vm, nic, rule, lead, cluster)
+    found = evaluate_nic(vm, nic, rule, effective_rule, cluster)
     unknown = unknown_candidate(vm, found, cluster)
     if unknown is not None:
         return NicCandidates(nic=nic, rule=rule, blocked=unknown)
@@ -69,15 +73,15 @@ def _nic_candidates(vm: VmFacts, nic: NicFacts, rules: list[Rule], lead: Rule, c
     conflicts = tuple(
         other.policy
         for other in others
-        if other.priority == rule.priority and _aim(nic, other, evaluate(vm, nic, other, lead, cluster)) != aim
+        if other.priority == rule.priority and _aim(nic, other, evaluate_nic(vm, nic, other, effective_rule, cluster)) != aim
     )
-    return NicCandidates(nic=nic, rule=rule, candidates=found, unchanged=leaves_unchanged(vm, rule), conflicts_with=conflicts)
+    return NicCandidates(nic=nic, rule=rule, candidates=found, unchanged=keeps_current(vm, rule), conflicts_with=conflicts)
 
 
 def _aim(nic: NicFacts, rule: Rule, found: tuple[Candidate, ...]) -> tuple[object, ...]:
     """What a rule would make of a NIC; two rules that aim at the same do not conflict."""
-    chosen = first_standing(found)
-    if chosen is None or chosen.stays:
+    chosen = first_accepted(found)
+    if chosen is None or chosen.is_current:
         return (nic.present.datapath, nic.present.model, nic.present.resource)
     if chosen.datapath is nic.present.datapath and not chosen.resource:
         return (nic.present.datapath, nic.present.model, nic.present.resource)

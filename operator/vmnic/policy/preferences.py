@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from .checks import Finding, Question, first_finding
+from .checks import CheckInput, Finding, first_finding
 from .facts import ClusterFacts, Datapath, GuestOs, Network, NicFacts, Platform, VmFacts
 from .queues import pressure_on
 from .reasons import Reason
 from .rules import Rule
 from .types import Candidate
 
-__all__ = ["evaluate", "leaves_unchanged"]
+__all__ = ["evaluate_nic", "keeps_current"]
 
 PLAIN = (Datapath.EMULATED, Datapath.VIRTIO, Datapath.VHOST)
 """They differ in the model and its backend only, and share their networks."""
@@ -24,24 +24,24 @@ _WINDOWS = Finding(
 )
 
 
-def leaves_unchanged(vm: VmFacts, rule: Rule) -> bool:
+def keeps_current(vm: VmFacts, rule: Rule) -> bool:
     """Tell whether `auto` is content with a NIC for which nothing better stands."""
     return not rule.datapaths and vm.guest_os is GuestOs.WINDOWS and pressure_on(vm, rule) == "High"
 
 
-def evaluate(vm: VmFacts, nic: NicFacts, rule: Rule, lead: Rule, cluster: ClusterFacts) -> tuple[Candidate, ...]:
+def evaluate_nic(vm: VmFacts, nic: NicFacts, rule: Rule, effective_rule: Rule, cluster: ClusterFacts) -> tuple[Candidate, ...]:
     """Give every datapath that the rule names for the NIC, each with its first finding, if any."""
-    chain = rule.datapaths or _auto(vm, rule, lead)
+    chain = rule.datapaths or _auto(vm, rule, effective_rule)
     if vm.platform is Platform.KUBEVIRT:
         # There virtio and vhost are one setting.
         chain = tuple(dict.fromkeys(Datapath.VHOST if one is Datapath.VIRTIO else one for one in chain))
-    found = tuple(_candidate(_Asked(vm, nic, rule, lead, cluster), datapath) for datapath in chain)
+    found = tuple(_candidate(_Asked(vm, nic, rule, effective_rule, cluster), datapath) for datapath in chain)
     if not rule.datapaths and vm.guest_os is GuestOs.WINDOWS:
         return (*found, Candidate(datapath=Datapath.VHOST, finding=_WINDOWS))
     return found
 
 
-def _auto(vm: VmFacts, rule: Rule, lead: Rule) -> tuple[Datapath, ...]:
+def _auto(vm: VmFacts, rule: Rule, effective_rule: Rule) -> tuple[Datapath, ...]:
     """The chain of `auto`; vhost for Windows is only shown, never chosen."""
     high = pressure_on(vm, rule) == "High"
     match vm.guest_os:
@@ -50,7 +50,7 @@ def _auto(vm: VmFacts, rule: Rule, lead: Rule) -> tuple[Datapath, ...]:
         case GuestOs.WINDOWS:
             return (Datapath.EMULATED,)
         case GuestOs.LINUX if high:
-            macvtap = (Datapath.MACVTAP,) if lead.live_migration == "NotNeeded" else ()
+            macvtap = (Datapath.MACVTAP,) if effective_rule.live_migration == "NotNeeded" else ()
             return (Datapath.SRIOV, *macvtap, Datapath.VHOST)
         case GuestOs.LINUX:
             return (Datapath.VHOST,)
@@ -63,7 +63,7 @@ class _Asked:
     vm: VmFacts
     nic: NicFacts
     rule: Rule
-    lead: Rule
+    effective_rule: Rule
     cluster: ClusterFacts
 
 
@@ -80,12 +80,12 @@ def _candidate(asked: _Asked, datapath: Datapath) -> Candidate:
             target = _macvtap_source(asked)
         case _ if nic.present.datapath not in PLAIN and datapath in PLAIN:
             target = _bridge(asked)
-    question = Question(
-        vm=asked.vm, nic=nic, cluster=asked.cluster, rule=asked.rule, lead=asked.lead,
+    question = CheckInput(
+        vm=asked.vm, nic=nic, cluster=asked.cluster, rule=asked.rule, effective_rule=asked.effective_rule,
         datapath=datapath, target=target, resource=resource,
     )  # fmt: skip
     return Candidate(
-        datapath=datapath, finding=first_finding(question), network=target, resource=resource, stays=question.stays
+        datapath=datapath, finding=first_finding(question), network=target, resource=resource, is_current=question.is_current
     )
 
 

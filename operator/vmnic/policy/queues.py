@@ -30,7 +30,7 @@ _AS_IT_IS = QueueChoice(None)
 
 def pressure_on(vm: VmFacts, rule: Rule) -> str:
     """Give the network pressure that a rule aims at for a VM: the tenant's word where it counts."""
-    return vm.pressure if rule.may_press and vm.pressure else rule.pressure
+    return vm.pressure if rule.honours_pressure and vm.pressure else rule.pressure
 
 
 def choose_queues(vm: VmFacts, rule: Rule, virtio_nics: int) -> QueueChoice:

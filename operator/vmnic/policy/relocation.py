@@ -6,13 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 
 from .capacity import Capacity, Claim, can_drive, may_use
 
-__all__ = ["find_homeless"]
+__all__ = ["find_unplaceable"]
 
 _VISITS = 50_000
 """Looks at a node, about 0.2 s, after which what has been found must do: a dozen VMs on 1,000 nodes need some 10,000."""
 
 
-def find_homeless(claims: Sequence[Claim], capacity: Capacity, *, leaving: Collection[str]) -> tuple[Claim, ...]:
+def find_unplaceable(claims: Sequence[Claim], capacity: Capacity, *, leaving: Collection[str]) -> tuple[Claim, ...]:
     """Give the VMs for which no node has free devices; empty: all of them fit at the same time.
 
     Args:

@@ -47,7 +47,7 @@ class Rule:
     max_queues: int
     may_exclude: bool
     """Whether a tenant's `exclude` counts."""
-    may_press: bool
+    honours_pressure: bool
     """Whether a tenant's `network-pressure` counts."""
     may_forbid_restart: bool
     """Whether a tenant's `restart: Never` counts."""
@@ -94,7 +94,7 @@ def _rule(policy: VmNicPolicy) -> Rule:
         multiqueue=spec.multiqueue.mode,
         max_queues=spec.multiqueue.max_queues,
         may_exclude=spec.tenant_overrides.exclude == "Allowed",
-        may_press=spec.tenant_overrides.network_pressure == "Allowed",
+        honours_pressure=spec.tenant_overrides.network_pressure == "Allowed",
         may_forbid_restart=spec.tenant_overrides.restart == "Allowed",
     )
 

@@ -21,7 +21,7 @@ __all__ = [
     "Verdict",
     "VmCandidates",
     "VmDecision",
-    "first_standing",
+    "first_accepted",
 ]
 
 
@@ -52,7 +52,7 @@ class Candidate:
     """The network that offers it."""
     resource: str = ""
     """The device that it takes; empty: none."""
-    stays: bool = False
+    is_current: bool = False
     """Whether the NIC has it already."""
 
 
@@ -73,7 +73,7 @@ class NicCandidates:
     @property
     def claims(self) -> bool:
         """Whether a candidate that stands would take a device that the NIC does not have."""
-        return any(one.resource and not one.stays and one.finding is None for one in self.candidates)
+        return any(one.resource and not one.is_current and one.finding is None for one in self.candidates)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +81,14 @@ class VmCandidates:
     """The first phase's result for one VM."""
 
     vm: VmFacts
-    lead: Rule | None
+    effective_rule: Rule | None
     """The highest rule that selects any NIC: its settings of the whole VM hold."""
     nics: tuple[NicCandidates, ...]
 
     @property
     def unreadable_policy(self) -> bool:
         """Whether a policy that cannot be read selects the VM."""
-        return self.lead is not None and bool(self.lead.unreadable)
+        return self.effective_rule is not None and bool(self.effective_rule.unreadable)
 
     @property
     def claims(self) -> bool:
@@ -124,7 +124,7 @@ class VmDecision:
     """What follows for one VM."""
 
     vm: VmFacts
-    lead: Rule | None
+    effective_rule: Rule | None
     nics: tuple[NicDecision, ...]
 
     @property
@@ -138,6 +138,6 @@ class VmDecision:
         return self.vm.running and any(nic.verdict is Verdict.CHANGE for nic in self.nics)
 
 
-def first_standing(found: tuple[Candidate, ...]) -> Candidate | None:
+def first_accepted(found: tuple[Candidate, ...]) -> Candidate | None:
     """Give the candidate that is chosen; None where all fell out."""
     return next((candidate for candidate in found if candidate.finding is None), None)

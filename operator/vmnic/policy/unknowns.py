@@ -47,7 +47,7 @@ def unknown_candidate(vm: VmFacts, found: Iterable[Candidate], cluster: ClusterF
     """Return what cannot be read and decides about a candidate up to the one that would be chosen; None if everything can."""
     for one in found:
         reason = one.finding.reason if one.finding is not None else None
-        is_open = not one.stays and reason is None
+        is_open = not one.is_current and reason is None
         by_kubevirt = one.datapath in _NEEDS_KUBEVIRT and (is_open or reason in _BY_KUBEVIRT)
         if cluster.kubevirt.unreadable and by_kubevirt:
             return _kubevirt_unknown(cluster)

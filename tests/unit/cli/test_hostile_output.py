@@ -103,7 +103,7 @@ def answer(monkeypatch, capsys):
     async def read_cluster(kubeconfig, kinds):
         objects = Objects(of_server=True)
         for one in given:
-            live.take_in(objects, copy.deepcopy(one))
+            live.load_live(objects, copy.deepcopy(one))
         return objects, []
 
     async def read_setup(kubeconfig):

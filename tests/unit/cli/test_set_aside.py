@@ -82,7 +82,7 @@ def test_an_object_of_the_api_that_cannot_be_parsed_is_named(raw, words):
 def test_an_object_that_cannot_be_used_leaves_the_others():
     objects = Objects(of_server=True)
     for one in ({**vm("a"), "spec": 5}, vm("b")):
-        live.take_in(objects, one)
+        live.load_live(objects, one)
     assert (list(objects.machines), [one.object for one in objects.set_aside]) == (
         [("tenants", "b")],
         ["VirtualMachine/tenants/a"],

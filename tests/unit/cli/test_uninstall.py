@@ -4,7 +4,7 @@ import pytest
 
 from tests.builders.node import PF, pool, view
 from vmnic.cli.objects import Objects
-from vmnic.cli.uninstall import describe, waits_of
+from vmnic.cli.uninstall import blockers_of, describe
 from vmnic.nodes.state import PfReason
 
 
@@ -23,7 +23,7 @@ def objects(**changes):
     ids=["somebody holds a VF", "something is wrong", "no answer", "under way"],
 )
 def test_it_says_what_each_node_is_waited_for(changes, why):
-    assert waits_of(objects(**changes)) == [f"node n1, {PF}: {why}"]
+    assert blockers_of(objects(**changes)) == [f"node n1, {PF}: {why}"]
 
 
 def test_vfs_that_are_being_given_up_still_count():

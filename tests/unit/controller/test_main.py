@@ -9,14 +9,14 @@ from tests.builders.fleet import MemoryCluster
 from tests.builders.machines import NAMESPACE
 from vmnic.controller.caches.keys import pool_key, vm_key
 from vmnic.controller.main import Controller
-from vmnic.controller.vms.decision_record import NicNote
+from vmnic.controller.vms.decision_record import NicDecisionRecord
 from vmnic.kube.reflector import ObjectKey
 from vmnic.kubevirt.vm_state import Restart
 from vmnic.nodes.rollout.ledger import Ledger, PoolLedger
 from vmnic.policy.types import Verdict
 
 GONE = ObjectKey(NAMESPACE, "gone")
-NOTE = NicNote(
+NOTE = NicDecisionRecord(
     nic="default", policy="all", verdict=Verdict.COMPLIANT, datapath="vhost", reason="", message="",
     pending_restart=False, conflicts_with=(),
 )  # fmt: skip
@@ -26,7 +26,7 @@ NOTE = NicNote(
 async def leader():
     cluster = MemoryCluster()
     elector = SimpleNamespace(identity="one")
-    found = Controller(cluster, cluster, elector, None, namespace="vmnic-system", comes_back=timedelta(minutes=1))
+    found = Controller(cluster, cluster, elector, None, namespace="vmnic-system", restart_timeout=timedelta(minutes=1))
     found._leading = True
     return found
 

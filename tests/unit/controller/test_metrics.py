@@ -9,7 +9,7 @@ import pytest
 from tests.builders.metrics import differences, value
 from tests.builders.vm import policy
 from vmnic.api.policy import VmNicPolicy
-from vmnic.controller.caches.cluster_cache import World
+from vmnic.controller.caches.cluster_cache import ClusterCache
 from vmnic.controller.caches.keys import log_keys, node_key, vm_key
 from vmnic.controller.metrics import CONTROLLER_METRICS, ControllerMetrics, StateCollector
 from vmnic.controller.pools.ledger import LedgerStore
@@ -30,7 +30,7 @@ class Rig:
         self.queue = WorkQueue()
         api = ApiClient(Connection("http://nowhere.invalid", ssl.create_default_context(), lambda: ""), field_manager="test")
         api.writes["PATCH virtualmachines"] += 2
-        self.world = World(api, lambda key, after_s=0.0: None)
+        self.world = ClusterCache(api, lambda key, after_s=0.0: None)
         state = StateCollector(self.world, LedgerStore(api, "vmnic-system"), self.queue, lambda: self.leads)
         self.metrics.show(state, api.writes)
 

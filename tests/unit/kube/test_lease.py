@@ -43,14 +43,14 @@ def elector(client, name, clock, duration_s=DURATION_S):
 
 async def test_the_first_candidate_holds_the_lease(api, client):
     one = elector(client, "one", Clock())
-    assert await one._try_to_hold()
+    assert await one._try_acquire_or_renew()
     assert api.objects["lease"]["spec"]["holderIdentity"] == "one"
 
 
 async def test_leading_ends_at_the_deadline_without_any_timer(client):
     clock = Clock()
     one = elector(client, "one", clock)
-    await one._try_to_hold()
+    await one._try_acquire_or_renew()
     assert one.seconds_left() == pytest.approx(DURATION_S * 2 / 3)
     clock.now += DURATION_S * 2 / 3
     assert one.seconds_left() is None
@@ -59,10 +59,10 @@ async def test_leading_ends_at_the_deadline_without_any_timer(client):
 async def test_another_takes_over_only_after_the_whole_duration_before_its_own_eyes(client):
     clock = Clock()
     one, two = elector(client, "one", clock), elector(client, "two", clock)
-    await one._try_to_hold()
+    await one._try_acquire_or_renew()
     taken = []
     for _ in range(4):
-        taken.append(await two._try_to_hold())
+        taken.append(await two._try_acquire_or_renew())
         clock.now += DURATION_S / 2
     assert taken == [False, False, False, True]
     assert one.seconds_left() is None
@@ -72,8 +72,8 @@ async def test_a_renewed_lease_is_not_taken(client):
     clock = Clock()
     one, two = elector(client, "one", clock), elector(client, "two", clock)
     for _ in range(5):
-        assert await one._try_to_hold()
-        assert not await two._try_to_hold()
+        assert await one._try_acquire_or_renew()
+        assert not await two._try_acquire_or_renew()
         clock.now += DURATION_S / 2
 
 
@@ -87,7 +87,7 @@ async def test_the_deadline_counts_from_before_the_renewal_was_sent(api, client)
         return await original(*arguments)
 
     client.create = slow
-    await one._try_to_hold()
+    await one._try_acquire_or_renew()
     assert one.seconds_left() == pytest.approx(DURATION_S * 2 / 3 - 15)
 
 
@@ -95,10 +95,10 @@ async def test_the_deadline_counts_from_before_the_renewal_was_sent(api, client)
 async def test_a_server_that_does_not_renew_does_not_lengthen_the_lease(api, client, fault):
     clock = Clock()
     one = elector(client, "one", clock, duration_s=4.0)
-    await one._try_to_hold()
+    await one._try_acquire_or_renew()
     left = one.seconds_left()
     api.faults.append(("PUT" if fault == 409 else "GET", fault))
-    assert not await one._try_to_hold()
+    assert not await one._try_acquire_or_renew()
     assert one.seconds_left() == left
 
 

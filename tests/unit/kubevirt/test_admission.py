@@ -10,7 +10,7 @@ import pytest
 from tests.builders.vm import nad, nic, policy, pool, vm, vmi
 from vmnic.api.policy import VmNicPolicy
 from vmnic.api.pool import SriovNetworkPool
-from vmnic.kubevirt.admission import Reviewer
+from vmnic.kubevirt.admission import AdmissionReviewer
 from vmnic.kubevirt.gather import MachineInput
 from vmnic.kubevirt.networks import read_network
 from vmnic.kubevirt.pools import gather_pools
@@ -49,7 +49,7 @@ def send(document, *policies, old=None, kind="machine", stored=None, manager="ar
         document["metadata"]["managedFields"] = APPLIED
         request |= {"operation": "UPDATE", "oldObject": old, "options": {"fieldManager": manager}}
     known = decode_machine(msgspec.json.encode(stored)) if stored is not None else None
-    reviewer = Reviewer(complete, lambda found: (decide(found, {}), {}), lambda namespace, name: known)
+    reviewer = AdmissionReviewer(complete, lambda found: (decide(found, {}), {}), lambda namespace, name: known)
     rules = rules_of(VmNicPolicy.model_validate(one) for one in policies)
     review = reviewer.review_machine if kind == "machine" else reviewer.review_instance
     return review(msgspec.json.encode({"request": request}), rules, CLUSTER)["response"]
@@ -107,7 +107,7 @@ def test_a_vm_that_cannot_be_read_is_let_through_with_a_warning():
 
 def test_what_is_no_review_is_an_error():
     with pytest.raises(msgspec.MsgspecError):
-        Reviewer(complete, lambda found: (decide(found, {}), {}), lambda namespace, name: None).review_machine(
+        AdmissionReviewer(complete, lambda found: (decide(found, {}), {}), lambda namespace, name: None).review_machine(
             b"{}", (), CLUSTER
         )
 

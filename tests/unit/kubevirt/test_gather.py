@@ -6,8 +6,8 @@ import pytest
 from tests.builders.vm import nic, vm, vmi
 from vmnic.kubevirt.gather import MachineInput, gather_vm_facts
 from vmnic.kubevirt.networks import read_network
-from vmnic.kubevirt.vm import Instancetype, Machine, Preference, decode_machine
-from vmnic.kubevirt.vmi import Instance
+from vmnic.kubevirt.vm import Instancetype, Preference, VirtualMachine, decode_machine
+from vmnic.kubevirt.vmi import VirtualMachineInstance
 
 
 def preference(*, model=None, multiqueue=None, os_type=None, annotation=None, autoattach=None):
@@ -23,8 +23,8 @@ def preference(*, model=None, multiqueue=None, os_type=None, annotation=None, au
 
 
 def gather(machine, instance=None, **changes):
-    converted = msgspec.convert(machine, Machine)
-    live = msgspec.convert(instance, Instance) if instance else None
+    converted = msgspec.convert(machine, VirtualMachine)
+    live = msgspec.convert(instance, VirtualMachineInstance) if instance else None
     return gather_vm_facts(MachineInput(machine=converted, instance=live, **changes))
 
 

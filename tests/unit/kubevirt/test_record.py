@@ -8,7 +8,7 @@ import pytest
 
 from tests.builders.decide import apply_patches, decision, patches
 from tests.builders.vm import nad, nic, node_state, policy, pool, vm
-from vmnic.kubevirt.assignment import ANNOTATION, Record, UnreadableRecord, read_record
+from vmnic.kubevirt.assignment import ANNOTATION, AssignmentRecord, UnreadableRecord, read_record
 from vmnic.kubevirt.originals import MAX_RECORD_BYTES
 from vmnic.kubevirt.patch import render_patch
 from vmnic.kubevirt.revert import RevertRefusedError, render_revert
@@ -136,7 +136,7 @@ def test_the_field_that_is_wrong_is_named():
 def test_what_vmnic_writes_can_be_read_again(datapath, fields):
     machine = vm("web", nic("data", binding="bridge", network="br", model="e1000e", **fields), run_strategy="Halted")
     changed = apply_patches([machine, policy(datapaths=[datapath]), *CLUSTER])[0]
-    assert isinstance(read_record(changed["metadata"]["annotations"][ANNOTATION]), Record)
+    assert isinstance(read_record(changed["metadata"]["annotations"][ANNOTATION]), AssignmentRecord)
 
 
 @pytest.mark.parametrize(

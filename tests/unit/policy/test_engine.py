@@ -8,9 +8,9 @@ from tests.builders.decide import told
 from tests.builders.vm import nic, node_state, policy, vm, vmi
 from vmnic.api.policy import VmNicPolicy
 from vmnic.kubevirt.gather import MachineInput, gather_vm_facts
-from vmnic.kubevirt.vm import Machine
+from vmnic.kubevirt.vm import VirtualMachine
 from vmnic.policy.decision import decide
-from vmnic.policy.evaluate import candidates
+from vmnic.policy.evaluate import evaluate_vm
 from vmnic.policy.facts import ClusterFacts
 from vmnic.policy.reasons import Reason
 from vmnic.policy.rules import rules_of
@@ -101,8 +101,8 @@ def test_a_vm_that_somebody_applies_is_left_to_them(git_owned, is_new, verdict, 
     rule = policy()
     rule["spec"]["enforcement"]["gitOwned"] = git_owned
     machine = vm("v", nic(model="e1000e"), run_strategy="Halted")
-    given = msgspec.structs.replace(msgspec.convert(machine, Machine), applier="argocd-controller")
-    found = candidates(
+    given = msgspec.structs.replace(msgspec.convert(machine, VirtualMachine), applier="argocd-controller")
+    found = evaluate_vm(
         gather_vm_facts(MachineInput(machine=given, is_new=is_new)),
         rules_of([VmNicPolicy.model_validate(rule)]),
         ClusterFacts(),

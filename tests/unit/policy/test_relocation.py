@@ -5,7 +5,7 @@ import pytest
 from vmnic.kube.time_budget import time_budget
 from vmnic.policy.capacity import Capacity, Claim, NodeDevices
 from vmnic.policy.facts import VmFacts
-from vmnic.policy.relocation import find_homeless
+from vmnic.policy.relocation import find_unplaceable
 
 
 def claim(name, count=1, *, selector=None, resource="a/vf"):
@@ -18,7 +18,7 @@ def capacity(free, *, labels=None, cordoned=()):
 
 
 def homeless(claims, found, *leaving):
-    return [one.vm.name for one in find_homeless(claims, found, leaving={"n1", *leaving})]
+    return [one.vm.name for one in find_unplaceable(claims, found, leaving={"n1", *leaving})]
 
 
 @pytest.mark.parametrize(
@@ -72,4 +72,4 @@ def test_a_full_cluster_of_a_thousand_nodes_ends_within_a_budget():
     free = {f"n{number}": 1 if number < 7 else 0 for number in range(2, 1002)}
     claims = [claim(f"v{number}") for number in range(16)]
     with time_budget(1.0):
-        assert len(find_homeless(claims, capacity(free), leaving={"n1"})) == 11
+        assert len(find_unplaceable(claims, capacity(free), leaving={"n1"})) == 11

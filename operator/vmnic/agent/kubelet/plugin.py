@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
-from ...kube.tasks import end_tasks
+from ...kube.tasks import cancel_and_wait
 from .api import KUBELET_SOCKET
 from .devices import AdvertisedDevices
 from .directory import DirectoryWatch
@@ -113,7 +113,7 @@ class DevicePlugin:
                     continue
                 await self._inventory.changed()
         finally:
-            await end_tasks(self._tasks.values())
+            await cancel_and_wait(self._tasks.values())
             watch.close()
 
     async def _follow(self, watch: DirectoryWatch) -> None:
@@ -128,7 +128,7 @@ class DevicePlugin:
             await self._tell()
         for name in gone:
             del self._endpoints[name]
-            await end_tasks([self._tasks.pop(name)])
+            await cancel_and_wait([self._tasks.pop(name)])
             _log.info("%s is withdrawn", name, extra={"resource": name})
 
     async def _tell(self) -> None:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from ...api.policy import VmNicPolicy
 from ...policy.window import WindowError, is_open
-from ..caches.cluster_cache import World
+from ..caches.cluster_cache import ClusterCache
 
 __all__ = ["review_policy"]
 
@@ -27,7 +27,7 @@ class _Review(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Review)
 
 
-async def review_policy(raw: bytes, world: World | None) -> dict[str, Any]:
+async def review_policy(raw: bytes, world: ClusterCache | None) -> dict[str, Any]:
     """Answer for a policy that is created or changed.
 
     Args:
@@ -61,7 +61,7 @@ def _warnings(policy: VmNicPolicy) -> list[str]:
     return []
 
 
-async def _existence_warnings(policy: VmNicPolicy, world: World) -> list[str]:
+async def _existence_warnings(policy: VmNicPolicy, world: ClusterCache) -> list[str]:
     """Return warnings about pools and VMs that do not exist yet."""
     found = []
     spec = policy.spec

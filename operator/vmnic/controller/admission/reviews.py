@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 from ...kube.reflector import ObjectKey
 from ...kube.set_aside import SetAside, SetAsideReason
 from ...kube.time_budget import Budget, Subject, run_within, uncharged
-from ...kubevirt.admission import Reviewer
+from ...kubevirt.admission import AdmissionReviewer
 from ...kubevirt.gather import MachineInput
-from ...kubevirt.vm import Machine
+from ...kubevirt.vm import VirtualMachine
 from ...policy.allocate import allocate
 from ...policy.decision import decide
 from ...policy.types import VmCandidates, VmDecision
-from ..caches.cluster_cache import World
+from ..caches.cluster_cache import ClusterCache
 from .policies import review_policy
 
 __all__ = ["Answer", "Reviews", "allow"]
@@ -39,12 +39,12 @@ class Reviews:
         is_authenticated: Whether only the API server can ask. Anybody else must not learn which objects exist.
     """
 
-    def __init__(self, world: World, set_aside: SetAside, *, is_authenticated: bool) -> None:
+    def __init__(self, world: ClusterCache, set_aside: SetAside, *, is_authenticated: bool) -> None:
         self._world = world
         self._set_aside = set_aside
         self._is_authenticated = is_authenticated
         self._is_reviewing_policy = False
-        self._reviewer = Reviewer(self._complete, self._settle, self._find)
+        self._reviewer = AdmissionReviewer(self._complete, self._settle, self._find)
 
     async def answer(self, webhook: str, uid: str, subject: Subject, raw: bytes) -> Answer:
         """Decide one review.
@@ -79,7 +79,7 @@ class Reviews:
         finally:
             self._is_reviewing_policy = False
 
-    def _complete(self, machine: Machine, namespace: str) -> MachineInput:
+    def _complete(self, machine: VirtualMachine, namespace: str) -> MachineInput:
         return self._world.inputs.input_of(machine, namespace, is_new=True)
 
     def _settle(self, found: VmCandidates) -> tuple[VmDecision, dict[str, int]]:
@@ -89,7 +89,7 @@ class Reviews:
             capacity = self._world.devices.capacity
         return decide(found, allocate([found], self._world.inputs.cluster_facts, capacity)), dict(capacity.total)
 
-    def _find(self, namespace: str, name: str) -> Machine | None:
+    def _find(self, namespace: str, name: str) -> VirtualMachine | None:
         return self._world.machines.items.get(ObjectKey(namespace, name))
 
 

@@ -14,17 +14,17 @@ from ...kube.set_aside import SetAside, SetAsideReason
 from ...kube.time_budget import OverBudgetError, Subject, time_budget, uncharged
 from ...kubevirt.assignment import parse_record
 from ...kubevirt.pools import NodeInput, node_devices
-from ...kubevirt.vm import Machine
+from ...kubevirt.vm import VirtualMachine
 from ...policy.capacity import Capacity, Claim, claim_of, count_capacity
 from ...policy.facts import PoolFacts, VmFacts
 
-__all__ = ["Devices", "recorded_claim"]
+__all__ = ["CapacityCache", "recorded_claim"]
 
 _CLAIM_S = 0.05
 """CPU time for the facts of one VM, which take less than a millisecond."""
 
 
-class Devices:
+class CapacityCache:
     """The devices of the cluster.
 
     Args:
@@ -41,7 +41,7 @@ class Devices:
         nodes: Callable[[], Iterable[NodeInput]],
         pools: Callable[[], Mapping[str, PoolFacts]],
         gather: Callable[[ObjectKey], VmFacts | None],
-        find: Callable[[ObjectKey], Machine | None],
+        find: Callable[[ObjectKey], VirtualMachine | None],
         named: Callable[[], Iterable[str]],
         set_aside: SetAside,
     ) -> None:
@@ -57,7 +57,7 @@ class Devices:
         """VMs that have changed since what they have was read."""
         self._capacity: Capacity | None = None
 
-    def note_machine(self, key: ObjectKey, machine: Machine | None) -> None:
+    def update_vm(self, key: ObjectKey, machine: VirtualMachine | None) -> None:
         """A VM or its instance has changed: whether it may have devices is quick to see."""
         devices = machine.spec.template.spec.domain.devices if machine is not None else None
         has_any = devices is not None and (
@@ -72,20 +72,20 @@ class Devices:
                 self._claims.setdefault(key, None)
                 self._stale.add(key)
 
-    def hold(self, key: ObjectKey, last: Machine | None) -> None:
+    def hold(self, key: ObjectKey, last: VirtualMachine | None) -> None:
         """Keep what a VM has that cannot be read now; `last` is what could last be read of it."""
         self._claims[key] = self._claims.get(key) or _claim_in_time(key, last)
         self._stale.discard(key)
         self._capacity = None
 
-    def note_facts(self, keys: Iterable[ObjectKey]) -> None:
+    def invalidate_facts_of(self, keys: Iterable[ObjectKey]) -> None:
         """Something that VMs refer to has changed: which device a NIC takes may have."""
         stale = self._claims.keys() & keys
         if stale:
             self._stale |= stale
             self._capacity = None
 
-    def note_nodes(self) -> None:
+    def invalidate_nodes(self) -> None:
         """A pool or a node has changed."""
         self._capacity = None
 
@@ -129,14 +129,14 @@ class Devices:
         return self._claims.get(key) or _claim_in_time(key, self._find(key))
 
 
-def _claim_in_time(key: ObjectKey, machine: Machine | None) -> Claim | None:
+def _claim_in_time(key: ObjectKey, machine: VirtualMachine | None) -> Claim | None:
     """Return what a VM's record says, within the time for one VM; None if it says nothing, or not in time."""
     with contextlib.suppress(OverBudgetError), time_budget(_CLAIM_S, Subject("VirtualMachine", "/".join(key))):
         return recorded_claim(key, machine)
     return None
 
 
-def recorded_claim(key: ObjectKey, machine: Machine | None) -> Claim | None:
+def recorded_claim(key: ObjectKey, machine: VirtualMachine | None) -> Claim | None:
     """Return the devices that a VM's annotation `vmnic.dev/assigned` names; None if it names none that can be read."""
     notes = machine.metadata.annotations if machine is not None else None
     record = parse_record(notes.assigned) if notes is not None else None

@@ -37,12 +37,20 @@ from ...kube.resources import (
 from ...kube.set_aside import SetAside, SetAsideReason
 from ...kube.tasks import run_together
 from ...kubevirt.configuration import KubeVirt, decode_kubevirt
-from ...kubevirt.vm import Machine, Quota, decode_instancetype, decode_machine, decode_preference, decode_quota, salvage_machine
+from ...kubevirt.vm import (
+    Quota,
+    VirtualMachine,
+    decode_instancetype,
+    decode_machine,
+    decode_preference,
+    decode_quota,
+    salvage_machine,
+)
 from ...kubevirt.vm_state import decode_vm_state
-from ...kubevirt.vmi import Instance, decode_instance
+from ...kubevirt.vmi import VirtualMachineInstance, decode_instance
 from ...nodes.state import NodeNicState, decode_node_state
-from .capacity_cache import Devices
-from .facts import Inputs
+from .capacity_cache import CapacityCache
+from .facts import FactGatherer
 from .keys import ALLOCATION, Key, node_key, policy_key, pool_key, vm_key
 from .projections import (
     LabelledObject,
@@ -58,7 +66,7 @@ from .projections import (
 )
 from .readers import Thing, segment_of
 
-__all__ = ["Enqueue", "World", "run_reflectors"]
+__all__ = ["ClusterCache", "Enqueue", "run_reflectors"]
 
 T = TypeVar("T")
 
@@ -76,7 +84,7 @@ class Enqueue(Protocol):
         ...
 
 
-class World:
+class ClusterCache:
     """The caches and the fan-out of their changes.
 
     Args:
@@ -131,8 +139,8 @@ class World:
         self.quotas = cache(RESOURCE_QUOTAS, decode_quota, self._quota_changed)
         self.webhooks = cache(MUTATING_WEBHOOKS, decode_webhooks, self._webhook_changed)
         self.vm_states = cache(VM_NIC_STATES, decode_vm_state, self._vm_state_changed)
-        self.inputs = Inputs(self)
-        self.devices = Devices(
+        self.inputs = FactGatherer(self)
+        self.devices = CapacityCache(
             self.inputs.nodes,
             lambda: self.inputs.cluster_facts.pools,
             self.inputs.gather,
@@ -156,7 +164,7 @@ class World:
         """Whether everything that decides about VMs has been listed; a kind that is not served has no objects."""
         return all(one.synced.is_set() for one in self.reflectors[3:])
 
-    def enqueue_everything(self) -> None:
+    def enqueue_all(self) -> None:
         """Ask for a look at every object, as a new leader does."""
         for key in self.nodes.items:
             self._enqueue(node_key(key.name))
@@ -180,7 +188,7 @@ class World:
 
     def _state_changed(self, key: ObjectKey, old: NodeNicState | None, new: NodeNicState | None) -> None:
         self._changed(node_key(key.name))
-        self.inputs.note_state(old, new)
+        self.inputs.update_state(old, new)
         self._count_again(devices_only=False)
         pools = {group.pool for state in (old, new) if state is not None for pf in state.spec.pfs for group in pf.groups}
         pools |= {pf.pool for state in (old, new) if state is not None for pf in state.spec.pfs}
@@ -191,9 +199,9 @@ class World:
 
     def _count_again(self, *, devices_only: bool) -> None:
         """A node or a pool has changed: devices are counted anew, and the allocation sees whether all VMs are concerned."""
-        self.devices.note_nodes()
+        self.devices.invalidate_nodes()
         if not devices_only:
-            self.inputs.forget_facts()
+            self.inputs.invalidate_facts()
         self._enqueue(ALLOCATION, _SETTLE_S)
 
     def _pool_changed(self, key: ObjectKey, old: SriovNetworkPool | None, new: SriovNetworkPool | None) -> None:
@@ -207,7 +215,7 @@ class World:
     def _network_changed(self, key: ObjectKey, old: Nad | None, new: Nad | None) -> None:
         """Have the VMs decided that read a network, and the pools looked at that own it or want one of its name."""
         before, after = (one.network if one is not None else None for one in (old, new))
-        self.inputs.note_network(key, before, after)
+        self.inputs.update_network(key, before, after)
         segments = [segment_of(key.namespace, one.segment) for one in (before, after) if one is not None]
         self._decide_readers([Thing(NETWORKS.plural, *key), *segments])
         owners = {one.own.pool_uid for one in (old, new) if one is not None and one.own is not None}
@@ -221,21 +229,21 @@ class World:
 
     def _decide_readers(self, things: Iterable[Thing]) -> None:
         readers = self.inputs.readers.of(things)
-        self.devices.note_facts(readers)
+        self.devices.invalidate_facts_of(readers)
         if self.machines_synced:
             self._enqueue_slice(list(readers), 0)
 
     def _kubevirt_changed(self, _key: ObjectKey, _old: KubeVirt | None, _new: KubeVirt | None) -> None:
-        self.inputs.forget_facts()
+        self.inputs.invalidate_facts()
         self._enqueue(ALLOCATION, _SETTLE_S)
 
     def _webhook_changed(self, _key: ObjectKey, _old: object, _new: object) -> None:
-        self.inputs.forget_facts()
+        self.inputs.invalidate_facts()
         self._enqueue(ALLOCATION, _SETTLE_S)
 
     def _quota_changed(self, key: ObjectKey, old: Quota | None, new: Quota | None) -> None:
         """What is used of a quota changes with every pod, and only who wants a device next has to know."""
-        self.inputs.note_quota(key, new)
+        self.inputs.update_quota(key, new)
         limits = [quota.spec.hard if quota is not None else None for quota in (old, new)]
         if limits[0] != limits[1]:
             self._enqueue_namespace(key.namespace)
@@ -246,8 +254,8 @@ class World:
             self._enqueue(vm_key(*key))
 
     def _policy_changed(self, key: ObjectKey, old: VmNicPolicy | None, new: VmNicPolicy | None) -> None:
-        self.inputs.forget_rules()
-        self.devices.note_nodes()
+        self.inputs.invalidate_rules()
+        self.devices.invalidate_nodes()
         self._changed(policy_key(key.name), _SETTLE_S)
         if old is None or new is None or old.spec != new.spec:
             self.enqueue_machines()
@@ -263,7 +271,7 @@ class World:
                 if machine.namespace == namespace:
                     self._enqueue(vm_key(*machine))
 
-    def _machine_changed(self, key: ObjectKey, _old: Machine | None, new: Machine | None) -> None:
+    def _machine_changed(self, key: ObjectKey, _old: VirtualMachine | None, new: VirtualMachine | None) -> None:
         """Before the caches are complete nothing can be decided, and then all VMs are asked for."""
         if self.machines_synced:
             self.set_aside.discard(VIRTUAL_MACHINES.kind, "/".join(key), SetAsideReason.EXCEPTION)
@@ -271,16 +279,18 @@ class World:
         if key in self.machines.malformed:
             self.devices.hold(key, self.machines.last_readable.get(key))
         else:
-            self.devices.note_machine(key, new)
+            self.devices.update_vm(key, new)
             if new is None:
                 self.inputs.readers.forget(key)
         if self.machines_synced:
             self._changed(vm_key(*key))
 
-    def _instance_changed(self, key: ObjectKey, _old: Instance | None, _new: Instance | None) -> None:
+    def _instance_changed(
+        self, key: ObjectKey, _old: VirtualMachineInstance | None, _new: VirtualMachineInstance | None
+    ) -> None:
         """An instance that cannot be read still runs: the VM keeps what it was last known to have."""
         if not self.is_unreadable(key):
-            self.devices.note_machine(key, self.machines.items.get(key))
+            self.devices.update_vm(key, self.machines.items.get(key))
         if self.machines_synced:
             self._changed(vm_key(*key))
 
@@ -315,6 +325,6 @@ def _place(node: NodeObject) -> tuple[Any, ...]:
     return (node.metadata.labels, node.metadata.annotations, node.spec, node.status.conditions)
 
 
-async def run_reflectors(world: World) -> None:
+async def run_reflectors(world: ClusterCache) -> None:
     """Run all caches until cancelled."""
     await run_together(*(reflector.run() for reflector in world.reflectors))

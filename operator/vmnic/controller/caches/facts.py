@@ -24,15 +24,15 @@ from ...kubevirt.configuration import KubeVirt, cluster_facts, is_injector
 from ...kubevirt.gather import MachineInput, gather_vm_facts
 from ...kubevirt.pools import NodeInput, gather_pools
 from ...kubevirt.quota import quota_left, unreadable_quota
-from ...kubevirt.vm import Instancetype, Machine, Preference, Quota, Reference
-from ...kubevirt.vmi import Instance
+from ...kubevirt.vm import Instancetype, Preference, Quota, Reference, VirtualMachine
+from ...kubevirt.vmi import VirtualMachineInstance
 from ...nodes.state import NodeNicState, ObjectMeta
 from ...policy.facts import ClusterFacts, Network, PoolFacts, VmFacts
 from ...policy.rules import Rule, decides_nic, rules_of, selecting_rules, unreadable_rule
 from .projections import LabelledObject, Nad, NodeObject, WebhookConfiguration
 from .readers import Readers, Thing, segment_of
 
-__all__ = ["Inputs"]
+__all__ = ["FactGatherer"]
 
 T = TypeVar("T")
 _Note = Callable[[Thing], None]
@@ -49,8 +49,8 @@ class Caches(Protocol):
     pools: Reflector[SriovNetworkPool]
     policies: Reflector[VmNicPolicy]
     namespaces: Reflector[LabelledObject]
-    machines: Reflector[Machine]
-    instances: Reflector[Instance]
+    machines: Reflector[VirtualMachine]
+    instances: Reflector[VirtualMachineInstance]
     preferences: Reflector[Preference]
     cluster_preferences: Reflector[Preference]
     instancetypes: Reflector[Instancetype]
@@ -61,7 +61,7 @@ class Caches(Protocol):
     webhooks: Reflector[WebhookConfiguration]
 
 
-class Inputs:
+class FactGatherer:
     """Reads the caches for decisions."""
 
     def __init__(self, caches: Caches) -> None:
@@ -159,7 +159,7 @@ class Inputs:
         for key, node in self._nodes():
             yield node, self._state_of(key)
 
-    def input_of(self, machine: Machine, namespace: str, *, is_new: bool = False) -> MachineInput:
+    def input_of(self, machine: VirtualMachine, namespace: str, *, is_new: bool = False) -> MachineInput:
         """Give a VM with what belongs to it.
 
         What a stored VM reads is noted. A new one is the object of a review, which may never be stored.
@@ -192,7 +192,7 @@ class Inputs:
             is_new=is_new,
         )
 
-    def _preference_unknown(self, machine: Machine, namespace: str) -> str:
+    def _preference_unknown(self, machine: VirtualMachine, namespace: str) -> str:
         """Return why what a VM refers to cannot be read; empty if it can, or is not there."""
         caches, spec = self._caches, machine.spec
         for kind, reference, own, cluster in (
@@ -236,22 +236,22 @@ class Inputs:
                     return True
         return False
 
-    def forget_rules(self) -> None:
+    def invalidate_rules(self) -> None:
         """A policy has changed."""
         self._rules = None
 
-    def forget_facts(self) -> None:
+    def invalidate_facts(self) -> None:
         """Something that holds for all VMs has changed: a node, a pool, KubeVirt, a webhook."""
         self._facts = None
 
-    def note_state(self, old: NodeNicState | None, new: NodeNicState | None) -> None:
+    def update_state(self, old: NodeNicState | None, new: NodeNicState | None) -> None:
         """What an agent says has changed."""
         for state, step in ((old, -1), (new, 1)):
             if state is not None and state.status.boot_id:
                 self._told += step
                 self._with_vhost += step * ("vhost_net" in state.status.host.modules)
 
-    def note_network(self, key: ObjectKey, old: Network | None, new: Network | None) -> None:
+    def update_network(self, key: ObjectKey, old: Network | None, new: Network | None) -> None:
         """A network has changed."""
         for network in (old, new):
             if network is not None and network.segment:
@@ -259,7 +259,7 @@ class Inputs:
         if new is not None and new.segment:
             self._segments[key.namespace, new.segment][key.name] = new
 
-    def note_quota(self, key: ObjectKey, new: Quota | None) -> None:
+    def update_quota(self, key: ObjectKey, new: Quota | None) -> None:
         """A quota has changed."""
         own = self._quotas[key.namespace]
         own.pop(key.name, None)

@@ -15,17 +15,17 @@ from ...kube.client import ApiClient
 from ...kube.errors import ApiError, NotFoundError, UnreachableError
 from ...kube.reflector import ObjectKey
 from ...kube.resources import NODES, PODS
-from ...kubevirt.vmi import Instance
+from ...kubevirt.vmi import VirtualMachineInstance
 from ...nodes.rollout.ledger import CORDONED
 from ...nodes.state import Held
 from ...policy.capacity import Claim
-from ...policy.relocation import find_homeless
-from ..caches.capacity_cache import Devices
-from ..caches.cluster_cache import World
+from ...policy.relocation import find_unplaceable
+from ..caches.capacity_cache import CapacityCache
+from ..caches.cluster_cache import ClusterCache
 from ..caches.projections import NodeObject, decode_node
 from .launchers import LauncherPod, base_of_pod, decode_pod, find_obstacle, launcher_base, pod_of
 
-__all__ = ["Drainer", "Matching"]
+__all__ = ["DrainSimulation", "Drainer"]
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Drainer:
         api: The leader's client.
     """
 
-    def __init__(self, world: World, api: ApiClient) -> None:
+    def __init__(self, world: ClusterCache, api: ApiClient) -> None:
         self._world = world
         self._api = api
 
@@ -144,12 +144,12 @@ class Drainer:
             return f"pod {meta['namespace']}/{meta['name']}: {error.message}"
         return ""
 
-    def matching(self) -> Matching:
+    def simulation(self) -> DrainSimulation:
         """Look who runs where and what is free, for several questions."""
-        running: dict[str, list[Instance]] = {}
+        running: dict[str, list[VirtualMachineInstance]] = {}
         for instance in self._world.instances.items.values():
             running.setdefault(instance.status.node_name, []).append(instance)
-        return Matching(running, self._world.devices)
+        return DrainSimulation(running, self._world.devices)
 
     async def _read(self, name: str) -> NodeObject | None:
         found = await self._api.read(NODES, name)
@@ -161,16 +161,16 @@ class Drainer:
         await self._api.patch_merge(NODES, node.metadata.name, {"metadata": meta, "spec": {"unschedulable": unschedulable}})
 
 
-class Matching:
+class DrainSimulation:
     """VMs that are to leave nodes, matched to free devices elsewhere."""
 
-    def __init__(self, running: Mapping[str, list[Instance]], devices: Devices) -> None:
+    def __init__(self, running: Mapping[str, list[VirtualMachineInstance]], devices: CapacityCache) -> None:
         self._running = running
         self._devices = devices
         self._claims: dict[tuple[str, str], Claim] = {}
         self._closed: set[str] = set()
         """Nodes that no VM is matched to."""
-        self._launchers: dict[str, dict[tuple[str, str], Instance]] = {}
+        self._launchers: dict[str, dict[tuple[str, str], VirtualMachineInstance]] = {}
         """Instances of a node by namespace and by what the name of their launcher begins with."""
 
     def keep_off(self, nodes: Iterable[str]) -> None:
@@ -190,7 +190,7 @@ class Matching:
             if claim is None:
                 return f"{held.by or 'an unknown program'} holds {held.vf} and is no VM that can be moved: stop it"
             claims[claim.key] = claim
-        homeless = find_homeless(list(claims.values()), self._devices.capacity, leaving={node, *self._closed})
+        homeless = find_unplaceable(list(claims.values()), self._devices.capacity, leaving={node, *self._closed})
         if not homeless:
             return ""
         needs = ", ".join(f"{count} of {resource}" for resource, count in sorted(homeless[0].held.items()))
@@ -205,7 +205,7 @@ class Matching:
         instance = self._by_launcher(node).get((pod[0], base_of_pod(pod[1])))
         return None if instance is None else self._devices.claim(ObjectKey(pod[0], instance.machine or instance.metadata.name))
 
-    def _by_launcher(self, node: str) -> dict[tuple[str, str], Instance]:
+    def _by_launcher(self, node: str) -> dict[tuple[str, str], VirtualMachineInstance]:
         """Index the instances of a node: an agent may name thousands of holders."""
         if node not in self._launchers:
             self._launchers[node] = {

@@ -13,7 +13,7 @@ import msgspec
 
 from ...checked.names import is_label_name, is_subdomain_name
 from ...kube.reflector import ObjectKey
-from ...kubevirt.vmi import Instance
+from ...kubevirt.vmi import VirtualMachineInstance
 from ...nodes.state import Held
 
 __all__ = ["LauncherPod", "base_of_pod", "decode_pod", "find_obstacle", "is_launcher", "launcher_base", "pod_of"]
@@ -106,7 +106,7 @@ def base_of_pod(pod: str) -> str:
 
 
 def find_obstacle(
-    pod: LauncherPod | None, node: str, resources: Collection[str], instances: Mapping[ObjectKey, Instance]
+    pod: LauncherPod | None, node: str, resources: Collection[str], instances: Mapping[ObjectKey, VirtualMachineInstance]
 ) -> str:
     """Say why a pod that an agent names as a holder is not evicted; empty: it may be.
 

@@ -21,7 +21,7 @@ from ...kubevirt.vm import Network
 from ...nodes.pools.networks import POOL_UID, SEGMENT_LABEL, OwnNetwork, render_network
 from ...nodes.rollout.release import ABANDON
 from ...policy.labels import matches_labels
-from ..caches.cluster_cache import World
+from ..caches.cluster_cache import ClusterCache
 
 __all__ = ["NetworkReconciler"]
 
@@ -40,7 +40,7 @@ _KIND_ABSENT = PoolProblem(
 class NetworkReconciler:
     """Keeps the networks of all pools."""
 
-    def __init__(self, world: World, api: ApiClient) -> None:
+    def __init__(self, world: ClusterCache, api: ApiClient) -> None:
         self._world = world
         self._api = api
 

@@ -14,7 +14,7 @@ from ...nodes.pools.merge import merge_pools
 from ...nodes.rollout.ledger import Ledger
 from ...nodes.rollout.release import released_pfs
 from ...nodes.state import ApplyState, HostSpec, NodeNicState, NodeSpec, PfSpec, wire
-from ..caches.cluster_cache import World
+from ..caches.cluster_cache import ClusterCache
 from ..caches.projections import NodeObject
 from .drain import Drainer
 from .ledger import LedgerStore
@@ -29,7 +29,7 @@ _ENDED = (ApplyState.APPLIED, ApplyState.FAILED, ApplyState.ROLLED_BACK, ApplySt
 class NodeReconciler:
     """Keeps one NodeNicState per Node."""
 
-    def __init__(self, world: World, api: ApiClient, ledger: LedgerStore, drainer: Drainer) -> None:
+    def __init__(self, world: ClusterCache, api: ApiClient, ledger: LedgerStore, drainer: Drainer) -> None:
         self._world = world
         self._api = api
         self._ledger = ledger

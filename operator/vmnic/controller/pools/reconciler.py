@@ -21,9 +21,9 @@ from ...nodes.rollout.ledger import Ledger, NodeView
 from ...nodes.rollout.release import ABANDON, FINALIZER
 from ...nodes.rollout.summary import summarise_pool
 from ...nodes.state import NodeNicState
-from ..caches.cluster_cache import World
+from ..caches.cluster_cache import ClusterCache
 from ..caches.projections import NodeObject
-from ..status.status_writer import Statuses
+from ..status.status_writer import StatusWriter
 from .ledger import LedgerStore
 from .networks import NetworkReconciler
 from .nodes import plan_node_spec, without_grants
@@ -62,7 +62,7 @@ class PoolReconciler:
 
     def __init__(
         self,
-        world: World,
+        world: ClusterCache,
         api: ApiClient,
         ledger: LedgerStore,
         rollouts: Rollouts,
@@ -74,7 +74,7 @@ class PoolReconciler:
         self._ledger = ledger
         self._rollouts = rollouts
         self._networks = networks
-        self._statuses = Statuses(api, events)
+        self._statuses = StatusWriter(api, events)
         self._looked: dict[str, dict[str, _Looked]] = {}
         """By pool and node."""
 
@@ -110,7 +110,7 @@ class PoolReconciler:
     async def _miss(self, key: ObjectKey) -> None:
         """A pool that cannot be read is not one that is gone: it is told so, and its books stay."""
         if key in self._world.pools.malformed:
-            await self._statuses.refuse(POOLS, key.name, self._world.pools.malformed[key])
+            await self._statuses.write_invalid(POOLS, key.name, self._world.pools.malformed[key])
             return
         self._looked.pop(key.name, None)
         await self._rollouts.forget(key.name)

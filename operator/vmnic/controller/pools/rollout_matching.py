@@ -50,7 +50,7 @@ def match_starts(
         refused = _refused(drainer, starts, ledger, views, keep_off=unfinished)
         if not refused:
             break
-        memory.refuse(refused, now)
+        memory.write_invalid(refused, now)
     else:
         starts = ()
     if starts or free_only or part.running():
@@ -76,7 +76,7 @@ def _match_any(
             for start in starts:
                 memory.accept(start.view.name)
             return starts
-        memory.refuse(refused, now)
+        memory.write_invalid(refused, now)
         without |= refused.keys()
     return ()
 
@@ -87,17 +87,17 @@ def _refused(
     """Say why nodes among the starts cannot be drained beside those before them."""
     if not any(start.pending.leaving for start in starts):
         return {}
-    matching = drainer.matching()
-    matching.keep_off(keep_off)
+    simulation = drainer.simulation()
+    simulation.keep_off(keep_off)
     draining = ledger.busy(disruptive=True)
     for view in views:
         if view.name in draining:
-            matching.accept(view.name, [held for pf in view.state.status.pfs for held in pf.held])
+            simulation.accept(view.name, [held for pf in view.state.status.pfs for held in pf.held])
     refused = {}
     for start in starts:
-        why = matching.refusal(start.view.name, start.pending.leaving)
+        why = simulation.refusal(start.view.name, start.pending.leaving)
         if why:
             refused[start.view.name] = why
         else:
-            matching.accept(start.view.name, start.pending.leaving)
+            simulation.accept(start.view.name, start.pending.leaving)
     return refused

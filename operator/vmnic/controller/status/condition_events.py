@@ -12,7 +12,7 @@ from ...api.common import Condition
 from ...kube.events import Subject
 from ...kube.reflector import ObjectKey
 from ...kube.resources import Resource
-from ...kubevirt.vm import Machine
+from ...kubevirt.vm import VirtualMachine
 
 __all__ = ["POLICY_NEWS", "POOL_NEWS", "News", "machine_subject", "news_of", "subject_of"]
 
@@ -46,7 +46,7 @@ def subject_of(resource: Resource, name: str, uid: str) -> Subject:
     return Subject(api_version=f"{resource.group}/{resource.version}", kind=resource.kind, name=name, uid=uid)
 
 
-def machine_subject(key: ObjectKey, machine: Machine) -> Subject:
+def machine_subject(key: ObjectKey, machine: VirtualMachine) -> Subject:
     """Name a VirtualMachine."""
     return Subject(
         api_version="kubevirt.io/v1", kind="VirtualMachine", name=key.name, namespace=key.namespace, uid=machine.metadata.uid

@@ -15,13 +15,13 @@ from ...kube.events import Events
 from ...kube.resources import POLICIES, POOLS, Resource
 from .condition_events import POLICY_NEWS, POOL_NEWS, news_of, subject_of
 
-__all__ = ["Statuses"]
+__all__ = ["StatusWriter"]
 
 _TOLD = {POOLS: (POOL_NEWS, "Prepare"), POLICIES: (POLICY_NEWS, "Evaluate")}
 """What is news about a kind, and what the controller was doing."""
 
 
-class Statuses:
+class StatusWriter:
     """Writes statuses; every method raises ApiError where a write fails, and the queue tries again."""
 
     def __init__(self, api: ApiClient, events: Events) -> None:
@@ -39,7 +39,7 @@ class Statuses:
         await self._api.patch_json(resource, of.metadata.name, body, subresource="status")
         self._tell(resource, of.metadata.name, of.metadata.uid, before, conditions)
 
-    async def refuse(self, resource: Resource, name: str, why: str) -> None:
+    async def write_invalid(self, resource: Resource, name: str, why: str) -> None:
         """Say in the status of an object that this build cannot read it; its numbers stay, its other conditions are unknown."""
         raw = await self._api.read(resource, name)
         if raw is None:

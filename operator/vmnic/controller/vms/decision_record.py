@@ -9,14 +9,14 @@ from ...policy.reasons import Reason
 from ...policy.types import Action, NicDecision, Verdict, VmDecision
 from .reverts import digest_of
 
-__all__ = ["NicNote", "admit_digest", "given_in", "notes_of", "refused", "rolled_already"]
+__all__ = ["NicDecisionRecord", "admit_digest", "already_restarted", "notes_of", "refused", "yielded_decision"]
 
 # Kubernetes' words before the message of vmnic's own policy: with them, the field would not fit into a VmNicState.
 _OWN_POLICY = "ValidatingAdmissionPolicy 'vmnic-controller' with binding 'vmnic-controller' denied request: "
 
 
 @dataclass(frozen=True, slots=True)
-class NicNote:
+class NicDecisionRecord:
     """What is remembered of one NIC's decision; its explanation is worked out anew when somebody asks."""
 
     nic: str
@@ -29,10 +29,10 @@ class NicNote:
     conflicts_with: tuple[str, ...]
 
 
-def notes_of(decision: VmDecision) -> tuple[NicNote, ...]:
+def notes_of(decision: VmDecision) -> tuple[NicDecisionRecord, ...]:
     """Give what is remembered of a decision."""
     return tuple(
-        NicNote(
+        NicDecisionRecord(
             nic=nic.nic.name,
             policy=nic.policy,
             verdict=nic.verdict,
@@ -48,7 +48,7 @@ def notes_of(decision: VmDecision) -> tuple[NicNote, ...]:
     )
 
 
-def given_in(decision: VmDecision, manager: str) -> VmDecision:
+def yielded_decision(decision: VmDecision, manager: str) -> VmDecision:
     """Say that a VM is left alone because somebody put it back twice."""
     who = f"{manager} puts" if manager else "somebody put"
     text = f"{who} it back, twice within an hour, so it is left for a day: change it where they take the VM from"
@@ -62,7 +62,7 @@ def refused(decision: VmDecision, message: str) -> VmDecision:
     return _blocked(decision, Reason.PATCH_REFUSED, lambda _: f"refused: {text}")
 
 
-def rolled_already(decision: VmDecision) -> VmDecision:
+def already_restarted(decision: VmDecision) -> VmDecision:
     """Say that a VM waits because it was restarted for this and is again as it was before."""
     text = "it was restarted once for this and somebody put it back, so it waits until it is stopped"
 

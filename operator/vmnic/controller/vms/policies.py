@@ -17,10 +17,10 @@ from ...kube.reflector import ObjectKey
 from ...kube.resources import POLICIES
 from ...policy.types import Verdict
 from ...policy.window import WindowError, is_open
-from ..caches.cluster_cache import Enqueue, World
+from ..caches.cluster_cache import ClusterCache, Enqueue
 from ..caches.keys import policy_key, vm_key
-from ..status.status_writer import Statuses
-from .decision_record import NicNote
+from ..status.status_writer import StatusWriter
+from .decision_record import NicDecisionRecord
 from .reconciler import MachineReconciler
 
 __all__ = ["PolicyReconciler"]
@@ -39,11 +39,13 @@ _WAKE = 100
 class PolicyReconciler:
     """Keeps policies' statuses true."""
 
-    def __init__(self, world: World, api: ApiClient, machines: MachineReconciler, enqueue: Enqueue, events: Events) -> None:
+    def __init__(
+        self, world: ClusterCache, api: ApiClient, machines: MachineReconciler, enqueue: Enqueue, events: Events
+    ) -> None:
         self._world = world
         self._machines = machines
         self._enqueue = enqueue
-        self._statuses = Statuses(api, events)
+        self._statuses = StatusWriter(api, events)
 
     async def reconcile(self, name: str) -> None:
         """Write the status, if it differs.
@@ -53,12 +55,12 @@ class PolicyReconciler:
         """
         key = ObjectKey("", name)
         if key in self._world.policies.malformed:
-            await self._statuses.refuse(POLICIES, name, self._world.policies.malformed[key])
+            await self._statuses.write_invalid(POLICIES, name, self._world.policies.malformed[key])
         policy = self._world.policies.items.get(key)
         if policy is None or not self._world.machines_synced:
             return  # All policies are asked for once the caches are complete.
         waiting = self._machines.slots.next_waiting(name, _WAKE)
-        for machine in (*waiting, *self._machines.slots.under_way()):
+        for machine in (*waiting, *self._machines.slots.in_progress()):
             self._enqueue(vm_key(*machine))
         if waiting:
             self._enqueue(policy_key(name), _LOOK_AGAIN_S)
@@ -78,10 +80,10 @@ class _Sums:
         self._policy = policy
         self._counted: Counter[str] = Counter()
         self._datapaths: Counter[str] = Counter()
-        self._problems: list[tuple[ObjectKey, int, NicNote]] = []
+        self._problems: list[tuple[ObjectKey, int, NicDecisionRecord]] = []
         """The first ones by name."""
 
-    def add(self, key: ObjectKey, notes: tuple[NicNote, ...]) -> None:
+    def add(self, key: ObjectKey, notes: tuple[NicDecisionRecord, ...]) -> None:
         """Count one VM."""
         own = [note for note in notes if note.policy == self._policy]
         if not own:
@@ -98,7 +100,7 @@ class _Sums:
             if note.reason or note.conflicts_with:
                 self._note_problem((key, number, note))
 
-    def _note_problem(self, problem: tuple[ObjectKey, int, NicNote]) -> None:
+    def _note_problem(self, problem: tuple[ObjectKey, int, NicDecisionRecord]) -> None:
         if len(self._problems) == _MAX_PROBLEMS and problem[:2] > self._problems[-1][:2]:
             return
         insort(self._problems, problem, key=lambda one: one[:2])
@@ -121,7 +123,7 @@ class _Sums:
         )
 
 
-def _told(note: NicNote) -> str:
+def _told(note: NicDecisionRecord) -> str:
     if note.conflicts_with:
         others = ", ".join(note.conflicts_with)
         return f"policy {others} of the same priority decides differently: give one of them another spec.priority"

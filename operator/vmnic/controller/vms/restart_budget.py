@@ -14,24 +14,29 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from ...kube.reflector import ObjectKey
-from ...kubevirt.vm import Machine
+from ...kubevirt.vm import VirtualMachine
 from ...kubevirt.vm_state import Restart
-from ...kubevirt.vmi import Instance
+from ...kubevirt.vmi import VirtualMachineInstance
 from ...policy.rules import Rule
 from ...policy.window import WindowError, is_open
 
-__all__ = ["RestartSlots", "began", "settled"]
+__all__ = ["RestartBudget", "advance_restart", "mark_started"]
 
 _OPEN_STATES = ("Restarting", "Failed")
 
 
-def began(digest: str, policy: str, instance: str, now: datetime) -> Restart:
+def mark_started(digest: str, policy: str, instance: str, now: datetime) -> Restart:
     """Note a restart that is about to be asked for."""
     return Restart(digest=digest, policy=policy, state="Restarting", instance=instance, at=now.strftime("%Y-%m-%dT%H:%M:%SZ"))
 
 
-def settled(
-    restart: Restart, machine: Machine | None, instance: Instance | None, *, now: datetime, comes_back: timedelta
+def advance_restart(
+    restart: Restart,
+    machine: VirtualMachine | None,
+    instance: VirtualMachineInstance | None,
+    *,
+    now: datetime,
+    restart_timeout: timedelta,
 ) -> Restart:
     """Say how far a restart is: done once another instance runs, or once its owner has stopped the VM instead.
 
@@ -40,20 +45,20 @@ def settled(
         machine: The VM; None: it cannot be read, and its owner may or may not have stopped it.
         instance: The VM's present instance; None: there is none that can be read.
         now: The time.
-        comes_back: A VM that does not run so long after its restart did not come back; it may still do so.
+        restart_timeout: A VM that does not run so long after its restart did not come back; it may still do so.
     """
     if restart.state not in _OPEN_STATES:
         return restart
     if instance is not None and instance.metadata.uid != restart.instance and instance.status.phase == "Running":
         return msgspec.structs.replace(restart, state="Done")
-    late = now - datetime.fromisoformat(restart.at) > comes_back
+    late = now - datetime.fromisoformat(restart.at) > restart_timeout
     # With another run strategy nothing tells a VM that was stopped by hand from one that is about to come back, but time.
     if machine is not None and instance is None and (machine.halted or (late and not machine.always_runs)):
         return msgspec.structs.replace(restart, state="Done")
     return msgspec.structs.replace(restart, state="Failed" if late else restart.state)
 
 
-class RestartSlots:
+class RestartBudget:
     """Slots of all policies."""
 
     def __init__(self) -> None:
@@ -104,7 +109,7 @@ class RestartSlots:
         """Give the VMs of a policy that did not come back."""
         return sorted(key for key, one in self._open.items() if one.policy == policy and one.state == "Failed")
 
-    def under_way(self) -> list[ObjectKey]:
+    def in_progress(self) -> list[ObjectKey]:
         """Give the VMs whose restart is not done."""
         return list(self._open)
 

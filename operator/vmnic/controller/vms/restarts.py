@@ -11,15 +11,15 @@ from ...kube.client import ApiClient, ConflictError
 from ...kube.reflector import ObjectKey
 from ...kube.resources import MACHINE_SUBRESOURCES
 from ...kubevirt.vm_state import Restart
-from ...kubevirt.vmi import Instance
+from ...kubevirt.vmi import VirtualMachineInstance
 from ...policy.facts import Datapath
 from ...policy.reasons import Reason
 from ...policy.types import VmCandidates, VmDecision
-from ..caches.cluster_cache import Enqueue, World
+from ..caches.cluster_cache import ClusterCache, Enqueue
 from ..caches.keys import policy_key, vm_key
-from .restart_budget import RestartSlots, began, settled
+from .restart_budget import RestartBudget, advance_restart, mark_started
 
-__all__ = ["Restarts", "Tell", "never_started", "rolls"]
+__all__ = ["EventEmitter", "Restarts", "never_started", "requires_restart"]
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ _RESTARTING_S = 20.0
 _SCARCE = (Datapath.SRIOV, Datapath.PASSTHROUGH)
 
 
-class Tell(Protocol):
+class EventEmitter(Protocol):
     """Tells a VM's owner what was done."""
 
     def __call__(self, key: ObjectKey, reason: str, action: str, note: str) -> None:
@@ -44,26 +44,28 @@ class Restarts:
         api: The leader's client.
         enqueue: Asks for looks at VMs whose turn it may be, and at policies.
         tell: Tells a VM's owner.
-        comes_back: A VM that does not run so long after its restart did not come back.
+        restart_timeout: A VM that does not run so long after its restart did not come back.
     """
 
-    def __init__(self, world: World, api: ApiClient, enqueue: Enqueue, tell: Tell, *, comes_back: timedelta) -> None:
+    def __init__(
+        self, world: ClusterCache, api: ApiClient, enqueue: Enqueue, tell: EventEmitter, *, restart_timeout: timedelta
+    ) -> None:
         self._world = world
         self._api = api
         self._enqueue = enqueue
         self._tell = tell
-        self._comes_back = comes_back
+        self._comes_back = restart_timeout
         self._asked: dict[ObjectKey, tuple[str, datetime]] = {}
         """Instances that KubeVirt was asked to replace, and when."""
-        self._pause_s = min(_RESTARTING_S, comes_back.total_seconds() + 1)
-        self.slots = RestartSlots()
+        self._pause_s = min(_RESTARTING_S, restart_timeout.total_seconds() + 1)
+        self.slots = RestartBudget()
 
     def settle(self, key: ObjectKey, found: VmCandidates, before: Restart | None) -> Restart | None:
         """Say how far the VM's last restart is; None: there was none, or nothing has come of it."""
         restart = before
         if before is not None:
             instance = self._world.instances.items.get(key)
-            restart = None if self._is_vain(key, found, before, instance) else self._settled(key, before, instance)
+            restart = None if self._is_obsolete(key, found, before, instance) else self._settled(key, before, instance)
             if restart is None or restart.state != before.state:
                 self._enqueue(policy_key(before.policy))
         self._note(key, restart, before.policy if before is not None else "")
@@ -75,27 +77,31 @@ class Restarts:
         if before is None:
             return
         instance = self._world.instances.items.get(key)
-        restart = settled(before, None, instance, now=datetime.now(UTC), comes_back=self._comes_back)
+        restart = advance_restart(before, None, instance, now=datetime.now(UTC), restart_timeout=self._comes_back)
         if restart.state != before.state:
             self._enqueue(policy_key(before.policy))
         self._note(key, restart, before.policy)
         if restart.state == "Restarting":
             self._enqueue(vm_key(*key), self._pause_s)
 
-    def _settled(self, key: ObjectKey, before: Restart, instance: Instance | None) -> Restart:
+    def _settled(self, key: ObjectKey, before: Restart, instance: VirtualMachineInstance | None) -> Restart:
         now = datetime.now(UTC)
-        restart = settled(before, self._world.machines.items[key], instance, now=now, comes_back=self._comes_back)
+        restart = advance_restart(before, self._world.machines.items[key], instance, now=now, restart_timeout=self._comes_back)
         unasked = instance is not None and _stands(instance, before) and self._asked.get(key, ("",))[0] != before.instance
         if before.state == "Restarting" and restart.state == "Failed" and unasked:
             # An earlier leader wrote it down, and nobody led for so long: its time begins anew.
-            return began(before.digest, before.policy, before.instance, now)
+            return mark_started(before.digest, before.policy, before.instance, now)
         return restart
 
-    def _is_vain(self, key: ObjectKey, found: VmCandidates, restart: Restart, instance: Instance | None) -> bool:
+    def _is_obsolete(
+        self, key: ObjectKey, found: VmCandidates, restart: Restart, instance: VirtualMachineInstance | None
+    ) -> bool:
         """Whether a restart is written down and nothing waits for it: its change was not made, or was put back."""
         if restart.state == "Done" or instance is None or not _stands(instance, restart):
             return False
-        if self._has_asked(instance, key, _RESTARTING_S) or (found.lead is not None and found.lead.action == "Admit"):
+        if self._has_asked(instance, key, _RESTARTING_S) or (
+            found.effective_rule is not None and found.effective_rule.action == "Admit"
+        ):
             return False  # KubeVirt is about to end it; or the change is in no spec.
         return all(nic.nic.live == nic.nic.present for nic in found.nics)
 
@@ -107,26 +113,26 @@ class Restarts:
 
     def refusal(self, key: ObjectKey, found: VmCandidates, restart: Restart | None, matched: Mapping[str, int]) -> str:
         """Say why it is not a VM's turn to be restarted; empty: it is, or nobody asks for that."""
-        lead = found.lead
-        if lead is None or lead.existing_vms != "Rolling" or not found.vm.running:
+        effective_rule = found.effective_rule
+        if effective_rule is None or effective_rule.existing_vms != "Rolling" or not found.vm.running:
             return ""
-        return self.slots.refusal(key, lead, restart, matched)
+        return self.slots.refusal(key, effective_rule, restart, matched)
 
     def note_waiting(self, key: ObjectKey, decision: VmDecision) -> None:
         """Remember whether a VM waits for its turn."""
         self.slots.forget(key)
-        if decision.lead is not None and any(nic.reason is Reason.WAITS_FOR_WINDOW for nic in decision.nics):
-            self.slots.wait(decision.lead.policy, key)
+        if decision.effective_rule is not None and any(nic.reason is Reason.WAITS_FOR_WINDOW for nic in decision.nics):
+            self.slots.wait(decision.effective_rule.policy, key)
 
     def begin(self, key: ObjectKey, decision: VmDecision, digest: str) -> Restart:
         """Take a slot for a restart; it is to be written down before it is asked for."""
         instance = self._world.instances.items[key]
-        policy = decision.lead.policy if decision.lead is not None else ""
-        restart = began(digest, policy, instance.metadata.uid, datetime.now(UTC))
+        policy = decision.effective_rule.policy if decision.effective_rule is not None else ""
+        restart = mark_started(digest, policy, instance.metadata.uid, datetime.now(UTC))
         self.slots.note(key, restart)
         return restart
 
-    def give_back(self, key: ObjectKey, decision: VmDecision, before: Restart | None) -> None:
+    def release_slot(self, key: ObjectKey, decision: VmDecision, before: Restart | None) -> None:
         """Free the slot of a restart that is not asked for after all.
 
         Args:
@@ -134,16 +140,16 @@ class Restarts:
             decision: Its decision.
             before: The restart before that one.
         """
-        self._note(key, before, decision.lead.policy if decision.lead is not None else "")
+        self._note(key, before, decision.effective_rule.policy if decision.effective_rule is not None else "")
 
-    async def go_on(self, key: ObjectKey, restart: Restart) -> None:
+    async def resume(self, key: ObjectKey, restart: Restart) -> None:
         """Ask KubeVirt to restart a VM whose old instance is still there; look again until it is done."""
         instance = self._world.instances.items.get(key)
         self._enqueue(vm_key(*key), self._pause_s)
         if instance is not None and _stands(instance, restart):
-            await self.ask_once(key, again_s=self._pause_s)
+            await self.request_restart(key, again_s=self._pause_s)
 
-    async def ask_once(self, key: ObjectKey, again_s: float = _RESTARTING_S) -> None:
+    async def request_restart(self, key: ObjectKey, again_s: float = _RESTARTING_S) -> None:
         """Ask for a restart, and for the same instance not again before so long."""
         instance = self._world.instances.items[key]
         if not self._has_asked(instance, key, again_s):
@@ -151,7 +157,7 @@ class Restarts:
             self._tell(key, "Restarted", "Restart", "restarted, so that its NICs become what the policy wants")
             await self._ask(key)
 
-    def _has_asked(self, instance: Instance, key: ObjectKey, within_s: float) -> bool:
+    def _has_asked(self, instance: VirtualMachineInstance, key: ObjectKey, within_s: float) -> bool:
         asked, at = self._asked.get(key, ("", datetime.now(UTC)))
         return asked == instance.metadata.uid and datetime.now(UTC) - at <= timedelta(seconds=within_s)
 
@@ -162,17 +168,17 @@ class Restarts:
         except ConflictError as error:
             _log.info("VM %s/%s is not restarted: %s", *key, error.message, extra={"vm": "/".join(key)})
 
-    async def free_from_vain_wait(self, key: ObjectKey, decision: VmDecision) -> None:
+    async def restart_stuck_instance(self, key: ObjectKey, decision: VmDecision) -> None:
         """Restart a VM that never started and waits for a device that its spec no longer asks for.
 
         KubeVirt may have made the instance from the spec as it was a moment before vmnic took the device back.
         """
-        patches = decision.lead is not None and decision.lead.action == "Patch"
+        patches = decision.effective_rule is not None and decision.effective_rule.action == "Patch"
         if not patches or not decision.vm.running or decision.vm.started:
             return
         for nic in decision.nics:
             if nic.nic.live is not None and nic.nic.live.datapath in _SCARCE and nic.nic.present.datapath not in _SCARCE:
-                await self.ask_once(key)
+                await self.request_restart(key)
 
     def forget(self, key: ObjectKey) -> None:
         """Drop what is known of a VM that is gone."""
@@ -181,20 +187,20 @@ class Restarts:
         self.slots.note(key, None)
 
 
-def _stands(instance: Instance, restart: Restart) -> bool:
+def _stands(instance: VirtualMachineInstance, restart: Restart) -> bool:
     """Tell whether an instance is the one that a restart is to end, and nobody ends it yet."""
     return instance.metadata.uid == restart.instance and not instance.metadata.deletion_timestamp
 
 
-def rolls(decision: VmDecision) -> bool:
+def requires_restart(decision: VmDecision) -> bool:
     """Tell whether a VM is restarted for its change."""
-    return decision.lead is not None and decision.lead.existing_vms == "Rolling" and decision.vm.running
+    return decision.effective_rule is not None and decision.effective_rule.existing_vms == "Rolling" and decision.vm.running
 
 
 def never_started(decision: VmDecision) -> bool:
     """Tell whether a VM gives back what it could not start on."""
     gives_back = any(
-        one.stays and one.finding is not None and one.finding.reason is Reason.NO_FREE_VF
+        one.is_current and one.finding is not None and one.finding.reason is Reason.NO_FREE_VF
         for nic in decision.nics
         for one in nic.candidates
     )

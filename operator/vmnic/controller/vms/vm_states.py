@@ -8,10 +8,10 @@ from ...api.common import GROUP, VERSION
 from ...kube.client import ApiClient
 from ...kube.reflector import ObjectKey
 from ...kube.resources import VM_NIC_STATES
-from ...kubevirt.vm import Machine
-from ...kubevirt.vm_state import Restart, Reverts, VmStateNote, digest_of_status, is_worth_telling, render_status
+from ...kubevirt.vm import VirtualMachine
+from ...kubevirt.vm_state import Restart, Reverts, VmStateNote, digest_of_status, render_status, should_publish
 from ...policy.types import VmDecision
-from ..caches.cluster_cache import World
+from ..caches.cluster_cache import ClusterCache
 
 __all__ = ["VmStates"]
 
@@ -25,7 +25,7 @@ class _Known:
 class VmStates:
     """Writes VmNicStates; in one request each, so that a VM costs at most one write beside its patch."""
 
-    def __init__(self, world: World, api: ApiClient) -> None:
+    def __init__(self, world: ClusterCache, api: ApiClient) -> None:
         self._world = world
         self._api = api
         self._held: dict[ObjectKey, Reverts] = {}
@@ -49,7 +49,7 @@ class VmStates:
         self._held.pop(key, None)
 
     async def write(
-        self, key: ObjectKey, machine: Machine, decision: VmDecision, reverts: Reverts | None, restart: Restart | None
+        self, key: ObjectKey, machine: VirtualMachine, decision: VmDecision, reverts: Reverts | None, restart: Restart | None
     ) -> None:
         """Write what was decided, if it differs from what is there.
 
@@ -58,7 +58,7 @@ class VmStates:
         """
         note = self._world.vm_states.items.get(key)
         restarting = restart is not None and restart.state != "Done"
-        if not is_worth_telling(decision) and not restarting:
+        if not should_publish(decision) and not restarting:
             if note is not None:
                 await self._delete(key)
             return
@@ -82,7 +82,7 @@ class VmStates:
         self.forget(key)
 
 
-def _object(key: ObjectKey, machine: Machine, status: dict[str, object]) -> dict[str, object]:
+def _object(key: ObjectKey, machine: VirtualMachine, status: dict[str, object]) -> dict[str, object]:
     owner = {"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "name": key.name, "uid": machine.metadata.uid}
     return {
         "apiVersion": f"{GROUP}/{VERSION}",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ..facts import Datapath, Platform
 from . import guests, networks, platform
-from .check_input import Check, Finding, Question
+from .check_input import Check, CheckInput, Finding
 
-__all__ = ["Finding", "Question", "first_finding"]
+__all__ = ["CheckInput", "Finding", "first_finding"]
 
 _SAME_NETWORK: tuple[Check, ...] = (networks.no_equivalent_network, networks.ipam_not_carried, networks.mtu_differs)
 _SECONDARY: tuple[Check, ...] = (guests.guest_unknown, networks.pod_network, *_SAME_NETWORK)
@@ -81,10 +81,10 @@ _LASTING = frozenset(
 full quota and no sick pool takes anything away."""
 
 
-def first_finding(question: Question) -> Finding | None:
+def first_finding(question: CheckInput) -> Finding | None:
     """Give the first reason why a NIC cannot have a datapath; None where it can."""
     for check in _CHECKS[question.vm.platform, question.datapath]:
-        if question.stays and check not in _LASTING:
+        if question.is_current and check not in _LASTING:
             continue
         found = check(question)
         if found is not None:

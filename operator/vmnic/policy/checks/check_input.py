@@ -9,7 +9,7 @@ from ..facts import ClusterFacts, Datapath, Network, NicFacts, PoolFacts, VmFact
 from ..reasons import Reason
 from ..rules import Rule
 
-__all__ = ["Check", "Finding", "Question"]
+__all__ = ["Check", "CheckInput", "Finding"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +21,14 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class CheckInput:
     """Could this NIC have this datapath?"""
 
     vm: VmFacts
     nic: NicFacts
     cluster: ClusterFacts
     rule: Rule
-    lead: Rule
+    effective_rule: Rule
     """The rule whose settings of the whole VM hold."""
     datapath: Datapath
     target: Network | None
@@ -42,7 +42,7 @@ class Question:
         return self.cluster.resources.get(self.resource)
 
     @property
-    def stays(self) -> bool:
+    def is_current(self) -> bool:
         """Whether the NIC has it already."""
         present = self.nic.present
         return present.datapath is self.datapath and present.resource == self.resource
@@ -51,8 +51,8 @@ class Question:
     def moves(self) -> bool:
         """Whether the NIC gets another binding or network, not only another model."""
         plain = (Datapath.EMULATED, Datapath.VIRTIO, Datapath.VHOST)
-        return not self.stays and not (self.datapath in plain and self.nic.present.datapath in plain)
+        return not self.is_current and not (self.datapath in plain and self.nic.present.datapath in plain)
 
 
-Check = Callable[[Question], Finding | None]
+Check = Callable[[CheckInput], Finding | None]
 """A check never raises and relies on no other having run."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..facts import Datapath, GuestOs
 from ..reasons import Reason
-from .check_input import Finding, Question
+from .check_input import CheckInput, Finding
 
 __all__ = [
     "blocks_migration",
@@ -15,9 +15,9 @@ __all__ = [
 ]
 
 
-def guest_unknown(question: Question) -> Finding | None:
+def guest_unknown(question: CheckInput) -> Finding | None:
     """Where the answer depends on the guest, an unknown one gets none."""
-    if question.vm.guest_os is not GuestOs.UNKNOWN or question.stays:
+    if question.vm.guest_os is not GuestOs.UNKNOWN or question.is_current:
         return None
     pool = question.pool
     if question.datapath is Datapath.SRIOV and not (pool is not None and pool.linux_only):
@@ -27,29 +27,29 @@ def guest_unknown(question: Question) -> Finding | None:
     return Finding(Reason.GUEST_OS_UNKNOWN, text)
 
 
-def guest_lacks_vf_driver(question: Question) -> Finding | None:
+def guest_lacks_vf_driver(question: CheckInput) -> Finding | None:
     """VFs of some models have no driver for Windows; the NIC data file says of which."""
     pool, vm = question.pool, question.vm
     if vm.guest_os is not GuestOs.WINDOWS or pool is None:
         return None
     # What other nodes have takes no device from a VM that runs.
-    models = pool.linux_only_nodes.get(vm.node, ()) if question.stays and vm.started else pool.linux_only
+    models = pool.linux_only_nodes.get(vm.node, ()) if question.is_current and vm.started else pool.linux_only
     if not models:
         return None
     text = f"Windows has no driver for VFs of {', '.join(models)} (pool {pool.name})"
     return Finding(Reason.GUEST_LACKS_VF_DRIVER, text)
 
 
-def poor_on_windows(question: Question) -> Finding | None:
+def poor_on_windows(question: CheckInput) -> Finding | None:
     """Macvtap is known to perform poorly with Windows guests."""
     if question.vm.guest_os is not GuestOs.WINDOWS:
         return None
     return Finding(Reason.POOR_ON_WINDOWS, "macvtap performs poorly with Windows guests")
 
 
-def blocks_migration(question: Question) -> Finding | None:
+def blocks_migration(question: CheckInput) -> Finding | None:
     """A VM that must stay migratable cannot have what pins it to its node."""
-    if question.lead.live_migration != "Required":
+    if question.effective_rule.live_migration != "Required":
         return None
     if question.datapath is Datapath.SRIOV:
         if question.rule.accepts_detach:
@@ -60,7 +60,7 @@ def blocks_migration(question: Question) -> Finding | None:
     return Finding(Reason.BLOCKS_MIGRATION, text)
 
 
-def eviction_strategy_blocks_drain(question: Question) -> Finding | None:
+def eviction_strategy_blocks_drain(question: CheckInput) -> Finding | None:
     """KubeVirt would refuse to evict a VM that it cannot migrate."""
     if (question.vm.eviction_strategy or question.cluster.kubevirt.eviction_strategy) != "LiveMigrate":
         return None

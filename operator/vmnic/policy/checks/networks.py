@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from ..facts import ClusterFacts, Datapath, Network, Platform
 from ..reasons import Reason
-from .check_input import Finding, Question
+from .check_input import CheckInput, Finding
 
 __all__ = ["admit_cannot_change_network", "ipam_not_carried", "mtu_differs", "no_equivalent_network", "pod_network"]
 _DEFAULT_MTU = 1500
 
 
-def pod_network(question: Question) -> Finding | None:
+def pod_network(question: CheckInput) -> Finding | None:
     """The pod network can be emulated, virtio or vhost only."""
     if not question.nic.network.pod or question.nic.present.datapath is Datapath.PASSTHROUGH:
         return None
@@ -18,10 +18,10 @@ def pod_network(question: Question) -> Finding | None:
     return Finding(Reason.POD_NETWORK, text)
 
 
-def no_equivalent_network(question: Question) -> Finding | None:
+def no_equivalent_network(question: CheckInput) -> Finding | None:
     """A change must not move the VM to another layer-2 network."""
     nic = question.nic
-    if question.stays or not question.moves:
+    if question.is_current or not question.moves:
         return None
     where = "the pod network" if nic.network.pod else f"network {nic.network.namespace}/{nic.network.name}".rstrip("/")
     if nic.present.datapath is Datapath.OTHER:
@@ -41,7 +41,7 @@ def no_equivalent_network(question: Question) -> Finding | None:
     return Finding(Reason.NO_EQUIVALENT_NETWORK, text)
 
 
-def ipam_not_carried(question: Question) -> Finding | None:
+def ipam_not_carried(question: CheckInput) -> Finding | None:
     """Addresses that one network gives and the other does not would be lost."""
     old, new = question.nic.network, question.target
     if (
@@ -55,7 +55,7 @@ def ipam_not_carried(question: Question) -> Finding | None:
     return Finding(Reason.IPAM_NOT_CARRIED, text)
 
 
-def mtu_differs(question: Question) -> Finding | None:
+def mtu_differs(question: CheckInput) -> Finding | None:
     """A jump of the MTU has cost whole clusters their connections (KubeVirt #18845)."""
     old, new = question.nic.network, question.target
     if new is None or not question.moves or Reason.MTU_DIFFERS.value in (*old.accepts, *new.accepts):
@@ -66,9 +66,9 @@ def mtu_differs(question: Question) -> Finding | None:
     return Finding(Reason.MTU_DIFFERS, f"{_name(old)} has an MTU of {before}, {_name(new)} of {after}: make them equal")
 
 
-def admit_cannot_change_network(question: Question) -> Finding | None:
+def admit_cannot_change_network(question: CheckInput) -> Finding | None:
     """KubeVirt copies networks back from the VM to its instance."""
-    if question.lead.action != "Admit" or not question.moves:
+    if question.effective_rule.action != "Admit" or not question.moves:
         return None
     text = f"{question.datapath} needs another network entry, and with action Admit only model and queues can be changed"
     return Finding(Reason.ADMIT_CANNOT_CHANGE_NETWORK, text)

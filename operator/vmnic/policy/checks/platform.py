@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..facts import Datapath
 from ..reasons import Reason
-from .check_input import Finding, Question
+from .check_input import CheckInput, Finding
 
 __all__ = [
     "feature_gate_off",
@@ -24,7 +24,7 @@ _VFIO_BYTES = 2**30
 _INJECTION = "ExternalNetResourceInjection"
 
 
-def plugin_not_registered(question: Question) -> Finding | None:
+def plugin_not_registered(question: CheckInput) -> Finding | None:
     """KubeVirt accepts a VM with an unknown plugin and then cannot start it."""
     if "macvtap" in question.cluster.kubevirt.plugins:
         return None
@@ -33,14 +33,14 @@ def plugin_not_registered(question: Question) -> Finding | None:
     return Finding(Reason.PLUGIN_NOT_REGISTERED, text)
 
 
-def feature_gate_off(question: Question) -> Finding | None:
+def feature_gate_off(question: CheckInput) -> Finding | None:
     """Host devices are behind a gate that is off by default, in 1.8 and in 1.9."""
     if "HostDevices" in question.cluster.kubevirt.gates:
         return None
     return Finding(Reason.FEATURE_GATE_OFF, "KubeVirt's feature gate HostDevices is off: add it to featureGates")
 
 
-def host_device_not_permitted(question: Question) -> Finding | None:
+def host_device_not_permitted(question: CheckInput) -> Finding | None:
     """KubeVirt accepts such a VM and then cannot make its pod."""
     if question.resource in question.cluster.kubevirt.permitted:
         return None
@@ -48,7 +48,7 @@ def host_device_not_permitted(question: Question) -> Finding | None:
     return Finding(Reason.HOST_DEVICE_NOT_PERMITTED, text)
 
 
-def host_device_provider_conflict(question: Question) -> Finding | None:
+def host_device_provider_conflict(question: CheckInput) -> Finding | None:
     """Two device plugins must not serve one resource."""
     if question.cluster.kubevirt.permitted.get(question.resource) is not False:
         return None
@@ -57,7 +57,7 @@ def host_device_provider_conflict(question: Question) -> Finding | None:
     return Finding(Reason.HOST_DEVICE_PROVIDER_CONFLICT, text)
 
 
-def net_resource_injector_missing(question: Question) -> Finding | None:
+def net_resource_injector_missing(question: CheckInput) -> Finding | None:
     """From 1.9 virt-controller no longer reads what a network asks for, unless the gate is disabled."""
     kubevirt = question.cluster.kubevirt
     if _INJECTION not in kubevirt.gates or kubevirt.injector is not False:
@@ -67,14 +67,14 @@ def net_resource_injector_missing(question: Question) -> Finding | None:
     return Finding(Reason.NET_RESOURCE_INJECTOR_MISSING, text)
 
 
-def instancetype_owns_field(question: Question) -> Finding | None:
+def instancetype_owns_field(question: CheckInput) -> Finding | None:
     """A VM and its instancetype must not both list host devices."""
     if not question.vm.instancetype_host_devices:
         return None
     return Finding(Reason.INSTANCETYPE_OWNS_FIELD, "the VM's instancetype lists hostDevices, so the VM itself may not")
 
 
-def memory_overcommit(question: Question) -> Finding | None:
+def memory_overcommit(question: CheckInput) -> Finding | None:
     """All memory of a guest with a device on vfio-pci is locked."""
     where = question.vm.overcommit or ("KubeVirt's memoryOvercommit" if question.cluster.kubevirt.memory_overcommit else "")
     if not where:
@@ -83,7 +83,7 @@ def memory_overcommit(question: Question) -> Finding | None:
     return Finding(Reason.MEMORY_OVERCOMMIT, text)
 
 
-def quota_exceeded(question: Question) -> Finding | None:
+def quota_exceeded(question: CheckInput) -> Finding | None:
     """The pod would need more than the namespace's quotas leave."""
     vm = question.vm
     left = vm.quota.get("memory")
@@ -95,16 +95,16 @@ def quota_exceeded(question: Question) -> Finding | None:
     return None
 
 
-def no_vhost_net(question: Question) -> Finding | None:
+def no_vhost_net(question: CheckInput) -> Finding | None:
     """KubeVirt's pods ask for /dev/vhost-net; without it on any node the VM stays Pending."""
     if question.cluster.vhost_net is not False:
         return None
     return Finding(Reason.NO_VHOST_NET, "no node has the kernel module vhost_net: load it, or the VM would stay Pending")
 
 
-def pool_not_ready(question: Question) -> Finding | None:
+def pool_not_ready(question: CheckInput) -> Finding | None:
     """A pool without a usable function; what a NIC has already is never lost by that."""
-    if question.stays or not question.resource:
+    if question.is_current or not question.resource:
         return None
     named = question.rule.passthrough_pool if question.datapath is Datapath.PASSTHROUGH else question.rule.sriov_pool
     pool = question.cluster.pools.get(named) if named else question.pool

@@ -10,7 +10,7 @@ import pytest
 from tests.harness.kubelet import Kubelet
 from vmnic.agent.kubelet.plugin import DevicePlugin
 from vmnic.agent.kubelet.podresources import KubeletHolders
-from vmnic.kube.tasks import end_tasks
+from vmnic.kube.tasks import cancel_and_wait
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ async def start_plugin(kubelet, node_directory, clock):
         return plugin
 
     yield start
-    await end_tasks(tasks)
+    await cancel_and_wait(tasks)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from tests.builders.host import OTHER_PF, PF, sim_host
 from tests.harness.kubelet import AdmissionError, ContainerStartError
 from vmnic.host.faults import Fault, Killed, When
 from vmnic.host.ops import ListDir, ReadLink, WriteFile
-from vmnic.kube.tasks import end_tasks
+from vmnic.kube.tasks import cancel_and_wait
 from vmnic.nodes.state import ApplyState, PfSpec, VfGroup
 
 
@@ -129,7 +129,7 @@ async def test_an_agent_that_was_killed_in_a_run_offers_nothing_until_it_has_end
     node.port.faults.append(Fault(when=When.AFTER, matches=lambda op: isinstance(op, WriteFile) and "numvfs" in op.path))
     with pytest.raises(Killed):
         await node.grant_and_run(desired(num_vfs=3))
-    await end_tasks([plugin.task])
+    await cancel_and_wait([plugin.task])
     node.port.faults.clear()
     node.holders = node.fence = node.devices = fresh = start_plugin()
     offered = []

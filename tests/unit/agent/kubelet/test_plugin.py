@@ -10,7 +10,7 @@ from tests.builders.devices import FAST, eventually, observed, offer, vf_id, who
 from tests.harness.kubelet import AdmissionError, Allocation, ContainerStartError, Pod
 from vmnic.agent.kubelet.endpoint import socket_name
 from vmnic.agent.kubelet.podresources import HoldersUnknownError, KubeletHolders
-from vmnic.kube.tasks import end_tasks
+from vmnic.kube.tasks import cancel_and_wait
 
 ALL = {vf_id(0), vf_id(1), vf_id(2)}
 
@@ -80,7 +80,7 @@ async def test_a_restarted_plugin_takes_over_from_one_that_was_killed(kubelet, p
     plugin.replace([offer()], {})
     await eventually(lambda: kubelet.healthy(FAST) == ALL)
     pod = await kubelet.admit("db", FAST)
-    await end_tasks([plugin.task])
+    await cancel_and_wait([plugin.task])
     await eventually(lambda: kubelet.healthy(FAST) == set())
     with pytest.raises(ContainerStartError):
         await kubelet.start_container(pod)

@@ -104,9 +104,9 @@ UNREADABLE = ["virtualmachines", "virtualmachineinstances", "vmnicstates"]
 
 
 @pytest.mark.parametrize("plural", UNREADABLE)
-@pytest.mark.parametrize(("comes_back", "failed"), [(timedelta(seconds=-1), ["web"]), (timedelta(hours=1), [])])
-async def test_an_unreadable_vm_keeps_its_restart_slot(plural, comes_back, failed):
-    found = under_restart(comes_back=comes_back)
+@pytest.mark.parametrize(("restart_timeout", "failed"), [(timedelta(seconds=-1), ["web"]), (timedelta(hours=1), [])])
+async def test_an_unreadable_vm_keeps_its_restart_slot(plural, restart_timeout, failed):
+    found = under_restart(restart_timeout=restart_timeout)
     await found.look("web")
     found.put(plural, broken(found.get(plural, "web"), "status" if plural == "vmnicstates" else "spec"))
     found.asked_for()
@@ -126,7 +126,7 @@ async def test_an_unreadable_vm_that_runs_again_frees_its_slot():
     found.put("virtualmachineinstances", body | {"metadata": body["metadata"] | {"uid": "new"}})
     found.asked_for()
     await found.look("web")
-    assert (found.machines.slots.under_way(), found.asked_for()) == ([], ["web2"])
+    assert (found.machines.slots.in_progress(), found.asked_for()) == ([], ["web2"])
 
 
 @pytest.mark.parametrize("plural", UNREADABLE[:2])
@@ -136,7 +136,7 @@ async def test_a_new_leader_counts_the_restart_of_an_unreadable_vm(plural):
     found.put(plural, broken(found.get(plural, "web")))
     found.lead_anew()
     await found.look("web")
-    assert [key.name for key in found.machines.slots.under_way()] == ["web"]
+    assert [key.name for key in found.machines.slots.in_progress()] == ["web"]
 
 
 def with_vfs(**options):
@@ -319,7 +319,7 @@ def test_a_vm_that_takes_too_long_is_read_once_per_change(monkeypatch):
     found.add("bad", nic("fast", binding="sriov", network="fast"), uid=None)
     reads = slow_claims(found, monkeypatch)
     for _ in range(3):
-        found.world.devices.note_nodes()
+        found.world.devices.invalidate_nodes()
         assert assigned(found) == 1
     assert len(reads) == 1
 

@@ -5,7 +5,7 @@ import pytest
 
 from tests.builders.fleet import Fleet, MemoryCluster, instance, launcher
 from tests.builders.vm import nad, nic, node, node_state, pool, vm, vmi
-from vmnic.controller.caches.cluster_cache import World
+from vmnic.controller.caches.cluster_cache import ClusterCache
 from vmnic.controller.pools.drain import Drainer
 from vmnic.controller.pools.launchers import is_launcher, pod_of
 from vmnic.kube.errors import ApiError, ConflictError
@@ -22,7 +22,7 @@ def fleet():
 
 @pytest.fixture
 def drainer(fleet):
-    return Drainer(World(fleet.cluster, lambda key, after_s=0.0: None), fleet.cluster)
+    return Drainer(ClusterCache(fleet.cluster, lambda key, after_s=0.0: None), fleet.cluster)
 
 
 def node_of(fleet):
@@ -89,7 +89,7 @@ RESOURCES = {"vmnic.dev/fast"}
 
 def scene(fleet, *pods, instances=("a", "b"), node=NODE):
     """Let these pods run, and the instances on a node; gives a drainer and the list of evicted pods."""
-    world, asked = World(fleet.cluster, lambda key, after_s=0.0: None), []
+    world, asked = ClusterCache(fleet.cluster, lambda key, after_s=0.0: None), []
     for name in instances:
         world.instances._store(msgspec.Raw(msgspec.json.encode(instance(name, node))))
     fleet.cluster.running_pods, fleet.cluster.evicted = lambda: pods, asked.append
@@ -179,13 +179,13 @@ def test_a_holder_may_be_no_pod():
     assert (pod_of(Held(vf="x", by="pod a/b")), pod_of(Held(vf="x", by="libvirt domain web"))) == (("a", "b"), None)
 
 
-def matching(*documents):
+def simulation(*documents):
     """Ask the caches as they are with these objects."""
-    world = World(MemoryCluster(), lambda key, after_s=0.0: None)
+    world = ClusterCache(MemoryCluster(), lambda key, after_s=0.0: None)
     kinds = {one.resource.kind: one for one in reversed(world.reflectors)}
     for document in documents:
         kinds[document["kind"]]._store(msgspec.Raw(msgspec.json.encode(document)))
-    return Drainer(world, None).matching()
+    return Drainer(world, None).simulation()
 
 
 def running(name="db", where="n1"):
@@ -222,13 +222,13 @@ HELD = Held(vf="0000:0b:10.0", by="pod tenants/virt-launcher-db-x7k2p")
     ids=["there is one", "there is none", "it is held", "a pod that is no VM's", "nobody knows who"],
 )
 def test_vms_are_matched_to_devices_elsewhere(more, held, words):
-    why = matching(*CLUSTER, *more, *running()).refusal("n1", [held])
+    why = simulation(*CLUSTER, *more, *running()).refusal("n1", [held])
     assert why.startswith(words)
     assert bool(why) is bool(words)
 
 
 def test_those_who_leave_already_come_first():
-    found = matching(
+    found = simulation(
         *CLUSTER, node("n3"), node_state("n2", vfs=1), node_state("n3", vfs=1, held=[0]), *running(), *running("web", "n3")
     )
     found.accept("n3", [Held(vf="0000:0b:10.0", by="pod tenants/virt-launcher-web-x7k2p")])

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders.fleet import Fleet
-from vmnic.controller.pools.drain import Drainer, Matching
+from vmnic.controller.pools.drain import Drainer, DrainSimulation
 from vmnic.nodes.rollout.ledger import EntryState
 
 NODES = 5
 TURNS = 600
 
 
-class Spread(Matching):
+class Spread(DrainSimulation):
     """Matches a node's VMs to free VFs as the fleet has them."""
 
     def __init__(self, moves):
@@ -47,7 +47,7 @@ class Moves:
 
     def _drainer(self, world, api):
         drainer = Drainer(world, api)
-        drainer.matching = lambda: Spread(self)
+        drainer.simulation = lambda: Spread(self)
         return drainer
 
     def places(self, node):

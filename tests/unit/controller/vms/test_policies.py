@@ -8,15 +8,15 @@ import msgspec
 from tests.builders.fleet import MemoryCluster
 from tests.builders.machines import VmScene
 from tests.builders.vm import nic, policy
-from vmnic.controller.caches.cluster_cache import World
-from vmnic.controller.vms.decision_record import NicNote
+from vmnic.controller.caches.cluster_cache import ClusterCache
+from vmnic.controller.vms.decision_record import NicDecisionRecord
 from vmnic.controller.vms.policies import PolicyReconciler
 from vmnic.kube.reflector import ObjectKey
 from vmnic.policy.types import Verdict
 
 
 def note(verdict=Verdict.COMPLIANT, *, policy="all", datapath="vhost", reason="", restart=False, conflicts=()):
-    return NicNote(
+    return NicDecisionRecord(
         nic="default", policy=policy, verdict=verdict, datapath=datapath, reason=reason, message="why",
         pending_restart=restart, conflicts_with=conflicts,
     )  # fmt: skip
@@ -28,10 +28,10 @@ class Rig:
     def __init__(self, body, notes=(), lost=()):
         self.cluster = MemoryCluster()
         self.told = []
-        self.world = World(self.cluster, lambda key, after_s=0.0: None)
+        self.world = ClusterCache(self.cluster, lambda key, after_s=0.0: None)
         for reflector in self.world.reflectors:
             reflector.synced.set()
-        slots = SimpleNamespace(next_waiting=lambda *_: [], under_way=list, failed=lambda _: list(lost))
+        slots = SimpleNamespace(next_waiting=lambda *_: [], in_progress=list, failed=lambda _: list(lost))
         self.machines = SimpleNamespace(slots=slots, notes={})
         for name, own in notes:
             self.note(name, *own)
@@ -147,7 +147,7 @@ async def test_a_policy_that_this_version_cannot_read_is_told_so_once():
 
 
 async def test_vms_that_wait_or_restart_are_looked_at_and_one_that_did_not_come_back_stalls_the_policy():
-    scene = VmScene(policy(datapaths=("vhost",), existing="Rolling"), comes_back=timedelta(seconds=-1))
+    scene = VmScene(policy(datapaths=("vhost",), existing="Rolling"), restart_timeout=timedelta(seconds=-1))
     for name in ("a", "b"):
         scene.add(name, nic(model="e1000e"))
         await scene.look(name)

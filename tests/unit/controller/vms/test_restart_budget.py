@@ -7,10 +7,10 @@ import pytest
 
 from tests.builders.vm import policy, vm, vmi
 from vmnic.api.policy import VmNicPolicy
-from vmnic.controller.vms.restart_budget import RestartSlots, began, settled
+from vmnic.controller.vms.restart_budget import RestartBudget, advance_restart, mark_started
 from vmnic.kube.reflector import ObjectKey
-from vmnic.kubevirt.vm import Machine
-from vmnic.kubevirt.vmi import Instance
+from vmnic.kubevirt.vm import VirtualMachine
+from vmnic.kubevirt.vmi import VirtualMachineInstance
 from vmnic.policy.rules import rules_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -25,22 +25,22 @@ def rule(**enforcement):
 
 
 def restart(instance="old"):
-    return began("d", "all", instance, NOW)
+    return mark_started("d", "all", instance, NOW)
 
 
 def key(name, namespace="a"):
     return ObjectKey(namespace, name)
 
 
-def refusals(own, under_way, matched=None):
-    slots = RestartSlots()
-    for one in under_way:
+def refusals(own, in_progress, matched=None):
+    slots = RestartBudget()
+    for one in in_progress:
         slots.note(one, restart())
     return slots.refusal(key("next"), own, None, matched or {"a": 10, "b": 10})
 
 
 @pytest.mark.parametrize(
-    ("own", "under_way", "word"),
+    ("own", "in_progress", "word"),
     [
         (rule(), [], ""),
         (rule(), [key("x")], "maxUnavailable"),
@@ -56,8 +56,8 @@ def refusals(own, under_way, matched=None):
     ],
     ids=["alone", "one at a time", "two at a time", "a share", "a share is full", "a share is rounded up", "another namespace", "the same namespace", "closed", "no cron", "no zone"],
 )  # fmt: skip
-def test_a_turn_is_given_within_the_limits(own, under_way, word):
-    found = refusals(own, under_way)
+def test_a_turn_is_given_within_the_limits(own, in_progress, word):
+    found = refusals(own, in_progress)
     assert word in found
     assert bool(word) == bool(found)
 
@@ -65,12 +65,12 @@ def test_a_turn_is_given_within_the_limits(own, under_way, word):
 def instance(uid, phase="Running"):
     body = vmi("web", phase=phase)
     body["metadata"]["uid"] = uid
-    return msgspec.convert(body, Instance)
+    return msgspec.convert(body, VirtualMachineInstance)
 
 
 def after(minutes, live, before=None, **options):
-    machine = msgspec.convert(vm(**options), Machine)
-    return settled(before or restart(), machine, live, now=NOW + timedelta(minutes=minutes), comes_back=TEN)
+    machine = msgspec.convert(vm(**options), VirtualMachine)
+    return advance_restart(before or restart(), machine, live, now=NOW + timedelta(minutes=minutes), restart_timeout=TEN)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_vm_that_its_owner_stops_holds_up_nobody(strategy, live, minutes, stat
 
 
 def test_a_vm_that_did_not_come_back_stops_the_rollout_until_it_does():
-    slots, late = RestartSlots(), after(60, None)
+    slots, late = RestartBudget(), after(60, None)
     slots.note(key("lost"), late)
     assert "a/lost did not come back" in slots.refusal(key("next"), rule(maxUnavailable=5), None, {"a": 10})
     assert slots.failed("all") == [key("lost")]
@@ -115,7 +115,7 @@ def test_a_vm_that_did_not_come_back_stops_the_rollout_until_it_does():
 
 
 def test_a_slot_that_becomes_free_is_the_next_ones_by_name():
-    slots = RestartSlots()
+    slots = RestartBudget()
     slots.note(key("busy"), restart())
     for name in ("z", "b", "y"):
         slots.wait("all", key(name))

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from vmnic.controller.vms.reverts import digest_of, has_yielded, made, yielded
+from vmnic.controller.vms.reverts import digest_of, is_suspended, record_patch, record_revert
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -12,35 +12,35 @@ PATCH = [{"op": "test", "path": "/a", "value": 1}, {"op": "add", "path": "/b/mod
 def patched(*hours, digest="d"):
     known = None
     for at in hours:
-        known = made(known, digest, START + at * HOUR)
+        known = record_patch(known, digest, START + at * HOUR)
     return known
 
 
 def test_the_third_time_is_not_made():
     known = patched(0, 0.1)
-    given_in = yielded(known, "d", START + 0.2 * HOUR, "argocd")
-    assert (given_in.manager, has_yielded(given_in, "d", START + 0.3 * HOUR)) == ("argocd", True)
+    given_in = record_revert(known, "d", START + 0.2 * HOUR, "argocd")
+    assert (given_in.manager, is_suspended(given_in, "d", START + 0.3 * HOUR)) == ("argocd", True)
 
 
 def test_once_is_no_fight_and_neither_are_two_times_far_apart():
-    assert yielded(patched(0), "d", START, "x") is None
-    assert yielded(patched(0, 2), "d", START + 2.1 * HOUR, "x") is None
+    assert record_revert(patched(0), "d", START, "x") is None
+    assert record_revert(patched(0, 2), "d", START + 2.1 * HOUR, "x") is None
 
 
 def test_another_change_is_another_matter():
-    assert yielded(patched(0, 0.1), "e", START + 0.2 * HOUR, "x") is None
-    assert made(patched(0, 0.1), "e", START + 0.2 * HOUR).patched_at == ("2026-01-01T00:12:00Z",)
+    assert record_revert(patched(0, 0.1), "e", START + 0.2 * HOUR, "x") is None
+    assert record_patch(patched(0, 0.1), "e", START + 0.2 * HOUR).patched_at == ("2026-01-01T00:12:00Z",)
 
 
 def test_peace_lasts_a_day():
-    given_in = yielded(patched(0, 0.1), "d", START + 0.2 * HOUR, "x")
-    assert has_yielded(given_in, "d", START + 24 * HOUR)
-    assert not has_yielded(given_in, "d", START + 24.3 * HOUR)
+    given_in = record_revert(patched(0, 0.1), "d", START + 0.2 * HOUR, "x")
+    assert is_suspended(given_in, "d", START + 24 * HOUR)
+    assert not is_suspended(given_in, "d", START + 24.3 * HOUR)
 
 
 def test_patches_before_the_peace_do_not_count_after_it():
-    given_in = yielded(patched(0, 0.1), "d", START + 0.2 * HOUR, "x")
-    assert made(given_in, "d", START + 0.3 * HOUR).patched_at == ("2026-01-01T00:18:00Z",)
+    given_in = record_revert(patched(0, 0.1), "d", START + 0.2 * HOUR, "x")
+    assert record_patch(given_in, "d", START + 0.3 * HOUR).patched_at == ("2026-01-01T00:18:00Z",)
 
 
 def test_a_change_is_named_by_what_it_writes():

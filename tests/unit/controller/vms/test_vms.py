@@ -33,7 +33,7 @@ async def test_a_running_vm_is_written_down_patched_restarted_and_done():
     assert (model(found), found.state("web")["restart"]["state"]) == ("virtio", "Restarting")
     found.start("web", "new")
     await found.look("web")
-    assert (found.state("web")["restart"]["state"], found.machines.slots.under_way()) == ("Done", [])
+    assert (found.state("web")["restart"]["state"], found.machines.slots.in_progress()) == ("Done", [])
 
 
 @pytest.mark.parametrize("error", [STALE, DENIED, BUSY], ids=["a stale cache", "a denial", "too many requests"])
@@ -56,11 +56,11 @@ async def test_a_restart_whose_change_is_no_longer_wanted_is_not_asked_for():
     found.put("vmnicpolicies", policy(datapaths=("vhost",), action="Audit"))
     assert await found.look("web") is None
     assert ("restart", "web") not in found.requests
-    assert (found.state("web").get("restart"), found.machines.slots.under_way()) == (None, [])
+    assert (found.state("web").get("restart"), found.machines.slots.in_progress()) == (None, [])
 
 
 async def test_a_vm_that_is_halted_in_its_restart_lets_the_others_go_on():
-    found = scene("a", "b", comes_back=timedelta(seconds=-1))
+    found = scene("a", "b", restart_timeout=timedelta(seconds=-1))
     await found.look("a")
     await found.look("b")
     found.change("a", runStrategy="Halted")
@@ -86,7 +86,7 @@ async def test_a_raised_quota_has_the_vms_of_its_namespace_looked_at():
 
 
 async def test_a_leader_asks_for_the_restart_that_an_earlier_one_wrote_down_however_long_ago():
-    found = scene("web", comes_back=timedelta(seconds=-1))
+    found = scene("web", restart_timeout=timedelta(seconds=-1))
     found.refusals["restart"] = AWAY
     assert await found.look("web") is AWAY
     found.refusals.clear()
@@ -166,7 +166,7 @@ async def test_a_vm_whose_patch_is_refused_gives_its_slot_to_the_next():
     found = scene("a", "b")
     found.refusals["patch"] = [DENIED]
     await found.look("a")
-    assert found.machines.slots.under_way() == []
+    assert found.machines.slots.in_progress() == []
     await found.look("b")
     assert found.requests[-2:] == [("patch", "b"), ("restart", "b")]
 
