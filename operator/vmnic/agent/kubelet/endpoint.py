@@ -19,10 +19,10 @@ from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.server import Server
 
 from .api import KUBELET_SOCKET, REGISTER, VERSION, plugin_classes
-from .directory import DirectoryWatch
-from .infofiles import DeviceInfoFiles
+from .device_info import DeviceInfoFiles
 from .inventory import Inventory
 from .service import Service
+from .socket_watch import DirectoryWatch
 
 __all__ = ["Endpoint", "is_socket_name", "socket_name"]
 

@@ -12,12 +12,12 @@ from typing import Protocol
 
 from ...kube.tasks import cancel_and_wait
 from .api import KUBELET_SOCKET
+from .device_info import DeviceInfoFiles
 from .devices import AdvertisedDevices
-from .directory import DirectoryWatch
 from .endpoint import Endpoint, is_socket_name
-from .infofiles import DeviceInfoFiles
 from .inventory import Inventory
 from .podresources import Holders
+from .socket_watch import DirectoryWatch
 
 __all__ = ["DevicePlugin", "Devices", "NoDevices"]
 

@@ -17,8 +17,8 @@ from grpclib.server import Stream
 
 from .allocation import device_nodes, environment, prefer
 from .api import HEALTHY, UNHEALTHY, method, plugin_classes
+from .device_info import DeviceInfoFiles
 from .devices import Device
-from .infofiles import DeviceInfoFiles
 from .inventory import Inventory
 
 __all__ = ["Service"]

@@ -14,8 +14,8 @@ from ...nodes.planning.plan import Planned, plan_pf
 from ...nodes.state import NodeSpec
 from ..change import without_doubt
 from ..journal import Journal, JournalStore
+from ..kubelet.advertised import advertised_devices
 from ..kubelet.devices import AdvertisedDevices
-from ..kubelet.offers import advertised_devices
 from ..kubelet.plugin import Devices
 from ..kubelet.podresources import Holders, HoldersUnknownError
 from .host_snapshot import HostSnapshot, read_snapshot

@@ -7,7 +7,7 @@ from tests.builders.agent import desired
 from tests.builders.devices import observed
 from tests.builders.host import PF
 from vmnic.agent.journal import Intent, Journal, PfRecord
-from vmnic.agent.kubelet.offers import advertised_devices
+from vmnic.agent.kubelet.advertised import advertised_devices
 from vmnic.nodes.planning.plan import Planned
 from vmnic.nodes.planning.target import original_of
 from vmnic.nodes.state import NodeSpec, PfPlan
