@@ -110,7 +110,7 @@ def should_publish(decision: VmDecision) -> bool:
 def render_status(decision: VmDecision, reverts: Reverts | None, restart: Restart | None) -> dict[str, Any]:
     """Build the status of a VmNicState.
 
-    If it would exceed the size limit, candidates and messages are omitted first, and NICs last.
+    If it would exceed the size limit, candidates, messages and originals are omitted first, and NICs last.
     """
     record = parse_record(decision.vm.record) or AssignmentRecord()
     verdicts = [nic.verdict.value for nic in decision.nics]

@@ -19,7 +19,7 @@ __all__ = ["decide"]
 _WITH_QUEUES = (Datapath.VHOST, Datapath.MACVTAP)
 """Datapaths whose tap device may have several queues."""
 _EVER_FIRST = (Reason.GUEST_OS_UNKNOWN, Reason.VIRTIO_NOT_CHOSEN_FOR_WINDOWS)
-"""Reasons that also candidates after the chosen one keep. Their other reasons become `NotPreferred`."""
+"""Reasons that candidates after the chosen one keep. Other candidates after it are reported as `NotPreferred`."""
 
 
 def decide(found: VmCandidates, choices: Choices, *, waiting_for: str = "") -> VmDecision:
