@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import io
 import pathlib
 import re
 import sys
+import tokenize
 from collections.abc import Iterator
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -308,8 +310,9 @@ def code_faults() -> Iterator[str]:
             for node in ast.walk(ast.parse(text)):
                 if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                     yield from docstring_faults(f"{where}:{getattr(node, 'lineno', 1)}", node)
-            for number, line in enumerate(text.splitlines(), 1):
-                yield from banned_words(f"{where}:{number}", prose_of(line))
+            for token in tokenize.generate_tokens(io.StringIO(text).readline):
+                if token.type in (tokenize.COMMENT, tokenize.STRING):
+                    yield from banned_words(f"{where}:{token.start[0]}", re.sub(r"`[^`]*`|\{[^{}]*\}", " ", token.string))
 
 
 def docstring_faults(where: str, node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
@@ -327,11 +330,6 @@ def docstring_faults(where: str, node: ast.Module | ast.ClassDef | ast.FunctionD
         yield f"{where}: the first line begins with {first.split()[0]!r}, not with a verb such as `Return`"
     if len(text.splitlines()) > 1 and text.splitlines()[1].strip():
         yield f"{where}: a blank line must follow the first line"
-
-
-def prose_of(line: str) -> str:
-    """Return what is no code of a line: all of it, without names in backticks and without identifiers."""
-    return re.sub(r"`[^`]*`|\w+\(|\w*_\w*|\w+ =|\.\w+", " ", line)
 
 
 def page_faults() -> Iterator[str]:
@@ -354,9 +352,10 @@ def test_faults() -> Iterator[str]:
     """Yield names of tests that are too long."""
     for path in sorted((ROOT / "tests").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-                if len(node.name) > LONGEST_TEST_NAME:
-                    yield f"{path.relative_to(ROOT)}:{node.lineno}: {node.name} has {len(node.name)} characters, at most {LONGEST_TEST_NAME}"
+            is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            if is_function and node.name.startswith("test_") and len(node.name) > LONGEST_TEST_NAME:
+                where = f"{path.relative_to(ROOT)}:{node.lineno}"
+                yield f"{where}: {node.name} has {len(node.name)} characters, at most {LONGEST_TEST_NAME}"
 
 
 if __name__ == "__main__":

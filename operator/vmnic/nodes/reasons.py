@@ -1,0 +1,117 @@
+"""Reasons of conditions and problems of pools and nodes, each with its cause and what to do.
+
+The docstring below a member becomes a row of `docs/reference/reasons.md`: the first sentence is the cause, the rest the remedy.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = ["NodeReason", "PoolProblemReason", "PoolReason"]
+
+
+class PoolProblemReason(StrEnum):
+    """Reason of an entry of a pool's `status.problems` that concerns a node or a network, not one PF alone."""
+
+    CONFLICT = "Conflict"
+    """An older pool has the function, the range of VFs or the resource name. Narrow one of the selectors, or let both agree on
+    `numVfs`, `mtu` and `queues`."""
+    WAITING_FOR_VMS = "WaitingForVMs"
+    """The plan would take VFs that are in use; the message names the holders. Stop or move them, or let
+    `rollout.disruption: Drain` move the VMs."""
+    WAITING_FOR_APPROVAL = "WaitingForApproval"
+    """With `rollout.disruption: Manual` a disruptive plan waits for approval. Read it with `kubectl vmnic nodes`, then
+    `kubectl vmnic approve NODE`."""
+    DRAINING = "Draining"
+    """VMs are leaving the node; the message names those that cannot, and holders that vmnic does not evict because they are no
+    VMs of the pool. Nothing; `rollout.drainTimeout` bounds it. Stop what is not evicted."""
+    NO_VFS_FOR_DRAIN = "NoVfsForDrain"
+    """VMs with VFs cannot be moved, because no other node that has finished its own change has as many free VFs. Free some, add
+    nodes, or set `reserveForMigration` so that some stay free."""
+    NODE_NOT_READY = "NodeNotReady"
+    """The node is not ready, so no change starts on it. Bring the node back."""
+    NODE_LOST = "NodeLost"
+    """The node has not reported for ten minutes, and its change failed or is unfinished; it counts as failed. Bring the node
+    back, or delete its Node: the rollout goes on then."""
+    NAD_KIND_ABSENT = "NadKindAbsent"
+    """The pool has `networks`, and the cluster has no NetworkAttachmentDefinitions. Install Multus, which brings the kind; vmnic
+    checks every 30 s. Or remove `networks`."""
+    CHANGE_TIMED_OUT = "ChangeTimedOut"
+    """The node's change has not succeeded within `rollout.drainTimeout` and `safety.rollbackTimeout`; it counts as failed. Read
+    the log of the node's agent. A node that `nodeSelector` no longer matches does not hold up the others."""
+    LEDGER_FULL = "LedgerFull"
+    """The ConfigMap `vmnic-ledger` has no room for more nodes that change at the same time; the others wait. Nothing; or lower
+    `rollout.maxConcurrent`. Nodes that have failed keep their entry: repair them."""
+    MIXED_GUEST_SUPPORT = "MixedGuestSupport"
+    """Windows has a driver for the VFs of some nodes only; the message names the others. Make a pool for each kind of VF with
+    `nicSelector.models`."""
+    NAD_EXISTS = "NadExists"
+    """A NetworkAttachmentDefinition of that name exists, and its annotation `vmnic.dev/pool-uid` is not the pool's uid. Rename
+    the network in the pool, or delete that object."""
+    NAD_IN_USE = "NadInUse"
+    """VMs refer to a NetworkAttachmentDefinition that the pool no longer asks for; the message names them. Give those VMs
+    another network; vmnic then deletes the object. The annotation `vmnic.dev/abandon` releases it at once."""
+    NAD_REFUSED = "NadRefused"
+    """The API server refused the NetworkAttachmentDefinition. The message has its words."""
+
+
+class PoolReason(StrEnum):
+    """Reason of a pool's conditions, beside those of its problems."""
+
+    ALL_NODES_READY = "AllNodesReady"
+    """Every node is as the pool asks. Nothing."""
+    NO_NODES_MATCHED = "NoNodesMatched"
+    """No node has a NIC that the pool selects. Nothing, if that is intended; else compare the selectors with
+    `kubectl vmnic nodes`."""
+    ROLLING_OUT = "RollingOut"
+    """Nodes are changing or wait for their turn. Nothing."""
+    SETTLED = "Settled"
+    """No node is changing. Nothing."""
+    PAUSED = "Paused"
+    """`rollout.paused` is true, so no further node starts. Set it to false."""
+    NODES_FAILED = "NodesFailed"
+    """Nodes have failed, as many as `rollout.maxFailures` allows. Read `status.problems`, repair the nodes, then change the pool
+    or approve the plan."""
+    REMOVING = "Removing"
+    """The pool is being deleted, and nodes are still being released. Nothing; a node that does not answer is not waited for."""
+    SPEC_NOT_UNDERSTOOD = "SpecNotUnderstood"
+    """This version of vmnic cannot read the spec. Correct the field that the message names, or upgrade vmnic."""
+    NO_CONFLICT = "NoConflict"
+    """No older pool has a function that this pool selects. Nothing."""
+    NOT_STALLED = "NotStalled"
+    """Nothing waits for a person. Nothing."""
+
+
+class NodeReason(StrEnum):
+    """Reason of a NodeNicState's conditions, beside those of its PFs."""
+
+    AS_DESIRED = "AsDesired"
+    """Every function is as the pools ask. Nothing."""
+    PLAN_PENDING = "PlanPending"
+    """The agent has a plan that the controller has not granted yet. Nothing; the pool's `status.problems` says what it waits
+    for."""
+    BLOCKED = "Blocked"
+    """A plan waits for VMs that hold VFs. Stop or move the VMs that the message names."""
+    DEGRADED = "Degraded"
+    """A function cannot be prepared, or a step failed. Read the message: it names function, step and remedy."""
+    HEALTHY = "Healthy"
+    """No function has a problem. Nothing."""
+    MODULE_MISSING = "ModuleMissing"
+    """A kernel module is not loaded, and the agent may not load it. Load it, also at boot."""
+    NOT_SYNCED = "NotSynced"
+    """The controller has not decided about this node yet. Nothing; if it lasts, read the controller's log."""
+    STATUS_REFUSED = "StatusRefused"
+    """The API server refused the agent's whole status, so a reduced one is shown. Upgrade the CRDs to the agent's version, or
+    report the message."""
+    WAITING_FOR_VMS = "WaitingForVMs"
+    """A plan would take VFs that are in use. Stop or move the VMs that the message names."""
+    NOT_BLOCKED = "NotBlocked"
+    """No plan waits for VMs. Nothing."""
+    ROLLED_BACK = "RolledBack"
+    """A change cut the node off and was undone. Change the pool, or approve the plan to try it again."""
+    NOT_ROLLED_BACK = "NotRolledBack"
+    """No change was undone. Nothing."""
+    CHANGING = "Changing"
+    """VFs are hidden from pods while they change, for seconds. Nothing."""
+    NOT_FENCED = "NotFenced"
+    """All devices are offered to pods. Nothing."""
