@@ -35,6 +35,9 @@ crds: venv ## Write crds/ anew from the models
 docs: venv ## Write docs/reference anew from the models
 	@$(BIN)/python docs/make_reference.py docs/reference
 
+changelog: venv ## Write CHANGELOG.md again from the fragments in changelog.d
+	@$(BIN)/python docs/make_changelog.py
+
 fmt: venv ## Format the code
 	@$(BIN)/ruff check -q --fix-only . && $(BIN)/ruff format -q .
 
