@@ -14,7 +14,7 @@ _LARGEST_ID = 0xFFFF
 
 @functools.lru_cache(maxsize=4096)
 def routing_id(address: str) -> int:
-    """Return the routing ID of a PCI address: bus, device and function as one number."""
+    """Return the routing ID of a PCI address, which is bus, device and function as one number."""
     _, bus, rest = address.split(":")
     device, function = rest.split(".")
     return (int(bus, 16) << 8) + (int(device, 16) << 3) + int(function)

@@ -1,6 +1,6 @@
-"""Fitting of structs into the bounds that their own fields declare, so that no field of a status is forgotten.
+"""Fitting of structs into the bounds that their own fields declare.
 
-Text is cut with an ellipsis. A shortened list, a clamped number and a replaced value are reported, so that a reader knows
+No field of a status can be forgotten this way. Text is cut with an ellipsis. A shortened list, a clamped number and a replaced value are reported, so that a reader knows
 that something is missing.
 """
 

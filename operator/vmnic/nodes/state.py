@@ -69,7 +69,10 @@ _Modules = Annotated[tuple[_Word, ...], Meta(max_length=32)]
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Base of the structs below: camelCase names in JSON, and fields that equal their default are omitted."""
+    """Base of the structs below.
+
+    Names are in camelCase in JSON, and fields that equal their default are omitted.
+    """
 
 
 class ActionKind(StrEnum):
@@ -232,7 +235,7 @@ class Apply(_Struct, frozen=True):
 
 
 class VfSettings(_Struct, frozen=True):
-    """Attributes that the agent sets on VFs; None leaves an attribute as it is."""
+    """Attributes that the agent sets on VFs. None leaves an attribute as it is."""
 
     vlan: Annotated[int, Meta(ge=0, le=4094)] | None = None
     vlan_qos: Annotated[int, Meta(ge=0, le=7)] | None = None
@@ -246,7 +249,7 @@ class VfSettings(_Struct, frozen=True):
 
 
 class VfGroup(_Struct, frozen=True):
-    """A pool's share of a physical function: some of its VFs, or the whole function."""
+    """A pool's share of a physical function."""
 
     pool: _Name
     resource: _Name
@@ -393,7 +396,7 @@ class ObjectMeta(_Struct, frozen=True):
 
 
 class NodeNicState(_Struct, frozen=True):
-    """NICs of one node: spec and observed state."""
+    """Spec and observed state of one node's NICs."""
 
     metadata: ObjectMeta
     spec: NodeSpec = NodeSpec()
@@ -411,7 +414,10 @@ class NodeNicState(_Struct, frozen=True):
 
     @property
     def approved(self) -> frozenset[str]:
-        """Return the digests of plans that a person has approved; a list of more than 8 kB approves nothing."""
+        """Return the digests of plans that a person has approved.
+
+        A list of more than 8 kB approves nothing.
+        """
         digests = self.metadata.annotations.approved
         return frozenset(filter(None, digests.split(","))) if len(digests) <= _APPROVED_CHARS else frozenset()
 
@@ -428,7 +434,7 @@ def indexes_of(spec: PfSpec, group: VfGroup) -> range:
 
 @functools.lru_cache(maxsize=1024)
 def range_of(text: str) -> range:
-    """Parse a range of VF indexes such as `0-6` or `3`; return an empty range if it is malformed."""
+    """Parse a range of VF indexes such as `0-6` or `3`, and return an empty range if it is malformed."""
     return read_vf_range(text) or range(0)
 
 
@@ -499,7 +505,11 @@ def _decode_orders(raw: bytes | msgspec.Raw) -> NodeNicState:
 
 
 def _find_fault(status: NodeStatus) -> str:
-    """Describe a fault that the bounds of single fields cannot express; return an empty string if there is none."""
+    """Describe a fault that the bounds of single fields cannot express.
+
+    Returns:
+        An empty string if there is none.
+    """
     addresses = {pf.pci_address for pf in status.pfs}
     if len(addresses) < len(status.pfs):
         return "two entries of status.pfs have one pciAddress"
@@ -508,7 +518,11 @@ def _find_fault(status: NodeStatus) -> str:
 
 
 def _find_range_fault(parts: Iterable[VfRange]) -> str:
-    """Describe the first range that is malformed or out of order; return an empty string if there is none."""
+    """Describe the first range that is malformed or out of order.
+
+    Returns:
+        An empty string if there is none.
+    """
     end = 0
     for part in parts:
         indexes = range_of(part.range)
