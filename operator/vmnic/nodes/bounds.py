@@ -1,7 +1,7 @@
 """Fitting of structs into the bounds that their own fields declare.
 
-No field of a status can be forgotten this way. Text is cut with an ellipsis. A shortened list, a clamped number and a replaced value are reported, so that a reader knows
-that something is missing.
+No field of a status can be forgotten this way. Text is cut with an ellipsis. A shortened list, a clamped number and a replaced
+value are reported, so that a reader knows that something is missing.
 """
 
 from __future__ import annotations

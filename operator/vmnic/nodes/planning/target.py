@@ -1,6 +1,7 @@
 """Target of a PF, computed from its spec or from the values that are to be restored.
 
-The restored values are those before vmnic first changed the PF, or those before one change."""
+The restored values are those before vmnic first changed the PF, or those before one change.
+"""
 
 from __future__ import annotations
 
