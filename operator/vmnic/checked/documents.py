@@ -86,8 +86,7 @@ def prune(data: bytes) -> bytes:
     """Replace every value below level 200 of JSON text by `PRUNED`, without recursion.
 
     The API server accepts 10,000 levels, more than a decoder in C can recurse into, so one such object would make a whole
-    list
-    undecodable. 1 MB of brackets takes about 1 s.
+    list undecodable. 1 MB of brackets takes about 1 s.
     """
     kept: list[bytes] = []
     depth = begin = 0

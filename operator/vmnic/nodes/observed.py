@@ -120,11 +120,10 @@ class ObservedPf:
 def holders_by_address(pfs: Sequence[ObservedPf], told: Mapping[str, str]) -> dict[str, str]:
     """Return holders by PCI address, also for device plugins that name devices by IOMMU group.
 
-    Some plugins, among them KubeVirt's, use the group number as device ID. The holder of a group has all its VFs, and the PF
-    itself if that is a whole NIC on vfio-pci. The name of a resource does not show what a number means, because
-    administrators
-    choose the names. So every device ID that equals a group number counts as that group: another plugin's number may delay a
-    change, but no pod loses a VF.
+    Some plugins, among them KubeVirt's, use the group number as device ID. The holder of a group has all its VFs, and the
+    PF itself if that is a whole NIC on vfio-pci. The name of a resource does not show what a number means, because
+    administrators choose the names. So every device ID that equals a group number counts as that group: another plugin's
+    number may delay a change, but no pod loses a VF.
     """
     vfs = [vf for pf in pfs for vf in pf.vfs]
     used = {vf.pci_address: f"the host ({'; '.join(vf.host_use)})" for vf in vfs if vf.host_use}

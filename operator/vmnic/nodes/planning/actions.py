@@ -127,9 +127,9 @@ def _settings_steps(
 ) -> Iterator[Action]:
     """Yield the actions that set attributes of VFs that are new (`present` is None) or differ.
 
-    Attributes of a VF that is held are left alone, because a CNI or libvirt may have set them. A VF whose link needs another
-    MAC
-    address is unbound first. If the agent is killed in between, its next plan then still shows that the VF needs an address.
+    Attributes of a VF that is held are left alone, because a CNI or libvirt may have set them. A VF whose link needs
+    another MAC address is unbound first. If the agent is killed in between, its next plan then still shows that the VF
+    needs an address.
     """
     if present is not None:
         misnamed = sorted(index for one in target.bindings for index in _misnamed(one, observed, present))

@@ -68,8 +68,7 @@ def _still_matches(pool: SriovNetworkPool, pf: PfStatus) -> bool:
     """Return whether a PF already in the pool still matches.
 
     Link state and speed are ignored, because both can drop temporarily. A whole NIC that VMs get has no interface name, and
-    its
-    driver is vfio-pci, because the pool itself put it there.
+    its driver is vfio-pci, because the pool itself put it there.
     """
     selector = pool.spec.nic_selector
     driver = "" if pool.spec.function == "Physical" and pf.driver == VFIO else pf.driver

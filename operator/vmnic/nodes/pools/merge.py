@@ -142,8 +142,7 @@ def _resource(pool: SriovNetworkPool, pf: PfStatus, before: PfSpec | None) -> st
     """Return the name of a PF's own resource, which ends with its interface name.
 
     Without an interface name the previous resource name is kept. If there is none, the name ends with the PCI address, in
-    which
-    dashes replace colons.
+    which dashes replace colons.
     """
     prefix = f"{pool.resource_name}-"
     had = group_of(before, pool.metadata.name) if before is not None else None

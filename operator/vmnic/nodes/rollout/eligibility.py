@@ -92,8 +92,7 @@ def _may_start(pf: PfStatus, plan: PfPlan, approved: frozenset[str]) -> bool:
     """Return whether a PF's plan may start.
 
     It may not if the PF is stuck, if the plan was rolled back and is not approved, or if its digest is too long. A failed
-    plan may
-    be tried again; its entry in the ledger determines when.
+    plan may be tried again; its entry in the ledger determines when.
     """
     if len(plan.digest) > _DIGEST_CHARS:
         return False
