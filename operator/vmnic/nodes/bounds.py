@@ -37,7 +37,8 @@ def fit(struct: S) -> tuple[S, tuple[str, ...]]:
     """Fit a struct into its bounds.
 
     Returns:
-        The struct, and one sentence for each value that differs from the original.
+        The struct, and one sentence for each shortened list, clamped number and replaced value. Cut text is not reported,
+        because its ellipsis shows it.
 
     Raises:
         ValueError: A required field has no value that fits.

@@ -189,7 +189,7 @@ def render_pf_status(
 
 
 def _ranges(vfs: Iterable[ObservedVf]) -> tuple[VfRange, ...]:
-    """Fold neighbouring VFs with the same driver into ranges, so that 64 VFs need one entry."""
+    """Fold neighboring VFs with the same driver into ranges, so that 64 VFs need one entry."""
     ordered = sorted(vfs, key=lambda vf: vf.index)
     ranges = []
     for (_, driver), group in groupby(enumerate(ordered), key=lambda pair: (pair[1].index - pair[0], pair[1].driver)):

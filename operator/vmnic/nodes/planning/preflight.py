@@ -58,7 +58,7 @@ def _spec_problem(target: Target, desired: PfSpec, observed: ObservedPf, name: s
 
 
 def _of_ownership(desired: PfSpec, observed: ObservedPf, name: str) -> PfProblem | None:
-    """Return the problem if another owner has a prior claim to the PF."""
+    """Return the problem if another program manages the PF, or if the host uses it."""
     if observed.foreign_owner:
         return PfProblem(
             reason=PfReason.FOREIGN_OWNER,

@@ -74,7 +74,7 @@ def merge_pools(
 
 
 def _kept(spec: PfSpec, unreadable: Collection[str]) -> PfSpec | None:
-    """Return the share of a PF that pools set aside have, unchanged, or None if they have none."""
+    """Return the spec of a PF reduced to the shares of unreadable pools, or None if they have no share."""
     groups = tuple(group for group in spec.groups if group.pool in unreadable)
     if not groups and spec.pool not in unreadable:
         return None
@@ -83,7 +83,7 @@ def _kept(spec: PfSpec, unreadable: Collection[str]) -> PfSpec | None:
 
 
 def _with_owner(spec: PfSpec, before: PfSpec | None) -> PfSpec:
-    """Keep the PF with the pool whose rollout decides about it now, while that pool has a share of it."""
+    """Leave the PF to the pool whose rollout decides about it now, if that pool still has a share."""
     if before is None or before.pool == spec.pool or group_of(spec, before.pool) is None:
         return spec
     return msgspec.structs.replace(spec, pool=before.pool)

@@ -40,7 +40,7 @@ class PoolShare:
     resource: str
     """Extended resource under which its devices are advertised."""
     vfs: VfTotals
-    """Also VFs that are no longer asked for."""
+    """Totals, including VFs that are no longer asked for."""
     ready: int
     """Devices in the spec that a VM can use: on vfio-pci, advertised, and within the maximum in the NIC data."""
     indexes: range | None

@@ -56,7 +56,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     disruptive: bool = False
     """Whether the change takes the node out of service. It then counts against `maxUnavailable` and not `maxConcurrent`."""
     cordoned: bool = False
-    """Whether vmnic has cordoned the node and so has to uncordon it."""
+    """Whether vmnic cordons the node and so has to uncordon it."""
     since: int = 0
     """Time at which the drain or the grant began, in seconds since 1970."""
     until: int = 0
