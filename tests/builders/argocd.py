@@ -1,4 +1,7 @@
-"""Runs Argo CD's health checks as Argo CD does: the script gets the object as `obj` and gives a table."""
+"""Runner of Argo CD's health checks.
+
+As in Argo CD, the Lua script gets the object as `obj` and returns a table.
+"""
 
 import pathlib
 
@@ -8,7 +11,7 @@ CHECKS = pathlib.Path(__file__).parents[2] / "deploy" / "argocd" / "resource_cus
 
 
 def health(raw):
-    """The status and message that the check of an object's kind gives."""
+    """Return status and message of the check for an object's kind."""
     lua = lupa.LuaRuntime()
     lua.globals().obj = lua.table_from(raw, recursive=True)
     found = lua.execute((CHECKS / raw["kind"] / "health.lua").read_text())

@@ -1,4 +1,4 @@
-"""Decides about dictionaries as a user writes them; the way is the one that `kubectl vmnic plan` takes."""
+"""Decisions about objects that are given as dictionaries, made as `kubectl vmnic plan` makes them."""
 
 import copy
 
@@ -17,28 +17,28 @@ def collect(*documents):
 
 
 def decide(*documents, offline=False, new=()):
-    """Decide all VMs of some objects."""
+    """Decide all VMs among some objects."""
     return decide_all(collect(*documents), offline=offline, new=[("tenants", name) for name in new])
 
 
 def decision(*documents, **options):
-    """Decide the one VM among some objects."""
+    """Decide the only VM among some objects."""
     (found,) = decide(*documents, **options).vms
     return found
 
 
 def first(*documents, **options):
-    """Decide the first NIC of the one VM."""
+    """Decide the first NIC of the only VM."""
     return decision(*documents, **options).nics[0]
 
 
 def told(nic_decision):
-    """Datapath and reason of each candidate."""
+    """Return datapath and reason of each candidate."""
     return [(one.datapath.value, one.finding.reason.value if one.finding else None) for one in nic_decision.candidates]
 
 
 def patches(*documents, **options):
-    """Give the patch of every VM, by name."""
+    """Return the patch of every VM, by name."""
     objects = collect(*documents)
     decided = decide_all(
         objects, offline=options.pop("offline", False), new=[("tenants", name) for name in options.pop("new", ())]
@@ -50,7 +50,7 @@ def patches(*documents, **options):
 
 
 def apply_patches(documents, **options):
-    """Give the objects after every patch was applied, as the API server would."""
+    """Return the objects with every patch applied, as the API server would."""
     made = patches(*documents, **options)
     return [
         jsonpatch.apply_patch(one, made[one["metadata"]["name"]]) if one["kind"] == "VirtualMachine" else one

@@ -1,10 +1,10 @@
-"""Reads what a process serves to Prometheus."""
+"""Reader of what a process serves to Prometheus."""
 
 from prometheus_client.parser import text_string_to_metric_families
 
 
 def families(text):
-    """The families by the name that the documentation has; process metrics are Prometheus' own."""
+    """Return the metric families by their documented name, without Prometheus' own process metrics."""
     found = {}
     for family in text_string_to_metric_families(text):
         name = family.name + ("_total" if family.type == "counter" else "")
@@ -14,12 +14,12 @@ def families(text):
 
 
 def labels_of(family):
-    """The label names of a family's samples; buckets have one more."""
+    """Return the label names of a family's samples, without the extra label of buckets."""
     return {name for sample in family.samples for name in sample.labels} - {"le"}
 
 
 def value(text, name, **labels):
-    """The value of one sample; None if it is not there."""
+    """Return the value of one sample, or None if there is none."""
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.name == name and sample.labels == labels:
@@ -28,7 +28,7 @@ def value(text, name, **labels):
 
 
 def differences(text, declared):
-    """How what is served differs from what is declared, in words."""
+    """Describe how the served metrics differ from the declared ones."""
     served = families(text)
     wrong = [f"{name} is not declared" for name in served.keys() - {metric.name for metric in declared}]
     for metric in declared:

@@ -1,6 +1,6 @@
-"""Makes scenes: a VM, odd but legal, with policies and a cluster around it, from a seed.
+"""Random scenes from a seed: an unusual but valid VM, with policies and a cluster.
 
-What KubeVirt itself says about the VMs and their patches is tested in the cluster tier; the engine's properties in the unit tier.
+The cluster tier tests what KubeVirt accepts of such VMs and their patches, the unit tier the properties of the engine.
 """
 
 import random
@@ -40,7 +40,7 @@ PERMITTED = ["vmnic.dev/whole"]
 
 
 def scene(seed):
-    """Give the documents of one scene; the VM is the first."""
+    """Return the documents of one scene, the VM first."""
     rng = random.Random(seed)
     machine = _machine(rng)
     documents = [machine, *NETWORKS.values(), *TYPES, *PREFERENCES, *_policies(rng), *_cluster(rng)]
@@ -189,7 +189,7 @@ def _cluster(rng):
 
 
 def _instance(rng, machine):
-    """Its VMI, running or about to; None where it is stopped."""
+    """Return the VM's VMI, running or starting, or None if the VM is stopped."""
     if machine["spec"].get("runStrategy") in ("Halted", "Manual") or rng.random() < 0.3:
         return None
     devices = machine["spec"]["template"]["spec"]["domain"]["devices"]

@@ -6,13 +6,13 @@ from vmnic.nodes.nics import read_models
 
 
 def nic(name="default", *, binding="masquerade", network=None, **fields):
-    """An interface with its network."""
+    """Return an interface and its network."""
     where = {"pod": {}} if network is None else {"multus": {"networkName": network}}
     return {"name": name, binding: {}, **fields}, {"name": name, **where}
 
 
 def vm(name="web", *nics, namespace="tenants", os="linux", run_strategy="Always", labels=None, annotations=None, **spec):
-    """A VirtualMachine; without NICs it has one on the pod network."""
+    """Return a VirtualMachine. Without NICs it has one on the pod network."""
     pairs = nics or (nic(),)
     notes = ({"vm.kubevirt.io/os": os} if os else {}) | (annotations or {})
     domain = {"cpu": {"cores": 2}, "memory": {"guest": "1Gi"}, "devices": {"interfaces": [pair[0] for pair in pairs]}}
@@ -26,7 +26,7 @@ def vm(name="web", *nics, namespace="tenants", os="linux", run_strategy="Always"
 
 
 def vmi(name="web", *, namespace="tenants", macs=None, guest=None, models=None, phase="Running"):
-    """A VirtualMachineInstance."""
+    """Return a VirtualMachineInstance."""
     status = {"phase": phase, "interfaces": [{"name": nic, "mac": mac} for nic, mac in (macs or {}).items()]}
     if guest:
         status["guestOSInfo"] = {"id": guest}
@@ -41,7 +41,7 @@ def vmi(name="web", *, namespace="tenants", macs=None, guest=None, models=None, 
 
 
 def policy(name="all", *, datapaths=("auto",), priority=100, action="Patch", existing="WhenStopped", selector=None, **spec):
-    """A VmNicPolicy that selects every NIC."""
+    """Return a VmNicPolicy that selects every NIC by default."""
     return {
         "apiVersion": "vmnic.dev/v1alpha1",
         "kind": "VmNicPolicy",
@@ -57,7 +57,7 @@ def policy(name="all", *, datapaths=("auto",), priority=100, action="Patch", exi
 
 
 def nad(name, *, namespace="tenants", cni="bridge", resource=None, segment=None, accept=None, **config):
-    """A NetworkAttachmentDefinition."""
+    """Return a NetworkAttachmentDefinition."""
     annotations = {"k8s.v1.cni.cncf.io/resourceName": resource} if resource else {}
     annotations |= {"vmnic.dev/accept": accept} if accept else {}
     labels = {"vmnic.dev/segment": segment} if segment else {}
@@ -72,7 +72,10 @@ def nad(name, *, namespace="tenants", cni="bridge", resource=None, segment=None,
 
 
 def kubevirt(*, version="v1.8.2", gates=("HostDevices",), plugins=("macvtap",), permitted=(), disabled=(), **configuration):
-    """The KubeVirt resource; `permitted` are resources, or pairs of resource and externalResourceProvider."""
+    """Return the KubeVirt resource.
+
+    `permitted` contains resources, or pairs of resource and externalResourceProvider.
+    """
     pairs = [(one, True) if isinstance(one, str) else one for one in permitted]
     devices = [
         {"pciVendorSelector": "8086:10fb", "resourceName": name, "externalResourceProvider": external}
@@ -95,7 +98,7 @@ def kubevirt(*, version="v1.8.2", gates=("HostDevices",), plugins=("macvtap",), 
 
 
 def quota(*, namespace="tenants", name="q", hard=None, used=None):
-    """A ResourceQuota."""
+    """Return a ResourceQuota."""
     meta = {"name": name, "namespace": namespace}
     return {
         "apiVersion": "v1",
@@ -107,14 +110,14 @@ def quota(*, namespace="tenants", name="q", hard=None, used=None):
 
 
 def pool(name="fast", *, models=("I350",), function="Virtual", num_vfs=7, **spec):
-    """A SriovNetworkPool."""
+    """Return a SriovNetworkPool."""
     body = {"nicSelector": {"models": list(models)}, "function": function, **spec}
     body |= {"numVfs": num_vfs} if function == "Virtual" else {}
     return {"apiVersion": "vmnic.dev/v1alpha1", "kind": "SriovNetworkPool", "metadata": {"name": name}, "spec": body}
 
 
 def node_state(name="n1", *, pool="fast", vfs=7, model="I350", held=(), modules=("vhost_net",), function="Virtual"):
-    """A NodeNicState with one function of a pool, prepared; `held` are numbers of VFs."""
+    """Return a NodeNicState with one prepared PF of a pool. `held` contains numbers of VFs."""
     driver = "vfio-pci" if function == "Physical" else "igb"
     address = "0000:0b:00.0"
     pf = {"pciAddress": address, "model": model, "driver": driver, "totalVfs": 7, "numVfs": vfs, "name": "ens1f0"}
@@ -136,7 +139,7 @@ def node_state(name="n1", *, pool="fast", vfs=7, model="I350", held=(), modules=
 
 
 def node(name="n1", *, labels=None, unschedulable=False, allocatable=None):
-    """A Node."""
+    """Return a Node."""
     spec = {"unschedulable": True} if unschedulable else {}
     meta = {"name": name, "labels": labels or {}}
     return {"apiVersion": "v1", "kind": "Node", "metadata": meta, "spec": spec, "status": {"allocatable": allocatable or {}}}

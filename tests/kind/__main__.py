@@ -1,4 +1,7 @@
-"""`make test-kind`, `make kind-up`, `make kind-down`, `make image`: prepares the lab, says so if this machine cannot, and does it."""
+"""Commands of the kind tier: `make test-kind`, `make kind-up`, `make kind-down` and `make image`.
+
+Each prepares the lab first, and reports why if this machine cannot run it.
+"""
 
 import fcntl
 import sys
@@ -16,11 +19,11 @@ from .installation import install
 from .lab import Lab, prepare
 
 NAME = "vmnic"
-"""The cluster that `make kind-up` gives to a person; the tests have one of their own."""
+"""The cluster of `make kind-up`. The tests have one of their own."""
 
 
 def main(command: str) -> int:
-    """Run a command; a machine that cannot says why."""
+    """Run a command, or print why this machine cannot run it."""
     started = time.monotonic()
     try:
         lab = prepare()
@@ -39,7 +42,7 @@ def main(command: str) -> int:
 
 
 def _take_turn(lab: Lab) -> IO[str]:
-    """Wait until no other run uses the engine's clusters; the turn ends with the file."""
+    """Wait until no other run uses the engine's clusters. Closing the file ends the turn."""
     lock = (lab.cache / "lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

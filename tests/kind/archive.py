@@ -1,4 +1,4 @@
-"""Images of one layer, written as the archives that `docker load` and `ctr images import` read; no engine is needed."""
+"""Writer of single-layer images as archives for `docker load` and `ctr images import`. It needs no engine."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def write_image(archive: pathlib.Path, name: str, tree: pathlib.Path, **config: 
 
     Args:
         archive: File to write.
-        name: The image's name and tag.
-        tree: Root of its file system; everything in it becomes root's.
-        config: What `docker inspect` shows under Config: Entrypoint, StopSignal, …
+        name: Name and tag of the image.
+        tree: Root of its file system. All files in it become root's.
+        config: Fields that `docker inspect` shows under Config, such as Entrypoint or StopSignal.
     """
     layer = archive.with_suffix(".layer")
     subprocess.run(["tar", "-C", str(tree), "--numeric-owner", "-cf", str(layer), "."], check=True)
@@ -31,7 +31,7 @@ def write_image(archive: pathlib.Path, name: str, tree: pathlib.Path, **config: 
         "architecture": "amd64",
         "os": "linux",
         "config": {"Env": [_PATH], **config},
-        # podman builds on no image that does not say how each layer was made.
+        # podman cannot build on an image without a history of each layer.
         "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "vmnic's tests"}],
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
     }

@@ -1,4 +1,4 @@
-"""Images that are made once and kept in the cache under a key made from what they depend on."""
+"""Images that are made once and cached under a key of their inputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ensure_image", "key_of"]
 
 
 def key_of(*parts: str, files: Iterable[pathlib.Path] = ()) -> str:
-    """Give the key of what is made from some texts and the contents of some files."""
+    """Return the key of some texts and the contents of some files."""
     digest = hashlib.sha256("\0".join(parts).encode())
     for path in sorted(files):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -21,13 +21,13 @@ def key_of(*parts: str, files: Iterable[pathlib.Path] = ()) -> str:
 
 
 def ensure_image(engine: Engine, name: str, key: str, cache: pathlib.Path, write: Callable[[pathlib.Path, str], None]) -> str:
-    """Make sure that the engine has an image, and give its tag.
+    """Ensure that the engine has an image, and return its tag.
 
     Args:
-        engine: Where the image is wanted.
-        name: What it is called, without a tag.
-        key: What its contents depend on; see `key_of`.
-        cache: Directory of the archives; those of other keys are removed.
+        engine: Engine that needs the image.
+        name: Name of the image, without a tag.
+        key: Key of its inputs; see `key_of`.
+        cache: Directory of the archives. Archives of other keys are removed.
         write: Writes the archive of the image with a given tag.
     """
     tag = f"localhost/vmnic-test/{name}:{key}"

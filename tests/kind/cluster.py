@@ -1,6 +1,6 @@
-"""A kind cluster: one control plane, two workers, each with a simulated host beside it.
+"""A kind cluster with one control plane and two workers, each with a simulated host.
 
-kind's nodes write settings of the machine's kernel; they are put back when the cluster goes.
+kind's nodes change kernel settings of the machine. They are restored when the cluster is deleted.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from .node_image import ETCD_TAG
 __all__ = ["ClusterFailed", "KindCluster"]
 
 _WORKERS = ("worker", "worker2")
-"""What kind appends to the cluster's name."""
+"""Suffixes that kind appends to the cluster's name."""
 _SYSCTLS = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward")
-"""What a kubelet and kind write."""
+"""Settings that a kubelet and kind write."""
 _READY = "180s"
 
 
 class ClusterFailed(Exception):
-    """The cluster did not come up; the message has kind's words."""
+    """The cluster did not start. The message has kind's output."""
 
 
 class KindCluster:
@@ -51,7 +51,7 @@ class KindCluster:
         self.neighbours = Neighbours(self)
 
     def connect(self) -> None:
-        """Read the kubeconfig and take a token of an administrator's account, which plain requests can carry."""
+        """Read the kubeconfig and create a token of an administrator's account for plain requests."""
         entry = yaml.safe_load(self.kubeconfig.read_text())["clusters"][0]["cluster"]
         self.authority.write_bytes(base64.b64decode(entry["certificate-authority-data"]))
         binding = ("clusterrolebinding", "test-admin", "--clusterrole=cluster-admin", "--serviceaccount=kube-system:test-admin")
@@ -60,41 +60,41 @@ class KindCluster:
         self.api = Api(entry["server"], self.authority, self.token("kube-system", "test-admin"))
 
     def token(self, namespace: str, account: str) -> str:
-        """Make a token of a service account."""
+        """Create a token of a service account."""
         return self.kubectl("create", "token", account, "-n", namespace, "--duration", "24h").strip()
 
     def gateway(self) -> str:
-        """Give the address of this machine as nodes see it."""
+        """Return the address of this machine as seen from the nodes."""
         return self.run_in(self.control_plane, "ip", "-4", "route", "show", "default").split()[2]
 
     @property
     def authority(self) -> pathlib.Path:
-        """File of the API server's certificate authority."""
+        """Return the file of the API server's certificate authority."""
         return self.directory / "cluster.crt"
 
     @property
     def control_plane(self) -> str:
-        """Name of the node that is no worker."""
+        """Return the name of the control-plane node."""
         return f"{self.name}-control-plane"
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """Names of all nodes."""
+        """Return the names of all nodes."""
         return (self.control_plane, *self.workers)
 
     @property
     def workers(self) -> tuple[str, ...]:
-        """Names of the worker nodes."""
+        """Return the names of the worker nodes."""
         return tuple(f"{self.name}-{role}" for role in _WORKERS)
 
     def create(self, image: str) -> None:
         """Create the cluster with a simulated host beside every node, and wait until the nodes are Ready.
 
         Raises:
-            ClusterFailed: kind's words say why.
+            ClusterFailed: kind failed; the message has its output.
         """
         self._save_sysctls()
-        # The engines refuse to bind a directory that is not there, and kind binds this one.
+        # The engines refuse to bind a missing directory, and kind binds this one.
         pathlib.Path("/lib/modules").mkdir(exist_ok=True)
         self.hosts.share(self.nodes)
         configuration = self.directory / "kind.yaml"
@@ -106,7 +106,7 @@ class KindCluster:
         self.connect()
 
     def delete(self) -> None:
-        """Delete the cluster with all that runs beside it and put the machine's settings back."""
+        """Delete the cluster with everything beside it, and restore the machine's settings."""
         self.neighbours.stop()
         self.kind("delete", "cluster")
         self.hosts.stop()
@@ -134,7 +134,7 @@ class KindCluster:
         return done.stdout
 
     def kubectl(self, *arguments: object, check: bool = True, input: str | None = None) -> str:  # noqa: A002 - subprocess' word
-        """Run kubectl as the administrator and give what it prints."""
+        """Run kubectl as the administrator and return its output."""
         command = [str(word) for word in (self.programs.kubectl, f"--kubeconfig={self.kubeconfig}", *arguments)]
         done = subprocess.run(
             command, text=True, input=input, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, cwd=ROOT
@@ -148,34 +148,34 @@ class KindCluster:
         return self.engine.run("exec", node, *command, check=check)
 
     def pf(self, node: str, address: str = "0000:0b:00.0") -> dict[str, Any]:
-        """Give what a node's agent publishes of a function; empty if nothing."""
+        """Return what a node's agent reports of a PF; empty if nothing."""
         state = self.api.get("NodeNicState", node) or {}
         return next((pf for pf in state.get("status", {}).get("pfs", []) if pf["pciAddress"] == address), {})
 
     def vfs(self, node: str, address: str = "0000:0b:00.0") -> list[str]:
-        """Give the addresses of the VFs that a node's simulated host has now."""
+        """Return the addresses of the VFs that a node's simulated host has now."""
         function = self.hosts.of(node) / "sys" / "bus" / "pci" / "devices" / address
         return [link.resolve().name for link in function.glob("virtfn*")]
 
     def pod_on(self, node: str, namespace: str, app: str) -> str:
-        """Give the name of an application's pod on a node."""
+        """Return the name of an application's pod on a node."""
         pods = self.api.list("Pod", namespace, f"?labelSelector=app.kubernetes.io/name%3D{app}")
         return next(str(pod["metadata"]["name"]) for pod in pods if pod["spec"].get("nodeName") == node)
 
     def kill_container(self, node: str, pod: str) -> None:
-        """Kill a pod's container as the kernel would that is out of memory; the kubelet starts another one."""
+        """Kill a pod's container like the kernel's OOM killer. The kubelet starts another one."""
         self._task(node, pod, "kill", "-s", "SIGKILL")
 
     def freeze_container(self, node: str, pod: str) -> None:
-        """Stop a pod's container in its tracks."""
+        """Freeze a pod's container."""
         self._task(node, pod, "pause")
 
     def resume_container(self, node: str, pod: str) -> None:
-        """Let a frozen container go on, if it is still there."""
+        """Resume a frozen container if it still exists."""
         self._task(node, pod, "resume")
 
     def switch_off(self, node: str) -> None:
-        """Stop a node; its simulated host is as it is when a machine boots."""
+        """Stop a node and reset its simulated host to the state after a boot."""
         self.engine.run("stop", "-t", "5", node)
         self.hosts.control(node, {"reboot": None})
 
@@ -192,11 +192,11 @@ class KindCluster:
         wanted = f'labels."io.kubernetes.pod.name"=={pod},labels."io.cri-containerd.kind"==container'
         verb, *options = command
         for container in self.run_in(node, "ctr", "-n", "k8s.io", "containers", "list", "-q", wanted).split():
-            # A container that has ended is still listed.
+            # containerd still lists containers that have ended.
             self.run_in(node, "ctr", "-n", "k8s.io", "tasks", verb, *options, container, check=False)
 
     def route_pods(self) -> None:
-        """Tell every node by which other one each pod network is reached: what kindnetd would do."""
+        """Set each node's routes to the pod networks of the others, as kindnetd would."""
         nodes = json.loads(self.kubectl("get", "nodes", "-o", "json"))["items"]
         for here in nodes:
             for there in nodes:
@@ -211,9 +211,9 @@ class KindCluster:
             return {"role": role, "image": image, "extraMounts": [mount]}
 
         cluster = {"kind": "ClusterConfiguration", "etcd": {"local": {"imageTag": ETCD_TAG}}}
-        # On machines with cgroup v1 a kubelet ends at its start otherwise.
+        # Otherwise a kubelet exits at start on machines with cgroup v1.
         kubelet = {"kind": "KubeletConfiguration", "failCgroupV1": False}
-        # kind leaves out the preflight. Nothing here asks for a name: Services are reached by their address.
+        # kind skips the preflight too. CoreDNS is not needed, because Services are reached by their address.
         start = {"kind": "InitConfiguration", "skipPhases": ["preflight", "addon/coredns"]}
         return {
             "kind": "Cluster",

@@ -1,4 +1,4 @@
-"""One cluster for the whole tier, installed as the README says; the files run in the order in which a person would do it."""
+"""One cluster for the whole tier, installed as in the README. The files run in the order of a user's steps."""
 
 import pathlib
 import time
@@ -30,7 +30,7 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(scope="session")
 def figures():
-    """What is printed at the end."""
+    """Return the figures that are printed at the end."""
     return _FIGURES
 
 
@@ -41,7 +41,7 @@ def lab():
 
 @pytest.fixture(scope="session")
 def cluster(lab, figures, request):
-    """A cluster with KubeVirt's control plane, simulated hosts and vmnic."""
+    """Yield a cluster with KubeVirt's control plane, simulated hosts and vmnic."""
     if request.config.getoption("kept"):
         kept = lab.cluster("vmnic")
         kept.connect()
@@ -61,7 +61,7 @@ def cluster(lab, figures, request):
 
 @pytest.fixture
 def pods(cluster):
-    """Pods that go with their test."""
+    """Yield pods that are deleted after the test."""
     made = Pods(cluster)
     yield made
     made.end()

@@ -1,7 +1,7 @@
-"""The container engine: the docker that works on this machine, else podman, installed where it is missing.
+"""The container engine: docker if it works on this machine, else podman, which is installed if it is missing.
 
-Podman gets a configuration of its own: runc (crun refuses hybrid cgroups), cgroupfs, and no more open files than the machine
-allows. Its storage is in the cache, so it never touches what the machine's user keeps.
+podman gets its own configuration: runc (crun refuses hybrid cgroups), cgroupfs, and no higher limit of open files than the
+machine allows. Its storage is in the cache, so it never changes the storage of the machine's user.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ __all__ = ["Engine", "EngineError", "find_engine"]
 
 _PACKAGES = ("podman", "runc", "netavark", "aardvark-dns", "containernetworking-plugins", "iptables")
 _MOST = {"nofile": (resource.RLIMIT_NOFILE, 1_048_576), "nproc": (resource.RLIMIT_NPROC, 32_768)}
-"""Limits of a container. Where CAP_SYS_RESOURCE is missing they cannot be raised above podman's own, which lowers that of processes."""
+"""Limits of a container. Without CAP_SYS_RESOURCE they cannot exceed podman's own, and podman lowers its limit of processes."""
 
 
 class EngineError(Exception):
-    """The engine refused; the message has its words."""
+    """The engine failed. The message has its output."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """One engine, and the environment that makes it work."""
+    """One engine, and the environment that it needs."""
 
     program: str
     environment: dict[str, str] = field(default_factory=dict)
 
     def run(self, *arguments: object, check: bool = True, input: str | None = None) -> str:  # noqa: A002 - subprocess' word
-        """Run the engine's program and give what it prints.
+        """Run the engine's program and return its output.
 
         Raises:
             EngineError: it failed.
@@ -47,15 +47,15 @@ class Engine:
         return done.stdout
 
     def has_image(self, tag: str) -> bool:
-        """Tell whether an image is there."""
+        """Return whether the engine has an image."""
         return bool(self.run("images", "-q", tag, check=False).strip())
 
 
 def find_engine(cache: pathlib.Path) -> Engine:
-    """Give an engine that works, installing podman where there is none.
+    """Return an engine that works. podman is installed if there is none.
 
     Raises:
-        CannotRun: none works.
+        CannotRun: no engine works.
     """
     docker = Engine("docker")
     if shutil.which("docker") and _trouble(docker) is None:
@@ -69,7 +69,7 @@ def find_engine(cache: pathlib.Path) -> Engine:
 
 
 def _trouble(engine: Engine) -> str | None:
-    """Say why an engine does not work; None where it does."""
+    """Return why an engine does not work, or None if it works."""
     try:
         engine.run("info")
     except EngineError as error:
@@ -78,7 +78,7 @@ def _trouble(engine: Engine) -> str | None:
 
 
 def _configure(directory: pathlib.Path) -> dict[str, str]:
-    """Write podman's configuration and give the environment that names it."""
+    """Write podman's configuration and return the environment that names it."""
     directory.mkdir(parents=True, exist_ok=True)
     limits = {name: _at_most(number, most) for name, (number, most) in _MOST.items()}
     allowed = [f'"{name}={limit}:{limit}"' for name, limit in limits.items()]

@@ -1,4 +1,7 @@
-"""The simulated hosts beside a cluster's nodes: each serves a socket and a `/sys`, in a directory that its node sees as /fuse."""
+"""Simulated hosts of a cluster's nodes.
+
+Each serves a socket and a `/sys` in a directory that its node sees as /fuse.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,12 @@ from .engine import Engine
 __all__ = ["SimulatedHosts"]
 
 _COUNT = 64
-"""IOMMU groups and functions that a node has device files for: each the null device, which opens and holds nothing."""
+"""Number of IOMMU groups and functions with device files on a node. Each file is the null device, which can be opened and holds
+nothing."""
 
 
 class SimulatedHosts:
-    """The hosts of one cluster. Their processes and mounts outlive the one that starts them."""
+    """The hosts of one cluster. Their processes and mounts outlive the process that starts them."""
 
     def __init__(self, directory: pathlib.Path, engine: Engine) -> None:
         self.directory = directory
@@ -30,11 +34,11 @@ class SimulatedHosts:
         self._processes: Processes | None = None
 
     def of(self, node: str) -> pathlib.Path:
-        """Give the directory that the node sees as /fuse."""
+        """Return the directory that the node sees as /fuse."""
         return self.directory / node
 
     def share(self, nodes: tuple[str, ...]) -> None:
-        """Make the directories shared mounts, so that what is mounted there later shows in nodes and running pods."""
+        """Make the directories shared mounts, so that later mounts in them are visible in nodes and running pods."""
         for node in nodes:
             (self.of(node) / "sys").mkdir(parents=True, exist_ok=True)
         if not _is_mounted(self.directory):
@@ -42,7 +46,7 @@ class SimulatedHosts:
             _run("mount", "--make-shared", self.directory)
 
     def start(self, node: str, spec: dict[str, Any]) -> None:
-        """Start a node's host, or start it again."""
+        """Start or restart a node's host."""
         if self._processes is None:
             self._processes = Processes(self.directory.parent, die_with_parent=False)
         if self._processes.running(f"simhost-{node}"):
@@ -56,7 +60,7 @@ class SimulatedHosts:
         wait_for(f"the /sys of {node} is mounted", (place / "sys" / "bus").exists, 20)
 
     def make_devices(self, node: str) -> None:
-        """Give a node what the kernel's vfio-pci would: a device file for each IOMMU group and for each function."""
+        """Create the device files of vfio-pci on a node, one for each IOMMU group and each function."""
         names = ["vfio", *map(str, range(1, _COUNT + 1)), *(f"devices/vfio{number}" for number in range(_COUNT))]
         script = (
             f"mkdir -p /dev/vfio/devices && cd /dev/vfio && for name in {' '.join(names)}; do mknod -m 666 $name c 1 3; done"
@@ -64,7 +68,7 @@ class SimulatedHosts:
         self._engine.run("exec", node, "sh", "-c", script)
 
     def control(self, node: str, command: dict[str, Any]) -> Any:
-        """Give a command to a node's host."""
+        """Send a command to a node's host."""
         port = SocketPort(self.of(node) / "host.sock")
         try:
             return port.control(command)
@@ -72,7 +76,7 @@ class SimulatedHosts:
             port.close()
 
     def stop(self) -> None:
-        """Stop all of them and unmount everything."""
+        """Stop all hosts and unmount everything."""
         if self._processes is not None:
             self._processes.stop_all()
         stop_recorded(self.directory.parent)
@@ -83,13 +87,13 @@ class SimulatedHosts:
             _run("umount", "-l", self.directory)
 
     def _unmount(self, node: str) -> None:
-        """Unmount what a killed host left; a plain `stat` of it fails."""
+        """Unmount what a killed host left. A plain `stat` of such a mount fails."""
         if _is_mounted(self.of(node) / "sys"):
             _run("umount", "-l", self.of(node) / "sys")
 
 
 def _is_mounted(path: pathlib.Path) -> bool:
-    """Ask the kernel's own list: a directory that is bound to itself looks like any other."""
+    """Read the kernel's mount list, because a bind mount of a directory on itself is not visible otherwise."""
     return f" {path} " in pathlib.Path("/proc/self/mounts").read_text()
 
 

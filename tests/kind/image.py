@@ -1,7 +1,7 @@
-"""The project's image, built from the Dockerfile: `make image`.
+"""The project's image, built from the Dockerfile (`make image`).
 
-Where no image can be pulled, the base is a Debian trixie with Python, made by debootstrap; the locked packages are fetched
-beforehand by the pip of this machine, whose index and certificates a build would not know.
+If no image can be pulled, the base is a Debian trixie with Python, made by debootstrap. The locked packages are downloaded
+beforehand by this machine's pip, because the build does not know its index and certificates.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from .engine import Engine
 __all__ = ["IMAGE", "build_image", "make_base"]
 
 IMAGE = "docker.io/library/vmnic:0.1.0"
-"""What a manifest's `vmnic:0.1.0` means."""
+"""Full name of `vmnic:0.1.0` in a manifest."""
 _PACKAGES = ("python3", "python3-venv", "kmod")
 _PYTHON = "3.13"
-"""Trixie's, and that of the Dockerfile's base."""
+"""Python of trixie and of the Dockerfile's base."""
 _GLIBC = ("manylinux2014", "manylinux_2_28", "manylinux_2_34")
 LOCK = ROOT / "requirements-image.lock"
 
 
 def make_base(engine: Engine, cache: pathlib.Path) -> str:
-    """Make sure that there is a base image that nobody had to pull, and give its tag."""
+    """Ensure that there is a base image without a pull, and return its tag."""
     key = key_of(*_PACKAGES, files=[pathlib.Path(debian.__file__), pathlib.Path(archive.__file__)])
 
     def write(path: pathlib.Path, tag: str) -> None:
@@ -49,12 +49,12 @@ def build_image(engine: Engine, base: str, cache: pathlib.Path) -> None:
     """Build the image as IMAGE.
 
     Args:
-        engine: What builds it.
+        engine: Engine that builds it.
         base: The base image.
-        cache: Directory of the fetched packages.
+        cache: Directory of the downloaded packages.
     """
     wheels = _fetch_wheels(cache)
-    # The build's context ends at its directory, and the cache is elsewhere.
+    # The build sees only its context directory, and the cache is outside of it.
     inside = ROOT / "wheels"
     shutil.rmtree(inside, ignore_errors=True)
     shutil.copytree(wheels, inside, copy_function=_link)
@@ -64,12 +64,12 @@ def build_image(engine: Engine, base: str, cache: pathlib.Path) -> None:
     finally:
         shutil.rmtree(inside)
     if engine.environment:
-        # Podman's storage is ours then. What was built today makes the next build fast; the rest only piles up.
+        # podman's storage is private to the tests. Layers of today speed up the next build; older ones only take space.
         engine.run("image", "prune", "-f", "--filter", "until=24h")
 
 
 def _fetch_wheels(cache: pathlib.Path) -> pathlib.Path:
-    """Fetch what the lock file names, for the image's Python, and give the directory."""
+    """Download the packages of the lock file for the image's Python, and return their directory."""
     wheels = cache / f"wheels-{key_of(_PYTHON, files=[LOCK])}"
     if wheels.exists():
         return wheels

@@ -1,4 +1,4 @@
-"""Installs vmnic in a kind cluster with the README's own commands."""
+"""Installation of vmnic in a kind cluster with the README's own commands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["HELM", "OVERLAY", "install", "wait_until_it_works"]
 
 OVERLAY = "deploy/overlays/simulated"
 _HERE = {"deploy/overlays/default": OVERLAY, "registry.example/vmnic": "vmnic"}
-"""What takes the place of the pages' overlay, since the nodes have no such NICs, and of their registry."""
+"""Replacements for the overlay of the pages, since the nodes have no such NICs, and for their registry."""
 
 
 def _as_here(script: str) -> str:
@@ -28,11 +28,11 @@ def _as_here(script: str) -> str:
 
 
 HELM = [shlex.split(line) for line in _as_here(script_below(ROOT / "docs" / "install.md", "With Helm", "helm")).splitlines()]
-"""What the page about installing says to type."""
+"""The commands of the page about installation."""
 
 
 def install(cluster: KindCluster) -> None:
-    """Install with the README's own commands, and wait until everything is up."""
+    """Install with the README's own commands, and wait until everything runs."""
     script = _as_here(script_below(ROOT / "README.md", "Install", "kubectl apply"))
     path = f"{cluster.programs.kubectl.parent}:{os.environ['PATH']}"
     with tempfile.TemporaryDirectory() as clone:
@@ -45,7 +45,7 @@ def install(cluster: KindCluster) -> None:
 
 
 def wait_until_it_works(cluster: KindCluster) -> None:
-    """Wait until the controller is trusted and every agent has told what NICs its node has."""
+    """Wait until the webhook is trusted and every agent has reported its node's NICs."""
     cluster.kubectl("rollout", "status", "deployment/vmnic-controller", "-n", NAMESPACE, "--timeout=180s")
     cluster.kubectl("rollout", "status", "daemonset/vmnic-agent", "-n", AGENT_NAMESPACE, "--timeout=180s")
     wait_for("the webhook is trusted", lambda: _is_trusted(cluster), 60)

@@ -1,4 +1,7 @@
-"""What the tier needs on this machine: an engine, programs, images; and the cluster with vmnic's image and hosts in it."""
+"""Requirements of the kind tier on this machine, and its clusters.
+
+The requirements are an engine, programs and images. A cluster contains vmnic's image and simulated hosts.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ _NODE_SOURCES = (_HERE / "node_image.py", _HERE / "archive.py", _HERE / "preload
 
 @dataclass(frozen=True)
 class Lab:
-    """What has been prepared."""
+    """Prepared requirements."""
 
     engine: Engine
     cache: pathlib.Path
@@ -32,7 +35,7 @@ class Lab:
     node_image: str
 
     def cluster(self, name: str) -> KindCluster:
-        """Give the cluster of a name, which may not be there yet."""
+        """Return the cluster of a name, which may not exist yet."""
         return KindCluster(name, self.cache / name, self.engine, self.programs, self.node_programs)
 
     def build_image(self) -> None:
@@ -40,18 +43,18 @@ class Lab:
         build_image(self.engine, make_base(self.engine, self.cache), self.cache)
 
     def image_bytes(self) -> int:
-        """Give the size of the project's image."""
+        """Return the size of the project's image."""
         return self._bytes(IMAGE)
 
     def base_bytes(self) -> int:
-        """Give the size of its base."""
+        """Return the size of its base image."""
         return self._bytes(make_base(self.engine, self.cache))
 
     def _bytes(self, image: str) -> int:
         return int(self.engine.run("image", "inspect", "--format", "{{.Size}}", image))
 
     def start(self, name: str) -> KindCluster:
-        """Create a cluster in the place of one of the same name, with KubeVirt, vmnic's image and simulated hosts."""
+        """Create a cluster with KubeVirt, vmnic's image and simulated hosts. It replaces one of the same name."""
         cluster = self.cluster(name)
         cluster.delete()
         cluster.create(self.node_image)
@@ -87,7 +90,7 @@ def prepare() -> Lab:
 
 
 def worker_spec(number: int) -> dict[str, Any]:
-    """Describe the simulated host of a worker: an 82576, and an I350 that carries the node's address."""
+    """Describe the simulated host of a worker, which has an 82576, and an I350 with the node's address."""
     fast = {"address": "0000:0b:00.0", "profile": "82576", "name": "ens1f0", "mac": f"52:54:00:0b:00:0{number}", "numaNode": 0}
     uplink = {"address": "0000:0c:00.0", "profile": "I350", "name": "ens2f0", "mac": f"52:54:00:0c:00:0{number}"}
     return {"pfs": [fast, uplink | {"addresses": [f"192.0.2.{number}/24"], "defaultRoute": True}]}

@@ -1,4 +1,4 @@
-"""Memory and CPU of a running container, as the kernel counts them for its processes."""
+"""Memory and CPU time of a running container, as the kernel counts them for its processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ print(json.dumps([memory, (after - before) / os.sysconf("SC_CLK_TCK") / {_SECOND
 
 
 def at_rest(cluster: KindCluster, namespace: str, workload: str) -> tuple[int, float]:
-    """Give the memory of a workload's container in bytes (PSS), and its CPU time as a share of one core over ten seconds."""
+    """Measure memory and CPU time of a workload's container.
+
+    Returns:
+        PSS in bytes, and CPU time as a share of one core over ten seconds.
+    """
     command = ("/opt/vmnic/bin/python", "-I", "-c", _SCRIPT)
     shown = cluster.kubectl("exec", "-n", namespace, workload, "--", *command)
     memory_bytes, share = json.loads(shown.strip().splitlines()[-1])

@@ -1,4 +1,7 @@
-"""KubeVirt beside a kind cluster: its CRDs inside; `virt-api` and `virt-controller` on this machine, reached over the nodes' gateway."""
+"""KubeVirt next to a kind cluster.
+
+Its CRDs are in the cluster. `virt-api` and `virt-controller` run on this machine, and nodes reach them over their gateway.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ _ACCOUNTS = {"virt-api": "kubevirt-apiserver", "virt-controller": "kubevirt-cont
 
 
 class Neighbours:
-    """KubeVirt's processes of one cluster. They outlive this process: `make kind-up` leaves them to a person."""
+    """KubeVirt's processes of one cluster. They outlive this process, because `make kind-up` leaves them running."""
 
     def __init__(self, cluster: KindCluster) -> None:
         self._cluster = cluster
@@ -30,7 +33,7 @@ class Neighbours:
 
     @property
     def api(self) -> Api:
-        """The cluster's API server."""
+        """Return the client of the cluster's API server."""
         return self._cluster.api
 
     def start(self) -> None:
@@ -46,6 +49,6 @@ class Neighbours:
         KubeVirt(self, address=address).start()
 
     def stop(self) -> None:
-        """Stop its processes, also those that another process has started."""
+        """Stop the processes, including those of an earlier run."""
         self.processes.stop_all()
         stop_recorded(self.directory)

@@ -1,7 +1,8 @@
-"""The image of kind's nodes, made without a registry: Debian trixie, kind's own files, and programs built from Go modules.
+"""The image of kind's nodes, made without a registry.
 
-What kind's base image and `kind build node-image` do, in the same order. The pod network is containerd's own ptp and
-host-local plugins; the routes between nodes are set by `cluster.py`.
+It consists of Debian trixie, kind's own files, and programs built from Go modules. The steps are those of kind's base image and
+of `kind build node-image`, in the same order. The pod network uses containerd's ptp and host-local plugins; `cluster.py` sets
+the routes between nodes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ __all__ = ["ETCD_TAG", "write_node_image"]
 
 ETCD_TAG = f"{ETCD}-0"
 _PAUSE = "3.10.2"
-"""What kubeadm of this Kubernetes names."""
+"""Version that kubeadm of this Kubernetes names."""
 _REGISTRY = "registry.k8s.io"
 _PACKAGES = (
     "systemd", "systemd-sysv", "containerd", "runc", "containernetworking-plugins", "iptables", "nftables", "conntrack",
@@ -43,12 +44,12 @@ _NETWORK = {
 
 
 def write_node_image(archive: pathlib.Path, tag: str, debian: pathlib.Path, programs: Programs, nodes: NodePrograms) -> None:
-    """Make the image and write it as an archive.
+    """Build the image and write it as an archive.
 
     Args:
         archive: File to write.
-        tag: The image's name.
-        debian: Archive of the Debian tree, made if it is not there.
+        tag: Name of the image.
+        debian: Archive of the Debian tree, created if it is missing.
         programs: The control plane's programs.
         nodes: kind's files and the nodes' programs.
     """
@@ -96,7 +97,7 @@ def _install_kind(root: pathlib.Path, programs: Programs, nodes: NodePrograms) -
 
 
 def _configure(root: pathlib.Path) -> None:
-    """Leave systemd only what a node needs, and give containerd its configuration."""
+    """Reduce systemd to what a node needs, and configure containerd."""
     for pattern in (
         "usr/lib/systemd/system/multi-user.target.wants/*",
         "usr/lib/systemd/system/local-fs.target.wants/*",
@@ -116,7 +117,7 @@ def _configure(root: pathlib.Path) -> None:
     hooks.append({"path": "/kind/bin/mount-product-files.sh"})
     (root / "etc/containerd/cri-base.json").write_text(json.dumps(base))
     configuration = root / "etc/containerd/config.toml"
-    # Where CAP_SYS_RESOURCE is missing no process may lower its OOM score: every sandbox would fail.
+    # Without CAP_SYS_RESOURCE no process may lower its OOM score, and every sandbox would fail.
     text = configuration.read_text().replace("restrict_oom_score_adj = false", "restrict_oom_score_adj = true")
     text = re.sub(r'pause:[\d.]+"', f'pause:{_PAUSE}"', text)
     configuration.write_text(f'{text}\n[plugins."io.containerd.grpc.v1.cri".cni]\n  conf_template = "/etc/cni/pods.tmpl"\n')
@@ -145,9 +146,9 @@ def _write_images(root: pathlib.Path, work: pathlib.Path, programs: Programs, no
 
 
 def _copy_packet_filters(root: pathlib.Path, tree: pathlib.Path) -> None:
-    """Give kube-proxy nft, conntrack and iptables with every plugin, and the libraries of them all.
+    """Copy nft, conntrack and iptables with every plugin and all their libraries into kube-proxy's image.
 
-    A plugin that cannot be loaded makes iptables-restore fail as a whole.
+    iptables-restore fails completely if one plugin cannot be loaded.
     """
     libraries = "usr/lib/x86_64-linux-gnu"
     programs = [f"/usr/sbin/{name}" for name in ("nft", "conntrack", "xtables-nft-multi")]

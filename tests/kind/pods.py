@@ -1,4 +1,4 @@
-"""Pods that ask for VFs, and what they see of them."""
+"""Pods that ask for VFs, and what they see of their VFs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Pods:
         self.names: list[str] = []
 
     def start(self, name: str, *, vfs: int = 1, node: str = "") -> None:
-        """Make a pod; it sleeps."""
+        """Create a pod that sleeps."""
         resources = {"limits": {RESOURCE: str(vfs)}} if vfs else {}
         sleep = {
             "name": "sleep",
@@ -48,10 +48,11 @@ class Pods:
         self.names.append(name)
 
     def run(self, name: str, *, node: str) -> int:
-        """Make a pod until one runs, as a ReplicaSet does, and say how often the kubelet turned it down.
+        """Create a pod until one runs, as a ReplicaSet does, and return how often the kubelet refused it.
 
-        The scheduler hears of devices that cannot be had with the kubelet's next status only, and the kubelet refuses what it
-        sends until then.
+        The scheduler learns of withdrawn devices only with the kubelet's next status. Until then the kubelet refuses pods that
+        the
+        scheduler sends.
         """
         refused = 0
         self.start(name, node=node)
@@ -63,28 +64,28 @@ class Pods:
         return refused
 
     def running(self, name: str) -> str:
-        """Wait until a pod runs, and give its node."""
+        """Wait until a pod runs, and return its node."""
         pod = wait_for(f"{name} runs", lambda: self._in_phase(name, "Running"), 40)
         return str(pod["spec"]["nodeName"])
 
     def settled(self, name: str) -> str:
-        """Wait until a pod runs or has failed, and say which, with the reason."""
+        """Wait until a pod runs or has failed, and return its phase with the reason."""
         status = wait_for(
             f"{name} runs or fails", lambda: self._in_phase(name, "Running") or self._in_phase(name, "Failed"), 60
         )["status"]
         return " ".join(filter(None, (status["phase"], status.get("reason"))))
 
     def vfs(self, name: str) -> list[str]:
-        """Give the addresses of a pod's VFs, having opened each device file."""
+        """Return the addresses of a pod's VFs after opening each device file."""
         return self.look(name)[0]
 
     def look(self, name: str) -> tuple[list[str], list[str]]:
-        """Give the addresses and the device files that a pod has."""
+        """Return the addresses and the device files of a pod."""
         addresses, files = json.loads(self._cluster.kubectl("exec", name, "--", _PYTHON, "-c", _LOOK))
         return addresses, files
 
     def end(self, *names: str) -> None:
-        """Delete pods, all of them if none is named, and wait until they are gone."""
+        """Delete pods and wait until they are gone. Without names, delete all of them."""
         ending = list(names or self.names)
         for name in ending:
             self._cluster.api.delete("Pod", name, "default")
@@ -99,18 +100,21 @@ class Pods:
 
 
 def allocatable(cluster: KindCluster, node: str, resource: str = RESOURCE) -> int:
-    """Give how many devices the scheduler may still count on at a node; -1 where the node knows none."""
+    """Return the number of devices that a node has allocatable; -1 if the node has no such resource."""
     found = cluster.api.get("Node", node) or {}
     return int(found.get("status", {}).get("allocatable", {}).get(resource, -1))
 
 
 def ask_for(cluster: KindCluster, vfs: int) -> None:
-    """Edit the pool."""
+    """Set the pool's number of VFs."""
     cluster.api.merge("SriovNetworkPool", POOL, {"spec": {"numVfs": vfs}})
 
 
 def wait_for_vfs(cluster: KindCluster, vfs: int, timeout_s: float = 60) -> None:
-    """Wait until both workers have so many, and the scheduler has been told; what it was told before may be old."""
+    """Wait until both workers have a number of VFs and the API server shows it as allocatable.
+
+    A value of an earlier status may still be shown at first.
+    """
     for node in cluster.workers:
         wait_for(f"{node} has {vfs} VFs", lambda node=node: cluster.pf(node).get("numVfs") == vfs, timeout_s)
     for node in cluster.workers:

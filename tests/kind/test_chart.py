@@ -1,4 +1,4 @@
-"""The same by Helm: installed, at work, and gone."""
+"""Installation, operation and removal with Helm."""
 
 import subprocess
 
@@ -16,7 +16,7 @@ _POOL = ROOT / "examples" / "pools" / f"{POOL}.yaml"
 
 @pytest.fixture(scope="module")
 def helm(cluster):
-    """Runs Helm as the administrator."""
+    """Return a function that runs Helm as the administrator."""
     program = ensure_helm()
 
     def run(*arguments):
@@ -28,7 +28,7 @@ def helm(cluster):
     return run
 
 
-def test_the_chart_does_what_the_overlay_does(cluster, helm):
+def test_the_chart_works_like_the_overlay(cluster, helm):
     make_chart(ROOT / "build" / "chart" / "vmnic")
     (_, *install), (_, *label) = HELM
     helm(*install, "--set=simulated=true")

@@ -1,4 +1,4 @@
-"""What `kubectl apply -k` puts into a cluster, and what it runs with."""
+"""What `kubectl apply -k` installs in a cluster, and its privileges."""
 
 import json
 
@@ -10,7 +10,7 @@ _STATUS = "print(open('/proc/1/status').read())"
 _PYTHON = "/opt/vmnic/bin/python"
 
 
-def test_every_agent_tells_what_nics_its_node_has(cluster):
+def test_every_agent_reports_the_nics_of_its_node(cluster):
     found = {node: cluster.pf(node)["model"] for node in cluster.workers}
     assert set(found.values()) == {"82576"}
 
@@ -28,18 +28,18 @@ def test_the_controller_has_no_capability_and_is_not_root(cluster):
     assert words["Uid"] == ["65532"] * 4
 
 
-def test_the_replicas_of_the_controller_are_on_different_nodes(cluster):
+def test_the_controller_replicas_are_on_different_nodes(cluster):
     pods = cluster.api.list("Pod", NAMESPACE)
     assert len({pod["spec"]["nodeName"] for pod in pods}) == 2
 
 
-def test_the_image_needs_no_writable_file_and_has_its_byte_code(cluster):
+def test_the_image_contains_its_byte_code(cluster):
     look = "import vmnic.agent.main as it, pathlib, json; print(json.dumps(pathlib.Path(it.__cached__).exists()))"
     shown = cluster.kubectl("exec", "-n", AGENT_NAMESPACE, "daemonset/vmnic-agent", "--", _PYTHON, "-I", "-c", look)
     assert json.loads(shown) is True
 
 
-def test_what_the_parts_need_at_rest(cluster, figures):
+def test_memory_and_cpu_at_rest_are_bounded(cluster, figures):
     for what, place in (
         ("agent", (AGENT_NAMESPACE, "daemonset/vmnic-agent")),
         ("controller", (NAMESPACE, "deployment/vmnic-controller")),

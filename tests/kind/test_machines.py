@@ -1,4 +1,7 @@
-"""VMs in a cluster: patched at admission through the Service, judged by KubeVirt, and their pods ask for the VF."""
+"""VMs in a cluster.
+
+They are patched at admission through the Service and validated by KubeVirt, and their pods ask for the VF.
+"""
 
 import pytest
 
@@ -28,12 +31,12 @@ def tenants(cluster):
     wait_for("the VMs are gone", lambda: cluster.api.list("VirtualMachine", "tenants") == [], 60)
 
 
-def test_a_new_vm_is_patched_as_it_is_created(cluster):
+def test_a_new_vm_is_patched_at_creation(cluster):
     _apply(cluster, "vms/web")
     assert interfaces(machine_of(cluster, "tenants", "web"))[0]["model"] == "virtio"
 
 
-def test_kubevirt_judges_what_is_written(cluster):
+def test_kubevirt_validates_the_vm(cluster):
     with pytest.raises(ApiFailure) as refused:
         cluster.api.patch(
             "VirtualMachine", "web",
@@ -49,7 +52,7 @@ def test_the_pod_of_a_vm_on_the_pools_network_asks_for_a_vf(cluster):
     assert not instance_of(cluster, "tenants", "db"), "no node here runs virtual machines"
 
 
-def test_a_vm_that_a_policy_gives_a_vf_has_it_in_its_spec_and_in_its_pod(cluster):
+def test_a_vm_with_a_vf_has_it_in_its_spec_and_its_pod(cluster):
     labels = {"tier": "database"}
     cluster.api.create(vm("ledger", nic("data", binding="bridge", network="blue", model="virtio"), labels=labels))
     machine = machine_of(cluster, "tenants", "ledger")

@@ -1,4 +1,7 @@
-"""The device plugin with a real kubelet: sizes, sick devices, restarts of either side, and pods that race with a change."""
+"""The device plugin with a real kubelet.
+
+Sizes of a pool, unhealthy devices, restarts of both sides, and pods that race with a change.
+"""
 
 import time
 
@@ -9,7 +12,7 @@ from .lab import worker_spec
 from .pods import allocatable, ask_for, wait_for_vfs
 
 _STATUS_S = 10
-"""The kubelet tells the API server what it has every ten seconds."""
+"""Interval in which the kubelet reports its status to the API server."""
 
 
 def test_the_scheduler_follows_a_pools_size(cluster, figures):
@@ -24,7 +27,7 @@ def test_the_scheduler_follows_a_pools_size(cluster, figures):
     wait_for_vfs(cluster, 7)
 
 
-def test_a_nic_that_is_gone_is_withdrawn(cluster, figures):
+def test_a_removed_nic_is_withdrawn(cluster, figures):
     node = cluster.workers[1]
     cluster.hosts.control(node, {"remove_device": "0000:0b:00.0"})
     started = time.monotonic()
@@ -39,7 +42,7 @@ def test_a_nic_that_is_gone_is_withdrawn(cluster, figures):
     wait_for_vfs(cluster, 7)
 
 
-def test_a_kubelet_that_starts_again_finds_the_plugin(cluster, pods, figures):
+def test_a_restarted_kubelet_finds_the_plugin(cluster, pods, figures):
     node = cluster.workers[0]
     pods.start("through", node=node)
     pods.running("through")
@@ -53,7 +56,7 @@ def test_a_kubelet_that_starts_again_finds_the_plugin(cluster, pods, figures):
     wait_for_vfs(cluster, 7)
 
 
-def test_an_agent_that_starts_again_offers_its_devices_again(cluster, pods, figures):
+def test_a_restarted_agent_advertises_its_devices_again(cluster, pods, figures):
     node = cluster.workers[0]
     pods.start("before", node=node)
     pods.running("before")
@@ -67,7 +70,7 @@ def test_an_agent_that_starts_again_offers_its_devices_again(cluster, pods, figu
     wait_for_vfs(cluster, 7)
 
 
-def test_a_pod_that_races_with_a_change_keeps_what_it_got(cluster, pods, figures):
+def test_a_pod_that_races_with_a_change_keeps_its_vf(cluster, pods, figures):
     node = cluster.workers[0]
     outcomes = []
     for number, size in enumerate((3, 7, 4, 7)):
@@ -81,7 +84,7 @@ def test_a_pod_that_races_with_a_change_keeps_what_it_got(cluster, pods, figures
         assert set(held) <= set(cluster.vfs(node)), "what a running pod has is there"
         pods.end()
         wait_for_vfs(cluster, size)
-    # A pod that the scheduler sends before it has heard of the fence is turned down by the kubelet itself; nothing else fails.
+    # The kubelet refuses a pod that the scheduler sends before it knows of the fence. Nothing else fails.
     assert set(outcomes) <= {"Running", "Failed UnexpectedAdmissionError"}
     figures["pods that raced with a change: ran, turned down by the kubelet"] = (
         f"{outcomes.count('Running')}, {len(outcomes) - outcomes.count('Running')}"

@@ -1,4 +1,4 @@
-"""Real pods with VFs: each its own, kept, and in the way of what would take them."""
+"""Real pods with VFs. Each pod has and keeps its own, and blocks plans that would take them."""
 
 from tests.harness.api import wait_for
 
@@ -9,7 +9,7 @@ def _blockers(cluster, node):
     return cluster.pf(node).get("plan", {}).get("blockedBy") or []
 
 
-def test_pods_get_vfs_of_their_own_with_their_device_files(cluster, pods):
+def test_pods_get_their_own_vfs_with_device_files(cluster, pods):
     node = cluster.workers[0]
     wanted = {"one": 1, "two": 2, "four": 4}
     for name, vfs in wanted.items():
@@ -26,7 +26,7 @@ def test_pods_get_vfs_of_their_own_with_their_device_files(cluster, pods):
     assert len(set.union(*found.values())) == 7
 
 
-def test_a_pod_for_which_no_vf_is_left_waits(cluster, pods):
+def test_a_pod_without_a_free_vf_waits(cluster, pods):
     node = cluster.workers[0]
     pods.start("all", vfs=7, node=node)
     pods.running("all")
@@ -41,7 +41,7 @@ def _scheduled(cluster, name):
     return next((one for one in pod["status"].get("conditions", []) if one["type"] == "PodScheduled"), {})
 
 
-def test_a_plan_that_would_take_a_pods_vf_waits_and_names_the_pod(cluster, pods):
+def test_a_plan_that_would_take_a_pods_vf_waits_for_the_pod(cluster, pods):
     busy, free = cluster.workers
     pods.start("holder", node=busy)
     pods.running("holder")

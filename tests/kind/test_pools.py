@@ -1,4 +1,4 @@
-"""A pool in a cluster: VFs, what the scheduler counts on, and one worker after the other."""
+"""A pool in a cluster: its VFs, allocatable devices, and changes one worker at a time."""
 
 import time
 
@@ -14,7 +14,7 @@ def _vfs(cluster):
     return [cluster.pf(node).get("numVfs") for node in cluster.workers]
 
 
-def test_a_pool_becomes_what_the_scheduler_counts_on(cluster, figures):
+def test_the_vfs_of_a_pool_become_allocatable(cluster, figures):
     started = time.monotonic()
     cluster.kubectl("apply", "-f", _POOLS / f"{POOL}.yaml")
     wait_for("both workers have VFs", lambda: _vfs(cluster) == [7, 7])
@@ -24,12 +24,12 @@ def test_a_pool_becomes_what_the_scheduler_counts_on(cluster, figures):
     assert time.monotonic() - started < 30
 
 
-def test_the_pool_says_that_it_is_done(cluster):
+def test_a_finished_pool_is_ready(cluster):
     wait_for("the pool counts", lambda: cluster.api.get("SriovNetworkPool", POOL)["status"]["vfs"].get("configured") == 14)
     cluster.kubectl("wait", "--for=condition=Ready", f"snp/{POOL}", "--timeout=30s")
 
 
-def test_one_worker_is_changed_after_the_other(cluster):
+def test_workers_are_changed_one_at_a_time(cluster):
     seen = []
 
     def look():
@@ -42,7 +42,7 @@ def test_one_worker_is_changed_after_the_other(cluster):
     assert not any(set(states) <= {"Claimed", "Applying"} for _, states in seen)
 
 
-def test_a_function_that_carries_the_nodes_address_is_refused(cluster):
+def test_a_pf_with_the_nodes_address_is_refused(cluster):
     cluster.kubectl("apply", "-f", _POOLS / "uplinks.yaml")
     refused = "0000:0c:00.0"
     for node in cluster.workers:

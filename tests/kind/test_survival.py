@@ -1,4 +1,4 @@
-"""What dies comes back, and what was asked for is done all the same."""
+"""Killed processes come back, and the requested changes are made nevertheless."""
 
 import time
 
@@ -16,7 +16,7 @@ def _node_of(cluster, pod):
     return cluster.api.get("Pod", pod, NAMESPACE)["spec"]["nodeName"]
 
 
-def test_an_agent_that_is_killed_while_it_works_ends_where_it_should(cluster):
+def test_an_agent_killed_during_a_change_finishes_it(cluster):
     ask_for(cluster, 3)
     for node in cluster.workers:
         wait_for(
@@ -48,7 +48,7 @@ def test_another_replica_leads_when_the_leader_hangs(cluster, figures):
     assert led < 15
 
 
-def test_a_leader_that_is_killed_is_followed(cluster, figures):
+def test_a_killed_leader_is_replaced(cluster, figures):
     pod = _leader(cluster).rsplit("-", 1)[0]
     cluster.kill_container(_node_of(cluster, pod), pod)
     started = time.monotonic()
@@ -64,7 +64,7 @@ def _grant(cluster, node):
     return cluster.pf(node).get("numVfs") == 7 or any(pf.get("grant") and pf.get("numVfs") == 7 for pf in functions)
 
 
-def test_a_worker_that_was_off_has_its_vfs_again(cluster, figures):
+def test_a_restarted_worker_has_its_vfs_again(cluster, figures):
     node = cluster.workers[1]
     cluster.switch_off(node)
     assert cluster.vfs(node) == [], "a host that boots has no VFs"

@@ -1,4 +1,7 @@
-"""The host contract on the mounted `/sys`: files through the kernel's own calls, links through the socket beside it."""
+"""The host contract on the mounted `/sys`.
+
+Files are accessed by the kernel's own calls, links through the socket next to it.
+"""
 
 import contextlib
 from concurrent import futures
@@ -25,7 +28,7 @@ from .hosts import SimulatedHosts
 
 
 class Mounted:
-    """A simulated host as an agent in a container has it."""
+    """A simulated host as an agent in a container sees it."""
 
     pf, other_pf, crowded_pf = PF, OTHER_PF, CROWDED_PF
 
@@ -72,7 +75,7 @@ class TestMounted(
     pass
 
 
-def test_a_change_by_the_socket_is_at_once_seen_in_a_file(subject, hosts):
+def test_a_change_over_the_socket_is_visible_in_files_at_once(subject, hosts):
     hosts.control("contract", {"rename_link": {"link": "ens11", "name": "fast0"}})
     net = subject.root / "sys" / "bus" / "pci" / "devices" / PF / "net"
     assert [link.name for link in net.iterdir()] == ["fast0"]
@@ -90,6 +93,6 @@ def test_a_change_by_the_socket_is_at_once_seen_in_a_file(subject, hosts):
     ],
     ids=["a read-only file", "a new file", "a new directory", "removal", "a directory", "an absent file"],
 )
-def test_what_sysfs_refuses_is_refused(subject, act, refusal):
+def test_the_mount_refuses_what_sysfs_refuses(subject, act, refusal):
     with pytest.raises(refusal):
         act(subject.root / "sys" / "bus" / "pci" / "devices" / PF)

@@ -1,4 +1,4 @@
-"""Everything goes, and the nodes are as they were."""
+"""Removal of everything. The nodes are restored."""
 
 import json
 
@@ -13,7 +13,7 @@ _KINDS = (
     "validatingadmissionpolicybinding,priorityclass,flowschema,prioritylevelconfiguration"
 )
 _PLACES = ("/var/lib/kubelet/device-plugins", "/var/run/k8s.cni.cncf.io", "/etc/modprobe.d")
-"""Where an agent writes on its node, but for its own directory."""
+"""Directories in which an agent writes on its node, apart from its own directory."""
 
 
 def test_nothing_has_failed_so_far(cluster):
@@ -22,13 +22,13 @@ def test_nothing_has_failed_so_far(cluster):
         assert not [line for line in log.splitlines() if '"exception"' in line or "Traceback" in line]
 
 
-def test_a_pool_that_is_deleted_leaves_no_vf(cluster):
+def test_a_deleted_pool_leaves_no_vf(cluster):
     cluster.kubectl("delete", "snp", POOL, "--timeout=60s")
     wait_for("no VF is left", lambda: not any(cluster.vfs(node) for node in cluster.workers))
     wait_for("nothing is allocatable", lambda: all(allocatable(cluster, node) <= 0 for node in cluster.workers))
 
 
-def test_deleting_what_was_applied_leaves_nothing(cluster):
+def test_deleting_the_overlay_leaves_nothing(cluster):
     cluster.kubectl("delete", "-k", OVERLAY, "--timeout=120s")
     wait_for("nothing is left", lambda: "vmnic" not in cluster.kubectl("get", _KINDS, "-o", "name"), 60)
     for node in cluster.workers:

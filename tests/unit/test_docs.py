@@ -14,16 +14,24 @@ ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def reference():
-    spec = importlib.util.spec_from_file_location("make_reference", ROOT / "docs" / "make_reference.py")
+def loaded(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
+def reference():
+    return loaded("make_reference")
+
+
 def test_the_reference_matches_the_models():
     pages = reference().render_pages()
     assert {path.name: path.read_text() for path in (ROOT / "docs" / "reference").iterdir()} == pages, "run `make docs`"
+
+
+def test_the_changelog_has_every_fragment():
+    assert (ROOT / "CHANGELOG.md").read_text() == loaded("make_changelog").render_changelog(), "run `make changelog`"
 
 
 @pytest.mark.parametrize("enum", [Reason, PfReason])

@@ -1,4 +1,7 @@
-"""`kubectl vmnic`: what a person types. Everything slow is imported by the command that needs it."""
+"""The command line `kubectl vmnic`.
+
+A command imports slow modules itself, so that the other commands start fast.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,10 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line; a crash ends with 3, so that it is not taken for "changes"."""
+    """Run the command line.
+
+    A crash exits with code 3, so that it is not mistaken for 1, which means changes.
+    """
     from .app import app  # noqa: PLC0415 - keeps `import vmnic.cli` free
     from .terminal import prepare, warn  # noqa: PLC0415 - likewise
 

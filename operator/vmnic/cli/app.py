@@ -1,4 +1,4 @@
-"""The commands. Each imports what it needs, so that `--help` is instant."""
+"""Commands of `kubectl vmnic`. Each imports its modules itself, so that `--help` is instant."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LOOK_AGAIN_S = 2.0
 
 
 class PlanOutput(StrEnum):
-    """How a plan is printed."""
+    """Formats in which a plan is printed."""
 
     TABLE = "table"
     JSON = "json"
@@ -44,7 +44,7 @@ def common(
         pathlib.Path | None, typer.Option(envvar="VMNIC_NIC_DATA", help="File with further NIC models, as the controller has.")
     ] = None,
 ) -> None:
-    """What vmnic did, would do, and why."""
+    """Load further NIC models before a command runs."""
     if nic_data is None:
         return
     from ..nodes.nics import NicDataError, add_models
@@ -74,9 +74,11 @@ def plan(
     output: Annotated[PlanOutput, typer.Option("-o", "--output", help="How to print the plan.")] = PlanOutput.TABLE,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Show what the policies and pools would do: exit code 0 for nothing, 1 for changes, 2 for an error.
+    """Show what the policies and pools would do.
 
-    Input that cannot be read gives 2; each piece of it is named, and the plan of the rest is printed.
+    Exit code 0 for nothing, 1 for changes, 2 for an error. Input that cannot be read gives 2; each piece of it is named, and
+    the
+    plan of the rest is printed.
     """
     from .plan import fails
 
@@ -102,7 +104,11 @@ def plan(
 def _plan(
     files: list[str], against: str | None, errors: list[str], *, recursive: bool, kubeconfig: str | None
 ) -> tuple[Any, int]:
-    """Make the plan, or the difference of two, count the objects that were skipped, and collect what cannot be used."""
+    """Build the plan, or the difference of two plans.
+
+    Returns:
+        The plan, and the number of skipped objects. Unusable objects are appended to `errors`.
+    """
     from .offline import decide_all
     from .plan import difference, make_plan
 
@@ -163,7 +169,7 @@ def explain_vm(
 
 
 def _fail_set_aside(aside: Iterable[Any], namespace: str, name: str) -> None:
-    """End the command where the VM is there and cannot be handled."""
+    """End the command with an error if the VM exists but cannot be handled."""
     for one in aside:
         if (one.kind, one.namespace, one.name) == ("VirtualMachine", namespace, name):
             fail(f"{one.sentence}: correct it, then vmnic reads it again")
@@ -171,7 +177,10 @@ def _fail_set_aside(aside: Iterable[Any], namespace: str, name: str) -> None:
 
 @app.command()
 def capacity(output: OutputOption = Output.TABLE, kubeconfig: KubeconfigOption = None) -> None:
-    """Show how many VFs each pool has: desired, configured, in use, assigned, reserved and free."""
+    """Show how many VFs each pool has.
+
+    Numbers are desired, configured, in use, assigned, reserved and free.
+    """
     from .capacity import capacity_json, capacity_rows
     from .offline import decide_all
 
@@ -193,7 +202,10 @@ def status(
     output: OutputOption = Output.TABLE,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Show whether everything is as asked and what vmnic stands on is there: exit code 0, 1 for not, 2 for unreachable."""
+    """Show whether everything is as desired and all prerequisites are met.
+
+    Exit code 0 if so, 1 if not, 2 if the cluster is unreachable.
+    """
     import time
 
     from .render import show_set_aside, show_status
@@ -214,7 +226,7 @@ def status(
 
 
 def _status(kubeconfig: str | None) -> tuple[list[Any], list[Any]]:
-    """Look at everything, and give the objects that this program or the controller has set aside."""
+    """Collect the status lines, and the objects that this program or the controller has set aside."""
     from .live import read_published, read_setup
     from .offline import decide_all
     from .setup import Line
@@ -267,7 +279,10 @@ def nodes(
     output: OutputOption = Output.TABLE,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Show the NICs of nodes: VFs, who holds them, what is planned, what went wrong."""
+    """Show the NICs of nodes.
+
+    For each PF it shows the VFs, who holds them, what is planned and what went wrong.
+    """
     from ..nodes.state import wire
     from .live import NODE_KINDS
 
@@ -286,7 +301,7 @@ def nodes(
 
 
 def _fail_unread_state(aside: Iterable[Any], node: str) -> None:
-    """End the command where the node's state is there and cannot be read."""
+    """End the command with an error if the node's state exists but cannot be read."""
     for one in aside:
         if (one.kind, one.name) == ("NodeNicState", node):
             fail(f"{one.sentence}: its agent writes it again; is it of another version?")
@@ -298,7 +313,10 @@ def approve(
     pf: Annotated[str | None, typer.Argument(help="PCI address or interface name of one function; default all.")] = None,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Let a node's plan go on: with `disruption: Manual`, or once more after it was rolled back."""
+    """Approve a node's plan.
+
+    Needed with `disruption: Manual`, and to try a plan again after it was rolled back.
+    """
     from ..nodes.state import APPROVED
     from .approve import ApprovalError, approve_plans
     from .live import NODE_KINDS, annotate_state
@@ -323,7 +341,10 @@ def uninstall(
     abandon: Annotated[bool, typer.Option("--abandon", help="Nodes keep what they have, and nobody is waited for.")] = False,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Remove all pools and policies and wait for their nodes, also where the controller is gone; before vmnic itself goes."""
+    """Remove all pools and policies and wait for their nodes.
+
+    Run it before you remove vmnic itself. It also works where the controller is gone.
+    """
     import logging
 
     from ..kube.resources import POLICIES
@@ -337,7 +358,7 @@ def uninstall(
         warn_set_aside(objects.set_aside)
         warn("--apply removes them")
         return
-    # That the Lease cannot be had while a controller has it is no news.
+    # While a controller holds the Lease, this process cannot acquire it. That is expected and not worth a warning.
     logging.getLogger("vmnic").setLevel(logging.ERROR)
     run(uninstall_all(kubeconfig, abandon=abandon, tell=say))
     say("no pool and no policy is left; now remove what you installed: kubectl delete -k, or helm uninstall and the CRDs")

@@ -1,4 +1,4 @@
-"""`kubectl vmnic approve`: which plans of a node a person lets go on. Pure."""
+"""Approval of a node's plans by a person. Pure."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ __all__ = ["Approval", "ApprovalError", "approve_plans"]
 
 
 class ApprovalError(Exception):
-    """There is nothing to approve; the message says why."""
+    """There is nothing to approve. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """Plans that are approved."""
+    """Approved plans."""
 
     value: str
-    """Of the annotation `vmnic.dev/approved`."""
+    """Value of the annotation `vmnic.dev/approved`."""
     lines: tuple[str, ...]
-    """What is approved, in words."""
+    """Descriptions of the approved plans."""
 
 
 def approve_plans(state: NodeNicState, address: str | None) -> Approval:
-    """Approve the plans of a node, or of one of its functions; earlier approvals stay as long as their plan does.
+    """Approve the plans of a node, or of one of its PFs.
+
+    Earlier approvals stay as long as their plan does.
 
     Raises:
-        ApprovalError: the node has no such function, or nothing is planned there.
+        ApprovalError: the node has no such function, or no plan for it.
     """
     name = state.metadata.name
     found = [pf for pf in state.status.pfs if address in (None, pf.pci_address, pf.name)]

@@ -1,4 +1,4 @@
-"""`kubectl vmnic capacity`: how many VFs each pool has, where, and who has them. Pure."""
+"""VFs of each pool by node, and their use. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["NodeRow", "PoolRow", "capacity_json", "capacity_rows"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRow:
-    """The functions of a pool on one NUMA node of one node."""
+    """A pool's functions on one NUMA node of one node."""
 
     node: str
     numa: int | None
@@ -25,7 +25,7 @@ class NodeRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolRow:
-    """One pool."""
+    """Counts of one pool."""
 
     name: str
     resource: str
@@ -39,7 +39,7 @@ class PoolRow:
 
 
 def capacity_rows(objects: Objects, decided: Decided) -> list[PoolRow]:
-    """Count every pool's VFs; of a Physical pool, its functions."""
+    """Count every pool's VFs, or the functions of a Physical pool."""
     rows = []
     for name, pool in sorted(objects.pools.items()):
         resource = pool.resource_name
@@ -70,7 +70,7 @@ def _by_numa(parts: list[PoolShare]) -> list[tuple[int | None, list[PoolShare]]]
 
 
 def _node_row(node: str, numa: int | None, parts: list[PoolShare]) -> NodeRow:
-    """Count devices: VFs, and of a whole function the function itself."""
+    """Count devices, which are VFs, or whole functions of a Physical pool."""
     return NodeRow(
         node=node,
         numa=numa,
@@ -81,5 +81,5 @@ def _node_row(node: str, numa: int | None, parts: list[PoolShare]) -> NodeRow:
 
 
 def capacity_json(rows: list[PoolRow]) -> dict[str, Any]:
-    """Give the rows for `-o json`."""
+    """Return the rows for `-o json`."""
     return {"apiVersion": "cli.vmnic.dev/v1alpha1", "kind": "Capacity", "pools": [asdict(row) for row in rows]}

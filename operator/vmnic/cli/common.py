@@ -1,4 +1,4 @@
-"""What the commands share: options, and how files and the cluster are read."""
+"""Options and readers that the commands share."""
 
 from __future__ import annotations
 
@@ -20,21 +20,30 @@ KubeconfigOption = Annotated[str | None, typer.Option(help="Path of a kubeconfig
 
 
 def read_files(names: list[str], *, recursive: bool) -> Any:
-    """Read manifests; what cannot be read is kept with them."""
+    """Read manifests. Those that cannot be read are recorded in the result."""
     from . import files  # noqa: PLC0415 - commands import what they need, so that --help is instant
 
     return files.read_files(names, recursive=recursive)
 
 
 def read_live(kubeconfig: str | None, kinds: tuple[Any, ...] | None = None) -> tuple[Any, list[str]]:
-    """Read objects of the cluster, and say which kinds are not there; an API server that does not answer ends the command."""
+    """Read objects of the cluster.
+
+    An API server that does not answer ends the command.
+
+    Returns:
+        The objects, and descriptions of kinds that the cluster does not have.
+    """
     from .live import NODE_KINDS, VM_KINDS, read_cluster  # noqa: PLC0415 - likewise
 
     return run(read_cluster(kubeconfig, kinds or (*NODE_KINDS, *VM_KINDS)))
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Do something in the cluster; an API server that refuses or does not answer ends the command."""
+    """Run a coroutine that uses the cluster.
+
+    An API server that refuses or does not answer ends the command.
+    """
     from ..kube.connection import ConnectionFileError  # noqa: PLC0415 - likewise
     from ..kube.errors import ApiError  # noqa: PLC0415 - likewise
 
@@ -45,7 +54,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def warn_set_aside(found: Iterable[Any]) -> None:
-    """Say which objects are left out."""
+    """Warn of the objects that are left out."""
     sentences = [one.sentence for one in found]
     for sentence in sentences[:_MOST_WARNINGS]:
         warn(f"set aside: {sentence}")

@@ -1,4 +1,7 @@
-"""Reads objects from files, directories and standard input; what cannot be read is set aside with file and line."""
+"""Reader of objects from files, directories and standard input.
+
+Objects that cannot be read are set aside with file and line.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from .set_aside import SetAside, set_aside, split_name
 __all__ = ["MOST_FILE", "read_files"]
 
 MOST_FILE = 64 * 2**20
-"""Characters of one file; a larger one can be split, and a device has no end."""
+"""Maximum number of characters of one file. A larger file can be split; a device may be endless."""
 _LINE = 2**16
 _BLANKS = "\ufeff \t\r\n"
 _NO_TEXT = "this is no text in UTF-8"
@@ -25,11 +28,13 @@ _ENDINGS = (".yaml", ".yml", ".json", ".xml")
 
 
 def read_files(names: Iterable[str], *, recursive: bool) -> Objects:
-    """Read every document of the given files; the others are read also where one cannot be.
+    """Read every document of the given files.
+
+    A document that cannot be read does not affect the others.
 
     Args:
         names: Files, directories, or `-` for standard input.
-        recursive: Whether directories below the given ones are read too.
+        recursive: Whether subdirectories are read too.
     """
     objects = Objects()
     for name in names:
@@ -41,7 +46,7 @@ def read_files(names: Iterable[str], *, recursive: bool) -> Objects:
 
 
 def _guarded(objects: Objects, source: str, read: Callable[..., None], *args: Any) -> None:
-    """Read from one place; what goes wrong there is kept and ends nothing else."""
+    """Read from one source. An error is recorded and affects no other source."""
     try:
         read(*args)
     except UnicodeDecodeError:
@@ -63,7 +68,7 @@ def _read_standard_input(objects: Objects) -> None:
 
 
 def _read_path(objects: Objects, path: pathlib.Path, recursive: bool) -> None:
-    """Read a file, or the files of a directory; a file that is named may be a pipe."""
+    """Read a file, or the files of a directory. A named file may be a pipe."""
     if not path.is_dir():
         _read_file(objects, path)
         return
@@ -78,7 +83,10 @@ def _read_path(objects: Objects, path: pathlib.Path, recursive: bool) -> None:
 
 
 def _walk(objects: Objects, path: pathlib.Path, *, recursive: bool) -> Iterator[pathlib.Path]:
-    """Give the manifests of a directory in order; links to directories are not followed, so that there is no loop."""
+    """Yield the manifests of a directory in order.
+
+    Symbolic links to directories are not followed, so that there is no loop.
+    """
     waiting, found = [path], []
     while waiting:
         directory = waiting.pop()
@@ -112,7 +120,7 @@ def _read_stream(objects: Objects, source: str, binary: BinaryIO) -> None:
     try:
         _read_text(objects, source, _BoundedText(wrapper))
     finally:
-        wrapper.detach()  # Who has opened the file closes it.
+        wrapper.detach()  # The caller opened the file and closes it.
 
 
 def _read_text(objects: Objects, source: str, text: _BoundedText) -> None:
@@ -124,7 +132,7 @@ def _read_text(objects: Objects, source: str, text: _BoundedText) -> None:
 
 
 class _BoundedText:
-    """Text that ends with an error where it is longer than a file may be."""
+    """Text stream that raises an error if it exceeds the size of a file."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -132,23 +140,23 @@ class _BoundedText:
         self._begin = ""
 
     def begins_as_xml(self) -> bool:
-        """Read on to the first text, and tell whether it is a tag."""
+        """Read up to the first non-blank line and return whether it begins with a tag."""
         while (line := self._count(self._stream.readline(_LINE))) and not line.strip(_BLANKS):
             self._begin += line
         self._begin += line
         return line.lstrip(_BLANKS).startswith("<")
 
     def read(self, size: int = -1, /) -> str:
-        """Give text; what was read before comes first."""
+        """Read text, beginning with text that `begins_as_xml` has read."""
         text, self._begin = self._begin, ""
         return text or self._count(self._stream.read(size))
 
     def readline(self, size: int = -1, /) -> str:
-        """Give the rest of a line, or at most so many characters of it."""
+        """Read the rest of a line, or at most `size` characters of it."""
         return self._count(self._stream.readline(size))
 
     def read_all(self, most: int) -> str:
-        """Give all text but the blanks before it, or somewhat more than `most` characters."""
+        """Read all text without leading blanks, or slightly more than `most` characters."""
         return self._begin.lstrip(_BLANKS) + self._stream.read(most + 1)
 
     def _count(self, text: str) -> str:

@@ -1,4 +1,4 @@
-"""What a VM and a NIC are called, in tables and in Markdown."""
+"""Names of VMs and NICs in tables and in Markdown."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ __all__ = ["shape_words", "vm_name"]
 
 
 def vm_name(vm: VmPlan) -> str:
-    """Give namespace and name; a domain of libvirt has no namespace."""
+    """Return namespace and name. A libvirt domain has no namespace."""
     return "/".join(filter(None, (vm["namespace"], vm["name"])))
 
 
 def shape_words(shape: NicShape) -> str:
-    """Give datapath, model and queues."""
+    """Describe datapath, model and queues."""
     queues = f", {shape['queues']} queues" if shape["queues"] > 1 else ""
     return f"{shape['datapath']} ({shape['model']}{queues})" if "model" in shape else shape["datapath"]

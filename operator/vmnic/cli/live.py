@@ -1,4 +1,4 @@
-"""Reads objects from the cluster that the user's kubeconfig names."""
+"""Reader of objects from the cluster of the user's kubeconfig."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ __all__ = [
 NODE_KINDS = (POOLS, NODE_NIC_STATES, NODES)
 _FORBIDDEN = 403
 _MOST_BYTES = 4 * 2**20
-"""Of one object; etcd stores 1.5 MB."""
+"""Maximum size of one object. etcd stores 1.5 MB."""
 _MOST_LEVELS = 100
 _NAMED = re.compile(rb'"(name|namespace)":"([a-z0-9.-]{1,253})"')
 _NAMESPACE = "vmnic-system"
 _PUBLISHED = "vmnic-set-aside"
-"""ConfigMap in which the leading controller lists what it has set aside."""
+"""ConfigMap in which the leading controller lists objects that it has set aside."""
 _PUBLISHED_KEY = "objects.json"
 _MOST_PUBLISHED = 100
 VM_KINDS = (
@@ -91,7 +91,12 @@ async def annotate_state(kubeconfig: str | None, node: str, name: str, value: st
 
 
 async def read_cluster(kubeconfig: str | None, kinds: tuple[Resource, ...]) -> tuple[Objects, list[str]]:
-    """Read all objects of some kinds, and say which kinds are not there; an object that cannot be read is set aside.
+    """Read all objects of some kinds.
+
+    An object that cannot be read is set aside.
+
+    Returns:
+        The objects, and descriptions of kinds that the cluster does not have.
 
     Raises:
         ConnectionFileError: there is no usable kubeconfig.
@@ -110,7 +115,7 @@ async def read_cluster(kubeconfig: str | None, kinds: tuple[Resource, ...]) -> t
 
 
 def load_live(objects: Objects, one: dict[str, Any]) -> None:
-    """Take in one object; one that cannot be used is set aside."""
+    """Add one object. One that cannot be used is set aside."""
     try:
         objects.add(one)
     except MalformedObjectError as error:
@@ -127,10 +132,10 @@ def _take_raw(objects: Objects, kind: str, raw: msgspec.Raw) -> None:
 
 
 def decode_object(kind: str, raw: msgspec.Raw | bytes) -> dict[str, Any]:
-    """Parse an object as the API server gave it, within bounds.
+    """Parse an object from the API server, within bounds.
 
     Raises:
-        MalformedObjectError: it is beyond a bound, or has no name.
+        MalformedObjectError: it exceeds a bound, or has no name.
     """
     data = bytes(raw)
     try:
@@ -143,7 +148,10 @@ def decode_object(kind: str, raw: msgspec.Raw | bytes) -> dict[str, Any]:
 
 
 def _key_in(data: bytes) -> tuple[str, str]:
-    """Find the name of an object that is not parsed; the API server writes metadata near the beginning."""
+    """Find the namespace and name of an object that is not parsed.
+
+    The API server writes metadata near the beginning.
+    """
     start = max(data.find(b'"metadata":'), 0)
     found: dict[str, str] = {}
     for word, value in _NAMED.findall(data, start, start + 2**16):
@@ -160,7 +168,10 @@ class _Published(msgspec.Struct, frozen=True):
 
 
 async def read_published(kubeconfig: str | None) -> tuple[list[SetAside], str]:
-    """Read what the leading controller has set aside, and say in words why that cannot be read; empty: it can.
+    """Read what the leading controller has set aside.
+
+    Returns:
+        The objects, and why the list cannot be read; empty if it can be.
 
     Raises:
         ConnectionFileError: there is no usable kubeconfig.
@@ -177,7 +188,11 @@ async def read_published(kubeconfig: str | None) -> tuple[list[SetAside], str]:
 
 
 def published_in(config_map: Mapping[str, Any]) -> tuple[list[SetAside], str]:
-    """Read the list of set-aside objects in the controller's ConfigMap; the text says why it cannot be read."""
+    """Read the list of set-aside objects in the controller's ConfigMap.
+
+    Returns:
+        The objects, and why the list cannot be read; empty if it can be.
+    """
     try:
         text = (config_map.get("data") or {}).get(_PUBLISHED_KEY, "[]")
         entries = read_json(text, list[_Published], max_bytes=2**20, max_depth=4)
@@ -190,7 +205,7 @@ def published_in(config_map: Mapping[str, Any]) -> tuple[list[SetAside], str]:
 
 
 async def read_setup(kubeconfig: str | None) -> Setup:
-    """Read what is installed; what the user may not read is told in words.
+    """Read what is installed. Refused reads are described in the result.
 
     Raises:
         ConnectionFileError: there is no usable kubeconfig.
@@ -248,7 +263,7 @@ async def _read_daemons(api: ApiClient) -> tuple[str, ...]:
 
 
 def _words_of_daemon(raw: msgspec.Raw) -> list[str]:
-    """Give name and images of a DaemonSet."""
+    """Return name and images of a DaemonSet."""
     one = read_json(bytes(raw), _DaemonSet, max_bytes=_MOST_BYTES, max_depth=_MOST_LEVELS)
     pod = one.spec.template.spec
     return [one.metadata.name, *(container.image for container in (*pod.containers, *pod.init_containers))]

@@ -1,4 +1,7 @@
-"""A plan as Markdown, for a pull request; names and messages are foreign text and are never interpreted."""
+"""A plan as Markdown for a pull request.
+
+Names and messages are untrusted text and are never interpreted.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,17 @@ from .schema import Plan, ProblemEntry
 __all__ = ["escape_markdown", "render_markdown"]
 
 _MOST_BYTES = 1024
-"""Of a cell."""
+"""Maximum size of a cell."""
 _PLAIN = re.compile(r"[A-Za-z0-9 .,;()='\"/:+_-]*", re.ASCII)
 _SPECIAL = re.compile(r"://|www\.|:[\w+-]+:|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|\bGH-[0-9]", re.ASCII | re.IGNORECASE)
-"""What GitHub makes a link, an emoji, emphasis or a reference of, though every character of it is plain."""
+"""Text that GitHub turns into a link, an emoji, emphasis or a reference, although each of its characters is plain."""
 
 
 def render_markdown(plan: Plan) -> list[str]:
-    """Write a plan: one line that sums it up, a table of NICs that are not as wanted, one of pools, and the problems."""
+    """Render a plan as Markdown.
+
+    It has a summary line, a table of NICs that differ from their policy, a table of pools, and the problems.
+    """
     summary = plan["summary"]
     rows = [
         _row(
@@ -58,10 +64,12 @@ def _row(*cells: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Give text that shows as itself in a table's cell or a line: as it is where it is plain, else as code.
+    """Escape text so that it shows literally in a cell of a table or in a line.
 
-    In code nothing is interpreted: no HTML, link, image, emphasis, mention, reference or emoji. A `|` would end the cell even
-    there, so it is shown as an escape sequence, as control characters and line ends are.
+    Plain text stays as it is, other text becomes code. In code nothing is interpreted: no HTML, link, image, emphasis, mention,
+    reference or emoji. A `|` would end the cell even there, so it is shown as an escape sequence, as control characters and
+    line
+    ends are.
     """
     text = cut(text, _MOST_BYTES)
     return text if _PLAIN.fullmatch(text) and not _SPECIAL.search(text) else _code(text)

@@ -1,4 +1,4 @@
-"""The objects that a plan is made from, parsed; where they come from is another module's matter."""
+"""Parsed objects from which a plan is made. Other modules read them from files or the cluster."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ M = TypeVar("M", SriovNetworkPool, VmNicPolicy)
 
 
 class MalformedObjectError(Exception):
-    """An object cannot be read; the message names object and field.
+    """An object cannot be read. The message names object and field.
 
     Args:
         kind: Its kind, as far as known.
@@ -60,7 +60,7 @@ class _NodeStatus(msgspec.Struct, frozen=True):
 
 
 class Node(msgspec.Struct, frozen=True):
-    """A Node, as far as decisions read it."""
+    """The fields of a Node that decisions read."""
 
     metadata: _NodeMeta
     spec: _NodeSpec = _NodeSpec()
@@ -68,7 +68,7 @@ class Node(msgspec.Struct, frozen=True):
 
     @property
     def devices(self) -> dict[str, int]:
-        """Extended resources that it can give."""
+        """Return its allocatable extended resources."""
         return {name: read_quantity(count) or 0 for name, count in self.status.allocatable.items() if "/" in name}
 
 
@@ -77,7 +77,7 @@ class Objects:
     """Objects by kind and (namespace, name)."""
 
     of_server: bool = False
-    """Whether the API server gave them: then fields that this build does not know are left out, and not refused."""
+    """Whether the objects come from the API server. Then fields that this build does not know are ignored, not refused."""
     machines: dict[tuple[str, str], VirtualMachine] = field(default_factory=dict)
     instances: dict[tuple[str, str], VirtualMachineInstance] = field(default_factory=dict)
     preferences: dict[tuple[str, str], Preference] = field(default_factory=dict)
@@ -86,26 +86,29 @@ class Objects:
     quotas: dict[tuple[str, str], Quota] = field(default_factory=dict)
     kubevirts: dict[tuple[str, str], KubeVirt] = field(default_factory=dict)
     domains: dict[tuple[str, str], Domain] = field(default_factory=dict)
-    """libvirt's domains; their namespace is empty."""
+    """libvirt domains. Their namespace is empty."""
     namespaces: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Labels by name."""
+    """Labels by namespace."""
     nodes: dict[str, Node] = field(default_factory=dict)
     policies: dict[str, VmNicPolicy] = field(default_factory=dict)
     pools: dict[str, SriovNetworkPool] = field(default_factory=dict)
     node_states: dict[str, NodeNicState] = field(default_factory=dict)
     injector: bool = False
-    """Whether network-resources-injector is seen among the webhooks."""
+    """Whether the webhook of network-resources-injector is among the objects."""
     skipped: int = 0
-    """Objects of other kinds."""
+    """Number of objects of other kinds."""
     set_aside: list[SetAside] = field(default_factory=list)
     """Objects that cannot be read."""
 
     def segment(self, namespace: str, segment: str) -> Iterable[Network]:
-        """Give the networks of a namespace that carry the label of a segment."""
+        """Return the networks of a namespace that carry the label of a segment."""
         return [one for (where, _), one in self.networks.items() if where == namespace and one.segment == segment]
 
     def unreadable(self, kind: str, namespace: str, name: str = "") -> str:
-        """Return why an object cannot be read; without a name, of any in the namespace. Empty if it can, or is not given."""
+        """Return why an object, or without a name any object of the namespace, cannot be read.
+
+        Empty if it can be read, or is not among the objects.
+        """
         return next(
             (
                 f"{one.kind} {one.name} cannot be read: {one.message}"
@@ -116,16 +119,16 @@ class Objects:
         )
 
     def add_domain(self, text: str) -> None:
-        """Take in the XML of a libvirt domain.
+        """Add the XML of a libvirt domain.
 
         Raises:
-            MalformedObjectError: it cannot be read, or the same domain came before.
+            MalformedObjectError: it cannot be read, or the same domain was added before.
         """
         name = ""
         try:
             domain = read_domain(text)
             name = domain.name
-            gather_domain(domain)  # What cannot be understood is reported here, where the file is known.
+            gather_domain(domain)  # Malformed parts are reported here, where the file is known.
             _put(self.domains, ("", name), domain)
         except (DomainError, DuplicateError) as error:
             raise MalformedObjectError("", ("", ""), str(error)) from error
@@ -133,14 +136,14 @@ class Objects:
             raise MalformedObjectError("domain", ("", name), reason_of(error)) from error
 
     def takes(self, kind: str) -> bool:
-        """Tell whether objects of a kind are used; a List may hold some."""
+        """Return whether objects of a kind are used. A List may hold some."""
         return kind in self._takers() or kind.endswith("List")
 
     def add(self, raw: Any) -> None:
-        """Take one object in.
+        """Add one object.
 
         Raises:
-            MalformedObjectError: it cannot be read, or the same object came before.
+            MalformedObjectError: it cannot be read, or the same object was added before.
         """
         if not isinstance(raw, dict):
             raise MalformedObjectError("", ("", ""), "this is no Kubernetes object")
@@ -160,11 +163,11 @@ class Objects:
         try:
             take(raw)
         except Exception as error:
-            # Whatever is wrong with one object, and wherever it shows, is that object's fault alone.
+            # Any fault of one object, wherever it shows, affects only that object.
             raise MalformedObjectError(kind, key, reason_of(error)) from error
 
     def overlaid(self, other: Objects) -> Objects:
-        """Give these objects with those of another collection in place of, or beside, them."""
+        """Return these objects with those of another collection added. The other collection wins."""
         merged = Objects(skipped=other.skipped, injector=self.injector or other.injector)
         merged.set_aside = [*self.set_aside, *other.set_aside]
         for name, theirs in vars(other).items():
@@ -204,7 +207,10 @@ class Objects:
 
 
 def _checked_state(raw: dict[str, Any]) -> NodeNicState:
-    """Decode a node's state, and make all of it that decisions and tables make, so that an error shows here."""
+    """Decode a node's state and derive all values that decisions and tables need.
+
+    An error in any of them shows here.
+    """
     state = msgspec.convert(raw, NodeNicState)
     for pool in {pf.pool for pf in state.spec.pfs} | {group.pool for pf in state.spec.pfs for group in pf.groups}:
         count_vfs(state, pool)
@@ -219,12 +225,15 @@ def _key(raw: dict[str, Any]) -> tuple[str, str]:
 
 
 def _placed(raw: dict[str, Any]) -> dict[str, Any]:
-    """An object without a namespace goes to `default`, as kubectl would put it."""
+    """Set the namespace of an object without one to `default`, as kubectl does."""
     return raw | {"metadata": raw["metadata"] | {"namespace": _key(raw)[0]}}
 
 
 def _labels(raw: dict[str, Any]) -> dict[str, str]:
-    """A namespace carries its own name as a label, also before the API server has added it."""
+    """Return the labels of an object.
+
+    A namespace has its own name as a label, even if the API server has not added it yet.
+    """
     labels: dict[str, str] = dict(raw["metadata"].get("labels") or {})
     if raw["kind"] == "Namespace":
         labels.setdefault("kubernetes.io/metadata.name", raw["metadata"]["name"])

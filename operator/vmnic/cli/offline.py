@@ -1,4 +1,7 @@
-"""Decides every VM of a collection of objects with the controller's engine; what is given is what is known."""
+"""Decisions about all VMs of a collection of objects, with the controller's engine.
+
+Only the given objects are known.
+"""
 
 from __future__ import annotations
 
@@ -34,25 +37,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Decided:
-    """All decisions and what they rest on."""
+    """All decisions, and the data that they are based on."""
 
     vms: list[VmDecision]
     cluster: ClusterFacts
     capacity: Capacity
     functions: FreeFunctions
-    """What domains may be given; what one is given is not the next one's."""
+    """Functions that domains may get. Each is given to one domain only."""
     problems: list[tuple[str, str, str]]
-    """Object, reason and message of what is not known."""
+    """Object, reason and message of each unknown input."""
     set_aside: list[SetAside] = field(default_factory=list)
-    """Objects that could be read and cannot be handled."""
+    """Objects that could be read but not handled."""
 
 
 def decide_all(objects: Objects, *, offline: bool, new: Collection[tuple[str, str]] = ()) -> Decided:
     """Decide every VM.
 
     Args:
-        objects: What is given, or what the cluster has.
-        offline: Whether what is not given may be there all the same; a VM without a VMI whose spec does not halt it runs.
+        objects: Objects from files, or of the cluster.
+        offline: Whether objects that are not given may exist nevertheless. A VM without a VMI then counts as running, unless
+            its
+            spec halts it.
         new: VMs that are about to be created.
     """
     aside: list[SetAside] = []
@@ -80,12 +85,15 @@ def _try_vm(aside: list[SetAside], vm: VmFacts, work: Callable[..., T], *args: A
 
 
 def kind_of(vm: VmFacts) -> str:
-    """Give the kind of the object that a VM is made from."""
+    """Return the kind of the object that defines a VM."""
     return "VirtualMachine" if vm.platform is Platform.KUBEVIRT else "domain"
 
 
 def _rules(objects: Objects, aside: list[SetAside]) -> tuple[Rule, ...]:
-    """Make the rules of every policy that can be handled; all at once, since their order matters."""
+    """Build the rules of every policy that can be handled.
+
+    The final rules are built together, because they are sorted.
+    """
     usable = [
         policy
         for name, policy in objects.policies.items()
@@ -103,7 +111,7 @@ def _facts(
     offline: bool,
     new: Collection[tuple[str, str]],
 ) -> list[VmFacts]:
-    """Gather the facts of every VM and domain."""
+    """Collect the facts of every VM and domain."""
 
     def of_machine(key: tuple[str, str], machine: VirtualMachine) -> VmFacts:
         return gather_vm_facts(_input_of(objects, key, machine, cluster, offline=offline, is_new=key in new))
@@ -119,7 +127,10 @@ def _facts(
 
 
 def _nodes(objects: Objects, aside: list[SetAside]) -> list[NodeInput]:
-    """All nodes of which anything is given; a state that cannot be handled is left out, and its node stays."""
+    """Collect all nodes for which any object is given.
+
+    A state that cannot be handled is left out, but its node is kept.
+    """
     found = []
     for name in sorted({*objects.nodes, *objects.node_states}):
         state = objects.node_states.get(name)
@@ -132,7 +143,10 @@ def _nodes(objects: Objects, aside: list[SetAside]) -> list[NodeInput]:
 
 
 def _checked_node(objects: Objects, name: str, state: NodeNicState) -> NodeInput:
-    """Make a node's input, and try all that is later made of it, so that an error is known to be this node's."""
+    """Build a node's input and derive all values that are needed later.
+
+    An error is thus attributed to this node.
+    """
     node = _node(objects, name, state)
     pools = gather_pools(objects.pools.values(), [node], known=True)
     count_capacity(node_devices([node], pools, set()), [])
@@ -141,7 +155,10 @@ def _checked_node(objects: Objects, name: str, state: NodeNicState) -> NodeInput
 
 
 def _node(objects: Objects, name: str, state: NodeNicState | None) -> NodeInput:
-    """Make a node's input; what the pools ask of it is worked out where its state does not say."""
+    """Build a node's input.
+
+    If the state has no spec from the controller, its spec is computed from the pools.
+    """
     node = objects.nodes.get(name)
     labels = node.metadata.labels if node is not None else None
     if state is not None and not state.spec.synced:
@@ -169,7 +186,10 @@ def _has_functions(objects: Objects, nodes: list[NodeInput], pool: str) -> bool:
 def _pools(
     objects: Objects, nodes: list[NodeInput], rules: tuple[Rule, ...], *, offline: bool
 ) -> tuple[dict[str, PoolFacts], list[tuple[str, str, str]]]:
-    """What VMs have to know of the pools; offline, one of which nothing is given counts as ready."""
+    """Collect the facts about pools that matter to VMs.
+
+    Offline, a pool without any known function counts as ready.
+    """
     found = gather_pools(objects.pools.values(), nodes, known=True)
     problems: list[tuple[str, str, str]] = []
     if not offline:
@@ -230,7 +250,7 @@ def _input_of(
 
 
 def _find_network(objects: Objects, namespace: str, name: str) -> Network | None:
-    """Find a network; one that cannot be read is not absent."""
+    """Find a network. One that cannot be read is not absent."""
     unreadable = objects.unreadable("NetworkAttachmentDefinition", namespace, name)
     if unreadable:
         return Network(namespace=namespace, name=name, unreadable=unreadable)
@@ -238,7 +258,10 @@ def _find_network(objects: Objects, namespace: str, name: str) -> Network | None
 
 
 def _unreadable_reference(objects: Objects, reference: Reference | None, namespace: str, kind: str) -> str:
-    """Return why what a VM refers to cannot be read; empty if it can, or is not given."""
+    """Return why an object that a VM refers to cannot be read.
+
+    Empty if it can be read, or is not among the objects.
+    """
     if reference is None or not reference.name:
         return ""
     if reference.cluster_wide:

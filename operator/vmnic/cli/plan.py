@@ -1,4 +1,7 @@
-"""The Plan: what the policies and pools would do, as one JSON-able object. Pure; stable order, no times."""
+"""The Plan, which shows what the policies and pools would do.
+
+One object that can be written as JSON, in stable order and without times. Pure.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +25,17 @@ __all__ = ["difference", "fails", "make_plan", "plan_vm"]
 
 
 def make_plan(objects: Objects, decided: Decided, missing: list[str]) -> Plan:
-    """Write the Plan.
+    """Build the Plan.
 
     Args:
-        objects: What is given, or what the cluster has.
-        decided: What the policies make of it.
-        missing: Kinds that the cluster does not know, in words.
+        objects: Objects from files, or of the cluster.
+        decided: Decisions about them.
+        missing: Descriptions of kinds that the cluster does not have.
     """
     aside = [*objects.set_aside, *decided.set_aside]
     selected = [decision for decision in decided.vms if decision.selected]
     pools, pool_problems = _pools(objects, aside)
-    # A policy that cannot be read may select any VM, and decide otherwise than the others: then no VM is changed.
+    # A policy that cannot be read might select any VM and decide differently from the others, so no VM is changed.
     is_open = any(one.kind == "VmNicPolicy" for one in aside)
     vms = [] if is_open else _vms(objects, decided, selected, aside)
     problems = _problems(selected, missing) + [_entry(one) for one in aside]
@@ -50,7 +53,7 @@ def _vms(objects: Objects, decided: Decided, selected: list[VmDecision], aside: 
 
 
 def _entry(one: SetAside) -> ProblemEntry:
-    """Make a problem of an object that is set aside."""
+    """Convert an object that is set aside to a problem."""
     policy = "; no VM is planned, since it may select any" if one.kind == "VmNicPolicy" else ""
     message = ": ".join(filter(None, (one.where, one.message))) + policy
     return {"object": one.object, "reason": one.reason, "message": message}
@@ -75,7 +78,7 @@ def _plan(vms: list[VmPlan], pools: list[PoolPlan], problems: list[ProblemEntry]
 
 
 def difference(plan: Plan, before: Plan) -> Plan:
-    """Keep of a plan only what an earlier one does not say in the same words."""
+    """Return the parts of a plan that an earlier plan does not contain in the same words."""
     rows = {(pool["name"], node["node"], node["pf"]): node for pool in before["pools"] for node in pool["nodes"]}
     pools: list[PoolPlan] = []
     for pool in plan["pools"]:
@@ -86,7 +89,7 @@ def difference(plan: Plan, before: Plan) -> Plan:
 
 
 def fails(plan: Plan, on: FailOn) -> bool:
-    """Tell whether a plan gives exit code 1."""
+    """Return whether a plan gives exit code 1."""
     match on:
         case FailOn.CHANGES:
             actions = any(node["actions"] for pool in plan["pools"] for node in pool["nodes"])
@@ -100,7 +103,7 @@ def fails(plan: Plan, on: FailOn) -> bool:
 
 
 def plan_vm(objects: Objects, decided: Decided, decision: VmDecision) -> VmPlan:
-    """Write what follows for one VM."""
+    """Build the plan of one VM."""
     vm = decision.vm
     plan: VmPlan = {
         "namespace": vm.namespace,
@@ -121,7 +124,10 @@ def plan_vm(objects: Objects, decided: Decided, decision: VmDecision) -> VmPlan:
 
 
 def _guest_commands(decision: VmDecision) -> list[str]:
-    """A Linux guest uses as many queues as it is told to; the command takes the kernel's own names for its NICs."""
+    """Return the commands that set the number of queues inside a Linux guest.
+
+    A Linux guest uses only as many queues as configured in it. The commands use the kernel's default NIC names.
+    """
     if decision.vm.guest_os is not GuestOs.LINUX:
         return []
     return [
@@ -166,7 +172,7 @@ def _state(state: NicState) -> NicShape:
 
 
 def _pools(objects: Objects, aside: list[SetAside]) -> tuple[list[PoolPlan], list[ProblemEntry]]:
-    """What the pools would do on the nodes whose state is known."""
+    """Return what the pools would do on the nodes whose state is known."""
     rows: dict[str, list[PoolNode]] = {name: [] for name in sorted(objects.pools)}
     problems: list[ProblemEntry] = []
     left_out = {one.name for one in aside if one.kind == "NodeNicState"}
@@ -181,7 +187,7 @@ def _pools(objects: Objects, aside: list[SetAside]) -> tuple[list[PoolPlan], lis
 
 
 def _node_rows(objects: Objects, name: str, state: NodeNicState) -> tuple[list[tuple[str, PoolNode]], list[ProblemEntry]]:
-    """What the pools would do on one node, by pool."""
+    """Return what the pools would do on one node, by pool."""
     rows: list[tuple[str, PoolNode]] = []
     node = objects.nodes.get(name)
     labels = node.metadata.labels if node is not None else {}
@@ -202,7 +208,10 @@ def _node_rows(objects: Objects, name: str, state: NodeNicState) -> tuple[list[t
 
 
 def _given_up(node: str, state: NodeNicState, spec: PfSpec) -> list[PoolNode]:
-    """What is done to a function that no pool asks for any more; only its agent knows what it was before."""
+    """Return what happens to a PF that no pool asks for any more.
+
+    Only its agent knows its original settings.
+    """
     status = next((pf for pf in state.status.pfs if pf.pci_address == spec.pci_address), None)
     if status is None:
         return []
@@ -219,7 +228,7 @@ def _given_up(node: str, state: NodeNicState, spec: PfSpec) -> list[PoolNode]:
 
 
 def _pool_node(node: str, state: NodeNicState, desired: PfSpec) -> tuple[PoolNode | None, ProblemEntry | None]:
-    """Plan one function from its published status."""
+    """Plan one PF from its published status."""
     status = next(pf for pf in state.status.pfs if pf.pci_address == desired.pci_address)
     holders = {held.vf: held.by for held in status.held if held.by}
     planned = plan_pf(

@@ -1,4 +1,4 @@
-"""Plans and states as tables for people."""
+"""Tables of plans and states."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["show_capacity", "show_explanation", "show_nodes", "show_plan", "show
 
 
 def show_plan(plan: Plan) -> None:
-    """Print a plan: VMs, pools, problems, and one line that sums it up."""
+    """Print a plan with its VMs, pools, problems and a summary line."""
     nics = [(vm, nic) for vm in plan["vms"] for nic in vm["nics"]]
     if nics:
         show_table(
@@ -45,7 +45,7 @@ def show_plan(plan: Plan) -> None:
 
 
 def show_explanation(vm: VmPlan, source: str) -> None:
-    """Print why each NIC of a VM is what it is and why each other candidate fell out."""
+    """Print why each NIC of a VM is as it is, and why each other candidate is excluded."""
     guest = f"{vm['guestOS']} ({source})" if source else vm["guestOS"]
     say(f"VM {vm['namespace']}/{vm['name']}, guest {guest}")
     for nic in vm["nics"]:
@@ -61,7 +61,7 @@ def show_explanation(vm: VmPlan, source: str) -> None:
 
 
 def show_capacity(rows: Iterable[PoolRow]) -> None:
-    """Print the pools, each with its nodes below it."""
+    """Print the pools, each followed by its nodes."""
     cells: list[tuple[str, ...]] = []
     for row in rows:
         counts = (row.desired, row.configured, row.in_use, row.assigned, row.reserved, row.free)
@@ -73,7 +73,7 @@ def show_capacity(rows: Iterable[PoolRow]) -> None:
 
 
 def show_status(lines: Iterable[Line]) -> None:
-    """Print what was looked at, and what to do about it."""
+    """Print the checks, and what to do about them."""
     rows = [
         ("ok" if line.ok and line.known else "??" if line.ok else "!!", line.what, line.text, tuple(line.remedy.split("\n")))
         for line in lines
@@ -93,7 +93,7 @@ def show_set_aside(found: Iterable[SetAside]) -> None:
 
 
 def show_nodes(states: Iterable[NodeNicState]) -> None:
-    """Print the physical functions of nodes, what holds their VFs, and what is planned."""
+    """Print the PFs of nodes, the holders of their VFs, and their plans."""
     rows = []
     for state in states:
         pools = {pf.pci_address: ", ".join(group.pool for group in pf.groups) or pf.pool for pf in state.spec.pfs}

@@ -1,4 +1,4 @@
-"""`kubectl vmnic revert`: the way back of one VM, or why there is none. Pure."""
+"""Patch of `kubectl vmnic revert vm`, or why there is none. Pure."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _REMEDY = (
 def plan_revert(
     machine: VirtualMachine, networks: Mapping[tuple[str, str], Network] | None = None
 ) -> tuple[list[dict[str, Any]], str]:
-    """Give the operations that put the original NICs back, or the reason why what is recorded is not written.
+    """Return the operations that restore the original NICs, or why there are none.
 
-    The record stands in an annotation that the VM's owner can write, and the patch is sent with the user's own rights.
+    The record is in an annotation that the VM's owner can write, and the patch is sent with the user's own rights.
     """
     try:
         return render_revert(machine, networks), ""

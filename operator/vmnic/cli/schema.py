@@ -1,18 +1,21 @@
-"""The shape of a Plan as `kubectl vmnic plan -o json` prints it; `docs/reference/plan.schema.json` is made from it."""
+"""Schema of a Plan as `kubectl vmnic plan -o json` prints it.
+
+`docs/reference/plan.schema.json` is generated from it.
+"""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from typing import Literal, NotRequired
 
-# pydantic makes the JSON Schema, and before Python 3.12 it takes this TypedDict only.
+# pydantic generates the JSON Schema, and before Python 3.12 it accepts only this TypedDict.
 from typing_extensions import TypedDict
 
 __all__ = ["FailOn", "NicPlan", "NicShape", "Plan", "PoolNode", "PoolPlan", "ProblemEntry", "Summary", "VmPlan"]
 
 
 class FailOn(StrEnum):
-    """What gives exit code 1."""
+    """Plans that give exit code 1."""
 
     CHANGES = "changes"
     DISRUPTIVE = "disruptive"
@@ -29,7 +32,7 @@ class NicShape(TypedDict):
 
 
 class CandidateEntry(TypedDict):
-    """A datapath that the policy names, and why it fell out."""
+    """A datapath that the policy names, and why it is excluded."""
 
     datapath: str
     chosen: bool
@@ -76,7 +79,7 @@ class VmPlan(TypedDict):
 
 
 class PoolNode(TypedDict):
-    """What a pool would do to one physical function."""
+    """What a pool would do to one PF."""
 
     node: str
     pf: str
@@ -93,7 +96,7 @@ class PoolPlan(TypedDict):
 
 
 class ProblemEntry(TypedDict):
-    """Something that a person may want to act on."""
+    """A problem that a person may want to fix."""
 
     object: str
     reason: str
@@ -101,7 +104,7 @@ class ProblemEntry(TypedDict):
 
 
 class Summary(TypedDict):
-    """Counts: VMs, NICs to change, NICs blocked, restarts and disruptive pool plans."""
+    """Counts of VMs, NICs to change, blocked NICs, restarts and disruptive pool plans."""
 
     vms: int
     changes: int

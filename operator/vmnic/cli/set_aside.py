@@ -1,4 +1,7 @@
-"""Objects that are set aside: what cannot be read or handled costs only itself, and is shown."""
+"""Objects that cannot be read or handled.
+
+They are set aside and shown, and they affect no other object.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ class DuplicateError(ValueError):
 
 UNREADABLE = "Unreadable"
 _MOST_BYTES = 1024
-"""Of a message: it may quote the object."""
+"""Maximum size of a message, which may quote the object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,22 +36,22 @@ class SetAside:
     """One object that is left out, and why."""
 
     kind: str
-    """Empty where not even that is known."""
+    """Empty if even the kind is unknown."""
     namespace: str = ""
     name: str = ""
     reason: str = UNREADABLE
     message: str
     where: str = ""
-    """File and line; empty if the API server gave it."""
+    """File and line; empty if the object comes from the API server."""
 
     @property
     def object(self) -> str:
-        """`KIND/NAMESPACE/NAME`, as in the problems of a plan."""
+        """Return `KIND/NAMESPACE/NAME`, as in the problems of a plan."""
         return "/".join(filter(None, (self.kind, self.namespace, self.name)))
 
     @property
     def sentence(self) -> str:
-        """Place, object and reason in one line."""
+        """Return place, object and reason in one line."""
         name = "/".join(filter(None, (self.namespace, self.name)))
         return ": ".join(filter(None, (self.where, f"{self.kind} {name}".strip(), self.message)))
 
@@ -60,7 +63,7 @@ def set_aside(kind: str, key: tuple[str, str], error: Exception | str, where: st
 
 
 def reason_of(error: Exception) -> str:
-    """Say in one line why an object cannot be read or handled."""
+    """Describe in one line why an object cannot be read or handled."""
     if isinstance(error, ValidationError):
         return first_error(error)
     if isinstance(error, msgspec.ValidationError | BoundError | DomainError | DuplicateError):
@@ -71,16 +74,18 @@ def reason_of(error: Exception) -> str:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Split `NAMESPACE/NAME`; an object of the cluster has no namespace."""
+    """Split `NAMESPACE/NAME`. A cluster-wide object has no namespace."""
     namespace, _, last = name.rpartition("/")
     return namespace, last
 
 
 def try_object(aside: list[SetAside], kind: str, key: tuple[str, str], work: Callable[..., T], *args: Any) -> T | None:
-    """Do something with one object; whatever goes wrong sets this object aside and harms no other.
+    """Call a function on one object.
+
+    Any error sets this object aside and affects no other.
 
     Returns:
-        None where the object was set aside.
+        The function's result, or None if the object was set aside.
     """
     try:
         return work(*args)

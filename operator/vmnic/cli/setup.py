@@ -1,7 +1,7 @@
-"""What vmnic stands on: is it there, and is it as vmnic needs it? Pure.
+"""Checks of vmnic's prerequisites. Pure.
 
-"May not be read" is told as such and is never "absent". Nothing is written: the KubeVirt resource is somebody else's, so what
-it needs is printed for its owner.
+An object that the user may not read is reported as such, never as absent. Nothing is written. The KubeVirt resource belongs to
+another owner, so the required entries are printed for that owner.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from .set_aside import reason_of
 __all__ = ["Line", "Setup", "setup_lines"]
 
 _MODULES = ("vhost_net", "tun")
-"""What a virtio NIC needs on its node, whatever the pools ask."""
+"""Modules that a virtio NIC needs on its node, regardless of the pools."""
 _PCI_ID = re.compile(r"[0-9a-f]{4}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One thing that was looked at."""
+    """Result of one check."""
 
     ok: bool
     what: str
     text: str
     remedy: str = ""
     known: bool = True
-    """False: it may not be read, so nothing is concluded."""
+    """False if the user may not read it. Then nothing is concluded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What the cluster has installed; None: may not be read."""
+    """What is installed in the cluster. None stands for what the user may not read."""
 
     daemons: tuple[str, ...] | None = None
     """Names and images of all DaemonSets."""
     definitions: Mapping[str, Mapping[str, Any]] | None = None
-    """CustomResourceDefinitions of vmnic by name."""
+    """vmnic's CustomResourceDefinitions by name."""
     webhook: Mapping[str, Any] | None = None
-    """The MutatingWebhookConfiguration `vmnic`; empty: it is not there."""
+    """The MutatingWebhookConfiguration `vmnic`; empty if it does not exist."""
     refusals: tuple[str, ...] = field(default_factory=tuple)
-    """What may not be read, in words."""
+    """Descriptions of what the user may not read."""
 
 
 def setup_lines(objects: Objects, decided: Decided, setup: Setup) -> Iterator[Line]:
-    """Look at everything that pools and policies rest on."""
+    """Check all prerequisites of pools and policies."""
     yield from (Line(ok=True, known=False, what="rights", text=text) for text in setup.refusals)
     yield from _guarded("CRDs", lambda: _definitions(setup))
     yield from _guarded("webhook", lambda: _webhook(setup))
@@ -64,7 +64,7 @@ def setup_lines(objects: Objects, decided: Decided, setup: Setup) -> Iterator[Li
 
 
 def _guarded(what: str, look: Callable[[], Iterable[Line]]) -> list[Line]:
-    """Look at one thing; an object that is not as it should be costs the lines on this thing only."""
+    """Run one check. A malformed object affects only the lines of this check."""
     try:
         return list(look())
     except Exception as error:
@@ -91,7 +91,7 @@ def _definitions(setup: Setup) -> Iterator[Line]:
 
 
 def _fields(definition: Mapping[str, Any]) -> Iterator[str]:
-    """Give the paths of all fields of a definition's newest version."""
+    """Yield the paths of all fields of a definition's newest version."""
 
     def walk(schema: Mapping[str, Any], path: str) -> Iterator[str]:
         for name, inner in (schema.get("properties") or {}).items():
@@ -181,7 +181,7 @@ def _permitted(resource: str, facts: KubeVirtFacts, ids: Sequence[str]) -> Line:
 
 
 def _ids(states: Iterable[NodeNicState], pool: str) -> list[str]:
-    """Give the vendor and device ids of a pool's functions."""
+    """Return the vendor and device IDs of a pool's functions."""
     found = set()
     for state in states:
         mine = {pf.pci_address for pf in state.spec.pfs if group_of(pf, pool) is not None}
@@ -194,7 +194,10 @@ def _ids(states: Iterable[NodeNicState], pool: str) -> list[str]:
 
 
 def _network_parts(objects: Objects, decided: Decided, setup: Setup) -> Iterator[Line]:
-    """Multus, sriov-cni, network-resources-injector and macvtap, as far as the pools and policies need them."""
+    """Check the network components that pools and policies need.
+
+    These are Multus, sriov-cni, network-resources-injector and macvtap.
+    """
     facts = decided.cluster.kubevirt
     virtual = sorted(name for name, pool in decided.cluster.pools.items() if not pool.physical)
     macvtap = sorted(name for name, one in objects.policies.items() if "macvtap" in one.spec.datapaths)

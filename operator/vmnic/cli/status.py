@@ -1,4 +1,4 @@
-"""`kubectl vmnic status`: is everything as asked, and is what vmnic stands on there? Pure."""
+"""Status of everything that vmnic manages, and of its prerequisites. Pure."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["merge_set_aside", "status_lines", "wire_status"]
 
 
 def status_lines(objects: Objects, decided: Decided, setup: Setup, missing: list[str]) -> list[Line]:
-    """Look at pools, policies, nodes and prerequisites.
+    """Check pools, policies, nodes and prerequisites.
 
     Args:
-        objects: What the cluster has.
-        decided: What the policies make of it.
-        setup: What the cluster has installed.
-        missing: Kinds that the cluster does not know, in words.
+        objects: Objects of the cluster.
+        decided: Decisions about them.
+        setup: What is installed in the cluster.
+        missing: Descriptions of kinds that the cluster does not have.
     """
     lines = [_pool(name, pool.status.conditions) for name, pool in sorted(objects.pools.items())]
     lines += [_policy(name, policy.status.conditions) for name, policy in sorted(objects.policies.items())]
@@ -33,7 +33,7 @@ def status_lines(objects: Objects, decided: Decided, setup: Setup, missing: list
 
 
 def merge_set_aside(*sources: Iterable[SetAside]) -> list[SetAside]:
-    """Give each object once, the first source's word on it, in a stable order."""
+    """Return each object once, as in the first source that has it, in a stable order."""
     found: dict[tuple[str, str, str], SetAside] = {}
     for one in (one for source in sources for one in source):
         found.setdefault((one.kind, one.namespace, one.name), one)
@@ -41,7 +41,7 @@ def merge_set_aside(*sources: Iterable[SetAside]) -> list[SetAside]:
 
 
 def wire_status(lines: Iterable[Line], set_aside: Iterable[SetAside]) -> dict[str, Any]:
-    """Give the status for `-o json`."""
+    """Return the status for `-o json`."""
     fields = ("kind", "namespace", "name", "reason", "message")
     return {
         "apiVersion": "cli.vmnic.dev/v1alpha1",

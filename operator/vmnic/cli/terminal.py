@@ -1,6 +1,7 @@
-"""The one place that prints: foreign text is shown as it is written, and never interpreted.
+"""The only module that prints.
 
-Neither the terminal (control characters, direction of writing) nor rich (markup, emoji, highlighting) finds anything to act on.
+Untrusted text is shown literally and never interpreted, neither by the terminal (control characters, writing direction) nor by
+rich (markup, emoji, highlighting).
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from ..checked.printable import printable
 __all__ = ["Output", "fail", "prepare", "say", "say_markdown", "show", "show_table", "warn"]
 
 _PLAIN_WIDTH = 200
-"""Columns where the output is no terminal: a log or a file wraps nothing."""
+"""Columns if the output is not a terminal, so that a log or file wraps few lines."""
 
 
 class Output(StrEnum):
-    """How a result is printed."""
+    """Formats in which a result is printed."""
 
     TABLE = "table"
     JSON = "json"
@@ -30,7 +31,7 @@ class Output(StrEnum):
 
 
 def prepare() -> None:
-    """Let what an output's encoding lacks be shown as an escape sequence, where printing would fail."""
+    """Show characters that an output's encoding lacks as escape sequences instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -42,24 +43,24 @@ def say(line: str = "") -> None:
 
 
 def warn(line: str) -> None:
-    """Print one line that is no result."""
+    """Print one line that is not part of a result to standard error."""
     print(printable(line), file=sys.stderr)
 
 
 def fail(message: str) -> NoReturn:
-    """End the command with an error: exit code 2."""
+    """End the command with an error and exit code 2."""
     warn(f"kubectl vmnic: {message}")
     raise typer.Exit(2)
 
 
 def say_markdown(lines: Iterable[str]) -> None:
-    """Print Markdown whose foreign text is escaped (`markdown.escape_markdown`)."""
+    """Print Markdown whose untrusted text is escaped (`markdown.escape_markdown`)."""
     for line in lines:
         say(line)
 
 
 def show(value: object, output: Output) -> None:
-    """Print a result for machines, in ASCII and without control characters."""
+    """Print a machine-readable result, in ASCII and without control characters."""
     if output is Output.JSON:
         print(json.dumps(value, indent=2))
         return
@@ -72,8 +73,8 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str | tuple[str, 
     """Print a table.
 
     Args:
-        columns: Their headings.
-        rows: Cells; a cell of several lines is a tuple.
+        columns: Column headings.
+        rows: Cells. A cell of several lines is a tuple.
     """
     from rich.console import Console
     from rich.table import Table
@@ -93,7 +94,7 @@ def _lines(cell: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _well_formed(value: object) -> object:
-    """Replace lone surrogates, which no YAML parser takes back."""
+    """Replace lone surrogates, which no YAML parser accepts."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, dict):

@@ -1,4 +1,7 @@
-"""`kubectl vmnic uninstall`: policies and pools go, by this process's own hand where no controller is left to see to it."""
+"""Removal of all policies and pools.
+
+If no controller is left, this process does the controller's work.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +35,14 @@ _LOOK_AGAIN_S = 2.0
 class Uninstaller:
     """Removes pools and policies, and waits until no node has anything of them.
 
-    It is one more candidate for the controller's Lease. As long as a controller leads, that one does the work; where this
-    process comes to lead, or the namespace of the Lease is gone, it tells the nodes itself.
+    It is another candidate for the controller's Lease. As long as a controller leads, the controller does the work. If this
+    process
+    becomes the leader, or the namespace of the Lease is gone, this process writes the nodes' specs itself.
 
     Args:
         api: A client with the user's rights.
-        abandon: Nodes keep what they have, and nobody is waited for.
-        tell: Takes a line for each thing that is now waited for.
+        abandon: Whether nodes keep their settings and are not waited for.
+        tell: Takes a line for each new thing to wait for.
     """
 
     def __init__(self, api: ApiClient, *, abandon: bool, tell: Callable[[str], None]) -> None:
@@ -63,7 +67,7 @@ class Uninstaller:
             await cancel_and_wait([candidate])
 
     async def _look(self) -> bool:
-        """Do what can be done now; True when nothing is left."""
+        """Perform one pass and return whether nothing is left."""
         objects = Objects(of_server=True)
         try:
             await self._delete(await self._list(POLICIES, objects), POLICIES)
@@ -77,7 +81,7 @@ class Uninstaller:
                 for pool in pools:
                     await self._annotate(pool)
         except (ConflictError, NotFoundError):
-            return False  # Somebody was faster, or a kind is just going; the next look shows it.
+            return False  # Another client was faster, or a kind is being removed; the next pass handles it.
         self._tell_new([*(f"{one.sentence} (what it made stays)" for one in objects.set_aside), *blockers_of(objects)])
         return not pools and not any(one.kind == POOLS.kind for one in objects.set_aside)
 
@@ -88,12 +92,14 @@ class Uninstaller:
         self._told = waits
 
     async def _list(self, kind: Resource, objects: Objects) -> list[dict[str, Any]]:
-        """Read all objects of a kind and take them in; there are none once its definition is gone.
+        """Read all objects of a kind and add them to `objects`.
 
-        An object that this program cannot make use of is set aside, and is in the list as long as it is JSON.
+        There are none once the kind's definition is gone. An object that cannot be handled is set aside, but is in the list if
+        it is
+        valid JSON.
 
         Raises:
-            NotFoundError: the kind is not served at this moment, though its definition is there.
+            NotFoundError: the kind is not served at the moment, although its definition exists.
         """
         try:
             pages = [page async for page, _ in self._api.list_pages(kind)]
@@ -117,7 +123,7 @@ class Uninstaller:
                 await self._api.delete(kind, one["metadata"]["name"])
 
     async def _is_alone(self) -> bool:
-        """Whether no controller leads, and none can before this process has ended."""
+        """Return whether no controller leads, and none can before this process ends."""
         if self._elector.seconds_left() is not None:
             return True
         namespace = await self._api.read(NAMESPACES, _NAMESPACE)
@@ -128,8 +134,8 @@ class Uninstaller:
             await self._api.patch_merge(POOLS, pool["metadata"]["name"], {"metadata": {"annotations": {ABANDON: ""}}})
 
     async def _let_go(self, pools: list[dict[str, Any]], objects: Objects) -> None:
-        """Have the nodes give up what the pools made, and then the pools go."""
-        # A state that cannot be read may still have functions of ours.
+        """Release what the pools created on the nodes, then remove the pools' finalizers."""
+        # A state that cannot be read may still have functions of a pool.
         awaited = not self._abandon and any(one.kind == NODE_NIC_STATES.kind for one in objects.set_aside)
         if not self._abandon:
             for name, state in objects.node_states.items():
@@ -152,7 +158,7 @@ class Uninstaller:
         await self._api.patch_merge(NODE_NIC_STATES, state.metadata.name, body)
 
     async def _uncordon(self, objects: Objects) -> None:
-        """Give nodes back that were being drained when their controller went."""
+        """Uncordon nodes whose drain was running when the controller went away."""
         for node in await self._list(NODES, objects):
             if CORDONED in node["metadata"].get("annotations", {}):
                 meta = {"resourceVersion": node["metadata"]["resourceVersion"], "annotations": {CORDONED: None}}
@@ -176,7 +182,7 @@ async def _for_ever() -> None:
 
 
 def describe(objects: Objects) -> list[str]:
-    """Say what there is to remove."""
+    """Describe what would be removed."""
     lines = [f"VmNicPolicy {name}: VMs keep the NICs that they have" for name in sorted(objects.policies)]
     for name, pool in sorted(objects.pools.items()):
         totals = [count_vfs(state, name) for state in objects.node_states.values()]
@@ -188,7 +194,7 @@ def describe(objects: Objects) -> list[str]:
 
 
 def blockers_of(objects: Objects) -> list[str]:
-    """Say which functions of which nodes, and which networks, are still in the way."""
+    """Describe which functions of which nodes, and which networks, still block the removal."""
     waits = [
         f"node {name}, {spec.pci_address}: {_why(state, spec)}"
         for name, state in sorted(objects.node_states.items())

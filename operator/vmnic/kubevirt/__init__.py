@@ -1,1 +1,1 @@
-"""Pure: KubeVirt's objects become facts, decisions become JSON Patches."""
+"""Pure conversions of KubeVirt's objects to facts, and of decisions to JSON Patches."""

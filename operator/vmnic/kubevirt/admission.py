@@ -1,8 +1,10 @@
-"""Admission reviews: a review in, a review with a patch out. Pure, and never a refusal of a VM.
+"""Admission reviews of VMs and VMIs.
 
-A VirtualMachine that is created gets what the policies want. One that is updated keeps what vmnic has assigned before, where
-the manager that applies it has put back what was there at first, as a GitOps tool does; a person's own edit is left. An
-instance gets model and queues where a policy says `Admit`.
+A pure function from a review to a response with a patch. It never refuses a VM.
+
+A new VirtualMachine gets what the policies want. An update restores vmnic's assignments only if the manager that applies the
+VM has reset the NICs to their originals, as a GitOps tool does. An edit by a person is kept. A VMI gets model and queues if a
+policy has `action: Admit`.
 """
 
 from __future__ import annotations
@@ -53,12 +55,12 @@ _decoder = msgspec.json.Decoder(_Review)
 
 
 class AdmissionReviewer:
-    """Answers reviews from what its owner knows.
+    """Answers reviews with data from its owner.
 
     Args:
-        complete: Adds to a VM of a namespace what belongs to it.
-        settle: Phase two: decides over capacity, and says how many devices of each resource there are.
-        find_machine: Looks a VirtualMachine up by namespace and name.
+        complete: Adds to a VM of a namespace the objects that belong to it.
+        settle: Second phase of the decision. It also returns the total number of devices by resource.
+        find_machine: Finds a VirtualMachine by namespace and name.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class AdmissionReviewer:
         """Answer for a VirtualMachine that is created or updated.
 
         Raises:
-            msgspec.MsgspecError: this is no AdmissionReview.
+            msgspec.MsgspecError: raw is not an AdmissionReview.
         """
         request = _decoder.decode(raw).request
         try:
@@ -83,7 +85,7 @@ class AdmissionReviewer:
             if request.operation == "UPDATE":
                 return _answer(request, self._review_update(request, machine, rules, cluster))
         except msgspec.MsgspecError as error:
-            # KubeVirt judges VMs; vmnic has nothing to add to one that it cannot read.
+            # KubeVirt's own webhook validates VMs. vmnic adds nothing to a VM that it cannot read.
             warning = f"vmnic leaves this VirtualMachine as it is, it cannot be read: {error}"[:200]
             return _answer(request, [], warning)
         found = evaluate_vm(gather_vm_facts(self._complete(machine, request.namespace)), rules, cluster)
@@ -93,7 +95,10 @@ class AdmissionReviewer:
     def _review_update(
         self, request: _Request, machine: VirtualMachine, rules: tuple[Rule, ...], cluster: ClusterFacts
     ) -> list[Operation]:
-        """Put back what vmnic has assigned, where the update has taken it away; capacity is not asked again."""
+        """Restore assignments of vmnic that the update has removed.
+
+        Capacity is not checked again.
+        """
         writer = request.options.field_manager if request.options is not None else ""
         if not writer or writer != machine.applier:
             return []
@@ -118,7 +123,7 @@ class AdmissionReviewer:
         """Answer for a VirtualMachineInstance that is created.
 
         Raises:
-            msgspec.MsgspecError: this is no AdmissionReview.
+            msgspec.MsgspecError: raw is not an AdmissionReview.
         """
         request = _decoder.decode(raw).request
         try:
@@ -128,7 +133,7 @@ class AdmissionReviewer:
         machine = self._find_machine(request.namespace, instance.machine) if instance.machine else None
         if machine is None:
             return _answer(request, [])
-        # Its instance of before, if it is still there, has ended.
+        # An earlier VMI of this VM that still exists has ended, so it is ignored.
         facts = gather_vm_facts(replace(self._complete(machine, request.namespace), is_new=False, instance=None))
         decision = decide(evaluate_vm(facts, rules, cluster), {})
         return _answer(request, _instance_patch(decision, instance))
@@ -145,7 +150,7 @@ def _answer(request: _Request, patch: list[Operation], warning: str = "") -> dic
 
 
 def _reverted(record: AssignmentRecord, old: VirtualMachine, new: VirtualMachine) -> set[str]:
-    """The NICs that were as assigned and are now as they were at first."""
+    """Return the NICs that the update changed from their assignment to their original."""
     return {
         name for name, entry in record.nics.items() if _is_original(entry, new, name) and not _is_original(entry, old, name)
     }
@@ -169,19 +174,19 @@ def _comparable(interface: Interface) -> dict[str, Any]:
 
 
 def _without_mac(entry: dict[str, Any]) -> dict[str, Any]:
-    """Interfaces are told apart without the MAC address, which vmnic may have pinned."""
+    """Remove the MAC address from an interface, because vmnic may have pinned it."""
     return {key: value for key, value in entry.items() if key != "macAddress"}
 
 
 def _with_macs(facts: VmFacts, old: VirtualMachine) -> VmFacts:
-    """The MAC addresses that are pinned stay pinned."""
+    """Return the facts with the MAC addresses that the old VM pins, so that they stay pinned."""
     pinned = {one.name: one.mac_address for one in old.spec.template.spec.domain.devices.interfaces}
     nics = tuple(replace(nic, live_mac=nic.live_mac or pinned.get(nic.name)) for nic in facts.nics)
     return replace(facts, nics=nics)
 
 
 def _switched_back(record: AssignmentRecord, old: VirtualMachine, new: VirtualMachine) -> bool:
-    """Whether several queues were asked for by vmnic and are not any more."""
+    """Return whether the update resets the multiqueue switch, which vmnic had changed."""
     if record.multiqueue is None:
         return False
     before = old.spec.template.spec.domain.devices.network_interface_multiqueue
@@ -190,7 +195,7 @@ def _switched_back(record: AssignmentRecord, old: VirtualMachine, new: VirtualMa
 
 
 def _is_ours(nic: NicDecision, record: AssignmentRecord, reverted: set[str], *, switched: bool) -> bool:
-    """Whether the policies still want what was taken away."""
+    """Return whether the policies still want what the update has removed."""
     entry = record.nics.get(nic.nic.name)
     if nic.nic.name in reverted:
         return entry is not None and entry.datapath == nic.wanted.datapath
@@ -199,7 +204,10 @@ def _is_ours(nic: NicDecision, record: AssignmentRecord, reverted: set[str], *, 
 
 
 def _instance_patch(decision: VmDecision, instance: VirtualMachineInstance) -> list[Operation]:
-    """Model and queues of the instance: KubeVirt copies networks and bindings from the VM, and would put those back."""
+    """Build the operations that set model and queues of a VMI.
+
+    KubeVirt copies networks and bindings from the VM and would overwrite them.
+    """
     devices = instance.spec.domain.devices
     places = {interface.name: index for index, interface in enumerate(devices.interfaces)}
     operations: list[Operation] = []

@@ -1,7 +1,8 @@
-"""The annotation `vmnic.dev/assigned`: what vmnic has made of a VM's NICs, and what was there before.
+"""Codec of the annotation `vmnic.dev/assigned`.
 
-The VM object itself is the ledger, so that replicas, restarts and `kubectl vmnic revert` agree without another store. A tenant
-may write it, so it is checked wherever it is read.
+It records what vmnic changed in a VM's NICs and what they were before. The VM object itself stores the record, so that
+replicas, restarts and `kubectl vmnic revert` agree without another store. A tenant may write the annotation, so every reader
+validates it.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ ANNOTATION = "vmnic.dev/assigned"
 _MAX_DEPTH = 12
 """A private DHCP option of an interface is eight levels deep."""
 _SHOWN, _SHOWN_NAME = 200, 63
-"""Characters of an error, and of a NIC's name in it."""
+"""Maximum number of characters of an error, and of a NIC's name in it."""
 PLAIN = (Datapath.EMULATED, Datapath.VHOST)
-"""Datapaths that differ in the model alone."""
+"""Datapaths that differ only in the model."""
 
 
 class RecordedNic(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -45,12 +46,12 @@ class RecordedNic(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     datapath: str
     resource: str = ""
     of: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
-    """How many devices of the resource there were."""
+    """Total number of devices of the resource at the time of the assignment."""
     model: str | None = None
     network: str = ""
-    """Where it was connected to, `namespace/name`; empty: where it was."""
+    """The network that it was moved to, as `namespace/name`; empty if it was not moved."""
     was: dict[str, Any] = {}
-    """What stood in the spec: `model` alone, or `interface` and `network` whole."""
+    """The original entries of the spec: `model` alone, or `interface` and `network` in full."""
 
 
 class _Switch(msgspec.Struct, frozen=True):
@@ -58,26 +59,29 @@ class _Switch(msgspec.Struct, frozen=True):
 
 
 class AssignmentRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """All that vmnic has changed in one VM."""
+    """All changes of vmnic to one VM."""
 
     nics: dict[str, RecordedNic] = {}
     multiqueue: _Switch | None = None
-    """What `networkInterfaceMultiqueue` was; None: not changed."""
+    """Original value of `networkInterfaceMultiqueue`; None if vmnic has not changed it."""
 
     def with_multiqueue(self, was: bool | None) -> AssignmentRecord:
-        """Note what the switch was, unless that is noted already."""
+        """Record the original value of the switch, unless one is recorded already."""
         return self if self.multiqueue is not None else msgspec.structs.replace(self, multiqueue=_Switch(was))
 
 
 class UnreadableRecord(msgspec.Struct, frozen=True):
-    """An annotation that says something vmnic cannot understand: nothing is known, so nothing is changed."""
+    """An annotation that vmnic cannot understand.
+
+    The originals are then unknown, so vmnic changes nothing.
+    """
 
     problem: str
-    """The field, what is wrong with it, and the remedy."""
+    """The field, its fault and the remedy."""
 
 
 def read_record(text: str | None) -> AssignmentRecord | UnreadableRecord | None:
-    """Read the annotation; None if there is none."""
+    """Read the annotation. Return None if there is none."""
     if text is None:
         return None
     try:
@@ -100,20 +104,24 @@ def _check(name: str, was: dict[str, Any]) -> None:
 
 
 def parse_record(text: str | None) -> AssignmentRecord | None:
-    """Read the annotation, for callers that change nothing; None if there is none, or none that can be read."""
+    """Read the annotation for callers that change nothing.
+
+    Returns:
+        The record, or None if there is none or it cannot be read.
+    """
     record = read_record(text)
     return record if isinstance(record, AssignmentRecord) else None
 
 
 def write_record(record: AssignmentRecord) -> str:
-    """Give the annotation's text; empty: nothing is left to be remembered."""
+    """Return the annotation's text, or an empty string if there is nothing to record."""
     if not record.nics and record.multiqueue is None:
         return ""
     return msgspec.json.encode(record, order="sorted").decode()
 
 
 def assignments(record: AssignmentRecord | None) -> dict[str, Assignment]:
-    """Give the record as facts."""
+    """Convert the record to facts."""
     if record is None:
         return {}
     known = {str(one) for one in Datapath}
@@ -129,13 +137,15 @@ def assignments(record: AssignmentRecord | None) -> dict[str, Assignment]:
 def with_change(
     record: AssignmentRecord, decision: NicDecision, was: dict[str, Any], totals: Mapping[str, int]
 ) -> AssignmentRecord:
-    """Note a change; of several the first one's original is kept, and a return to it is forgotten.
+    """Record a change of a NIC.
+
+    The original of the first change is kept. A change back to the original removes the NIC from the record.
 
     Args:
-        record: What is noted so far.
-        decision: What becomes of the NIC.
-        was: What stands in the spec now: `model` alone, or `interface` and `network` whole.
-        totals: How many devices of each resource there are, as far as known.
+        record: Record so far.
+        decision: New state of the NIC.
+        was: Present entries of the spec: `model` alone, or `interface` and `network` in full.
+        totals: Total number of devices by resource, as far as known.
     """
     name, wanted, network = decision.nic.name, decision.wanted, decision.network
     nics = dict(record.nics)
@@ -155,7 +165,7 @@ def with_change(
 
 
 def binding_of(datapath: Datapath) -> tuple[str, dict[str, str]]:
-    """Give the field that binds an interface, and its value; of a secondary network."""
+    """Return the field that binds an interface to a secondary network, and its value."""
     match datapath:
         case Datapath.SRIOV:
             return "sriov", {}
@@ -165,12 +175,18 @@ def binding_of(datapath: Datapath) -> tuple[str, dict[str, str]]:
 
 
 def _in_force(recorded: RecordedNic, present: NicState) -> bool:
-    """Whether a NIC still is what the record says; else somebody has edited it, and that is the original now."""
+    """Return whether a NIC still is as recorded.
+
+    Otherwise it has been edited, and the edited NIC is the original now.
+    """
     return (recorded.datapath, recorded.resource) == (present.datapath.value, present.resource)
 
 
 def _older(earlier: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """The first original; if then only the model was changed and now the binding is, the model goes into the whole."""
+    """Return the first original.
+
+    If the first change was of the model only and the present one is of the binding, the full original gets the first model.
+    """
     if "interface" in earlier or "interface" not in now:
         return earlier or now
     if "model" not in earlier:
@@ -181,7 +197,7 @@ def _older(earlier: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_return(was: dict[str, Any], wanted: NicState, network: Network | None) -> bool:
-    """Whether what is wanted is what was there at first."""
+    """Return whether the wanted state is the original."""
     if "model" in was:
         return network is None and was["model"] == wanted.model and wanted.datapath in PLAIN
     interface = was.get("interface", {})

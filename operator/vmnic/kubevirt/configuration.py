@@ -1,4 +1,7 @@
-"""The KubeVirt resource becomes facts: version, gates, binding plugins, permitted host devices."""
+"""Reader of the KubeVirt resource.
+
+It provides version, feature gates, network binding plugins and permitted host devices.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ __all__ = ["KubeVirt", "cluster_facts", "decode_kubevirt", "is_injector", "kubev
 
 _DEFAULT_VERSION = (1, 8)
 _BETA_IS_ON = (1, 9)
-"""From this version on, gates in beta are on unless they are disabled."""
+"""From this version on, beta gates are on unless they are disabled."""
 _BETA = frozenset({"ExternalNetResourceInjection", "PasstBinding"})
 _NO_OVERCOMMIT = 100
-"""Percent: the guest gets what its pod has."""
+"""In percent. The guest gets as much memory as its pod has."""
 
 
 class _Part(msgspec.Struct, frozen=True, rename="camel"):
@@ -76,12 +79,14 @@ decode_kubevirt = msgspec.json.Decoder(KubeVirt).decode
 
 
 def kubevirt_facts(resource: KubeVirt | None, *, injector: bool | None = None, unreadable: str = "") -> KubeVirtFacts:
-    """Say what KubeVirt allows; without the resource, or a version in its status, what 1.8 does by default.
+    """Read what KubeVirt allows.
+
+    Without the resource, or without a version in its status, the defaults of 1.8 apply.
 
     Args:
         resource: The KubeVirt resource.
-        injector: Whether network-resources-injector is there, as far as known.
-        unreadable: Why the resource cannot be read; empty: it can.
+        injector: Whether network-resources-injector is installed, as far as known.
+        unreadable: Why the resource cannot be read; empty if it can be.
     """
     if resource is None:
         return KubeVirtFacts(injector=injector, unreadable=unreadable)
@@ -113,14 +118,14 @@ def cluster_facts(
     injector: bool | None,
     unreadable: str = "",
 ) -> ClusterFacts:
-    """Say what holds for all VMs.
+    """Collect the facts that apply to all VMs.
 
     Args:
         pools: All pools by name.
         resource: The KubeVirt resource.
         vhost_net: Whether any node has vhost_net, as far as known.
-        injector: Whether network-resources-injector is there, as far as known.
-        unreadable: Why the KubeVirt resource cannot be read; empty: it can.
+        injector: Whether network-resources-injector is installed, as far as known.
+        unreadable: Why the KubeVirt resource cannot be read; empty if it can be.
     """
     return ClusterFacts(
         vhost_net=vhost_net,
@@ -131,7 +136,7 @@ def cluster_facts(
 
 
 def is_injector(names: Iterable[str]) -> bool:
-    """Tell by the names of a webhook configuration and its webhooks whether it is network-resources-injector's."""
+    """Return whether a webhook configuration with these names is that of network-resources-injector."""
     return any("network-resources-injector" in name for name in names)
 
 

@@ -1,4 +1,7 @@
-"""Who applies a VM's NIC list, read from its managed fields, which are too large to be kept."""
+"""Field manager of a VM's NIC list.
+
+It is read from the managed fields, which are too large to keep.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +36,11 @@ _decoder = msgspec.json.Decoder(_Owned)
 
 
 def last_field_manager(raw: bytes | msgspec.Raw) -> str:
-    """Name the manager that applies the NIC list of a VirtualMachine; empty: none does.
+    """Return the field manager that applies the NIC list of a VirtualMachine.
 
-    An applier is who used server-side apply, or who wrote the list and left the annotation of client-side apply.
+    It is a manager that uses server-side apply, or one that wrote the list of a VM with the annotation of client-side apply.
+    Empty
+    if there is none.
 
     Raises:
         msgspec.ValidationError: a field has the wrong type; the message has its path.

@@ -1,6 +1,7 @@
-"""KubeVirt's objects become the facts of one VM, with its preference and instancetype applied as KubeVirt does.
+"""Facts of one VM from KubeVirt's objects.
 
-Explicit values of the VM always win over a preference, and nothing of a preference is ever written to the VM.
+Preference and instancetype are applied as KubeVirt does. Explicit values of the VM always win over a preference, and no value
+of a preference is ever written to the VM.
 """
 
 from __future__ import annotations
@@ -102,14 +103,17 @@ def _virtio_queues(given: MachineInput) -> int:
 
 
 def _vcpus(given: MachineInput) -> int:
-    """VCPUs of the instancetype, else of the VM; KubeVirt's default is one."""
+    """Return the number of vCPUs of the instancetype, else of the VM, else KubeVirt's default of one."""
     by_type = given.instancetype.spec.cpu.guest if given.instancetype is not None else 0
     cpu = given.machine.spec.template.spec.domain.cpu
     return by_type or (cpu.vcpus if cpu is not None else 1)
 
 
 def _memory_bytes(given: MachineInput) -> int | None:
-    """The guest's memory: the instancetype's, else the VM's own, else what its pod requests."""
+    """Return the guest's memory in bytes.
+
+    The instancetype's value counts first, then the VM's own, then the memory request of its pod.
+    """
     domain = given.machine.spec.template.spec.domain
     by_type = given.instancetype.spec.memory if given.instancetype is not None else None
     requests = domain.resources.requests if domain.resources is not None else None
@@ -124,7 +128,7 @@ def _memory_bytes(given: MachineInput) -> int | None:
 
 
 def _overcommit(given: MachineInput) -> str:
-    """What promises the guest more memory than its pod has."""
+    """Return the setting that gives the guest more memory than its pod has, if any."""
     domain = given.machine.spec.template.spec.domain
     memory = given.instancetype.spec.memory if given.instancetype is not None else None
     if memory is not None and memory.overcommit_percent > 0:
@@ -140,7 +144,10 @@ def _overcommit(given: MachineInput) -> str:
 
 
 def _beyond_bounds(given: MachineInput) -> str:
-    """Return which part of the VM's placement exceeds a bound: it is compared with every node, so it costs others."""
+    """Return which part of the VM's placement exceeds a bound.
+
+    The placement is compared with every node, so a large one slows down decisions about other VMs.
+    """
     spec = given.machine.spec.template.spec
     if len(spec.node_selector) > _MOST_LABELS:
         return f"spec.template.spec.nodeSelector has more than {_MOST_LABELS} labels"
@@ -153,7 +160,10 @@ def _beyond_bounds(given: MachineInput) -> str:
 
 
 def _node_terms(affinity: projection._Affinity | None) -> tuple[LabelSelector, ...]:
-    """The alternatives of the required node affinity; comparisons of numbers exclude nothing."""
+    """Return the alternatives of the required node affinity.
+
+    Numeric comparisons are ignored and thus exclude no node.
+    """
     if affinity is None or affinity.node_affinity is None or affinity.node_affinity.required is None:
         return ()
     return tuple(
@@ -169,7 +179,7 @@ def _node_terms(affinity: projection._Affinity | None) -> tuple[LabelSelector, .
 
 
 def _problems(given: MachineInput, wishes: projection.VmAnnotations, fault: str) -> tuple[str, ...]:
-    """What the VM refers to and is not there, and what it says that cannot be understood."""
+    """Describe missing objects that the VM refers to, and malformed values of the VM."""
     spec = given.machine.spec
     found = []
     if wishes.network_pressure not in (None, *_PRESSURES):

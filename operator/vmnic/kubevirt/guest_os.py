@@ -1,4 +1,7 @@
-"""What runs in a VM, asked of its sources in descending trust: the guest itself first, a hint in the spec last."""
+"""Guest OS of a VM.
+
+Sources are read in the order of their reliability, first the guest itself, last a hint in the spec.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,13 @@ _LINUX_NAMES = (
     "linux", "rhel", "centos", "fedora", "ubuntu", "debian", "opensuse", "sles", "alpine", "cirros", "almalinux", "rocky",
     "ol", "amzn", "arch",
 )  # fmt: skip
-"""Beginnings of the names that os-release and osinfo give Linux systems."""
+"""Prefixes of the names of Linux systems in os-release and osinfo."""
 
 
 def read_guest_os(
     machine: VirtualMachine, instance: VirtualMachineInstance | None, preference: Preference | None
 ) -> tuple[GuestOs, str]:
-    """Say what guest a VM has and where that was read."""
+    """Return the guest OS of a VM and where it was read from."""
     for name, source in _names(machine, instance, preference):
         found = _guest(name)
         if found is not GuestOs.UNKNOWN:
@@ -39,7 +42,7 @@ def read_guest_os(
 def _names(
     machine: VirtualMachine, instance: VirtualMachineInstance | None, preference: Preference | None
 ) -> list[tuple[str, str]]:
-    """Every name that the sources give, with the source, the most trusted first."""
+    """Return every name that a source contains, with the source, the most reliable first."""
     found = []
     if instance is not None:
         info = instance.status.guest_os_info
@@ -63,7 +66,7 @@ def _names(
 
 
 def _guest(name: str) -> GuestOs:
-    """Read a system's name: `mswindows`, `windows10`, `win2k19`, `rhel9`, `linux`."""
+    """Parse a system's name, such as `mswindows`, `windows10`, `win2k19`, `rhel9` or `linux`."""
     word = name.lower()
     if word in _KNOWN:
         return _KNOWN[word]

@@ -1,4 +1,7 @@
-"""NetworkAttachmentDefinitions become networks: which CNI plugin, which device, which segment, IPAM and MTU."""
+"""Decoder of NetworkAttachmentDefinitions.
+
+It provides CNI plugin, device resource, segment, IPAM and MTU.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ _ACCEPT = "vmnic.dev/accept"
 _CONFIG_BYTES = 2**16
 """CNI configurations have some hundred bytes."""
 _LARGEST_MTU = 65535
-"""Larger MTUs exist on loopback only."""
+"""Only loopback has a larger MTU."""
 _REASON_CHARS = 200
 
 
@@ -52,7 +55,7 @@ def decode_network(raw: bytes | msgspec.Raw) -> Network:
 
 
 def read_network(document: dict[str, Any]) -> Network:
-    """Read a NetworkAttachmentDefinition that is parsed already.
+    """Read a NetworkAttachmentDefinition that is already parsed.
 
     Raises:
         msgspec.ValidationError: a field has the wrong type.
@@ -83,12 +86,12 @@ def _network(definition: _Definition) -> Network:
 
 
 def _main_plugin(config: str) -> dict[str, Any]:
-    """Return the plugin that makes the interface, which is the first of a list; none for an empty configuration.
+    """Return the plugin that creates the interface, which is the first of a list.
 
-    Multus then takes the configuration from a file on the node, which vmnic does not read.
+    An empty configuration has none. Multus then reads the configuration from a file on the node, which vmnic does not read.
 
     Raises:
-        ValueError: the configuration is no JSON object, or exceeds a bound.
+        ValueError: the configuration is not a JSON object, or exceeds a bound.
     """
     if not config.strip():
         return {}
@@ -101,7 +104,7 @@ def _main_plugin(config: str) -> dict[str, Any]:
 
 
 def original_network(was: dict[str, Any]) -> projection.Network | None:
-    """Read the entry of `networks` that a record keeps; None if it keeps none that can be read."""
+    """Return the entry of `networks` in a record, or None if there is none that can be read."""
     try:
         return msgspec.convert(was.get("network"), projection.Network)
     except msgspec.ValidationError:

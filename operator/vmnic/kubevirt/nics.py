@@ -1,4 +1,4 @@
-"""The NICs of one VM, as its spec has them and as its running instance has them, preference applied."""
+"""NICs of one VM, as in its spec and as in its VMI, with the preference applied."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class NicReader:
         self._spec = given.machine.spec.template.spec
 
     def all(self) -> tuple[NicFacts, ...]:
-        """Give the NICs in their order: interfaces first, then host devices that are whole NICs."""
+        """Return the NICs in their order, interfaces first, then host devices that are whole NICs."""
         devices = self._spec.domain.devices
         if not devices.interfaces and not self._spec.networks:
             return (*self._implicit(), *self._whole_nics())
@@ -45,7 +45,10 @@ class NicReader:
         )
 
     def _implicit(self) -> tuple[NicFacts, ...]:
-        """The one that KubeVirt adds on the pod network by itself; no preference changes its binding."""
+        """Return the NIC that KubeVirt adds on the pod network by default.
+
+        A preference does not change its binding.
+        """
         if self._given.autoattach is False:
             return ()
         masquerade = self._given.default_binding == "masquerade"
@@ -69,7 +72,7 @@ class NicReader:
         )
 
     def _whole_nics(self) -> tuple[NicFacts, ...]:
-        """Host devices that vmnic has put in place of a NIC, or that are of a pool of whole NICs."""
+        """Return host devices that replaced a NIC through vmnic, or that belong to a pool of whole NICs."""
         found = []
         recorded = self._record.nics if self._record is not None else {}
         for index, device in enumerate(self._spec.domain.devices.host_devices):
@@ -96,7 +99,10 @@ class NicReader:
         return self._instance is not None and device in self._instance.spec.domain.devices.host_devices
 
     def _network(self, entry: projection.Network | None) -> Network:
-        """What a NIC is connected to; the network in the place of the pod network counts as that."""
+        """Return the network of a NIC.
+
+        A Multus network that replaces the pod network counts as the pod network.
+        """
         if entry is None or entry.pod is not None:
             return Network(pod=True)
         if entry.multus is None:
@@ -107,13 +113,16 @@ class NicReader:
         return found
 
     def _find(self, reference: str) -> Network:
-        """Look a Multus network up by `name` or `namespace/name`."""
+        """Find a Multus network by `name` or `namespace/name`."""
         namespace, _, name = reference.rpartition("/")
         namespace = namespace or self._given.machine.metadata.namespace
         return self._given.find_network(namespace, name) or Network(namespace=namespace, name=name, known=False)
 
     def _equivalents(self, network: Network) -> tuple[Network, ...]:
-        """Networks of the same segment in the VM's namespace and in that of its present network."""
+        """Return networks of the same segment.
+
+        They are in the VM's namespace or in the namespace of the present network.
+        """
         if network.pod or not network.known:
             return ()
         if not network.segment:
@@ -123,7 +132,10 @@ class NicReader:
         return tuple(sorted(found, key=lambda one: (one.name, one.namespace)))
 
     def _present(self, interface: Interface, network: Network) -> NicState:
-        """What the spec makes of a NIC: `sriov` has no model, an empty model is the preference's, else virtio."""
+        """Return the state of a NIC in the spec.
+
+        `sriov` has no model. An empty model is the preference's, else virtio.
+        """
         preference = self._given.preference
         preferred = preference.spec.devices.preferred_interface_model if preference is not None else None
         plugin = (interface.binding.name or "other") if interface.binding is not None else ""
@@ -138,7 +150,7 @@ class NicReader:
         )
 
     def _live(self, name: str) -> NicState | None:
-        """What the running NIC is, as KubeVirt made it."""
+        """Return the state of a NIC in the VMI, or None if it is not there."""
         if self._instance is None:
             return None
         spec = self._instance.spec
@@ -156,7 +168,7 @@ class NicReader:
 
 
 def _is_odd(interface: Interface) -> bool:
-    """Bindings that are no longer, or not plainly, a tap device."""
+    """Return whether an interface has an old binding, or one that is not a plain tap device."""
     return any(field in interface.bindings for field in ("passt_binding", "slirp", "macvtap", "passt"))
 
 

@@ -1,6 +1,7 @@
-"""What a record says stood in a VM's spec before, checked: a tenant may write the record, and vmnic writes that back.
+"""Validation of the originals in a record.
 
-Only what KubeVirt knows of an interface and of a network is taken, in KubeVirt's types, and only for the NIC of the same name.
+A tenant may write the record, and vmnic writes the originals back to the spec. Therefore only KubeVirt's fields of an
+interface and a network are accepted, with KubeVirt's types, and only for the NIC of the same name.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from .vm import Interface, Network
 __all__ = ["INTERFACE_SETTINGS", "MAX_RECORD_BYTES", "check_original", "find_unrecordable"]
 
 MAX_RECORD_BYTES = 32 * 1024
-"""Longest record that is read or written: a NIC takes some 300 bytes of it."""
+"""Longest record that is read or written. A NIC takes about 300 bytes."""
 _OVERHEAD_BYTES = 512
-"""What a record says of a NIC beside the entries of its interface and network, at most."""
+"""Maximum size of a NIC's record without the entries of its interface and network."""
 INTERFACE_SETTINGS = frozenset(
     {"macAddress", "pciAddress", "bootOrder", "acpiIndex", "dhcpOptions", "ports", "portRanges", "state", "tag"}
 )
-"""What an interface has beside its name, its model and its binding."""
+"""Fields of an interface apart from its name, its model and its binding."""
 
 _Number = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 _Text = Annotated[str, msgspec.Meta(max_length=1024)]
@@ -33,11 +34,11 @@ _Model = _Text | None
 
 
 class _Strict(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
-    """Fields that are not named are refused."""
+    """Base of structs that reject unknown fields."""
 
 
 class _Empty(_Strict, frozen=True):
-    """A binding of KubeVirt's own: none has fields."""
+    """One of KubeVirt's own bindings, which have no fields."""
 
 
 class _Plugin(_Strict, frozen=True):
@@ -63,7 +64,7 @@ class _Dhcp(_Strict, frozen=True):
 
 
 class _Interface(_Strict, frozen=True, kw_only=True):
-    """An entry of `domain.devices.interfaces`, as KubeVirt has it."""
+    """An entry of `domain.devices.interfaces`, with KubeVirt's fields."""
 
     name: _Text
     model: _Text | None = None
@@ -105,7 +106,7 @@ class _Multus(_Strict, frozen=True):
 
 
 class _Network(_Strict, frozen=True, kw_only=True):
-    """An entry of `networks`, as KubeVirt has it."""
+    """An entry of `networks`, with KubeVirt's fields."""
 
     name: _Text
     pod: _Pod | None = None
@@ -118,10 +119,12 @@ class _Network(_Strict, frozen=True, kw_only=True):
 
 
 def check_original(name: str, was: dict[str, Any]) -> None:
-    """Check what a record keeps of a NIC: nothing, its model alone, or its interface with its network.
+    """Check the original of a NIC in a record.
+
+    It may be empty, the model alone, or the interface with its network.
 
     Raises:
-        ValueError: it is none of these; the message has the field.
+        ValueError: it has another form; the message names the field.
     """
     if extra := was.keys() - {"model", "interface", "network"}:
         raise ValueError(f"Object contains unknown field `{min(extra)}`")
@@ -139,9 +142,9 @@ def check_original(name: str, was: dict[str, Any]) -> None:
 
 
 def find_unrecordable(interfaces: Sequence[Interface], networks: Sequence[Network]) -> str:
-    """Say what of a VM's NICs a record could not keep; empty: nothing.
+    """Return which part of a VM's NICs a record could not keep, if any.
 
-    Without a record that can be read again, a change could not be taken back.
+    Without a record that can be read again, a change could not be undone.
     """
     entries = [("interface", _Interface, one) for one in interfaces] + [("network", _Network, one) for one in networks]
     for field, kind, one in entries:

@@ -1,8 +1,8 @@
-"""A decision becomes a JSON Patch of the VirtualMachine.
+"""JSON Patch of a VirtualMachine from a decision.
 
-KubeVirt's interface and network lists are atomic, so a merge patch would replace all of them. Each change therefore tests first
-that the entries at their indexes are still those that were decided on; where they are not, the API server answers 422 and the
-VM is decided anew. What was there before goes into the annotation `vmnic.dev/assigned`, in the same patch.
+KubeVirt's interface and network lists are atomic, so a merge patch would replace them completely. Each change therefore
+first tests that the entries at their indexes are still those that the decision is about. If they are not, the API server
+answers 422 and the VM is decided again. The same patch records the originals in the annotation `vmnic.dev/assigned`.
 """
 
 from __future__ import annotations
@@ -40,12 +40,14 @@ _AUTOATTACH = f"{_DEVICES}/autoattachPodInterface"
 
 
 def render_patch(decision: VmDecision, machine: VirtualMachine, totals: Mapping[str, int] | None = None) -> list[Operation]:
-    """Return the operations that make a VM as decided; none where nothing is to be patched, or its record cannot be read.
+    """Return the operations that apply a decision to a VM.
+
+    There are none if no NIC is to be patched, or if the VM's record cannot be read.
 
     Args:
-        decision: What was decided.
-        machine: The VM that was decided on.
-        totals: How many devices of each resource there are, as far as known.
+        decision: Decision about the VM.
+        machine: The VM that was decided.
+        totals: Total number of devices by resource, as far as known.
     """
     patched = [nic for nic in decision.nics if nic.action is Action.PATCH]
     record = read_record(decision.vm.record)
@@ -74,7 +76,10 @@ class _Rendering:
         self._networks = {network.name: index for index, network in enumerate(self._spec.networks)}
 
     def operations(self) -> list[Operation]:
-        """Changes in place come first; entries are taken away from the end, so that indexes hold; new ones are appended."""
+        """Return the operations in an order that keeps indexes valid.
+
+        Changes in place come first. Entries are then removed from the end, and new ones are appended.
+        """
         moved = [nic for nic in self._patched if _adapter_changes(nic)]
         whole = [nic for nic in moved if nic.wanted.datapath is Datapath.PASSTHROUGH]
         returned = [nic for nic in moved if nic.nic.present.datapath is Datapath.PASSTHROUGH]
@@ -111,14 +116,14 @@ class _Rendering:
         if nic.spec_mac is None and nic.live_mac is not None:
             operations.append({"op": "add", "path": f"{entry}/macAddress", "value": nic.live_mac})
         if wanted.datapath is Datapath.SRIOV and nic.state:
-            # KubeVirt refuses even `up` there, which is what an absent state means.
+            # KubeVirt refuses even `up` on an SR-IOV interface. An absent state means `up`.
             operations.append({"op": "test", "path": f"{entry}/state", "value": nic.state})
             operations.append({"op": "remove", "path": f"{entry}/state"})
         self._remember(decision, self._was(decision, interface))
         return operations
 
     def _rebind(self, entry: str, interface: Interface, wanted: NicState) -> list[Operation]:
-        """Replace the binding; KubeVirt wants exactly one."""
+        """Replace the binding, because KubeVirt allows exactly one."""
         present = msgspec.to_builtins(interface)
         names = [_WIRE.get(field, field) for field in interface.bindings]
         operations: list[Operation] = []
@@ -129,7 +134,7 @@ class _Rendering:
         return [*operations, {"op": "add", "path": f"{entry}/{name}", "value": value}]
 
     def _reconnect(self, decision: NicDecision) -> list[Operation]:
-        """Point the network at the one that offers the datapath, if it is another one."""
+        """Change the network to the one that offers the datapath, if it is another one."""
         index = self._networks.get(decision.nic.name)
         if decision.network is None or index is None:
             return []
@@ -145,7 +150,7 @@ class _Rendering:
         return network.name if network.namespace == self._vm.namespace else f"{network.namespace}/{network.name}"
 
     def _implicit(self, decision: NicDecision) -> list[Operation]:
-        """Write out the NIC that KubeVirt would add by itself, since a model needs an entry to stand in."""
+        """Write out the NIC that KubeVirt would add by default, because a model needs an entry."""
         nic = decision.nic
         entry: dict[str, Any] = {"name": nic.name, nic.binding: {}, "model": decision.wanted.model}
         if nic.live_mac is not None:
@@ -171,7 +176,10 @@ class _Rendering:
         return [{"op": "test", "path": f"{entry}/name", "value": decision.nic.name}, {"op": "remove", "path": entry}]
 
     def _add_devices(self, whole: list[NicDecision]) -> list[Operation]:
-        """A NIC's name and the pool's resource: KubeVirt selects host devices by resource only."""
+        """Add host devices with the NICs' names and the pool's resource.
+
+        KubeVirt selects host devices by resource only.
+        """
         entries = [{"name": nic.nic.name, "deviceName": nic.wanted.resource} for nic in whole]
         if not entries:
             return []
@@ -180,7 +188,7 @@ class _Rendering:
         return [{"op": "add", "path": f"{_HOST_DEVICES}/-", "value": entry} for entry in entries]
 
     def _add_interfaces(self, returned: list[NicDecision], *, emptied: bool) -> list[Operation]:
-        """Put NICs back where a whole NIC was, with what the record keeps of them."""
+        """Restore interfaces that whole NICs have replaced, with their recorded settings."""
         operations: list[Operation] = []
         first = emptied or not self._spec.domain.devices.interfaces
         for decision in returned:
@@ -198,7 +206,7 @@ class _Rendering:
         recorded = self._record.nics.get(decision.nic.name)
         before = dict(recorded.was.get("interface", {})) if recorded is not None else {}
         target = decision.network or decision.nic.network
-        # KubeVirt refuses a state on `sriov`.
+        # KubeVirt refuses a state on an SR-IOV interface.
         ruled_out = {"state"} if decision.wanted.datapath is Datapath.SRIOV else set()
         kept = {key: value for key, value in before.items() if key in INTERFACE_SETTINGS - ruled_out}
         name, value = binding_of(decision.wanted.datapath)
@@ -207,13 +215,16 @@ class _Rendering:
         return entry, {"name": decision.nic.name, "multus": {"networkName": self._reference(target)}}
 
     def _autoattach(self, whole: list[NicDecision], returned: list[NicDecision]) -> list[Operation]:
-        """Without any interface KubeVirt would add one on the pod network."""
+        """Disable the default NIC, which KubeVirt would add on the pod network to a VM without interfaces."""
         if not whole or returned or len(whole) < len(self._spec.domain.devices.interfaces) or self._vm.autoattach is False:
             return []
         return [{"op": "add", "path": _AUTOATTACH, "value": False}]
 
     def _multiqueue(self) -> list[Operation]:
-        """Set the one switch of the whole VM; off where no NIC is left that it is for, which KubeVirt would not notice."""
+        """Set the single multiqueue switch of the VM.
+
+        It is turned off if no NIC is left that it applies to. KubeVirt would not notice that.
+        """
         vm = self._vm
         after = [nic.wanted for nic in self._patched] + [nic.nic.present for nic in self._kept]
         virtio = [state for state in after if state.has_queues]
@@ -229,12 +240,12 @@ class _Rendering:
         self._record = self._record.with_multiqueue(was)
         if self._record.multiqueue is not None and self._record.multiqueue.was is on:
             self._record = msgspec.structs.replace(self._record, multiqueue=None)
-        # Unset, the switch would be the preference's.
+        # If the switch were unset, the preference's value would apply, so it is always set.
         operations = [] if was is None else [{"op": "test", "path": _MULTIQUEUE, "value": was}]
         return [*operations, {"op": "add", "path": _MULTIQUEUE, "value": on}]
 
     def _was(self, decision: NicDecision, interface: Interface) -> dict[str, Any]:
-        """What a person would have to put back."""
+        """Return the entries that a revert has to restore."""
         if decision.nic.present.datapath in PLAIN and decision.wanted.datapath in PLAIN:
             return {"model": interface.model}
         index = self._networks.get(interface.name)
@@ -245,7 +256,10 @@ class _Rendering:
         self._record = with_change(self._record, decision, was, self._totals)
 
     def _annotate(self) -> list[Operation]:
-        """Write the record; an edit of it in between makes the API server refuse the patch."""
+        """Write the record.
+
+        If the annotation has been edited in the meantime, the API server refuses the patch.
+        """
         text, before = write_record(self._record), self._vm.record
         path = f"/metadata/annotations/{ANNOTATION.replace('/', '~1')}"
         if text == (before or ""):
@@ -255,7 +269,7 @@ class _Rendering:
             return [test, {"op": "replace", "path": path, "value": text} if text else {"op": "remove", "path": path}]
         if self._vm.annotated:
             return [{"op": "add", "path": path, "value": text}]
-        # Nobody else may have added the first annotation meanwhile.
+        # No other client may have added the first annotation in the meantime, because `add` would overwrite it.
         version = self._vm.version
         guard = [{"op": "test", "path": "/metadata/resourceVersion", "value": version}] if version else []
         return [*guard, {"op": "add", "path": "/metadata/annotations", "value": {ANNOTATION: text}}]
@@ -265,6 +279,6 @@ _WIRE = {"passt_binding": "passtBinding"}
 
 
 def _adapter_changes(decision: NicDecision) -> bool:
-    """Whether more than the number of queues changes."""
+    """Return whether more than the number of queues changes."""
     present, wanted = decision.nic.present, decision.wanted
     return (present.datapath, present.model, present.resource) != (wanted.datapath, wanted.model, wanted.resource)

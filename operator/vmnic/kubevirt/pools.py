@@ -1,7 +1,8 @@
-"""Pools and what their nodes report become facts about devices: which there are, where, how many, and for which guests.
+"""Facts about devices, from pools and the states of nodes.
 
-An agent's words count for its own node, as far as NIC data and kubelet agree. A node whose state cannot be read is unknown: it
-gives nothing new and takes nothing away.
+They contain which devices exist, on which nodes, how many, and for which guests. An agent's report counts for its own node, as
+far as the NIC data and the kubelet agree. A node whose state cannot be read is unknown. It provides no new device, and no VM
+loses one there.
 """
 
 from __future__ import annotations
@@ -23,23 +24,23 @@ __all__ = ["NodeInput", "gather_pools", "node_devices"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeInput:
-    """One node as far as it is known."""
+    """One node, as far as it is known."""
 
     name: str
     labels: Mapping[str, str] | None = field(default_factory=dict)
-    """None: not known."""
+    """None if unknown."""
     schedulable: bool = True
     allocatable: Mapping[str, int] | None = None
-    """Devices that its kubelet advertises, by resource; None: not known, which bounds nothing."""
+    """Devices that its kubelet advertises, by resource. None if unknown, which sets no bound."""
     state: NodeNicState | None = None
 
 
 @dataclass(slots=True)
 class _Found:
-    """What the nodes say of one pool."""
+    """Reports of the nodes about one pool."""
 
     parts: dict[str, list[PoolShare]] = field(default_factory=dict)
-    """By node; empty where the node has a share and shows no function."""
+    """Shares by node; empty if the node has a share but reports no function."""
     unread: list[str] = field(default_factory=list)
     """Nodes with a share whose state cannot be read."""
 
@@ -49,12 +50,12 @@ class _Found:
 
 
 def gather_pools(pools: Iterable[SriovNetworkPool], nodes: Iterable[NodeInput], *, known: bool) -> dict[str, PoolFacts]:
-    """Read what VMs have to know of the pools.
+    """Collect the facts about pools that matter to VMs.
 
     Args:
         pools: All pools.
         nodes: All nodes.
-        known: Whether the nodes have been asked; offline, without their states, a pool counts as ready.
+        known: Whether the states of the nodes are known. Offline, without them, a pool counts as ready.
     """
     by_pool = _find_parts(nodes)
     found = {}
@@ -103,7 +104,10 @@ def _blocker(pool: SriovNetworkPool, own: _Found, *, known: bool) -> str:
 
 
 def _linux_only(pool: SriovNetworkPool, own: _Found, limited: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Models whose VFs Windows has no driver for, if that holds on all nodes; else, if all that the pool names are such."""
+    """Return the models whose VFs have no Windows driver, if all nodes of the pool have such models.
+
+    If the nodes are not completely known, the models count if all that the pool's selector names are such models.
+    """
     if own.parts and own.complete:
         return tuple(sorted({name for models in limited.values() for name in models})) if all(limited.values()) else ()
     selector = pool.spec.nic_selector
@@ -113,7 +117,7 @@ def _linux_only(pool: SriovNetworkPool, own: _Found, limited: Mapping[str, tuple
 
 
 def _pools_of(state: NodeNicState) -> tuple[str, ...]:
-    """Name the pools that have a part of the node's functions."""
+    """Return the pools that have a share of the node's functions."""
     return tuple(dict.fromkeys(group.pool for spec in state.spec.pfs for group in spec.groups))
 
 
@@ -125,14 +129,14 @@ def node_devices(
     Args:
         nodes: All nodes.
         pools: The pools whose functions are known.
-        named: Resources of other operators that policies name: a node that does not offer one has none.
+        named: Resources of other operators that policies name. A node that does not advertise one has none.
     """
     others = tuple(named)
     return {node.name: _devices_of(node, pools, others) for node in nodes}
 
 
 def _devices_of(node: NodeInput, pools: Mapping[str, PoolFacts], others: Iterable[str]) -> NodeDevices:
-    """Count one node's devices; without its agent's word a pool has none there."""
+    """Count one node's devices. A pool has none there without a report of the agent."""
     state = node.state
     total = dict.fromkeys(others, 0) | dict(node.allocatable or {}) | {pool.resource_name: 0 for pool in pools.values()}
     held: dict[str, int] = {}
@@ -154,7 +158,10 @@ def _devices_of(node: NodeInput, pools: Mapping[str, PoolFacts], others: Iterabl
 
 
 def _count_ready(parts: Iterable[PoolShare], allocatable: Mapping[str, int] | None) -> int:
-    """Count the devices of a pool on a node that both agent and kubelet vouch for; a pool may have a resource per function."""
+    """Count the devices of a pool on a node that both agent and kubelet report.
+
+    A pool may have one resource per function.
+    """
     ready: Counter[str] = Counter()
     for part in parts:
         ready[part.resource] += part.ready
@@ -164,7 +171,10 @@ def _count_ready(parts: Iterable[PoolShare], allocatable: Mapping[str, int] | No
 
 
 def _unknown(state: NodeNicState | None, pools: Mapping[str, PoolFacts]) -> frozenset[str]:
-    """Return the resources that a node may have although its state cannot be read; without a readable spec, all."""
+    """Return the resources that a node may have although its state cannot be read.
+
+    Without a readable spec these are the resources of all pools.
+    """
     if state is None or not state.unreadable:
         return frozenset()
     owners = _pools_of(state) if state.spec.synced else tuple(pools)

@@ -1,4 +1,4 @@
-"""What a namespace's ResourceQuotas leave."""
+"""Remaining amounts of a namespace's ResourceQuotas."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DEVICE = "requests."
 
 
 def unreadable_quota(quotas: Iterable[Quota]) -> str:
-    """Return which quota has a quantity that cannot be read, and where; empty if all can."""
+    """Return which quota has a quantity that cannot be read, and where, if any."""
     for quota in quotas:
         for field, quantities in (("spec.hard", quota.spec.hard), ("status.used", quota.status.used)):
             for key, value in quantities.items():
@@ -24,7 +24,10 @@ def unreadable_quota(quotas: Iterable[Quota]) -> str:
 
 
 def quota_left(quotas: Iterable[Quota]) -> dict[str, int]:
-    """Give what is left of `memory` in bytes and of extended resources in pieces; of several quotas the least."""
+    """Return the remaining `memory` in bytes and the remaining number of each extended resource.
+
+    If several quotas apply, the smallest amount counts.
+    """
     left: dict[str, int] = {}
     for quota in quotas:
         for key, hard in quota.spec.hard.items():

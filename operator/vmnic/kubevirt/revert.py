@@ -1,7 +1,8 @@
-"""The way back: what a VM's record says was there before becomes a JSON Patch that puts it there again.
+"""JSON Patch that restores a VM's original NICs from its record.
 
-The VM is excluded from then on, since the policies would change it again. A tenant may write the record, and the patch is sent
-with the rights of the person who asks for it; so it moves no NIC to a network that vmnic would not have moved it from.
+The patch also excludes the VM from vmnic, because the policies would change it again. A tenant may write the record, and the
+patch is sent with the rights of the person who asks for it. Therefore it moves no NIC to a network from which vmnic would not
+have moved it.
 """
 
 from __future__ import annotations
@@ -25,20 +26,23 @@ _DEVICES = f"{_SPEC}/domain/devices"
 
 
 class RevertRefusedError(ValueError):
-    """The record cannot be read, or names what vmnic does not put back; the message has the remedy."""
+    """The record cannot be read, or names something that vmnic does not restore.
+
+    The message has the remedy.
+    """
 
 
 def render_revert(machine: VirtualMachine, networks: Networks | None = None) -> list[dict[str, Any]]:
-    """Return the operations that put the original NICs back; none where vmnic has changed nothing.
+    """Return the operations that restore the original NICs.
 
-    A NIC that somebody has edited since is not in force as recorded any more, and is left as it is.
+    There are none if vmnic has changed nothing. A NIC that has been edited since its recorded change is left as it is.
 
     Args:
         machine: The VM.
-        networks: The NetworkAttachmentDefinitions that are known, by namespace and name.
+        networks: The known NetworkAttachmentDefinitions by namespace and name.
 
     Raises:
-        RevertRefusedError: the record is not one to act on.
+        RevertRefusedError: the record must not be applied.
     """
     notes = machine.metadata.annotations
     record = read_record(notes.assigned) if notes is not None else None
@@ -59,7 +63,10 @@ def render_revert(machine: VirtualMachine, networks: Networks | None = None) -> 
 
 
 def _check_place(machine: VirtualMachine, name: str, entry: RecordedNic, networks: Networks) -> None:
-    """Refuse a network of another namespace, unless the NIC is on it now or on one of the same segment."""
+    """Refuse a network of another namespace.
+
+    It is allowed if the NIC is on it now, or on a network of the same segment.
+    """
     before = _place(original_network(entry.was), machine)
     now = _place(next((one for one in machine.spec.template.spec.networks if one.name == name), None), machine)
     if before is None or before == now or before[0] == machine.metadata.namespace:
@@ -72,7 +79,7 @@ def _check_place(machine: VirtualMachine, name: str, entry: RecordedNic, network
 
 
 def _place(entry: NetworkEntry | None, machine: VirtualMachine) -> tuple[str, str] | None:
-    """Find the NetworkAttachmentDefinition of an entry; None: it names none."""
+    """Return namespace and name of an entry's NetworkAttachmentDefinition, or None if it has none."""
     if entry is None or entry.multus is None:
         return None
     namespace, _, name = entry.multus.network_name.rpartition("/")
@@ -80,7 +87,7 @@ def _place(entry: NetworkEntry | None, machine: VirtualMachine) -> tuple[str, st
 
 
 def _entry(machine: VirtualMachine, name: str, entry: RecordedNic) -> list[dict[str, Any]]:
-    """Put back an interface that is still there."""
+    """Restore an interface that still exists."""
     spec = machine.spec.template.spec
     for index, interface in enumerate(spec.domain.devices.interfaces):
         if interface.name != name or interface.model != entry.model:
@@ -111,7 +118,10 @@ def _network(machine: VirtualMachine, name: str, entry: RecordedNic) -> list[dic
 
 
 def _whole_nics(machine: VirtualMachine, record: AssignmentRecord) -> list[dict[str, Any]]:
-    """Put interface and network back in place of each whole NIC; devices are taken from the end, so that indexes hold."""
+    """Restore interface and network in place of each whole NIC.
+
+    Host devices are removed from the end, so that indexes stay valid.
+    """
     spec = machine.spec.template.spec
     found = [
         (index, record.nics[device.name])
@@ -130,7 +140,7 @@ def _whole_nics(machine: VirtualMachine, record: AssignmentRecord) -> list[dict[
 
 
 def _is_whole(entry: RecordedNic, device: HostDevice) -> bool:
-    """Return whether a host device is the whole NIC that the record speaks of, and what was there before is known."""
+    """Return whether a host device is the whole NIC of a record entry and its original is known."""
     ours = entry.datapath == Datapath.PASSTHROUGH and entry.resource == device.device_name
     return ours and "interface" in entry.was
 
@@ -144,7 +154,7 @@ def _appended(path: str, values: list[Any], *, empty: bool) -> list[dict[str, An
 
 
 def _switch(machine: VirtualMachine, record: AssignmentRecord) -> list[dict[str, Any]]:
-    """Put the switch for several queues back."""
+    """Restore `networkInterfaceMultiqueue`."""
     present = machine.spec.template.spec.domain.devices.network_interface_multiqueue
     if record.multiqueue is None or present is None:
         return []

@@ -1,7 +1,8 @@
-"""The parts of KubeVirt's objects that decisions read; everything else is dropped while decoding, since whole VMs do not fit.
+"""The fields of KubeVirt's objects that decisions read.
 
-Fields are KubeVirt's (kubevirt.io/v1, instancetype.kubevirt.io/v1beta1). A wrong type raises msgspec.ValidationError with the
-path of the field.
+All other fields are dropped while decoding, because complete VMs of a large cluster do not fit into memory. The fields are
+KubeVirt's (kubevirt.io/v1, instancetype.kubevirt.io/v1beta1). A wrong type raises msgspec.ValidationError with the path of the
+field.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ __all__ = [
 
 
 class Part(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """Camel case on the wire; unknown fields are dropped."""
+    """Base of decoded objects with camel-case names. Unknown fields are dropped."""
 
 
 class Named(Part, frozen=True):
@@ -45,7 +46,7 @@ class Named(Part, frozen=True):
 
 
 class Interface(Part, frozen=True, kw_only=True):
-    """One entry of `domain.devices.interfaces`, whole, so that what is taken away can be put back."""
+    """One entry of `domain.devices.interfaces`, complete, so that a removed entry can be restored."""
 
     name: str
     model: str | None = None
@@ -69,7 +70,7 @@ class Interface(Part, frozen=True, kw_only=True):
 
     @property
     def bindings(self) -> tuple[str, ...]:
-        """The fields that say how the interface is bound; KubeVirt wants exactly one."""
+        """Return the fields that bind the interface. KubeVirt allows exactly one."""
         return tuple(field for field in _BINDINGS if getattr(self, field) is not None)
 
 
@@ -115,7 +116,7 @@ class Cpu(Part, frozen=True, kw_only=True):
 
     @property
     def vcpus(self) -> int:
-        """Sockets times cores times threads, each at least one."""
+        """Return sockets times cores times threads, each at least one."""
         return max(self.sockets, 1) * max(self.cores, 1) * max(self.threads, 1)
 
 
@@ -191,7 +192,7 @@ class Reference(Part, frozen=True, kw_only=True):
 
     @property
     def cluster_wide(self) -> bool:
-        """Whether it names an object of the cluster, as it does without a kind."""
+        """Return whether it names a cluster-wide object, which is the default without a kind."""
         return "cluster" in self.kind.lower() or not self.kind
 
 
@@ -204,7 +205,7 @@ class _MachineSpec(Part, frozen=True, kw_only=True):
 
 
 class VmAnnotations(Part, frozen=True, kw_only=True):
-    """Our own annotations; all others are dropped, since some are as large as the object."""
+    """vmnic's own annotations. All others are dropped, because some are as large as the object."""
 
     exclude: str | None = msgspec.field(default=None, name="vmnic.dev/exclude")
     network_pressure: str | None = msgspec.field(default=None, name="vmnic.dev/network-pressure")
@@ -230,16 +231,17 @@ class VirtualMachine(Part, frozen=True, kw_only=True):
     metadata: _Meta
     spec: _MachineSpec
     applier: str = ""
-    """The manager that applies the NIC list; empty: none. Read from the managed fields, which are not kept."""
+    """The field manager that applies the NIC list; empty if there is none. It is read from the managed fields, which are not
+    kept."""
 
     @property
     def halted(self) -> bool:
-        """Whether its spec wants it stopped."""
+        """Return whether the spec asks for a stopped VM."""
         return self.spec.run_strategy == "Halted" or self.spec.running is False
 
     @property
     def always_runs(self) -> bool:
-        """Whether KubeVirt starts it whenever it does not run."""
+        """Return whether KubeVirt starts it whenever it does not run."""
         return self.spec.run_strategy == "Always" or self.spec.running is True
 
 
@@ -255,7 +257,7 @@ class _PreferenceSpec(Part, frozen=True, kw_only=True):
 
 
 class Preference(Part, frozen=True, kw_only=True):
-    """A Virtual Machine(Cluster)Preference."""
+    """A VirtualMachine(Cluster)Preference."""
 
     metadata: _Meta
     spec: _PreferenceSpec = _PreferenceSpec()
@@ -302,11 +304,14 @@ class Quota(Part, frozen=True, kw_only=True):
 _MOST_ENTRIES = 256
 """A VM's PCI buses have room for fewer devices."""
 _ENTRY_LEVELS = 8
-"""What stands in a binding or a DHCP option of KubeVirt's interface has two levels."""
+"""The content of a binding or a DHCP option of KubeVirt's interface has two levels."""
 
 
 def _check_entries(machine: VirtualMachine) -> None:
-    """Bound what is kept as it is: interfaces and networks are compared and written back whole."""
+    """Check bounds of the entries that are kept unparsed.
+
+    Interfaces and networks are compared and written back as a whole.
+    """
     spec = machine.spec.template.spec
     devices = spec.domain.devices
     if max(map(len, (devices.interfaces, devices.host_devices, devices.gpus, spec.networks))) > _MOST_ENTRIES:
@@ -323,7 +328,7 @@ _machine_decoder = msgspec.json.Decoder(VirtualMachine)
 
 
 def decode_machine(raw: bytes | msgspec.Raw) -> VirtualMachine:
-    """Parse a VirtualMachine, and tell who applies its NIC list.
+    """Parse a VirtualMachine and determine the field manager of its NIC list.
 
     Raises:
         msgspec.ValidationError: a field has the wrong type; the message has its path.
@@ -331,7 +336,8 @@ def decode_machine(raw: bytes | msgspec.Raw) -> VirtualMachine:
     machine = _machine_decoder.decode(raw)
     _check_entries(machine)
     if machine.metadata.annotations is not None and machine.metadata.resource_version:
-        # Only the first annotation of a VM has to be guarded by the version; without it, a status is no change of the VM.
+        # Only the first annotation of a VM needs the resourceVersion as a guard. Without it, an update of the status does not
+        # change the decoded VM.
         known = msgspec.structs.replace(machine.metadata, resource_version="")
         machine = msgspec.structs.replace(machine, metadata=known)
     return msgspec.structs.replace(machine, applier=last_field_manager(raw))
@@ -345,7 +351,9 @@ _salvage_decoder = msgspec.json.Decoder(_Salvaged)
 
 
 def salvage_machine(raw: bytes | msgspec.Raw) -> VirtualMachine:
-    """Read the metadata of a VirtualMachine whose spec cannot be read: the annotation `vmnic.dev/assigned` still counts.
+    """Read the metadata of a VirtualMachine whose spec cannot be read.
+
+    Its annotation `vmnic.dev/assigned` still counts.
 
     Raises:
         msgspec.MsgspecError: the metadata cannot be read either.

@@ -1,6 +1,6 @@
-"""What is written down of one VM's decision, and what is kept of it in memory.
+"""Status of a VmNicState, and the part of it that stays in memory.
 
-A VmNicState holds at most 2 kB, since every watcher of VMs may read it; of the cache's 50,000 only digests are kept.
+A status holds at most 2 kB, because every watcher of VMs may read it. The cache of 50,000 objects keeps digests only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ _Short = Annotated[str, msgspec.Meta(max_length=64)]
 
 
 class Reverts(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """The times that a change was put back; see `vmnic.api.vm_state`, whose bounds these are."""
+    """Record of a change that another client reverts.
+
+    See `vmnic.api.vm_state`, which has the same bounds.
+    """
 
     digest: _Short
     patched_at: Annotated[tuple[_Time, ...], msgspec.Meta(max_length=4)] = ()
@@ -37,7 +40,7 @@ class Reverts(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
 
 
 class Restart(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """The last restart that Rolling asked for; see `vmnic.api.vm_state`."""
+    """The last restart that Rolling requested, as in `vmnic.api.vm_state`."""
 
     digest: _Short
     policy: Annotated[str, msgspec.Meta(max_length=253)]
@@ -47,7 +50,7 @@ class Restart(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
 
 
 class VmStateNote(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept in memory of a VmNicState."""
+    """The part of a VmNicState that stays in memory."""
 
     digest: str
     reverts: Reverts | None = None
@@ -68,10 +71,10 @@ _status_decoder = msgspec.json.Decoder(_Status)
 
 
 def decode_vm_state(raw: bytes | msgspec.Raw) -> VmStateNote:
-    """Read a VmNicState as far as it is kept.
+    """Read the part of a VmNicState that stays in memory.
 
     Raises:
-        ValueError: a field has the wrong type or exceeds its bound, or a time is none.
+        ValueError: a field has the wrong type or exceeds its bound, or a time is malformed.
     """
     status = _object_decoder.decode(raw).status
     parsed = _status_decoder.decode(status)
@@ -89,12 +92,12 @@ def _times(status: _Status) -> Iterator[str]:
 
 
 def digest_of_status(status: Mapping[str, Any]) -> str:
-    """Name what a status says."""
+    """Return the digest of a status."""
     return hashlib.sha256(msgspec.json.encode(status, order="sorted")).hexdigest()[:16]
 
 
 def should_publish(decision: VmDecision) -> bool:
-    """Whether a VM is not as wanted, was changed by vmnic, or has devices."""
+    """Return whether a VM differs from its policy, was changed by vmnic, or has devices."""
     if not decision.selected:
         return decision.vm.record is not None
     return (
@@ -105,7 +108,10 @@ def should_publish(decision: VmDecision) -> bool:
 
 
 def render_status(decision: VmDecision, reverts: Reverts | None, restart: Restart | None) -> dict[str, Any]:
-    """Write the status of a VmNicState; where it would be too long, words are left out before facts."""
+    """Build the status of a VmNicState.
+
+    If it would exceed the size limit, candidates, messages and originals are omitted first, and NICs last.
+    """
     record = parse_record(decision.vm.record) or AssignmentRecord()
     verdicts = [nic.verdict.value for nic in decision.nics]
     counted = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
@@ -156,7 +162,7 @@ def _shape(state: NicState) -> dict[str, Any]:
 
 
 def _original(recorded: RecordedNic) -> str:
-    """What a NIC was, in words."""
+    """Describe the original of a NIC."""
     if "model" in recorded.was:
         return f"model {recorded.was['model'] or 'not named'}"
     interface, network = recorded.was.get("interface", {}), recorded.was.get("network", {})

@@ -1,4 +1,7 @@
-"""The parts of a VirtualMachineInstance that decisions read: what runs, where, and what the guest says."""
+"""The fields of a VirtualMachineInstance that decisions read.
+
+They describe what runs, where it runs, and what the guest agent reports.
+"""
 
 from __future__ import annotations
 
@@ -76,12 +79,12 @@ class VirtualMachineInstance(Part, frozen=True, kw_only=True):
 
     @property
     def final(self) -> bool:
-        """Whether it has ended."""
+        """Return whether it has ended."""
         return self.status.phase in ("Succeeded", "Failed")
 
     @property
     def machine(self) -> str:
-        """Name of the VirtualMachine that it belongs to; empty: it stands alone."""
+        """Return the name of the VirtualMachine that owns it, or an empty string."""
         return next((owner.name for owner in self.metadata.owner_references if owner.kind == "VirtualMachine"), "")
 
 

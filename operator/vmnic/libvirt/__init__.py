@@ -1,1 +1,1 @@
-"""libvirt's domain XML: facts of its NICs, and the XML that makes them as decided. Pure."""
+"""Pure conversions of libvirt domain XML to facts, and of decisions to new XML."""

@@ -1,4 +1,4 @@
-"""A domain's XML, parsed; whatever vmnic does not know stays in it as it is."""
+"""Parser of a domain's XML. Content that vmnic does not know stays unchanged."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lxml import etree
 __all__ = ["ALIAS", "MOST_CHARS", "Domain", "DomainError", "read_domain"]
 
 ALIAS = "ua-vmnic-"
-"""Aliases that begin so name the NIC that a whole PCI function stands for; libvirt keeps aliases that begin with ua-."""
+"""Prefix of the alias that names the NIC which a whole PCI function replaces. libvirt keeps aliases that begin with `ua-`."""
 MOST_CHARS = 2**19
-"""Of a domain's XML; one with a hundred disks has a fifth of that."""
+"""Maximum number of characters of a domain's XML. One with a hundred disks has a fifth of that."""
 _MOST = {"<": 20_000, "=": 20_000, "xmlns": 256}
-"""Tags, attributes and namespaces: libxml2's work grows with the product of some of them."""
+"""Maximum numbers of tags, attributes and namespaces. libxml2's work grows with the product of some of them."""
 _NAME_CHARS = 255
 _NO_DOMAIN = "give what `virsh dumpxml --inactive` prints"
 _DECLARATION = re.compile(r"<\?xml\s[^>]{0,200}\?>\s*")
@@ -23,7 +23,7 @@ _Element = etree._Element  # noqa: SLF001 - lxml has no public name for its elem
 
 
 class DomainError(ValueError):
-    """This is no XML of a domain; the message names domain, line and remedy."""
+    """The text is not the XML of a domain. The message names domain, line and remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,28 +32,30 @@ class Domain:
 
     name: str
     text: str
-    """Its XML as it was given."""
+    """Its original XML."""
     tree: etree._ElementTree
 
     def copied(self) -> Domain:
-        """Give a copy that may be changed."""
+        """Return a copy that may be changed."""
         return Domain(self.name, self.text, _parse(self.text))
 
     @property
     def declaration(self) -> str:
-        """The XML declaration with the blanks behind it; empty: there is none."""
+        """Return the XML declaration with the blanks after it, or an empty string."""
         found = _DECLARATION.match(self.text)
         return found[0] if found else ""
 
     @property
     def root(self) -> etree._Element:
-        """The element `domain`."""
+        """Return the element `domain`."""
         return self.tree.getroot()
 
     def nics(self) -> Iterator[tuple[str, etree._Element]]:
-        """Give each NIC's element with its name: its alias, else its place in the list, as libvirt numbers them.
+        """Yield the name and the element of each NIC.
 
-        A whole function that stands for a NIC keeps that NIC's place, so that the others keep their names.
+        The name is the alias, or else the position in the list, as libvirt numbers them. A whole function that replaces a NIC
+        keeps its
+        position, so that the other NICs keep their names.
         """
         number = 0
         for element in self.root.iterfind("devices/*"):
@@ -72,7 +74,7 @@ def read_domain(text: str | bytes) -> Domain:
     """Parse a domain's XML.
 
     Raises:
-        DomainError: it is no XML, no domain's, or beyond a bound.
+        DomainError: it is not XML, not a domain, or exceeds a bound.
     """
     text = text.decode() if isinstance(text, bytes) else text
     _check_bounds(text)
@@ -88,7 +90,7 @@ def read_domain(text: str | bytes) -> Domain:
 
 
 def _check_bounds(text: str) -> None:
-    """Bound the work of the parser before it begins."""
+    """Check bounds that limit the parser's work before it starts."""
     if len(text) > MOST_CHARS:
         raise DomainError(f"XML of more than {MOST_CHARS} characters is not read: {_NO_DOMAIN}")
     for part, most in _MOST.items():
@@ -101,7 +103,10 @@ def _check_bounds(text: str) -> None:
 
 
 def _parse(text: str) -> etree._ElementTree:
-    """Parse XML within the text alone: no entity, no file, no network; the text's own word on its encoding is not used."""
+    """Parse XML without access to anything else.
+
+    No entity, file or network is used, and the encoding that the text declares is ignored.
+    """
     parser = etree.XMLParser(
         resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, strip_cdata=False, encoding="utf-8"
     )

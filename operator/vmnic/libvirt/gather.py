@@ -1,4 +1,7 @@
-"""A domain's XML becomes the facts of one VM: the same that KubeVirt's objects become, for the same engine."""
+"""Facts of a VM from a domain's XML.
+
+They have the same form as facts of a KubeVirt VM, so that the same engine decides.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +35,12 @@ _LINUX = (
     "gentoo",
 )
 _DEFAULT_MODEL = "rtl8139"
-"""What libvirt gives an interface without a model on x86."""
+"""Model that libvirt gives an interface without a model on x86."""
 _VIRTIO = ("virtio", "virtio-transitional", "virtio-non-transitional")
 _PLAIN = ("network", "bridge", "ethernet")
 _SHOWN_BYTES = 40
 _MOST_QUEUES = 256
-"""Of a tap device, by the kernel (MAX_TAP_QUEUES)."""
+"""The kernel's limit for a tap device (MAX_TAP_QUEUES)."""
 _MOST_VCPUS = 2**16 - 1
 _PCI = {"domain": 2**32 - 1, "bus": 255, "slot": 31, "function": 7}
 _HEXADECIMAL = re.compile(r"0[xX][0-9a-fA-F]{1,8}", re.ASCII)
@@ -67,7 +70,7 @@ def gather_domain(domain: Domain, owners: Mapping[str, str] | None = None) -> Vm
         owners: Resource of the pool that has a PCI function, by its address.
 
     Raises:
-        DomainError: a number in it is none; the message names domain, line and element.
+        DomainError: a number in it is malformed; the message names domain, line and element.
     """
     try:
         return _facts(domain, owners or {})
@@ -126,7 +129,7 @@ def _present(element: etree._Element, owners: Mapping[str, str]) -> NicState:
 
 
 def pci_address(element: etree._Element) -> str:
-    """Give the host's PCI address that an interface or hostdev names; empty if none."""
+    """Return the host PCI address of an interface or hostdev, or an empty string."""
     address = element.find("source/address")
     if address is None or address.get("bus") is None:
         return ""
@@ -143,7 +146,7 @@ def _queues(element: etree._Element) -> int:
 
 
 def _pci_number(address: etree._Element, name: str, most: int) -> int:
-    """Read a part of a PCI address as libvirt does: `0x` stands before a hexadecimal number."""
+    """Read a part of a PCI address as libvirt does. `0x` marks a hexadecimal number."""
     text = address.get(name, "0").strip()
     if _HEXADECIMAL.fullmatch(text):
         number: int | None = int(text, 16)
@@ -153,7 +156,7 @@ def _pci_number(address: etree._Element, name: str, most: int) -> int:
 
 
 def _refuse(element: etree._Element, name: str, most: int) -> NoReturn:
-    """Refuse a number: of an attribute, or without a name of an element's text."""
+    """Refuse a number of an attribute, or of an element's text if no name is given."""
     text = cut(element.get(name, "") if name else (element.text or "").strip(), _SHOWN_BYTES)
     what = f"<{element.tag} {name}={text!r}>" if name else f"<{element.tag}>{text}</{element.tag}>"
     raise DomainError(f"line {element.sourceline}: {what} is no number from 0 to {most}: correct it with `virsh edit`")
@@ -172,7 +175,10 @@ def _attribute(element: etree._Element, child: str, name: str) -> str:
 
 
 def _guest_os(domain: Domain) -> tuple[GuestOs, str]:
-    """Libosinfo's id is what virt-install and virt-manager write; Hyper-V enlightenments are a hint."""
+    """Read the guest OS.
+
+    virt-install and virt-manager write the ID of libosinfo. Hyper-V enlightenments are only a hint.
+    """
     for element in domain.root.iterfind(f"metadata//{_LIBOSINFO}"):
         name = element.get("id", "").lower()
         if "microsoft" in name:
@@ -194,7 +200,7 @@ def _vcpus(domain: Domain) -> int:
 
 
 def _memory_bytes(domain: Domain) -> int | None:
-    """Read the guest's memory; None: not given, or in a unit that is not known."""
+    """Read the guest's memory in bytes. None if it is absent or its unit is unknown."""
     element = domain.root.find("memory")
     unit = _UNITS.get(element.get("unit", "KiB")) if element is not None else None
     if element is None or not (element.text or "").strip() or unit is None:

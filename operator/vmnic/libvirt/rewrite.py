@@ -1,6 +1,7 @@
-"""A decision becomes a domain's new XML. What vmnic does not know survives; what the new datapath cannot have goes.
+"""New XML of a domain from a decision.
 
-Which child elements libvirt refuses beside which type was read in its documentation (formatdomain, "Network interfaces").
+Content that vmnic does not know is kept. Content that the new datapath cannot have is removed. The child elements that libvirt
+refuses for an interface type come from its documentation (formatdomain, "Network interfaces").
 """
 
 from __future__ import annotations
@@ -18,18 +19,20 @@ __all__ = ["rewrite_domain"]
 
 _DEVICES = (Datapath.SRIOV, Datapath.PASSTHROUGH)
 _TAP_ONLY = ("target", "mtu", "filterref", "backend", "tune", "guest", "script", "virtualport")
-"""Children that say something of a tap device behind a bridge."""
+"""Children that apply to a tap device behind a bridge."""
 _NIC_ONLY = (*_TAP_ONLY, "model", "driver", "bandwidth", "coalesce", "link", "portOptions", "source")
-"""Children that say something of an emulated or virtio NIC."""
+"""Children that apply to an emulated or virtio NIC."""
 
 
 def rewrite_domain(domain: Domain, decision: VmDecision, functions: FreeFunctions) -> str:
-    """Give the whole new XML; where nothing is to be patched, the old one.
+    """Return the new XML of a domain.
+
+    It is the old XML if no NIC is to be patched.
 
     Args:
-        domain: The domain as it is; it is not changed.
-        decision: What was decided.
-        functions: Where VFs and whole NICs are taken from.
+        domain: The present domain. It is not changed.
+        decision: Decision about the domain.
+        functions: Free VFs and whole NICs.
     """
     patched = {nic.nic.name: nic for nic in decision.nics if nic.action is Action.PATCH}
     if not patched:
@@ -62,11 +65,11 @@ def _rewrite(name: str, element: etree._Element, nic: NicDecision, taken: dict[s
 
 
 def _as_nic(element: etree._Element, nic: NicDecision) -> None:
-    """Emulated, virtio or vhost: model and backend."""
+    """Set model and backend of an emulated, virtio or vhost NIC."""
     wanted = nic.wanted
     _child(element, "model").set("type", wanted.model or "virtio")
     if wanted.datapath is Datapath.EMULATED:
-        # Every attribute of <driver> is virtio's.
+        # All attributes of <driver> apply to virtio only.
         _drop(element, ("driver", "coalesce"))
         return
     driver = _child(element, "driver")
@@ -87,7 +90,7 @@ def _as_macvtap(element: etree._Element, nic: NicDecision) -> None:
 
 
 def _as_function(name: str, element: etree._Element, address: str, *, whole: bool) -> None:
-    """A VF with its MAC address and VLAN, or a whole function without either."""
+    """Turn a NIC into a VF with its MAC address and VLAN, or into a whole function without them."""
     _drop(element, _NIC_ONLY)
     if whole:
         _drop(element, ("mac", "vlan", "alias", "virtualport"))
@@ -123,18 +126,18 @@ def _child(element: etree._Element, tag: str) -> etree._Element:
 
 
 def _insert(element: etree._Element, child: etree._Element, *, after: tuple[str, ...]) -> None:
-    """Put a child behind the last of some others, indented as its neighbours are."""
+    """Insert a child after the last of some others, indented as its neighbours."""
     places = [index for index, other in enumerate(element) if other.tag in after]
     place = places[-1] + 1 if places else 0
     child.tail = _blank(element[place - 1].tail if place else element.text)
     if place and place == len(element) and _blank(element[place - 1].tail) is not None:
-        # The last child's tail closes the parent; the one before it now stands between children.
+        # The last child's tail is the indent of the parent's end tag. The child before the new one is no longer the last.
         element[place - 1].tail = _blank(element.text)
     element.insert(place, child)
 
 
 def _blank(text: str | None) -> str | None:
-    """Give indentation; None where it is other text, which must not be repeated."""
+    """Return indentation, or None for other text, which must not be repeated."""
     return text if text is None or not text.strip() else None
 
 
@@ -142,7 +145,7 @@ def _drop(element: etree._Element, tags: tuple[str, ...]) -> None:
     for child in [child for child in element if child.tag in tags]:
         before = child.getprevious()
         tail = child.tail or ""
-        # The indentation before the closing tag is the last child's; other text stays.
+        # The last child's tail is the indent of the end tag. It and other text are kept.
         is_kept = child.getnext() is None or tail.strip()
         if is_kept and before is not None:
             before.tail = tail if not (before.tail or "").strip() else f"{before.tail}{tail}"

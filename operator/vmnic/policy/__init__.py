@@ -1,1 +1,4 @@
-"""Pure decisions about VMs: which datapath each NIC gets, and why each other one fell out."""
+"""Pure decisions about VMs.
+
+For each NIC they choose a datapath and record why every other candidate was excluded.
+"""

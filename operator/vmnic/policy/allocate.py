@@ -1,7 +1,7 @@
-"""Phase two of a decision: who gets the devices that several want.
+"""Second phase of a decision, which allocates scarce devices to VMs.
 
-The order is policy priority, then age, then name, so that everybody who computes it agrees. What a VM has already is never
-given to another one.
+VMs are served by policy priority, then age, then name, so that every process computes the same result. A device that a VM
+already has is never given to another VM.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ __all__ = ["allocate"]
 def allocate(
     found: Iterable[VmCandidates], cluster: ClusterFacts, capacity: Capacity | None = None, granted: Choices | None = None
 ) -> Choices:
-    """Choose over all VMs that want devices.
+    """Choose candidates for all VMs that want devices.
 
     Args:
-        found: VMs; those that want no device are passed over.
-        cluster: For the pools' reserves.
-        capacity: What is left; None: nothing is known of any bound.
-        granted: What an earlier call chose and what is not yet in the VMs' specs; it stands.
+        found: VMs. Those that want no device are skipped.
+        cluster: Pools, for their migration reserves.
+        capacity: Free devices; None if no resource has a known bound.
+        granted: Choices of an earlier call that the VMs' specs do not contain yet. They stand.
     """
     book = _Book(cluster, capacity or Capacity())
     earlier = granted or {}
@@ -52,7 +52,7 @@ def allocate(
 
 
 def _standing(found: VmCandidates, earlier: Choices) -> dict[NicKey, tuple[Candidate, ...]]:
-    """What an earlier call gave the VM, if it gave it any device."""
+    """Return the choices of an earlier call for the VM if they include a new device."""
     keys = [(found.vm.namespace, found.vm.name, nic.nic.name) for nic in found.nics if nic.claims]
     made = {key: earlier[key] for key in keys if key in earlier}
     given = (first_accepted(one) for one in made.values())
@@ -60,13 +60,16 @@ def _standing(found: VmCandidates, earlier: Choices) -> dict[NicKey, tuple[Candi
 
 
 def _turn(found: VmCandidates) -> tuple[int, str, str, str]:
-    """The highest priority first, then the oldest VM, then the first by name."""
+    """Return the sort key of a VM.
+
+    Highest priority first, then the oldest VM, then by namespace and name.
+    """
     priority = max((nic.rule.priority for nic in found.nics if nic.rule is not None), default=0)
     return (-priority, found.vm.created, found.vm.namespace, found.vm.name)
 
 
 def _reassign_loser(found: VmCandidates) -> dict[str, tuple[Candidate, ...]]:
-    """A VM that was assigned what another one has gets the next candidate that needs no device."""
+    """Choose the next candidate without a device for a VM whose device another VM was assigned too."""
     text = "another VM was assigned the last VF at the same time and is older"
     lost = Finding(Reason.NO_FREE_VF, text)
     return {
@@ -79,7 +82,7 @@ def _reassign_loser(found: VmCandidates) -> dict[str, tuple[Candidate, ...]]:
 
 
 class _Book:
-    """What is left while devices are given out."""
+    """Free devices, counted down while they are allocated."""
 
     def __init__(self, cluster: ClusterFacts, capacity: Capacity) -> None:
         self._cluster = cluster
@@ -88,9 +91,10 @@ class _Book:
         self._idle = dict(capacity.idle)
 
     def choose(self, found: VmCandidates) -> dict[str, tuple[Candidate, ...]]:
-        """Choose for the NICs of one VM in their order; all its devices must fit on one node.
+        """Choose candidates for the NICs of one VM, in their order.
 
-        A NIC that gives its device up for something better leaves room, so it is chosen again until nobody leaves.
+        All devices of the VM must fit on one node. A NIC that gives up its device for a better candidate frees room, so the
+        choice is repeated until no further NIC gives up its device.
         """
         kept = {nic.nic.name for nic in found.nics if nic.nic.present.datapath in SCARCE}
         while True:
@@ -103,14 +107,18 @@ class _Book:
             kept -= leaving
 
     def _try(self, found: VmCandidates, kept: set[str]) -> tuple[dict[str, tuple[Candidate, ...]], Counter[str], list[str]]:
-        """Choose, with some NICs keeping their devices: what was chosen, what that takes, and where it would fit."""
+        """Try one choice in which the NICs of `kept` keep their devices.
+
+        Returns:
+            The judged candidates by NIC, the devices that the choice takes, and the nodes on which it fits.
+        """
         staying = set(kept)
         taken: Counter[str] = Counter()
         made = {}
         for nic in found.nics:
             if not nic.claims:
                 continue
-            # What the NIC would give up for it is no condition.
+            # The device that this NIC would give up does not limit its nodes.
             nodes = self._nodes_for(found, staying - {nic.nic.name})
             told: list[Candidate] = []
             for one in nic.candidates:
@@ -125,7 +133,7 @@ class _Book:
         return made, taken, self._fitting(found.vm, taken, self._nodes_for(found, staying))
 
     def _nodes_for(self, found: VmCandidates, kept: set[str]) -> list[str]:
-        """Nodes that the VM may use and that could give what it keeps."""
+        """Return the nodes that the VM may use and that have the devices which it keeps."""
         states = [nic.nic.present for nic in found.nics if nic.nic.name in kept]
         has = Counter(state.resource for state in states if state.resource in self._free)
         return [
@@ -137,7 +145,7 @@ class _Book:
         ]
 
     def keep(self, found: VmCandidates, made: Iterable[tuple[Candidate, ...]]) -> None:
-        """Write off what a VM was given before."""
+        """Subtract devices that an earlier call granted to a VM."""
         chosen = [first_accepted(one) for one in made]
         taken = Counter(one.resource for one in chosen if one is not None and one.resource and not one.is_current)
         self._take(found.vm, taken, self._fitting(found.vm, taken, self._nodes_for(found, set())))
@@ -145,7 +153,10 @@ class _Book:
     def _refusal(
         self, vm: VmFacts, nic: NicCandidates, one: Candidate, taken: Counter[str], nodes: list[str]
     ) -> Finding | None:
-        """Why a device cannot be given; None where it can, or where nothing is known of a bound."""
+        """Return why a device cannot be allocated.
+
+        None if it can be, or if the resource has no known bound.
+        """
         resource = one.resource
         if not resource or one.is_current or resource not in self._free:
             return None
@@ -180,7 +191,7 @@ class _Book:
         return Finding(Reason.NO_FREE_VF, text + more)
 
     def _fitting(self, vm: VmFacts, wanted: Mapping[str, int], nodes: list[str]) -> list[str]:
-        """The nodes that have all these devices free, and a driver for them in the guest."""
+        """Return the nodes that have all these devices free and whose devices the guest can drive."""
         return [name for name in self._having(wanted, nodes) if can_drive(vm, self.capacity.nodes[name], wanted)]
 
     def _having(self, wanted: Mapping[str, int], nodes: list[str]) -> list[str]:
@@ -193,12 +204,15 @@ class _Book:
         return len(self._fitting(vm, {resource: 1}, nodes)) > 1
 
     def _take(self, vm: VmFacts, taken: Counter[str], nodes: list[str]) -> None:
-        """Write off what a VM was given, on the node with the fewest left, so that large gaps stay whole."""
+        """Subtract allocated devices from the fitting node with the fewest free ones.
+
+        That keeps large blocks free on other nodes.
+        """
         bounded = {resource: count for resource, count in taken.items() if resource in self._free}
         if not bounded:
             return
         if vm.halted:
-            # It holds nothing until it starts; what it was promised is not promised to another stopped VM.
+            # A stopped VM holds no device until it starts. Its devices are reserved only against other stopped VMs.
             for resource, count in bounded.items():
                 self._idle[resource] = self._idle.get(resource, 0) + count
             return

@@ -1,4 +1,7 @@
-"""How many devices are left where: devices held now come first, then standing assignments; what remains is for new claims."""
+"""Free devices per node.
+
+Devices in use are subtracted first, then devices that specs ask for. New claims share the rest.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from .labels import matches_labels
 __all__ = ["SCARCE", "Capacity", "Claim", "NodeDevices", "can_drive", "claim_of", "count_capacity", "may_use"]
 
 SCARCE = (Datapath.SRIOV, Datapath.PASSTHROUGH)
-"""Datapaths that take a device of which there are so many."""
+"""Datapaths that take a device of limited number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,57 +23,59 @@ class NodeDevices:
     """The devices of one node."""
 
     labels: Mapping[str, str] | None = field(default_factory=dict)
-    """None: not known, which excludes nothing."""
+    """None if unknown; then no selector excludes the node."""
     usable: bool = True
-    """Whether new VMs may go there: it is not cordoned."""
+    """Whether new VMs may be scheduled there, that is, whether it is not cordoned."""
     total: Mapping[str, int] = field(default_factory=dict)
-    """Devices by resource."""
+    """Number of devices by resource."""
     held: Mapping[str, int] = field(default_factory=dict)
-    """Of these, how many are held, no matter by which program."""
+    """Number of devices in use by resource, including those that other programs use."""
     unknown: frozenset[str] = frozenset()
-    """Resources that the node may have although `total` says 0: its state cannot be read."""
+    """Resources for which `total` is 0 only because the node's state cannot be read."""
     linux_only: frozenset[str] = frozenset()
-    """Resources for whose devices here only Linux has a driver."""
+    """Resources whose devices on this node only Linux has a driver for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What one VM holds or is about to hold."""
+    """Devices that one VM holds or asks for."""
 
     vm: VmFacts
-    """Its NICs are not read; only where it may run, and since when it is there."""
+    """Only its placement, start and age are used, not its NICs."""
     held: Mapping[str, int] = field(default_factory=dict)
     """Devices of its running instance, by resource."""
     wanted: Mapping[str, int] = field(default_factory=dict)
-    """Devices that its spec asks for, by resource."""
+    """Devices in its spec, by resource."""
     of: Mapping[str, int] = field(default_factory=dict)
-    """How many devices there were when vmnic assigned them, by resource; absent: not by vmnic."""
+    """Total number of devices at the time of vmnic's assignment, by resource. Absent if vmnic did not assign them."""
 
     @property
     def key(self) -> tuple[str, str]:
-        """Namespace and name of the VM."""
+        """Return the namespace and name of the VM."""
         return (self.vm.namespace, self.vm.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """What is left for new claims. A resource that is not listed has no known bound."""
+    """Devices left for new claims. A resource that is not listed has no known bound."""
 
     nodes: Mapping[str, NodeDevices] = field(default_factory=dict)
     free: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """By resource and node."""
+    """Free devices by resource and node."""
     total: Mapping[str, int] = field(default_factory=dict)
-    """By resource."""
+    """Devices by resource."""
     assigned: Mapping[str, int] = field(default_factory=dict)
-    """Devices that specs ask for, also of stopped VMs, by resource."""
+    """Devices in specs by resource, including specs of stopped VMs."""
     idle: Mapping[str, int] = field(default_factory=dict)
-    """Of these, those of stopped VMs: they hold nothing, and count again at the next start."""
+    """Devices in specs of stopped VMs, by resource. Stopped VMs hold none; they count again at the next start."""
     overshot: frozenset[tuple[str, str]] = frozenset()
-    """VMs that were assigned the same devices as others, by webhooks at the same time, and have not started: they give back."""
+    """VMs that must give up their assignment. Webhooks assigned the same devices twice at the same time, and the VM has not
+    started.
+    """
 
 
 def claim_of(vm: VmFacts) -> Claim | None:
-    """Say what a VM holds and asks for; None if nothing."""
+    """Return the devices that a VM holds and asks for, or None if there are none."""
     held: Counter[str] = Counter()
     wanted: Counter[str] = Counter()
     of: dict[str, int] = {}
@@ -90,7 +95,7 @@ def _same(made: Assignment, resource: str) -> bool:
 
 
 def may_use(vm: VmFacts, node: NodeDevices) -> bool:
-    """Tell whether a VM may run on a node: its node selector and its required affinity."""
+    """Return whether a VM's node selector and required affinity allow a node."""
     if node.labels is None:
         return True
     if not vm.node_selector.items() <= node.labels.items():
@@ -100,15 +105,18 @@ def may_use(vm: VmFacts, node: NodeDevices) -> bool:
 
 
 def can_drive(vm: VmFacts, node: NodeDevices, resources: Collection[str]) -> bool:
-    """Tell whether the guest has a driver for these devices of a node; an unknown guest has it where all guests have."""
+    """Return whether the guest has a driver for these devices of a node.
+
+    A guest that is not known to be Linux has one only if the devices are not limited to Linux.
+    """
     return vm.guest_os is GuestOs.LINUX or node.linux_only.isdisjoint(resources)
 
 
 def count_capacity(nodes: Mapping[str, NodeDevices], claims: Iterable[Claim]) -> Capacity:
-    """Count what is left.
+    """Count the free devices of each node.
 
-    Claims of VMs that run are taken from their nodes; those that are about to start are placed on nodes in their order, the
-    oldest first; the scheduler may place them otherwise, so this is an advice and no promise.
+    Devices of running VMs are subtracted from their nodes. VMs that have not started are placed on nodes, oldest first. The
+    scheduler may place them elsewhere, so the result is an estimate.
     """
     claims = sorted(claims, key=lambda claim: (claim.vm.created, claim.key))
     running: Counter[tuple[str, str]] = Counter()
@@ -120,7 +128,7 @@ def count_capacity(nodes: Mapping[str, NodeDevices], claims: Iterable[Claim]) ->
     room: dict[str, dict[str, int]] = defaultdict(dict)
     for name, node in nodes.items():
         for resource, count in node.total.items():
-            # What a VM is about to give back is room for one that is about to start.
+            # A device that a running VM is about to give up is free for a VM that is about to start.
             room[resource][name] = max(count - running[resource, name] + leaving[resource, name], 0)
     total = {resource: sum(node.total.get(resource, 0) for node in nodes.values()) for resource in room}
     unknown = frozenset().union(*(node.unknown for node in nodes.values()))
@@ -136,7 +144,7 @@ def count_capacity(nodes: Mapping[str, NodeDevices], claims: Iterable[Claim]) ->
         placed = not coming or _place(claim.vm, coming, nodes, room)
         if not placed and unknown.isdisjoint(coming) and _is_surplus(claim, coming, total):
             overshot.add(claim.key)
-    # A device that is held, by nobody knows whom, may be one of those that VMs are just starting with.
+    # A device whose holder is unknown may belong to a VM that is just starting, so it is not subtracted twice.
     free = {
         resource: {name: min(left, _unheld(nodes[name], resource, running[resource, name])) for name, left in by_node.items()}
         for resource, by_node in room.items()
@@ -145,12 +153,15 @@ def count_capacity(nodes: Mapping[str, NodeDevices], claims: Iterable[Claim]) ->
 
 
 def _unheld(node: NodeDevices, resource: str, running: int) -> int:
-    """Devices of a node that nobody holds now."""
+    """Return the number of devices of a node that have no holder."""
     return max(node.total[resource] - max(node.held.get(resource, 0), running), 0)
 
 
 def _place(vm: VmFacts, devices: Counter[str], nodes: Mapping[str, NodeDevices], free: dict[str, dict[str, int]]) -> bool:
-    """Take devices from the node with the fewest that has enough; where none has, from wherever they are, and False."""
+    """Take devices from the fitting node with the fewest free ones and return whether such a node exists.
+
+    If no node has enough, the devices are taken from any nodes.
+    """
     fitting = [
         name
         for name, node in nodes.items()
@@ -174,7 +185,10 @@ def _take_anywhere(nodes: dict[str, int], count: int) -> None:
 
 
 def _is_surplus(claim: Claim, devices: Counter[str], total: Mapping[str, int]) -> bool:
-    """Whether vmnic assigned more than there was; where there were more devices then, capacity was lost: nobody's fault."""
+    """Return whether vmnic assigned more devices than there were.
+
+    False if the total has dropped since the assignment: then capacity was lost, and the VM keeps its assignment.
+    """
     return not claim.vm.started and all(
         resource in claim.of and resource in total and total[resource] >= claim.of[resource] for resource in devices
     )

@@ -1,4 +1,7 @@
-"""What follows for one VM from what was chosen: verdicts, what is done about them, and one sentence for each."""
+"""Decision for one VM from the chosen candidates.
+
+Each NIC gets a verdict, an action, a reason and one sentence.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,16 @@ __all__ = ["decide"]
 _WITH_QUEUES = (Datapath.VHOST, Datapath.MACVTAP)
 """Datapaths whose tap device may have several queues."""
 _EVER_FIRST = (Reason.GUEST_OS_UNKNOWN, Reason.VIRTIO_NOT_CHOSEN_FOR_WINDOWS)
-"""Reasons that come before `NotPreferred`."""
+"""Reasons that candidates after the chosen one keep. Other candidates after it are reported as `NotPreferred`."""
 
 
 def decide(found: VmCandidates, choices: Choices, *, waiting_for: str = "") -> VmDecision:
-    """Say what follows for one VM.
+    """Decide about one VM.
 
     Args:
-        found: What its NICs might have.
-        choices: What capacity said.
-        waiting_for: With `existingVMs: Rolling`, why it is not the running VM's turn to be restarted; empty: it is.
+        found: Candidates of its NICs.
+        choices: Results of `allocate`.
+        waiting_for: With `existingVMs: Rolling`, why the running VM must not be restarted yet; empty if it may be.
     """
     vm, effective_rule = found.vm, found.effective_rule
     if effective_rule is None:
@@ -100,7 +103,7 @@ def _decide_nic(context: _Context, nic: NicCandidates, told: tuple[Candidate, ..
 
 
 def _wanted(context: _Context, nic: NicFacts, rule: Rule, chosen: Candidate | None) -> NicState:
-    """The datapath chosen with its settings; what a NIC has already of it is kept."""
+    """Return the chosen datapath with its settings. Settings of the present datapath are kept."""
     present = nic.present
     if chosen is None:
         return present
@@ -122,7 +125,7 @@ def _wanted(context: _Context, nic: NicFacts, rule: Rule, chosen: Candidate | No
 def _judge(
     context: _Context, nic: NicCandidates, told: tuple[Candidate, ...], chosen: Candidate | None, wanted: NicState
 ) -> _Judged:
-    """Verdict, action, reason and sentence for a NIC that a rule decides."""
+    """Determine verdict, action, reason and message of a NIC that a rule decides."""
     present = nic.nic.present
     policy = nic.rule.policy if nic.rule is not None else ""
     if chosen is None and nic.unchanged:
@@ -133,12 +136,13 @@ def _judge(
     if wanted == present:
         return _Judged(Verdict.COMPLIANT, None, None, f"{present.datapath} is what policy {policy} asks for")
     change = f"{_words(present)} becomes {_words(wanted)}{_price(context, chosen)}"
+    # A VM that has not started and whose device another VM was assigned too changes at once, regardless of existingVMs.
     taken_back = any(one.is_current and one.finding is not None and one.finding.reason is Reason.NO_FREE_VF for one in told)
     return _enforce(context, nic.nic, wanted, change, forced=taken_back and not context.vm.started)
 
 
 def _price(context: _Context, chosen: Candidate) -> str:
-    """What a VM loses that would rather stay migratable."""
+    """Describe how the datapath limits migration of a VM that prefers to stay migratable."""
     if context.effective_rule.live_migration != "Preferred" or context.vm.platform is Platform.LIBVIRT:
         return ""
     match chosen.datapath:
@@ -150,7 +154,7 @@ def _price(context: _Context, chosen: Candidate) -> str:
 
 
 def _enforce(context: _Context, nic: NicFacts, wanted: NicState, change: str, *, forced: bool) -> _Judged:
-    """What is done about a NIC that is to change."""
+    """Determine what is done about a NIC that is to change."""
     vm, effective_rule = context.vm, context.effective_rule
     if effective_rule.action == "Audit":
         return _Judged(Verdict.CHANGE, Action.AUDIT, None, f"{change} once enforcement.action is Patch")
@@ -164,20 +168,20 @@ def _enforce(context: _Context, nic: NicFacts, wanted: NicState, change: str, *,
         when = " at its next start" if vm.running else " when it starts"
         return _Judged(Verdict.CHANGE, Action.ADMIT, None, change + when)
     blocked = None if forced else _blocked_patch(context, nic, wanted, change)
-    # Until then KubeVirt's condition RestartRequired holds.
+    # KubeVirt's condition RestartRequired is set until the restart.
     until = ", in force after a restart; until then KubeVirt takes no change of CPU or memory live"
     text = change + (until if vm.running else "")
     return blocked or _Judged(Verdict.CHANGE, Action.PATCH, None, text)
 
 
 def _waiting(context: _Context, change: str) -> _Judged | None:
-    """Why a VM that has run before is not touched now; None where it may be."""
+    """Return why a VM that has run before is not changed now, or None if it may be."""
     vm, effective_rule = context.vm, context.effective_rule
 
     def wait(reason: Reason, text: str) -> _Judged:
         return _Judged(Verdict.CHANGE, Action.AUDIT, reason, f"{change} {text}")
 
-    # Admit leaves the VM's own object alone, so only its age tells whether the policy or the VM was there first.
+    # Admit never writes the VM object, so only creation times show whether the policy or the VM came first.
     is_new = vm.is_new or (
         effective_rule.action == "Admit" and bool(effective_rule.created) and vm.created >= effective_rule.created
     )
@@ -191,7 +195,7 @@ def _waiting(context: _Context, change: str) -> _Judged | None:
 
 
 def _blocked_patch(context: _Context, nic: NicFacts, wanted: NicState, change: str) -> _Judged | None:
-    """Why a VM's spec must not be patched; None where it may be."""
+    """Return why the VM's spec must not be patched, or None if it may be."""
     vm = context.vm
     adapter = wanted.datapath is not nic.present.datapath or wanted.model != nic.present.model
     if vm.running and adapter and wanted.datapath is not Datapath.PASSTHROUGH and not (nic.spec_mac or nic.live_mac):
@@ -205,7 +209,7 @@ def _blocked_patch(context: _Context, nic: NicFacts, wanted: NicState, change: s
 
 
 def _recipe(nic: NicFacts, wanted: NicState) -> str:
-    """What a person would write into the VM's manifest."""
+    """Describe what a person has to write into the VM's manifest."""
     if wanted.datapath is Datapath.PASSTHROUGH:
         return f"a hostDevice with deviceName: {wanted.resource} in place of the interface"
     parts = []
@@ -225,7 +229,7 @@ def _words(state: NicState) -> str:
 
 
 def _blocking(told: tuple[Candidate, ...]) -> Finding:
-    """Why no candidate stands: the first one's reason, as it is the most wanted."""
+    """Return the finding of the first, most preferred candidate."""
     findings = [candidate.finding for candidate in told if candidate.finding is not None]
     if findings:
         return findings[0]
@@ -234,7 +238,10 @@ def _blocking(told: tuple[Candidate, ...]) -> Finding:
 
 
 def _told(found: tuple[Candidate, ...], chosen: Candidate | None) -> tuple[Candidate, ...]:
-    """The candidates as they are told: of those after the chosen one only a reason that comes before `NotPreferred` is."""
+    """Return the candidates as they are reported.
+
+    Candidates after the chosen one are reported as `NotPreferred`, except for reasons in `_EVER_FIRST`.
+    """
     told = []
     passed = False
     for candidate in found:

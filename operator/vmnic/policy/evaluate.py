@@ -1,8 +1,8 @@
-"""Phase one of a decision: what each NIC of one VM might have.
+"""First phase of a decision, which collects the candidates of each NIC of one VM.
 
-Capacity is global, so a decision has two phases: `candidates` looks at one VM and can be remembered until its input changes;
-`allocate` chooses over all VMs that want devices; `enforce.decide` says what follows for one VM. Nothing here fetches, and
-nothing depends on the order of the policies.
+Capacity is global, so a decision has two phases. `evaluate_vm` reads one VM, and its result can be cached until its input
+changes. `allocate` chooses over all VMs that want devices. `decide` then determines the result for one VM. This code fetches
+nothing, and its result does not depend on the order of the policies.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["evaluate_vm"]
 
 
 def evaluate_vm(vm: VmFacts, rules: Iterable[Rule], cluster: ClusterFacts) -> VmCandidates:
-    """Phase one: what each NIC of one VM might have."""
+    """Return the candidates of each NIC of one VM."""
     selecting = selecting_rules(rules, vm)
     decisive = [[rule for rule in selecting if decides_nic(rule, nic)] for nic in vm.nics]
     effective_rule = min(
@@ -40,7 +40,10 @@ def evaluate_vm(vm: VmFacts, rules: Iterable[Rule], cluster: ClusterFacts) -> Vm
 
 
 def _left_alone(vm: VmFacts, unreadable: Rule, decisive: list[list[Rule]]) -> VmCandidates:
-    """A policy that cannot be read might decide otherwise than the rest: nothing of a VM that it selects changes."""
+    """Block every NIC of a VM that an unreadable policy selects.
+
+    The unreadable policy might decide differently from the readable ones, so the VM stays as it is.
+    """
     finding = Finding(Reason.INPUT_UNREADABLE, f"policy {unreadable.policy} cannot be read: {unreadable.unreadable}")
     nics = tuple(
         NicCandidates(nic=nic, rule=rules[0], blocked=finding) if rules else NicCandidates(nic=nic)
@@ -50,7 +53,10 @@ def _left_alone(vm: VmFacts, unreadable: Rule, decisive: list[list[Rule]]) -> Vm
 
 
 def _as_admitted(vm: VmFacts) -> VmFacts:
-    """With Admit the running instance is what counts: the VM's own spec is never changed."""
+    """Return the facts of a VM with the NICs of its running instance.
+
+    With Admit the running instance counts, because the VM's own spec never changes.
+    """
     nics = tuple(replace(nic, present=nic.live) if nic.live is not None else nic for nic in vm.nics)
     queues = max((nic.present.queues for nic in nics if nic.present.datapath is Datapath.VHOST), default=vm.virtio_queues)
     return replace(vm, nics=nics, virtio_queues=queues)
@@ -79,7 +85,10 @@ def _nic_candidates(
 
 
 def _aim(nic: NicFacts, rule: Rule, found: tuple[Candidate, ...]) -> tuple[object, ...]:
-    """What a rule would make of a NIC; two rules that aim at the same do not conflict."""
+    """Return the datapath, model and resource that a rule would give to a NIC.
+
+    Rules with equal results do not conflict.
+    """
     chosen = first_accepted(found)
     if chosen is None or chosen.is_current:
         return (nic.present.datapath, nic.present.model, nic.present.resource)

@@ -1,4 +1,4 @@
-"""What a decision about a VM reads: plain facts, the same for KubeVirt and libvirt."""
+"""Input of a decision about a VM, the same for KubeVirt and libvirt."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ __all__ = [
 
 
 class Platform(StrEnum):
-    """Where a VM runs."""
+    """The virtualization platform of a VM."""
 
     KUBEVIRT = "KubeVirt"
     LIBVIRT = "Libvirt"
 
 
 class Datapath(StrEnum):
-    """How a NIC's packets reach the wire."""
+    """How packets reach a NIC of a VM."""
 
     EMULATED = "emulated"
     VIRTIO = "virtio"
-    """Backend in QEMU; on KubeVirt it cannot be told from vhost and is not used."""
+    """Backend in QEMU. On KubeVirt it is the same setting as vhost and is not used."""
     VHOST = "vhost"
     MACVTAP = "macvtap"
     SRIOV = "sriov"
     PASSTHROUGH = "passthrough"
     OTHER = "other"
-    """A binding or a device that vmnic does not decide about."""
+    """A binding or device that vmnic does not handle."""
 
 
 class GuestOs(StrEnum):
-    """What runs in the VM."""
+    """Operating system of the guest."""
 
     LINUX = "linux"
     WINDOWS = "windows"
@@ -54,28 +54,28 @@ class GuestOs(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """What a NIC is connected to."""
+    """The network that a NIC is connected to."""
 
     pod: bool = False
-    """The pod network, or the network that stands in its place; otherwise a secondary network."""
+    """Whether it is the pod network or the network that replaces it, as opposed to a secondary network."""
     namespace: str = ""
     name: str = ""
     known: bool = True
-    """Whether the NetworkAttachmentDefinition is there."""
+    """Whether the NetworkAttachmentDefinition exists."""
     cni_type: str = ""
-    """The type of its CNI plugin: bridge, macvtap, sriov …"""
+    """Type of its CNI plugin, such as bridge, macvtap or sriov."""
     resource_name: str = ""
-    """The device resource that it asks for, if any."""
+    """The device resource that it asks for; empty if none."""
     segment: str = ""
-    """Networks of one segment are the same layer-2 network."""
+    """Networks with the same segment are the same layer-2 network."""
     mtu: int | None = None
-    """What its configuration says, in bytes."""
+    """Configured MTU in bytes."""
     ipam: str = ""
-    """Its IP address management, as canonical JSON; empty: none."""
+    """IP address management as canonical JSON; empty if none."""
     accepts: tuple[str, ...] = ()
-    """Reasons that its administrator accepts."""
+    """Reasons that the administrator of the network accepts."""
     unreadable: str = ""
-    """Why its NetworkAttachmentDefinition cannot be read; empty: it can. The other fields then hold what could be read."""
+    """Why its NetworkAttachmentDefinition cannot be read; empty if it can be. The other fields then hold what could be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,53 +84,59 @@ class NicState:
 
     datapath: Datapath
     model: str | None = None
-    """Absent where the datapath has none (sriov, passthrough)."""
+    """None for datapaths without a model (sriov, passthrough)."""
     queues: int = 1
     resource: str = ""
     """The device resource of sriov and passthrough."""
 
     @property
     def has_queues(self) -> bool:
-        """Whether its tap device may have several queues: only virtio's driver uses them."""
+        """Return whether the tap device of the NIC may have several queues.
+
+        Only virtio drivers use more than one.
+        """
         return self.datapath in (Datapath.VHOST, Datapath.MACVTAP) and (self.model or "").startswith("virtio")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """What vmnic has made of a NIC, as the VM's annotation `vmnic.dev/assigned` keeps it."""
+    """vmnic's decision about one NIC, as stored in the VM's annotation `vmnic.dev/assigned`."""
 
     datapath: Datapath
     resource: str = ""
     of: int | None = None
-    """How many devices of the resource there were; with fewer, capacity was lost, and that takes nothing from anybody."""
+    """Total number of devices of the resource at the time of the assignment. If there are fewer now, capacity was lost and the
+    VM
+    keeps its device.
+    """
     model: str | None = None
     network: str = ""
-    """The network that was chosen, `namespace/name`; empty: as before."""
+    """The chosen network as `namespace/name`; empty if it did not change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NicFacts:
-    """One NIC as its VM's spec has it, preference applied."""
+    """One NIC of a VM's spec, with the VM's preference applied."""
 
     name: str
     network: Network
     present: NicState
     equivalents: tuple[Network, ...] = ()
-    """Networks of the same segment, the first by name first; the present one is among them."""
+    """Networks of the same segment, sorted by name, including the present one."""
     index: int | None = None
-    """Place in the spec's list of interfaces, or of host devices; None for the NIC that KubeVirt adds when both lists are
+    """Position in the spec's list of interfaces or of host devices. None for the NIC that KubeVirt adds if both lists are
     empty."""
     binding: str = ""
-    """How the interface is bound: bridge, masquerade, sriov, a plugin's name."""
+    """Binding of the interface: bridge, masquerade, sriov or the name of a plugin."""
     explicit_model: str | None = None
     """The model that the spec itself names."""
     state: str = ""
-    """`up`, `down`, `absent` or nothing, as the spec says."""
+    """`state` of the interface in the spec: `up`, `down`, `absent` or empty."""
     spec_mac: str | None = None
     live_mac: str | None = None
-    """The running NIC's MAC address."""
+    """MAC address of the running NIC."""
     live: NicState | None = None
-    """What the running NIC is; None when the VM does not run."""
+    """State of the running NIC; None if the VM does not run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,123 +147,123 @@ class VmFacts:
     name: str
     platform: Platform = Platform.KUBEVIRT
     created: str = ""
-    """When, as RFC 3339 in UTC."""
+    """Creation time as RFC 3339 in UTC."""
     labels: Mapping[str, str] = field(default_factory=dict)
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
     guest_os: GuestOs = GuestOs.UNKNOWN
     guest_os_source: str = ""
-    """Where the guest OS was read, in words."""
+    """Where the guest OS was read from."""
     nics: tuple[NicFacts, ...] = ()
     running: bool = False
-    """It has a VMI (or, offline, counts as running)."""
+    """Whether it has a VMI or, offline, counts as running."""
     started: bool = False
-    """Its VMI has a node: what it holds there is its own."""
+    """Whether its VMI has a node and thus holds its devices there."""
     halted: bool = False
-    """Its spec wants it stopped."""
+    """Whether its spec asks for a stopped VM."""
     node: str = ""
-    """Where it runs."""
+    """The node on which it runs."""
     node_selector: Mapping[str, str] = field(default_factory=dict)
     node_terms: tuple[LabelSelector, ...] = ()
-    """Alternatives of its required node affinity; empty: any node."""
+    """Alternatives of its required node affinity; empty if it allows any node."""
     is_new: bool = False
-    """It is being created: no guest has seen its adapters yet."""
+    """Whether it is being created. No guest has seen its NICs yet."""
     virtio_queues: int = 1
-    """Queues of each virtio NIC: 1, or the number of vCPUs where the VM asks for multiqueue."""
+    """Queues of each virtio NIC: 1, or the number of vCPUs if the VM asks for multiqueue."""
     multiqueue: bool | None = None
-    """What the VM itself says; None: nothing."""
+    """`networkInterfaceMultiqueue` of the VM itself; None if not set."""
     vcpus: int = 1
     memory_bytes: int | None = None
-    """Memory of the guest; None: not known."""
+    """Memory of the guest; None if unknown."""
     overcommit: str = ""
-    """What promises the guest more memory than its pod has, in words; empty: nothing."""
+    """The setting that gives the guest more memory than its pod has; empty if there is none."""
     has_vfio: bool = False
-    """Its spec has a device on vfio-pci already."""
+    """Whether its spec already has a device on vfio-pci."""
     instancetype_host_devices: bool = False
-    """Its instancetype lists host devices."""
+    """Whether its instancetype lists host devices."""
     autoattach: bool | None = None
-    """`autoattachPodInterface`, the VM's own or its preference's."""
+    """`autoattachPodInterface` of the VM or of its preference."""
     eviction_strategy: str = ""
-    """Its own; empty: the cluster's."""
+    """The VM's own strategy; empty if the cluster's applies."""
     quota: Mapping[str, int] = field(default_factory=dict)
-    """What the namespace's quotas leave: bytes of `memory`, and devices by resource; absent: no bound."""
+    """What the namespace's quotas leave: bytes of `memory`, and devices by resource. Absent if there is no bound."""
     applier: str = ""
-    """The manager that applies the VM's NIC list; empty: none."""
+    """The field manager that applies the VM's NIC list; empty if there is none."""
     excluded: bool = False
-    """A tenant has asked to be left alone."""
+    """Whether the tenant excludes the VM from vmnic."""
     never_restart: bool = False
-    """A tenant has asked not to be restarted."""
+    """Whether the tenant forbids restarts."""
     pressure: str = ""
-    """`High` or `Low` where a tenant asks for it."""
+    """`High` or `Low` if the tenant requests it."""
     assigned: Mapping[str, Assignment] = field(default_factory=dict)
-    """What vmnic has made of its NICs, by their names."""
+    """vmnic's assignments by NIC name."""
     record: str | None = None
-    """The annotation `vmnic.dev/assigned` as it is; None: there is none."""
+    """The raw annotation `vmnic.dev/assigned`; None if there is none."""
     record_fault: str = ""
-    """Why the record cannot be read, or could not be written, in words; empty: it can."""
+    """Why the record cannot be read or written; empty if it can be."""
     annotated: bool = True
     """Whether the VM has any annotation."""
     version: str = ""
     """Its resourceVersion; empty while it is being created, and offline."""
     preference_unknown: str = ""
-    """Why the VM's preference or instancetype cannot be read; empty: it can, or there is none."""
+    """Why the VM's preference or instancetype cannot be read; empty if it can be, or if there is none."""
     unknown: str = ""
-    """Why something that decides about all of its NICs cannot be read, or exceeds a bound; empty: everything can."""
+    """Why an input for all of its NICs cannot be read or exceeds a bound; empty if there is no such fault."""
     quota_unknown: str = ""
-    """Why a quota of the namespace cannot be read; empty: all can."""
+    """Why a quota of the namespace cannot be read; empty if all can be."""
     problems: tuple[str, ...] = ()
-    """What could not be read, in words."""
+    """Descriptions of what could not be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolFacts:
-    """One pool, as far as VMs are concerned."""
+    """The properties of one pool that matter to VMs."""
 
     name: str
     resource_name: str
     physical: bool = False
     mtu: int | None = None
-    """What the pool sets, in bytes."""
+    """MTU that the pool sets, in bytes."""
     reserve: int = 0
     """VFs that new assignments leave free."""
     linux_only: tuple[str, ...] = ()
-    """NIC models whose VFs have no driver for Windows, where that holds for all nodes of the pool."""
+    """NIC models whose VFs have no Windows driver, if all nodes of the pool have such models."""
     linux_only_nodes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Such models by node: a node's word counts for its own VMs."""
+    """NIC models whose VFs have no Windows driver, by node. A node's entry applies to the VMs that run there."""
     blocker: str = ""
-    """Why none of its functions can be used, in words; empty: they can, as far as is known."""
+    """Why none of its functions can be used; empty if they can be, as far as is known."""
     uplinks: tuple[str, ...] = ()
-    """Names of its physical functions' links on the nodes that are known."""
+    """Link names of its PFs on the known nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KubeVirtFacts:
-    """What KubeVirt's own configuration allows."""
+    """Settings of KubeVirt's own configuration."""
 
     version: tuple[int, int] = (1, 8)
     gates: frozenset[str] = frozenset()
-    """Feature gates that are on by name; those that are always on are not listed."""
+    """Enabled feature gates. Gates that are always on are not listed."""
     plugins: frozenset[str] = frozenset()
     """Registered network binding plugins."""
     default_binding: str = "bridge"
-    """How KubeVirt binds the NIC that it adds to a VM by itself."""
+    """Binding of the NIC that KubeVirt adds to a VM by default."""
     permitted: Mapping[str, bool] = field(default_factory=dict)
-    """Permitted host devices: resource name, and whether another program provides it."""
+    """Permitted host devices: resource name, and whether another program provides the resource."""
     memory_overcommit: bool = False
     eviction_strategy: str = ""
     injector: bool | None = None
-    """Whether network-resources-injector is there; None: not known."""
+    """Whether network-resources-injector is installed; None if unknown."""
     unreadable: str = ""
-    """Why the KubeVirt resource cannot be read; empty: it can. The other fields are then KubeVirt's defaults."""
+    """Why the KubeVirt resource cannot be read; empty if it can be. The other fields are then KubeVirt's defaults."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterFacts:
-    """What holds for all VMs."""
+    """Facts that apply to all VMs."""
 
     vhost_net: bool | None = None
-    """Whether any node has vhost_net; None (not known) excludes nothing."""
+    """Whether any node has vhost_net. None (unknown) excludes nothing."""
     pools: Mapping[str, PoolFacts] = field(default_factory=dict)
-    """By name."""
+    """Pools by name."""
     resources: Mapping[str, PoolFacts] = field(default_factory=dict)
-    """The same by resource name."""
+    """The same pools by resource name."""
     kubevirt: KubeVirtFacts = KubeVirtFacts()

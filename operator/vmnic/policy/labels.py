@@ -10,7 +10,7 @@ __all__ = ["matches_labels"]
 
 
 def matches_labels(selector: LabelSelector | None, labels: Mapping[str, str]) -> bool:
-    """Tell whether labels satisfy a selector; None and an empty one select everything."""
+    """Return whether labels satisfy a selector. None and an empty selector match everything."""
     if selector is None:
         return True
     return all(labels.get(key) == value for key, value in selector.match_labels.items()) and all(

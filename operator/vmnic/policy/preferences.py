@@ -1,4 +1,7 @@
-"""Which datapaths a rule names for a NIC, in which order, and what each would be connected to."""
+"""Candidates of a NIC.
+
+The datapaths that a rule names, in order, and the network that offers each of them.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,9 @@ from .types import Candidate
 __all__ = ["evaluate_nic", "keeps_current"]
 
 PLAIN = (Datapath.EMULATED, Datapath.VIRTIO, Datapath.VHOST)
-"""They differ in the model and its backend only, and share their networks."""
+"""Datapaths that differ only in model and backend, and share their networks."""
 _NO_BRIDGES = ("macvtap", "sriov", "ib-sriov", "host-device")
-"""CNI plugins whose networks an emulated or virtio NIC cannot be on."""
+"""CNI plugins whose networks an emulated or virtio NIC cannot use."""
 _WINDOWS = Finding(
     Reason.VIRTIO_NOT_CHOSEN_FOR_WINDOWS,
     "auto keeps Windows off virtio, which has shown brief disconnects: name vhost in spec.datapaths to have it",
@@ -25,15 +28,15 @@ _WINDOWS = Finding(
 
 
 def keeps_current(vm: VmFacts, rule: Rule) -> bool:
-    """Tell whether `auto` is content with a NIC for which nothing better stands."""
+    """Return whether `auto` leaves a NIC as it is if no candidate is accepted."""
     return not rule.datapaths and vm.guest_os is GuestOs.WINDOWS and pressure_on(vm, rule) == "High"
 
 
 def evaluate_nic(vm: VmFacts, nic: NicFacts, rule: Rule, effective_rule: Rule, cluster: ClusterFacts) -> tuple[Candidate, ...]:
-    """Give every datapath that the rule names for the NIC, each with its first finding, if any."""
+    """Return each datapath that the rule names for the NIC, with its first finding if there is one."""
     chain = rule.datapaths or _auto(vm, rule, effective_rule)
     if vm.platform is Platform.KUBEVIRT:
-        # There virtio and vhost are one setting.
+        # KubeVirt has one setting for virtio and vhost.
         chain = tuple(dict.fromkeys(Datapath.VHOST if one is Datapath.VIRTIO else one for one in chain))
     found = tuple(_candidate(_Asked(vm, nic, rule, effective_rule, cluster), datapath) for datapath in chain)
     if not rule.datapaths and vm.guest_os is GuestOs.WINDOWS:
@@ -42,7 +45,10 @@ def evaluate_nic(vm: VmFacts, nic: NicFacts, rule: Rule, effective_rule: Rule, c
 
 
 def _auto(vm: VmFacts, rule: Rule, effective_rule: Rule) -> tuple[Datapath, ...]:
-    """The chain of `auto`; vhost for Windows is only shown, never chosen."""
+    """Return the datapaths of `auto`.
+
+    For Windows vhost is added by the caller for display only, never chosen.
+    """
     high = pressure_on(vm, rule) == "High"
     match vm.guest_os:
         case GuestOs.WINDOWS if high:
@@ -90,19 +96,22 @@ def _candidate(asked: _Asked, datapath: Datapath) -> Candidate:
 
 
 def _resource_of(pool: str, cluster: ClusterFacts) -> str:
-    """The device resource of a pool; of one that is not there, its default."""
+    """Return the device resource of a pool, or its default name if the pool does not exist."""
     known = cluster.pools.get(pool)
     return known.resource_name if known is not None else f"vmnic.dev/{pool}"
 
 
 def _vf_source(asked: _Asked) -> tuple[Network | None, str]:
-    """The network whose VFs the NIC would get, and their resource; the present one where it will do."""
+    """Return the network whose VFs the NIC would get, and their resource.
+
+    The present network is kept if it fits.
+    """
     rule, nic, cluster = asked.rule, asked.nic, asked.cluster
     named = rule.sriov_resource or (_resource_of(rule.sriov_pool, cluster) if rule.sriov_pool else "")
     if nic.present.datapath is Datapath.SRIOV and (named in ("", nic.present.resource) or not nic.network.known):
         return nic.network, nic.present.resource
     if asked.vm.platform is Platform.LIBVIRT:
-        # There is no network object: naming the pool vouches for the segment.
+        # libvirt has no network objects. A rule that names the pool vouches for the segment.
         return (Network(resource_name=named), named) if rule.sriov_pool else (None, named)
     allowed = {named} if named else {pool.resource_name for pool in cluster.pools.values() if not pool.physical}
     found = next((network for network in nic.equivalents if network.resource_name in allowed), None)
@@ -110,7 +119,7 @@ def _vf_source(asked: _Asked) -> tuple[Network | None, str]:
 
 
 def _macvtap_source(asked: _Asked) -> Network | None:
-    """The network of macvtap on the NIC's segment; on libvirt the link of the pool that the rule names."""
+    """Return the macvtap network of the NIC's segment, or on libvirt the uplink of the rule's pool."""
     if asked.vm.platform is Platform.LIBVIRT:
         pool = asked.cluster.pools.get(asked.rule.sriov_pool)
         return Network(name=pool.uplinks[0]) if pool is not None and pool.uplinks else None
@@ -118,7 +127,7 @@ def _macvtap_source(asked: _Asked) -> Network | None:
 
 
 def _bridge(asked: _Asked) -> Network | None:
-    """The first network of the segment that an emulated or virtio NIC can be on."""
+    """Return the first network of the segment that an emulated or virtio NIC can use."""
     if asked.vm.platform is Platform.LIBVIRT:
         return None
     return next(_bridges(asked.nic.equivalents, asked.cluster), None)

@@ -1,4 +1,7 @@
-"""How many queues the virtio NICs of a VM get: on KubeVirt one answer for the whole VM, as it has one switch for it."""
+"""Number of queues of a VM's virtio NICs.
+
+On KubeVirt one number applies to the whole VM, because it has a single switch.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ from .rules import Rule
 __all__ = ["QueueChoice", "choose_queues", "pressure_on"]
 
 _TAP_QUEUES = 256
-"""The kernel's limit for a tap device, and KubeVirt's."""
+"""Limit of the kernel and of KubeVirt for a tap device."""
 _QUEUE_BYTES = 100 * 2**20
 """Guest memory that a queue of a NIC may take: 80 queues took 7.2 GB of an 8 GB Windows guest (KubeVirt #18012)."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueChoice:
-    """Queues for each virtio NIC (None: as they are), and why they are fewer than asked for."""
+    """Queues for each virtio NIC (None leaves them as they are), and why they are fewer than requested."""
 
     queues: int | None
     finding: Finding | None = None
@@ -29,7 +32,10 @@ _AS_IT_IS = QueueChoice(None)
 
 
 def pressure_on(vm: VmFacts, rule: Rule) -> str:
-    """Give the network pressure that a rule aims at for a VM: the tenant's word where it counts."""
+    """Return the network pressure that applies to a VM.
+
+    The tenant's value counts if the rule allows it.
+    """
     return vm.pressure if rule.honours_pressure and vm.pressure else rule.pressure
 
 
@@ -39,7 +45,7 @@ def choose_queues(vm: VmFacts, rule: Rule, virtio_nics: int) -> QueueChoice:
     Args:
         vm: The VM.
         rule: The highest rule that selects any of its NICs.
-        virtio_nics: How many virtio NICs it will have.
+        virtio_nics: Number of virtio NICs that it will have.
     """
     if rule.multiqueue == "Never":
         return QueueChoice(1)
@@ -48,7 +54,7 @@ def choose_queues(vm: VmFacts, rule: Rule, virtio_nics: int) -> QueueChoice:
         return _AS_IT_IS
     wanted = min(vm.vcpus, _TAP_QUEUES)
     if vm.platform is Platform.LIBVIRT:
-        # Each NIC has its own number there, so the cap needs no hook.
+        # On libvirt each NIC has its own number of queues, so the cap needs no hook.
         wanted = min(wanted, rule.max_queues)
     if vm.virtio_queues == wanted:
         return QueueChoice(wanted)

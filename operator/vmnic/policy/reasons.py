@@ -1,4 +1,7 @@
-"""Every word that a decision about a NIC may carry; the reference table is generated from the docstrings."""
+"""Reasons that a decision about a NIC may carry.
+
+The reference table is generated from the docstrings.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,10 @@ __all__ = ["Reason"]
 
 
 class Reason(StrEnum):
-    """Why a candidate fell out, or why a NIC is blocked or waits. For one candidate the first that holds counts."""
+    """Why a candidate is excluded, or why a NIC is blocked or waits.
+
+    For one candidate the first reason that applies counts.
+    """
 
     PREFERENCE_UNKNOWN = "PreferenceUnknown"
     """The VM's preference or instancetype cannot be read; the message names it. The NIC stays as it is. Correct that object."""

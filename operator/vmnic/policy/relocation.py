@@ -1,4 +1,7 @@
-"""Whether VMs that have to leave a node find devices elsewhere: a matching to free ones, made before anybody is moved."""
+"""Check whether VMs that must leave a node fit elsewhere.
+
+The VMs are matched to free devices before any of them moves.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,17 @@ from .capacity import Capacity, Claim, can_drive, may_use
 __all__ = ["find_unplaceable"]
 
 _VISITS = 50_000
-"""Looks at a node, about 0.2 s, after which what has been found must do: a dozen VMs on 1,000 nodes need some 10,000."""
+"""Bound on visits to nodes, about 0.2 s, after which the best result so far counts. A dozen VMs on 1,000 nodes need about
+10,000."""
 
 
 def find_unplaceable(claims: Sequence[Claim], capacity: Capacity, *, leaving: Collection[str]) -> tuple[Claim, ...]:
-    """Give the VMs for which no node has free devices; empty: all of them fit at the same time.
+    """Return the VMs for which no node has free devices. Empty if all of them fit at the same time.
 
     Args:
-        claims: The VMs that have to leave; what each holds is what it needs.
-        capacity: What is free.
-        leaving: Nodes that nobody can go to.
+        claims: VMs that must leave. Each needs the devices that it holds.
+        capacity: Free devices.
+        leaving: Nodes that no VM can move to.
     """
     needed = {resource for claim in claims for resource in claim.held}
     targets = {
@@ -37,7 +41,7 @@ def _free_on(node: str, needed: Collection[str], capacity: Capacity) -> dict[str
 
 
 class _Search:
-    """Tries the VMs with the fewest options first, and steps back where one is left without."""
+    """Backtracking search that places VMs with the fewest options first."""
 
     def __init__(self, claims: Sequence[Claim], capacity: Capacity, targets: dict[str, dict[str, int]]) -> None:
         self._claims = claims
@@ -48,7 +52,7 @@ class _Search:
         self.best: set[tuple[str, str]] = set()
 
     def place(self, index: int) -> bool:
-        """Place the VMs from an index on; True once all have a place."""
+        """Find places for the VMs from an index on and return whether all have one."""
         if len(self._placed) > len(self.best):
             self.best = set(self._placed)
         if index == len(self._claims) or self._visits > _VISITS:
@@ -62,7 +66,7 @@ class _Search:
                 return True
             self._placed.discard(claim.key)
             self._move(claim, name, 1)
-        # Whether all fit is decided; the others are still placed, so that only those without a place are named.
+        # Not all VMs fit. The rest is still placed, so that only VMs without a place are named.
         return self.place(index + 1) and False
 
     def _move(self, claim: Claim, node: str, sign: int) -> None:
@@ -71,7 +75,7 @@ class _Search:
 
 
 def _options(claim: Claim, capacity: Capacity, targets: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Nodes with enough, those with the least left first."""
+    """Return the nodes with enough free devices, those with the fewest first."""
     fitting = [
         name
         for name, free in targets.items()

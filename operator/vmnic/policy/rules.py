@@ -1,4 +1,7 @@
-"""Policies made ready for deciding: sorted, and with what does not depend on a VM worked out once."""
+"""Policies as sorted rules.
+
+Values that do not depend on a VM are computed once.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +25,16 @@ class Rule:
     priority: int
     selector: Selector
     datapaths: tuple[Datapath, ...]
-    """In order of preference; empty stands for `auto`."""
+    """In order of preference; empty for `auto`."""
     emulated_model: str
     created: str
-    """When the policy was made, as RFC 3339 in UTC."""
+    """Creation time of the policy as RFC 3339 in UTC."""
     sriov_pool: str
-    """The pool that VFs are taken from; empty: any."""
+    """The pool that provides VFs; empty for any pool."""
     sriov_resource: str
-    """The device resource of another operator in its place; empty: none."""
+    """The device resource of another operator, used instead of a pool; empty if none."""
     accepts_detach: bool
-    """Whether a VF that is taken away during a migration counts as migratable."""
+    """Whether a VM counts as migratable although a migration detaches its VF."""
     passthrough_pool: str
     live_migration: str
     action: str
@@ -40,29 +43,32 @@ class Rule:
     max_unavailable_per_namespace: int | str | None
     window: Window | None
     yields_to_git: bool
-    """Whether VMs whose NIC list another manager applies are left to it."""
+    """Whether a VM whose NIC list another manager applies is left to that manager."""
     pressure: str
     multiqueue: str
-    """Mode."""
+    """Mode of `multiqueue`."""
     max_queues: int
     may_exclude: bool
-    """Whether a tenant's `exclude` counts."""
+    """Whether a tenant's annotation `exclude` counts."""
     honours_pressure: bool
-    """Whether a tenant's `network-pressure` counts."""
+    """Whether a tenant's annotation `network-pressure` counts."""
     may_forbid_restart: bool
-    """Whether a tenant's `restart: Never` counts."""
+    """Whether a tenant's annotation `restart: Never` counts."""
     unreadable: str = ""
-    """Why the policy cannot be read; empty: it can. The other fields are then those of its last readable version."""
+    """Why the policy cannot be read; empty if it can be. The other fields are then those of its last readable version."""
 
 
 def rules_of(policies: Iterable[VmNicPolicy]) -> tuple[Rule, ...]:
-    """Give the policies as rules: the highest priority first, of equal ones the first by name."""
+    """Return the policies as rules, sorted by descending priority and then by name."""
     alive = (policy for policy in policies if not policy.metadata.deletion_timestamp)
     return tuple(sorted(map(_rule, alive), key=lambda rule: (-rule.priority, rule.policy)))
 
 
 def unreadable_rule(name: str, last: VmNicPolicy | None, why: str) -> Rule:
-    """Return the rule of a policy that cannot be read: what it selected, or else every NIC, must stay as it is."""
+    """Return the rule of a policy that cannot be read.
+
+    It selects what its last readable version selected, or else every NIC. These NICs must stay as they are.
+    """
     policy = last or VmNicPolicy.model_construct(
         metadata=Metadata(name=name), spec=PolicySpec.model_construct(selector=Selector.model_construct())
     )
@@ -100,7 +106,7 @@ def _rule(policy: VmNicPolicy) -> Rule:
 
 
 def selecting_rules(rules: Iterable[Rule], vm: VmFacts) -> tuple[Rule, ...]:
-    """Give the rules that select the VM as such, in their order; which of its NICs they select is asked per NIC."""
+    """Return the rules that select the VM, in their order. NICs are selected separately."""
     return tuple(rule for rule in rules if _selects_vm(rule.selector, vm))
 
 
@@ -114,7 +120,7 @@ def _selects_vm(selector: Selector, vm: VmFacts) -> bool:
 
 
 def decides_nic(rule: Rule, nic: NicFacts) -> bool:
-    """Tell whether a rule that selects the VM selects this NIC of it."""
+    """Return whether a rule that selects the VM also selects this NIC of it."""
     globs = rule.selector.networks
     return not globs or any(fnmatchcase(name, glob) for name in _names(nic.network) for glob in globs)
 

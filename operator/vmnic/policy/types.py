@@ -1,4 +1,4 @@
-"""What the phases of a decision hand to each other, and what comes out."""
+"""Results of the phases of a decision."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 
 
 class Verdict(StrEnum):
-    """What is the matter with a NIC."""
+    """State of a NIC relative to its policy."""
 
     CHANGE = "Change"
     COMPLIANT = "Compliant"
@@ -35,7 +35,7 @@ class Verdict(StrEnum):
 
 
 class Action(StrEnum):
-    """What is done about it."""
+    """What vmnic does about a NIC."""
 
     AUDIT = "Audit"
     PATCH = "Patch"
@@ -44,74 +44,74 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A datapath that a NIC might have, and why it falls out."""
+    """One datapath that a policy allows for a NIC, with the finding that excludes it."""
 
     datapath: Datapath
     finding: Finding | None = None
     network: Network | None = None
-    """The network that offers it."""
+    """The network that offers the datapath."""
     resource: str = ""
-    """The device that it takes; empty: none."""
+    """The device resource that it takes; empty if none."""
     is_current: bool = False
     """Whether the NIC has it already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NicCandidates:
-    """What a NIC might have, by the rule that decides it."""
+    """Candidates of one NIC under the rule that decides it."""
 
     nic: NicFacts
     rule: Rule | None = None
     candidates: tuple[Candidate, ...] = ()
     unchanged: bool = False
-    """`auto` aims at nothing for this guest: where no candidate stands, the NIC is right as it is."""
+    """Whether the NIC is compliant if no candidate is accepted. `auto` has no goal for such a guest."""
     conflicts_with: tuple[str, ...] = ()
     """Policies of the same priority that would decide differently."""
     blocked: Finding | None = None
-    """Why the NIC stays as it is, whatever the candidates are: something that decides about it cannot be read."""
+    """Why the NIC stays as it is regardless of its candidates: an input for the decision cannot be read."""
 
     @property
     def claims(self) -> bool:
-        """Whether a candidate that stands would take a device that the NIC does not have."""
+        """Return whether an accepted candidate would take a device that the NIC does not have."""
         return any(one.resource and not one.is_current and one.finding is None for one in self.candidates)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VmCandidates:
-    """The first phase's result for one VM."""
+    """Result of the first phase for one VM."""
 
     vm: VmFacts
     effective_rule: Rule | None
-    """The highest rule that selects any NIC: its settings of the whole VM hold."""
+    """The highest rule that selects any NIC. Its VM-wide settings apply."""
     nics: tuple[NicCandidates, ...]
 
     @property
     def unreadable_policy(self) -> bool:
-        """Whether a policy that cannot be read selects the VM."""
+        """Return whether a policy that cannot be read selects the VM."""
         return self.effective_rule is not None and bool(self.effective_rule.unreadable)
 
     @property
     def claims(self) -> bool:
-        """Whether capacity has a say: a device is wanted, or one that was assigned may have to be given back."""
+        """Return whether a NIC of the VM wants a device that it does not have."""
         return any(nic.claims for nic in self.nics)
 
 
 NicKey = tuple[str, str, str]
 """Namespace, VM and NIC."""
 Choices = Mapping[NicKey, tuple[Candidate, ...]]
-"""The candidates of NICs over whose devices capacity had a say, with what it said."""
+"""Judged candidates of NICs whose devices are limited by capacity."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NicDecision:
-    """What follows for one NIC."""
+    """Result for one NIC."""
 
     nic: NicFacts
     policy: str | None
     verdict: Verdict
     wanted: NicState
     network: Network | None = None
-    """Where it is to be connected; None: as it is."""
+    """The network to connect it to; None if it stays as it is."""
     action: Action | None = None
     reason: Reason | None = None
     message: str = ""
@@ -121,7 +121,7 @@ class NicDecision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VmDecision:
-    """What follows for one VM."""
+    """Result for one VM."""
 
     vm: VmFacts
     effective_rule: Rule | None
@@ -129,15 +129,15 @@ class VmDecision:
 
     @property
     def selected(self) -> bool:
-        """Whether any policy decides any NIC."""
+        """Return whether any policy decides any NIC."""
         return any(nic.verdict is not Verdict.NOT_SELECTED or nic.reason is not None for nic in self.nics)
 
     @property
     def restart_required(self) -> bool:
-        """Whether a change takes effect only by a restart."""
+        """Return whether a change takes effect only after a restart."""
         return self.vm.running and any(nic.verdict is Verdict.CHANGE for nic in self.nics)
 
 
 def first_accepted(found: tuple[Candidate, ...]) -> Candidate | None:
-    """Give the candidate that is chosen; None where all fell out."""
+    """Return the first candidate without a finding, or None if all are excluded."""
     return next((candidate for candidate in found if candidate.finding is None), None)

@@ -1,4 +1,7 @@
-"""What a decision about a NIC depends on and cannot be read. Unknown is never "no": such a NIC stays as it is."""
+"""Inputs of a decision that cannot be read.
+
+An unknown input never counts as "no". The NIC stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,13 @@ _BY_KUBEVIRT = frozenset(
         Reason.MEMORY_OVERCOMMIT,
     }
 )
-"""Findings that the KubeVirt resource decides."""
+"""Reasons that depend on the KubeVirt resource."""
 _NEEDS_KUBEVIRT = (Datapath.MACVTAP, Datapath.SRIOV, Datapath.PASSTHROUGH)
 _NEEDS_QUOTA = (Datapath.SRIOV, Datapath.PASSTHROUGH)
 
 
 def unknown_input(vm: VmFacts, nic: NicFacts, cluster: ClusterFacts) -> Finding | None:
-    """Return what cannot be read of all that decides about the NIC, whatever its datapath; None if everything can."""
+    """Return a finding if an input for every datapath of the NIC cannot be read."""
     if vm.unknown:
         return Finding(Reason.INPUT_UNREADABLE, vm.unknown)
     if vm.preference_unknown:
@@ -38,13 +41,16 @@ def unknown_input(vm: VmFacts, nic: NicFacts, cluster: ClusterFacts) -> Finding 
         text = f"NetworkAttachmentDefinition {network.namespace}/{network.name} cannot be read: {network.unreadable}"
         return Finding(Reason.INPUT_UNREADABLE, text)
     if nic.index is None and cluster.kubevirt.unreadable:
-        # KubeVirt's configuration decides how the NIC is bound that KubeVirt adds by itself.
+        # KubeVirt's configuration decides the binding of the NIC that KubeVirt adds by default.
         return _kubevirt_unknown(cluster)
     return None
 
 
 def unknown_candidate(vm: VmFacts, found: Iterable[Candidate], cluster: ClusterFacts) -> Finding | None:
-    """Return what cannot be read and decides about a candidate up to the one that would be chosen; None if everything can."""
+    """Return a finding if an input for a candidate cannot be read.
+
+    Candidates after the one that would be chosen do not matter.
+    """
     for one in found:
         reason = one.finding.reason if one.finding is not None else None
         is_open = not one.is_current and reason is None

@@ -1,4 +1,7 @@
-"""When VMs may be restarted: a cron schedule that opens a window, and how long it stays open."""
+"""Maintenance windows, in which VMs may be restarted.
+
+A cron schedule opens the window, and a duration closes it.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,20 @@ from ..api.policy import Window
 __all__ = ["WindowError", "is_open"]
 
 _FIELDS = 5
-"""Minute to day of the week; with a sixth the first would be a second."""
+"""Minute to day of the week. With a sixth field the first would be seconds."""
 
 
 class WindowError(ValueError):
-    """A window cannot be understood; the message names field and remedy."""
+    """A window is malformed. The message names field and remedy."""
 
 
 def is_open(window: Window | None, now: datetime) -> bool:
-    """Tell whether VMs may be restarted now; without a window always.
+    """Return whether VMs may be restarted now. Without a window they always may.
 
-    It only looks at `now`, so a clock that jumps opens or closes the window at once and nothing is made up for.
+    Only `now` counts, so a clock that jumps opens or closes the window at once, and a missed window is not made up for.
 
     Raises:
-        WindowError: schedule or time zone is none.
+        WindowError: schedule or time zone is malformed.
     """
     if window is None:
         return True
@@ -38,11 +41,11 @@ def _openings_before(window: Window, now: datetime) -> CronSim:
     try:
         zone = ZoneInfo(window.time_zone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        # A directory of zones, such as America, is an OSError.
+        # Opening a directory of zones, such as America, raises an OSError.
         raise WindowError(
             f"enforcement.window.timeZone {window.time_zone!r} is no time zone: say for example UTC or Asia/Tokyo"
         ) from error
-    # The moment itself belongs to the window.
+    # A window that opens in this minute is already open, hence one minute more.
     moment = now.astimezone(zone).replace(second=0, microsecond=0) + timedelta(minutes=1)
     try:
         if len(window.schedule.split()) > _FIELDS:

@@ -1,4 +1,4 @@
-"""What a person approves is the plan that stands there now, and nothing else."""
+"""An approval applies only to the present plan."""
 
 import msgspec
 import pytest
@@ -11,7 +11,7 @@ SECOND = "0000:0c:00.0"
 
 
 def two(**changes):
-    """A node with plans for two functions."""
+    """Return a node with plans for two PFs."""
     state = view("n1", blocked=[("db", "0000:0b:10.0")], **changes).state
     other = pf_status(SECOND, name="ens2f0", plan=PfPlan(digest="e5", text="set the MTU to 9000"))
     status = msgspec.structs.replace(state.status, pfs=(*state.status.pfs, other))
@@ -27,11 +27,11 @@ def test_the_digests_of_the_plans_are_written(address, value):
     assert approve_plans(two(), address).value == value
 
 
-def test_an_approval_that_still_counts_stays_and_a_stale_one_goes():
+def test_valid_approvals_stay_and_stale_ones_are_removed():
     assert approve_plans(two(approved="e5,d0"), PF).value == "d1,e5"
 
 
-def test_the_words_say_who_is_in_the_way_and_what_went_wrong():
+def test_the_message_names_the_holder_and_the_last_problem():
     words = approve_plans(two(problem=PfReason.ROLLED_BACK), PF).lines[0]
     assert words == f"{PF} (ens1f0): create 7 VFs again after: scripted; pod tenants/db holds 0000:0b:10.0"
 
@@ -44,6 +44,6 @@ def test_the_words_say_who_is_in_the_way_and_what_went_wrong():
     ],
     ids=["nothing is planned", "no such function"],
 )
-def test_where_there_is_nothing_to_approve_it_says_so(state, address, message):
+def test_an_approval_without_a_plan_is_an_error(state, address, message):
     with pytest.raises(ApprovalError, match=message.replace("(", r"\(").replace(")", r"\)")):
         approve_plans(state, address)

@@ -1,4 +1,4 @@
-"""No input ends `kubectl vmnic` with a crash: what is bad is named, and the rest is planned."""
+"""No input crashes `kubectl vmnic`. Malformed input is named, and the rest is planned."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.builders.vm import nad, nic, node_state, policy, pool, vm
 
 PROGRAM = str(pathlib.Path(sys.executable).with_name("kubectl-vmnic"))
 MOST_BYTES = 2**30
-"""Address space of the command: a bomb that goes off ends it, and not the machine."""
+"""Limit of the command's address space in bytes, so that a YAML bomb ends the command and not the machine."""
 
 
 def run(*arguments, text=None, **options):
@@ -32,7 +32,7 @@ def good(name="good"):
 
 
 def with_text(path, text):
-    """A VM with some text at a path of its fields."""
+    """Return a VM with a text at a path of its fields."""
     machine = vm("bad")
     place = machine
     for step in path[:-1]:
@@ -88,13 +88,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("text", HARMLESS, ids=range(len(HARMLESS)))
-def test_one_object_that_means_harm_leaves_the_plan_whole(text):
+def test_a_hostile_object_does_not_affect_the_plan_of_others(text):
     code, out, err = run("plan", "-f", "-", "--fail-on", "never", text=f"{good()}\n---\n{text}".encode())
     assert (code in (0, 2), "tenants/good" in out, "Traceback" in err) == (True, True, False), (code, out, err)
 
 
 @pytest.mark.parametrize(("text", "words"), REFUSED.values(), ids=REFUSED)
-def test_bad_input_is_named_and_ends_with_2(text, words):
+def test_bad_input_is_named_and_gives_exit_code_2(text, words):
     code, _, err = run("plan", "-f", "-", text=text if isinstance(text, bytes) else text.encode())
     assert (code, "Traceback" in err) == (2, False), err
     assert words in err
@@ -102,14 +102,14 @@ def test_bad_input_is_named_and_ends_with_2(text, words):
 
 
 @pytest.mark.parametrize("text", [text for text, _ in REFUSED.values()], ids=REFUSED)
-def test_a_bad_file_leaves_the_others_planned(tmp_path, text):
+def test_the_other_files_are_planned_despite_a_bad_one(tmp_path, text):
     (tmp_path / "a.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     (tmp_path / "b.yaml").write_text(good())
     code, out, err = run("plan", "-f", tmp_path, "-o", "json")
     assert (code, [one["name"] for one in json.loads(out)["vms"]]) == (2, ["good"]), err
 
 
-def test_all_errors_are_named_not_only_the_first(tmp_path):
+def test_all_errors_are_named(tmp_path):
     for number in range(3):
         (tmp_path / f"{number}.yaml").write_text(f"kind: VirtualMachine\nmetadata: {{name: v{number}}}\nspec: 5\n")
     code, _, err = run("plan", "-f", tmp_path, "-f", "/no/such/file")
@@ -117,7 +117,7 @@ def test_all_errors_are_named_not_only_the_first(tmp_path):
     assert "/no/such/file: No such file" in err
 
 
-def test_no_vm_is_planned_while_a_policy_cannot_be_read():
+def test_no_vm_is_planned_while_a_policy_is_unreadable():
     broken = yaml.safe_dump({**policy("broken"), "spec": {"selector": 5}})
     code, out, err = run("plan", "-f", "-", "-o", "json", text=f"{good()}\n---\n{broken}".encode())
     made = json.loads(out)
@@ -142,14 +142,14 @@ def odd_file(directory, kind):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "link to nothing", "link to itself", "link to a device"])
-def test_an_entry_that_is_no_file_is_named_and_not_waited_for(tmp_path, kind):
+def test_an_entry_that_is_not_a_file_is_named_without_waiting(tmp_path, kind):
     odd_file(tmp_path, kind)
     (tmp_path / "b.yaml").write_text(good())
     code, out, err = run("plan", "-f", tmp_path)
     assert (code, "odd.yaml" in err, "tenants/good" in out) == (2, True, True)
 
 
-def test_a_link_to_a_directory_above_is_no_loop(tmp_path):
+def test_a_link_to_a_parent_directory_is_not_followed(tmp_path):
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "up").symlink_to(tmp_path)
     (tmp_path / "below" / "a.yaml").write_text(good())
@@ -157,12 +157,12 @@ def test_a_link_to_a_directory_above_is_no_loop(tmp_path):
 
 
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/urandom"])
-def test_a_device_without_end_is_an_error(device):
+def test_an_endless_device_is_an_error(device):
     code, _, err = run("plan", "-f", device)
     assert (code, device in err) == (2, True)
 
 
-def test_a_file_that_is_too_large_is_an_error(tmp_path):
+def test_a_file_beyond_the_size_limit_is_an_error(tmp_path):
     with (tmp_path / "large.yaml").open("w") as large:
         for _ in range(65):
             large.write("#\n" * 2**19)
@@ -170,27 +170,27 @@ def test_a_file_that_is_too_large_is_an_error(tmp_path):
     assert (code, "large.yaml: more than 64 MiB are not read" in err) == (2, True)
 
 
-def test_a_pipe_that_is_named_is_read(tmp_path):
+def test_a_pipe_given_as_argument_is_read(tmp_path):
     done = subprocess.run(
         ["bash", "-c", f"{PROGRAM} plan -f <(cat)"], input=good(), capture_output=True, text=True, check=False
     )
     assert (done.returncode, "tenants/good" in done.stdout) == (1, True)
 
 
-def test_standard_input_that_is_closed_is_an_error():
+def test_a_closed_standard_input_is_an_error():
     done = subprocess.run(["bash", "-c", f"{PROGRAM} plan -f - <&-"], capture_output=True, text=True, check=False)
     assert (done.returncode, "standard input" in done.stderr) == (2, True), done.stderr
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_a_terminal_that_lacks_characters_shows_escape_sequences(encoding):
+def test_unencodable_characters_are_shown_as_escape_sequences(encoding):
     text = yaml.safe_dump_all([policy("linux"), vm("ж", nic(model="e1000e"))], allow_unicode=True)
     code, out, _ = run("plan", "-f", "-", text=text.encode(), env=os.environ | {"PYTHONIOENCODING": encoding})
     assert (code, ("ж" if encoding == "utf-8" else "\\u0436") in out) == (1, True)
 
 
 @pytest.mark.parametrize("field", ["firstVf", "range", "vf"])
-def test_a_nodes_words_that_make_no_sense_cost_its_state_alone(field):
+def test_a_malformed_node_state_affects_only_itself(field):
     state = node_state(held=[1])
     pf = state["status"]["pfs"][0]
     place = {"firstVf": pf, "range": pf["vfs"][0], "vf": pf["held"][0]}[field]
@@ -216,7 +216,7 @@ def test_a_nodes_words_that_make_no_sense_cost_its_state_alone(field):
         ("- \x1b", "unacceptable character"),
     ],
 )  # fmt: skip
-def test_nic_data_that_cannot_be_used_are_named(tmp_path, text, words):
+def test_an_unusable_nic_data_file_is_named(tmp_path, text, words):
     (tmp_path / "nics.yaml").write_text(text)
     code, _, err = run("--nic-data", tmp_path / "nics.yaml", "plan", "-f", "-", text=good().encode())
     assert (code, "nics.yaml: " in err, words in err, "Traceback" in err) == (2, True, True, False), err

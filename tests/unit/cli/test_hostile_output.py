@@ -1,4 +1,4 @@
-"""Whatever foreign text stands in any field, no output interprets it: terminal, rich, Markdown, JSON, YAML."""
+"""No output interprets untrusted text of any field: terminal, rich, Markdown, JSON and YAML."""
 
 import copy
 import json
@@ -27,7 +27,7 @@ SAFE_OUTSIDE_CODE = re.compile(r"[A-Za-z0-9 .,;()='\"/:+_|*#-]*")
 
 
 def scene():
-    """One object of each kind, with every field that a command shows."""
+    """Return one object of each kind, with every field that a command shows."""
     state = node_state(held=[1])
     condition = {"type": "Ready", "status": "False", "reason": "Waits", "message": "m", "lastTransitionTime": "t"}
     pf = state["status"]["pfs"][0] | {"vendor": "8086", "device": "1521"}
@@ -50,11 +50,11 @@ def scene():
 
 
 KEYED = ("labels", "annotations", "binding", "hard", "allocatable")
-"""Maps whose keys are foreign text, too."""
+"""Maps whose keys are untrusted text, too."""
 
 
 def fields(value, path=()):
-    """Paths of all texts of a structure; behind a key of a map stands whether the key itself is meant."""
+    """Yield the path of each text of a structure, and whether the text is a key of a map."""
     if isinstance(value, str):
         yield path, False
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
@@ -64,7 +64,7 @@ def fields(value, path=()):
 
 
 def poisoned(*places):
-    """The scene with hostile text in some places."""
+    """Return the scene with hostile text in some places."""
     objects = copy.deepcopy(scene())
     for path, is_key in places:
         place = objects
@@ -94,9 +94,9 @@ ONCE = [
 
 @pytest.fixture
 def answer(monkeypatch, capsys):
-    """Run a command on given objects in place of a cluster, and give code, output and errors."""
+    """Run a command on given objects instead of a cluster, and return exit code, output and errors."""
     monkeypatch.setattr(terminal, "_PLAIN_WIDTH", 100_000)
-    # `uninstall` sets the level of the process, which other tests share.
+    # `uninstall` sets the log level of the process, which other tests share.
     monkeypatch.setattr(logging.getLogger("vmnic"), "setLevel", lambda level: None)
     given = []
 
@@ -133,12 +133,12 @@ def answer(monkeypatch, capsys):
 
 
 def without_code(line):
-    """A line of Markdown without its code spans."""
+    """Return a line of Markdown without its code spans."""
     return re.sub(r"(?<!`)(`+)(?!`)(.*?)(?<!`)\1(?!`)", "", line)
 
 
 def check(arguments, out, err):
-    """Nothing that acts on a terminal, a renderer or a parser is in the output."""
+    """Assert that the output acts on no terminal, renderer or parser."""
     assert (out + err).replace("\n", "").isprintable()
     assert not re.search(r"^(# Heading|\| a \| b \||- @)", out + err, re.MULTILINE)
     assert "http://evil" not in out + err or "[link=http://evil" in out + err
@@ -157,7 +157,7 @@ def words_of(arguments):
 
 
 @pytest.mark.parametrize("arguments", EACH_FIELD, ids=words_of)
-def test_no_command_interprets_text_of_any_field(answer, arguments):
+def test_no_command_interprets_the_text_of_a_field(answer, arguments):
     for place in PLACES:
         code, out, err = answer(poisoned(place), *arguments)
         assert code in (0, 1, 2), place
@@ -165,13 +165,13 @@ def test_no_command_interprets_text_of_any_field(answer, arguments):
 
 
 @pytest.mark.parametrize("arguments", ONCE, ids=words_of)
-def test_no_format_and_no_argument_is_interpreted(answer, arguments):
+def test_no_format_interprets_text_or_arguments(answer, arguments):
     code, out, err = answer(poisoned(*FREE_TEXT), *arguments)
     assert code in (0, 1, 2)
     check(arguments, out, err)
 
 
-def test_one_hostile_object_leaves_the_others_planned(answer):
+def test_the_other_objects_are_planned_despite_a_hostile_one(answer):
     for path in PLACES:
         extra = vm("extra", nic(model="e1000e"), namespace="others")
         rule = policy("others", selector={"guestOS": ["linux"]}, priority=1)
@@ -182,7 +182,7 @@ def test_one_hostile_object_leaves_the_others_planned(answer):
 
 
 @pytest.mark.parametrize("text", ["[/foo]", "[link=http://evil]a[/link]", "[bold]a", ":smile:", "a\nb"])
-def test_a_table_shows_text_as_itself(capsys, text):
+def test_a_table_shows_text_literally(capsys, text):
     terminal.show_table((text,), [(text,)])
     assert capsys.readouterr().out.split() == [text.replace("\n", "\\n")] * 2
 
@@ -203,11 +203,11 @@ def test_a_table_shows_text_as_itself(capsys, text):
         ("", ""),
     ],
 )
-def test_markdown_shows_text_as_itself(text, shown):
+def test_markdown_shows_text_literally(text, shown):
     assert escape_markdown(text) == shown
 
 
-def test_everything_is_printed_by_one_module():
+def test_only_one_module_prints():
     import ast
     import pathlib
 

@@ -1,4 +1,4 @@
-"""`kubectl vmnic plan -f`: offline, on manifests."""
+"""`kubectl vmnic plan -f`, offline and on manifests."""
 
 import json
 import pathlib
@@ -35,7 +35,7 @@ def plan_of(*objects):
     return code, json.loads(out)
 
 
-def test_a_change_is_told_whole_and_ends_with_1():
+def test_a_change_is_shown_completely_and_gives_exit_code_1():
     code, plan = plan_of(policy("linux"), vm("web", nic(model="e1000e"), run_strategy="Halted"))
     assert (code, plan["summary"]) == (1, {"vms": 1, "changes": 1, "blocked": 0, "disruptive": 0})
     found = plan["vms"][0]["nics"][0]
@@ -46,17 +46,17 @@ def test_a_change_is_told_whole_and_ends_with_1():
     assert "virtio" in [one["value"] for one in plan["vms"][0]["patch"]]
 
 
-def test_nothing_to_do_ends_with_0():
+def test_a_plan_without_changes_gives_exit_code_0():
     assert plan_of(policy("linux"), vm("web"))[0] == 0
 
 
-def test_a_vm_whose_spec_runs_counts_as_running():
+def test_a_vm_whose_spec_asks_to_run_counts_as_running():
     _, plan = plan_of(policy("linux"), vm("web", nic(model="e1000e"), run_strategy="Always"))
     machine = plan["vms"][0]
     assert (machine["restartRequired"], machine["nics"][0]["reason"], machine["patch"]) == (True, "WaitsForStop", [])
 
 
-def test_an_unknown_guest_is_blocked_which_is_no_change():
+def test_an_unknown_guest_is_blocked_and_not_a_change():
     code, plan = plan_of(policy("linux"), vm("web", os=None))
     assert (code, plan["summary"]["blocked"]) == (0, 1)
 
@@ -106,19 +106,19 @@ def test_other_kinds_are_skipped_and_counted():
         "a share in words", "queues in words", "octal that is none",
     ],
 )  # fmt: skip
-def test_bad_input_names_place_object_and_field_and_ends_with_2(text, words):
+def test_the_error_of_bad_input_names_place_object_and_field(text, words):
     code, _, err = run("plan", "-f", "-", text=text)
     assert code == 2
     assert words in err
 
 
-def test_a_file_that_is_no_text_is_named(tmp_path):
+def test_a_file_that_is_not_text_is_named(tmp_path):
     (tmp_path / "vm.yaml").write_bytes(b"\xff\xfe a: b")
     code, _, err = run("plan", "-f", str(tmp_path))
     assert (code, "vm.yaml: this is no text in UTF-8" in err) == (2, True)
 
 
-def test_what_the_api_server_gives_may_have_fields_that_this_version_does_not_know():
+def test_objects_of_the_api_server_may_have_unknown_fields():
     newer = policy(color="blue")
     collected = Objects(of_server=True)
     collected.add(newer)
@@ -135,7 +135,7 @@ def test_an_error_names_file_and_line(tmp_path):
     assert "VirtualMachine tenants/b" in err
 
 
-def test_a_directory_is_read_and_with_R_those_below(tmp_path):
+def test_a_directory_is_read_and_with_R_its_subdirectories(tmp_path):
     (tmp_path / "below").mkdir()
     (tmp_path / "policy.yaml").write_text(documents(policy("linux")))
     (tmp_path / "below" / "vm.yaml").write_text(documents(vm("web", nic(model="e1000e"))))
@@ -143,12 +143,12 @@ def test_a_directory_is_read_and_with_R_those_below(tmp_path):
     assert run("plan", "-f", str(tmp_path), "-R")[0] == 1
 
 
-def test_a_file_that_is_not_there_ends_with_2():
+def test_a_missing_file_gives_exit_code_2():
     code, _, err = run("plan", "-f", "/no/such/file")
     assert (code, "No such file" in err) == (2, True)
 
 
-def test_a_pool_without_node_states_is_a_problem_and_no_error():
+def test_a_pool_without_node_states_is_a_problem_not_an_error():
     one = {
         "kind": "SriovNetworkPool",
         "metadata": {"name": "fast"},
@@ -176,7 +176,7 @@ def test_a_pool_with_node_states_is_planned():
     assert (code, row["node"], row["disruptive"], row["blockedBy"]) == (1, "n1", True, ["pod a/b holds 0000:0b:10.2"])
 
 
-def test_a_plan_keeps_its_published_shape():
+def test_a_plan_matches_its_published_schema():
     shape = TypeAdapter(Plan)
     windows = vm("b", nic(model="virtio"), os="windows", run_strategy="Halted")
     _, plan = plan_of(policy("linux"), vm("a", os=None), windows, vm("c", nic(binding="sriov", network="x")))
@@ -184,12 +184,12 @@ def test_a_plan_keeps_its_published_shape():
 
 
 @pytest.mark.parametrize(("fail_on", "code"), [("changes", 1), ("disruptive", 1), ("problems", 0), ("never", 0)], ids=str)
-def test_what_gives_1_can_be_chosen(fail_on, code):
+def test_the_plans_that_give_exit_code_1_can_be_chosen(fail_on, code):
     text = documents(policy("linux"), vm("web", nic(model="e1000e")))
     assert run("plan", "-f", "-", "--fail-on", fail_on, text=text)[0] == code
 
 
-def test_markdown_shows_what_is_not_as_wanted():
+def test_markdown_shows_only_nics_that_differ():
     _, out, _ = run(
         "plan", "-f", "-", "-o", "markdown", text=documents(policy("linux"), vm("web", nic(model="e1000e")), vm("ok"))
     )
@@ -208,7 +208,7 @@ def test_against_shows_only_the_difference(tmp_path):
     assert run("plan", "-f", str(tmp_path / "before.yaml"), "--against", str(tmp_path / "before.yaml"))[0] == 0
 
 
-def test_a_linux_guest_is_told_how_to_use_its_queues():
+def test_the_plan_has_the_guest_command_for_more_queues():
     _, plan = plan_of(policy("linux", networkPressure="High"), vm("web", run_strategy="Halted"))
     assert plan["vms"][0]["guestCommands"] == ["ethtool -L eth0 combined 2"]
 
@@ -222,7 +222,7 @@ def test_the_examples_can_be_planned():
 DOMAINS = pathlib.Path(__file__).parents[1] / "libvirt" / "domains"
 
 
-def test_a_libvirt_domain_is_planned_and_its_whole_new_xml_is_given(tmp_path):
+def test_the_plan_of_a_libvirt_domain_has_its_new_xml(tmp_path):
     (tmp_path / "policy.yaml").write_text(documents(policy("all", selector={"guestOS": ["linux"]})))
     code, out, err = run("plan", "-f", str(tmp_path), "-f", str(DOMAINS / "rhel-e1000e.xml"), "-o", "json")
     (machine,) = json.loads(out)["vms"]
@@ -233,13 +233,13 @@ def test_a_libvirt_domain_is_planned_and_its_whole_new_xml_is_given(tmp_path):
     TypeAdapter(Plan).validate_python(json.loads(out), strict=True, extra="forbid")
 
 
-def test_a_domain_that_is_none_is_refused_with_its_file(tmp_path):
+def test_xml_that_is_not_a_domain_is_refused_with_its_file(tmp_path):
     (tmp_path / "net.xml").write_text("<network><name>x</name></network>")
     code, _, err = run("plan", "-f", str(tmp_path))
     assert (code, "net.xml" in err, "is no libvirt domain" in err) == (2, True, True)
 
 
-def test_a_policy_for_one_platform_leaves_the_other_alone(tmp_path):
+def test_a_policy_for_one_platform_does_not_select_the_other(tmp_path):
     only = policy("k", selector={"networks": ["*"], "platforms": ["KubeVirt"]})
     (tmp_path / "policy.yaml").write_text(documents(only))
     code, out, _ = run("plan", "-f", str(tmp_path), "-f", str(DOMAINS / "rhel-e1000e.xml"), "-o", "json")
@@ -253,7 +253,7 @@ def secondary():
 VF = [nad("br", segment="blue"), nad("fast", cni="sriov", resource="vmnic.dev/fast", segment="blue")]
 
 
-def test_what_is_not_given_counts_as_there_and_is_a_problem():
+def test_a_pool_that_is_not_given_counts_as_ready():
     _, plan = plan_of(policy("vf", datapaths=["sriov"], sriov={"pool": "fast"}), secondary(), *VF)
     assert plan["vms"][0]["nics"][0]["to"] == {"datapath": "sriov", "queues": 1}
     assert [(one["object"], one["reason"]) for one in plan["problems"]] == [("VmNicPolicy/vf", "NotFound")]
@@ -266,7 +266,7 @@ def test_capacity_counts_where_nodes_are_given():
     assert plan["vms"][2]["nics"][0]["candidates"][0]["reason"] == "NoFreeVf"
 
 
-def test_a_network_that_is_not_given_is_a_problem_and_no_error():
+def test_a_network_that_is_not_given_is_a_problem_not_an_error():
     code, plan = plan_of(policy("all"), secondary())
     assert (code, plan["problems"][0]["message"]) == (0, "NetworkAttachmentDefinition tenants/br is not there")
 
@@ -281,14 +281,14 @@ def test_a_network_that_is_not_given_is_a_problem_and_no_error():
     ],
     ids=["auto and more", "no pool", "nothing selected", "two sources"],
 )
-def test_what_the_api_server_would_refuse_is_refused_offline_too(spec, words):
+def test_the_checks_of_the_api_server_apply_offline_too(spec, words):
     body = policy("bad")
     body["spec"] |= spec
     code, _, err = run("plan", "-f", "-", text=documents(body))
     assert (code, words in err) == (2, True)
 
 
-def test_a_function_that_is_given_up_is_told():
+def test_the_plan_shows_a_pf_that_a_pool_releases():
     gone = {"name": "fast", "deletionTimestamp": "2026-01-01T00:00:00Z"}
     one = {"kind": "SriovNetworkPool", "metadata": gone, "spec": {"nicSelector": {"models": ["82576"]}, "numVfs": 3}}
     pf = {"pciAddress": "0000:0b:00.0", "model": "82576", "owned": True, "held": [{"vf": "0000:0b:10.2"}]}

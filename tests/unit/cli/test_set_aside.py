@@ -1,4 +1,4 @@
-"""Objects that cannot be read or handled are named with their key, by this program or by the controller."""
+"""Objects that the command or the controller cannot read or handle are named with their key."""
 
 import json
 
@@ -32,19 +32,19 @@ def test_the_controllers_list_is_read():
 
 
 @pytest.mark.parametrize("found", [{}, {"data": None}, {"data": {}}, config_map("[]")], ids=range(4))
-def test_no_list_is_an_empty_one(found):
+def test_a_missing_list_counts_as_empty(found):
     assert published_in(found) == ([], "")
 
 
 @pytest.mark.parametrize(
     "text", ["", "{}", "[" * 5000, '[{"kind": 5}]', '[{"kind": "a"}]', "[" + " " * 2**20 + "]", "5"], ids=range(7)
 )
-def test_a_list_that_cannot_be_read_is_said_to_be_so(text):
+def test_an_unreadable_list_is_reported(text):
     found, why = published_in(config_map(text))
     assert (found, "vmnic-set-aside cannot be read" in why) == ([], True)
 
 
-def test_at_most_a_hundred_are_shown():
+def test_at_most_a_hundred_objects_are_shown():
     assert len(published_in(config_map(json.dumps([entry(name=str(number)) for number in range(500)])))[0]) == 100
 
 
@@ -53,7 +53,7 @@ def test_an_object_is_shown_once():
     assert merge_set_aside([mine], [theirs]) == [mine]
 
 
-def test_set_aside_objects_are_part_of_the_json():
+def test_set_aside_objects_are_in_the_json_output():
     made = wire_status([], [SetAside(kind="A", name="x", message="m", where="f:1")])
     assert made["setAside"] == [{"kind": "A", "namespace": "", "name": "x", "reason": "Unreadable", "message": "m"}]
 
@@ -73,13 +73,13 @@ def test_set_aside_objects_are_part_of_the_json():
     ],
     ids=["deep", "long", "cut", "no name", "a number for a name", "a list"],
 )
-def test_an_object_of_the_api_that_cannot_be_parsed_is_named(raw, words):
+def test_an_unparsable_object_of_the_api_server_is_named(raw, words):
     with pytest.raises(MalformedObjectError) as caught:
         decode_object("VirtualMachine", raw)
     assert words in str(caught.value)
 
 
-def test_an_object_that_cannot_be_used_leaves_the_others():
+def test_an_unusable_object_does_not_affect_the_others():
     objects = Objects(of_server=True)
     for one in ({**vm("a"), "spec": 5}, vm("b")):
         live.load_live(objects, one)
@@ -90,7 +90,7 @@ def test_an_object_that_cannot_be_used_leaves_the_others():
 
 
 @pytest.mark.parametrize("error", [RecursionError, MemoryError, OverflowError, KeyError("x"), TypeError("x"), AssertionError])
-def test_whatever_goes_wrong_with_one_object_sets_it_aside(error):
+def test_any_error_of_an_object_sets_it_aside(error):
     def fail():
         raise error
 
@@ -109,7 +109,7 @@ RECORDS = [
 
 
 @pytest.mark.parametrize("text", RECORDS, ids=["was", "whole", "deep", "a list", "words"])
-def test_a_record_that_makes_no_sense_writes_nothing_of_its_own(text):
+def test_a_malformed_record_is_never_written_back(text):
     raw = json.dumps(vm("web", annotations={}) | {"metadata": {"name": "web", "annotations": {"vmnic.dev/assigned": text}}})
     patch, refusal = plan_revert(decode_machine(raw.encode()))
     assert not refusal or (patch == [] and ("by hand" in refusal or "Remove it" in refusal))

@@ -1,4 +1,4 @@
-"""`kubectl vmnic status` on what vmnic stands on."""
+"""Checks of prerequisites by `kubectl vmnic status`."""
 
 import copy
 
@@ -39,7 +39,7 @@ def lines(*raws, setup=ALL):
     return {line.what: line for line in setup_lines(objects, decide_all(objects, offline=False), setup)}
 
 
-def test_everything_that_is_there_is_said_to_be_there():
+def test_prerequisites_that_are_met_are_ok():
     found = lines(kubevirt("v1.8.2"), FAST, node())
     assert {what: line.ok for what, line in found.items()} == dict.fromkeys(
         ["CRDs", "webhook", "modules", "KubeVirt", "Multus", "sriov-cni"], True
@@ -62,16 +62,16 @@ def test_everything_that_is_there_is_said_to_be_there():
         ([kubevirt(), WHOLE], ALL, "feature gate HostDevices", "off"),
     ],
 )  # fmt: skip
-def test_what_is_missing_is_named_with_a_next_step(raws, setup, what, says):
+def test_a_missing_prerequisite_is_named_with_a_next_step(raws, setup, what, says):
     line = lines(*raws, setup=setup)[what]
     assert (line.ok, says in line.text, bool(line.remedy)) == (False, True, True), line
 
 
-def test_what_nothing_needs_is_not_asked_for():
+def test_an_unneeded_prerequisite_is_not_checked():
     assert set(lines(kubevirt(), setup=Setup(daemons=()))) == {"KubeVirt"}
 
 
-def test_an_older_crd_is_told_by_the_fields_that_it_lacks():
+def test_an_older_crd_is_detected_by_its_missing_fields():
     older = copy.deepcopy(DEFINITIONS)
     spec = older["sriovnetworkpools.vmnic.dev"]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     del spec["properties"]["numVfs"]
@@ -86,6 +86,6 @@ def test_the_entry_for_whole_nics_is_printed_ready_to_paste():
     assert '\n- {pciVendorSelector: "8086:10fb", resourceName: vmnic.dev/whole, externalResourceProvider: true}' in found.remedy
 
 
-def test_what_may_not_be_read_is_neither_there_nor_missing():
+def test_a_forbidden_object_is_neither_present_nor_missing():
     found = lines(kubevirt("v1.8.2"), FAST, setup=Setup(refusals=("you may not read daemonsets",)))
     assert {what: (line.ok, line.known) for what, line in found.items()} == {"rights": (True, False), "KubeVirt": (True, True)}

@@ -1,4 +1,4 @@
-"""What an uninstallation tells a person: what goes, and what it waits for."""
+"""Messages of an uninstallation: what will be removed, and what blocks it."""
 
 import pytest
 
@@ -22,14 +22,14 @@ def objects(**changes):
     ],
     ids=["somebody holds a VF", "something is wrong", "no answer", "under way"],
 )
-def test_it_says_what_each_node_is_waited_for(changes, why):
+def test_the_blocker_of_each_node_is_named(changes, why):
     assert blockers_of(objects(**changes)) == [f"node n1, {PF}: {why}"]
 
 
-def test_vfs_that_are_being_given_up_still_count():
+def test_vfs_being_released_still_count():
     found = objects(num_vfs=7, blocked=[("db", "0000:0b:11.4")], release="Reset")
     assert describe(found) == ["SriovNetworkPool fast: its VFs go (VFs: 7, in use: 1; nodes: 1)"]
 
 
-def test_it_says_what_would_go():
+def test_what_will_be_removed_is_listed():
     assert describe(objects()) == ["SriovNetworkPool fast: its VFs go (VFs: 0, in use: 0; nodes: 1)"]

@@ -1,1 +1,1 @@
-"""Golden files: outputs that must not change unless the commit says so."""
+"""Golden files, which are outputs that must not change unless the commit explains it."""

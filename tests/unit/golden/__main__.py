@@ -1,4 +1,4 @@
-"""`make golden`: write the golden files again."""
+"""Regenerate the golden files (`make golden`)."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""What the golden files hold: each subject gives the text of one file under `files`.
+"""Subjects of the golden files. Each subject returns the text of one file in `files`.
 
 `crds/` and `docs/reference` are golden too: `test_crd.py` and `test_docs.py` compare them with the models.
 """
@@ -51,7 +51,7 @@ PLANS = {
 
 
 def plan(paths: list[str]) -> str:
-    """Plan files offline, and give exit code, errors and the plan."""
+    """Plan files offline, and return exit code, errors and the plan."""
     with contextlib.chdir(ROOT):
         flags = [word for path in paths for word in ("-f", path)]
         result = CliRunner().invoke(app, ["plan", "-R", "-o", "json", *flags])
@@ -60,7 +60,7 @@ def plan(paths: list[str]) -> str:
 
 
 def help_of(module: str, *arguments: str) -> str:
-    """Give the help of one of the container's commands, without its layout."""
+    """Return the help of one of the container's commands, without its layout."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit), mock.patch.dict("os.environ", {"COLUMNS": "200"}):
         importlib.import_module(module).main([*arguments, "--help"])
@@ -69,18 +69,18 @@ def help_of(module: str, *arguments: str) -> str:
 
 
 def metrics() -> str:
-    """Give the name, type and labels of every metric."""
+    """Return the name, type and labels of every metric."""
     found = sorted({(one.name, one.type, ",".join(one.labels)) for one in (*AGENT_METRICS, *CONTROLLER_METRICS)})
     return "".join(f"{name} {kind} {{{labels}}}\n" for name, kind, labels in found)
 
 
 def reasons() -> str:
-    """Give every reason of a NIC and of a PF."""
+    """Return every reason of a NIC and of a PF."""
     return "".join(f"{enum.__name__}.{one.value}\n" for enum in (PfReason, Reason) for one in enum)
 
 
 def columns() -> str:
-    """Give what `kubectl get` prints of every kind, and how it is called."""
+    """Return the names of every kind and the columns that `kubectl get` prints."""
     found = []
     for kind in KINDS:
         spec = render_crd(kind)["spec"]
@@ -92,14 +92,14 @@ def columns() -> str:
 
 @contextlib.contextmanager
 def one_boot():
-    """Have every simulated host boot with the same id, of which digests and journals speak."""
+    """Fix the boot ID of simulated hosts, because digests and journals contain it."""
     with mock.patch("vmnic.simhost.model.uuid.uuid4", return_value="00000000-0000-4000-8000-000000000001"):
         yield
 
 
 @one_boot()
 def digests() -> str:
-    """Give the digest of the plan for each PF of the contract's host, with several wishes."""
+    """Return the digest of the plan for each PF of the contract's host, for several specs."""
     wishes = [(vfs, driver) for vfs in (1, 7) for driver in ("kernel", "vfio-pci")]
 
     async def run() -> list[str]:
@@ -120,7 +120,7 @@ def digests() -> str:
 
 @one_boot()
 def sweep(name: str) -> str:
-    """Give the operations, the journals and the digests of one scenario of the kill sweep, undisturbed."""
+    """Return the operations, journals and digests of one scenario of the kill sweep without a kill."""
 
     async def run(directory: pathlib.Path) -> str:
         swept = Swept(SCENARIOS[name], directory)
@@ -147,7 +147,7 @@ def sweep(name: str) -> str:
 
 
 def rollout() -> str:
-    """Give every ledger that is written while a pool is rolled out over three nodes, and how often each kind is written."""
+    """Return the ledgers that a pool's rollout over three nodes writes, and the number of writes by kind."""
     rules = {"disruption": "Drain", "maxUnavailable": 1, "maxConcurrent": 2, "drainTimeout": "20s"}
     fleet, ledgers = Fleet(3, rollout=rules), []
     put = fleet.cluster.put
@@ -168,7 +168,7 @@ def rollout() -> str:
 
 
 def requests() -> str:
-    """Give the requests that each way of changing VMs costs."""
+    """Return the requests that each mode of changing VMs needs."""
     found = []
 
     async def run(existing: str) -> None:

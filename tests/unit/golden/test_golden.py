@@ -1,4 +1,7 @@
-"""Each subject against its golden file; `make golden` writes the files again, and the commit says why they differ."""
+"""Comparison of each subject with its golden file.
+
+`make golden` regenerates the files, and the commit explains the differences.
+"""
 
 import pathlib
 

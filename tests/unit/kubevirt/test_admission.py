@@ -1,4 +1,4 @@
-"""Admission: a review in, a review out, and never a refusal of a VM."""
+"""Admission reviews, which never refuse a VM."""
 
 import base64
 import copy
@@ -60,11 +60,11 @@ def patch_of(answer):
 
 
 def admitted(document, *policies, **changes):
-    """The object as it is stored."""
+    """Return the object as it is stored."""
     return jsonpatch.apply_patch(document, patch_of(send(document, *policies, **changes)))
 
 
-def test_a_person_who_puts_back_what_was_there_is_heard():
+def test_a_person_may_restore_the_original():
     stored = admitted(PLAIN, TO_VF)
     assert patch_of(send(PLAIN, TO_VF, old=stored, manager="kubectl-edit")) == []
 
@@ -73,7 +73,7 @@ def interfaces(machine):
     return machine["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"]
 
 
-def test_a_new_vm_is_patched_with_tests_before_each_change():
+def test_a_new_vms_patch_tests_before_each_change():
     answer = send(vm("v", nic(model="e1000e")), policy(existing="Leave"))
     entry = "/spec/template/spec/domain/devices/interfaces/0"
     *changes, record = patch_of(answer)
@@ -95,17 +95,17 @@ def test_a_new_vm_is_patched_with_tests_before_each_change():
     ],
     ids=["a compliant VM", "no policy", "only Audit", "only Admit"],
 )
-def test_nothing_to_do_is_no_patch(machine, policies):
+def test_a_vm_without_a_change_gets_no_patch(machine, policies):
     assert send(machine, *policies) == {"uid": "u1", "allowed": True}
 
 
-def test_a_vm_that_cannot_be_read_is_let_through_with_a_warning():
+def test_an_unreadable_vm_is_allowed_with_a_warning():
     answer = send({"metadata": {"name": "x"}, "spec": {"template": 5}}, policy())
     assert answer["allowed"]
     assert "$.spec.template" in answer["warnings"][0]
 
 
-def test_what_is_no_review_is_an_error():
+def test_a_malformed_review_is_an_error():
     with pytest.raises(msgspec.MsgspecError):
         AdmissionReviewer(complete, lambda found: (decide(found, {}), {}), lambda namespace, name: None).review_machine(
             b"{}", (), CLUSTER
@@ -118,7 +118,7 @@ MODEL = vm("v", nic(model="e1000e"))
 
 
 @pytest.mark.parametrize(("machine", "rule"), [(PLAIN, TO_VF), (MODEL, policy(existing="Leave"))], ids=["a VF", "a model"])
-def test_what_git_applies_again_keeps_what_was_assigned(machine, rule):
+def test_an_assignment_survives_a_reapply_from_git(machine, rule):
     stored = admitted(machine, rule)
     again = copy.deepcopy(machine)
     again["metadata"]["annotations"] = stored["metadata"]["annotations"]
@@ -126,28 +126,28 @@ def test_what_git_applies_again_keeps_what_was_assigned(machine, rule):
     assert admitted(again, rule, old=stored) == stored
 
 
-def test_what_git_replaces_whole_gets_its_record_back():
+def test_a_replace_from_git_gets_its_assignment_back():
     stored = admitted(PLAIN, TO_VF)
     assert interfaces(admitted(PLAIN, TO_VF, old=stored)) == interfaces(stored)
 
 
-def test_a_persons_own_edit_ends_an_assignment():
+def test_a_persons_edit_ends_an_assignment():
     stored = admitted(PLAIN, TO_VF)
     edited = copy.deepcopy(stored)
     interfaces(edited)[0] = {"name": "data", "bridge": {}, "model": "rtl8139"}
     assert patch_of(send(edited, TO_VF, old=stored)) == []
 
 
-def test_an_assignment_that_the_policies_no_longer_want_is_not_put_back():
+def test_an_assignment_no_longer_wanted_is_not_restored():
     stored = admitted(PLAIN, TO_VF)
     assert patch_of(send(PLAIN, policy(datapaths=["emulated"]), old=stored)) == []
 
 
-def test_a_vm_that_vmnic_never_changed_is_not_touched_by_an_update():
+def test_an_update_of_a_vm_never_changed_is_not_patched():
     assert patch_of(send(PLAIN, TO_VF, old=PLAIN)) == []
 
 
-def test_a_pinned_address_stays_pinned():
+def test_a_pinned_mac_address_stays_pinned():
     stored = admitted(MODEL, policy(existing="Leave"))
     interfaces(stored)[0]["macAddress"] = "02:00:00:00:00:01"
     again = copy.deepcopy(MODEL)
@@ -160,7 +160,7 @@ def instance(model=None, owner="v"):
     return made
 
 
-def test_an_instance_gets_model_and_queues_where_a_policy_says_admit():
+def test_a_vmi_gets_model_and_queues_with_action_admit():
     machine = vm("v", nic(model="e1000e"))
     machine["spec"]["template"]["spec"]["domain"]["memory"] = {"guest": "8Gi"}
     rule = policy(action="Admit", existing="Immediately", networkPressure="High")
@@ -178,5 +178,5 @@ def test_an_instance_gets_model_and_queues_where_a_policy_says_admit():
     ],
     ids=["only Patch", "an older VM", "an instance of its own", "as wanted"],
 )
-def test_other_instances_are_left_alone(made, rule):
+def test_other_vmis_are_not_patched(made, rule):
     assert patch_of(send(made, rule, kind="instance", stored=vm("v", nic(model="e1000e")))) == []

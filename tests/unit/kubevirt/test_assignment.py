@@ -1,4 +1,4 @@
-"""The annotation `vmnic.dev/assigned`, which a tenant may write: what it says is checked before anything acts on it."""
+"""The annotation `vmnic.dev/assigned`, which a tenant may write, is validated before vmnic uses it."""
 
 import json
 import time
@@ -17,7 +17,7 @@ from vmnic.kubevirt.vm_state import render_status
 from vmnic.policy.facts import Network
 
 BOUND_S = 0.05
-"""At its bound a reader takes at most this long (NEXT section 1)."""
+"""Maximum time in seconds to read a record at its size limit (NEXT section 1)."""
 BRIDGE = {"name": "data", "bridge": {}, "model": "e1000e"}
 BR = {"name": "data", "multus": {"networkName": "br"}}
 CLUSTER = [nad("br", segment="blue"), nad("fast", cni="sriov", resource="vmnic.dev/fast", segment="blue"), pool(), node_state()]
@@ -84,7 +84,7 @@ def revert(machine, **networks):
 
 
 @pytest.mark.parametrize("text", [*HOSTILE.values(), '{"nics": {"\ud800": 1}}'], ids=[*HOSTILE, "a lone surrogate"])
-def test_a_hostile_record_is_unreadable_and_says_why(text):
+def test_a_hostile_record_is_unreadable_with_a_remedy(text):
     found = read_record(text)
     assert isinstance(found, UnreadableRecord)
     assert found.problem.startswith(f"annotation {ANNOTATION}: ")
@@ -104,7 +104,7 @@ def test_a_vm_with_a_hostile_record_is_not_patched(text, datapaths):
     assert render_status(found, None, None)["nics"][0]["reason"] == "RecordUnreadable"
 
 
-def test_no_patch_is_rendered_over_a_record_that_cannot_be_read():
+def test_no_patch_is_rendered_over_an_unreadable_record():
     machine = vm("web", nic("data", binding="bridge", network="br", model="e1000e"), run_strategy="Halted")
     found = decision(machine, policy(datapaths=["sriov"]), *CLUSTER)
     decided = replace(found, vm=replace(found.vm, record=HOSTILE["null"]))
@@ -117,7 +117,7 @@ def test_a_hostile_record_is_not_reverted(text):
         revert(vm_with(text))
 
 
-def test_the_field_that_is_wrong_is_named():
+def test_the_malformed_field_is_named():
     assert "nics.data.was: interface: Object contains unknown field `evil`" in read_record(HOSTILE["an unknown field"]).problem
     assert "`$.nics[...].of`" in read_record(record({}, of="x")).problem
 
@@ -133,7 +133,7 @@ def test_the_field_that_is_wrong_is_named():
     ids=["plain", "numbers and addresses", "ports", "DHCP options"],
 )
 @pytest.mark.parametrize("datapath", ["vhost", "sriov"])
-def test_what_vmnic_writes_can_be_read_again(datapath, fields):
+def test_a_written_record_can_be_read_again(datapath, fields):
     machine = vm("web", nic("data", binding="bridge", network="br", model="e1000e", **fields), run_strategy="Halted")
     changed = apply_patches([machine, policy(datapaths=[datapath]), *CLUSTER])[0]
     assert isinstance(read_record(changed["metadata"]["annotations"][ANNOTATION]), AssignmentRecord)
@@ -144,7 +144,7 @@ def test_what_vmnic_writes_can_be_read_again(datapath, fields):
     [{"bridge": {"newer": 1}}, {"ports": [{"port": number} for number in range(5000)]}],
     ids=["a field that vmnic does not know", "too long"],
 )
-def test_a_vm_whose_nics_no_record_could_keep_is_not_patched(fields):
+def test_a_vm_whose_nics_cannot_be_recorded_is_not_patched(fields):
     machine = vm("web", nic("data", binding="bridge", network="br", model="e1000e"), run_strategy="Halted")
     machine["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"][0] |= fields
     documents = [machine, policy(datapaths=["sriov"]), *CLUSTER]
@@ -156,7 +156,7 @@ ELSEWHERE = record({"interface": BRIDGE, "network": {"name": "data", "multus": {
 
 
 def reverting(*segments):
-    """A VM whose record leads to another namespace, and the networks that are known."""
+    """Return a VM whose record refers to another namespace, and the known networks."""
     machine = vm("web", SRIOV, run_strategy="Halted", annotations=None)
     machine["metadata"]["annotations"] = {ANNOTATION: ELSEWHERE}
     known = dict(zip([("nets", "br"), ("tenants", "fast")], segments, strict=False))
@@ -171,7 +171,7 @@ def test_no_record_moves_a_nic_into_another_namespace(segments):
         revert(machine, networks=networks)
 
 
-def test_a_network_of_the_same_segment_is_put_back():
+def test_a_network_of_the_same_segment_is_restored():
     machine, networks = reverting("blue", "blue")
     assert {
         "op": "replace",
@@ -190,7 +190,7 @@ AT_THE_BOUND = {
 
 
 @pytest.mark.parametrize("text", AT_THE_BOUND.values(), ids=AT_THE_BOUND)
-def test_at_its_bound_a_record_is_read_in_no_time(text):
+def test_a_record_at_its_size_limit_is_read_fast(text):
     assert 25_000 < len(text) <= MAX_RECORD_BYTES
     started = time.perf_counter()
     read_record(text)

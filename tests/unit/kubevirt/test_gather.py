@@ -1,4 +1,4 @@
-"""KubeVirt's objects become facts: guest system, models, queues, networks."""
+"""Facts from KubeVirt's objects: guest OS, models, queues and networks."""
 
 import msgspec
 import pytest
@@ -54,11 +54,11 @@ def present(machine, **changes):
         "the old label", "nothing", "a name that nobody knows",
     ],
 )  # fmt: skip
-def test_the_guest_system_is_read_from_the_most_trusted_source(machine, instance, changes, guest):
+def test_the_guest_os_comes_from_the_most_reliable_source(machine, instance, changes, guest):
     assert gather(machine, instance, **changes).guest_os.value == guest
 
 
-def test_hyperv_features_are_a_hint_for_windows():
+def test_hyperv_features_indicate_windows():
     machine = vm(os=None)
     machine["spec"]["template"]["spec"]["domain"]["features"] = {"hyperv": {"relaxed": {}}}
     assert gather(machine).guest_os.value == "windows"
@@ -81,7 +81,7 @@ def test_hyperv_features_are_a_hint_for_windows():
         "a plugin's NIC", "a passt NIC", "queues of the preference",
     ],
 )  # fmt: skip
-def test_what_a_nic_is_now(machine, changes, expected):
+def test_the_present_state_of_a_nic_is_read(machine, changes, expected):
     assert present(machine, **changes) == expected
 
 
@@ -93,18 +93,18 @@ def multiqueue(wanted, cores=4):
     return machine
 
 
-def test_queues_are_as_many_as_vcpus_up_to_the_taps_limit():
+def test_queues_equal_vcpus_up_to_the_tap_limit():
     assert present(multiqueue(True))[2] == 16
     assert present(multiqueue(True, cores=100))[2] == 256
     assert present(multiqueue(False), preference=preference(multiqueue=True))[2] == 1
 
 
-def test_an_instancetype_gives_the_vcpus():
+def test_an_instancetype_determines_the_vcpus():
     kind = msgspec.convert({"metadata": {"name": "u1"}, "spec": {"cpu": {"guest": 6}}}, Instancetype)
     assert present(multiqueue(True), instancetype=kind)[2] == 6
 
 
-def test_a_vm_without_nics_has_the_one_that_kubevirt_adds():
+def test_a_vm_without_nics_has_kubevirts_default_nic():
     machine = vm()
     spec = machine["spec"]["template"]["spec"]
     spec["networks"], spec["domain"]["devices"] = [], {}
@@ -113,7 +113,7 @@ def test_a_vm_without_nics_has_the_one_that_kubevirt_adds():
     assert gather(machine).nics == ()
 
 
-def test_a_preference_can_keep_kubevirt_from_adding_a_nic():
+def test_a_preference_can_disable_the_default_nic():
     machine = vm()
     spec = machine["spec"]["template"]["spec"]
     spec["networks"], spec["domain"]["devices"] = [], {}
@@ -122,7 +122,7 @@ def test_a_preference_can_keep_kubevirt_from_adding_a_nic():
     assert [one.name for one in gather(machine, preference=preference(autoattach=False)).nics] == ["default"]
 
 
-def test_a_network_is_looked_up_in_the_vms_own_namespace_unless_it_names_another():
+def test_a_network_without_a_namespace_is_in_the_vms_namespace():
     raw = {
         "metadata": {"name": "fast", "namespace": "nets", "annotations": {"k8s.v1.cni.cncf.io/resourceName": "vmnic.dev/fast"}}
     }
@@ -132,7 +132,7 @@ def test_a_network_is_looked_up_in_the_vms_own_namespace_unless_it_names_another
     assert [(one.network.namespace, one.network.resource_name) for one in nics] == [("nets", "vmnic.dev/fast"), ("tenants", "")]
 
 
-def test_the_running_nics_mac_and_model_are_facts():
+def test_the_running_nics_mac_and_model_are_read():
     one = gather(vm(), vmi("web", macs={"default": "02:00:00:00:00:01"}, models={"default": "e1000e"})).nics[0]
     assert (one.live_mac, one.live.model) == ("02:00:00:00:00:01", "e1000e")
 
@@ -144,19 +144,19 @@ def test_a_vmi_that_has_ended_does_not_run(phase, running):
     assert gather(vm(), vmi("web", phase=phase)).running is running
 
 
-def test_what_a_vm_refers_to_and_is_not_there_is_a_problem_in_words():
+def test_a_missing_object_that_a_vm_refers_to_is_a_problem():
     machine = vm(preference={"name": "gone"}, instancetype={"name": "lost"})
     assert [text.split()[1] for text in gather(machine).problems] == ["gone", "lost"]
 
 
-def test_a_malformed_vm_is_refused_with_the_path_of_the_field():
+def test_the_error_of_a_malformed_vm_has_the_path_of_the_field():
     machine = vm()
     machine["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"] = "none"
     with pytest.raises(msgspec.ValidationError, match=r"\$.spec.template.spec.domain.devices.interfaces"):
         decode_machine(msgspec.json.encode(machine))
 
 
-def test_memory_is_the_instancetypes_then_the_vms_then_what_it_requests():
+def test_memory_is_the_instancetypes_else_the_vms_else_requested():
     machine = vm()
     domain = machine["spec"]["template"]["spec"]["domain"]
     kind = msgspec.convert(
@@ -195,5 +195,5 @@ def managed(manager, operation, *, fields=True, last_applied=False):
     ],
     ids=["server-side apply", "client-side apply", "an edit", "an applier of other fields", "ourselves"],
 )
-def test_who_applies_the_nic_list_is_read_from_the_managed_fields(applier, found):
+def test_the_applier_of_the_nic_list_is_read_from_managed_fields(applier, found):
     assert applier == found

@@ -1,4 +1,4 @@
-"""Decisions become patches: every move there and back, with what else stands in the entries."""
+"""Patches for every change of datapath and back, next to other fields of the entries."""
 
 import json
 
@@ -46,7 +46,7 @@ def run(machine, datapath, *more):
         ("macvtap", {"binding": {"name": "macvtap"}, "model": "virtio"}, "tap"),
     ],
 )
-def test_an_entry_is_changed_in_place_and_the_rest_of_it_stays(datapath, entry, network):
+def test_an_entry_is_changed_in_place_and_keeps_other_fields(datapath, entry, network):
     rest = {"bootOrder": 2, "macAddress": "02:00:00:00:00:01", "tag": "t"}
     devices, networks = entries(run(web(**rest), datapath))
     assert devices["interfaces"][1] == {"name": "data", **entry, **rest}
@@ -54,7 +54,7 @@ def test_an_entry_is_changed_in_place_and_the_rest_of_it_stays(datapath, entry, 
 
 
 @pytest.mark.parametrize("default", ["masquerade", "bridge", None])
-def test_the_nic_that_kubevirt_adds_is_written_out_as_its_resource_binds_it(default):
+def test_the_default_nic_is_written_with_kubevirts_binding(default):
     network = {"binding": {}} | ({"defaultNetworkInterface": default} if default else {})
     machine = vm("web", os="windows", run_strategy="Halted")
     machine["spec"]["template"]["spec"] = {"domain": {"devices": {}}}
@@ -63,13 +63,13 @@ def test_the_nic_that_kubevirt_adds_is_written_out_as_its_resource_binds_it(defa
     assert networks == [{"name": "default", "pod": {}}]
 
 
-def test_a_whole_nic_takes_the_place_of_interface_and_network():
+def test_a_whole_nic_replaces_interface_and_network():
     devices, networks = entries(run(web(), "passthrough"))
     assert devices["hostDevices"] == [{"name": "data", "deviceName": "vmnic.dev/whole"}]
     assert ([one["name"] for one in devices["interfaces"]], [one["name"] for one in networks]) == (["a"], ["a"])
 
 
-def test_without_any_interface_left_kubevirt_is_told_not_to_add_one():
+def test_the_default_nic_is_disabled_if_no_interface_is_left():
     machine = vm("web", nic("data", binding="bridge", network="br"), run_strategy="Halted")
     devices, _ = entries(run(machine, "passthrough"))
     assert (devices["interfaces"], devices["autoattachPodInterface"]) == ([], False)
@@ -77,7 +77,7 @@ def test_without_any_interface_left_kubevirt_is_told_not_to_add_one():
 
 @pytest.mark.parametrize("there", ["sriov", "macvtap", "passthrough", "vhost"])
 @pytest.mark.parametrize("then", ["sriov", "macvtap", "passthrough", "vhost"])
-def test_every_move_can_be_followed_by_every_other_and_the_original_is_remembered(there, then):
+def test_two_changes_in_any_order_keep_the_first_original(there, then):
     machine = run(run(web(bootOrder=2), there), then)
     found = decision(machine, wanting(then), *CLUSTER).nics[-1]
     assert (found.nic.name, found.verdict, found.nic.present.datapath) == ("data", "Compliant", then)
@@ -85,20 +85,20 @@ def test_every_move_can_be_followed_by_every_other_and_the_original_is_remembere
     assert (record["datapath"], record["was"].get("model") or record["was"]["interface"]["model"]) == (then, "e1000e")
 
 
-def test_what_is_again_as_it_was_is_no_longer_remembered():
+def test_a_nic_back_in_its_original_state_is_not_recorded():
     back = run(run(web(), "sriov"), "emulated")
     assert entries(back)[0]["interfaces"][1] == {"name": "data", "bridge": {}, "model": "e1000e"}
     assert '"data"' not in back["metadata"]["annotations"].get("vmnic.dev/assigned", "")
 
 
-def test_a_running_nic_keeps_its_address():
+def test_a_running_nic_keeps_its_mac_address():
     machine = web()
     machine["spec"]["runStrategy"] = "Always"
     devices, _ = entries(run(machine, "sriov", vmi("web", macs={"data": "02:00:00:00:00:07"})))
     assert devices["interfaces"][1] == {"name": "data", "sriov": {}, "macAddress": "02:00:00:00:00:07"}
 
 
-def test_a_network_of_another_namespace_is_named_with_it():
+def test_a_network_of_another_namespace_is_qualified():
     networks = [
         nad("br", namespace="nets", segment="blue"),
         nad("afast", namespace="nets", cni="sriov", resource="vmnic.dev/fast", segment="blue"),
@@ -108,14 +108,14 @@ def test_a_network_of_another_namespace_is_named_with_it():
     assert found[0]["multus"] == {"networkName": "nets/afast"}
 
 
-def test_several_queues_go_where_no_nic_is_left_that_has_them():
+def test_multiqueue_is_disabled_if_no_nic_can_use_it():
     machine = vm("web", nic("data", binding="bridge", network="br", model="virtio"), run_strategy="Halted")
     machine["spec"]["template"]["spec"]["domain"]["devices"]["networkInterfaceMultiqueue"] = True
     devices, _ = entries(run(machine, "sriov"))
     assert devices["networkInterfaceMultiqueue"] is False
 
 
-def test_the_first_annotation_of_a_stored_vm_is_guarded_by_its_version():
+def test_the_first_annotation_is_guarded_by_the_resource_version():
     machine = web()
     machine["metadata"]["resourceVersion"] = "7"
     guard = {"op": "test", "path": "/metadata/resourceVersion", "value": "7"}

@@ -1,4 +1,4 @@
-"""What VMs have to know of pools, from nodes that are unlike, unreadable, or say more than their kubelet."""
+"""Facts about pools from nodes that differ, cannot be read, or report more than their kubelet."""
 
 import msgspec
 import pytest
@@ -39,7 +39,7 @@ def devices(node, **options):
     ],
     ids=["all", "some", "one is unknown", "named, and unknown", "named", "named, and another"],
 )
-def test_a_pool_is_for_linux_only_if_all_its_nodes_are(nodes, models, found):
+def test_a_pool_is_linux_only_if_all_its_nodes_are(nodes, models, found):
     assert facts(*nodes, models=models).linux_only == found
 
 
@@ -47,7 +47,7 @@ def test_a_pool_is_for_linux_only_if_all_its_nodes_are(nodes, models, found):
     ("allocatable", "count"),
     [(None, 7), ({}, 0), ({"vmnic.dev/fast": 3}, 3), ({"vmnic.dev/fast": 2**63 - 1}, 7), ({"other/x": 9}, 0)],
 )
-def test_a_node_has_what_both_agent_and_kubelet_vouch_for(allocatable, count):
+def test_a_node_has_the_devices_that_agent_and_kubelet_report(allocatable, count):
     assert devices(one(allocatable=allocatable)).total["vmnic.dev/fast"] == count
 
 
@@ -60,6 +60,6 @@ def test_the_blocker_names_the_node_that_cannot_be_read():
     assert facts(one(break_it=True)).blocker == "the NodeNicState of n1 cannot be read"
 
 
-def test_whole_nics_are_for_every_guest():
+def test_whole_nics_suit_every_guest():
     found = devices(one(model="82576", function="Physical", vfs=0), function="Physical")
     assert (found.linux_only, found.total["vmnic.dev/fast"]) == (frozenset(), 1)

@@ -1,4 +1,4 @@
-"""What the quotas of a namespace leave."""
+"""Remaining amounts of a namespace's quotas."""
 
 import itertools
 
@@ -19,9 +19,9 @@ def left(*pairs):
 @pytest.mark.parametrize(
     "order", list(itertools.permutations([(MEMORY, "8Gi", "2Gi"), ("memory", "4Gi", "1Gi"), (MEMORY, "9Gi", "0")]))
 )
-def test_of_several_quotas_the_least_is_left(order):
+def test_the_smallest_amount_of_several_quotas_counts(order):
     assert left(*order) == {"memory": 3 << 30}
 
 
-def test_what_is_no_device_is_left_out():
+def test_resources_other_than_devices_are_ignored():
     assert left((DEVICE, "4", "1"), ("requests.cpu", "4", "1"), ("pods", "5", "1")) == {"vmnic.dev/fast": 3}

@@ -1,4 +1,4 @@
-"""The way back: a VM that was changed by policies gets its own NICs again, whatever was made of them."""
+"""A VM that policies have changed gets its original NICs back."""
 
 import copy
 
@@ -13,7 +13,7 @@ from vmnic.kubevirt.vm import decode_machine
 
 
 def two_functions():
-    """A node with two whole NICs."""
+    """Return a node with two whole NICs."""
     node = node_state("n2", pool="whole", vfs=0, function="Physical")
     for half in (node["spec"], node["status"]):
         half["pfs"].append(half["pfs"][0] | {"pciAddress": "0000:0c:00.0"})
@@ -52,7 +52,7 @@ def bridge(name, **fields):
 
 
 @pytest.mark.parametrize("datapath", ["vhost", "macvtap", "sriov", "passthrough"])
-def test_one_nic_is_again_what_it_was_and_its_vm_is_excluded(datapath):
+def test_a_nic_is_restored_and_its_vm_is_excluded(datapath):
     original = web(nic("a", model="virtio"), bridge("data", bootOrder=2))
     back = reverted(changed(original, datapath))
     assert not back["spec"]["template"]["spec"]["domain"]["devices"].pop("hostDevices", [])
@@ -61,7 +61,7 @@ def test_one_nic_is_again_what_it_was_and_its_vm_is_excluded(datapath):
 
 
 @pytest.mark.parametrize("others", [(), (nic("z", model="virtio"),)], ids=["alone", "beside another"])
-def test_two_whole_nics_are_both_put_back(others):
+def test_two_whole_nics_are_both_restored(others):
     original = web(bridge("a"), bridge("b", bootOrder=1), *others)
     given = changed(original, "passthrough")
     assert len(given["spec"]["template"]["spec"]["domain"]["devices"]["hostDevices"]) == 2
@@ -75,17 +75,17 @@ def test_two_whole_nics_are_both_put_back(others):
         assert sorted(now, key=lambda one: one["name"]) == sorted(then, key=lambda one: one["name"])
 
 
-def test_a_host_device_of_somebody_else_stays():
+def test_a_foreign_host_device_stays():
     original = web(bridge("data"), devices={"hostDevices": [{"name": "gpu", "deviceName": "x/gpu"}]})
     back = reverted(changed(original, "passthrough"))
     assert back["spec"]["template"]["spec"]["domain"]["devices"]["hostDevices"] == [{"name": "gpu", "deviceName": "x/gpu"}]
 
 
-def test_what_somebody_has_edited_since_is_left():
+def test_a_nic_edited_since_its_change_is_not_restored():
     edited = copy.deepcopy(changed(web(bridge("data")), "vhost"))
     edited["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"][0]["model"] = "rtl8139"
     assert reverted(edited)["spec"] == edited["spec"]
 
 
-def test_a_vm_that_was_never_changed_needs_nothing():
+def test_a_vm_that_was_never_changed_gets_no_patch():
     assert render_revert(decode_machine(msgspec.json.encode(web(bridge("data"))))) == []

@@ -1,4 +1,4 @@
-"""Forty domains as people and programs write them: read, decided, written again, and read again."""
+"""Forty domains as people and programs write them, read, decided, rewritten and read again."""
 
 import contextlib
 import pathlib
@@ -29,12 +29,12 @@ def told(nic):
 
 
 def canonical(tree):
-    """The XML without differences that mean nothing."""
+    """Return the XML without insignificant differences."""
     return etree.tostring(tree, method="c14n2", strip_text=True)
 
 
 def others(text):
-    """All of a domain but its NICs."""
+    """Return a domain without its NICs."""
     tree = etree.ElementTree(etree.fromstring(text))
     for element in tree.getroot().findall("devices/interface") + tree.getroot().findall("devices/hostdev"):
         element.getparent().remove(element)
@@ -42,7 +42,7 @@ def others(text):
 
 
 def decided(text, *policies):
-    """Decide one domain beside a pool of VFs and one of whole NICs."""
+    """Decide one domain, with a pool of VFs and one of whole NICs."""
     whole = node_state("n2", pool="whole", vfs=0, function="Physical")
     whole["spec"]["pfs"][0]["pciAddress"] = whole["status"]["pfs"][0]["pciAddress"] = "0000:0d:00.0"
     objects = collect(*policies, pool(), pool("whole", function="Physical"), node_state(), whole)
@@ -61,13 +61,13 @@ def wanting(datapath):
     return policy(datapaths=[datapath], existing="Immediately", sriov={"pool": "fast"}, passthrough={"pool": "whole"})
 
 
-def test_there_are_forty():
+def test_there_are_forty_domains():
     assert {path.stem for path in FILES} == set(EXPECTED)
     assert len(FILES) == 40
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_domain_becomes_facts(path):
+def test_the_facts_of_a_domain_are_read(path):
     vm, expected = gather_domain(read_domain(path.read_text())), EXPECTED[path.stem]
     assert [told(nic) for nic in vm.nics] == expected["nics"]
     assert (vm.guest_os, vm.running, vm.vcpus) == (expected["guest"], expected.get("running", False), expected["vcpus"])
@@ -75,14 +75,14 @@ def test_a_domain_becomes_facts(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_without_a_change_the_domain_stays_as_it_is(path):
+def test_a_domain_without_a_change_is_equivalent(path):
     _, after = decided(path.read_text(), policy(action="Audit"))
     assert canonical(etree.ElementTree(etree.fromstring(after))) == canonical(etree.parse(path))
 
 
 @pytest.mark.parametrize("datapath", DATAPATHS)
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_the_new_domain_is_what_was_decided_and_nothing_else_is_touched(path, datapath):
+def test_a_rewrite_changes_only_the_nics_as_decided(path, datapath):
     before = path.read_text()
     decision, after = decided(before, wanting(datapath))
     wanted = {nic.nic.name: (nic.wanted.datapath, nic.wanted.model, nic.wanted.queues) for nic in decision.nics}
@@ -98,7 +98,7 @@ def test_the_new_domain_is_what_was_decided_and_nothing_else_is_touched(path, da
 
 
 def with_nic(children, kind="bridge"):
-    """A domain with one virtio NIC."""
+    """Return a domain with one virtio NIC."""
     return f"<domain><name>d</name><devices><interface type='{kind}'><model type='virtio'/>{children}</interface></devices></domain>"
 
 
@@ -106,7 +106,7 @@ def nic_of(text):
     return etree.fromstring(text).find("devices/interface")
 
 
-def test_a_vf_keeps_address_vlan_and_boot_order_and_loses_what_a_tap_device_has():
+def test_a_vf_keeps_mac_and_vlan_but_no_settings_of_a_tap_device():
     _, after = decided((HERE / "domains/openvswitch.xml").read_text(), wanting("sriov"))
     nic = nic_of(after)
     assert (nic.get("type"), nic.get("managed")) == ("hostdev", "yes")
@@ -120,18 +120,18 @@ def test_a_vf_keeps_address_vlan_and_boot_order_and_loses_what_a_tap_device_has(
     }
 
 
-def test_virtio_in_qemu_and_in_the_kernel_differ_by_the_drivers_name():
+def test_virtio_and_vhost_differ_by_the_driver_name():
     before = (HERE / "domains/rhel-e1000e.xml").read_text()
     drivers = [nic_of(decided(before, wanting(name))[1]).find("driver").get("name") for name in ("virtio", "vhost")]
     assert drivers == ["qemu", "vhost"]
 
 
-def test_an_emulated_nic_has_no_attribute_of_virtio():
+def test_an_emulated_nic_has_no_virtio_settings():
     _, after = decided((HERE / "domains/tuned-host-offloads.xml").read_text(), wanting("emulated"))
     assert [child.tag for child in nic_of(after)] == ["mac", "source", "target", "model", "tune"]
 
 
-def test_queues_are_capped_without_any_hook():
+def test_queues_are_capped_without_a_hook():
     rule = wanting("vhost")
     rule["spec"] |= {"multiqueue": {"mode": "Always", "maxQueues": 3}}
     assert nic_of(decided((HERE / "domains/debian-bridge.xml").read_text(), rule)[1]).find("driver").get("queues") == "3"
@@ -145,24 +145,24 @@ def test_comments_and_indentation_survive():
     assert "      <model type='virtio'/>".replace("'", '"') in after.replace("'", '"')
 
 
-def test_a_vf_that_is_held_or_given_already_is_not_given_again():
+def test_a_taken_vf_is_not_given_again():
     free = FreeFunctions(by_node={"n1": {"r": ["a", "b"]}, "n2": {"r": ["c", "d", "e"]}})
     assert free.take({"r": 3}) == {"r": ["c", "d", "e"]}
     assert (free.take({"r": 2}), free.take({"r": 1})) == ({"r": ["a", "b"]}, None)
 
 
 @pytest.mark.parametrize(("address", "given"), [("0000:0d:00.0", ["0000:0d:00.0"]), ("0d:00.0' x='", []), ("x", [])])
-def test_no_address_is_given_that_is_none(address, given):
+def test_a_malformed_address_is_not_given_out(address, given):
     objects = collect(pool("whole", function="Physical"), node_state("n1", pool="whole", vfs=0, function="Physical"))
     (state,) = objects.node_states.values()
-    # The decoder refuses such an address; the file is protected a second time.
+    # The decoder refuses such an address already. This is a second check before it reaches the XML.
     spec = msgspec.structs.replace(state.spec, pfs=[msgspec.structs.replace(state.spec.pfs[0], pci_address=address)])
     status = msgspec.structs.replace(state.status, pfs=[msgspec.structs.replace(state.status.pfs[0], pci_address=address)])
     found = free_functions(objects.pools, {"n1": msgspec.structs.replace(state, spec=spec, status=status)})
     assert found.by_node["n1"]["vmnic.dev/whole"] == given
 
 
-def test_the_address_of_a_vf_follows_from_the_first_and_the_stride():
+def test_vf_addresses_follow_from_first_address_and_stride():
     assert [vf_address("0000:0b:10.0", 2, index) for index in (0, 3, 4)] == ["0000:0b:10.0", "0000:0b:10.6", "0000:0b:11.0"]
     assert vf_address("0000:0b:1f.6", 2, 1) == "0000:0c:00.0"
 
@@ -171,7 +171,7 @@ def test_the_address_of_a_vf_follows_from_the_first_and_the_stride():
     ("text", "words"),
     [("<domain", "line 1"), ("<network/>", "<network> is no libvirt domain"), ("<domain/>", "without a <name>")],
 )
-def test_what_is_no_domain_is_refused_in_words(text, words):
+def test_text_that_is_not_a_domain_is_refused(text, words):
     with pytest.raises(DomainError, match=words):
         read_domain(text)
 
@@ -185,7 +185,7 @@ def test_what_is_no_domain_is_refused_in_words(text, words):
     ],
     ids=["an entity that is a file", "a DTD elsewhere", "another encoding"],
 )
-def test_a_document_type_is_refused_before_it_is_parsed(text):
+def test_a_document_type_is_refused_before_parsing(text):
     with pytest.raises(DomainError, match="<!DOCTYPE is not read"):
         read_domain(text)
 
@@ -221,7 +221,7 @@ def test_a_number_beyond_its_range_names_domain_and_element(text, words):
 
 
 @pytest.mark.parametrize("unit", ["KiB", "furlongs"])
-def test_memory_in_a_unit_that_is_not_known_is_unknown(unit):
+def test_memory_in_an_unknown_unit_is_unknown(unit):
     text = with_vcpu(f"<memory unit='{unit}'>1024</memory>")
     assert gather_domain(read_domain(text)).memory_bytes == {"KiB": 2**20}.get(unit)
 
@@ -242,7 +242,7 @@ BOUND_S = 0.05
     ],
     ids=["elements", "attributes", "namespaces", "depth", "references", "text"],
 )  # fmt: skip
-def test_xml_at_its_bounds_is_read_fast(text):
+def test_xml_at_its_size_limits_is_read_fast(text):
     def seconds():
         started = time.thread_time()
         with contextlib.suppress(DomainError):
@@ -253,17 +253,17 @@ def test_xml_at_its_bounds_is_read_fast(text):
 
 
 @pytest.mark.parametrize("text", ["<a/>" * 20_001, "a=''" * 20_001, "<domain " + "xmlns:a='' " * 257, "x" * (MOST_CHARS + 1)])
-def test_xml_beyond_a_bound_is_refused_before_it_is_parsed(text):
+def test_xml_beyond_a_size_limit_is_refused_before_parsing(text):
     with pytest.raises(DomainError, match="is not read"):
         read_domain(text)
 
 
-def test_a_domain_that_is_not_changed_stays_as_it_was_written():
+def test_a_domain_without_a_change_keeps_its_text():
     before = "<?xml version='1.0'?>\n<!-- mine -->\n<domain type='kvm'><name>d</name><a><![CDATA[<]]></a></domain>"
     assert decided(before, policy(action="Audit"))[1] == before
 
 
-def test_what_is_not_understood_survives_a_change():
+def test_unknown_content_survives_a_change():
     nic = "<interface type='bridge' x:y='1' xmlns:x='u'>a<source bridge='br0'/>b<model type='e1000e'/>c<x:z/><!-- n --></interface>"
     before = f"<?xml version='1.0'?>\n<domain><name>d</name><x><![CDATA[<]]></x><devices>{nic}</devices></domain>"
     _, after = decided(before, wanting("passthrough"))

@@ -1,4 +1,4 @@
-"""The policy engine: every check, every chain, priorities, enforcement; and what holds for any input."""
+"""The policy engine: checks, chains, priorities and enforcement."""
 
 import msgspec
 import pytest
@@ -51,19 +51,19 @@ def first(machine, *policies, **changes):
         "the first of a list wins", "virtio means vhost on KubeVirt", "a VF keeps its network",
     ],
 )  # fmt: skip
-def test_a_nic_gets_what_its_chain_says(machine, datapaths, verdict, wanted, candidates_told):
+def test_a_nic_gets_the_first_accepted_datapath_of_its_chain(machine, datapaths, verdict, wanted, candidates_told):
     found = first(machine, policy(datapaths=datapaths))
     assert (found.verdict, found.wanted.datapath) == (verdict, wanted)
     assert told(found) == candidates_told
 
 
-def test_a_cluster_without_vhost_net_blocks_vhost_and_an_unknown_one_does_not():
+def test_only_a_known_lack_of_vhost_net_blocks_vhost():
     machine = vm("v", nic(model="e1000e"))
     assert first(machine, policy(), vhost_net=False).reason is Reason.NO_VHOST_NET
     assert first(machine, policy(), vhost_net=None).verdict is Verdict.CHANGE
 
 
-def test_a_list_falls_back_to_the_next_that_stands():
+def test_a_list_falls_back_to_the_next_accepted_datapath():
     found = first(vm(os="linux"), policy(datapaths=["vhost", "emulated"]), vhost_net=False)
     assert told(found) == [("vhost", "NoVhostNet"), ("emulated", None)]
 
@@ -80,14 +80,14 @@ def test_a_list_falls_back_to_the_next_that_stands():
     ],
     ids=["Audit", "Leave", "Leave, but it is new", "WhenStopped, stopped", "WhenStopped, running", "Immediately"],
 )
-def test_enforcement_says_what_is_done(action, existing, running, is_new, done, reason):
+def test_enforcement_determines_the_action(action, existing, running, is_new, done, reason):
     instance = vmi("v", macs={"default": "02:00:00:00:00:01"}) if running else None
     rule = policy(action=action, existing=existing)
     found = first(vm("v", nic(model="e1000e")), rule, instance=instance, is_new=is_new)
     assert (found.verdict, found.action, found.reason) == (Verdict.CHANGE, done, reason)
 
 
-def test_a_running_nic_whose_mac_is_unknown_is_not_touched():
+def test_a_running_nic_with_an_unknown_mac_is_not_changed():
     found = first(vm("v", nic(model="e1000e")), policy(existing="Immediately"), instance=vmi("v"))
     assert (found.verdict, found.reason, found.action) == (Verdict.BLOCKED, Reason.MAC_UNKNOWN, None)
 
@@ -97,7 +97,7 @@ def test_a_running_nic_whose_mac_is_unknown_is_not_touched():
     [("Yield", False, "Blocked", "OwnedByGit"), ("Override", False, "Change", None), ("Yield", True, "Change", None)],
     ids=["left to its applier", "overridden", "a new VM"],
 )
-def test_a_vm_that_somebody_applies_is_left_to_them(git_owned, is_new, verdict, reason):
+def test_a_vm_applied_by_another_manager_is_left_to_it(git_owned, is_new, verdict, reason):
     rule = policy()
     rule["spec"]["enforcement"]["gitOwned"] = git_owned
     machine = vm("v", nic(model="e1000e"), run_strategy="Halted")
@@ -112,18 +112,18 @@ def test_a_vm_that_somebody_applies_is_left_to_them(git_owned, is_new, verdict, 
     assert reason is None or "argocd-controller" in one.message
 
 
-def test_the_highest_priority_decides_and_of_equals_the_first_by_name():
+def test_the_highest_priority_decides_then_the_first_name():
     high, low = policy("z", datapaths=["emulated"], priority=200), policy("a", datapaths=["vhost"])
     assert first(vm(), high, low).policy == "z"
     assert first(vm(), policy("b", datapaths=["emulated"]), policy("a", datapaths=["vhost"])).policy == "a"
 
 
-def test_equal_priorities_that_decide_differently_are_a_conflict():
+def test_equal_priorities_with_different_results_conflict():
     rules = policy("a", datapaths=["vhost"]), policy("b", datapaths=["emulated"]), policy("c", datapaths=["vhost"])
     assert first(vm(), *rules).conflicts_with == ("b",)
 
 
-def test_settings_of_the_whole_vm_come_from_the_highest_policy_that_selects_any_nic():
+def test_vm_wide_settings_come_from_the_highest_selecting_policy():
     strict = policy("strict", priority=200, action="Audit", selector={"networks": ["pod"]})
     loose = policy("loose", selector={"networks": ["*"]})
     machine = vm("v", nic(model="e1000e"), nic("two", binding="bridge", network="br", model="e1000e"))
@@ -148,7 +148,7 @@ def test_settings_of_the_whole_vm_come_from_the_highest_policy_that_selects_any_
     ],
     ids=str,
 )
-def test_a_selector_wants_every_given_field(selector, selected):
+def test_a_selector_requires_every_given_field(selector, selected):
     found = first(vm(labels={"app": "web"}), policy(selector=selector), namespace_labels={"team": "a"})
     assert (found.verdict is not Verdict.NOT_SELECTED) is selected
 
@@ -156,13 +156,13 @@ def test_a_selector_wants_every_given_field(selector, selected):
 @pytest.mark.parametrize(
     ("glob", "selected"), [("br", True), ("tenants/b*", True), ("pod", False), ("*", True), ("other/br", False)]
 )
-def test_a_network_is_matched_by_name_or_with_its_namespace(glob, selected):
+def test_a_network_is_matched_by_name_with_or_without_namespace(glob, selected):
     found = first(vm("v", nic(binding="bridge", network="br")), policy(selector={"networks": [glob]}))
     assert (found.verdict is not Verdict.NOT_SELECTED) is selected
 
 
 def sized(cores=4, memory="8Gi", multiqueue=None, nics=None, **changes):
-    """A VM with so many vCPUs, so much memory and its switch for several queues."""
+    """Return a VM with a number of vCPUs, an amount of memory and a multiqueue switch."""
     machine = vm("v", *(nics or [nic(model="virtio")]), **changes)
     domain = machine["spec"]["template"]["spec"]["domain"]
     domain["cpu"], domain["memory"] = {"cores": cores}, {"guest": memory}
@@ -199,7 +199,7 @@ def test_queues_are_chosen_for_the_whole_vm(machine, rule, queues, reason):
     assert (found.wanted.queues, found.reason) == (queues, reason)
 
 
-def test_another_number_of_queues_is_a_change_of_the_switch_alone():
+def test_a_change_of_queues_patches_only_the_multiqueue_switch():
     path = "/spec/template/spec/domain/devices/networkInterfaceMultiqueue"
     assert changes(sized(), policy(networkPressure="High")) == [{"op": "add", "path": path, "value": True}]
     off = changes(sized(multiqueue=True), policy(multiqueue={"mode": "Never"}))
@@ -207,11 +207,11 @@ def test_another_number_of_queues_is_a_change_of_the_switch_alone():
 
 
 def changes(machine, *policies):
-    """The patch without our own record."""
+    """Return the patch without vmnic's record."""
     return [one for one in builder.patches(machine, *policies)["v"] if "annotations" not in one["path"]]
 
 
-def test_windows_under_high_pressure_is_left_as_it_is():
+def test_windows_under_high_pressure_stays_as_it_is():
     found = first(vm(os="windows"), policy(networkPressure="High"))
     expected = [("sriov", "PodNetwork"), ("vhost", "VirtioNotChosenForWindows")]
     assert (found.verdict, found.reason, told(found)) == (Verdict.COMPLIANT, None, expected)
@@ -242,10 +242,10 @@ def asking(**annotations):
         "no such pressure",
     ],
 )
-def test_a_tenant_may_say_what_the_policy_allows(machine, overrides, verdict, reason):
+def test_tenant_annotations_count_only_if_the_policy_allows_them(machine, overrides, verdict, reason):
     found = first(machine, policy(networkPressure="High", tenantOverrides=overrides))
     assert (found.verdict, found.reason) == (verdict, reason)
 
 
-def test_a_wish_that_cannot_be_understood_is_a_problem_in_words():
+def test_a_malformed_tenant_annotation_is_reported_as_a_problem():
     assert "may be High or Low" in decision(asking(network_pressure="Huge")).vm.problems[0]

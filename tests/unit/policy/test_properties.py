@@ -1,4 +1,4 @@
-"""What holds for any VM, any policies and any cluster."""
+"""Properties that hold for any VM, any policies and any cluster."""
 
 import random
 
@@ -14,14 +14,14 @@ SEEDS = st.integers(0, 2**32)
 
 
 @given(seed=SEEDS)
-def test_a_decision_does_not_depend_on_the_order_of_anything(seed):
+def test_a_decision_does_not_depend_on_the_order_of_objects(seed):
     documents = scene(seed)
     shuffled = random.Random(seed).sample(documents, len(documents))
     assert decision(*shuffled) == decision(*documents)
 
 
 @given(seed=SEEDS)
-def test_every_nic_gets_a_verdict_that_explains_itself(seed):
+def test_every_verdict_has_a_reason_and_a_message(seed):
     for one in decision(*scene(seed)).nics:
         assert (one.verdict is Verdict.NOT_SELECTED) == (one.policy is None)
         assert (one.verdict is Verdict.CHANGE) == (one.action is not None)
@@ -32,7 +32,7 @@ def test_every_nic_gets_a_verdict_that_explains_itself(seed):
 
 
 @given(seed=SEEDS)
-def test_deciding_on_its_own_result_changes_nothing(seed):
+def test_a_decision_on_its_own_result_changes_nothing(seed):
     documents = scene(seed)
     before = decision(*documents)
     after = apply_patches(documents)
@@ -50,7 +50,7 @@ RULE = policy(datapaths=["sriov", "vhost"], existing="Immediately")
 
 
 def _vms(wishes):
-    """VMs with so many NICs each that would like a VF."""
+    """Return VMs, each with a number of NICs that want a VF."""
     machines = []
     for number, count in enumerate(wishes):
         nics = [nic(f"n{i}", binding="bridge", network="br") for i in range(count)]
@@ -64,7 +64,7 @@ def _cluster(counts):
 
 
 def _with_vfs(documents):
-    """NICs that have a VF, by VM."""
+    """Return the NICs that have a VF, by VM."""
     return {
         one["metadata"]["name"]: {
             nic["name"] for nic in one["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"] if "sriov" in nic
@@ -80,7 +80,7 @@ COUNTS = st.lists(st.integers(0, 4), min_size=1, max_size=3)
 
 @settings(max_examples=60)
 @given(wishes=WISHES, counts=COUNTS)
-def test_no_more_vfs_are_assigned_than_there_are_and_a_vms_fit_on_one_node(wishes, counts):
+def test_vfs_are_not_overcommitted_and_a_vms_fit_on_one_node(wishes, counts):
     given_vfs = _with_vfs(apply_patches([*_vms(wishes), *_cluster(counts)]))
     assert sum(map(len, given_vfs.values())) <= sum(counts)
     assert all(len(nics) <= max(counts) for nics in given_vfs.values())
@@ -88,7 +88,7 @@ def test_no_more_vfs_are_assigned_than_there_are_and_a_vms_fit_on_one_node(wishe
 
 @settings(max_examples=60)
 @given(wishes=WISHES, counts=COUNTS, extra=st.integers(0, 4))
-def test_capacity_that_comes_or_goes_takes_nothing_from_anybody(wishes, counts, extra):
+def test_a_change_of_capacity_takes_no_vf_from_a_vm(wishes, counts, extra):
     documents = apply_patches([*_vms(wishes), *_cluster(counts)])
     before = _with_vfs(documents)
     machines = [one for one in documents if one["kind"] == "VirtualMachine"]

@@ -1,4 +1,4 @@
-"""Every reason of a candidate is reached, alone, from a cluster where otherwise everything stands."""
+"""Each reason of a candidate, alone, in a cluster where every other check passes."""
 
 import copy
 
@@ -18,7 +18,7 @@ CLUSTER = kubevirt(permitted=["vmnic.dev/whole"])
 
 
 def web(*, os="linux", halted=True, network="br", spec=None, **changes):
-    """A VM with one NIC on a secondary network."""
+    """Return a VM with one NIC on a secondary network."""
     one = nic("data", binding="bridge", network=network, model="virtio") if network else nic("data", model="virtio")
     machine = vm("web", one, os=os, run_strategy="Halted" if halted else "Always", **changes)
     machine["spec"]["template"]["spec"] |= spec or {}
@@ -126,21 +126,21 @@ CASES = [
 
 
 @pytest.mark.parametrize(("reason", "documents"), CASES, ids=[f"{reason}-{number}" for number, (reason, _) in enumerate(CASES)])
-def test_a_candidate_falls_out_for_this_reason(reason, documents):
+def test_a_candidate_is_excluded_for_this_reason(reason, documents):
     assert told(decision(*documents).nics[0])[0][1] == reason
 
 
 @pytest.mark.parametrize("documents", [sriov(), macvtap(), whole()], ids=["sriov", "macvtap", "passthrough"])
-def test_where_nothing_is_in_the_way_it_is_chosen(documents):
+def test_a_candidate_without_a_finding_is_chosen(documents):
     found = decision(*documents).nics[0]
     assert (told(found)[0][1], found.verdict, found.action) == (None, "Change", "Patch")
 
 
-def test_a_waiting_nic_carries_these_reasons():
+def test_every_reason_is_tested():
     reached = {
         *(reason for reason, _ in CASES),
         *("VirtioNotChosenForWindows", "NotPreferred", "OwnedByGit", "QueueCapNeedsHook", "GuestMemoryTooSmall"),
-        # tests/unit/controller/caches/test_unreadable.py
+        # Tested in tests/unit/controller/caches/test_unreadable.py.
         *("PreferenceUnknown", "InputUnreadable"),
         *("Excluded", "MacUnknown", "ExistingVm", "WaitsForStop", "WaitsForWindow", "RecordUnreadable", "PatchRefused"),
     }
@@ -155,21 +155,21 @@ def test_a_waiting_nic_carries_these_reasons():
     ],
     ids=["accepted by annotation", "an MTU that is the default"],
 )
-def test_an_equivalent_network_may_differ_where_it_does_no_harm(bridge):
+def test_an_equivalent_network_may_differ_harmlessly(bridge):
     assert told(decision(*sriov(bridge=bridge)).nics[0])[0] == ("sriov", None)
 
 
-def test_a_pool_with_large_frames_serves_a_network_with_large_frames():
+def test_a_pool_with_jumbo_frames_serves_a_jumbo_network():
     documents = sriov(bridge=nad("br", segment="blue", mtu=9000), pools=[pool(mtu=9000)])
     assert told(decision(*documents).nics[0])[0] == ("sriov", None)
 
 
-def test_of_several_equivalent_networks_the_first_by_name_is_taken():
+def test_the_first_equivalent_network_by_name_is_used():
     second = nad("another", cni="sriov", resource="vmnic.dev/fast", segment="blue")
     assert decision(*sriov(), second).nics[0].network.name == "another"
 
 
-def test_a_network_in_the_present_ones_namespace_is_equivalent():
+def test_a_network_in_the_same_namespace_is_equivalent():
     networks = [
         nad("br", namespace="nets", segment="blue"),
         nad("fast", namespace="nets", cni="sriov", resource="vmnic.dev/fast", segment="blue"),
@@ -178,7 +178,7 @@ def test_a_network_in_the_present_ones_namespace_is_equivalent():
     assert (found.network.namespace, found.network.name) == ("nets", "fast")
 
 
-def test_another_operators_resource_is_used_by_its_name():
+def test_a_resource_of_another_operator_is_used_by_name():
     rule = changed(SRIOV, sriov={"resourceName": "intel.com/x"})
     network = nad("fast", cni="sriov", resource="intel.com/x", segment="blue")
     found = decision(
@@ -200,19 +200,19 @@ def test_another_operators_resource_is_used_by_its_name():
     ],
     ids=str,
 )
-def test_auto_names_a_chain_for_each_guest(os, pressure, migration, whole_pool, expected):
+def test_auto_has_a_chain_for_each_guest_os(os, pressure, migration, whole_pool, expected):
     rule = policy(
         networkPressure=pressure, liveMigration=migration, **({"passthrough": {"pool": "whole"}} if whole_pool else {})
     )
     assert [datapath for datapath, _ in told(decision(web(os=os), rule, BRIDGE).nics[0])] == expected
 
 
-def test_those_after_the_chosen_one_are_not_preferred_whatever_else_holds():
+def test_candidates_after_the_chosen_one_are_not_preferred():
     found = decision(web(network=None), policy(datapaths=["vhost", "sriov", "macvtap"])).nics[0]
     assert told(found) == [("vhost", None), ("sriov", "NotPreferred"), ("macvtap", "NotPreferred")]
 
 
-def test_only_the_first_vfio_device_costs_memory_of_the_quota():
+def test_only_the_first_vfio_device_costs_quota_memory():
     with_device = web()
     devices = with_device["spec"]["template"]["spec"]["domain"]["devices"]
     devices["hostDevices"] = [{"name": "gpu", "deviceName": "vendor.com/gpu"}]
@@ -220,7 +220,7 @@ def test_only_the_first_vfio_device_costs_memory_of_the_quota():
     assert told(decision(*sriov(with_device, scarce)).nics[0])[0] == ("sriov", None)
 
 
-def test_what_a_nic_has_is_not_lost_by_configuration_capacity_or_quota():
+def test_a_nic_keeps_its_vf_despite_configuration_or_capacity():
     machine = vm("web", nic("data", binding="sriov", network="fast"), run_strategy="Halted")
     hostile = kubevirt(version="v1.9.0", developer={"memoryOvercommit": 200})
     full = [node_state(held=range(7)), quota(hard={"memory": "1Mi"})]
@@ -228,7 +228,7 @@ def test_what_a_nic_has_is_not_lost_by_configuration_capacity_or_quota():
     assert (found.verdict, told(found)[0]) == ("Compliant", ("sriov", None))
 
 
-def test_a_policy_that_forbids_it_takes_a_datapath_away():
+def test_a_policy_can_remove_a_datapath_that_a_nic_has():
     machine = vm("web", nic("data", binding="sriov", network="fast"), run_strategy="Halted")
     rule = changed(SRIOV, liveMigration="Required")
     found = decision(machine, rule, FAST, BRIDGE, pool(), node_state()).nics[0]
@@ -239,7 +239,7 @@ def test_a_policy_that_forbids_it_takes_a_datapath_away():
     )
 
 
-def test_rolling_waits_for_its_turn_and_a_tenant_may_forbid_it():
+def test_a_tenant_may_forbid_rolling_restarts():
     machine, instance = vm("web", nic(model="e1000e")), vmi("web", macs={"default": "02:00:00:00:00:01"})
     rolling = policy(existing="Rolling")
     assert decision(machine, instance, rolling).nics[0].action == "Patch"
@@ -258,7 +258,7 @@ def test_rolling_waits_for_its_turn_and_a_tenant_may_forbid_it():
     ],
     ids=["younger than the policy", "older than the policy", "WhenStopped"],
 )
-def test_admit_takes_a_vm_for_new_that_is_younger_than_the_policy(created, existing, action, reason):
+def test_admit_treats_a_vm_younger_than_the_policy_as_new(created, existing, action, reason):
     machine = vm("web", nic(model="e1000e"), run_strategy="Halted")
     machine["metadata"]["creationTimestamp"] = created
     rule = policy(action="Admit", existing=existing)
@@ -267,13 +267,13 @@ def test_admit_takes_a_vm_for_new_that_is_younger_than_the_policy(created, exist
     assert (found.action, found.reason) == (action, reason)
 
 
-def test_with_admit_the_running_instance_is_what_counts():
+def test_with_admit_the_running_vmi_counts():
     rule = policy(action="Admit", existing="Immediately")
     machine = vm("web", nic(model="e1000e"))
     assert decision(machine, rule, vmi("web", models={"default": "virtio"})).nics[0].verdict == "Compliant"
     assert decision(machine, rule, vmi("web", models={"default": "e1000e"})).nics[0].action == "Admit"
 
 
-def test_an_explanation_of_a_claim_names_its_price():
+def test_the_message_of_a_vf_names_its_cost():
     assert "a live migration takes the VF away" in decision(*sriov()).nics[0].message
     assert decide(*sriov(rule=changed(SRIOV, liveMigration="NotNeeded"))).vms[0].nics[0].message.endswith("(vmnic.dev/fast)")

@@ -1,4 +1,4 @@
-"""VMs that have to leave a node are matched to free devices elsewhere."""
+"""VMs that must leave a node are matched to free devices on other nodes."""
 
 import pytest
 
@@ -42,21 +42,21 @@ def homeless(claims, found, *leaving):
         "of another sort",
     ],
 )
-def test_every_vm_needs_a_place(claims, found, left):
+def test_vms_without_a_place_are_found(claims, found, left):
     assert homeless(claims, found) == left
 
 
-def test_nodes_that_are_leaving_themselves_offer_nothing():
+def test_leaving_nodes_provide_no_device():
     assert homeless([claim("a")], capacity({"n1": 0, "n2": 1}), "n2") == ["a"]
 
 
-def test_a_vm_with_few_choices_does_not_lose_its_place_to_one_with_many():
+def test_a_vm_with_few_options_keeps_its_place():
     found = capacity({"n2": 1, "n3": 1}, labels={"n2": {"rack": "2"}})
     assert homeless([claim("a"), claim("b", selector={"rack": "2"})], found) == []
 
 
-def test_it_steps_back_where_the_first_choice_was_wrong():
-    # The nodes with the least left are tried first: n2 for a, and then b and c have none.
+def test_the_search_backtracks_from_a_wrong_first_choice():
+    # Nodes with the fewest free devices are tried first: n2 for a, and then no place is left for b and c.
     found = capacity({"n2": 2, "n3": 3})
     assert homeless([claim("a", 2), claim("b", 3)], found) == []
     assert homeless([claim("a", 1), claim("b", 2), claim("c", 2)], found) == []
@@ -68,7 +68,7 @@ def test_many_vms_are_matched_in_reasonable_time():
     assert len(homeless(claims, capacity({f"n{number}": 1 for number in range(2, 60)}))) == 6
 
 
-def test_a_full_cluster_of_a_thousand_nodes_ends_within_a_budget():
+def test_a_search_in_a_full_cluster_of_1000_nodes_is_bounded():
     free = {f"n{number}": 1 if number < 7 else 0 for number in range(2, 1002)}
     claims = [claim(f"v{number}") for number in range(16)]
     with time_budget(1.0):

@@ -1,4 +1,4 @@
-"""When the window is open, by the clock alone."""
+"""Maintenance windows depend only on the clock."""
 
 from datetime import UTC, datetime
 
@@ -30,7 +30,7 @@ def at(hour, minute=0, second=0, day=15):
     ],
     ids=["none", "before", "it opens", "still", "it has closed", "there", "there, closed", "not here", "over midnight"],
 )
-def test_a_window_is_open_from_its_schedule_on_for_its_duration(window, now, open_):
+def test_a_window_opens_on_schedule_and_stays_for_its_duration(window, now, open_):
     assert is_open(window, now) is open_
 
 
@@ -44,6 +44,6 @@ def test_a_window_is_open_from_its_schedule_on_for_its_duration(window, now, ope
     ],
     ids=["schedule", "seconds", "zone", "a directory of zones"],
 )
-def test_what_cannot_be_understood_names_field_and_remedy(window):
+def test_the_error_of_a_malformed_window_names_its_field(window):
     with pytest.raises(WindowError, match=r"enforcement\.window\.(schedule|timeZone)"):
         is_open(window, at(1))

@@ -1,4 +1,7 @@
-"""The checks of each datapath, in the order of the reasons: the first finding is the one that is told."""
+"""Checks of each datapath, in the order of `Reason`.
+
+The first finding is the one that is reported.
+"""
 
 from __future__ import annotations
 
@@ -77,12 +80,13 @@ _LASTING = frozenset(
         platform.no_vhost_net,
     }
 )
-"""What also takes a datapath from a NIC that has it. The others are about becoming: no edit of KubeVirt's configuration, no
-full quota and no sick pool takes anything away."""
+"""Checks that also apply to the datapath that a NIC has already. All others concern changes only: an edit of KubeVirt's
+configuration, a full quota or a pool that is not ready takes no datapath away.
+"""
 
 
 def first_finding(question: CheckInput) -> Finding | None:
-    """Give the first reason why a NIC cannot have a datapath; None where it can."""
+    """Return the first finding that excludes a datapath for a NIC, or None."""
     for check in _CHECKS[question.vm.platform, question.datapath]:
         if question.is_current and check not in _LASTING:
             continue

@@ -1,4 +1,4 @@
-"""What a check is asked and what it finds."""
+"""Input and result of a check."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Check", "CheckInput", "Finding"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Why a candidate falls out."""
+    """Why a candidate is excluded."""
 
     reason: Reason
     message: str
@@ -22,37 +22,37 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckInput:
-    """Could this NIC have this datapath?"""
+    """One question to the checks, whether this NIC can have this datapath."""
 
     vm: VmFacts
     nic: NicFacts
     cluster: ClusterFacts
     rule: Rule
     effective_rule: Rule
-    """The rule whose settings of the whole VM hold."""
+    """The rule whose VM-wide settings apply."""
     datapath: Datapath
     target: Network | None
-    """The network that offers it; None: none does."""
+    """The network that offers the datapath, or None."""
     resource: str = ""
-    """The device that it takes; empty: none."""
+    """The device resource that the datapath takes; empty if it takes none."""
 
     @property
     def pool(self) -> PoolFacts | None:
-        """The pool of the device; None for another operator's."""
+        """Return the pool of the resource, or None if another operator provides the resource."""
         return self.cluster.resources.get(self.resource)
 
     @property
     def is_current(self) -> bool:
-        """Whether the NIC has it already."""
+        """Return whether the NIC already has this datapath and resource."""
         present = self.nic.present
         return present.datapath is self.datapath and present.resource == self.resource
 
     @property
     def moves(self) -> bool:
-        """Whether the NIC gets another binding or network, not only another model."""
+        """Return whether the NIC gets another binding or network, not only another model."""
         plain = (Datapath.EMULATED, Datapath.VIRTIO, Datapath.VHOST)
         return not self.is_current and not (self.datapath in plain and self.nic.present.datapath in plain)
 
 
 Check = Callable[[CheckInput], Finding | None]
-"""A check never raises and relies on no other having run."""
+"""A check never raises, and it does not rely on another check having run."""

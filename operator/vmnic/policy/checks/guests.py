@@ -1,4 +1,4 @@
-"""Does the datapath suit the guest, and what is expected of the VM?"""
+"""Checks of the guest and of migration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = [
 
 
 def guest_unknown(question: CheckInput) -> Finding | None:
-    """Where the answer depends on the guest, an unknown one gets none."""
+    """Exclude a datapath that does not suit every guest if the guest OS is unknown."""
     if question.vm.guest_os is not GuestOs.UNKNOWN or question.is_current:
         return None
     pool = question.pool
@@ -28,11 +28,14 @@ def guest_unknown(question: CheckInput) -> Finding | None:
 
 
 def guest_lacks_vf_driver(question: CheckInput) -> Finding | None:
-    """VFs of some models have no driver for Windows; the NIC data file says of which."""
+    """Exclude VFs for which Windows has no driver.
+
+    The NIC data file lists the models concerned.
+    """
     pool, vm = question.pool, question.vm
     if vm.guest_os is not GuestOs.WINDOWS or pool is None:
         return None
-    # What other nodes have takes no device from a VM that runs.
+    # A VM that runs keeps its VF regardless of the NIC models of other nodes.
     models = pool.linux_only_nodes.get(vm.node, ()) if question.is_current and vm.started else pool.linux_only
     if not models:
         return None
@@ -41,14 +44,14 @@ def guest_lacks_vf_driver(question: CheckInput) -> Finding | None:
 
 
 def poor_on_windows(question: CheckInput) -> Finding | None:
-    """Macvtap is known to perform poorly with Windows guests."""
+    """Exclude macvtap for Windows, where it is known to perform poorly."""
     if question.vm.guest_os is not GuestOs.WINDOWS:
         return None
     return Finding(Reason.POOR_ON_WINDOWS, "macvtap performs poorly with Windows guests")
 
 
 def blocks_migration(question: CheckInput) -> Finding | None:
-    """A VM that must stay migratable cannot have what pins it to its node."""
+    """Exclude datapaths that prevent live migration if the policy requires it."""
     if question.effective_rule.live_migration != "Required":
         return None
     if question.datapath is Datapath.SRIOV:
@@ -61,7 +64,7 @@ def blocks_migration(question: CheckInput) -> Finding | None:
 
 
 def eviction_strategy_blocks_drain(question: CheckInput) -> Finding | None:
-    """KubeVirt would refuse to evict a VM that it cannot migrate."""
+    """Exclude datapaths that prevent migration if KubeVirt would then refuse to evict the VM."""
     if (question.vm.eviction_strategy or question.cluster.kubevirt.eviction_strategy) != "LiveMigrate":
         return None
     text = (

@@ -1,4 +1,7 @@
-"""Does the NIC stay on its layer-2 network? A datapath change must never move it to another one."""
+"""Checks that a NIC stays on its layer-2 network.
+
+A change of datapath must never move a NIC to another network.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ _DEFAULT_MTU = 1500
 
 
 def pod_network(question: CheckInput) -> Finding | None:
-    """The pod network can be emulated, virtio or vhost only."""
+    """Exclude datapaths that the pod network cannot have.
+
+    The pod network can be emulated, virtio or vhost only.
+    """
     if not question.nic.network.pod or question.nic.present.datapath is Datapath.PASSTHROUGH:
         return None
     text = f"NIC {question.nic.name} is on the pod network, {question.datapath} needs a secondary one"
@@ -19,7 +25,7 @@ def pod_network(question: CheckInput) -> Finding | None:
 
 
 def no_equivalent_network(question: CheckInput) -> Finding | None:
-    """A change must not move the VM to another layer-2 network."""
+    """Exclude a datapath that no network of the NIC's segment offers."""
     nic = question.nic
     if question.is_current or not question.moves:
         return None
@@ -42,7 +48,10 @@ def no_equivalent_network(question: CheckInput) -> Finding | None:
 
 
 def ipam_not_carried(question: CheckInput) -> Finding | None:
-    """Addresses that one network gives and the other does not would be lost."""
+    """Exclude a network that manages IP addresses differently.
+
+    Addresses that only one of the two networks assigns would be lost.
+    """
     old, new = question.nic.network, question.target
     if (
         new is None
@@ -56,7 +65,10 @@ def ipam_not_carried(question: CheckInput) -> Finding | None:
 
 
 def mtu_differs(question: CheckInput) -> Finding | None:
-    """A jump of the MTU has cost whole clusters their connections (KubeVirt #18845)."""
+    """Exclude a network with another MTU.
+
+    An MTU that changes unexpectedly has cost whole clusters their connections (KubeVirt #18845).
+    """
     old, new = question.nic.network, question.target
     if new is None or not question.moves or Reason.MTU_DIFFERS.value in (*old.accepts, *new.accepts):
         return None
@@ -67,7 +79,10 @@ def mtu_differs(question: CheckInput) -> Finding | None:
 
 
 def admit_cannot_change_network(question: CheckInput) -> Finding | None:
-    """KubeVirt copies networks back from the VM to its instance."""
+    """Exclude a change of network under `action: Admit`.
+
+    KubeVirt copies networks back from the VM to its VMI.
+    """
     if question.effective_rule.action != "Admit" or not question.moves:
         return None
     text = f"{question.datapath} needs another network entry, and with action Admit only model and queues can be changed"
@@ -75,7 +90,10 @@ def admit_cannot_change_network(question: CheckInput) -> Finding | None:
 
 
 def _mtus(old: Network, new: Network, cluster: ClusterFacts) -> tuple[int, int]:
-    """What guests use on both: as configured, else what the pool's functions carry, if the other one says anything at all."""
+    """Return the MTUs that guests use on both networks.
+
+    An MTU is the configured one, else the pool's, else 1500. If neither network configures one, both are 1500.
+    """
     if old.mtu is None and new.mtu is None:
         return _DEFAULT_MTU, _DEFAULT_MTU
 

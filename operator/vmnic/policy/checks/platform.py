@@ -1,4 +1,7 @@
-"""Does the platform provide what the datapath needs: KubeVirt's gates and lists, memory, quotas, modules, the pool?"""
+"""Checks of what the platform provides.
+
+KubeVirt's feature gates and lists, memory, quotas, kernel modules and pools.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,15 @@ __all__ = [
 ]
 
 _VFIO_BYTES = 2**30
-"""KubeVirt adds so much memory to the pod of a VM with any device on vfio-pci."""
+"""Memory that KubeVirt adds to the pod of a VM with any device on vfio-pci."""
 _INJECTION = "ExternalNetResourceInjection"
 
 
 def plugin_not_registered(question: CheckInput) -> Finding | None:
-    """KubeVirt accepts a VM with an unknown plugin and then cannot start it."""
+    """Exclude macvtap if its network binding plugin is not registered.
+
+    KubeVirt accepts a VM with an unknown plugin and then fails to start it.
+    """
     if "macvtap" in question.cluster.kubevirt.plugins:
         return None
     where = "spec.configuration.network.binding of the KubeVirt resource"
@@ -34,14 +40,20 @@ def plugin_not_registered(question: CheckInput) -> Finding | None:
 
 
 def feature_gate_off(question: CheckInput) -> Finding | None:
-    """Host devices are behind a gate that is off by default, in 1.8 and in 1.9."""
+    """Exclude host devices if the feature gate HostDevices is off.
+
+    The gate is off by default in 1.8 and in 1.9.
+    """
     if "HostDevices" in question.cluster.kubevirt.gates:
         return None
     return Finding(Reason.FEATURE_GATE_OFF, "KubeVirt's feature gate HostDevices is off: add it to featureGates")
 
 
 def host_device_not_permitted(question: CheckInput) -> Finding | None:
-    """KubeVirt accepts such a VM and then cannot make its pod."""
+    """Exclude a host device that KubeVirt does not permit.
+
+    KubeVirt accepts such a VM and then fails to create its pod.
+    """
     if question.resource in question.cluster.kubevirt.permitted:
         return None
     text = f"{question.resource} is not in KubeVirt's permittedHostDevices.pciHostDevices: add it with externalResourceProvider"
@@ -49,7 +61,10 @@ def host_device_not_permitted(question: CheckInput) -> Finding | None:
 
 
 def host_device_provider_conflict(question: CheckInput) -> Finding | None:
-    """Two device plugins must not serve one resource."""
+    """Exclude a resource that KubeVirt's own device plugin would serve too.
+
+    Two device plugins must not serve one resource.
+    """
     if question.cluster.kubevirt.permitted.get(question.resource) is not False:
         return None
     flag = "externalResourceProvider: true"
@@ -58,7 +73,10 @@ def host_device_provider_conflict(question: CheckInput) -> Finding | None:
 
 
 def net_resource_injector_missing(question: CheckInput) -> Finding | None:
-    """From 1.9 virt-controller no longer reads what a network asks for, unless the gate is disabled."""
+    """Exclude VFs if no injector adds their resource to the VM's pod.
+
+    From 1.9 on virt-controller no longer reads the resource that a network asks for, unless the gate is disabled.
+    """
     kubevirt = question.cluster.kubevirt
     if _INJECTION not in kubevirt.gates or kubevirt.injector is not False:
         return None
@@ -68,14 +86,20 @@ def net_resource_injector_missing(question: CheckInput) -> Finding | None:
 
 
 def instancetype_owns_field(question: CheckInput) -> Finding | None:
-    """A VM and its instancetype must not both list host devices."""
+    """Exclude host devices if the VM's instancetype lists host devices.
+
+    KubeVirt does not allow a VM and its instancetype to list them both.
+    """
     if not question.vm.instancetype_host_devices:
         return None
     return Finding(Reason.INSTANCETYPE_OWNS_FIELD, "the VM's instancetype lists hostDevices, so the VM itself may not")
 
 
 def memory_overcommit(question: CheckInput) -> Finding | None:
-    """All memory of a guest with a device on vfio-pci is locked."""
+    """Exclude devices on vfio-pci if the VM's memory is overcommitted.
+
+    vfio-pci locks all memory of the guest.
+    """
     where = question.vm.overcommit or ("KubeVirt's memoryOvercommit" if question.cluster.kubevirt.memory_overcommit else "")
     if not where:
         return None
@@ -84,7 +108,7 @@ def memory_overcommit(question: CheckInput) -> Finding | None:
 
 
 def quota_exceeded(question: CheckInput) -> Finding | None:
-    """The pod would need more than the namespace's quotas leave."""
+    """Exclude a device if the pod would then exceed the namespace's quotas."""
     vm = question.vm
     left = vm.quota.get("memory")
     if left is not None and not vm.has_vfio and left < _VFIO_BYTES:
@@ -96,14 +120,20 @@ def quota_exceeded(question: CheckInput) -> Finding | None:
 
 
 def no_vhost_net(question: CheckInput) -> Finding | None:
-    """KubeVirt's pods ask for /dev/vhost-net; without it on any node the VM stays Pending."""
+    """Exclude vhost and macvtap if no node has vhost_net.
+
+    KubeVirt's pods ask for /dev/vhost-net, so the VM would stay Pending.
+    """
     if question.cluster.vhost_net is not False:
         return None
     return Finding(Reason.NO_VHOST_NET, "no node has the kernel module vhost_net: load it, or the VM would stay Pending")
 
 
 def pool_not_ready(question: CheckInput) -> Finding | None:
-    """A pool without a usable function; what a NIC has already is never lost by that."""
+    """Exclude a device whose pool is missing, of the other kind, or without a usable function.
+
+    A NIC never loses the device that it has already.
+    """
     if question.is_current or not question.resource:
         return None
     named = question.rule.passthrough_pool if question.datapath is Datapath.PASSTHROUGH else question.rule.sriov_pool
