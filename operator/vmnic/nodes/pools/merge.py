@@ -83,7 +83,7 @@ def _kept(spec: PfSpec, unreadable: Collection[str]) -> PfSpec | None:
 
 
 def _with_owner(spec: PfSpec, before: PfSpec | None) -> PfSpec:
-    """Leave the PF to the pool whose rollout decides about it now, if that pool still has a share."""
+    """Let the PF stay with the pool whose rollout decides about it now, if that pool still has a share."""
     if before is None or before.pool == spec.pool or group_of(spec, before.pool) is None:
         return spec
     return msgspec.structs.replace(spec, pool=before.pool)
