@@ -1,3 +1,3 @@
-"""vmnic: prepares SR-IOV NICs on nodes and gives KubeVirt VMs the NIC datapath that a policy asks for."""
+"""Operator that prepares SR-IOV NICs on nodes and gives VMs the datapath that a policy asks for."""
 
 __version__ = "0.1.0"

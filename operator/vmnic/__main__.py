@@ -1,4 +1,4 @@
-"""`vmnic controller | agent | simhost`: the commands of the container image."""
+"""Commands of the container image, `vmnic controller | agent | simhost`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one of the commands; each has `--help`."""
+    """Run one of the commands, each of which has `--help`."""
     parser = argparse.ArgumentParser(
         prog="vmnic",
         description="Prepares SR-IOV NICs on Kubernetes nodes and gives KubeVirt VMs the datapath that a policy asks for.",

@@ -1,4 +1,7 @@
-"""Flags of the container's commands: each has an environment variable, and a wrong value is refused under the flag's name."""
+"""Flags of the container's commands.
+
+Each flag has an environment variable, and a wrong value is rejected under the flag's name.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ _LEVELS = ("debug", "info", "warning", "error")
 
 
 class Address(NamedTuple):
-    """Where something is served."""
+    """Address on which something is served."""
 
     host: str
     port: int
@@ -23,7 +26,10 @@ class Flags(argparse.ArgumentParser):
     """A parser whose flags take their defaults from VMNIC_… variables."""
 
     def flag(self, name: str, default: str | None, text: str, kind: Callable[[str], Any] = str) -> None:
-        """Add a flag, needed where its default is None; `kind` reads its value, wherever it comes from."""
+        """Add a flag, which is required if its default is None.
+
+        `kind` parses the value, no matter whether it comes from the flag, the environment or the default.
+        """
         variable = "VMNIC_" + name.upper().replace("-", "_")
         shown = "" if default is None else f"; default {default or 'none'}"
         value = os.environ.get(variable, default)
@@ -32,7 +38,7 @@ class Flags(argparse.ArgumentParser):
 
 
 def positive(text: str) -> float:
-    """Read a number above 0."""
+    """Parse a number above 0."""
     try:
         number = float(text)
     except ValueError:
@@ -43,7 +49,7 @@ def positive(text: str) -> float:
 
 
 def at_most(bound: float) -> Callable[[str], float]:
-    """Return a reader of a number above 0 and up to a bound."""
+    """Return a parser of a number above 0 and up to a bound."""
 
     def read(text: str) -> float:
         number = positive(text)
@@ -55,14 +61,17 @@ def at_most(bound: float) -> Callable[[str], float]:
 
 
 def port(text: str) -> int:
-    """Read a TCP port; 0 stands for none or any."""
+    """Parse a TCP port, where 0 stands for none or any."""
     if not (text.isascii() and text.isdigit() and int(text) <= 65535):
         raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
     return int(text)
 
 
 def address(text: str) -> Address | None:
-    """Read ADDRESS:PORT; nothing stands for nowhere. The address is never left out: that would be every interface."""
+    """Parse `ADDRESS:PORT`, where an empty value serves nothing.
+
+    The address must not be omitted, because that would mean every interface.
+    """
     host, _, number = text.rpartition(":")
     if not text:
         return None
@@ -72,7 +81,7 @@ def address(text: str) -> Address | None:
 
 
 def level(text: str) -> str:
-    """Read a level of logging."""
+    """Parse a log level."""
     if text not in _LEVELS:
         raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(_LEVELS)}")
     return text

@@ -1,7 +1,7 @@
-"""JSON logs with the stdlib alone, since the agent's process is kept small: one object a line, with the keys of its subject.
+"""JSON logs with one object per line, whose keys name its subject.
 
-The keys are `pool`, `policy`, `vm` (namespace/name), `node`, `pf` (PCI address), `resource`, `kind` and `object` (of any kind),
-given by `extra=`.
+Only the standard library is used, because the agent's process must stay small. The keys are `pool`, `policy`, `vm`
+(namespace/name), `node`, `pf` (PCI address), `resource`, `kind` and `object` (of any kind), given by `extra=`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from .checked.printable import cut
 __all__ = ["setup_logging"]
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-"""Attributes that every record has; any other came by `extra=` and belongs to the line."""
+"""Attributes that every record has. Any other attribute came from `extra=` and belongs to the line."""
 
 _MOST_BYTES = 8192
-"""Of a message, an exception or a key: the kubelet splits lines that are longer than 16 KiB."""
+"""Largest message, exception or value in bytes, because the kubelet splits lines longer than 16 KiB."""
 
 
 class _JsonFormatter(logging.Formatter):
-    """Writes a record as one JSON object in ASCII; `extra=` adds keys, and so does the subject of the whole process."""
+    """Formats a record as one JSON object in ASCII.
+
+    It adds keys from `extra=` and from the subject of the process.
+    """
 
     def __init__(self, subject: dict[str, str]) -> None:
         super().__init__()
@@ -51,11 +54,11 @@ def setup_logging(level: str = "info", **subject: str) -> None:
     """Send all logs to standard error as JSON lines.
 
     Args:
-        level: The least level that is written.
-        subject: Keys that every line carries.
+        level: Lowest level that is written.
+        subject: Keys of every line.
 
     Raises:
-        ValueError: the level is none of Python's.
+        ValueError: The level is unknown to Python.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter(subject))

@@ -1,6 +1,7 @@
-"""Metrics: each is declared once, as data, from which it is served and documented, so that the two cannot differ.
+"""Metrics, each declared once as data.
 
-Labels take few values: names of pools and policies, never of nodes or VMs.
+They are served and documented from this data, so that the two cannot differ. Labels take few values: names of pools and
+policies, never of nodes or VMs.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ __all__ = [
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_PLAIN_0_0_4
 
 _BUCKETS_S = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0)
-"""From a decision out of the caches (a millisecond) to a run on a slow NIC."""
+"""Range from a decision out of the caches (a millisecond) to a change on a slow NIC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,9 @@ class Metric:
     type: Literal["counter", "gauge", "histogram"]
     text: str
     labels: Mapping[str, str]
-    """What each label says, in words; the order is that of the values."""
+    """Meaning of each label, in the order of the values."""
     leader_only: bool = False
-    """Whether only the leading replica serves it, so that a sum over replicas is right."""
+    """Whether only the leading replica serves it, so that a sum over replicas is correct."""
 
 
 BUILD_INFO = Metric("vmnic_build_info", "gauge", "Always 1; which build runs.", {"version": "of vmnic"})
@@ -58,7 +59,7 @@ API_WRITES = Metric(
 
 
 def make_registry() -> CollectorRegistry:
-    """Make a registry that says what runs and what the process costs."""
+    """Create a registry with metrics about the build and the process."""
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # has no annotations
     registry = CollectorRegistry()
     prometheus_client.ProcessCollector(registry=registry)
@@ -68,17 +69,17 @@ def make_registry() -> CollectorRegistry:
 
 
 def make_histogram(metric: Metric, registry: CollectorRegistry) -> prometheus_client.Histogram:
-    """Make a histogram of seconds."""
+    """Create a histogram of seconds."""
     return prometheus_client.Histogram(metric.name, metric.text, tuple(metric.labels), registry=registry, buckets=_BUCKETS_S)
 
 
 def make_counter(metric: Metric, registry: CollectorRegistry) -> prometheus_client.Counter:
-    """Make a counter."""
+    """Create a counter."""
     return prometheus_client.Counter(metric.name, metric.text, tuple(metric.labels), registry=registry)
 
 
 def family(metric: Metric, samples: Iterable[tuple[Sequence[str], float]]) -> GaugeMetricFamily:
-    """Give a gauge with its samples: label values, and the value."""
+    """Return a gauge with its samples, which are label values and the value."""
     made = GaugeMetricFamily(metric.name, metric.text, labels=tuple(metric.labels))
     for labels, value in samples:
         made.add_metric(labels, value)
@@ -86,22 +87,22 @@ def family(metric: Metric, samples: Iterable[tuple[Sequence[str], float]]) -> Ga
 
 
 def render_metrics(registry: CollectorRegistry) -> bytes:
-    """Give what a scrape reads."""
+    """Return the text that a scrape reads."""
     return prometheus_client.generate_latest(registry)
 
 
 class ApiWrites(Collector):
-    """Shows the writes that clients count.
+    """Collector of the writes that clients count.
 
     Args:
-        counters: By verb and plural, as `ApiClient.writes`.
+        counters: Counts by verb and plural, as in `ApiClient.writes`.
     """
 
     def __init__(self, *counters: Mapping[str, int]) -> None:
         self._counters = counters
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """Sum up the clients."""
+        """Yield the sum over the clients."""
         sums: Counter[str] = Counter()
         for counter in self._counters:
             sums.update(dict(counter))  # another thread may add to it

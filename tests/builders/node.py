@@ -1,4 +1,4 @@
-"""Pools, nodes and functions with good defaults."""
+"""Builders of pools, nodes and PFs with good defaults."""
 
 from vmnic.api.pool import SriovNetworkPool
 from vmnic.nodes.observed import ObservedPf, ObservedVf
@@ -81,7 +81,7 @@ def view(
     synced=True,
     **seen_as,
 ):
-    """A node with one function: `plan` is its digest, `apply` a pair of digest and state."""
+    """Return a node with one PF, where `plan` is its digest and `apply` a pair of digest and state."""
     told = tuple(f"pod tenants/{name} holds {vf}" for name, vf in blocked)
     hard = disruptive or bool(blocked)
     made = PfPlan(digest=plan, disruptive=hard, text="create 7 VFs", blocked_by=told, fenced=fenced) if plan else None

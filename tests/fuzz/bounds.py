@@ -1,4 +1,4 @@
-"""Bounds of one input: CPU time and memory."""
+"""Bounds of CPU time and memory for one input."""
 
 import contextlib
 import gc
@@ -7,16 +7,16 @@ import resource
 import time
 
 CPU_S = 1.0
-"""The time budget of an admission request; a reader at its bound takes 50 ms."""
+"""CPU time of an admission request, in seconds. A reader at its bound takes 50 ms."""
 MEMORY_BYTES = 64 * 2**20
 _SPACE_BYTES = 2**30
-"""So that an input that would take all memory of the machine fails at once."""
+"""Limit of memory in bytes, so that an input that would exhaust the machine fails at once."""
 _TRIES = 3
-"""Another process may have emptied the CPU's caches in one measurement."""
+"""Number of measurements, because another process may have emptied the CPU's caches during one of them."""
 
 
 def within_bounds(prepare, act):
-    """Give a prepared thing to an action, and fail if that uses too much CPU time or memory."""
+    """Pass a prepared input to an action, and fail if the action uses too much CPU time or memory."""
     for left in reversed(range(_TRIES)):
         took_s, grown, result = _measure(prepare(), act)
         if took_s <= CPU_S or not left:

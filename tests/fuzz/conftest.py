@@ -1,4 +1,4 @@
-"""Fuzzing logs nothing; a run ends with how to repeat it."""
+"""Silent logs for fuzzing, and a last line that says how to repeat the run."""
 
 import logging
 

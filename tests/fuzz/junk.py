@@ -1,4 +1,7 @@
-"""Structure-aware junk: valid documents in which a few values are replaced, nested, repeated or removed."""
+"""Structure-aware junk.
+
+Values of valid documents are replaced, nested, repeated or removed.
+"""
 
 import json
 
@@ -6,7 +9,7 @@ from hypothesis import strategies as st
 
 
 class Deep:
-    """Nested lists or objects, deeper than Python can recurse; only `dump` can write them."""
+    """Nested lists or objects, deeper than Python can recurse. Only `dump` can write them."""
 
     def __init__(self, levels, opener="[", closer="]"):
         self.levels, self.opener, self.closer = levels, opener, closer
@@ -16,7 +19,7 @@ class Deep:
 
 
 def _brief(kind):
-    """A type whose values print as their beginning."""
+    """Return a type whose values print only their beginning."""
     return type(
         kind.__name__,
         (kind,),
@@ -108,7 +111,7 @@ def places(document, at=()):
 
 @st.composite
 def mutations(draw, documents):
-    """One of the documents with one to three values changed."""
+    """Return a strategy for one of the documents with one to three changed values."""
     document = draw(st.sampled_from(documents))
     for _ in range(draw(st.integers(1, 3))):
         document = _change(draw, document, draw(st.sampled_from(places(document))))
@@ -149,7 +152,7 @@ def _without(document, key):
 
 
 def dump(document):
-    """Write a document as JSON, nested values of any depth included."""
+    """Write a document as JSON, including nested values of any depth."""
     nested = []
 
     def mark(value):

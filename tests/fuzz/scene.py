@@ -1,4 +1,4 @@
-"""A cluster in memory whose caches and reconcilers meet one bad object at a time."""
+"""A cluster in memory whose caches and reconcilers meet one malformed object at a time."""
 
 import asyncio
 import contextlib
@@ -143,7 +143,7 @@ for _plural, (_version, _kind) in _KINDS.items():
 
 
 class FuzzScene(VmScene):
-    """All objects, a bystander VM under a policy of its own, and every reconciler."""
+    """All objects, a bystander VM under its own policy, and every reconciler."""
 
     def __init__(self):
         bystanders = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "other"}}}
@@ -163,7 +163,7 @@ class FuzzScene(VmScene):
         self.put("virtualmachines", vm("bystander", nic(model="e1000e"), namespace="other", run_strategy="Halted"))
 
     def meet(self, plural, raw):
-        """Have the caches meet an object as the API server sends it, and every reconciler run once."""
+        """Let the caches receive an object as the API server sends it, and run every reconciler once."""
         asyncio.run(self._meet(plural, raw))
         return self
 
@@ -171,7 +171,7 @@ class FuzzScene(VmScene):
         try:
             event = await _decode(_event_decoder, b'{"type": "MODIFIED", "object": ' + raw + b"}")
         except msgspec.DecodeError:
-            return  # No API server sends it.
+            return  # The API server never sends it.
         for cache in self.world.reflectors:
             if cache.resource.plural == plural:
                 cache._store(event.object)
@@ -190,7 +190,7 @@ class FuzzScene(VmScene):
             await self._try(self.policies.reconcile(key.name))
 
     async def _try(self, work):
-        """The API server may refuse what a decision on junk asks for; nothing else may go wrong."""
+        """The API server may refuse what a decision on junk asks for. Nothing else may fail."""
         with contextlib.suppress(ApiError):
             await work
 

@@ -1,6 +1,6 @@
-"""Number of inputs and their seed: VMNIC_FUZZ_COUNT and VMNIC_FUZZ_SEED.
+"""Number of inputs and their seed, from VMNIC_FUZZ_COUNT and VMNIC_FUZZ_SEED.
 
-`make test` always tries the same inputs, so that it tells the same about the same code; `make fuzz` chooses a new seed.
+`make test` always tries the same inputs, so that it gives the same result for the same code. `make fuzz` chooses a new seed.
 """
 
 import functools
@@ -13,13 +13,13 @@ COUNT = int(os.environ.get("VMNIC_FUZZ_COUNT", "2000"))
 SEED = os.environ.get("VMNIC_FUZZ_SEED", "1")
 if SEED == "random":
     SEED = str(random.randrange(2**32))
-# Workers are started after this module was loaded, and try inputs of the same seed.
+# Workers start after this module was loaded, and use the same seed.
 os.environ["VMNIC_FUZZ_SEED"] = SEED
 REPEAT = f"VMNIC_FUZZ_SEED={SEED} VMNIC_FUZZ_COUNT={COUNT}"
 
 
 def inputs(share=1):
-    """Decorate a property that gets a share of the inputs; a failure says how to repeat it."""
+    """Decorate a property that gets a share of the inputs, and report how to repeat a failure."""
 
     def decorate(test):
         quiet = settings(
@@ -28,7 +28,7 @@ def inputs(share=1):
             database=None,
             print_blob=False,
             suppress_health_check=list(HealthCheck),
-            # Shrinking takes minutes for each fault; VMNIC_FUZZ_SHRINK=1 asks for it.
+            # Shrinking takes minutes per failure, so it must be enabled by VMNIC_FUZZ_SHRINK=1.
             phases=(Phase.generate, Phase.shrink) if os.environ.get("VMNIC_FUZZ_SHRINK") else (Phase.generate,),
         )
         run = seed(int(SEED))(quiet(test))

@@ -1,4 +1,4 @@
-"""Admission reviews of junk: each gets an answer that allows the object, within the time budget."""
+"""Every admission review of junk gets an answer that allows the object, within the time budget."""
 
 import asyncio
 import base64
@@ -24,7 +24,7 @@ def review(kind, body, operation="CREATE", **more):
 
 
 def reverted():
-    """The VM as a GitOps tool applies it again, without what vmnic has assigned."""
+    """Return the VM as a GitOps tool applies it again, without vmnic's assignments."""
     body = copy.deepcopy(OBJECTS["virtualmachines"])
     spec = body["spec"]["template"]["spec"]
     spec["domain"]["devices"]["interfaces"][1] = {"name": "br", "bridge": {}}
@@ -44,7 +44,7 @@ REVIEWS = {
 
 
 @pytest.mark.parametrize("webhook", REVIEWS)
-def test_a_review_of_junk_is_answered(webhook):
+def test_an_admission_review_of_junk_is_answered(webhook):
     scene = FuzzScene()
     reviews = Reviews(scene.world, scene.world.set_aside, is_authenticated=True)
 
@@ -52,7 +52,7 @@ def test_a_review_of_junk_is_answered(webhook):
         try:
             return asyncio.run(reviews.answer(webhook, "u", Subject("VirtualMachine", "x"), raw)).review["response"]
         except (ValueError, RecursionError):
-            return {"allowed": True}  # It is no AdmissionReview.
+            return {"allowed": True}  # The input is not an AdmissionReview.
 
     @inputs(share=len(REVIEWS))
     @given(mutations(REVIEWS[webhook]))

@@ -1,4 +1,4 @@
-"""One bad object in the caches: every reconciler goes on, and a VM that has nothing to do with it is decided."""
+"""With one malformed object in the caches every reconciler continues, and an unrelated VM is decided."""
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ from .settings import inputs
 
 
 @pytest.mark.parametrize("plural", OBJECTS)
-def test_one_bad_object_costs_only_itself(plural):
+def test_one_malformed_object_does_not_affect_the_others(plural):
     @inputs(share=len(OBJECTS))
     @given(mutations([OBJECTS[plural]]))
     def meets(document):

@@ -1,4 +1,7 @@
-"""`kubectl vmnic plan` on files of junk: it plans or refuses with exit code 2, and prints nothing that a terminal interprets."""
+"""`kubectl vmnic plan` on files of junk.
+
+It plans or refuses with exit code 2, and prints nothing that a terminal interprets.
+"""
 
 import re
 
@@ -64,7 +67,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("output", ["table", "json", "yaml", "markdown"])
-def test_a_plan_of_junk_is_a_plan_or_a_refusal(output, tmp_path):
+def test_a_plan_of_junk_succeeds_or_is_refused(output, tmp_path):
     file, others = tmp_path / "junk.yaml", tmp_path / "others.yaml"
     others.write_bytes(b"\n---\n".join(OTHERS))
     runner = CliRunner()

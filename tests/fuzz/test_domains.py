@@ -1,4 +1,4 @@
-"""libvirt domains of junk: each is planned, or refused with an error that names it, within bounds."""
+"""Every libvirt domain of junk is planned, or refused with an error that names it, within bounds."""
 
 import contextlib
 import pathlib
@@ -45,7 +45,7 @@ DATAPATHS = ["emulated", "vhost", "sriov", "passthrough"]
 
 
 def tree_of(element):
-    """An element as lists and objects, which junk can be put into."""
+    """Return an element as lists and objects, in which values can be replaced by junk."""
     text = (element.text or "").strip()
     return {
         "tag": element.tag,

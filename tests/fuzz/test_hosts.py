@@ -1,4 +1,7 @@
-"""Junk on a node: whatever one file or device answers, a pass of the agent ends with a status that fits its bounds."""
+"""Junk on a node.
+
+For any answer of a file or device, a pass of the agent ends with a status that fits its bounds.
+"""
 
 import asyncio
 import contextlib
@@ -35,7 +38,7 @@ JOURNAL = {"version": 1, "pfs": {PF: {"attempt": 1, "boot": "b", "original": {"n
 
 
 def answering(node, place, answer):
-    """Have one of the reads of a pass answered so; gives how many reads there were."""
+    """Replace the answer to one read of a pass, and return the number of reads."""
     perform, numbers = node.port.perform, itertools.count()
 
     def changed(op):
@@ -43,7 +46,7 @@ def answering(node, place, answer):
         if type(op).__name__.startswith(("Read", "List", "Get")) and next(numbers) == place:
             if isinstance(answer, Exception):
                 raise answer
-            # Links are made by vmnic's own adapter; what a file says and which names a directory has is foreign.
+            # vmnic's own adapter creates links. The content of files and the names in directories are foreign.
             is_names = isinstance(answer, list) and isinstance(found, list) and all(isinstance(one, str) for one in found)
             return answer if is_names or (isinstance(answer, str) and isinstance(found, str)) else found
         return found
@@ -53,7 +56,7 @@ def answering(node, place, answer):
 
 @inputs(share=8)
 @given(st.integers(0, 80), _answers)
-def test_a_pass_ends_whatever_one_read_answers(place, answer):
+def test_a_pass_of_the_agent_ends_for_any_answer_to_a_read(place, answer):
     with tempfile.TemporaryDirectory() as directory:
 
         def make():
@@ -68,7 +71,8 @@ def test_a_pass_ends_whatever_one_read_answers(place, answer):
             try:
                 return asyncio.run(node.agent.run(node.api.state))
             except OSError:
-                # What is read once for the whole node, such as the boot id: the loop reports the node as unreadable.
+                # The loop reports the node as unreadable if a value that is read once for the whole node, such as the boot
+                # ID, is malformed.
                 assert isinstance(answer, OSError)
                 return NodeStatus()
 
@@ -79,7 +83,7 @@ def test_a_pass_ends_whatever_one_read_answers(place, answer):
 
 @inputs(share=4)
 @given(_words)
-def test_files_of_junk_are_read_or_refused(text):
+def test_files_of_junk_are_parsed_or_refused(text):
     def read(text):
         with contextlib.suppress(ValueError):
             parse_keyfile(text, most_chars=2**18)
@@ -92,7 +96,7 @@ def test_files_of_junk_are_read_or_refused(text):
 
 @inputs(share=4)
 @given(mutations([JOURNAL, ["a"]]))
-def test_state_files_of_junk_are_read_or_refused(document):
+def test_state_files_of_junk_are_parsed_or_refused(document):
     raw = dump(document)
     with tempfile.TemporaryDirectory() as directory:
         path = pathlib.Path(directory)

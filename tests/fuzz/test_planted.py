@@ -1,4 +1,7 @@
-"""Planted faults: the inputs of `make test` find one of each kind in every reader and every decoder."""
+"""Planted faults.
+
+The inputs of `make test` find one of each kind in every reader and every decoder.
+"""
 
 import json
 import re
@@ -16,7 +19,7 @@ from .test_readers import DECODERS, READERS, SEEDS, feed_decoder, feed_reader
 def quantity_without_bounds(text):
     try:
         number = Decimal(str(text))
-        # vmnic's own mistake took minutes here, in one call that nothing can interrupt.
+        # vmnic's own fault took minutes here, in one call that cannot be interrupted.
         return int(number) if number.adjusted() < 10_000 else None
     except (InvalidOperation, ValueError, OverflowError):
         return None
@@ -38,7 +41,7 @@ BROKEN = {
     "JSON": lambda value: json.loads("[" * 2000 if value.__class__.__name__ == "Deep" else "1"),
     "JSON text": lambda value: json.loads(str(value)),
 }
-"""Readers as they are written without care: the first three were vmnic's own."""
+"""Readers written without care. The first three were faults of vmnic itself."""
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -75,7 +78,7 @@ def has_a_wrong_type(name, raw):
 
 @pytest.mark.parametrize("fault", [has_large_number, is_deep, has_a_wrong_type], ids=lambda fault: fault.__name__)
 @pytest.mark.parametrize("name", DECODERS)
-def test_a_decoder_that_trips_over_such_input_is_found(name, fault, monkeypatch):
+def test_a_careless_decoder_is_found(name, fault, monkeypatch):
     def trips(raw):
         if fault(name, bytes(raw)):
             raise AttributeError

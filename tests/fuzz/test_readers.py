@@ -1,4 +1,4 @@
-"""Every checked reader and every projection: junk gives a value or a ValueError, within bounds."""
+"""For junk, every reader and every projection returns a value or raises ValueError, within bounds."""
 
 import contextlib
 
@@ -37,7 +37,7 @@ READERS = {
     "JSON": (lambda value: read_json(dump(value), object, max_bytes=2**18), lambda found: True),
     "JSON text": (lambda value: read_json(str(value).encode("utf-8", "replace"), object, max_bytes=2**18), lambda found: True),
 }
-"""Each reader with what holds for everything that it returns."""
+"""Each reader with a property of everything that it returns."""
 DECODERS = {
     "record": lambda raw: assignments(parse_record(bytes(raw).decode())),
     "virtualmachines": decode_machine,
@@ -61,7 +61,7 @@ SEEDS = {name: OBJECTS.get(name.partition(" ")[0], msgspec.json.decode(RECORD)) 
 
 
 def is_routable(address):
-    """Whether a PCI address names a device of 32 and a function of 8."""
+    """Return whether a PCI address names one of 32 devices and one of 8 functions."""
     return routing_id(address) <= 0xFFFF and int(address[8:10], 16) < 32 and int(address[11:]) < 8
 
 
@@ -107,7 +107,7 @@ def feed_decoder(name):
     """Feed a decoder its share of the inputs."""
 
     def call(raw):
-        # A C decoder cannot recurse deeply; reflectors set such an object aside.
+        # A C decoder cannot recurse deeply. Reflectors set such an object aside.
         with contextlib.suppress(ValueError, RecursionError):
             DECODERS[name](raw)
 

@@ -1,4 +1,4 @@
-"""The documentation says what the code does."""
+"""The documentation matches the code."""
 
 import importlib.util
 import pathlib
@@ -25,7 +25,7 @@ def reference():
     return loaded("make_reference")
 
 
-def test_the_reference_is_what_the_models_say():
+def test_the_reference_matches_the_models():
     pages = reference().render_pages()
     assert {path.name: path.read_text() for path in (ROOT / "docs" / "reference").iterdir()} == pages, "run `make docs`"
 
@@ -41,7 +41,7 @@ def test_every_reason_has_a_cause_and_a_remedy(enum):
     assert [reason for reason, text in docs.items() if not all(reference().cause_and_remedy(text))] == []
 
 
-def test_every_reason_of_a_pools_problem_has_a_cause_and_a_remedy():
+def test_every_pool_problem_has_a_cause_and_a_remedy():
     code = "".join(path.read_text() for path in (ROOT / "operator" / "vmnic").rglob("*.py"))
     given = set(re.findall(r'PoolProblem\([^()]*reason="(\w+)"', code))
     assert given - reference().POOL_REASONS.keys() == set()
@@ -49,13 +49,13 @@ def test_every_reason_of_a_pools_problem_has_a_cause_and_a_remedy():
 
 
 def anchors(page):
-    """What GitHub makes of a page's headings."""
+    """Return the anchors that GitHub creates for a page's headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_to_a_file_and_to_a_heading_of_it(page):
+def test_every_link_leads_to_a_file_and_a_heading(page):
     targets = [(page.parent / path, anchor) for path, anchor in re.findall(r"\]\(([^)#:]+)#?([^)]*)\)", page.read_text())]
     assert [str(path) for path, _ in targets if not path.exists()] == []
     assert [anchor for path, anchor in targets if anchor and anchor not in anchors(path)] == []
@@ -77,7 +77,7 @@ def test_every_reason_of_a_condition_is_on_the_page_of_its_kind(page, module):
     assert len(given) > 6
 
 
-def test_every_make_target_that_is_named_exists():
+def test_every_named_make_target_exists():
     known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {target for page in PAGES for target in re.findall(r"`?make ([a-z][a-z-]+)", page.read_text())}
     assert named - known <= {"sure", "it", "them", "progress"}
@@ -94,25 +94,25 @@ def test_every_make_target_that_is_named_exists():
     ],
     ids=["nothing is shown", "columns", "lines left out", "one line too few", "no pattern"],
 )
-def test_a_page_is_held_to_what_it_shows(shown, output, true):
+def test_an_output_matches_the_lines_that_a_page_shows(shown, output, true):
     assert Step("command", 0, shown).is_shown_by(output) is true
 
 
 BLOCK = re.compile(r"(?:<!-- (?:not run|run by): ([^>]+) -->\n)?```(sh|console)\n(.*?)```", re.DOTALL)
 KINDS = {path.name for path in (ROOT / "docs" / "kinds").iterdir()}
 RUN = {"README.md", "tutorial.md", "troubleshooting.md", "gitops.md", *KINDS}
-"""Pages whose console blocks the cluster tier runs (`tests/cluster/test_docs.py`); `docs/reference` repeats `docs/kinds`."""
+"""Pages whose console blocks the cluster tier runs (`tests/cluster/test_docs.py`). `docs/reference` repeats `docs/kinds`."""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_block_is_run_or_says_why_not(page):
+def test_every_command_block_is_run_or_explains_why_not(page):
     for reason, kind, text in BLOCK.findall(page.read_text()):
         lines = [line.split("#")[0].strip() for line in text.splitlines() if line.strip()]
         only_make = all(line.startswith("make ") for line in lines)
         assert reason or only_make or (kind == "console" and page.name in RUN), f"{page.name}:\n{text}"
 
 
-def test_each_security_promise_names_tests_that_exist():
+def test_each_security_promise_names_existing_tests():
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "SECURITY.md").read_text())
     missing = [f"{path}::{name}" for path, name in named if f"def {name}(" not in (ROOT / path).read_text()]
     assert (missing, len(named) > 40) == ([], True)

@@ -1,4 +1,4 @@
-"""Flags of the container's commands: a wrong value is refused under its name, wherever it comes from."""
+"""Flags of the container's commands, and the rejection of wrong values from any source."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Log lines are JSON objects, and what they are about always has the same keys."""
+"""Log lines are JSON objects, and their subject always has the same keys."""
 
 import ast
 import json
@@ -13,7 +13,7 @@ from vmnic.logs import _JsonFormatter, setup_logging
 KEYS = {"pool", "policy", "vm", "node", "pf", "resource", "kind", "object"}
 
 
-def test_a_line_has_the_keys_of_its_subject(capsys):
+def test_a_log_line_has_the_keys_of_its_subject(capsys):
     before = logging.getLogger().handlers[:]
     setup_logging("info", node="n1")
     logging.getLogger("vmnic.test").warning("%s is given up", "it", extra={"pf": "0000:0b:00.0"})
@@ -33,7 +33,7 @@ class Odd:
 
 
 def line_of(message, *args, exc_info=None, **more):
-    """The line of a record; pytest's own handlers do not take lone surrogates."""
+    """Return the line of a record, because pytest's own handlers fail on lone surrogates."""
     record = logging.LogRecord("vmnic", logging.ERROR, "", 0, message, args, exc_info)
     vars(record).update(more)
     return _JsonFormatter({"node": "n1"}).format(record)

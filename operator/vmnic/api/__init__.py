@@ -1,1 +1,1 @@
-"""The kinds of the API group `vmnic.dev`: pydantic models, the only source of the CRDs."""
+"""Kinds of the API group `vmnic.dev` as pydantic models, which are the only source of the CRDs."""

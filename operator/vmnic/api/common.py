@@ -1,7 +1,7 @@
-"""What all kinds share: the base models, metadata, conditions and bounded field types.
+"""Base models, metadata, conditions and bounded field types that all kinds share.
 
-Fields of a spec are written by people, so an unknown one is refused. Objects from the API server are parsed leniently:
-a newer server-side version may hold fields that this build does not know.
+People write the fields of a spec, so an unknown field is rejected. Objects from the API server are decoded leniently,
+because a newer version of the CRD may have fields that this build does not know.
 """
 
 from __future__ import annotations
@@ -48,23 +48,26 @@ Count = Annotated[int, Field(ge=0, le=forms.LARGEST_COUNT)]
 
 
 def cel(rule: str, message: str, **more: Any) -> dict[str, Any]:
-    """Write one CEL rule for `x-kubernetes-validations`; the message names the field and the remedy."""
+    """Return one CEL rule for `x-kubernetes-validations`, whose message names the field and the remedy."""
     return {"rule": rule, "message": message, **more}
 
 
 def map_list(key: str) -> dict[str, Any]:
-    """Say that a list's items are told apart by one key, so that server-side apply can own them one by one."""
+    """Return the schema of a list with a unique key.
+
+    Server-side apply can then own its items one by one.
+    """
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
 
 
 Duration = Annotated[str, StringConstraints(max_length=6, pattern=r"^[1-9][0-9]{0,4}[smh]$")]
-"""A time such as 60s, 30m or 2h."""
+"""A duration such as 60s, 30m or 2h."""
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 
 def seconds_of(duration: str) -> int:
-    """Give a duration's length in seconds."""
+    """Return the length of a duration in seconds."""
     return int(duration[:-1]) * _UNITS_S[duration[-1]]
 
 
@@ -74,7 +77,7 @@ _INT_OR_PERCENT = 'give a number of 1 or more, or a share from "1%" to "100%"'
 
 
 def _check_int_or_percent(value: int | str) -> int | str:
-    """Offline nobody evaluates the CEL rule, so it is said again."""
+    """Repeat the CEL rule, which is not evaluated offline."""
     if PERCENT.fullmatch(value) is None if isinstance(value, str) else not 1 <= value <= _MOST:
         raise ValueError(_INT_OR_PERCENT)
     return value
@@ -98,13 +101,13 @@ IntOrPercent = Annotated[
 
 
 def first_error(error: ValidationError) -> str:
-    """Say what is wrong with an object in a line: the field, and what it may be."""
+    """Describe the first error of an object in one line, with the field and its allowed values."""
     first = error.errors()[0]
     return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].removeprefix('Value error, ')}"
 
 
 class ApiModel(BaseModel):
-    """Base of every struct: camel case on the wire, immutable, documented fields."""
+    """Base of every struct, with camelCase names in JSON, immutable values and documented fields."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -115,12 +118,12 @@ class ApiModel(BaseModel):
     )
 
     def dump(self) -> dict[str, Any]:
-        """Give the wire form: camel case, absent instead of null."""
+        """Return the JSON-compatible form, in which fields without a value are absent and not null."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 class Metadata(BaseModel):
-    """The parts of ObjectMeta that decisions read."""
+    """The parts of ObjectMeta that vmnic uses."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
 
@@ -148,7 +151,7 @@ class LabelSelectorRequirement(ApiModel):
 
 
 class LabelSelector(ApiModel):
-    """A Kubernetes label selector; an empty one selects everything."""
+    """A Kubernetes label selector. An empty one selects everything."""
 
     match_labels: Annotated[dict[str, Annotated[str, StringConstraints(max_length=63)]], Field(max_length=64)] = {}
     """Labels that must have exactly these values."""
@@ -160,23 +163,23 @@ class Condition(ApiModel):
     """One observation of an object's state, as in every Kubernetes API."""
 
     type: Annotated[str, StringConstraints(max_length=64, pattern=forms.CONDITION)]
-    """Name of the condition, for example Ready."""
+    """Type of the condition, for example Ready."""
     status: Literal["True", "False", "Unknown"]
-    """Whether it holds."""
+    """Whether the condition holds."""
     reason: Annotated[str, StringConstraints(max_length=128, pattern=forms.REASON)]
-    """A word for programs."""
+    """Reason in CamelCase, for programs."""
     message: Annotated[str, StringConstraints(max_length=1024)] = ""
-    """A sentence for people."""
+    """Message for people."""
     observed_generation: Generation = 0
-    """The `metadata.generation` that it was judged at."""
+    """The `metadata.generation` that the condition refers to."""
     last_transition_time: Annotated[str, StringConstraints(max_length=20, pattern=forms.TIME)] = ""
-    """When `status` last changed (RFC 3339)."""
+    """Time at which `status` last changed (RFC 3339)."""
 
 
 class Problem(ApiModel):
-    """One thing that a person may want to act on."""
+    """One problem that may need action by a person."""
 
     reason: Annotated[str, StringConstraints(max_length=64)]
-    """A word for programs."""
+    """Reason in CamelCase, for programs."""
     message: Annotated[str, StringConstraints(max_length=512)]
-    """What is wrong and what to do."""
+    """What is wrong, and what to do."""

@@ -1,8 +1,8 @@
-"""Makes the CRDs of `crds/` from the models: `python -m vmnic.api.crd DIRECTORY`.
+"""CRDs in `crds/`, made from the models by `python -m vmnic.api.crd DIRECTORY`.
 
-pydantic writes JSON Schema; Kubernetes wants a *structural* schema, so references are inlined,
-titles and null types go, `const` becomes an enum, and every default is kept, because the API server fills defaults
-and CEL rules read them.
+pydantic writes JSON Schema, but Kubernetes requires a *structural* schema. So references are inlined, titles and null types
+are dropped, and `const` becomes an enum. Every default is kept, because the API server fills in defaults and CEL rules read
+them.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ KINDS: tuple[Kind, ...] = (
 )
 
 _DROPPED = {"title", "additionalProperties", "discriminator"}
-"""Keywords that a structural schema must not or need not have; maps keep their `additionalProperties` (see below)."""
+"""Keywords that a structural schema must not or need not have. Maps keep their `additionalProperties` (see below)."""
 
 
 class _Generator(GenerateJsonSchema):
-    """Writes optional fields as absent instead of `null`, which Kubernetes does not distinguish in a type."""
+    """Writes optional fields as absent instead of `null`, which is not a type in Kubernetes."""
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> dict[str, Any]:
         return self.generate_inner(schema["schema"])
@@ -49,9 +49,9 @@ class _Generator(GenerateJsonSchema):
 
 
 def render_crd(kind: Kind) -> dict[str, Any]:
-    """Make the CustomResourceDefinition of one kind."""
+    """Build the CustomResourceDefinition of one kind."""
     schema = _schema(kind)
-    # A kind that is a record only is written whole, in one request.
+    # A kind without a spec has no status subresource, so that it is written whole in one request.
     subresources: dict[str, Any] = {"subresources": {"status": {}}} if "spec" in schema["properties"] else {}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -82,7 +82,7 @@ def render_crd(kind: Kind) -> dict[str, Any]:
 
 
 def _schema(kind: Kind) -> dict[str, Any]:
-    """Make the schema of a kind's whole object."""
+    """Build the schema of a kind's whole object."""
     mode: JsonSchemaMode = "validation"
     raw = kind.model_json_schema(by_alias=True, schema_generator=_Generator, mode=mode)
     definitions = raw.pop("$defs", {})
@@ -108,7 +108,7 @@ def _schema(kind: Kind) -> dict[str, Any]:
 
 
 def _structural(node: Any, definitions: dict[str, Any]) -> Any:
-    """Turn one JSON Schema node into its structural form."""
+    """Convert one JSON Schema node into its structural form."""
     if isinstance(node, list):
         return [_structural(item, definitions) for item in node]
     if not isinstance(node, dict):
@@ -123,7 +123,7 @@ def _structural(node: Any, definitions: dict[str, Any]) -> Any:
 
 
 def _keyword(key: str, value: Any, definitions: dict[str, Any]) -> tuple[str, Any]:
-    """Turn one keyword; an empty one is dropped."""
+    """Convert one keyword, where an empty name drops it."""
     if key == "properties":
         return key, {name: _structural(field, definitions) for name, field in value.items()}
     if key == "const":
@@ -140,14 +140,14 @@ def _keyword(key: str, value: Any, definitions: dict[str, Any]) -> tuple[str, An
 
 
 def _without_nulls(value: Any) -> Any:
-    """Absent, not null, is what Kubernetes takes for a field without a value."""
+    """Remove null values, because Kubernetes expects a field without a value to be absent."""
     if isinstance(value, dict):
         return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
     return value
 
 
 def _without_defaults(node: Any) -> Any:
-    """Machines write a status whole, so nothing is filled in there."""
+    """Remove all defaults, because machines write a status whole and no field is filled in."""
     if isinstance(node, list):
         return [_without_defaults(item) for item in node]
     if not isinstance(node, dict):
@@ -156,7 +156,7 @@ def _without_defaults(node: Any) -> Any:
 
 
 def _inlined(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Replace a reference by what it names; words beside the reference win."""
+    """Replace a reference by its target, where keywords next to the reference win."""
     reference = node.get("$ref")
     if reference is None:
         return node
@@ -165,7 +165,7 @@ def _inlined(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any
 
 
 def _flattened(node: dict[str, Any]) -> dict[str, Any]:
-    """Make int-or-string a type of its own, and `maxProperties` of a map's bound."""
+    """Convert int-or-string to its own type, and the bound of a map to `maxProperties`."""
     if node.get("x-kubernetes-int-or-string"):
         node.pop("anyOf", None)
     if node.get("type") == "object" and "additionalProperties" in node and "maxLength" in node:
@@ -174,13 +174,13 @@ def _flattened(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def render_crd_yaml(kind: Kind) -> str:
-    """Make the committed file of one kind."""
+    """Render the committed file of one kind."""
     text: str = yaml.safe_dump(render_crd(kind), sort_keys=False, width=110, allow_unicode=True)
     return "# Made by `make crds` from operator/vmnic/api.\n---\n" + text
 
 
 def main(arguments: list[str]) -> int:
-    """Write the CRDs into the directory named."""
+    """Write the CRDs into the given directory."""
     directory = pathlib.Path(arguments[0])
     directory.mkdir(parents=True, exist_ok=True)
     for kind in KINDS:

@@ -1,6 +1,6 @@
-"""NodeNicState: one node's NICs, written by machines and read by people.
+"""NodeNicState with one node's NICs, written by machines and read by people.
 
-`spec` is the controller's, `status` the agent's. Bounded so that 8 physical functions of 64 VFs stay below 16 kB.
+The controller writes `spec`, the agent writes `status`. Bounds keep 8 PFs of 64 VFs each below 16 kB.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _Text = Annotated[str, StringConstraints(max_length=512)]
 
 
 class VfSettings(ApiModel):
-    """Attributes that the agent sets on VFs; an absent one is left as it is."""
+    """Attributes that the agent sets on VFs. An absent attribute is left as it is."""
 
     vlan: Annotated[int, Field(ge=0, le=4094)] | None = None
-    """VLAN id; 0 takes it away."""
+    """VLAN ID; 0 removes the VLAN."""
     vlan_qos: Annotated[int, Field(ge=0, le=7)] | None = None
     """802.1p priority; needs a `vlan`."""
     vlan_protocol: Literal["802.1q", "802.1ad"] | None = None
@@ -39,80 +39,81 @@ class VfSettings(ApiModel):
     spoof_check: bool | None = None
     """Whether the NIC drops frames with another source address."""
     link_state: Literal["Auto", "Enable", "Disable"] | None = None
-    """What the guest sees of the link."""
+    """Link state that the guest sees."""
     min_tx_rate_mbps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    """Guaranteed transmit rate in Mbit/s. NICs take rates only while their link has a carrier: it is waited for."""
+    """Guaranteed transmit rate in Mbit/s. NICs accept rates only while their link has a carrier, so vmnic waits for it."""
     max_tx_rate_mbps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    """Highest transmit rate in Mbit/s; 0: none. As for the other rate, a carrier is needed."""
+    """Highest transmit rate in Mbit/s; 0 for none. Like the other rate, it needs a carrier."""
     mac_prefix: Annotated[str, StringConstraints(max_length=8, pattern=forms.MAC_PREFIX)] | None = None
-    """First three bytes of the VFs' addresses, locally administered; the rest follows from the function's own address. VFs on
-    their kernel driver get it anew, as it reads the address only then."""
+    """First three bytes of the VFs' MAC addresses, locally administered; the rest is derived from the physical function's MAC
+    address. VFs on their kernel driver are bound again, because the driver reads the address only then.
+    """
 
 
 class VfGroup(ApiModel):
-    """What one pool gets of a function."""
+    """A pool's share of a physical function."""
 
     pool: Annotated[str, StringConstraints(max_length=253)]
-    """The pool."""
+    """Name of the pool."""
     resource: Annotated[str, StringConstraints(max_length=253)]
-    """Extended resource that stands for the devices."""
+    """Extended resource under which the devices are advertised."""
     range: Annotated[str, StringConstraints(max_length=7, pattern=forms.OPTIONAL_INDEX_RANGE)] = ""
-    """Indexes of the VFs, for example "0-3"; empty: all."""
+    """Indexes of the VFs, for example "0-3"; empty for all."""
     driver: Literal["vfio-pci", "kernel"] = "vfio-pci"
-    """What drives the VFs."""
+    """Driver of the VFs: `vfio-pci`, or `kernel` for the driver that the kernel chooses."""
     settings: VfSettings | None = None
-    """Attributes that the agent sets."""
+    """Attributes that the agent sets on the VFs."""
     device_plugin: Literal["Embedded", "None"] = "Embedded"
-    """Whether the agent offers the devices to the kubelet."""
+    """Embedded: the agent advertises the devices to the kubelet. None: another device plugin does."""
     exclude_topology: bool = False
-    """Whether the kubelet is told no NUMA node."""
+    """Whether the devices are advertised without their NUMA node."""
 
 
 class PfSpec(ApiModel):
-    """What one physical function should be; merged from all pools."""
+    """Spec of one physical function, merged from all pools."""
 
     pci_address: PciAddress
     """PCI address of the physical function."""
     pool: Annotated[str, StringConstraints(max_length=253)]
-    """The oldest pool that has a part of it: its rollout decides when the function changes."""
+    """Oldest pool that has a share of it. Its rollout decides when the function changes."""
     num_vfs: Annotated[int, Field(ge=0, le=256)] = 0
     """Number of VFs."""
     function: Literal["Virtual", "Physical"] = "Virtual"
     """Virtual: VFs. Physical: the whole function on vfio-pci."""
     management: Literal["Managed", "Adopt"] = "Managed"
-    """Adopt: the number of VFs is not written, and nothing is reset."""
+    """Managed: vmnic creates the VFs. Adopt: the number of VFs is not written, and nothing is reset."""
     persistence: Literal["Agent", "ModuleOptions"] = "Agent"
-    """ModuleOptions: the number of VFs also stands in /etc/modprobe.d."""
+    """ModuleOptions: the number of VFs is also written to /etc/modprobe.d."""
     mtu: Annotated[int, Field(ge=576, le=9216)] | None = None
     """MTU in bytes; absent leaves it as it is."""
     queues: Annotated[int, Field(ge=1, le=256)] | None = None
     """`combined` channels of the function; absent leaves them as they are."""
     groups: Annotated[list[VfGroup], Field(max_length=16, json_schema_extra=map_list("pool"))] = []
-    """What each pool gets of the function."""
+    """Pool shares of the function."""
     allow_host_used: bool = False
     """Whether the function may be changed although the host itself uses it."""
     rollback_timeout_s: Annotated[int, Field(ge=1, le=3600)] = 60
-    """Seconds within which the node must be reachable again after a change; otherwise it is undone."""
+    """Seconds within which the node must be reachable again after a change; otherwise the change is rolled back."""
     release: Literal["", "Reset", "Retain"] = ""
-    """Set where no pool asks for the function any more: the agent puts back what it was, or leaves it."""
+    """Set if no pool asks for the function any more. Reset: the agent restores the original values. Retain: it leaves them."""
     grant: _Digest | None = None
     """Digest of the plan that the agent may carry out. Nothing else allows a change of the host."""
 
 
 class HostSpec(ApiModel):
-    """What the node must have besides its NICs."""
+    """Requirements for the node besides its NICs."""
 
     modules: Annotated[list[_Short], Field(max_length=32)] = []
-    """Kernel modules that must be there; the agent's init container loads them, and a missing one is reported."""
+    """Kernel modules that must be loaded; the agent's init container loads them, and a missing one is reported."""
 
 
 class NodeSpec(ApiModel):
-    """What is asked of the node; written by the controller."""
+    """Spec of the node, written by the controller."""
 
     synced: bool = False
-    """False: the controller has not decided yet, the agent changes nothing."""
+    """False until the controller has decided; the agent changes nothing until then."""
     host: HostSpec = HostSpec()
-    """What the node must have besides its NICs."""
+    """Requirements for the node besides its NICs."""
     pfs: Annotated[
         list[PfSpec],
         Field(max_length=64, json_schema_extra=map_list("pciAddress")),
@@ -121,7 +122,7 @@ class NodeSpec(ApiModel):
 
 
 class Action(ApiModel):
-    """One step of a plan."""
+    """One action of a plan."""
 
     kind: Literal[
         "BindPf",
@@ -135,44 +136,44 @@ class Action(ApiModel):
         "SetQueues",
         "SetLink",
     ]
-    """What is written."""
+    """Kind of the action."""
     value: Annotated[str, StringConstraints(max_length=256)]
-    """The value written."""
+    """Value that is written."""
 
 
 class PfPlan(ApiModel):
-    """What is to be done to one physical function, and whether it may."""
+    """Plan for one physical function, and who blocks it."""
 
     digest: _Digest
-    """Names the plan: attempt, boot, desired spec, actions and the observed values that they rely on."""
+    """Digest of attempt, boot, spec, actions and the observed values that they rely on. It names the plan."""
     actions: Annotated[list[Action], Field(max_length=32)] = []
-    """The steps in order."""
+    """The actions in order."""
     text: _Text = ""
-    """The steps in words."""
+    """The actions in words."""
     disruptive: bool = False
-    """A VF that would go is held, or the host uses the function."""
+    """Whether the plan removes a VF that is held, or interrupts a link that the host uses."""
     fenced: bool = False
-    """VFs that a pod could get in the meantime would go: they are fenced before the first write."""
+    """Whether the plan removes VFs that a pod could get in the meantime; they are fenced before the first write."""
     blocked_by: Annotated[list[_Text], Field(max_length=64)] = []
-    """Who stands in the way."""
+    """Holders that block the plan."""
 
 
 class PfProblem(ApiModel):
-    """Why the function cannot be made what the pool asks, or is not."""
+    """Why the physical function is not, or cannot be, as its pool asks."""
 
     reason: _Reason
-    """A word for programs."""
+    """Reason in CamelCase, for programs."""
     message: _Text
-    """What is wrong and what to do."""
+    """What is wrong, and what to do."""
 
 
 class Apply(ApiModel):
-    """The last run that a grant started."""
+    """The last change that a grant started."""
 
     digest: _Digest
-    """The plan that was granted."""
+    """Digest of the granted plan."""
     state: Literal["Claimed", "Applying", "Applied", "Failed", "RolledBack", "Refused"]
-    """How far the run is."""
+    """State of the change."""
     message: _Text = ""
     """What went wrong."""
 
@@ -183,20 +184,20 @@ class VfRange(ApiModel):
     range: Annotated[str, StringConstraints(max_length=7, pattern=forms.INDEX_RANGE)]
     """Indexes, for example "0-6"."""
     driver: _Short = ""
-    """Driver bound to them; empty means none."""
+    """Driver bound to them; empty if none is."""
 
 
 class Held(ApiModel):
-    """A VF that somebody holds open."""
+    """A VF that is held."""
 
     vf: PciAddress
     """PCI address of the VF."""
     by: Annotated[str, StringConstraints(max_length=321)] = ""
-    """Who holds it, as far as known."""
+    """Holder, as far as known."""
 
 
 class PfStatus(ApiModel):
-    """What one physical function is."""
+    """Observed state of one physical function."""
 
     pci_address: PciAddress
     """PCI address."""
@@ -207,69 +208,69 @@ class PfStatus(ApiModel):
     ] = []
     """Alternative interface names."""
     vendor: _PciId = ""
-    """PCI vendor id."""
+    """PCI vendor ID."""
     device: _PciId = ""
-    """PCI device id."""
+    """PCI device ID."""
     model: _Short = ""
     """Model name from vmnic's NIC data; empty for an unknown NIC."""
     driver: _Short = ""
-    """Kernel driver; empty means none."""
+    """Kernel driver; empty if none is bound."""
     numa_node: Annotated[int, Field(ge=0, le=1023)] | None = None
-    """NUMA node; absent where the machine has none."""
+    """NUMA node; absent if the machine has none."""
     link_speed_mbps: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
     """Link speed in Mbit/s; absent while the link is down."""
     mtu: Annotated[int, Field(ge=0, le=65_536)] | None = None
     """MTU in bytes."""
     queues: Annotated[int, Field(ge=0, le=65_535)] | None = None
-    """`combined` channels of the function; absent where it has none to set."""
+    """Number of `combined` channels; absent if they cannot be set."""
     total_vfs: _VfCount = 0
-    """VFs that the NIC and its driver support."""
+    """Number of VFs that the NIC and its driver support."""
     num_vfs: _VfCount = 0
-    """VFs that exist."""
+    """Number of VFs that exist."""
     first_vf: Annotated[str, StringConstraints(max_length=12, pattern=forms.OPTIONAL_PCI_ADDRESS)] = ""
-    """PCI address of the first VF; empty: there is none."""
+    """PCI address of the first VF; empty if there is none."""
     vf_stride: Annotated[int, Field(ge=0, le=65_535)] = 0
-    """By how much the routing id of a VF is above that of the VF before it."""
+    """Difference between the routing IDs of two consecutive VFs."""
     vfs: Annotated[list[VfRange], Field(max_length=256)] = []
     """VFs by driver."""
     held: Annotated[list[Held], Field(max_length=256)] = []
-    """VFs that somebody holds open."""
+    """VFs that are held."""
     host_use: Annotated[list[_Text], Field(max_length=16)] = []
-    """What the host itself uses the function for."""
+    """Uses of the function by the host itself."""
     owned: bool = False
     """Whether vmnic has changed it and keeps its original values."""
     attempt: Annotated[int, Field(ge=0, le=forms.LARGEST_COUNT)] = 0
-    """Rises after every end of a run."""
+    """Number of changes that have ended."""
     plan: PfPlan | None = None
-    """What is to be done; absent means nothing."""
+    """Plan to carry out; absent if nothing is to be done."""
     problem: PfProblem | None = None
-    """Why the function cannot be made what is asked, or is not."""
+    """Why the function is not, or cannot be, as its pool asks."""
     apply: Apply | None = None
-    """The last run that a grant started."""
+    """The last change that a grant started."""
 
 
 class HostFacts(ApiModel):
-    """What the node as a whole offers."""
+    """Facts about the node as a whole."""
 
     kernel: Annotated[str, StringConstraints(max_length=128, pattern=forms.PLAIN)] = ""
     """Release of the running kernel."""
     iommu: bool | None = None
-    """Whether an IOMMU is on; absent when unknown."""
+    """Whether an IOMMU is on; absent if unknown."""
     modules: Annotated[list[_Short], Field(max_length=32)] = []
-    """Kernel modules that datapaths need and that are there."""
+    """Kernel modules that datapaths need and that are loaded or built in."""
     refused: Annotated[list[_Text], Field(max_length=32)] = []
-    """Modules that could not be loaded, each with the kernel's answer."""
+    """Modules that could not be loaded, each with the kernel's error."""
 
 
 class NodeStatus(ApiModel):
-    """What the agent found and did."""
+    """Observed state of the node and the agent's actions there."""
 
     observed_generation: Generation = 0
-    """The `metadata.generation` that this status speaks of."""
+    """The `metadata.generation` that this status refers to."""
     boot_id: Annotated[str, Field(alias="bootID"), StringConstraints(max_length=64, pattern=forms.BOOT_ID)] = ""
-    """The kernel's boot id: tells a reboot from a restart of the agent."""
+    """The kernel's boot ID, which distinguishes a reboot from a restart of the agent."""
     host: HostFacts = HostFacts()
-    """What the node as a whole offers."""
+    """Facts about the node as a whole."""
     pfs: Annotated[
         list[PfStatus],
         Field(max_length=64, json_schema_extra=map_list("pciAddress")),
@@ -283,7 +284,7 @@ class NodeStatus(ApiModel):
 
 
 class NodeNicState(ApiModel):
-    """One node's NICs: what they should be, what they are, and what is planned."""
+    """Spec, observed state and plans of one node's NICs."""
 
     model_config = ConfigDict(alias_generator=to_camel, extra="ignore")
 

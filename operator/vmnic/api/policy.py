@@ -1,4 +1,4 @@
-"""VmNicPolicy: which virtual machines get which NIC datapath."""
+"""VmNicPolicy, which selects VMs and the datapaths of their NICs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ONE_SOURCE = "sriov names either a pool or the resourceName of another operator
 
 
 class Selector(ApiModel):
-    """Which NICs of which VMs: every given field must match."""
+    """Which NICs of which VMs the policy selects. Every given field must match."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -50,16 +50,17 @@ class Selector(ApiModel):
     vm_selector: LabelSelector | None = None
     """Labels of the VirtualMachine."""
     guest_os: Annotated[list[Literal["linux", "windows"]], Field(max_length=2, alias="guestOS")] = []
-    """Guest operating systems; empty selects any, an unknown one too."""
+    """Guest operating systems. Empty selects any, even an unknown one."""
     networks: Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=253)]], Field(max_length=64)] = []
     """Globs on a NIC's network: `pod`, the name of a NetworkAttachmentDefinition, or its namespace/name. Empty selects
-    every NIC."""
+    every NIC.
+    """
     platforms: Annotated[list[Literal["KubeVirt", "Libvirt"]], Field(min_length=1, max_length=2)] = ["KubeVirt", "Libvirt"]
-    """Where the VM runs: as a VirtualMachine of KubeVirt, or as a domain of a node's own libvirt."""
+    """Where the VM runs: as a KubeVirt VirtualMachine, or as a domain of a node's own libvirt."""
 
     @model_validator(mode="after")
     def _not_empty(self) -> Selector:
-        """Offline nobody evaluates the CEL rule, so it is said again."""
+        """Repeat the CEL rule, which is not evaluated offline."""
         if not (self.namespace_selector or self.vm_selector or self.guest_os or self.networks):
             raise ValueError(_NOTHING_SELECTED)
         return self
@@ -69,23 +70,24 @@ class Emulated(ApiModel):
     """Settings of the datapath `emulated`."""
 
     model: Literal["e1000e", "e1000", "rtl8139", "igb"] = "e1000e"
-    """The model that a change to `emulated` writes. A NIC that already has any emulated model is left alone."""
+    """Model that a change to `emulated` writes. A NIC that already has any emulated model is left as it is."""
 
 
 class Sriov(ApiModel):
-    """Where VFs come from for the datapath `sriov`."""
+    """Source of the VFs for the datapath `sriov`."""
 
     model_config = ConfigDict(
         json_schema_extra={"x-kubernetes-validations": [cel("!(has(self.pool) && has(self.resourceName))", _ONE_SOURCE)]}
     )
 
     pool: Name | None = None
-    """The SriovNetworkPool whose VFs are used; without it, any pool whose network is on the NIC's segment."""
+    """SriovNetworkPool whose VFs are used; absent for any pool with a network in the NIC's segment."""
     resource_name: Annotated[str, StringConstraints(min_length=3, max_length=253)] | None = None
-    """The device resource of another operator, for example intel.com/x, in place of a pool."""
+    """Device resource of another operator, for example intel.com/x, in place of a pool."""
     accept_detach: bool = False
-    """A live migration takes the VF from the guest until it has arrived. True: with `liveMigration: Required` that counts
-    as migratable, as long as a VF is free on another node."""
+    """During a live migration the guest is without its VF until it has arrived. True: with `liveMigration: Required` this
+    counts as migratable while a VF is free on another node.
+    """
 
     @model_validator(mode="after")
     def _one_source(self) -> Sriov:
@@ -95,66 +97,74 @@ class Sriov(ApiModel):
 
 
 class Passthrough(ApiModel):
-    """Where whole NICs come from for the datapath `passthrough`."""
+    """Source of the whole NICs for the datapath `passthrough`."""
 
     pool: Name
-    """A SriovNetworkPool with `function: Physical`. Naming it vouches that its NICs are on the VM's layer-2 network: a whole
-    NIC has no network of Kubernetes."""
+    """SriovNetworkPool with `function: Physical`. A whole NIC has no Kubernetes network, so naming the pool asserts that its
+    NICs are on the VM's layer-2 network.
+    """
 
 
 class Multiqueue(ApiModel):
-    """Settings of the queues of virtio NICs. In KubeVirt they are one switch for the whole VM: as many queues as vCPUs."""
+    """Settings for the queues of virtio NICs.
+
+    KubeVirt has one switch for the whole VM, which gives every NIC as many queues as the VM has vCPUs.
+    """
 
     mode: Literal["Auto", "Always", "Never"] = "Auto"
-    """Auto: several queues where the network pressure is High and the VM has at least two vCPUs, otherwise as it is.
-    Always: wherever the VM has at least two vCPUs. Never: one queue."""
+    """Auto: several queues if the network pressure is High and the VM has at least two vCPUs, otherwise unchanged.
+    Always: several queues if the VM has at least two vCPUs. Never: one queue.
+    """
     max_queues: Annotated[int, Field(ge=1, le=256)] = 8
-    """A VM with more vCPUs is left as it is, since each queue costs memory in guest and host."""
+    """Most queues. A VM with more vCPUs is left as it is, because each queue costs memory in guest and host."""
 
 
 class TenantOverrides(ApiModel):
-    """What annotations on a VirtualMachine may do."""
+    """Effects that annotations on a VirtualMachine may have."""
 
     exclude: Literal["Allowed", "Ignored"] = "Allowed"
-    """`vmnic.dev/exclude: "true"`: nothing is decided for the VM."""
+    """`vmnic.dev/exclude: "true"`: vmnic decides nothing for the VM."""
     network_pressure: Literal["Allowed", "Ignored"] = "Ignored"
-    """`vmnic.dev/network-pressure: High` or `Low` instead of the policy's."""
+    """`vmnic.dev/network-pressure: High` or `Low` replaces the policy's value."""
     restart: Literal["Allowed", "Ignored"] = "Allowed"
-    """`vmnic.dev/restart: Never`: `Rolling` does not restart the VM; it is changed once it is stopped."""
+    """`vmnic.dev/restart: Never`: `Rolling` does not restart the VM, which is changed once it is stopped."""
 
 
 class Window(ApiModel):
-    """When VMs may be restarted."""
+    """Time window in which VMs may be restarted."""
 
     schedule: Annotated[str, StringConstraints(min_length=9, max_length=128)]
-    """When the window opens, as a cron expression of five fields, for example "0 2 * * *"."""
+    """Time at which the window opens, as a cron expression of five fields, for example "0 2 * * *"."""
     duration: Annotated[str, StringConstraints(max_length=6, pattern=r"^[1-9][0-9]{0,4}[mh]$")] = "1h"
-    """How long it stays open, in minutes or hours, for example "90m" or "4h"."""
+    """Length of the window in minutes or hours, for example "90m" or "4h"."""
     time_zone: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "UTC"
     """Name of the time zone of `schedule`, for example Europe/Berlin."""
 
 
 class Enforcement(ApiModel):
-    """What is done about a NIC that is not as wanted."""
+    """Action on NICs that differ from what is wanted."""
 
     action: Literal["Audit", "Patch", "Admit"] = "Audit"
-    """Audit: only report. Patch: change the VirtualMachine, at admission for new VMs, so that their first boot is
-    right. Admit: leave the VirtualMachine as it is and change the instance that KubeVirt makes of it at every start; model
-    and queues only."""
+    """Audit: only report. Patch: change the VirtualMachine, and new VMs at admission, so that their first boot is already
+    right. Admit: leave the VirtualMachine as it is and change the instance that KubeVirt creates at every start; model and
+    queues only.
+    """
     existing_vms: Annotated[Literal["Leave", "WhenStopped", "Immediately", "Rolling"], Field(alias="existingVMs")] = "Leave"
-    """VMs that have run before get another network adapter by a change, which a Windows guest notices. Leave: never
-    touch them. WhenStopped: change them while they are stopped. Immediately: change the spec now, in force at the next
-    restart. Rolling: change and restart them, a few at a time. With Admit, VMs that are older than the policy count as
-    having run before."""
+    """A change gives VMs that have run before another network adapter, which a Windows guest notices. Leave: never
+    change them. WhenStopped: change them while they are stopped. Immediately: change the spec now, in effect after the next
+    restart. Rolling: change and restart them, a few at a time. With Admit, VMs older than the policy count as having run
+    before.
+    """
     max_unavailable: IntOrPercent = 1
-    """Rolling: how many of the policy's VMs restart at a time, a number or a share (rounded up)."""
+    """Rolling: most VMs of the policy that restart at a time, as a number or a percentage (rounded up)."""
     max_unavailable_per_namespace: IntOrPercent | None = None
-    """Rolling: how many of them in one namespace; absent: only maxUnavailable counts."""
+    """Rolling: most VMs that restart at a time in one namespace; absent if only maxUnavailable applies."""
     window: Window | None = None
-    """Rolling: when VMs may be restarted; absent: always."""
+    """Rolling: time window for restarts; absent for always."""
     git_owned: Literal["Yield", "Override"] = "Yield"
-    """VMs whose NIC lists another manager applies (GitOps, `kubectl apply`) would be put back by it. Yield: never patch
-    them, say what to write in Git. Override: patch them all the same. A VM that is being created is patched either way."""
+    """If another manager applies a VM's NIC lists (GitOps, `kubectl apply`), it would revert a patch. Yield: never patch such a
+    VM, and report what to write in Git. Override: patch it anyway. A VM that is being created is patched in either case.
+    """
 
 
 class PolicySpec(ApiModel):
@@ -167,8 +177,9 @@ class PolicySpec(ApiModel):
     )
 
     priority: Annotated[int, Field(ge=0, le=10_000)] = 100
-    """The highest priority wins for each NIC; equal ones that decide differently follow the first by name and are
-    reported."""
+    """For each NIC the policy with the highest priority wins. Among equal priorities the first by name wins, and a different
+    decision is reported.
+    """
     selector: Selector
     """Which NICs of which VMs."""
     datapaths: Annotated[
@@ -184,30 +195,33 @@ class PolicySpec(ApiModel):
             },
         ),
     ] = ["auto"]
-    """`auto` alone, or an order of preference. auto under low pressure: emulated for Windows, vhost for Linux. Under high
-    pressure: sriov, for Windows then passthrough where a pool is named, for Linux then macvtap where liveMigration is
-    NotNeeded, then vhost with several queues. An unknown guest is left as it is. On KubeVirt `virtio` means `vhost`."""
+    """`auto` alone, or a list in order of preference. auto under low pressure: emulated for Windows, vhost for Linux.
+    Under high pressure: for Windows sriov, then passthrough if a pool is named; for Linux sriov, then macvtap if
+    liveMigration is NotNeeded, then vhost with several queues. A NIC of an unknown guest is left as it is. On KubeVirt
+    `virtio` means `vhost`.
+    """
     network_pressure: Literal["Low", "High"] = "Low"
-    """What `auto` aims at."""
+    """Network load that `auto` optimizes for."""
     live_migration: Literal["Required", "Preferred", "NotNeeded"] = "Preferred"
-    """Required: passthrough and macvtap are out, and sriov unless `sriov.acceptDetach`. Preferred: nothing is out, what is
-    lost is said. NotNeeded: `auto` may also use macvtap."""
+    """Required: excludes passthrough, macvtap and, unless `sriov.acceptDetach` is set, sriov. Preferred: excludes nothing and
+    reports what is lost. NotNeeded: `auto` may also use macvtap.
+    """
     sriov: Sriov | None = None
-    """Where VFs come from."""
+    """Source of VFs."""
     passthrough: Passthrough | None = None
-    """Where whole NICs come from."""
+    """Source of whole NICs."""
     emulated: Emulated = Emulated()
     """Settings of the datapath `emulated`."""
     multiqueue: Multiqueue = Multiqueue()
-    """Settings of the queues of virtio NICs; of several policies, those of the highest that selects any NIC of the VM."""
+    """Settings for the queues of virtio NICs. If several policies select NICs of a VM, those of the highest priority apply."""
     tenant_overrides: TenantOverrides = TenantOverrides()
-    """What annotations on a VirtualMachine may do."""
+    """Effects that annotations on a VirtualMachine may have."""
     enforcement: Enforcement = Enforcement()
-    """What is done about a NIC that is not as wanted."""
+    """Action on NICs that differ from what is wanted."""
 
     @model_validator(mode="after")
     def _consistent(self) -> PolicySpec:
-        """Offline nobody evaluates the CEL rules, so they are said again."""
+        """Repeat the CEL rules, which are not evaluated offline."""
         if "auto" in self.datapaths and len(self.datapaths) > 1:
             raise ValueError(_AUTO_ALONE)
         if len(set(self.datapaths)) < len(self.datapaths):
@@ -218,14 +232,14 @@ class PolicySpec(ApiModel):
 
 
 class VmCounts(ApiModel):
-    """VMs that the policy decides for, by state."""
+    """VMs of the policy by state."""
 
     matched: Count = 0
     """VMs with at least one NIC that the policy decides."""
     compliant: Count = 0
     """VMs whose NICs are as wanted."""
     to_change: Count = 0
-    """VMs with a NIC that is to change."""
+    """VMs with a NIC that will change."""
     pending_restart: Count = 0
     """VMs whose spec is as wanted and whose running instance is not."""
     blocked: Count = 0
@@ -235,7 +249,7 @@ class VmCounts(ApiModel):
 
 
 class PolicyProblem(Problem):
-    """One NIC that a person may want to look at."""
+    """A problem with one NIC that may need action by a person."""
 
     vm: Annotated[str, StringConstraints(max_length=320)] = ""
     """Namespace and name of the VM."""
@@ -244,25 +258,25 @@ class PolicyProblem(Problem):
 
 
 class PolicyStatus(ApiModel):
-    """What the policy found and did."""
+    """Observed state of the policy's VMs."""
 
     observed_generation: Generation = 0
-    """The `metadata.generation` that this status speaks of."""
+    """The `metadata.generation` that this status refers to."""
     conditions: Annotated[
         list[Condition],
         Field(max_length=16, json_schema_extra=map_list("type")),
     ] = []
     """Ready, Compliant, Conflict, Reconciling, Stalled."""
     problems: Annotated[list[PolicyProblem], Field(max_length=10)] = []
-    """The first ten NICs that a person may want to look at."""
+    """The first ten NICs that may need action by a person."""
     vms: VmCounts = VmCounts()
     """VMs by state."""
     nics_by_datapath: Annotated[dict[str, Count], Field(max_length=8)] = {}
-    """NICs that the policy decides, by the datapath that they have now."""
+    """NICs that the policy decides, by their present datapath."""
 
 
 class VmNicPolicy(ApiModel):
-    """A rule that gives the NICs of selected virtual machines a datapath."""
+    """A rule that selects the datapath for the NICs of virtual machines."""
 
     model_config = ConfigDict(alias_generator=to_camel, extra="ignore")
 

@@ -1,4 +1,4 @@
-"""SriovNetworkPool: which NIC hardware is prepared, and how."""
+"""SriovNetworkPool, which selects NIC hardware and its preparation."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _MOST_VFS = 256
 
 
 def _check_num_vfs(value: int | str) -> int | str:
-    """Offline nobody evaluates the CEL rule, so it is said again."""
+    """Repeat the CEL rule, which is not evaluated offline."""
     fits = value == "max" or PERCENT.fullmatch(value) is not None if isinstance(value, str) else 0 <= value <= _MOST_VFS
     if not fits:
         raise ValueError(_NUM_VFS)
@@ -77,7 +77,10 @@ _NOTHING_SELECTED = 'nicSelector must not be empty: give at least one field, for
 
 
 class NicSelector(ApiModel):
-    """Which physical functions belong: every given field must match, the items of a list are alternatives."""
+    """Which physical functions belong to the pool. Every given field must match.
+
+    The items of a list are alternatives.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -95,24 +98,28 @@ class NicSelector(ApiModel):
     models: Annotated[list[_Word], Field(max_length=32)] = []
     """Names of NIC models from vmnic's NIC data, for example "82576" or "I350"."""
     vendors: Annotated[list[_HexId], Field(max_length=32)] = []
-    """PCI vendor ids in hexadecimal, for example "8086"."""
+    """PCI vendor IDs in hexadecimal, for example "8086"."""
     devices: Annotated[list[_HexId], Field(max_length=32)] = []
-    """PCI device ids of the physical function, for example "10c9"."""
+    """PCI device IDs of the physical function, for example "10c9"."""
     drivers: Annotated[list[_Word], Field(max_length=32)] = []
     """Kernel drivers of the physical function, for example igb."""
     pf_names: Annotated[list[_Word], Field(max_length=64)] = []
-    """Globs on interface names, for example "ens1f*"; alternative names count."""
+    """Globs on interface names, for example "ens1f*". Alternative names count too."""
     pci_addresses: Annotated[list[PciAddress], Field(max_length=64)] = []
     """Full PCI addresses, for example "0000:0b:00.0"."""
     numa_nodes: Annotated[list[Annotated[int, Field(ge=0, le=1023)]], Field(max_length=32)] = []
     """NUMA nodes of the NIC."""
     min_link_speed_mbps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    """The least link speed in Mbit/s; a link that is down has none and does not match. Of no meaning for a function that the
-    pool has already: links go down."""
+    """Lowest link speed in Mbit/s. A link that is down has no speed and does not match. The speed is ignored for a function
+    that is already in the pool, because links go down.
+    """
 
     @model_validator(mode="after")
     def _not_empty(self) -> NicSelector:
-        """Offline, and where the only field is not known here, nobody evaluates the CEL rule, so it is said again."""
+        """Repeat the CEL rule, which is not evaluated offline.
+
+        It also finds a selector whose only field is unknown to this version.
+        """
         if not any(getattr(self, name) for name in NicSelector.model_fields):
             raise ValueError(_NOTHING_SELECTED)
         return self
@@ -122,7 +129,7 @@ _VF_RANGE = "vfRange is the index of a VF, or the first and the last one such as
 
 
 def _check_vf_range(value: str) -> str:
-    """Offline nobody evaluates the CEL rule, so it is said again."""
+    """Repeat the CEL rule, which is not evaluated offline."""
     first, _, last = value.partition("-")
     if last and int(first) > int(last):
         raise ValueError(_VF_RANGE)
@@ -146,33 +153,37 @@ _VFS_OF_VIRTUAL = "numVfs is needed with function: Virtual and refused with func
 
 
 class Rollout(ApiModel):
-    """How fast a change goes through the cluster."""
+    """Limits for a change that is brought to the pool's nodes."""
 
     max_unavailable: IntOrPercent = 1
-    """How many nodes may be out of service for disruptive changes: a number, or a share of the pool's nodes (rounded up).
-    A node that is already down or cordoned counts."""
+    """Most nodes that may be out of service for disruptive changes: a number, or a percentage of the pool's nodes (rounded up).
+    A node that is already down or cordoned counts.
+    """
     max_concurrent: IntOrPercent = "10%"
-    """How many nodes change at a time: a number, or a share of the pool's nodes (rounded up). The first node of a new
-    generation always goes alone."""
+    """Most nodes that change at the same time: a number, or a percentage of the pool's nodes (rounded up). The first node
+    of a new generation always changes alone.
+    """
     max_failures: Annotated[int, Field(ge=1, le=1000)] = 1
-    """After so many failed nodes no further node is started."""
+    """Number of failed nodes at which no further node starts."""
     disruption: Literal["WhenFree", "Drain", "Manual"] = "WhenFree"
-    """What is done where VMs hold VFs that would go. WhenFree: it is waited until nobody holds them. Drain: the VMs are
-    migrated away. Manual: as Drain, but only once a person has approved the node's plan (`kubectl vmnic approve`)."""
+    """What happens if VMs hold VFs that would disappear. WhenFree: the node waits until no VM holds them. Drain: the VMs are
+    migrated away. Manual: like Drain, but only after a person has approved the node's plan (`kubectl vmnic approve`).
+    """
     drain_timeout: Duration = "30m"
-    """How long VMs have to leave; after that the node is left as it was found."""
+    """Time that VMs have to leave. After that the node is left as it was found."""
     paused: bool = False
-    """True: no node is started; what runs already is finished."""
+    """True: no node starts. Changes that are already running continue."""
 
 
 class Safety(ApiModel):
-    """What protects a node from its own change."""
+    """Protection of a node from its own change."""
 
     rollback_timeout: Duration = "60s"
-    """How long the API server and the default gateway may be out of reach after a change, if they were reachable before.
-    After that the node undoes the change by itself."""
+    """How long the API server and the default gateway may be unreachable after a change, if they were reachable before.
+    After that the node rolls the change back by itself.
+    """
     allow_host_used: bool = False
-    """Whether functions may be changed that the host itself uses: an address, a route, an upper device."""
+    """Whether functions may be changed that the host itself uses: an address, a route or an upper device."""
 
 
 _IPAM_LEVELS = 8
@@ -181,7 +192,10 @@ _IPAM_BOUNDS = f"ipam has at most {_IPAM_LEVELS} levels and {_IPAM_BYTES} bytes"
 
 
 def _check_ipam(value: dict[str, Any]) -> dict[str, Any]:
-    """Check what a schema cannot express; the text goes into networks of every namespace."""
+    """Check the bounds that a schema cannot express.
+
+    They matter because the value goes into networks of every namespace.
+    """
     check_depth(value, _IPAM_LEVELS)
     if len(json.dumps(value)) > _IPAM_BYTES:
         raise ValueError(_IPAM_BOUNDS)
@@ -196,7 +210,7 @@ Ipam = Annotated[
 
 
 class PoolNetwork(ApiModel):
-    """A NetworkAttachmentDefinition that is kept in some namespaces."""
+    """A NetworkAttachmentDefinition that vmnic maintains in selected namespaces."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -207,13 +221,13 @@ class PoolNetwork(ApiModel):
     )
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
-    """Name of the NetworkAttachmentDefinition. One that is there already and not the pool's is left alone (`NadExists`)."""
+    """Name of the NetworkAttachmentDefinition. An existing one that does not belong to the pool is left alone (`NadExists`)."""
     namespace_selector: LabelSelector = LabelSelector()
-    """In which namespaces, also those that appear later; an empty one selects every namespace."""
+    """Namespaces that get it, including those created later. An empty selector selects every namespace."""
     segment: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?$", max_length=63)] = ""
-    """Layer-2 network: value of the label `vmnic.dev/segment`. Networks of one segment may replace each other."""
+    """Layer-2 network: value of the label `vmnic.dev/segment`. Networks of one segment are interchangeable."""
     vlan: Annotated[int, Field(ge=0, le=4094)] = 0
-    """VLAN id; 0: none, which is written too, since a VF may keep an older one otherwise."""
+    """VLAN ID; 0 for none. 0 is written too, because a VF would otherwise keep an older VLAN."""
     vlan_qos: Annotated[int, Field(ge=0, le=7)] = 0
     """802.1p priority; needs a `vlan`."""
     trust: bool = False
@@ -221,13 +235,13 @@ class PoolNetwork(ApiModel):
     spoof_check: bool = True
     """Whether the NIC drops frames with another source address."""
     link_state: Literal["Auto", "Enable", "Disable"] = "Auto"
-    """What the guest sees of the link."""
+    """Link state that the guest sees."""
     min_tx_rate_mbps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    """Guaranteed transmit rate in Mbit/s; absent leaves it as it is, since many NICs know none."""
+    """Guaranteed transmit rate in Mbit/s; absent leaves it as it is, because many NICs do not support it."""
     max_tx_rate_mbps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    """Highest transmit rate in Mbit/s, 0: none; absent leaves it as it is."""
+    """Highest transmit rate in Mbit/s; 0 for none. Absent leaves it as it is."""
     ipam: Ipam = {}
-    """IPAM of the CNI, as it is; empty: the guest has its addresses from elsewhere."""
+    """IPAM configuration of the CNI, passed on unchanged. Empty: the guest gets its addresses elsewhere."""
 
 
 _VIRTUAL_NETWORKS = (
@@ -238,7 +252,7 @@ _VLAN_FIRST = "vf.vlanQos and vf.vlanProtocol need a vf.vlan: the kernel sets th
 
 
 def _names_no_vlan(vf: VfSettings) -> bool:
-    """Whether a field is given that means nothing without a VLAN."""
+    """Return whether a field is given that has no meaning without a VLAN."""
     if vf.vlan is None:
         return vf.vlan_qos is not None or vf.vlan_protocol is not None
     return vf.vlan == 0 and bool(vf.vlan_qos)
@@ -289,52 +303,61 @@ class PoolSpec(ApiModel):
     """Which physical functions belong to the pool."""
     function: Literal["Virtual", "Physical"] = "Virtual"
     """Virtual: the NIC's VFs. Physical: the whole NIC on vfio-pci, for the datapath `passthrough`; the host loses it.
-    Immutable."""
+    Immutable.
+    """
     num_vfs: NumVfs | None = None
-    """Only with `function: Virtual`, and then needed. VFs of each physical function: a number, a share of what the NIC
-    supports such as "50%" (rounded down), or "max"."""
+    """Number of VFs of each physical function, required with `function: Virtual` and forbidden otherwise: a number, a
+    percentage of what the NIC supports such as "50%" (rounded down), or "max".
+    """
     vf_driver: Literal["vfio-pci", "kernel"] = "vfio-pci"
-    """What drives the VFs: `vfio-pci` for VMs, `kernel` for the NIC's own VF driver."""
+    """Driver of the VFs: `vfio-pci` for VMs, `kernel` for the NIC's own VF driver."""
     management: Literal["Managed", "Adopt"] = "Managed"
-    """Managed: vmnic makes the VFs. Adopt: they exist already; their number is never written, and nothing is reset."""
+    """Managed: vmnic creates the VFs. Adopt: the VFs exist already; their number is never written, and nothing is reset."""
     vf_range: VfRangeText | None = None
-    """Which VFs of each physical function are the pool's, for example "0-3"; absent: all. Pools that share a function must
-    agree on numVfs, mtu, queues, management and persistence."""
+    """VFs of each physical function that belong to the pool, for example "0-3"; absent for all. Pools that share a
+    function must agree on numVfs, mtu, queues, management and persistence.
+    """
     mtu: Annotated[int, Field(ge=576, le=9216)] | None = None
     """MTU of the physical function in bytes; absent leaves it as it is."""
     queues: Annotated[int, Field(ge=1, le=256)] | None = None
     """`combined` channels of the physical function; absent leaves them as they are."""
     persistence: Literal["Agent", "ModuleOptions"] = "Agent"
-    """Agent: the agent makes the VFs after each boot. ModuleOptions: the number also stands in /etc/modprobe.d as the driver's
-    `max_vfs`, so that they are there before the agent (old-style drivers)."""
+    """Agent: the agent creates the VFs after each boot. ModuleOptions: the number is also written to /etc/modprobe.d as the
+    driver's `max_vfs`, so that the VFs exist before the agent starts (old drivers).
+    """
     vf: VfSettings | None = None
-    """Attributes that the agent sets on the pool's VFs. For libvirt; in Kubernetes sriov-cni sets them. One that is taken out
-    again stays on VFs that exist: to be rid of it, ask for the kernel's default first (vlan: 0, trust: false, spoofCheck:
-    true, linkState: Auto, rates 0), or have the VFs made anew."""
+    """Attributes that the agent sets on the pool's VFs. Meant for libvirt; in Kubernetes sriov-cni sets them. An
+    attribute that is removed here stays on existing VFs. To reset it, first ask for the kernel's default (vlan: 0, trust:
+    false, spoofCheck: true, linkState: Auto, rates 0), or have the VFs created again.
+    """
     removal: Literal["Reset", "Retain"] = "Reset"
-    """When the pool goes or a node leaves it. Reset: functions become what they were before vmnic came. Retain: they stay."""
+    """Applies when the pool is deleted or a node leaves it. Reset: the original values are restored. Retain: everything
+    stays.
+    """
     device_plugin: Literal["Embedded", "None"] = "Embedded"
-    """Embedded: the agent offers the devices to the kubelet. None: another device plugin does."""
+    """Embedded: the agent advertises the devices to the kubelet. None: another device plugin does."""
     resource_per_pf: Annotated[bool, Field(alias="resourcePerPF")] = False
-    """One resource for each physical function, named after it: for guest bonds over two of them."""
+    """One resource for each physical function, named after it, for guest bonds over two of them."""
     exclude_topology: bool = False
-    """Whether the kubelet is told no NUMA node of the devices."""
+    """Whether the devices are advertised without their NUMA node."""
     safety: Safety = Safety()
-    """What protects a node from its own change."""
+    """Protection of a node from its own change."""
     resource_name: Annotated[str, StringConstraints(pattern=_RESOURCE, max_length=127)] | None = None
-    """Extended resource that stands for the pool's VFs, for example vmnic.dev/tenant-fast. Default vmnic.dev/ and the
-    pool's name. Immutable."""
+    """Extended resource under which the pool's VFs are advertised, for example vmnic.dev/tenant-fast. The default is vmnic.dev/
+    and the pool's name. Immutable.
+    """
     reserve_for_migration: Annotated[int, Field(ge=0, le=100_000)] = 0
     """VFs of the pool that new assignments leave free, so that VMs can be migrated. Advisory: any pod can still take them."""
     networks: Annotated[list[PoolNetwork], Field(max_length=32, json_schema_extra=map_list("name"))] = []
-    """NetworkAttachmentDefinitions for sriov-cni that are kept for the pool's VFs, and removed with the pool unless VMs refer
-    to them."""
+    """NetworkAttachmentDefinitions for sriov-cni that vmnic maintains for the pool's VFs, and removes with the pool unless VMs
+    refer to them.
+    """
     rollout: Rollout = Rollout()
-    """How fast a change goes through the cluster."""
+    """Limits for a change that is brought to the pool's nodes."""
 
     @model_validator(mode="after")
     def _vfs_of_virtual(self) -> PoolSpec:
-        """Offline nobody evaluates the CEL rule, so it is said again."""
+        """Repeat the CEL rules, which are not evaluated offline."""
         if (self.num_vfs is None) == (self.function == "Virtual"):
             raise ValueError(_VFS_OF_VIRTUAL)
         given = (self.vf_range, self.vf, self.queues, self.mtu)
@@ -352,38 +375,38 @@ class NodeCounts(ApiModel):
     """Nodes of the pool by state."""
 
     matched: Count = 0
-    """Nodes with at least one physical function of the pool; also those that are just giving one up."""
+    """Nodes with at least one physical function of the pool, including nodes that are releasing one."""
     ready: Count = 0
-    """Nodes that are as the pool asks."""
+    """Nodes that match the pool."""
     updating: Count = 0
-    """Nodes that have a grant and are not done."""
+    """Nodes with a granted plan that is not finished."""
     waiting: Count = 0
-    """Nodes that wait for their turn or for VMs to let go of VFs."""
+    """Nodes that wait for their turn, or for VMs to release VFs."""
     failed: Count = 0
     """Nodes whose change failed or was refused."""
     summary: Annotated[str, StringConstraints(max_length=32)] = "0/0"
-    """Ready of matched."""
+    """Ready nodes of matched nodes, for example "3/4"."""
 
 
 class VfCounts(ApiModel):
-    """VFs of the pool over all nodes."""
+    """VFs of the pool on all nodes."""
 
     desired: Count = 0
     """VFs that the pool asks for."""
     configured: Count = 0
-    """VFs of the pool that exist, also those that it asks for no more: VMs may keep them from going."""
+    """VFs of the pool that exist, including VFs that are no longer asked for and that VMs still hold."""
     in_use: Count = 0
-    """VFs of the pool that a VM or another program holds, also those that it asks for no more."""
+    """VFs of the pool that a VM or another program holds, including VFs that are no longer asked for."""
     assigned: Count = 0
-    """VFs that the specs of VMs ask for, also of those that are stopped."""
+    """VFs that the specs of VMs ask for, including stopped VMs."""
     reserved: Count = 0
     """VFs that new assignments leave free (`reserveForMigration`)."""
     free: Count = 0
-    """VFs that exist and that nobody holds or is about to hold."""
+    """VFs that exist and that no VM or other program holds or is about to hold."""
 
 
 class PoolProblem(Problem):
-    """One thing about a physical function that a person may want to act on."""
+    """A problem with a physical function that may need action by a person."""
 
     node: Annotated[str, StringConstraints(max_length=253)] = ""
     """Name of the node."""
@@ -392,27 +415,27 @@ class PoolProblem(Problem):
 
 
 class PoolStatus(ApiModel):
-    """How far the pool is."""
+    """Progress of the pool."""
 
     observed_generation: Generation = 0
-    """The `metadata.generation` that this status speaks of."""
+    """The `metadata.generation` that this status refers to."""
     resource_names: Annotated[list[Annotated[str, StringConstraints(max_length=253)]], Field(max_length=64)] = []
-    """Extended resources that stand for the pool's VFs."""
+    """Extended resources under which the pool's VFs are advertised."""
     conditions: Annotated[
         list[Condition],
         Field(max_length=16, json_schema_extra=map_list("type")),
     ] = []
     """Ready, UpToDate, Reconciling, Stalled, Conflict."""
     problems: Annotated[list[PoolProblem], Field(max_length=10)] = []
-    """The first ten things that a person may want to act on."""
+    """The first ten problems that may need action by a person."""
     nodes: NodeCounts = NodeCounts()
     """Nodes by state."""
     vfs: VfCounts = VfCounts()
-    """VFs over all nodes."""
+    """VFs on all nodes."""
 
 
 class SriovNetworkPool(ApiModel):
-    """A set of physical NICs over the cluster's nodes whose virtual functions (VFs) are prepared in one way."""
+    """A set of physical NICs on cluster nodes whose virtual functions (VFs) are prepared in the same way."""
 
     model_config = ConfigDict(alias_generator=to_camel, extra="ignore")
 
@@ -435,5 +458,5 @@ class SriovNetworkPool(ApiModel):
 
     @property
     def resource_name(self) -> str:
-        """The extended resource of the pool, with the default filled in."""
+        """Return the extended resource of the pool, with the default filled in."""
         return self.spec.resource_name or f"vmnic.dev/{self.metadata.name}"

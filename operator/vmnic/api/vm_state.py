@@ -1,6 +1,8 @@
-"""VmNicState: what was decided about one VM, and why; written by the controller, read by its tenant.
+"""VmNicState with the decision about one VM and its reasons.
 
-Status only, and at most 2 kB: there is one for every VM that is not as wanted, that vmnic has changed, or that has devices.
+The controller writes it for the tenant.
+It has only a status, of at most 2 kB, and exists for every VM that differs from what is wanted, that vmnic has changed, or
+that has devices.
 """
 
 from __future__ import annotations
@@ -23,13 +25,13 @@ class NicShape(ApiModel):
     """A datapath with its settings."""
 
     datapath: _Short
-    """emulated, vhost, macvtap, sriov, passthrough, or other."""
+    """emulated, vhost, macvtap, sriov, passthrough or other."""
     model: _Short | None = None
-    """Model of the NIC, where the datapath has one."""
+    """Model of the NIC; absent if the datapath has none."""
     queues: Annotated[int, Field(ge=0, le=1024)] = 1
-    """Queues."""
+    """Number of queues."""
     resource: _Name = ""
-    """Device resource, where it takes one."""
+    """Device resource; empty if the datapath needs none."""
 
 
 class CandidateStatus(ApiModel):
@@ -38,7 +40,7 @@ class CandidateStatus(ApiModel):
     datapath: _Short
     """The datapath."""
     reason: _Short
-    """Why it fell out."""
+    """Finding that excludes it."""
 
 
 class NicStatus(ApiModel):
@@ -47,68 +49,68 @@ class NicStatus(ApiModel):
     name: _Name
     """Name of the interface."""
     policy: _Name = ""
-    """The VmNicPolicy that decides it; empty: none."""
+    """VmNicPolicy that decides the NIC; empty if there is none."""
     verdict: _Short
     """Change, Compliant, Blocked or NotSelected."""
     reason: _Short = ""
-    """Why it is blocked or waits."""
+    """Why the NIC is blocked or waits."""
     now: NicShape
-    """What it is."""
+    """Present datapath."""
     wanted: NicShape | None = None
-    """What it is to become; absent: as it is."""
+    """Wanted datapath; absent if it stays as it is."""
     message: _Text = ""
     """What will happen, and when."""
     original: _Text = ""
-    """What it was before vmnic changed it; `kubectl vmnic revert vm` puts it back."""
+    """Values before vmnic changed the NIC; `kubectl vmnic revert vm` restores them."""
     candidates: Annotated[list[CandidateStatus], Field(max_length=8)] = []
-    """The datapaths that fell out."""
+    """Datapaths that are excluded."""
 
 
 class Reverts(ApiModel):
-    """How often somebody has put a change back."""
+    """Reverts of a change by another client."""
 
     digest: _Short
-    """Names the change."""
+    """Digest that names the change."""
     patched_at: Annotated[list[Annotated[str, StringConstraints(max_length=32)]], Field(max_length=4)] = []
-    """When it was made (RFC 3339), within the last hour."""
+    """Times at which vmnic made the change (RFC 3339), within the last hour."""
     yielded_at: Annotated[str, StringConstraints(max_length=32)] = ""
-    """When vmnic gave in for a day."""
+    """Time at which vmnic stopped making the change for a day."""
     manager: Annotated[str, StringConstraints(max_length=128)] = ""
-    """Who put it back, as far as the VM's managed fields tell."""
+    """Client that reverted the change, as far as the VM's managed fields show."""
 
 
 class Restart(ApiModel):
     """The last restart that `existingVMs: Rolling` asked for."""
 
     digest: _Short
-    """Names the decision; for one decision a VM is restarted at most once."""
+    """Digest that names the decision. A VM is restarted at most once for one decision."""
     policy: _Name
-    """The policy that asked."""
+    """Policy that asked for the restart."""
     state: _Short
-    """Restarting, Done, or Failed: the VM did not come back."""
+    """Restarting, Done, or Failed if the VM did not come back."""
     instance: _Short
-    """uid of the instance that was stopped."""
+    """UID of the instance that was stopped."""
     at: Annotated[str, StringConstraints(max_length=32)]
-    """When (RFC 3339)."""
+    """Time of the restart (RFC 3339)."""
 
 
 class VmStatus(ApiModel):
-    """What was decided about a VM."""
+    """Decision about a VM."""
 
     guest_os: Annotated[_Short, Field(alias="guestOS")] = "unknown"
-    """What runs in it."""
+    """Guest operating system."""
     summary: _Text = ""
     """Verdicts of its NICs."""
     nics: Annotated[list[NicStatus], Field(max_length=16)] = []
-    """Its NICs; the first sixteen."""
+    """The first sixteen NICs."""
     reverts: Reverts | None = None
-    """Changes that somebody has put back."""
+    """Reverts of vmnic's changes by another client."""
     restart: Restart | None = None
     """The last restart."""
 
 
 class VmNicState(ApiModel):
-    """What vmnic has decided about one virtual machine, and why."""
+    """The decision of vmnic about one virtual machine, and its reasons."""
 
     model_config = ConfigDict(alias_generator=to_camel, extra="ignore")
 

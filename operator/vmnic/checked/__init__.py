@@ -1,5 +1,5 @@
-"""Checked readers of foreign input: text that tenants, agents, other operators or files write is bounded before it is used.
+"""Bounded readers of foreign input.
 
-Each reader bounds length, depth or range first, and only then calls C code or does arithmetic. At its bound each takes at most
-50 ms (`tests/unit/checked`).
+Foreign input is text that tenants, agents, other operators or files supply. Each reader checks length, depth or range
+before it calls C code or does arithmetic. An input at the bounds takes at most 50 ms (`tests/unit/checked`).
 """

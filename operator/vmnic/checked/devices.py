@@ -9,7 +9,7 @@ from .forms import PCI_ADDRESS, whole
 __all__ = ["MOST_VFS", "is_pci_address", "read_vf_range"]
 
 MOST_VFS = 1024
-"""VFs of one function: no NIC has more than 256, and no range beyond this is walked."""
+"""Bound on the VFs of one PF. No NIC has more than 256, and no longer range is iterated."""
 
 _PCI_ADDRESS = re.compile(whole(PCI_ADDRESS), re.ASCII)
 _RANGE = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", re.ASCII)
@@ -21,7 +21,11 @@ def is_pci_address(text: object) -> bool:
 
 
 def read_vf_range(text: str) -> range | None:
-    """Read a range of VF indexes, `0-6` or `3`; None if it is none, is reversed, or reaches 1024."""
+    """Parse a range of VF indexes, such as `0-6` or `3`.
+
+    Returns:
+        None if the text is malformed or reversed, or if it reaches 1024.
+    """
     found = _RANGE.fullmatch(text)
     if found is None:
         return None

@@ -13,18 +13,18 @@ __all__ = ["PRUNED", "BoundError", "check_depth", "check_json", "prune", "read_j
 T = TypeVar("T")
 
 _STRING_PATTERN = rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)'
-"""A string; one that is not closed takes the rest, so that the text is walked once."""
+"""A JSON string. An unclosed one extends to the end of the text, so that the text is scanned only once."""
 _STRING = re.compile(_STRING_PATTERN, re.DOTALL)
 _TOKEN = re.compile(_STRING_PATTERN + rb"|[\[{\]}]", re.DOTALL)
 PRUNED = f'"vmnic: nested too deeply {secrets.token_hex(16)}"'.encode()
-"""What `prune` puts in place of a value that is nested too deeply; foreign text cannot hold it."""
+"""Replacement for a value that is nested too deeply. It is random, so foreign text cannot contain it."""
 _PRUNED_LEVELS = 200
-"""Objects of Kubernetes have about 30 levels."""
+"""Kubernetes objects have about 30 levels."""
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class BoundError(ValueError):
-    """Foreign input exceeds a bound; the message names the bound."""
+    """Foreign input exceeds a bound. The message names the bound."""
 
 
 def read_json(raw: str | bytes, kind: type[T], *, max_bytes: int, max_depth: int = 32) -> T:
@@ -32,13 +32,14 @@ def read_json(raw: str | bytes, kind: type[T], *, max_bytes: int, max_depth: int
 
     Args:
         raw: The text.
-        kind: What msgspec makes of it.
+        kind: Type that msgspec decodes into.
         max_bytes: Longest text, in bytes of UTF-8.
         max_depth: Most brackets and braces that may be open at once.
 
     Raises:
-        BoundError: it is too long or too deep.
-        ValueError: it is no JSON, or not of this type; the message has the path (msgspec's errors are ValueErrors).
+        BoundError: The text is too long or too deep.
+        ValueError: The text is not JSON, or not of this type. The message contains the path (msgspec's errors are
+            ValueErrors).
     """
     data = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
     check_json(data, max_bytes=max_bytes, max_depth=max_depth)
@@ -49,7 +50,7 @@ def check_json(data: bytes, *, max_bytes: int, max_depth: int) -> None:
     """Check that JSON text is within bounds, without parsing it.
 
     Raises:
-        BoundError: it is too long or too deep.
+        BoundError: The text is too long or too deep.
     """
     if len(data) > max_bytes:
         raise BoundError(f"{len(data)} bytes of JSON: at most {max_bytes} are read")
@@ -63,10 +64,10 @@ def check_json(data: bytes, *, max_bytes: int, max_depth: int) -> None:
 
 
 def check_depth(value: object, max_depth: int) -> None:
-    """Check that parsed JSON is not nested too deeply; needs no recursion.
+    """Check that parsed JSON is not nested too deeply, without recursion.
 
     Raises:
-        BoundError: it is too deep.
+        BoundError: The value is too deep.
     """
     level, depth = [value], 0
     while level:
@@ -82,10 +83,10 @@ def check_depth(value: object, max_depth: int) -> None:
 
 
 def prune(data: bytes) -> bytes:
-    """Replace every value below level 200 of JSON text by `PRUNED`; needs no recursion, and about 1 s for 1 MB of brackets.
+    """Replace every value below level 200 of JSON text by `PRUNED`, without recursion.
 
-    The API server accepts 10,000 levels, more than a decoder in C can recurse into. So one object would make a whole list
-    unreadable.
+    The API server accepts 10,000 levels, more than a decoder in C can recurse into, so one such object would make a whole
+    list undecodable. 1 MB of brackets takes about 1 s.
     """
     kept: list[bytes] = []
     depth = begin = 0

@@ -1,6 +1,6 @@
-"""Forms of text and largest numbers of what a node reports; CRD, decoders and rendering share them.
+"""Patterns and largest values of fields that a node reports, shared by CRD, decoders and rendering.
 
-Patterns are RE2, as the API server has it; `whole` makes the same pattern for Python, whose `$` also matches before a final
+The patterns are RE2, which the API server uses. `whole` converts a pattern for Python, where `$` also matches before a final
 newline.
 """
 
@@ -36,22 +36,22 @@ OPTIONAL_INDEX_RANGE = f"^({_INDEXES})?$"
 DIGEST = "^[0-9a-f]{16,64}$"
 MAC_PREFIX = "^[0-9a-f][26ae](:[0-9a-f]{2}){2}$"
 BOOT_ID = "^[0-9a-z-]*$"
-"""The kernel's is a UUID."""
+"""The kernel's boot ID is a UUID."""
 TIME = "^([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?$"
-"""A moment of Kubernetes (RFC 3339 in UTC, in whole seconds), or none."""
+"""A Kubernetes timestamp (RFC 3339 in UTC, whole seconds), or empty."""
 CONDITION = "^[A-Za-z][A-Za-z0-9]*$"
 REASON = "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"
-"""As Kubernetes defines it (metav1.Condition)."""
+"""Reason of a condition, as Kubernetes defines it (metav1.Condition)."""
 LINK_NAME = "^[^\\x00-\\x20/:\\x7f]*$"
-"""What the kernel accepts as a link's name, or none (dev_valid_name)."""
+"""Link name that the kernel accepts (`dev_valid_name`), or empty."""
 PLAIN = "^[^\\x00-\\x1f\\x7f]*$"
-"""Text in one line, without control characters."""
+"""One line of text without control characters."""
 
 LARGEST_COUNT = 2**31 - 1
 LARGEST_GENERATION = 2**53 - 1
-"""The API server keeps a schema's bounds as 64-bit floats."""
+"""The API server stores the bounds of a schema as 64-bit floats."""
 
 
 def whole(pattern: str) -> str:
-    """Return a pattern whose end is the text's end in Python, too."""
+    """Return the pattern with an end that matches only at the end of the text in Python."""
     return pattern.removesuffix("$") + r"\Z"

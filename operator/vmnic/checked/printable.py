@@ -1,4 +1,4 @@
-"""Foreign text made safe for terminals, logs and Events: what does not print is shown as an escape sequence."""
+"""Foreign text made safe for terminals, logs and Events by escape sequences."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ __all__ = ["cut", "printable"]
 
 
 def printable(text: str) -> str:
-    r"""Replace every character that does not print by its escape sequence, such as `\x1b`, `\u202e` or `\n`.
+    r"""Replace every unprintable character by its escape sequence, such as `\x1b`, `\u202e` or `\n`.
 
     Among them are control characters (C0, DEL, C1), line and paragraph separators, bidirectional overrides and other
-    format characters, and lone surrogates. Every terminal, encoder and log reader takes what is left as plain text.
+    format characters, and lone surrogates. Every terminal, encoder and log reader accepts the result as plain text.
     """
     if text.isprintable():
         return text
@@ -17,7 +17,7 @@ def printable(text: str) -> str:
 
 
 def cut(text: str, most_bytes: int) -> str:
-    """Cut text to a number of bytes of UTF-8, at a character, with `…` at its end where something is missing."""
+    """Shorten text to a number of bytes of UTF-8 at a character boundary, with `…` in place of the rest."""
     data = text.encode("utf-8", "replace")
     if len(data) <= most_bytes:
         return data.decode("utf-8")

@@ -1,4 +1,4 @@
-"""Numbers in foreign text: Kubernetes quantities and bounded integers."""
+"""Kubernetes quantities and bounded integers in foreign text."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ import re
 __all__ = ["LARGEST", "read_integer", "read_quantity"]
 
 LARGEST = 2**63 - 1
-"""The largest quantity that Kubernetes represents; it caps larger ones (apimachinery/pkg/api/resource/quantity.go)."""
+"""Largest quantity that Kubernetes represents. It caps larger ones (apimachinery/pkg/api/resource/quantity.go)."""
 
 _QUANTITY_CHARS = 64
 _QUANTITY = re.compile(r"([+-]?)([0-9]*)(?:\.([0-9]*))?(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?[0-9]+))?", re.ASCII)
 _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _EXPONENT = 100
-"""A larger exponent makes any digits that fit in the length bound larger than `LARGEST`, or smaller than one."""
+"""Bound on exponents. With a larger one, any digits within the length bound exceed `LARGEST`, or are smaller than one."""
 
 _INTEGER_CHARS = 20
 _INTEGER = re.compile(r"-?[0-9]+", re.ASCII)
 
 
 def read_quantity(text: object) -> int | None:
-    """Read a Kubernetes quantity as an integer, as `Quantity.Value()` does: rounded up, and capped at 2^63-1.
+    """Parse a Kubernetes quantity as an integer, as `Quantity.Value()` does.
+
+    Fractions are rounded up, and values are capped at 2^63-1.
 
     Returns:
-        None for anything that is no quantity, or is written in more than 64 characters.
+        None for anything that is not a quantity, or that has more than 64 characters.
     """
     if isinstance(text, bool) or not isinstance(text, str | int):
         return None
@@ -40,7 +42,11 @@ def read_quantity(text: object) -> int | None:
 
 
 def read_integer(text: object, low: int, high: int) -> int | None:
-    """Read a decimal integer between two bounds; None for anything else, such as other digits than ASCII ones."""
+    """Parse a decimal integer between two bounds.
+
+    Returns:
+        None for anything else, such as digits that are not ASCII.
+    """
     if isinstance(text, bool):
         return None
     if isinstance(text, str):
@@ -50,7 +56,7 @@ def read_integer(text: object, low: int, high: int) -> int | None:
 
 
 def _bounded_exponent(text: str | None) -> int:
-    """Read an exponent; one that is longer or larger than any useful one stands for the bound with its sign."""
+    """Parse an exponent, where a longer or larger one than the bound counts as the bound with its sign."""
     if not text:
         return 0
     digits = text.lstrip("+-").lstrip("0") or "0"
@@ -59,7 +65,10 @@ def _bounded_exponent(text: str | None) -> int:
 
 
 def _scaled(digits: int, places: int, suffix: str, exponent: int) -> int:
-    """Scale digits by a suffix or an exponent, rounding up; at most 10^165, since every part is bounded."""
+    """Scale digits by a suffix or an exponent, and round up.
+
+    The result is at most 10^165, because every part is bounded.
+    """
     value = digits << _BINARY.get(suffix, 0)
     power = _DECIMAL.get(suffix, 0) + exponent - places
     return value * int(10**power) if power >= 0 else -(-value // int(10**-power))

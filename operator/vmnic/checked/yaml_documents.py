@@ -1,7 +1,8 @@
-"""YAML in foreign text: each object is bounded before it is made, and a bad one costs only itself.
+"""YAML in foreign text, where each object is bounded before it is built.
 
-The C parser gives events one by one, which takes no recursion; PyYAML's own composer recurses in C. Every event is counted
-before it is kept. The items of a List are objects of their own: `kubectl get -o yaml` writes a whole cluster as one document.
+A malformed object does not affect the others. The C parser returns events one by one, which takes no recursion; PyYAML's own
+composer recurses in C. Every event is counted before it is kept. The items of a List are separate objects, because
+`kubectl get -o yaml` writes a whole cluster as one document.
 """
 
 from __future__ import annotations
@@ -20,33 +21,33 @@ from .yaml_tokens import Token, TokenError, TokenList, identify, make_value
 __all__ = ["Document", "read_documents"]
 
 _PARSED_LEVELS: Final = 1000
-"""The parser's work for each event grows with the levels, so a deeper document is given up."""
+"""Most levels that are parsed. The parser's work per event grows with the depth, so it gives up a deeper document."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """One object of a stream, or why there is none."""
+    """One object of a stream, or the reason why it could not be read."""
 
     line: int
     kind: str = ""
     name: str = ""
-    """`NAMESPACE/NAME` as far as it is known."""
+    """`NAMESPACE/NAME`, as far as known."""
     value: Any = None
     skipped: bool = False
-    """Its kind is not wanted, so no value was made."""
+    """Whether its kind is not wanted, so that no value was built."""
     problem: str = ""
 
 
 def read_documents(stream: TextStream, is_wanted: Callable[[str], bool]) -> Iterator[Document]:
-    """Read all objects of a text stream, also those behind one that cannot be read.
+    """Read all objects of a text stream, including those that follow a malformed one.
 
     Args:
         stream: The text.
-        is_wanted: Whether objects of a kind are made into values.
+        is_wanted: Returns whether objects of a kind are built.
 
     Raises:
-        OSError: the stream cannot be read.
-        UnicodeDecodeError: it is no text.
+        OSError: The stream cannot be read.
+        UnicodeDecodeError: The stream is not text.
     """
     for chunk in read_chunks(stream):
         yield from _read_chunk(chunk, is_wanted)
@@ -83,12 +84,12 @@ class _Anchored:
     tokens: TokenList
     start: int
     end: int | None = None
-    """None: the node is still open."""
+    """Index after its last token; None while the node is open."""
 
 
 @dataclass(slots=True)
 class _Builder:
-    """Sorts the events of one document into objects: the items of a List, and the rest."""
+    """Assigns the events of one document to objects, which are the items of a List and the rest."""
 
     first_line: int
     is_wanted: Callable[[str], bool]
@@ -98,17 +99,17 @@ class _Builder:
     _in_items: bool = False
     _has_items: bool = False
     _upper_nodes: int = 0
-    """Keys and values of the document's own map so far."""
+    """Number of keys and values of the document's top-level map so far."""
     _upper_key: str = ""
     _anchors: dict[str, _Anchored] = field(default_factory=dict)
     _open: list[_Anchored] = field(default_factory=list)
-    """The open collections."""
+    """Collections that are open."""
 
     def take(self, event: Any) -> None:
-        """Take one event of the parser.
+        """Handle one event of the parser.
 
         Raises:
-            BoundError: the document has too many levels to be parsed further.
+            BoundError: The document has too many levels to be parsed further.
         """
         line = self.first_line + event.start_mark.line
         if isinstance(event, yaml.AliasEvent):
@@ -128,7 +129,7 @@ class _Builder:
             self._finish(node)
 
     def documents(self) -> Iterator[Document]:
-        """Give the objects of the document."""
+        """Yield the objects of the document."""
         kind, _ = identify(self._rest.tokens)
         is_list = self._has_items and kind.endswith("List")
         if not is_list or self._rest.problem:
@@ -137,12 +138,12 @@ class _Builder:
             yield from self._items
 
     def failed(self, line: int, problem: str) -> Document:
-        """Say that the document cannot be read further."""
+        """Return a document for an error after which the parser cannot continue."""
         kind, name = identify((self._item if self._in_items else self._rest).tokens)
         return Document(line=line, kind=kind, name=name, problem=problem)
 
     def _finish(self, node: _Anchored) -> None:
-        """End a node; an item of a List is made at once, so that only its value is kept."""
+        """End a node, and build it at once if it is an item of a List, so that only its value is kept."""
         node.end = len(node.tokens.tokens)
         if self._in_items and len(self._open) == 2:
             self._items += _made(self._item, self.is_wanted)
@@ -157,7 +158,10 @@ class _Builder:
         return node
 
     def _object_at(self, token: Token) -> TokenList:
-        """Find the object that the next node belongs to; in a list of items each node of its first level begins one."""
+        """Return the object that the next node belongs to.
+
+        In a list of items, each node of the first level begins a new object.
+        """
         if self._in_items and len(self._open) == 2:
             self._item = TokenList()
         if self._in_items:
@@ -171,7 +175,7 @@ class _Builder:
         return self._rest
 
     def _repeat(self, name: str, line: int) -> None:
-        """Put in place of an alias what it stands for."""
+        """Insert the tokens that an alias stands for."""
         tokens = self._object_at(Token("scalar", line))
         found = self._anchors.get(name)
         if found is None or found.end is None:
@@ -184,7 +188,7 @@ class _Builder:
 
 
 def _made(tokens: TokenList, is_wanted: Callable[[str], bool]) -> Iterator[Document]:
-    """Make one object, if its kind is wanted; an empty document is none."""
+    """Build one object if its kind is wanted, where an empty document yields nothing."""
     kind, name = identify(tokens.tokens)
     line = tokens.tokens[0].line if tokens.tokens else 1
     if tokens.problem:

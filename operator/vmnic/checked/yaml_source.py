@@ -1,4 +1,4 @@
-"""A YAML stream in chunks that begin with `---`, so that an error in one leaves the others readable."""
+"""YAML stream in chunks that begin with `---`, so that an error in one does not affect the others."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .documents import BoundError
 __all__ = ["MOST_STRETCH", "Chunk", "TextStream", "read_chunks"]
 
 MOST_STRETCH: Final = 2 * 2**20
-"""Characters that the parser may read for one event, such as one scalar."""
+"""Most characters that the parser may read for one event, such as one scalar."""
 _BLOCK: Final = 2**16
-"""Characters that are taken from the stream at once."""
+"""Characters read from the stream at once."""
 _MOST_DIRECTIVES: Final = 16
-"""The parser compares each `%TAG` with all others."""
+"""Most directives in a chunk, because the parser compares each `%TAG` with all others."""
 _BYTE_ORDER_MARK: Final = re.compile(r"\A((?:---[ \t]*\n)?)\ufeff")
 
 
@@ -23,18 +23,18 @@ class TextStream(Protocol):
     """Text whose lines end with line feeds."""
 
     def read(self, size: int = -1, /) -> str:
-        """Give at most so many characters; empty at the end."""
+        """Return at most `size` characters, or an empty string at the end."""
 
     def readline(self, size: int = -1, /) -> str:
-        """Give the rest of the line, or at most so many characters of it; empty at the end."""
+        """Return the rest of the line, or at most `size` characters of it, or an empty string at the end."""
 
 
 def read_chunks(stream: TextStream) -> Iterator[Chunk]:
-    """Split a stream; what a chunk's reader leaves is passed over.
+    """Split a stream into chunks, and skip what the reader of a chunk leaves.
 
     Raises:
-        OSError: the stream cannot be read.
-        UnicodeDecodeError: it is no text.
+        OSError: The stream cannot be read.
+        UnicodeDecodeError: The stream is not text.
     """
     source = _Source(stream)
     while source.has_more():
@@ -44,7 +44,7 @@ def read_chunks(stream: TextStream) -> Iterator[Chunk]:
 
 
 class _Source:
-    """A stream by blocks that end where a line does."""
+    """A stream that is read in blocks that end with a line."""
 
     def __init__(self, stream: TextStream) -> None:
         self._stream = stream
@@ -54,18 +54,22 @@ class _Source:
         self.line = 1
 
     def has_more(self) -> bool:
-        """Read on where a block is used up."""
+        """Return whether text is left, and read the next block if the present one is used up."""
         if self._at == len(self._text):
             self._starts_line = not self._text or self._text.endswith("\n")
             self._text, self._at = self._stream.read(_BLOCK), 0
             if self._text and not self._text.endswith("\n"):
                 self._text += self._stream.readline(_BLOCK)
-            # A byte order mark may stand before any document; the parser takes it only before the first one.
+            # Any document may begin with a byte order mark, but the parser accepts one only before the first.
             self._text = self._text.replace("\ufeff---", "---")
         return bool(self._text)
 
     def take(self, *, is_first: bool) -> str:
-        """Give text up to the next beginning of a document; empty: it is here, or the stream has ended."""
+        """Return the text up to the next beginning of a document.
+
+        Returns:
+            An empty string at the beginning of a document or at the end of the stream.
+        """
         if not self.has_more():
             return ""
         marker = self._marker(self._at)
@@ -77,7 +81,7 @@ class _Source:
         return text
 
     def _marker(self, start: int) -> int:
-        """Find the next line that begins with `---`; the end of the block where there is none."""
+        """Return the place of the next line that begins with `---`, or the end of the block."""
         if start == 0 and self._starts_line and self._is_marker(0):
             return 0
         place = max(start - 1, 0)
@@ -91,7 +95,7 @@ class _Source:
         return self._text.startswith("---", place) and self._text[place + 3 : place + 4] in ("", " ", "\t", "\n")
 
     def _with_directives(self, marker: int, low: int = 0) -> int:
-        """Go back from a marker over the directives that stand before it, with comments and blank lines among them."""
+        """Return the place of the directives before a marker, including comments and blank lines among them."""
         found = line = marker
         low = max(low, self._at)
         for _ in range(_MOST_DIRECTIVES + 1 if marker < len(self._text) else 0):
@@ -105,7 +109,7 @@ class _Source:
 
 
 class Chunk:
-    """The documents up to the next beginning of one, for a parser that calls `read`."""
+    """The documents up to the next marker, for a parser that calls `read`."""
 
     def __init__(self, source: _Source) -> None:
         self.first_line = source.line
@@ -115,10 +119,10 @@ class Chunk:
         self._unseen = 0
 
     def read(self, _: int = _BLOCK, /) -> str:
-        """Give the parser more text; empty at the end.
+        """Return more text for the parser, or an empty string at the end.
 
         Raises:
-            BoundError: the parser has read too much without an event, or too many directives.
+            BoundError: The parser has read too much text without an event, or too many directives.
         """
         text = self._take()
         self._unseen += len(text)
@@ -130,11 +134,11 @@ class Chunk:
         return text
 
     def saw_event(self) -> None:
-        """Begin to count again what is read for one event."""
+        """Reset the count of characters read for one event."""
         self._unseen = 0
 
     def leave(self) -> None:
-        """Pass over what the parser has not read."""
+        """Skip the text that the parser has not read."""
         while self._take():
             pass
 

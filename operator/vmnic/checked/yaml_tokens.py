@@ -1,4 +1,4 @@
-"""The tokens of one YAML object: counted while they are collected, and made into a value only within bounds."""
+"""Tokens of one YAML object, counted while they are collected and converted only within bounds."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .documents import BoundError
 __all__ = ["MOST_LEVELS", "MOST_NODES", "MOST_TEXT", "Token", "TokenError", "TokenList", "identify", "make_value"]
 
 MOST_LEVELS: Final = 100
-"""Of one object. CustomResourceDefinitions, the deepest that people keep in files, have about 60."""
+"""Most levels of one object. CustomResourceDefinitions, the deepest objects that people keep in files, have about 60."""
 MOST_NODES: Final = 200_000
-"""Of one object, aliases counted as all that they stand for."""
+"""Most nodes of one object, where an alias counts as all nodes that it stands for."""
 MOST_TEXT: Final = 4 * 2**20
-"""Characters of one object's scalars, aliases likewise; etcd stores 1.5 MB."""
+"""Most characters of one object's scalars, where aliases count likewise. etcd stores 1.5 MB."""
 
 _RESOLVED_CHARS = 64
-"""A longer plain scalar is text: no number, date or truth value is as long."""
+"""A longer plain scalar is text, because no number, date or boolean is that long."""
 _LONG_NUMBER = re.compile(r"[-+]?[0-9][0-9_]*", re.ASCII)
 _TAG = "tag:yaml.org,2002:"
 _TEXT_TAGS = frozenset({"str", "value", "merge"})
@@ -29,7 +29,7 @@ _MERGE: Final = object()
 
 
 class TokenError(BoundError):
-    """An object cannot be made of its tokens; `line` says where."""
+    """An object cannot be built from its tokens. `line` is the place of the error."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
@@ -44,13 +44,13 @@ class Token(NamedTuple):
     line: int
     text: str = ""
     tag: str = ""
-    """As written; empty: none."""
+    """Tag as written; empty if there is none."""
     plain: bool = False
-    """Whether the scalar has no quotes, so that its text decides its type."""
+    """Whether the scalar is not quoted, so that its text determines its type."""
 
 
 class TokenList:
-    """Collects the tokens of one object; beyond a bound it counts levels only and keeps the reason."""
+    """Tokens of one object. Beyond a bound, only levels are counted, and the reason is kept."""
 
     def __init__(self) -> None:
         self.tokens: list[Token] = []
@@ -61,11 +61,11 @@ class TokenList:
 
     @property
     def is_map(self) -> bool:
-        """Whether the object is a map, as objects of Kubernetes are."""
+        """Return whether the object is a map, as Kubernetes objects are."""
         return bool(self.tokens) and self.tokens[0].kind == "map"
 
     def refuse(self, problem: str) -> None:
-        """Take no more tokens, for a reason; the first one is kept."""
+        """Refuse further tokens, and keep the first reason."""
         self.problem = self.problem or problem
 
     def add(self, token: Token) -> None:
@@ -80,7 +80,7 @@ class TokenList:
             self.tokens.append(token)
 
     def add_copy(self, tokens: Iterable[Token]) -> None:
-        """Add what an alias stands for; beyond a bound the rest is left out."""
+        """Add the tokens that an alias stands for, up to a bound."""
         levels = self.levels
         for token in tokens:
             self.add(token)
@@ -99,7 +99,11 @@ class TokenList:
 
 
 def identify(tokens: Iterable[Token]) -> tuple[str, str]:
-    """Find kind and `NAMESPACE/NAME` of an object without making it; what is not found is empty."""
+    """Find kind and `NAMESPACE/NAME` of an object without building it.
+
+    Returns:
+        An empty string for each part that is not found.
+    """
     found: dict[tuple[str, ...], str] = {}
     for path, text in _scalars(tokens):
         found.setdefault(path, text)
@@ -108,9 +112,9 @@ def identify(tokens: Iterable[Token]) -> tuple[str, str]:
 
 
 def _scalars(tokens: Iterable[Token]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Give the scalars of the two upper levels of maps, each with its path of keys."""
+    """Yield the scalars of the two upper levels of maps, each with its path of keys."""
     path: list[str | None] = []
-    """The key of each open collection whose value is awaited; None: a key is awaited, or it is a list."""
+    """Key of each open collection whose value comes next; None if a key comes next, or if the collection is a list."""
     for token in tokens:
         if token.kind in ("map", "list"):
             path.append(None)
@@ -127,12 +131,12 @@ def _scalars(tokens: Iterable[Token]) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def make_value(tokens: Iterable[Token]) -> Any:
-    """Make maps, lists and scalars of the tokens of one object, without recursion.
+    """Build the maps, lists and scalars of one object from its tokens, without recursion.
 
-    Keys are text, as in JSON. Dates and numbers to the base of 60 stay text, as kubectl reads them.
+    Keys are text, as in JSON. Dates and sexagesimal numbers stay text, as in kubectl.
 
     Raises:
-        TokenError: a number is too long, a tag is unknown, a key is no scalar, or a scalar is not what its tag says.
+        TokenError: A number is too long, a tag is unknown, a key is not a scalar, or a scalar does not match its tag.
     """
     stack: list[tuple[str, list[Any]]] = [("list", [])]
     for token in tokens:
@@ -157,7 +161,7 @@ def _map(inside: list[Any], line: int) -> dict[str, Any]:
         if key is not _MERGE:
             own[key] = value
             continue
-        # Of several maps to merge the first one counts, and the map's own keys count before all.
+        # Among several maps to merge the first one wins, and the map's own keys win over all.
         for one in reversed(value if isinstance(value, list) else [value]):
             if not isinstance(one, dict):
                 raise TokenError(line, "<< takes a map, or a list of maps")
@@ -195,7 +199,7 @@ def _scalar(token: Token) -> Any:
 
 
 def _resolve(token: Token) -> str:
-    """Find the tag of a plain scalar, as YAML 1.1 does."""
+    """Find the tag of a plain scalar according to YAML 1.1."""
     text = token.text
     if len(text) > _RESOLVED_CHARS:
         return f"{_TAG}int" if _LONG_NUMBER.fullmatch(text) else f"{_TAG}str"

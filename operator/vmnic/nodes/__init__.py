@@ -1,1 +1,4 @@
-"""Pure decisions about nodes: which physical functions belong to which pool, what is to be done, in which order."""
+"""Pure decisions about nodes.
+
+Which PFs belong to which pool, which plan brings them to their spec, and which node may change when.
+"""

@@ -1,4 +1,4 @@
-"""PCI addresses of VFs, computed from their function's (PCIe SR-IOV capability: first VF offset, VF stride)."""
+"""PCI addresses of VFs, computed from the PF's First VF Offset and VF Stride (PCIe SR-IOV capability)."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ _LARGEST_ID = 0xFFFF
 
 @functools.lru_cache(maxsize=4096)
 def routing_id(address: str) -> int:
-    """Return bus, device and function of a PCI address as one number."""
+    """Return the routing ID of a PCI address, which is bus, device and function as one number."""
     _, bus, rest = address.split(":")
     device, function = rest.split(".")
     return (int(bus, 16) << 8) + (int(device, 16) << 3) + int(function)
 
 
 def vf_address(first: str, stride: int, index: int) -> str:
-    """Return the PCI address of a VF: the routing id grows by the stride from the first VF's on."""
+    """Return the PCI address of a VF, whose routing ID is that of the first VF plus `index` strides."""
     return _address(first.split(":", maxsplit=1)[0], routing_id(first) + index * stride)
 
 
 def vf_addresses(first: str, stride: int, indexes: Iterable[int]) -> tuple[str, ...]:
-    """Return the addresses of VFs; an address that no PCI bus has, or that another VF has already, is left out.
+    """Return the PCI addresses of VFs.
+
+    An address beyond the last bus is left out. With a stride of 0 only VF 0 has an address.
 
     Args:
-        first: Address of the first VF; empty: there is none.
-        stride: By how much each VF's routing id is above that of the VF before it.
-        indexes: The VFs.
+        first: Address of the first VF; empty if there is none.
+        stride: Difference between the routing IDs of two consecutive VFs.
+        indexes: Indexes of the VFs.
     """
     if not is_pci_address(first):
         return ()
@@ -41,11 +43,11 @@ def vf_addresses(first: str, stride: int, indexes: Iterable[int]) -> tuple[str, 
 
 
 def vf_indexes(first: str, stride: int, addresses: Iterable[str]) -> dict[str, int]:
-    """Return the indexes of VFs by their addresses; an address that is no VF's is left out.
+    """Return the indexes of VFs by address, without addresses that belong to no VF.
 
     Args:
-        first: Address of the first VF; empty: there is none.
-        stride: By how much each VF's routing id is above that of the VF before it.
+        first: Address of the first VF; empty if there is none.
+        stride: Difference between the routing IDs of two consecutive VFs.
         addresses: PCI addresses.
     """
     if not is_pci_address(first):

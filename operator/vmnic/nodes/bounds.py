@@ -1,7 +1,7 @@
-"""Fits structs into the bounds that their own fields declare, so that no field of a status can be forgotten.
+"""Fitting of structs into the bounds that their own fields declare.
 
-Text is cut with an ellipsis. A list that is cut, a number that is clamped and a value without the right form are named: a
-reader must know that something is missing.
+No field of a status can be forgotten this way. Text is cut with an ellipsis. A shortened list, a clamped number and a replaced
+value are reported, so that a reader knows that something is missing.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ _MISSING: Final = _Missing.VALUE
 """Stands for a value that cannot be made to fit."""
 
 _Fitter = Callable[[Any, str, list[str]], Any]
-"""Takes a value, its path and the notes; returns the value that fits, or `_MISSING`."""
+"""Function that takes a value, its path and the list of notes, and returns the fitted value or `_MISSING`."""
 
 
 def fit(struct: S) -> tuple[S, tuple[str, ...]]:
     """Fit a struct into its bounds.
 
     Returns:
-        The struct, and what of it is not shown as it is, in words.
+        The struct, and one sentence for each shortened list, clamped number and replaced value. Cut text is not reported,
+        because its ellipsis shows it.
 
     Raises:
-        ValueError: a field that is required has no value that fits.
+        ValueError: A required field has no value that fits.
     """
     notes: list[str] = []
     made = _fitter(type(struct))(struct, "", notes)
@@ -76,7 +77,7 @@ def _text_fitter(kind: inspect.StrType) -> _Fitter:
     form = re.compile(kind.pattern) if kind.pattern is not None else None
 
     def fit_text(text: str, path: str, notes: list[str]) -> Any:
-        # Lone surrogates, which the kernel's names may decode to, are no JSON.
+        # Names that the kernel reports may decode to lone surrogates, which are not valid in JSON.
         made = text.encode(errors="replace").decode()
         if most is not None and len(made) > most:
             made = f"{made[: most - 1]}…"

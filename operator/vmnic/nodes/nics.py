@@ -1,4 +1,4 @@
-"""What is known of NIC models; the knowledge is data (`nics.yaml`), never an `if`."""
+"""Facts about NIC models, kept as data in `nics.yaml` and not as code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["NicDataError", "NicModel", "add_models", "model_of", "read_models"]
 
 
 class NicDataError(Exception):
-    """A user's NIC data cannot be used; the message names the file and the field."""
+    """A user's NIC data cannot be used. The message names the file and the field."""
 
 
 _Word = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -24,7 +24,7 @@ _Ids = Annotated[tuple[_Id, ...], msgspec.Meta(max_length=256)]
 
 
 class NicModel(msgspec.Struct, frozen=True, rename="camel"):
-    """One NIC model; fields as in `nics.yaml`."""
+    """One NIC model, with the fields of `nics.yaml`."""
 
     model: _Word
     vendor: _Id
@@ -34,23 +34,26 @@ class NicModel(msgspec.Struct, frozen=True, rename="camel"):
     vf_driver: Annotated[str, msgspec.Meta(max_length=64)]
     max_vfs: Annotated[int, msgspec.Meta(ge=0, le=1024)]
     vf_guests: Annotated[tuple[_Word, ...], msgspec.Meta(max_length=16)]
-    """Guest systems that have a driver for the VF."""
+    """Guest operating systems that have a driver for the VF."""
     vfs_by: Literal["sysfs", "module"] = "sysfs"
-    """`sysfs`: `sriov_numvfs`. `module`: only the driver's parameter `max_vfs`, when it is loaded."""
+    """How the driver creates VFs.
+
+    `sysfs` stands for `sriov_numvfs`, `module` for the driver's parameter `max_vfs`, which it reads only when it is loaded.
+    """
 
 
 _OWN = pathlib.Path(__file__).with_name("nics.yaml")
 _files = [_OWN]
 _MOST_CHARS = 2**18
-"""Of a file of NIC data; vmnic's own has a hundredth of that."""
+"""Longest file of NIC data, in characters. vmnic's own file has a hundredth of that."""
 _MOST_MODELS = 1024
 
 
 def add_models(path: pathlib.Path) -> None:
-    """Let a file of the user's speak first; of entries for the same ids the first one counts.
+    """Add a user's file of NIC data, whose entries win over vmnic's own entries for the same IDs.
 
     Raises:
-        NicDataError: the file cannot be read, or is not of the shape of `nics.yaml`.
+        NicDataError: The file cannot be read, or does not have the shape of `nics.yaml`.
     """
     try:
         _read(path)
@@ -63,7 +66,7 @@ def add_models(path: pathlib.Path) -> None:
 
 @functools.cache
 def read_models() -> tuple[NicModel, ...]:
-    """Give all models that vmnic knows."""
+    """Return all known models, the user's first."""
     return tuple(model for path in _files for model in _read(path))
 
 
@@ -71,8 +74,8 @@ def _read(path: pathlib.Path) -> tuple[NicModel, ...]:
     """Read one file.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no text, no YAML, too large, or not of the shape of `nics.yaml`.
+        OSError: The file cannot be read.
+        ValueError: The file is not UTF-8, not YAML, too large, or does not have the shape of `nics.yaml`.
     """
     with path.open(encoding="utf-8") as stream:
         text = stream.read(_MOST_CHARS + 1)
@@ -85,7 +88,7 @@ def _read(path: pathlib.Path) -> tuple[NicModel, ...]:
 
 
 def _document(text: str) -> Any:
-    """Parse the one document of a file."""
+    """Parse the single document of a file."""
     from ..checked.yaml_documents import read_documents  # noqa: PLC0415 - yaml is imported only where it is used
 
     documents = list(read_documents(io.StringIO(text), lambda _: True))
@@ -98,5 +101,5 @@ def _document(text: str) -> Any:
 
 @functools.lru_cache(maxsize=256)
 def model_of(vendor: str, device: str) -> NicModel | None:
-    """Find the model of a physical function by its PCI ids; None if it is not known."""
+    """Return the model of a PF by its PCI IDs, or None if it is unknown."""
     return next((nic for nic in read_models() if nic.vendor == vendor and device in nic.pf), None)

@@ -1,4 +1,4 @@
-"""What the agent saw of a physical function: more than its status publishes, as plans rely on it."""
+"""Observed state of a PF, with the details that plans need and the status does not publish."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VfAttributes:
-    """What a function's driver keeps of a VF."""
+    """Attributes of a VF as the PF's driver reports them."""
 
     mac: str
     vlan: int = 0
@@ -37,27 +37,27 @@ class VfAttributes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedVf:
-    """One virtual function."""
+    """Observed state of one VF."""
 
     index: int
     pci_address: str
     driver: str = ""
-    """Empty: none bound."""
+    """Driver that is bound; empty if none is."""
     held: bool = False
-    """Somebody has its VFIO device open (sysfs `enable` is 1 while it is), or its link is in another namespace."""
+    """Whether a process has its VFIO device open (sysfs `enable` is then 1), or its link is in another network namespace."""
     group: str = ""
-    """IOMMU group."""
+    """Number of its IOMMU group."""
     vfio_device: str = ""
-    """Name below /dev/vfio/devices; empty: the kernel makes none."""
+    """Name below /dev/vfio/devices; empty if the kernel creates none."""
     host_use: tuple[str, ...] = ()
-    """What the host itself uses its link for, in words."""
+    """Uses of its link by the host itself, in words."""
     attributes: VfAttributes | None = None
-    """As its function reports them; None: it does not."""
+    """Attributes as the PF reports them; None if it does not report them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedPf:
-    """One physical function."""
+    """Observed state of one PF."""
 
     pci_address: str
     name: str = ""
@@ -70,56 +70,60 @@ class ObservedPf:
     mac: str = ""
     mtu: int | None = None
     up: bool | None = None
-    """Administrative state; None: its link is not in the host's namespace."""
+    """Administrative state; None if its link is not in the host's network namespace."""
     link_elsewhere: bool = False
-    """Its driver has made a link, which is not in the host's namespace."""
+    """Whether its driver has created a link that is not in the host's network namespace."""
     carrier: bool = False
-    """Whether its link is up and something is at the other end."""
+    """Whether its link is up and has a carrier."""
     queues: int | None = None
-    """`combined` channels; None: it has none to set."""
+    """Number of `combined` channels; None if they cannot be set."""
     max_queues: int | None = None
     total_vfs: int = 0
     num_vfs: int = 0
     autoprobe: bool = True
     module_options: str = ""
-    """What vmnic's file below /etc/modprobe.d says for its driver; empty: there is none."""
+    """Options in vmnic's file below /etc/modprobe.d for its driver; empty if there is no such file."""
     driver_functions: tuple[str, ...] = ()
-    """All functions that have its driver, where that makes VFs only when it is loaded."""
+    """All functions that use its driver, filled only if the driver creates VFs when it is loaded."""
     by_module: bool = False
-    """Its driver makes VFs only by the parameter `max_vfs`, when it is loaded."""
+    """Whether its driver creates VFs only by the parameter `max_vfs`, when it is loaded."""
     unassigned_vf_space: bool = False
-    """The firmware left a register window of the VFs without an address."""
+    """Whether the firmware left a register window (BAR) of the VFs without an address."""
     foreign_owner: str = ""
-    """Another program that manages it, in words; empty: none."""
+    """Another program that manages the PF, in words; empty if there is none."""
     owner_unknown: str = ""
-    """What could not be read of another program's claim to it, in words; empty: all was read."""
+    """Claims of other programs that could not be read, in words; empty if everything was read."""
     shares_iommu_group: bool = False
-    """Another function that is not its VF is in its IOMMU group, so its VFs would be too."""
+    """Whether its IOMMU group contains a function that is not one of its VFs. Its VFs would then share that group."""
     held: bool = False
-    """Somebody has its own VFIO device open."""
+    """Whether a process has the PF's own VFIO device open."""
     group: str = ""
-    """Its own IOMMU group."""
+    """Number of the PF's own IOMMU group."""
     vfio_device: str = ""
-    """Its own name below /dev/vfio/devices; empty: the kernel makes none."""
+    """The PF's own name below /dev/vfio/devices; empty if the kernel creates none."""
     vfs: tuple[ObservedVf, ...] = ()
     host_use: tuple[str, ...] = ()
-    """What the host uses it for, in words."""
+    """Uses by the host, in words."""
     learnt_use: tuple[str, ...] = ()
-    """What the kernel made of a router's announcements, in words: it counts where the host itself switched the link on."""
+    """Addresses and routes that the kernel learned from router advertisements, in words.
+
+    They count as a use by the host only if the host itself, and not vmnic, set the link up.
+    """
 
     @property
     def held_addresses(self) -> tuple[str, ...]:
-        """Addresses of the function and its VFs, as far as somebody holds them."""
+        """Return the addresses of the PF and its VFs that are held."""
         own = (self.pci_address,) if self.held else ()
         return (*own, *(vf.pci_address for vf in self.vfs if vf.held))
 
 
 def holders_by_address(pfs: Sequence[ObservedPf], told: Mapping[str, str]) -> dict[str, str]:
-    """Name holders by PCI address; some device plugins, KubeVirt's among them, name their devices by IOMMU group.
+    """Return holders by PCI address, also for device plugins that name devices by IOMMU group.
 
-    Whoever holds a group has all its VFs, and the function itself where that is a whole NIC on vfio-pci. The resource tells
-    nothing of what a number means, as administrators name resources freely. So every device id that is a group's number
-    counts: another plugin's number may hold up a change, but no pod loses a VF.
+    Some plugins, among them KubeVirt's, use the group number as device ID. The holder of a group has all its VFs, and the
+    PF itself if that is a whole NIC on vfio-pci. The name of a resource does not show what a number means, because
+    administrators choose the names. So every device ID that equals a group number counts as that group: another plugin's
+    number may delay a change, but no pod loses a VF.
     """
     vfs = [vf for pf in pfs for vf in pf.vfs]
     used = {vf.pci_address: f"the host ({'; '.join(vf.host_use)})" for vf in vfs if vf.host_use}
@@ -130,7 +134,7 @@ def holders_by_address(pfs: Sequence[ObservedPf], told: Mapping[str, str]) -> di
 
 
 def with_holders(pf: ObservedPf, holders: Mapping[str, str]) -> ObservedPf:
-    """Count as held what others say they hold; a VM that is about to start has not opened its VF yet."""
+    """Mark the functions that have a holder as held, because a starting VM has not opened its VF yet."""
     vfs = tuple(replace(vf, held=True) if vf.pci_address in holders else vf for vf in pf.vfs)
     return replace(pf, vfs=vfs, held=pf.held or pf.pci_address in holders)
 
@@ -145,16 +149,16 @@ def render_pf_status(
     problem: PfProblem | None,
     apply: Apply | None,
 ) -> PfStatus:
-    """Write down what is published of a physical function, before it is fitted into the bounds of a status.
+    """Return the status that is published for a PF, before it is fitted into its bounds.
 
     Args:
-        pf: The function.
-        holders: Who holds a VF, by its PCI address.
-        owned: Whether vmnic has changed it.
-        attempt: Ends of runs so far.
-        plan: What is to be done; None: nothing.
-        problem: What hinders it.
-        apply: The last run.
+        pf: Observed state of the PF.
+        holders: Holders by the PCI address of the VF.
+        owned: Whether vmnic has changed the PF.
+        attempt: Number of changes that have ended.
+        plan: Plan to carry out; None if the PF is as its spec asks.
+        problem: Why the PF is not, or cannot be, as its spec asks.
+        apply: The last change.
     """
     known = model_of(pf.vendor, pf.device)
     return PfStatus(
@@ -185,7 +189,7 @@ def render_pf_status(
 
 
 def _ranges(vfs: Iterable[ObservedVf]) -> tuple[VfRange, ...]:
-    """Fold neighbours with the same driver, so that 64 VFs need one line."""
+    """Fold neighboring VFs with the same driver into ranges, so that 64 VFs need one entry."""
     ordered = sorted(vfs, key=lambda vf: vf.index)
     ranges = []
     for (_, driver), group in groupby(enumerate(ordered), key=lambda pair: (pair[1].index - pair[0], pair[1].driver)):
@@ -196,9 +200,9 @@ def _ranges(vfs: Iterable[ObservedVf]) -> tuple[VfRange, ...]:
 
 
 def observed_of(status: PfStatus) -> ObservedPf:
-    """Read back from a published status what a plan needs, where the host itself is not at hand (offline plans).
+    """Rebuild from a published status the observed state that a plan needs, for plans made offline.
 
-    The VFs' own addresses are not published, except of those that are held; `autoprobe` is taken from what the VFs have.
+    The status publishes only the addresses of VFs that are held. `autoprobe` is derived from the VFs' drivers.
     """
     held = {held.vf for held in status.held} - {status.pci_address}
     drivers = {index: part.driver for part in status.vfs for index in range_of(part.range)}

@@ -1,7 +1,8 @@
-"""A NodeNicState as frozen structs that the agent, the controller and the CLI share.
+"""NodeNicState as frozen structs that the agent, the controller and the CLI share.
 
-The agent's process must stay small, so these are msgspec structs and not the pydantic models of `vmnic.api`, from which
-the CRD is made; a test holds both equal, bounds included. Unknown fields are ignored: an agent may be older than the CRD.
+The agent's process must stay small, so these are msgspec structs and not the pydantic models of `vmnic.api`, which the CRD
+is made from. A test keeps both equal, including bounds. Unknown fields are ignored, because an agent may be older than the
+CRD.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ __all__ = [
 
 APPROVED = "vmnic.dev/approved"
 VFIO: Final = "vfio-pci"
-"""The driver of functions that VMs get."""
+"""Driver of functions that are passed to VMs."""
 
 _Text = Annotated[str, Meta(max_length=512)]
 _Name = Annotated[str, Meta(max_length=253)]
@@ -68,106 +69,118 @@ _Modules = Annotated[tuple[_Word, ...], Meta(max_length=32)]
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Camel case on the wire; what equals its default is left out."""
+    """Base of the structs below.
+
+    Names are in camelCase in JSON, and fields that equal their default are omitted.
+    """
 
 
 class ActionKind(StrEnum):
-    """The typed steps of a plan, in the order in which they may occur."""
+    """Kinds of actions, in the order in which a plan may contain them."""
 
     BIND_PF = "BindPf"
-    """Give the function itself the driver named; the host loses its link."""
+    """Bind the PF itself to the named driver. With vfio-pci the host loses the PF's link."""
     WRITE_MODULE_OPTIONS = "WriteModuleOptions"
-    """Write the driver's `max_vfs` below /etc/modprobe.d, for every function of that driver; empty removes the file."""
+    """Write the driver's `max_vfs` below /etc/modprobe.d, for all functions of that driver; an empty value removes the file."""
     RELOAD_DRIVER = "ReloadDriver"
-    """Unload and load the driver: old ones make VFs only by `max_vfs`, at that moment."""
+    """Unload and load the driver, because old drivers create VFs only by `max_vfs` when they are loaded."""
     SET_AUTOPROBE = "SetAutoprobe"
-    """Write `sriov_drivers_autoprobe`: 0 so that no kernel driver takes a VF that is meant for vfio-pci."""
+    """Write `sriov_drivers_autoprobe`: 0 keeps kernel drivers from binding a VF that is meant for vfio-pci."""
     SET_NUM_VFS = "SetNumVfs"
-    """Write `sriov_numvfs`; the kernel refuses N to M, so 0 comes between."""
+    """Write `sriov_numvfs`. The kernel refuses to go from N to M, so 0 is written in between."""
     SET_VFS = "SetVfs"
-    """Give the VFs of a range the attributes that the spec asks for; before they are bound, as a driver reads its
-    MAC address only then."""
+    """Set the attributes that the spec asks for on the VFs of a range. This comes before the VFs are bound, because a VF's
+    driver reads the MAC address only then.
+    """
     BIND_VFS = "BindVfs"
-    """Give every VF of a range that has another driver the one named; `none` takes what it has."""
+    """Bind every VF of a range that has another driver to the named one; `none` unbinds it."""
     SET_MTU = "SetMtu"
-    """Set the MTU of the physical function, in bytes."""
+    """Set the MTU of the PF, in bytes."""
     SET_QUEUES = "SetQueues"
-    """Set the `combined` channels of the physical function; another number of VFs has reset them."""
+    """Set the `combined` channels of the PF, because a new number of VFs resets them."""
     SET_LINK = "SetLink"
-    """Switch the function's link `up` or `down`; VFs of a function that is down have no link, and many NICs take no rate
-    for them, so it may be up before."""
+    """Set the PF's link `up` or `down`. VFs of a PF that is down have no link, and many NICs refuse rates for them, so this
+    action may also come earlier.
+    """
 
 
 class Action(_Struct, frozen=True):
-    """One step of a plan."""
+    """One action of a plan."""
 
     kind: ActionKind
     value: Annotated[str, Meta(max_length=256)]
 
 
 class PfReason(StrEnum):
-    """Why a physical function cannot be made what the pool asks, or is not."""
+    """Why a PF is not, or cannot be, as its pool asks."""
 
     FOREIGN_OWNER = "ForeignOwner"
-    """Another program manages the function's VFs. Take it out of the pool, or away from that program."""
+    """Another program manages the PF's VFs. Take the PF out of the pool, or away from that program."""
     FIRMWARE_SRIOV_OFF = "FirmwareSriovOff"
-    """The NIC offers no VFs at all. Switch SR-IOV on in its firmware or in the machine's."""
+    """The NIC offers no VFs. Enable SR-IOV in the firmware of the NIC or of the machine."""
     TOO_MANY_VFS = "TooManyVfs"
-    """More VFs are asked than the NIC supports. Lower `numVfs`, or say "max"."""
+    """More VFs are asked for than the NIC supports. Lower `numVfs`, or set it to "max"."""
     TOO_FEW_VFS = "TooFewVfs"
-    """`management: Adopt` takes VFs that exist, and there are fewer. Create them, or lower `numVfs`."""
+    """`management: Adopt` uses existing VFs, and there are fewer than asked for. Create them, or lower `numVfs`."""
     TOO_MANY_QUEUES = "TooManyQueues"
-    """More queues are asked than the NIC has left beside its VFs. Lower `queues`."""
+    """More queues are asked for than the NIC has left beside its VFs. Lower `queues`."""
     NO_MMIO_SPACE = "NoMmioSpace"
-    """The machine's firmware left no room for the VFs' registers. Add pci=realloc to the kernel's command line."""
+    """The machine's firmware left no address space for the VFs' registers. Add pci=realloc to the kernel's command line."""
     HOST_USED = "HostUsed"
-    """The host itself uses the function: an address, a default route, an upper device. Take it out of the pool, or
-    say `safety.allowHostUsed`."""
+    """The host itself uses the PF: an address, a default route or an upper device. Take the PF out of the pool, or
+    set `safety.allowHostUsed: true`.
+    """
     IOMMU_OFF = "IommuOff"
-    """vfio-pci needs an IOMMU. Switch it on in the firmware and with `intel_iommu=on` or `amd_iommu=on`,
-    then reboot."""
+    """vfio-pci needs an IOMMU. Enable it in the firmware and with `intel_iommu=on` or `amd_iommu=on`, then reboot."""
     IOMMU_GROUP_SHARED = "IommuGroupShared"
     """Other functions share the IOMMU group, so vfio-pci cannot take a VF. Use a slot with ACS."""
     NO_DRIVER = "NoDriver"
-    """No driver is bound to the function, so the kernel cannot create VFs. Bind its driver."""
+    """No driver is bound to the PF, so the kernel cannot create VFs. Bind the NIC's driver."""
     LINK_ELSEWHERE = "LinkElsewhere"
-    """The function's link is in another network namespace, where nothing of it can be set, so its VFs are not handed out.
-    Bring it back to the host's, or take the function out of the pool."""
+    """The PF's link is in another network namespace, where it cannot be configured, so its VFs are not advertised.
+    Move it back to the host's network namespace, or take the PF out of the pool.
+    """
     MODULE_MISSING = "ModuleMissing"
-    """A kernel module that VMs need cannot be loaded. Load it, or look why the kernel refuses it."""
+    """A kernel module that VMs need cannot be loaded. Load it, or find out why the kernel refuses it."""
     MODULE_OPTIONS_NEEDED = "ModuleOptionsNeeded"
-    """The driver makes VFs only by its parameter `max_vfs`. Say `persistence: ModuleOptions`."""
+    """The driver creates VFs only by its parameter `max_vfs`. Set `persistence: ModuleOptions`."""
     DRIVER_IN_USE = "DriverInUse"
-    """The driver would have to be loaded anew while the host or a VM uses one of its functions. Restart the
-    node: the options are in force then."""
+    """The driver would have to be reloaded while the host or a VM uses one of its functions. Reboot the
+    node, which puts the options in force.
+    """
     VANISHED = "Vanished"
-    """A function that belongs to a pool is no longer there. Look at the hardware, or take it out of the pool."""
+    """A PF that belongs to a pool is no longer there. Check the hardware, or take the PF out of the pool."""
     CARRIER_LOST = "CarrierLost"
-    """The function's link had a carrier and has none any more, so its VFs reach nobody and are no longer handed out. Look at
-    the cable, the transceiver and the switch's port."""
+    """The PF's link has lost its carrier, so its VFs have no network and are no longer advertised. Check the cable, the
+    transceiver and the switch port.
+    """
     UNREADABLE = "Unreadable"
-    """A read of this function failed, or the node's status could not be read or published; nothing is concluded from that. Read
-    the message and the kernel's log; the agent looks again by itself."""
+    """Reading the PF failed, or the node's status could not be read or published, so vmnic draws no conclusion. Read
+    the message and the kernel's log; the agent reads again by itself.
+    """
     WRITE_STILL_IN_FLIGHT = "WriteStillInFlight"
-    """A write of an earlier run has not returned from the kernel; the function is left alone until it does. Look at the
-    kernel's log; if it never returns, restart the node."""
+    """A write of an earlier change has not returned from the kernel, and the PF is left alone until it does. Check the
+    kernel's log; if the write never returns, reboot the node.
+    """
     PCI_BUS_STUCK = "PciBusStuck"
-    """A write did not return from the kernel, so no further PCI write is started on this node. Look at the
-    kernel's log; most often only a restart of the node helps."""
+    """A write did not return from the kernel, so no further PCI write starts on this node. Check the kernel's log;
+    usually only a reboot of the node helps.
+    """
     APPLY_FAILED = "ApplyFailed"
-    """The host refused a step, or was not as written when read back. The message names the step and the errno:
-    remove its cause, then change the pool or restart the node to have it tried again."""
+    """The host refused an action, or the value read back differs from the one written. The message names the action and
+    the errno: remove the cause, then change the pool or reboot the node to have it tried again.
+    """
     ROLLED_BACK = "RolledBack"
-    """The node was cut off by the change and undid it. Change the pool, or approve the plan to try it again."""
+    """The change cut the node off, so the agent rolled it back. Change the pool, or approve the plan to try it again."""
 
 
 class Held(_Struct, frozen=True):
-    """A VF that somebody holds open."""
+    """A VF that is held."""
 
     vf: _PciAddress
     """PCI address."""
     by: Annotated[str, Meta(max_length=321)] = ""
-    """Who, as far as the kubelet reports: `pod namespace/name`, at most 321 characters; empty when unknown."""
+    """The holder, as far as the kubelet reports it: `pod namespace/name`, at most 321 characters; empty if unknown."""
 
 
 class VfRange(_Struct, frozen=True):
@@ -176,34 +189,34 @@ class VfRange(_Struct, frozen=True):
     range: Annotated[str, Meta(max_length=7, pattern=forms.whole(forms.INDEX_RANGE))]
     """`0-6` or `3`."""
     driver: _Word = ""
-    """Empty: none bound."""
+    """Driver bound to them; empty if none is."""
 
 
 class PfPlan(_Struct, frozen=True):
-    """What is to be done to one physical function, and whether it may."""
+    """Plan for one physical function, and who blocks it."""
 
     digest: _Digest
-    """Names this plan: attempt, boot, desired spec, actions and the observed values that they rely on."""
+    """Digest of attempt, boot, spec, actions and the observed values that they rely on. It names this plan."""
     actions: Annotated[tuple[Action, ...], Meta(max_length=32)] = ()
     text: _Text = ""
     """The actions in words."""
     disruptive: bool = False
-    """A VF that would go is held, or the host uses the function."""
+    """Whether the plan removes a VF that is held, or interrupts a link that the host uses."""
     fenced: bool = False
-    """VFs that a pod could get in the meantime would go: they are fenced before the first write."""
+    """Whether the plan removes VFs that a pod could get in the meantime; they are fenced before the first write."""
     blocked_by: Annotated[tuple[_Text, ...], Meta(max_length=64)] = ()
-    """Who stands in the way, in words: `pod tenants/db holds 0000:0b:10.3`."""
+    """Holders that block the plan, in words: `pod tenants/db holds 0000:0b:10.3`."""
 
 
 class PfProblem(_Struct, frozen=True):
-    """Why the function cannot be made what the pool asks, or is not."""
+    """Why the physical function is not, or cannot be, as its pool asks."""
 
     reason: PfReason
     message: _Text
 
 
 class ApplyState(StrEnum):
-    """How far the run is that a grant started."""
+    """State of the change that a grant started."""
 
     CLAIMED = "Claimed"
     APPLYING = "Applying"
@@ -214,7 +227,7 @@ class ApplyState(StrEnum):
 
 
 class Apply(_Struct, frozen=True):
-    """The last run that a grant started."""
+    """The last change that a grant started."""
 
     digest: _Digest
     state: ApplyState
@@ -222,7 +235,7 @@ class Apply(_Struct, frozen=True):
 
 
 class VfSettings(_Struct, frozen=True):
-    """Attributes that the agent sets on VFs; None leaves one as it is."""
+    """Attributes that the agent sets on VFs. None leaves an attribute as it is."""
 
     vlan: Annotated[int, Meta(ge=0, le=4094)] | None = None
     vlan_qos: Annotated[int, Meta(ge=0, le=7)] | None = None
@@ -236,26 +249,26 @@ class VfSettings(_Struct, frozen=True):
 
 
 class VfGroup(_Struct, frozen=True):
-    """What one pool gets of a function: some of its VFs, or the whole of it."""
+    """A pool's share of a physical function."""
 
     pool: _Name
     resource: _Name
-    """Extended resource that stands for them."""
+    """Extended resource under which the devices are advertised."""
     range: Annotated[str, Meta(max_length=7, pattern=forms.whole(forms.OPTIONAL_INDEX_RANGE))] = ""
-    """Indexes such as `0-3`; empty: all."""
+    """Indexes such as `0-3`; empty for all."""
     driver: Literal["vfio-pci", "kernel"] = VFIO
-    """`vfio-pci`, or `kernel` for the kernel's own choice."""
+    """`vfio-pci`, or `kernel` for the driver that the kernel chooses."""
     settings: VfSettings | None = None
     device_plugin: Literal["Embedded", "None"] = "Embedded"
     exclude_topology: bool = False
 
 
 class PfSpec(_Struct, frozen=True):
-    """What one physical function should be; merged from all pools by the controller."""
+    """Spec of one physical function, merged from all pools by the controller."""
 
     pci_address: _PciAddress
     pool: _Name
-    """The oldest pool that has a part of it: its rollout decides when the function changes."""
+    """Oldest pool that has a share of it. Its rollout decides when the function changes."""
     num_vfs: _AskedVfs = 0
     function: Literal["Virtual", "Physical"] = "Virtual"
     management: Literal["Managed", "Adopt"] = "Managed"
@@ -266,18 +279,18 @@ class PfSpec(_Struct, frozen=True):
     allow_host_used: bool = False
     rollback_timeout_s: Annotated[int, Meta(ge=1, le=3600)] = 60
     release: Literal["", "Reset", "Retain"] = ""
-    """`Reset` or `Retain`: no pool asks for it any more, and the agent gives it up in this way."""
+    """`Reset` or `Retain` if no pool asks for it any more; the agent then releases it in this way."""
     grant: _Digest | None = None
     """Digest of the plan that the agent may carry out."""
 
     @property
     def vfio(self) -> bool:
-        """Whether anything of it is to be driven by vfio-pci."""
+        """Return whether vfio-pci is to drive the PF or any of its VFs."""
         return self.function == "Physical" or any(group.driver == VFIO for group in self.groups)
 
 
 class PfStatus(_Struct, frozen=True):
-    """What one physical function is; written by the agent."""
+    """Observed state of one physical function, written by the agent."""
 
     pci_address: _PciAddress
     name: Annotated[str, Meta(max_length=64, pattern=forms.whole(forms.LINK_NAME))] = ""
@@ -295,33 +308,33 @@ class PfStatus(_Struct, frozen=True):
     total_vfs: _VfCount = 0
     num_vfs: _VfCount = 0
     first_vf: Annotated[str, Meta(max_length=12, pattern=forms.whole(forms.OPTIONAL_PCI_ADDRESS))] = ""
-    """PCI address of its first VF; empty: it has none."""
+    """PCI address of the first VF; empty if there is none."""
     vf_stride: Annotated[int, Meta(ge=0, le=65_535)] = 0
-    """By how much the routing id of a VF is above that of the VF before it."""
+    """Difference between the routing IDs of two consecutive VFs."""
     vfs: Annotated[tuple[VfRange, ...], Meta(max_length=256)] = ()
     held: Annotated[tuple[Held, ...], Meta(max_length=256)] = ()
     host_use: Annotated[tuple[_Text, ...], Meta(max_length=16)] = ()
-    """What the host itself uses the function for, in words; empty: nothing."""
+    """Uses of the function by the host itself, in words; empty if there are none."""
     owned: bool = False
-    """Whether vmnic has changed it (journaled with its original values)."""
+    """Whether vmnic has changed it (its original values are in the journal)."""
     attempt: Annotated[int, Meta(ge=0, le=forms.LARGEST_COUNT)] = 0
-    """Rises after every end of a run."""
+    """Number of changes that have ended."""
     plan: PfPlan | None = None
-    """None: nothing is to be done."""
+    """None if nothing is to be done."""
     problem: PfProblem | None = None
     apply: Apply | None = None
 
 
 class HostFacts(_Struct, frozen=True):
-    """What the node as a whole offers."""
+    """Facts about the node as a whole."""
 
     kernel: Annotated[str, Meta(max_length=128, pattern=forms.whole(forms.PLAIN))] = ""
     iommu: bool | None = None
-    """None: could not be read."""
+    """None if it could not be read."""
     modules: _Modules = ()
-    """Of the modules that datapaths need (vhost_net, tun, macvtap, vfio_pci), those that are loaded or built in."""
+    """Modules among those that datapaths need (vhost_net, tun, macvtap, vfio_pci) that are loaded or built in."""
     refused: Annotated[tuple[_Text, ...], Meta(max_length=32)] = ()
-    """Modules that the init container could not load, each with the kernel's answer."""
+    """Modules that the init container could not load, each with the kernel's error."""
 
 
 class Condition(_Struct, frozen=True):
@@ -336,23 +349,23 @@ class Condition(_Struct, frozen=True):
 
 
 class HostSpec(_Struct, frozen=True):
-    """What a node must have besides its NICs."""
+    """Requirements for the node besides its NICs."""
 
     modules: _Modules = ()
-    """Kernel modules that must be there; the agent's init container loads them."""
+    """Kernel modules that must be loaded; the agent's init container loads them."""
 
 
 class NodeSpec(_Struct, frozen=True):
-    """What the controller asks of a node."""
+    """Spec of a node, written by the controller."""
 
     synced: bool = False
-    """False: the agent changes nothing."""
+    """While False, the agent changes nothing."""
     host: HostSpec = HostSpec()
     pfs: Annotated[tuple[PfSpec, ...], Meta(max_length=64)] = ()
 
 
 class NodeStatus(_Struct, frozen=True):
-    """What the agent found and did."""
+    """Observed state of a node and the agent's actions there."""
 
     observed_generation: _Generation = 0
     boot_id: Annotated[str, Meta(max_length=64, pattern=forms.whole(forms.BOOT_ID))] = msgspec.field(default="", name="bootID")
@@ -365,14 +378,14 @@ class Annotations(_Struct, frozen=True):
     """Annotations that people write on a NodeNicState."""
 
     approved: str = msgspec.field(default="", name=APPROVED)
-    """Digests of plans that a person has approved, with commas between (`kubectl vmnic approve`)."""
+    """Digests of plans that a person has approved, separated by commas (`kubectl vmnic approve`)."""
 
 
 _APPROVED_CHARS = 8192
 
 
 class ObjectMeta(_Struct, frozen=True):
-    """The parts of the metadata that are used."""
+    """The parts of the metadata that vmnic uses."""
 
     name: str
     annotations: Annotations = Annotations()
@@ -383,36 +396,45 @@ class ObjectMeta(_Struct, frozen=True):
 
 
 class NodeNicState(_Struct, frozen=True):
-    """One node's NICs: what they should be and what they are."""
+    """Spec and observed state of one node's NICs."""
 
     metadata: ObjectMeta
     spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
     unreadable: str = ""
-    """Why the status could not be read, which is then empty; never on the wire. It is set aside, not absent."""
+    """Why the status could not be decoded. The status is then empty: it is set aside, not absent.
+
+    Never present in JSON.
+    """
     spec_unreadable: str = ""
-    """Likewise of the spec; only the agent reads on without it."""
+    """Why the spec could not be decoded. Only the agent continues without a spec.
+
+    Never present in JSON.
+    """
 
     @property
     def approved(self) -> frozenset[str]:
-        """Digests of plans that a person has approved; a list of more than 8 kB approves nothing."""
+        """Return the digests of plans that a person has approved.
+
+        A list of more than 8 kB approves nothing.
+        """
         digests = self.metadata.annotations.approved
         return frozenset(filter(None, digests.split(","))) if len(digests) <= _APPROVED_CHARS else frozenset()
 
 
 def group_of(spec: PfSpec, pool: str) -> VfGroup | None:
-    """Give a pool's part of a function; None if it has none."""
+    """Return a pool's share of a PF, or None if it has none."""
     return next((group for group in spec.groups if group.pool == pool), None)
 
 
 def indexes_of(spec: PfSpec, group: VfGroup) -> range:
-    """Give the indexes of the VFs of a group."""
+    """Return the indexes of the VFs of a group."""
     return range_of(group.range) if group.range else range(spec.num_vfs)
 
 
 @functools.lru_cache(maxsize=1024)
 def range_of(text: str) -> range:
-    """Read a range of VF indexes as it is written everywhere: `0-6`, or `3` for one; empty where it is no range."""
+    """Parse a range of VF indexes such as `0-6` or `3`, and return an empty range if it is malformed."""
     return read_vf_range(text) or range(0)
 
 
@@ -437,12 +459,12 @@ _orders_decoder = msgspec.json.Decoder(_Orders)
 
 
 def decode_node_state(raw: bytes | msgspec.Raw) -> NodeNicState:
-    """Parse one NodeNicState.
+    """Decode a NodeNicState.
 
-    A status that is out of bounds, or has words of a newer version, is set aside: `unreadable` says why.
+    A status that is out of bounds, or that contains values of a newer version, is set aside, and `unreadable` says why.
 
     Raises:
-        ValueError: the rest cannot be read; the message has the path.
+        ValueError: Metadata or spec cannot be decoded. The message contains the path.
     """
     try:
         found = _decoder.decode(raw)
@@ -460,10 +482,12 @@ def decode_node_state(raw: bytes | msgspec.Raw) -> NodeNicState:
 
 
 def decode_own_state(raw: bytes | msgspec.Raw) -> NodeNicState:
-    """Parse the agent's own NodeNicState; a spec that cannot be read asks nothing, and `spec_unreadable` says why.
+    """Decode the agent's own NodeNicState, also if its spec is malformed.
+
+    A malformed spec is replaced by an empty one, which asks for nothing, and `spec_unreadable` says why.
 
     Raises:
-        ValueError: neither spec nor status can be read; the message has the path.
+        ValueError: Neither spec nor status can be decoded. The message contains the path.
     """
     try:
         return decode_node_state(raw)
@@ -481,7 +505,11 @@ def _decode_orders(raw: bytes | msgspec.Raw) -> NodeNicState:
 
 
 def _find_fault(status: NodeStatus) -> str:
-    """Describe what the bounds of single fields cannot express; empty: nothing."""
+    """Describe a fault that the bounds of single fields cannot express.
+
+    Returns:
+        An empty string if there is none.
+    """
     addresses = {pf.pci_address for pf in status.pfs}
     if len(addresses) < len(status.pfs):
         return "two entries of status.pfs have one pciAddress"
@@ -490,7 +518,11 @@ def _find_fault(status: NodeStatus) -> str:
 
 
 def _find_range_fault(parts: Iterable[VfRange]) -> str:
-    """Describe the first range that is none, or does not come after the one before it; empty: nothing."""
+    """Describe the first range that is malformed or out of order.
+
+    Returns:
+        An empty string if there is none.
+    """
     end = 0
     for part in parts:
         indexes = range_of(part.range)
@@ -501,5 +533,5 @@ def _find_range_fault(parts: Iterable[VfRange]) -> str:
 
 
 def wire(struct: msgspec.Struct) -> Any:
-    """Return the JSON-able form of a struct of this module."""
+    """Return the JSON-compatible form of a struct of this module."""
     return msgspec.to_builtins(struct)

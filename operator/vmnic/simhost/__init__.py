@@ -1,1 +1,4 @@
-"""A simulated host: the kernel's PCI, SR-IOV and netlink behaviour with its exact errors, behind the host's own ports."""
+"""Simulated host behind the ports of `vmnic.host`.
+
+It behaves as the kernel does for PCI, SR-IOV and netlink, with the same errors.
+"""

@@ -1,4 +1,7 @@
-"""What happens to a simulated machine without an operation: functions are opened, cables pulled, other programs run."""
+"""Events of a simulated machine that no host operation causes.
+
+Functions are opened, cables are pulled, and other programs run.
+"""
 
 from __future__ import annotations
 
@@ -15,55 +18,58 @@ _PASSTHRU = "passthru"
 
 
 class Commands:
-    """Each method is a command; they raise OSError where the kernel would refuse."""
+    """Commands, one per method. A method raises OSError if the kernel would refuse."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
 
     def named(self, name: str) -> Callable[[Any], Any] | None:
-        """Give the command of a name."""
+        """Return the command with this name, or None."""
         found: Callable[[Any], Any] | None = None if name.startswith("_") or name == "named" else getattr(self, name, None)
         return found
 
     def hold(self, address: str) -> None:
-        """Open a function's VFIO device, as QEMU would."""
+        """Open the VFIO device of a function, as QEMU does."""
         self._openable(address).held = True
 
     def hold_group(self, address: str) -> None:
-        """Open its VFIO group in a container, and not the device."""
+        """Open the VFIO group of a function in a container, without opening the device."""
         self._openable(address).group_held = True
 
     def release(self, address: str) -> None:
-        """Close either; the function may be gone by now."""
+        """Close the device and the group of a function that may have disappeared."""
         found = self._machine.find(address)
         if found is not None:
             found.held = found.group_held = False
 
     def set_cable(self, argument: Mapping[str, Any]) -> None:
-        """Pull or plug a PF's cable."""
+        """Connect or pull the cable of a PF."""
         pf = self._pf(argument["link"])
         pf.cable = bool(argument["plugged"])
         self._machine.tell_link("newlink", pf)
 
     def heal(self, link: str) -> None:
-        """Mend a port that loses its link while it has VFs."""
+        """Restore a port that loses its link while it has VFs."""
         self._pf(link).cut_by_vfs = False
 
     def break_port(self, argument: Mapping[str, Any]) -> None:
-        """Let a port lose its link while it has VFs, but for one number of them."""
+        """Make a port lose its link while it has VFs, except with one number of them."""
         pf = self._pf(argument["link"])
         pf.cut_by_vfs, pf.works_with = True, int(argument.get("works_with", 0))
 
     def assign_address(self, argument: Mapping[str, str]) -> None:
-        """Give a PF's link an IP address."""
+        """Assign an IP address to the link of a PF."""
         self._pf(argument["link"]).addresses.append(argument["address"])
 
     def remove_addresses(self, link: str) -> None:
-        """Take all its IP addresses away."""
+        """Remove all IP addresses from the link of a PF."""
         self._pf(link).addresses.clear()
 
     def add_upper(self, argument: Mapping[str, Any]) -> None:
-        """Put a virtual link on top of one. A macvtap or macvlan in passthru mode has the lower link for itself."""
+        """Add a virtual link on top of another link.
+
+        A macvtap or macvlan in passthru mode excludes others on the same lower link.
+        """
         upper = Upper(**argument)
         beside = [one for one in self._machine.uppers if one.lower == upper.lower and one.kind.startswith("macv")]
         if upper.kind.startswith("macv") and beside and _PASSTHRU in (upper.mode, *(one.mode for one in beside)):
@@ -80,25 +86,28 @@ class Commands:
         found.moved = True
 
     def bring_links_back(self, _: Any) -> None:
-        """End the other namespaces: their links come back."""
+        """Delete the other network namespaces, so that their links return."""
         for one in [one for one in self._machine.functions() if one.moved]:
             one.moved = False
             self._machine.tell_link("newlink", one)
 
     def rename_link(self, argument: Mapping[str, str]) -> None:
-        """Rename a PF's link."""
+        """Rename the link of a PF."""
         pf = self._pf(argument["link"])
         pf.net_name = argument["name"]
         self._machine.tell_link("newlink", pf)
 
     def put_file(self, argument: Mapping[str, str]) -> None:
-        """Write a file of another program; an empty text removes it."""
+        """Write a file of another program, or remove it if the text is empty."""
         self._machine.files.pop(argument["path"], None)
         if argument["text"]:
             self._machine.files[argument["path"]] = argument["text"]
 
     def _openable(self, address: str) -> Pf | Vf:
-        """Find a function whose VFIO group can be opened: vfio-pci drives all of it, and nobody else has it open."""
+        """Find a function whose VFIO group can be opened.
+
+        vfio-pci drives all functions of the group, and no other process has it open.
+        """
         one = self._machine.find(address)
         if one is None or one.driver != "vfio-pci":
             raise refuse(errno.ENODEV, f"{address} is not on vfio-pci")

@@ -1,4 +1,4 @@
-"""The machine as the kernel shows it in /sys, /proc and /dev."""
+"""The machine's /sys, /proc and /dev, as the kernel shows them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ROOT = "pci0000:00"
 
 
 class FileTree:
-    """Makes the tree of one machine."""
+    """Builds the tree of one machine."""
 
     def __init__(self, machine: Machine, kernel: Kernel) -> None:
         self._machine = machine
@@ -24,13 +24,13 @@ class FileTree:
         self._own = self._own_files()
 
     def root(self) -> Directory:
-        """Give `/`."""
+        """Return the root directory."""
         return Directory(
             lambda: self._own | self._other_files(), lambda name: self._own.get(name) or self._other_files().get(name)
         )
 
     def _own_files(self) -> dict[str, Node]:
-        """The kernel's files; what is in them is made when they are looked at."""
+        """Return the kernel's files, whose content is computed when it is read."""
         return {
             "sys": _directory(
                 bus=_directory(pci=Directory(self._bus)),
@@ -51,7 +51,7 @@ class FileTree:
         }
 
     def _other_files(self) -> dict[str, Node]:
-        """The files of other programs, as directories of directories."""
+        """Return the files of other programs, as nested directories."""
         tree: dict[str, Any] = {}
         for path, text in self._machine.files.items():
             *parents, name = path.strip("/").split("/")
@@ -113,7 +113,7 @@ class FileTree:
         if one.group is not None:
             entries["iommu_group"] = Link(f"../../../kernel/iommu_groups/{one.group}")
         if one.driver == "vfio-pci":
-            # As in kernels with VFIO_DEVICE_CDEV: without it there is no `dev`.
+            # As in kernels with VFIO_DEVICE_CDEV. Without that option `dev` does not exist.
             number = [other.address for other in self._machine.functions()].index(one.address)
             entries["vfio-dev"] = _directory(**{f"vfio{number}": _directory(dev=constant(f"511:{number}"))})
         if one.net_name:
@@ -182,17 +182,20 @@ def _device_link(address: str) -> Link:
 
 
 def _in_use(one: Pf | Vf) -> bool:
-    """Whether the function is enabled: by a kernel driver always, by vfio-pci while somebody has it open."""
+    """Return whether the function is enabled.
+
+    A kernel driver always enables it, vfio-pci only while a process has it open.
+    """
     return one.held or one.driver not in ("", "vfio-pci")
 
 
 def _sleeps(one: Pf | Vf) -> bool:
-    """Only vfio-pci lets the kernel suspend what nobody has open."""
+    """Return whether the function is suspended, which only vfio-pci allows while no process has it open."""
     return one.driver == "vfio-pci" and not one.held
 
 
 def _not_running() -> Generator[None, None, str]:
-    """A link that is down answers nothing of its physical state (net-sysfs.c)."""
+    """Refuse a read of the physical state, as the kernel does for a link that is down (net-sysfs.c)."""
     yield from ()
     raise refuse(errno.EINVAL)
 

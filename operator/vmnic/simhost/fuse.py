@@ -1,7 +1,7 @@
 """The simulated host's `/sys` as a file system that any program can use, mounted by FUSE.
 
-The model behind it is the one that the socket serves, so a change by either is at once visible at the other, and every
-refusal has the kernel's errno. Needs libfuse 3 and the package mfusepy, which only tests and trials install.
+It shares the model with the socket, so a change through one is at once visible through the other, and every refusal has the
+kernel's errno. It needs libfuse 3 and the package mfusepy, which only tests and trials install.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from .tree import Directory, File, Link
 __all__ = ["serve_sys"]
 
 _PAGE_BYTES = 4096
-"""Size of every file, as sysfs tells it."""
+"""Size of every file, as reported by sysfs."""
 _THREADS = 100
-"""Each operation that waits occupies one."""
+"""Most operations at a time, because each waiting operation occupies a thread."""
 _READ, _WRITE, _TREE = 0o444, 0o200, 0o755
 
 
 def serve_sys(host: SimHost, mountpoint: pathlib.Path) -> None:
     """Mount the host's /sys and serve it until it is unmounted.
 
-    Nothing is kept by the kernel: what is read is what is there now.
+    The kernel caches nothing, so every read shows the present state.
 
     Raises:
-        RuntimeError: it could not be mounted.
+        RuntimeError: The mount failed.
     """
     mfusepy.FUSE(
         _Sys(host), str(mountpoint), foreground=True, allow_other=True, default_permissions=True, direct_io=True,
@@ -43,7 +43,10 @@ def serve_sys(host: SimHost, mountpoint: pathlib.Path) -> None:
 
 
 class _Sys(mfusepy.Operations):  # type: ignore[misc]
-    """What FUSE asks; each call in a thread of its own, since an operation may wait as it would in the kernel."""
+    """FUSE operations.
+
+    Each call has its own thread, because an operation may block as it does in the kernel.
+    """
 
     use_ns = True
 
@@ -51,10 +54,10 @@ class _Sys(mfusepy.Operations):  # type: ignore[misc]
         self._host = host
         self._handles = itertools.count(1)
         self._opened: dict[int, bytes | None] = {}
-        """By handle, what an opened file said when it was read from its beginning."""
+        """Content of each open file by handle, as of the last read from its beginning."""
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:  # noqa: ARG002 - FUSE's signature
-        """Describe a file."""
+        """Return the attributes of a file."""
         node = self._host.look(f"/sys{path}")
         mode, size, links = stat.S_IFDIR | _TREE, 0, 2
         if isinstance(node, Link):
@@ -69,11 +72,11 @@ class _Sys(mfusepy.Operations):  # type: ignore[misc]
         return [".", "..", *map(str, self._host.perform(ListDir(f"/sys{path}")) or ())]  # type: ignore[arg-type]
 
     def readlink(self, path: str) -> str:
-        """Read a link."""
+        """Read a symbolic link."""
         return str(self._host.perform(ReadLink(f"/sys{path}")))
 
     def open(self, path: str, flags: int) -> int:
-        """Open a file; for a side that it has not even root may."""
+        """Open a file, and refuse a missing read or write side even for root."""
         node = self._host.look(f"/sys{path}")
         access = flags & os.O_ACCMODE
         if isinstance(node, Directory):
@@ -87,19 +90,19 @@ class _Sys(mfusepy.Operations):  # type: ignore[misc]
         return handle
 
     def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
-        """Read; the file's text is made anew when it is read from its beginning."""
+        """Read a file, whose content is computed again for a read from its beginning."""
         text = self._opened[fh]
         if offset == 0 or text is None:
             text = self._opened[fh] = f"{self._host.perform(ReadFile(f'/sys{path}'))}\n".encode()
         return text[offset : offset + size]
 
     def write(self, path: str, data: bytes, offset: int, fh: int) -> int:  # noqa: ARG002 - FUSE's signature
-        """Write: one call is one operation, whatever the offset, as in sysfs."""
+        """Write a file, where one call is one operation regardless of the offset, as in sysfs."""
         self._host.perform(WriteFile(f"/sys{path}", data.decode(errors="replace")))
         return len(data)
 
     def truncate(self, path: str, length: int, fh: int | None = None) -> int:  # noqa: ARG002 - FUSE's signature
-        """Shells open with O_TRUNC; sysfs takes no notice."""
+        """Ignore truncation as sysfs does, because shells open files with O_TRUNC."""
         return 0
 
     def release(self, path: str, fh: int) -> int:  # noqa: ARG002 - FUSE's signature
@@ -108,11 +111,11 @@ class _Sys(mfusepy.Operations):  # type: ignore[misc]
         return 0
 
     def create(self, path: str, mode: int, flags: int) -> int:  # noqa: ARG002 - FUSE's signature
-        """Refuse a new file, as sysfs does."""
+        """Refuse to create a file, as sysfs does."""
         raise OSError(errno.EACCES, path)
 
     def mkdir(self, path: str, mode: int) -> int:  # noqa: ARG002 - FUSE's signature
-        """Refuse a new directory."""
+        """Refuse to create a directory."""
         raise OSError(errno.EPERM, path)
 
     def unlink(self, path: str) -> int:

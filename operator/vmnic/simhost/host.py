@@ -1,4 +1,7 @@
-"""The simulated host as a port: performs operations, keeps those that the kernel would not answer yet, takes commands."""
+"""Simulated host as a port.
+
+It performs operations, keeps those that the kernel has not answered yet, and accepts commands.
+"""
 
 from __future__ import annotations
 
@@ -21,22 +24,22 @@ from .tree import Directory, File, Link, Node, resolve
 __all__ = ["SimHost"]
 
 _TICK_S = 0.001
-"""How often a server looks whether time has passed, where operations take any."""
+"""Interval, in seconds, at which a server checks the time if operations take time."""
 
 
 class _Pending:
-    """An operation that the kernel has not answered."""
+    """An operation that the kernel has not answered yet."""
 
     def __init__(self, running: Generator[None, None, Value]) -> None:
         self._running = running
         self.done = threading.Event()
         self.killed = False
-        """The program that waits for it was sent SIGKILL."""
+        """Whether the program that waits for the operation was sent SIGKILL."""
         self.value: Value = None
         self.error: OSError | None = None
 
     def step(self) -> bool:
-        """Go on as far as possible; True once it has ended."""
+        """Advance as far as possible, and return whether the operation has ended."""
         try:
             next(self._running)
         except StopIteration as end:
@@ -49,10 +52,10 @@ class _Pending:
         return True
 
     def result(self) -> Value:
-        """Give what the kernel answered.
+        """Return the kernel's answer.
 
         Raises:
-            OSError: it refused.
+            OSError: The kernel refused.
         """
         if self.error is not None:
             raise self.error
@@ -60,27 +63,27 @@ class _Pending:
 
 
 class Pause:
-    """Keeps one write in the kernel: its process may be killed meanwhile, and the write is carried out all the same."""
+    """Holds one write in the kernel. If its process is killed meanwhile, the write is still carried out."""
 
     def __init__(self) -> None:
         self._left = 0
         self._open = threading.Event()
         self._open.set()
         self.reached = False
-        """Whether the write is there."""
+        """Whether the write has arrived."""
 
     def at(self, number: int) -> None:
-        """Stop the n-th write from now on."""
+        """Hold the n-th write from now on."""
         self._left, self.reached = number, False
         self._open.clear()
 
     def go_on(self) -> None:
-        """Let it through."""
+        """Release the write."""
         self._left = 0
         self._open.set()
 
     def strike(self) -> None:
-        """Wait here, if this is the write."""
+        """Block if this is the write to hold."""
         if self._left:
             self._left -= 1
             if not self._left:
@@ -92,12 +95,12 @@ class SimHost:
     """A host behind `perform`.
 
     Args:
-        spec: What the host is like.
-        waits: True in a server: `perform` returns when the kernel would answer. False in a test of one thread:
-            it raises StillBlocked, and the operation goes on by itself once what it waits for has happened.
+        spec: Description of the host.
+        waits: True in a server, where `perform` returns when the kernel would answer. False in a test with one thread,
+            where it raises StillBlocked, and the operation continues by itself once it is no longer blocked.
 
     Raises:
-        ImpossibleHostError: no real host is like the spec.
+        ImpossibleHostError: No real host could match the spec.
     """
 
     def __init__(self, spec: HostSpec, *, waits: bool = False) -> None:
@@ -113,15 +116,15 @@ class SimHost:
         self._failures: list[tuple[str, int]] = []
         self._pause = Pause()
         self.writes = 0
-        """Operations so far that change the host."""
+        """Number of operations so far that change the host."""
         self.reads = 0
 
     def perform(self, op: Op) -> Value:
         """Perform an operation.
 
         Raises:
-            OSError: the kernel refused.
-            StillBlocked: it has not answered.
+            OSError: The kernel refused.
+            StillBlocked: The kernel has not answered.
         """
         if is_write(op):
             self._pause.strike()
@@ -139,7 +142,7 @@ class SimHost:
         return answer.result()
 
     def _await(self, answer: _Pending) -> None:
-        """Wait for the kernel's answer; where operations take time, it passes for all that wait."""
+        """Wait for the kernel's answer, while time passes for all pending operations."""
         while not answer.done.wait(_TICK_S if self._machine.spec.delays.any else None):
             with self._lock:
                 self._step_pending()
@@ -147,16 +150,16 @@ class SimHost:
             self._step_pending()
 
     def file(self, path: str) -> str:
-        """Give what is in a file besides the kernel's own; empty if it is not there."""
+        """Return the content of a file that is not the kernel's, or an empty string if it does not exist."""
         return self._machine.files.get(path, "")
 
     def group_of(self, address: str) -> str:
-        """Give the IOMMU group of a function."""
+        """Return the IOMMU group of a function, or an empty string if the function does not exist."""
         found = self._machine.find(address)
         return str(found.group) if found is not None else ""
 
     def listen(self, listener: Callable[[HostEvent], None]) -> Callable[[], None]:
-        """Have a listener called for all that the host tells, as long as what this gives has not been called."""
+        """Call a listener for every event of the host, until the returned function is called."""
         with self._lock:
             self._machine.listeners.append(listener)
         return lambda: self._forget(listener)
@@ -166,19 +169,19 @@ class SimHost:
             self._machine.listeners.remove(listener)
 
     def look(self, path: str) -> Node:
-        """Say what is at a path, without following a link there; no operation is counted.
+        """Return the node at a path without following a link there or counting an operation.
 
         Raises:
-            OSError: nothing is.
+            OSError: The path does not exist.
         """
         with self._lock:
             return resolve(self._tree.root(), path, follow_last=False)
 
     def control(self, command: Mapping[str, Any]) -> Any:
-        """Do what no program on the host does: hold a VF as QEMU would, pull a cable, reboot.
+        """Execute a command, such as holding a VF as QEMU does, unplugging a cable or rebooting.
 
         Raises:
-            OSError: it cannot be done; EINVAL for an unknown command.
+            OSError: The command cannot be executed. EINVAL means an unknown command.
         """
         with self._lock:
             ((name, argument),) = command.items()
@@ -190,7 +193,7 @@ class SimHost:
             return reply
 
     def _start(self, op: Op) -> Value | _Pending:
-        """Perform what the kernel answers at once, or give what may take time."""
+        """Perform an operation that the kernel answers at once, or return a pending one."""
         root = self._tree.root()
         match op:
             case ReadFile(path):
@@ -218,7 +221,7 @@ class SimHost:
         return _Pending(self._on_links(op)) if self._machine.spec.delays.link_s else perform_on_links(self._machine, op)
 
     def _on_links(self, op: Op) -> Generator[None, None, Value]:
-        """Take the time that the one lock of all links is held."""
+        """Perform an operation on links, and hold the lock of all links while it takes time."""
         if is_write(op):
             yield from self._kernel.hold_links()
         return perform_on_links(self._machine, op)
@@ -227,20 +230,20 @@ class SimHost:
         return self._begin(_Pending(running))
 
     def _begin(self, pending: _Pending) -> _Pending:
-        """Go on with it as far as possible, and later with the rest."""
+        """Start an operation, and keep it as pending if it blocks."""
         if not pending.step():
             self._pending.append(pending)
         return pending
 
     def _strike(self, op: Op) -> None:
-        """Refuse an operation that was told to fail once."""
+        """Refuse an operation that `fail_next` has selected."""
         for failure in self._failures:
             if failure[0] in str(op):
                 self._failures.remove(failure)
                 raise refuse(failure[1], "the hardware failed")
 
     def _step_pending(self) -> None:
-        """Let what waits go on, as often as one end frees another."""
+        """Advance pending operations until none ends, because the end of one may unblock another."""
         while ended := [pending for pending in self._pending if pending.step()]:
             self._pending = [pending for pending in self._pending if pending not in ended]
 
@@ -248,7 +251,7 @@ class SimHost:
         return self.writes
 
     def _control_pause_at(self, number: int) -> None:
-        """Keep the n-th write from now on in the kernel until `go_on`."""
+        """Hold the n-th write from now on in the kernel until `go_on`."""
         self._pause.at(number)
 
     def _control_paused(self, _: Any) -> bool:
@@ -261,32 +264,32 @@ class SimHost:
         return self.reads
 
     def _control_remove_device(self, address: str) -> None:
-        """Pull a NIC out: it is gone once all who hold its functions have let go."""
+        """Remove a NIC, which disappears when all holders of its functions have closed them."""
         if address not in self._machine.pfs:
             raise refuse(errno.ENODEV, f"no PF is at {address}")
         self._run(self._kernel.remove(self._machine.pfs[address]))
 
     def _control_add_device(self, address: str) -> None:
-        """Put it back."""
+        """Insert a removed NIC again."""
         self._kernel.add(address)
 
     def _control_start_writer(self, argument: Mapping[str, str]) -> int:
-        """Start a program that writes a file, and may be killed meanwhile."""
+        """Start a program that writes a file and that may be killed meanwhile."""
         node = resolve(self._tree.root(), argument["path"])
         self._writers.append(self._run(_writable(node, argument["path"])(argument["text"])))
         return len(self._writers) - 1
 
     def _control_kill_writer(self, number: int) -> None:
-        """Send it SIGKILL: in the middle of a write it stays until the kernel has ended that."""
+        """Send SIGKILL to a writer, which remains until the kernel has ended its write."""
         self._writers[number].killed = True
 
     def _control_writer_state(self, number: int) -> str:
-        """Give the kernel's letter for it, once it waits for a holder; empty when it has ended."""
+        """Return the process state of a writer that waits for a holder, or an empty string when it has ended."""
         writer = self._writers[number]
         return "" if writer.done.is_set() else "D" if writer.killed else "S"
 
     def _control_reboot(self, _: Any) -> None:
-        """Start the host again; what waited in the kernel is gone with it."""
+        """Restart the host, which ends all pending operations."""
         for pending in self._pending:
             pending.error = refuse(errno.EIO, "the host was restarted")
             pending.done.set()

@@ -1,6 +1,6 @@
-"""What the kernel does when its PCI files are written: errno for errno, lock for lock.
+"""Behavior of the kernel when its PCI files are written, with the same errors and locks.
 
-Each operation is a generator that yields while the kernel would sleep: the caller steps it again when something has changed.
+Each operation is a generator that yields where the kernel would sleep. The caller steps it again after a change.
 Sources: drivers/pci/iov.c, drivers/base/bus.c, drivers/pci/pci-driver.c, drivers/vfio, and measurements on igb.
 """
 
@@ -18,11 +18,11 @@ __all__ = ["Kernel", "Step"]
 Step = Generator[None, None, None]
 VFIO = "vfio-pci"
 _OVERRIDE_BYTES = 4095
-"""driver_override takes less than a page (drivers/base/driver.c)."""
+"""driver_override accepts less than a page (drivers/base/driver.c)."""
 
 
 def refuse(code: int, text: str = "") -> OSError:
-    """Make the kernel's refusal."""
+    """Return the error with which the kernel refuses."""
     return OSError(code, text or errno.errorcode[code])
 
 
@@ -33,7 +33,7 @@ class Kernel:
         self._machine = machine
 
     def hold_links(self) -> Step:
-        """Hold rtnl, the one lock of all links, for as long as a change takes."""
+        """Hold rtnl, the lock of all links, for the time that a change takes."""
         while self._machine.links_locked:
             yield
         self._machine.links_locked = True
@@ -43,13 +43,13 @@ class Kernel:
             self._machine.links_locked = False
 
     def _take(self, seconds: float) -> Step:
-        """Let time pass."""
+        """Wait until a time has passed."""
         end = time.monotonic() + seconds
         while seconds and time.monotonic() < end:
             yield
 
     def write_num_vfs(self, pf: Pf, text: str) -> Step:
-        """`sriov_numvfs`: the checks stand in the kernel's order."""
+        """Write `sriov_numvfs`, with the checks in the kernel's order."""
         count = _parse_u16(text)
         if count > pf.total_vfs:
             raise refuse(errno.ERANGE)
@@ -70,18 +70,18 @@ class Kernel:
             pf.locked = False
 
     def read_num_vfs(self, pf: Pf) -> Generator[None, None, str]:
-        """`sriov_numvfs` waits for the device lock even to be read."""
+        """Read `sriov_numvfs`, which waits for the device lock even to be read."""
         while pf.locked:
             yield
         return str(pf.num_vfs)
 
     def rescan(self) -> Step:
-        """`/sys/bus/pci/rescan` takes the global lock."""
+        """Write `/sys/bus/pci/rescan`, which takes the global lock."""
         while self._machine.rescan_locked:
             yield
 
     def write_autoprobe(self, pf: Pf, text: str) -> Step:
-        """`sriov_drivers_autoprobe` takes a boolean."""
+        """Write `sriov_drivers_autoprobe`, which accepts a boolean."""
         yield from ()
         word = text.strip().lower()
         if not word or word[:2] not in ("0", "1", "y", "n", "on", "of"):
@@ -89,21 +89,21 @@ class Kernel:
         pf.autoprobe = word[:2] in ("1", "y", "on")
 
     def write_override(self, function: Pf | Vf, text: str) -> Step:
-        """`driver_override`: a newline alone clears it."""
+        """Write `driver_override`, where a single newline clears it."""
         yield from ()
         if len(text) >= _OVERRIDE_BYTES:
             raise refuse(errno.EINVAL)
         function.override = text.strip()
 
     def probe(self, address: str) -> Step:
-        """`drivers_probe` succeeds also where it does nothing."""
+        """Write `drivers_probe`, which succeeds even if it does nothing."""
         function = self._function(address)
         if not function.driver and self._may_probe(function):
             yield from self._take(self._machine.spec.delays.probe_s)
             self._attach(function, function.override or self._native_driver(function))
 
     def bind(self, driver: str, address: str) -> Step:
-        """`drivers/NAME/bind`."""
+        """Write `drivers/NAME/bind`."""
         yield from ()
         function = self._function(address)
         matches = driver == (function.override or self._native_driver(function))
@@ -116,7 +116,10 @@ class Kernel:
             raise refuse(errno.EINVAL)
 
     def unbind(self, driver: str, address: str) -> Step:
-        """`drivers/NAME/unbind`; a VF that somebody holds makes the writer wait, a PF's driver takes its VFs with it."""
+        """Write `drivers/NAME/unbind`.
+
+        The writer waits while a process holds the VF. The driver of a PF removes its VFs too.
+        """
         function = self._machine.find(address.strip())
         if function is None or function.driver != driver:
             raise refuse(errno.ENODEV)
@@ -133,20 +136,23 @@ class Kernel:
         yield from self._release(function)
 
     def remove(self, pf: Pf) -> Step:
-        """Take a NIC out of its slot: its driver goes first, with its VFs."""
+        """Remove a NIC from its slot, after its driver and its VFs."""
         if pf.driver:
             yield from self.unbind(pf.driver, pf.address)
         del self._machine.pfs[pf.address]
         self._machine.tell("remove", pf)
 
     def add(self, address: str) -> None:
-        """Put it back; its driver takes it."""
+        """Insert a NIC again, which its driver binds."""
         pf = self._machine.plug(address)
         self._machine.tell("add", pf)
         self._attach(pf, self._native_driver(pf))
 
     def load(self, name: str) -> Step:
-        """Load a module; a driver takes its functions, and makes the VFs that its options ask for."""
+        """Load a module.
+
+        A driver binds its functions and creates the VFs that its options ask for.
+        """
         yield from ()
         name = name.replace("-", "_")
         machine = self._machine
@@ -163,7 +169,10 @@ class Kernel:
         machine.apply_module_options(name)
 
     def unload(self, name: str) -> Step:
-        """Unload a driver: its functions lose it, and their VFs go with them. One whose device is open stays."""
+        """Remove a driver from the kernel, which unbinds its functions and removes their VFs.
+
+        vfio_pci stays loaded while a device is open.
+        """
         name = name.replace("-", "_")
         if name == "vfio_pci" and any(one.driver == VFIO and one.held for one in self._machine.functions()):
             raise refuse(errno.EBUSY, "Module vfio_pci is in use")
@@ -178,7 +187,10 @@ class Kernel:
         pf.locked = True
 
     def _change_vfs(self, pf: Pf, count: int) -> Step:
-        """Make or remove all VFs under the global lock; either way the PF's queues start anew, and a link that is up flaps."""
+        """Create or remove all VFs under the global lock.
+
+        Either resets the PF's queues, and makes a link that is up go down and up again.
+        """
         while self._machine.rescan_locked:
             yield
         self._machine.rescan_locked = True
@@ -203,7 +215,10 @@ class Kernel:
             self._machine.rescan_locked = False
 
     def _remove_vfs(self, pf: Pf) -> Step:
-        """VFs go in their order. Of one that is held the driver link goes at once and the rest waits for its holder."""
+        """Remove VFs in their order.
+
+        The driver link of a held VF disappears at once, the rest waits for its holder.
+        """
         while pf.vfs:
             vf = pf.vfs[0]
             yield from self._take(self._machine.spec.delays.vf_s)
@@ -212,7 +227,10 @@ class Kernel:
             self._machine.tell("remove", vf)
 
     def _release(self, function: Pf | Vf) -> Step:
-        """Take a function's driver away: the link to it goes at once, all else waits for those who hold the function."""
+        """Detach a function from its driver.
+
+        The link to the driver disappears at once, the rest waits for the function's holders.
+        """
         driven = bool(function.driver)
         self._detach(function)
         while function.held:
@@ -227,17 +245,20 @@ class Kernel:
         return function
 
     def _may_probe(self, function: Pf | Vf) -> bool:
-        """A VF of a PF without autoprobe is only probed with an override (pci_device_can_probe)."""
+        """Return whether a driver may probe a function.
+
+        A VF of a PF without autoprobe is probed only with an override (pci_device_can_probe).
+        """
         return isinstance(function, Pf) or bool(function.override) or self._machine.pf_of(function).autoprobe
 
     def _native_driver(self, function: Pf | Vf) -> str:
-        """The driver whose id table has the function."""
+        """Return the driver whose ID table contains the function."""
         if isinstance(function, Pf):
             return function.profile.driver
         return self._machine.pf_of(function).profile.vf_driver
 
     def _attach(self, function: Pf | Vf, driver: str) -> None:
-        """Let a driver probe a function; one that is not loaded, or fails, leaves it without."""
+        """Let a driver probe a function, which stays unbound if the driver is not loaded or fails."""
         if driver == VFIO:
             if "vfio_pci" in self._machine.modules and function.group is not None:
                 function.driver = VFIO
@@ -255,10 +276,10 @@ class Kernel:
 
     def _detach(self, function: Pf | Vf) -> None:
         function.driver = ""
-        function.group_held = False  # Who has it open has nothing any more.
+        function.group_held = False  # The open group has no devices any more.
         self._machine.tell_link("dellink", function)
         if isinstance(function, Pf):
-            # What its driver makes next is a new link.
+            # The driver creates a new link the next time.
             function.up, function.mtu, function.channels = False, DEFAULT_MTU, function.profile.channels
         if function.net_name:
             for upper in [upper for upper in self._machine.uppers if upper.lower == function.net_name]:
@@ -268,11 +289,11 @@ class Kernel:
 
 
 _NUMBER = re.compile(r"\+?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)\n?")
-"""What kstrtou16 takes with base 0."""
+"""Numbers that kstrtou16 accepts with base 0."""
 
 
 def _parse_u16(text: str) -> int:
-    """Read a count; sriov_numvfs_store makes every failure EINVAL."""
+    """Parse a count, where every failure is EINVAL as in sriov_numvfs_store."""
     found = _NUMBER.fullmatch(text)
     if found is None:
         raise refuse(errno.EINVAL)

@@ -1,4 +1,7 @@
-"""The machine's links as rtnetlink and ethtool show and set them. Measured on igb; a VF's attributes are not set atomically."""
+"""Links of the machine, as rtnetlink and ethtool read and set them.
+
+Measured on igb. A VF's attributes are not set atomically.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from .model import Machine, Pf, Vf
 __all__ = ["perform_on_links"]
 
 _MTU_BYTES = (68, 9216)
-"""igb's bounds."""
+"""Bounds of igb."""
 _MAX_VLAN = 4095
 _MAX_QOS = 7
 
@@ -20,7 +23,7 @@ def perform_on_links(machine: Machine, op: Op) -> Value:
     """Perform an operation on links.
 
     Raises:
-        OSError: the kernel refuses.
+        OSError: The kernel refuses.
     """
     match op:
         case ReadLinks():
@@ -33,7 +36,7 @@ def perform_on_links(machine: Machine, op: Op) -> Value:
         case SetVf():
             pf = _pf(machine, op.name)
             _set_vf(pf, op)
-            if pf.up:  # netdev_state_change says nothing of a link that is down.
+            if pf.up:  # netdev_state_change sends no event for a link that is down.
                 machine.tell_link("newlink", pf)
         case ReadChannels(name):
             pf = _pf(machine, name)
@@ -49,7 +52,7 @@ def perform_on_links(machine: Machine, op: Op) -> Value:
 
 
 def _pf(machine: Machine, name: str) -> Pf:
-    """Find the PF of a link; a VF's driver supports none of these operations."""
+    """Return the PF of a link, and refuse a VF because its driver supports none of these operations."""
     found = machine.find_link(name)
     if found is None or found.moved:
         raise refuse(errno.ENODEV)
@@ -59,7 +62,10 @@ def _pf(machine: Machine, name: str) -> Pf:
 
 
 def _gateway(machine: Machine, self_enabled_links: tuple[str, ...]) -> str:
-    """The gateway answers as long as the port of the default route has a carrier; a learnt route goes with its carrier."""
+    """Return whether the gateway answers, which needs a carrier on a port with a default route.
+
+    A route learned from a router advertisement disappears with the carrier of its link.
+    """
     learnt = [pf for pf in machine.pfs.values() if pf.learns and pf.address not in self_enabled_links]
     ways = [*(pf for pf in machine.pfs.values() if pf.default_route), *learnt]
     if not ways:
@@ -77,7 +83,10 @@ def _set_link(pf: Pf, op: SetLink) -> None:
 
 
 def _set_vf(pf: Pf, op: SetVf) -> None:
-    """Set attribute by attribute in the kernel's order (do_setvfinfo); what stood before a refusal stays set."""
+    """Set attributes one by one in the kernel's order (do_setvfinfo).
+
+    Attributes that were set before a refusal stay set.
+    """
     if op.vf >= pf.num_vfs:
         raise refuse(errno.EINVAL)
     attributes = pf.vfs[op.vf].attributes
@@ -115,7 +124,7 @@ def _check_rate(pf: Pf, op: SetVf) -> None:
 
 
 def _links(machine: Machine) -> list[LinkInfo]:
-    """Dump all links; indexes follow the order in which functions and uppers stand."""
+    """Return all links, with indexes in the order of functions and uppers."""
     named = [one for one in machine.functions() if one.net_name and not one.moved]
     indexes = {
         name: index for index, name in enumerate([*(one.net_name for one in named), *(u.name for u in machine.uppers)], 2)

@@ -1,4 +1,4 @@
-"""`vmnic simhost`: a simulated host as a process of its own, since a host outlives its agent."""
+"""Simulated host as a separate process (`vmnic simhost`), because a host outlives its agent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str]) -> int:
-    """Serve a simulated host over a Unix socket, and as a file system where one is asked for, until killed."""
+    """Serve a simulated host over a Unix socket until killed, and as a file system if asked for."""
     flags = Flags(prog="vmnic simhost", description="Simulates a node with SR-IOV NICs.")
     flags.flag("spec", None, "YAML file that describes the host", pathlib.Path)
     flags.flag("socket", None, "path of the Unix socket to serve", pathlib.Path)

@@ -1,4 +1,7 @@
-"""The state of a simulated host: PCI functions, their VFs and links. Plain data; what happens to it is in `kernel.py`."""
+"""State of a simulated host with its PCI functions, VFs and links.
+
+It is plain data, which `kernel.py` changes.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,10 @@ NO_MAC = "00:00:00:00:00:00"
 
 @dataclass(kw_only=True)
 class VfAttributes:
-    """What a PF's driver keeps of a VF."""
+    """Attributes of a VF in the PF's driver."""
 
     mac: str = NO_MAC
-    """Without one the VF's driver makes up its link's own."""
+    """Without a MAC address the VF's driver generates one for its link."""
     vlan: int = 0
     qos: int = 0
     spoof_check: bool = True
@@ -44,20 +47,20 @@ class Function:
     driver: str = ""
     override: str = ""
     net_name: str = ""
-    """Name of its network link, if its driver makes one."""
+    """Name of its network link; empty if its driver creates none."""
     net_mac: str = ""
     moved: bool = False
-    """Its link is in another network namespace."""
+    """Whether its link is in another network namespace."""
     held: bool = False
-    """Somebody has its VFIO device open."""
+    """Whether a process has its VFIO device open."""
     group_held: bool = False
-    """Somebody has its VFIO group open, and not the device."""
+    """Whether a process has its VFIO group open without the device."""
     leaving: bool = False
-    """Its driver lets go of it: the link to the driver went first."""
+    """Whether it is being unbound. The link to the driver is already gone then."""
 
     @property
     def shown_driver(self) -> str:
-        """What `driver` links to."""
+        """Return the target of the link `driver`."""
         return "" if self.leaving else self.driver
 
 
@@ -83,22 +86,22 @@ class Pf(Function):
     default_route: bool = False
     autoprobe: bool = True
     num_vfs: int = 0
-    """What `sriov_numvfs` reads; VFs go one by one while it is written."""
+    """Value of `sriov_numvfs`. While it is written, VFs disappear one by one."""
     vfs: list[Vf] = field(default_factory=list)
     cut_by_vfs: bool = False
     works_with: int = 0
-    """A number of VFs with which it keeps its link all the same."""
+    """Number of VFs with which the link stays up even if `cut_by_vfs` is set."""
     locked: bool = False
-    """The kernel's device lock."""
+    """Whether the kernel's device lock is held."""
 
     @property
     def total_vfs(self) -> int:
-        """What `sriov_totalvfs` reads."""
+        """Return the value of `sriov_totalvfs`."""
         return self.profile.max_vfs if self.driver == self.profile.driver else self.profile.capability_vfs
 
     @property
     def has_carrier(self) -> bool:
-        """Whether its link is up and something is at the other end."""
+        """Return whether the link is up and has a carrier."""
         return (
             self.up
             and self.cable
@@ -108,27 +111,27 @@ class Pf(Function):
 
     @property
     def learns(self) -> bool:
-        """Whether the kernel has an address and a default route from a router's announcement."""
+        """Return whether the kernel has an address and a default route from a router advertisement."""
         return self.spec.router and self.has_carrier
 
     @property
     def max_channels(self) -> int:
-        """Queues that are left for the PF."""
+        """Return the number of queues that are left for the PF."""
         return self.profile.channels_with_vfs if self.num_vfs else self.profile.channels
 
 
 @dataclass(kw_only=True)
 class Upper:
-    """A virtual link on top of a PF's."""
+    """A virtual link on top of a PF's link."""
 
     name: str
     kind: str
     lower: str
-    """The link's name."""
+    """Name of the lower link."""
     is_master: bool = False
-    """A bridge or bond that the lower link is a port of."""
+    """Whether it is a bridge or bond that has the lower link as a port."""
     mode: str = ""
-    """Of a macvtap or macvlan."""
+    """Mode of a macvtap or macvlan."""
 
 
 class Machine:
@@ -138,13 +141,13 @@ class Machine:
         self.spec = spec
         self._random = random.Random(0)  # noqa: S311 - MAC addresses that repeat from run to run
         self.files: dict[str, str] = {}
-        """Files besides the kernel's own; they outlive a restart."""
+        """Files that are not the kernel's. They survive a reboot."""
         self.listeners: list[Callable[[HostEvent], None]] = []
-        """Who is told what happens, as the kernel's multicast groups tell it."""
+        """Receivers of events, as the members of the kernel's multicast groups are."""
         self.boot()
 
     def boot(self) -> None:
-        """Start, or start again: nothing that the kernel keeps in memory survives."""
+        """Start or restart the host, which discards everything that the kernel keeps in memory."""
         self.boot_id = str(uuid.uuid4())
         self.modules = set(self.spec.modules)
         self.rescan_locked = False
@@ -163,7 +166,10 @@ class Machine:
             self.apply_module_options(driver)
 
     def apply_module_options(self, driver: str) -> None:
-        """Make the VFs that `max_vfs` asks for when a driver is loaded; nobody binds them here."""
+        """Create the VFs that `max_vfs` asks for when a driver is loaded.
+
+        They are bound to the VF driver if it is loaded and autoprobe is on.
+        """
         wanted = 0
         for path, text in self.files.items():
             match = re.search(rf"^options {driver} .*\bmax_vfs=(\d+)", text, re.MULTILINE)
@@ -182,16 +188,16 @@ class Machine:
                 pf.channels = pf.max_channels
 
     def tell(self, what: str, one: Function) -> None:
-        """Tell what has happened to a function."""
+        """Send an event about a function."""
         self._tell(HostEvent(what=what, address=one.address))
 
     def tell_link(self, what: str, one: Function) -> None:
-        """Tell what has happened to a function's link, if it has one here."""
+        """Send an event about a function's link, if it has one in this network namespace."""
         if one.net_name and not one.moved:
             self._tell(HostEvent(what=what, address=one.address, link=one.net_name))
 
     def tell_upper(self, what: str, upper: Upper) -> None:
-        """Tell what has happened to a virtual link."""
+        """Send an event about a virtual link."""
         self._tell(HostEvent(what=what, link=upper.name))
 
     def _tell(self, event: HostEvent) -> None:
@@ -199,7 +205,7 @@ class Machine:
             listener(event)
 
     def functions(self) -> Iterator[Pf | Vf]:
-        """Give every PCI function."""
+        """Yield every PCI function."""
         for pf in self.pfs.values():
             yield pf
             yield from pf.vfs
@@ -209,7 +215,7 @@ class Machine:
         return self.pfs.get(address) or next((vf for pf in self.pfs.values() for vf in pf.vfs if vf.address == address), None)
 
     def pf_of(self, vf: Vf) -> Pf:
-        """Give the PF of a VF."""
+        """Return the PF of a VF."""
         return next(pf for pf in self.pfs.values() if vf in pf.vfs)
 
     def find_link(self, name: str) -> Pf | Vf | None:
@@ -217,18 +223,18 @@ class Machine:
         return next((function for function in self.functions() if function.net_name == name), None)
 
     def _new_mac(self) -> str:
-        """Give a locally administered unicast address."""
+        """Return a locally administered unicast address."""
         return "02:" + ":".join(f"{self._random.randrange(256):02x}" for _ in range(5))
 
     def _new_group(self) -> int | None:
-        """The kernel gives the smallest free number (iommu_group_alloc)."""
+        """Return the smallest free group number, as the kernel does (iommu_group_alloc)."""
         if not self.spec.iommu:
             return None
         taken = {function.group for function in self.functions()}
         return next(number for number in itertools.count(1) if number not in taken)
 
     def plug(self, address: str) -> Pf:
-        """Put a NIC that was pulled out back in; nobody drives it yet, and its link is down."""
+        """Insert a removed NIC again, without a driver and with its link down."""
         spec = next(spec for spec in self.spec.pfs if spec.address == address)
         pf = self.pfs[address] = self._make_pf(spec)
         pf.driver, pf.net_name, pf.mtu, pf.up = "", "", DEFAULT_MTU, False
@@ -257,7 +263,7 @@ class Machine:
         )
 
     def make_vf(self, pf: Pf) -> Vf:
-        """Make the PF's next VF, bound to nothing yet."""
+        """Create the PF's next VF, which is not bound yet."""
         index = len(pf.vfs)
         domain, bus, rest = pf.address.split(":")
         device, function = rest.split(".")
@@ -275,6 +281,6 @@ class Machine:
         )
 
     def make_link(self, pf: Pf, vf: Vf) -> None:
-        """Give a VF that its kernel driver has taken its link."""
+        """Give a VF the link that its kernel driver creates."""
         vf.net_name = f"{pf.net_name}v{vf.index}"
         vf.net_mac = self._new_mac() if vf.attributes.mac == NO_MAC else vf.attributes.mac

@@ -1,4 +1,4 @@
-"""Describes a simulated host in YAML, and refuses descriptions of impossible worlds."""
+"""Descriptions of simulated hosts in YAML, without impossible ones."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["Delays", "HostSpec", "ImpossibleHostError", "NicProfile", "PfSpec", 
 
 
 class ImpossibleHostError(ValueError):
-    """No real host could be like this; the message names the field."""
+    """No real host could match the description. The message names the field."""
 
 
 class NicProfile(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """What a NIC model is like; fields as in `profiles.yaml`."""
+    """Properties of a NIC model, with the fields of `profiles.yaml`."""
 
     vendor: str
     device: str
@@ -32,11 +32,11 @@ class NicProfile(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
     channels_with_vfs: int
     rate_limit: bool
     sysfs_vfs: bool = True
-    """False: an old driver that makes VFs only by its parameter `max_vfs`, when it is loaded."""
+    """False for an old driver, which creates VFs only by its parameter `max_vfs` when it is loaded."""
 
 
 class PfSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """One physical function as the host boots."""
+    """One PF as the host boots."""
 
     address: str
     profile: str
@@ -45,35 +45,37 @@ class PfSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     mac: str = "52:54:00:00:00:01"
     numa_node: int = -1
     vfs: int = 0
-    """VFs that exist already when the agent first looks."""
+    """Number of VFs that exist before the agent starts."""
     mtu: int = 1500
     up: bool = True
     cable: bool = True
     addresses: tuple[str, ...] = ()
     default_route: bool = False
     router: bool = False
-    """A router on its network announces itself: while its link is up, the kernel makes an address and a route of that."""
+    """Whether a router on its network sends advertisements. While the link is up, the kernel adds an address and a route from
+    them.
+    """
     shares_iommu_group: bool = False
-    """The port above it has no ACS, so the function and its VFs share one group with it."""
+    """Whether the port above it has no ACS, so that the PF and its VFs share that port's IOMMU group."""
     no_vf_space: bool = False
-    """The firmware left no room for the registers of its VFs."""
+    """Whether the firmware left no address space for the registers of its VFs."""
     cut_by_vfs: bool = False
-    """Its link is lost while it has VFs: a switch port that shuts down, or a driver's fault."""
+    """Whether it loses its link while it has VFs, because of a switch port that shuts down or a driver's fault."""
 
 
 class Delays(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """How long the kernel takes, in seconds; only in a server."""
+    """Times that the kernel takes, in seconds, used only in a server."""
 
     vf_s: float = 0.0
-    """To make or remove one VF, under the one lock of all PCI changes."""
+    """Time to create or remove one VF, under the lock of all PCI changes."""
     probe_s: float = 0.0
-    """To bind a function to a driver, under the function's own lock."""
+    """Time to bind a function to a driver, under the function's own lock."""
     link_s: float = 0.0
-    """To change a link, under the one lock of all links."""
+    """Time to change a link, under the lock of all links."""
 
     @property
     def any(self) -> bool:
-        """Whether anything takes time."""
+        """Return whether any operation takes time."""
         return bool(self.vf_s or self.probe_s or self.link_s)
 
 
@@ -84,28 +86,28 @@ class HostSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
     iommu: bool = True
     kernel: str = "6.12.0-sim"
     modules: tuple[str, ...] = ("vhost_net", "tun", "macvtap", "vfio_pci", "igb", "igbvf", "ixgbe", "ixgbevf", "i40e", "iavf")
-    """Loaded at boot."""
+    """Modules that are loaded at boot."""
     available_modules: tuple[str, ...] = ()
-    """Can be loaded besides."""
+    """Modules that can be loaded besides."""
     refused_modules: tuple[str, ...] = ()
-    """Are there, but the kernel does not trust their signature (Secure Boot)."""
+    """Modules that exist, but whose signature the kernel does not trust (Secure Boot)."""
     delays: Delays = Delays()
     files: dict[str, str] = {}
-    """Files of other programs by path, as below /etc, /run and /var."""
+    """Files of other programs by path, below /etc, /run or /var."""
 
 
 @functools.cache
 def profiles() -> dict[str, NicProfile]:
-    """Give the NIC profiles by name."""
+    """Return the NIC profiles by name."""
     text = pathlib.Path(__file__).with_name("profiles.yaml").read_text()
     return msgspec.convert(yaml.safe_load(text), dict[str, NicProfile])
 
 
 def parse_host(text: str) -> HostSpec:
-    """Read a host's description.
+    """Parse a host's description.
 
     Raises:
-        ImpossibleHostError: a field is wrong, or no real host could be like this.
+        ImpossibleHostError: A field is wrong, or no real host could match.
     """
     try:
         spec = msgspec.convert(yaml.safe_load(text) or {}, HostSpec)
@@ -116,10 +118,10 @@ def parse_host(text: str) -> HostSpec:
 
 
 def check_host(spec: HostSpec) -> None:
-    """Refuse an impossible host.
+    """Check that a real host could match the description.
 
     Raises:
-        ImpossibleHostError: it names the function and the field.
+        ImpossibleHostError: The message names the function and the field.
     """
     for field in ("address", "name"):
         values = [getattr(pf, field) for pf in spec.pfs]

@@ -1,4 +1,4 @@
-"""A file tree that is computed while it is walked: nothing is stored twice."""
+"""A file tree that is computed while it is walked, so that nothing is stored twice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 __all__ = ["Directory", "File", "Link", "Node", "constant", "resolve"]
 
 _MAX_LINKS = 40
-"""As the kernel: more links than this on a way are ELOOP."""
+"""Most symbolic links on a path before ELOOP, as in the kernel."""
 
 Read = Callable[[], Generator[None, None, str]]
 Write = Callable[[str], Generator[None, None, None]]
@@ -17,7 +17,7 @@ Write = Callable[[str], Generator[None, None, None]]
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file; a missing side is refused with EACCES, as sysfs does even for root."""
+    """A file. Reading or writing without a handler fails with EACCES, as in sysfs even for root."""
 
     read: Read | None = None
     write: Write | None = None
@@ -32,14 +32,14 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """A directory whose entries are made when it is looked at."""
+    """A directory whose entries are computed when it is read."""
 
     entries: Callable[[], Mapping[str, Node]]
     find: Callable[[str], Node | None] | None = None
-    """Makes one entry alone, where there may be many."""
+    """Computes a single entry, for directories with many entries."""
 
     def entry(self, name: str) -> Node | None:
-        """Give an entry; None if there is none of this name."""
+        """Return an entry, or None if there is none with this name."""
         return self.find(name) if self.find is not None else self.entries().get(name)
 
 
@@ -47,7 +47,7 @@ Node = File | Link | Directory
 
 
 def constant(text: str) -> File:
-    """Make a read-only file."""
+    """Return a read-only file."""
 
     def read() -> Generator[None, None, str]:
         yield from ()
@@ -57,7 +57,7 @@ def constant(text: str) -> File:
 
 
 def resolve(root: Directory, path: str, *, follow_last: bool = True) -> Node:
-    """Walk to a node, following links.
+    """Walk to a node and follow links.
 
     Raises:
         OSError: ENOENT, ENOTDIR or ELOOP.

@@ -1,4 +1,4 @@
-"""Every field of every kind has bounds, and the agent's structs enforce those of the CRD."""
+"""Every field of every kind has bounds, and the agent's structs enforce the bounds of the CRD."""
 
 import msgspec
 import pytest
@@ -38,7 +38,7 @@ def bounds_of(node):
 
 
 def lean_nodes(node, definitions, path=""):
-    """Every node of msgspec's schema, with its path and without null."""
+    """Yield every node of msgspec's schema, with its path and without null."""
     while "$ref" in node or "anyOf" in node:
         node = next(one for one in node.get("anyOf", [node]) if one.get("type") != "null")
         node = definitions[node["$ref"].rsplit("/", 1)[1]] if "$ref" in node else node
@@ -49,11 +49,11 @@ def lean_nodes(node, definitions, path=""):
         yield from lean_nodes(node["items"], definitions, f"{path}[]")
 
 
-def test_the_structs_enforce_the_bounds_of_the_crd():
+def test_the_agents_structs_enforce_the_bounds_of_the_crd():
     (root,), definitions = msgspec.json.schema_components([state.NodeNicState])
     lean = {path: bounds_of(node) for path, node in lean_nodes(root, definitions)}
     crd = {path: bounds_of(node) for path, node in fields_of(NodeNicState)}
-    # A newer agent's reason is stored, and set aside by a controller that does not know it.
+    # A controller stores a newer agent's reason, and sets the status aside if it does not know the reason.
     del lean[".status.pfs[].problem.reason"], crd[".status.pfs[].problem.reason"]
     assert {path: lean.get(path) for path in crd} == crd
 

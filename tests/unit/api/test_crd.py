@@ -1,4 +1,4 @@
-"""The committed CRDs are what the models say, and structural by Kubernetes' rules."""
+"""The committed CRDs match the models and are structural by Kubernetes' rules."""
 
 import pathlib
 
@@ -11,7 +11,7 @@ CRDS = pathlib.Path(__file__).parents[3] / "crds"
 
 
 def nodes_of(schema, path=""):
-    """Every schema node with its path."""
+    """Yield every schema node with its path."""
     yield path, schema
     for name, child in schema.get("properties", {}).items():
         yield from nodes_of(child, f"{path}.{name}")
@@ -30,7 +30,7 @@ def fields_of(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_the_committed_file_is_what_the_models_say(kind):
+def test_the_committed_crd_matches_the_models(kind):
     committed = (CRDS / f"{kind.PLURAL}.yaml").read_text()
     assert committed == render_crd_yaml(kind), "run `make crds`"
     assert yaml.safe_load(committed) == render_crd(kind)

@@ -7,7 +7,7 @@ import pytest
 from vmnic.checked.names import is_label_name, is_subdomain_name
 
 BOUND_S = 0.05
-"""At its bound a reader takes at most this long."""
+"""Longest time for a reader at its bound, in seconds."""
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,12 @@ BOUND_S = 0.05
         ("\u0661", False, False),
     ],
 )
-def test_names_are_those_that_kubernetes_takes(text, label, subdomain):
+def test_names_match_those_that_kubernetes_accepts(text, label, subdomain):
     assert (is_label_name(text), is_subdomain_name(text)) == (label, subdomain)
 
 
 @pytest.mark.parametrize("text", ["a" * 252 + "!", "a." * 126 + "!", "a-" * 126 + "!", "a" * 10_000_000])
-def test_a_name_is_read_in_time(text):
+def test_a_name_at_its_bound_is_checked_in_time(text):
     started = time.perf_counter()
     assert not is_label_name(text)
     assert not is_subdomain_name(text)

@@ -1,4 +1,4 @@
-"""Foreign text becomes text that prints and encodes."""
+"""Foreign text is converted to text that can be printed and encoded."""
 
 import pytest
 
@@ -17,11 +17,11 @@ from vmnic.checked.printable import cut, printable
         ("\ud800", "\\ud800"),
     ],
 )
-def test_what_does_not_print_becomes_an_escape_sequence(text, shown):
+def test_unprintable_characters_become_escape_sequences(text, shown):
     assert printable(text) == shown
 
 
 @pytest.mark.parametrize(("text", "shown"), [("abc", "abc"), ("abcdefgh", "abc…"), ("ääää", "ä…"), ("\ud800", "?")])
-def test_text_is_cut_at_a_character_to_its_bytes(text, shown):
+def test_text_is_cut_to_bytes_at_a_character_boundary(text, shown):
     assert cut(text, 6) == shown
     assert len(cut(text, 6).encode()) <= 6

@@ -1,4 +1,4 @@
-"""Checked readers: bounds hold before any arithmetic, and nothing at a bound takes long."""
+"""Checked readers apply their bounds before any arithmetic, and are fast at their bounds."""
 
 import contextlib
 import time
@@ -10,7 +10,7 @@ from vmnic.checked.documents import BoundError, check_depth, check_json, read_js
 from vmnic.checked.quantities import LARGEST, read_integer, read_quantity
 
 BOUND_S = 0.05
-"""At its bound a reader takes at most this long (NEXT section 1)."""
+"""Longest time for a reader at its bound, in seconds."""
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ BOUND_S = 0.05
         ([], None),
     ],
 )
-def test_quantities_are_as_kubernetes_has_them(text, value):
+def test_quantities_are_parsed_as_kubernetes_parses_them(text, value):
     assert read_quantity(text) == value
 
 
@@ -52,7 +52,7 @@ def test_quantities_are_as_kubernetes_has_them(text, value):
     ("text", "value"),
     [("0", 0), ("-3", None), ("12", 12), ("13", None), ("9" * 21, None), (5, 5), (True, None), ("1.0", None), ("٣", None)],
 )
-def test_integers_have_a_range(text, value):
+def test_integers_are_bounded(text, value):
     assert read_integer(text, 0, 12) == value
 
 
@@ -68,7 +68,7 @@ def test_vf_ranges_are_bounded(text, value):
     ("text", "valid"),
     [("0000:3b:00.2", True), ("zz", False), ("0000:3b:00.8", False), ("0000:3b:20.0", False), ("0000:3b:00.2\n", False)],
 )
-def test_pci_addresses_are_whole(text, valid):
+def test_only_full_pci_addresses_are_accepted(text, valid):
     assert is_pci_address(text) is valid
 
 
@@ -78,7 +78,7 @@ def test_deep_json_is_refused_before_it_is_parsed(text):
         read_json(text, object, max_bytes=1000)
 
 
-def test_brackets_in_strings_are_no_levels():
+def test_brackets_in_strings_do_not_count_as_levels():
     assert read_json('["[[[[\\"[[["]', list[str], max_bytes=100, max_depth=2) == ['[[[["[[[']
 
 
@@ -87,7 +87,7 @@ def test_long_json_is_refused_before_it_is_parsed():
         read_json('"0123456789"', str, max_bytes=10)
 
 
-def test_depth_of_parsed_values_needs_no_recursion():
+def test_the_depth_check_of_parsed_values_does_not_recurse():
     deep: list[object] = []
     for _ in range(10_000):
         deep = [deep]

@@ -1,4 +1,4 @@
-"""YAML is read object by object, and bounded before anything is made of it."""
+"""YAML is read object by object, and bounded before an object is built."""
 
 import gc
 import io
@@ -71,12 +71,12 @@ def test_values_are_as_kubectl_reads_them(text, made):
         ("a: [", "did not find expected node content"),
     ],
 )
-def test_what_is_beyond_a_bound_or_is_no_yaml_is_a_problem(text, words):
+def test_oversized_or_malformed_yaml_is_a_problem(text, words):
     assert words in problem(text)
 
 
 def bomb(base, step):
-    """Nine levels of nine aliases each."""
+    """Return nine levels of nine aliases each."""
     return f"kind: A\na0: &a0 {base}\n" + "".join(
         f"a{level}: &a{level} {step.format(','.join([f'*a{level - 1}'] * 9))}\n" for level in range(1, 10)
     )
@@ -84,12 +84,12 @@ def bomb(base, step):
 
 @pytest.mark.parametrize("kind", ["A", "Skipped"])
 @pytest.mark.parametrize("text", [bomb("[x]", "[{}]"), bomb("{a: 1}", "{{<<: [{}]}}")], ids=["aliases", "merge keys"])
-def test_an_alias_counts_as_all_that_it_stands_for(text, kind):
+def test_an_alias_counts_as_all_nodes_that_it_stands_for(text, kind):
     assert "an alias counts" in problem(text.replace("kind: A", f"kind: {kind}"))
 
 
 @pytest.mark.parametrize("bad", ["b: [", "b: *x", "b: " + "[" * 150 + "]" * 150, "b: " + "[" * 5000, "b: !!x y"])
-def test_a_bad_document_costs_only_itself(bad):
+def test_a_malformed_document_does_not_affect_the_others(bad):
     first, second, third = read(f"kind: A\n---\nkind: A\nmetadata: {{name: n, namespace: s}}\n{bad}\n--- # c\nkind: A\nc: 1\n")
     assert (first.value, third.value) == ({"kind": "A"}, {"kind": "A", "c": 1})
     assert (bool(second.problem), second.kind, second.value) == (True, "A", None)
@@ -100,7 +100,7 @@ def test_a_problem_names_the_object_and_its_line():
     assert (found.line, found.kind, found.name) == (4, "A", "s/n")
 
 
-def test_the_items_of_a_list_are_objects_of_their_own():
+def test_the_items_of_a_list_are_separate_objects():
     text = "items:\n- kind: A\n  b: &b {c: 1}\n- kind: B\n- kind: A\n  d: [*x]\n- kind: A\n  e: *b\nkind: List\n"
     found = read(text)
     assert [(one.line, one.value, one.skipped, bool(one.problem)) for one in found] == [
@@ -116,12 +116,12 @@ def test_a_list_may_be_larger_than_an_object():
     assert [one.problem for one in read(f"items:\n{items}kind: List\n")] == [""] * 250
 
 
-def test_directives_and_byte_order_marks_belong_to_their_document():
+def test_directives_and_boms_stay_with_their_document():
     text = "%YAML 1.1\n---\nkind: A\n...\n%YAML 1.1\n---\nkind: A\nb: 1\n---\n\ufeffkind: A\n\ufeff---\nkind: A\n"
     assert [(one.kind, one.problem) for one in read(text)] == [("A", "")] * 4
 
 
-def test_a_skipped_object_is_not_made(monkeypatch):
+def test_a_skipped_object_is_not_built(monkeypatch):
     made = []
     monkeypatch.setattr(module, "make_value", made.append)
     assert [one.skipped for one in read("kind: B\na: !Ref x\n")] == [True]
@@ -144,7 +144,7 @@ BOUND_S = 0.05
 
 
 class Timed(module.CParser):
-    """Keeps the longest call of the C parser."""
+    """Records the longest call of the C parser, in seconds."""
 
     longest = 0.0
 
@@ -158,7 +158,7 @@ class Timed(module.CParser):
 
 @pytest.fixture
 def no_collection():
-    """The collector of Python runs in any call, and its time is not the parser's."""
+    """Disable Python's garbage collector, which may run in any call and whose time is not the parser's."""
     gc.disable()
     yield
     gc.enable()
@@ -189,7 +189,7 @@ LARGE = MOST_STRETCH - 2**17
     ids=["plain", "words", "escapes", "literal", "folded", "blank lines", "comments", "blanks", "tag", "anchor", "brackets", "dashes",
          "anchors", "directives", "blank lines in text"],
 )  # fmt: skip
-def test_no_call_of_the_parser_takes_long(monkeypatch, no_collection, text):
+def test_every_call_of_the_parser_is_short(monkeypatch, no_collection, text):
     monkeypatch.setattr(module, "CParser", Timed)
     longest = []
     for _ in range(3):

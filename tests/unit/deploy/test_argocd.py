@@ -1,4 +1,4 @@
-"""Argo CD's health checks, in Argo's own layout, run by a real Lua."""
+"""Argo CD's health checks, in Argo's own layout, run by a real Lua interpreter."""
 
 import pytest
 import yaml
@@ -13,7 +13,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("directory", "given", "expected"), CASES, ids=[f"{d.name}-{given[9:-5]}" for d, given, _ in CASES])
-def test_a_kinds_health_is_told(directory, given, expected):
+def test_the_health_of_each_kind_is_reported(directory, given, expected):
     raw = yaml.safe_load((directory / given).read_text())
     assert raw["kind"] == directory.name
     assert health(raw) == (expected["status"], expected["message"])

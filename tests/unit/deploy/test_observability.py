@@ -1,4 +1,4 @@
-"""Alerts and dashboard use metrics that are served, and every alert has a runbook."""
+"""Alerts and dashboards use metrics that are served, and every alert has a runbook."""
 
 import json
 import pathlib
@@ -24,20 +24,20 @@ def expressions():
     return [alert["expr"] for alert in alerts()] + [one["expr"] for panel in panels for one in panel.get("targets", [])]
 
 
-def test_every_metric_that_is_used_is_served():
+def test_every_used_metric_is_served():
     used = {re.sub(r"_(bucket|count|sum)$", "", name) for text in expressions() for name in re.findall(r"\bvmnic_\w+", text)}
     assert used - METRICS.keys() == set()
     assert METRICS.keys() - used == set(), "nobody looks at these"
 
 
-def test_every_label_that_is_used_is_the_metrics():
+def test_every_used_label_belongs_to_its_metric():
     for text in expressions():
         for name, matchers in re.findall(r"\b(vmnic_\w+)\{([^}]*)\}", text):
             labels = set(re.findall(r"(\w+)\s*[!=]", matchers))
             assert labels <= METRICS[re.sub(r"_(bucket|count|sum)$", "", name)].labels.keys(), text
 
 
-def test_every_alert_has_a_severity_and_a_runbook_that_repeats_its_expression():
+def test_every_alert_has_a_severity_and_a_matching_runbook():
     for alert in alerts():
         assert alert["labels"]["severity"] in ("info", "warning", "critical")
         page = (ROOT / alert["annotations"]["runbook_url"]).read_text()

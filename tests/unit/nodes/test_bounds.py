@@ -1,4 +1,4 @@
-"""Whatever an agent has to publish fits into the bounds, and what is missing is said."""
+"""Every status of an agent is made to fit its bounds, and omitted values are reported."""
 
 import msgspec
 import pytest
@@ -53,7 +53,7 @@ def read_back(status):
     return decode_node_state(msgspec.json.encode({"metadata": {"name": "n1"}, "status": wire(status)}))
 
 
-def test_a_status_beyond_every_bound_is_made_to_fit():
+def test_a_status_beyond_every_bound_is_shortened_to_fit():
     made, _ = fit(HUGE)
     found = read_back(msgspec.structs.replace(made, pfs=made.pfs[:1]))
     assert (found.unreadable, found.status.pfs[0]) == ("", made.pfs[0])
@@ -70,21 +70,21 @@ def test_a_status_beyond_every_bound_is_made_to_fit():
         "bootID is not shown as it is",
     ],
 )
-def test_what_is_not_shown_is_said(note):
+def test_omitted_values_are_reported(note):
     assert note in fit(HUGE)[1]
 
 
-def test_what_fits_stays_as_it_is():
+def test_a_status_that_fits_is_unchanged():
     status = NodeStatus(boot_id="b1", pfs=(pf_status(num_vfs=7),))
     made, notes = fit(status)
     assert (made, notes) == (status, ())
 
 
-def test_the_longest_name_of_a_pod_is_not_cut():
+def test_the_longest_pod_name_is_not_cut():
     held = Held(vf="0000:0b:10.0", by=f"pod {'n' * 63}/{'p' * 253}")
     assert fit(held) == (held, ())
 
 
-def test_a_required_field_without_a_form_is_an_error():
+def test_a_required_field_that_cannot_fit_is_an_error():
     with pytest.raises(ValueError, match="no form that fits"):
         fit(Held(vf="zz"))

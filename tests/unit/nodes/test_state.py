@@ -1,4 +1,4 @@
-"""The agent's lean structs and the models of the CRD speak of the same fields."""
+"""The agent's lean structs and the models of the CRD have the same fields."""
 
 import msgspec
 import pytest
@@ -37,7 +37,7 @@ def test_both_require_the_same_fields(lean, model):
     assert required == {field.alias for field in model.model_fields.values() if field.is_required()}
 
 
-def test_both_know_the_same_words():
+def test_both_have_the_same_enum_values():
     def words(model, field):
         return set(model.model_fields[field].annotation.__args__)
 
@@ -121,6 +121,6 @@ def test_a_state_that_is_nested_too_deeply_is_refused():
         decoded(b"[" * 100_000 + b"]" * 100_000)
 
 
-def test_a_list_of_approvals_beyond_8_kB_approves_nothing():
+def test_approvals_beyond_8_kB_approve_nothing():
     notes = state.Annotations(approved=",".join(["d" * 32] * 300))
     assert state.NodeNicState(metadata=state.ObjectMeta(name="n1", annotations=notes)).approved == frozenset()

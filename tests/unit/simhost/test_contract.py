@@ -1,4 +1,4 @@
-"""The host contract on the simulated host: in process, and as a process's socket would serve it."""
+"""The host contract on the simulated host, in process and over its socket."""
 
 import contextlib
 import threading
@@ -25,7 +25,7 @@ from vmnic.host.socket import SocketPort
 
 
 class _Started:
-    """An operation in a thread of its own."""
+    """An operation in a separate thread."""
 
     def __init__(self, call):
         self._outcome = None
@@ -54,7 +54,7 @@ class _Started:
 
 
 class InProcess:
-    """The simulated host itself; a blocked operation is told at once."""
+    """The simulated host itself, which reports a blocked operation at once."""
 
     pf, other_pf, crowded_pf = PF, OTHER_PF, CROWDED_PF
 
@@ -85,7 +85,10 @@ class InProcess:
 
 
 class _Blocked:
-    """In process a blocked operation goes on inside the model; its answer is what the same read or write gives later."""
+    """A blocked operation in process.
+
+    It continues inside the model. Its answer is what the same read or write returns later.
+    """
 
     def __init__(self, sim, op):
         self._answer = None

@@ -12,7 +12,7 @@ def _groups(host, count):
     return [host.perform(ReadLink(f"/sys/bus/pci/devices/{link.removeprefix('../')}/iommu_group")) for link in links]
 
 
-def test_the_groups_of_vfs_that_went_are_given_again():
+def test_the_groups_of_removed_vfs_are_used_again():
     host = sim_host()
     first = _groups(host, 3)
     host.perform(WriteFile(f"{_PATH}/sriov_numvfs", "0"))

@@ -1,1 +1,1 @@
-"""From what is asked of a function and what it is: the plan."""
+"""Plans, computed from the spec and the observed state of a PF."""

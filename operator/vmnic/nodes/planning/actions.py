@@ -1,4 +1,4 @@
-"""The typed steps from what a function is to what it should be, in the order in which the kernel takes them."""
+"""Actions that bring a PF from its observed state to its target, in the order the kernel requires."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .target import KERNEL, Binding, Target
 __all__ = ["NO_DRIVER", "admin_mac", "fold_indexes", "plan_actions", "unfold_indexes", "wrong_driver"]
 
 NO_DRIVER = "none"
-"""In place of a driver: what a VF has is taken from it."""
+"""Stands in place of a driver for a VF that is unbound."""
 
 
 def plan_actions(target: Target, observed: ObservedPf) -> tuple[Action, ...]:
-    """Give the steps; none where the function is as it should be."""
+    """Return the actions, or none if the PF already matches its target."""
     if target.whole:
         return tuple(_whole_steps(observed))
     making, changing = tuple(_count_steps(target, observed)), tuple(_change_steps(target, observed))
@@ -25,13 +25,19 @@ def plan_actions(target: Target, observed: ObservedPf) -> tuple[Action, ...]:
 
 
 def _option_steps(target: Target, observed: ObservedPf) -> Iterator[Action]:
-    """What the driver is told when it is loaded, now or at the next boot."""
+    """Yield the write of the module options.
+
+    The driver reads them when it is loaded, now or at the next boot.
+    """
     if target.options is not None and target.options != observed.module_options:
         yield _step(ActionKind.WRITE_MODULE_OPTIONS, f"{observed.driver} {target.options}".strip())
 
 
 def _whole_steps(observed: ObservedPf) -> Iterator[Action]:
-    """VFs would go with the function's driver, so they go first."""
+    """Yield the actions that put the whole PF on vfio-pci.
+
+    Its VFs would disappear with the PF's driver, so they are removed first.
+    """
     if observed.driver == VFIO:
         return
     if observed.num_vfs:
@@ -40,9 +46,12 @@ def _whole_steps(observed: ObservedPf) -> Iterator[Action]:
 
 
 def _count_steps(target: Target, observed: ObservedPf) -> Iterator[Action]:
-    """The kernel refuses another number while there are VFs; an old driver makes them only when it is loaded."""
+    """Yield the actions that bring the number of VFs to the target.
+
+    The kernel refuses another number while VFs exist. An old driver creates VFs only when it is loaded.
+    """
     if observed.driver == VFIO:
-        # It was a whole NIC; VFs need its own driver.
+        # The PF was passed to VMs as a whole NIC. VFs need its own driver.
         yield _step(ActionKind.BIND_PF, KERNEL)
     count = _count(target, observed)
     if count == observed.num_vfs:
@@ -58,7 +67,7 @@ def _count_steps(target: Target, observed: ObservedPf) -> Iterator[Action]:
 
 
 def _change_steps(target: Target, observed: ObservedPf) -> Iterator[Action]:
-    """Give VFs that are new, or differ, their attributes and drivers."""
+    """Yield the actions that give new or differing VFs their attributes and drivers."""
     count = _count(target, observed)
     if count == observed.num_vfs:
         present = {vf.index: vf for vf in observed.vfs}
@@ -66,7 +75,7 @@ def _change_steps(target: Target, observed: ObservedPf) -> Iterator[Action]:
         yield from _binding_steps(target, count, observed.autoprobe, lambda one: _any_wrong(one, observed, present))
     else:
         yield from _settings_steps(target, observed, None, count)
-        # Also where the kernel binds them by itself: its driver may come late.
+        # Also if the kernel binds the VFs by itself, because its driver may be loaded late.
         yield from _binding_steps(target, count, _creating_autoprobe(target, observed), lambda _: True)
 
 
@@ -75,23 +84,29 @@ def _count(target: Target, observed: ObservedPf) -> int:
 
 
 def _creating_autoprobe(target: Target, observed: ObservedPf) -> bool:
-    """Whether kernel drivers may take VFs while they are made: not those for vfio-pci, nor before they have their address."""
+    """Return whether kernel drivers may bind VFs while the VFs are created.
+
+    They may not bind VFs that are meant for vfio-pci, nor VFs that do not have their MAC address yet.
+    """
     if not target.num_vfs or target.autoprobe is None:
         return observed.autoprobe
     return target.autoprobe and not target.vfio and not any(map(_names_links, target.bindings))
 
 
 def _is_raised_early(target: Target, observed: ObservedPf) -> bool:
-    """Whether a link that is down must be up before VFs are changed.
+    """Return whether a link that is down must be up before VFs are changed.
 
-    Rates are refused without a link, and a VF's driver learns the VF's address from a function that is up (igbvf).
+    Rates are refused without a link, and a VF's driver learns the MAC address of the VF only from a PF that is up (igbvf).
     """
     is_down = _is_fresh(target, observed) or observed.up is False
     return is_down and any(_names_links(one) or _sets_rate(one.settings) for one in target.bindings)
 
 
 def _is_fresh(target: Target, observed: ObservedPf) -> bool:
-    """Whether a driver takes the function anew: that makes a link that is down, with values of its own."""
+    """Return whether a driver binds the PF again.
+
+    This creates a link that is down and has the driver's defaults.
+    """
     return observed.driver == VFIO or (observed.by_module and _count(target, observed) != observed.num_vfs)
 
 
@@ -100,17 +115,21 @@ def _sets_rate(settings: VfSettings | None) -> bool:
 
 
 def _names_links(binding: Binding) -> bool:
-    """Whether VFs get an address that their kernel driver is to use: it reads that only when it takes them."""
+    """Return whether VFs get a MAC address for their kernel driver.
+
+    The driver reads the address only when it binds the VF.
+    """
     return binding.driver == KERNEL and binding.settings is not None and binding.settings.mac_prefix is not None
 
 
 def _settings_steps(
     target: Target, observed: ObservedPf, present: Mapping[int, ObservedVf] | None, count: int
 ) -> Iterator[Action]:
-    """Set attributes of VFs that are new (`present` is None) or differ.
+    """Yield the actions that set attributes of VFs that are new (`present` is None) or differ.
 
-    Those of a VF that somebody holds are not vmnic's, as a CNI or libvirt may have set them. A VF whose link is to have another
-    address loses its driver first, so that whoever goes on after a kill sees that it needs one.
+    Attributes of a VF that is held are left alone, because a CNI or libvirt may have set them. A VF whose link needs
+    another MAC address is unbound first. If the agent is killed in between, its next plan then still shows that the VF
+    needs an address.
     """
     if present is not None:
         misnamed = sorted(index for one in target.bindings for index in _misnamed(one, observed, present))
@@ -130,10 +149,13 @@ def _settings_steps(
 
 
 def _binding_steps(target: Target, count: int, autoprobe: bool, needs: Callable[[Binding], bool]) -> Iterator[Action]:
-    """Give VFs their drivers, vfio-pci's first: where a function has both sorts, the kernel's are let in only after them."""
+    """Yield the actions that bind VFs to their drivers, to vfio-pci first.
+
+    On a PF with both kinds of VFs, autoprobe for kernel drivers is enabled only after the VFs for vfio-pci are bound.
+    """
     for driver, lets in ((VFIO, False), (KERNEL, True)):
         bindings = [binding for binding in target.bindings if binding.driver == driver and needs(binding)]
-        # The kernel lets no driver of its own take adopted VFs either while it is 0.
+        # While autoprobe is 0, the kernel's drivers do not bind adopted VFs either.
         wanted = target.autoprobe if target.autoprobe is not None or not (lets and bindings) else True
         if wanted is lets and autoprobe is not lets:
             yield _step(ActionKind.SET_AUTOPROBE, int(lets))
@@ -142,7 +164,10 @@ def _binding_steps(target: Target, count: int, autoprobe: bool, needs: Callable[
 
 
 def _link_steps(target: Target, observed: ObservedPf, *, raised: bool) -> Iterator[Action]:
-    """Another number of VFs resets the channels, so they come last; a link is switched down last of all."""
+    """Yield the actions for the link of the PF.
+
+    Another number of VFs resets the channels, so they follow the VFs. Setting a link down is the last action.
+    """
     count = _count(target, observed)
     if _is_fresh(target, observed):
         yield from _fresh_link_steps(target, raised=raised)
@@ -165,21 +190,21 @@ def _fresh_link_steps(target: Target, *, raised: bool) -> Iterator[Action]:
 
 
 def fold_indexes(indexes: Sequence[int]) -> str:
-    """Write ascending indexes as ranges: `0-2,5`."""
+    """Format ascending indexes as ranges such as `0-2,5`."""
     starts = [index for index in indexes if index - 1 not in indexes]
     ends = [index for index in indexes if index + 1 not in indexes]
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in zip(starts, ends, strict=True))
 
 
 def unfold_indexes(text: str, count: int) -> list[int]:
-    """Read what `fold_indexes` wrote; empty: all of `count`."""
+    """Parse the output of `fold_indexes`, where an empty string stands for all of `count` VFs."""
     if not text:
         return list(range(count))
     return [index for part in text.split(",") for index in range_of(part)]
 
 
 def _differs(wanted: VfSettings, pf: ObservedPf, vf: ObservedVf) -> bool:
-    """Whether an attribute that can be read back is not as asked."""
+    """Return whether an attribute that can be read back differs from the spec."""
     info = vf.attributes
     if info is None:
         return False
@@ -197,9 +222,9 @@ def _differs(wanted: VfSettings, pf: ObservedPf, vf: ObservedVf) -> bool:
 
 
 def admin_mac(prefix: str, pf_mac: str, index: int) -> str:
-    """Make a VF's address from the pool's prefix and the function's own address, so that no other node makes the same.
+    """Compute a VF's MAC address from the pool's prefix and the PF's own address.
 
-    The last three bytes are the function's own last three plus the VF's index and one.
+    The last three bytes are those of the PF plus the VF's index plus one, so that no other node computes the same address.
     """
     own = int(pf_mac.replace(":", "")[-6:] or "0", 16)
     tail = f"{(own + index + 1) & 0xFFFFFF:06x}"
@@ -207,7 +232,7 @@ def admin_mac(prefix: str, pf_mac: str, index: int) -> str:
 
 
 def wrong_driver(wanted: str, vf: ObservedVf) -> bool:
-    """`kernel` means any driver of the kernel's own but vfio-pci."""
+    """Return whether a VF needs another driver, where `kernel` accepts any driver except vfio-pci."""
     return vf.driver != VFIO if wanted == VFIO else vf.driver in ("", VFIO)
 
 
@@ -217,7 +242,7 @@ def _any_wrong(binding: Binding, observed: ObservedPf, present: Mapping[int, Obs
 
 
 def _misnamed(binding: Binding, observed: ObservedPf, present: Mapping[int, ObservedVf]) -> list[int]:
-    """VFs on their kernel driver, held by nobody, that are to have another address."""
+    """Return the VFs on their kernel driver that need another MAC address and are not held."""
     if not _names_links(binding) or binding.settings is None:
         return []
     address = VfSettings(mac_prefix=binding.settings.mac_prefix)
@@ -226,7 +251,7 @@ def _misnamed(binding: Binding, observed: ObservedPf, present: Mapping[int, Obse
 
 
 def _range(binding: Binding, count: int) -> str:
-    """Name the VFs of a binding; empty: all."""
+    """Format the VFs of a binding, as an empty string if it has all VFs of the PF."""
     indexes = binding.indexes
     if (indexes.start, indexes.stop) == (0, count):
         return ""

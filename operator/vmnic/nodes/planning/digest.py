@@ -1,4 +1,4 @@
-"""The name of a plan. A grant is a digest, so it allows this plan, on this observed state, this once."""
+"""Digest that names a plan. A grant is a digest, so it allows one plan on one observed state, once."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ..state import Action, PfSpec
 __all__ = ["digest_of", "same_desired"]
 
 _LENGTH = 32
-"""Hexadecimal digits: 128 bits, far beyond accidental collision and short enough to read aloud."""
+"""Hexadecimal digits. 128 bits rule out accidental collisions and are short enough to read aloud."""
 
 
 def digest_of(desired: PfSpec, observed: ObservedPf, actions: tuple[Action, ...], *, boot_id: str, attempt: int) -> str:
-    """Name a plan by attempt, boot, desired spec, actions and the observed values that they rely on.
+    """Compute the digest of attempt, boot, spec, actions and the observed values that they rely on.
 
-    Words, holders, generations and times are left out: they may change without changing what would be written.
+    Messages, holders, generations and times are left out, because they may change without changing what would be written.
     """
     parts = {
         "attempt": attempt,
@@ -44,7 +44,7 @@ def digest_of(desired: PfSpec, observed: ObservedPf, actions: tuple[Action, ...]
 
 
 def same_desired(one: PfSpec, other: PfSpec) -> bool:
-    """Tell whether two specs ask the same of a function; pool and grant do not count."""
+    """Return whether two specs ask the same of a PF, apart from pool and grant."""
     return _desired(one) == _desired(other)
 
 

@@ -1,6 +1,7 @@
-"""What the functions of one driver have in common: its module options, and whether it may be loaded anew.
+"""Facts that all functions of one driver share.
 
-A driver's `max_vfs` holds for all of its functions, and to load it anew takes every one of them from whoever uses it.
+These are the driver's module options, and whether it may be reloaded. A driver's `max_vfs` applies to all of its functions,
+and reloading the driver takes every one of them from its user.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ __all__ = ["NO_SHARED_DRIVER", "DriverFacts", "gather_driver"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriverFacts:
-    """What holds for all functions of a driver on this node."""
+    """Facts about all functions of a driver on this node."""
 
     options: str = ""
-    """What its file below /etc/modprobe.d should say; empty: there should be none."""
+    """Options that its file below /etc/modprobe.d should contain; empty if there should be no file."""
     others: tuple[str, ...] = ()
     """PCI addresses of its other functions."""
     in_use: tuple[str, ...] = ()
-    """Why it cannot be loaded anew, in words; empty: it can."""
+    """Why it cannot be reloaded, in words; empty if it can."""
 
 
 NO_SHARED_DRIVER = DriverFacts()
-"""A driver of which nothing is known: no options, nobody else."""
+"""A driver without options and without other functions."""
 
 
 def gather_driver(
@@ -37,13 +38,13 @@ def gather_driver(
     desired: Iterable[PfSpec],
     originals: Mapping[str, Original | None],
 ) -> DriverFacts:
-    """Look at all functions that have the driver of this one.
+    """Collect the facts about the driver of a PF from all functions that use it.
 
     Args:
-        pf: The function.
-        observed: All functions of the node.
-        desired: All that is asked of the node.
-        originals: What vmnic's functions were like before it came, by their address.
+        pf: The PF.
+        observed: All PFs of the node.
+        desired: All specs of the node.
+        originals: Values of vmnic's PFs before vmnic changed them, by address.
     """
     wanted = {spec.pci_address: spec for spec in desired}
     ports = [one for one in observed if one.driver == pf.driver]
@@ -66,7 +67,7 @@ def _by_options(spec: PfSpec) -> bool:
 
 
 def _uses(port: ObservedPf, spec: PfSpec | None, count: int, originals: Mapping[str, Original | None]) -> Iterator[str]:
-    """Say what stands against taking the driver from a function and giving it `count` VFs."""
+    """Yield the reasons against reloading the driver of a PF and giving it `count` VFs."""
     yield from (f"{port.pci_address} carries the host's {use}" for use in uses_of(port, originals.get(port.pci_address)))
     yield from (f"{address} is held" for address in port.held_addresses)
     if spec is None:

@@ -1,7 +1,10 @@
-"""What is to be done to one physical function: desired and observed in, typed actions or a problem out.
+"""Plan for one PF, computed from its spec and its observed state.
 
-The order follows the kernel: it refuses another VF count while VFs exist (EBUSY), so 0 comes between; kernel drivers are kept
-off new VFs by `sriov_drivers_autoprobe` before the VFs are made (drivers/pci/iov.c); another count resets the channels.
+The result is a list of typed actions, or a problem.
+
+The order follows the kernel. It refuses another number of VFs while VFs exist (EBUSY), so 0 is written in between.
+`sriov_drivers_autoprobe` keeps kernel drivers from new VFs and is written before the VFs are created (drivers/pci/iov.c).
+Another number of VFs resets the channels.
 """
 
 from __future__ import annotations
@@ -20,16 +23,16 @@ from .target import Original, Target, target_of, target_of_original, uses_of
 __all__ = ["TOLD_HOLDERS", "Planned", "affected_functions", "desired_target", "plan_pf"]
 
 TOLD_HOLDERS = 20
-"""Where there are more, one line says how many more."""
+"""Most holders that a plan lists. One more line then says how many more there are."""
 _DISTURBING = frozenset(
     {ActionKind.BIND_PF, ActionKind.RELOAD_DRIVER, ActionKind.SET_NUM_VFS, ActionKind.SET_MTU, ActionKind.SET_QUEUES}
 )
-"""Actions that interrupt the function's own link."""
+"""Actions that interrupt the PF's own link."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """The plan for one function; neither field set means that it is as desired."""
+    """Plan for one PF. If neither field is set, the PF matches its spec."""
 
     plan: PfPlan | None = None
     problem: PfProblem | None = None
@@ -46,17 +49,17 @@ def plan_pf(
     original: Original | None = None,
     driver: DriverFacts = NO_SHARED_DRIVER,
 ) -> Planned:
-    """Compare desired with observed.
+    """Plan the change that brings a PF from its observed state to its spec.
 
     Args:
-        desired: What the pools ask.
-        observed: What is there.
-        host: Facts of the node.
-        boot_id: The kernel's boot id.
-        attempt: Ends of runs so far; part of the digest, so that a grant serves once.
-        holders: Who holds a VF, by its PCI address, as far as known.
-        original: The function's values before vmnic came; None: vmnic has not changed it.
-        driver: What holds for all functions of its driver.
+        desired: Spec of the PF, merged from all pools.
+        observed: Observed state of the PF.
+        host: Facts about the node.
+        boot_id: The kernel's boot ID.
+        attempt: Number of changes that have ended; part of the digest, so that a grant is valid once.
+        holders: Holders by the PCI address of the VF, as far as known.
+        original: Values of the PF before vmnic changed it; None if vmnic has not changed it.
+        driver: Facts about all functions of its driver.
     """
     target = desired_target(desired, original, driver)
     if target is None:
@@ -84,9 +87,9 @@ def plan_pf(
 
 
 def desired_target(desired: PfSpec, original: Original | None, driver: DriverFacts) -> Target | None:
-    """Say what a function should be like; None: it may stay as it is.
+    """Return the target of a PF, or None if the PF may stay as it is.
 
-    One that is given up becomes what it was, as far as vmnic owns it and the pool wants that.
+    A PF that is being released returns to its original values if vmnic owns it and the pool asks for a reset.
     """
     if not desired.release:
         return target_of(desired, driver.options)
@@ -96,7 +99,7 @@ def desired_target(desired: PfSpec, original: Original | None, driver: DriverFac
 
 
 def affected_functions(actions: tuple[Action, ...], target: Target, observed: ObservedPf) -> tuple[str, ...]:
-    """The functions that exist and would go or change their driver."""
+    """Return the addresses of existing functions that would disappear or change their driver."""
     kinds = {action.kind for action in actions}
     if kinds & {ActionKind.SET_NUM_VFS, ActionKind.BIND_PF, ActionKind.RELOAD_DRIVER}:
         own = (observed.pci_address,) if observed.held or target.whole != (observed.driver == VFIO) else ()
@@ -105,7 +108,7 @@ def affected_functions(actions: tuple[Action, ...], target: Target, observed: Ob
 
 
 def _takes(action: Action, vf: ObservedVf, observed: ObservedPf) -> bool:
-    """Whether an action takes a VF's driver away, or gives it another one."""
+    """Return whether an action unbinds a VF, or binds it to another driver."""
     if action.kind is not ActionKind.BIND_VFS:
         return False
     which, _, driver = action.value.rpartition(" ")
@@ -113,7 +116,7 @@ def _takes(action: Action, vf: ObservedVf, observed: ObservedPf) -> bool:
 
 
 def _holders(addresses: Iterable[str], holders: Mapping[str, str]) -> tuple[str, ...]:
-    """Say who holds which of these functions, as many as a status has room for."""
+    """Describe the holders of these functions, at most as many as a status has room for."""
     told = [f"{holders.get(address) or 'an unknown program'} holds {address}" for address in addresses]
     more = len(told) - TOLD_HOLDERS
     return tuple(told[:TOLD_HOLDERS] + ([f"and {more} more"] if more > 0 else []))

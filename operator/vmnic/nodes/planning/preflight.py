@@ -1,4 +1,4 @@
-"""What makes a change of a physical function impossible, in words that say what to do."""
+"""Problems that make a change of a PF impossible, with messages that say what to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["first_problem"]
 def first_problem(
     target: Target, desired: PfSpec, observed: ObservedPf, host: HostFacts, driver: DriverFacts
 ) -> PfProblem | None:
-    """Give the first thing that stands in the way; None if nothing does, or nothing is to be done."""
+    """Return the first problem, or None if there is none or nothing is to be done."""
     name = f"{observed.name or 'the function'} ({observed.pci_address})"
     found = _spec_problem(target, desired, observed, name)
     if found is not None or not plan_actions(target, observed):
@@ -27,7 +27,7 @@ def first_problem(
 
 
 def _spec_problem(target: Target, desired: PfSpec, observed: ObservedPf, name: str) -> PfProblem | None:
-    """What is asked cannot be, whatever is there."""
+    """Return a problem of the spec, which no state of the node could satisfy."""
     total, count = observed.total_vfs, target.num_vfs
     if observed.link_elsewhere and not desired.release:
         return _link_elsewhere(observed, ", or take the function out of the pool's nicSelector")
@@ -58,7 +58,7 @@ def _spec_problem(target: Target, desired: PfSpec, observed: ObservedPf, name: s
 
 
 def _of_ownership(desired: PfSpec, observed: ObservedPf, name: str) -> PfProblem | None:
-    """Somebody else has a better right to the function."""
+    """Return the problem if another program manages the PF, or if the host uses it."""
     if observed.foreign_owner:
         return PfProblem(
             reason=PfReason.FOREIGN_OWNER,
@@ -79,7 +79,7 @@ def _of_ownership(desired: PfSpec, observed: ObservedPf, name: str) -> PfProblem
 
 
 def _of_driver(target: Target, desired: PfSpec, observed: ObservedPf, driver: DriverFacts, name: str) -> PfProblem | None:
-    """An old driver has to be loaded anew for another number of VFs."""
+    """Return the problem of an old driver that would have to be reloaded for another number of VFs."""
     if not observed.by_module or target.num_vfs in (None, observed.num_vfs):
         return None
     if desired.persistence != "ModuleOptions":
@@ -97,7 +97,7 @@ def _of_driver(target: Target, desired: PfSpec, observed: ObservedPf, driver: Dr
 
 
 def _host_problem(target: Target, observed: ObservedPf, host: HostFacts, name: str) -> PfProblem | None:
-    """The machine cannot do it."""
+    """Return a problem of the machine or of its kernel."""
     if not observed.driver:
         return PfProblem(reason=PfReason.NO_DRIVER, message=f"{name} has no driver: bind the NIC's driver to it")
     if target.vfio and host.iommu is False:
@@ -138,7 +138,7 @@ def _link_elsewhere(observed: ObservedPf, remedy: str) -> PfProblem:
 
 
 def _load(host: HostFacts) -> str:
-    """The remedy for a module that is not there."""
+    """Return the remedy for a module that is not loaded."""
     if host.refused:
         return f"the kernel refused it ({'; '.join(host.refused)}): sign it, or look at Secure Boot and the kernel's packages"
     return "load it at boot (modules-load.d), or let the agent's init container do it"

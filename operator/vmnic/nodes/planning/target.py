@@ -1,4 +1,7 @@
-"""What a physical function should be like, whoever asks: a pool, the values before vmnic came, or those before a run."""
+"""Target of a PF, computed from its spec or from the values that are to be restored.
+
+The restored values are those before vmnic first changed the PF, or those before one change.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,11 @@ __all__ = [
 ]
 
 KERNEL = "kernel"
-"""Any driver that the kernel chooses."""
+"""Stands for any driver that the kernel chooses."""
 
 
 class Original(msgspec.Struct, frozen=True, kw_only=True):
-    """A function's values at one moment: before vmnic first changed it, or before a run."""
+    """Values of a PF before vmnic first changed it, or before a change."""
 
     num_vfs: int
     autoprobe: bool
@@ -35,11 +38,11 @@ class Original(msgspec.Struct, frozen=True, kw_only=True):
     queues: int | None = None
     up: bool | None = None
     whole: bool = False
-    """Whether it was itself on vfio-pci."""
+    """Whether the PF itself was on vfio-pci."""
     drivers: tuple[str, ...] = ()
-    """Of its VFs, by index; empty names: none bound."""
+    """Drivers of its VFs by index; an empty name if none was bound."""
     module_options: str = ""
-    """Of its driver, as vmnic's own file says."""
+    """Module options of its driver, as in vmnic's own file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +56,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What a function should be like; None leaves a value as it is."""
+    """Desired values of a PF. None leaves a value as it is."""
 
     whole: bool = False
     num_vfs: int | None = None
@@ -63,16 +66,16 @@ class Target:
     queues: int | None = None
     up: bool | None = None
     options: str | None = None
-    """What the file of its driver's module options says; empty: there is none."""
+    """Content of the file with its driver's module options; empty if there should be no file."""
 
     @property
     def vfio(self) -> bool:
-        """Whether anything is to be driven by vfio-pci."""
+        """Return whether vfio-pci is to drive the PF or any of its VFs."""
         return self.whole or any(binding.driver == VFIO for binding in self.bindings)
 
 
 def original_of(observed: ObservedPf) -> Original:
-    """Remember how a function is."""
+    """Record the present values of a PF."""
     return Original(
         num_vfs=observed.num_vfs,
         autoprobe=observed.autoprobe,
@@ -86,7 +89,10 @@ def original_of(observed: ObservedPf) -> Original:
 
 
 def target_of(desired: PfSpec, options: str = "") -> Target:
-    """Say what the pools' wish means for a function; `options` is what all functions of its driver need together."""
+    """Return the target that the pools ask for.
+
+    `options` are the module options that all functions of the driver need together.
+    """
     if desired.function == "Physical":
         return Target(whole=True, num_vfs=0)
     adopts = desired.management == "Adopt"
@@ -106,7 +112,10 @@ def target_of(desired: PfSpec, options: str = "") -> Target:
 
 
 def target_of_original(original: Original) -> Target:
-    """Say what it means to be as before. VFs without a driver are not taken away from one that they have got since."""
+    """Return the target that restores the original values.
+
+    A VF that had no driver keeps a driver that it has got since.
+    """
     drivers = [VFIO if driver == VFIO else KERNEL if driver else "" for driver in original.drivers]
     bindings = tuple(
         Binding(indexes=range(first, last), driver=drivers[first]) for first, last in _runs(drivers) if drivers[first]
@@ -124,7 +133,10 @@ def target_of_original(original: Original) -> Target:
 
 
 def rollback_target(before: Original, granted: PfSpec | None) -> Target:
-    """Say what it means to be as before a run; where the VFs were as granted, with the attributes that were asked for."""
+    """Return the target that restores the values before a change.
+
+    If the number of VFs was already as granted, the VFs get the drivers and attributes that the spec asks for.
+    """
     target = target_of_original(before)
     if granted is None or granted.num_vfs != before.num_vfs:
         return target
@@ -132,19 +144,19 @@ def rollback_target(before: Original, granted: PfSpec | None) -> Target:
 
 
 def uses_of(observed: ObservedPf, original: Original | None) -> tuple[str, ...]:
-    """Say what the host uses a function for.
+    """Return what the host uses a PF for.
 
-    What the kernel made of a router's announcements counts only where vmnic has not switched the link on itself.
+    Addresses and routes from router advertisements do not count if the link was down before vmnic changed the PF.
     """
     return observed.host_use if is_switched_on(original) else (*observed.host_use, *observed.learnt_use)
 
 
 def is_switched_on(original: Original | None) -> bool:
-    """Whether a function's link was off before vmnic came."""
+    """Return whether a PF's link was down before vmnic changed the PF."""
     return original is not None and original.up is False
 
 
 def _runs(items: list[str]) -> list[tuple[int, int]]:
-    """Fold equal neighbours into half-open ranges."""
+    """Fold equal neighbors into half-open ranges."""
     starts = [index for index, item in enumerate(items) if index == 0 or items[index - 1] != item]
     return list(zip(starts, [*starts[1:], len(items)], strict=True)) if starts else []

@@ -1,1 +1,1 @@
-"""What a pool asks of each node. Pure."""
+"""Pure decisions about what a pool asks of each node."""

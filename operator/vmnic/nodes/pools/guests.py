@@ -1,6 +1,6 @@
-"""Which guests have a driver for a pool's VFs, by the PCI ids of its functions.
+"""Guest operating systems that have a driver for a pool's VFs, found by the PCI IDs of its PFs.
 
-The model's name that an agent publishes decides nothing: it is for people.
+The model name that an agent publishes is for people and decides nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NAMED_NODES = 3
 
 
 def models_without_windows(pfs: Iterable[PfStatus]) -> tuple[str, ...]:
-    """Return the models among functions whose VFs have no driver for Windows; an unknown model is none of them."""
+    """Return the models of those PFs whose VFs have no driver for Windows, without unknown models."""
     models = (model_of(pf.vendor, pf.device) for pf in pfs)
     return tuple(sorted({model.model for model in models if model is not None and not drives_windows(model)}))
 
@@ -29,7 +29,7 @@ def drives_windows(model: NicModel) -> bool:
 
 
 def find_mixed_support(pool: SriovNetworkPool, states: Iterable[NodeNicState]) -> PoolProblem | None:
-    """Find out whether a guest may use the VFs of some nodes only; None: all nodes are alike."""
+    """Return a problem if Windows has a driver for the VFs of some nodes only, or None if all nodes agree."""
     if pool.spec.function != "Virtual":
         return None
     without: dict[str, tuple[str, ...]] = {}

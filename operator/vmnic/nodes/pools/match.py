@@ -1,7 +1,8 @@
-"""Which physical functions of a node a pool selects.
+"""PFs of a node that a pool selects.
 
-Names, drivers and link speeds change, also by what a pool does itself, so they decide about a function that the pool has
-only where they are known and speak against it. Otherwise a switch that goes down would take the VFs of every node behind it.
+Names, drivers and link speeds change, also because of what a pool does. For a PF that is already in the pool they count only
+where they are known and contradict the selector. Otherwise a switch that goes down would take the VFs of every node behind
+it.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ __all__ = ["matching_pfs", "selects_node"]
 
 
 def selects_node(pool: SriovNetworkPool, labels: Mapping[str, str]) -> bool:
-    """Tell whether a node with these labels belongs to the pool."""
+    """Return whether a node with these labels belongs to the pool."""
     return pool.spec.node_selector.items() <= dict(labels).items()
 
 
 def matching_pfs(
     pool: SriovNetworkPool, labels: Mapping[str, str], pfs: Iterable[PfStatus], present: Iterable[PfSpec]
 ) -> tuple[PfStatus, ...]:
-    """Give the physical functions of a node that belong to the pool; `present` is what the node's spec says now."""
+    """Return the PFs of a node that belong to the pool.
+
+    `present` are the PFs of the node's present spec.
+    """
     if not selects_node(pool, labels):
         return ()
     name, selector = pool.metadata.name, pool.spec.nic_selector
@@ -36,7 +40,10 @@ def matching_pfs(
 
 
 def _is_of_kind(selector: NicSelector, pf: PfStatus) -> bool:
-    """Whether it matches in what a function is for good; the items of a list are alternatives."""
+    """Return whether a PF matches in the properties that never change.
+
+    The items of a list are alternatives.
+    """
     plain = (
         (selector.models, pf.model),
         (selector.vendors, pf.vendor),
@@ -48,7 +55,7 @@ def _is_of_kind(selector: NicSelector, pf: PfStatus) -> bool:
 
 
 def _is_as_asked(selector: NicSelector, pf: PfStatus) -> bool:
-    """Whether it matches in what may change."""
+    """Return whether a PF matches in the properties that may change."""
     speed = selector.min_link_speed_mbps
     return (
         _has_driver(selector, pf.driver)
@@ -58,9 +65,10 @@ def _is_as_asked(selector: NicSelector, pf: PfStatus) -> bool:
 
 
 def _still_matches(pool: SriovNetworkPool, pf: PfStatus) -> bool:
-    """Whether nothing that is known speaks against a function that the pool has; a link may go down or become slower.
+    """Return whether a PF already in the pool still matches.
 
-    A whole NIC that VMs get has no interface and vfio-pci for a driver: that is the pool's own doing.
+    Link state and speed are ignored, because both can drop temporarily. A whole NIC that VMs get has no interface name, and
+    its driver is vfio-pci, because the pool itself put it there.
     """
     selector = pool.spec.nic_selector
     driver = "" if pool.spec.function == "Physical" and pf.driver == VFIO else pf.driver

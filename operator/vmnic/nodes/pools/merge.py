@@ -1,7 +1,7 @@
-"""What all pools together ask of one node.
+"""Spec of one node, merged from all pools.
 
-Where pools clash, the oldest keeps effect and the function stays as that pool asks: adding a pool never takes anything from
-another one.
+If two pools conflict, the older one stays in effect and the PF stays as that pool asks. So a new pool never takes anything
+from another one.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ __all__ = ["Merge", "PoolConflict", "find_resource_conflicts", "merge_pools"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolConflict:
-    """A pool that gave way to an older one."""
+    """A pool that lost a conflict with an older one."""
 
     pool: str
     pci_address: str = ""
-    """Empty: the whole pool gives way."""
+    """PF that the pools disagree about; empty if the whole pool loses."""
     message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Merge:
-    """What a node should be, and which pools did not get their way."""
+    """Merged spec of a node's PFs, and the pools that lost a conflict."""
 
     pfs: tuple[PfSpec, ...]
     conflicts: tuple[PoolConflict, ...]
@@ -44,14 +44,14 @@ def merge_pools(
     present: Sequence[PfSpec] = (),
     unreadable: Collection[str] = (),
 ) -> Merge:
-    """Merge the pools for one node; nothing is granted yet.
+    """Merge the pools for one node, without grants.
 
     Args:
         pools: All pools.
-        labels: The node's.
-        pfs: Its physical functions.
-        present: What its spec says now: what a pool has it keeps, as long as nothing speaks against that.
-        unreadable: Pools that are there and cannot be read: they keep their share of every function.
+        labels: Labels of the node.
+        pfs: PFs of the node.
+        present: PFs of the node's present spec. A pool keeps a PF that it has there unless something contradicts that.
+        unreadable: Names of pools that exist and could not be decoded. They keep their share of every PF.
     """
     before = {spec.pci_address: spec for spec in present}
     ordered = sorted(pools, key=_age)
@@ -74,7 +74,7 @@ def merge_pools(
 
 
 def _kept(spec: PfSpec, unreadable: Collection[str]) -> PfSpec | None:
-    """Return what pools that cannot be read have of a function, as it stands; None if they have nothing."""
+    """Return the spec of a PF reduced to the shares of unreadable pools, or None if they have no share."""
     groups = tuple(group for group in spec.groups if group.pool in unreadable)
     if not groups and spec.pool not in unreadable:
         return None
@@ -83,14 +83,14 @@ def _kept(spec: PfSpec, unreadable: Collection[str]) -> PfSpec | None:
 
 
 def _with_owner(spec: PfSpec, before: PfSpec | None) -> PfSpec:
-    """Leave a function to the pool whose rollout decides about it now, as long as that has a share of it."""
+    """Let the PF stay with the pool whose rollout decides about it now, if that pool still has a share."""
     if before is None or before.pool == spec.pool or group_of(spec, before.pool) is None:
         return spec
     return msgspec.structs.replace(spec, pool=before.pool)
 
 
 def find_resource_conflicts(pools: Iterable[SriovNetworkPool]) -> tuple[PoolConflict, ...]:
-    """Find the pools whose resource name an older pool has."""
+    """Find the pools whose resource name belongs to an older pool."""
     found = []
     owners: dict[str, str] = {}
     for pool in sorted(pools, key=_age):
@@ -103,7 +103,7 @@ def find_resource_conflicts(pools: Iterable[SriovNetworkPool]) -> tuple[PoolConf
 
 
 def _age(pool: SriovNetworkPool) -> tuple[str, str]:
-    """Oldest first; without creation times, first by name."""
+    """Return a sort key that puts the oldest pool first, and orders pools of equal age by name."""
     return (pool.metadata.creation_timestamp, pool.metadata.name)
 
 
@@ -139,7 +139,11 @@ def _group(pool: SriovNetworkPool, pf: PfStatus, before: PfSpec | None) -> VfGro
 
 
 def _resource(pool: SriovNetworkPool, pf: PfStatus, before: PfSpec | None) -> str:
-    """Name a function's own resource after its interface; without one as before, or after the address (no colons there)."""
+    """Return the name of a PF's own resource, which ends with its interface name.
+
+    Without an interface name the previous resource name is kept. If there is none, the name ends with the PCI address, in
+    which dashes replace colons.
+    """
     prefix = f"{pool.resource_name}-"
     had = group_of(before, pool.metadata.name) if before is not None else None
     if not pf.name and had is not None and had.resource.startswith(prefix):
@@ -148,7 +152,10 @@ def _resource(pool: SriovNetworkPool, pf: PfStatus, before: PfSpec | None) -> st
 
 
 def _joined(present: PfSpec, other: PfSpec) -> PfSpec:
-    """Share a function: the host's own use must be allowed by all, and the shortest patience counts."""
+    """Combine the specs of two pools that share a PF.
+
+    Use by the host is allowed only if both pools allow it, and the shorter rollback timeout applies.
+    """
     return msgspec.structs.replace(
         present,
         groups=(*present.groups, *other.groups),
@@ -158,7 +165,7 @@ def _joined(present: PfSpec, other: PfSpec) -> PfSpec:
 
 
 def _count(wanted: int | str, total: int) -> int:
-    """Turn a number, a share or `max` into VFs."""
+    """Convert a number, a percentage or `max` to a number of VFs."""
     if isinstance(wanted, int):
         return wanted
     if wanted == "max":
@@ -170,7 +177,11 @@ _SHARED = {"num_vfs": "numVfs", "mtu": "mtu", "queues": "queues", "management": 
 
 
 def _clash(present: PfSpec, other: PfSpec) -> str:
-    """Say why two pools cannot share a function, as the newer one has to change; empty: they can."""
+    """Explain why two pools cannot share a PF, in terms of what the newer one has to change.
+
+    Returns:
+        An empty string if they can share it.
+    """
     if not all(group.range for group in (*present.groups, *other.groups)):
         return "narrow spec.nicSelector or spec.nodeSelector of one of them, or share the function with spec.vfRange in both"
     for field, name in _SHARED.items():

@@ -1,4 +1,4 @@
-"""The NetworkAttachmentDefinitions of a pool, as sriov-cni and Multus read them. Pure."""
+"""NetworkAttachmentDefinitions of a pool, in the form that sriov-cni and Multus read."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ __all__ = [
 ]
 
 POOL_UID = "vmnic.dev/pool-uid"
-"""Annotation that makes a NetworkAttachmentDefinition a pool's: it carries the pool's uid. An admission policy lets only the
-controller set it, and an object without it is never written."""
+"""Annotation with the pool's UID, which marks a NetworkAttachmentDefinition as the pool's. An admission policy allows only
+the controller to set it, and the controller never writes an object without it.
+"""
 POOL_LABEL = "vmnic.dev/pool"
-"""Label with the pool's name, for people to select by. It proves nothing: everybody may write labels."""
+"""Label with the pool's name, so that people can select by it. It proves nothing, because every user may write labels."""
 SEGMENT_LABEL = "vmnic.dev/segment"
 RESOURCE = "k8s.v1.cni.cncf.io/resourceName"
 _ON = {True: "on", False: "off"}
@@ -39,18 +40,18 @@ class _Spec(msgspec.Struct, frozen=True):
 
 
 class OwnNetwork(msgspec.Struct, frozen=True):
-    """What is compared of a NetworkAttachmentDefinition that is a pool's."""
+    """The compared fields of a NetworkAttachmentDefinition that belongs to a pool."""
 
     metadata: _Meta
     spec: _Spec = _Spec()
 
     @property
     def pool_uid(self) -> str:
-        """The uid of the pool that it belongs to; empty: it belongs to no pool."""
+        """Return the UID of the pool that it belongs to, or an empty string if it belongs to none."""
         return self.metadata.annotations.get(POOL_UID, "")
 
     def covers(self, wanted: OwnNetwork) -> bool:
-        """Tell whether it says all that is wanted; labels and annotations of others may stand beside."""
+        """Return whether it contains everything wanted, where other labels and annotations are allowed."""
         here, there = self.metadata, wanted.metadata
         same = there.labels.items() <= here.labels.items() and there.annotations.items() <= here.annotations.items()
         segment = here.labels.get(SEGMENT_LABEL) == there.labels.get(SEGMENT_LABEL)
@@ -58,7 +59,7 @@ class OwnNetwork(msgspec.Struct, frozen=True):
 
 
 def render_network(pool: SriovNetworkPool, network: PoolNetwork) -> OwnNetwork:
-    """Write one for sriov-cni (its README, "Configuration reference")."""
+    """Build the network's object for sriov-cni (its README, "Configuration reference")."""
     labels = {POOL_LABEL: pool.metadata.name, "app.kubernetes.io/managed-by": "vmnic"}
     if network.segment:
         labels[SEGMENT_LABEL] = network.segment
@@ -66,7 +67,7 @@ def render_network(pool: SriovNetworkPool, network: PoolNetwork) -> OwnNetwork:
         "cniVersion": "1.0.0",
         "name": network.name,
         "type": "sriov",
-        # Without a VLAN in the configuration a VF keeps the one it had.
+        # Without a VLAN in the configuration a VF keeps its previous one.
         "vlan": network.vlan,
         "vlanQoS": network.vlan_qos,
         "trust": _ON[network.trust],
@@ -84,10 +85,13 @@ _decoder = msgspec.json.Decoder(OwnNetwork)
 
 
 def decode_own_network(raw: bytes | msgspec.Raw) -> OwnNetwork | None:
-    """Read a NetworkAttachmentDefinition as far as it is compared; None if it belongs to no pool.
+    """Decode the compared fields of a NetworkAttachmentDefinition.
+
+    Returns:
+        None if it belongs to no pool.
 
     Raises:
-        msgspec.ValidationError: a field has the wrong type.
+        msgspec.ValidationError: A field has the wrong type.
     """
     found = _decoder.decode(raw)
     return found if found.pool_uid else None

@@ -1,6 +1,6 @@
-"""What a pool has of a physical function: all of its VFs, some of them, or the whole function.
+"""Pool shares of a PF, which are all of its VFs, some of them, or the whole PF.
 
-An agent chooses the numbers that are read here, so ranges are compared and never walked beyond what the pool asks for.
+The numbers read here are chosen by an agent, so ranges are compared and are never iterated beyond what the pool asks for.
 """
 
 from __future__ import annotations
@@ -18,51 +18,51 @@ __all__ = ["PoolShare", "VfTotals", "count_vfs", "pool_shares"]
 
 
 _WITHDRAWN = (PfReason.LINK_ELSEWHERE, PfReason.CARRIER_LOST, PfReason.UNREADABLE)
-"""While one of these lasts the agent hands out nothing of a function; of one that vanished nothing is there."""
+"""Problems during which the agent advertises no device of a PF. A PF that has vanished has no devices anyway."""
 
 
 class VfTotals(NamedTuple):
-    """VFs of a pool, on one function or one node."""
+    """Numbers of a pool's VFs, on one PF or one node."""
 
     desired: int = 0
-    """Of a whole function, 0."""
+    """0 for a whole PF."""
     configured: int = 0
-    """Those that exist, also if no longer asked for: VMs may keep them from going."""
+    """Existing VFs, also those that are no longer asked for and that VMs still hold."""
     in_use: int = 0
-    """Those of the pool, or whole functions, that somebody holds."""
+    """VFs of the pool, or whole PFs, that are held."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolShare:
-    """One pool's part of one function, as asked and as it is."""
+    """One pool's share of one PF, in spec and observed state."""
 
     pf: PfStatus
     resource: str
-    """Extended resource that stands for its devices."""
+    """Extended resource under which its devices are advertised."""
     vfs: VfTotals
-    """Also those that are asked for no more."""
+    """Totals, including VFs that are no longer asked for."""
     ready: int
-    """Devices that are asked for and that a VM can use: on vfio-pci, handed out, and no more than the NIC data allow."""
+    """Devices in the spec that a VM can use: on vfio-pci, advertised, and within the maximum in the NIC data."""
     indexes: range | None
-    """VFs that are asked for and exist; None: the part is the function itself."""
+    """VFs that are in the spec and exist; None if the share is the PF itself."""
     held: tuple[str, ...]
-    """Addresses of those of its devices that are held."""
+    """Addresses of its devices that are held."""
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """PCI addresses of the devices that are asked for and exist."""
+        """Return the PCI addresses of the devices that are in the spec and exist."""
         pf, indexes = self.pf, self.indexes
         return (pf.pci_address,) if indexes is None else vf_addresses(pf.first_vf, pf.vf_stride, indexes)
 
 
 def count_vfs(state: NodeNicState, pool: str) -> VfTotals:
-    """Count a pool's VFs on a node, also those of functions that it is giving up."""
+    """Count a pool's VFs on a node, including those of PFs that it is releasing."""
     totals = [_count(spec, pf, group, _held_vfs(pf)) for spec, pf, group in _shares_of(state, pool)]
     return VfTotals(*(sum(column) for column in zip(*totals, strict=True))) if totals else VfTotals()
 
 
 def pool_shares(state: NodeNicState, pool: str) -> Iterator[PoolShare]:
-    """Give all parts that a pool has on a node, and is not giving up."""
+    """Yield all shares that a pool has on a node, except those that it is releasing."""
     for spec, pf, group in _shares_of(state, pool):
         if not spec.release:
             yield _part(spec, pf, group)
@@ -92,7 +92,7 @@ def _part(spec: PfSpec, pf: PfStatus, group: VfGroup) -> PoolShare:
 
 
 def _most_vfs(pf: PfStatus) -> int:
-    """Return how many VFs the NIC data allow; a model that is not known has no bound of its own."""
+    """Return the most VFs that the NIC data allow, or the overall limit if the model is unknown."""
     model = model_of(pf.vendor, pf.device)
     return model.max_vfs if model is not None else MOST_VFS
 
@@ -101,7 +101,7 @@ def _count(spec: PfSpec, pf: PfStatus, group: VfGroup, held: Mapping[str, int]) 
     if spec.function == "Physical":
         return VfTotals(in_use=len(_held(pf, None, held)))
     asked = indexes_of(spec, group)
-    # Without a range all VFs of a function are the pool's, but adopted ones beyond its number were never asked for.
+    # Without a range the pool has all VFs of a PF. Adopted VFs beyond its number were never asked for.
     own = asked if group.range or spec.management == "Adopt" else range(pf.num_vfs)
     return VfTotals(
         desired=0 if spec.release else len(asked),
@@ -111,7 +111,7 @@ def _count(spec: PfSpec, pf: PfStatus, group: VfGroup, held: Mapping[str, int]) 
 
 
 def _existing(pf: PfStatus, indexes: range) -> range:
-    """Return those of these indexes whose VFs exist, at most as many as any NIC has."""
+    """Return the indexes whose VFs exist, limited to the most VFs that any NIC has."""
     return _common(indexes, range(min(pf.num_vfs, MOST_VFS)))
 
 
@@ -125,12 +125,15 @@ def _held_vfs(pf: PfStatus) -> dict[str, int]:
 
 
 def _held(pf: PfStatus, indexes: range | None, held: Mapping[str, int]) -> tuple[str, ...]:
-    """Return the addresses of those VFs, or of the function itself, that are held; each once."""
+    """Return the addresses of the held VFs, or of the PF itself, without duplicates."""
     if indexes is None:
         return tuple(dict.fromkeys(one.vf for one in pf.held if one.vf == pf.pci_address))
     return tuple(address for address, index in held.items() if index in indexes)
 
 
 def _count_vfio(pf: PfStatus, wanted: range) -> int:
-    """Count the wanted VFs that are on vfio-pci; ranges that overlap are not read in the first place."""
+    """Count the wanted VFs that are on vfio-pci.
+
+    Ranges do not overlap, because a status with overlapping ranges is set aside.
+    """
     return sum(len(_common(wanted, range_of(part.range))) for part in pf.vfs if part.driver == VFIO)

@@ -1,1 +1,1 @@
-"""Which nodes may change when. Pure."""
+"""Pure decisions about which nodes may change when."""

@@ -1,4 +1,7 @@
-"""Which nodes may start: harmless changes within `maxConcurrent`, disruptive ones within `maxUnavailable`. Pure."""
+"""Nodes that may start within the budgets of a pool.
+
+`maxConcurrent` limits changes that are not disruptive, `maxUnavailable` those that are. Pure.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +27,16 @@ __all__ = [
 ]
 
 _MOST = 1000
-"""Nodes under way for one pool, whatever its share says."""
+"""Most nodes under way for one pool, regardless of its percentage."""
 _LEDGER_BYTES = 700_000
-"""So far the ledger is filled. A ConfigMap holds 1 MiB; the rest is for entries that grow while they are under way: another
-state, a time, a drained node's plans for more functions."""
+"""Largest size of the ledger, in bytes. A ConfigMap holds 1 MiB. The rest is for entries that grow while they are under
+way: another state, a time, a drained node's plans for more PFs.
+"""
 _ENTRY_BYTES = 250
-"""What an entry takes beside its names and digests, at most."""
+"""Largest size of an entry without its names and digests, in bytes."""
 _BOOT_ID_CHARS = 64
 _DIGEST_BYTES = 8
-"""What a digest takes beside its letters and its function's."""
+"""Bytes that a digest takes besides its own characters and those of the PCI address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +50,13 @@ class RolloutSlot:
 def select_non_disruptive(
     ledger: Ledger, pool: SriovNetworkPool, nodes: Sequence[NodeView], *, without: Collection[str] = ()
 ) -> tuple[RolloutSlot, ...]:
-    """Say which nodes may carry out harmless plans now.
+    """Return the nodes that may now carry out plans that are not disruptive.
 
     Args:
-        ledger: The ledger, the pool's part settled.
+        ledger: The ledger, in which the pool's part is up to date.
         pool: The pool.
-        nodes: Its nodes, of which a percentage is a share.
-        without: Nodes that pause.
+        nodes: All its nodes, which a percentage refers to.
+        without: Names of nodes that pause.
     """
     part = ledger.of(pool.metadata.name)
     free = _resolve(pool.spec.rollout.max_concurrent, len(nodes)) - part.running(disruptive=False)
@@ -78,15 +82,17 @@ def select_disruptive(
     free_only: bool = False,
     candidates: Sequence[RolloutSlot] | None = None,
 ) -> tuple[RolloutSlot, ...]:
-    """Say which nodes may go out of service now; a node that is out of service already counts.
+    """Return the nodes that may now go out of service.
+
+    A node that is already out of service counts against the budget.
 
     Args:
-        ledger: The ledger, the pool's part settled.
+        ledger: The ledger, in which the pool's part is up to date.
         pool: The pool.
-        nodes: Its nodes, as they are at this moment.
-        without: Nodes that pause, or whose VMs have nowhere to go.
+        nodes: All its nodes, as observed now.
+        without: Names of nodes that pause, or whose VMs have nowhere to go.
         free_only: Whether nodes that VMs would have to leave wait for others.
-        candidates: What `order_disruptive` gave for these nodes, where several choices are made; None: not known yet.
+        candidates: Result of `order_disruptive` for these nodes, if the caller selects several times; None to compute it.
     """
     name, names = pool.metadata.name, {view.name for view in nodes}
     part = ledger.of(name)
@@ -111,7 +117,7 @@ def select_disruptive(
 
 
 def order_disruptive(part: PoolLedger, pool: SriovNetworkPool, nodes: Iterable[NodeView]) -> list[RolloutSlot]:
-    """Give the disruptive plans that may start, those first that the fewest devices have to be given back for."""
+    """Return the disruptive plans that may start, with the fewest held devices first."""
     found = [
         RolloutSlot(view=view, pending=pending)
         for view in _by_turn(nodes, pool)
@@ -121,7 +127,7 @@ def order_disruptive(part: PoolLedger, pool: SriovNetworkPool, nodes: Iterable[N
 
 
 def fitting(ledger: Ledger, starts: Sequence[RolloutSlot]) -> tuple[RolloutSlot, ...]:
-    """Return as many of the starts as the ledger has room for, in their order."""
+    """Return the first slots that the ledger has room for."""
     room = _LEDGER_BYTES - ledger.size() if starts else 0
     chosen = []
     for start in starts:
@@ -133,7 +139,10 @@ def fitting(ledger: Ledger, starts: Sequence[RolloutSlot]) -> tuple[RolloutSlot,
 
 
 def entries_of(starts: Iterable[RolloutSlot], pool: SriovNetworkPool, *, disruptive: bool, now: int) -> dict[str, Entry]:
-    """Write down the nodes that begin: with a drain where the node has to be cordoned, with a grant elsewhere."""
+    """Return the entries of nodes that begin.
+
+    An entry begins with a drain if the node has to be cordoned, otherwise with a grant.
+    """
     entries = {}
     for start in starts:
         drains = disruptive and start.pending.cordons
@@ -143,7 +152,7 @@ def entries_of(starts: Iterable[RolloutSlot], pool: SriovNetworkPool, *, disrupt
             digests=start.pending.digests if disruptive else start.pending.harmless,
             state=EntryState.DRAINING if drains else EntryState.GRANTED,
             disruptive=disruptive,
-            # An administrator's own cordon stays.
+            # The cordon of an administrator stays.
             cordoned=drains and not start.view.cordoned,
             since=now,
         )
@@ -153,7 +162,10 @@ def entries_of(starts: Iterable[RolloutSlot], pool: SriovNetworkPool, *, disrupt
 def grant_drained(
     part: PoolLedger, pool: SriovNetworkPool, nodes: Iterable[NodeView], empty: Collection[str], *, now: int
 ) -> PoolLedger:
-    """Grant the plans of nodes that are cordoned and `empty`: no pod is there that could get or hold a device."""
+    """Grant the plans of drained nodes.
+
+    `empty` are the cordoned nodes without any pod that could get or hold a device.
+    """
     entries = dict(part.entries)
     for view in nodes:
         entry = entries.get(view.name)
@@ -166,24 +178,24 @@ def grant_drained(
 
 
 def _room(part: PoolLedger, pool: SriovNetworkPool) -> int:
-    """How many more may be under way at all; the first node of a generation goes alone."""
+    """Return how many more nodes may be under way, where the first node of a generation goes alone."""
     most = 1 if part.proven_generation < pool.metadata.generation else _MOST
     return most - part.running()
 
 
 def _by_turn(nodes: Iterable[NodeView], pool: SriovNetworkPool) -> list[NodeView]:
-    """Order nodes by name; those that only give functions up come last, since others wait for the change."""
+    """Sort nodes by name, with nodes that only release PFs last, because other nodes wait for the change."""
     return sorted(nodes, key=lambda view: (view.leaves(pool.metadata.name), view.name))
 
 
 def _bytes_of(start: RolloutSlot) -> int:
-    """Return how many bytes an entry takes in the ledger, at most."""
+    """Return the largest size of a slot's entry in the ledger, in bytes."""
     digests = sum(len(address) + len(digest) + _DIGEST_BYTES for address, digest in start.pending.digests.items())
     return _ENTRY_BYTES + len(start.view.name) + digests
 
 
 def _resolve(limit: int | str, nodes: int) -> int:
-    """Turn a number or a share into nodes: rounded up, at least one."""
+    """Convert a number or a percentage to a number of nodes, rounded up and at least one."""
     if isinstance(limit, int):
         return limit
     return max(1, math.ceil(nodes * int(limit.removesuffix("%")) / 100))

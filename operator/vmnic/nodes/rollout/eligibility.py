@@ -1,4 +1,4 @@
-"""What of a node's plans may start: at once, or only once the node is out of service. Pure."""
+"""Plans of a node that may start, at once or after the node is out of service. Pure."""
 
 from __future__ import annotations
 
@@ -18,26 +18,29 @@ _STUCK = (PfReason.PCI_BUS_STUCK, PfReason.WRITE_STILL_IN_FLIGHT, PfReason.UNREA
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EligibleChanges:
-    """The plans of one node for one pool; what waits for people or for VMs to go by themselves is left out."""
+    """Plans of one node for one pool that may start.
+
+    Plans that wait for a person, or for VMs to stop by themselves, are left out.
+    """
 
     harmless: dict[str, str] = field(default_factory=dict)
-    """Digest by PCI address."""
+    """Digests of plans that are not disruptive, by PCI address."""
     disruptive: dict[str, str] = field(default_factory=dict)
-    """Likewise, of those that take the node out of service."""
+    """Digests of plans that take the node out of service, by PCI address."""
     cordons: bool = False
-    """Whether the node is to be cordoned before a disruptive one is granted."""
+    """Whether the node must be cordoned before a disruptive plan is granted."""
     leaving: tuple[Held, ...] = ()
     """Devices whose holders have to leave first."""
     resources: frozenset[str] = frozenset()
-    """Resources of the functions that a disruptive plan changes, as the controller's own spec has them."""
+    """Resources of the PFs that a disruptive plan changes, taken from the controller's own spec."""
     unfenced: frozenset[str] = frozenset()
-    """Resources whose device plugin cannot keep back what is about to go: no pod may be there that asks for one."""
+    """Resources whose device plugin cannot fence devices, so no pod that asks for one may be on the node."""
     approved: bool = False
-    """Whether a person has approved all of them."""
+    """Whether a person has approved all the plans."""
 
     @property
     def digests(self) -> dict[str, str]:
-        """All plans."""
+        """Return all plans."""
         return self.harmless | self.disruptive
 
 
@@ -45,7 +48,10 @@ _NOTHING = EligibleChanges()
 
 
 def eligible_changes(view: NodeView, pool: SriovNetworkPool) -> EligibleChanges:
-    """Read a node's plans for a pool; nothing where the agent reports on another spec, or cannot be reached."""
+    """Return the plans of a node that may start for a pool.
+
+    Nothing may start if the agent's report is for another spec, or if the node is not ready.
+    """
     state = view.state
     if not any(pf.plan is not None for pf in state.status.pfs):
         return _NOTHING
@@ -73,16 +79,20 @@ def eligible_changes(view: NodeView, pool: SriovNetworkPool) -> EligibleChanges:
 
 
 def holders_of(pf: PfStatus, plan: PfPlan) -> tuple[Held, ...]:
-    """Give the held devices that a plan would take; it names each by its address, or all are meant where it has no room."""
+    """Return the held devices that a plan would take.
+
+    The plan lists each of them by address. If it has no room for all, every held device counts.
+    """
     if len(plan.blocked_by) > TOLD_HOLDERS:
         return pf.held
     return tuple(held for held in pf.held if any(text.endswith(f" {held.vf}") for text in plan.blocked_by))
 
 
 def _may_start(pf: PfStatus, plan: PfPlan, approved: frozenset[str]) -> bool:
-    """Return whether a function is neither stuck nor was rolled back unapproved, and its plan's digest is one.
+    """Return whether a PF's plan may start.
 
-    What failed may be tried again; its entry in the ledger says when.
+    It may not if the PF is stuck, if the plan was rolled back and is not approved, or if its digest is too long. A failed
+    plan may be tried again; its entry in the ledger determines when.
     """
     if len(plan.digest) > _DIGEST_CHARS:
         return False
@@ -94,7 +104,10 @@ def _may_start(pf: PfStatus, plan: PfPlan, approved: frozenset[str]) -> bool:
 
 
 def _unfenced(spec: PfSpec, plan: PfPlan) -> bool:
-    """Whether a pod could get a device while it goes, and nobody can keep it back."""
+    """Return whether a pod could get a device that is about to disappear.
+
+    A foreign device plugin does not fence devices.
+    """
     return plan.fenced and any(group.device_plugin == "None" for group in spec.groups)
 
 

@@ -1,7 +1,8 @@
-"""The books of a rollout: which node of which pool is draining, may start, has failed, or is still cordoned by vmnic. Pure.
+"""Ledger of a rollout.
 
-Budgets are counted from here. An entry counts until its run has ended and its node is uncordoned, or until the agent has
-confirmed that it no longer sees a grant: one that was merely taken back may just be being claimed.
+Per pool it lists the nodes that drain, change, have failed or are still cordoned by vmnic.
+Budgets are counted from it. An entry counts until its change has ended and its node is uncordoned, or until the agent has
+confirmed a spec without the grant, because the agent may be claiming a grant at the moment it is revoked. Pure.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ from ..state import NodeNicState
 __all__ = ["CORDONED", "Entry", "EntryState", "Ledger", "NodeView", "PoolLedger"]
 
 CORDONED = "vmnic.dev/cordoned"
-"""Annotation of a Node that vmnic has cordoned: the pool that it is drained for."""
+"""Annotation of a Node that vmnic has cordoned. Its value is the pool that the node is drained for."""
 
 
 class EntryState(StrEnum):
-    """What a node's entry stands for."""
+    """State of a node's entry."""
 
     DRAINING = "Draining"
-    """The node is cordoned and its VMs are leaving; nothing is granted yet."""
+    """The node is cordoned and its VMs are leaving. Nothing is granted yet."""
     GRANTED = "Granted"
-    """Its plans are granted."""
+    """The node's plans are granted."""
     REVOKED = "Revoked"
-    """The grant is taken back and the agent has not confirmed it yet."""
+    """The grant is revoked, and the agent has not confirmed this yet."""
     ENDED = "Ended"
-    """It is over; the node has to be uncordoned yet."""
+    """The change is over, and the node still has to be uncordoned."""
     FAILED = "Failed"
-    """Its run failed, which counts towards `maxFailures`."""
+    """The change failed, which counts towards `maxFailures`."""
     RESTING = "Resting"
-    """It was given up for now: the node is as it was found, and is tried again later."""
+    """The attempt was given up for now. The node is unchanged and is tried again later."""
 
 
 _NONE = VfTotals()
@@ -47,78 +48,78 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One node of one pool."""
 
     generation: int
-    """The pool's generation at the start."""
+    """The pool's generation when the entry began."""
     boot_id: str
     digests: dict[str, str]
-    """Plan by PCI address: granted, or to be granted once the node is drained."""
+    """Digests of plans by PCI address, which are granted, or are to be granted once the node is drained."""
     state: EntryState = EntryState.GRANTED
     disruptive: bool = False
-    """Whether it takes the node out of service: counts against `maxUnavailable` and not against `maxConcurrent`."""
+    """Whether the change takes the node out of service. It then counts against `maxUnavailable` and not `maxConcurrent`."""
     cordoned: bool = False
     """Whether vmnic cordons the node and so has to uncordon it."""
     since: int = 0
-    """When the drain began, or the grant, in seconds since 1970."""
+    """Time at which the drain or the grant began, in seconds since 1970."""
     until: int = 0
-    """Of a resting one: when it may be tried again, in seconds since 1970."""
+    """Time from which a resting node may be tried again, in seconds since 1970."""
     silent: bool = False
-    """Of a failed one: its agent did not answer in time, so it may be tried again once the agent does."""
+    """Whether the entry failed because its agent did not answer in time. It may be tried again once the agent answers."""
 
     @property
     def under_way(self) -> bool:
-        """Whether the node is changing, about to, or not yet back in service."""
+        """Return whether the node is changing, is about to change, or is not back in service yet."""
         return self.state in _UNDER_WAY or self.cordoned
 
     @property
     def to_uncordon(self) -> bool:
-        """Whether all that is left to do is to uncordon the node."""
+        """Return whether the node only has to be uncordoned."""
         return self.cordoned and self.state not in _UNDER_WAY
 
 
 class PoolLedger(msgspec.Struct, frozen=True, kw_only=True):
-    """What is under way for one pool."""
+    """Entries of one pool."""
 
     proven_generation: int = 0
-    """The newest generation that a first node has been brought to."""
+    """Newest generation that a first node has applied."""
     entries: dict[str, Entry] = {}
-    """By node."""
+    """Entries by node."""
 
     def running(self, *, disruptive: bool | None = None) -> int:
-        """How many nodes count against a budget; None: against any."""
+        """Return how many nodes count against a budget, or against any budget if `disruptive` is None."""
         return sum(entry.under_way and disruptive in (None, entry.disruptive) for entry in self.entries.values())
 
     def failed(self) -> int:
-        """How many nodes have failed."""
+        """Return how many nodes have failed."""
         return sum(entry.state is EntryState.FAILED for entry in self.entries.values())
 
 
 class Ledger(msgspec.Struct, frozen=True):
-    """Everything under way, by pool."""
+    """All entries, by pool."""
 
     pools: dict[str, PoolLedger] = {}
 
     @classmethod
     def parse(cls, stored: Any) -> Ledger:
-        """Read what `render` gave.
+        """Parse the output of `render`.
 
         Raises:
-            msgspec.ValidationError: it is no ledger; a ValueError.
+            msgspec.ValidationError: The value is not a ledger. This is a ValueError.
         """
         return msgspec.convert(stored, cls)
 
     def render(self) -> Any:
-        """Give the JSON-able form."""
+        """Return the JSON-compatible form."""
         return msgspec.to_builtins(self)
 
     def size(self) -> int:
-        """Return how many bytes it takes in its ConfigMap."""
+        """Return the size in the ConfigMap, in bytes."""
         return len(msgspec.json.encode(self))
 
     def of(self, pool: str) -> PoolLedger:
-        """Give a pool's part, empty if there is none."""
+        """Return a pool's part, which is empty if the pool has none."""
         return self.pools.get(pool, PoolLedger())
 
     def granted(self, node: str) -> dict[str, str]:
-        """Give the granted digests of a node by PCI address."""
+        """Return the granted digests of a node by PCI address."""
         return {
             address: digest
             for part in self.pools.values()
@@ -127,11 +128,11 @@ class Ledger(msgspec.Struct, frozen=True):
         }
 
     def cordons(self, node: str) -> bool:
-        """Tell whether vmnic has to uncordon a node some time."""
+        """Return whether vmnic still has to uncordon a node."""
         return any(entry.cordoned for part in self.pools.values() if (entry := part.entries.get(node)) is not None)
 
     def busy(self, *, disruptive: bool | None = None, but: str = "") -> set[str]:
-        """Name the nodes that are under way for any pool but one."""
+        """Return the nodes that are under way for any pool except `but`."""
         return {
             node
             for pool, part in self.pools.items()
@@ -141,7 +142,7 @@ class Ledger(msgspec.Struct, frozen=True):
         }
 
     def with_pool(self, pool: str, part: PoolLedger | None) -> Ledger:
-        """Replace a pool's part; None removes it."""
+        """Return a ledger in which a pool's part is replaced, or removed if `part` is None."""
         rest = {name: other for name, other in self.pools.items() if name != pool}
         return Ledger(rest if part is None else rest | {pool: part})
 
@@ -153,37 +154,37 @@ class NodeView:
     name: str
     state: NodeNicState
     current: bool
-    """Whether its spec already says what the pools ask now; a plan for an older spec is not granted."""
+    """Whether its spec already matches the pools. A plan for an older spec is not granted."""
     ready: bool = True
-    """Whether its kubelet is heard of."""
+    """Whether its kubelet reports."""
     cordoned: bool = False
-    """Whether nothing new is scheduled there, whoever has cordoned it."""
+    """Whether the node is unschedulable, no matter who cordoned it."""
     lost: bool = False
-    """Whether its kubelet has not been heard of for so long that nobody waits for it."""
+    """Whether its kubelet has been silent for so long that the rollout no longer waits for the node."""
     vfs: VfTotals = _NONE
-    """The pool's VFs there."""
+    """The pool's VFs on the node."""
 
     @property
     def confirmed(self) -> bool:
-        """Whether its agent has seen its present spec."""
+        """Return whether the agent has seen the present spec."""
         return self.state.status.observed_generation >= self.state.metadata.generation
 
     def leaves(self, pool: str) -> bool:
-        """Return whether the node only gives up functions of a pool: it was taken out of it, or the pool is being removed."""
+        """Return whether the node only releases PFs of a pool, because it or the pool is being removed."""
         mine = [spec for spec in self.state.spec.pfs if spec.pool == pool]
         return bool(mine) and all(spec.release for spec in mine)
 
     @property
     def answers(self) -> bool:
-        """Whether its agent has published its plans for what the pools ask now."""
+        """Return whether the agent has published its plans for what the pools ask now."""
         return self.current and self.confirmed
 
     @property
     def available(self) -> bool:
-        """Whether it is in service."""
+        """Return whether the node is in service."""
         return self.ready and not self.cordoned
 
 
 def by_name(nodes: Iterable[NodeView]) -> dict[str, NodeView]:
-    """Give views by the name of their node."""
+    """Return views by node name."""
     return {view.name: view for view in nodes}

@@ -1,4 +1,7 @@
-"""What has become of entries of the ledger: runs that ended, drains and grants that take too long or cannot be used. Pure."""
+"""Progress of the ledger's entries.
+
+Changes end, and drains and grants time out or become unusable. Pure.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,18 @@ _BAD = (ApplyState.FAILED, ApplyState.ROLLED_BACK)
 _ENDED = (ApplyState.APPLIED, ApplyState.REFUSED, *_BAD)
 _STARTED = (ApplyState.CLAIMED, ApplyState.APPLYING)
 _REFUSED_REST_S = 10
-"""A run that was refused is not granted again at once: what it met may still be there."""
+"""Pause after a refused change, in seconds, because the cause of the refusal may still be there."""
 
 
 def advance_ledger(part: PoolLedger, pool: SriovNetworkPool, nodes: Iterable[NodeView], *, now: int) -> PoolLedger:
-    """Give slots back whose run has ended, remember failures, and note when a generation has proven itself.
+    """Update a pool's part of the ledger from the observed nodes.
+
+    Slots of ended changes are freed, failures are recorded, and so is the newest generation that a node has applied.
 
     Args:
         part: The pool's part of the ledger.
         pool: The pool.
-        nodes: Its nodes.
+        nodes: The nodes of the pool.
         now: Seconds since 1970.
     """
     views = by_name(nodes)
@@ -43,9 +48,9 @@ def advance_ledger(part: PoolLedger, pool: SriovNetworkPool, nodes: Iterable[Nod
 
 
 def is_stopped(pool: SriovNetworkPool, part: PoolLedger, *, approved: bool = False) -> bool:
-    """Tell whether no further node may begin; what a person has approved is not held back by failures.
+    """Return whether no further node may begin.
 
-    A pool that is being removed is not held back by `paused`.
+    Failures do not hold back a plan that a person has approved. `paused` does not hold back a pool that is being removed.
     """
     rollout = pool.spec.rollout
     if rollout.paused and not pool.metadata.deletion_timestamp:
@@ -56,7 +61,7 @@ def is_stopped(pool: SriovNetworkPool, part: PoolLedger, *, approved: bool = Fal
 def _settle(
     entry: Entry, pool: SriovNetworkPool, view: NodeView | None, part: PoolLedger, now: int
 ) -> tuple[Entry | None, bool]:
-    """Give what remains of an entry, and whether its run ended well."""
+    """Return what remains of an entry, and whether its change was applied."""
     if entry.state is EntryState.ENDED or view is None:
         return _over(entry), False
     match entry.state:
@@ -72,7 +77,7 @@ def _settle(
 
 
 def _pardon(entry: Entry, pool: SriovNetworkPool, view: NodeView | None, now: int) -> Entry:
-    """Let a failure not count where the node was taken out of the pool: excluding it lets the rollout go on."""
+    """Let a failed entry rest if its node was excluded from the pool, so that the rollout continues."""
     excluded = view is not None and view.leaves(pool.metadata.name) and not pool.metadata.deletion_timestamp
     if entry.state is not EntryState.FAILED or not excluded:
         return entry
@@ -80,29 +85,35 @@ def _pardon(entry: Entry, pool: SriovNetworkPool, view: NodeView | None, now: in
 
 
 def _over(entry: Entry) -> Entry | None:
-    """Nothing is left to do but to uncordon."""
+    """End an entry, which remains only if the node has to be uncordoned."""
     return msgspec.structs.replace(entry, state=EntryState.ENDED) if entry.cordoned else None
 
 
 def _settle_failed(entry: Entry, pool: SriovNetworkPool, view: NodeView) -> Entry | None:
-    """A failure counts until the node may be tried again or is as asked; a lost one's run may still be going on."""
+    """Keep a failed entry until its node may be tried again or matches its spec.
+
+    The change of a lost node may still be running, so its entry remains.
+    """
     pfs = {pf.pci_address: pf for pf in view.state.status.pfs}
     if view.lost and pool.metadata.deletion_timestamp:
-        return _over(entry)  # Nobody waits for it.
+        return _over(entry)  # The removal of a pool does not wait for lost nodes.
     if entry.cordoned or any(_run(digest, pfs.get(address)) in _STARTED for address, digest in entry.digests.items()):
         return entry
     return None if _again(entry, pool, view) or _is_healed(entry, view, pfs) else entry
 
 
 def _is_healed(entry: Entry, view: NodeView, pfs: Mapping[str, PfStatus]) -> bool:
-    """Whether nothing is to be done any more, so that there is no plan that a person could approve."""
+    """Return whether nothing is to be done any more, so that there is no plan that a person could approve."""
     found = [pfs.get(address) for address in entry.digests]
     known = view.ready and view.answers
     return known and all(pf is not None and pf.plan is None and pf.problem is None for pf in found)
 
 
 def _again(entry: Entry, pool: SriovNetworkPool, view: NodeView) -> bool:
-    """Whether a failed node may be tried again; one that was rolled back only when asked for something else, or approved."""
+    """Return whether a failed node may be tried again.
+
+    A node that was rolled back is tried again only with an approved plan.
+    """
     if eligible_changes(view, pool).approved or (entry.silent and view.ready and view.answers):
         return True
     problems = {pf.problem.reason for pf in view.state.status.pfs if pf.problem is not None and pf.pci_address in entry.digests}
@@ -111,7 +122,10 @@ def _again(entry: Entry, pool: SriovNetworkPool, view: NodeView) -> bool:
 
 
 def _settle_drain(entry: Entry, pool: SriovNetworkPool, view: NodeView, part: PoolLedger, now: int) -> Entry | None:
-    """A drain ends when it takes too long, when the rollout stops, or when nothing is to be done any more."""
+    """Advance a drain.
+
+    It ends if it takes too long, if the rollout stops or if nothing is to be done any more.
+    """
     timeout_s = seconds_of(pool.spec.rollout.drain_timeout)
     if now - entry.since >= timeout_s:
         return msgspec.structs.replace(entry, state=EntryState.RESTING, until=now + timeout_s)
@@ -129,7 +143,7 @@ def _settle_grant(entry: Entry, pool: SriovNetworkPool, view: NodeView, now: int
     if all(run in _ENDED for run in runs):
         return _end(entry, runs, now)
     if not entry.since:
-        entry = msgspec.structs.replace(entry, since=now)  # Written by a version that did not note it.
+        entry = msgspec.structs.replace(entry, since=now)  # An older version did not record the time.
     if view.ready and now >= deadline_of(entry, pool):
         return msgspec.structs.replace(entry, state=EntryState.FAILED, silent=not view.confirmed), False
     if any(run in _STARTED for run in runs):
@@ -143,15 +157,19 @@ def _settle_grant(entry: Entry, pool: SriovNetworkPool, view: NodeView, now: int
 
 
 def deadline_of(entry: Entry, pool: SriovNetworkPool) -> int:
-    """Return when a granted change must have ended: an agent that never ends one, or never starts it, keeps its slot no longer.
+    """Return the time at which a granted change must have ended, in seconds since 1970.
 
-    A change may take as long as a drain, and as long as the node may be cut off before it undoes the change.
+    An agent that never ends or never starts a change loses its slot then. A change may take as long as a drain plus the time
+    that a node may be cut off before it rolls back.
     """
     return entry.since + seconds_of(pool.spec.rollout.drain_timeout) + seconds_of(pool.spec.safety.rollback_timeout)
 
 
 def _end(entry: Entry, runs: Collection[ApplyState | None], now: int) -> tuple[Entry | None, bool]:
-    """A run that failed is remembered, one that was refused rests; otherwise the slot is given back."""
+    """End an entry after its changes.
+
+    A failure is recorded, a refused change rests, and otherwise the slot is freed.
+    """
     if any(run in _BAD for run in runs):
         return msgspec.structs.replace(entry, state=EntryState.FAILED), False
     applied = ApplyState.APPLIED in runs
@@ -161,13 +179,13 @@ def _end(entry: Entry, runs: Collection[ApplyState | None], now: int) -> tuple[E
 
 
 def _run(digest: str, pf: PfStatus | None) -> ApplyState | None:
-    """How far the run of a granted digest is; None if it has not begun."""
+    """Return the state of a granted change, or None if it has not begun."""
     if pf is None or pf.apply is None or pf.apply.digest != digest:
         return None
     return pf.apply.state
 
 
 def _usable(entry: Entry, pfs: Mapping[str, PfStatus]) -> bool:
-    """Whether any function of the entry still has the granted plan, and nobody has taken a device since that it would take."""
+    """Return whether a PF of the entry still has the granted plan, with no holder that blocks it."""
     plans = [pf.plan for address in entry.digests if (pf := pfs.get(address)) is not None and pf.plan is not None]
     return any(plan.digest in entry.digests.values() and not plan.blocked_by for plan in plans)

@@ -1,4 +1,7 @@
-"""What becomes of functions that no pool asks for any more: their agent gives them up, and then they are forgotten. Pure."""
+"""Release of PFs that no pool asks for any more.
+
+Their agent releases them, and then they are removed from the node's spec. Pure.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,20 @@ from ..state import ApplyState, NodeNicState, NodeSpec, PfReason, PfSpec, PfStat
 __all__ = ["ABANDON", "FINALIZER", "begin_release", "released_pfs"]
 
 ABANDON = "vmnic.dev/abandon"
-"""Annotation of a pool: it lets go of its functions as they are, and its removal waits for nobody."""
+"""Annotation of a pool. The pool leaves its PFs as they are, and its removal does not wait for its nodes."""
 FINALIZER = "vmnic.dev/nodes"
-"""Keeps a pool until its nodes have given up their functions."""
+"""Finalizer that keeps a pool until its nodes have released their PFs."""
 
 _STARTED = (ApplyState.CLAIMED, ApplyState.APPLYING)
 
 
 def released_pfs(state: NodeNicState, pools: Iterable[SriovNetworkPool], asked: Collection[str]) -> tuple[PfSpec, ...]:
-    """Give the functions of a node that are to be given up.
+    """Return the specs of the PFs that a node is to release.
 
     Args:
         state: The node's NodeNicState.
-        pools: All pools, also those that are being removed; what a pool had that is gone altogether is forgotten.
-        asked: PCI addresses of the functions that some pool asks for.
+        pools: All pools, also those being removed. PFs of a pool that no longer exists are dropped from the spec.
+        asked: PCI addresses of the PFs that some pool asks for.
     """
     removal = {pool.metadata.name: pool.spec.removal for pool in pools if ABANDON not in pool.metadata.annotations}
     found = {pf.pci_address: pf for pf in state.status.pfs}
@@ -37,9 +40,9 @@ def released_pfs(state: NodeNicState, pools: Iterable[SriovNetworkPool], asked: 
 
 
 def begin_release(state: NodeNicState, pools: Iterable[SriovNetworkPool]) -> NodeSpec:
-    """Say what a node is told so that it gives up everything, where no controller grants its plans.
+    """Build the spec that makes a node release all its PFs, where no controller grants its plans.
 
-    Only what disturbs nobody is granted, and nothing again that went wrong: a person sees why, and decides.
+    Only plans that are not disruptive are granted. A failed plan is not granted again: a person sees the reason and decides.
     """
     told = {spec.pci_address: spec for spec in state.spec.pfs if spec.release}
     confirmed = state.status.observed_generation >= state.metadata.generation
@@ -58,7 +61,7 @@ def begin_release(state: NodeNicState, pools: Iterable[SriovNetworkPool]) -> Nod
 
 
 def _is_given_up(spec: PfSpec, state: NodeNicState, found: Mapping[str, PfStatus]) -> bool:
-    """Whether the agent has nothing of ours there any more: what it owns, or is just about to own."""
+    """Return whether the agent neither owns the PF any more nor is about to own it."""
     if state.unreadable:
         return False
     pf = found.get(spec.pci_address)

@@ -1,4 +1,4 @@
-"""How far a pool is, from its nodes: counts, problems and conditions."""
+"""Status of a pool with counts, problems and conditions, computed from its nodes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["summarise_pool"]
 
 _MAX_PROBLEMS = 10
 _MAX_NETWORK_PROBLEMS = 3
-"""Tenants may cause these, so they must not push out what nodes say."""
+"""Most problems of networks in a status. Tenants can cause them, so they must not displace the problems of nodes."""
 _MISSING_NETWORK = ("NadKindAbsent", "NadExists", "NadRefused")
-"""Problems of networks that the pool asks for and does not have."""
+"""Reasons of problems with networks that the pool asks for and does not have."""
 _NO_FAILURES = ("WaitingForVMs", "WaitingForApproval", "Draining", "NoVfsForDrain", "NodeNotReady", "Conflict")
-"""Problems that do not make a node a failed one."""
+"""Reasons of problems that do not count a node as failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +37,19 @@ def summarise_pool(
     conflicts: Iterable[PoolConflict],
     more: Iterable[PoolProblem] = (),
 ) -> PoolStatus:
-    """Write the pool's status; conditions come without transition times.
+    """Compute the pool's status, in which conditions have no transition times yet.
 
     Args:
         pool: The pool.
-        nodes: The nodes that have at least one function of the pool, or are just giving one up.
+        nodes: The nodes that have at least one PF of the pool, or are releasing one.
         part: The pool's part of the ledger.
-        conflicts: Where the pool gave way to an older one.
-        more: Problems that others have found: with drains, with networks.
+        conflicts: Conflicts that pools have lost to older ones.
+        more: Problems found elsewhere, with drains and with networks.
     """
     results = [_judge(view, pool, part) for view in sorted(nodes, key=lambda view: view.name)]
     lost = [conflict for conflict in conflicts if conflict.pool == pool.metadata.name]
     mixed = find_mixed_support(pool, (view.state for view in nodes))
-    # One node may have many problems; the first of each comes before the others, so that no node hides another.
+    # One node may have many problems. The first of every node comes first, so that no node hides another.
     own = [one for result in results for one in result.problems[:1]] + [
         one for result in results for one in result.problems[1:]
     ]
@@ -67,7 +67,7 @@ def summarise_pool(
 
 
 def _ranked(found: Sequence[PoolProblem], lost: Sequence[PoolConflict]) -> list[PoolProblem]:
-    """Put the nodes' problems first and those of networks last, where few stand for all."""
+    """Order the problems, with those of nodes first and few of networks last."""
     networks = [one for one in found if one.reason.startswith("Nad")]
     networks.sort(key=lambda one: one.reason not in _MISSING_NETWORK)
     others = [one for one in found if not one.reason.startswith("Nad")]
@@ -118,7 +118,7 @@ def _unreadable(node: str, why: str) -> PoolProblem:
 
 
 def _is_part(pf: PfSpec, pool: str) -> bool:
-    """Whether a function is the pool's, or is given up by it."""
+    """Return whether a PF belongs to the pool, or is being released by it."""
     return pf.pool == pool or (not pf.release and group_of(pf, pool) is not None)
 
 
@@ -167,7 +167,7 @@ def _conditions(
     lost: Sequence[PoolConflict],
     problems: Sequence[PoolProblem],
 ) -> list[Condition]:
-    """Ready first; each condition's reason names its cause (see the reference of the kind)."""
+    """Build the conditions, Ready first. Each reason names the cause (see the reference of the kind)."""
     going = counts.updating > 0 or counts.waiting > blocked
     stalled = counts.failed > 0 or (bool(lost) and counts.matched == 0) or _refused_network(problems) is not None
     ready, reason, message = _ready(pool, counts, blocked, lost, problems, going=going)
@@ -189,7 +189,7 @@ def _conditions(
 
 
 def _refused_network(problems: Iterable[PoolProblem]) -> PoolProblem | None:
-    """A network that the pool asks for and cannot have."""
+    """Return the first problem with a network that the pool asks for and cannot have."""
     return next((one for one in problems if one.reason in _MISSING_NETWORK), None)
 
 
@@ -202,7 +202,7 @@ def _ready(
     *,
     going: bool,
 ) -> tuple[bool, str, str]:
-    """Whether the pool is as asked, a word why, and a sentence."""
+    """Return whether the pool is ready, the reason, and a message."""
     failures = [problem for problem in problems if problem.node and problem.reason not in _NO_FAILURES]
     refused = _refused_network(problems)
     if counts.failed:

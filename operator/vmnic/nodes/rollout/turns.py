@@ -1,4 +1,4 @@
-"""Which nodes of a pool wait for others, so that a VM that has to leave moves once: to a node that is done. Pure."""
+"""Nodes that wait for others, so that a VM moves only once, to a node that is done. Pure."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ __all__ = ["free_nodes_come", "is_done", "unanswered"]
 
 
 def unanswered(nodes: Iterable[NodeView]) -> set[str]:
-    """Name the nodes that may still publish plans for what the pools ask now; a node that is down is not waited for."""
+    """Return the names of nodes that may still publish plans for what the pools ask now.
+
+    Nodes that are not ready are not waited for.
+    """
     return {view.name for view in nodes if view.ready and not view.answers}
 
 
 def free_nodes_come(
     part: PoolLedger, pool: SriovNetworkPool, nodes: Iterable[NodeView], *, without: Collection[str] = ()
 ) -> bool:
-    """Return whether nodes that no VM has to leave are changing, or are about to."""
+    """Return whether a node that no VM has to leave is changing, or is about to change."""
     if any(entry.under_way and not entry.disruptive for entry in part.entries.values()):
         return True
     rest = (view for view in nodes if view.name not in part.entries and view.name not in without)
@@ -29,7 +32,10 @@ def free_nodes_come(
 
 
 def is_done(view: NodeView, pool: SriovNetworkPool) -> bool:
-    """Return whether a VM that comes to a node may stay: the pool's VFs there will not go. Not known counts as no."""
+    """Return whether a VM that moves to a node may stay, because the pool's VFs there will not disappear.
+
+    An unknown state counts as no.
+    """
     name, found = pool.metadata.name, {pf.pci_address: pf for pf in view.state.status.pfs}
     specs = [spec for spec in view.state.spec.pfs if spec.pool == name or group_of(spec, name) is not None]
     return view.ready and view.answers and all(_stays(spec, found.get(spec.pci_address)) for spec in specs)

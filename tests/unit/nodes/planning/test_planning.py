@@ -1,4 +1,4 @@
-"""Match, merge, plan and digest: pure tables."""
+"""Tables for match, merge, plan and digest."""
 
 from dataclasses import replace
 
@@ -41,7 +41,7 @@ def replace_groups(vfs):
 
 
 def seen_with(drivers, **changes):
-    """A function whose VFs have these drivers."""
+    """Return a PF whose VFs have these drivers."""
     seen = observed(num_vfs=len(drivers), **changes)
     return replace(seen, vfs=tuple(replace(vf, driver=driver) for vf, driver in zip(seen.vfs, drivers, strict=True)))
 
@@ -53,7 +53,7 @@ def with_vlan(vlan, **changes):
 
 
 def with_macs(prefix, **changes):
-    """A function whose seven VFs have addresses with this prefix, on the NIC's own driver."""
+    """Return a PF whose seven VFs have MAC addresses with this prefix, on the NIC's own VF driver."""
     seen = observed(**({"num_vfs": 7, "driver": "igbvf", "autoprobe": True, "up": True, "mac": MAC} | changes))
     vfs = [replace(vf, attributes=VfAttributes(mac=admin_mac(prefix, MAC, vf.index))) for vf in seen.vfs]
     return replace(seen, driver="igb", vfs=tuple(vfs))
@@ -106,16 +106,16 @@ def test_a_link_that_is_down_has_no_speed_to_match():
 
 
 @pytest.mark.parametrize(("labels", "matches"), [({"nic": "yes", "x": "y"}, True), ({"nic": "no"}, False), ({}, False)])
-def test_a_node_selector_wants_every_label(labels, matches):
+def test_a_node_selector_requires_every_label(labels, matches):
     assert bool(matching_pfs(pool(nodeSelector={"nic": "yes"}), labels, [pf_status()], ())) is matches
 
 
 @pytest.mark.parametrize(("wanted", "count"), [(3, 3), ("max", 7), ("50%", 3), ("100%", 7), ("1%", 0), (0, 0)])
-def test_a_number_a_share_and_max_become_vfs(wanted, count):
+def test_a_number_a_percentage_and_max_become_vfs(wanted, count):
     assert merge_pools([pool(numVfs=wanted)], {}, [pf_status()]).pfs[0].num_vfs == count
 
 
-def test_the_oldest_of_clashing_pools_keeps_the_function_and_the_other_is_told():
+def test_the_oldest_of_conflicting_pools_keeps_the_pf():
     old, young = pool("z-old", numVfs=7), pool("a-young", numVfs=2, created="2026-02-01T00:00:00Z")
     merged = merge_pools([young, old], {}, [pf_status()])
     assert [(pf.pool, pf.num_vfs) for pf in merged.pfs] == [("z-old", 7)]
@@ -123,7 +123,7 @@ def test_the_oldest_of_clashing_pools_keeps_the_function_and_the_other_is_told()
     assert (conflict.pool, conflict.pci_address, "older pool z-old" in conflict.message) == ("a-young", PF, True)
 
 
-def test_pools_with_ranges_share_a_function():
+def test_pools_with_ranges_share_a_pf():
     nets = pool("nets", vfRange="4-6", vfDriver="kernel", created="2026-02-01T00:00:00Z")
     merged = merge_pools([nets, pool("fast", vfRange="0-3")], {}, [pf_status()])
     assert merged.conflicts == ()
@@ -145,14 +145,14 @@ def test_pools_with_ranges_share_a_function():
     ],
     ids=["no range", "a range that overlaps", "another number", "another MTU", "other queues", "another management"],
 )
-def test_pools_that_cannot_share_a_function_are_told_why(second, why):
+def test_a_conflict_says_why_pools_cannot_share_a_pf(second, why):
     young = pool("young", created="2026-02-01T00:00:00Z", **second)
     merged = merge_pools([young, pool("fast", vfRange="0-3")], {}, [pf_status()])
     assert [group.pool for group in merged.pfs[0].groups] == ["fast"]
     assert why in merged.conflicts[0].message
 
 
-def test_a_resource_of_each_function_is_named_after_it():
+def test_a_resource_per_pf_is_named_after_the_pf():
     merged = merge_pools([pool(resourcePerPF=True)], {}, [pf_status()])
     assert merged.pfs[0].groups[0].resource == "vmnic.dev/fast-ens1f0"
 
@@ -173,7 +173,7 @@ def test_a_resource_of_each_function_is_named_after_it():
         "link down", "slower", "no name any more", "another name", "its own vfio-pci", "no driver", "another driver", "model",
     ],
 )  # fmt: skip
-def test_a_pool_keeps_a_function_unless_what_is_known_speaks_against_it(selector, now, stays):
+def test_a_pool_keeps_a_pf_unless_a_known_value_contradicts(selector, now, stays):
     whole = pool(function="Physical", numVfs=None, nicSelector=selector)
     merged = merge_pools([whole], {}, [pf_status(**now)], [pf_spec()])
     assert [pf.pci_address for pf in merged.pfs] == [PF] * stays
@@ -181,13 +181,13 @@ def test_a_pool_keeps_a_function_unless_what_is_known_speaks_against_it(selector
 
 
 @pytest.mark.parametrize(("had", "resource"), [("fast-ens1f0", "fast-ens1f0"), ("fast", "fast-0000-0b-00.0")])
-def test_a_resource_keeps_its_name_when_the_function_loses_its_own(had, resource):
+def test_a_resource_keeps_its_name_when_its_pf_loses_its_name(had, resource):
     before = pf_spec(groups=(VfGroup(pool="fast", resource=f"vmnic.dev/{had}"),))
     merged = merge_pools([pool(resourcePerPF=True)], {}, [pf_status(name="")], [before])
     assert merged.pfs[0].groups[0].resource == f"vmnic.dev/{resource}"
 
 
-def test_a_resource_name_that_an_older_pool_has_is_a_conflict():
+def test_a_resource_name_of_an_older_pool_is_a_conflict():
     first, second = (
         pool("a", resourceName="vmnic.dev/x"),
         pool("b", resourceName="vmnic.dev/x", nicSelector={"models": ["I350"]}),
@@ -242,7 +242,7 @@ def test_a_pool_that_is_being_deleted_asks_for_nothing():
         "another VLAN by hand", "held VFs are left out", "held VFs belong to their CNI",
     ],
 )  # fmt: skip
-def test_a_plan_has_the_steps_that_the_kernel_wants(desired, seen, actions):
+def test_a_plan_has_its_actions_in_the_kernels_order(desired, seen, actions):
     assert steps(desired, seen) == actions
 
 
@@ -274,17 +274,17 @@ def test_a_plan_has_the_steps_that_the_kernel_wants(desired, seen, actions):
         "the right address", "held VFs are left out", "adopted VFs that no driver may take", "VFs for VMs need no link",
     ],
 )  # fmt: skip
-def test_a_plan_has_a_link_before_rates_and_addresses_before_drivers(desired, seen, actions):
+def test_link_comes_before_rates_and_addresses_before_drivers(desired, seen, actions):
     assert steps(desired, seen) == actions
 
 
-def test_vfs_that_lose_their_driver_for_a_while_are_fenced():
+def test_vfs_that_are_unbound_for_a_while_are_fenced():
     plan = planned(NAMED_LINKS, with_macs("02:00:00", held={6})).plan
     assert (plan.fenced, plan.blocked_by) == (True, ())
     assert plan.text.startswith("take VFs 0-5 from their driver, set the attributes of VFs 0-5, ")
 
 
-def test_a_link_that_was_down_before_a_run_is_down_again_after_rates_are_put_back():
+def test_a_rollback_of_rates_leaves_a_link_down_that_was_down():
     target = rollback_target(original_of(observed(num_vfs=7, up=False)), RATED)
     assert words(plan_actions(target, replace(with_vlan(0), up=False))) == ["SetLink up", "SetVfs 0-6", "SetLink down"]
 
@@ -299,7 +299,7 @@ def test_a_link_that_was_down_before_a_run_is_down_again_after_rates_are_put_bac
     ],
     ids=["a VF that would go is held", "nobody holds one", "the MTU touches no VF", "a VF that would be rebound is held"],
 )
-def test_a_plan_is_disruptive_where_a_touched_vf_is_held(desired, seen, blocked):
+def test_a_plan_that_changes_a_held_vf_is_disruptive(desired, seen, blocked):
     plan = planned(desired, seen, holders={"0000:0b:11.4": "pod tenants/db"}).plan
     assert (plan.disruptive, bool(plan.blocked_by)) == (blocked, blocked)
 
@@ -333,7 +333,7 @@ def test_a_status_has_room_for_the_holders_of_256_vfs():
         "no vfio",
     ],
 )  # fmt: skip
-def test_what_makes_a_plan_impossible_is_said(seen, host, reason):
+def test_an_impossible_plan_reports_its_problem(seen, host, reason):
     assert planned(pf_spec(), seen, host=host).problem.reason is reason
 
 
@@ -352,32 +352,32 @@ def test_what_makes_a_plan_impossible_is_said(seen, host, reason):
         "a whole NIC whose link is there", "more queues than are left",
     ],
 )  # fmt: skip
-def test_a_wish_that_cannot_be_is_told_with_its_remedy(desired, seen, reason, remedy):
+def test_an_impossible_spec_is_reported_with_its_remedy(desired, seen, reason, remedy):
     problem = planned(desired, seen).problem
     assert (problem.reason, remedy in problem.message) == (reason, True)
 
 
-def test_a_function_is_given_up_though_its_link_is_elsewhere_unless_the_link_was_changed():
+def test_a_moved_link_blocks_release_only_if_it_was_changed():
     released, before = pf_spec(release="Reset"), original_of(observed(mtu=None, queues=None))
     assert planned(released, LINK_ELSEWHERE, original=before).plan is not None
     changed = planned(released, LINK_ELSEWHERE, original=original_of(observed(mtu=1500))).problem
     assert (changed.reason, "given back as it was" in changed.message) == (PfReason.LINK_ELSEWHERE, True)
 
 
-def test_what_the_host_uses_is_changed_only_if_allowed_and_is_disruptive():
+def test_a_pf_that_the_host_uses_is_changed_only_if_allowed():
     used = observed(host_use=("default route",))
     assert planned(pf_spec(), used).problem.reason is PfReason.HOST_USED
     plan = planned(pf_spec(allow_host_used=True), used).plan
     assert (plan.disruptive, plan.blocked_by) == (True, ())
 
 
-def test_a_plan_that_takes_free_vfs_away_is_fenced():
+def test_a_plan_that_removes_free_vfs_is_fenced():
     assert planned(pf_spec(num_vfs=3), observed(num_vfs=7)).plan.fenced
     assert not planned(pf_spec(), observed()).plan.fenced
     assert not planned(pf_spec(mtu=9000), observed(num_vfs=7)).plan.fenced
 
 
-def test_a_function_that_is_given_up_becomes_what_it_was():
+def test_a_released_pf_returns_to_its_original_values():
     before = original_of(observed(mtu=1500, up=False, queues=8))
     now = observed(num_vfs=7, mtu=9000, up=True, queues=2)
     given_up = pf_spec(release="Reset")
@@ -389,14 +389,14 @@ def test_a_function_that_is_given_up_becomes_what_it_was():
     assert planned(pf_spec(release="Reset", management="Adopt"), now, original=before).plan is None
 
 
-def test_adopted_drivers_are_what_a_function_goes_back_to():
+def test_a_released_pf_returns_to_its_original_drivers():
     before = original_of(seen_with(["igbvf", "igbvf", "", "vfio-pci"], autoprobe=True))
     assert [f"{a.kind} {a.value}" for a in planned(pf_spec(release="Reset"), observed(), original=before).plan.actions] == [
         "SetAutoprobe 0", "SetNumVfs 4", "BindVfs 3 vfio-pci", "SetAutoprobe 1", "BindVfs 0-1 kernel",
     ]  # fmt: skip
 
 
-def test_addresses_of_vfs_differ_on_one_function_and_between_functions():
+def test_mac_addresses_differ_within_a_pf_and_between_pfs():
     made = [admin_mac("02:aa:bb", mac, index) for mac in ("52:54:00:00:0b:01", "52:54:00:01:0b:01") for index in range(64)]
     assert (made[0], len(set(made))) == ("02:aa:bb:00:0b:02", 128)
 
@@ -440,7 +440,7 @@ RELIED_ON = {
     "host_use": ("a route",),
     "vfs": (ObservedVf(index=0, pci_address="0000:0b:10.0"),),
 }
-"""Another value of each observed field that a plan relies on."""
+"""Another value for each observed field that a plan relies on."""
 ASKED = {
     "function": "Physical",
     "management": "Adopt",
@@ -455,19 +455,19 @@ ASKED = {
 
 
 @pytest.mark.parametrize("field", RELIED_ON)
-def test_a_digest_depends_on_what_its_plan_relies_on(field):
+def test_a_digest_covers_the_values_that_its_plan_relies_on(field):
     seen, named = observed(), {"boot_id": "b1", "attempt": 0}
     other = replace(seen, **{field: RELIED_ON[field]})
     assert digest_of(pf_spec(), other, (), **named) != digest_of(pf_spec(), seen, (), **named)
 
 
 @pytest.mark.parametrize("field", ASKED)
-def test_a_digest_depends_on_what_is_asked(field):
+def test_a_digest_depends_on_the_spec(field):
     named = {"boot_id": "b1", "attempt": 0}
     assert digest_of(pf_spec(**{field: ASKED[field]}), observed(), (), **named) != digest_of(pf_spec(), observed(), (), **named)
 
 
-def test_a_digest_does_not_depend_on_words_holders_pool_or_grant():
+def test_a_digest_ignores_messages_holders_pool_and_grant():
     assert digest(pf_spec(pool="other", grant="abc")) == digest()
     assert digest(pf_spec(num_vfs=3), observed(num_vfs=7, held={1})) == digest(pf_spec(num_vfs=3), observed(num_vfs=7))
 
@@ -483,7 +483,7 @@ def test_vfs_are_published_in_ranges_by_driver():
     assert [(part.range, part.driver) for part in status.vfs] == [("0-1", "vfio-pci"), ("2", ""), ("3-4", "igbvf")]
 
 
-def test_a_link_that_is_elsewhere_is_so_in_what_is_published():
+def test_a_published_status_shows_a_moved_link():
     problem = planned(pf_spec(), LINK_ELSEWHERE).problem
     status = render_pf_status(LINK_ELSEWHERE, holders={}, owned=True, attempt=0, plan=None, problem=problem, apply=None)
     assert planned(pf_spec(), observed_of(status)).problem == problem
@@ -497,7 +497,7 @@ def test_a_published_status_reads_back_to_the_same_plan():
     assert planned(pf_spec(num_vfs=3), again).plan.disruptive
 
 
-def test_nic_data_knows_each_id_once():
+def test_nic_data_contains_each_id_once():
     ids = [(nic.vendor, device) for nic in read_models() for device in nic.pf]
     assert len(ids) == len(set(ids))
     assert model_of("8086", "10c9").model == "82576"

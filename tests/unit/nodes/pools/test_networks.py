@@ -1,4 +1,4 @@
-"""Networks of a pool as sriov-cni reads them."""
+"""Networks of a pool in the form that sriov-cni reads."""
 
 import json
 
@@ -32,11 +32,11 @@ def rendered(owner=None, **fields):
     ],
     ids=["defaults, the VLAN explicit", "VLAN", "trust and spoof check", "link state", "rates", "ipam"],
 )
-def test_every_field_has_its_place_in_the_configuration(fields, written):
+def test_every_field_is_in_the_cni_configuration(fields, written):
     assert json.loads(rendered(**fields).spec.config) == PLAIN | written
 
 
-def test_it_names_resource_pool_and_segment():
+def test_a_network_names_resource_pool_and_segment():
     made = rendered(pool(resourceName="a.b/c", networks=[{"name": "fast", "segment": "blue"}])).metadata
     assert made.annotations == {"k8s.v1.cni.cncf.io/resourceName": "a.b/c", "vmnic.dev/pool-uid": "uid-fast"}
     assert made.labels == {"vmnic.dev/pool": "fast", "app.kubernetes.io/managed-by": "vmnic", "vmnic.dev/segment": "blue"}
@@ -51,7 +51,7 @@ def test_it_names_resource_pool_and_segment():
     ],
     ids=["a label", "an empty annotation", "the annotation"],
 )
-def test_only_the_annotation_makes_it_a_pools(meta, owner):
+def test_only_the_annotation_marks_a_network_as_the_pools(meta, owner):
     found = decode_own_network(json.dumps({"metadata": {"name": "fast", **meta}, "spec": {"config": "{}"}}).encode())
     assert (found.pool_uid if found is not None else "") == owner
 
@@ -71,7 +71,7 @@ def changed(network, **meta):
     ],
     ids=["it is", "labels of others", "the resource is missing", "another segment", "another configuration"],
 )
-def test_what_is_there_is_compared_with_what_is_ours(here, same):
+def test_only_vmnics_fields_of_a_network_are_compared(here, same):
     assert here.covers(rendered()) is same
 
 
@@ -80,6 +80,6 @@ def test_what_is_there_is_compared_with_what_is_ours(here, same):
     [{"vf": {"vlan": 1}}, {"resourcePerPF": True}, {"function": "Physical", "numVfs": None}],
     ids=["attributes set by the agent", "a resource for each function", "whole NICs"],
 )
-def test_networks_need_vfs_of_one_resource_that_sriov_cni_sets(spec):
+def test_networks_need_vfs_of_one_resource_without_attributes(spec):
     with pytest.raises(ValidationError, match="networks need"):
         pool(networks=[{"name": "fast"}], **spec)

@@ -1,4 +1,4 @@
-"""What is counted of a node never depends on how large a number its agent chose."""
+"""Counts of a node do not depend on how large a number its agent reports."""
 
 import time
 
@@ -15,23 +15,23 @@ def node(spec, *pfs):
     return NodeNicState(metadata=ObjectMeta(name="n1"), spec=NodeSpec(synced=True, pfs=(spec,)), status=NodeStatus(pfs=pfs))
 
 
-def test_only_vfs_that_exist_and_are_asked_for_are_ready():
+def test_only_existing_vfs_in_the_spec_are_ready():
     pf = pf_status(num_vfs=5, vfs=(VfRange(range="0-1"), VfRange(range="2-6", driver="vfio-pci")))
     (part,) = pool_shares(node(pf_spec(num_vfs=4), pf), "fast")
     assert (part.ready, len(part.addresses), count_vfs(node(pf_spec(num_vfs=4), pf), "fast").configured) == (2, 4, 5)
 
 
-def test_a_held_vf_that_is_no_vf_of_the_pool_is_not_counted():
+def test_a_held_vf_outside_the_pool_is_not_counted():
     pf = pf_status(num_vfs=2, held=(Held(vf="0000:0b:10.2"), Held(vf="0000:0b:1f.0")))
     assert count_vfs(node(pf_spec(), pf), "fast").in_use == 1
 
 
-def test_a_nic_gives_no_more_vfs_than_its_data_allow():
+def test_a_nic_has_no_more_ready_vfs_than_its_data_allow():
     pf = pf_status(num_vfs=64, total_vfs=64, vfs=(VfRange(range="0-63", driver="vfio-pci"),))
     assert [part.ready for part in pool_shares(node(pf_spec(num_vfs=64), pf), "fast")] == [7]
 
 
-def test_only_an_address_of_a_vf_has_an_index():
+def test_only_the_address_of_a_vf_has_an_index():
     addresses = ["0000:0b:0f.6", "0000:0b:10.1", "0001:0b:10.0", "0000:0b:11.0"]
     assert vf_indexes("0000:0b:10.0", 2, addresses) == {"0000:0b:11.0": 4}
 
@@ -46,7 +46,7 @@ def test_only_an_address_of_a_vf_has_an_index():
         ("zz", 2, ()),
     ],
 )
-def test_addresses_are_those_that_a_bus_can_have(first, stride, found):
+def test_vf_addresses_stay_within_the_bus_numbers(first, stride, found):
     assert vf_addresses(first, stride, range(2)) == found
 
 

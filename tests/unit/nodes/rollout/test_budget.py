@@ -1,4 +1,4 @@
-"""Who may start: harmless changes within `maxConcurrent`, disruptive ones within `maxUnavailable`."""
+"""Nodes that may start within the budgets `maxConcurrent` and `maxUnavailable`."""
 
 from dataclasses import replace
 
@@ -53,24 +53,24 @@ def test_as_many_nodes_start_as_the_budget_allows(limit, granted):
     assert len(disruptive(ledger(), [held(f"n{n}") for n in range(20)], maxUnavailable=limit)) == granted
 
 
-def test_nodes_that_are_down_already_start_within_the_budget():
+def test_nodes_that_are_already_down_start_within_the_budget():
     down = [held(f"n{number}", cordoned=True) for number in range(4)]
     assert len(disruptive(ledger(), down, maxUnavailable=2)) == 2
 
 
-def test_the_first_node_of_a_generation_goes_alone():
+def test_the_first_node_of_a_generation_changes_alone():
     assert harmless(PoolLedger(), views(20), maxConcurrent="100%") == ["n00"]
     assert disruptive(ledger(PoolLedger()), [held("n1"), held("n2")], maxUnavailable=2) == ["n1"]
     busy = PoolLedger(entries={"n9": entry(disruptive=True)})
     assert harmless(busy, views(20), maxConcurrent="100%") == []
 
 
-def test_running_nodes_count():
+def test_nodes_under_way_count_against_the_budget():
     part = PoolLedger(proven_generation=1, entries={"n00": entry(), "n01": entry(EntryState.REVOKED)})
     assert harmless(part, views(20), maxConcurrent=3) == ["n02"]
 
 
-def test_no_more_are_under_way_than_the_ledger_has_room_for():
+def test_no_more_nodes_start_than_the_ledger_has_room_for():
     assert len(harmless(PROVEN, views(1200), maxConcurrent="100%")) == 1000
 
 
@@ -84,7 +84,7 @@ def test_no_more_are_under_way_than_the_ledger_has_room_for():
     ],
     ids=["paused", "too many failures", "few failures", "paused, but the pool goes"],
 )
-def test_a_stopped_rollout_starts_nobody(rollout, deleted, granted):
+def test_a_stopped_rollout_starts_no_node(rollout, deleted, granted):
     part = PoolLedger(proven_generation=1, entries={"n00": entry(EntryState.FAILED)})
     wanted = pool(rollout={"maxConcurrent": 4} | rollout, deleted=deleted)
     assert len(select_non_disruptive(ledger(part), wanted, views(20))) == granted
@@ -109,11 +109,11 @@ def test_a_stopped_rollout_starts_nobody(rollout, deleted, granted):
         "it was rolled back", "another plan was approved", "its kubelet is not heard of", "its spec is not confirmed", "nobody keeps its VFs back",
     ],
 )  # fmt: skip
-def test_a_node_that_may_not_start_is_passed_over(changes):
+def test_a_node_that_may_not_start_is_skipped(changes):
     assert harmless(PROVEN, [view("n1", **changes), view("n2")], maxConcurrent=5) == ["n2"]
 
 
-def test_approval_starts_what_was_rolled_back_also_after_failures():
+def test_approval_retries_a_rolled_back_plan_despite_failures():
     again = view("n1", problem=PfReason.ROLLED_BACK, approved="d0,d1")
     stopped = PoolLedger(proven_generation=1, entries={"n9": entry(EntryState.FAILED)})
     assert harmless(stopped, [again, view("n2")]) == ["n1"]
@@ -136,7 +136,7 @@ def test_approval_starts_what_was_rolled_back_also_after_failures():
         "Manual unapproved", "Manual with a stale approval", "Manual approved",
     ],
 )  # fmt: skip
-def test_disruption_says_what_goes_out_of_service(disruption, changes, starts):
+def test_disruption_decides_which_nodes_go_out_of_service(disruption, changes, starts):
     assert bool(disruptive(ledger(), [view("n1", **changes)], disruption=disruption)) is starts
 
 
@@ -157,11 +157,11 @@ def test_disruption_says_what_goes_out_of_service(disruption, changes, starts):
         "a down one is not",
     ],
 )
-def test_nodes_out_of_service_count(others, limit, chosen):
+def test_nodes_out_of_service_count_against_the_budget(others, limit, chosen):
     assert disruptive(ledger(), [*others, held("n1")], maxUnavailable=limit) == chosen
 
 
-def test_nodes_that_fewer_vms_have_to_leave_go_first():
+def test_nodes_with_fewer_holders_go_first():
     many = view("n1", blocked=[("a", VF), ("b", "0000:0b:10.2")])
     nodes = [many, held("n2"), view("n3", disruptive=True)]
     assert disruptive(ledger(), nodes, maxUnavailable=3) == ["n3", "n2", "n1"]
@@ -169,14 +169,14 @@ def test_nodes_that_fewer_vms_have_to_leave_go_first():
     assert [start.view.name for start in starts] == ["n3"]
 
 
-def test_a_node_taken_out_of_the_pool_comes_last():
+def test_a_node_that_leaves_the_pool_comes_last():
     nodes = [view("n1", release="Reset"), view("n2"), view("n3")]
     assert harmless(PoolLedger(), nodes) == ["n2"]
     assert harmless(PROVEN, nodes, maxConcurrent=3) == ["n2", "n3", "n1"]
     assert disruptive(ledger(), [held("n1", release="Reset"), held("n2")]) == ["n2"]
 
 
-def test_a_node_that_pauses_leaves_its_turn():
+def test_a_node_that_pauses_is_skipped():
     assert [start.view.name for start in select_non_disruptive(ledger(), pool(), views(2), without={"n00"})] == ["n01"]
 
 
@@ -185,14 +185,14 @@ def test_a_plan_without_a_plausible_digest_starts_nothing(digest):
     assert harmless(PROVEN, [view("n1", plan=digest), view("n2")], maxConcurrent=2) == ["n2"]
 
 
-def test_what_other_pools_take_out_of_service_counts_too():
+def test_nodes_that_other_pools_take_out_of_service_count():
     books = ledger(other=PoolLedger(entries={"n1": entry(disruptive=True)}))
     nodes = [held("n1"), held("n2")]
     assert disruptive(books, nodes, maxUnavailable=1) == []
     assert disruptive(books, nodes, maxUnavailable=2) == ["n2"]
 
 
-def test_all_holders_have_to_leave_also_where_a_plan_has_no_room_to_name_them():
+def test_all_holders_leave_if_a_plan_cannot_list_them_all():
     vfs = [f"0000:0b:1{number // 8}.{number % 8}" for number in range(40)]
     holders = {vf: f"pod tenants/v{number}" for number, vf in enumerate(vfs)}
     there = tuple(ObservedVf(index=n, pci_address=vf, driver="vfio-pci", held=True) for n, vf in enumerate(vfs))
@@ -202,7 +202,7 @@ def test_all_holders_have_to_leave_also_where_a_plan_has_no_room_to_name_them():
     assert len(holders_of(found, plan)) == 40
 
 
-def test_a_node_whose_vms_have_nowhere_to_go_leaves_its_turn():
+def test_a_node_whose_vms_have_nowhere_to_go_is_skipped():
     assert disruptive(ledger(), [held("n1"), held("n2")], without={"n1"}) == ["n2"]
 
 
@@ -214,14 +214,14 @@ def test_a_node_whose_vms_have_nowhere_to_go_leaves_its_turn():
     ],
     ids=["vmnic cordons", "an administrator has cordoned"],
 )
-def test_the_books_say_who_has_to_uncordon(node, state, cordoned):
+def test_the_ledger_records_who_has_to_uncordon(node, state, cordoned):
     wanted = pool(rollout=DRAIN)
     starts = select_disruptive(ledger(), wanted, [node])
     made = entries_of(starts, wanted, disruptive=True, now=5)["n1"]
     assert (made.state, made.cordoned, made.since, made.disruptive) == (state, cordoned, 5, True)
 
 
-def test_the_hosts_own_traffic_is_interrupted_without_a_cordon_where_nobody_drains():
+def test_a_change_that_only_interrupts_the_host_needs_no_cordon():
     wanted = pool()
     made = entries_of(select_disruptive(ledger(), wanted, [view("n1", disruptive=True)]), wanted, disruptive=True, now=5)
     assert (made["n1"].state, made["n1"].cordoned) == (EntryState.GRANTED, False)
@@ -236,7 +236,7 @@ def test_the_hosts_own_traffic_is_interrupted_without_a_cordon_where_nobody_drai
     ],
     ids=["empty", "not empty yet", "somebody has come back"],
 )
-def test_a_drained_node_is_granted_what_it_plans_now(node, empty, state):
+def test_a_drained_node_is_granted_its_present_plan(node, empty, state):
     part = PoolLedger(entries={"n1": entry(EntryState.DRAINING, disruptive=True, cordoned=True)})
     found = grant_drained(part, pool(rollout=DRAIN), [node], empty, now=5).entries["n1"]
     assert (found.state, found.cordoned) == (state, True)

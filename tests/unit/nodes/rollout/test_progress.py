@@ -1,4 +1,4 @@
-"""What becomes of an entry of the ledger."""
+"""Progress of the ledger's entries."""
 
 import pytest
 
@@ -45,12 +45,12 @@ def settled(one, node, *, more=None, **spec):
         "it has become disruptive", "disruptive, but claimed", "the node is lost", "the node is gone",
     ],
 )  # fmt: skip
-def test_a_slot_comes_back_when_its_run_has_ended(node, left, proven):
+def test_a_slot_is_freed_when_its_change_has_ended(node, left, proven):
     found, generation = settled(entry(), node)
     assert (found.state if found else None, generation) == (left, proven)
 
 
-def test_a_refused_run_rests_before_it_is_granted_again():
+def test_a_refused_change_rests_before_it_is_granted_again():
     found, _ = settled(entry(), view("n1", plan="d2", apply=("d1", ApplyState.REFUSED)))
     assert found.until == NOW + 10
 
@@ -71,7 +71,7 @@ def test_a_revoked_grant_counts_until_the_agent_confirms(node, gone):
 
 
 @pytest.mark.parametrize("state", [ApplyState.CLAIMED, ApplyState.APPLYING])
-def test_a_node_that_is_lost_while_it_runs_has_failed_until_its_run_is_known_to_have_ended(state):
+def test_a_node_lost_during_its_change_counts_as_failed(state):
     lost, _ = settled(entry(), view("n1", apply=("d1", state), ready=False, lost=True))
     assert lost.state is EntryState.FAILED
     back, _ = settled(lost, view("n1", plan=None, apply=("d1", state)))
@@ -90,7 +90,7 @@ def test_a_node_that_is_lost_while_it_runs_has_failed_until_its_run_is_known_to_
     ],
     ids=["nothing is left to do", "a problem stays", "it is asked for more", "its agent has not seen that", "it is away"],
 )
-def test_a_failed_node_that_has_become_as_asked_stops_nobody(now, healed):
+def test_a_failed_node_that_matches_its_spec_stops_no_rollout(now, healed):
     found, _ = settled(entry(EntryState.FAILED), view("n1", plan=None, apply=("d1", ApplyState.FAILED), **now))
     assert (found is None) is healed
 
@@ -111,7 +111,7 @@ def test_a_failed_node_that_has_become_as_asked_stops_nobody(now, healed):
         "after a rollback an edit elsewhere is none", "after a rollback a person says so", "it is still cordoned",
     ],
 )  # fmt: skip
-def test_a_failed_node_is_tried_again_only_when_something_changed(failed, node, generation, again):
+def test_a_failed_node_is_tried_again_only_after_a_change(failed, node, generation, again):
     found, _ = settled(failed, node, generation=generation)
     assert (found is None) is again
 
@@ -135,20 +135,20 @@ def test_a_failed_node_is_tried_again_only_when_something_changed(failed, node, 
         "paused", "a person has to approve now", "the agent has not answered yet", "the node is down for a while", "it left the pool",
     ],
 )  # fmt: skip
-def test_a_drain_ends_in_time(one, node, rollout, left):
+def test_a_drain_ends_when_it_is_done_late_or_stopped(one, node, rollout, left):
     found, _ = settled(one, node, rollout={"disruption": "Drain"} | rollout)
     assert (found.state if found else None) == left
     assert found is None or found.cordoned == one.cordoned
 
 
-def test_a_drain_ends_when_the_rollout_has_failed_elsewhere():
+def test_a_drain_ends_when_another_node_has_failed():
     found, _ = settled(
         draining(), view("n1", blocked=HELD), more={"n2": entry(EntryState.FAILED)}, rollout={"disruption": "Drain"}
     )
     assert found.state is EntryState.ENDED
 
 
-def test_a_drain_follows_the_plan():
+def test_a_drain_takes_up_a_new_plan():
     found, _ = settled(draining(), view("n1", plan="d2", blocked=HELD), generation=2, rollout={"disruption": "Drain"})
     assert (found.digests, found.generation) == ({PF: "d2"}, 2)
 
@@ -165,18 +165,18 @@ def test_a_drain_follows_the_plan():
     ],
     ids=["too early", "in time", "a person is faster", "to be uncordoned first", "likewise", "done"],
 )
-def test_what_is_over_is_forgotten_in_time(one, node, left):
+def test_an_entry_that_is_over_is_removed_in_time(one, node, left):
     found, _ = settled(one, node)
     assert (found.state if found else None) == left
 
 
-def test_a_drained_nodes_run_leaves_it_to_be_uncordoned():
+def test_after_its_change_a_drained_node_is_to_be_uncordoned():
     found, proven = settled(entry(disruptive=True, cordoned=True), view("n1", plan=None, apply=("d1", ApplyState.APPLIED)))
     assert (found.state, found.to_uncordon, found.under_way, proven) == (EntryState.ENDED, True, True, 1)
 
 
 BOUND = 1800 + 60
-"""Seconds: the default drainTimeout and rollbackTimeout."""
+"""Sum of the defaults of drainTimeout and rollbackTimeout, in seconds."""
 
 
 @pytest.mark.parametrize(
@@ -192,40 +192,40 @@ BOUND = 1800 + 60
     ids=["never claimed", "claimed for ever", "applying for ever", "another plan", "silent", "of the future"],
 )
 @pytest.mark.parametrize("state", [EntryState.GRANTED, EntryState.REVOKED])
-def test_a_grant_that_never_ends_has_failed_in_time(state, node):
+def test_a_grant_that_never_ends_fails_at_its_deadline(state, node):
     early, _ = settled(entry(state, since=NOW - BOUND + 1), node)
     late, _ = settled(entry(state, since=NOW - BOUND), node)
     assert (early is None or early.state is not EntryState.FAILED, late.state) == (True, EntryState.FAILED)
 
 
-def test_a_grant_of_an_older_version_is_given_its_time():
+def test_a_grant_of_an_older_version_gets_a_time():
     assert settled(entry(since=0), view("n1"))[0].since == NOW
 
 
-def test_a_node_that_is_down_is_not_blamed_for_being_late():
+def test_a_node_that_is_down_does_not_time_out():
     assert settled(entry(since=NOW - BOUND), view("n1", ready=False))[0].state is EntryState.GRANTED
 
 
 @pytest.mark.parametrize(("seen", "again"), [(2, True), (1, False)], ids=["it answers again", "it is silent still"])
-def test_a_node_whose_agent_was_silent_is_tried_again(seen, again):
+def test_a_node_is_tried_again_once_its_silent_agent_answers(seen, again):
     late = entry(EntryState.FAILED, silent=True)
     assert (settled(late, view("n1", generation=2, seen=seen))[0] is None) is again
 
 
 @pytest.mark.parametrize("state", [EntryState.FAILED, EntryState.GRANTED])
-def test_a_failure_of_a_node_taken_out_of_the_pool_stops_no_other(state):
+def test_a_failed_node_that_leaves_the_pool_stops_no_other(state):
     one, node = entry(state, since=NOW - BOUND), view("n1", release="Reset", apply=("d1", ApplyState.CLAIMED))
     assert settled(one, node)[0].state is EntryState.RESTING
     part = advance_ledger(PoolLedger(entries={"n1": one}), pool(deleted="2026-01-01T00:00:00Z"), [node], now=NOW)
     assert part.failed() == 1
 
 
-def test_a_ledger_survives_being_stored():
+def test_a_stored_ledger_parses_to_the_same_ledger():
     ledger = Ledger({"fast": PoolLedger(proven_generation=3, entries={"n1": draining(), "n2": entry()})})
     assert Ledger.parse(ledger.render()) == ledger
 
 
-def test_a_ledger_of_before_drains_is_understood():
+def test_a_ledger_from_before_drains_is_parsed():
     old = {
         "pools": {
             "fast": {
@@ -238,6 +238,6 @@ def test_a_ledger_of_before_drains_is_understood():
 
 
 @pytest.mark.parametrize("state", EntryState)
-def test_only_a_standing_grant_is_copied_to_a_node(state):
+def test_only_a_granted_entry_grants_its_digests(state):
     ledger = Ledger({"fast": PoolLedger(entries={"n1": entry(state)})})
     assert ledger.granted("n1") == ({PF: "d1"} if state is EntryState.GRANTED else {})

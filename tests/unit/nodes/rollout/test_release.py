@@ -1,4 +1,4 @@
-"""Functions that no pool asks for any more are given up, and forgotten once their agent says so."""
+"""PFs that no pool asks for are released, and removed from the spec once their agent confirms it."""
 
 import msgspec
 import pytest
@@ -32,7 +32,7 @@ def abandoned():
         "a run has begun", "it is not there any more",
     ],
 )  # fmt: skip
-def test_a_function_is_given_up_as_long_as_anything_of_ours_is_there(changes, left):
+def test_a_pf_is_being_released_while_the_agent_owns_it(changes, left):
     assert released(view("n1", **changes), pool()) == left
 
 
@@ -41,16 +41,16 @@ def test_a_function_is_given_up_as_long_as_anything_of_ours_is_there(changes, le
     [((pool(removal="Retain"),), ["Retain"]), ((), []), ((abandoned(),), []), ((pool("other"),), [])],
     ids=["Retain", "the pool is gone altogether", "the pool lets go", "another pool is there"],
 )
-def test_the_pool_says_how(pools, left):
+def test_the_pool_decides_how_a_pf_is_released(pools, left):
     assert released(view("n1", owned=True), *pools) == left
 
 
-def test_what_somebody_else_asks_for_is_not_given_up():
+def test_a_pf_that_another_pool_asks_for_is_not_released():
     state = view("n1", owned=True).state
     assert released_pfs(state, [pool()], {state.spec.pfs[0].pci_address}) == ()
 
 
-def test_a_grant_is_not_carried_over():
+def test_a_release_removes_the_grant():
     (spec,) = released_pfs(view("n1", owned=True, grant="d1").state, [pool()], ())
     assert spec.grant is None
 
@@ -74,12 +74,12 @@ def test_a_grant_is_not_carried_over():
         "all is done",
     ],
 )
-def test_without_a_controller_only_what_disturbs_nobody_is_granted(changes, grants):
+def test_without_a_controller_only_harmless_releases_are_granted(changes, grants):
     state = view("n1", **({"owned": True} | changes)).state
     assert [pf.grant for pf in begin_release(state, [pool()]).pfs] == grants
 
 
-def test_a_state_that_cannot_be_read_has_given_up_nothing():
+def test_an_unreadable_state_has_released_nothing():
     state = msgspec.structs.replace(view("n1", owned=False).state, unreadable="numVfs is too large")
     assert [pf.release for pf in released_pfs(state, [pool()], ())] == ["Reset"]
     assert [pf.release for pf in begin_release(state, [pool()]).pfs] == ["Reset"]

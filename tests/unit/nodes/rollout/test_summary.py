@@ -1,4 +1,4 @@
-"""A pool's status from its nodes."""
+"""Status of a pool, computed from its nodes."""
 
 from dataclasses import replace
 
@@ -66,7 +66,7 @@ def conditions(status):
     ],
     ids=["no node", "all ready", "rolling out", "waiting for VMs", "one failed"],
 )
-def test_ready_says_how_far_the_pool_is(nodes, ready, summary):
+def test_ready_shows_the_progress_of_the_pool(nodes, ready, summary):
     status = summarise_pool(pool(), nodes, PoolLedger(), [])
     assert (conditions(status)["Ready"], status.nodes.summary) == (ready, summary)
 
@@ -81,29 +81,29 @@ def test_ready_says_how_far_the_pool_is(nodes, ready, summary):
     ],
     ids=["settled", "going on", "waiting for VMs", "stalled"],
 )
-def test_the_other_conditions_agree(nodes, reconciling, stalled, up_to_date):
+def test_the_other_conditions_agree_with_ready(nodes, reconciling, stalled, up_to_date):
     found = conditions(summarise_pool(pool(), nodes, PoolLedger(), []))
     assert [found[kind][0] for kind in ("Reconciling", "Stalled", "UpToDate")] == [reconciling, stalled, up_to_date]
 
 
-def test_a_paused_pool_says_so():
+def test_a_paused_pool_has_the_reason_paused():
     status = summarise_pool(pool(rollout={"paused": True}), [OPEN], PoolLedger(), [])
     assert conditions(status)["Ready"] == ("False", "Paused")
 
 
-def test_problems_name_node_function_and_remedy():
+def test_problems_name_node_pf_and_remedy():
     problems = summarise_pool(pool(), [BAD, HELD], PoolLedger(), []).problems
     assert [(p.node, p.pf, p.reason) for p in problems] == [("bad", PF, "IommuOff"), ("held", PF, "WaitingForVMs")]
     assert "pod a/b holds 0000:0b:10.0: stop or move it" in problems[1].message
 
 
-def test_at_most_ten_problems_are_told():
+def test_at_most_ten_problems_are_reported():
     nodes = [node(f"n{i}", problem=PfProblem(reason=PfReason.IOMMU_OFF, message="off")) for i in range(30)]
     status = summarise_pool(pool(), nodes, PoolLedger(), [])
     assert (len(status.problems), status.nodes.failed) == (10, 30)
 
 
-def test_a_node_with_many_problems_hides_no_other():
+def test_a_node_with_many_problems_hides_no_other_node():
     off = PfProblem(reason=PfReason.IOMMU_OFF, message="off")
     pfs = [f"0000:{number:02x}:00.0" for number in range(64)]
     state = NodeNicState(
@@ -124,7 +124,7 @@ def test_a_granted_node_is_updating_and_a_failed_one_failed():
     assert (counts.updating, counts.failed) == (1, 1)
 
 
-def test_a_node_that_is_lost_amid_its_change_is_named():
+def test_a_node_lost_during_its_change_is_named():
     part = PoolLedger(entries={"n1": Entry(generation=1, boot_id="b1", digests={PF: "d1"}, state=EntryState.FAILED)})
     status = summarise_pool(pool(), [view("n1", plan=None, ready=False, lost=True)], part, ())
     assert [(one.node, one.reason) for one in status.problems] == [("n1", "NodeLost")]
@@ -154,12 +154,12 @@ BEYOND = Held(vf="0000:0b:11.4", by="pod a/b")  # VF 6
         "a part with it", "the whole NIC",
     ],
 )  # fmt: skip
-def test_vfs_that_are_asked_for_no_more_count_as_long_as_they_exist(asked, counts):
+def test_existing_vfs_count_even_if_no_longer_asked_for(asked, counts):
     seen = pf_status(num_vfs=7, held=(BEYOND,))
     assert count_vfs(state_of(asked, seen), "fast") == counts
 
 
-def test_vfs_that_are_asked_for_no_more_are_not_to_be_had():
+def test_vfs_that_are_no_longer_asked_for_are_not_ready():
     seen = pf_status(num_vfs=7, vfs=(VfRange(range="0-6", driver="vfio-pci"),), held=(BEYOND,))
     (part,) = pool_shares(state_of(pf_spec(num_vfs=3), seen), "fast")
     assert (part.ready, len(part.addresses), part.held) == (3, 3, ())
@@ -167,40 +167,40 @@ def test_vfs_that_are_asked_for_no_more_are_not_to_be_had():
 
 
 @pytest.mark.parametrize("reason", [PfReason.LINK_ELSEWHERE, PfReason.CARRIER_LOST, PfReason.UNREADABLE])
-def test_vfs_of_a_function_that_hands_out_nothing_are_not_to_be_had(reason):
+def test_vfs_that_are_not_advertised_are_not_ready(reason):
     away = PfProblem(reason=reason, message="bring it back")
     seen = pf_status(num_vfs=7, vfs=(VfRange(range="0-6", driver="vfio-pci"),), problem=away)
     (part,) = pool_shares(state_of(pf_spec(), seen), "fast")
     assert (part.ready, part.vfs.configured) == (0, 7)
 
 
-def test_a_pool_that_gave_way_is_a_conflict():
+def test_a_pool_that_lost_to_an_older_one_has_a_conflict():
     lost = PoolConflict(pool="fast", message="spec.resourceName vmnic.dev/x is pool old's")
     status = summarise_pool(pool(), [], PoolLedger(), [lost])
     assert (conditions(status)["Ready"], conditions(status)["Conflict"]) == (("False", "Conflict"), ("True", "Conflict"))
 
 
 def seen(name, device, **changes):
-    """A node whose function has other VFs."""
+    """Return a node whose PF has another device ID."""
     made = view(name, plan="", num_vfs=7)
     pf = msgspec.structs.replace(made.state.status.pfs[0], device=device)
     status = msgspec.structs.replace(made.state.status, pfs=(pf,))
     return replace(made, state=msgspec.structs.replace(made.state, status=status, **changes))
 
 
-def test_a_pool_whose_nodes_have_unlike_vfs_says_which():
+def test_mixed_guest_support_names_the_nodes():
     (problem,) = summarise_pool(pool(), [seen("n1", "10c9"), seen("n2", "1521")], PoolLedger(), ()).problems
     assert problem.reason == "MixedGuestSupport"
     assert "82576 (nodes n1)" in problem.message
 
 
 @pytest.mark.parametrize("devices", [("10c9", "10c9"), ("1521", "1521"), ("1521", "ffff"), ("10c9",)])
-def test_a_pool_whose_nodes_are_alike_says_nothing(devices):
+def test_a_pool_with_uniform_guest_support_has_no_problem(devices):
     nodes = [seen(f"n{number}", device) for number, device in enumerate(devices)]
     assert summarise_pool(pool(), nodes, PoolLedger(), ()).problems == []
 
 
-def test_a_node_whose_status_cannot_be_read_is_named_and_waits():
+def test_a_node_with_an_unreadable_status_is_named_and_waits():
     lost = seen("n1", "10c9", unreadable="numVfs is too large")
     found = summarise_pool(pool(), [lost], PoolLedger(), ())
     assert (found.problems[0].reason, found.nodes.waiting, found.nodes.failed) == ("Unreadable", 1, 0)
@@ -218,7 +218,7 @@ def test_problems_of_nodes_come_before_those_of_networks():
     assert "11 more networks" in problems[-1].message
 
 
-def test_no_number_of_networks_pushes_a_node_out():
+def test_problems_of_networks_never_displace_those_of_nodes():
     nodes = [node(f"n{i}", problem=PfProblem(reason=PfReason.IOMMU_OFF, message="off")) for i in range(10)]
     problems = summarise_pool(pool(), nodes, PoolLedger(), [], nads("NadInUse", 12)).problems
     assert {one.reason for one in problems} == {"IommuOff"}

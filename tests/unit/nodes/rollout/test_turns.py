@@ -1,4 +1,4 @@
-"""Which nodes wait for others."""
+"""Nodes that wait for others."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def entry(state, **more):
     ],
     ids=["it has answered", "its spec is not written yet", "its agent has not seen it", "it is down"],
 )
-def test_plans_are_waited_for(changes, waited_for):
+def test_nodes_that_may_still_publish_plans_are_waited_for(changes, waited_for):
     assert unanswered([view("n1", **changes)]) == ({"n1"} if waited_for else set())
 
 
@@ -47,7 +47,7 @@ def test_plans_are_waited_for(changes, waited_for):
     ],
     ids=["nothing to do", "no VF goes", "its VFs go", "a VM has to leave", "not asked yet", "not answered", "down", "given up"],
 )
-def test_a_vm_may_stay_where_no_vf_will_go(changes, done):
+def test_a_vm_may_stay_where_no_vf_will_disappear(changes, done):
     assert is_done(view("n1", **changes), pool(rollout=DRAIN)) is done
 
 
@@ -69,6 +69,6 @@ def test_a_vm_may_stay_where_no_vf_will_go(changes, done):
         "it was drained", "it rests", "the rollout has stopped",
     ],
 )  # fmt: skip
-def test_free_nodes_are_waited_for(entries, node, come):
+def test_nodes_without_vms_are_waited_for(entries, node, come):
     assert free_nodes_come(part(**entries), pool(rollout=DRAIN), [node]) is come
     assert not free_nodes_come(part(), pool(rollout=DRAIN), [node], without={"n1"})
