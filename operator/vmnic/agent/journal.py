@@ -1,4 +1,6 @@
-"""The journal of one host, with the PFs that vmnic owns, their original state, and the changes that run.
+"""The journal of one host.
+
+It records the PFs that vmnic owns, their original state, and the changes that run.
 
 It is written before the host is. It is one file, which is replaced atomically and synced, so it is always complete. While the
 journal cannot be read or written, vmnic writes nothing to the host, because the original values and an interrupted change would

@@ -172,14 +172,14 @@ class _CountedPasses:
         self._metrics = metrics
 
     async def run(self, state: NodeNicState | None) -> NodeStatus:
-        """Run a pass; see `HostReconciler.run`."""
+        """Run a pass (see `HostReconciler.run`)."""
         with self._metrics.passing():
             status = await self._passes.run(state)
             self._metrics.found(status)
         return status
 
     async def reconcile_offline(self) -> None:
-        """Run a pass without the API server; see `HostReconciler.reconcile_offline`."""
+        """Run a pass without the API server (see `HostReconciler.reconcile_offline`)."""
         with self._metrics.passing():
             await self._passes.reconcile_offline()
 
@@ -193,7 +193,7 @@ class _CountedHost:
 
     @asynccontextmanager
     async def session(self, pf: str, *, write: bool) -> AsyncIterator[Session]:
-        """Open a session; see `HostAccess`."""
+        """Open a session (see `HostAccess`)."""
         async with self._host.session(pf, write=write) as session:
             yield _CountedSession(session, self._metrics)
 
@@ -204,7 +204,7 @@ class _CountedSession:
         self._metrics = metrics
 
     async def perform(self, op: Op, *, deadline_s: float) -> Value:
-        """Perform an operation; see `Session`."""
+        """Perform an operation (see `Session`)."""
         outcome = "refused"
         try:
             value = await self._session.perform(op, deadline_s=deadline_s)
@@ -217,7 +217,7 @@ class _CountedSession:
         return value
 
     async def perform_all(self, ops: Sequence[Op], *, deadline_s: float) -> list[Value | OSError]:
-        """Perform operations in order; see `Session`."""
+        """Perform operations in order (see `Session`)."""
         answers: list[Value | OSError] = []
         try:
             answers = await self._session.perform_all(ops, deadline_s=deadline_s)

@@ -1,4 +1,6 @@
-"""Client of the agent's own NodeNicState, which reads it live, claims a grant and publishes its status.
+"""Client of the agent's own NodeNicState.
+
+It reads the object live, claims a grant and publishes the status.
 
 The agent writes nothing else to the API server.
 """
@@ -56,7 +58,7 @@ class ApiNodeStateClient:
         self._node = node
 
     async def read(self) -> NodeNicState | None:
-        """Read the object live; see `NodeStateClient`."""
+        """Read the object live (see `NodeStateClient`)."""
         found = await self._api.read(NODE_NIC_STATES, self._node)
         try:
             return None if found is None else decode_node_state(msgspec.json.encode(found))
@@ -64,11 +66,11 @@ class ApiNodeStateClient:
             raise ApiError(status=0, reason="Malformed", message=f"NodeNicState {self._node}: {error}") from error
 
     async def publish(self, status: NodeStatus) -> None:
-        """Write the status; see `NodeStateClient`."""
+        """Write the status (see `NodeStateClient`)."""
         await self._patch([{"op": "add", "path": "/status", "value": wire(status)}])
 
     async def claim(self, over: NodeNicState, status: NodeStatus) -> bool:
-        """Write the status over one version of the object; see `NodeStateClient`."""
+        """Write the status over one version of the object (see `NodeStateClient`)."""
         try:
             await self._patch(
                 [

@@ -52,11 +52,11 @@ class ReconcilerProtocol(Protocol):
     """Runs passes over the node."""
 
     async def run(self, state: NodeNicState | None) -> NodeStatus:
-        """Run one pass; see `HostReconciler.run`."""
+        """Run one pass (see `HostReconciler.run`)."""
         ...
 
     async def reconcile_offline(self) -> None:
-        """Run one pass without the API server; see `HostReconciler.reconcile_offline`."""
+        """Run one pass without the API server (see `HostReconciler.reconcile_offline`)."""
         ...
 
 
@@ -223,7 +223,7 @@ class HostReconciler:
         return fault
 
     def _note_failures(self, changed: Collection[str]) -> None:
-        """Back off from PFs that could not be restored."""
+        """Record failures to restore PFs, which delays the next attempt."""
         journal, _ = self._load()
         for address in changed:
             if journal.of(address).failure:

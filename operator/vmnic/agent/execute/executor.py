@@ -1,4 +1,6 @@
-"""Execution of changes, which journals, fences, verifies, applies, reads back, probes and journals the end.
+"""Execution of changes on one host.
+
+The executor journals a change, fences devices, verifies the plan, applies it, reads back, probes, and journals the end.
 
 The agent may be killed at any point of a change. The journal then records that the change was running, the PF's state before
 it, and what was reachable. The next pass rolls the change back if it cut the node off, and otherwise completes it. The attempt

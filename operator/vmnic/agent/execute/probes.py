@@ -35,19 +35,22 @@ class Probes(Protocol):
 
 
 class NodeProbes:
-    """Probes the API server by reading this node's object, and the default gateway by resolving its link address."""
+    """Probes the API server and the default gateway.
+
+    It reads this node's object, and resolves the gateway's link address.
+    """
 
     def __init__(self, host: HostAccess, reporter: NodeStateClient) -> None:
         self._host = host
         self._reporter = reporter
 
     async def working(self, self_enabled_links: tuple[str, ...]) -> tuple[str, ...]:
-        """Return what is reachable now; see `Probes`."""
+        """Return what is reachable now (see `Probes`)."""
         api, gateway = await asyncio.gather(self._api(), self._gateway(self_enabled_links))
         return ("api",) * api + ("gateway",) * gateway
 
     async def hold(self, needed: Collection[str], self_enabled_links: tuple[str, ...]) -> bool:
-        """Return whether all needed targets are reachable now; see `Probes`."""
+        """Return whether all needed targets are reachable now (see `Probes`)."""
         return set(needed) <= set(await self.working(self_enabled_links))
 
     async def _api(self) -> bool:

@@ -1,4 +1,4 @@
-"""Computation of the devices that each PF offers, from its spec, its last granted spec and the change that runs.
+"""What each PF offers, from its spec, its last granted spec and the change that runs.
 
 A spec that has not been applied yet offers nothing. Until it is, the devices of the last granted spec are advertised. The
 functions here have no side effects.

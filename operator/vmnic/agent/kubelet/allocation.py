@@ -57,7 +57,10 @@ def device_nodes(devices: Iterable[Device]) -> list[str]:
 
 
 def render_device_info(device: Device) -> str:
-    """Return the content of a device-info file, which CNI plugins read (device information specification 1.1.0)."""
+    """Return the content of a device-info file, which CNI plugins read.
+
+    The format is device information specification 1.1.0.
+    """
     pci = {"pci-address": device.address} | ({"pf-pci-address": device.pf} if device.index is not None else {})
     return json.dumps({"type": "pci", "version": "1.1.0", "pci": pci})
 

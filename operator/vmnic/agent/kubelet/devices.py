@@ -136,5 +136,8 @@ def _driver_words(group: VfGroup) -> str:
 
 
 def _fault_of_holder(address: str, is_held: bool, held: Mapping[str, str] | None) -> str:
-    """Return the fault of a device that is open in a process that is no pod, because a pod could not open it."""
+    """Return the fault of a device that is open in a process other than a pod, or an empty string.
+
+    A pod could not open it.
+    """
     return f"{address} is held by a program that is no pod" if is_held and held is not None and address not in held else ""

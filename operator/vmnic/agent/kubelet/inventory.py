@@ -38,7 +38,7 @@ class Inventory:
         return self._resources
 
     def replace(self, offers: Iterable[AdvertisedDevices], held: Mapping[str, str] | None) -> None:
-        """List the devices to advertise from now on; see `list_resources`."""
+        """List the devices to advertise from now on (see `list_resources`)."""
         self._fenced -= self._lifted
         self._lifted.clear()
         held = {**self.given, **held} if held is not None else None
@@ -56,7 +56,10 @@ class Inventory:
         self._lifted |= self._fenced & set(functions)
 
     def listing(self, name: str) -> tuple[Device, ...]:
-        """Return the devices of a resource as the kubelet must see them; an unknown resource has none."""
+        """Return the devices of a resource as the kubelet must see them.
+
+        An unknown resource has none.
+        """
         resource = self._resources.get(name)
         devices = resource.devices if resource is not None else ()
         return tuple(

@@ -49,7 +49,9 @@ class NoDevices:
 
 
 class DevicePlugin:
-    """Advertises the devices of this node's pools to the kubelet. Implements `Devices`, `Fence` and `Holders`.
+    """Advertises the devices of this node's pools to the kubelet.
+
+    Implements `Devices`, `Fence` and `Holders`.
 
     Args:
         directory: The kubelet's directory of device plugins.
@@ -73,7 +75,7 @@ class DevicePlugin:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def replace(self, offers: Iterable[AdvertisedDevices], held: Mapping[str, str] | None) -> None:
-        """Advertise these devices from now on; see `Devices`."""
+        """Advertise these devices from now on (see `Devices`)."""
         before = set(self._inventory.resources)
         self._inventory.replace(offers, held)
         for name in before | set(self._inventory.resources):

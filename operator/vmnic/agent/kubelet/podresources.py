@@ -85,7 +85,7 @@ class KubeletHolders:
         self._marks = (plugins / KUBELET_SOCKET, plugins / _CHECKPOINT)
 
     async def read(self) -> dict[str, str]:
-        """Return the pods that hold devices, or none without a kubelet; see `Holders`."""
+        """Return the pods that hold devices, or none without a kubelet (see `Holders`)."""
         if not self._socket.exists() and not any(mark.exists() for mark in self._marks):
             return {}
         for last in (False,) * (_TRIES - 1) + (True,):

@@ -32,7 +32,7 @@ _ADDRESS = re.compile(
 
 @dataclass(slots=True)
 class Records:
-    """What the records of other programs say."""
+    """What the records of other programs contain."""
 
     holders: dict[str, str] = field(default_factory=dict)
     """Holders as text, by PCI address."""
@@ -90,7 +90,7 @@ async def _read_lent(reader: SysfsReader, names: Sequence[str], records: Records
 def _devices(text: str) -> Iterator[str]:
     """Yield the PCI addresses of the host devices of a running domain.
 
-    One pass over the text is enough, whatever it contains.
+    The text is scanned once, even if it is malformed.
     """
     device, in_source = "", False
     for tag in _TAG.finditer(text):

@@ -21,7 +21,7 @@ class KeyfileError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Keyfile:
-    """The sections of a file with their keys."""
+    """The sections of a key file with their keys."""
 
     sections: Mapping[str, Mapping[str, str]]
 

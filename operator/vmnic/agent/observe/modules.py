@@ -1,4 +1,6 @@
-"""Loading of kernel modules by `vmnic agent --load-modules`, the init container, which alone has the right to do so.
+"""Loading of kernel modules by `vmnic agent --load-modules`.
+
+It runs as the init container, which alone has the right to load modules.
 
 The kernel's refusals are written to a file, from which the agent reports them. The node continues with the modules it has.
 """

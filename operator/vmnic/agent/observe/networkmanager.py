@@ -1,4 +1,6 @@
-"""NetworkManager profiles, and whether one of them creates VFs of a link. nmstate writes such profiles too.
+"""NetworkManager profiles, and whether one of them creates VFs of a link.
+
+nmstate writes such profiles too.
 
 A profile applies to every link that none of its conditions excludes. See nm-settings-keyfile(5), and nm-settings(5) for
 `connection.interface-name`, `ethernet.mac-address` and `match`. An unclear owner counts as an owner, so that vmnic never takes
@@ -34,7 +36,7 @@ _NOT_READ = ("\\", "[:", "[.", "[=", "[^")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """What profiles tell links apart by."""
+    """Properties by which profiles select links."""
 
     name: str
     mac: str

@@ -261,7 +261,7 @@ def _has_unassigned_space(resource: str) -> bool:
 
 
 def _options_path(driver: str) -> str:
-    """Return the file with vmnic's options for a driver; see modprobe.d(5)."""
+    """Return the file with vmnic's options for a driver (see modprobe.d(5))."""
     return f"/etc/modprobe.d/vmnic-{driver}.conf"
 
 

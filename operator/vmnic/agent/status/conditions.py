@@ -92,7 +92,10 @@ def conditions_of_refusal(cause: str, before: Iterable[Condition], generation: i
 
 
 def _left_text(left: Sequence[PfStatus]) -> str:
-    """Return a text about owned PFs that no pool asks for, for example because the pool was deleted while the node was away."""
+    """Return a text about owned PFs that no pool asks for.
+
+    For example, their pool was deleted while the node was away.
+    """
     names = ", ".join(pf.pci_address for pf in left)
     return f"; no pool asks for {names} any more, and what vmnic made there stays: a new pool may take it" if left else ""
 

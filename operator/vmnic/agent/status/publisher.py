@@ -1,4 +1,7 @@
-"""Publication of the node's status, which remembers what it wrote so that a lagging watch causes no second write."""
+"""Publication of the node's status.
+
+The publisher remembers what it wrote, so that a lagging watch causes no second write.
+"""
 
 from __future__ import annotations
 

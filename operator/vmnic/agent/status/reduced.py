@@ -30,7 +30,9 @@ def is_refusal(error: ApiError) -> bool:
 
 
 def reduced_statuses(refused: NodeStatus, accepted: NodeStatus, error: ApiError) -> Iterator[NodeStatus]:
-    """Yield replacements for a refused status, the second of which is for the case that the first is refused too.
+    """Yield replacements for a refused status.
+
+    The second one is for the case that the API server refuses the first one too.
 
     Args:
         refused: The refused status.

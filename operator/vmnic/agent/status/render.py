@@ -81,7 +81,10 @@ def render_status(
 
 
 def render_unobservable(state: NodeNicState | None, journal: Journal, fault: str) -> NodeStatus:
-    """Return the status while the host cannot be observed, with the last known state and the ends of changes since."""
+    """Return the status while the host cannot be observed.
+
+    It has the last known state, and the ends of changes since.
+    """
     spec = state.spec if state is not None else NodeSpec()
     before = state.status if state is not None else NodeStatus()
     pfs = tuple(_with_end(pf, journal.pfs.get(pf.pci_address)) for pf in before.pfs)
