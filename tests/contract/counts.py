@@ -27,7 +27,7 @@ class CountContract(Contract):
         assert host.read("sriov_numvfs") == count
 
     @pytest.mark.parametrize("count", [8, 99, "010"])
-    def test_more_vfs_than_the_nic_has_is_ERANGE(self, host, count):
+    def test_more_vfs_than_the_nic_supports_is_ERANGE(self, host, count):
         assert host.write("sriov_numvfs", count) == "ERANGE"
 
     def test_an_empty_write_does_nothing(self, host):

@@ -39,7 +39,7 @@ class DriverContract(Contract):
         host.bind(vf, driver)
         assert host.driver(vf) == driver
 
-    def test_a_probe_without_an_override_does_nothing_without_autoprobe(self, host):
+    def test_a_probe_needs_an_override_or_autoprobe(self, host):
         vf = host.vfs(1)[0]
         assert host.probe(vf) == "OK"
         assert host.driver(vf) == ""
