@@ -1,5 +1,7 @@
-"""The host contract for `sriov_numvfs`, with the counts that the kernel accepts, its order of checks and the effects of a
-change."""
+"""The host contract for `sriov_numvfs`.
+
+It covers the counts that the kernel accepts, its order of checks, and the effects of a change.
+"""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ class Hop(NamedTuple):
     link: int
     """Index of the link."""
     gateway: tuple[int, str] | None
-    """Address family and address of the gateway. The family may differ from the route's (RFC 8950). None if the hop has no
-    gateway."""
+    """Address family and address of the gateway, or None if the hop has no gateway. The family may differ from the route's
+    (RFC 8950)."""
     learnt: bool
 
 

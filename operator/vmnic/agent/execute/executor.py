@@ -85,8 +85,7 @@ class ChangeExecutor:
         self.calls = InFlightOperations()
         self._recheck = Verifier(store, holders)
         self._pci = asyncio.Lock()
-        """Lock for creating and removing VFs, which the kernel does for one PF at a time. No deadline runs while a change waits
-        for it."""
+        """Lock for creating and removing VFs, which the kernel does for one PF at a time. Waiting for it uses up no deadline."""
 
     async def resume(self, boot_id: str) -> None:
         """Handle interrupted changes before anything else.
