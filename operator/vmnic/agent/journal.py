@@ -211,7 +211,7 @@ def mark_rolling_back(record: PfRecord, why: str, *, failed: bool) -> PfRecord:
     Args:
         record: The present record.
         why: What was lost, and why the PF could not be restored yet.
-        failed: Whether restoring failed. The status then reports the change as failed until it succeeds.
+        failed: Whether restoring failed. The status then reports the change as failed until the rollback succeeds.
     """
     intent = record.running
     assert intent is not None
@@ -258,5 +258,5 @@ def mark_recovered(record: PfRecord, desired: PfSpec) -> PfRecord:
 
 
 def mark_released(record: PfRecord) -> PfRecord:
-    """Record that a PF is in its original state without a write, and end vmnic's ownership."""
+    """Record that a released PF needs no further write, and end vmnic's ownership."""
     return msgspec.structs.replace(record, original=None, granted=None, failure=None)

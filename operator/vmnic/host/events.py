@@ -38,8 +38,8 @@ class HostEvent:
     """One event of a host."""
 
     what: str
-    """`add`, `remove`, `bind`, `unbind` or `change` of a PCI function, `newlink` or `dellink` of a link, or `lost` if messages
-    were dropped."""
+    """`add`, `remove`, `bind`, `unbind` or `change` of a PCI function, `newlink` or `dellink` of a link, or `lost` if events
+    are missing."""
     address: str = ""
     """PCI address of the function, or of the link's function."""
     link: str = ""
@@ -47,7 +47,7 @@ class HostEvent:
 
 
 LOST = HostEvent(what="lost")
-"""Messages were dropped, so anything may have changed."""
+"""Events are missing, so anything may have changed."""
 
 
 class KernelEvents:

@@ -31,8 +31,8 @@ _DISCARD_PORT = 9
 def check_gateway(route: Any, self_enabled_links: Collection[str]) -> str:
     """Return `reachable`, `unreachable`, or an empty string without a default gateway that can be probed.
 
-    A permanent or NOARP entry cannot be probed. It does not show whether the gateway is reachable, and a probe would turn it
-    into one that ages.
+    A permanent or NOARP entry is not probed. It does not show whether the gateway is reachable, and a probe would turn it into
+    an entry that ages.
 
     Args:
         route: pyroute2's IPRoute.

@@ -85,7 +85,7 @@ class ChangeExecutor:
         self.calls = InFlightOperations()
         self._recheck = Verifier(store, holders)
         self._pci = asyncio.Lock()
-        """Lock for creating and removing VFs, which the kernel does for one PF at a time. Waiting for it uses up no deadline."""
+        """Lock for creating and removing VFs, which the kernel does for one PF at a time. Waiting for it uses no deadline."""
 
     async def resume(self, boot_id: str) -> None:
         """Handle interrupted changes before anything else.
@@ -108,8 +108,8 @@ class ChangeExecutor:
         """End interrupted changes whose outcome is clear.
 
         The outcome is clear if the change is complete, impossible, or no longer asked for. A change that still has work to do
-        and may do it is completed by another run under the same digest. A PF that the pool releases, and that is in its
-        original state, stops being owned by vmnic.
+        and may do it is completed by another run under the same digest. A PF that the pool releases, and that needs no further
+        write, is no longer owned by vmnic.
         """
         by_address = {pf.pci_address: pf for pf in wanted}
         for address, record in self._store.load().pfs.items():
@@ -140,6 +140,8 @@ class ChangeExecutor:
 
     async def execute(self, runs: list[Change], place: NodeContext) -> str:
         """Run the changes in parallel, each in its own session.
+
+        Changes that reload a driver run first, one after another.
 
         Returns:
             Why no further write is allowed, or an empty string.
