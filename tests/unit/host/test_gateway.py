@@ -11,7 +11,7 @@ from vmnic.host.routes import default_hops
 FAILED, PROBE, REACHABLE, STALE, NOARP, PERMANENT = 0x20, 0x10, 0x02, 0x04, 0x40, 0x80
 STATIC, LEARNT = 4, 9
 UPLINK, FAST = 2, 3
-"""Indexes of links, one that the host has always used and one that vmnic switched on."""
+"""Indexes of links, one that the host has always used and one that vmnic enabled."""
 FAST_PF = "0000:0b:00.0"
 
 

@@ -242,7 +242,7 @@ class ChangeExecutor:
         return True
 
     def _self_enabled_links(self) -> tuple[str, ...]:
-        """Return the PFs that vmnic switched on.
+        """Return the PFs that vmnic enabled.
 
         What the kernel learned there from router advertisements is no path that the node relies on.
         """

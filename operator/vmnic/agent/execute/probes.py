@@ -25,7 +25,7 @@ class Probes(Protocol):
         """Return what is reachable now.
 
         Args:
-            self_enabled_links: PCI addresses of PFs that vmnic switched on. Routes learned there do not count.
+            self_enabled_links: PCI addresses of PFs that vmnic enabled. Routes learned there do not count.
         """
         ...
 
