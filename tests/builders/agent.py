@@ -1,4 +1,7 @@
-"""An agent in one process: a host behind a counting port, a journal in a directory, an API that is a variable."""
+"""An agent in one process.
+
+Its host is behind a port that counts writes, its journal is in a directory, and its API server is a variable.
+"""
 
 import asyncio
 import pathlib
@@ -21,7 +24,7 @@ from .host import PF
 
 
 class MemoryApi:
-    """A NodeNicState that is a variable; records what is written."""
+    """A NodeNicState that is a variable, with a record of what is written."""
 
     def __init__(self) -> None:
         self.state = NodeNicState(metadata=ObjectMeta(name="n1", generation=1, resource_version="1"))
@@ -73,7 +76,7 @@ class FixedHolders:
 
 
 class RecordingFence:
-    """Remembers what is fenced, and what was."""
+    """Records which PFs are fenced, and which were."""
 
     def __init__(self) -> None:
         self.closed: set[str] = set()
@@ -90,7 +93,7 @@ class RecordingFence:
 
 
 class RecordingDevices:
-    """Remembers why each function offers nothing; empty: it offers."""
+    """Records why each PF offers nothing, which is empty if it offers devices."""
 
     def __init__(self) -> None:
         self.faults: dict[str, str] = {}
@@ -100,12 +103,15 @@ class RecordingDevices:
 
 
 class LockableHost(LocalHost):
-    """A host on which a write of an earlier agent may still be in the kernel, the child for one function dies, or a run is slow."""
+    """A host with faults.
+
+    A write of an earlier agent may still be in the kernel, the child for one PF may die, or changes may be slow.
+    """
 
     in_flight = False
     dead = ""
     gate: asyncio.Event | None = None
-    """Opens for runs."""
+    """Event that lets write sessions proceed."""
 
     @asynccontextmanager
     async def session(self, pf, *, write):
@@ -120,7 +126,7 @@ class LockableHost(LocalHost):
 
 
 class Node:
-    """One node with its agent, which can be killed and started again over the same host and journal."""
+    """One node with its agent, which can be killed and started again on the same host and journal."""
 
     def __init__(self, sim: SimHost, directory: pathlib.Path) -> None:
         self.sim = sim
@@ -150,16 +156,16 @@ class Node:
         )
 
     async def _sleep(self, seconds: float) -> None:
-        """Time passes only while the agent waits."""
+        """Advance the clock, which stands still except while the agent waits."""
         self.clock += seconds
         await asyncio.sleep(0)
 
     async def run_pass(self) -> PfStatus:
-        """Make one pass and give the first function's status."""
+        """Run one pass and return the status of the first PF."""
         return (await self.agent.run(self.api.state)).pfs[0]
 
     async def grant_and_run(self, desired: PfSpec) -> PfStatus:
-        """Ask, plan, grant, apply: what the controller and the agent do together."""
+        """Ask, plan, grant and apply, as the controller and the agent do together."""
         self.api.ask(desired)
         planned = await self.run_pass()
         assert planned.plan is not None
@@ -168,7 +174,7 @@ class Node:
 
     @property
     def written(self) -> list[str]:
-        """Every write to the host in short words: file name and value."""
+        """Return every write to the host as file name and value."""
         return [f"{op.path.rsplit('/', 1)[-1]}={op.text.strip()}" for op in self.port.writes if hasattr(op, "path")]
 
 

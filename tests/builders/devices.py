@@ -1,4 +1,4 @@
-"""Functions and what they offer to the kubelet, with good defaults."""
+"""PFs and what they offer to the kubelet, with good defaults."""
 
 import asyncio
 import time

@@ -1,4 +1,7 @@
-"""Simulated hosts with good defaults, so that a test shows only what matters; also behind sockets, and with a host worker."""
+"""Simulated hosts with good defaults, so that a test shows only what matters.
+
+They can also be served on sockets and used through a host worker.
+"""
 
 import contextlib
 import socket
@@ -24,12 +27,12 @@ def sim_host(*pfs: PfSpec, waits: bool = False, **changes) -> SimHost:
 
 
 def contract_host(*, waits: bool = False, **changes) -> SimHost:
-    """The host that the contract describes."""
+    """Return the host that the contract describes."""
     return SimHost(contract_spec(**changes), waits=waits)
 
 
 def contract_spec(**changes) -> HostSpec:
-    """Three functions whose links are down, one of them on another NUMA node and in a crowded IOMMU group."""
+    """Return three PFs whose links are down, one of them on another NUMA node and in a shared IOMMU group."""
     crowded = pf(CROWDED_PF, up=False, numa_node=1, shares_iommu_group=changes.get("iommu", True))
     pfs = (pf(PF, up=False), pf(OTHER_PF, up=False), crowded)
     return HostSpec(pfs=pfs, **({"available_modules": ("dummy",)} | changes))
@@ -37,7 +40,7 @@ def contract_spec(**changes) -> HostSpec:
 
 @contextlib.contextmanager
 def served(sim: SimHost, path):
-    """A simulated host behind a socket, as its own program serves it."""
+    """Serve a simulated host on a socket, as its own process does."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
@@ -48,7 +51,7 @@ def served(sim: SimHost, path):
 
 @contextlib.contextmanager
 def worker_process(state_dir, **place):
-    """A host worker's program, which ends with the block."""
+    """Run a host worker until the block ends."""
     process = WorkerProcess(state_dir=state_dir, **place)
     process.start()
     yield process

@@ -1,4 +1,7 @@
-"""The host contract on `sriov_numvfs`: which counts the kernel takes, in which order it checks, and what a change takes away."""
+"""The host contract for `sriov_numvfs`.
+
+It covers the counts that the kernel accepts, its order of checks, and the effects of a change.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from .subject import DEVICES, MAC, Contract
 
 
 class CountContract(Contract):
-    def test_a_pf_offers_seven_vfs_while_igb_drives_it(self, host):
+    def test_a_pf_on_igb_offers_seven_vfs(self, host):
         assert host.read("sriov_totalvfs") == "7"
         assert host.driver(host.subject.pf) == "igb"
         assert (host.read("vendor"), host.read("device"), host.read("class")) == ("0x8086", "0x10c9", "0x020000")
@@ -21,19 +24,19 @@ class CountContract(Contract):
         assert host.write("sriov_numvfs", text) == "EINVAL"
 
     @pytest.mark.parametrize(("text", "count"), [("2\n", "2"), ("0x2", "2"), ("02", "2"), ("+2", "2")])
-    def test_a_count_may_be_written_in_c_ways(self, host, text, count):
+    def test_a_count_may_be_written_in_c_notation(self, host, text, count):
         assert host.write("sriov_numvfs", text) == "OK"
         assert host.read("sriov_numvfs") == count
 
     @pytest.mark.parametrize("count", [8, 99, "010"])
-    def test_more_vfs_than_the_nic_has_is_ERANGE(self, host, count):
+    def test_more_vfs_than_the_nic_supports_is_ERANGE(self, host, count):
         assert host.write("sriov_numvfs", count) == "ERANGE"
 
     def test_an_empty_write_does_nothing(self, host):
         assert host.write("sriov_numvfs", "") == "OK"
         assert host.read("sriov_numvfs") == "0"
 
-    def test_zero_again_is_a_no_op(self, host):
+    def test_zero_on_zero_changes_nothing(self, host):
         assert host.write("sriov_numvfs", 0) == "OK"
         assert host.read("sriov_numvfs") == "0"
 
@@ -43,12 +46,12 @@ class CountContract(Contract):
         assert answers == ["EBUSY", "EBUSY", "EBUSY", "EBUSY", "ERANGE", "ERANGE", "EINVAL", "OK"]
         assert host.read("sriov_numvfs") == "3"
 
-    def test_all_seven_vfs_of_two_pfs_exist_at_a_time(self, host):
+    def test_two_pfs_can_have_all_seven_vfs_at_a_time(self, host):
         host.vfs(7)
         assert host.put(f"{host.other}/sriov_numvfs", 7) == "OK"
         assert (host.read("sriov_numvfs"), host.get(f"{host.other}/sriov_numvfs")) == ("7", "7")
 
-    def test_vfs_appear_with_links_both_ways_and_go_with_zero(self, host):
+    def test_vfs_link_to_their_pf_and_are_removed_by_zero(self, host):
         vf = host.vfs(2)[1]
         assert host.link(f"{DEVICES}/{vf}/physfn") == host.subject.pf
         assert (host.get(f"{DEVICES}/{vf}/vendor"), host.get(f"{DEVICES}/{vf}/device")) == ("0x8086", "0x10ca")
@@ -70,26 +73,26 @@ class CountContract(Contract):
         names = host.subject.perform(ListDir(f"{DEVICES}/{vf}"))
         assert not {"sriov_numvfs", "sriov_totalvfs", "sriov_drivers_autoprobe"} & set(names)
 
-    def test_a_pf_without_its_driver_makes_no_vfs_and_says_eight(self, host):
+    def test_a_pf_without_a_driver_creates_no_vfs_and_reports_eight(self, host):
         assert host.unbind(host.subject.pf, "igb") == "OK"
         assert (host.read("sriov_totalvfs"), host.write("sriov_numvfs", 3)) == ("8", "ENOENT")
         assert (host.write("sriov_numvfs", 0), host.write("sriov_numvfs", 9)) == ("OK", "ERANGE")
         assert host.put("/sys/bus/pci/drivers/igb/bind", host.subject.pf) == "OK"
         assert host.read("sriov_totalvfs") == "7"
 
-    def test_a_pf_that_its_driver_takes_again_is_down_with_values_of_its_own(self, host):
+    def test_a_rebound_pf_is_down_with_default_values(self, host):
         host.subject.perform(SetLink(name=host.name, mtu=9000, up=True))
         assert host.unbind(host.subject.pf, "igb") == "OK"
         assert host.put("/sys/bus/pci/drivers/igb/bind", host.subject.pf) == "OK"
         assert (host.info().up, host.info().mtu) == (False, 1500)
 
-    def test_unbinding_the_pf_takes_its_vfs_with_it(self, host):
+    def test_unbinding_the_pf_removes_its_vfs(self, host):
         vf = host.vfs(2)[0]
         assert host.unbind(host.subject.pf, "igb") == "OK"
         assert not host.exists(f"{DEVICES}/{vf}")
         assert host.read("sriov_numvfs") == "0"
 
-    def test_a_pf_on_vfio_has_no_link_and_makes_no_vfs(self, host):
+    def test_a_pf_on_vfio_has_no_link_and_creates_no_vfs(self, host):
         assert host.unbind(host.subject.pf, "igb") == "OK"
         host.bind(host.subject.pf)
         assert (host.driver(host.subject.pf), host.names(host.subject.pf)) == ("vfio-pci", [])
@@ -98,7 +101,7 @@ class CountContract(Contract):
         host.bind(host.subject.pf, "\n")
         assert host.driver(host.subject.pf) == "igb"
 
-    def test_zero_wipes_the_override_and_the_attributes(self, host):
+    def test_zero_clears_override_and_attributes(self, host):
         vf = host.vfs(1)[0]
         host.bind(vf)
         assert host.set_vf(0, mac=MAC, vlan=100, qos=3) == "OK"
@@ -107,12 +110,12 @@ class CountContract(Contract):
         assert (host.get(f"{DEVICES}/{vf}/driver_override"), host.driver(vf)) == ("(null)", "")
         assert (host.info().vfs[0].vlan, host.info().vfs[0].mac == MAC) == (0, False)
 
-    def test_autoprobe_outlasts_another_count(self, host):
+    def test_autoprobe_survives_a_change_of_the_count(self, host):
         host.vfs(1)
         assert host.write("sriov_numvfs", 0) == "OK"
         assert host.read("sriov_drivers_autoprobe") == "0"
 
-    def test_another_count_resets_the_channels(self, host):
+    def test_a_change_of_the_count_resets_the_channels(self, host):
         assert host.try_(SetChannels(host.name, 1)) == "OK"
         host.vfs(1)
         channels = host.channels()
@@ -120,14 +123,14 @@ class CountContract(Contract):
         assert host.write("sriov_numvfs", 0) == "OK"
         assert host.channels().max_combined == 8
 
-    def test_another_count_keeps_mtu_and_link_state(self, host):
+    def test_a_change_of_the_count_keeps_mtu_and_link_state(self, host):
         host.bring_up()
         assert host.try_(SetLink(name=host.name, mtu=9000)) == "OK"
         host.vfs(2)
         wait_for("the link is back", lambda: host.info().carrier)
         assert (host.info().mtu, host.info().up) == (9000, True)
 
-    def test_a_pf_in_another_namespace_shows_no_link_and_still_makes_vfs(self, host):
+    def test_a_pf_with_its_link_in_another_netns_still_creates_vfs(self, host):
         name = host.name
         host.subject.control({"move_link": name})
         assert (host.names(host.subject.pf), host.has_link(name)) == ([], False)

@@ -1,4 +1,4 @@
-"""The host contract on drivers: who takes a VF, what a probe does, and what may be written where."""
+"""The host contract for drivers, with bindings, probes and the values that files accept."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from .subject import DEVICES, Contract
 
 
 class DriverContract(Contract):
-    def test_autoprobe_on_lets_the_kernel_driver_take_new_vfs(self, host):
+    def test_autoprobe_on_binds_new_vfs_to_the_kernel_driver(self, host):
         assert host.driver(host.vfs(1, autoprobe=True)[0]) == "igbvf"
 
-    def test_autoprobe_off_leaves_new_vfs_alone(self, host):
+    def test_autoprobe_off_leaves_new_vfs_unbound(self, host):
         vf = host.vfs(1)[0]
         assert (host.driver(vf), host.names(vf)) == ("", [])
 
     @pytest.mark.parametrize(("text", "answer"), [("y", "1"), ("on", "1"), ("N", "0"), ("off", "0"), ("1\n", "1")])
-    def test_autoprobe_takes_words(self, host, text, answer):
+    def test_autoprobe_accepts_words(self, host, text, answer):
         assert host.write("sriov_drivers_autoprobe", text) == "OK"
         assert host.read("sriov_drivers_autoprobe") == answer
 
     @pytest.mark.parametrize("text", ["2", "\n", "o", "x"])
-    def test_autoprobe_takes_only_a_boolean(self, host, text):
+    def test_autoprobe_accepts_only_a_boolean(self, host, text):
         assert host.write("sriov_drivers_autoprobe", text) == "EINVAL"
 
-    def test_autoprobe_counts_when_vfs_are_made_and_not_for_those_that_exist(self, host):
+    def test_autoprobe_applies_only_when_vfs_are_created(self, host):
         vf = host.vfs(1)[0]
         assert host.write("sriov_drivers_autoprobe", 1) == "OK"
         assert host.driver(vf) == ""
@@ -39,7 +39,7 @@ class DriverContract(Contract):
         host.bind(vf, driver)
         assert host.driver(vf) == driver
 
-    def test_a_probe_without_an_override_does_nothing_without_autoprobe(self, host):
+    def test_a_probe_needs_an_override_or_autoprobe(self, host):
         vf = host.vfs(1)[0]
         assert host.probe(vf) == "OK"
         assert host.driver(vf) == ""
@@ -49,7 +49,7 @@ class DriverContract(Contract):
         host.bind(vf, "no-such-driver")
         assert host.driver(vf) == ""
 
-    def test_a_probe_with_a_driver_that_cannot_drive_it_does_nothing_or_fails(self, host):
+    def test_a_probe_with_an_unsuitable_driver_binds_nothing(self, host):
         vf = host.vfs(1)[0]
         host.bind(vf, "igb")
         assert host.driver(vf) == ""
@@ -82,11 +82,11 @@ class DriverContract(Contract):
         vf = host.vfs(1)[0]
         assert host.put("/sys/bus/pci/drivers/igbvf/bind", vf) == "ENODEV"
 
-    def test_bind_of_an_unknown_address_and_of_a_driver_that_is_not_there(self, host):
+    def test_bind_of_unknown_address_or_to_unknown_driver_fails(self, host):
         assert host.put("/sys/bus/pci/drivers/vfio-pci/bind", "0000:ff:1f.7") == "ENODEV"
         assert host.put("/sys/bus/pci/drivers/no-such-driver/bind", host.subject.pf) == "ENOENT"
 
-    def test_unbind_frees_a_function_and_a_second_time_is_ENODEV(self, host):
+    def test_unbind_frees_a_function_and_a_second_unbind_is_ENODEV(self, host):
         vf = host.vfs(1, autoprobe=True)[0]
         assert host.unbind(vf, "igbvf") == "OK"
         assert host.driver(vf) == ""
@@ -97,20 +97,20 @@ class DriverContract(Contract):
         assert host.unbind(vf, "vfio-pci") == "ENODEV"
         assert host.driver(vf) == "igbvf"
 
-    def test_a_vf_goes_from_the_kernel_driver_to_vfio_and_back(self, host):
+    def test_a_vf_changes_from_the_kernel_driver_to_vfio_and_back(self, host):
         vf = host.vfs(1, autoprobe=True)[0]
         for before, after in (("igbvf", "vfio-pci"), ("vfio-pci", "igbvf")):
             assert host.unbind(vf, before) == "OK"
             host.bind(vf, after)
             assert host.driver(vf) == after
 
-    def test_an_override_stays_where_a_function_is_unbound(self, host):
+    def test_an_override_survives_an_unbind(self, host):
         vf = host.vfs(1)[0]
         host.bind(vf)
         assert host.unbind(vf, "vfio-pci") == "OK"
         assert host.get(f"{DEVICES}/{vf}/driver_override") == "vfio-pci"
 
-    def test_an_override_of_a_page_is_EINVAL_and_a_newline_clears_it(self, host):
+    def test_an_override_is_below_a_page_and_newline_clears_it(self, host):
         vf = host.vfs(1)[0]
         path = f"{DEVICES}/{vf}/driver_override"
         assert [host.override(vf, "x" * count) for count in (5000, 4095, 4094)] == ["EINVAL", "EINVAL", "OK"]
@@ -119,7 +119,7 @@ class DriverContract(Contract):
         assert host.override(vf, "\n") == "OK"
         assert host.get(path) == "(null)"
 
-    def test_drivers_list_the_functions_that_they_drive(self, host):
+    def test_drivers_list_the_functions_bound_to_them(self, host):
         vfs = host.vfs(2)
         host.bind(vfs[0])
         listed = host.subject.perform(ListDir("/sys/bus/pci/drivers/vfio-pci"))
@@ -146,7 +146,7 @@ class DriverContract(Contract):
         assert name.startswith("vfio")
         assert host.try_(ListDir(f"{DEVICES}/{other}/vfio-dev")) == "ENOENT"
 
-    def test_without_acs_vfs_share_the_ports_group_and_vfio_cannot_open_them(self, host):
+    def test_without_acs_vfs_share_a_group_and_vfio_cannot_open_them(self, host):
         path = f"{DEVICES}/{host.subject.crowded_pf}"
         assert host.put(f"{path}/sriov_drivers_autoprobe", 0) == "OK"
         assert host.put(f"{path}/sriov_numvfs", 1) == "OK"
@@ -160,13 +160,13 @@ class DriverContract(Contract):
 
 
 class NoIommuContract(Contract):
-    """Where the machine has no IOMMU; a host of its own."""
+    """The contract of a machine without an IOMMU, which needs its own host."""
 
-    def test_functions_have_no_group_and_the_kernel_names_no_iommu(self, host):
+    def test_functions_have_no_group_and_no_iommu_is_listed(self, host):
         assert not host.exists(f"{host.path}/iommu_group/devices")
         assert list(host.subject.perform(ListDir("/sys/class/iommu"))) == []
 
-    def test_vfio_takes_no_vf_and_the_probe_says_OK(self, host):
+    def test_vfio_binds_no_vf_and_the_probe_still_succeeds(self, host):
         vf = host.vfs(1)[0]
         host.bind(vf)
         assert host.driver(vf) == ""

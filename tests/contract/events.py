@@ -1,4 +1,4 @@
-"""The host contract on what a host tells by itself: uevents of PCI functions, and messages about links."""
+"""The host contract for events, which are uevents of PCI functions and netlink messages about links."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .subject import MAC, Contract, Host, Subject
 
 
 class Listener(Host):
-    """A host whose events are heard, and told in short words."""
+    """A host whose events are recorded in a short form."""
 
     def __init__(self, subject: Subject) -> None:
         super().__init__(subject)
@@ -19,13 +19,16 @@ class Listener(Host):
         subject.heard()
 
     def functions(self) -> list[str]:
-        """What was told of this PF and its VFs since the last call, in order."""
+        """Return the events of this PF and its VFs since the last call, in order."""
         bus = self.subject.pf.rsplit(":", 1)[0]
         self._listen()
         return self._take(lambda what, name: not what.endswith("link") and name.startswith(bus))
 
     def links(self, *names: str) -> list[str]:
-        """What was told of links since the last call; the kernel may tell one change twice, which is once here."""
+        """Return the events of links since the last call.
+
+        The kernel may report one change twice. Such repetitions are removed.
+        """
         self._listen()
         told = self._take(lambda what, name: what.endswith("link") and name in names)
         return [one for number, one in enumerate(told) if [one] != told[number - 1 : number]]
@@ -45,23 +48,23 @@ class EventContract(Contract):
     def host(self, subject: Subject) -> Listener:
         return Listener(subject)
 
-    def test_vfs_that_nobody_drives_are_added_one_by_one(self, host):
+    def test_vfs_without_a_driver_are_added_one_by_one(self, host):
         vfs = host.vfs(3)
         assert host.functions() == [*(f"{what} {vf}" for vf in vfs for what in ("add", "change")), f"change {host.subject.pf}"]
 
-    def test_vfs_are_bound_as_they_are_added_where_a_driver_takes_them(self, host):
+    def test_vfs_are_bound_as_they_are_added_with_autoprobe(self, host):
         vfs = host.vfs(2, autoprobe=True)
         told = [f"{what} {vf}" for vf in vfs for what in ("add", "change", "bind")]
         assert host.functions() == [*told, f"change {host.subject.pf}"]
 
-    def test_zero_unbinds_and_removes_them(self, host):
+    def test_zero_reports_unbind_and_remove_of_each_vf(self, host):
         driven, free = host.vfs(2)
         host.bind(driven)
         host.functions()
         assert host.write("sriov_numvfs", 0) == "OK"
         assert host.functions() == [f"unbind {driven}", f"remove {driven}", f"remove {free}"]
 
-    def test_a_held_vf_is_unbound_at_once_and_removed_once_it_is_let_go(self, host):
+    def test_a_held_vf_is_unbound_and_removed_once_released(self, host):
         vf = host.held_vfs(1, 0)[0]
         host.functions()
         writer = host.start(f"{host.path}/sriov_numvfs", "0")
@@ -71,7 +74,7 @@ class EventContract(Contract):
         assert writer.result(20) is None
         assert (seen, host.functions()) == ([], [f"unbind {vf}", f"remove {vf}"])
 
-    def test_a_driver_that_comes_and_goes_is_told(self, host):
+    def test_bind_and_unbind_are_reported(self, host):
         vf = host.vfs(1)[0]
         host.functions()
         host.bind(vf)
@@ -79,21 +82,21 @@ class EventContract(Contract):
         assert host.unbind(vf, "vfio-pci") == "OK"
         assert (seen, host.functions()) == ([f"bind {vf}"], [f"unbind {vf}"])
 
-    def test_what_changes_nothing_is_not_told(self, host):
+    def test_a_write_without_effect_is_not_reported(self, host):
         vf = host.vfs(1)[0]
         host.functions()
         assert (host.write("sriov_numvfs", 1), host.write("sriov_numvfs", 5)) == ("OK", "EBUSY")
         assert (host.override(vf, "no-such-driver"), host.probe(vf)) == ("OK", "OK")
         assert (host.functions(), host.links(host.name)) == ([], [])
 
-    def test_the_links_of_vfs_come_and_go(self, host):
+    def test_the_links_of_vfs_appear_and_disappear(self, host):
         vf = host.vfs(1, autoprobe=True)[0]
         (name,) = host.names(vf)
         came = host.links(name, "eth0")
         assert host.write("sriov_numvfs", 0) == "OK"
         assert (came[-1], host.links(name)) == (f"newlink {name}", [f"dellink {name}"])
 
-    def test_another_count_is_told_as_a_change_of_the_pfs_link_that_is_up(self, host):
+    def test_a_change_of_the_count_is_reported_if_the_pf_link_is_up(self, host):
         host.bring_up()
         name = host.name
         for count in (1, 0):
@@ -102,14 +105,14 @@ class EventContract(Contract):
             wait_for("it is told", lambda: host.links(name) == [f"newlink {name}"])
             wait_for("the link is back", lambda: host.info().carrier)
 
-    def test_a_vfs_link_in_another_namespace_goes_without_a_word(self, host):
+    def test_removal_of_a_vf_link_in_another_netns_is_not_reported(self, host):
         (name,) = host.names(host.vfs(1, autoprobe=True)[0])
         host.subject.control({"move_link": name})
         host.links(name)
         assert host.write("sriov_numvfs", 0) == "OK"
         assert host.links(name) == []
 
-    def test_the_link_of_a_pf_goes_with_its_driver_and_comes_with_it(self, host):
+    def test_the_link_of_a_pf_appears_and_disappears_with_its_driver(self, host):
         name = host.name
         assert host.unbind(host.subject.pf, "igb") == "OK"
         assert (host.functions(), host.links(name)) == ([f"unbind {host.subject.pf}"], [f"dellink {name}"])
@@ -117,14 +120,14 @@ class EventContract(Contract):
         assert host.functions() == [f"bind {host.subject.pf}"]
         assert host.links(host.name) == [f"newlink {host.name}"]
 
-    def test_a_link_that_is_set_is_told(self, host):
+    def test_a_change_of_a_link_is_reported(self, host):
         name, seen = host.name, []
         for change in ({"mtu": 9000}, {"up": True}, {"up": False}):
             host.subject.perform(SetLink(name=name, **change))
             seen.append(host.links(name))
         assert seen == [[f"newlink {name}"]] * 3
 
-    def test_a_renamed_link_is_told_by_its_new_name_and_its_function(self, host):
+    def test_a_renamed_link_is_reported_by_new_name_and_function(self, host):
         host.subject.control({"rename_link": {"link": host.name, "name": "fast7"}})
         told = [event for event in host.subject.heard() if event.what == "newlink" and event.link == "fast7"]
         assert {event.address for event in told} == {host.subject.pf}
@@ -132,44 +135,44 @@ class EventContract(Contract):
     @pytest.mark.parametrize(
         "attributes", [{"mac": MAC}, {"vlan": 7, "qos": 3}, {"trust": True}, {"spoof_check": False}], ids=str
     )
-    def test_an_attribute_of_a_vf_is_told_as_a_change_of_the_pfs_link_that_is_up(self, host, attributes):
+    def test_a_vf_attribute_is_reported_if_the_pf_link_is_up(self, host, attributes):
         host.vfs(1)
         host.bring_up()
         host.links(host.name)
         assert host.set_vf(0, **attributes) == "OK"
         assert host.links(host.name) == [f"newlink {host.name}"]
 
-    def test_an_attribute_is_not_told_while_the_pfs_link_is_down(self, host):
+    def test_a_vf_attribute_is_not_reported_if_the_pf_link_is_down(self, host):
         host.vfs(1)
         host.links(host.name)
         assert (host.set_vf(0, vlan=7), host.links(host.name)) == ("OK", [])
 
-    def test_a_refused_attribute_is_not_told_nor_what_was_set_before_it(self, host):
+    def test_a_refused_attribute_and_those_before_are_not_reported(self, host):
         host.vfs(1)
         host.bring_up()
         host.links(host.name)
         assert host.set_vf(0, vlan=7, link_state="enable") == "EOPNOTSUPP"
         assert (host.info().vfs[0].vlan, host.links(host.name)) == (7, [])
 
-    def test_channels_of_a_link_that_is_down_are_not_told(self, host):
+    def test_channels_of_a_link_that_is_down_are_not_reported(self, host):
         assert host.try_(SetChannels(host.name, 1)) == "OK"
         assert host.links(host.name) == []
 
-    def test_a_pulled_cable_is_told(self, host):
+    def test_a_pulled_cable_is_reported(self, host):
         host.bring_up()
         name = host.name
         host.links(name)
         host.subject.control({"set_cable": {"link": name, "plugged": False}})
         wait_for("it is told", lambda: host.links(name) == [f"newlink {name}"])
 
-    def test_a_link_that_moves_to_another_namespace_is_gone_and_comes_back(self, host):
+    def test_a_link_in_another_netns_disappears_until_it_returns(self, host):
         name = host.name
         host.subject.control({"move_link": name})
         assert host.links(name)[-1] == f"dellink {name}"
         host.subject.control({"bring_links_back": None})
         wait_for("it is told", lambda: host.links(name) == [f"newlink {name}"])
 
-    def test_a_link_on_top_of_another_comes_and_goes(self, host):
+    def test_an_upper_device_appears_and_disappears(self, host):
         host.subject.control({"add_upper": {"name": "over7", "kind": "macvtap", "lower": host.name}})
         came = host.links("over7")
         assert host.unbind(host.subject.pf, "igb") == "OK"

@@ -1,4 +1,4 @@
-"""The host contract on files and modules."""
+"""The host contract for files and modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CONF = "/etc/modprobe.d/vmnic-contract.conf"
 
 
 class FileContract(Contract):
-    def test_a_file_that_is_not_there_is_ENOENT(self, host):
+    def test_an_absent_file_is_ENOENT(self, host):
         assert host.try_(ReadFile(f"{host.path}/no-such-file")) == "ENOENT"
         assert host.write("no-such-file", 1) in ("ENOENT", "EACCES")
         assert host.try_(ListDir(f"{DEVICES}/0000:ff:1f.7")) == "ENOENT"
@@ -31,17 +31,17 @@ class FileContract(Contract):
         assert host.try_(ReadFile(f"{host.path}/vendor/x")) == "ENOTDIR"
         assert host.try_(ReadLink(f"{host.path}/vendor")) == "EINVAL"
 
-    def test_links_lead_to_the_same_function_from_all_sides(self, host):
+    def test_all_links_lead_to_the_same_function(self, host):
         number = host.vfs(1)[0]
         for path in (f"{host.path}/virtfn0", f"{DEVICES}/{number}", f"{host.path}/virtfn0/physfn/virtfn0"):
             assert host.get(f"{path}/device") == "0x10ca"
         assert host.get(f"/sys/class/net/{host.name}/device/sriov_numvfs") == "1"
 
-    def test_the_kernel_tells_its_release_and_boot(self, host):
+    def test_the_kernel_reports_release_and_boot_id(self, host):
         assert host.get("/proc/sys/kernel/osrelease")
         assert len(host.get("/proc/sys/kernel/random/boot_id")) == 36
 
-    def test_a_file_is_put_replaced_and_removed(self, host):
+    def test_a_file_is_created_replaced_and_removed(self, host):
         for text in ("options igb max_vfs=7\n", "options igb max_vfs=3\n"):
             assert host.try_(PutFile(_CONF, text)) == "OK"
             assert host.get(_CONF) == text.strip()
@@ -53,11 +53,11 @@ class FileContract(Contract):
 
 
 class ModuleContract(Contract):
-    def test_a_module_that_is_there_loads_and_loading_again_is_no_error(self, host):
+    def test_an_available_module_loads_even_twice(self, host):
         assert [host.try_(LoadModule("macvtap")) for _ in (1, 2)] == ["OK", "OK"]
         assert host.exists("/sys/module/macvtap")
 
-    def test_a_module_that_is_not_there_is_ENOENT(self, host):
+    def test_an_unknown_module_is_ENOENT(self, host):
         assert host.try_(LoadModule("no_such_module")) == "ENOENT"
 
     @pytest.mark.parametrize("name", ["vfio-pci", "vfio_pci"])
@@ -65,12 +65,12 @@ class ModuleContract(Contract):
         assert host.try_(LoadModule(name)) == "OK"
         assert host.exists("/sys/module/vfio_pci")
 
-    def test_a_module_is_unloaded_and_one_that_is_not_loaded_is_no_error(self, host):
+    def test_a_module_unloads_even_if_it_is_not_loaded(self, host):
         assert host.try_(LoadModule("dummy")) == "OK"
         assert [host.try_(UnloadModule("dummy")) for _ in (1, 2)] == ["OK", "OK"]
         assert not host.exists("/sys/module/dummy")
 
-    def test_a_module_in_use_stays_and_is_EBUSY(self, host):
+    def test_a_module_in_use_stays_loaded_and_is_EBUSY(self, host):
         vf = host.vfs(1)[0]
         host.bind(vf)
         host.hold(vf)
@@ -78,14 +78,14 @@ class ModuleContract(Contract):
         assert host.exists("/sys/module/vfio_pci")
         assert host.driver(vf) == "vfio-pci"
 
-    def test_vhost_net_has_its_device_while_it_is_loaded(self, host):
+    def test_vhost_net_has_a_device_node_while_loaded(self, host):
         seen = []
         for change in (UnloadModule("vhost_net"), LoadModule("vhost_net")):
             assert host.try_(change) == "OK"
             seen.append("vhost-net" in host.subject.perform(ListDir("/dev")))
         assert seen == [False, True]
 
-    def test_unloading_the_drivers_takes_links_and_vfs_and_loading_brings_the_links_back(self, host):
+    def test_unloading_the_driver_removes_links_and_vfs_until_reload(self, host):
         name, vf = host.name, host.vfs(2)[0]
         assert host.try_(UnloadModule("igb")) == "OK"
         assert (host.driver(host.subject.pf), host.exists(f"{DEVICES}/{vf}"), host.has_link(name)) == ("", False, False)
@@ -93,7 +93,7 @@ class ModuleContract(Contract):
         assert host.try_(LoadModule("igb")) == "OK"
         assert (host.driver(host.subject.pf), host.read("sriov_numvfs"), len(host.names(host.subject.pf))) == ("igb", "0", 1)
 
-    def test_max_vfs_makes_vfs_on_every_pf_when_the_driver_is_loaded(self, host):
+    def test_max_vfs_creates_vfs_on_every_pf_at_driver_load(self, host):
         assert host.try_(PutFile(_CONF, "options igb max_vfs=2\n")) == "OK"
         try:
             assert (host.try_(UnloadModule("igb")), host.try_(LoadModule("igb"))) == ("OK", "OK")

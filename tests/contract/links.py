@@ -1,4 +1,4 @@
-"""The host contract on links: attributes of VFs, MTU, channels, carriers, addresses."""
+"""The host contract for links, with attributes of VFs, MTU, channels, carriers and addresses."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class LinkContract(Contract):
             "a rate while the link is down",
         ],
     )  # fmt: skip
-    def test_attributes_that_igb_takes_or_refuses(self, host, attributes, answer):
+    def test_attributes_that_igb_accepts_or_refuses(self, host, attributes, answer):
         host.vfs(1)
         assert host.set_vf(**({"vf": 0} | attributes)) == answer
 
@@ -50,22 +50,22 @@ class LinkContract(Contract):
         assert host.set_vf(0, mac=MAC, vlan=7, link_state="enable") == "EOPNOTSUPP"
         assert (host.info().vfs[0].mac, host.info().vfs[0].vlan) == (MAC, 7)
 
-    def test_what_comes_after_a_refused_attribute_is_not_set(self, host):
+    def test_attributes_after_a_refused_one_are_not_set(self, host):
         host.vfs(1)
         assert host.set_vf(0, trust=True, link_state="enable") == "EOPNOTSUPP"
         assert host.info().vfs[0].trust is False
 
-    def test_a_new_vf_has_no_address_of_its_pfs_and_its_link_makes_one_up(self, host):
+    def test_a_new_vf_has_no_admin_mac_and_a_random_link_address(self, host):
         vf = host.vfs(1, autoprobe=True)[0]
         none = "00:00:00:00:00:00"
         assert (host.info().vfs[0].mac, host.info_of(host.names(vf)[0]).mac == none) == (none, False)
 
-    def test_vlan_zero_takes_the_vlan_away(self, host):
+    def test_vlan_zero_removes_the_vlan(self, host):
         host.vfs(1)
         assert (host.set_vf(0, vlan=100, qos=3), host.set_vf(0, vlan=0, qos=0)) == ("OK", "OK")
         assert (host.info().vfs[0].vlan, host.info().vfs[0].qos) == (0, 0)
 
-    def test_a_rate_is_taken_while_the_link_is_up_and_zero_takes_it_away(self, host):
+    def test_a_rate_needs_a_link_that_is_up_and_zero_removes_it(self, host):
         host.vfs(1)
         host.bring_up()
         assert host.set_vf(0, max_tx_rate_mbit=100) == "OK"
@@ -73,14 +73,14 @@ class LinkContract(Contract):
         assert host.set_vf(0, max_tx_rate_mbit=0) == "OK"
         assert host.info().vfs[0].max_tx_rate_mbit == 0
 
-    def test_a_least_rate_and_one_above_the_links_speed_are_EINVAL_while_it_is_up_too(self, host):
+    def test_min_rate_or_rate_above_link_speed_is_EINVAL_when_up(self, host):
         host.vfs(1)
         host.bring_up()
         refused = ({"min_tx_rate_mbit": 10}, {"max_tx_rate_mbit": 1001}, {"max_tx_rate_mbit": 99999})
         assert [host.set_vf(0, **rate) for rate in refused] == ["EINVAL"] * 3
         assert host.info().vfs[0].max_tx_rate_mbit == 0
 
-    def test_down_and_up_keep_the_attributes(self, host):
+    def test_down_and_up_keep_the_vf_attributes(self, host):
         host.vfs(1)
         assert host.set_vf(0, mac=MAC, vlan=100, qos=3, trust=True) == "OK"
         host.bring_up()
@@ -89,7 +89,7 @@ class LinkContract(Contract):
         vf = host.info().vfs[0]
         assert (vf.mac, vf.vlan, vf.qos, vf.trust) == (MAC, 100, 3, True)
 
-    def test_a_vfs_link_takes_its_new_address_when_its_driver_comes_again(self, host):
+    def test_a_vf_link_gets_its_new_address_when_its_driver_rebinds(self, host):
         vf = host.vfs(1, autoprobe=True)[0]
         host.bring_up()
         assert host.set_vf(0, mac=MAC) == "OK"
@@ -98,18 +98,18 @@ class LinkContract(Contract):
         assert host.probe(vf) == "OK"
         assert (before == MAC, host.info_of(host.names(vf)[0]).mac) == (False, MAC)
 
-    def test_attributes_outlast_a_change_of_the_vfs_driver(self, host):
+    def test_attributes_survive_a_change_of_the_vf_driver(self, host):
         vf = host.vfs(1)[0]
         assert host.set_vf(0, mac=MAC, vlan=100) == "OK"
         host.bind(vf)
         assert host.unbind(vf, "vfio-pci") == "OK"
         assert (host.info().vfs[0].mac, host.info().vfs[0].vlan) == (MAC, 100)
 
-    def test_a_link_that_is_not_there_is_ENODEV(self, host):
+    def test_an_absent_link_is_ENODEV(self, host):
         assert host.try_(SetLink(name="no-such-link", up=True)) == "ENODEV"
         assert host.try_(ReadChannels("no-such-link")) == "ENODEV"
 
-    def test_making_vfs_takes_queues_from_the_pf(self, host):
+    def test_creating_vfs_takes_queues_from_the_pf(self, host):
         before = host.channels()
         assert (before.max_combined, host.try_(SetChannels(host.name, 4))) == (8, "OK")
         assert host.channels() == Channels(combined=4, max_combined=8)
@@ -120,7 +120,7 @@ class LinkContract(Contract):
     def test_channels_have_bounds(self, host, count):
         assert host.try_(SetChannels(host.name, count)) == "EINVAL"
 
-    def test_beside_vfs_a_pf_has_two_channels_and_a_vf_has_none(self, host):
+    def test_a_pf_with_vfs_has_two_channels_and_a_vf_has_none(self, host):
         vf = host.vfs(1, autoprobe=True)[0]
         assert [host.try_(SetChannels(host.name, count)) for count in (1, 2, 3)] == ["OK", "OK", "EINVAL"]
         assert host.try_(ReadChannels(host.names(vf)[0])) == "EOPNOTSUPP"
@@ -134,17 +134,17 @@ class LinkContract(Contract):
         for name in ("carrier", "speed"):
             assert host.try_(ReadFile(f"/sys/class/net/{host.name}/{name}")) == "EINVAL"
 
-    def test_a_function_has_the_address_that_it_was_made_with(self, host):
+    def test_a_function_has_its_permanent_address(self, host):
         assert host.get(f"/sys/class/net/{host.name}/addr_assign_type") == "0"
 
-    def test_a_pulled_cable_takes_the_carrier_and_a_plugged_one_brings_it_back(self, host):
+    def test_the_carrier_follows_the_cable(self, host):
         host.bring_up()
         for plugged in (False, True):
             host.subject.control({"set_cable": {"link": host.name, "plugged": plugged}})
             wait_for("the carrier follows", lambda plugged=plugged: host.info().carrier is plugged)
         assert host.get(f"/sys/class/net/{host.name}/speed") == "1000"
 
-    def test_an_address_is_told_with_its_prefix(self, host):
+    def test_an_address_is_reported_with_its_prefix(self, host):
         host.subject.control({"assign_address": {"link": host.name, "address": "192.0.2.7/24"}})
         assert host.info().addresses == ("192.0.2.7/24",)
         host.subject.control({"remove_addresses": host.name})
@@ -153,7 +153,7 @@ class LinkContract(Contract):
     def test_a_host_without_a_default_route_has_no_gateway(self, host):
         assert host.subject.perform(CheckGateway()) == ""
 
-    def test_a_pf_without_vfs_tells_of_none(self, host):
+    def test_a_pf_reports_only_the_vfs_that_exist(self, host):
         assert host.info().vfs == ()
         host.vfs(3)
         assert [vf.vf for vf in host.info().vfs] == [0, 1, 2]

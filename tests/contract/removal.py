@@ -1,4 +1,4 @@
-"""The host contract on a NIC that is taken out of its slot and put back."""
+"""The host contract for a NIC that is removed from its slot and inserted again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RemovalContract(Contract):
     def host(self, subject: Subject) -> Listener:
         return Listener(subject)
 
-    def test_a_nic_taken_out_waits_for_a_held_vf_and_goes_with_all_it_has_and_comes_back_as_new(self, host):
+    def test_removed_nic_waits_for_held_vf_and_returns_as_new(self, host):
         pf, name = host.subject.pf, host.name
         vfs = host.held_vfs(2, 0)
         host.functions()

@@ -1,4 +1,4 @@
-"""What the host contract is held against, and short words for its cases."""
+"""Interface of the hosts that the contract tests, and helpers for its cases."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MAC = "02:00:00:00:00:a0"
 
 
 class EligibleChanges(Protocol):
-    """An operation that was started and may be blocked."""
+    """An operation that was started and may block."""
 
     def done(self) -> bool: ...
 
@@ -39,32 +39,32 @@ class EligibleChanges(Protocol):
 
 
 class Subject(Protocol):
-    """A host with 82576 functions without VFs, whose links are down."""
+    """A host with 82576 PFs without VFs, whose links are down."""
 
     pf: str
     other_pf: str
     crowded_pf: str
-    """One that shares its IOMMU group with the port above it, and is on NUMA node 1."""
+    """A PF that shares its IOMMU group with the port above it, and is on NUMA node 1."""
 
     def perform(self, op: Op) -> Any: ...
 
     def start(self, op: Op) -> EligibleChanges: ...
 
     def control(self, command: Mapping[str, Any]) -> Any:
-        """What no program does by an operation, in the simulated host's words."""
+        """Execute a command that is no operation, in the form that the simulated host defines."""
         ...
 
     def heard(self) -> list[HostEvent]:
-        """What the host has told by itself since the last call; the first one begins to listen."""
+        """Return the events since the last call. The first call starts to listen."""
         ...
 
     def settled(self, pending: EligibleChanges) -> bool:
-        """Give an operation the time that the kernel needs to answer, and tell whether it did."""
+        """Return whether an operation ended within the time that the kernel needs to answer."""
         ...
 
 
 class Host:
-    """Short words for the cases."""
+    """Helpers for the cases."""
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
@@ -78,7 +78,7 @@ class Host:
         return self.subject.perform(ReadFile(path))
 
     def write(self, name: str, text: object) -> str:
-        """Write a file of the PF and give `OK` or the errno's name."""
+        """Write a file of the PF and return `OK` or the errno's name."""
         return self.put(f"{self.path}/{name}", text)
 
     def put(self, path: str, text: object) -> str:
@@ -88,19 +88,19 @@ class Host:
         return self._answer(lambda: self.subject.perform(op))
 
     def control(self, command: str, argument: object) -> str:
-        """Do what no program does by an operation."""
+        """Execute a command that is no operation and return `OK` or the errno's name."""
         return self._answer(lambda: self.subject.control({command: argument}))
 
     def _answer(self, call: Callable[[], object]) -> str:
         try:
             call()
         except OSError as error:
-            # Linux has one number for both names; the kernel's sources say EOPNOTSUPP.
+            # Linux has one number for two names. The kernel's sources write EOPNOTSUPP.
             return "EOPNOTSUPP" if error.errno == errno.EOPNOTSUPP else errno.errorcode[error.errno or 0]
         return "OK"
 
     def vfs(self, count: int, *, autoprobe: bool = False) -> list[str]:
-        """Make VFs and give their addresses."""
+        """Create VFs and return their addresses."""
         assert self.write("sriov_drivers_autoprobe", int(autoprobe)) == "OK"
         assert self.write("sriov_numvfs", count) == "OK"
         return [self.link(f"{self.path}/virtfn{index}") for index in range(count)]
@@ -128,7 +128,7 @@ class Host:
         return self.put(f"/sys/bus/pci/drivers/{driver}/unbind", address)
 
     def held_vfs(self, count: int, held: int) -> list[str]:
-        """Make VFs on vfio-pci and have one of them held."""
+        """Create VFs, bind one of them to vfio-pci and hold it."""
         vfs = self.vfs(count)
         self.bind(vfs[held])
         self.hold(vfs[held])
@@ -141,7 +141,7 @@ class Host:
         self.subject.control({"release": vf})
 
     def start(self, path: str, text: str | None = None) -> EligibleChanges:
-        """Start to write a file, or to read it."""
+        """Start a write to a file, or a read."""
         return self.subject.start(ReadFile(path) if text is None else WriteFile(path, text))
 
     @property
@@ -149,7 +149,7 @@ class Host:
         return self.names(self.subject.pf)[0]
 
     def names(self, address: str) -> list[str]:
-        """Links of a function as the host's namespace shows them."""
+        """Return the links of a function in the host's namespace."""
         try:
             return list(self.subject.perform(ListDir(f"{DEVICES}/{address}/net")))
         except FileNotFoundError:
@@ -174,14 +174,14 @@ class Host:
         return self.try_(ListDir(path)) == "OK"
 
     def bring_up(self) -> None:
-        """Switch the PF's link on and wait until it has a carrier."""
+        """Bring the PF's link up and wait until it has a carrier."""
         name = self.name
         self.subject.perform(SetLink(name=name, up=True))
         wait_for("the PF has a carrier", lambda: self.get(f"/sys/class/net/{name}/carrier") == "1")
 
 
 class Contract:
-    """The base of the suites: every case leaves what it made to the subject's reset."""
+    """Base of the suites. The subject's reset removes what a case created."""
 
     @pytest.fixture
     def host(self, subject: Subject) -> Host:

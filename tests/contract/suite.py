@@ -1,6 +1,6 @@
-"""The host contract: what the kernel answers, errno for errno, lock for lock. It runs on the simulated host and on a kernel.
+"""The host contract, with the errnos and the lock waits of the kernel.
 
-The simulator is only trusted because the kernel gives the same answers here.
+It runs on the simulated host and on a kernel. The simulator is only trusted because the kernel gives the same answers here.
 """
 
 from __future__ import annotations

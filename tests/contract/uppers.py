@@ -1,4 +1,4 @@
-"""The host contract on links on top of others: bridges, VLANs, macvtaps and their modes."""
+"""The host contract for upper devices, which are bridges, VLANs, macvtaps and their modes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class UpperContract(Contract):
         assert host.info_of("br7").kind == "bridge"
 
     @pytest.mark.parametrize("kind", ["macvtap", "macvlan", "vlan"])
-    def test_what_sits_on_a_link_names_it(self, host, kind):
+    def test_an_upper_device_names_the_link_below_it(self, host, kind):
         assert _put(host, "over7", kind) == "OK"
         upper = host.info_of("over7")
         assert (upper.kind, upper.lower) == (kind, host.info().index)
 
-    def test_uppers_of_a_pf_vanish_with_its_driver(self, host):
+    def test_uppers_of_a_pf_are_removed_with_its_driver(self, host):
         assert _put(host, "over7", "macvtap") == "OK"
         assert host.unbind(host.subject.pf, "igb") == "OK"
         assert not host.has_link("over7")
@@ -35,6 +35,6 @@ class UpperContract(Contract):
         "modes", [("bridge", "passthru"), ("passthru", "bridge"), ("passthru", "passthru")], ids=" then ".join
     )
     @pytest.mark.parametrize("kind", ["macvtap", "macvlan"])
-    def test_one_in_passthru_mode_has_a_link_for_itself(self, host, kind, modes):
+    def test_passthru_mode_needs_exclusive_use_of_the_link(self, host, kind, modes):
         first = _put(host, "tap7", "macvtap", mode=modes[0])
         assert (first, _put(host, "tap8", kind, mode=modes[1]), host.has_link("tap8")) == ("OK", "EINVAL", False)

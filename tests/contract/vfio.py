@@ -1,4 +1,4 @@
-"""The host contract on VFIO: what tells that a function is open, and what an open group alone keeps from happening."""
+"""The host contract for VFIO, with the signs of an open device and the effects of a group that is open without a device."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class VfioContract(Contract):
         host.release(vf)
         assert [*seen, _told(host, vf)] == [_CLOSED, _OPEN, _CLOSED]
 
-    def test_both_say_active_while_a_kernel_driver_has_it(self, host):
+    def test_enable_and_runtime_status_show_a_kernel_driver(self, host):
         vf = host.vfs(1, autoprobe=True)[0]
         assert _told(host, vf) == _OPEN
 
-    def test_a_vf_without_a_driver_is_disabled_and_yet_active(self, host):
+    def test_a_vf_without_a_driver_is_disabled_but_active(self, host):
         vf = host.vfs(1)[0]
         assert _told(host, vf) == ("0", "active")
 
@@ -47,20 +47,20 @@ class VfioContract(Contract):
         assert _told(host, vf) == _OPEN
         assert vf in host.subject.perform(ListDir("/sys/bus/pci/drivers/vfio-pci"))
 
-    def test_an_open_group_alone_does_not_show_and_nobody_else_can_open_it(self, host):
+    def test_an_open_group_alone_is_invisible_and_excludes_others(self, host):
         vf = self._vf_with_open_group(host)
         assert _told(host, vf) == _CLOSED
         assert host.control("hold", vf) == "EBUSY"
         host.release(vf)
         assert host.control("hold", vf) == "OK"
 
-    def test_an_open_group_alone_keeps_no_vf(self, host):
+    def test_an_open_group_alone_does_not_keep_a_vf(self, host):
         vf = self._vf_with_open_group(host)
         assert host.write("sriov_numvfs", 0) == "OK"
         assert not host.exists(f"{DEVICES}/{vf}")
         host.release(vf)
 
-    def test_an_open_group_alone_outlasts_neither_an_unbinding_nor_the_driver(self, host):
+    def test_an_open_group_alone_does_not_survive_an_unbind(self, host):
         vf = self._vf_with_open_group(host)
         group = host.link(f"{DEVICES}/{vf}/iommu_group")
         assert host.unbind(vf, "vfio-pci") == "OK"

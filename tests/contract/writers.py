@@ -1,4 +1,4 @@
-"""The host contract on a program that is killed while the kernel makes it wait: the write goes on without it."""
+"""The host contract for a writer that is killed while it waits in the kernel. Its write continues without it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .subject import DEVICES, Contract, Host
 
 
 class WriterContract(Contract):
-    def test_a_killed_writer_of_zero_stays_in_the_kernel_until_the_vf_is_let_go(self, host):
+    def test_a_killed_writer_of_zero_waits_for_the_holder_of_a_vf(self, host):
         vfs = host.held_vfs(2, 1)
         writer = self._killed(host, f"{host.path}/sriov_numvfs", "0", vfs[1])
         reader = host.start(f"{host.path}/sriov_numvfs")
@@ -19,7 +19,7 @@ class WriterContract(Contract):
         wait_for("the writer ends", lambda: host.subject.control({"writer_state": writer}) == "")
         assert not any(host.exists(f"{DEVICES}/{vf}") for vf in vfs)
 
-    def test_a_killed_unbinding_goes_on_too(self, host):
+    def test_an_unbind_continues_after_its_writer_is_killed(self, host):
         vf = host.held_vfs(1, 0)[0]
         writer = self._killed(host, "/sys/bus/pci/drivers/vfio-pci/unbind", vf, vf)
         host.release(vf)
@@ -27,7 +27,7 @@ class WriterContract(Contract):
         assert (host.driver(vf), host.read("sriov_numvfs")) == ("", "1")
 
     def _killed(self, host: Host, path: str, text: str, vf: str) -> int:
-        """Have a program wait for the holder of a VF, and kill it."""
+        """Start a writer that waits for the holder of a VF, and kill it."""
         writer = host.subject.control({"start_writer": {"path": path, "text": text}})
         wait_for("it waits", lambda: (host.driver(vf), host.subject.control({"writer_state": writer})) == ("", "S"))
         host.subject.control({"kill_writer": writer})

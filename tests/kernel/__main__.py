@@ -1,4 +1,7 @@
-"""`make test-kernel`: prepares the lab, says so if this machine cannot, and runs the tier, several guests at a time."""
+"""`make test-kernel`, which prepares the lab and runs the tier in several guests at a time.
+
+If this machine cannot run it, it says so and succeeds.
+"""
 
 import sys
 
@@ -9,7 +12,7 @@ from tests.harness.debian import CannotRun
 from .lab import prepare
 
 _GUESTS = "2"
-"""At a time; more make each other too slow for deadlines on two cores."""
+"""Number of guests at a time. With more, each guest is too slow for its deadlines on two cores."""
 
 try:
     prepare()

@@ -1,6 +1,6 @@
-"""An API server for one kind, for agents in guests: it keeps NodeNicStates, and grants plans as the controller does.
+"""An API server for one kind, for agents in guests. It keeps NodeNicStates, and grants plans as the controller does.
 
-It runs in a thread here, serves TLS at a loopback port, and a guest that is online finds it at 10.0.2.2.
+It runs in a thread here and serves TLS at a loopback port. An online guest reaches it at 10.0.2.2.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ __all__ = ["NODE", "NodeApi"]
 
 NODE = "n1"
 _HOSTS = ("127.0.0.1", *(f"10.0.{number}.2" for number in range(2, 9)))
-"""Every user network of QEMU's shows this machine at its own address 2."""
+"""Every QEMU user network maps its address 2 to this machine."""
 
 
 class NodeApi:
-    """The server; it may go away and come back at the same port."""
+    """The API server, which can stop and start again at the same port."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.port = free_port()
         self.granting = True
-        """Whether every harmless plan is granted as soon as it is told."""
+        """Whether every harmless plan is granted as soon as it is reported."""
         self.writes = 0
-        """Statuses that were written."""
+        """Number of statuses written."""
         self.claims: list[str] = []
-        """States of runs in the order in which they were told."""
+        """States of changes in the order in which they were reported."""
         self.when_ready: Callable[[], object] = lambda: None
-        """Called when the present spec is told to be in force, before that is answered."""
+        """Called when the present spec is reported as applied, before the report is answered."""
         self._object: dict[str, Any] = {}
         self._version = 1
         self._watchers: list[asyncio.Queue[str | None]] = []
@@ -59,27 +59,27 @@ class NodeApi:
         self.ask()
 
     def ask(self, *pfs: PfSpec, synced: bool = True, modules: tuple[str, ...] = ()) -> None:
-        """Write the spec; grants that were given before are forgotten."""
-        # As it comes over the wire: a grant compares it with itself.
+        """Write the spec. Earlier grants are dropped."""
+        # The spec as it is decoded from JSON, because a grant compares it with itself.
         spec = json.loads(json.dumps(wire(NodeSpec(synced=synced, pfs=pfs, host=HostSpec(modules=modules)))))
         self._call(self._ask(spec))
 
     def forget(self) -> None:
-        """Forget the status and ask for nothing, as for a node that is new."""
+        """Drop the status and ask for nothing, as for a new node."""
         self._object.pop("status", None)
         self.ask()
 
     def grant(self, pf: str) -> None:
-        """Grant the plan that is told for a function, whatever it is."""
+        """Grant the plan that is reported for a PF, even if it is disruptive."""
         self._call(self._grant_one(pf))
 
     def state(self) -> NodeNicState:
-        """The object as it is."""
+        """Return the present object."""
         return msgspec.convert(json.loads(json.dumps(self._object)), NodeNicState)
 
     @contextlib.contextmanager
     def away(self) -> Iterator[None]:
-        """Not there for a while."""
+        """Stop the server until the block ends."""
         self.stop()
         try:
             yield
@@ -119,7 +119,7 @@ class NodeApi:
             queue.put_nowait(line)
 
     def _grant(self, which: Any) -> None:
-        """Write digests of told plans into the spec."""
+        """Write digests of reported plans into the spec."""
         plans = {pf["pciAddress"]: pf["plan"] for pf in self._object["status"].get("pfs", []) if pf.get("plan")}
         spec = json.loads(json.dumps(self._object["spec"]))
         for pf in spec.get("pfs", []):
@@ -157,7 +157,10 @@ class NodeApi:
         return web.json_response({"kind": "Status", "code": 405, "message": "not served"}, status=405)
 
     def _patch(self, operations: list[dict[str, Any]]) -> web.Response:
-        """Only the status changes, as by the subresource; a `test` that does not hold is 422, as the API server answers."""
+        """Apply a patch to the status only, as the subresource does.
+
+        A `test` that fails gives 422, as the API server answers.
+        """
         try:
             patched = jsonpatch.apply_patch(self._object, operations)
         except jsonpatch.JsonPatchException as error:
@@ -181,14 +184,17 @@ class NodeApi:
         if int(request.query.get("resourceVersion") or 0) < self._version:
             queue.put_nowait(json.dumps({"type": "MODIFIED", "object": self._object}))
         self._watchers.append(queue)
-        with contextlib.suppress(ConnectionError):  # An agent that was killed.
+        with contextlib.suppress(ConnectionError):  # The agent may have been killed.
             while (line := await queue.get()) is not None:
                 await response.write(line.encode() + b"\n")
         return response
 
 
 def _is_harmless(pf: dict[str, Any]) -> bool:
-    """Neither disruptive nor one that was given up: the controller waits for a person then."""
+    """Return whether a plan is not disruptive and its PF has no problem.
+
+    Otherwise the controller waits for a person.
+    """
     return not pf["plan"].get("disruptive") and not pf.get("problem")
 
 
@@ -199,7 +205,7 @@ def _is_ready(body: dict[str, Any]) -> bool:
 
 
 def _write_pki(directory: pathlib.Path) -> ssl.SSLContext:
-    """Write what a pod finds at its service account's place, and give the server's side."""
+    """Write the files of a pod's service account, and return the server's TLS context."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name("guest-api")
     names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host)) for host in _HOSTS])

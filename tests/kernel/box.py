@@ -1,4 +1,7 @@
-"""Containers in the guest, made by runc from what `deploy/` asks of a kubelet, under rules like those of container engines."""
+"""Containers in the guest.
+
+runc creates them from the manifests in `deploy/`, under rules like those of container engines.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ profile {PROFILE} flags=(attach_disconnected,mediate_deleted) {{
   deny /sys/** wklx,
 }}
 """
-"""What engines' default profiles forbid, and a little more: mounting, and writing the kernel's files by their usual paths."""
+"""What the default profiles of container engines deny, plus mounting and writes to the usual paths of kernel files."""
 _REFUSED_CALLS = {
     "CAP_SYS_MODULE": ("init_module", "finit_module", "delete_module"),
     "CAP_SYS_ADMIN": (
@@ -41,11 +44,11 @@ _REFUSED_CALLS = {
     "CAP_SYS_PTRACE": ("process_vm_readv", "process_vm_writev", "kcmp"),
     "": ("add_key", "keyctl", "request_key", "userfaultfd", "iopl", "ioperm", "open_by_handle_at", "acct"),
 }  # fmt: skip
-"""System calls that the engines' default filter refuses without a capability."""
+"""System calls that the default filter of container engines refuses without a capability."""
 
 
 def agent_pod() -> dict[str, Any]:
-    """Give the pod's spec as it ships for nodes that run libvirt."""
+    """Return the agent's pod spec as it ships for nodes that run libvirt."""
     documents = yaml.safe_load_all((ROOT / "deploy" / "base" / "agent.yaml").read_text())
     spec: dict[str, Any] = next(one for one in documents if one["kind"] == "DaemonSet")["spec"]["template"]["spec"]
     component = yaml.safe_load((ROOT / "deploy" / "components" / "libvirt" / "kustomization.yaml").read_text())
@@ -56,14 +59,14 @@ def agent_pod() -> dict[str, Any]:
 
 
 def load_profile(node: Node) -> None:
-    """Have the kernel enforce the rules."""
+    """Load the AppArmor profile into the kernel."""
     path = node.machine.keep / "profile"
     path.write_text(_APPARMOR)
     node.guest.run("apparmor_parser", "--replace", "--skip-cache", "/keep/profile")
 
 
 class Box:
-    """One container of the pod, over the guest's own root, read-only."""
+    """One container of the pod, whose root is the guest's own root, read-only."""
 
     def __init__(self, node: Node, name: str, container: dict[str, Any], volumes: list[dict[str, Any]]) -> None:
         self._node = node
@@ -74,7 +77,10 @@ class Box:
         self.args = [PROGRAM, *container["args"]]
 
     def _mount(self, mount: dict[str, Any]) -> dict[str, Any]:
-        """A mount as the kubelet would make it; directories that it makes, or that a kubelet has, are made."""
+        """Return a mount as the kubelet would create it.
+
+        Directories that the kubelet creates, or that exist on a node with a kubelet, are created.
+        """
         access = "ro" if mount.get("readOnly") else "rw"
         source = self._volumes[mount["name"]].get("hostPath", {}).get("path")
         if source is None:
@@ -84,12 +90,12 @@ class Box:
         return bind(source, mount["mountPath"], access)
 
     def start(self) -> int:
-        """Start it; gives the process id of runc, which ends with it."""
+        """Start the container and return the process id of runc, which ends with it."""
         self.write()
         return self._node.guest.start_program(["runc", "run", "--bundle", self._bundle, self.name], log="/keep/agent.log")
 
     def run(self) -> tuple[int, str]:
-        """Run it to its end."""
+        """Run the container to its end."""
         self.write()
         return self._node.guest.try_run("runc", "run", "--bundle", self._bundle, self.name)
 
@@ -98,7 +104,7 @@ class Box:
         return f"/run/box/{self.name}"
 
     def write(self) -> None:
-        """Write runc's configuration, and lay out the root."""
+        """Write runc's configuration and set up the root."""
         config = json.dumps(self._config())
         (self._node.machine.keep / f"{self.name}.json").write_text(config)
         script = (
@@ -139,7 +145,7 @@ _USUAL = [
 
 
 def _checkout() -> list[dict[str, Any]]:
-    """A checkout below /tmp is hidden by the container's own; it is laid over that."""
+    """Return a mount that shows a checkout below /tmp, which the container's own /tmp would hide."""
     return [bind(str(ROOT), str(ROOT), "ro")] if ROOT.is_relative_to("/tmp") else []
 
 

@@ -1,4 +1,4 @@
-"""Guests, each booted once for all cases of a worker that want it; and the contract's table of results."""
+"""Guests, each booted once for all cases of a worker that use it, and the contract's table of results."""
 
 import contextlib
 import time
@@ -14,7 +14,7 @@ from .remote import RemoteHost
 from .results import Results
 
 _BOOT_S = 240
-# A failed case of the contract shows what was compared.
+# A failed case of the contract shows the compared values.
 pytest.register_assert_rewrite("tests.contract")
 
 
@@ -24,7 +24,10 @@ def pytest_configure(config):
 
 @contextlib.contextmanager
 def running(machine):
-    """A booted guest; a boot that does not end in an answer is the emulator's fault and is tried once more."""
+    """Boot a guest.
+
+    If the guest does not answer, the emulator is at fault, and the boot is tried once more.
+    """
     lab = prepare()
     for _ in (1, 2):
         with contextlib.ExitStack() as stack:
@@ -49,7 +52,7 @@ def connected(process, machine):
 
 @pytest.fixture(scope="session")
 def guest(tmp_path_factory):
-    """For the host contract: three NICs, one of which shares its IOMMU group, and a multi-queue NIC."""
+    """The guest of the host contract, with three NICs, one of which shares its IOMMU group, and a multi-queue NIC."""
     with running(Machine(directory=tmp_path_factory.mktemp("guest"), crowded=True)) as host:
         yield host
 
@@ -63,7 +66,7 @@ def bare_guest(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def online(tmp_path_factory):
-    """A node with four NICs and an API server; its agent is not started yet."""
+    """A node with four NICs and an API server. Its agent is not started yet."""
     machine = Machine(directory=tmp_path_factory.mktemp("online"), nics=4, online=True, memory_mib=1024)
     (machine.keep / "state").mkdir(parents=True)
     with contextlib.closing(NodeApi(machine.keep / "account")) as api, running(machine) as host:

@@ -1,4 +1,4 @@
-"""Domains for libvirt, each as `vmnic.libvirt` makes it from one and the same XML and a policy."""
+"""Domains for libvirt, which `vmnic.libvirt` creates from one XML and a policy for each datapath."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _XML = """<domain type='kvm'>
 
 
 def domain(datapath: str, pf: str, link: str, whole_pf: str, *, multiqueue: bool = False) -> str:
-    """Give the XML of a domain whose one NIC is to have a datapath.
+    """Return the XML of a domain whose one NIC gets a datapath.
 
     Args:
-        datapath: As a policy names it.
-        pf: Function whose seven VFs belong to a pool.
+        datapath: Name of the datapath in a policy.
+        pf: PF whose seven VFs belong to a pool.
         link: Its link.
-        whole_pf: Function that belongs to a pool of whole NICs.
+        whole_pf: PF that belongs to a pool of whole NICs.
         multiqueue: Whether the policy asks for queues.
     """
     pressure = "High" if multiqueue else "Low"
@@ -57,7 +57,7 @@ def domain(datapath: str, pf: str, link: str, whole_pf: str, *, multiqueue: bool
     shared["status"]["pfs"][0] |= {"name": link, "firstVf": pf.replace(":00.0", ":10.0"), "vfStride": 2}
     objects = collect(rule, pool(), pool("whole", function="Physical"), shared, whole)
     model = "virtio" if datapath == "emulated" else "e1000e"
-    # Four queues take 400 MiB at most, and no more than half of a guest's memory may go there.
+    # Four queues take 400 MiB at most, and at most half of a guest's memory may be used for them.
     memory = "820" if multiqueue else "64"
     extra = f"\n      <vlan><tag id='{VLAN}'/></vlan>" if datapath == "sriov" else ""
     text = (

@@ -1,7 +1,8 @@
-"""A gate between an agent in the guest and its kernel: the Linux adapters at a socket, where one write can be kept.
+"""A gate between an agent in the guest and its kernel.
 
-The agent is told that its host is at this socket, as it is told of a simulated one. So a write can be numbered, kept before
-it reaches the kernel or with its answer, and the agent killed at exactly that moment.
+The Linux adapters serve on a socket, where one write can be held. The agent is started with this socket as its host, like with
+a simulated one. So a write can be numbered, held before it reaches the kernel or before its answer is sent, and the agent
+killed at exactly that moment.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ __all__ = ["GATE", "Gate"]
 
 GATE = "/run/gate.sock"
 _LOOK = ReadFile("/proc/sys/kernel/random/boot_id")
-"""What every look at the host begins with."""
+"""The first read of every observation."""
 
 
 class Gate:
-    """The gate; commands come from the test, operations from the agent."""
+    """The gate. The test sends commands, and the agent sends operations."""
 
     def __init__(self, host: Port) -> None:
         self._host = host
@@ -38,16 +39,16 @@ class Gate:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
         listener.listen(64)
-        # It tells of no event, so the agent looks from time to time.
+        # It sends no events, so the agent only observes at its interval.
         threading.Thread(target=serve_port, args=(self, listener, None, lambda _: lambda: None), daemon=True).start()
 
     def command(self, argument: dict[str, Any]) -> Any:
-        """Do what the test says."""
+        """Execute a command of the test."""
         ((name, value),) = argument.items()
         return getattr(self, f"_{name}_")(value)
 
     def perform(self, op: Op) -> Value:
-        """Pass an operation on, unless it is the write to be kept."""
+        """Pass an operation on, unless it is the write to hold."""
         if not self._is_kept(op):
             return self._host.perform(op)
         if self._when == "after":
@@ -68,17 +69,17 @@ class Gate:
             return self._left == 0
 
     def _keep_(self, argument: dict[str, Any]) -> None:
-        """Keep the n-th write from now on: `before` it, `during` it, or `after` it with its answer."""
+        """Hold the n-th write from now on, `before` it, `during` it, or `after` it without its answer."""
         self._reached.clear()
         self._open.clear()
         self._when, self._left = argument["when"], argument["at"]
 
     def _await_(self, seconds: float) -> bool:
-        """Wait until the write is there."""
+        """Wait until the write to hold arrives."""
         return self._reached.wait(seconds)
 
     def _go_on_(self, _: Any) -> None:
-        """Let it go: to the kernel, if its agent was killed during it."""
+        """Release the held write, which reaches the kernel if its agent was killed during it."""
         self._open.set()
 
     def _writes_(self, _: Any) -> list[str]:

@@ -1,7 +1,7 @@
-"""Runs in the guest: performs operations with the Linux adapters and answers over a virtio port.
+"""The program in the guest, which performs operations with the Linux adapters and answers over a virtio port.
 
-Each is done in a thread of its own: one that is stuck in the kernel keeps nobody waiting. Besides operations it takes
-commands: those of the simulated host, done for real, and some to run programs.
+Each operation runs in its own thread, so that one that is stuck in the kernel blocks no other. Besides operations it takes
+commands, which are those of the simulated host, executed for real, and some that run programs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _DEVICES = pathlib.Path("/sys/bus/pci/devices")
 
 
 class _OneThread:
-    """Netlink sockets belong to one thread."""
+    """Links of one thread, to which the netlink sockets belong."""
 
     def __init__(self) -> None:
         self._links = LinuxLinks()
@@ -88,7 +88,7 @@ class Guest:
         self._writers.kill(pid)
 
     def _add_upper(self, argument: dict[str, Any]) -> None:
-        """Put a virtual link on top of one: a bridge takes it as a port, others sit on it."""
+        """Create a virtual link above another one, which is either a port of a bridge or the lower device."""
         name, kind, lower = argument["name"], argument["kind"], argument["lower"]
         if argument.get("is_master"):
             _ip("link", "add", name, "type", kind)
@@ -106,7 +106,7 @@ class Guest:
         _ip("address", "flush", "dev", link)
 
     def _move_link(self, link: str) -> str:
-        """Move a link to a network namespace of its own, as a CNI does; gives the namespace's name."""
+        """Move a link to a new network namespace, as a CNI plugin does, and return the namespace's name."""
         name = f"apart{len(self._apart)}"
         _ip("netns", "add", name)
         self._apart.append(name)
@@ -118,18 +118,18 @@ class Guest:
         self._renamed.append((argument["name"], argument["link"]))
 
     def _heard(self, _: Any) -> list[dict[str, str]]:
-        """What the kernel has told since the last call; the first one begins to listen."""
+        """Return the kernel's events since the last call. The first call starts to listen."""
         if self._events is None:
             self._events = KernelEvents()
         return [encode_event(event) for event in self._events.heard()]
 
     def _bring_links_back(self, _: Any) -> None:
-        """End the other namespaces: links of hardware come back, a moment later."""
+        """Delete the other namespaces, which returns the links of hardware a moment later."""
         while self._apart:
             _ip("netns", "delete", self._apart.pop())
 
     def _run(self, argument: dict[str, Any]) -> dict[str, Any]:
-        """Run a program to its end; give its exit code and what it said."""
+        """Run a program to its end and return its exit code and output."""
         done = subprocess.run(
             argument["argv"], env=os.environ | argument.get("env", {}), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
@@ -137,7 +137,7 @@ class Guest:
         return {"code": done.returncode, "text": done.stdout}
 
     def _start(self, argument: dict[str, Any]) -> int:
-        """Start a program that goes on; its output goes to a file."""
+        """Start a program in the background, with its output in a file."""
         with pathlib.Path(argument["log"]).open("ab") as log:
             process = subprocess.Popen(
                 argument["argv"], env=os.environ | argument.get("env", {}), stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -146,20 +146,24 @@ class Guest:
         return process.pid
 
     def _signal(self, argument: dict[str, int]) -> None:
-        """Send a signal to a program that was started."""
+        """Send a signal to a started program."""
         self._started[argument["pid"]].send_signal(argument["number"])
 
     def _wait(self, pid: int) -> int:
-        """Wait for its end; give its exit code."""
+        """Wait for the end of a started program and return its exit code."""
         return self._started.pop(pid).wait()
 
     def _reboot(self, _: Any) -> None:
-        """Write what is written, and reset the machine as its button would."""
+        """Flush file systems, and reset the machine as its reset button does."""
         os.sync()
         pathlib.Path("/proc/sysrq-trigger").write_text("b")
 
     def _fork(self, argument: dict[str, Any]) -> int:
-        """Start an agent as a fork of one that has made its imports; gives its process id, which is its group's, too."""
+        """Start an agent as a fork of a process that has done its imports.
+
+        Returns:
+            Its process id, which is also that of its process group.
+        """
         if self._zygote is None:
             command = [sys.executable, "-m", "tests.kernel.zygote"]
             self._zygote = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -171,17 +175,17 @@ class Guest:
         return int(told.readline())
 
     def _gate(self, argument: dict[str, Any]) -> Any:
-        """A command for the gate, which is there from the first one on."""
+        """Execute a command of the gate, which the first one creates."""
         self._gated = self._gated or Gate(self._host)
         return self._gated.command(argument)
 
     def _let_go(self, _: Any) -> None:
-        """Release all that is held."""
+        """Release all held devices."""
         for vf in list(self._held):
             self._release(vf)
 
     def _reset(self, _: Any) -> None:
-        """Undo whatever a case left behind."""
+        """Undo everything that a case left behind."""
         self._let_go(None)
         self._bring_links_back(None)
         if self._events is not None:
@@ -219,10 +223,10 @@ class Guest:
 
 
 def _ip(*words: str) -> None:
-    """Run `ip`; what it says last is the kernel's refusal in words.
+    """Run `ip`, whose last words name the kernel's refusal.
 
     Raises:
-        OSError: the kernel refused.
+        OSError: The kernel refused.
     """
     done = subprocess.run(["ip", *words], stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -258,7 +262,7 @@ def main() -> None:
 
 
 def _read(port: int) -> bytes:
-    """Read what there is; nothing comes while no one is connected at the other end."""
+    """Read what is available. Reads return nothing while no process is connected at the other end."""
     while True:
         data = os.read(port, 65536)
         if data:

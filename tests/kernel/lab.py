@@ -1,4 +1,4 @@
-"""The guest's kernel, tools and initial file system, kept in the cache. Everything comes from Debian's packages."""
+"""The guest's kernel, tools and initial file system, kept in the cache. All of them come from Debian's packages."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _INITRD_MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_consol
 
 @dataclass(frozen=True)
 class Lab:
-    """Where the parts of a guest are."""
+    """The parts of a guest."""
 
     directory: pathlib.Path
     release: str
     tools: pathlib.Path
-    """Lies over the guest's root: libvirt and other programs that this machine need not have."""
+    """Overlays the guest's root with libvirt and other programs that this machine need not have."""
 
     @property
     def kernel(self) -> pathlib.Path:
@@ -46,10 +46,10 @@ class Lab:
 
 
 def prepare() -> Lab:
-    """Install what is missing and give the lab.
+    """Install what is missing and return the lab.
 
     Raises:
-        CannotRun: no root, or no Debian packages.
+        CannotRun: The user is not root, or there are no Debian packages.
     """
     if os.geteuid() != 0:
         raise CannotRun("it installs QEMU and mounts file systems, which needs root")
@@ -63,14 +63,14 @@ def prepare() -> Lab:
         lab = Lab(directory, fetch_kernel(directory), unpack_tools(directory))
         _make_initrd(lab)
         make_module(directory, lab.release)
-        # The guest's root is read-only: what is not compiled now would be compiled at every start of a program.
+        # The guest's root is read-only. What is not compiled now would be compiled at every start of a program.
         compileall.compile_dir(ROOT / "operator", quiet=2)
         compileall.compile_dir(ROOT / "tests" / "kernel", quiet=2)
     return lab
 
 
 def _make_initrd(lab: Lab) -> None:
-    """Pack busybox, the modules for the file systems, and an init that hands over to `guest.sh`."""
+    """Pack busybox, the modules for the file systems, and an init that starts `guest.sh`."""
     if lab.initrd.exists() and lab.initrd.stat().st_mtime > pathlib.Path(__file__).stat().st_mtime:
         return
     with tempfile.TemporaryDirectory(dir=lab.directory) as work:
@@ -87,7 +87,7 @@ def _make_initrd(lab: Lab) -> None:
 
 
 def _copy_modules(lab: Lab, target: pathlib.Path) -> list[str]:
-    """Copy modules with what they depend on, unpacked; give their names in loading order."""
+    """Copy modules with their dependencies, decompressed, and return their names in loading order."""
     order: list[str] = []
     for module in _INITRD_MODULES:
         shown = subprocess.run(

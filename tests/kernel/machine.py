@@ -1,6 +1,6 @@
-"""The emulated machine: PCI Express with an IOMMU, 82576 NICs, this machine's file system read-only beneath its own.
+"""The emulated machine, with PCI Express, an IOMMU, 82576 NICs, and this machine's file system read-only below its own.
 
-KVM is not used: emulation is fast enough everywhere.
+KVM is not used, because emulation is fast enough everywhere.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from .lab import ROOT, Lab
 __all__ = ["Machine", "booted", "nic"]
 
 _FAR_MIB = 64
-"""Memory of the second NUMA node."""
+"""Memory of the second NUMA node, in MiB."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What a guest is made of; its files are in `directory`, its side of which is `/keep`."""
+    """The parts of a guest. Its files are in `directory`, and `keep` in it is `/keep` in the guest."""
 
     directory: pathlib.Path
     nics: int = 2
-    """82576 NICs with a root port each, so that every VF has an IOMMU group of its own."""
+    """Number of 82576 NICs with a root port each, so that every VF has its own IOMMU group."""
     crowded: bool = False
-    """One more, on a second NUMA node and below a port without ACS: its VFs share one group with the port."""
+    """Whether there is one more NIC, on a second NUMA node. It is below a port without ACS and shares a group with it."""
     iommu: bool = True
     online: bool = False
-    """It reaches this machine's loopback addresses at 10.0.2.2 by a NIC of its own; otherwise it has a multi-queue NIC."""
+    """Whether another NIC reaches this machine's loopback at 10.0.2.2. Otherwise the guest has a multi-queue NIC."""
     memory_mib: int = 768
     parallel: bool = False
-    """Both processors run at the same time. QEMU has been seen to abort so, once in 26 boots: for measurements only."""
+    """Whether both processors run in parallel. QEMU aborted then once in 26 boots, so this is for measurements only."""
 
     @property
     def keep(self) -> pathlib.Path:
@@ -42,7 +42,7 @@ class Machine:
 
     @property
     def port(self) -> pathlib.Path:
-        """Socket of the guest's program."""
+        """Socket of the program in the guest."""
         return self.directory / "port.sock"
 
     @property
@@ -52,17 +52,17 @@ class Machine:
 
     @property
     def log(self) -> pathlib.Path:
-        """What the guest's console said."""
+        """Output of the guest's console."""
         return self.directory / "console.log"
 
 
 @contextlib.contextmanager
 def booted(lab: Lab, machine: Machine) -> Iterator[subprocess.Popen[bytes]]:
-    """Boot a guest; it serves its host at the port until it is killed."""
+    """Boot a guest, which serves its host on the port until the block ends."""
     machine.keep.mkdir(parents=True, exist_ok=True)
     for socket in (machine.port, machine.qmp):
         socket.unlink(missing_ok=True)
-    # Without a network of its own the guest's multi-queue NIC needs a tap device, which nobody else should see.
+    # Without the online network, the guest's multi-queue NIC needs a tap device, which is hidden in a network namespace.
     apart = [] if machine.online else ["unshare", "--net", "--"]
     with machine.log.open("wb") as output:
         guest = subprocess.Popen([*apart, *_command(lab, machine)], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
@@ -102,7 +102,7 @@ def _shares(lab: Lab, machine: Machine) -> Iterator[str]:
 
 
 def _second_node(machine: Machine) -> Iterator[str]:
-    """A NUMA node with a PCI bus; Linux takes no notice of a node without memory."""
+    """Yield a NUMA node with a PCI bus. Linux ignores a node without memory."""
     for node, mebibytes in enumerate((machine.memory_mib - _FAR_MIB, _FAR_MIB)):
         yield from ("-object", f"memory-backend-ram,id=memory{node},size={mebibytes}M")
         yield from ("-numa", f"node,nodeid={node},memdev=memory{node}" + (",cpus=0-1" if node == 0 else ""))
@@ -110,17 +110,20 @@ def _second_node(machine: Machine) -> Iterator[str]:
 
 
 def nic(number: int) -> dict[str, str]:
-    """Where the n-th 82576 is, and its address."""
+    """Return the place and the MAC address of the n-th 82576."""
     return {"bus": f"rp{number}", "netdev": f"n{number}", "mac": f"52:54:00:00:0{number}:00"}
 
 
 def _nics(machine: Machine) -> Iterator[str]:
-    """Each igb in a slot behind a port; all user networks are cut off from the world but the online one."""
+    """Yield the NICs, each igb in a slot behind its own port.
+
+    Only the online guest's user networks reach the outside.
+    """
     for number in range(1, machine.nics + 1 + machine.crowded):
         place = "far,disable-acs=on" if number > machine.nics else "pcie.0"
         yield from ("-device", f"pcie-root-port,id=rp{number},chassis={number},slot={number},bus={place}")
         restrict = "" if machine.online else ",restrict=on"
-        # The last one's network has a router that announces itself.
+        # The network of the last one has a router that sends advertisements.
         quiet = "" if number == machine.nics else ",ipv6=off"
         yield from ("-netdev", f"user,id=n{number},net=10.0.{number + 2}.0/24{restrict}{quiet}")
         yield from ("-device", ",".join(["igb", f"id=igb{number}", *(f"{key}={value}" for key, value in nic(number).items())]))

@@ -1,4 +1,4 @@
-"""Builds a driver of our own for the stock kernel: it makes fewer VFs than asked, which no driver of an emulated NIC does."""
+"""Build of a driver that creates fewer VFs than asked, which no driver of an emulated NIC does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _SOURCE = "fewer_vfs.c"
 
 
 def make_module(directory: pathlib.Path, release: str) -> None:
-    """Put the driver among the kernel's modules, once for each kernel; modprobe does not know it, which takes depmod 10 s."""
+    """Build the driver once for each kernel and put it among the kernel's modules.
+
+    It is not registered with modprobe, because depmod takes 10 s.
+    """
     place = directory / "kernel" / "lib" / "modules" / release / "extra"
     if (place / _SOURCE).exists() and filecmp.cmp(_HERE / _SOURCE, place / _SOURCE, shallow=False):
         return
@@ -26,7 +29,7 @@ def make_module(directory: pathlib.Path, release: str) -> None:
     with tempfile.TemporaryDirectory(dir=directory) as work:
         headers = unpack_headers(pathlib.Path(work), release)
         built = shutil.copytree(_HERE, pathlib.Path(work) / "driver")
-        # The kernel's type information would take pahole, and nothing here reads it.
+        # The kernel's type information would need pahole, and nothing here reads it.
         words = (f"M={built}", "CC=gcc", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules")
         subprocess.run(["make", "--silent", "-C", str(headers), *words], check=True)
         for name in ("fewer_vfs.ko", _SOURCE):

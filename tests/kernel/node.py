@@ -1,4 +1,4 @@
-"""A node in a guest: the agent as it ships, with an API server that stands in for the cluster."""
+"""A node in a guest, which runs the agent as it ships, with an API server instead of a cluster."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Node:
         return self.guest.pfs
 
     def environment(self, host: str = "10.0.2.2") -> dict[str, str]:
-        """What the agent's pod would have in its environment."""
+        """Return the environment of the agent's pod."""
         return {
             "KUBERNETES_SERVICE_HOST": host,
             "KUBERNETES_SERVICE_PORT": str(self.api.port),
@@ -51,26 +51,29 @@ class Node:
         }
 
     def start_agent(self, **environment: str) -> None:
-        """Start `vmnic agent`; its log is kept."""
+        """Start `vmnic agent` with its log in /keep."""
         env = self.environment() | environment
         self.pid = self.guest.start_program([PROGRAM, "agent"], log="/keep/agent.log", env=env)
 
     def stop_agent(self, number: int = signal.SIGTERM) -> int:
-        """End the agent and give its exit code."""
+        """End the agent and return its exit code."""
         self.guest.signal(self.pid, number)
         return int(self.guest.control({"wait": self.pid}))
 
     def fork_agent(self, **environment: str) -> None:
-        """Start an agent that has made its imports, in a process group of its own; only `kill_agent` ends it."""
+        """Start an agent that has done its imports, in its own process group. Only `kill_agent` ends it."""
         self.pid = self.guest.control({"fork": {"log": "/keep/agent.log", "env": self.environment() | environment}})
 
     def kill_agent(self, *, with_children: bool) -> None:
-        """Kill a forked agent with its worker, or with the worker's children, too: one in the kernel outlives the others."""
+        """Kill a forked agent and its worker, and optionally the worker's children.
+
+        A child in the kernel outlives the others.
+        """
         worker = self.guest.perform(ReadFile(f"/proc/{self.pid}/task/{self.pid}/children")).split()[0]
         self.guest.run("kill", "-KILL", "--", *([f"-{self.pid}"] if with_children else [str(self.pid), worker]))
 
     def make_foreign(self, pf: str) -> None:
-        """Give a function VFs, a driver and a VLAN, as another program would."""
+        """Give a PF VFs and a VLAN, as another program would."""
         self.guest.perform(WriteFile(f"{DEVICES}/{pf}/sriov_numvfs", "2"))
         self.guest.perform(SetVf(name=self.link(pf), vf=1, vlan=7))
 
@@ -85,14 +88,14 @@ class Node:
         return {one.type: (one.status, one.reason) for one in self.api.state().status.conditions}
 
     def wait_for(self, what: str, condition: Callable[[], Any], timeout_s: float = _PATIENCE_S) -> Any:
-        """Wait, and say what the agent said if it does not come."""
+        """Wait for a condition. A failure shows the agent's status and log."""
         try:
             return wait_for(what, condition, timeout_s)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.api.state().status}\n{self.log()[-4000:]}") from error
 
     def settle(self, *pfs: PfSpec, modules: tuple[str, ...] = ()) -> float:
-        """Ask for functions and wait until the node is as asked; gives the seconds that it took."""
+        """Ask for PFs, wait until the node is as asked, and return the seconds that it took."""
         began = time.monotonic()
         self.api.ask(*pfs, modules=modules)
         self.wait_ready()
@@ -124,23 +127,23 @@ class Node:
             return ""
 
     def drivers(self, pf: str) -> list[str]:
-        """Drivers of a function's VFs, in their order."""
+        """Return the drivers of a PF's VFs, in order."""
         return [self.driver(vf) for vf in self.vfs(pf)]
 
     def link(self, pf: str) -> str:
         return str(self.guest.perform(ListDir(f"{DEVICES}/{pf}/net"))[0])
 
     def is_running(self, pf: str) -> bool:
-        """Whether the journal says that a function is being changed."""
+        """Return whether the journal has a change of a PF that runs."""
         path = self.machine.keep / "state" / "journal.json"
         return path.exists() and bool(json.loads(path.read_text())["pfs"].get(pf, {}).get("running"))
 
     def runs(self) -> int:
-        """Runs that the agent's log tells the beginning or the end of; without one nothing is written to the host."""
+        """Return how many starts and ends of changes the agent's log has. Without a change nothing is written to the host."""
         return self.log().count('"message": "0000:')
 
     def look_again(self) -> None:
-        """Wait until the agent has looked at the host again: its worker woke up for a few sessions."""
+        """Wait until the agent has observed the host again, which its worker's wakeups for several sessions show."""
         before = self._wakes()
         self.wait_for("the agent has looked again", lambda: self._wakes() >= before + 3 * (len(self.pfs) + 1))
 
@@ -150,13 +153,13 @@ class Node:
         return int(next(line for line in status.splitlines() if line.startswith("voluntary")).split()[1])
 
     def cpu_s(self) -> float:
-        """Processor time of the agent, its worker and those of their children that have ended, in seconds."""
+        """Return the processor time of the agent, its worker and their ended children, in seconds."""
         children = self.guest.perform(ReadFile(f"/proc/{self.pid}/task/{self.pid}/children")).split()
         fields = [self.guest.perform(ReadFile(f"/proc/{pid}/stat")).rsplit(") ", 1)[1].split() for pid in (self.pid, *children)]
         return sum(int(field) for one in fields for field in one[11:15]) / 100
 
     def fresh(self) -> None:
-        """Forget what an agent remembered: the next one finds a node that nothing was done to."""
+        """Remove the agent's state, so that the next agent finds a new node."""
         self.api.granting = True
         self.api.forget()
         shutil.rmtree(self.machine.keep / "state", ignore_errors=True)
@@ -164,7 +167,7 @@ class Node:
         (self.machine.keep / "agent.log").write_text("")
 
     def clear(self) -> None:
-        """Give everything up, and put the machine back as it was."""
+        """Release all PFs and restore the machine."""
         self.guest.control({"let_go": None})
         self.api.granting = True
         owned = [pf.pci_address for pf in self.api.state().status.pfs if pf.owned]
@@ -177,6 +180,6 @@ class Node:
 def virtual(
     pf: str, num_vfs: int = 7, *, driver: str = "vfio-pci", settings: VfSettings | None = None, **changes: Any
 ) -> PfSpec:
-    """A pool's wish for one function."""
+    """Return a pool's spec of one PF."""
     group = VfGroup(pool="fast", resource="vmnic.dev/fast", driver=driver, settings=settings)
     return PfSpec(pci_address=pf, pool="fast", num_vfs=num_vfs, **({"groups": (group,)} | changes))

@@ -1,6 +1,7 @@
-"""What the kernel tier takes from Debian's packages: some are installed, most are unpacked into the lab.
+"""Debian packages of the kernel tier, some of which are installed and most of which are unpacked into the lab.
 
-libvirt and its like would start services on the machine that runs the tests, so their files only lie over the guest's root.
+libvirt and similar packages would start services on the machine that runs the tests, so their files only overlay the guest's
+root.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tests.harness.debian import CannotRun, apt, mirror
 __all__ = ["fetch_kernel", "install_programs", "unpack_headers", "unpack_tools"]
 
 KERNEL = "6.12.95+deb12-amd64"
-"""Newest kernel of bookworm-backports that was tried; where the archive has only a newer one, that is taken."""
+"""Newest tested kernel of bookworm-backports. If the archive has only a newer one, that is used."""
 SUITE = "bookworm-backports"
 _PROGRAMS = ("cpio", "zstd", "xz-utils", "busybox-static", "kmod", "iproute2", "util-linux", "gcc", "make")
 _TOOLS = ("libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-clients", "runc", "apparmor", "ethtool")
@@ -25,10 +26,10 @@ _MERGED = ("bin", "sbin", "lib", "lib64")
 
 
 def install_programs() -> None:
-    """Install what the tests themselves start.
+    """Install the programs that the tests themselves start.
 
     Raises:
-        CannotRun: the packages cannot be had.
+        CannotRun: The packages are not available.
     """
     needed = ("qemu-system-x86_64", "cpio", "zstd", "xz", "busybox", "depmod", "ip", "unshare", "gcc", "make")
     if all(shutil.which(name) for name in needed):
@@ -40,7 +41,7 @@ def install_programs() -> None:
 
 
 def unpack_tools(directory: pathlib.Path) -> pathlib.Path:
-    """Unpack what only the guest starts, with all that this machine lacks for it; give the tree."""
+    """Unpack the programs that only the guest starts, with the dependencies that this machine lacks, and return the tree."""
     tree, stamp = directory / "tools", directory / "tools.stamp"
     if stamp.exists() and stamp.read_text() == " ".join(_TOOLS):
         return tree
@@ -64,7 +65,7 @@ def unpack_tools(directory: pathlib.Path) -> pathlib.Path:
 
 
 def fetch_kernel(directory: pathlib.Path) -> str:
-    """Unpack a stock kernel once and give its release."""
+    """Unpack a stock kernel once and return its release."""
     stamp = directory / "release"
     if stamp.exists():
         return stamp.read_text()
@@ -80,7 +81,10 @@ def fetch_kernel(directory: pathlib.Path) -> str:
 
 
 def unpack_headers(directory: pathlib.Path, release: str) -> pathlib.Path:
-    """Unpack what modules are built against, without the kernel that its packages depend on; give its directory."""
+    """Unpack the headers for building modules and return their directory.
+
+    The kernel on which their packages depend is left out.
+    """
     _use_backports()
     version = release.removesuffix("-amd64")
     _unpack(directory, f"linux-headers-{release}", f"linux-headers-{version}-common", f"linux-kbuild-{version}")
@@ -92,7 +96,7 @@ def unpack_headers(directory: pathlib.Path, release: str) -> pathlib.Path:
 
 def _unpack(directory: pathlib.Path, *packages: str) -> None:
     with tempfile.TemporaryDirectory(dir=directory.parent) as work:
-        # apt drops privileges for a download, and the directory is root's.
+        # apt drops privileges for a download, but the directory belongs to root.
         subprocess.run(
             ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", "-t", SUITE, *packages], cwd=work, check=True
         )
@@ -113,7 +117,7 @@ def _kernel_package() -> str:
 
 
 def _use_backports() -> None:
-    """Add Debian's own backports beside the sources that the machine has."""
+    """Add Debian's own backports to the sources of the machine."""
     if SUITE not in subprocess.run(["apt-cache", "policy"], capture_output=True, text=True, check=False).stdout:
         _SOURCE.write_text(
             f"Types: deb\nURIs: {mirror()}\nSuites: {SUITE}\nComponents: main\n"

@@ -1,4 +1,4 @@
-"""The outer end of the guest's virtio port: many requests at a time over one connection. And QEMU's monitor."""
+"""The outer end of the guest's virtio port, with many requests at a time over one connection, and QEMU's monitor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Monitor", "RemoteHost", "RemotePending"]
 
 
 _ANSWER_S = 240
-"""For the slowest program on a machine that has much else to do."""
+"""Seconds for the slowest program on a busy machine."""
 _BOOT_ID = ReadFile("/proc/sys/kernel/random/boot_id")
 
 
@@ -41,7 +41,7 @@ class RemotePending:
 
 
 class Monitor:
-    """QEMU's monitor: what happens outside of the guest's reach."""
+    """QEMU's monitor, which controls what the guest cannot."""
 
     def __init__(self, path: pathlib.Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
@@ -51,7 +51,7 @@ class Monitor:
         self.ask("qmp_capabilities")
 
     def ask(self, command: str, **arguments: Any) -> Any:
-        """Give a command's answer; events in between are skipped."""
+        """Execute a command and return its answer. Events in between are skipped."""
         self._socket.sendall(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
         for line in self._lines:
             reply = json.loads(line)
@@ -67,10 +67,10 @@ class Monitor:
 
 
 class RemoteHost:
-    """A guest, as a contract's subject and as a machine to run programs on."""
+    """A guest, which is a contract's subject and a machine to run programs on."""
 
     _PATIENCE_S = 4.0
-    """An emulated machine needs up to 3 s for the slowest operation that is not blocked."""
+    """Seconds after which an operation counts as blocked. An emulated machine needs up to 3 s for the slowest one."""
 
     def __init__(self, port: pathlib.Path, qmp: pathlib.Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
@@ -85,7 +85,11 @@ class RemoteHost:
         self._removed: list[str] = []
 
     def greet(self, timeout_s: float) -> None:
-        """Ask for the PFs; raises TimeoutError if it does not answer."""
+        """Read the PFs.
+
+        Raises:
+            TimeoutError: The guest does not answer.
+        """
         self.pfs = self.control({"pfs": None}, timeout_s)
 
     @property
@@ -98,7 +102,7 @@ class RemoteHost:
 
     @property
     def crowded_pf(self) -> str:
-        """The one that shares its IOMMU group, where the machine has it."""
+        """Return the PF that shares its IOMMU group, if the machine has it."""
         return self.pfs[-1]
 
     def perform(self, op: Op) -> Any:
@@ -117,13 +121,13 @@ class RemoteHost:
         return self._send({"control": command}).future.result(timeout_s)
 
     def run(self, *argv: str, env: Mapping[str, str] | None = None, timeout_s: float = _ANSWER_S) -> str:
-        """Run a program in the guest and give what it said; one that fails fails the test."""
+        """Run a program in the guest and return its output. A failed program fails the test."""
         done = self.control({"run": {"argv": argv, "env": dict(env or {})}}, timeout_s)
         assert done["code"] == 0, f"{' '.join(argv)} ended with {done['code']}: {done['text'][-3000:]}"
         return str(done["text"])
 
     def try_run(self, *argv: str, timeout_s: float = _ANSWER_S) -> tuple[int, str]:
-        """Run a program and give its exit code and what it said."""
+        """Run a program and return its exit code and output."""
         done = self.control({"run": {"argv": argv}}, timeout_s)
         return done["code"], done["text"]
 
@@ -134,7 +138,7 @@ class RemoteHost:
         self.control({"signal": {"pid": pid, "number": int(number)}})
 
     def reboot(self, timeout_s: float = 150) -> None:
-        """Reset the machine, and wait until its next life answers."""
+        """Reset the machine and wait until it answers after the boot."""
         boot = self.perform(_BOOT_ID)
         self._send({"control": {"reboot": None}})
         deadline = time.monotonic() + timeout_s
@@ -178,12 +182,12 @@ class RemoteHost:
         self.monitor.ask("set_link", name=self._nic(pf), up=plugged)
 
     def _remove_nic(self, pf: str) -> None:
-        """Press the button of its slot; the kernel turns it off five seconds later."""
+        """Press the button of the PF's slot. The kernel turns the slot off five seconds later."""
         self._removed.append(pf)
         self.monitor.ask("device_del", id=self._nic(pf))
 
     def _add_nic(self, pf: str) -> None:
-        """Put it back as the machine had it, once it is out; its driver takes it."""
+        """Insert the NIC again once it is out, and wait for its driver."""
         name, number = self._nic(pf), self.pfs.index(pf) + 1
         wait_for("it is out", lambda: name not in self._plugged())
         self.monitor.ask("device_add", driver="igb", id=name, **nic(number))
@@ -194,7 +198,7 @@ class RemoteHost:
         return [part["name"] for part in self.monitor.ask("qom-list", path="/machine/peripheral")]
 
     def _nic(self, pf: str) -> str:
-        """QEMU's name of it."""
+        """Return QEMU's name of a PF's NIC."""
         return f"igb{self.pfs.index(pf) + 1}"
 
     def _send(self, request: dict[str, Any]) -> RemotePending:
@@ -206,7 +210,7 @@ class RemoteHost:
         return pending
 
     def _receive(self) -> None:
-        """Hand answers to those who wait, until the guest or this end goes away."""
+        """Pass answers to waiting requests, until the guest or this end disconnects."""
         with contextlib.suppress(OSError, ValueError):
             self._hand_out()
 

@@ -1,4 +1,4 @@
-"""The host contract's table: each case, on the simulated host and on the kernel."""
+"""The host contract's table, with each case on the simulated host and on the kernel."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ class Results:
 
 
 def _words(case: str) -> str:
-    """A test's name as a sentence."""
+    """Return a test's name as a sentence."""
     return case.removeprefix("test_").replace("_", " ")

@@ -1,4 +1,4 @@
-"""The agent as it ships, on a real kernel: a NodeNicState in, drivers, attributes and counts of real VFs out."""
+"""The agent as it ships, on a real kernel, from a NodeNicState to drivers, attributes and counts of real VFs."""
 
 import signal
 import time
@@ -34,12 +34,12 @@ def info(node, pf):
 
 
 def vf_macs(node, pf):
-    """Addresses of the links of a function's VFs."""
+    """Return the MAC addresses of the links of a PF's VFs."""
     return [info(node, vf).mac for vf in node.vfs(pf) if node.driver(vf) == "igbvf"]
 
 
 class TestAgent:
-    def test_from_nothing_to_seven_vfs_on_two_nics_with_attributes_mtu_and_queues(self, node):
+    def test_seven_vfs_on_two_nics_with_attributes_mtu_and_queues(self, node):
         first, second = node.pfs[:2]
         assert info(node, first).up is False
         node.settle(virtual(first, settings=SETTINGS, mtu=9000, queues=2), virtual(second), modules=MODULES)
@@ -53,13 +53,13 @@ class TestAgent:
         assert set(MODULES) <= set(node.api.state().status.host.modules)
         assert info(node, node.pfs[2]).vfs == ()
 
-    def test_at_rest_it_writes_neither_to_the_host_nor_to_the_api(self, node):
+    def test_an_idle_agent_writes_neither_to_the_host_nor_to_the_api(self, node):
         node.settle(virtual(node.pfs[0], 2))
         writes, runs = node.api.writes, node.runs()
         node.look_again()
         assert (node.api.writes, node.runs()) == (writes, runs)
 
-    def test_it_shrinks_grows_and_gives_vfs_to_the_kernel_driver(self, node):
+    def test_vfs_shrink_grow_and_change_to_the_kernel_driver(self, node):
         pf = node.pfs[0]
         for count, driver, bound in ((3, "vfio-pci", "vfio-pci"), (5, "vfio-pci", "vfio-pci"), (5, "kernel", "igbvf")):
             node.settle(virtual(pf, count, driver=driver))
@@ -80,7 +80,7 @@ class TestAgent:
         assert [vf.vlan for vf in info(node, pf).vfs] == [7, 7, 7, 0, 0]
         assert vf_macs(node, pf) == [vf.mac for vf in info(node, pf).vfs[3:]] == ["02:11:22:00:01:04", "02:11:22:00:01:05"]
 
-    def test_it_adopts_vfs_that_exist_and_leaves_their_number_alone(self, node):
+    def test_adopted_vfs_keep_their_number(self, node):
         pf = node.pfs[0]
         for name, text in (("sriov_drivers_autoprobe", "0"), ("sriov_numvfs", "4")):
             node.guest.perform(WriteFile(f"{DEVICES}/{pf}/{name}", text))
@@ -90,7 +90,7 @@ class TestAgent:
         assert node.count(pf) == 4
 
     @pytest.mark.parametrize(("release", "count", "mtu"), [("Reset", 0, 1500), ("Retain", 2, 9000)])
-    def test_what_a_pool_gives_up_is_as_its_removal_says(self, node, release, count, mtu):
+    def test_a_released_pf_is_reset_or_retained_as_asked(self, node, release, count, mtu):
         pf = node.pfs[0]
         wish = virtual(pf, 2, mtu=9000)
         node.settle(wish)
@@ -98,7 +98,7 @@ class TestAgent:
         node.wait_for("it is given up", lambda: not node.pf(pf).owned)
         assert (node.count(pf), info(node, pf).mtu) == (count, mtu)
 
-    def test_a_whole_nic_goes_to_vfio_and_comes_back(self, node):
+    def test_a_whole_nic_changes_to_vfio_and_back(self, node):
         pf = node.pfs[0]
         group = VfGroup(pool="whole", resource="vmnic.dev/whole")
         node.settle(virtual(pf, 0, function="Physical", groups=(group,)))
@@ -106,7 +106,7 @@ class TestAgent:
         node.settle(virtual(pf, 0, function="Physical", groups=(group,), release="Reset"))
         node.wait_for("it is the kernel's again", lambda: node.driver(pf) == "igb")
 
-    def test_a_link_that_learns_from_a_router_is_changed_again(self, node):
+    def test_a_link_that_learns_from_a_router_can_be_changed_again(self, node):
         pf = node.pfs[-1]
         node.settle(virtual(pf, 2))
         node.wait_for("the kernel has learnt a route", lambda: info(node, pf).learnt_route)
@@ -114,7 +114,7 @@ class TestAgent:
         assert node.drivers(pf) == ["vfio-pci"] * 3
         assert node.pf(pf).apply.state == "Applied"
 
-    def test_a_router_is_asked_of_which_nothing_is_known_but_its_announcement(self, node):
+    def test_a_router_known_only_from_its_advertisement_is_probed(self, node):
         pf, name = node.pfs[-1], node.link(node.pfs[-1])
         node.guest.perform(SetLink(name=name, up=True))
         node.wait_for("the kernel has learnt a route", lambda: info(node, pf).learnt_route)
@@ -123,7 +123,7 @@ class TestAgent:
         assert node.guest.perform(CheckGateway()) == "reachable"
         assert node.guest.perform(CheckGateway((pf,))) == ""
 
-    def test_a_way_out_over_several_links_makes_each_of_them_the_hosts(self, node):
+    def test_a_multipath_default_route_counts_for_each_of_its_links(self, node):
         hops = []
         for pf in node.pfs[:2]:
             node.guest.perform(SetLink(name=node.link(pf), up=True))
@@ -134,7 +134,7 @@ class TestAgent:
             node.guest.perform(SetLink(name=node.link(pf), up=False))
         assert [info(node, pf).default_route for pf in node.pfs[:2]] == [False, False]
 
-    def test_drift_is_put_back_and_a_held_vf_is_left_alone(self, node):
+    def test_drift_is_reverted_and_a_held_vf_is_left_alone(self, node):
         pf = node.pfs[0]
         node.settle(virtual(pf, 2))
         vfs = node.vfs(pf)
@@ -148,7 +148,7 @@ class TestAgent:
         node.wait_ready()
         assert node.count(pf) == 3
 
-    def test_killed_in_the_middle_it_converges_and_the_next_pass_writes_nothing(self, node):
+    def test_a_killed_agent_converges_and_then_writes_nothing(self, node):
         pf = node.pfs[0]
         node.api.ask(virtual(pf, 7))
         node.wait_for("VFs are there", lambda: node.is_running(pf) and node.count(pf) == 7)
@@ -161,7 +161,7 @@ class TestAgent:
         node.look_again()
         assert node.runs() == runs
 
-    def test_a_change_by_hand_is_seen_by_what_the_kernel_tells(self, node, record_property):
+    def test_a_manual_change_is_detected_by_kernel_events(self, node, record_property):
         pf, wish = node.pfs[0], virtual(node.pfs[0], 2, settings=SETTINGS)
         node.settle(wish)
         node.stop_agent()

@@ -1,4 +1,4 @@
-"""The agent with the rights of its manifest and no others: a container by runc, under AppArmor rules that deny /sys."""
+"""The agent with only the rights of its manifest, in a runc container under AppArmor rules that deny /sys."""
 
 import pytest
 
@@ -13,13 +13,13 @@ RECORDS = """
 mkdir -p /run/libvirt/hostdevmgr /var/lib/cni/sriov/pci && touch /run/libvirt/hostdevmgr/{link}_vf3
 ip netns add tenant && printf /var/run/netns/tenant > /var/lib/cni/sriov/pci/{vf}
 """
-"""What libvirt and sriov-cni write down of the VFs that they use."""
+"""The records that libvirt and sriov-cni write for VFs in use."""
 FORGOTTEN = "ip netns delete tenant && rm -r /run/libvirt/hostdevmgr /var/lib/cni/sriov/pci"
 OWNERS = """
 mkdir -p /etc/sriov-operator/pci /etc/NetworkManager/system-connections && echo '{{}}' > /etc/sriov-operator/pci/{operator}
 printf '[connection]\\ninterface-name={link}\\n[sriov]\\ntotal-vfs=2\\n' > /etc/NetworkManager/system-connections/it.nmconnection
 """
-"""What sriov-network-operator and NetworkManager write down of the functions that are theirs."""
+"""The records that sriov-network-operator and NetworkManager write for their PFs."""
 NET_ADMIN = "0000000000001000"
 
 
@@ -27,7 +27,7 @@ NET_ADMIN = "0000000000001000"
 def node(online):
     online.guest.reset()
     online.fresh()
-    # The manifest's place for the journal is the one that this side can read.
+    # The journal's path in the manifest is mounted from the directory that the test can read.
     online.guest.run("bash", "-c", "mkdir -p /var/lib/vmnic && mount --bind /keep/state /var/lib/vmnic")
     online.guest.run("modprobe", "-r", "-a", "vhost_net", "macvtap", "tun", "vfio_pci", "vfio_iommu_type1")
     load_profile(online)
@@ -48,7 +48,7 @@ def problems(node):
 
 
 class TestContainer:
-    def test_the_agent_needs_no_more_than_its_manifest_gives(self, node):
+    def test_the_agent_needs_only_the_rights_of_its_manifest(self, node):
         assert box(node, "modules", "initContainers").run() == (0, "")
         assert all(node.guest.try_run("test", "-d", f"/sys/module/{name}")[0] == 0 for name in MODULES)
         agent = box(node, "agent", "containers")
@@ -81,7 +81,7 @@ class TestContainer:
         node.guest.run("runc", "kill", "agent", "TERM")
         assert node.guest.control({"wait": pid}) == 0
 
-    def test_the_rules_deny_sys_even_where_it_is_mounted_and_let_its_other_place_be(self, node):
+    def test_the_rules_deny_sys_but_allow_its_mount_below_host(self, node):
         probe = box(node, "probe", "containers")
         probe.mounts += [bind(path, path, "rw") for path in ("/sys/bus/pci", "/sys/devices")]
         path = f"{DEVICES}/{node.pfs[0]}/sriov_numvfs"

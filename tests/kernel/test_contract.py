@@ -1,4 +1,4 @@
-"""The host contract on a real kernel, and beside it on the simulated host, for the table of results."""
+"""The host contract on a real kernel, and also on the simulated host, for the table of results."""
 
 import pytest
 
@@ -28,11 +28,11 @@ class Kernel:
 
 
 class TestKernelOne(Kernel, CountContract, HolderContract, FileContract, EventContract, RemovalContract):
-    """Half of the cases: each class here has a guest of its own, and they run side by side."""
+    """Half of the cases. Each class here has its own guest, and they run in parallel."""
 
 
 class TestKernelTwo(Kernel, DriverContract, LinkContract, ModuleContract, UpperContract, VfioContract, WriterContract):
-    def test_a_virtio_nic_with_four_queues_takes_up_to_four_and_refuses_more(self, guest):
+    def test_a_virtio_nic_takes_up_to_its_four_queues(self, guest):
         links = guest.perform(ReadLinks())
         name = next(link.name for link in links if link.mac.startswith("52:54:00:00:ff"))
         assert guest.perform(ReadChannels(name)).max_combined == 4
@@ -44,11 +44,11 @@ class TestKernelTwo(Kernel, DriverContract, LinkContract, ModuleContract, UpperC
         with pytest.raises(OSError, match="Invalid"):
             guest.perform(SetChannels(name, 5))
 
-    def test_a_macvtap_has_a_device_of_its_number(self, host, guest):
+    def test_a_macvtap_has_a_device_with_its_index(self, host, guest):
         guest.control({"add_upper": {"name": "tap7", "kind": "macvtap", "lower": host.name, "mode": "bridge"}})
         assert f"tap{host.info_of('tap7').index}" in guest.perform(ListDir("/dev"))
 
-    def test_vfs_reach_each_other_in_the_same_vlan_only(self, host, guest):
+    def test_vfs_reach_each_other_only_in_the_same_vlan(self, host, guest):
         near, _ = _linked_vfs(host, guest)
         seen = []
         for vlans in ((100, 100), (100, 200), (200, 200)):
@@ -56,7 +56,7 @@ class TestKernelTwo(Kernel, DriverContract, LinkContract, ModuleContract, UpperC
             seen.append(_reaches(guest, near))
         assert seen == [True, False, True]
 
-    def test_a_vf_with_a_new_address_is_cut_off_until_its_driver_comes_again(self, host, guest):
+    def test_a_vf_with_a_new_address_is_cut_off_until_it_rebinds(self, host, guest):
         near, far = _linked_vfs(host, guest)
         seen = [_reaches(guest, near)]
         assert host.set_vf(1, mac="02:00:00:00:00:a7") == "OK"
@@ -65,7 +65,7 @@ class TestKernelTwo(Kernel, DriverContract, LinkContract, ModuleContract, UpperC
         _join(host, guest, far, 2)
         assert [*seen, _reaches(guest, near)] == [True, False, True]
 
-    def test_a_driver_may_make_fewer_vfs_than_asked_and_the_write_is_a_success(self, host, guest):
+    def test_a_driver_may_create_fewer_vfs_and_report_success(self, host, guest):
         pf = host.subject.pf
         guest.run("sh", "-c", "insmod /lib/modules/$(uname -r)/extra/fewer_vfs.ko")
         assert host.unbind(pf, "igb") == "OK"
@@ -76,7 +76,11 @@ class TestKernelTwo(Kernel, DriverContract, LinkContract, ModuleContract, UpperC
 
 
 def _linked_vfs(host, guest):
-    """Two VFs, each with an address in a namespace of its own; give the first one's namespace and the second one."""
+    """Create two VFs, each with an address in its own namespace.
+
+    Returns:
+        The first VF's namespace and the second VF.
+    """
     vfs = host.vfs(2)
     host.bring_up()
     for number, vf in enumerate(vfs, 1):
@@ -87,7 +91,7 @@ def _linked_vfs(host, guest):
 
 
 def _join(host, guest, vf, number):
-    """Move a VF's link to a namespace, which is given, and let it be reached there."""
+    """Move a VF's link to a namespace, make it reachable there, and return the namespace."""
     (name,) = host.names(vf)
     namespace = guest.control({"move_link": name})
     script = f"ip address add 192.0.2.{number}/24 dev {name} && ip link set {name} up"
@@ -96,7 +100,10 @@ def _join(host, guest, vf, number):
 
 
 def _reaches(guest, namespace):
-    """Whether the second VF answers the first one, which has forgotten its address; a first packet may be lost."""
+    """Return whether the second VF answers the first one.
+
+    The first one's neighbour entries are flushed before. A first packet may be lost.
+    """
     script = "ip neighbour flush all; exec busybox ping -c 3 -i 0.2 -W 1 192.0.2.2"
     code, text = guest.try_run("ip", "netns", "exec", namespace, "sh", "-c", script)
     assert "3 packets transmitted" in text, text

@@ -1,4 +1,7 @@
-"""The node's network cut by a change: the agent alone puts it back, whatever else is away or dead."""
+"""The node's network cut off by a change.
+
+The agent alone rolls it back, even if the API server does not answer or an agent was killed.
+"""
 
 import contextlib
 import signal
@@ -11,7 +14,7 @@ from vmnic.host.ops import SetLink
 from .node import virtual
 
 GATEWAY = "10.0.3.2"
-"""QEMU's end of the first NIC's network; this machine's loopback, and so the API server, is there, too."""
+"""QEMU's end of the first NIC's network, where this machine's loopback, and so the API server, is also reachable."""
 ROLLBACK_S = 30
 
 
@@ -50,7 +53,7 @@ def make_only_way_out(node):
 
 @pytest.fixture
 def node(online):
-    """A node whose only way out is the first NIC."""
+    """A node whose only uplink is the first NIC."""
     online.guest.reset()
     online.fresh()
     make_only_way_out(online)
@@ -64,7 +67,7 @@ def wish(node):
 
 
 def run_into_the_cut(node):
-    """Have the change granted, and wait until the network is cut."""
+    """Grant the change, and wait until the network is cut."""
     pf = node.pfs[0]
     node.api.granting = False
     node.start_agent(KUBERNETES_SERVICE_HOST=GATEWAY)
@@ -94,7 +97,7 @@ def assert_rolled_back(node, cut):
 
 class TestCut:
     @pytest.mark.parametrize("api", ["there", "away"])
-    def test_a_change_that_cuts_the_network_is_undone_and_not_tried_again(self, node, api):
+    def test_a_change_that_cuts_the_network_is_rolled_back_once(self, node, api):
         with contextlib.ExitStack() as stack:
             cut = run_into_the_cut(node)
             if api == "away":
@@ -102,7 +105,7 @@ class TestCut:
                 node.wait_for("the function is as before", lambda: node.count(node.pfs[0]) == 0, ROLLBACK_S + 60)
         assert_rolled_back(node, cut)
 
-    def test_an_agent_that_was_killed_meanwhile_undoes_it_when_it_comes_back(self, node):
+    def test_an_agent_killed_meanwhile_rolls_back_at_its_restart(self, node):
         cut = run_into_the_cut(node)
         node.stop_agent(signal.SIGKILL)
         node.start_agent(KUBERNETES_SERVICE_HOST=GATEWAY)

@@ -1,4 +1,7 @@
-"""The agent's processes killed before, during and after a sample of writes to a real kernel; the unit tier has all of them."""
+"""The agent's processes killed before, during and after a sample of writes to a real kernel.
+
+The unit tier covers all writes.
+"""
 
 import pytest
 
@@ -28,16 +31,16 @@ POINTS = (
     ("0 to 7", 17, "after", 33), ("7 to 3", 15, "before", 15), ("another driver", 6, "during", 10), ("a split", 2, "after", 3),
     ("removal", 4, "during", 4), ("adoption", 7, "before", 12),
 )  # fmt: skip
-"""At which of its change's writes the agent dies, and how many there are of an agent that lives.
+"""The write of each change at which the agent dies, and the number of writes of an agent that lives.
 
-Every change begins where the one before it ended; what is adopted was made by another program in between.
+Each change starts where the one before ended. Another program creates the VFs to adopt in between.
 """
 UNDOING = 7
-"""With this write a change that cut the network begins to be taken back: its VFs go."""
+"""The write with which the rollback of a change that cut the network starts, by removing its VFs."""
 
 
 class Gated:
-    """A node whose agent reaches the kernel through a gate; its second function is somebody else's."""
+    """A node whose agent reaches the kernel through a gate. Its second PF belongs to another program."""
 
     def __init__(self, node):
         self.node = node
@@ -47,7 +50,7 @@ class Gated:
         node.make_foreign(self.foreign)
         self.before = self.look(self.foreign)
         node.api.when_ready = self._check_claim
-        self.command("go_on")  # The gate is there from its first command on.
+        self.command("go_on")  # The first command creates the gate.
 
     def command(self, name, value=None):
         return self.node.guest.control({"gate": {name: value}})
@@ -56,7 +59,7 @@ class Gated:
         self.node.fork_agent(VMNIC_HOST=f"sim:{GATE}", VMNIC_OBSERVE_INTERVAL_S="0.5")
 
     def look(self, pf):
-        """Drivers of a function's VFs, and its link with their attributes."""
+        """Return the drivers of a PF's VFs, and its link with their attributes."""
         links = self.node.guest.perform(ReadLinks())
         return self.node.drivers(pf), next(link for link in links if link.pci_address == pf)
 
@@ -84,7 +87,7 @@ class Gated:
         self.kill_there(when)
 
     def kill_there(self, when, within_s=60):
-        """Kill the agent at the write that is kept."""
+        """Kill the agent at the held write."""
         assert self.command("await", within_s), self.node.log()
         self.node.kill_agent(with_children=when != "during")
         assert not self.node.is_ready()
@@ -95,7 +98,7 @@ class Gated:
             self.start()
 
     def start_beside_the_write(self):
-        """The child that asked for it lives as long as the write does, and so long the next agent does nothing."""
+        """Start the next agent beside the write, and check that it does nothing until the write's child has ended."""
         written = self.writes
         self.start()
         self.node.wait_for("the next agent waits", self.is_waiting)
@@ -107,14 +110,14 @@ class Gated:
         return problem is not None and problem.reason is PfReason.WRITE_STILL_IN_FLIGHT
 
     def converge(self):
-        """Wait for the end of the change, and see that it is the end."""
+        """Wait for the end of the change, and check that nothing follows."""
         self.node.wait_ready()
         self.node.wait_for("it is owned, or given up", lambda: self.node.pf(self.pf).owned == bool(CHANGES[self.change][1]))
         self.assert_at_rest()
         assert (self.is_as_asked, self.lies) == (True, [])
 
     def assert_at_rest(self):
-        """Wait for two looks more, at which there is nothing to write."""
+        """Wait for two more observations, and check that nothing is written."""
         writes, looks = self.writes, self.command("looks")
         self.node.wait_for("it has looked twice more", lambda: self.command("looks") >= looks + 2)
         assert self.writes == writes
@@ -153,7 +156,7 @@ class TestKills:
             "told", f"killed on the kernel at {len(POINTS)} points: all converged, with {more} writes more than unharmed"
         )
 
-    def test_an_agent_killed_while_it_takes_a_change_back_takes_it_back_and_lets_it_be(self, gated):
+    def test_an_agent_killed_during_a_rollback_completes_it(self, gated):
         node, pf = gated.node, gated.pf
         make_only_way_out(node)
         node.wait_for("its cable is seen", lambda: gated.look(pf)[1].carrier)

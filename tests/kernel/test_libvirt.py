@@ -1,6 +1,6 @@
-"""Each datapath started by a real libvirt from the XML that vmnic makes; the evidence is the system's, not the XML's.
+"""Each datapath started by a real libvirt from the XML that vmnic creates. The checks read the system, not the XML.
 
-The guest's processor offers SVM, so that libvirt has KVM to start its domains on; without it libvirt would leave vhost out.
+The guest's processor offers SVM, so that libvirt starts its domains with KVM. Without KVM libvirt would not use vhost.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ cp /keep/qemu.conf /etc/libvirt/qemu.conf
 """What the packages would do when they are installed."""
 
 IFF_MULTI_QUEUE = 0x100
-"""Of linux/if_tun.h."""
+"""IFF_MULTI_QUEUE of linux/if_tun.h."""
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def virsh(node, *words, check=True):
 
 @contextlib.contextmanager
 def started(node, datapath, **options):
-    """A running domain; gives its QEMU's process id."""
+    """Run a domain and yield its QEMU's process id."""
     pf, whole = node.pfs[:2]
     xml = domain(datapath, pf, node.link(pf), whole, **options)
     (node.machine.keep / f"{datapath}.xml").write_text(xml)
@@ -100,19 +100,19 @@ def qtree(node, name):
 
 
 def opened(node, pid, what):
-    """How many descriptors of a process lead to files whose names begin so."""
+    """Return how many descriptors of a process lead to files whose names have a prefix."""
     script = f"for f in /proc/{pid}/fd/*; do readlink $f; done"
     return sum(line.startswith(what) for line in node.guest.run("bash", "-c", script).splitlines())
 
 
 def threads(node, pid):
-    """How many of vhost's threads a process has."""
+    """Return how many vhost threads a process has."""
     text = node.guest.run("bash", "-c", f"cat /proc/{pid}/task/*/comm; ps -eo comm 2>/dev/null | grep '^vhost-{pid}$' || true")
     return text.count(f"vhost-{pid}")
 
 
 def tap(node):
-    """The tap device at the bridge."""
+    """Return the tap device on the bridge."""
     (name,) = node.guest.perform(ListDir("/sys/class/net/br7/brif"))
     return name
 
@@ -138,9 +138,9 @@ class TestLibvirt:
             assert "dev: virtio-net-pci" in qtree(node, "vhost")
             assert (opened(node, pid, "/dev/vhost-net"), threads(node, pid)) == (1, 1)
 
-    def test_four_queues_are_four_pairs_on_the_tap_and_four_vhost_threads(self, node):
+    def test_four_queues_are_four_tap_queues_and_four_vhost_threads(self, node):
         with started(node, "vhost", multiqueue=True) as pid:
-            # A guest's driver switches them on; until then the tap counts only those that it has been given.
+            # The guest's driver enables them. Until then the tap counts only the queues that it was given.
             assert int(node.read(f"/sys/class/net/{tap(node)}/tun_flags"), 16) & IFF_MULTI_QUEUE
             assert (opened(node, pid, "/dev/net/tun"), opened(node, pid, "/dev/vhost-net"), threads(node, pid)) == (4, 4, 4)
 
@@ -156,7 +156,7 @@ class TestLibvirt:
             assert node.guest.perform(ListDir("/sys/class/net/br7/brif")) == ()
         assert not [link for link in node.guest.perform(ReadLinks()) if link.kind == "macvtap"]
 
-    def test_sriov_is_a_vf_with_its_address_and_vlan_which_are_put_back(self, node):
+    def test_sriov_is_a_vf_whose_address_and_vlan_are_restored(self, node):
         pf = node.pfs[0]
         node.guest.perform(SetLink(name=node.link(pf), up=True))
         node.guest.perform(WriteFile(f"{DEVICES}/{pf}/sriov_numvfs", "2"))
@@ -169,14 +169,14 @@ class TestLibvirt:
             assert "dev: vfio-pci" in qtree(node, "sriov")
         assert (vf_info(node).mac, vf_info(node).vlan, node.driver(vf)) == (before.mac, before.vlan, "igbvf")
 
-    def test_a_vf_that_the_agent_prepared_is_a_domains_while_it_runs_and_as_before_after_it(self, prepared):
+    def test_a_prepared_vf_belongs_to_a_domain_while_it_runs(self, prepared):
         node, (vf, _) = prepared, prepared.vfs(prepared.pfs[0])
         before, runs = vf_info(node), node.runs()
         with started(node, "sriov"):
             node.wait_for(
                 "its holder is told", lambda: [held.by for held in node.pf(node.pfs[0]).held] == ["libvirt domain sriov"]
             )
-            # Noted before its attributes are set: the agent knows of its holder from then on.
+            # libvirt records it before it sets the attributes, so the agent knows the holder from then on.
             assert node.guest.perform(ListDir("/run/libvirt/hostdevmgr")) == (f"{node.link(node.pfs[0])}_vf0",)
             node.look_again()
             assert (vf_info(node).mac, vf_info(node).vlan, node.runs()) == (MAC, VLAN, runs)
@@ -185,7 +185,7 @@ class TestLibvirt:
         node.look_again()
         assert (node.runs(), node.is_ready()) == (runs, True)
 
-    def test_passthrough_is_the_whole_function_which_comes_back(self, node):
+    def test_passthrough_is_the_whole_pf_which_returns_afterwards(self, node):
         pf = node.pfs[1]
         name = node.link(pf)
         group = node.guest.perform(ReadLink(f"{DEVICES}/{pf}/iommu_group")).rsplit("/", 1)[-1]

@@ -1,4 +1,4 @@
-"""Module options over a real restart of the machine, and drivers that are loaded anew for them."""
+"""Module options across a real reboot of the machine, and drivers that are reloaded for them."""
 
 import contextlib
 import signal
@@ -15,7 +15,7 @@ from .node import Node, virtual
 OLD = """
 - {model: 82576-old, vendor: "8086", pf: ["10c9"], vf: ["10ca"], driver: igb, vfDriver: igbvf, maxVfs: 7, vfGuests: [linux], vfsBy: module}
 """
-"""The same NIC, taken for one whose driver makes VFs only when it is loaded."""
+"""The same NIC, treated as one whose driver creates VFs only at load time."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def options(node):
 
 
 class TestReboot:
-    def test_after_a_restart_the_vfs_are_there_before_the_agent(self, node):
+    def test_after_a_reboot_the_vfs_exist_before_the_agent_starts(self, node):
         first, second = node.pfs
         node.start_agent()
         node.settle(optional(first, 7), optional(second, 7))
@@ -56,7 +56,7 @@ class TestReboot:
         assert (options(node), node.count(first), node.count(second)) == ("", 0, 0)
         node.stop_agent()
 
-    def test_an_old_driver_is_loaded_anew_unless_a_port_of_it_is_in_use(self, node):
+    def test_an_old_driver_is_reloaded_unless_a_port_is_in_use(self, node):
         first, second = node.pfs
         node.fresh()
         node.guest.reset()

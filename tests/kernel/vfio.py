@@ -1,4 +1,4 @@
-"""Opens VFIO groups and devices as QEMU does."""
+"""Opening of VFIO groups and devices, as QEMU does it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _TYPE1 = 1
 
 
 def open_group(function: pathlib.Path) -> contextlib.ExitStack:
-    """Open the group of a function of sysfs in a container; give what closes both."""
+    """Open the group of a sysfs function in a container, and return a stack that closes both."""
     with contextlib.ExitStack() as opened:
         _open_group(function, opened)
         return opened.pop_all()
 
 
 def open_device(function: pathlib.Path) -> contextlib.ExitStack:
-    """Open the function's device, too."""
+    """Open the group and the function's device, and return a stack that closes them."""
     with contextlib.ExitStack() as opened:
         group = _open_group(function, opened)
-        # Of a buffer that may change the call's own answer is given: the descriptor.
+        # For a mutable buffer `ioctl` returns the result of the call, which is the descriptor.
         opened.callback(os.close, fcntl.ioctl(group, _GET_DEVICE, bytearray(function.name.encode() + b"\0")))
         return opened.pop_all()
 

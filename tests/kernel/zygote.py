@@ -1,6 +1,7 @@
-"""Starts agents as `vmnic agent` does, without their imports: those take an emulated processor ten seconds each time.
+"""Starts agents as `vmnic agent` does, without their imports, which take an emulated processor ten seconds each time.
 
-It reads a line for each, forks, and answers with the process id; the fork goes on where the program is after its imports.
+It reads a line for each agent, forks, and answers with the process id. The fork continues where the program is after its
+imports.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from vmnic.agent.main import main as run_agent
 
 
 def main() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Nobody waits for them.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # No process waits for them.
     for line in sys.stdin.buffer:
         pid = os.fork()
         if not pid:

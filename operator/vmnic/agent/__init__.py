@@ -1,1 +1,1 @@
-"""The agent on a node: observe, plan, claim, apply, read back, report."""
+"""The agent on a node, which observes, plans, claims, applies, reads back and reports."""

@@ -1,4 +1,4 @@
-"""One change of one function: what is to be done, on whose behalf, and where."""
+"""One change of one PF, with the plan, the grant and the node it belongs to."""
 
 from __future__ import annotations
 
@@ -15,45 +15,51 @@ __all__ = ["Change", "NodeContext", "needs_holders", "without_doubt"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One function that is about to be changed."""
+    """A PF that is about to be changed."""
 
     desired: PfSpec
     observed: ObservedPf
     plan: PfPlan
     digest: str | None
-    """The granted digest that the run answers for; None: it brings back what was granted before."""
+    """The granted digest that this change answers. None if the change restores what was granted before."""
     driver: DriverFacts = NO_SHARED_DRIVER
-    """What the functions of its driver have in common."""
+    """What the PFs that share its driver have in common."""
 
     @property
     def reloads(self) -> bool:
-        """Whether its driver is taken from all of its functions on the way."""
+        """Return whether the plan unloads the driver from all of its PFs and loads it again."""
         return any(action.kind is ActionKind.RELOAD_DRIVER for action in self.plan.actions)
 
     @property
     def going(self) -> tuple[str, ...]:
-        """The functions of which a pod could get something that goes: to load a driver anew takes all that it drives."""
+        """Return the PFs whose devices disappear during the change.
+
+        Reloading a driver takes the devices of every PF that it drives.
+        """
         own = (self.desired.pci_address,) if self.plan.fenced or self.reloads else ()
         return (*own, *(self.driver.others if self.reloads else ()))
 
 
 def needs_holders(plan: PfPlan) -> bool:
-    """Whether a plan may only be carried out while it is known who holds VFs: they would go, or change."""
+    """Return whether a plan may only run while the holders of VFs are known.
+
+    Such a plan removes VFs or changes their attributes.
+    """
     return plan.fenced or any(action.kind is ActionKind.SET_VFS for action in plan.actions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeContext:
-    """Where and when a run is: what plans need besides the function."""
+    """Facts about the node that plans need besides the PF."""
 
     host: HostFacts
     boot_id: str
     desired: tuple[PfSpec, ...]
-    """All that is asked of the node."""
+    """Specs of all PFs of the node."""
 
 
 def without_doubt(observed: ObservedPf, desired: PfSpec, record: PfRecord) -> ObservedPf:
-    """Leave out an unknown claim of another program where what was granted before is only brought back."""
+    """Ignore an unknown owner if the change only restores what was granted before."""
     if observed.owner_unknown and record.granted is not None and same_desired(record.granted, desired):
         return replace(observed, owner_unknown="")
     return observed

@@ -1,6 +1,6 @@
-"""What the kubelet asks on the node's loopback: does the agent live, and has it looked at its node lately?
+"""Liveness and readiness endpoints, which the kubelet probes on the node's loopback.
 
-A few lines of HTTP on a plain stream: aiohttp's server would cost the agent megabytes.
+They are a few lines of HTTP on a plain stream, because aiohttp's server would cost the agent megabytes.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from collections.abc import Callable
 __all__ = ["Health"]
 
 _PATIENCE_S = 5.0
-"""How long a client may take to send its request."""
+"""Seconds in which a client must send its request."""
 
 
 class Health:
-    """Remembers when a pass last ended well.
+    """Records when a pass last succeeded.
 
     Args:
-        fresh_s: A node that has not been looked at for so long is not ready.
-        clock: Never goes back.
+        fresh_s: The node becomes unready if no pass succeeded for this many seconds.
+        clock: Monotonic seconds.
     """
 
     def __init__(self, fresh_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -30,11 +30,14 @@ class Health:
         self._seen: float | None = None
 
     def seen(self) -> None:
-        """Take down that the node was looked at and told about."""
+        """Record that the node was observed and reported now."""
         self._seen = self._clock()
 
     async def serve(self, port: int) -> asyncio.Server:
-        """Answer `/healthz` always, `/readyz` by the last look; 0 chooses a free port."""
+        """Serve `/healthz`, which always succeeds, and `/readyz`, which depends on the last pass.
+
+        Port 0 chooses a free port.
+        """
         return await asyncio.start_server(self._answer, "127.0.0.1", port)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,7 +1,10 @@
-"""The journal: what vmnic owns on this host, how it was before, and what it is about to do. Written before the host is.
+"""The journal of one host.
 
-One file, replaced atomically and synced, so it is always a whole one. A journal that cannot be read or written stops every
-write to the host: without it neither the original values nor an interrupted run would be known.
+It records the PFs that vmnic owns, their original state, and the changes that run.
+
+It is written before the host is. It is one file, which is replaced atomically and synced, so it is always complete. While the
+journal cannot be read or written, vmnic writes nothing to the host, because the original values and an interrupted change would
+be unknown.
 """
 
 from __future__ import annotations
@@ -33,9 +36,9 @@ __all__ = [
 
 _VERSION = 1
 _MESSAGE_CHARS = 512
-"""What a status has room for."""
+"""Length of a message in the status."""
 _MOST_BYTES = 2**23
-"""64 functions with all that is remembered of their VFs have a twentieth of it."""
+"""64 PFs with the records of all their VFs take a twentieth of it."""
 
 
 class _Header(msgspec.Struct):
@@ -43,52 +46,53 @@ class _Header(msgspec.Struct):
 
 
 class JournalError(Exception):
-    """The journal cannot be read or written; the message names file and remedy."""
+    """The journal cannot be read or written. The message names file and remedy."""
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that has begun; still there at the agent's start, it was interrupted."""
+    """A change that has started. If it is still in the journal when the agent starts, it was interrupted."""
 
     digest: str
     desired: PfSpec
     before: Original
-    """The function's values right before; what a roll-back puts back."""
+    """The PF's values right before the change, which a rollback restores."""
     probes: tuple[str, ...] = ()
-    """What was reachable before, and must be after."""
+    """What was reachable before the change and must be reachable after it."""
     boot_id: str = ""
     deadline: float = 0.0
     """When the node must be reachable again, in seconds since boot (CLOCK_BOOTTIME)."""
     rolling_back: str = msgspec.field(default="", name="undoing")
-    """It was not: what was lost, and why the function could not be put back yet. From then on the run can only be undone."""
+    """Set once the node was cut off. It says what was lost and why the PF could not be restored yet. From then on the change
+    can only be rolled back."""
 
 
 class PfRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What is remembered of one function."""
+    """What the journal records of one PF."""
 
     original: Original | None = None
-    """Set once vmnic owns the function."""
+    """Set while vmnic owns the PF."""
     granted: PfSpec | None = None
-    """What was granted last and has proven itself: to bring it back after a reboot or drift needs no new grant."""
+    """The spec that was granted last and has been applied. Restoring it after a reboot or drift needs no new grant."""
     running: Intent | None = None
-    """The run that is going on."""
+    """The change that runs."""
     attempt: int = 0
-    """Ends of runs so far."""
+    """Number of changes that have ended."""
     apply: Apply | None = None
     failure: str | None = None
-    """Why the last run failed; cleared by a success or another desired spec."""
+    """Why the last change failed. A success or another spec clears it."""
     failed_spec: PfSpec | None = None
     rolled_back: bool = False
-    """Whether the failure cut the node off and was undone: then it is not tried again unasked."""
+    """Whether the failed change cut the node off and was rolled back. It is then not retried without a new grant."""
 
 
 class Journal(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole file."""
+    """The content of the journal file."""
 
     version: int = _VERSION
     pfs: dict[str, PfRecord] = {}
 
     def of(self, address: str) -> PfRecord:
-        """Give a function's record, empty if there is none."""
+        """Return the record of a PF, which is empty if there is none."""
         return self.pfs.get(address, PfRecord())
 
 
@@ -100,10 +104,10 @@ class JournalStore:
         self._path = directory / "journal.json"
 
     def load(self) -> Journal:
-        """Read the journal; an absent one is empty.
+        """Read the journal, which is empty if the file does not exist.
 
         Raises:
-            JournalError: it cannot be read, is damaged, or a newer vmnic wrote it.
+            JournalError: The journal cannot be read, is damaged, or was written by a newer vmnic.
         """
         try:
             with self._path.open("rb") as file:
@@ -124,7 +128,7 @@ class JournalStore:
         """Replace the journal.
 
         Raises:
-            JournalError: it cannot be written; the old one stands.
+            JournalError: The journal cannot be written. The old one stays in place.
         """
         fresh = self._path.with_suffix(".new")
         try:
@@ -142,10 +146,10 @@ class JournalStore:
             raise JournalError(f"{self._path}: {error.strerror}: free the state directory or make it writable") from error
 
     def update(self, journal: Journal, address: str, record: PfRecord | None) -> Journal:
-        """Replace one function's record, or forget it, and write the journal.
+        """Replace or remove the record of one PF and write the journal.
 
         Raises:
-            JournalError: it cannot be written.
+            JournalError: The journal cannot be written.
         """
         rest = {other: kept for other, kept in journal.pfs.items() if other != address}
         changed = Journal(pfs=rest if record is None else rest | {address: record})
@@ -164,14 +168,14 @@ def mark_started(
     boot_id: str,
     now: float,
 ) -> PfRecord:
-    """Note ownership, original values and the intent.
+    """Record the start of a change, with ownership, original values and intent.
 
     Args:
         record: The present record.
-        desired: What the function is to become.
-        observed: What it is.
+        desired: The spec to apply.
+        observed: The PF as observed.
         digest: The plan.
-        granted: Whether a grant stands behind it, whose end is then told.
+        granted: Whether the controller granted it, so that the status reports its end.
         probes: What is reachable now.
         boot_id: The kernel's boot id.
         now: Seconds since boot.
@@ -180,7 +184,7 @@ def mark_started(
     intent = Intent(
         digest=digest,
         desired=msgspec.structs.replace(desired, grant=None),
-        # A run that goes on after an interruption would go back to where the first one began.
+        # A change that continues an interrupted one would roll back to the state before the first one.
         before=earlier.before if earlier is not None else before,
         probes=earlier.probes if earlier is not None else probes,
         boot_id=boot_id,
@@ -191,7 +195,7 @@ def mark_started(
 
 
 def mark_awaiting_confirmation(record: PfRecord, now: float) -> PfRecord:
-    """Note that all is written: from now on the node has its time to be reachable again."""
+    """Record that all is written, and start the time in which the node must become reachable."""
     intent = record.running
     if intent is None:
         return record
@@ -200,12 +204,14 @@ def mark_awaiting_confirmation(record: PfRecord, now: float) -> PfRecord:
 
 
 def mark_rolling_back(record: PfRecord, why: str, *, failed: bool) -> PfRecord:
-    """Note that the run has cut the node off: whatever is reachable later, and after a restart, too, it is undone.
+    """Mark the change for rollback because it cut the node off.
+
+    The rollback happens even if the node becomes reachable again or the agent restarts.
 
     Args:
         record: The present record.
-        why: What was lost, and why it could not be put back yet.
-        failed: Whether it could not: that is told as the run's failure until it could.
+        why: What was lost, and why the PF could not be restored yet.
+        failed: Whether restoring failed. The status then reports the change as failed until the rollback succeeds.
     """
     intent = record.running
     assert intent is not None
@@ -214,23 +220,23 @@ def mark_rolling_back(record: PfRecord, why: str, *, failed: bool) -> PfRecord:
 
 
 def mark_finished(record: PfRecord, desired: PfSpec, digest: str | None, state: ApplyState, message: str) -> PfRecord:
-    """Note the end of a run: its grant is used up.
+    """Record the end of a change, which uses up its grant.
 
     Args:
         record: The present record.
-        desired: What the function was to become.
-        digest: The grant that is answered; None: there was none.
+        desired: The spec that the change was to apply.
+        digest: The grant to answer. None if the change had none.
         state: How it ended.
-        message: Why it did not end well.
+        message: Why it did not succeed.
     """
     plain = msgspec.structs.replace(desired, grant=None)
     failed = state in (ApplyState.FAILED, ApplyState.ROLLED_BACK)
     granted = record.granted
     if state is ApplyState.FAILED and not (granted is not None and same_desired(granted, desired)):
-        granted = None  # The function is half way to something else.
+        granted = None  # The PF is left between two specs.
     if state is ApplyState.APPLIED:
         granted = None if desired.release else plain
-    # To be refused what needed no grant is no end: nothing was begun, and it is tried again as it is.
+    # A refused change that had no grant did not start, so it is no end and is retried as it is.
     counts = digest is not None or state is not ApplyState.REFUSED
     return msgspec.structs.replace(
         record,
@@ -246,11 +252,11 @@ def mark_finished(record: PfRecord, desired: PfSpec, digest: str | None, state: 
 
 
 def mark_recovered(record: PfRecord, desired: PfSpec) -> PfRecord:
-    """Note that a function has become what a run failed to make of it."""
+    """Record that a PF has reached the spec that an earlier change failed to apply."""
     plain = msgspec.structs.replace(desired, grant=None)
     return msgspec.structs.replace(record, granted=plain, failure=None, failed_spec=None)
 
 
 def mark_released(record: PfRecord) -> PfRecord:
-    """Note that a function needs no write to be as it was, and is vmnic's no longer."""
+    """Record that a released PF needs no further write, and end vmnic's ownership."""
     return msgspec.structs.replace(record, original=None, granted=None, failure=None)

@@ -1,6 +1,6 @@
-"""`vmnic agent`: reads the flags, and starts the host worker before it loads the rest of itself.
+"""`vmnic agent`, which reads the flags and starts the host worker before it loads the rest of itself.
 
-Both programs take a while to be loaded, and nothing can be done until both are; so they are loaded at the same time.
+Both processes take a while to load, and no work can start before both are ready, so they load at the same time.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def main(arguments: list[str]) -> int:
 
 
 def _loaded() -> Callable[[argparse.Namespace, WorkerProcess], int]:
-    """Load the rest, which takes longest of all that an agent does at its start."""
-    # aiohttp reads every public authority at its import; the agent trusts only the cluster's own.
+    """Import the rest of the agent, which is the slowest part of its start."""
+    # aiohttp reads every public certificate authority at import. The agent trusts only the cluster's own.
     os.environ["SSL_CERT_FILE"] = os.devnull
-    gc.disable()  # All that is made stays; to look for garbage among it takes a tenth of the time.
+    gc.disable()  # All imported objects stay. Collecting garbage among them takes a tenth of the time.
     from .wiring import run_agent  # noqa: PLC0415 - the worker is to be loaded meanwhile
 
     gc.freeze()

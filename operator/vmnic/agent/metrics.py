@@ -1,6 +1,7 @@
-"""What an agent tells about itself and its node: passes, runs, host operations, problems, VFs.
+"""Metrics of the agent and its node, which cover passes, changes, host operations, problems and VFs.
 
-Served only where an address is given: agents use the host's network, where no NetworkPolicy keeps anybody away.
+They are served only if an address is configured, because agents use the host's network, where no NetworkPolicy restricts
+access.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ AGENT_METRICS = (BUILD_INFO, API_WRITES, _PASS, _RUNS, _OPERATIONS, _CONDITION, 
 
 
 class AgentMetrics(Collector):
-    """Counts what the agent does, and shows the status that it last found."""
+    """Counts what the agent does, and exposes the last status as gauges."""
 
     def __init__(self, writes: Mapping[str, int]) -> None:
         self._registry = make_registry()
@@ -81,12 +82,12 @@ class AgentMetrics(Collector):
         self._registry.register(ApiWrites(writes))
 
     def render(self) -> bytes:
-        """Give what a scrape reads."""
+        """Return the metrics as text for a scrape."""
         return render_metrics(self._registry)
 
     @contextmanager
     def passing(self) -> Iterator[None]:
-        """Time a pass; an error that leaves it counts as failed."""
+        """Measure a pass, which counts as failed if an exception leaves it."""
         started, outcome = time.monotonic(), "failed"
         try:
             yield
@@ -95,7 +96,10 @@ class AgentMetrics(Collector):
             self._pass.labels(outcome).observe(time.monotonic() - started)
 
     def found(self, status: NodeStatus) -> None:
-        """Take in what a pass found; an attempt that has risen is a run that has ended."""
+        """Record the status that a pass found.
+
+        A PF whose attempt has risen has ended a change.
+        """
         before = {pf.pci_address: pf for pf in self._status.pfs}
         for pf in status.pfs:
             old = before.get(pf.pci_address)
@@ -108,7 +112,7 @@ class AgentMetrics(Collector):
         self._operations.labels(type(operation).__name__, outcome).inc()
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Show the last status."""
+        """Yield the gauges of the last status."""
         pfs = self._status.pfs
         yield family(_CONDITION, [((one.type,), int(one.status == "True")) for one in self._status.conditions])
         problems = Counter(pf.problem.reason.value for pf in pfs if pf.problem is not None)
@@ -122,16 +126,16 @@ class AgentMetrics(Collector):
         yield family(_VFS, [((state,), count) for state, count in counts.items()])
 
     def counted_host(self, host: HostAccess) -> HostAccess:
-        """Give the host with its operations counted."""
+        """Wrap a host so that its operations are counted."""
         return _CountedHost(host, self)
 
     def counted_passes(self, passes: ReconcilerProtocol) -> ReconcilerProtocol:
-        """Give the passes timed, and their findings shown."""
+        """Wrap a reconciler so that its passes are measured and their statuses recorded."""
         return _CountedPasses(passes, self)
 
     async def serve(self, address: Address) -> None:
         """Serve scrapes until cancelled."""
-        # Only agents that are scraped pay for a server.
+        # Only agents with a metrics address pay the memory for a server.
         from aiohttp import web  # noqa: PLC0415
 
         async def metrics(_: web.Request) -> web.Response:
@@ -149,7 +153,10 @@ class AgentMetrics(Collector):
 
 
 def _ending(pf: PfStatus, old: PfStatus) -> str:
-    """How a run ended; one that brought back what was granted before writes no `apply`, and only a failure is told."""
+    """Return how a change ended.
+
+    A change that restores what was granted before writes no `apply`, so only its problem reports a failure.
+    """
     if pf.problem is not None and pf.problem.reason is PfReason.ROLLED_BACK:
         return ApplyState.ROLLED_BACK
     if pf.apply is not None and pf.apply != old.apply:
@@ -158,21 +165,21 @@ def _ending(pf: PfStatus, old: PfStatus) -> str:
 
 
 class _CountedPasses:
-    """Passes that are timed, and whose findings are shown."""
+    """A reconciler whose passes are measured and whose statuses are recorded."""
 
     def __init__(self, passes: ReconcilerProtocol, metrics: AgentMetrics) -> None:
         self._passes = passes
         self._metrics = metrics
 
     async def run(self, state: NodeNicState | None) -> NodeStatus:
-        """Make a pass; see `NodePass.run`."""
+        """Run a pass (see `HostReconciler.run`)."""
         with self._metrics.passing():
             status = await self._passes.run(state)
             self._metrics.found(status)
         return status
 
     async def reconcile_offline(self) -> None:
-        """Make a pass without the API server; see `NodePass.run_alone`."""
+        """Run a pass without the API server (see `HostReconciler.reconcile_offline`)."""
         with self._metrics.passing():
             await self._passes.reconcile_offline()
 
@@ -186,7 +193,7 @@ class _CountedHost:
 
     @asynccontextmanager
     async def session(self, pf: str, *, write: bool) -> AsyncIterator[Session]:
-        """Open a session; see `HostAccess`."""
+        """Open a session (see `HostAccess`)."""
         async with self._host.session(pf, write=write) as session:
             yield _CountedSession(session, self._metrics)
 
@@ -197,7 +204,7 @@ class _CountedSession:
         self._metrics = metrics
 
     async def perform(self, op: Op, *, deadline_s: float) -> Value:
-        """Perform an operation; see `Session`."""
+        """Perform an operation (see `Session`)."""
         outcome = "refused"
         try:
             value = await self._session.perform(op, deadline_s=deadline_s)
@@ -210,7 +217,7 @@ class _CountedSession:
         return value
 
     async def perform_all(self, ops: Sequence[Op], *, deadline_s: float) -> list[Value | OSError]:
-        """Perform operations in order; see `Session`."""
+        """Perform operations in order (see `Session`)."""
         answers: list[Value | OSError] = []
         try:
             answers = await self._session.perform_all(ops, deadline_s=deadline_s)

@@ -1,4 +1,9 @@
-"""The agent's side of its NodeNicState: reads it live, claims a grant, publishes its status. Nothing else is ever written."""
+"""Client of the agent's own NodeNicState.
+
+It reads the object live, claims a grant and publishes the status.
+
+The agent writes nothing else to the API server.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +20,13 @@ __all__ = ["ApiNodeStateClient", "NodeStateClient"]
 
 
 class NodeStateClient(Protocol):
-    """Where the agent reads its orders and reports."""
+    """Reads the spec of this node and publishes its status."""
 
     async def read(self) -> NodeNicState | None:
         """Read the object live.
 
         Raises:
-            ApiError: the API server did not answer, or with what cannot be understood.
+            ApiError: The API server did not answer, or its answer cannot be decoded.
         """
         ...
 
@@ -29,28 +34,31 @@ class NodeStateClient(Protocol):
         """Write the status.
 
         Raises:
-            ApiError: the API server did not take it.
+            ApiError: The API server did not accept it.
         """
         ...
 
     async def claim(self, over: NodeNicState, status: NodeStatus) -> bool:
-        """Write the status only over this very version of the object; False if it has changed since.
+        """Write the status only over exactly this version of the object.
+
+        Returns:
+            False if the object has changed since.
 
         Raises:
-            ApiError: the API server did not answer; whether the claim stands is unknown, so nothing may start.
+            ApiError: The API server did not answer. It is unknown whether the claim was written, so nothing may start.
         """
         ...
 
 
 class ApiNodeStateClient:
-    """Reports to the API server."""
+    """Implementation of `NodeStateClient` that talks to the API server."""
 
     def __init__(self, api: ApiClient, node: str) -> None:
         self._api = api
         self._node = node
 
     async def read(self) -> NodeNicState | None:
-        """Read the object live; see `Reporter`."""
+        """Read the object live (see `NodeStateClient`)."""
         found = await self._api.read(NODE_NIC_STATES, self._node)
         try:
             return None if found is None else decode_node_state(msgspec.json.encode(found))
@@ -58,11 +66,11 @@ class ApiNodeStateClient:
             raise ApiError(status=0, reason="Malformed", message=f"NodeNicState {self._node}: {error}") from error
 
     async def publish(self, status: NodeStatus) -> None:
-        """Write the status; see `Reporter`."""
+        """Write the status (see `NodeStateClient`)."""
         await self._patch([{"op": "add", "path": "/status", "value": wire(status)}])
 
     async def claim(self, over: NodeNicState, status: NodeStatus) -> bool:
-        """Write the status over one version of the object; see `Reporter`."""
+        """Write the status over one version of the object (see `NodeStateClient`)."""
         try:
             await self._patch(
                 [

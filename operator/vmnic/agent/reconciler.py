@@ -1,7 +1,8 @@
-"""One pass of the agent: observe, plan, claim, apply, read back, report. It may be repeated and killed at any point.
+"""One pass of the agent, which observes, plans, claims, applies, reads back and reports.
 
-Nothing is written to the host without a grant, except to bring back what was granted before: after a reboot, a restart in the
-middle of a run, or drift. A grant is a plan's digest; the digest holds the attempt, which rises with every end of a run.
+A pass may be repeated, and killed at any point. Nothing is written to the host without a grant, except to restore what was
+granted before, after a reboot, an agent restart during a change, or drift. A grant is the digest of a plan. The digest includes
+the attempt, which rises with every end of a change.
 """
 
 from __future__ import annotations
@@ -42,36 +43,36 @@ T = TypeVar("T")
 _FAULT_CHARS = 512
 
 _BACKOFF_S = (5.0, 300.0)
-"""Delays between tries to bring back a function; a restart of the agent forgets earlier failures."""
+"""Delays between attempts to restore a PF, in seconds (min, max). A restart of the agent forgets earlier failures."""
 _GLANCE_S = 3.0
-"""How often the other functions are looked at while some are being changed."""
+"""Interval at which the other PFs are observed while some are being changed."""
 
 
 class ReconcilerProtocol(Protocol):
-    """What makes passes."""
+    """Runs passes over the node."""
 
     async def run(self, state: NodeNicState | None) -> NodeStatus:
-        """Make one; see `NodePass.run`."""
+        """Run one pass (see `HostReconciler.run`)."""
         ...
 
     async def reconcile_offline(self) -> None:
-        """Make one without the API server; see `NodePass.run_alone`."""
+        """Run one pass without the API server (see `HostReconciler.reconcile_offline`)."""
         ...
 
 
 class HostReconciler:
-    """Everything that the agent does to its node.
+    """Reconciles one node with its NodeNicState.
 
     Args:
         host: Opens sessions on the node.
         store: The journal.
-        holders: Names who holds VFs.
-        reporter: Where orders come from and status goes.
-        probes: Tells whether the node is reachable.
-        fence: Keeps VFs from pods while they go.
-        devices: Takes what can be handed to pods.
+        holders: Names the holders of VFs.
+        reporter: Client of this node's NodeNicState.
+        probes: Reports whether the node is reachable.
+        fence: Keeps the kubelet from allocating VFs that are about to be removed.
+        devices: Receives the devices to advertise.
         refused: Modules that the init container could not load, each with the kernel's answer.
-        sleep: Waits between looks.
+        sleep: Sleeps between polls.
         clock: Seconds since boot.
     """
 
@@ -98,15 +99,15 @@ class HostReconciler:
         self._publisher = Publisher(reporter)
 
     async def run(self, state: NodeNicState | None) -> NodeStatus:
-        """Make one pass and give the status as it is published.
+        """Run one pass and return the status as it is published.
 
         Args:
-            state: The NodeNicState as last seen; None if there is none, then the host is only looked at.
+            state: The NodeNicState as last seen. None if there is none, in which case the host is only observed.
 
         Raises:
-            OSError: the host as such cannot be read.
-            WorkerGoneError: the host worker died.
-            ApiError: the status could not be published.
+            OSError: The host as a whole cannot be read.
+            WorkerGoneError: The host worker died.
+            ApiError: The status could not be published.
         """
         state = self._publisher.begin(state)
         spec = state.spec if state is not None else NodeSpec()
@@ -121,7 +122,7 @@ class HostReconciler:
         except ApiError:
             raise
         except Exception as error:
-            # What the host, or another program on it, says could not be handled; what is handed out stays.
+            # The agent could not handle what the host, or another program on it, reports. The advertised devices stay.
             await self._publisher.publish(self._failed(state, error))
             raise
         if state is not None and state.spec_unreadable:
@@ -131,7 +132,7 @@ class HostReconciler:
         return status
 
     def _failed(self, state: NodeNicState | None, error: Exception) -> NodeStatus:
-        """Give the status of a node that a fault of the agent's own keeps from being looked at."""
+        """Return the status of a node that an internal error of the agent keeps from being observed."""
         journal, broken = self._load()
         fault = f"the agent cannot handle what it found ({type(error).__name__}: {error}): report its log"
         return render_unobservable(
@@ -139,22 +140,22 @@ class HostReconciler:
         )
 
     def _unobservable_status(self, state: NodeNicState | None, fault: str) -> NodeStatus:
-        """Hand out nothing, and give the status of a node that cannot be looked at."""
+        """Withdraw all devices and report the node as unobservable."""
         journal, broken = self._load()
         self._looker.withdraw(state.spec if state is not None else NodeSpec(), journal)
         return render_unobservable(self._with_metadata(state), journal, broken or f"{fault}; the host is not changed meanwhile")
 
     def _with_metadata(self, state: NodeNicState | None) -> NodeNicState | None:
-        """The object that was looked at, with the status that it has by now."""
+        """Return the object that was observed, with the status that it has now."""
         shown = self._publisher.shown
         return state if state is None or shown is None else msgspec.structs.replace(state, status=shown.status)
 
     async def reconcile_offline(self) -> None:
-        """Bring back what was granted before, and undo what cut the node off, while the API server cannot be asked.
+        """Restore what was granted before, and roll back what cut the node off, without the API server.
 
         Raises:
-            OSError, OperationTimedOutError: the host as such cannot be read.
-            WorkerGoneError: the host worker died.
+            OSError, OperationTimedOutError: The host as a whole cannot be read.
+            WorkerGoneError: The host worker died.
         """
         self._publisher.begin(None)
         try:
@@ -168,7 +169,11 @@ class HostReconciler:
         await self._reconcile_once(NodeSpec(synced=True, pfs=tuple(wanted.values())), acts=True)
 
     async def _reconcile_once(self, spec: NodeSpec, *, acts: bool) -> tuple[NodeObservation, Journal, str]:
-        """Look, act, and look again if anything was done; gives also what forbids writes, in words."""
+        """Observe, apply, and observe again if anything changed.
+
+        Returns:
+            The observation, the journal, and why writes are forbidden, which is empty if they are allowed.
+        """
         journal, fault = self._load()
         look = await self._look(spec, journal)
         if acts and not fault:
@@ -180,14 +185,22 @@ class HostReconciler:
         return look, journal, fault
 
     def _load(self) -> tuple[Journal, str]:
-        """Read the journal; gives also what forbids writes, in words."""
+        """Read the journal.
+
+        Returns:
+            The journal, and why writes are forbidden, which is empty if they are allowed.
+        """
         try:
             return self._store.load(), ""
         except JournalError as error:
             return Journal(), f"{error}; the host is not changed meanwhile"
 
     async def _apply_changes(self, spec: NodeSpec, look: NodeObservation, journal: Journal) -> str:
-        """Conclude what was interrupted and carry out what may be; gives what forbids writes from now on, in words."""
+        """End interrupted changes and execute those that may run.
+
+        Returns:
+            Why no further write is allowed, or an empty string.
+        """
         host, boot_id = look.observation.host, look.observation.boot_id
         try:
             interrupted = {address for address, record in journal.pfs.items() if record.running is not None}
@@ -210,7 +223,7 @@ class HostReconciler:
         return fault
 
     def _note_failures(self, changed: Collection[str]) -> None:
-        """What failed to be brought back is left alone for a while."""
+        """Record failures to restore PFs, which delays the next attempt."""
         journal, _ = self._load()
         for address in changed:
             if journal.of(address).failure:
@@ -221,7 +234,7 @@ class HostReconciler:
     async def _refresh_idle(
         self, work: Coroutine[None, None, T], spec: NodeSpec, look: NodeObservation, busy: Collection[str]
     ) -> T:
-        """Do something that may take minutes, and see meanwhile whether any other function is lost."""
+        """Run something that may take minutes, and observe the idle PFs meanwhile."""
         working = asyncio.ensure_future(work)
         try:
             while not (await asyncio.wait({working}, timeout=_GLANCE_S))[0]:
@@ -231,7 +244,10 @@ class HostReconciler:
         return working.result()
 
     async def _glance(self, spec: NodeSpec, look: NodeObservation, busy: Collection[str]) -> None:
-        """Withdraw and tell what is lost; what hinders the glance is told at the end of the pass."""
+        """Withdraw and report devices that disappeared from idle PFs.
+
+        An error here is only logged, because the end of the pass reports it.
+        """
         journal, fault = self._load()
         try:
             look = await self._looker.observe_idle(spec, journal, look, busy)
@@ -242,7 +258,10 @@ class HostReconciler:
             _log.warning("the other functions are not seen: %s", error)
 
     async def _look(self, spec: NodeSpec, journal: Journal) -> NodeObservation:
-        """Look at everything; an agent before this one may have told that a carrier is lost."""
+        """Observe everything.
+
+        An earlier agent may have reported a lost carrier in the status, so that is passed on.
+        """
         shown = self._publisher.shown
         pfs = shown.status.pfs if shown is not None else ()
         link_down = {pf.pci_address for pf in pfs if pf.problem is not None and pf.problem.reason is PfReason.CARRIER_LOST}
@@ -253,7 +272,7 @@ class HostReconciler:
         return InFlightSummary(stuck=calls.hanging, bus_stuck=calls.bus_stuck, in_flight=calls.in_flight or ())
 
     def _select_changes(self, spec: NodeSpec, look: NodeObservation, journal: Journal) -> list[Change]:
-        """Say which plans may be carried out now: granted ones, and those that bring back what was granted."""
+        """Select the changes that may run now, which are granted or restore what was granted before."""
         calls = self._runner.calls
         if calls.bus_stuck or calls.waits:
             return []
@@ -270,7 +289,7 @@ class HostReconciler:
                 continue
             failed = record.rolled_back and record.failed_spec is not None and same_desired(record.failed_spec, desired)
             granted = record.granted is not None and same_desired(record.granted, desired)
-            # What cut the node off is not brought back unasked, though it was granted and worked before.
+            # A spec that cut the node off is not restored without a new grant, even though it was granted and worked before.
             known = (granted and not failed) or intent is not None
             if desired.grant != plan.digest and self._backoff.is_active(desired.pci_address, self._clock()):
                 continue
@@ -281,7 +300,10 @@ class HostReconciler:
         return runs
 
     async def _claim(self, runs: list[Change], look: NodeObservation, journal: Journal) -> list[Change]:
-        """Claim the grants over the live object; what was granted before needs no claim."""
+        """Claim the grants with a write to the live object.
+
+        A change that only restores what was granted before needs no claim.
+        """
         granted = [run for run in runs if run.desired.grant == run.plan.digest]
         known = [run for run in runs if run not in granted]
         if not granted:
@@ -301,7 +323,7 @@ class HostReconciler:
 
 
 def _unobservable_reason(error: OperationTimedOutError | OSError | WorkerGoneError) -> str:
-    """Say why the host as such cannot be looked at."""
+    """Return why the host as a whole cannot be observed."""
     if isinstance(error, OperationTimedOutError):
         return f"the kernel does not answer: {error}"
     if isinstance(error, OSError):

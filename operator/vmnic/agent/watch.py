@@ -1,7 +1,4 @@
-"""Tells when something about the node's NICs has changed, as its host says it.
-
-The kernel tells it to all who listen, a simulated host at its socket.
-"""
+"""Events of the node's NICs, from the kernel's sockets or from the socket of a simulated host."""
 
 from __future__ import annotations
 
@@ -18,19 +15,19 @@ from ..host.socket import LISTEN
 __all__ = ["HostEvents"]
 
 _SETTLE_S = 0.2
-"""One change makes many messages; together they are a reason for one look."""
+"""One change causes many messages. Together they trigger one observation."""
 _AGAIN_S = 1.0
-"""A simulated host that is away is asked again so often."""
+"""Interval at which a simulated host that is away is tried again."""
 
 
 class HostEvents:
-    """Listens as long as `run` does.
+    """Listens while `run` is active.
 
     Args:
         host: Where links are: `linux`, or a simulated host at `sim:SOCKET`.
-        watched: Gives the names and PCI addresses of the links that matter; messages about others are passed over.
-            A link that was renamed is known by its address, and kernels before 5.14 tell the name alone.
-        changed: Called in the loop a moment after something that matters was told.
+        watched: Returns names and PCI addresses of the links that matter. Messages about others are ignored. A renamed link
+            is recognized by its address. Kernels before 5.14 send only the name.
+        changed: Called in the event loop shortly after a message that matters.
     """
 
     def __init__(self, host: str, watched: Callable[[], set[str]], changed: Callable[[], None]) -> None:
@@ -40,10 +37,10 @@ class HostEvents:
         self._settling: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
-        """Listen for ever.
+        """Listen until cancelled.
 
         Raises:
-            OSError: the kernel gives no such socket.
+            OSError: The kernel does not provide such a socket.
         """
         if self._host.startswith("sim:"):
             await self._follow(self._host.removeprefix("sim:"))
@@ -62,9 +59,12 @@ class HostEvents:
                     loop.remove_reader(one)
 
     async def _follow(self, path: str) -> None:
-        """Hear a simulated host; when it comes back, anything may have changed."""
+        """Follow the events of a simulated host.
+
+        After a reconnection anything may have changed.
+        """
         while True:
-            # What a host says that is no event is as good as a host that is away.
+            # A reply that is no event is treated like a host that is away.
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
                 reader, writer = await asyncio.open_unix_connection(path)
                 with contextlib.closing(writer):
@@ -88,10 +88,10 @@ class HostEvents:
 
 
 def _told(reply: Mapping[str, Any]) -> HostEvent:
-    """Read a line of a host.
+    """Decode a line that a simulated host sent.
 
     Raises:
-        OSError: it tells of nothing.
+        OSError: The line reports an error instead of an event.
     """
     if "error" in reply:
         raise decode_error(reply["error"])

@@ -1,7 +1,7 @@
-"""Builds the parts of the agent, runs passes, and closes everything.
+"""Composition of the agent, which builds its parts, runs passes, and closes everything.
 
-A pass is made when the controller asks for something else, and every few seconds to see drift. The loop itself never touches
-the host: that is the worker's part.
+A pass runs when the controller changes the spec, and every few seconds to detect drift. The event loop itself never touches the
+host. The worker process does that.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ __all__ = ["run_agent"]
 _log = logging.getLogger(__name__)
 
 _FRESH_S = 300.0
-"""A node that has not been looked at for so long is not ready; a run on slow NICs takes a minute or two."""
+"""A node that was not observed for this many seconds is not ready. A change on slow NICs takes a minute or two."""
 _ALONE_AFTER_S = 5.0
-"""How long the API server has to answer at the start."""
+"""Seconds that the API server has to answer at the start."""
 
 
 def run_agent(chosen: argparse.Namespace, process: WorkerProcess) -> int:
-    """Run until SIGTERM; gives the exit code."""
+    """Run until SIGTERM and return the exit code."""
     try:
         asyncio.run(_run(chosen, process))
     except (ConnectionFileError, NicDataError) as error:
@@ -59,7 +59,7 @@ def run_agent(chosen: argparse.Namespace, process: WorkerProcess) -> int:
 
 
 async def _run(chosen: argparse.Namespace, process: WorkerProcess) -> None:
-    """Compose the agent and run it."""
+    """Build the agent and run it."""
     if chosen.nic_data:
         add_models(pathlib.Path(chosen.nic_data))
     state_dir = pathlib.Path(chosen.state_dir)
@@ -123,7 +123,10 @@ def _metrics(api: ApiClient) -> AgentMetrics:
 
 
 def _watch(api: ApiClient, node: str, wake: asyncio.Event) -> Reflector[NodeNicState]:
-    """Watch this node's object only; a new spec is a reason to look, the own status is none."""
+    """Watch only this node's object.
+
+    A new spec triggers a pass. The agent's own status does not.
+    """
 
     def changed(_key: ObjectKey, old: NodeNicState | None, new: NodeNicState | None) -> None:
         if old is None or new is None or old.spec != new.spec or not new.status.boot_id:
@@ -141,11 +144,11 @@ async def _loop(
     told: Callable[[NodeStatus], None],
     interval_s: float,
 ) -> None:
-    """Make passes for ever; whatever one meets is told, and the next one looks again.
+    """Run passes until cancelled.
 
-    `told` gets every status that was published.
+    Errors of a pass are logged, and the next pass observes again. `told` receives every published status.
 
-    Until the API server has answered once, the node is only kept as it was granted before.
+    Until the API server has answered once, the agent only restores what was granted before.
     """
     key, last_fault = ObjectKey("", node), ""
     with contextlib.suppress(TimeoutError):
@@ -163,7 +166,7 @@ async def _loop(
         except (OSError, OperationTimedOutError, WorkerGoneError) as error:
             _log.error("the host cannot be read: %s", error)
         except Exception as error:
-            # Whatever it was, the next pass looks again; the same fault is logged with its traceback once.
+            # Any error is retried by the next pass. A repeated error is logged with its traceback only once.
             seen, last_fault = last_fault, f"{type(error).__name__}: {error}"
             _log.error("a pass failed: %s", last_fault, exc_info=error if seen != last_fault else None)
         else:

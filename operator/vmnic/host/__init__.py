@@ -1,1 +1,4 @@
-"""The only code that touches a node: operations, ports, adapters, the worker that runs them."""
+"""The only code that touches a node.
+
+It has the operations, the ports and adapters that perform them, and the worker that runs them.
+"""

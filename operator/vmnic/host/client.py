@@ -1,4 +1,7 @@
-"""The agent's side of the host worker: sessions whose every operation has a deadline and can be abandoned."""
+"""The agent's side of the host worker.
+
+Every operation of a session has a deadline, after which the session can be abandoned.
+"""
 
 from __future__ import annotations
 
@@ -27,25 +30,25 @@ __all__ = [
 ]
 
 _OPEN_S = 5.0
-"""A fork and a lock take milliseconds; a worker that needs longer than this is gone."""
+"""A fork and a lock take milliseconds. A worker that needs more seconds than this is gone."""
 _START_S = 60.0
 """The first session also waits for the worker's imports, which take seconds on a slow machine."""
 _LINE_BYTES = 4 * REPLY_BYTES
-"""A dump of links, which cannot be divided, may be longer than other replies."""
+"""Longest reply in bytes. A dump of links cannot be divided and may be longer than other replies."""
 
 
 class OperationTimedOutError(Exception):
-    """The kernel did not answer in time; the session is over, its child is still in the kernel."""
+    """The kernel did not answer in time. The session has ended, and its child is still in the kernel."""
 
     def __init__(self, op: Op, deadline_s: float, returned: asyncio.Future[None]) -> None:
         super().__init__(f"{op} did not return within {deadline_s:g} s")
         self.op = op
         self.returned = returned
-        """Done once the kernel has answered after all, or the child has ended."""
+        """Done once the kernel has answered late, or the child has ended."""
 
 
 class WriteStillInFlightError(Exception):
-    """A write session of an earlier run still holds the PF's lock."""
+    """A write session of an earlier agent or change still holds the PF's lock."""
 
 
 class Session(Protocol):
@@ -55,36 +58,40 @@ class Session(Protocol):
         """Perform an operation.
 
         Raises:
-            OSError: the kernel refused.
-            OperationTimedOutError: no answer in time.
-            WorkerGoneError: the session's child ended.
+            OSError: The kernel refused.
+            OperationTimedOutError: The kernel did not answer in time.
+            WorkerGoneError: The session's child ended.
         """
         ...
 
     async def perform_all(self, ops: Sequence[Op], *, deadline_s: float) -> list[Value | OSError]:
-        """Perform operations in order, whatever the kernel says to each, and give its answers; one journey for many reads.
+        """Perform operations in order and return the kernel's answers.
+
+        A refusal does not stop the operations after it. Many reads take one round trip.
 
         Raises:
-            OperationTimedOutError: they have not all been answered in time.
-            WorkerGoneError: the session's child ended.
+            OperationTimedOutError: Not all operations were answered in time.
+            WorkerGoneError: The session's child ended.
         """
         ...
 
 
 class HostAccess(Protocol):
-    """What opens sessions."""
+    """Opens sessions on a host."""
 
     def session(self, pf: str, *, write: bool) -> AbstractAsyncContextManager[Session]:
-        """Open a session named by a PF; a write session excludes other ones for it.
+        """Open a session named by a PF.
+
+        A write session excludes other write sessions of the PF.
 
         Raises:
-            WriteStillInFlightError: an earlier write has not returned.
+            WriteStillInFlightError: An earlier write has not returned.
         """
         ...
 
 
 class HostWorker:
-    """Opens sessions in the worker program."""
+    """Opens sessions in the worker process."""
 
     def __init__(self, process: WorkerProcess) -> None:
         self._process = process
@@ -94,8 +101,8 @@ class HostWorker:
         """Open a session.
 
         Raises:
-            WriteStillInFlightError: an earlier write to this PF has not returned.
-            WorkerGoneError: the worker does not answer.
+            WriteStillInFlightError: An earlier write to this PF has not returned.
+            WorkerGoneError: The worker does not answer.
         """
         reader, writer = await asyncio.open_unix_connection(sock=self._process.ask(pf, write=write), limit=_LINE_BYTES)
         session = _WorkerSession(reader, writer)
@@ -126,24 +133,27 @@ class _WorkerSession:
         self._reader = reader
         self._writer = writer
         self.late: asyncio.Task[None] | None = None
-        """Waits for the answer to an operation that was given up."""
+        """Waits for the answer to an operation that was abandoned."""
 
     async def perform(self, op: Op, *, deadline_s: float) -> Value:
-        """Perform an operation; see `Session`."""
+        """Perform an operation (see `Session`)."""
         reply = await self._ask({"op": encode_op(op)}, op, deadline_s)
         if "error" in reply:
             raise decode_error(reply["error"])
         return decode_value(reply["value"])
 
     async def perform_all(self, ops: Sequence[Op], *, deadline_s: float) -> list[Value | OSError]:
-        """Perform operations in order; see `Session`."""
+        """Perform operations in order (see `Session`)."""
         if not ops:
             return []
         reply = await self._ask({"ops": [encode_op(op) for op in ops]}, ops[0], deadline_s)
         return [decode_error(one["error"]) if "error" in one else decode_value(one["value"]) for one in reply["replies"]]
 
     async def _ask(self, request: dict[str, Any], op: Op, deadline_s: float) -> dict[str, Any]:
-        """Send a request and give the reply to it; `op` names it where there is none."""
+        """Send a request and return its reply.
+
+        `op` is the operation that errors name.
+        """
         self._writer.write(json.dumps(request).encode() + b"\n")
         reading = asyncio.ensure_future(self._reader.readline())
         try:
@@ -163,7 +173,10 @@ class _WorkerSession:
         return _parse(line, op)
 
     async def end(self, *, awaited: bool) -> None:
-        """Let the child end; the lock of a write session is free once it has, which is waited for."""
+        """End the child.
+
+        Once the child has ended, the lock of a write session is free. `awaited` waits for that.
+        """
         with contextlib.suppress(OSError, TimeoutError):
             if awaited:
                 self._writer.write_eof()
@@ -182,7 +195,7 @@ def _parse(line: bytes, op: Op) -> dict[str, Any]:
     """Parse a reply.
 
     Raises:
-        WorkerGoneError: it is none; a session that answers such things is of no use.
+        WorkerGoneError: The line is no reply, so the session is of no use.
     """
     try:
         reply: dict[str, Any] = json.loads(line)
@@ -192,7 +205,7 @@ def _parse(line: bytes, op: Op) -> dict[str, Any]:
 
 
 class LocalHost:
-    """The same access to a port of this process, for tests; what blocks is told at once, no clock runs."""
+    """Access to a port in this process, for tests. A blocked operation times out at once, without a clock."""
 
     def __init__(self, port: Port) -> None:
         self._port = port
@@ -208,14 +221,14 @@ class _LocalSession:
         self._port = port
 
     async def perform(self, op: Op, *, deadline_s: float) -> Value:
-        """Perform an operation; see `Session`."""
+        """Perform an operation (see `Session`)."""
         try:
             return self._port.perform(op)
         except StillBlocked as error:
             raise OperationTimedOutError(op, deadline_s, asyncio.get_running_loop().create_future()) from error
 
     async def perform_all(self, ops: Sequence[Op], *, deadline_s: float) -> list[Value | OSError]:
-        """Perform operations in order; see `Session`."""
+        """Perform operations in order (see `Session`)."""
         answers: list[Value | OSError] = []
         for op in ops:
             try:

@@ -1,4 +1,7 @@
-"""Operations and their results as JSON, with the stdlib alone: the worker's program stays small."""
+"""Encoding of operations and their results as JSON.
+
+It uses only the standard library, so that the worker process stays small.
+"""
 
 from __future__ import annotations
 
@@ -33,16 +36,16 @@ _OPS: dict[str, type[Any]] = {
 
 
 def encode_op(op: Op) -> dict[str, Any]:
-    """Give the JSON-able form of an operation."""
+    """Return the JSON form of an operation."""
     fields = ((name, getattr(op, name)) for name in op.__slots__)
     return {"kind": type(op).__name__, **{name: value for name, value in fields if value is not None}}
 
 
 def decode_op(wire: Mapping[str, Any]) -> Op:
-    """Read an operation.
+    """Decode an operation.
 
     Raises:
-        ValueError: no such operation, or its fields are wrong.
+        ValueError: The operation does not exist, or its fields are wrong.
     """
     fields = {name: tuple(value) if isinstance(value, list) else value for name, value in wire.items() if name != "kind"}
     kind = _OPS.get(wire.get("kind", ""))
@@ -56,7 +59,7 @@ def decode_op(wire: Mapping[str, Any]) -> Op:
 
 
 def encode_value(value: Value) -> Any:
-    """Give the JSON-able form of a result."""
+    """Return the JSON form of a result."""
     if isinstance(value, Channels):
         return {"channels": dataclasses.asdict(value)}
     if isinstance(value, tuple) and value and isinstance(value[0], LinkInfo):
@@ -65,7 +68,10 @@ def encode_value(value: Value) -> Any:
 
 
 def decode_value(wire: Any) -> Value:
-    """Read a result; an empty dump of links comes back as an empty tuple, as it went."""
+    """Decode a result.
+
+    An empty dump of links is encoded and decoded as an empty tuple.
+    """
     if isinstance(wire, list):
         return tuple(wire)
     if isinstance(wire, dict) and "channels" in wire:
@@ -82,10 +88,10 @@ def _link(wire: Mapping[str, Any]) -> LinkInfo:
 
 
 def encode_error(error: OSError) -> dict[str, Any]:
-    """Give the JSON-able form of the kernel's refusal."""
+    """Return the JSON form of the kernel's refusal."""
     return {"errno": error.errno or errno.EIO, "message": error.strerror or str(error)}
 
 
 def decode_error(wire: Mapping[str, Any]) -> OSError:
-    """Read the kernel's refusal."""
+    """Decode the kernel's refusal."""
     return OSError(int(wire["errno"]), str(wire["message"]))

@@ -1,6 +1,8 @@
-"""What a host tells by itself of its NICs: the kernel's uevents of PCI functions, and its messages about links.
+"""Events of the host's NICs.
 
-Both are sent to every listener of a multicast group, so no right is needed and nothing blocks. Sources: linux/rtnetlink.h,
+They are the kernel's uevents of PCI functions and its netlink messages about links.
+
+Both are multicast to every listener, so listening needs no privilege and never blocks. Sources: linux/rtnetlink.h,
 linux/if_link.h, lib/kobject_uevent.c, drivers/pci/pci-driver.c (pci_uevent).
 """
 
@@ -18,40 +20,41 @@ __all__ = ["LOST", "HostEvent", "KernelEvents", "decode_event", "encode_event", 
 
 _NETLINK_KOBJECT_UEVENT = 15
 _UEVENT_KERNEL = 1
-"""Multicast group of the kernel's own uevents; group 2 is udev's."""
+"""Multicast group of the kernel's own uevents. Group 2 is udev's."""
 _RTMGRP_LINK = 1
 _HEADER, _LINK = struct.Struct("=IHHII"), struct.Struct("=BxHiII")
 _ATTRIBUTE = struct.Struct("=HH")
 _IFNAME, _PARENT_NAME = 3, 56
 """IFLA_IFNAME and IFLA_PARENT_DEV_NAME."""
 _LINK_WORDS = {16: "newlink", 17: "dellink"}
-"""RTM_NEWLINK comes for every change of a link, RTM_DELLINK when it goes."""
+"""RTM_NEWLINK reports every change of a link, RTM_DELLINK its removal."""
 _BYTES = 65536
 _BUFFER_BYTES = 2**20
-"""Seven VFs with their links are about a hundred messages."""
+"""Seven VFs with their links cause about a hundred messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostEvent:
-    """One thing that a host told."""
+    """One event of a host."""
 
     what: str
-    """`add`, `remove`, `bind`, `unbind` or `change` of a function, `newlink` or `dellink`; `lost`: not all was heard."""
+    """`add`, `remove`, `bind`, `unbind` or `change` of a PCI function, `newlink` or `dellink` of a link, or `lost` if events
+    are missing."""
     address: str = ""
-    """The function, or the one whose link it is."""
+    """PCI address of the function, or of the link's function."""
     link: str = ""
-    """The link's name, as it is called by now."""
+    """Present name of the link."""
 
 
 LOST = HostEvent(what="lost")
-"""Anything may have happened."""
+"""Events are missing, so anything may have changed."""
 
 
 class KernelEvents:
-    """Listens to this host's kernel, in this process's network namespace, from its making on.
+    """Listens to the kernel, in this process's network namespace, from its construction on.
 
     Raises:
-        OSError: the kernel gives no such socket.
+        OSError: The kernel does not provide such a socket.
     """
 
     def __init__(self) -> None:
@@ -64,7 +67,7 @@ class KernelEvents:
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
-        """What becomes readable when there is something to hear."""
+        """Return the sockets that become readable when there are events."""
         return tuple(self._listeners)
 
     def close(self) -> None:
@@ -72,7 +75,7 @@ class KernelEvents:
         self._opened.close()
 
     def heard(self) -> Iterator[HostEvent]:
-        """Give what has been told since the last call; it does not wait."""
+        """Yield the events since the last call, without waiting."""
         for listener, parse in self._listeners.items():
             yield from _received(listener, parse)
 
@@ -98,14 +101,18 @@ def _received(listener: socket.socket, parse: Callable[[bytes], Iterator[HostEve
 
 
 def pci_events(data: bytes) -> Iterator[HostEvent]:
-    """Read a uevent: a PCI function came, went, changed, or got or lost its driver; others are passed over."""
+    """Decode a uevent.
+
+    Events of PCI functions report that one was added, removed or changed, or that its driver was bound or unbound. Other events
+    are ignored.
+    """
     fields = dict(field.split("=", 1) for field in data.decode(errors="replace").split("\0") if "=" in field)
     if fields.get("SUBSYSTEM") == "pci":
         yield HostEvent(what=fields.get("ACTION", ""), address=fields.get("PCI_SLOT_NAME", ""))
 
 
 def link_events(data: bytes) -> Iterator[HostEvent]:
-    """Read a datagram of rtnetlink; what is not about links, or makes no sense, is passed over."""
+    """Decode an rtnetlink datagram, and ignore messages that are malformed or not about links."""
     offset = 0
     while offset + _HEADER.size <= len(data):
         length, kind, *_ = _HEADER.unpack_from(data, offset)
@@ -118,7 +125,7 @@ def link_events(data: bytes) -> Iterator[HostEvent]:
 
 
 def _attributes(data: bytes) -> Iterator[tuple[int, str]]:
-    """Give the names among a message's attributes."""
+    """Yield the names among a message's attributes."""
     offset = 0
     while offset + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
@@ -130,15 +137,15 @@ def _attributes(data: bytes) -> Iterator[tuple[int, str]]:
 
 
 def _aligned(length: int) -> int:
-    """Netlink's parts start at multiples of four bytes."""
+    """Round up to four bytes, to which netlink aligns its parts."""
     return (length + 3) & ~3
 
 
 def encode_event(event: HostEvent) -> dict[str, str]:
-    """Give the JSON-able form of an event."""
+    """Return the JSON form of an event."""
     return {"what": event.what, "address": event.address, "link": event.link}
 
 
 def decode_event(wire: Mapping[str, Any]) -> HostEvent:
-    """Read an event."""
+    """Decode an event."""
     return HostEvent(what=str(wire["what"]), address=str(wire.get("address", "")), link=str(wire.get("link", "")))

@@ -1,4 +1,4 @@
-"""One wrapper around `perform` that numbers operations, counts writes and injects faults by design."""
+"""A wrapper around a port that numbers operations, counts writes and injects faults."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["Fault", "FaultyPort", "Killed", "When"]
 
 
 class Killed(BaseException):
-    """The process was killed here; not an Exception, so that no handler takes it for a failure."""
+    """The process was killed here. It is no Exception, so that no handler treats it as a failure."""
 
 
 class When(StrEnum):
-    """Where a fault strikes."""
+    """When a fault takes effect."""
 
     BEFORE = "before"
     """The operation does not reach the kernel."""
     DURING = "during"
-    """The process dies with the operation in the kernel, which carries it out later (`FaultyPort.finish`)."""
+    """The process dies with the operation in the kernel, which executes it later (`FaultyPort.finish`)."""
     AFTER = "after"
-    """The operation takes effect, its answer is lost."""
+    """The operation takes effect, but its answer is lost."""
     HANG = "hang"
     """The kernel does not answer."""
     ERRNO = "errno"
@@ -34,7 +34,7 @@ class When(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One fault: at the n-th operation (from 1), or at every operation that matches."""
+    """One fault, at the n-th operation (from 1) or at every operation that matches."""
 
     when: When
     at: int | None = None
@@ -42,39 +42,39 @@ class Fault:
     errno: int = 0
 
     def strikes(self, number: int, op: Op) -> bool:
-        """Tell whether this operation is struck."""
+        """Return whether the fault affects this operation."""
         return number == self.at or (self.matches is not None and self.matches(op))
 
 
 class FaultyPort:
-    """A port with a log and faults."""
+    """A port with a log of operations, and with faults."""
 
     def __init__(self, port: Port, faults: Sequence[Fault] = ()) -> None:
         self._port = port
         self.faults = list(faults)
         self.log: list[Op] = []
         self.in_flight: list[Op] = []
-        """Operations that the kernel has not carried out yet."""
+        """Operations that the kernel has not executed yet."""
 
     @property
     def writes(self) -> list[Op]:
-        """The operations that change the host, in order."""
+        """Return the operations that change the host, in order."""
         return [op for op in self.log if is_write(op)]
 
     def finish(self) -> None:
-        """Let the kernel carry out what is in flight, whoever asked for it."""
+        """Let the kernel execute the operations in flight, even if the process that started them is dead."""
         for op in self.in_flight:
             with contextlib.suppress(OSError):
                 self._port.perform(op)
         self.in_flight.clear()
 
     def perform(self, op: Op) -> Value:
-        """Perform an operation, or let a fault strike.
+        """Perform an operation, or inject a fault.
 
         Raises:
-            Killed: the process dies here.
-            StillBlocked: the kernel does not answer.
-            OSError: the kernel refused.
+            Killed: The process dies here.
+            StillBlocked: The kernel does not answer.
+            OSError: The kernel refused.
         """
         self.log.append(op)
         fault = next((fault for fault in self.faults if fault.strikes(len(self.log), op)), None)

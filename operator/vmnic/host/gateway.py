@@ -1,4 +1,7 @@
-"""Whether the default gateway answers: the kernel is told to probe its neighbour entry, so an old answer does not count."""
+"""Reachability of the default gateway.
+
+The kernel is asked to probe its neighbour entry, so that an old answer does not count.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ from .routes import default_hops
 __all__ = ["LEARNT_ADDRESS", "LINK_SCOPE", "check_gateway"]
 
 LEARNT_ADDRESS = 2
-"""IFAPROT_KERNEL_RA: made from a router's announcement."""
+"""IFAPROT_KERNEL_RA: the kernel configured the address from a router advertisement."""
 LINK_SCOPE = 253
-"""RT_SCOPE_LINK: a link-local address is no use of the host's."""
+"""RT_SCOPE_LINK: a link-local address does not count as use by the host."""
 
 _PATIENCE_S = 3.0
-"""The kernel asks three times, a second apart (neigh/*/ucast_solicit)."""
+"""The kernel sends three solicitations, a second apart (neigh/*/ucast_solicit)."""
 _POLL_S = 0.02
 _FAILED, _INCOMPLETE, _PROBE, _REACHABLE, _NOARP, _PERMANENT = 0x20, 0x01, 0x10, 0x02, 0x40, 0x80
 """NUD_* of linux/neighbour.h."""
@@ -26,14 +29,14 @@ _DISCARD_PORT = 9
 
 
 def check_gateway(route: Any, self_enabled_links: Collection[str]) -> str:
-    """Give `reachable`, `unreachable`, or an empty text where there is no default gateway that can be asked.
+    """Return `reachable`, `unreachable`, or an empty string without a default gateway that can be probed.
 
-    An entry that an administrator wrote down is no answer: nothing tells whether the gateway is there, and to probe such an
-    entry would make it one that ages.
+    A permanent or NOARP entry is not probed. It does not show whether the gateway is reachable, and a probe would turn it into
+    an entry that ages.
 
     Args:
         route: pyroute2's IPRoute.
-        self_enabled_links: PCI addresses of functions that vmnic enabled. Routes that they learn from routers do not count.
+        self_enabled_links: PCI addresses of PFs that vmnic enabled. Routes that they learn from routers do not count.
     """
     found = _default_gateway(route, self_enabled_links)
     if found is None:
@@ -54,7 +57,7 @@ def check_gateway(route: Any, self_enabled_links: Collection[str]) -> str:
 
 
 def _default_gateway(route: Any, self_enabled_links: Collection[str]) -> tuple[int, str, int] | None:
-    """The gateway with the least metric, IPv4 routes before IPv6."""
+    """Return the gateway with the lowest metric, of IPv4 routes before those of IPv6."""
     found = [
         (hop.rank, (*hop.gateway, hop.link))
         for hop in default_hops(route)
@@ -64,7 +67,7 @@ def _default_gateway(route: Any, self_enabled_links: Collection[str]) -> tuple[i
 
 
 def _is_learner(route: Any, index: int, self_enabled_links: Collection[str]) -> bool:
-    """Whether a link is one of these functions' and has no address but those that it has learnt."""
+    """Return whether a link belongs to one of these PFs and has only addresses from router advertisements."""
     (link,) = route.link("get", index=index)
     if link.get_attr("IFLA_PARENT_DEV_NAME") not in self_enabled_links:
         return False
@@ -73,7 +76,10 @@ def _is_learner(route: Any, index: int, self_enabled_links: Collection[str]) -> 
 
 
 def _ask(route: Any, family: int, address: str, index: int) -> None:
-    """Have the kernel ask for the gateway now: probe an entry that it has, or make one by sending a packet."""
+    """Make the kernel probe the gateway now.
+
+    An existing neighbour entry is probed. Otherwise a packet makes the kernel create one.
+    """
     from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415 - slow to import
 
     with contextlib.suppress(NetlinkError):
@@ -82,7 +88,7 @@ def _ask(route: Any, family: int, address: str, index: int) -> None:
             return
     with socket.socket(family, socket.SOCK_DGRAM) as packet, contextlib.suppress(OSError):
         packet.setblocking(False)
-        # A router's link-local address says nothing without its link.
+        # An IPv6 link-local address is only valid together with its link.
         scope = (0, index) if family == socket.AF_INET6 else ()
         packet.sendto(b"", (address, _DISCARD_PORT, *scope))
 

@@ -1,4 +1,7 @@
-"""Starts the host worker's program and hands it a socket for each session; quick to load, so that the program starts early."""
+"""Start of the host worker, which receives a socket for each session.
+
+The module loads quickly, so that the worker starts early.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,18 @@ __all__ = ["WorkerGoneError", "WorkerProcess"]
 
 
 class WorkerGoneError(Exception):
-    """The worker or a session's child ended unasked."""
+    """The worker or a session's child ended unexpectedly."""
 
 
 class WorkerProcess:
-    """The worker; one that died is started again when it is needed.
+    """The worker process. If it died, the next session starts it again.
 
     Args:
-        host: `linux`, or a simulated one at `sim:SOCKET`.
+        host: `linux`, or a simulated host at `sim:SOCKET`.
         state_dir: Directory of the lock files.
         root: Directory below which the host's /sys is.
-        links: Where links are, if not where `host` says.
-        modules: Where modules are, likewise.
+        links: Host of the links, if it is another one than `host`.
+        modules: Host of the modules, if it is another one than `host`.
     """
 
     def __init__(self, *, host: str, state_dir: pathlib.Path, root: str = "/", links: str = "", modules: str = "") -> None:
@@ -36,11 +39,11 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the worker, if it runs."""
+        """Return the process id of the worker, or None if it does not run."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def start(self) -> None:
-        """Start the program, unless it runs."""
+        """Start the process unless it runs."""
         if self.pid is not None:
             return
         self.close()
@@ -52,10 +55,10 @@ class WorkerProcess:
         self.has_answered = False
 
     def ask(self, pf: str, *, write: bool) -> socket.socket:
-        """Ask for a session, and give the socket at which its child will answer.
+        """Request a session and return the socket on which its child answers.
 
         Raises:
-            WorkerGoneError: the worker cannot be asked.
+            WorkerGoneError: The worker cannot be reached.
         """
         self.start()
         assert self._control is not None
@@ -69,12 +72,12 @@ class WorkerProcess:
         return ours
 
     def close(self) -> None:
-        """Let the worker end; a child that is stuck in the kernel goes on."""
+        """End the worker. A child that is stuck in the kernel stays."""
         if self._control is not None:
             self._control.close()
             self._control = None
 
     def wait(self) -> None:
-        """Wait for its end."""
+        """Wait until the worker has ended."""
         if self._process is not None:
             self._process.wait()

@@ -1,4 +1,7 @@
-"""The Linux adapters for files and modules; the root is a parameter, so the same code serves a container's `/host`."""
+"""The Linux adapters for files and modules.
+
+The root is a parameter, so that the same code serves a container in which the host is mounted at `/host`.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ from .ports import Host
 __all__ = ["LinuxFiles", "LinuxModules", "linux_host"]
 
 _CHUNK_BYTES = 65536
-"""More than a page, so that a file of sysfs is read in one call."""
+"""Larger than a page, so that a sysfs file is read in one call."""
 _MAX_BYTES = 2**19
-"""As JSON, where a byte may take six, this fits into one reply."""
+"""Even as JSON, where a byte may take six characters, this fits into one reply."""
 
 
 class LinuxFiles:
@@ -28,10 +31,10 @@ class LinuxFiles:
         self._root = root.rstrip("/")
 
     def perform(self, op: Op) -> Value:
-        """Perform an operation on files; one write is one `write(2)`, as sysfs expects.
+        """Perform an operation on files. Each write is one `write(2)`, as sysfs expects.
 
         Raises:
-            OSError: the kernel refused.
+            OSError: The kernel refused.
         """
         match op:
             case ReadFile(path):
@@ -49,11 +52,17 @@ class LinuxFiles:
         raise OSError(errno.ENOSYS, f"no operation on files: {op}")
 
     def _at(self, path: str) -> str:
-        """A container has its own /proc, which is the same kernel's."""
+        """Return the path below the root.
+
+        /proc is read from the container itself, because it belongs to the same kernel.
+        """
         return path if path.startswith("/proc/") else self._root + path
 
     def _read(self, path: str) -> str:
-        """Read a regular file; a pipe would block, and half of a file is not the file."""
+        """Read a whole regular file.
+
+        A pipe is refused because it would block. A file that is too large is refused because a part of it would be wrong.
+        """
         descriptor = os.open(self._at(path), os.O_RDONLY | os.O_NONBLOCK)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -70,12 +79,12 @@ class LinuxFiles:
             os.close(descriptor)
 
     def _put(self, path: str, text: str) -> None:
-        """Replace a file atomically, so that nobody reads half of it."""
+        """Replace a file atomically, so that no process reads half of it."""
         target = pathlib.Path(self._at(path))
         if not text:
             target.unlink(missing_ok=True)
             return
-        # Functions of one driver are changed side by side, and write the same file.
+        # PFs of one driver are changed in parallel and write the same file.
         fresh = target.with_name(f".{target.name}.{threading.get_native_id()}")
         with fresh.open("w") as file:
             file.write(text)
@@ -98,11 +107,11 @@ class LinuxModules:
         self._modules = pathlib.Path(root, "sys/module")
 
     def perform(self, op: Op) -> Value:
-        """Load or unload a module; one that is there already, or is not, is no error.
+        """Load or unload a module. A module that is already loaded or unloaded is no error.
 
         Raises:
-            OSError: ENOENT where there is no such module, EPERM without CAP_SYS_MODULE, EBUSY for one in use,
-                EKEYREJECTED for one without a signature that the kernel trusts.
+            OSError: ENOENT if the module does not exist, EPERM without CAP_SYS_MODULE, EBUSY for a module in use, EKEYREJECTED
+                for a module without a signature that the kernel trusts.
         """
         match op:
             case LoadModule(name):
@@ -123,7 +132,7 @@ _MODPROBE_WORDS = {
     "temporarily unavailable": errno.EBUSY,
     "Key was rejected": errno.EKEYREJECTED,
 }
-"""modprobe has words where the kernel had a number."""
+"""modprobe prints words where the kernel returned an errno."""
 
 
 def _modprobe(*arguments: str) -> None:
@@ -134,5 +143,5 @@ def _modprobe(*arguments: str) -> None:
 
 
 def linux_host(root: str = "/") -> Host:
-    """Give the host that this process runs on."""
+    """Return the host on which this process runs."""
     return Host(files=LinuxFiles(root), links=LinuxLinks(), modules=LinuxModules(root))

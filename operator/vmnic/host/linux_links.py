@@ -1,6 +1,7 @@
-"""The Linux adapter for network links: rtnetlink and ethtool through pyroute2, which is imported at first use.
+"""The Linux adapter for network links.
 
-pyroute2's traps that this module knows: `vf=` changes the caller's dict, and the VLAN list's struct is two bytes short.
+It uses rtnetlink and ethtool through pyroute2, which is imported at first use. Two pitfalls of pyroute2: `vf=` changes the
+caller's dict, and the struct of the VLAN list is two bytes short.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class LinuxLinks:
         """Perform an operation on links.
 
         Raises:
-            OSError: the kernel refused; ENODEV for an unknown link.
+            OSError: The kernel refused, with ENODEV for an unknown link.
         """
         from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415 - slow to import
 
@@ -91,7 +92,7 @@ class LinuxLinks:
 
 @dataclass
 class _Uses:
-    """What links are used for, by their index."""
+    """What links are used for, by link index."""
 
     addresses: dict[int, list[str]] = field(default_factory=dict)
     learnt: dict[int, list[str]] = field(default_factory=dict)
@@ -150,7 +151,7 @@ def _vfs(message: Any) -> tuple[VfInfo, ...]:
 
 
 def _vf_attributes(op: SetVf) -> dict[str, Any]:
-    """Write a VF's attributes as pyroute2 takes them."""
+    """Build a VF's attributes in the form that pyroute2 takes."""
     made: dict[str, Any] = {"vf": op.vf}
     if op.mac is not None:
         made["mac"] = op.mac
@@ -170,7 +171,10 @@ def _vf_attributes(op: SetVf) -> dict[str, Any]:
 
 
 def _vlan_with_protocol(op: SetVf) -> dict[str, Any]:
-    """The kernel's struct ifla_vf_vlan_info has 16 bytes, pyroute2's 14: pad it once."""
+    """Build a VLAN entry with its protocol.
+
+    The kernel's struct ifla_vf_vlan_info has 16 bytes, pyroute2's has 14, so it is padded once.
+    """
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfbase  # noqa: PLC0415 - slow to import
 
     info = ifinfbase.vflist.vfinfo.vf_vlist.ivvi
@@ -195,7 +199,7 @@ def _set_channels(name: str, combined: int) -> None:
 
 
 def _ethtool(name: str, call: Callable[[Any], Any]) -> Any:
-    """Run an ethtool ioctl and give the kernel's errno for pyroute2's own words."""
+    """Run an ethtool ioctl, and raise the kernel's errno instead of pyroute2's own exceptions."""
     from pyroute2.ethtool.ioctl import IoctlEthtool, NoSuchDevice, NotSupportedError  # noqa: PLC0415 - slow to import
 
     program = IoctlEthtool(name)

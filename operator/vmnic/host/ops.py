@@ -1,8 +1,8 @@
 """The operations on a node, as data.
 
-Everything that the agent does to a host is one of these values, handed to `perform`. So a fault can be injected at the
-n-th operation, writes can be counted, and an operation can travel over a socket to a worker or a simulated host.
-Paths are the kernel's own (`/sys/bus/pci/devices/0000:0b:00.0/sriov_numvfs`); an adapter maps them below its root.
+Everything that the agent does to a host is one of these values, passed to `perform`. So a fault can be injected at the n-th
+operation, writes can be counted, and an operation can be sent over a socket to a worker or a simulated host. Paths are the
+kernel's own (`/sys/bus/pci/devices/0000:0b:00.0/sriov_numvfs`). An adapter maps them below its root.
 
 An operation that the kernel refuses raises `OSError` with the kernel's errno, in every adapter.
 """
@@ -41,7 +41,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ReadFile:
-    """Read a small text file; gives its text without the final newline."""
+    """Read a small text file and return its text without the final newline."""
 
     path: str
 
@@ -56,7 +56,10 @@ class WriteFile:
 
 @dataclass(frozen=True, slots=True)
 class PutFile:
-    """Make or replace a file as a whole; an empty text removes it, and an absent one is then no error."""
+    """Create or replace a whole file.
+
+    An empty text removes the file. If it does not exist, that is no error.
+    """
 
     path: str
     text: str
@@ -64,14 +67,14 @@ class PutFile:
 
 @dataclass(frozen=True, slots=True)
 class ListDir:
-    """List a directory; gives the sorted names."""
+    """List a directory and return the sorted names."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReadLink:
-    """Read a symbolic link; gives its target as the kernel wrote it (often relative)."""
+    """Read a symbolic link and return its target as the kernel wrote it (often relative)."""
 
     path: str
 
@@ -83,7 +86,7 @@ class ReadLinks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetLink:
-    """Change a link; `None` leaves a property alone."""
+    """Change a link. `None` leaves a property as it is."""
 
     name: str
     up: bool | None = None
@@ -93,16 +96,19 @@ class SetLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetVf:
-    """Set attributes of one VF through its PF in one netlink message, which the kernel does not apply atomically."""
+    """Set attributes of one VF through its PF.
+
+    All are sent in one netlink message, which the kernel does not apply atomically.
+    """
 
     name: str
-    """The PF's link."""
+    """Name of the PF's link."""
     vf: int
     """Index of the VF, from 0."""
     mac: str | None = None
     vlan: int | None = None
     qos: int | None = None
-    """802.1p priority; goes with `vlan`."""
+    """802.1p priority, which requires `vlan`."""
     vlan_protocol: Literal["802.1q", "802.1ad"] | None = None
     spoof_check: bool | None = None
     trust: bool | None = None
@@ -113,10 +119,13 @@ class SetVf:
 
 @dataclass(frozen=True, slots=True)
 class CheckGateway:
-    """Ask the default gateway for its link address; gives `reachable`, `unreachable`, or an empty text without a gateway."""
+    """Resolve the link address of the default gateway.
+
+    Returns `reachable`, `unreachable`, or an empty string without a gateway.
+    """
 
     self_enabled_links: tuple[str, ...] = ()
-    """PCI addresses of functions that vmnic switched on: a default route that such a link has learnt does not count."""
+    """PCI addresses of PFs that vmnic enabled. A default route that such a link learned does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +145,14 @@ class SetChannels:
 
 @dataclass(frozen=True, slots=True)
 class LoadModule:
-    """Load a kernel module with its dependencies; already loaded is no error."""
+    """Load a kernel module with its dependencies. If it is loaded already, that is no error."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class UnloadModule:
-    """Unload a kernel module and what only it needs; not loaded is no error."""
+    """Unload a kernel module and the modules that only it needs. If it is not loaded, that is no error."""
 
     name: str
 
@@ -177,21 +186,21 @@ class LinkInfo:
     """Administrative state (IFF_UP)."""
     carrier: bool = False
     kind: str = ""
-    """Of a virtual link: `macvtap`, `bridge`, `vlan`, …; empty for a NIC."""
+    """Kind of a virtual link (`macvtap`, `bridge`, `vlan`, …). Empty for a NIC."""
     master: int | None = None
     """Index of the upper device (bridge, bond) that owns this link."""
     lower: int | None = None
-    """Index of the link that this one sits on (VLAN, macvtap: IFLA_LINK)."""
+    """Index of the link below this one (VLAN, macvtap: IFLA_LINK)."""
     pci_address: str | None = None
-    """The parent device where it is a PCI function (IFLA_PARENT_DEV_NAME)."""
+    """Address of the parent device if it is a PCI function (IFLA_PARENT_DEV_NAME)."""
     addresses: tuple[str, ...] = ()
-    """IP addresses with prefix length, link-local ones left out."""
+    """IP addresses with prefix length, except link-local ones."""
     default_route: bool = False
-    """Whether a default route leaves by this link."""
+    """Whether a default route uses this link."""
     learnt: tuple[str, ...] = ()
-    """Addresses that the kernel made by itself from a router's announcements; they are not among `addresses`."""
+    """Addresses that the kernel configured from router advertisements. They are not among `addresses`."""
     learnt_route: bool = False
-    """Whether the kernel took a default route from such an announcement."""
+    """Whether the kernel learned a default route from a router advertisement."""
     vfs: tuple[VfInfo, ...] = ()
 
 
@@ -211,17 +220,17 @@ Value: TypeAlias = str | tuple[str, ...] | tuple[LinkInfo, ...] | Channels | Non
 
 
 class Port(Protocol):
-    """What performs operations: an adapter, or a wrapper around one."""
+    """Performs operations, as an adapter or as a wrapper around one."""
 
     def perform(self, op: Op) -> Value:
-        """Perform one operation and give what it read.
+        """Perform one operation and return what it read.
 
         Raises:
-            OSError: the kernel refused; `errno` is the kernel's.
+            OSError: The kernel refused. `errno` is the kernel's.
         """
         ...
 
 
 def is_write(op: Op) -> bool:
-    """Tell whether an operation changes the host."""
+    """Return whether an operation changes the host."""
     return isinstance(op, WriteFile | PutFile | SetLink | SetVf | SetChannels | LoadModule | UnloadModule)

@@ -1,4 +1,4 @@
-"""Three ports, each choosable alone, behind one `perform`."""
+"""A host with separate ports for files, links and modules behind one `perform`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ __all__ = ["Host", "StillBlocked"]
 
 
 class StillBlocked(Exception):  # noqa: N818 - not an error: the kernel has not answered yet
-    """The kernel has not answered, and only an in-process model of it can say so; a real call would not return."""
+    """The kernel has not answered.
+
+    Only a model in this process can say so, because a real call would not return.
+    """
 
 
 class Host:
@@ -20,10 +23,10 @@ class Host:
         self._modules = modules
 
     def perform(self, op: Op) -> Value:
-        """Perform an operation on the port that it belongs to.
+        """Perform an operation on the port to which it belongs.
 
         Raises:
-            OSError: the kernel refused.
+            OSError: The kernel refused.
         """
         match op:
             case ReadFile() | WriteFile() | PutFile() | ListDir() | ReadLink():

@@ -1,4 +1,7 @@
-"""Default routes with every hop: an uplink over several links is one route whose links and gateways stand in its hops."""
+"""Default routes with every hop.
+
+A default route over several links is one route, and its hops have the links and gateways.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,24 @@ from typing import Any, NamedTuple
 __all__ = ["LEARNT_ROUTE", "Hop", "default_hops"]
 
 LEARNT_ROUTE = 9
-"""RTPROT_RA of linux/rtnetlink.h: made from a router's announcement."""
+"""RTPROT_RA of linux/rtnetlink.h: the kernel created the route from a router advertisement."""
 
 
 class Hop(NamedTuple):
-    """One way out."""
+    """One hop of a default route."""
 
     rank: tuple[int, int]
-    """The route's address family and metric: the kernel takes the least of a family."""
+    """Address family and metric of the route. The kernel uses the lowest metric of a family."""
     link: int
-    """Its index."""
+    """Index of the link."""
     gateway: tuple[int, str] | None
-    """Its address family, which need not be the route's (RFC 8950), and address; None: the link leads there by itself."""
+    """Address family and address of the gateway, or None if the hop has no gateway. The family may differ from the route's
+    (RFC 8950)."""
     learnt: bool
 
 
 def default_hops(route: Any) -> Iterator[Hop]:
-    """Give the hops of all default routes.
+    """Yield the hops of all default routes.
 
     Args:
         route: pyroute2's IPRoute.

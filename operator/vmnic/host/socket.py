@@ -1,11 +1,11 @@
-"""A port at the other end of a Unix socket: one JSON line a request, one a reply.
+"""A port over a Unix socket, with one JSON line per request and per reply.
 
     {"id": 1, "op": {"kind": "ReadFile", "path": "/sys/..."}}   ->   {"id": 1, "value": "7"}  or  {"id": 1, "error": {...}}
 
-    {"listen": true}   ->   a line for every event from now on, the first of which is `lost`: who listens knows nothing yet
+    {"listen": true}   ->   a line for every event from now on, the first of which is `lost`, because earlier events are unknown
 
-A connection answers in order; an operation that blocks in the kernel blocks its own connection only, because the server has
-a thread for each.
+A connection answers in order. An operation that blocks in the kernel blocks only its own connection, because the server has a
+thread for each.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from .ops import Op, Port, Value
 __all__ = ["LISTEN", "REPLY_BYTES", "SocketPort", "answer", "serve_port"]
 
 REPLY_BYTES = 2**22
-"""What operations may answer together: a few hundred files of sysfs, or a dump of hundreds of links, have less."""
+"""Largest reply in bytes. A few hundred sysfs files, or a dump of hundreds of links, need less."""
 
 Control = Callable[[Mapping[str, Any]], Any]
-"""Takes a command that is no operation (a simulated host's `hold`) and gives a JSON-able reply."""
+"""Handles a command that is no operation (a simulated host's `hold`) and returns a JSON-able reply."""
 Listen = Callable[[Callable[[HostEvent], None]], Callable[[], None]]
-"""Has a listener called for every event, and gives what ends that."""
+"""Registers a listener for every event and returns a function that removes it."""
 LISTEN: Mapping[str, Any] = {"listen": True}
 """The request for events."""
 
@@ -50,7 +50,7 @@ class SocketPort:
         """Perform an operation at the other end.
 
         Raises:
-            OSError: the kernel there refused, or the connection broke (ECONNRESET).
+            OSError: The kernel there refused, or the connection broke (ECONNRESET).
         """
         return decode_value(self._ask({"op": encode_op(op)}))
 
@@ -58,7 +58,7 @@ class SocketPort:
         """Send a command that is no operation.
 
         Raises:
-            OSError: it was refused, or the connection broke.
+            OSError: The command was refused, or the connection broke.
         """
         return self._ask({"control": command})
 
@@ -80,7 +80,7 @@ class SocketPort:
 
 
 def serve_port(port: Port, listener: socket.socket, control: Control | None = None, listen: Listen | None = None) -> None:
-    """Answer connections until the listening socket is closed, each in a thread of its own."""
+    """Serve connections until the listening socket is closed, each in its own thread."""
     while True:
         try:
             connection, _ = listener.accept()
@@ -90,7 +90,7 @@ def serve_port(port: Port, listener: socket.socket, control: Control | None = No
 
 
 def _serve(port: Port, connection: socket.socket, control: Control | None, listen: Listen | None) -> None:
-    # The peer may go away at any time; its operation has been performed all the same, as in the kernel.
+    # The peer may disconnect at any time. Its operation has been performed nevertheless, as in the kernel.
     with connection, contextlib.suppress(OSError):
         for line in connection.makefile("rb"):
             request = json.loads(line)
@@ -100,7 +100,7 @@ def _serve(port: Port, connection: socket.socket, control: Control | None, liste
 
 
 def _tell(connection: socket.socket, listen: Listen) -> None:
-    """Send events until the peer is gone, which is noticed at the next one."""
+    """Send events until the peer disconnects, which the next send detects."""
     told: queue.SimpleQueue[HostEvent] = queue.SimpleQueue()
     end = listen(told.put)
     try:
@@ -112,7 +112,7 @@ def _tell(connection: socket.socket, listen: Listen) -> None:
 
 
 def answer(port: Port, request: Mapping[str, Any], control: Control | None = None) -> dict[str, Any]:
-    """Perform one request and give its reply; a refusal is a reply too."""
+    """Perform one request and return its reply. A refusal is a reply too."""
     reply: dict[str, Any] = {"id": request.get("id")}
     try:
         if "control" in request:
@@ -129,7 +129,10 @@ def answer(port: Port, request: Mapping[str, Any], control: Control | None = Non
 
 
 def _perform_all(port: Port, ops: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Perform operations in order; what no longer fits into the reply is refused, and only that."""
+    """Perform operations in order.
+
+    An operation whose answer exceeds the room in the reply is refused. The others are answered.
+    """
     replies = []
     room = REPLY_BYTES
     for op in ops:
@@ -143,7 +146,7 @@ def _perform_all(port: Port, ops: Sequence[Mapping[str, Any]]) -> list[dict[str,
 
 
 def _perform(port: Port, wire: Mapping[str, Any]) -> dict[str, Any]:
-    """Perform one operation; a refusal is an answer too."""
+    """Perform one operation and return its reply. A refusal is a reply too."""
     try:
         return {"value": encode_value(port.perform(decode_op(wire)))}
     except OSError as error:

@@ -1,11 +1,11 @@
-"""The host worker: `python -I -m vmnic.host.worker`, a small single-threaded program beside the agent.
+"""The host worker `python -I -m vmnic.host.worker`, a small single-threaded process beside the agent.
 
-It forks a child per session, since nothing else can be abandoned: a system call may block in the kernel for ever, and then
-the agent drops the session and goes on. A write session holds a lock per PF, which the kernel releases when the child truly
-ends; so a child that outlives its agent is seen by the next one.
+It forks a child per session, because only a process can be abandoned. A system call may block in the kernel for ever. The agent
+then drops the session and continues. A write session holds a lock per PF, which the kernel releases when the child really ends,
+so the next agent detects a child that outlives this one.
 
 Protocol: the agent sends `{"pf": …, "write": …}` with one end of a stream socket over the SEQPACKET socket named by
-`--control`; the child answers `{"ready": true}` there, or `{"in_flight": true}`, and then serves operations (see `socket.py`).
+`--control`. The child answers `{"ready": true}` there, or `{"in_flight": true}`, and then serves operations (see `socket.py`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _REQUEST_BYTES = 4096
 
 
 def main(arguments: list[str]) -> int:
-    """Serve sessions until the agent goes away."""
+    """Serve sessions until the agent closes the control socket."""
     parser = argparse.ArgumentParser(prog="vmnic.host.worker")
     parser.add_argument("--control", type=int, required=True, help="descriptor of the socket to the agent")
     parser.add_argument("--host", required=True, help="linux, or sim:SOCKET")
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
     (chosen.state_dir / "locks").mkdir(parents=True, exist_ok=True)
     if (chosen.links or chosen.host) == "linux":
         _import_netlink()
-    # The agent handles the signals and closes the socket; children reap themselves.
+    # The agent handles the signals and closes the socket. Children reap themselves.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -55,22 +55,22 @@ def main(arguments: list[str]) -> int:
             return 0
         if os.fork() == 0:
             control.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # The exit code of modprobe is to be had.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # Otherwise the exit code of modprobe would be lost.
             os._exit(_serve_session(json.loads(request), descriptors[0], chosen))
         os.close(descriptors[0])
 
 
 def _import_netlink() -> None:
-    """Import what every child needs once, before the forks."""
+    """Import what every child needs, once and before the forks."""
     gc.disable()
     import pyroute2  # noqa: F401, PLC0415 - slow, and a simulated host needs none
 
-    gc.freeze()  # Children that look for garbage would copy all of it.
+    gc.freeze()  # A garbage collection in a child would copy all of its pages.
     gc.enable()
 
 
 def _serve_session(request: dict[str, object], descriptor: int, chosen: argparse.Namespace) -> int:
-    """Be one session's child: its end is this process's end."""
+    """Serve one session in a child, which ends with the session."""
     with socket.socket(fileno=descriptor) as stream, contextlib.suppress(BrokenPipeError, ConnectionError):
         lock = _take_lock(lock_path(chosen.state_dir, str(request["pf"]))) if request["write"] else None
         if request["write"] and lock is None:
@@ -81,17 +81,20 @@ def _serve_session(request: dict[str, object], descriptor: int, chosen: argparse
         for line in stream.makefile("rb"):
             stream.sendall(json.dumps(answer(port, json.loads(line))).encode() + b"\n")
         if lock is not None:
-            os.close(lock)  # Before the agent sees the end of the stream.
+            os.close(lock)  # The agent must find the lock free when it sees the end of the stream.
     return 0
 
 
 def lock_path(state_dir: pathlib.Path, pf: str) -> pathlib.Path:
-    """Give the file whose lock a write session on this PF holds."""
+    """Return the file whose lock a write session of this PF holds."""
     return state_dir / "locks" / f"{pf}.lock"
 
 
 def _take_lock(path: pathlib.Path) -> int | None:
-    """Take a lock and give its descriptor, with which the kernel frees it; None: another process has it."""
+    """Take a lock and return its descriptor, or None if another process holds it.
+
+    The kernel releases the lock with the descriptor.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -105,10 +108,10 @@ def open_host(host: str, root: str, *, links: str = "", modules: str = "") -> Po
     """Open the host that the agent was started for.
 
     Args:
-        host: `linux`, or a simulated one at `sim:SOCKET`.
+        host: `linux`, or a simulated host at `sim:SOCKET`.
         root: Directory below which the files of a `linux` host are.
-        links: The same for links alone; empty: as `host`.
-        modules: The same for modules alone.
+        links: Host of the links. Empty for the same as `host`.
+        modules: Host of the modules. Empty for the same as `host`.
     """
     whole = _open(host, root)
     if not links and not modules:

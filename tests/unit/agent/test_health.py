@@ -9,7 +9,7 @@ from vmnic.agent.health import Health
 
 @pytest.fixture
 async def ask(clock):
-    """Ask a health server for a path; gives the HTTP status."""
+    """Return a function that requests a path from a health server and returns the HTTP status."""
     health = Health(60, clock)
     server = await health.serve(0)
     port = server.sockets[0].getsockname()[1]
@@ -33,7 +33,7 @@ def clock():
     return now
 
 
-async def test_a_node_is_ready_while_it_is_looked_at(ask, clock):
+async def test_a_node_is_ready_while_passes_succeed(ask, clock):
     assert (await ask("/healthz"), await ask("/readyz")) == (200, 503)
     ask.health.seen()
     assert await ask("/readyz") == 200
@@ -42,7 +42,7 @@ async def test_a_node_is_ready_while_it_is_looked_at(ask, clock):
 
 
 @pytest.mark.parametrize("words", [b"", b"nonsense\r\n\r\n", b"x" * 100_000], ids=["nothing", "no request", "too much"])
-async def test_nonsense_harms_nobody(ask, words):
+async def test_malformed_requests_do_no_harm(ask, words):
     reader, writer = await asyncio.open_connection("127.0.0.1", ask.port)
     writer.write(words)
     writer.write_eof()

@@ -1,8 +1,8 @@
-"""The agent killed before, during and after every operation of every kind of run, as a hostile machine would do it.
+"""The agent killed before, during and after every operation of every kind of change.
 
 Before: the operation never reached the kernel. During: it is in the kernel and ends while the next agent runs. After: it took
-effect, and nobody saw the answer. Whatever the point, the next agent converges, touches nothing foreign, claims no Ready
-before it is true, and then has nothing to write.
+effect, but its answer was lost. At every point the next agent converges, touches no foreign PF, reports Ready only when it is
+true, and then has nothing to write.
 """
 
 from dataclasses import dataclass, field
@@ -18,12 +18,12 @@ from vmnic.nodes.state import ApplyState, PfReason, PfSpec, VfGroup, VfSettings
 
 DEVICES = "/sys/bus/pci/devices"
 ROUNDS = 8
-"""Grants that the slowest case needs, and two to spare."""
+"""Number of grants that the slowest case needs, plus two."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """From a host, by a first wish, to a second one: the second one's run is the one that is killed."""
+    """A host, an optional first spec, and a second spec whose change is killed."""
 
     asked: PfSpec
     result: tuple
@@ -31,7 +31,7 @@ class Scenario:
     host: dict = field(default_factory=dict)
     ends: PfReason | None = None
     prefix: str = ""
-    """Of the addresses that links of VFs must have."""
+    """Prefix of the addresses that links of VFs must have."""
 
 
 VFIO, KERNEL = ("vfio-pci",), ("igbvf",)
@@ -61,7 +61,7 @@ SCENARIOS = {
 
 
 class Swept:
-    """One node of the sweep, with a second function that is nobody's business."""
+    """One node of the sweep, with a second PF that vmnic must not touch."""
 
     def __init__(self, scenario, directory):
         directory.mkdir()
@@ -77,7 +77,7 @@ class Swept:
         del self.node.port.log[:]
 
     async def step(self):
-        """Ask, and grant what is planned, as the controller and a person who approves would."""
+        """Ask and grant the plan, as the controller and a person who approves do."""
         self.node.api.ask(self.scenario.asked)
         seen = await self.node.run_pass()
         if seen.plan is not None and (seen.problem is None or seen.problem.reason is not PfReason.ROLLED_BACK):
@@ -99,7 +99,7 @@ class Swept:
 
     @property
     def _is_named(self):
-        """Whether the links of VFs themselves have the addresses, not only what the function keeps for them."""
+        """Return whether the links of VFs have the addresses, and not only the PF's records of them."""
         vfs = [link for link in self.node.sim.perform(ReadLinks()) if link.pci_address.startswith("0000:0b:1")]
         return all(vf.mac.startswith(self.scenario.prefix) for vf in vfs)
 
@@ -111,13 +111,13 @@ class Swept:
 
     @property
     def is_last_claim_answered(self):
-        """The controller's ledger waits for the end of what was claimed."""
+        """Return whether the last claim has ended, which the controller's ledger waits for."""
         runs = [status.pfs[0].apply for status in self.node.api.written if status.pfs[0].apply is not None]
         claimed = [run.digest for run in runs if run.state is ApplyState.CLAIMED]
         return runs[-1].digest == claimed[-1] and runs[-1].state not in (ApplyState.CLAIMED, ApplyState.APPLYING)
 
     def _look(self, address):
-        """Read the simulated host past the agent: drivers of the VFs, and the function's MTU."""
+        """Return the drivers of the VFs and the PF's MTU, read from the simulated host."""
         names = [name for name in self.node.sim.perform(ListDir(f"{DEVICES}/{address}")) if name.startswith("virtfn")]
         drivers = tuple(self._driver(f"{DEVICES}/{address}/{name}") for name in sorted(names))
         link = self.node.sim.perform(ListDir(f"{DEVICES}/{address}/net"))[0]
@@ -130,7 +130,10 @@ class Swept:
             return ""
 
     def _check_claim(self, status):
-        """Ready is a lie until the function is as asked, and where the change is taken back it never is."""
+        """Record a status that is Ready too early.
+
+        Ready is false until the PF is as asked, and always if the change is rolled back.
+        """
         ready = status.conditions[0].status == "True"
         is_asked = msgspec.structs.replace(self.node.api.state.spec.pfs[0], grant=None) == self.scenario.asked
         if ready and is_asked and not (self.is_done and self.scenario.ends is None):
@@ -138,7 +141,7 @@ class Swept:
 
 
 async def operations(scenario, directory):
-    """Give the run's operations, each with what outlives the agent at that moment: host, journal, API object."""
+    """Return the operations of a change, each with the state that survives the agent then: host, journal, API object."""
     swept = Swept(scenario, directory)
     await swept.set_up()
     node, found = swept.node, []
@@ -163,7 +166,10 @@ async def operations(scenario, directory):
 
 
 def faults(operations):
-    """Before, during and after every operation; where nothing has changed since the one before, dying is the same."""
+    """Yield faults before, during and after every operation.
+
+    A kill before an operation is only tested if the surviving state has changed since the operation before.
+    """
     last = None
     for number, (op, outlives) in enumerate(operations, 1):
         if is_write(op) or outlives != last:
@@ -174,7 +180,7 @@ def faults(operations):
 
 
 async def killed(swept, fault):
-    """Run until the fault strikes, and start the agent again."""
+    """Run until the fault takes effect, and start the agent again."""
     swept.node.port.faults.append(fault)
     with pytest.raises(Killed):
         await swept.converge()

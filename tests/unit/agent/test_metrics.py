@@ -1,4 +1,4 @@
-"""What an agent serves is what is documented, and a run is counted by how it ended."""
+"""The metrics that an agent serves are those that are documented, and each change is counted by its outcome."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def scraped(*statuses):
     return metrics.render().decode()
 
 
-def test_what_is_served_is_what_is_documented():
+def test_served_metrics_are_those_documented():
     assert differences(scraped(status()), AGENT_METRICS) == []
 
 
@@ -35,12 +35,12 @@ def test_what_is_served_is_what_is_documented():
         ({}, "Applied"),
     ],
 )  # fmt: skip
-def test_a_run_is_counted_when_the_attempt_rises(after, outcome):
+def test_a_change_is_counted_when_the_attempt_rises(after, outcome):
     text = scraped(status(attempt=1), status(attempt=2, **after), status(attempt=2, **after))
     assert value(text, "vmnic_agent_runs_total", outcome=outcome) == 1
 
 
-def test_what_was_before_the_start_is_not_counted():
+def test_changes_before_the_start_are_not_counted():
     assert "vmnic_agent_runs_total{" not in scraped(status(attempt=7))
 
 
@@ -61,7 +61,7 @@ class Port:
         return answer
 
 
-async def test_host_operations_are_counted_by_how_they_ended():
+async def test_host_operations_are_counted_by_outcome():
     metrics = AgentMetrics({})
     host = metrics.counted_host(LocalHost(Port("7", OSError(2, "no such file"), StillBlocked())))
     async with host.session("0000:0b:00.0", write=False) as session:

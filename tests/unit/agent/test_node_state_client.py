@@ -1,4 +1,4 @@
-"""What the agent makes of the API server's answers."""
+"""How the agent decodes the API server's answers."""
 
 import pytest
 
@@ -15,11 +15,11 @@ class Answering:
         return {"metadata": {"name": name}} | self._body
 
 
-async def test_a_status_of_a_newer_agent_is_read_as_none():
+async def test_a_status_of_a_newer_agent_is_treated_as_empty():
     newer = {"status": {"pfs": [{"pciAddress": "0000:0b:00.0", "problem": {"reason": "NewWord", "message": "x"}}]}}
     assert (await ApiNodeStateClient(Answering(newer), "n1").read()).status == NodeStatus()
 
 
-async def test_orders_that_cannot_be_understood_are_an_error_of_the_api_server():
+async def test_a_malformed_spec_is_an_api_error():
     with pytest.raises(ApiError, match=r"spec\.synced"):
         await ApiNodeStateClient(Answering({"spec": {"synced": "perhaps"}}), "n1").read()

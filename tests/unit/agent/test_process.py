@@ -1,4 +1,4 @@
-"""The agent's process is small: it imports nothing that only the controller and people's commands need."""
+"""The agent's process is small, because it imports nothing that only the controller and the CLI need."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The agent's pass: state in, one pass, state out; every write to the host counted."""
+"""The agent's pass, from one state to the next, with every write to the host counted."""
 
 import errno
 
@@ -25,14 +25,14 @@ async def test_nothing_is_written_without_a_grant(node):
     assert node.written == []
 
 
-async def test_nothing_is_planned_before_the_controller_has_decided(node):
+async def test_nothing_is_planned_before_the_first_sync(node):
     node.api.ask(synced=False)
     status = await node.run_pass()
     assert status.plan is None
     assert node.api.state.status.conditions[0].reason == "NotSynced"
 
 
-async def test_a_grant_is_not_claimed_once_the_spec_is_unconfirmed(node):
+async def test_a_grant_is_not_claimed_if_the_spec_is_no_longer_synced(node):
     node.api.ask(desired())
     planned = await node.run_pass()
     node.api.ask(granted := msgspec.structs.replace(desired(), grant=planned.plan.digest))
@@ -57,7 +57,7 @@ async def test_a_second_pass_writes_nothing_anywhere(node):
     assert (len(node.port.writes), len(node.api.written)) == (host_writes, reports)
 
 
-async def test_a_watch_that_is_behind_the_last_report_has_nothing_reported_twice(node):
+async def test_a_lagging_watch_causes_no_second_report(node):
     node.api.ask(desired())
     behind = node.api.state
     await node.agent.run(behind)
@@ -66,7 +66,7 @@ async def test_a_watch_that_is_behind_the_last_report_has_nothing_reported_twice
     assert len(node.api.written) == reports
 
 
-async def test_a_watch_that_shows_the_claim_of_a_run_that_is_over_has_nothing_reported_twice(node):
+async def test_a_watch_that_lags_at_the_claim_causes_no_second_report(node):
     shown = []
     node.api.when_written = lambda _: shown.append(node.api.state)
     await node.grant_and_run(desired())
@@ -78,7 +78,7 @@ async def test_a_watch_that_shows_the_claim_of_a_run_that_is_over_has_nothing_re
     assert len(node.api.written) == reports
 
 
-async def test_another_count_goes_through_zero(node):
+async def test_a_change_of_the_count_goes_through_zero(node):
     await node.grant_and_run(desired())
     del node.port.log[:]
     status = await node.grant_and_run(desired(num_vfs=3))
@@ -99,7 +99,7 @@ async def test_a_held_vf_blocks_the_plan_and_names_its_holder(node):
     assert not (await node.run_pass()).plan.disruptive
 
 
-async def test_a_vf_taken_between_claim_and_first_write_refuses_the_run(node):
+async def test_a_vf_taken_before_the_first_write_refuses_the_change(node):
     await node.grant_and_run(desired())
     node.api.before_claim = lambda: node.sim.control({"hold": "0000:0b:10.0"})
     status = await node.grant_and_run(desired(num_vfs=3))
@@ -113,7 +113,7 @@ async def test_a_grant_revoked_during_the_claim_starts_nothing(node):
     assert node.written == []
 
 
-async def test_a_used_grant_serves_no_second_time(node):
+async def test_a_used_grant_cannot_be_used_again(node):
     await node.grant_and_run(desired())
     spec = node.api.state.spec.pfs[0]
     await node.grant_and_run(desired(num_vfs=0))
@@ -131,7 +131,7 @@ async def test_a_reboot_is_repaired_without_a_new_grant(node):
     assert (status.num_vfs, status.plan) == (7, None)
 
 
-async def test_the_api_server_away_starts_no_run(node):
+async def test_no_change_starts_without_the_api_server(node):
     node.api.ask(desired())
     digest = (await node.run_pass()).plan.digest
     node.api.ask(desired(grant=digest))
@@ -151,7 +151,7 @@ async def test_the_api_server_away_starts_no_run(node):
     ],
     ids=["no IOMMU", "a shared IOMMU group", "the node's address", "the default route"],
 )
-async def test_a_function_that_cannot_be_prepared_says_why_and_what_to_do(tmp_path, host, reason, remedy):
+async def test_an_unsuitable_pf_has_a_reason_and_a_remedy(tmp_path, host, reason, remedy):
     node = Node(host, tmp_path)
     node.api.ask(desired())
     status = await node.run_pass()
@@ -160,12 +160,12 @@ async def test_a_function_that_cannot_be_prepared_says_why_and_what_to_do(tmp_pa
     assert status.plan is None
 
 
-async def test_more_vfs_than_the_nic_has_are_refused(node):
+async def test_more_vfs_than_the_nic_supports_are_refused(node):
     node.api.ask(desired(num_vfs=8))
     assert (await node.run_pass()).problem.reason is PfReason.TOO_MANY_VFS
 
 
-async def test_a_refused_write_fails_the_run_with_action_and_errno(node):
+async def test_a_refused_write_fails_the_change_with_action_and_errno(node):
     node.port.faults.append(
         Fault(when=When.ERRNO, errno=errno.EIO, matches=lambda op: isinstance(op, WriteFile) and "numvfs" in op.path)
     )
@@ -178,7 +178,7 @@ async def test_a_refused_write_fails_the_run_with_action_and_errno(node):
     assert node.written == []
 
 
-async def test_a_write_that_hangs_stops_every_further_write(node):
+async def test_a_hung_write_stops_every_further_write(node):
     node.port.faults.append(Fault(when=When.HANG, matches=lambda op: isinstance(op, WriteFile) and "numvfs" in op.path))
     status = await node.grant_and_run(desired())
     assert status.problem.reason is PfReason.PCI_BUS_STUCK
@@ -187,7 +187,7 @@ async def test_a_write_that_hangs_stops_every_further_write(node):
     assert not [op for op in node.port.log if PF in getattr(op, "path", "") and "numvfs" in op.path]
 
 
-async def test_a_write_of_an_earlier_agent_is_waited_for_without_a_stir(node):
+async def test_an_earlier_agents_write_is_awaited_without_new_reports(node):
     node.host.in_flight = True
     status = await node.grant_and_run(desired())
     assert (status.apply.state, status.problem.reason) == (ApplyState.REFUSED, PfReason.WRITE_STILL_IN_FLIGHT)
@@ -198,7 +198,7 @@ async def test_a_write_of_an_earlier_agent_is_waited_for_without_a_stir(node):
     assert (await node.run_pass()).problem is None
 
 
-async def test_drift_behind_a_write_in_flight_is_put_back_once_it_returns(node):
+async def test_drift_is_restored_once_an_earlier_write_returns(node):
     await node.grant_and_run(desired())
     node.sim.control({"reboot": None})
     node.host.in_flight = True
@@ -228,7 +228,7 @@ async def test_a_newer_journal_stops_every_write(node):
     assert "upgrade the agent" in node.api.state.status.conditions[0].message
 
 
-async def test_a_full_disk_stops_every_write_and_says_so(node):
+async def test_a_full_disk_stops_every_write_and_is_reported(node):
     node.api.ask(desired())
     digest = (await node.run_pass()).plan.digest
     (node.directory / "journal.new").symlink_to("/dev/full")
@@ -240,7 +240,7 @@ async def test_a_full_disk_stops_every_write_and_says_so(node):
     assert (await node.run_pass()).num_vfs == 7
 
 
-async def test_a_node_boots_to_the_granted_state_while_the_controller_is_away(node):
+async def test_a_boot_restores_the_granted_spec_without_the_controller(node):
     await node.grant_and_run(desired(mtu=9000))
     node.sim.control({"reboot": None})
     node.restart_agent()
@@ -251,7 +251,7 @@ async def test_a_node_boots_to_the_granted_state_while_the_controller_is_away(no
     assert (status.num_vfs, status.mtu, status.plan) == (7, 9000, None)
 
 
-async def test_what_nobody_asks_for_any_more_is_not_brought_back_at_a_boot(node):
+async def test_a_spec_without_a_pool_is_not_restored_at_boot(node):
     await node.grant_and_run(desired())
     node.api.ask()
     await node.agent.run(node.api.state)
@@ -262,7 +262,7 @@ async def test_what_nobody_asks_for_any_more_is_not_brought_back_at_a_boot(node)
     assert node.port.writes == []
 
 
-async def test_a_write_of_an_earlier_agent_keeps_every_function_waiting(tmp_path):
+async def test_an_earlier_agents_write_blocks_changes_of_every_pf(tmp_path):
     node = Node(sim_host(pf(PF), pf(OTHER_PF)), tmp_path)
     await node.grant_and_run(desired())
     node.host.in_flight = True
@@ -275,7 +275,7 @@ async def test_a_write_of_an_earlier_agent_keeps_every_function_waiting(tmp_path
     assert (node.port.writes, other.problem.reason) == ([], PfReason.WRITE_STILL_IN_FLIGHT)
 
 
-async def test_everything_that_is_published_fits_the_crd(tmp_path):
+async def test_every_published_status_fits_the_crd(tmp_path):
     ports = [pf(f"0000:{bus:02x}:00.0", addresses=tuple(f"192.0.2.{n}/32" for n in range(1, 99))) for bus in (0x0B, 0x0C)]
     node = Node(sim_host(*ports), tmp_path)
     node.refused = tuple(f"module{n}: EKEYREJECTED (Key was rejected by service)" for n in range(12))
@@ -299,7 +299,7 @@ async def test_the_longest_list_of_vfs_fits_the_crd(tmp_path):
     assert len(status.pfs[0].plan.actions[0].value) > 64
 
 
-async def test_a_restart_of_the_agent_is_told_from_one_of_the_node(node):
+async def test_an_agent_restart_is_distinguished_from_a_reboot(node):
     boot = node.api.state.status.boot_id
     await node.grant_and_run(desired())
     first = node.api.state.status.boot_id
@@ -316,7 +316,7 @@ async def test_a_restart_of_the_agent_is_told_from_one_of_the_node(node):
     [("/sys/bus/pci/drivers/vfio-pci/unbind", "0000:0b:10.2"), (f"/sys/bus/pci/devices/{PF}/sriov_numvfs", "0")],
     ids=["a VF unbound", "all VFs removed"],
 )
-async def test_a_change_by_hand_is_put_back_unless_somebody_holds_a_vf(node, path, text):
+async def test_a_manual_change_is_reverted_unless_a_vf_is_held(node, path, text):
     await node.grant_and_run(desired())
     node.sim.perform(WriteFile(path, text))
     assert (await node.run_pass()).plan is None
@@ -329,7 +329,7 @@ async def test_a_change_by_hand_is_put_back_unless_somebody_holds_a_vf(node, pat
 
 
 def claimed(node):
-    """The digest that the agent claimed last: the ledger waits for its end."""
+    """Return the digest that the agent claimed last, for whose end the ledger waits."""
     runs = [status.pfs[0].apply for status in node.api.written if status.pfs[0].apply]
     return next(run.digest for run in reversed(runs) if run.state is ApplyState.CLAIMED)
 
@@ -349,7 +349,7 @@ async def interrupted(node, at_write):
     node.restart_agent()
 
 
-async def test_an_interrupted_run_that_is_asked_for_no_more_is_over(node):
+async def test_an_interrupted_change_with_another_spec_is_refused(node):
     await interrupted(node, 2)
     node.api.ask(desired(num_vfs=2))
     status = await node.run_pass()
@@ -357,21 +357,21 @@ async def test_an_interrupted_run_that_is_asked_for_no_more_is_over(node):
     assert status.plan is not None
 
 
-async def test_an_interrupted_run_that_has_become_impossible_has_failed(node):
+async def test_an_interrupted_change_that_is_now_impossible_fails(node):
     await interrupted(node, 2)
     node.sim.control({"assign_address": {"link": "ens11", "address": "192.0.2.1/24"}})
     status = await node.run_pass()
     assert (status.apply.state, status.problem.reason) == (ApplyState.FAILED, PfReason.HOST_USED)
 
 
-async def test_what_the_kernel_learns_on_a_link_that_vmnic_switched_on_is_no_use_of_the_hosts(tmp_path):
+async def test_use_learnt_on_a_link_enabled_by_vmnic_does_not_count(tmp_path):
     node = Node(sim_host(pf(up=False, router=True)), tmp_path)
     await node.grant_and_run(desired(num_vfs=3))
     status = await node.grant_and_run(desired(num_vfs=5))
     assert (status.num_vfs, status.problem, status.plan) == (5, None, None)
 
 
-async def test_a_link_that_was_up_is_the_hosts_by_what_the_kernel_learnt_there(tmp_path):
+async def test_use_learnt_on_a_link_that_was_up_counts(tmp_path):
     node = Node(sim_host(pf(router=True)), tmp_path)
     node.api.ask(desired())
     status = await node.run_pass()
@@ -379,7 +379,7 @@ async def test_a_link_that_was_up_is_the_hosts_by_what_the_kernel_learnt_there(t
     assert "address 2001:db8::7/64; default route" in status.problem.message
 
 
-async def test_what_a_pool_left_that_went_while_the_node_was_away_is_told(node):
+async def test_an_owned_pf_without_a_pool_is_reported(node):
     await node.grant_and_run(desired())
     node.api.ask()
     status = await node.run_pass()

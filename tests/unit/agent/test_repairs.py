@@ -1,4 +1,4 @@
-"""What was granted is brought back by the node alone, also where the first try fails; what fails for good is left alone longer."""
+"""A granted spec is restored without the controller, even if the first attempt fails. Repeated failures increase the delay."""
 
 import errno
 
@@ -30,7 +30,7 @@ def reboot(node):
     node.restart_agent()
 
 
-async def test_a_node_without_the_controller_boots_to_the_granted_state_though_a_write_fails_once(node):
+async def test_a_boot_without_the_controller_survives_a_failed_write(node):
     await node.grant_and_run(desired())
     reboot(node)
     node.api.away = True
@@ -44,7 +44,7 @@ async def test_a_node_without_the_controller_boots_to_the_granted_state_though_a
     assert node.sim.perform(ReadFile(NUM_VFS)) == "7"
 
 
-async def test_a_second_change_by_hand_in_the_middle_of_a_repair_is_put_back_too(node):
+async def test_a_manual_change_during_a_repair_is_reverted_too(node):
     await node.grant_and_run(desired(mtu=9000))
     node.sim.perform(WriteFile("/sys/bus/pci/drivers/vfio-pci/unbind", "0000:0b:10.2"))
     meddled = []
@@ -61,7 +61,7 @@ async def test_a_second_change_by_hand_in_the_middle_of_a_repair_is_put_back_too
     assert (status.mtu, status.plan, status.problem) == (9000, None, None)
 
 
-async def test_a_repair_that_fails_each_time_is_tried_ever_more_seldom_and_at_once_when_granted(node):
+async def test_a_failing_repair_backs_off_until_it_is_granted(node):
     await node.grant_and_run(desired())
     refuse(node, "drivers_probe", 1000)
     node.sim.perform(WriteFile("/sys/bus/pci/drivers/vfio-pci/unbind", "0000:0b:10.2"))
@@ -76,7 +76,7 @@ async def test_a_repair_that_fails_each_time_is_tried_ever_more_seldom_and_at_on
     assert (await node.run_pass()).plan is None
 
 
-async def test_what_heals_by_itself_after_a_failure_is_brought_back_after_a_reboot(node):
+async def test_a_spec_reached_after_a_failure_is_restored_at_boot(node):
     refuse(node, "drivers_probe")
     assert (await node.grant_and_run(desired())).problem.reason is PfReason.APPLY_FAILED
     for index in range(7):
@@ -90,7 +90,7 @@ async def test_what_heals_by_itself_after_a_failure_is_brought_back_after_a_rebo
     assert node.sim.perform(ReadFile(NUM_VFS)) == "7"
 
 
-async def test_what_failed_on_the_way_to_something_else_does_not_go_back_to_what_was_granted_before(node):
+async def test_a_failed_change_does_not_return_to_the_spec_before(node):
     await node.grant_and_run(desired())
     refuse(node, "drivers_probe", 1000)
     await node.grant_and_run(desired(num_vfs=3))

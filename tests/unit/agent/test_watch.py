@@ -1,4 +1,4 @@
-"""Which of the things that a host tells are a reason to look; the contract holds what a simulated host and a kernel tell."""
+"""Which events of a host trigger an observation. The contract covers what a simulated host and a kernel send."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ async def listening(host, *watched):
 
 
 async def is_told(told):
-    """Take one word, if it comes soon."""
+    """Return whether an event triggers within a second."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(told.get(), 1)
         return True
@@ -43,7 +43,7 @@ async def is_told(told):
     ],
     ids=["a watched link", "its new name", "another link", "a function"],
 )
-async def test_links_matter_that_are_watched_and_all_pci_functions(tmp_path, change, matters):
+async def test_watched_links_and_all_pci_functions_trigger(tmp_path, change, matters):
     path = tmp_path / "host.sock"
     with served(sim_host(pf(), pf(OTHER_PF), waits=True), path) as sim:
         async with listening(f"sim:{path}", "ens11", PF) as told:
@@ -52,7 +52,7 @@ async def test_links_matter_that_are_watched_and_all_pci_functions(tmp_path, cha
             assert await is_told(told) is matters
 
 
-async def test_a_simulated_host_that_comes_back_is_a_reason_to_look(tmp_path):
+async def test_a_reconnection_to_a_simulated_host_triggers(tmp_path):
     async def answer(reader, writer):
         assert json.loads(await reader.readline()) == LISTEN
         writer.write(json.dumps(encode_event(LOST)).encode() + b"\n")

@@ -1,4 +1,4 @@
-"""Operations and results survive the wire."""
+"""Operations and results are equal after encoding and decoding."""
 
 import json
 import pathlib
@@ -38,22 +38,22 @@ VALUES = st.one_of(
 
 
 @given(OPS)
-def test_an_operation_survives(op):
+def test_an_operation_survives_encoding(op):
     assert codec.decode_op(json.loads(json.dumps(codec.encode_op(op)))) == op
 
 
 @given(VALUES)
-def test_a_result_survives(value):
+def test_a_result_survives_encoding(value):
     assert codec.decode_value(json.loads(json.dumps(codec.encode_value(value)))) == value
 
 
-def test_a_links_vfs_survive():
+def test_the_vfs_of_a_link_survive_encoding():
     link = LinkInfo(index=1, name="a", vfs=(VfInfo(vf=0, mac="m", vlan=1, qos=2, spoof_check=True, trust=False),))
     assert codec.decode_value(json.loads(json.dumps(codec.encode_value((link,))))) == (link,)
 
 
 @pytest.mark.parametrize("wire", [{"kind": "Format"}, {"kind": "ReadFile"}, {"kind": "ReadFile", "path": "/", "more": 1}, {}])
-def test_what_is_no_operation_is_refused(wire):
+def test_an_invalid_operation_is_refused(wire):
     with pytest.raises(ValueError, match=r"ReadFile|no operation"):
         codec.decode_op(wire)
 
@@ -84,7 +84,7 @@ def test_each_operation_goes_to_its_port(op, port):
 
 
 @given(OPS)
-def test_every_operation_that_is_no_read_is_a_write(op):
+def test_every_operation_except_reads_is_a_write(op):
     assert is_write(op) is (type(op) not in READS)
 
 

@@ -1,4 +1,4 @@
-"""The kernel's messages byte for byte; the kernel tier hears them from a kernel."""
+"""The kernel's messages byte for byte. The kernel tier receives them from a kernel."""
 
 import contextlib
 
@@ -27,7 +27,7 @@ def test_only_uevents_of_pci_functions_count(subsystem, told):
     assert list(pci_events(UEVENT % subsystem)) == told
 
 
-def test_a_datagram_tells_of_several_links():
+def test_a_datagram_can_report_several_links():
     new, gone, other = link_message(16, "ens1f0", "0000:0b:00.0"), link_message(17, "tap3"), link_message(24, "route")
     assert list(link_events(new + gone + other)) == [
         HostEvent(what="newlink", link="ens1f0", address="0000:0b:00.0"),
@@ -38,11 +38,11 @@ def test_a_datagram_tells_of_several_links():
 @pytest.mark.parametrize(
     "data", [b"", b"\0" * 64, b"\x10\0\0\0\x10\0", b"\xff" * 40], ids=["nothing", "zeros", "a stub", "noise"]
 )
-def test_data_that_makes_no_sense_tells_nothing(data):
+def test_malformed_data_yields_no_events(data):
     assert (list(link_events(data)), list(pci_events(data))) == ([], [])
 
 
-def test_listening_needs_no_right_and_ends():
+def test_listening_needs_no_privilege_and_ends():
     for _ in (1, 2):
         with contextlib.closing(KernelEvents()) as events:
             assert all(one.fileno() > 0 for one in events.sockets)

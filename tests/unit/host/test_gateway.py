@@ -1,4 +1,4 @@
-"""Which default route is asked, and what counts as its gateway's answer."""
+"""Which default route is probed, and what counts as an answer of its gateway."""
 
 import socket
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from vmnic.host.routes import default_hops
 FAILED, PROBE, REACHABLE, STALE, NOARP, PERMANENT = 0x20, 0x10, 0x02, 0x04, 0x40, 0x80
 STATIC, LEARNT = 4, 9
 UPLINK, FAST = 2, 3
-"""Indexes of links: one that the host has always used, and one that vmnic switched on."""
+"""Indexes of links, one that the host has always used and one that vmnic enabled."""
 FAST_PF = "0000:0b:00.0"
 
 
@@ -31,7 +31,7 @@ def learnt(index=FAST, **changes):
 
 @dataclass
 class Kernel:
-    """What IPRoute would say; a neighbour that is probed answers at once, or not."""
+    """The answers of IPRoute. A probed neighbour answers at once or not at all."""
 
     routes: list[Message]
     state: int = STALE
@@ -58,24 +58,24 @@ class Kernel:
 
 
 @pytest.mark.parametrize(("answers", "word"), [(True, "reachable"), (False, "unreachable")])
-def test_an_old_answer_is_asked_for_again(answers, word):
+def test_a_stale_entry_is_probed_again(answers, word):
     kernel = Kernel([way()], answers=answers)
     assert (check_gateway(kernel, ()), kernel.asked) == (word, [("192.0.2.1", UPLINK)])
 
 
 @pytest.mark.parametrize("state", [PERMANENT, NOARP])
-def test_an_entry_that_was_written_down_is_no_answer_and_is_left_as_it_is(state):
+def test_a_permanent_entry_is_no_answer_and_stays_unchanged(state):
     kernel = Kernel([way()], state=state)
     assert (check_gateway(kernel, ()), kernel.asked) == ("", [])
 
 
-def test_of_several_ways_the_one_that_the_kernel_takes_is_asked():
+def test_of_several_routes_the_kernels_choice_is_probed():
     kernel = Kernel([learnt(UPLINK, metric=1), way(gateway="192.0.2.9", metric=300), way(metric=50)])
     check_gateway(kernel, ())
     assert kernel.asked == [("192.0.2.1", UPLINK)]
 
 
-def test_of_a_way_over_several_links_one_hop_is_asked():
+def test_one_hop_of_a_multipath_route_is_probed():
     hops = [Message(oif=FAST, RTA_GATEWAY="198.51.100.1"), Message(oif=UPLINK, RTA_GATEWAY="192.0.2.1")]
     kernel = Kernel([Message(family=socket.AF_INET, dst_len=0, proto=STATIC, RTA_MULTIPATH=hops)])
     assert [hop.link for hop in default_hops(kernel)] == [FAST, UPLINK]
@@ -88,7 +88,7 @@ def test_a_gateway_may_be_of_another_family_than_its_route():
     assert (check_gateway(kernel, ()), kernel.asked) == ("reachable", [("fe80::9", UPLINK)])
 
 
-def test_what_a_link_learns_that_vmnic_switched_on_is_nobodys_way_out():
+def test_a_route_learnt_on_a_link_that_vmnic_enabled_is_ignored():
     kernel = Kernel([learnt()], addresses=[Message(index=FAST, scope=0, IFA_PROTO=2), Message(index=FAST, scope=253)])
     assert (check_gateway(kernel, (FAST_PF,)), kernel.asked) == ("", [])
 
@@ -103,7 +103,7 @@ def test_what_a_link_learns_that_vmnic_switched_on_is_nobodys_way_out():
     ],
     ids=["another link's", "the link was up before", "somebody wrote it down", "somebody gave the link an address"],
 )
-def test_a_route_that_the_host_relies_on_counts_though_a_router_announced_it(route, self_enabled_links, addresses):
+def test_a_route_that_the_host_relies_on_counts_even_if_learnt(route, self_enabled_links, addresses):
     kernel = Kernel([route], addresses=addresses)
     assert check_gateway(kernel, self_enabled_links) == "reachable"
     assert kernel.asked == [("fe80::2", route["RTA_OIF"])]

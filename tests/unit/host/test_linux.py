@@ -1,4 +1,4 @@
-"""Files of a host that are no plain small files: nothing blocks, and half of one is not read."""
+"""Files of a host that are not small regular files. Reads of them never block and are never partial."""
 
 import errno
 import os
@@ -23,13 +23,13 @@ def read(root, name):
     ],
     ids=["a directory", "a pipe", "a loop", "too large"],
 )
-def test_what_is_no_small_file_is_refused(tmp_path, make, code):
+def test_anything_but_a_small_regular_file_is_refused(tmp_path, make, code):
     make(tmp_path / "x")
     with pytest.raises(OSError) as error:  # noqa: PT011 - the errno is compared
         read(tmp_path, "x")
     assert error.value.errno == code
 
 
-def test_the_largest_file_is_read_whole(tmp_path):
+def test_the_largest_file_is_read_completely(tmp_path):
     (tmp_path / "x").write_bytes(b"y" * 2**19)
     assert len(read(tmp_path, "x")) == 2**19

@@ -1,4 +1,4 @@
-"""Replies to many operations stay within bounds; only what has no room is refused."""
+"""Replies to many operations stay within bounds. Only answers without room are refused."""
 
 import errno
 
@@ -10,7 +10,7 @@ class Files:
         return "x" * (REPLY_BYTES // 2 if op.path == "/large" else 10)
 
 
-def test_what_has_no_room_in_a_reply_is_refused_alone():
+def test_only_an_answer_without_room_in_the_reply_is_refused():
     ops = [{"kind": "ReadFile", "path": path} for path in ("/large", "/large", "/small")]
     replies = answer(Files(), {"ops": ops})["replies"]
     assert [one.get("error", {}).get("errno") for one in replies] == [None, errno.EMSGSIZE, None]

@@ -1,4 +1,4 @@
-"""The host worker as a process, against a simulated host: deadlines, locks, and children that outlive."""
+"""The host worker as a process, against a simulated host, with deadlines, locks, and children that outlive it."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ VF = "0000:0b:10.0"
 
 @pytest.fixture
 def sim(tmp_path):
-    """A simulated host with a held VF, behind a socket."""
+    """Serve a simulated host with a VF on vfio-pci on a socket."""
     with served(sim_host(waits=True), tmp_path / "host.sock") as host:
         for path, text in (
             (f"/sys/bus/pci/devices/{PF}/sriov_drivers_autoprobe", "0"), (NUMVFS, "2"),
@@ -46,14 +46,14 @@ async def test_an_operation_is_performed_in_a_child(worker):
         assert await session.perform(ReadFile(NUMVFS), deadline_s=5) == "2"
 
 
-async def test_the_kernels_errno_comes_through(worker):
+async def test_the_kernels_errno_is_passed_on(worker):
     async with worker.session(PF, write=True) as session:
         with pytest.raises(OSError, match="already enabled") as caught:
             await session.perform(WriteFile(NUMVFS, "5"), deadline_s=5)
     assert caught.value.errno == 16
 
 
-async def test_a_stuck_write_is_abandoned_and_its_lock_shows_until_it_returns(worker, sim):
+async def test_a_stuck_write_is_abandoned_and_keeps_its_lock(worker, sim):
     sim.control({"hold": VF})
     async with worker.session(PF, write=True) as session:
         with pytest.raises(OperationTimedOutError) as caught:
@@ -68,7 +68,7 @@ async def test_a_stuck_write_is_abandoned_and_its_lock_shows_until_it_returns(wo
         assert await session.perform(ReadFile(NUMVFS), deadline_s=5) == "0"
 
 
-async def test_a_child_that_is_stuck_outlives_its_worker_and_a_new_one_sees_it(worker, process, sim):
+async def test_a_stuck_child_outlives_its_worker_and_the_next_sees_it(worker, process, sim):
     sim.control({"hold": VF})
     async with worker.session(PF, write=True) as session:
         with pytest.raises(OperationTimedOutError) as caught:
@@ -82,32 +82,32 @@ async def test_a_child_that_is_stuck_outlives_its_worker_and_a_new_one_sees_it(w
     await asyncio.wait_for(caught.value.returned, 5)
 
 
-async def test_sessions_of_two_functions_do_not_wait_for_each_other(worker):
+async def test_sessions_of_two_pfs_do_not_wait_for_each_other(worker):
     async with worker.session(PF, write=True) as one, worker.session("0000:0c:00.0", write=True) as two:
         answers = await asyncio.gather(*(session.perform(ReadFile(NUMVFS), deadline_s=5) for session in (one, two)))
     assert answers == ["2", "2"]
 
 
-async def test_two_write_sessions_of_one_function_exclude_each_other(worker):
+async def test_two_write_sessions_of_one_pf_exclude_each_other(worker):
     async with worker.session(PF, write=True):
         with pytest.raises(WriteStillInFlightError):
             async with worker.session(PF, write=True):
                 pass
 
 
-async def test_a_host_that_is_gone_is_told_and_not_taken_for_an_answer(tmp_path):
+async def test_a_host_that_is_gone_raises_an_error(tmp_path):
     with worker_process(tmp_path, host=f"sim:{tmp_path}/nothing.sock") as process, pytest.raises(WorkerGoneError):
         async with HostWorker(process).session(PF, write=False):
             pass
 
 
-def test_a_command_that_no_host_knows_is_refused(sim, tmp_path):
+def test_an_unknown_command_is_refused(sim, tmp_path):
     port = SocketPort(tmp_path / "host.sock")
     with contextlib.closing(port), pytest.raises(OSError, match="no command is called dance"):
         port.control({"dance": None})
 
 
-async def test_files_and_links_may_be_in_different_places(sim, tmp_path):
+async def test_files_and_links_may_be_on_different_hosts(sim, tmp_path):
     (tmp_path / "sys").mkdir()
     (tmp_path / "sys" / "mine").write_text("file\n")
     with worker_process(tmp_path, host="linux", root=str(tmp_path), links=f"sim:{tmp_path}/host.sock") as process:
@@ -116,7 +116,7 @@ async def test_files_and_links_may_be_in_different_places(sim, tmp_path):
             assert [link.pci_address for link in await session.perform(ReadLinks(), deadline_s=5)] == [PF]
 
 
-async def test_modprobes_refusal_comes_through(tmp_path, monkeypatch):
+async def test_a_refusal_of_modprobe_is_passed_on(tmp_path, monkeypatch):
     program = tmp_path / "modprobe"
     program.write_text('#!/bin/sh\necho "modprobe: ERROR: could not insert: Key was rejected by service" >&2; exit 1\n')
     program.chmod(0o755)

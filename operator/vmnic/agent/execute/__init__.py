@@ -1,1 +1,1 @@
-"""Carries a change of one function out, and checks it."""
+"""Execution and verification of a change of one PF."""

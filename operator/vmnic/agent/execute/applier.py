@@ -1,7 +1,10 @@
-"""Carries out a plan's actions on one physical function. It decides nothing: the order is the plan's.
+"""Execution of a plan's actions on one PF.
 
-Every write has a deadline. `sriov_numvfs` may take seconds; the kernel answers before the VFs are all there only if a driver
-made fewer, so they are waited for. So is a carrier before rates are set, and a driver of VFs that udev has yet to load.
+The applier decides nothing. The plan sets the order of the actions.
+
+Every write has a deadline. A write to `sriov_numvfs` may take seconds. Some drivers create fewer VFs than asked and the kernel
+still answers success, so the applier waits for the VFs to appear. It also waits for a carrier before it sets rates, and for the
+VF driver that udev may still have to load.
 """
 
 from __future__ import annotations
@@ -23,19 +26,19 @@ __all__ = ["Applier", "ApplyError"]
 
 _WRITE_S = 30.0
 _NUM_VFS_S = 120.0
-"""64 VFs of an i40e take 22 s, 125 of a ConnectX-6 65 s."""
+"""64 VFs of an i40e take 22 s, 125 VFs of a ConnectX-6 take 65 s."""
 _VFS_APPEAR_S = 30.0
 _CARRIER_S = 10.0
-"""Links of twisted pairs agree on a speed within four seconds."""
+"""Twisted-pair links negotiate a speed within four seconds."""
 _DRIVER_S = 10.0
-"""udev may be busy when it is to load a driver for VFs."""
+"""udev may be busy when it has to load the driver for VFs."""
 _POLL_S = 0.05
 
 Sleep = Callable[[float], Awaitable[None]]
 
 
 class ApplyError(Exception):
-    """The host refused an action; the message names PF, action and errno."""
+    """The host refused an action. The message names PF, action and errno."""
 
 
 class Applier:
@@ -43,11 +46,11 @@ class Applier:
 
     Args:
         session: The write session.
-        pf: The function as it was when the actions were planned.
+        pf: The PF as observed when the actions were planned.
         bindings: Attributes and drivers of its VFs, to which the actions refer.
-        pci: Held while VFs are made or removed; the kernel does that for one function at a time.
-        is_stuck: Tells whether a write on this node has not returned; none is started then.
-        sleep: Waits between looks for VFs.
+        pci: Lock held while VFs are created or removed, because the kernel does that for one PF at a time.
+        is_stuck: Returns whether a write on this node has not returned. No further write starts then.
+        sleep: Sleeps between polls.
     """
 
     def __init__(
@@ -71,11 +74,11 @@ class Applier:
         self._sleep = sleep
 
     async def apply(self, actions: tuple[Action, ...]) -> None:
-        """Carry out the actions in order.
+        """Execute the actions in order.
 
         Raises:
-            ApplyError: the host refused one; those after it were not tried.
-            OperationTimedOutError: the kernel did not answer.
+            ApplyError: The host refused an action. The actions after it were not tried.
+            OperationTimedOutError: The kernel did not answer.
         """
         for action in actions:
             try:
@@ -125,11 +128,18 @@ class Applier:
                 await self._write(SetLink(name=name, up=action.value == "up"))
 
     async def _link(self) -> str:
-        """Name the function's link as it is called now: a driver that comes back may find another name."""
+        """Return the present name of the PF's link.
+
+        A reloaded driver may create the link under another name.
+        """
         return next(iter(await self._reader.names(f"{self._path}/net")), self._name)
 
     async def _set_vfs(self, which: str) -> None:
-        """Set the attributes of a range of VFs, one by one, as the kernel sets several halfway."""
+        """Set the attributes of a range of VFs.
+
+        Each attribute is a write of its own. If the kernel gets several at once and refuses one, it has already set the ones
+        before.
+        """
         link = await self._own_link()
         asked = {
             index: next(one.settings for one in self._bindings if one.settings is not None and index in one.indexes)
@@ -146,14 +156,17 @@ class Applier:
             await self._write(op)
 
     async def _own_link(self) -> LinkInfo:
-        """Read the function's link as it is now."""
+        """Read the PF's link as it is now."""
         for link in await self._reader.links():
             if link.pci_address == self._pf:
                 return link
         raise OSError(errno.ENODEV, "its link is not there")
 
     async def _await_carrier(self, name: str) -> None:
-        """Wait for the other end: drivers take no rate without it, and to make VFs interrupts it for a while (igb)."""
+        """Wait until the link has a carrier.
+
+        Drivers refuse rates without one, and creating VFs interrupts the carrier for a while (igb).
+        """
 
         async def has_carrier() -> bool:
             return await self._reader.optional_text(f"/sys/class/net/{name}/carrier") == "1"
@@ -162,7 +175,7 @@ class Applier:
             raise OSError(errno.ENETDOWN, f"{name} has no carrier after {_CARRIER_S:g} s")
 
     async def _comes(self, is_so: Callable[[], Awaitable[bool]], seconds: float) -> bool:
-        """Look again and again until something is so; False if it does not come."""
+        """Poll a condition and return whether it became true within the given seconds."""
         for _ in range(round(seconds / _POLL_S)):
             if await is_so():
                 return True
@@ -175,7 +188,7 @@ class Applier:
         await self._session.perform(op, deadline_s=deadline_s)
 
     async def _await_vfs(self, count: int) -> None:
-        """Wait until as many VFs are there."""
+        """Wait until the given number of VFs exists."""
 
         async def are_there() -> bool:
             return len(await self._virtfns()) == count
@@ -185,7 +198,7 @@ class Applier:
             raise OSError(errno.ETIMEDOUT, f"{present} of {count} VFs appeared within {_VFS_APPEAR_S:g} s")
 
     async def _virtfns(self) -> list[str]:
-        """Name the links to its VFs, in their order."""
+        """Return the names of the `virtfn` links to the VFs, in order of index."""
         entries = [entry for entry in await self._reader.names(self._path) if entry.startswith("virtfn")]
         return sorted(entries, key=lambda entry: int(entry.removeprefix("virtfn")))
 
@@ -193,9 +206,11 @@ class Applier:
         return await self._reader.link_names([f"{self._path}/{entry}" for entry in await self._virtfns()])
 
     async def _bind(self, addresses: Sequence[str], driver: str) -> None:
-        """Give functions their driver; `kernel` clears the override, so that the kernel chooses, and `none` gives none.
+        """Bind functions to a driver.
 
-        A probe succeeds without doing anything where no driver takes the function, so the links are read back.
+        `kernel` clears `driver_override`, so that the kernel chooses. `none` leaves the functions without a driver.
+
+        A probe reports success even if no driver takes the function, so the driver links are read back.
         """
         present = await self._drivers(addresses)
         wrong = [address for address in addresses if not _suits(present[address], driver)]
@@ -211,7 +226,10 @@ class Applier:
             await self._await_driver(wrong, driver)
 
     async def _await_driver(self, addresses: Sequence[str], driver: str) -> None:
-        """Read back who drives functions; one of the kernel's own is often loaded only when udev hears of the first VF."""
+        """Read back which driver each function is bound to.
+
+        udev often loads a kernel driver only when it receives the event of the first VF, so a kernel driver is waited for.
+        """
 
         async def other() -> tuple[str, str] | None:
             found = (await self._drivers(addresses)).items()
@@ -232,14 +250,17 @@ class Applier:
 
 
 def _suits(driver: str, wanted: str) -> bool:
-    """Whether a driver is the wanted one; `kernel` wants any but vfio-pci, `none` wants none."""
+    """Return whether a driver is the wanted one.
+
+    `kernel` accepts any driver except vfio-pci. `none` accepts only no driver.
+    """
     if wanted == NO_DRIVER:
         return not driver
     return driver == wanted or (wanted == KERNEL and driver not in ("", VFIO))
 
 
 def _attribute_ops(name: str, vf: int, wanted: VfSettings, pf_mac: str) -> Iterator[SetVf]:
-    """One operation an attribute, so that a refusal names it."""
+    """Yield one operation per attribute, so that a refusal names the attribute."""
     if wanted.mac_prefix is not None:
         yield SetVf(name=name, vf=vf, mac=admin_mac(wanted.mac_prefix, pf_mac, vf))
     if wanted.vlan is not None:
@@ -253,7 +274,10 @@ def _attribute_ops(name: str, vf: int, wanted: VfSettings, pf_mac: str) -> Itera
 
 
 def _rate_ops(name: str, vf: int, wanted: VfSettings, present: VfInfo | None) -> Iterator[SetVf]:
-    """The kernel takes both rates together; those that are there already need no carrier."""
+    """Yield the operation that sets both rates, unless the VF has them already.
+
+    The kernel takes both rates together. A VF that has its rates already needs no carrier.
+    """
     if wanted.min_tx_rate_mbps is None and wanted.max_tx_rate_mbps is None:
         return
     rates = (wanted.min_tx_rate_mbps or 0, wanted.max_tx_rate_mbps or 0)

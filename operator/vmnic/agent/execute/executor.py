@@ -1,8 +1,10 @@
-"""Carries out chosen plans: journals, fences, checks once more, applies, reads back, probes, journals the end.
+"""Execution of changes on one host.
 
-A run may be killed at any point. The journal then says that it was running, how the function was before, and what was
-reachable; the next pass undoes it if the node has been cut off, and otherwise brings it to its end. The attempt, part of every
-digest, rises with each end.
+The executor journals a change, fences devices, verifies the plan, applies it, reads back, probes, and journals the end.
+
+The agent may be killed at any point of a change. The journal then records that the change was running, the PF's state before
+it, and what was reachable. The next pass rolls the change back if it cut the node off, and otherwise completes it. The attempt
+is part of every digest and rises with each end.
 """
 
 from __future__ import annotations
@@ -51,15 +53,15 @@ _PROBE_PAUSE_S = 0.5
 
 
 class ChangeExecutor:
-    """Carries out runs on one host.
+    """Executes changes on one host.
 
     Args:
         host: Opens sessions on the node.
         store: The journal.
-        holders: Names who holds VFs.
-        probes: Tells whether the node is reachable.
-        fence: Keeps VFs from pods while they go.
-        sleep: Waits between looks.
+        holders: Names the holders of VFs.
+        probes: Reports whether the node is reachable.
+        fence: Keeps the kubelet from allocating VFs that are about to be removed.
+        sleep: Sleeps between probes.
         clock: Seconds since boot.
     """
 
@@ -83,13 +85,15 @@ class ChangeExecutor:
         self.calls = InFlightOperations()
         self._recheck = Verifier(store, holders)
         self._pci = asyncio.Lock()
-        """The kernel makes and removes VFs of one function at a time; waiting here, nobody's deadline runs."""
+        """Lock for creating and removing VFs, which the kernel does for one PF at a time. Waiting for it uses no deadline."""
 
     async def resume(self, boot_id: str) -> None:
-        """Look after runs that were interrupted: one that has cut the node off is undone, before anything else is done.
+        """Handle interrupted changes before anything else.
+
+        A change that cut the node off is rolled back.
 
         Raises:
-            JournalError: the journal cannot be read or written.
+            JournalError: The journal cannot be read or written.
         """
         for record in self._store.load().pfs.values():
             intent = record.running
@@ -101,16 +105,17 @@ class ChangeExecutor:
                 await self._roll_back(intent.desired, intent.digest)
 
     def recover(self, wanted: Iterable[PfSpec], planned: dict[str, Planned]) -> None:
-        """End runs that were interrupted, once it is clear how: done after all, impossible, or asked for no more.
+        """End interrupted changes whose outcome is clear.
 
-        A run that still has something to do, and may, is brought to its end by another one under the same digest. A function
-        that is given up, and is as it should then be, is vmnic's no longer.
+        The outcome is clear if the change is complete, impossible, or no longer asked for. A change that still has work to do
+        and may do it is completed by another run under the same digest. A PF that the pool releases, and that needs no further
+        write, is no longer owned by vmnic.
         """
         by_address = {pf.pci_address: pf for pf in wanted}
         for address, record in self._store.load().pfs.items():
             desired, found = by_address.get(address), planned.get(address)
             if desired is not None and found is None:
-                continue  # It could not be read.
+                continue  # The PF could not be read.
             if record.running is not None:
                 self._recover_one(record.running, desired, found)
             elif desired is not None and desired.release and record.original is not None and found == Planned():
@@ -118,7 +123,7 @@ class ChangeExecutor:
             elif desired is not None and found == Planned() and _has_healed(record, desired):
                 self._store.update(self._store.load(), address, mark_recovered(record, desired))
             elif desired is None and record.granted is not None:
-                # Nobody asks for it any more, so it is not brought back at the next boot.
+                # No pool asks for the PF any more, so it is not restored at the next boot.
                 self._store.update(self._store.load(), address, msgspec.structs.replace(record, granted=None))
 
     def _recover_one(self, intent: Intent, desired: PfSpec | None, found: Planned | None) -> None:
@@ -134,14 +139,20 @@ class ChangeExecutor:
             self._journal_end(desired, intent.digest, ApplyState.APPLIED, "")
 
     async def execute(self, runs: list[Change], place: NodeContext) -> str:
-        """Run the plans side by side, each in its own session; gives what forbids writes from now on, in words."""
+        """Run the changes in parallel, each in its own session.
+
+        Changes that reload a driver run first, one after another.
+
+        Returns:
+            Why no further write is allowed, or an empty string.
+        """
         alone = [run for run in runs if run.reloads]
         results: list[BaseException | None] = []
         try:
             probes = await self._probes.working(self._self_enabled_links())
         except JournalError as error:
             return f"{error}; the host is not changed meanwhile"
-        for run in alone:  # What one of them does to the other functions of its driver, the next one sees.
+        for run in alone:  # A reload affects other PFs of the driver, so the next reload must see its result.
             results += await asyncio.gather(self._execute_one(run, place, probes), return_exceptions=True)
         side_by_side = (self._execute_one(run, place, probes) for run in runs if not run.reloads)
         results += await asyncio.gather(*side_by_side, return_exceptions=True)
@@ -153,9 +164,15 @@ class ChangeExecutor:
         return ""
 
     async def _execute_one(self, run: Change, place: NodeContext, probes: tuple[str, ...]) -> None:
-        """Journal, fence, change, probe, journal; `probes` is what was reachable before any run."""
+        """Journal, fence, change, probe and journal the end of one change.
+
+        Args:
+            run: The change.
+            place: The node.
+            probes: What was reachable before any change.
+        """
         address = run.desired.pci_address
-        if self.calls.bus_stuck:  # Since the runs were chosen.
+        if self.calls.bus_stuck:  # A write got stuck after the changes were chosen.
             return
         going = run.going
         try:
@@ -164,7 +181,8 @@ class ChangeExecutor:
                 if going:
                     await self._fence.close(going)
                 state, message = await self._change(session, run, place)
-            # A call that did not return is no end: while it is in the kernel the undoing waits, and `resume` comes back to it.
+            # A call that did not return does not end the change. The rollback waits until the call returns, and `resume`
+            # retries it.
             if state is ApplyState.REFUSED or await self._is_reachable(self._await_probes(address) or intent):
                 self._journal_end(run.desired, run.digest, state, message)
             else:
@@ -176,14 +194,21 @@ class ChangeExecutor:
                 await self._fence.open(going)
 
     def _wait_for_write(self, run: Change, message: str) -> None:
-        """An earlier agent's write goes on: a new run is refused, an interrupted one stays as it is until that has returned."""
+        """Handle an earlier agent's write that is still in flight.
+
+        A new change is refused. An interrupted change stays as it is until that write has returned.
+        """
         address = run.desired.pci_address
         self.calls.note_in_flight(address)
         if self._store.load().of(address).running is None:
             self._journal_end(run.desired, run.digest, ApplyState.REFUSED, message)
 
     async def _change(self, session: Session, run: Change, place: NodeContext) -> tuple[ApplyState, str]:
-        """Apply a plan and read back; gives how it ended, and in words why it did not end well."""
+        """Apply a plan and read back.
+
+        Returns:
+            How the change ended, and why if it did not succeed.
+        """
         address, reader = run.desired.pci_address, SysfsReader(session)
         try:
             refusal = await self._recheck.before(run, place, reader)
@@ -206,7 +231,10 @@ class ChangeExecutor:
         return Applier(session, observed, bindings, pci=self._pci, is_stuck=lambda: self.calls.bus_stuck, sleep=self._sleep)
 
     async def _is_reachable(self, intent: Intent) -> bool:
-        """Wait until all that was reachable before a run is so again, as long as its pool allows."""
+        """Wait until everything that was reachable before a change is reachable again.
+
+        The wait ends at the deadline that the pool's `rollbackTimeout` sets.
+        """
         while not await self._probes.hold(intent.probes, self._self_enabled_links()):
             if self._clock() >= intent.deadline:
                 return False
@@ -214,12 +242,15 @@ class ChangeExecutor:
         return True
 
     def _self_enabled_links(self) -> tuple[str, ...]:
-        """Functions that vmnic switched on: what they learn from routers is no way out that anybody relies on."""
+        """Return the PFs that vmnic enabled.
+
+        What the kernel learned there from router advertisements is no path that the node relies on.
+        """
         pfs = self._store.load().pfs
         return tuple(sorted(address for address, record in pfs.items() if is_switched_on(record.original)))
 
     async def _roll_back(self, desired: PfSpec, digest: str | None) -> None:
-        """Put back what a function was before its run, by the node alone."""
+        """Restore the state of a PF before its change, without the controller."""
         address = desired.pci_address
         record = self._store.load().of(address)
         intent = record.running
@@ -239,11 +270,12 @@ class ChangeExecutor:
                 await self._applier_of(session, observed, target.bindings).apply(steps)
         except WriteStillInFlightError:
             self.calls.note_in_flight(address)
-            return  # It is undone once that write has returned.
+            return  # The rollback happens once that write has returned.
         except (OperationTimedOutError, ApplyError, WorkerGoneError, OSError) as error:
             if isinstance(error, OperationTimedOutError):
                 self.calls.note_late(address, error)
-            # The run is not over: every pass tries again. It has failed, though, so that no other node begins.
+            # The change has not ended, so every pass retries the rollback. Report it as failed, so that no other node
+            # starts.
             why = f"{lost}, and the change cannot be undone yet: {error}"
             self._store.update(self._store.load(), address, mark_rolling_back(record, why, failed=True))
             _log.error("%s: %s", address, why, extra={"pf": address})
@@ -251,7 +283,7 @@ class ChangeExecutor:
         self._journal_end(desired, digest or intent.digest, ApplyState.ROLLED_BACK, f"{lost}: the change was undone")
 
     def _journal_start(self, run: Change, probes: tuple[str, ...], boot_id: str) -> Intent:
-        """Journal a run before its first write."""
+        """Journal a change before its first write."""
         journal, address = self._store.load(), run.desired.pci_address
         record = mark_started(
             journal.of(address),
@@ -269,14 +301,14 @@ class ChangeExecutor:
         return record.running
 
     def _await_probes(self, address: str) -> Intent | None:
-        """Journal that all is written, and until when the node must be reachable."""
+        """Journal that all is written, with the time until which the node must become reachable."""
         journal = self._store.load()
         record = mark_awaiting_confirmation(journal.of(address), self._clock())
         self._store.update(journal, address, record)
         return record.running
 
     def _journal_end(self, desired: PfSpec, digest: str | None, state: ApplyState, message: str) -> None:
-        """Journal the end of a run."""
+        """Journal the end of a change."""
         journal, address = self._store.load(), desired.pci_address
         self._store.update(journal, address, mark_finished(journal.of(address), desired, digest, state, message))
         level = logging.INFO if state is ApplyState.APPLIED else logging.WARNING
@@ -288,6 +320,6 @@ class ChangeExecutor:
 
 
 def _has_healed(record: PfRecord, desired: PfSpec) -> bool:
-    """Whether the last run failed at what is asked for, short of cutting the node off."""
+    """Return whether the last change failed at the present spec without cutting the node off."""
     failed = record.failed_spec
     return failed is not None and not record.rolled_back and not desired.release and same_desired(failed, desired)

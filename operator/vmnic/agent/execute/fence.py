@@ -1,4 +1,4 @@
-"""Keeps pods from getting devices that are about to go."""
+"""Interface that hides devices from the kubelet while they change."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ __all__ = ["Fence"]
 
 
 class Fence(Protocol):
-    """Keeps the devices of physical functions, which are named by PCI address, from pods for a while."""
+    """Hides the devices of PFs, which are named by PCI address, for a while."""
 
     async def close(self, functions: Collection[str]) -> None:
-        """Give nothing of these functions to a pod from now on, and start no container that just got something."""
+        """Hide the devices of these PFs, and hold back containers that were just allocated one."""
         ...
 
     async def open(self, functions: Collection[str]) -> None:
-        """Let what the next look finds be had again."""
+        """Advertise the devices again that the next observation finds."""
         ...

@@ -1,4 +1,4 @@
-"""What must be reachable after a change if it was before: the API server and the default gateway."""
+"""Probes of the API server and the default gateway, which must stay reachable across a change."""
 
 from __future__ import annotations
 
@@ -19,31 +19,38 @@ _GATEWAY_S = 5.0
 
 
 class Probes(Protocol):
-    """Tells what is reachable."""
+    """Reports what is reachable."""
 
     async def working(self, self_enabled_links: tuple[str, ...]) -> tuple[str, ...]:
-        """Name what is reachable now; `learners` are functions that vmnic switched on."""
+        """Return what is reachable now.
+
+        Args:
+            self_enabled_links: PCI addresses of PFs that vmnic enabled. Routes learned there do not count.
+        """
         ...
 
     async def hold(self, needed: Collection[str], self_enabled_links: tuple[str, ...]) -> bool:
-        """Tell whether all of these are reachable now."""
+        """Return whether all needed targets are reachable now."""
         ...
 
 
 class NodeProbes:
-    """Asks the API server for this node's object, and the default gateway for its link address."""
+    """Probes the API server and the default gateway.
+
+    It reads this node's object, and resolves the gateway's link address.
+    """
 
     def __init__(self, host: HostAccess, reporter: NodeStateClient) -> None:
         self._host = host
         self._reporter = reporter
 
     async def working(self, self_enabled_links: tuple[str, ...]) -> tuple[str, ...]:
-        """Name what is reachable now; see `Probes`."""
+        """Return what is reachable now (see `Probes`)."""
         api, gateway = await asyncio.gather(self._api(), self._gateway(self_enabled_links))
         return ("api",) * api + ("gateway",) * gateway
 
     async def hold(self, needed: Collection[str], self_enabled_links: tuple[str, ...]) -> bool:
-        """Tell whether all of these are reachable now; see `Probes`."""
+        """Return whether all needed targets are reachable now (see `Probes`)."""
         return set(needed) <= set(await self.working(self_enabled_links))
 
     async def _api(self) -> bool:
@@ -63,5 +70,8 @@ class NodeProbes:
 
 
 def boot_clock() -> float:
-    """Give the seconds since boot, as all processes of a node see them, also after a suspend."""
+    """Return the seconds since boot.
+
+    All processes of a node see the same value, and it includes time spent in suspend.
+    """
     return time.clock_gettime(time.CLOCK_BOOTTIME)

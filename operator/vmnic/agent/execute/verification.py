@@ -1,4 +1,4 @@
-"""A function is read once more right before its run's first write, and read back after the last."""
+"""Checks of a PF right before the first write of a change and after the last one."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["Verifier"]
 
 
 class Verifier:
-    """Plans again what is being done.
+    """Computes a change's plan again from what is observed now.
 
     Args:
         store: The journal.
-        holders: Names who holds VFs.
+        holders: Names the holders of VFs.
     """
 
     def __init__(self, store: JournalStore, holders: Holders) -> None:
@@ -29,7 +29,11 @@ class Verifier:
         self._holders = holders
 
     async def before(self, run: Change, place: NodeContext, reader: SysfsReader) -> str:
-        """Read the function once more right before the first write; gives what has changed, empty if nothing."""
+        """Read the PF again right before the first write.
+
+        Returns:
+            What has changed since the plan, or an empty string.
+        """
         records = await read_records(reader)
         try:
             told, unknown = records.holders | await self._holders.read(), records.unknown
@@ -45,7 +49,11 @@ class Verifier:
         return ", ".join(planned.plan.blocked_by)
 
     async def after(self, run: Change, place: NodeContext, reader: SysfsReader) -> str:
-        """Read back what was written; gives how it differs from what was desired, empty if it does not."""
+        """Read back what was written.
+
+        Returns:
+            How it differs from the spec, or an empty string.
+        """
         planned = await self._replan(run, place, reader, {})
         if planned.problem is not None:
             return planned.problem.message
@@ -70,7 +78,7 @@ class Verifier:
     async def _look_at_driver(
         self, run: Change, place: NodeContext, observed: ObservedPf, told: dict[str, str], reader: SysfsReader
     ) -> DriverFacts:
-        """Look once more at all functions of a driver that is about to be loaded anew."""
+        """Read all PFs of a driver again if it is about to be reloaded."""
         if not run.reloads:
             return run.driver
         links = await reader.links()

@@ -1,1 +1,4 @@
-"""The device plugin: hands the node's VFs and whole NICs to the kubelet, and keeps them back while they are changed."""
+"""The device plugin.
+
+It advertises the node's VFs and whole NICs to the kubelet and fences them while they change.
+"""

@@ -1,6 +1,7 @@
-"""What each physical function offers: of what is asked, what has been granted, and what a run is doing. Pure.
+"""What each PF offers, from its spec, its last granted spec and the change that runs.
 
-What has not been applied yet is not offered: until then the devices of the last granted spec are.
+A spec that has not been applied yet offers nothing. Until it is, the devices of the last granted spec are advertised. The
+functions here have no side effects.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ def advertised_devices(
     unreadable: Collection[str],
     link_down: Collection[str] = (),
 ) -> list[AdvertisedDevices]:
-    """Give what the functions of a node offer.
+    """Return what the PFs of a node offer.
 
     Args:
-        spec: What the controller asks. Before it has decided, all that was granted stays offered.
-        observed: The functions that answered, by PCI address.
-        planned: What is to be done to each.
-        journal: What vmnic knows of them.
-        unreadable: Functions that did not answer.
-        link_down: PCI addresses of functions that lost link.
+        spec: The node's spec. Until the controller has synced it, everything that was granted stays advertised.
+        observed: The PFs that answered, by PCI address.
+        planned: The plan of each PF.
+        journal: What vmnic records of them.
+        unreadable: PFs that did not answer.
+        link_down: PCI addresses of PFs that lost link.
     """
     if not spec.synced:
         granted = (record.granted for record in journal.pfs.values())
@@ -51,14 +52,20 @@ def advertised_devices(
 
 
 def _in_force(desired: PfSpec, plan: Planned | None, record: PfRecord) -> PfSpec | None:
-    """Say by which spec a function is offered; None: by none. A plan of None: it cannot be made, nothing was observed."""
+    """Return the spec by which a PF is advertised, or None if it is not advertised.
+
+    Args:
+        desired: The spec that the controller asks for.
+        plan: The plan of the PF. None if the PF was not observed, so that no plan could be made.
+        record: What the journal records of the PF.
+    """
     if desired.release:
         return record.granted
     if plan is not None and plan.plan is None and plan.problem is None:
         return desired
     if record.granted is not None:
         return record.granted
-    # A run that failed leaves no granted spec; its devices that are as they should be can still be used.
+    # A failed change leaves no granted spec. Its devices that are as desired can still be used.
     return desired if record.original is not None else None
 
 

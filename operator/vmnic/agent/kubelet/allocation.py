@@ -1,7 +1,8 @@
-"""What a pod gets with its devices, and which devices it had best get. Pure.
+"""What a container receives with its devices, and which devices are preferred for it.
 
-The names of environment variables are those that KubeVirt's launcher looks up (`ResourceNameToEnvVar`: dashes stay); the INFO
-variable and the device-info file have the shape that sriov-network-device-plugin and Multus agreed on.
+The names of environment variables are those that KubeVirt's launcher reads (`ResourceNameToEnvVar`, which keeps dashes). The
+INFO variable and the device-info file have the shape that sriov-network-device-plugin and Multus agreed on. The functions here
+have no side effects.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ _CONTAINER = "/dev/vfio/vfio"
 
 
 def environment(resource: str, addresses: Sequence[str], devices: Iterable[Device]) -> dict[str, str]:
-    """Give the variables that name a container's devices.
+    """Return the environment variables that name a container's devices.
 
     Args:
         resource: Name of the resource.
-        addresses: What the kubelet asks for.
-        devices: Of these, those that are known.
+        addresses: Device ids that the kubelet asks for.
+        devices: Those of them that are known.
     """
     devices = list(devices)
     name = resource.upper().replace("/", "_").replace(".", "_")
@@ -43,7 +44,10 @@ def _info(address: str, device: Device | None) -> dict[str, dict[str, str]]:
 
 
 def device_nodes(devices: Iterable[Device]) -> list[str]:
-    """Give the paths below /dev that a container needs; devices of one IOMMU group share theirs."""
+    """Return the paths below /dev that a container needs.
+
+    Devices of one IOMMU group share its path.
+    """
     paths = []
     for device in devices:
         if device.vfio:
@@ -53,18 +57,21 @@ def device_nodes(devices: Iterable[Device]) -> list[str]:
 
 
 def render_device_info(device: Device) -> str:
-    """Write down a device for the CNI plugins of its pod (device information specification 1.1.0)."""
+    """Return the content of a device-info file, which CNI plugins read.
+
+    The format is device information specification 1.1.0.
+    """
     pci = {"pci-address": device.address} | ({"pf-pci-address": device.pf} if device.index is not None else {})
     return json.dumps({"type": "pci", "version": "1.1.0", "pci": pci})
 
 
 def prefer(devices: Collection[Device], must: Collection[str], size: int) -> list[str]:
-    """Choose devices for a container: on one NUMA node where that is possible, then spread over functions.
+    """Choose devices for a container, on one NUMA node if possible, then spread over PFs.
 
     Args:
-        devices: What is free, with what must be chosen.
-        must: Addresses that are chosen already.
-        size: How many are needed.
+        devices: The free devices and those that must be chosen.
+        must: Addresses that must be chosen.
+        size: Number of devices that the container needs.
     """
     chosen = [device for device in devices if device.address in must]
     free = [device for device in devices if device.address not in must]
@@ -79,12 +86,15 @@ def prefer(devices: Collection[Device], must: Collection[str], size: int) -> lis
 
 
 def _numa_node(chosen: Sequence[Device], free: Sequence[Device], missing: int) -> int | None:
-    """Say where to go on: where most of the chosen are, else on the node with the fewest free devices that suffice."""
+    """Return the NUMA node of the next device.
+
+    It is the node of most chosen devices, or else the node with the fewest free devices that suffice.
+    """
     nodes = Counter(device.numa_node for device in chosen)
     if nodes:
         return nodes.most_common(1)[0][0]
     if missing == 1:
-        # A single device is near itself; its function is what counts.
+        # NUMA does not matter for a single device, so the PF with the most free devices decides.
         emptiest = Counter(device.pf for device in free).most_common(1)[0][0]
         return next(device.numa_node for device in free if device.pf == emptiest)
     counts = Counter(device.numa_node for device in free)

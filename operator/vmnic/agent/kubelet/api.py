@@ -1,4 +1,4 @@
-"""The kubelet's device plugin API, v1beta1: its messages, methods and constants."""
+"""The kubelet's device plugin API v1beta1, with its messages, methods and constants."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ _MESSAGES: dict[str, Fields] = {
 
 @functools.cache
 def plugin_classes() -> dict[str, type[Any]]:
-    """Make the message classes of the API."""
+    """Build the message classes of the API."""
     return make_classes(VERSION, _MESSAGES)
 
 
 def method(name: str) -> str:
-    """Give the path of a method that a plugin serves."""
+    """Return the path of a method that a plugin serves."""
     return f"/{VERSION}.DevicePlugin/{name}"

@@ -1,4 +1,7 @@
-"""Device-info files: what Multus tells the CNI plugins and KubeVirt of a pod's devices (network plumbing specification)."""
+"""Device-info files, from which Multus tells CNI plugins and KubeVirt about a pod's devices.
+
+The network plumbing specification defines them.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,16 @@ _ADDRESS = r"([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])"
 
 
 class DeviceInfoFiles:
-    """The files of one node, `RESOURCE-ADDRESS-device.json` with dashes for slashes."""
+    """The device-info files of one node, named `RESOURCE-ADDRESS-device.json` with dashes for slashes."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         self._directory = directory
 
     def write(self, resource: str, device: Device) -> None:
-        """Write the file of a device; a pod is never refused for want of it."""
+        """Write the file of a device.
+
+        A failure is only logged, so that it never refuses a pod.
+        """
         path = self._directory / f"{_prefix(resource)}{device.address}-device.json"
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -31,7 +37,7 @@ class DeviceInfoFiles:
             _log.error("%s: %s: mount the directory of device-info files for the agent", path, error.strerror)
 
     def keep(self, resource: str, addresses: set[str]) -> None:
-        """Remove the files of a resource's other devices, also those that an earlier agent wrote."""
+        """Remove the files of a resource's other devices, including those that an earlier agent wrote."""
         ours = re.compile(re.escape(_prefix(resource)) + _ADDRESS + r"-device\.json")
         try:
             for path in self._directory.glob(f"{_prefix(resource)}*-device.json"):

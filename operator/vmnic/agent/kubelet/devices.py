@@ -1,7 +1,8 @@
-"""What is offered to the kubelet: resources and their devices, from what pools ask and what was observed. Pure.
+"""Resources and devices that are advertised to the kubelet, from pool specs and observed state.
 
-A device stays listed as long as its pool wants it, Unhealthy while it cannot be used; one that a pod holds stays listed even
-beyond that, since removing it would lower what the kubelet can allocate below what is free.
+A device stays listed as long as its pool wants it, and is Unhealthy while it cannot be used. A device that a pod holds stays
+listed even longer, because removing it would lower the allocatable count below the number of free devices. The functions here
+have no side effects.
 """
 
 from __future__ import annotations
@@ -18,24 +19,24 @@ __all__ = ["AdvertisedDevices", "Device", "Resource", "list_resources"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One VF, or one whole NIC."""
+    """One VF or one whole NIC."""
 
     address: str
-    """PCI address; the kubelet's id of it."""
+    """PCI address, which is also the device id for the kubelet."""
     pf: str
-    """PCI address of the physical function that it belongs to, or is."""
+    """PCI address of the PF that the device belongs to, or is."""
     index: int | None = None
-    """Of the VF; None: it is a whole NIC."""
+    """Index of the VF. None for a whole NIC."""
     numa_node: int | None = None
-    """None: unknown, or not to be told."""
+    """None if unknown, or if the pool excludes topology."""
     vfio: bool = True
-    """Whether a program opens it by VFIO; otherwise it is a network link."""
+    """Whether a process opens it through VFIO. Otherwise it is a network link."""
     group: str = ""
     """IOMMU group."""
     vfio_device: str = ""
-    """Name below /dev/vfio/devices; empty: the kernel makes none."""
+    """Name below /dev/vfio/devices. Empty if the kernel creates none."""
     fault: str = ""
-    """Why no pod can use it now, in words; empty: it is healthy."""
+    """Why no pod can use it now. Empty if it is healthy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,24 +49,24 @@ class Resource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdvertisedDevices:
-    """One physical function of which pools offer something."""
+    """Devices that pools offer from one PF."""
 
     spec: PfSpec
     pf: ObservedPf | None
-    """None: it is not there, or does not answer."""
+    """None if the PF does not exist or does not answer."""
     fault: str = ""
-    """Why nothing of it can be used now, in words; empty: each of its devices may be."""
+    """Why none of its devices can be used now. Empty if each of them may be healthy."""
 
 
 def list_resources(
     offers: Iterable[AdvertisedDevices], before: Mapping[str, Resource], held: Mapping[str, str] | None
 ) -> dict[str, Resource]:
-    """List what is offered from now on.
+    """List the resources to advertise from now on.
 
     Args:
         offers: What the pools of this node offer.
-        before: What was listed until now.
-        held: Which pods hold devices, in words by PCI address; None: that cannot be learnt now.
+        before: The resources listed so far.
+        held: Pods that hold devices, described by PCI address. None if that is unknown now.
     """
     fresh: dict[str, dict[str, Device]] = {}
     for offer in offers:
@@ -135,5 +136,8 @@ def _driver_words(group: VfGroup) -> str:
 
 
 def _fault_of_holder(address: str, is_held: bool, held: Mapping[str, str] | None) -> str:
-    """A device that is open, and not by a pod, would not start a pod either."""
+    """Return the fault of a device that is open in a process other than a pod, or an empty string.
+
+    A pod could not open it.
+    """
     return f"{address} is held by a program that is no pod" if is_held and held is not None and address not in held else ""

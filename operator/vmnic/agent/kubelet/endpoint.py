@@ -1,8 +1,9 @@
-"""Keeps one resource registered with the kubelet.
+"""Registration of one resource with the kubelet.
 
-A registration is: serve on a fresh socket, register, and stay while the kubelet watches. The kubelet dials back while it is
-being registered, so serving comes first. When a watch ends while a newer one lives, the kubelet drops the newer one; so nothing
-is registered again before the watch has ended. The kubelet's start removes every socket in the directory.
+A registration serves on a new socket, registers, and stays while the kubelet watches. The kubelet connects back while it
+handles the registration, so the plugin serves first. If a watch ends while a newer one of the same resource is open, the
+kubelet drops the newer one. So a resource is registered again only after its watch has ended. A kubelet that starts removes
+every socket in the directory.
 """
 
 from __future__ import annotations
@@ -29,19 +30,22 @@ __all__ = ["Endpoint", "is_socket_name", "socket_name"]
 _log = logging.getLogger(__name__)
 
 _REGISTER_S = 10.0
-"""The kubelet gives up dialling back after 10 s."""
+"""The kubelet stops connecting back after 10 s."""
 _LOOK_S = 1.0
-"""Between looks at the sockets, where no event tells."""
+"""Interval between checks of the sockets, where inotify reports nothing."""
 _SETTLE_S = 0.05
-"""The kubelet answers some milliseconds after its socket is there."""
+"""The kubelet answers some milliseconds after its socket exists."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _PATH_BYTES = 107
-"""A Unix socket's path has no room for more."""
+"""Maximum length of a Unix socket's path."""
 _PREFIX, _SUFFIX = "vmnic-", ".sock"
 
 
 def socket_name(directory: pathlib.Path, resource: str) -> str:
-    """Name the socket of a resource: readable as far as the path has room, and unique by a hash."""
+    """Return the socket name of a resource.
+
+    It is readable as far as the path has room, and a hash makes it unique.
+    """
     digest = hashlib.sha256(resource.encode()).hexdigest()[:8]
     room = _PATH_BYTES - len(bytes(directory)) - len(f"/{_PREFIX}-{digest}{_SUFFIX}")
     readable = resource.rpartition("/")[2][: max(room, 0)]
@@ -49,19 +53,19 @@ def socket_name(directory: pathlib.Path, resource: str) -> str:
 
 
 def is_socket_name(name: str) -> bool:
-    """Tell whether a socket in the kubelet's directory is one of an agent's."""
+    """Return whether a socket in the kubelet's directory belongs to a vmnic agent."""
     return name.startswith(_PREFIX) and name.endswith(_SUFFIX)
 
 
 class Endpoint:
-    """One resource at the kubelet.
+    """Keeps one resource registered with the kubelet.
 
     Args:
         resource: Name of the resource.
         directory: The kubelet's directory of device plugins.
         inventory: The devices.
-        files: Where the devices of a pod are written down.
-        watch: Tells when the kubelet's socket comes or goes.
+        files: The device-info files.
+        watch: Reports when the kubelet's socket appears or disappears.
     """
 
     def __init__(
@@ -78,11 +82,11 @@ class Endpoint:
 
     @property
     def has_unsent_update(self) -> bool:
-        """Whether the kubelet has not been sent the newest list; false where it does not watch."""
+        """Return whether the kubelet watches and has not been sent the newest list."""
         return self._service is not None and self._service.has_unsent_update
 
     async def run(self) -> None:
-        """Register, and again whenever the kubelet does not watch, until cancelled."""
+        """Register, and register again whenever the kubelet stops watching, until cancelled."""
         pause = _FIRST_PAUSE_S
         while True:
             kubelet = _identity(self._kubelet)
@@ -95,7 +99,7 @@ class Endpoint:
             try:
                 await self._stay(kubelet)
             except Exception as error:
-                # Whatever the libraries below raise, the resource must be registered again.
+                # The libraries below raise many kinds of errors. The resource must be registered again after any of them.
                 self._say("cannot register at %s: %s", self._kubelet, str(error) or type(error).__name__)
             pause = _FIRST_PAUSE_S if time.monotonic() - began > _LONGEST_PAUSE_S else min(2 * pause, _LONGEST_PAUSE_S)
             if _identity(self._kubelet) == kubelet:
@@ -142,7 +146,7 @@ class Endpoint:
                 task.cancel()
 
     def _say(self, text: str, *values: object) -> None:
-        """Log what hinders, once."""
+        """Log what prevents the registration, unless it was logged last."""
         message = text % values
         if message != self._said:
             self._said = message
@@ -150,7 +154,10 @@ class Endpoint:
 
 
 async def _close(server: Server, service: Service) -> None:
-    """End the streams by themselves: a server that only closes leaves the kubelet with a dead one."""
+    """Let the streams end by themselves before the server closes.
+
+    If the server only closes, the kubelet keeps a dead stream.
+    """
     try:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LOOK_S):
@@ -164,7 +171,11 @@ async def _close(server: Server, service: Service) -> None:
 
 
 def _identity(path: pathlib.Path) -> tuple[int, int] | None:
-    """Tell a socket from one that came later under the same name; None: there is none."""
+    """Return inode and change time of a socket, which differ for a later one of the same name.
+
+    Returns:
+        None if the socket does not exist.
+    """
     try:
         found = path.stat()
     except OSError:

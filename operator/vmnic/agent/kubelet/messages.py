@@ -1,6 +1,7 @@
-"""Message classes of the kubelet's gRPC services, made at run time from a description, so that no generated code is kept.
+"""Message classes of the kubelet's gRPC services, built at run time from a description.
 
-Generated code would also tie the agent to one version of the protobuf runtime. Unknown fields of a newer kubelet are skipped.
+No generated code is kept, which would tie the agent to one version of the protobuf runtime. Unknown fields of a newer kubelet
+are skipped.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 __all__ = ["Fields", "make_classes"]
 
 Fields = tuple[tuple[int, str, str], ...]
-"""Number, name and type of each field. A type is a scalar, the name of a message, or one of these after `repeated `; `map` is
-`map<string, string>`."""
+"""Number, name and type of each field. A type is a scalar, the name of a message, or one of these after `repeated `. `map`
+means `map<string, string>`."""
 
 _Proto = descriptor_pb2.FieldDescriptorProto
 _SCALARS = {"string": _Proto.TYPE_STRING, "bool": _Proto.TYPE_BOOL, "int32": _Proto.TYPE_INT32, "int64": _Proto.TYPE_INT64}
 
 
 def make_classes(package: str, messages: Mapping[str, Fields]) -> dict[str, type[Any]]:
-    """Make a class for each message of a package."""
+    """Build a class for each message of a package."""
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
     for name, fields in messages.items():
         message = file.message_type.add(name=name)

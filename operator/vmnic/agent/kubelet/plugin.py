@@ -1,4 +1,4 @@
-"""The device plugin as the rest of the agent sees it: takes what was observed, is the fence, and names fresh holders."""
+"""The device plugin as the rest of the agent uses it, with devices, fence and recent holders."""
 
 from __future__ import annotations
 
@@ -24,38 +24,40 @@ __all__ = ["DevicePlugin", "Devices", "NoDevices"]
 _log = logging.getLogger(__name__)
 
 _TELL_S = 1.0
-"""How long the kubelet has to take a list; after that `PreStartContainer` alone keeps pods off."""
+"""Seconds that the kubelet has to receive a list. After that only `PreStartContainer` holds pods back."""
 _POLL_S = 0.01
 
 
 class Devices(Protocol):
-    """Takes what the node offers."""
+    """Receives the devices that the node offers."""
 
     def replace(self, offers: Iterable[AdvertisedDevices], held: Mapping[str, str] | None) -> None:
-        """Offer this from now on.
+        """Advertise these devices from now on.
 
         Args:
-            offers: What the physical functions offer.
-            held: Which pods hold devices, in words by PCI address; None: that cannot be learnt now.
+            offers: What the PFs offer.
+            held: Pods that hold devices, described by PCI address. None if that is unknown now.
         """
         ...
 
 
 class NoDevices:
-    """For nodes where another device plugin hands out devices."""
+    """Implementation of `Devices` for nodes where another device plugin advertises devices."""
 
     def replace(self, offers: Iterable[AdvertisedDevices], held: Mapping[str, str] | None) -> None:
-        """Do nothing."""
+        """Ignore the devices."""
 
 
 class DevicePlugin:
-    """Offers the devices of this node's pools to the kubelet. Implements `Devices`, `Fence` and `Holders`.
+    """Advertises the devices of this node's pools to the kubelet.
+
+    Implements `Devices`, `Fence` and `Holders`.
 
     Args:
         directory: The kubelet's directory of device plugins.
         info_directory: Directory of device-info files.
-        holders: Names who holds devices, besides those that were given away a moment ago.
-        clock: Seconds, monotonic.
+        holders: Names the holders of devices, except those of recent allocations.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -73,26 +75,29 @@ class DevicePlugin:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def replace(self, offers: Iterable[AdvertisedDevices], held: Mapping[str, str] | None) -> None:
-        """Offer this from now on; see `Devices`."""
+        """Advertise these devices from now on (see `Devices`)."""
         before = set(self._inventory.resources)
         self._inventory.replace(offers, held)
         for name in before | set(self._inventory.resources):
             self._files.keep(name, {device.address for device in self._inventory.listing(name)})
 
     async def close(self, functions: Collection[str]) -> None:
-        """Make what functions offer Unhealthy, and hold back containers that just got it; returns once the kubelet knows."""
+        """Mark the devices of PFs Unhealthy and hold back containers that were just allocated one.
+
+        The call returns once the kubelet has been sent the new lists, or after a second.
+        """
         self._inventory.fence(functions)
         await self._tell()
 
     async def open(self, functions: Collection[str]) -> None:
-        """Let them be had again, once the next look has found them."""
+        """Advertise the PFs again after the next observation."""
         self._inventory.lift(functions)
 
     async def read(self) -> dict[str, str]:
-        """Name holders; what was given away a moment ago is held, also where the kubelet does not name the pod yet.
+        """Return holders, including those of recent allocations that the kubelet does not name yet.
 
         Raises:
-            HoldersUnknownError: there are holders that cannot be learnt now.
+            HoldersUnknownError: The kubelet does not name the holders now.
         """
         given = self._inventory.giving
         told = await self._holders.read()
@@ -100,7 +105,7 @@ class DevicePlugin:
         return self._inventory.given | told
 
     async def run(self) -> None:
-        """Keep every resource registered, until cancelled."""
+        """Keep every resource registered until cancelled."""
         watch = DirectoryWatch(self._directory, KUBELET_SOCKET)
         for left in self._directory.glob("*"):
             if is_socket_name(left.name):
@@ -117,14 +122,14 @@ class DevicePlugin:
             watch.close()
 
     async def _follow(self, watch: DirectoryWatch) -> None:
-        """Start the endpoints of new resources and end those of resources that are gone."""
+        """Start the endpoints of new resources and end those of removed resources."""
         for name in self._inventory.resources.keys() - self._endpoints.keys():
             endpoint = Endpoint(name, self._directory, self._inventory, self._files, watch)
             self._endpoints[name] = endpoint
             self._tasks[name] = asyncio.create_task(endpoint.run())
         gone = self._endpoints.keys() - self._inventory.resources.keys()
         if gone:
-            # The kubelet keeps the capacity of a plugin that ended for five minutes; an empty list takes it away at once.
+            # The kubelet keeps the capacity of a plugin that ended for five minutes. An empty list removes it at once.
             await self._tell()
         for name in gone:
             del self._endpoints[name]

@@ -1,6 +1,7 @@
-"""Who holds a device, asked of the kubelet: its pod-resources socket, service v1.PodResourcesLister.
+"""Holders of devices, from the kubelet's pod-resources socket (service v1.PodResourcesLister).
 
-A device id is what a device plugin chose: vmnic's and sriov-network-device-plugin's are PCI addresses, KubeVirt's IOMMU groups.
+A device plugin chooses its device ids. Those of vmnic and sriov-network-device-plugin are PCI addresses, those of KubeVirt are
+IOMMU groups.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from .messages import Fields, make_classes
 __all__ = ["Holders", "HoldersUnknownError", "KubeletHolders", "NoHolders", "message_classes"]
 
 _CHECKPOINT = "kubelet_internal_checkpoint"
-"""What the kubelet's device manager keeps beside its socket."""
+"""Checkpoint that the kubelet's device manager keeps beside its socket."""
 _TIMEOUT_S = 3.0
 _TRIES = 3
 _PAUSE_S = 0.2
-"""The kubelet refuses calls above a short burst (RESOURCE_EXHAUSTED)."""
+"""Pause before a retry, in seconds. The kubelet refuses calls above a short burst (RESOURCE_EXHAUSTED)."""
 _MESSAGES: dict[str, Fields] = {
     "ListPodResourcesRequest": (),
     "ContainerDevices": ((1, "resource_name", "string"), (2, "device_ids", "repeated string")),
@@ -37,44 +38,45 @@ _MESSAGES: dict[str, Fields] = {
     "PodResources": ((1, "name", "string"), (2, "namespace", "string"), (3, "containers", "repeated ContainerResources")),
     "ListPodResourcesResponse": ((1, "pod_resources", "repeated PodResources"),),
 }
-"""As in the kubelet's API podresources/v1, as far as it is read."""
+"""The messages of the kubelet's API podresources/v1, with only the fields that are read."""
 _CLAIMED = re.compile(r"^([0-9a-f]{4})-([0-9a-f]{2})-([0-9a-f]{2})-([0-7])$")
-"""A device of dynamic resource allocation is named by its PCI address with dashes."""
+"""Devices of dynamic resource allocation are named by their PCI address with dashes."""
 
 
 class HoldersUnknownError(Exception):
-    """Somebody who could name holders does not answer; the message says who."""
+    """A source of holders does not answer. The message names it."""
 
 
 class Holders(Protocol):
-    """Tells who holds devices."""
+    """Names the holders of devices."""
 
     async def read(self) -> dict[str, str]:
-        """Give holders in words, by device id.
+        """Return the holders, described by device id.
 
         Raises:
-            HoldersUnknownError: there are holders that cannot be learnt now.
+            HoldersUnknownError: A source of holders does not answer now.
         """
         ...
 
 
 class NoHolders:
-    """For nodes without a kubelet."""
+    """Implementation of `Holders` for nodes without a kubelet."""
 
     async def read(self) -> dict[str, str]:
-        """Name nobody."""
+        """Return no holders."""
         return {}
 
 
 class KubeletHolders:
-    """Asks the kubelet of this node.
+    """Names the pods that hold devices, from this node's kubelet.
 
-    A kubelet that starts makes its sockets anew, so a missing one does not say that nobody holds anything. Only a node whose
-    kubelet has left nothing where its device plugins are has none: there it keeps its other socket, and from the first plugin
-    on a checkpoint that outlives it. That these directories exist says nothing, as whoever mounts them may have made them.
+    A kubelet that starts creates its sockets again, so a missing socket does not prove that no pod holds a device. A node has
+    no kubelet only if the directory of device plugins contains none of its files: its other socket, and the checkpoint that it
+    writes with the first plugin and keeps afterwards. The directories themselves prove nothing, because mounting them may
+    create them.
 
     Args:
-        socket: Of its pod-resources API.
+        socket: Socket of its pod-resources API.
         plugins: Its directory of device plugins.
     """
 
@@ -83,7 +85,7 @@ class KubeletHolders:
         self._marks = (plugins / KUBELET_SOCKET, plugins / _CHECKPOINT)
 
     async def read(self) -> dict[str, str]:
-        """Give the pods that hold devices; without a kubelet there are none. See `Holders`."""
+        """Return the pods that hold devices, or none without a kubelet (see `Holders`)."""
         if not self._socket.exists() and not any(mark.exists() for mark in self._marks):
             return {}
         for last in (False,) * (_TRIES - 1) + (True,):
@@ -91,7 +93,7 @@ class KubeletHolders:
                 async with asyncio.timeout(_TIMEOUT_S):
                     return _holders(await self._list())
             except Exception as error:
-                # Whatever the libraries below make of the answer: it names no holders.
+                # The libraries below raise many kinds of errors. After any of them the holders are unknown.
                 if last:
                     raise HoldersUnknownError(f"the kubelet does not tell at {self._socket} who holds devices") from error
             await asyncio.sleep(_PAUSE_S)
@@ -125,5 +127,5 @@ def _holders(response: Any) -> dict[str, str]:
 
 @functools.cache
 def message_classes() -> dict[str, type[Any]]:
-    """Make the message classes of the kubelet's API from their description."""
+    """Build the message classes of the kubelet's API from their description."""
     return make_classes("v1", _MESSAGES)

@@ -1,8 +1,8 @@
-"""Serves the kubelet's DevicePlugin API for one resource.
+"""The kubelet's DevicePlugin API for one resource.
 
-`Allocate` answers at once and never refuses: an error there makes the pod fail for good, and its controller makes another one
-without a pause (seen with kubelet 1.36: 356 failed pods). What must not start yet is held back in `PreStartContainer`, whose
-error the kubelet retries.
+`Allocate` answers at once and never refuses, because an error there fails the pod for good and its controller creates another
+one without a pause (seen with kubelet 1.36: 356 failed pods). A container that must not start yet is held back in
+`PreStartContainer`, whose errors the kubelet retries.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .inventory import Inventory
 __all__ = ["Service"]
 
 _PRE_START_S = 10.0
-"""How long the start of a container waits before it is refused; the kubelet would wait for 30 s."""
+"""Seconds for which the start of a container waits before it is refused. The kubelet would wait for 30 s."""
 _METHODS = (
     ("GetDevicePluginOptions", "options", Cardinality.UNARY_UNARY, "Empty", "DevicePluginOptions"),
     ("ListAndWatch", "list_and_watch", Cardinality.UNARY_STREAM, "Empty", "ListAndWatchResponse"),
@@ -35,12 +35,12 @@ _METHODS = (
 
 
 class Service:
-    """One resource's service. One instance serves one registration.
+    """The service of one resource. One instance serves one registration.
 
     Args:
         resource: Name of the resource.
         inventory: Its devices.
-        files: Where the devices of a pod are written down.
+        files: The device-info files.
     """
 
     def __init__(self, resource: str, inventory: Inventory, files: DeviceInfoFiles) -> None:
@@ -54,26 +54,26 @@ class Service:
         self.opened = asyncio.Event()
         """Set once the kubelet watches the list."""
         self.closed = asyncio.Event()
-        """Set once it no longer does."""
+        """Set once the kubelet no longer watches the list."""
 
     def __mapping__(self) -> dict[str, Handler]:
-        """Give the methods; called by grpclib."""
+        """Return the methods, for grpclib."""
         return {
             method(name): Handler(getattr(self, f"_{own}"), cardinality, self._classes[request], self._classes[response])
             for name, own, cardinality, request, response in _METHODS
         }
 
     def stop(self) -> None:
-        """End the streams, so that the kubelet learns at once that nobody serves any more."""
+        """End the streams, so that the kubelet learns at once that the plugin has ended."""
         self._stopped.set()
 
     @property
     def has_unsent_update(self) -> bool:
-        """Whether the kubelet watches and has not been sent the newest list."""
+        """Return whether the kubelet watches and has not been sent the newest list."""
         return bool(self._streams) and self._sent != self._inventory.listing(self._resource)
 
     def make_options(self) -> Any:
-        """Say which of the optional methods are served."""
+        """Return which of the optional methods are served."""
         return self._classes["DevicePluginOptions"](pre_start_required=True, get_preferred_allocation_available=True)
 
     async def _options(self, stream: Stream[Any, Any]) -> None:

@@ -1,7 +1,7 @@
-"""Watches a directory for a name that comes and goes, by the kernel's inotify.
+"""Watch of a directory for one name that appears and disappears, through the kernel's inotify.
 
-The standard library has no binding, and one call and one read are all that is needed. Where inotify cannot be had, whoever
-waits looks by itself: a watch is only ever a hint.
+The standard library has no binding, and one call and one read are enough. Where inotify is not available, waiters poll by
+themselves, because a watch is only a hint.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ __all__ = ["DirectoryWatch"]
 
 _CREATE, _DELETE, _MOVED_TO, _DELETE_SELF = 0x100, 0x200, 0x80, 0x400
 _HEADER = struct.Struct("iIII")
-"""struct inotify_event of linux/inotify.h: watch, mask, cookie, length of the name that follows."""
+"""struct inotify_event of linux/inotify.h: watch, mask, cookie and length of the name that follows."""
 
 
 class DirectoryWatch:
-    """Tells waiters that a name has come or gone.
+    """Wakes waiters when a name appears or disappears.
 
     Args:
-        path: The directory; need not exist.
-        name: What is waited for; the kubelet also writes other files there.
+        path: The directory, which need not exist.
+        name: The name to watch. The kubelet also writes other files there.
     """
 
     def __init__(self, path: pathlib.Path, name: str) -> None:
@@ -35,12 +35,15 @@ class DirectoryWatch:
         self._event = asyncio.Event()
 
     def changed(self) -> Awaitable[object]:
-        """Give what waits for the next change from now on; there is none where the directory cannot be watched."""
+        """Return an awaitable that ends at the next change from now on.
+
+        It never ends where the directory cannot be watched.
+        """
         self._open()
         return self._event.wait()
 
     def close(self) -> None:
-        """End watching."""
+        """Stop watching."""
         if self._descriptor is not None:
             asyncio.get_running_loop().remove_reader(self._descriptor)
             os.close(self._descriptor)

@@ -1,1 +1,1 @@
-"""What the agent reads of its host."""
+"""What the agent reads on its host."""

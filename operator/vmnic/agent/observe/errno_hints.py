@@ -1,4 +1,4 @@
-"""What a person can do about an errno of the kernel's, by the step that met it."""
+"""Remedies for the kernel's errnos, by the action that failed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,10 @@ _OF_ANY: dict[int, str] = {
 
 
 def errno_name(error: OSError) -> str:
-    """Return the kernel's name of an error; Python has another one for EOPNOTSUPP, whose number is the same."""
+    """Return the kernel's name of an error.
+
+    Python has another name for the number of EOPNOTSUPP.
+    """
     code = error.errno or 0
     return "EOPNOTSUPP" if code == errno.EOPNOTSUPP else errno.errorcode.get(code, str(code))
 
@@ -66,11 +69,14 @@ def _remedy_for(kind: ActionKind | None, code: int) -> str:
 
 
 def describe_errno(error: OSError, kind: ActionKind | None = None) -> str:
-    """Say what the kernel answered and what to do; without a step where a read was refused."""
+    """Describe what the kernel answered and what to do.
+
+    A refused read has no action.
+    """
     code = error.errno or 0
     return f"{errno_name(error)} ({error.strerror}): {_remedy_for(kind, code)}"
 
 
 def reason_for(message: str) -> PfReason:
-    """Give the word for a failed run: what the kernel says of a NIC without room for its VFs is told apart."""
+    """Return the reason of a failed change, which distinguishes a NIC without MMIO space for its VFs."""
     return PfReason.NO_MMIO_SPACE if _NO_ROOM in message else PfReason.APPLY_FAILED

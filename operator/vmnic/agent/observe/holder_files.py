@@ -1,4 +1,7 @@
-"""Who holds functions, as other programs on the host write it down: sriov-cni a file for each VF, libvirt one a domain."""
+"""Holders of PFs and VFs that other programs on the host record in files.
+
+sriov-cni has a file for each VF, libvirt one for each domain.
+"""
 
 from __future__ import annotations
 
@@ -14,33 +17,34 @@ __all__ = ["Records", "read_records"]
 
 _CNI = "/var/lib/cni/sriov/pci"
 _NAMESPACES = ("/run/netns", "/var/run/netns")
-"""Two names of one directory; in a container only the first is mounted."""
+"""Two names of one directory. In a container only the first is mounted."""
 _LIBVIRT = "/run/libvirt/qemu"
 _LENT = "/run/libvirt/hostdevmgr"
-"""Here libvirt notes how a VF was before it sets what a domain wants, and that is before the domain has its file."""
+"""libvirt records here how a VF was before it applies a domain's settings, which is before the domain has its own file."""
 _LENT_VF = re.compile(r"(.+)_vf([0-9]+)", re.ASCII)
 _BATCH = 32
 _TAG = re.compile(r"<(/?)(hostdev|interface|source|address)\b([^<>]*)>")
 _ADDRESS = re.compile(
     r"domain='0x([0-9a-f]{1,4})' bus='0x([0-9a-f]{1,2})' slot='0x([01]?[0-9a-f])' function='0x([0-7])'", re.ASCII
 )
-"""libvirt writes its state files itself and always alike; a parser for XML would double the agent's memory."""
+"""libvirt writes its state files itself and always in the same form. An XML parser would double the agent's memory."""
 
 
 @dataclass(slots=True)
 class Records:
-    """What the records of other programs say."""
+    """What the records of other programs contain."""
 
     holders: dict[str, str] = field(default_factory=dict)
-    """In words, by PCI address."""
+    """Holders as text, by PCI address."""
     unknown: str = ""
-    """The first record that could not be read, with the reason: a holder may be missing; empty: all were read."""
+    """The first record that could not be read, with the reason. Holders may be missing then. Empty if all were read."""
 
 
 async def read_records(reader: SysfsReader) -> Records:
-    """Read all records; one that cannot be read is named, and the others count.
+    """Read all records.
 
-    A record of sriov-cni outlives the node's crash; it counts while the network namespace that it names is there.
+    A record that cannot be read is named in `unknown`, and the others still count. A record of sriov-cni survives a crash of
+    the node, so it counts only while the network namespace that it names exists.
     """
     records = Records()
     directories = [*_NAMESPACES, _CNI, _LENT, _LIBVIRT]
@@ -62,7 +66,7 @@ async def read_records(reader: SysfsReader) -> Records:
 
 
 async def _attempt(reader: SysfsReader, ops: Sequence[Op], records: Records) -> list[object]:
-    """Perform reads; what is absent or cannot be read is None, and the latter is remembered."""
+    """Perform reads. An absent file or a failed read gives None, and a failure is recorded in `unknown`."""
     found: list[object] = []
     for start in range(0, len(ops), _BATCH):
         batch = ops[start : start + _BATCH]
@@ -74,7 +78,7 @@ async def _attempt(reader: SysfsReader, ops: Sequence[Op], records: Records) -> 
 
 
 async def _read_lent(reader: SysfsReader, names: Sequence[str], records: Records) -> None:
-    """Add the VFs that libvirt has changed and will put back, each noted by its PF's link and its index."""
+    """Add the VFs that libvirt has changed and will restore, each recorded by its PF's link and its index."""
     notes = [note for note in map(_LENT_VF.fullmatch, names) if note is not None]
     links = await _attempt(reader, [ReadLink(f"/sys/class/net/{note[1]}/device/virtfn{note[2]}") for note in notes], records)
     for note, link in zip(notes, links, strict=True):
@@ -84,7 +88,10 @@ async def _read_lent(reader: SysfsReader, names: Sequence[str], records: Records
 
 
 def _devices(text: str) -> Iterator[str]:
-    """Yield the PCI addresses of the host's devices that a running domain has; one pass, whatever the text is."""
+    """Yield the PCI addresses of the host devices of a running domain.
+
+    The text is scanned once, even if it is malformed.
+    """
     device, in_source = "", False
     for tag in _TAG.finditer(text):
         closes, name, attributes = tag.groups()

@@ -1,6 +1,7 @@
-"""What the host says now. "Cannot read" is never "absent": a function that does not answer is reported as unreadable.
+"""The observed state of the host at one time.
 
-Each physical function is read in a session of its own, so one that hangs in the kernel harms no other.
+A failed read is never treated as absence. A PF that does not answer is reported as unreadable. Each PF is read in its own
+session, so a PF that hangs in the kernel does not affect the others.
 """
 
 from __future__ import annotations
@@ -28,28 +29,28 @@ _NETWORK_CLASS = "0x02"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostSnapshot:
-    """One look at the host."""
+    """The observed state of the host."""
 
     boot_id: str
     host: HostFacts
     pfs: tuple[ObservedPf, ...]
     records: Records = field(default_factory=Records)
-    """Who holds which function, as files of other programs say."""
+    """Holders that files of other programs record."""
     unreadable: dict[str, _NoAnswer] = field(default_factory=dict)
-    """Functions that did not answer, by PCI address."""
+    """PFs that did not answer, by PCI address."""
 
 
 async def read_snapshot(host: HostAccess, *, leave_out: Collection[str]) -> HostSnapshot:
-    """Look at everything that decisions need.
+    """Read everything that decisions need.
 
     Args:
         host: The node.
-        leave_out: Functions with a call in the kernel that has not returned: a further read would hang too.
+        leave_out: PFs with a kernel call that has not returned. A further read would hang too.
 
     Raises:
-        OSError: the host as such cannot be read.
-        OperationTimedOutError: likewise.
-        WorkerGoneError: the host worker ended, not only one function's child.
+        OSError: The host as a whole cannot be read.
+        OperationTimedOutError: The host as a whole does not answer.
+        WorkerGoneError: The host worker itself ended, not only the child of one PF.
     """
     async with host.session("observe", write=False) as session:
         reader = SysfsReader(session)
@@ -73,7 +74,7 @@ async def read_snapshot(host: HostAccess, *, leave_out: Collection[str]) -> Host
 
 
 async def _read_alone(host: HostAccess, address: str, links: Sequence[LinkInfo], profiles: Profiles) -> ObservedPf | _NoAnswer:
-    """Read one function in a session of its own; one that hangs, or whose child dies, harms no other."""
+    """Read one PF in its own session, so that a hang or the death of its child affects no other PF."""
     try:
         async with host.session(address, write=False) as session:
             return await read_pf(SysfsReader(session), address, links, profiles)
@@ -101,7 +102,7 @@ async def _or_unknown(read: Callable[[], Awaitable[Sequence[str]]]) -> bool | No
 
 
 async def _find_pfs(reader: SysfsReader, addresses: Sequence[str]) -> list[str]:
-    """Find the network functions that can have VFs; their VFs have no `sriov_totalvfs`."""
+    """Find the network functions that can have VFs, which are those with a `sriov_totalvfs`."""
     kinds = [ReadFile(f"{DEVICES}/{address}/class") for address in addresses]
     totals = [ReadFile(f"{DEVICES}/{address}/sriov_totalvfs") for address in addresses]
     found = await reader.all([*kinds, *totals])

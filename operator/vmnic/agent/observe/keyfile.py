@@ -1,4 +1,7 @@
-"""Key files as GLib reads them (GKeyFile): the case of keys counts, and what GLib would refuse is an error."""
+"""Key files as GLib reads them (GKeyFile).
+
+Keys are case-sensitive, and what GLib refuses is an error.
+"""
 
 from __future__ import annotations
 
@@ -8,34 +11,34 @@ from dataclasses import dataclass
 __all__ = ["Keyfile", "KeyfileError", "parse_keyfile"]
 
 _REPLACED = "\ufffd"
-"""What bytes that are no UTF-8 have become by now."""
+"""The character that replaced bytes that are not UTF-8."""
 _MOST_LINES = 4096
 
 
 class KeyfileError(ValueError):
-    """A text is no key file; the message says why."""
+    """A text is not a key file. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keyfile:
-    """The sections of a file with their keys."""
+    """The sections of a key file with their keys."""
 
     sections: Mapping[str, Mapping[str, str]]
 
     def has(self, section: str) -> bool:
-        """Return whether there is such a section."""
+        """Return whether the file has a section."""
         return section in self.sections
 
     def get(self, section: str, key: str) -> str:
-        """Return a value without the blanks around it; empty where there is none."""
+        """Return a value without the blanks around it, or an empty string if there is none."""
         return self.sections.get(section, {}).get(key, "")
 
 
 def parse_keyfile(text: str, *, most_chars: int) -> Keyfile:
-    """Parse a key file; of a key that is given twice the last value counts.
+    """Parse a key file. The last value of a repeated key counts.
 
     Raises:
-        KeyfileError: it is too long, is no text, or has a line that is neither section, key nor comment.
+        KeyfileError: The text is too long, is not UTF-8, or has a line that is neither section, key nor comment.
     """
     if len(text) > most_chars:
         raise KeyfileError(f"it has more than {most_chars} characters")

@@ -1,4 +1,7 @@
-"""Which functions have lost their carrier: they had it, and it has been away for longer than a driver's reset takes it."""
+"""Detection of PFs that lost link.
+
+A loss shorter than a driver reset (4 s) is ignored.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +12,23 @@ from ...nodes.observed import ObservedPf
 __all__ = ["LinkLossTracker"]
 
 _RESET_S = 4.0
-"""A link flaps when VFs are made, for a second or two."""
+"""A link flaps for a second or two when VFs are created."""
 
 
 class LinkLossTracker:
-    """Remembers who had a carrier; a port that never had one is nobody's loss."""
+    """Tracks which PFs had a carrier. A port that never had one has not lost it."""
 
     def __init__(self) -> None:
         self._had: set[str] = set()
         self._without: dict[str, float] = {}
-        """Since when."""
+        """Start of the loss, by PCI address."""
 
     def see(self, pfs: Iterable[ObservedPf], told: Collection[str], now: float) -> frozenset[str]:
-        """Take in a look and give the functions whose carrier is lost.
+        """Record an observation and return the PFs that have lost link.
 
         Args:
-            pfs: The functions that were looked at; of others it stays as it was.
-            told: Those whose loss the node's status tells, as an agent before this one may have found it.
+            pfs: The observed PFs. The state of others stays as it was.
+            told: PFs whose loss the node's status already reports, possibly from an earlier agent.
             now: Seconds since boot.
         """
         self._without = {address: float("-inf") for address in told if address not in self._had} | self._without

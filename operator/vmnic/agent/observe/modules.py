@@ -1,6 +1,8 @@
-"""`vmnic agent --load-modules`: the init container's job, which alone has the right to load kernel modules.
+"""Loading of kernel modules by `vmnic agent --load-modules`.
 
-What the kernel refuses is written down for the agent, which reports it; the node goes on with what there is.
+It runs as the init container, which alone has the right to load modules.
+
+The kernel's refusals are written to a file, from which the agent reports them. The node continues with the modules it has.
 """
 
 from __future__ import annotations
@@ -18,13 +20,13 @@ __all__ = ["MODULES", "load_modules", "refused_modules"]
 _log = logging.getLogger(__name__)
 
 MODULES = ("vhost_net", "tun", "macvtap", "vfio_pci")
-"""What the datapaths of VMs need."""
+"""Modules that the datapaths of VMs need."""
 _FILE = "modules.json"
 _MOST_BYTES = 65_536
 
 
 def load_modules(port: Port, names: Iterable[str], state_dir: pathlib.Path) -> None:
-    """Load modules, and write down what the kernel said to those that it refused."""
+    """Load modules and write the kernel's refusals to a file."""
     refused = []
     for name in names:
         try:
@@ -38,7 +40,7 @@ def load_modules(port: Port, names: Iterable[str], state_dir: pathlib.Path) -> N
 
 
 def refused_modules(state_dir: pathlib.Path) -> tuple[str, ...]:
-    """Give the modules that could not be loaded, each with the kernel's answer."""
+    """Return the modules that could not be loaded, each with the kernel's answer."""
     try:
         with (state_dir / _FILE).open("rb") as file:
             raw = file.read(_MOST_BYTES + 1)

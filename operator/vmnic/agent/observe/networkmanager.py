@@ -1,8 +1,11 @@
-"""NetworkManager's profiles: whether one makes VFs of a link. nmstate writes such profiles, too.
+"""NetworkManager profiles, and whether one of them creates VFs of a link.
 
-A profile applies to every link that none of its conditions rules out; see nm-settings-keyfile(5), and nm-settings(5) for
-`connection.interface-name`, `ethernet.mac-address` and `match`. Who owns VFs is never guessed in our favour: what is not
-understood here rules nothing out, and a profile that cannot be read may apply to any link.
+nmstate writes such profiles too.
+
+A profile applies to every link that none of its conditions excludes. See nm-settings-keyfile(5), and nm-settings(5) for
+`connection.interface-name`, `ethernet.mac-address` and `match`. An unclear owner counts as an owner, so that vmnic never takes
+over VFs of another program. A condition that is not understood here excludes no link, and a profile that cannot be read may
+apply to any link.
 """
 
 from __future__ import annotations
@@ -28,16 +31,16 @@ _ETHERNET = ("ethernet", "802-3-ethernet")
 """Two names of one section."""
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)
 _NOT_READ = ("\\", "[:", "[.", "[=", "[^")
-"""Parts of patterns that fnmatch(3) has and Python's has not."""
+"""Parts of patterns that fnmatch(3) supports and Python's fnmatch does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """What profiles tell links apart by."""
+    """Properties by which profiles select links."""
 
     name: str
     mac: str
-    """Its permanent address; empty: it is not known."""
+    """Permanent MAC address. Empty if unknown."""
     pci_address: str
     driver: str
 
@@ -47,13 +50,13 @@ class Profiles:
     """The profiles of a node."""
 
     making: Mapping[str, Keyfile] = field(default_factory=dict)
-    """Those with SR-IOV settings, by path."""
+    """Profiles with SR-IOV settings, by path."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
-    """Why one, or a directory of them, could not be read, by path."""
+    """Why a profile or a directory of profiles could not be read, by path."""
 
 
 async def read_profiles(reader: SysfsReader) -> Profiles:
-    """Read all profiles; one that cannot be read is remembered as such, and harms no read of a function."""
+    """Read all profiles. One that cannot be read is recorded, and PFs are still read."""
     listed = await reader.attempt([ListDir(directory) for directory in _DIRECTORIES])
     paths: list[str] = []
     unreadable: dict[str, str] = {}
@@ -77,7 +80,10 @@ def _is_profile(name: object) -> bool:
 
 
 def _sort(path: str, text: object, making: dict[str, Keyfile], unreadable: dict[str, str]) -> None:
-    """Put a profile where it belongs; one that has gone, or makes no VFs, belongs nowhere."""
+    """Add a profile to those with SR-IOV settings or to the unreadable ones.
+
+    A profile that has disappeared, or creates no VFs, is ignored.
+    """
     if isinstance(text, OSError):
         if not is_absent(text):
             unreadable[path] = errno_name(text)
@@ -95,7 +101,8 @@ def find_manager(profiles: Profiles, port: Port) -> tuple[str, str]:
     """Find NetworkManager's claim to a link.
 
     Returns:
-        The profile that makes VFs of it, and the first that may do so and cannot be read, with the reason; empty: none.
+        The profile that creates VFs of it, and the first unreadable one, which may do so, with the reason. Each is empty if
+            none.
     """
     owner = next((path for path, profile in profiles.making.items() if _applies(profile, port)), "")
     unknown = next((f"{path} cannot be read ({why})" for path, why in sorted(profiles.unreadable.items())), "")
@@ -114,7 +121,10 @@ def _applies(profile: Keyfile, port: Port) -> bool:
 
 
 def _is_of_another_mac(profile: Keyfile, mac: str) -> bool:
-    """NetworkManager compares permanent addresses, so one that a link was given since says nothing."""
+    """Return whether a profile selects another MAC address or excludes this one.
+
+    NetworkManager compares permanent addresses, so the link's present address does not matter.
+    """
     if not mac:
         return False
     wanted = [profile.get(section, "mac-address").lower() for section in _ETHERNET]
@@ -132,14 +142,17 @@ def _elements(profile: Keyfile, section: str, key: str) -> list[str]:
 
 
 def _below_pci(element: str) -> str:
-    """Leave out what a path (udev's ID_PATH) says of the way to the PCI bus: it is not known here."""
+    """Remove the part of a path pattern (udev's ID_PATH) before the PCI bus, which is unknown here."""
     start = element.rfind("pci-")
     specials = element[: len(element) - len(element.lstrip("|&!"))]
     return element if start < 0 or "!" in specials else specials + element[start:]
 
 
 def _matches(elements: Iterable[str], text: str) -> bool:
-    """Match as NetworkManager does: all mandatory patterns ("&", or "!" alone), and one of the others if there are any."""
+    """Match as NetworkManager does.
+
+    All mandatory patterns ("&", or "!" alone) must match, and one of the others if there are any.
+    """
     mandatory: list[bool] = []
     optional: list[bool] = []
     for element in elements:

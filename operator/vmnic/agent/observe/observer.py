@@ -1,4 +1,4 @@
-"""One look at the node: what is there, who holds it, what is to be done, and what can be handed to pods meanwhile."""
+"""Observation of the node, with PFs, holders, plans and the devices to advertise."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ __all__ = ["NodeObservation", "NodeObserver"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeObservation:
-    """What one look gave: the host, who holds VFs, and a plan for each function that is asked for."""
+    """One observation, with the host, the holders of VFs, and a plan for each PF of the spec."""
 
     observation: HostSnapshot
     holders: Mapping[str, str]
     planned: Mapping[str, Planned]
     drivers: Mapping[str, DriverFacts]
     offers: Mapping[str, AdvertisedDevices] = field(default_factory=dict)
-    """What is handed to pods, by function."""
+    """What each PF offers to the kubelet."""
     unknown: str = ""
-    """Why holders cannot be learnt now; empty: they are known."""
+    """Why holders are unknown now. Empty if they are known."""
     link_down: Collection[str] = ()
-    """Functions that have lost their carrier."""
+    """PFs that have lost link."""
     busy: Collection[str] = ()
-    """Functions that were left alone, since they are being changed."""
+    """PFs that were not read because they are being changed."""
 
 
 class NodeObserver:
-    """Looks at one node.
+    """Observes one node.
 
     Args:
         host: Opens sessions on the node.
         store: The journal.
-        holders: Names who holds VFs.
-        devices: Takes what can be handed to pods.
-        calls: What has not returned from the kernel.
+        holders: Names the holders of VFs.
+        devices: Receives the devices to advertise.
+        calls: Kernel calls that have not returned.
         refused: Modules that the init container could not load, each with the kernel's answer.
         clock: Seconds since boot.
     """
@@ -76,14 +76,19 @@ class NodeObserver:
         self._carriers = LinkLossTracker()
         self._clock = clock
         self._hung: OperationTimedOutError | None = None
-        """A read of the host as such that has not returned."""
+        """A read of the host as a whole that has not returned."""
 
     async def look(self, spec: NodeSpec, journal: Journal, *, reported_down: Collection[str] = ()) -> NodeObservation:
-        """Look at everything; `told_dark` are the functions whose lost carrier the node's status tells.
+        """Observe everything.
+
+        Args:
+            spec: The node's spec.
+            journal: What vmnic records of the PFs.
+            reported_down: PFs whose lost carrier the node's status reports.
 
         Raises:
-            OSError, OperationTimedOutError: the host as such cannot be read.
-            WorkerGoneError: the host worker died.
+            OSError, OperationTimedOutError: The host as a whole cannot be read.
+            WorkerGoneError: The host worker died.
         """
         await self._calls.forget_returned(self._host, self._store)
         return await self._look(spec, journal, reported_down=reported_down, busy=(), earlier=None)
@@ -91,11 +96,14 @@ class NodeObserver:
     async def observe_idle(
         self, spec: NodeSpec, journal: Journal, earlier: NodeObservation, busy: Collection[str]
     ) -> NodeObservation:
-        """Look at all functions but those that are being changed; of them the earlier look holds. Raises as `look`."""
+        """Observe all PFs except those that are being changed, for which the earlier observation holds.
+
+        Raises the same errors as `look`.
+        """
         return await self._look(spec, journal, reported_down=(), busy=busy, earlier=earlier)
 
     def withdraw(self, spec: NodeSpec, journal: Journal) -> None:
-        """Hand out nothing, as nobody knows what is there."""
+        """Withdraw all devices, because their state is unknown."""
         everything = {pf.pci_address for pf in spec.pfs} | journal.pfs.keys()
         self._devices.replace(advertised_devices(spec, {}, {}, journal, everything), None)
 
@@ -158,7 +166,10 @@ class NodeObserver:
         )
 
     async def _observe(self, leave_out: set[str]) -> HostSnapshot:
-        """Look at the host, unless an earlier look is still in the kernel: each would leave one more child there."""
+        """Observe the host, unless an earlier read has not returned.
+
+        Each further read would leave one more child process in the kernel.
+        """
         if self._hung is not None and not self._hung.returned.done():
             raise self._hung.with_traceback(None)
         try:

@@ -1,4 +1,7 @@
-"""Reads one physical function with its VFs: three or four journeys to the host, however many VFs there are."""
+"""Observation of one PF with its VFs.
+
+It takes three or four round trips to the host, however many VFs there are.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ __all__ = ["read_pf"]
 
 _DRIVERS = "/sys/bus/pci/drivers"
 _UNSET = 0x20000000
-"""IORESOURCE_UNSET of linux/ioport.h: the window has no address."""
+"""IORESOURCE_UNSET of linux/ioport.h, which marks a window without an address."""
 _WINDOW = re.compile(r"0x[0-9a-f]{1,16} 0x[0-9a-f]{1,16} 0x([0-9a-f]{1,16})", re.ASCII)
 _VF_WINDOWS = slice(7, 13)
 """Lines of `resource` after six BARs and the ROM (PCI_IOV_RESOURCES)."""
@@ -31,17 +34,17 @@ _OPERATOR = "/etc/sriov-operator/pci"
 
 
 async def read_pf(reader: SysfsReader, address: str, links: Sequence[LinkInfo], profiles: Profiles = _NOT_ASKED) -> ObservedPf:
-    """Read one physical function with its VFs.
+    """Read one PF with its VFs.
 
     Args:
-        reader: A session of its own, as a function that hangs must harm no other.
-        address: The function.
-        links: All links of the host's namespace.
-        profiles: NetworkManager's profiles of the node; left out where the owner does not matter.
+        reader: A reader in a session of its own, because a PF that hangs must not affect others.
+        address: PCI address of the PF.
+        links: All links of the host's network namespace.
+        profiles: NetworkManager's profiles of the node. Left out if the owner does not matter.
 
     Raises:
-        OSError: it cannot be read.
-        OperationTimedOutError: it did not answer.
+        OSError: The PF cannot be read.
+        OperationTimedOutError: The PF did not answer.
     """
     link = next((link for link in links if link.pci_address == address), None)
     own = _Answers(await reader.all(list(_own_reads(address, link))))
@@ -124,7 +127,7 @@ def _further_reads(address: str, name: str, own: _Answers, virtfns: Sequence[str
 
 
 def _function_reads(address: str) -> Iterator[Op]:
-    """What tells of a function, or a VF, who drives it and whether somebody has it."""
+    """Yield the reads that show which driver a PF or VF has, and whether a process has it open."""
     path = f"{DEVICES}/{address}"
     yield from (ReadLink(f"{path}/{name}") for name in ("driver", "iommu_group"))
     yield ReadFile(f"{path}/enable")
@@ -138,7 +141,7 @@ def _cdevs(functions: _Answers, address: str) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """What the host said, by operation; absent is empty."""
+    """The host's answers by operation, where an absent file is empty."""
 
     by_op: Mapping[Op, Value]
 
@@ -146,20 +149,22 @@ class _Answers:
         return str(self.by_op.get(ReadFile(path)) or "").strip()
 
     def needed(self, path: str) -> str:
-        """Give a file that every function has.
+        """Return a file that every function has.
 
         Raises:
-            FileNotFoundError: it is not there, so the function has gone.
+            FileNotFoundError: The file does not exist, so the function has gone.
         """
         if self.by_op.get(ReadFile(path)) is None:
             raise FileNotFoundError(2, f"{path} is not there")
         return self.text(path)
 
     def number(self, path: str) -> int:
-        """Give the number in a file that every function has; a device that is just going may answer with nothing.
+        """Return the number in a file that every function has.
+
+        A device that is being removed may answer with an empty file.
 
         Raises:
-            OSError: there is none.
+            OSError: The file holds no number.
         """
         found = read_integer(self.needed(path), 0, _LARGEST)
         if found is None:
@@ -214,39 +219,57 @@ def _attributes(info: VfInfo) -> VfAttributes:
 
 
 def _is_held(functions: _Answers, address: str, driver: str) -> bool:
-    """`enable` counts openers of a function that vfio-pci drives; with a kernel driver it is 1 all the time."""
+    """Return whether a process has a function on vfio-pci open.
+
+    `enable` counts the openers of such a function. With a kernel driver it is always 1.
+    """
     return driver == VFIO and functions.text(f"{DEVICES}/{address}/enable") not in ("", "0")
 
 
 def _is_elsewhere(functions: _Answers, address: str, driver: str) -> bool:
-    """A network driver makes a link; one that is not in the host's namespace is in a pod's."""
+    """Return whether the link of a function is in another network namespace.
+
+    A network driver creates a link. If it is not in the host's namespace, it is in a pod's.
+    """
     return driver not in ("", VFIO) and not functions.names(f"{DEVICES}/{address}/net")
 
 
 def _vfio_device(functions: _Answers, cdevs: _Answers, address: str) -> str:
-    """Name the character device of a function on vfio-pci; only kernels with VFIO_DEVICE_CDEV give it a device number."""
+    """Return the VFIO character device of a function.
+
+    Only kernels with VFIO_DEVICE_CDEV give it a device number.
+    """
     path = f"{DEVICES}/{address}/vfio-dev"
     return next((name for name in functions.names(path) if cdevs.text(f"{path}/{name}/dev")), "")
 
 
 def _speed(text: str) -> int | None:
-    """Read the link speed in Mbit/s; the kernel answers EINVAL or -1 while the link is down."""
+    """Return the link speed in Mbit/s, or None while the link is down.
+
+    The kernel then answers EINVAL or -1.
+    """
     return read_integer(text, 1, _LARGEST)
 
 
 def _has_unassigned_space(resource: str) -> bool:
-    """Read a function's `resource`: each line has start, end and flags of a window."""
+    """Return whether a function's `resource` file has a VF window without an address.
+
+    Each line has start, end and flags of a window.
+    """
     found = (_WINDOW.fullmatch(line.strip()) for line in resource.splitlines()[_VF_WINDOWS])
     return any(int(window[1], 16) & _UNSET for window in found if window is not None)
 
 
 def _options_path(driver: str) -> str:
-    """What vmnic tells a driver when it is loaded; see modprobe.d(5)."""
+    """Return the file with vmnic's options for a driver (see modprobe.d(5))."""
     return f"/etc/modprobe.d/vmnic-{driver}.conf"
 
 
 def _foreign_owner(own: _Answers, profiles: Profiles, port: Port) -> tuple[str, str]:
-    """Describe which other program manages a function's VFs, and what could not be read about that; empty: nothing."""
+    """Return which other program manages a PF's VFs, and what could not be read about that.
+
+    Each is empty if there is none.
+    """
     if own.text(f"{_OPERATOR}/{port.pci_address}"):
         return f"sriov-network-operator ({_OPERATOR}/{port.pci_address})", ""
     if not port.name:
@@ -256,13 +279,16 @@ def _foreign_owner(own: _Answers, profiles: Profiles, port: Port) -> tuple[str, 
 
 
 def _permanent_mac(more: _Answers, link: LinkInfo | None) -> str:
-    """Give the address that a link was made with (NET_ADDR_PERM of linux/netdevice.h); empty: it is not known."""
+    """Return the MAC address with which a link was created, or an empty string if it is unknown.
+
+    The kernel marks it with NET_ADDR_PERM (linux/netdevice.h).
+    """
     is_permanent = link is not None and more.text(f"/sys/class/net/{link.name}/addr_assign_type") == "0"
     return link.mac if link is not None and is_permanent else ""
 
 
 def _host_use(link: LinkInfo | None, links: Sequence[LinkInfo]) -> tuple[str, ...]:
-    """Say what the host itself uses a link for."""
+    """Return what the host itself uses a link for."""
     if link is None:
         return ()
     found = [f"address {address}" for address in link.addresses]
@@ -280,7 +306,10 @@ def _index(entry: str) -> int:
 
 
 def _learnt_use(link: LinkInfo | None) -> tuple[str, ...]:
-    """Say what the kernel made of a router's announcements on a link: it does so on every link that is switched on."""
+    """Return what the kernel configured from router advertisements on a link.
+
+    It does so on every link that is up.
+    """
     if link is None:
         return ()
     return (*(f"address {address}" for address in link.learnt), *(("default route",) if link.learnt_route else ()))

@@ -1,4 +1,4 @@
-"""Reads of one session in the agent's words; what is absent is told apart from what cannot be read."""
+"""Reads of one session, which distinguish an absent file from a failed read."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ __all__ = ["DEVICES", "PCI_ADDRESS", "SysfsReader", "is_absent"]
 
 DEVICES = "/sys/bus/pci/devices"
 PCI_ADDRESS = re.compile(r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")
-"""A name below which the kernel, or another program, keeps something about a PCI function."""
+"""Name of a PCI function in sysfs and in the files of other programs."""
 _READ_S = 5.0
-"""A sysfs read takes microseconds; one that takes this long is stuck."""
+"""A sysfs read takes microseconds. One that takes this many seconds is stuck."""
 
 
 _ABSENT = (errno.ENOENT, errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP)
-"""Nothing is there, or the device says that it has no such thing; anything else is a read that failed."""
+"""The file does not exist, or the device does not support the attribute. Any other errno is a failed read."""
 
 
 def is_absent(error: OSError) -> bool:
-    """Return whether an error says that nothing is there; any other is a read that failed."""
+    """Return whether an error means absence rather than a failed read."""
     return error.errno in _ABSENT
 
 
 class SysfsReader:
-    """Reads of one session, in words of this module."""
+    """Typed reads over one session."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     async def all(self, ops: Sequence[Op]) -> dict[Op, Value]:
-        """Perform many reads in one journey; what is absent, or what a device does not answer, is None."""
+        """Perform many reads in one round trip. An absent or unsupported file gives None."""
         answers = await self._session.perform_all(ops, deadline_s=_READ_S)
         for answer in answers:
             if isinstance(answer, OSError) and not is_absent(answer):
@@ -43,7 +43,7 @@ class SysfsReader:
         return {op: None if isinstance(answer, OSError) else answer for op, answer in zip(ops, answers, strict=True)}
 
     async def attempt(self, ops: Sequence[Op]) -> list[Value | OSError]:
-        """Perform many reads in one journey; what failed is a value."""
+        """Perform many reads in one round trip, with failures as values."""
         return await self._session.perform_all(ops, deadline_s=_READ_S)
 
     async def text(self, path: str) -> str:
@@ -51,7 +51,7 @@ class SysfsReader:
         return str(await self._session.perform(ReadFile(path), deadline_s=_READ_S)).strip()
 
     async def optional_text(self, path: str) -> str | None:
-        """Read a file that need not exist, or that a device may not answer (EINVAL)."""
+        """Read a file that may be absent, or that a device may not support (EINVAL)."""
         try:
             return await self.text(path)
         except OSError as error:
@@ -60,19 +60,19 @@ class SysfsReader:
             raise
 
     async def names(self, path: str) -> tuple[str, ...]:
-        """List a directory; an absent one is empty."""
+        """List a directory, which is empty if it does not exist."""
         try:
             return cast("tuple[str, ...]", await self._session.perform(ListDir(path), deadline_s=_READ_S))
         except FileNotFoundError:
             return ()
 
     async def listings(self, paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """List directories in one journey; an absent one is empty."""
+        """List directories in one round trip. One that does not exist is empty."""
         found = await self.all([ListDir(path) for path in paths])
         return {path: cast("tuple[str, ...]", found[ListDir(path)] or ()) for path in paths}
 
     async def link_names(self, paths: Sequence[str]) -> list[str]:
-        """Give the last parts of symbolic links' targets; empty where there is none."""
+        """Return the last parts of the targets of symbolic links, or empty strings where there is no link."""
         found = await self.all([ReadLink(path) for path in paths])
         return [str(found[ReadLink(path)] or "").rsplit("/", 1)[-1] for path in paths]
 

@@ -1,4 +1,4 @@
-"""What the agent publishes: the inventory with plans, and conditions that do not flap."""
+"""Conditions of a NodeNicState, which do not flap, and the fit of its status into the API's bounds."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def node_conditions(
     fault: str = "",
     before: Iterable[Condition],
 ) -> tuple[Condition, ...]:
-    """Give the node's conditions.
+    """Return the node's conditions.
 
     Args:
-        spec: What is asked.
-        pfs: What is there.
-        host: What the node as a whole offers.
-        generation: Of the object that was looked at.
-        fault: Why the host as a whole may not be changed; empty: nothing.
-        before: The present conditions, whose transition times stay where the status does.
+        spec: The node's spec.
+        pfs: The PFs of the status.
+        host: Facts about the node as a whole.
+        generation: Generation of the object that was observed.
+        fault: Why the host as a whole may not be changed. Empty if it may.
+        before: The present conditions, whose transition times stay if their status does.
     """
     wanted = {pf.pci_address for pf in spec.pfs}
     mine = [pf for pf in pfs if pf.pci_address in wanted]
@@ -77,12 +77,12 @@ def node_conditions(
 
 
 def conditions_of_refusal(cause: str, before: Iterable[Condition], generation: int) -> tuple[Condition, ...]:
-    """Return the conditions of a node whose status the API server refuses, with its words.
+    """Return the conditions of a node whose status the API server refuses, with the server's message.
 
     Args:
         cause: What the API server answered.
         before: The present conditions.
-        generation: Of the object that the present status describes.
+        generation: Generation of the object that the present status describes.
     """
     text = (
         f"the API server refuses this node's status ({cause}): update the CRDs and the agent to one version, see docs/nodes.md"
@@ -92,13 +92,16 @@ def conditions_of_refusal(cause: str, before: Iterable[Condition], generation: i
 
 
 def _left_text(left: Sequence[PfStatus]) -> str:
-    """What became of functions whose pool went while the node was away."""
+    """Return a text about owned PFs that no pool asks for.
+
+    For example, their pool was deleted while the node was away.
+    """
     names = ", ".join(pf.pci_address for pf in left)
     return f"; no pool asks for {names} any more, and what vmnic made there stays: a new pool may take it" if left else ""
 
 
 def _is_fenced(pf: PfStatus) -> bool:
-    """Whether its VFs are kept from pods: from the claim on until the run's end."""
+    """Return whether its VFs are kept from pods, from the claim to the end of the change."""
     running = pf.apply is not None and pf.apply.state in (ApplyState.CLAIMED, ApplyState.APPLYING)
     return running and pf.plan is not None and pf.plan.fenced
 
@@ -117,7 +120,7 @@ def _missing_text(missing: Sequence[str], host: HostFacts) -> str:
 
 
 def _with_times(verdicts: Mapping[str, _Verdict], before: Iterable[Condition], generation: int) -> tuple[Condition, ...]:
-    """Move a transition time only with its status."""
+    """Build the conditions, and change a transition time only with its status."""
     present = {condition.type: condition for condition in before}
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     made = []
@@ -138,11 +141,11 @@ def _with_times(verdicts: Mapping[str, _Verdict], before: Iterable[Condition], g
 
 
 def fit_status(status: NodeStatus, wanted: Collection[str]) -> NodeStatus:
-    """Fit a status into the bounds of the API, and say in the condition Ready what is not shown.
+    """Fit a status into the API's bounds, and report in the condition Ready what was left out.
 
     Args:
-        status: What is to be published.
-        wanted: PCI addresses of the functions that pools ask for; where there is no room for all, these stay.
+        status: The status to publish.
+        wanted: PCI addresses of the PFs that pools ask for, which are kept if there is no room for all.
     """
     ordered = sorted(status.pfs, key=lambda pf: pf.pci_address not in wanted)
     made, notes = fit(msgspec.structs.replace(status, pfs=tuple(ordered)))
@@ -158,5 +161,5 @@ def _with_note(condition: Condition, note: str) -> Condition:
 
 
 def same_status(one: NodeStatus, other: NodeStatus) -> bool:
-    """Tell whether publishing again would change anything."""
+    """Return whether two statuses are equal, so that publishing again would change nothing."""
     return msgspec.json.encode(one) == msgspec.json.encode(other)

@@ -1,4 +1,7 @@
-"""Publishes what this agent reports of its node, and remembers it, so that a lagging watch makes nothing be written twice."""
+"""Publication of the node's status.
+
+The publisher remembers what it wrote, so that a lagging watch causes no second write.
+"""
 
 from __future__ import annotations
 
@@ -20,32 +23,35 @@ __all__ = ["Publisher"]
 _log = logging.getLogger(__name__)
 
 _BEHIND = 16
-"""By how many statuses a watch may be behind: a run has six."""
+"""Number of statuses by which a watch may lag. A change writes six."""
 _AGAIN_S = 300.0
-"""After this time a status that was refused is published again, in case the CRD has been updated."""
+"""Seconds after which a refused status is published again, in case the CRD has been updated."""
 
 
 class Publisher:
     """Writes statuses, each only if it differs from the one before.
 
     Args:
-        reporter: Where they go.
-        clock: Seconds, monotonic.
+        reporter: Client of this node's NodeNicState.
+        clock: Monotonic seconds.
     """
 
     def __init__(self, reporter: NodeStateClient, clock: Callable[[], float] = time.monotonic) -> None:
         self._reporter = reporter
         self._clock = clock
         self.shown: NodeNicState | None = None
-        """The object as this agent has written it last; None: there is none, or the API server is away."""
+        """The object as this agent wrote it last. None if there is none, or the API server does not answer."""
         self._written: deque[NodeStatus] = deque(maxlen=_BEHIND)
-        """What the watch may still show: statuses that this agent wrote, or wrote over, up to the last one."""
+        """Statuses that the watch may still show, which this agent wrote or replaced, up to the last one."""
         self._refused: NodeStatus | None = None
-        """The last status that the API server refused, without conditions, whose times move."""
+        """The last status that the API server refused, without conditions, because their times change."""
         self._refused_at = 0.0
 
     def begin(self, state: NodeNicState | None) -> NodeNicState | None:
-        """Begin with what the watch shows; where it is behind, with the status written last. No other client writes it."""
+        """Start a pass with the object that the watch shows.
+
+        If the watch lags, the status that was written last replaces the one it shows. No other client writes the status.
+        """
         if state is not None and state.status in self._written:
             last = self._written[-1]
             if state.status == last:
@@ -55,10 +61,10 @@ class Publisher:
         return state
 
     async def publish(self, status: NodeStatus) -> None:
-        """Write a status; one that the API server refuses is written reduced, with the reason.
+        """Write a status. If the API server refuses it, write a reduced one with the reason.
 
         Raises:
-            ApiError: it could not be published.
+            ApiError: The status could not be published.
         """
         if self.shown is None or same_status(status, self.shown.status) or self._is_refused(status):
             return
@@ -74,10 +80,13 @@ class Publisher:
             self._refused = None
 
     async def claim(self, live: NodeNicState, status: NodeStatus) -> bool:
-        """Write a status over exactly this version of the object; False: it is another by now.
+        """Write a status over exactly this version of the object.
+
+        Returns:
+            False if the object has changed since.
 
         Raises:
-            ApiError: whether it was written is not known.
+            ApiError: It is unknown whether the status was written.
         """
         if not await self._reporter.claim(live, status):
             return False
@@ -85,7 +94,7 @@ class Publisher:
         return True
 
     def _is_refused(self, status: NodeStatus) -> bool:
-        """Return whether the API server has refused the same status a while ago."""
+        """Return whether the API server refused the same status recently."""
         return self._clock() - self._refused_at < _AGAIN_S and self._refused == _without_conditions(status)
 
     async def _write_reduced(self, over: NodeNicState, status: NodeStatus, error: ApiError) -> None:

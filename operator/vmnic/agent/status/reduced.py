@@ -1,4 +1,7 @@
-"""What is published where the API server refuses a status: the reason and how runs ended, no plan, and never Ready."""
+"""The status that is published if the API server refuses the full one.
+
+It has the reason and the ends of changes, no plan, and is never Ready.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +21,23 @@ _CAUSE_CHARS = 256
 
 
 def is_refusal(error: ApiError) -> bool:
-    """Return whether the API server will refuse the same status again: it breaks a rule, or is too large."""
+    """Return whether the API server will refuse the same status again.
+
+    It will if the status breaks a rule or is too large.
+    """
     too_large = error.status == _TOO_LARGE or "request is too large" in error.message
     return isinstance(error, InvalidError) or too_large or error.status == _BAD_REQUEST
 
 
 def reduced_statuses(refused: NodeStatus, accepted: NodeStatus, error: ApiError) -> Iterator[NodeStatus]:
-    """Yield what to publish in place of a refused status, the second where the first is refused, too.
+    """Yield replacements for a refused status.
+
+    The second one is for the case that the API server refuses the first one too.
 
     Args:
-        refused: The status.
-        accepted: What the API server has; it may be older than the rules.
-        error: Its answer.
+        refused: The refused status.
+        accepted: The status that the API server has, which may be older than the CRD's rules.
+        error: The server's answer.
     """
     cause = (next(iter(error.causes), "") or error.message or error.reason)[:_CAUSE_CHARS]
     conditions = conditions_of_refusal(cause, accepted.conditions, accepted.observed_generation)
@@ -38,7 +46,7 @@ def reduced_statuses(refused: NodeStatus, accepted: NodeStatus, error: ApiError)
     pfs = tuple(_without_plan(pf, text) for pf in accepted.pfs)
     pfs = tuple(msgspec.structs.replace(pf, apply=_end_of(runs.get(pf.pci_address, pf.apply))) for pf in pfs)
     yield msgspec.structs.replace(accepted, pfs=pfs, conditions=conditions)
-    # Without a boot id nothing is decided about the node.
+    # Without a boot id the controller decides nothing about the node.
     yield NodeStatus(conditions=conditions)
 
 

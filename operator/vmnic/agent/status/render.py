@@ -1,4 +1,4 @@
-"""What is published of a node: one look at the host, what the journal remembers, and what hinders runs."""
+"""The published status of a node, from an observation, the journal, and what prevents changes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["InFlightSummary", "render_status", "render_unobservable"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InFlightSummary:
-    """Calls that have not returned from the kernel."""
+    """Kernel calls that have not returned."""
 
     stuck: Collection[str]
-    """Functions with such a call of this agent's."""
+    """PFs with such a call of this agent."""
     bus_stuck: bool
-    """Whether one of them is a write: then no function of the node is written."""
+    """Whether one of them is a write, in which case no PF of the node is written."""
     in_flight: Collection[str]
-    """Functions with a write of an earlier agent's."""
+    """PFs with a write of an earlier agent."""
 
 
 def render_status(
@@ -41,15 +41,15 @@ def render_status(
     fault: str,
     claims: Mapping[str, Apply],
 ) -> NodeStatus:
-    """Give the node's status.
+    """Return the node's status.
 
     Args:
-        state: The NodeNicState that was looked at; None: there is none.
-        look: The host.
-        journal: What is owned and how runs ended.
-        calls: What is still in the kernel.
-        fault: Why the host as a whole may not be changed; empty: nothing.
-        claims: Grants that are being claimed, by function.
+        state: The NodeNicState that was observed. None if there is none.
+        look: The observation.
+        journal: Ownership and ends of changes.
+        calls: Kernel calls that have not returned.
+        fault: Why the host as a whole may not be changed. Empty if it may.
+        claims: Grants that are being claimed, by PF.
     """
     spec = state.spec if state is not None else NodeSpec()
     before = state.status if state is not None else NodeStatus()
@@ -81,7 +81,10 @@ def render_status(
 
 
 def render_unobservable(state: NodeNicState | None, journal: Journal, fault: str) -> NodeStatus:
-    """Give the status while the host cannot be looked at: what was last known, and how runs have ended since."""
+    """Return the status while the host cannot be observed.
+
+    It has the last known state, and the ends of changes since.
+    """
     spec = state.spec if state is not None else NodeSpec()
     before = state.status if state is not None else NodeStatus()
     pfs = tuple(_with_end(pf, journal.pfs.get(pf.pci_address)) for pf in before.pfs)
@@ -112,7 +115,10 @@ def _render_pf(
 
 
 def _run_problem(planned: Planned, record: PfRecord, desired: PfSpec | None, calls: InFlightSummary) -> PfProblem | None:
-    """What hinders a run, as far as something is to be done at all, or an interrupted one is not over."""
+    """Return what prevents a change.
+
+    There is a problem only if the PF has a plan, or an interrupted change has not ended.
+    """
     if desired is None or (planned.plan is None and record.running is None):
         return None
     if calls.bus_stuck:
@@ -140,7 +146,7 @@ def _loss(pf: ObservedPf, look: NodeObservation, desired: PfSpec | None) -> PfPr
 
 
 def _unread(pf: PfStatus, look: NodeObservation, record: PfRecord | None, calls: InFlightSummary) -> PfStatus:
-    """What was last known of a function that does not answer, with the reason in place of a plan."""
+    """Return the last known state of a PF that does not answer, with the reason in place of a plan."""
     error = look.observation.unreadable.get(pf.pci_address)
     if calls.bus_stuck:
         problem = PfProblem(reason=PfReason.PCI_BUS_STUCK, message=_stuck_text(pf.pci_address, record))
@@ -153,7 +159,7 @@ def _unread(pf: PfStatus, look: NodeObservation, record: PfRecord | None, calls:
 
 
 def _with_end(pf: PfStatus, record: PfRecord | None) -> PfStatus:
-    """What was last known of a function, with how its runs have ended since."""
+    """Return the last known state of a PF, with the end of its last change."""
     if record is None:
         return pf
     return msgspec.structs.replace(pf, apply=record.apply, attempt=record.attempt)
@@ -165,7 +171,7 @@ def _stuck_text(address: str, record: PfRecord | None) -> str:
 
 
 def _vanished(desired: PfSpec, before: Sequence[PfStatus]) -> PfStatus:
-    """A function that a pool asks for and that is not there: nothing can be had of it."""
+    """Return the status of a PF that a pool asks for and that is missing, so that it offers nothing."""
     known = next((pf for pf in before if pf.pci_address == desired.pci_address), PfStatus(pci_address=desired.pci_address))
     problem = PfProblem(
         reason=PfReason.VANISHED,

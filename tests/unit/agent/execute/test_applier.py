@@ -1,4 +1,4 @@
-"""What a run waits for in the kernel: a carrier before rates, and drivers of VFs that come late."""
+"""What a change waits for in the kernel, which is a carrier before rates, and drivers of VFs that load late."""
 
 import pytest
 
@@ -14,7 +14,7 @@ VFS = "/sys/bus/pci/devices/0000:0b:1"
 
 
 def after_looks(node, looks, matches, change):
-    """Let something happen in the kernel after so many looks."""
+    """Change something in the kernel after the given number of reads."""
     left = iter([*[False] * looks, True])
 
     def watch(op):
@@ -38,25 +38,25 @@ def is_driver(op):
 
 
 def links(node):
-    """The function's link, and those of its VFs in their order."""
+    """Return the PF's link, and those of its VFs in order."""
     found = {link.pci_address: link for link in node.sim.perform(ReadLinks())}
     return found[PF], [link for address, link in sorted(found.items()) if address != PF]
 
 
-async def test_a_rate_is_set_on_a_function_whose_link_was_down(tmp_path):
+async def test_a_rate_is_set_on_a_pf_whose_link_was_down(tmp_path):
     node = Node(sim_host(pf(up=False)), tmp_path)
     status = await node.grant_and_run(RATED)
     assert status.apply.state is ApplyState.APPLIED
     assert {vf.max_tx_rate_mbit for vf in links(node)[0].vfs} == {100}
 
 
-async def test_a_carrier_is_waited_for_before_a_rate_is_set(tmp_path):
+async def test_a_carrier_is_awaited_before_a_rate_is_set(tmp_path):
     node = Node(sim_host(pf(cable=False)), tmp_path)
     after_looks(node, 3, is_carrier, lambda: plug(node, True))
     assert (await node.grant_and_run(RATED)).apply.state is ApplyState.APPLIED
 
 
-async def test_a_carrier_that_does_not_come_is_told_with_a_remedy_of_its_own(tmp_path):
+async def test_a_missing_carrier_is_reported_with_its_remedy(tmp_path):
     node = Node(sim_host(pf(cable=False)), tmp_path)
     began = node.clock
     status = await node.grant_and_run(RATED)
@@ -65,14 +65,14 @@ async def test_a_carrier_that_does_not_come_is_told_with_a_remedy_of_its_own(tmp
     assert round(node.clock - began) == 10
 
 
-async def test_rates_that_are_there_already_need_no_carrier(tmp_path):
+async def test_rates_that_are_already_set_need_no_carrier(tmp_path):
     node = Node(sim_host(pf(cable=False)), tmp_path)
     unlimited = desired(settings=VfSettings(vlan=100, max_tx_rate_mbps=0))
     assert (await node.grant_and_run(unlimited)).apply.state is ApplyState.APPLIED
     assert not any(map(is_carrier, node.port.log))
 
 
-async def test_links_of_vfs_have_the_address_that_a_pool_asks_for(tmp_path):
+async def test_vf_links_have_the_addresses_that_a_pool_asks_for(tmp_path):
     node = Node(sim_host(pf(up=False)), tmp_path)
     status = await node.grant_and_run(desired(driver="kernel", settings=NAMED))
     function, vfs = links(node)
@@ -80,7 +80,7 @@ async def test_links_of_vfs_have_the_address_that_a_pool_asks_for(tmp_path):
     assert [vf.mac for vf in vfs] == [vf.mac for vf in function.vfs] == [f"02:11:22:00:0b:0{number}" for number in range(2, 9)]
 
 
-async def test_links_of_vfs_that_have_a_driver_get_another_address(tmp_path):
+async def test_vf_links_with_a_driver_get_their_new_addresses(tmp_path):
     node = Node(sim_host(), tmp_path)
     await node.grant_and_run(desired(driver="kernel"))
     status = await node.grant_and_run(desired(driver="kernel", settings=NAMED))
@@ -90,7 +90,7 @@ async def test_links_of_vfs_that_have_a_driver_get_another_address(tmp_path):
     assert {vf.mac[:8] for vf in vfs} == {"02:11:22"}
 
 
-async def test_the_address_of_a_function_that_was_given_away_whole_is_taken_from_its_new_link(tmp_path):
+async def test_addresses_of_a_returned_whole_pf_use_its_new_link(tmp_path):
     node = Node(sim_host(), tmp_path)
     group = VfGroup(pool="fast", resource="vmnic.dev/fast")
     await node.grant_and_run(desired(num_vfs=0, function="Physical", groups=(group,)))
@@ -98,14 +98,14 @@ async def test_the_address_of_a_function_that_was_given_away_whole_is_taken_from
 
 
 @pytest.mark.parametrize("settings", [None, NAMED], ids=["bound by the kernel", "bound after their address is set"])
-async def test_a_driver_of_vfs_that_comes_late_is_waited_for(tmp_path, settings):
+async def test_a_vf_driver_that_loads_late_is_awaited(tmp_path, settings):
     node = Node(sim_host(modules=("igb",), available_modules=("igbvf",)), tmp_path)
     after_looks(node, 20, is_driver, lambda: node.sim.perform(LoadModule("igbvf")))
     status = await node.grant_and_run(desired(driver="kernel", settings=settings))
     assert (status.apply.state, status.vfs[0].driver) == (ApplyState.APPLIED, "igbvf")
 
 
-async def test_a_driver_of_vfs_that_does_not_come_is_told_with_its_remedy(tmp_path):
+async def test_a_missing_vf_driver_is_reported_with_its_remedy(tmp_path):
     node = Node(sim_host(modules=("igb",)), tmp_path)
     began = node.clock
     status = await node.grant_and_run(desired(driver="kernel"))

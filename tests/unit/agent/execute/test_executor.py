@@ -1,4 +1,4 @@
-"""Runs side by side on one node: the kernel changes the VFs of one function at a time, and a stuck write stops the others."""
+"""Parallel changes on one node. The kernel changes the VFs of one PF at a time, and a stuck write stops the others."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ def makes_vfs(op):
 
 
 class CountingHost(LockableHost):
-    """Lets other tasks go on while VFs are made, and counts how many make them at a time."""
+    """Lets other tasks run while VFs are created, and counts how many create them at a time."""
 
     now = most = 0
 
@@ -39,7 +39,7 @@ class CountingHost(LockableHost):
 
 
 async def run_both(node):
-    """Have both functions granted, and both runs made in one pass."""
+    """Grant the changes of both PFs and execute them in one pass."""
     specs = [desired(PF), desired(OTHER_PF)]
     node.api.ask(*specs)
     plans = [one.plan.digest for one in (await node.agent.run(node.api.state)).pfs]
@@ -47,7 +47,7 @@ async def run_both(node):
     return (await node.agent.run(node.api.state)).pfs
 
 
-async def test_vfs_of_one_function_are_made_at_a_time(tmp_path):
+async def test_vfs_are_created_on_one_pf_at_a_time(tmp_path):
     node = Node(sim_host(pf(PF), pf(OTHER_PF)), tmp_path)
     node.host = CountingHost(node.port)
     node.restart_agent()
@@ -55,7 +55,7 @@ async def test_vfs_of_one_function_are_made_at_a_time(tmp_path):
     assert node.host.most == 1
 
 
-async def test_a_write_that_hangs_keeps_a_run_beside_it_from_its_next_write(tmp_path):
+async def test_a_hung_write_stops_the_next_write_of_a_parallel_change(tmp_path):
     node = Node(sim_host(pf(PF), pf(OTHER_PF)), tmp_path)
     node.host = CountingHost(node.port)
     node.restart_agent()

@@ -1,4 +1,4 @@
-"""A driver may make fewer VFs than it is asked for, and the kernel calls the write a success: the agent counts."""
+"""A driver may create fewer VFs than asked while the kernel reports success, so the agent counts them."""
 
 from tests.builders.agent import Node, desired
 from tests.builders.host import PF, sim_host
@@ -7,7 +7,7 @@ from vmnic.nodes.state import ApplyState
 
 
 class StingyHost:
-    """A simulated host whose driver makes five VFs at most."""
+    """A simulated host whose driver creates five VFs at most."""
 
     def __init__(self, sim):
         self._sim = sim
@@ -17,7 +17,7 @@ class StingyHost:
         return self._sim.perform(WriteFile(op.path, "5") if too_many else op)
 
 
-async def test_fewer_vfs_than_asked_are_found_out_and_told_with_a_remedy(tmp_path):
+async def test_fewer_vfs_than_asked_are_reported_with_a_remedy(tmp_path):
     status = await Node(StingyHost(sim_host()), tmp_path).grant_and_run(desired())
     assert (status.apply.state, status.num_vfs) == (ApplyState.FAILED, 5)
     assert status.problem.message.startswith(f"{PF}: SetNumVfs 7: ETIMEDOUT")

@@ -1,4 +1,7 @@
-"""Drivers that make VFs only when they are loaded: options on disk, the driver loaded anew, never from under anybody."""
+"""Drivers that create VFs only at load time.
+
+The agent writes options to disk and reloads the driver, but never while one of its PFs is in use.
+"""
 
 import pytest
 
@@ -30,7 +33,7 @@ def asked(address=PF, num_vfs=7, **changes):
     return desired(address, num_vfs=num_vfs, persistence="ModuleOptions", **changes)
 
 
-async def test_vfs_of_an_old_driver_come_with_its_options(tmp_path):
+async def test_vfs_of_an_old_driver_are_created_by_its_options(tmp_path):
     node = Node(sim_host(pf(profile="82576-old")), tmp_path)
     status = await node.grant_and_run(asked())
     assert (status.num_vfs, status.plan, status.problem) == (7, None, None)
@@ -38,7 +41,7 @@ async def test_vfs_of_an_old_driver_come_with_its_options(tmp_path):
     assert [(part.range, part.driver) for part in status.vfs] == [("0-6", "vfio-pci")]
 
 
-async def test_they_are_there_again_after_a_restart_before_the_agent(tmp_path):
+async def test_vfs_exist_after_a_reboot_before_the_agent_starts(tmp_path):
     node = Node(sim_host(pf(profile="82576-old")), tmp_path)
     await node.grant_and_run(asked())
     node.sim.control({"reboot": None})
@@ -47,28 +50,28 @@ async def test_they_are_there_again_after_a_restart_before_the_agent(tmp_path):
     assert not any("UnloadModule" in str(op) for op in node.port.log[-40:])
 
 
-async def test_options_go_and_the_driver_is_loaded_anew_when_the_pool_goes(tmp_path):
+async def test_a_released_pool_removes_options_and_reloads_the_driver(tmp_path):
     node = Node(sim_host(pf(profile="82576-old")), tmp_path)
     await node.grant_and_run(asked())
     status = await node.grant_and_run(asked(release="Reset"))
     assert (status.num_vfs, status.owned, node.sim.file(CONF)) == (0, False, "")
 
 
-async def test_a_driver_that_writes_numvfs_gets_options_and_is_never_unloaded(tmp_path):
+async def test_a_driver_with_numvfs_gets_options_and_no_reload(tmp_path):
     node = Node(sim_host(), tmp_path)
     status = await node.grant_and_run(asked())
     assert (status.num_vfs, node.sim.file(CONF)) == (7, "options igb max_vfs=7\n")
     assert "UnloadModule" not in str(node.port.log)
 
 
-async def test_a_link_that_was_up_is_up_again_with_its_values_after_the_driver_was_loaded_anew(tmp_path):
+async def test_a_reload_restores_link_state_and_values(tmp_path):
     node = Node(sim_host(pf(profile="82576-old")), tmp_path)
     await node.grant_and_run(asked(num_vfs=3, mtu=9000))
     status = await node.grant_and_run(asked(num_vfs=5, mtu=9000))
     assert (status.num_vfs, status.mtu, status.apply.state, status.plan) == (5, 9000, "Applied", None)
 
 
-async def test_an_old_driver_without_options_says_what_to_ask(tmp_path):
+async def test_an_old_driver_without_options_names_the_needed_setting(tmp_path):
     node = Node(sim_host(pf(profile="82576-old")), tmp_path)
     node.api.ask(desired())
     status = await node.run_pass()
@@ -85,7 +88,7 @@ async def test_an_old_driver_without_options_says_what_to_ask(tmp_path):
     ],
     ids=["the host uses the other port", "the other port is in no pool", "the other port wants another number"],
 )
-async def test_an_old_driver_is_not_taken_from_its_other_port(tmp_path, other, spec, words):
+async def test_an_old_driver_in_use_on_its_other_port_is_not_reloaded(tmp_path, other, spec, words):
     node = Node(sim_host(pf(profile="82576-old"), pf(OTHER_PF, profile="82576-old", **other)), tmp_path)
     node.api.ask(*(one for one in (asked(), spec) if one is not None))
     status = await node.run_pass()
@@ -93,7 +96,7 @@ async def test_an_old_driver_is_not_taken_from_its_other_port(tmp_path, other, s
     assert words in status.problem.message
 
 
-async def test_two_ports_of_an_old_driver_become_ready_with_one_load(tmp_path):
+async def test_two_ports_of_an_old_driver_become_ready_with_one_reload(tmp_path):
     node = Node(sim_host(*TWO_OLD_PORTS), tmp_path)
     specs = [asked(), asked(OTHER_PF)]
     for _ in range(3):
@@ -107,7 +110,7 @@ async def test_two_ports_of_an_old_driver_become_ready_with_one_load(tmp_path):
     assert (node.fence.ever, node.fence.closed) == ({PF, OTHER_PF}, set())
 
 
-async def test_a_holder_that_comes_at_the_last_moment_keeps_its_driver(tmp_path):
+async def test_a_holder_at_the_last_moment_prevents_the_reload(tmp_path):
     node = Node(sim_host(*TWO_OLD_PORTS), tmp_path)
     node.api.ask(asked(num_vfs=0), asked(OTHER_PF, num_vfs=0))
     node.api.before_claim = lambda: node.sim.control({"assign_address": {"link": "ens12", "address": "192.0.2.1/24"}})
@@ -119,12 +122,12 @@ async def test_a_holder_that_comes_at_the_last_moment_keeps_its_driver(tmp_path)
     assert "UnloadModule" not in str(node.port.log)
 
 
-def test_nic_data_of_another_shape_is_refused_with_its_field(tmp_path):
+def test_malformed_nic_data_is_refused_with_its_field(tmp_path):
     (tmp_path / "bad.yaml").write_text("- {model: 1}")
     with pytest.raises(NicDataError, match="model"):
         add_models(tmp_path / "bad.yaml")
 
 
-def test_a_port_that_has_no_vfs_to_offer_keeps_its_driver():
+def test_a_port_without_vfs_to_offer_keeps_its_driver():
     seen = observed(driver_functions=(PF, "0000:05:00.0"))
     assert gather_driver(seen, [seen], [asked()], {}).in_use == ("0000:05:00.0 has it too, and no VFs to offer",)

@@ -1,4 +1,4 @@
-"""A change that cuts the node off is undone by the node alone, and not tried again unasked."""
+"""A change that cuts the node off is rolled back without the controller, and is not retried without a new grant."""
 
 import errno
 
@@ -25,7 +25,7 @@ def node(tmp_path):
 
 
 def num_vfs(node):
-    """Read the simulated host past the agent."""
+    """Read the number of VFs from the simulated host."""
     return int(node.sim.perform(ReadFile(f"/sys/bus/pci/devices/{PF}/sriov_numvfs")))
 
 
@@ -36,7 +36,7 @@ async def granted(node, spec=UPLINK):
     return plan
 
 
-async def test_the_change_is_undone_within_its_time_and_told(node):
+async def test_the_change_is_rolled_back_in_time_and_reported(node):
     began = node.clock
     status = await node.grant_and_run(UPLINK)
     assert (status.num_vfs, status.apply.state, status.problem.reason) == (0, ApplyState.ROLLED_BACK, PfReason.ROLLED_BACK)
@@ -46,7 +46,7 @@ async def test_the_change_is_undone_within_its_time_and_told(node):
     assert (told["RolledBack"], told["Ready"]) == ("True", "False")
 
 
-async def test_the_same_wish_is_not_tried_again_unasked(node):
+async def test_the_same_spec_is_not_retried_without_a_grant(node):
     await node.grant_and_run(UPLINK)
     del node.port.log[:]
     for _ in range(3):
@@ -58,7 +58,7 @@ async def test_the_same_wish_is_not_tried_again_unasked(node):
     )
 
 
-async def test_a_person_who_approves_has_it_tried_again(node):
+async def test_a_new_grant_retries_the_change(node):
     status = await node.grant_and_run(UPLINK)
     node.sim.control({"heal": "ens11"})
     node.api.ask(msgspec.structs.replace(UPLINK, grant=status.plan.digest))
@@ -66,14 +66,14 @@ async def test_a_person_who_approves_has_it_tried_again(node):
     assert (status.num_vfs, status.apply.state, status.problem) == (7, ApplyState.APPLIED, None)
 
 
-async def test_another_wish_is_planned_without_the_old_problem(node):
+async def test_another_spec_is_planned_without_the_old_problem(node):
     await node.grant_and_run(UPLINK)
     node.api.ask(msgspec.structs.replace(UPLINK, num_vfs=3))
     status = await node.run_pass()
     assert (status.problem, status.plan.actions[-1].value) == (None, "vfio-pci")
 
 
-async def test_an_agent_killed_while_it_waits_undoes_it_at_its_next_start(node):
+async def test_an_agent_killed_while_it_waits_rolls_back_at_restart(node):
     await granted(node)
     node.port.faults.append(Fault(when=When.BEFORE, matches=lambda op: isinstance(op, CheckGateway) and node.clock > 1010))
     with pytest.raises(Killed):
@@ -85,7 +85,7 @@ async def test_an_agent_killed_while_it_waits_undoes_it_at_its_next_start(node):
     assert (status.num_vfs, status.apply.state) == (0, ApplyState.ROLLED_BACK)
 
 
-async def test_it_is_undone_while_the_api_server_is_away(node):
+async def test_a_rollback_needs_no_api_server(node):
     await granted(node)
     node.port.faults.append(Fault(when=When.AFTER, matches=lambda op: isinstance(op, WriteFile) and "numvfs" in op.path))
     with pytest.raises(Killed):
@@ -99,13 +99,13 @@ async def test_it_is_undone_while_the_api_server_is_away(node):
     assert (await node.run_pass()).problem.reason is PfReason.ROLLED_BACK
 
 
-async def test_what_did_not_work_before_is_not_waited_for(tmp_path):
+async def test_a_target_that_was_unreachable_before_is_not_awaited(tmp_path):
     node = Node(sim_host(pf(default_route=True, cable=False)), tmp_path)
     status = await node.grant_and_run(UPLINK)
     assert (status.apply.state, status.num_vfs) == (ApplyState.APPLIED, 7)
 
 
-async def test_a_vf_that_somebody_got_meanwhile_is_not_waited_for_in_the_kernel(node):
+async def test_a_rollback_does_not_wait_in_the_kernel_for_a_held_vf(node):
     await granted(node)
     held = []
 
@@ -124,7 +124,7 @@ async def test_a_vf_that_somebody_got_meanwhile_is_not_waited_for_in_the_kernel(
     assert (status.apply.state, status.num_vfs) == (ApplyState.ROLLED_BACK, 0)
 
 
-async def test_a_roll_back_that_fails_is_tried_again_and_nothing_is_ready_meanwhile(node):
+async def test_a_failed_rollback_is_retried_and_never_ready_meanwhile(node):
     await granted(node)
     removal = lambda op: isinstance(op, WriteFile) and "numvfs" in op.path and op.text == "0"  # noqa: E731
     node.port.faults.append(Fault(when=When.ERRNO, errno=errno.EIO, matches=removal))
@@ -135,7 +135,7 @@ async def test_a_roll_back_that_fails_is_tried_again_and_nothing_is_ready_meanwh
     assert (await node.run_pass()).apply.state is ApplyState.ROLLED_BACK
 
 
-async def test_a_change_is_not_made_again_while_its_roll_back_is_not_done(node):
+async def test_a_change_is_not_repeated_while_its_rollback_is_pending(node):
     await granted(node, msgspec.structs.replace(UPLINK, mtu=9000))
     node.port.faults.append(
         Fault(when=When.ERRNO, errno=errno.EIO, matches=lambda op: isinstance(op, SetLink) and op.mtu == 1500)
@@ -148,7 +148,7 @@ async def test_a_change_is_not_made_again_while_its_roll_back_is_not_done(node):
 
 @pytest.fixture
 async def stranded(node):
-    """A node that a change cut off, that could not be put back, and that is reachable again by itself, as asked."""
+    """Return a node whose rollback failed, and that is now reachable again by itself with the change in place."""
     await granted(node)
     removal = lambda op: isinstance(op, WriteFile) and "numvfs" in op.path and op.text == "0"  # noqa: E731
     node.port.faults.append(Fault(when=When.ERRNO, errno=errno.EIO, matches=removal))
@@ -158,7 +158,7 @@ async def stranded(node):
     return node
 
 
-async def test_what_could_not_be_undone_has_failed_also_where_the_node_heals_by_itself(stranded):
+async def test_a_failed_rollback_fails_even_if_the_node_heals(stranded):
     status = await stranded.run_pass()
     assert (status.num_vfs, status.plan, status.apply.state) == (7, None, ApplyState.FAILED)
     view = NodeView(name="n1", state=stranded.api.state, current=True)
@@ -170,7 +170,7 @@ async def test_what_could_not_be_undone_has_failed_also_where_the_node_heals_by_
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["the agent alone", "the whole node"])
-async def test_what_could_not_be_undone_is_undone_as_soon_as_it_can_be_and_waits_for_a_person(stranded, restarted):
+async def test_a_pending_rollback_runs_as_soon_as_it_can(stranded, restarted):
     stranded.port.faults.clear()
     if restarted:
         stranded.sim.control({"reboot": None})
@@ -179,7 +179,7 @@ async def test_what_could_not_be_undone_is_undone_as_soon_as_it_can_be_and_waits
     assert (status.problem.reason, status.plan is None) == (PfReason.ROLLED_BACK, False)
 
 
-async def test_what_worked_once_and_cuts_the_node_off_now_is_not_brought_back_unasked(tmp_path):
+async def test_a_granted_spec_that_cuts_the_node_off_is_not_restored(tmp_path):
     node = Node(sim_host(pf(default_route=True)), tmp_path)
     await node.grant_and_run(UPLINK)
     node.sim.control({"reboot": None})
@@ -190,7 +190,7 @@ async def test_what_worked_once_and_cuts_the_node_off_now_is_not_brought_back_un
     assert (status.num_vfs, status.problem.reason, node.port.writes) == (0, PfReason.ROLLED_BACK, [])
 
 
-async def test_the_time_to_come_back_begins_when_all_is_written(node):
+async def test_the_rollback_timeout_starts_after_the_last_write(node):
     slow = Fault(
         when=When.BEFORE, matches=lambda op: isinstance(op, WriteFile) and "numvfs" in op.path and pass_time(node, 120)
     )
@@ -202,12 +202,12 @@ async def test_the_time_to_come_back_begins_when_all_is_written(node):
 
 
 def pass_time(node, seconds):
-    """Let an operation take this long."""
+    """Let an operation take the given seconds."""
     node.clock += seconds
     return False
 
 
-async def test_attributes_of_vfs_come_back_with_them(tmp_path):
+async def test_a_rollback_restores_attributes_of_vfs(tmp_path):
     tagged = msgspec.structs.replace(desired(settings=VfSettings(vlan=100)), allow_host_used=True)
     node = Node(sim_host(pf(default_route=True)), tmp_path)
     await node.grant_and_run(tagged)
@@ -218,7 +218,7 @@ async def test_attributes_of_vfs_come_back_with_them(tmp_path):
     assert {vf.vlan for link in links if link.pci_address == PF for vf in link.vfs} == {100}
 
 
-async def test_a_function_that_the_host_has_begun_to_use_is_left_alone(tmp_path):
+async def test_a_pf_that_the_host_started_to_use_is_left_alone(tmp_path):
     node = Node(sim_host(), tmp_path)
     await granted(node)
     node.api.before_claim = lambda: node.sim.control({"assign_address": {"link": "ens11", "address": "192.0.2.9/24"}})
@@ -226,7 +226,7 @@ async def test_a_function_that_the_host_has_begun_to_use_is_left_alone(tmp_path)
     assert (status.apply.state, status.num_vfs) == (ApplyState.REFUSED, 0)
 
 
-async def test_a_run_that_was_given_up_in_the_middle_is_undone_all_the_same(node):
+async def test_a_change_with_a_timed_out_read_is_rolled_back_too(node):
     await granted(node)
     hangs = iter([True])
     cut = Fault(when=When.HANG, matches=lambda op: isinstance(op, ReadLinks) and num_vfs(node) == 7 and next(hangs, False))
@@ -236,7 +236,7 @@ async def test_a_run_that_was_given_up_in_the_middle_is_undone_all_the_same(node
     assert (num_vfs(node), record.running, record.apply.state) == (0, None, ApplyState.ROLLED_BACK)
 
 
-async def test_a_route_that_a_router_announced_on_a_link_that_vmnic_switched_on_need_not_come_back(tmp_path):
+async def test_a_route_learnt_on_a_link_enabled_by_vmnic_may_disappear(tmp_path):
     node = Node(sim_host(pf(up=False, router=True)), tmp_path)
     await node.grant_and_run(desired(num_vfs=2))
     node.sim.control({"break_port": {"link": "ens11", "works_with": 2}})
@@ -244,6 +244,6 @@ async def test_a_route_that_a_router_announced_on_a_link_that_vmnic_switched_on_
     assert (status.apply.state, status.num_vfs) == (ApplyState.APPLIED, 3)
 
 
-async def test_a_route_that_a_router_announced_on_the_hosts_own_link_must_come_back(tmp_path):
+async def test_a_route_learnt_on_the_hosts_own_link_must_return(tmp_path):
     node = Node(sim_host(pf(router=True, cut_by_vfs=True)), tmp_path)
     assert (await node.grant_and_run(UPLINK)).apply.state is ApplyState.ROLLED_BACK

@@ -1,4 +1,4 @@
-"""A write that does not return, with the real worker: its child stays behind, everything else goes on."""
+"""A write that does not return, with the real worker. Its child stays, and everything else continues."""
 
 import asyncio
 
@@ -29,7 +29,7 @@ def process(sim, tmp_path):
         yield made
 
 
-async def test_a_write_that_does_not_return_stops_writes_everywhere_and_looks_nowhere_else(sim, process, tmp_path, monkeypatch):
+async def test_a_stuck_write_stops_all_writes_and_reads_only_of_its_pf(sim, process, tmp_path, monkeypatch):
     monkeypatch.setattr("vmnic.agent.execute.applier._NUM_VFS_S", 0.3)
     worker, api, devices = HostWorker(process), MemoryApi(), RecordingDevices()
     agent = HostReconciler(

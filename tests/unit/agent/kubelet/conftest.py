@@ -29,7 +29,7 @@ async def kubelet(node_directory):
 
 
 class Clock:
-    """Seconds that pass only when a test says so."""
+    """Seconds that pass only when a test advances them."""
 
     now = 1000.0
 
@@ -44,7 +44,7 @@ def clock():
 
 @pytest.fixture
 async def start_plugin(kubelet, node_directory, clock):
-    """Starts plugins; each is one agent's."""
+    """Return a function that starts plugins, each as one agent's."""
     tasks = []
 
     def start():

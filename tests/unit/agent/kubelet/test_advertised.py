@@ -1,4 +1,4 @@
-"""Which spec is in force: what has not been applied is not offered."""
+"""Which spec is in force. A spec that has not been applied is not advertised."""
 
 import msgspec
 import pytest
@@ -41,30 +41,30 @@ def test_the_spec_in_force(record, planned, expected):
     assert offered(NEW, record, planned) == expected
 
 
-def test_an_unfinished_run_takes_everything_out_of_use():
+def test_a_running_change_makes_all_devices_unusable():
     record = PfRecord(original=ORIGINAL, granted=OLD, running=RUNNING)
     assert offered(NEW, record) == [(OLD, f"{PF} is being changed")]
     assert offered(NEW, PfRecord(original=ORIGINAL, running=RUNNING)) == [(NEW, f"{PF} is being changed")]
     assert offered(NEW, record, Planned()) == [(NEW, f"{PF} is being changed")]
 
 
-def test_a_released_function_offers_nothing_new():
+def test_a_released_pf_offers_no_new_devices():
     given_up = msgspec.structs.replace(NEW, release="Reset")
     assert offered(given_up, PfRecord(original=ORIGINAL, granted=OLD)) == [(OLD, f"{PF} is being given up")]
     assert offered(given_up, PfRecord(), Planned()) == []
 
 
-def test_a_function_that_is_not_there_is_told_from_one_that_does_not_answer():
+def test_a_missing_pf_is_distinguished_from_an_unreadable_one():
     record = PfRecord(original=ORIGINAL, granted=OLD)
     assert offered(NEW, record, there=False) == [(OLD, f"{PF} is not on the bus")]
     assert offered(NEW, record, there=False, unreadable={PF}) == [(OLD, f"{PF} does not answer")]
 
 
-def test_what_was_granted_stays_offered_before_the_controller_has_decided():
+def test_granted_devices_stay_advertised_before_the_first_sync():
     assert offered(None, PfRecord(original=ORIGINAL, granted=OLD), synced=False) == [(OLD, "")]
 
 
 @pytest.mark.parametrize("synced", [True, False])
-def test_a_function_whose_link_is_in_another_namespace_is_not_handed_out(synced):
+def test_a_pf_with_its_link_in_another_netns_offers_nothing(synced):
     asked, fault = (NEW if synced else None), f"the link of {PF} is in another network namespace"
     assert offered(asked, PfRecord(original=ORIGINAL, granted=OLD), synced=synced, link_elsewhere=True) == [(OLD, fault)]

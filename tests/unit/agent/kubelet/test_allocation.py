@@ -1,4 +1,4 @@
-"""What a pod gets, and which devices it had best get."""
+"""What a container receives, and which devices are preferred."""
 
 import json
 
@@ -13,7 +13,7 @@ def devices(one, name=FAST):
     return list_resources([one], {}, {})[name].devices
 
 
-def test_a_pod_learns_its_vfs_as_kubevirt_looks_them_up():
+def test_environment_names_vfs_as_kubevirt_reads_them():
     found = devices(offer())[:2]
     env = environment("vmnic.dev/tenant-fast", [one.address for one in found], found)
     assert env["PCIDEVICE_VMNIC_DEV_TENANT-FAST"] == "0000:0b:10.0,0000:0b:10.1"
@@ -29,28 +29,28 @@ def test_a_whole_nic_is_also_named_as_a_host_device():
     assert environment("vmnic.dev/whole", [found[0].address], found)["PCI_RESOURCE_VMNIC_DEV_WHOLE"] == "0000:0b:00.0"
 
 
-def test_a_device_that_is_not_known_is_still_named():
+def test_an_unknown_device_is_still_named():
     assert environment(FAST, ["0000:0b:10.6"], [])["PCIDEVICE_VMNIC_DEV_FAST"] == "0000:0b:10.6"
 
 
-def test_the_nodes_of_vfio_are_given_once_each():
+def test_vfio_device_nodes_are_listed_once_each():
     assert device_nodes(devices(offer())[:2]) == [
         "/dev/vfio/vfio", "/dev/vfio/110", "/dev/vfio/devices/vfio0", "/dev/vfio/111", "/dev/vfio/devices/vfio1",
     ]  # fmt: skip
 
 
-def test_a_network_link_needs_no_nodes():
+def test_a_network_link_needs_no_device_nodes():
     assert device_nodes(devices(offer(driver="kernel"))) == []
 
 
-def test_the_device_info_names_the_function_of_a_vf():
+def test_the_device_info_names_the_pf_of_a_vf():
     info = json.loads(render_device_info(devices(offer())[0]))
     assert info["type"] == "pci"
     assert info["pci"] == {"pci-address": "0000:0b:10.0", "pf-pci-address": "0000:0b:00.0"}
 
 
 def fleet(text):
-    """`a0 a0 b1`: functions by letter with their NUMA nodes; addresses count up."""
+    """Build devices from PFs by letter with their NUMA nodes, such as `a0 a0 b1`. Addresses count up."""
     return [
         Device(address=f"{at:02}", pf=word[0], index=at, numa_node=int(word[1:]) if word[1:] else None)
         for at, word in enumerate(text.split())

@@ -17,13 +17,13 @@ def listed(*offers, before=None, held=None):
     return list_resources(offers, before or {}, {} if held is None else held)
 
 
-def test_vfs_of_several_functions_make_one_resource():
+def test_vfs_of_several_pfs_form_one_resource():
     resources = listed(offer(), offer(OTHER_PF, count=1))
     assert set(faults(resources)) == {vf_id(0), vf_id(1), vf_id(2), vf_id(0, "0c")}
     assert not any(faults(resources).values())
 
 
-def test_a_group_offers_its_own_vfs_only():
+def test_a_group_offers_only_its_own_vfs():
     assert set(faults(listed(offer(range="1-2")))) == {vf_id(1), vf_id(2)}
 
 
@@ -32,46 +32,46 @@ def test_nothing_is_listed_for_another_device_plugin():
 
 
 @pytest.mark.parametrize(("exclude", "node"), [(False, 0), (True, None)])
-def test_the_numa_node_is_told_unless_excluded(exclude, node):
+def test_the_numa_node_is_reported_unless_excluded(exclude, node):
     (device, *_) = listed(offer(exclude_topology=exclude))[FAST].devices
     assert device.numa_node == node
 
 
 @pytest.mark.parametrize(("asked", "is_on"), [("vfio-pci", "igbvf"), ("vfio-pci", ""), ("kernel", "vfio-pci"), ("kernel", "")])
-def test_a_vf_on_another_driver_cannot_be_used(asked, is_on):
+def test_a_vf_on_another_driver_is_unhealthy(asked, is_on):
     resources = listed(offer(driver=asked, pf=observed(driver=is_on)))
     assert all(
         f"not on {'vfio-pci' if asked == 'vfio-pci' else 'its kernel driver'}" in text for text in faults(resources).values()
     )
 
 
-def test_a_whole_nic_is_a_device_of_its_own():
+def test_a_whole_nic_is_one_device():
     (device,) = listed(whole_offer())["vmnic.dev/whole"].devices
     assert (device.address, device.index, device.fault) == (PF, None, "")
     assert "is on igb" in faults(listed(whole_offer(driver="igb")), "vmnic.dev/whole")[PF]
 
 
-def test_vfs_that_vanish_stay_listed_and_cannot_be_used():
+def test_removed_vfs_stay_listed_as_unhealthy():
     before = listed(offer())
     after = listed(offer(pf=observed(count=1)), before=before)
     assert faults(after) == {vf_id(0): "", vf_id(1): f"{vf_id(1)} is not there", vf_id(2): f"{vf_id(2)} is not there"}
 
 
-def test_a_function_that_vanishes_takes_its_devices_out_of_use():
+def test_a_removed_pf_makes_its_devices_unhealthy():
     after = listed(offer(pf=None, fault="gone"), before=listed(offer()))
     assert faults(after) == dict.fromkeys((vf_id(0), vf_id(1), vf_id(2)), "gone")
 
 
-def test_nothing_can_be_used_of_a_function_that_is_being_changed():
+def test_devices_of_a_changing_pf_are_unhealthy():
     assert set(faults(listed(offer(fault="changing"))).values()) == {"changing"}
 
 
-def test_what_is_no_longer_asked_for_goes():
+def test_a_device_that_is_no_longer_asked_for_is_removed():
     assert set(faults(listed(offer(count=1), before=listed(offer())))) == {vf_id(0)}
     assert listed(before=listed(offer())) == {}
 
 
-def test_what_a_pod_holds_stays_listed():
+def test_a_device_that_a_pod_holds_stays_listed():
     after = listed(before=listed(offer()), held={vf_id(1): "pod tenants/db"})
     assert faults(after) == {vf_id(1): f"{vf_id(1)} is no longer offered as {FAST}"}
 
@@ -86,7 +86,7 @@ def test_a_held_vf_is_not_offered_again_under_another_name():
     assert (set(faults(after)), set(faults(after, "vmnic.dev/other"))) == ({vf_id(1)}, {vf_id(0), vf_id(2)})
 
 
-def test_a_vf_that_no_pod_holds_open_is_kept_from_pods():
+def test_an_open_vf_that_no_pod_holds_is_unhealthy():
     pf = observed()
     pf = replace(pf, vfs=tuple(replace(vf, held=True) for vf in pf.vfs))
     found = faults(listed(offer(pf=pf), held={vf_id(0): "pod tenants/db"}))

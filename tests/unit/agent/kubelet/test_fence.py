@@ -1,4 +1,7 @@
-"""VFs that are about to go, and a pod that wants one at that moment: never a failing Allocate, never a frozen write."""
+"""VFs that are about to be removed, and a pod that wants one at that moment.
+
+`Allocate` never fails, and a write never blocks on a holder.
+"""
 
 import asyncio
 
@@ -27,7 +30,7 @@ async def prepared(node, kubelet):
     await eventually(lambda: len(kubelet.healthy(FAST)) == 7)
 
 
-async def test_what_is_fenced_is_unhealthy_when_closing_returns_and_healthy_after_the_next_look(kubelet, plugin):
+async def test_fenced_devices_are_unhealthy_until_the_next_observation(kubelet, plugin):
     offers = [offer(), offer(OTHER_PF, count=1), whole_offer()]
     plugin.replace(offers, {})
     await eventually(lambda: len(kubelet.healthy(FAST)) == 4 and kubelet.healthy("vmnic.dev/whole"))
@@ -40,7 +43,7 @@ async def test_what_is_fenced_is_unhealthy_when_closing_returns_and_healthy_afte
     await eventually(lambda: len(kubelet.healthy(FAST)) == 3 and kubelet.healthy("vmnic.dev/whole"))
 
 
-async def test_a_container_that_just_got_a_fenced_vf_waits_and_starts(kubelet, plugin):
+async def test_a_container_with_a_fenced_vf_waits_and_then_starts(kubelet, plugin):
     plugin.replace([offer()], {})
     await eventually(lambda: len(kubelet.healthy(FAST)) == 3)
     pod = await kubelet.admit("db", FAST)
@@ -71,7 +74,7 @@ async def test_a_granted_plan_makes_vfs_allocatable(node, kubelet):
     assert len(kubelet.listed(FAST)) == 3
 
 
-async def test_a_whole_nic_is_fenced_before_it_goes_back_to_the_host(tmp_path):
+async def test_a_whole_nic_is_fenced_before_it_returns_to_the_host(tmp_path):
     node = Node(sim_host(), tmp_path)
     group = VfGroup(pool="whole", resource="vmnic.dev/whole")
     await node.grant_and_run(PfSpec(pci_address=PF, pool="whole", function="Physical", groups=(group,)))
@@ -80,7 +83,7 @@ async def test_a_whole_nic_is_fenced_before_it_goes_back_to_the_host(tmp_path):
     assert (status.driver, node.fence.ever, node.fence.closed) == ("igb", {PF}, set())
 
 
-async def test_a_pod_gets_the_nodes_that_the_host_has_for_its_vf(node, kubelet):
+async def test_a_pod_gets_the_device_nodes_of_its_vf(node, kubelet):
     await prepared(node, kubelet)
     pod = await kubelet.admit("db", FAST)
     (vf,) = pod.devices
@@ -90,7 +93,7 @@ async def test_a_pod_gets_the_nodes_that_the_host_has_for_its_vf(node, kubelet):
     assert nodes == ["/dev/vfio/vfio", f"/dev/vfio/{group}", f"/dev/vfio/devices/{device}"]
 
 
-async def test_a_pod_that_gets_the_last_vf_right_before_the_fence_refuses_the_run(node, kubelet, plugin):
+async def test_a_vf_allocated_before_the_fence_refuses_the_change(node, kubelet, plugin):
     await prepared(node, kubelet)
     pods = []
     close = plugin.close
@@ -106,7 +109,7 @@ async def test_a_pod_that_gets_the_last_vf_right_before_the_fence_refuses_the_ru
     await kubelet.start_container(pods[0])
 
 
-async def test_a_pod_that_comes_after_the_fence_finds_nothing_and_no_call_fails(node, kubelet, plugin):
+async def test_a_pod_after_the_fence_finds_no_device_and_no_call_fails(node, kubelet, plugin):
     await prepared(node, kubelet)
     seen = []
 
@@ -124,7 +127,7 @@ async def test_a_pod_that_comes_after_the_fence_finds_nothing_and_no_call_fails(
     await eventually(lambda: len(kubelet.healthy(FAST)) == 3)
 
 
-async def test_an_agent_that_was_killed_in_a_run_offers_nothing_until_it_has_ended(node, kubelet, plugin, start_plugin):
+async def test_a_killed_agent_offers_nothing_until_its_change_ends(node, kubelet, plugin, start_plugin):
     await prepared(node, kubelet)
     node.port.faults.append(Fault(when=When.AFTER, matches=lambda op: isinstance(op, WriteFile) and "numvfs" in op.path))
     with pytest.raises(Killed):
@@ -146,7 +149,7 @@ async def test_an_agent_that_was_killed_in_a_run_offers_nothing_until_it_has_end
     await eventually(lambda: len(kubelet.healthy(FAST)) == 3)
 
 
-async def test_lost_hardware_is_told_by_the_next_pass(node, kubelet):
+async def test_lost_hardware_is_reported_by_the_next_pass(node, kubelet):
     await prepared(node, kubelet)
     node.sim.control({"remove_device": PF})
     await node.run_pass()
@@ -154,7 +157,7 @@ async def test_lost_hardware_is_told_by_the_next_pass(node, kubelet):
     assert len(kubelet.listed(FAST)) == 7
 
 
-async def test_a_function_that_hangs_is_kept_from_pods_until_it_answers(node, kubelet):
+async def test_a_pf_that_hangs_is_kept_from_pods_until_it_answers(node, kubelet):
     await prepared(node, kubelet)
     node.port.faults.append(Fault(when=When.HANG, matches=lambda op: getattr(op, "path", "").endswith(f"{PF}/resource")))
     await node.run_pass()

@@ -1,4 +1,4 @@
-"""The plugin at a kubelet that keeps its rules: registered, resized, unhealthy, restarted on both sides, allocated."""
+"""The plugin with a kubelet that follows its rules: registration, resizing, health, restarts of both sides, allocation."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ async def test_a_resource_is_registered_once_it_is_offered(kubelet, plugin):
     assert kubelet.calls == [f"Register {FAST}"]
 
 
-async def test_a_resize_and_a_sick_vf_are_told_without_registering_again(kubelet, plugin):
+async def test_a_resize_and_a_fault_are_sent_without_registering_again(kubelet, plugin):
     plugin.replace([offer()], {})
     await eventually(lambda: kubelet.healthy(FAST) == ALL)
     plugin.replace([offer(count=2)], {})
@@ -43,7 +43,7 @@ async def test_several_resources_are_independent(kubelet, plugin):
     assert len(kubelet.healthy(FAST)) == 1
 
 
-async def test_a_kubelet_that_restarts_has_everything_back_within_a_second(kubelet, plugin):
+async def test_a_restarted_kubelet_has_all_devices_within_a_second(kubelet, plugin):
     plugin.replace([offer()], {})
     await eventually(lambda: kubelet.healthy(FAST) == ALL)
     await kubelet.stop()
@@ -54,7 +54,7 @@ async def test_a_kubelet_that_restarts_has_everything_back_within_a_second(kubel
     assert time.monotonic() - started < 1
 
 
-async def test_a_kubelet_that_comes_late_is_noticed(kubelet, plugin):
+async def test_a_kubelet_that_starts_late_is_detected(kubelet, plugin):
     await kubelet.stop()
     plugin.replace([offer()], {})
     await asyncio.sleep(0.05)
@@ -62,21 +62,21 @@ async def test_a_kubelet_that_comes_late_is_noticed(kubelet, plugin):
     await eventually(lambda: kubelet.healthy(FAST) == ALL, limit_s=1)
 
 
-async def test_a_lost_watch_is_registered_again(kubelet, plugin):
+async def test_a_resource_registers_again_after_a_lost_watch(kubelet, plugin):
     plugin.replace([offer()], {})
     await eventually(lambda: kubelet.healthy(FAST) == ALL)
     kubelet.plugins[FAST].channel.close()
     await eventually(lambda: kubelet.calls.count(f"Register {FAST}") == 2 and kubelet.healthy(FAST) == ALL)
 
 
-async def test_a_lost_socket_is_served_again(kubelet, plugin):
+async def test_a_removed_socket_is_served_again(kubelet, plugin):
     plugin.replace([offer()], {})
     await eventually(lambda: kubelet.healthy(FAST) == ALL)
     (kubelet.directory / socket_name(kubelet.directory, FAST)).unlink()
     await eventually(lambda: kubelet.calls.count(f"Register {FAST}") == 2 and kubelet.healthy(FAST) == ALL)
 
 
-async def test_a_restarted_plugin_takes_over_from_one_that_was_killed(kubelet, plugin, start_plugin):
+async def test_a_restarted_plugin_takes_over_from_a_killed_one(kubelet, plugin, start_plugin):
     plugin.replace([offer()], {})
     await eventually(lambda: kubelet.healthy(FAST) == ALL)
     pod = await kubelet.admit("db", FAST)
@@ -90,7 +90,7 @@ async def test_a_restarted_plugin_takes_over_from_one_that_was_killed(kubelet, p
     assert list(kubelet.directory.glob("vmnic-*")) == [kubelet.directory / socket_name(kubelet.directory, FAST)]
 
 
-async def test_pods_get_distinct_vfs_with_all_they_need(kubelet, plugin, node_directory):
+async def test_pods_get_distinct_vfs_with_environment_and_nodes(kubelet, plugin, node_directory):
     plugin.replace([offer()], {})
     await eventually(lambda: kubelet.healthy(FAST) == ALL)
     pods = [await kubelet.admit(f"db-{number}", FAST) for number in range(3)]
@@ -105,7 +105,7 @@ async def test_pods_get_distinct_vfs_with_all_they_need(kubelet, plugin, node_di
     assert {one.container_path for one in answer.devices} == set(nodes)
 
 
-async def test_device_info_is_there_when_allocate_answers_and_goes_with_the_device(kubelet, plugin, node_directory, clock):
+async def test_device_info_exists_after_allocate_and_while_listed(kubelet, plugin, node_directory, clock):
     plugin.replace([offer()], {})
     await eventually(lambda: kubelet.healthy(FAST) == ALL)
     await kubelet.admit("db", FAST)
@@ -120,7 +120,7 @@ async def test_device_info_is_there_when_allocate_answers_and_goes_with_the_devi
     assert [one for one in (file, stranger) if one.exists()] == [stranger]
 
 
-async def test_a_whole_nic_is_handed_out(kubelet, plugin):
+async def test_a_whole_nic_can_be_allocated(kubelet, plugin):
     plugin.replace([whole_offer()], {})
     await eventually(lambda: kubelet.healthy("vmnic.dev/whole"))
     pod = await kubelet.admit("vm", "vmnic.dev/whole")
@@ -128,21 +128,21 @@ async def test_a_whole_nic_is_handed_out(kubelet, plugin):
 
 
 @pytest.mark.parametrize(("node", "told"), [(1, [1]), (0, [0]), (None, None)])
-async def test_numa_nodes_reach_the_kubelet_where_they_are_known(kubelet, plugin, node, told):
+async def test_known_numa_nodes_are_sent_to_the_kubelet(kubelet, plugin, node, told):
     plugin.replace([offer(pf=observed(numa_node=node))], {})
     await eventually(lambda: kubelet.healthy(FAST) == ALL)
     device = kubelet.plugins[FAST].devices[vf_id(0)]
     assert ([one.ID for one in device.topology.nodes] if device.HasField("topology") else None) == told
 
 
-async def test_a_preference_is_kept(kubelet, plugin):
+async def test_the_kubelet_follows_the_preferred_allocation(kubelet, plugin):
     plugin.replace([offer(), offer("0000:0c:00.0", count=4)], {})
     await eventually(lambda: len(kubelet.healthy(FAST)) == 7)
     pod = await kubelet.admit("bond", FAST, 2)
     assert {device[5:7] for device in pod.devices} == {"0b", "0c"}
 
 
-async def test_holders_are_read_of_devices_and_of_claims(kubelet):
+async def test_holders_are_read_from_devices_and_claims(kubelet):
     holders = KubeletHolders(kubelet.pod_resources, kubelet.directory)
     kubelet.pods["tenants", "db"] = Pod("db", "tenants", [Allocation(FAST, (vf_id(0), vf_id(1)))])
     kubelet.pods["tenants", "dra"] = Pod("dra", "tenants", claims=("0000-0b-10-2", "something-else"))
@@ -151,7 +151,7 @@ async def test_holders_are_read_of_devices_and_of_claims(kubelet):
     }  # fmt: skip
 
 
-async def test_a_pod_holds_its_device_before_the_kubelet_names_it_and_no_longer_than_it_does(kubelet, plugin, clock):
+async def test_an_allocation_is_a_holder_until_the_kubelet_names_it(kubelet, plugin, clock):
     plugin.replace([offer()], {})
     await eventually(lambda: kubelet.healthy(FAST) == ALL)
     pod = await kubelet.admit("db", FAST)
@@ -166,7 +166,7 @@ async def test_a_pod_holds_its_device_before_the_kubelet_names_it_and_no_longer_
     assert await plugin.read() == {}
 
 
-async def test_a_kubelet_that_limits_calls_is_asked_again_and_else_admitted(kubelet):
+async def test_a_rate_limited_kubelet_is_asked_again(kubelet):
     holders = KubeletHolders(kubelet.pod_resources, kubelet.directory)
     kubelet.limited = True
     for _ in range(20):
@@ -178,7 +178,7 @@ async def test_a_kubelet_that_limits_calls_is_asked_again_and_else_admitted(kube
 
 
 @pytest.mark.parametrize("length", [10, 60, 80])
-def test_a_sockets_path_has_room_in_every_directory(tmp_path, length):
+def test_a_socket_path_fits_in_every_directory(tmp_path, length):
     directory = tmp_path.joinpath("x").with_name("d" * length).relative_to(tmp_path)
     names = {socket_name(directory, f"vmnic.dev/{'pool' * 15}-{number}") for number in range(3)}
     assert len(names) == 3

@@ -1,4 +1,7 @@
-"""Whatever files, devices and the API server say: no loop ends, no VF in use is withdrawn, and the status names what it is."""
+"""Malformed input from files, devices and the API server.
+
+No loop ends, no VF in use is withdrawn, and the status names the fault.
+"""
 
 import asyncio
 import contextlib
@@ -31,7 +34,7 @@ def node(tmp_path):
 
 
 def answering(node, path, answer):
-    """Have the kernel answer a read of one file so."""
+    """Let the kernel answer a read of one file with the given value."""
     perform = node.port.perform
 
     def changed(op):
@@ -45,7 +48,7 @@ def answering(node, path, answer):
 
 
 class ReconcilerProtocol:
-    """Fails some times in different ways, and then ends the test."""
+    """Fails several times in different ways, and then ends the test."""
 
     def __init__(self, *errors):
         self.errors = list(errors)
@@ -65,7 +68,7 @@ class Synced:
         self.synced.set()
 
 
-async def test_the_loop_goes_on_whatever_a_pass_raises(caplog):
+async def test_the_loop_continues_after_any_exception_of_a_pass(caplog):
     errors = [RecursionError("deep"), RecursionError("deep"), MemoryError(), OverflowError("x"), KeyError("y")]
     passes = ReconcilerProtocol(*errors)
     task = asyncio.create_task(compose._loop(passes, Synced(), "n1", asyncio.Event(), lambda status: None, 0.001))
@@ -76,7 +79,7 @@ async def test_the_loop_goes_on_whatever_a_pass_raises(caplog):
     assert [record.exc_info is not None for record in faults] == [True, False, True, True, True]
 
 
-async def test_a_fault_of_the_agent_is_published_and_withdraws_nothing(node, monkeypatch):
+async def test_an_internal_error_is_published_and_withdraws_nothing(node, monkeypatch):
     await node.grant_and_run(desired())
     monkeypatch.setattr("vmnic.agent.observe.observer.plan_pf", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -89,7 +92,7 @@ RECORDS = ["/run/libvirt/qemu/x.xml", f"/var/lib/cni/sriov/pci/{VF}"]
 
 
 @pytest.mark.parametrize("path", RECORDS)
-async def test_a_record_that_cannot_be_read_stops_changes_only(tmp_path, path):
+async def test_an_unreadable_record_stops_only_changes(tmp_path, path):
     node = Node(sim_host(files={path: "x"}), tmp_path)
     node.devices = RecordingDevices()
     node.restart_agent()
@@ -126,13 +129,13 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("raw", DAMAGED.values(), ids=DAMAGED)
-def test_a_journal_that_cannot_be_understood_stops_writes_with_a_remedy(tmp_path, raw):
+def test_a_malformed_journal_stops_writes_with_a_remedy(tmp_path, raw):
     (tmp_path / "journal.json").write_bytes(raw)
     with pytest.raises(JournalError, match=r"restore it|upgrade the agent"):
         JournalStore(tmp_path).load()
 
 
-async def test_a_spec_that_cannot_be_read_changes_nothing_and_says_so(node):
+async def test_an_unreadable_spec_changes_nothing_and_is_reported(node):
     await node.grant_and_run(desired())
     body = {"metadata": {"name": "n1"}, "spec": {"synced": True, "pfs": [{"pciAddress": "zz", "pool": "fast"}]}}
     state = decode_own_state(msgspec.json.encode(body))
@@ -143,7 +146,7 @@ async def test_a_spec_that_cannot_be_read_changes_nothing_and_says_so(node):
 
 
 @pytest.mark.parametrize("text", ["", "{}", "5", "[" * 30_000, '["a", 5]', '"x"' + " " * 70_000])
-def test_refused_modules_that_cannot_be_understood_are_none(tmp_path, text):
+def test_malformed_entries_of_refused_modules_are_ignored(tmp_path, text):
     (tmp_path / "modules.json").write_text(text)
     assert refused_modules(tmp_path) == (("a",) if text == '["a", 5]' else ())
 
@@ -151,7 +154,7 @@ def test_refused_modules_that_cannot_be_understood_are_none(tmp_path, text):
 @pytest.mark.parametrize(
     "part", ["<hostdev type='pci'>", "<source>", "<", "<address domain='0x", "<hostdev type='pci'><source>"]
 )
-def test_a_domain_of_any_text_is_read_within_50_ms(part):
+def test_any_domain_text_is_read_within_50_ms(part):
     text = (part * 2**19)[: 2**19]
     start = time.process_time()
     assert list(_devices(text)) == []
@@ -159,7 +162,7 @@ def test_a_domain_of_any_text_is_read_within_50_ms(part):
 
 
 @pytest.mark.parametrize("part", ["[a]\n", "a=b\n", "\n", "[", "#" * 100])
-def test_a_profile_of_any_text_is_read_within_50_ms(part):
+def test_any_profile_text_is_read_within_50_ms(part):
     text = (part * 65_536)[:65_536]
     start = time.process_time()
     with contextlib.suppress(KeyfileError):

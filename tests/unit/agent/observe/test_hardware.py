@@ -1,4 +1,7 @@
-"""Hardware that is stuck, lost or never was as needed: a reason with function, action, errno and remedy, and no capacity."""
+"""Hardware that is stuck, lost or unsuitable.
+
+It gives a reason with PF, action, errno and remedy, and no capacity.
+"""
 
 import asyncio
 import errno
@@ -35,7 +38,7 @@ def node(tmp_path):
 
 
 def refuse(node, code, kind, *words):
-    """Let the kernel refuse the operations of a kind that speak of all these words."""
+    """Let the kernel refuse the operations of a kind that contain all these words."""
     matches = lambda op: isinstance(op, kind) and all(word in str(op) for word in words)  # noqa: E731
     node.port.faults.append(Fault(when=When.ERRNO, errno=code, matches=matches))
 
@@ -62,7 +65,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(("fault", "changes", "step", "remedy"), REFUSALS.values(), ids=REFUSALS)
-async def test_what_the_kernel_refuses_is_told_with_step_errno_and_remedy(node, fault, changes, step, remedy):
+async def test_a_refusal_is_reported_with_action_errno_and_remedy(node, fault, changes, step, remedy):
     refuse(node, *fault)
     status = await node.grant_and_run(desired(**changes))
     assert status.apply.state is ApplyState.FAILED
@@ -72,7 +75,7 @@ async def test_what_the_kernel_refuses_is_told_with_step_errno_and_remedy(node, 
     assert "Traceback" not in status.problem.message
 
 
-async def test_a_failed_run_is_not_repeated_unasked(node):
+async def test_a_failed_change_is_not_repeated_without_a_grant(node):
     refuse(node, *FIRMWARE)
     await node.grant_and_run(desired())
     node.port.faults.clear()
@@ -81,7 +84,7 @@ async def test_a_failed_run_is_not_repeated_unasked(node):
     assert node.port.writes == []
 
 
-async def test_a_driver_that_takes_no_vf_is_told(node):
+async def test_a_driver_that_does_not_bind_a_vf_is_reported(node):
     refuse(node, errno.ENODEV, WriteFile, "drivers_probe", VIRTFN)
     status = await node.grant_and_run(desired())
     assert "BindVfs vfio-pci: ENODEV" in status.problem.message
@@ -96,7 +99,7 @@ async def test_a_driver_that_takes_no_vf_is_told(node):
     ],
     ids=["no MMIO room", "no IOMMU", "no vfio-pci"],
 )
-async def test_what_the_machine_lacks_is_found_before_anything_is_written(tmp_path, spec, reason, remedy):
+async def test_what_the_machine_lacks_is_found_before_any_write(tmp_path, spec, reason, remedy):
     node = Node(sim_host(*spec.pfs, iommu=spec.iommu, modules=spec.modules), tmp_path)
     node.api.ask(desired())
     status = await node.run_pass()
@@ -104,7 +107,7 @@ async def test_what_the_machine_lacks_is_found_before_anything_is_written(tmp_pa
     assert remedy in status.problem.message
 
 
-async def test_a_module_that_secure_boot_refuses_the_init_container_is_named_with_the_kernels_answer(node, tmp_path):
+async def test_a_module_refused_by_secure_boot_is_named_with_its_errno(node, tmp_path):
     refuse(node, errno.EKEYREJECTED, LoadModule)
     load_modules(node.port, ["vhost_net"], tmp_path)
     node.refused = refused_modules(tmp_path)
@@ -117,7 +120,7 @@ async def test_a_module_that_secure_boot_refuses_the_init_container_is_named_wit
     assert "vhost_net: EKEYREJECTED" in degraded.message
 
 
-async def test_a_hung_write_stops_further_writes_and_reads_of_it_and_others_are_still_seen(node):
+async def test_a_hung_write_stops_writes_while_other_pfs_are_observed(node):
     node.port.faults.append(
         Fault(when=When.HANG, matches=lambda op: isinstance(op, WriteFile) and f"{PF}/sriov_numvfs" in op.path)
     )
@@ -139,7 +142,7 @@ async def test_a_hung_write_stops_further_writes_and_reads_of_it_and_others_are_
     assert f"{PF}/sriov_numvfs" not in str(node.port.log)
 
 
-async def test_a_hung_read_makes_one_function_unreadable_and_no_other(node):
+async def test_a_hung_read_makes_only_its_pf_unreadable(node):
     await node.grant_and_run(desired())
     hang = Fault(when=When.HANG, matches=lambda op: isinstance(op, ReadFile) and f"{PF}/sriov_numvfs" in op.path)
     node.port.faults.append(hang)
@@ -148,11 +151,11 @@ async def test_a_hung_read_makes_one_function_unreadable_and_no_other(node):
     assert (other.problem, other.total_vfs) == (None, 7)
 
 
-async def test_a_kernel_that_does_not_list_its_links_is_asked_once_and_told_with_how_the_run_ended(node):
+async def test_a_hung_dump_of_links_is_tried_once_and_reported(node):
     hang = Fault(when=When.HANG, matches=lambda op: isinstance(op, ReadLinks))
     node.api.ask(desired())
     plan = (await node.run_pass()).plan
-    # From the claim on; that is what the API had until the host can be read again.
+    # The hang starts with the claim, which stays the API's last state until the host can be read again.
     node.api.when_written = lambda _: node.port.faults.append(hang)
     node.api.ask(desired(grant=plan.digest))
     status = await node.run_pass()
@@ -176,7 +179,7 @@ UNREADABLE_HOST = {
 
 
 @pytest.mark.parametrize("reads", UNREADABLE_HOST.values(), ids=UNREADABLE_HOST)
-async def test_a_host_that_cannot_be_read_is_told_and_offers_nothing_until_it_can(node, reads):
+async def test_an_unreadable_host_is_reported_and_offers_no_devices(node, reads):
     node.devices = RecordingDevices()
     node.restart_agent()
     await node.grant_and_run(desired())
@@ -193,7 +196,7 @@ async def test_a_host_that_cannot_be_read_is_told_and_offers_nothing_until_it_ca
     assert (node.api.state.status.conditions[0].status, node.devices.faults) == ("True", {PF: ""})
 
 
-async def test_a_worker_that_is_gone_is_told(node):
+async def test_a_worker_that_is_gone_is_reported(node):
     await node.grant_and_run(desired())
     node.host.dead = "observe"
     with pytest.raises(WorkerGoneError):
@@ -201,7 +204,7 @@ async def test_a_worker_that_is_gone_is_told(node):
     assert "the session's child for observe ended" in node.api.state.status.conditions[0].message
 
 
-async def test_a_function_that_is_lost_while_another_is_changed_is_withdrawn_and_told_at_once(node, monkeypatch):
+async def test_a_pf_lost_during_another_change_is_withdrawn_at_once(node, monkeypatch):
     monkeypatch.setattr("vmnic.agent.reconciler._GLANCE_S", 0.01)
     node.devices = RecordingDevices()
     node.restart_agent()
@@ -233,14 +236,14 @@ async def wait_until(condition):
             await asyncio.sleep(0.005)
 
 
-async def test_a_child_that_dies_makes_one_function_unreadable_and_no_other(node):
+async def test_a_child_that_dies_makes_only_its_pf_unreadable(node):
     await node.run_pass()
     node.host.dead = PF
     first, other = (await node.agent.run(node.api.state)).pfs
     assert (first.problem.reason, other.problem) == (PfReason.UNREADABLE, None)
 
 
-async def test_holders_that_cannot_be_learnt_are_told_where_a_plan_waits_for_them(node):
+async def test_unknown_holders_are_reported_if_a_plan_needs_them(node):
     await node.grant_and_run(desired())
     node.holders.read = _no_kubelet
     node.api.ask(desired(num_vfs=3))
@@ -254,7 +257,7 @@ async def _no_kubelet():
     raise HoldersUnknownError("the kubelet does not tell")
 
 
-async def test_a_function_that_vanishes_is_told_with_what_was_known_and_no_capacity(node):
+async def test_a_vanished_pf_keeps_its_facts_but_has_no_capacity(node):
     await node.grant_and_run(desired())
     node.sim.control({"remove_device": PF})
     status = await node.run_pass()
@@ -262,7 +265,7 @@ async def test_a_function_that_vanishes_is_told_with_what_was_known_and_no_capac
     assert node.api.state.status.conditions[0].status == "False"
 
 
-async def test_a_function_that_vanishes_in_the_middle_of_its_run_is_told_with_the_runs_end(node):
+async def test_a_pf_that_vanishes_during_its_change_fails_the_change(node):
     gone = []
 
     def vanish(op):
@@ -276,7 +279,7 @@ async def test_a_function_that_vanishes_in_the_middle_of_its_run_is_told_with_th
     assert (status.problem.reason, status.apply.state) == (PfReason.VANISHED, ApplyState.FAILED)
 
 
-async def test_a_function_that_comes_back_is_brought_back(node):
+async def test_a_pf_is_restored_after_a_reboot(node):
     await node.grant_and_run(desired())
     node.sim.control({"reboot": None})
     status = await node.run_pass()
@@ -291,7 +294,7 @@ async def test_a_vf_that_lost_its_driver_gets_it_back(node):
     assert status.apply.state is ApplyState.APPLIED
 
 
-async def test_a_renamed_link_is_still_the_same_function(node):
+async def test_a_renamed_link_still_belongs_to_the_same_pf(node):
     await node.grant_and_run(desired(mtu=9000))
     node.sim.control({"rename_link": {"link": "ens11", "name": "ens11np0"}})
     node.sim.perform(SetLink(name="ens11np0", mtu=1500))
@@ -303,7 +306,7 @@ def pull(node, *, plugged):
     node.sim.control({"set_cable": {"link": "ens11", "plugged": plugged}})
 
 
-async def test_a_carrier_that_is_lost_is_told_and_withdrawn_after_a_moment_also_by_the_next_agent(node):
+async def test_a_lost_carrier_is_reported_after_a_moment_and_a_restart(node):
     node.devices = RecordingDevices()
     node.restart_agent()
     await node.grant_and_run(desired())
@@ -322,21 +325,21 @@ async def test_a_carrier_that_is_lost_is_told_and_withdrawn_after_a_moment_also_
     assert ((await node.run_pass()).problem, node.devices.faults) == (None, {PF: ""})
 
 
-async def test_a_port_that_never_had_a_carrier_has_lost_none(node):
+async def test_a_port_that_never_had_a_carrier_has_not_lost_it(node):
     pull(node, plugged=False)
     await node.grant_and_run(desired())
     node.clock += 100
     assert (await node.run_pass()).problem is None
 
 
-async def test_a_link_in_another_namespace_leaves_its_vfs_and_says_what_cannot_be_set(node):
+async def test_a_link_in_another_netns_keeps_its_vfs_and_is_reported(node):
     await node.grant_and_run(desired(mtu=9000))
     node.sim.control({"move_link": "ens11"})
     status = await node.run_pass()
     assert (status.num_vfs, status.problem.reason) == (7, PfReason.LINK_ELSEWHERE)
 
 
-async def test_a_link_in_another_namespace_is_told_and_withdrawn_though_nothing_is_to_be_set(node):
+async def test_a_link_in_another_netns_is_withdrawn_without_a_plan(node):
     node.devices = RecordingDevices()
     node.restart_agent()
     await node.grant_and_run(desired())
@@ -349,6 +352,6 @@ async def test_a_link_in_another_namespace_is_told_and_withdrawn_though_nothing_
     assert node.devices.faults == {PF: f"the link of {PF} is in another network namespace"}
 
 
-async def test_unloading_is_never_tried_for_a_driver_that_needs_it_not(node):
+async def test_a_driver_that_needs_no_reload_is_never_unloaded(node):
     await node.grant_and_run(desired(persistence="ModuleOptions"))
     assert not any(isinstance(op, UnloadModule) for op in node.port.log)

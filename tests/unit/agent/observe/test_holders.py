@@ -1,4 +1,4 @@
-"""Everybody who may hold a VF, and everybody who may own a function: none of them ever loses it to a plan."""
+"""Everything that may hold a VF or own a PF. None of them ever loses it to a plan."""
 
 import errno
 
@@ -64,7 +64,7 @@ HOLDERS = {
 
 
 @pytest.mark.parametrize(("take", "driver", "named"), HOLDERS.values(), ids=HOLDERS)
-async def test_whoever_holds_a_vf_is_named_and_keeps_it(tmp_path, take, driver, named):
+async def test_a_holder_of_a_vf_is_named_and_keeps_it(tmp_path, take, driver, named):
     node = Node(sim_host(), tmp_path)
     await node.grant_and_run(desired(driver=driver))
     take(node)
@@ -76,7 +76,7 @@ async def test_whoever_holds_a_vf_is_named_and_keeps_it(tmp_path, take, driver, 
 
 
 @pytest.mark.parametrize("take", [by_vfio, by_sriov_cni, by_libvirt], ids=["VFIO", "sriov-cni", "libvirt"])
-async def test_whoever_comes_after_the_claim_keeps_it_too(tmp_path, take):
+async def test_a_holder_that_comes_after_the_claim_keeps_its_vf(tmp_path, take):
     node = Node(sim_host(), tmp_path)
     await node.grant_and_run(desired())
     node.fence.when_closed = lambda: take(node)
@@ -87,7 +87,7 @@ async def test_whoever_comes_after_the_claim_keeps_it_too(tmp_path, take):
     assert node.fence.closed == set()
 
 
-async def test_a_whole_nic_is_kept_by_a_pod_whose_plugin_names_iommu_groups(tmp_path):
+async def test_a_pod_that_holds_an_iommu_group_keeps_a_whole_nic(tmp_path):
     node = Node(sim_host(), tmp_path)
     await node.grant_and_run(desired(num_vfs=0, function="Physical"))
     node.holders.names[node.sim.group_of(PF)] = "pod tenants/launcher"
@@ -96,7 +96,7 @@ async def test_a_whole_nic_is_kept_by_a_pod_whose_plugin_names_iommu_groups(tmp_
     assert (status.driver, status.num_vfs) == ("vfio-pci", 0)
 
 
-def test_whoever_holds_an_iommu_group_holds_all_its_vfs_and_no_function_that_the_kernel_drives():
+def test_the_holder_of_an_iommu_group_holds_its_vfs_but_no_pf():
     vfs = tuple(ObservedVf(index=index, pci_address=f"0000:0b:10.{index}", group=group) for index, group in enumerate("779"))
     pfs = [ObservedPf(pci_address=PF, driver="igb", group="7", vfs=vfs)]
     told = {"7": "pod a/a", "0000:0b:10.2": "pod b/b", "8": "pod c/c"}
@@ -106,7 +106,7 @@ def test_whoever_holds_an_iommu_group_holds_all_its_vfs_and_no_function_that_the
 
 
 @pytest.mark.parametrize("left", ["kubelet.sock", "kubelet_internal_checkpoint"])
-async def test_a_kubelet_without_its_socket_is_one_that_does_not_tell(tmp_path, left):
+async def test_a_kubelet_without_its_socket_has_unknown_holders(tmp_path, left):
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / left).touch()
     with pytest.raises(HoldersUnknownError):
@@ -114,20 +114,20 @@ async def test_a_kubelet_without_its_socket_is_one_that_does_not_tell(tmp_path, 
 
 
 @pytest.mark.parametrize("made", [True, False], ids=["directories that were made for mounts", "no directories"])
-async def test_nobody_holds_devices_where_no_kubelet_is(tmp_path, made):
+async def test_no_holders_without_a_kubelet(tmp_path, made):
     for name in ("plugins", "pods") if made else ():
         (tmp_path / name).mkdir()
     assert await KubeletHolders(tmp_path / "pods" / "kubelet.sock", tmp_path / "plugins").read() == {}
 
 
-async def test_a_record_of_a_pod_that_is_gone_holds_nothing(tmp_path):
+async def test_a_record_of_a_deleted_pod_is_ignored(tmp_path):
     node = Node(sim_host(), tmp_path)
     await node.grant_and_run(desired())
     by_stale_record(node)
     assert (await node.grant_and_run(desired(num_vfs=3))).num_vfs == 3
 
 
-async def test_a_pods_name_is_told_rather_than_its_record(tmp_path):
+async def test_a_pod_is_named_instead_of_its_record(tmp_path):
     node = Node(sim_host(), tmp_path)
     await node.grant_and_run(desired())
     by_sriov_cni(node)
@@ -135,7 +135,7 @@ async def test_a_pods_name_is_told_rather_than_its_record(tmp_path):
     assert (await node.run_pass()).held[0].by == "pod tenants/launcher"
 
 
-async def test_a_vf_that_the_host_itself_uses_is_held(tmp_path):
+async def test_a_vf_in_use_by_the_host_is_held(tmp_path):
     node = Node(sim_host(), tmp_path)
     await node.grant_and_run(desired(driver="kernel"))
     node.sim.control({"add_upper": {"name": "br0", "kind": "bridge", "lower": "ens11v2", "is_master": True}})
@@ -158,7 +158,7 @@ OWNERS = {
 
 
 @pytest.mark.parametrize(("path", "text"), OWNERS.values(), ids=OWNERS)
-async def test_a_function_of_another_program_is_left_alone_and_the_program_named(tmp_path, path, text):
+async def test_a_pf_of_another_program_is_left_alone_and_reported(tmp_path, path, text):
     node = Node(sim_host(files={path: text}), tmp_path)
     node.api.ask(desired())
     status = await node.run_pass()
@@ -187,13 +187,13 @@ APPLYING = {
 
 
 @pytest.mark.parametrize("conditions", APPLYING.values(), ids=APPLYING)
-async def test_a_profile_that_makes_vfs_and_may_apply_to_a_function_owns_it(tmp_path, conditions):
+async def test_a_profile_with_vfs_owns_every_pf_it_may_apply_to(tmp_path, conditions):
     node = Node(sim_host(files={PROFILE: f"[connection]\nid=x\n{conditions}[sriov]\ntotal-vfs=4\n"}), tmp_path)
     node.api.ask(desired())
     assert (await node.run_pass()).problem.reason is PfReason.FOREIGN_OWNER
 
 
-async def test_a_profile_for_another_address_may_be_for_a_link_whose_own_address_is_not_known(tmp_path):
+async def test_a_profile_for_another_mac_applies_if_the_mac_is_unknown(tmp_path):
     text = "[ethernet]\nmac-address=52:54:00:00:0c:01\n[sriov]\ntotal-vfs=4\n"
     node = Node(sim_host(files={PROFILE: text}), tmp_path)
     node.api.ask(desired())
@@ -221,7 +221,7 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("text", HARMLESS.values(), ids=HARMLESS)
-async def test_profiles_that_make_no_vfs_of_it_are_no_owner(tmp_path, text):
+async def test_a_profile_without_vfs_of_the_pf_is_no_owner(tmp_path, text):
     node = Node(sim_host(files={PROFILE: text}), tmp_path)
     assert (await node.grant_and_run(desired())).num_vfs == 7
 
@@ -240,7 +240,7 @@ UNREADABLE = {
 
 
 def with_profile(node, answer):
-    """Have the kernel answer a read of a profile so."""
+    """Let the kernel answer a read of the profile with the given value."""
     perform = node.port.perform
 
     def answering(op):
@@ -254,7 +254,7 @@ def with_profile(node, answer):
 
 
 @pytest.mark.parametrize("answer", UNREADABLE.values(), ids=UNREADABLE)
-async def test_a_profile_that_cannot_be_read_stops_new_changes_only(tmp_path, answer):
+async def test_an_unreadable_profile_stops_only_new_changes(tmp_path, answer):
     node = Node(sim_host(files={PROFILE: "[connection]\n"}), tmp_path)
     node.devices = RecordingDevices()
     node.restart_agent()
@@ -268,7 +268,7 @@ async def test_a_profile_that_cannot_be_read_stops_new_changes_only(tmp_path, an
     assert PROFILE in status.problem.message
 
 
-async def test_what_was_granted_comes_back_beside_an_unreadable_profile(tmp_path):
+async def test_a_granted_spec_is_restored_with_an_unreadable_profile(tmp_path):
     node = Node(sim_host(files={PROFILE: "[connection]\n"}), tmp_path)
     await node.grant_and_run(desired())
     node.sim.control({"reboot": None})
@@ -277,13 +277,13 @@ async def test_what_was_granted_comes_back_beside_an_unreadable_profile(tmp_path
 
 
 @pytest.mark.parametrize("text", ["\ufeff[sriov]\ntotal-vfs=4\n", "[connection]\nINTERFACE-NAME=other\n[sriov]\ntotal-vfs=4\n"])
-async def test_a_profile_is_read_as_networkmanager_reads_it(tmp_path, text):
+async def test_a_profile_is_parsed_as_networkmanager_does(tmp_path, text):
     node = Node(sim_host(files={PROFILE: text}), tmp_path)
     node.api.ask(desired())
     assert (await node.run_pass()).problem.reason is PfReason.FOREIGN_OWNER
 
 
-async def test_a_function_that_is_the_hosts_own_is_planned_as_disruptive_where_allowed(tmp_path):
+async def test_an_allowed_change_of_a_host_used_pf_is_disruptive(tmp_path):
     node = Node(sim_host(pf(addresses=("192.0.2.1/24",))), tmp_path)
     node.api.ask(desired(allow_host_used=True))
     status = await node.run_pass()

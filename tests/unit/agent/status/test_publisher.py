@@ -1,4 +1,4 @@
-"""What is published where the API server refuses a status."""
+"""What is published if the API server refuses a status."""
 
 import msgspec
 import pytest
@@ -23,7 +23,7 @@ PLANNED = msgspec.structs.replace(
 
 
 class Server:
-    """Refuses the statuses that `refuses` names."""
+    """An API server that refuses the statuses that `refuses` selects."""
 
     def __init__(self, refuses, error=INVALID):
         self.refuses, self.error = refuses, error
@@ -58,13 +58,13 @@ async def test_a_refused_status_is_published_without_its_plans(error):
     assert (kept.pfs[0].apply.state, kept.observed_generation) == ("Applied", 3)
 
 
-async def test_where_that_is_refused_too_only_the_reason_is_published():
+async def test_a_second_refusal_leaves_only_the_reason():
     server = Server(lambda status: bool(status.pfs))
     await publisher(server).publish(PLANNED)
     assert (server.kept[0].boot_id, server.kept[0].conditions[0].reason) == ("", "StatusRefused")
 
 
-async def test_a_refused_status_is_tried_again_after_a_while():
+async def test_a_refused_status_is_published_again_later():
     server = Server(is_planned)
     found = publisher(server)
     for now in (1000.0, 1004.0, 1008.0):
@@ -76,7 +76,7 @@ async def test_a_refused_status_is_tried_again_after_a_while():
     assert server.kept[-1] == PLANNED
 
 
-async def test_a_server_that_is_away_refuses_nothing():
+async def test_an_unreachable_server_is_not_a_refusal():
     server = Server(is_planned, UnreachableError(status=0, reason="Unreachable", message="away"))
     with pytest.raises(UnreachableError):
         await publisher(server).publish(PLANNED)
