@@ -1,4 +1,9 @@
-"""Kubernetes conditions, pure: a condition's transition time moves only with its status, so nothing flaps."""
+"""Merging of Kubernetes conditions.
+
+Pure.
+
+A condition's transition time changes only with its status, so that identical conditions cause no write.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ __all__ = ["merged_conditions"]
 
 
 def merged_conditions(old: Iterable[Condition], new: Iterable[Condition], *, now: datetime) -> list[Condition]:
-    """Give the new conditions in their order, each with the old transition time unless its status changed."""
+    """Return the new conditions in their order, each with its old transition time unless its status changed."""
     present = {condition.type: condition for condition in old}
     merged = []
     for condition in new:
