@@ -62,8 +62,7 @@ class ApiClient:
         timeout_s: Maximum wait for an answer, in seconds.
         writes_per_s: Rate limit for writes, with a burst of one second's worth. None means no limit.
         guard: Returns the seconds in which this process may still write, or None if it may not. It is called before every write
-            and
-            bounds the write's timeout. A leader's client uses a lease's `seconds_left`.
+            and bounds the write's timeout. A leader's client uses a lease's `seconds_left`.
     """
 
     def __init__(
@@ -292,7 +291,7 @@ class ApiClient:
 
     def _headers(self) -> dict[str, str]:
         token = self.connection.token()
-        # KubeVirt's subresources answer without a Content-Type, and require `*/*` to be accepted.
+        # KubeVirt's subresources answer in no declared format, and require that any format is accepted.
         return {"Accept": "application/json, */*"} | ({"Authorization": f"Bearer {token}"} if token else {})
 
 

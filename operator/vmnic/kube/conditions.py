@@ -16,7 +16,10 @@ __all__ = ["merged_conditions"]
 
 
 def merged_conditions(old: Iterable[Condition], new: Iterable[Condition], *, now: datetime) -> list[Condition]:
-    """Return the new conditions in their order, each with its old transition time unless its status changed."""
+    """Return the new conditions in their order.
+
+    Each keeps its old transition time unless its status has changed.
+    """
     present = {condition.type: condition for condition in old}
     merged = []
     for condition in new:

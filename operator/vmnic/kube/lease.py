@@ -2,8 +2,7 @@
 
 The deadline counts from *before* the renewal was sent, on a clock that also runs while the machine is suspended. It lies well
 before the moment at which another candidate may take the lease. A process that was frozen and continues therefore finds its
-time
-expired: `seconds_left`, which is called before every write, needs no running timer.
+time expired: `seconds_left`, which is called before every write, needs no running timer.
 """
 
 from __future__ import annotations
@@ -114,7 +113,7 @@ class LeaderElector:
                 await self._try_acquire_or_renew()
 
     async def _try_acquire_or_renew(self) -> bool:
-        """Acquire or renew the lease and return whether it is held.
+        """Take or renew the lease and return whether it is held.
 
         It is not if another candidate holds it or no answer came in time.
         """

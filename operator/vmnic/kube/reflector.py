@@ -3,10 +3,8 @@
 Every relist is compared with it.
 
 Only a projection of each object is kept, because 50,000 complete VMs would not fit into memory. An object that cannot be read
-is
-not absent: while the API server does not answer, the cache stays. One malformed object is set aside under `malformed` and
-affects
-no other, whichever exception its decoding or handling raises.
+is not absent: while the API server does not answer, the cache stays. One malformed object is set aside under `malformed` and
+affects no other, whichever exception its decoding or handling raises.
 """
 
 from __future__ import annotations
@@ -82,8 +80,8 @@ class Reflector(Generic[T]):
         resource: The kind.
         decode: Converts a raw object to the projection that is kept. Any exception sets the object aside.
         on_change: Called with key, old and new projection if they differ. None stands for absent or malformed, and `malformed`
-            tells
-            which. `old` and `new` are both None if an object is malformed when first seen, or stays so with another error.
+            tells which. `old` and `new` are both None if an object is malformed when first seen, or stays so with another
+            error.
         selectors: `fieldSelector`, `labelSelector`.
         optional: Whether the cluster may lack the kind, because its CRD comes with other software. Not found then means no
             objects.

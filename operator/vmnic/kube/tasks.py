@@ -1,8 +1,7 @@
 """Reliable cancellation of tasks.
 
 A library may swallow a cancellation: a worker whose request timed out in the same instant has been observed to continue as if
-it
-had never been cancelled. So a task is cancelled repeatedly until it has ended.
+it had never been cancelled. So a task is cancelled repeatedly until it has ended.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 A budget counts the CPU time of the main thread, so that load on the machine does not set objects aside by mistake. When it is
 used up, a signal handler raises in the running code. A call of C code ends first; the watchdog handles one that never ends.
-Code
-in other threads blocks nothing, so a budget has no effect there.
+Code in other threads blocks nothing, so a budget has no effect there.
 """
 
 from __future__ import annotations
@@ -197,7 +196,10 @@ def _extend(budgets: list[time_budget], seconds: float) -> None:
 
 
 def _on_collection(phase: str, _info: object) -> None:
-    """Exclude the garbage collector from all budgets, since it is only by chance that it runs during a decision."""
+    """Exclude the garbage collector from all budgets.
+
+    It runs during a particular decision only by chance.
+    """
     if not _open or threading.get_ident() != threading.main_thread().ident:
         return
     if phase == "start":

@@ -1,8 +1,7 @@
 """Keyed work queue with exponential backoff, which never works on the same key twice at once.
 
 Only this module backs off. Keys of a lower rank go first, so that grants do not wait for VM patches, nor VM patches for
-statuses.
-A key that uses up its time budget is set aside: it is not retried until it is readmitted.
+statuses. A key that uses up its time budget is set aside: it is not retried until it is readmitted.
 """
 
 from __future__ import annotations
@@ -126,7 +125,7 @@ class WorkQueue(Generic[K]):
             self._wake.set()
 
     def readmit(self, key: K) -> None:
-        """Permit a key that is set aside to be added again, because its object has changed or is gone."""
+        """Allow a key that is set aside to be added again, because its object has changed or is gone."""
         if key in self._working:
             self._touched.add(key)
         if self.set_aside.pop(key, None) is not None or key in self._unexpected:
