@@ -34,8 +34,7 @@ def ask(cluster, count):
 def granted(cluster):
     """Return whether any grant is still valid.
 
-    A spent grant stays until the spec is written again; a valid one names the current
-    plan.
+    A spent grant stays until the spec is written again; a valid one names the current plan.
     """
     return any(
         pf.get("grant") == (cluster.pf(state["metadata"]["name"]).get("plan") or {}).get("digest", "none")

@@ -1,10 +1,8 @@
 """A double of the kubelet's device manager and pod-resources socket, with the rules of kubelet 1.36.
 
 It dials back while a plugin registers. When a watch ends, it disconnects the plugin that then has that resource, whichever it
-is.
-Its start removes every socket. It allocates only healthy devices, asks for a preference first, and calls PreStartContainer
-before
-every container start. Allocations outlive a restart, as with the kubelet's checkpoint.
+is. Its start removes every socket. It allocates only healthy devices, asks for a preference first, and calls PreStartContainer
+before every container start. Allocations outlive a restart, as with the kubelet's checkpoint.
 """
 
 from __future__ import annotations

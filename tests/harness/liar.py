@@ -3,8 +3,7 @@
     python -m tests.harness.liar --server URL --ca FILE --token FILE --node n1
 
 For every field of the schema, it tries the smallest and the largest number, every enum value, the longest text, and the empty
-and
-the longest list. It also tries hand-picked lies.
+and the longest list. It also tries hand-picked lies.
 """
 
 from __future__ import annotations
