@@ -316,7 +316,7 @@ def careless(plane):
 
 
 @pytest.mark.parametrize(("kind", "name"), [("VirtualMachine", "v"), ("Node", "n1")])
-def test_careless_rbac_lets_the_controller_create_nothing(plane, namespace, stored, careless, kind, name):
+def test_careless_rbac_lets_controller_create_or_delete_nothing(plane, namespace, stored, careless, kind, name):
     api, path = controller(plane), path_of(kind, namespace, name)
     copy = plane.api.get(kind, name, namespace) | {"metadata": {"name": "copy"}}
     for verb, where, body in (("POST", path.rpartition("/")[0], copy), ("DELETE", path, None), ("PATCH", f"{path}/status", {})):
