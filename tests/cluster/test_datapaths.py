@@ -58,9 +58,7 @@ def networks_of(pod):
         ("vhost", "virtio", "br", "devices.kubevirt.io/vhost-net"),
     ],
 )
-def test_launcher_pod_requests_what_was_decided(
-    cluster, pool, policy, namespace, networks, datapath, spec, network, resource
-):
+def test_launcher_pod_requests_what_was_decided(cluster, pool, policy, namespace, networks, datapath, spec, network, resource):
     pool()
     with_vfs(cluster, 7, "n1", "n2")
     prefer(policy, namespace, datapath, "vhost", liveMigration="NotNeeded")
