@@ -1,8 +1,6 @@
 """Merging of Kubernetes conditions.
 
-Pure.
-
-A condition's transition time changes only with its status, so that identical conditions cause no write.
+A condition's transition time changes only with its status, so that identical conditions cause no write. Pure.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Cache of one kind, filled by a chunked list and a watch with bookmarks.
 
-Every relist is compared with it.
-
-Only a projection of each object is kept, because 50,000 complete VMs would not fit into memory. An object that cannot be read
-is not absent: while the API server does not answer, the cache stays. One malformed object is set aside under `malformed` and
-affects no other, whichever exception its decoding or handling raises.
+Every relist is compared with it. Only a projection of each object is kept, because 50,000 complete VMs would not fit into
+memory. An object that cannot be read is not absent: while the API server does not answer, the cache stays. One malformed object
+is set aside under `malformed` and affects no other, whichever exception its decoding or handling raises.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ class FakeApi:
         self.objects = {}
         self.version = 1
         self.faults = deque()
-        """Pairs `(verb, fault)`. The next request of that verb meets the fault: a status, `hang`, `cut`, or a raw watch line."""
+        """Pairs `(verb, fault)` for the next request of that verb. A fault is a status, `hang`, `cut`, or a raw watch line."""
         self.requests = []
         self.page = 500
         self._watchers = []

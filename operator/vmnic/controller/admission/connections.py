@@ -44,7 +44,7 @@ class ConnectionSweeper:
         self._ends_at[connection] = self._clock() + _IDLE_S
 
     async def run(self) -> None:
-        """Close such connections periodically until cancelled."""
+        """Close silent and surplus connections periodically until cancelled."""
         while True:
             self.sweep()
             await asyncio.sleep(_SWEEP_S)

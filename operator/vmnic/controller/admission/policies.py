@@ -35,7 +35,7 @@ async def review_policy(raw: bytes, world: ClusterCache | None) -> dict[str, Any
 
     Args:
         raw: The AdmissionReview.
-        world: The caches. None if any client can connect, which must not learn which objects exist.
+        world: The caches. None if any client can connect, because it must not learn which objects exist.
 
     Raises:
         msgspec.MsgspecError: this is no AdmissionReview.

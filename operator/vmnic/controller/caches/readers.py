@@ -1,9 +1,7 @@
 """Index from objects to the VMs whose decisions read them.
 
-A change enqueues only these VMs.
-
-Reads are recorded where they happen, so no VM whose decision depends on an object is left out. A tenant who changes objects in
-their own namespace causes decisions only for the VMs that refer to them.
+A change enqueues only these VMs. Reads are recorded where they happen, so no VM whose decision depends on an object is left
+out. A tenant who changes objects in their own namespace causes decisions only for the VMs that refer to them.
 """
 
 from __future__ import annotations

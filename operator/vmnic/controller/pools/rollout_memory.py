@@ -17,7 +17,7 @@ __all__ = ["RolloutMemory"]
 _PLANS_S = 30
 """Time in which nodes may publish their plans after an edit, before one is drained."""
 _NODES_A_SECOND = 20
-"""Specs written per second. The plans of a large pool get that much more time."""
+"""Specs written per second. A large pool gets that much more time for its plans."""
 _FREE_S = 30
 """Time after a free node has ended its change in which nodes that VMs have to leave wait for the next free one."""
 _REFUSED_S = 15

@@ -1,9 +1,8 @@
 """Kopf in its own thread and event loop.
 
-It watches vmnic's own kinds and enqueues changed objects.
-
-Kopf cancels all tasks of its loop when it stops, and it ends on some API errors. In a separate thread, neither affects the
-caches and the webhook. Kopf runs on the leader only, and is restarted if it ends by itself.
+It watches vmnic's own kinds and enqueues changed objects. Kopf cancels all tasks of its loop when it stops, and it ends on some
+API errors. In a separate thread, neither affects the caches and the webhook. Kopf runs on the leader only, and is restarted if
+it ends by itself.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ class RestartBudget:
 
 
 def _slots(limit: int | str, matched: int) -> int:
-    """Return a number of slots, computed from a percentage of the VMs and rounded up."""
+    """Return the number of slots, where a percentage refers to the VMs and is rounded up."""
     if isinstance(limit, int):
         return limit
     return math.ceil(matched * int(limit.removesuffix("%")) / 100)

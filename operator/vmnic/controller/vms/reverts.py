@@ -27,7 +27,7 @@ _SUSPENSION = timedelta(days=1)
 def digest_of(patch: Sequence[dict[str, Any]]) -> str:
     """Return a digest of what a patch writes.
 
-    Tests, MAC addresses and vmnic's own annotation do not count.
+    Tests, MAC addresses and annotations do not count.
     """
     written = [
         one for one in patch if one["op"] != "test" and "annotations" not in one["path"] and "macAddress" not in one["path"]
@@ -46,7 +46,7 @@ def is_suspended(known: Reverts | None, digest: str, now: datetime) -> bool:
 
 
 def record_revert(known: Reverts | None, digest: str, now: datetime, manager: str) -> Reverts | None:
-    """Return the record that suspends a change, or None if it has not been reverted often enough."""
+    """Return the record that suspends a change, or None if it is suspended or was reverted too rarely."""
     if known is None or known.digest != digest or known.yielded_at or len(_recent(known, now)) < _REVERTS:
         return None
     return msgspec.structs.replace(known, yielded_at=_text(now), manager=manager[:128])
