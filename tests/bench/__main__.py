@@ -1,4 +1,7 @@
-"""`make bench`: speed and memory, each beside its floor in the same run. Nothing is asserted: machines are noisy."""
+"""`make bench`: speed and memory, each beside its floor in the same run.
+
+Nothing is asserted, because machines are noisy.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +91,10 @@ def _hostile(table: Table) -> None:
 
 
 def _kernel(table: Table) -> None:
-    """What needs QEMU; a machine that cannot run it is told so."""
+    """Run the parts that need QEMU.
+
+    A machine that cannot run it gets a message.
+    """
     try:
         prepare()
     except CannotRun as error:
@@ -102,7 +108,7 @@ def _say(text: str) -> None:
 
 
 def _pss_mb(pid: int) -> float:
-    """Proportional memory of a process and all its descendants, in MB."""
+    """Return the proportional set size of a process and all its descendants, in MB."""
     total = 0
     for one in [pid, *_descendants(pid)]:
         text = pathlib.Path(f"/proc/{one}/smaps_rollup").read_text()
@@ -149,7 +155,10 @@ def _summary(cluster: Cluster) -> str:
 
 
 def _versions(cluster: Cluster, *kinds: str) -> set[tuple[str, str]]:
-    """What would be another after a write of ours: of VMs only the spec is, KubeVirt writes the rest."""
+    """Return versions that a write of vmnic would change.
+
+    For VMs that is the spec alone, because KubeVirt writes the rest.
+    """
     return {
         (one["metadata"]["name"], str(one["metadata"]["generation" if kind == "VirtualMachine" else "resourceVersion"]))
         for kind in kinds
@@ -158,7 +167,10 @@ def _versions(cluster: Cluster, *kinds: str) -> set[tuple[str, str]]:
 
 
 def _without_kubevirt(cluster: Cluster) -> None:
-    """VMs by the ten thousand are made without KubeVirt's own judgement, which would take longer than all else."""
+    """Remove KubeVirt's validation.
+
+    For tens of thousands of VMs, it would take longer than everything else.
+    """
     for name in ("virt-api", "virt-controller"):
         cluster.processes.kill(name)
     for kind in ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"):
@@ -234,7 +246,7 @@ def _controller(cluster: Cluster, table: Table) -> None:
 
 
 def _forget_status(cluster: Cluster) -> None:
-    """Make the policy anew, so that its status is this run's."""
+    """Create the policy again, so that its status belongs to this run."""
     cluster.api.delete("VmNicPolicy", "all")
     cluster.api.apply(policy("all", existing="WhenStopped"))
 
@@ -244,7 +256,7 @@ def _matched(cluster: Cluster) -> int:
 
 
 def _admission(cluster: Cluster, table: Table) -> None:
-    """p50 and p99 at a steady rate: at rest, and while every VM is decided anew."""
+    """Measure p50 and p99 at a steady rate, at rest and while every VM is decided again."""
     port = free_port()
     noop = subprocess.Popen([sys.executable, "-m", "tests.bench.admission", str(port), str(cluster.plane.pki)], cwd=ROOT)
     cluster.start_controller("bench-admission", lease_duration_s=2)
@@ -275,7 +287,7 @@ def _admission(cluster: Cluster, table: Table) -> None:
 
 
 def _edit_policy(cluster: Cluster) -> int:
-    """Have every VM decided anew."""
+    """Cause a new decision of every VM."""
     answer = cluster.api.merge("VmNicPolicy", "all", {"spec": {"multiqueue": {"maxQueues": 16}}})
     return answer["metadata"]["generation"]
 
@@ -285,7 +297,7 @@ def _observed(cluster: Cluster) -> int:
 
 
 def _compliance(cluster: Cluster, table: Table) -> None:
-    """VMs that are not as wanted, all at once, against a loop that only patches."""
+    """Change all VMs at once, compared with a loop that only patches."""
     for prefix in ("w", "x"):
         cluster.api.merge("MutatingWebhookConfiguration", "vmnic", {"webhooks": []})
         _create_machines(cluster, prefix, CHANGED, nic(model="e1000e"))
@@ -397,7 +409,7 @@ PARTS = {
     "decisions": _decisions,
     "cli": _command_line,
 }
-"""What can be measured alone: `python -m tests.bench agent cli`."""
+"""The parts that can be measured alone: `python -m tests.bench agent cli`."""
 
 if __name__ == "__main__":
     main(sys.argv[1:])

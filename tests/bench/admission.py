@@ -1,4 +1,4 @@
-"""How long an admission review takes, at a steady rate, and the no-op webhook that it is compared with."""
+"""Duration of an admission review at a steady rate, and the no-op webhook that it is compared with."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ RATE = 100
 
 
 def review() -> bytes:
-    """A VM that a policy would patch."""
+    """Return the review of a VM that a policy would patch."""
     request = {"uid": "u", "namespace": "tenants", "operation": "CREATE", "object": vm("new", nic(model="e1000e"))}
     return json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}).encode()
 
 
 async def latencies_ms(url: str, ca: pathlib.Path, seconds: float, pki: pathlib.Path) -> list[float]:
-    """Send reviews at the rate, whatever the answers take, and give each one's time."""
+    """Send reviews at a fixed rate, independent of the answers, and return the duration of each."""
     context = ssl.create_default_context(cafile=str(ca))
     context.check_hostname = False
     context.load_cert_chain(pki / "front-proxy.crt", pki / "front-proxy.key")
@@ -48,13 +48,13 @@ async def latencies_ms(url: str, ca: pathlib.Path, seconds: float, pki: pathlib.
 
 
 def percentiles(taken: list[float]) -> tuple[float, float]:
-    """Give p50 and p99."""
+    """Return p50 and p99."""
     ordered = sorted(taken)
     return ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]
 
 
 def serve(port: int, pki: pathlib.Path) -> None:
-    """The floor: the same server with nothing behind it."""
+    """Serve the floor: the same server without a decision."""
     from aiohttp import web
 
     async def answer(request: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""The agent on one large node: 8 functions of 64 VFs, beside the best order that the kernel's locks allow."""
+"""The agent on one large node with 8 functions of 64 VFs, beside the best order that the kernel's locks permit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["large_node"]
 
 PFS, VFS = 8, 64
 DELAYS = {"vfS": 0.02, "probeS": 0.004, "linkS": 0.002}
-"""An i40e makes a VF in some tens of milliseconds; vfio-pci takes one in some."""
+"""An i40e creates a VF in some tens of milliseconds. vfio-pci binds one in a few."""
 ADDRESSES = [f"0000:{bus:02x}:00.0" for bus in range(0x10, 0x10 + PFS)]
 
 
@@ -64,7 +64,7 @@ def _simulated_host(directory: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _best_order(socket: pathlib.Path) -> float:
-    """Make the VFs of one function after the other, as the kernel's lock wants, and bind those of each beside the next."""
+    """Create the VFs of one function after the other, as the kernel's lock requires, and bind those of each during the next."""
     began = time.perf_counter()
     with ThreadPoolExecutor(PFS) as pool:
         making = SocketPort(socket)
@@ -87,7 +87,10 @@ def _bind_all(socket: pathlib.Path, path: str) -> None:
 
 
 async def _run(directory: pathlib.Path, socket: pathlib.Path) -> tuple[float, int, float]:
-    """Plan, grant, apply, look again; gives the time of the granted pass, and writes and CPU of the one after."""
+    """Plan, grant, apply and observe again.
+
+    Return the duration of the granted pass, and writes and CPU time of the next one.
+    """
     process, api = WorkerProcess(host=f"sim:{socket}", state_dir=directory), MemoryApi()
     worker = HostWorker(process)
     agent = HostReconciler(
@@ -114,6 +117,6 @@ async def _run(directory: pathlib.Path, socket: pathlib.Path) -> tuple[float, in
 
 
 def _cpu_s() -> float:
-    """CPU time of this process; the worker's children end before they are waited for."""
+    """Return the CPU time of this process, without the worker and its children."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime

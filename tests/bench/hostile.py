@@ -1,6 +1,7 @@
-"""Admission while hostile objects are created: at 100 reviews a second beside 10 such objects a second, and without them.
+"""Admission at 100 reviews a second, beside 10 hostile objects a second and without them.
 
-Creating objects costs the API server and the controller time too, so the same number of ordinary VMs is measured beside them.
+Creating objects also costs the API server and the controller time, so the same number of ordinary VMs is measured in
+comparison.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def _creating(
 
 
 def measure(cluster: Cluster, table: Table) -> None:
-    """Measure with and without hostile objects in turn, beside a no-op webhook, and give the medians of the rounds."""
+    """Measure with and without hostile objects in turn, beside a no-op webhook, and return the medians of the rounds."""
     cluster.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     cluster.api.apply(policy("all", existing="WhenStopped"))
     cluster.start_controller("bench-hostile")

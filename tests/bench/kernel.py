@@ -1,6 +1,6 @@
-"""Speed on a real driver: 82576 NICs in QEMU, the agent beside a bare shell script that makes the same writes.
+"""Speed on a real driver: 82576 NICs in QEMU, the agent beside a shell script that makes the same writes.
 
-The agent is stopped (SIGSTOP) while the script runs, so both have the guest for themselves.
+The agent is stopped (SIGSTOP) while the script runs, so that each has the guest to itself.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ done
 
 @dataclass(frozen=True)
 class _Round:
-    """Seconds of one comparison."""
+    """Durations of one comparison, in seconds."""
 
     script: float
     asked: float
-    """From the wish to the status that says it is fulfilled."""
+    """From the request to the status that reports it as fulfilled."""
     run: float
-    """Of it the run: claimed, written, read back and probed."""
+    """The part of it that is the run: claimed, written, read back and probed."""
 
 
 def measure(table: Table, say: Say) -> None:
@@ -93,7 +93,7 @@ def measure(table: Table, say: Say) -> None:
 
 @contextlib.contextmanager
 def _telling(say: Say, what: str) -> Iterator[None]:
-    """Say what goes on, and now and then that it still does."""
+    """Report what runs, and from time to time that it still does."""
     ended, began = threading.Event(), time.monotonic()
 
     def tell() -> None:
@@ -111,7 +111,7 @@ def _telling(say: Say, what: str) -> Iterator[None]:
 
 
 def _compare(node: Node, table: Table, pfs: list[str], aim: str) -> None:
-    """A running agent, from the wish to all VFs on vfio-pci and told, against the script."""
+    """Compare a running agent, from the request to all VFs on vfio-pci and reported, with the script."""
     rounds = [_round(node, pfs) for _ in range(_ROUNDS)]
     script, asked, run = (statistics.median(getattr(one, field) for one in rounds) for field in ("script", "asked", "run"))
     what, floor = f"7 VFs to vfio-pci on {len(pfs)} igb, running agent", f"serial shell script, same writes {script:.2f} s"
@@ -139,17 +139,17 @@ def _script(node: Node, pfs: list[str]) -> float:
 
 
 def _seconds_of_runs(log: str) -> float:
-    """From the first run's beginning to the last one's end, as the agent's log has them."""
+    """Return the time from the start of the first run to the end of the last, from the agent's log."""
     moments = _moments(log)
     return (max(moments) - min(moments)).total_seconds()
 
 
 def _at_rest(node: Node, table: Table) -> None:
-    """Further passes over four functions as desired."""
+    """Measure further passes over four functions that match their spec."""
     node.settle(*(virtual(pf) for pf in node.pfs))
     before = _await_passes(node, 2)
     cpu = node.cpu_s()
-    time.sleep(_REST_S)  # To be asked for metrics would take processor time, too.
+    time.sleep(_REST_S)  # Reading metrics would take processor time too.
     cpu = node.cpu_s() - cpu
     after = _metrics(node)
     cpu_ms = cpu / (after["passes"] - before["passes"]) * 1000
@@ -160,7 +160,7 @@ def _at_rest(node: Node, table: Table) -> None:
 
 
 def _by_hand(node: Node, table: Table) -> None:
-    """From a change that another program makes to the agent's run against it, and to its end."""
+    """Measure the time from another program's change to start and end of the run that reverts it."""
     pf = node.pfs[0]
     node.settle(virtual(pf, mtu=9000))
     vf = node.vfs(pf)[1]
@@ -177,7 +177,7 @@ def _by_hand(node: Node, table: Table) -> None:
 
 
 def _mended(node: Node, change: Op) -> tuple[float, float]:
-    """Seconds until the agent began to undo a change, and until it had, by the guest's clock."""
+    """Return the seconds until the agent began to revert a change, and until it had, by the guest's clock."""
     known, runs = len(node.log()), node.runs()
     began = dt.datetime.fromisoformat(node.guest.run("date", "--utc", "+%Y-%m-%dT%H:%M:%S.%3NZ").strip())
     node.guest.perform(change)
@@ -187,12 +187,15 @@ def _mended(node: Node, change: Op) -> tuple[float, float]:
 
 
 def _moments(log: str) -> list[dt.datetime]:
-    """When the agent's log tells of a run's beginning or end."""
+    """Return the times at which the agent's log reports the start or end of a run."""
     return [dt.datetime.fromisoformat(json.loads(line)["time"]) for line in log.splitlines() if '"message": "0000:' in line]
 
 
 def _await_passes(node: Node, count: int) -> dict[str, float]:
-    """Wait for further passes, asking seldom: in the guest every question takes time from the agent."""
+    """Wait for further passes.
+
+    It asks rarely, because every question in the guest takes time from the agent.
+    """
     before = _metrics(node)["passes"]
     while (now := _metrics(node))["passes"] < before + count:
         time.sleep(_ASK_S)
@@ -200,7 +203,7 @@ def _await_passes(node: Node, count: int) -> dict[str, float]:
 
 
 def _metrics(node: Node) -> dict[str, float]:
-    """Passes that the agent has made, and writes to the host."""
+    """Return the passes that the agent has made, and its writes to the host."""
     address, _, port = _METRICS.partition(":")
     request = f"exec 3<>/dev/tcp/{address}/{port}; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3"
     lines = [line.rpartition(" ") for line in node.guest.run("bash", "-c", request).splitlines()]
@@ -213,7 +216,7 @@ def _metrics(node: Node) -> dict[str, float]:
 
 
 def _from_exec(node: Node, table: Table) -> None:
-    """From exec to settled, the start of Python included."""
+    """Measure from exec to settled, including the start of Python."""
     floors, figures = [], []
     for _ in range(_ROUNDS):
         node.guest.reset()
@@ -236,7 +239,10 @@ def _from_exec(node: Node, table: Table) -> None:
 
 
 def _imports(node: Node) -> float:
-    """What Python takes to load the agent's two programs, one after the other as one emulated processor has to."""
+    """Return Python's time to load the agent's two programs.
+
+    They load one after the other, as on one emulated processor.
+    """
     began = time.monotonic()
     for modules in ("vmnic.agent.wiring", "vmnic.host.worker, pyroute2"):
         node.guest.run(sys.executable, "-c", f"import {modules}")

@@ -1,8 +1,9 @@
-"""Thousands of simulated nodes against the same API server: how long a full rollout takes, and what it costs the API server.
+"""A full rollout over thousands of simulated nodes: its duration, and its cost for the API server.
 
     python -m tests.bench.nodes SECONDS    plays the agents of all nodes (as the bench starts it)
 
-The agents keep the protocol and plan as real ones do; their hosts are variables. Writes are counted by the API server itself.
+The agents follow the protocol and plan as real ones do, while their hosts are variables. The API server itself counts the
+writes.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def measure(cluster: Cluster, table: Table) -> None:
         list(executor.map(lambda number: _create_node(api, number), range(NODES)))
     cluster.start_controller("bench-nodes", lease_duration_s=15)
     token = cluster.plane.service_account(AGENT_NAMESPACE, "vmnic-agent", "bench00000")
-    # One process plays all of them, so it writes as an administrator; the policy binds an agent's token to one node.
+    # One process plays all agents, so it writes as an administrator. The admission policy binds an agent's token to one node.
     (cluster.directory / "accounts" / "vmnic-agent-bench00000" / "token").write_text("admin-token")
     agents = subprocess.Popen([sys.executable, "-m", "tests.bench.nodes", "1800"], env=os.environ | token, cwd=ROOT)
     try:
@@ -83,7 +84,7 @@ def _create_node(api: Api, number: int) -> None:
 
 
 def _summary(api: Api) -> str:
-    """Ready of matched, at the pool's present generation."""
+    """Return the status's summary of ready and matched nodes, which is empty before it is up to date."""
     pool = api.get("SriovNetworkPool", POOL) or {}
     status = pool.get("status", {})
     current = status.get("observedGeneration") == pool.get("metadata", {}).get("generation")
@@ -103,7 +104,10 @@ def _writes(api: Api) -> dict[str, int]:
 
 
 def _floor(api: Api) -> float:
-    """Write each object as often as the rollout does, and do nothing else; measured on some, reckoned for all."""
+    """Measure the time to write each object as often as the rollout does, and nothing else.
+
+    The time is measured on some nodes and extrapolated to all.
+    """
     states = [f"bench{number:05}" for number in range(min(NODES, SAMPLE))]
     began = time.monotonic()
 
@@ -131,7 +135,7 @@ def _remove(cluster: Cluster) -> None:
 
 
 class _Agent:
-    """One node: its host is a number of VFs."""
+    """One node, whose host is a number of VFs."""
 
     def __init__(self) -> None:
         self.num_vfs = self.attempt = 0

@@ -1,5 +1,7 @@
-"""A fleet of simulated nodes around the controller's own reconcilers: an API server that is a dictionary, agents that keep the
-protocol, caches that lag behind, and an observer that looks from outside.
+"""A fleet of simulated nodes around the controller's own reconcilers.
+
+It consists of an API server that is a dictionary, agents that follow the protocol, caches that lag behind, and an outside
+observer.
 """
 
 import asyncio
@@ -30,17 +32,17 @@ HOST = HostFacts(iommu=True, modules=("vfio_pci",))
 
 
 class MemoryCluster:
-    """What the API server keeps, with versions, generations, and requests that fail when told to."""
+    """The API server's objects with versions and generations, and requests that fail on demand."""
 
     def __init__(self):
         self.objects = {}
         self.changes = []
-        """Every key that was written, in order: what watches deliver."""
+        """Every written key in order, as watches deliver them."""
         self.fault = lambda verb, plural: None
-        """Gives `before` or `after` for a request that is to fail, before or after it took effect."""
+        """Returns `before` or `after` for a request that is to fail before or after it took effect."""
         self.evicted = lambda pod: None
         self.running_pods = list
-        """Gives pods beside those that were put."""
+        """Returns pods besides those that were put."""
         self._versions = itertools.count(1)
 
     def put(self, plural, body, namespace=""):
@@ -134,7 +136,7 @@ def _merged(old, patch):
 
 
 class Roomy(DrainSimulation):
-    """There is always a VF elsewhere."""
+    """A simulation in which there is always a VF elsewhere."""
 
     def refusal(self, node, holders):
         return ""
@@ -146,7 +148,7 @@ class RoomyDrainer(Drainer):
 
 
 class Replica:
-    """One controller: caches of its own, which may lag behind, and the real reconcilers."""
+    """One controller: the real reconcilers with caches of their own, which may lag behind."""
 
     def __init__(self, cluster, clock, drainer=RoomyDrainer):
         self._cluster = cluster
@@ -162,7 +164,7 @@ class Replica:
         self._caches = {one.resource.plural: one for one in _caches_of(self.world)}
 
     def hear(self, count=None):
-        """Take in what was written, all of it or only so many changes."""
+        """Deliver all written changes, or only this many."""
         end = len(self._cluster.changes) if count is None else min(self._seen + count, len(self._cluster.changes))
         for plural, namespace, name in self._cluster.changes[self._seen : end]:
             cache, body = self._caches.get(plural), self._cluster.objects.get((plural, namespace, name))
@@ -175,7 +177,10 @@ class Replica:
         self._seen = end
 
     async def work(self, count=None):
-        """Reconcile what waits; a key whose reconciliation fails waits again."""
+        """Reconcile waiting keys.
+
+        A key whose reconciliation fails waits again.
+        """
         for key in list(self.queue)[:count]:
             del self.queue[key]
             try:
@@ -193,7 +198,10 @@ def _caches_of(world):
 
 
 class Agent:
-    """One node with its agent, as far as the protocol goes: it plans, claims over the live object, runs, and reports."""
+    """One node with its agent, reduced to the protocol.
+
+    It plans, claims on the live object, runs, and reports.
+    """
 
     def __init__(self, cluster, name, rng):
         self._cluster, self._rng, self.name = cluster, rng, name
@@ -202,10 +210,10 @@ class Agent:
         """Whether a VM holds a VF."""
         self.apply = self.failure = None
         self.running = None
-        """Spec and whether it was disruptive, of the run that is under way."""
+        """Spec of the running change, and whether it is disruptive."""
         self.owned = False
         self.bad = 0.0
-        """How likely a run fails."""
+        """Probability that a change fails."""
         self._seen = None
 
     def step(self):
@@ -259,7 +267,7 @@ class Agent:
 
 
 class Fleet:
-    """Nodes, agents, one pool; and what is seen from outside."""
+    """Nodes, agents, one pool, and what an outside observer sees."""
 
     def __init__(self, count, *, seed=0, **spec):
         self.rng = random.Random(seed)
@@ -283,7 +291,7 @@ class Fleet:
         self.cluster.put("sriovnetworkpools", {"metadata": {"name": "fast"}, "spec": body})
 
     def _evict(self, pod):
-        """Most VMs leave when asked."""
+        """Let most VMs leave on eviction."""
         if self.rng.random() < 0.8:
             self.agents[pod].holder = False
 
@@ -302,7 +310,7 @@ class Fleet:
         return self.cluster.get("nodes", name)["status"]["conditions"][0]["status"] == "True"
 
     def admin_cordons(self, name):
-        """As `kubectl cordon` does: nothing where the node is cordoned already."""
+        """Cordon a node as `kubectl cordon` does, which changes nothing if it is cordoned already."""
         node = self.cluster.get("nodes", name)
         if not node["spec"].get("unschedulable"):
             self.cluster.put("nodes", node | {"spec": {"unschedulable": True}})
@@ -330,7 +338,7 @@ class Fleet:
         return {node for node, entry in self.ledger().of("fast").entries.items() if entry.state is EntryState.DRAINING}
 
     async def run(self, *replicas, turns, until=lambda: False):
-        """Let everybody work in turn; time passes."""
+        """Let all parts work in turn while time passes."""
         for _ in range(turns):
             for agent in self.agents.values():
                 if self.is_ready(agent.name):
@@ -346,13 +354,16 @@ class Fleet:
 
 
 def instance(name, node):
-    """A VirtualMachineInstance on a node."""
+    """Return a VirtualMachineInstance on a node."""
     meta = {"name": name, "namespace": "tenants", "uid": f"uid-{name}"}
     return {"metadata": meta, "status": {"phase": "Running", "nodeName": node}}
 
 
 def launcher(name, node, *, pod="", requests=("vmnic.dev/fast",), namespace="tenants", **owner):
-    """The launcher of that instance, which by default has a device of the pool `fast`."""
+    """Return the launcher of that instance.
+
+    By default, it has a device of the pool `fast`.
+    """
     reference = {"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "name": name, "uid": f"uid-{name}"}
     meta = {"name": pod or name, "namespace": namespace, "ownerReferences": [reference | {"controller": True} | owner]}
     containers = [{"name": "compute", "resources": {"requests": dict.fromkeys(requests, "1")}}]

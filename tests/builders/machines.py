@@ -1,4 +1,4 @@
-"""VMs around the controller's own reconcilers: real caches that are filled by hand, and an API server that takes notes."""
+"""VMs around the controller's own reconcilers, with real caches that are filled by hand and a recording API server."""
 
 from datetime import timedelta
 
@@ -18,13 +18,16 @@ STALE = InvalidError(status=422, reason="Invalid", message="the server rejected 
 
 
 class VmScene:
-    """Some policies and VMs, and one leader; an event is what a test puts, and a look is what it asks for."""
+    """Some policies and VMs, and one leader.
+
+    The test delivers events and runs the reconciles that they cause.
+    """
 
     def __init__(self, *policies, restart_timeout=timedelta(minutes=10)):
         self.requests = []
-        """What was asked for, as verb and name."""
+        """Requests as verb and name."""
         self.refusals = {}
-        """Errors of requests, by verb; a list is used up."""
+        """Errors of requests, by verb. Each error of a list is used once."""
         self.told = []
         self.queue = {}
         self.bodies = {}
@@ -37,7 +40,7 @@ class VmScene:
         self.put("vmnicpolicies", *policies)
 
     def lead_anew(self):
-        """Have another leader, which has the same caches and remembers nothing."""
+        """Start another leader, which has the same caches and remembers nothing."""
         self.machines = MachineReconciler(self.world, self, self._enqueue, self, restart_timeout=self.restart_timeout)
         self.policies = PolicyReconciler(self.world, self, self.machines, self._enqueue, self)
 
@@ -65,7 +68,10 @@ class VmScene:
         return next(one for one in self.world.reflectors if one.resource.plural == plural)
 
     def add(self, name, *nics, uid="old", **options):
-        """A VM; with a uid it runs, as its spec has it."""
+        """Add a VM.
+
+        With a uid, it runs as its spec says.
+        """
         body = vm(name, *nics, **options)
         body["metadata"] |= {"uid": f"vm-{name}", "annotations": {"vmnic.dev/restart": ""}}
         self.put("virtualmachines", body)
@@ -73,7 +79,7 @@ class VmScene:
             self.start(name, uid)
 
     def start(self, name, uid, phase="Running"):
-        """Have another instance of a VM, as its spec has it now."""
+        """Replace the VM's instance by another one, from its current spec."""
         spec = self.get("virtualmachines", name)["spec"]["template"]["spec"]
         instance = vmi(name, phase=phase, macs={one["name"]: "02:00:00:00:00:01" for one in spec["networks"]})
         instance["metadata"]["uid"] = uid
@@ -82,12 +88,12 @@ class VmScene:
         self.put("virtualmachineinstances", instance)
 
     def change(self, name, **fields):
-        """Change a VM's spec, as a person does."""
+        """Change a VM's spec, as a user does."""
         body = self.get("virtualmachines", name)
         self.put("virtualmachines", body | {"spec": body["spec"] | fields})
 
     async def look(self, name):
-        """Look at a VM; gives the error that the queue would hear of."""
+        """Reconcile a VM and return the error that the queue would receive."""
         try:
             await self.machines.reconcile(NAMESPACE, name)
         except Exception as error:
@@ -95,7 +101,7 @@ class VmScene:
         return None
 
     def asked_for(self):
-        """The VMs that are to be looked at, and the queue is empty."""
+        """Return the enqueued VMs, and empty the queue."""
         found = [key.name for key in self.queue if key.kind is Kind.VM]
         self.queue.clear()
         return found

@@ -1,4 +1,4 @@
-"""One cluster for the whole tier; vmnic's processes run with the RBAC of `deploy/` and tokens of their own."""
+"""One cluster for the whole tier. vmnic's processes run with the RBAC of `deploy/` and tokens of their own."""
 
 import itertools
 import os
@@ -15,7 +15,10 @@ _NUMBERS = itertools.count(1)
 
 
 def pytest_collection_finish(session):
-    """Build the programs before any test: a build takes minutes on a busy machine, and a test may take two."""
+    """Build the programs before any test.
+
+    A build takes minutes on a busy machine, while a test may take two.
+    """
     files = {item.path.name for item in session.items if "cluster" in item.path.parts}
     if files and not session.config.option.collectonly:
         ensure()
@@ -25,8 +28,8 @@ def pytest_collection_finish(session):
 
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory):
-    """Control plane, KubeVirt and simulated nodes; vmnic is installed and not started."""
-    # A Unix socket's path has room for 107 bytes.
+    """Control plane, KubeVirt and simulated nodes. vmnic is installed and not started."""
+    # The path of a Unix socket has room for 107 bytes.
     directory = pathlib.Path(os.path.realpath(tmp_path_factory.mktemp("c")))
     cluster = Cluster(directory, ensure())
     try:
@@ -50,7 +53,10 @@ def cluster(plane):
 
 @pytest.fixture
 def namespace(plane):
-    """A namespace of the test's own, which takes its VMs with it."""
+    """A namespace of the test's own.
+
+    Deleting it deletes its VMs.
+    """
     name = f"test-{next(_NUMBERS)}"
     plane.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     yield name
@@ -61,7 +67,7 @@ def namespace(plane):
 
 @pytest.fixture
 def pool(cluster):
-    """Makes pools, and removes them with the VFs that they made."""
+    """Creates pools, and removes them with their VFs."""
     made = []
 
     def make(name="fast", **spec):
@@ -83,7 +89,7 @@ def pool(cluster):
 
 @pytest.fixture
 def policy(cluster):
-    """Makes policies, and removes them."""
+    """Creates policies, and deletes them."""
     made = []
 
     def make(name, namespace, *, action="Patch", existing="WhenStopped", **spec):
@@ -91,7 +97,7 @@ def policy(cluster):
         body = {"selector": selector, "enforcement": {"action": action, "existingVMs": existing}} | spec
         cluster.api.apply(_object("VmNicPolicy", name, body))
         made.append(name)
-        # The webhook decides from its cache; a status at this generation says that the controller has seen the policy.
+        # The webhook decides from its cache. A status with this generation proves that the controller has read the policy.
         wait_for(f"policy {name} is evaluated", lambda: _evaluated(cluster, name))
         return name
 

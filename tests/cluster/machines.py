@@ -1,4 +1,4 @@
-"""What the tests of VMs look at."""
+"""Helpers that read VMs and what belongs to them."""
 
 import copy
 
@@ -11,7 +11,7 @@ def machine_of(cluster, namespace, name="v"):
 
 
 def instance_of(cluster, namespace, name="v"):
-    """The VM's instance once it runs."""
+    """Return the VM's instance once it runs."""
     instance = cluster.api.get("VirtualMachineInstance", name, namespace)
     return instance if instance and instance.get("status", {}).get("phase") == "Running" else None
 
@@ -25,7 +25,7 @@ def interfaces(machine):
 
 
 def datapaths(cluster, namespace, name="v"):
-    """What the VM's own spec makes of its NICs."""
+    """Return the datapaths of the NICs in the VM's own spec."""
     return [
         "sriov" if "sriov" in one else one.get("binding", {}).get("name") or one.get("model")
         for one in interfaces(machine_of(cluster, namespace, name))
@@ -38,7 +38,7 @@ def live_models(cluster, namespace, name="v"):
 
 
 def launcher_of(cluster, namespace, name="v"):
-    """The VM's pod."""
+    """Return the VM's pod."""
     pods = cluster.api.list("Pod", namespace)
     return next((pod for pod in pods if pod["metadata"]["labels"].get("vm.kubevirt.io/name") == name), None)
 
@@ -55,7 +55,7 @@ def in_namespace(machine, namespace):
 
 
 def make_networks(cluster, namespace):
-    """Networks of one segment, over every datapath."""
+    """Create networks of one segment, one for every datapath."""
     for body in (
         nad("br", namespace=namespace, segment="blue"),
         nad("fast", namespace=namespace, cni="sriov", resource="vmnic.dev/fast", segment="blue"),
@@ -70,5 +70,5 @@ def reasons(cluster, policy):
 
 
 def state_of(cluster, namespace, name="v"):
-    """The status of the VM's VmNicState."""
+    """Return the status of the VM's VmNicState."""
     return (cluster.api.get("VmNicState", name, namespace) or {}).get("status", {})

@@ -1,4 +1,4 @@
-"""The alert rules, judged by Prometheus' own promtool."""
+"""The alert rules, evaluated by Prometheus' own promtool."""
 
 import shutil
 import subprocess
@@ -9,7 +9,7 @@ from tests.harness.cluster import ROOT
 from tests.harness.programs import ensure
 
 
-def test_the_alerts_come_when_they_should_and_only_then(tmp_path):
+def test_alerts_fire_when_they_should_and_only_then(tmp_path):
     rule = next(yaml.safe_load_all((ROOT / "deploy/observability/alerts.yaml").read_text()))
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rule["spec"]))
     shutil.copy(ROOT / "tests/cluster/alerts.yaml", tmp_path)

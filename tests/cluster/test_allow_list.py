@@ -1,4 +1,4 @@
-"""The controller's admission policy: every field of a VM and of a Node, tried with the controller's real token."""
+"""The controller's admission policy, tested with every field of a VM and of a Node and the controller's real token."""
 
 import concurrent.futures
 import contextlib
@@ -28,9 +28,9 @@ WORDS = {
     "nodeTaintsPolicy": "Honor", "operator": "Exists", "podCIDR": "192.0.2.0/24", "podCIDRs": "192.0.2.0/24", "path": "/compromised", "scheme": "HTTP", "volumeMode": "Block",
     "whenUnsatisfiable": "DoNotSchedule",
 }  # fmt: skip
-"""Values that KubeVirt's mutator asks for, beyond the schema."""
+"""Values that KubeVirt's mutator requires beyond the schema."""
 KUBEVIRT_REFUSES = {"spec.instancetype.inferFromVolume", "spec.preference.inferFromVolume"}
-"""Refused before the policy is asked: KubeVirt's mutator looks the volume up."""
+"""Refused before the policy is evaluated, because KubeVirt's mutator reads the volume."""
 MACHINE = {"spec.template.spec.domain.machine", "spec.template.spec.domain.machine.type"}
 ARCHITECTURE = {"spec.template.spec.architecture"}
 FILLED_IN = ("architecture", "domain/machine", "domain/resources")
@@ -43,7 +43,7 @@ KUBEVIRT_HOOKS = [
 
 
 def controller(plane):
-    """The API as a compromised controller reaches it, once the policy is in force."""
+    """The API as a compromised controller reaches it, once the policy is in effect."""
     mounted = plane.plane.service_account(NAMESPACE, "vmnic-controller")["VMNIC_SERVICE_ACCOUNT_DIR"]
     api = Api(plane.plane.server, plane.plane.pki / "ca.crt", pathlib.Path(mounted, "token").read_text())
     probe = [(("metadata", "labels"), {"metadata": {"labels": {"probe": "yes"}}})]
@@ -52,20 +52,23 @@ def controller(plane):
 
 
 class Schema:
-    """An OpenAPI schema, and for each of its fields a value that it accepts."""
+    """An OpenAPI schema, with a valid value for each of its fields."""
 
     def __init__(self, root, documents=None):
         self.root = root
         self._documents = documents or {}
 
     def resolve(self, schema):
-        """Follow a reference."""
+        """Resolve a reference."""
         while "$ref" in schema or "allOf" in schema:
             schema = self._documents[(schema.get("$ref") or schema["allOf"][0]["$ref"]).rsplit("/", 1)[1]]
         return schema
 
     def fields(self, schema=None, present=None, path=(), wrap=lambda value: value):
-        """Each field below a schema: its path, and a patch that sets it, with what is required around it where nothing is."""
+        """Yield the path of each field below a schema, and a patch that sets it.
+
+        Required fields are added where they are absent.
+        """
         schema = self.resolve(self.root if schema is None else schema)
         properties = schema.get("properties", {})
         needed = {} if present else {name: self.sample(properties[name], name) for name in _needed(schema)}
@@ -81,7 +84,7 @@ class Schema:
                 yield from self.fields(schema[key], None, path, lambda value, nest=nest: wrap(nest(value)))
 
     def sample(self, schema, name=""):
-        """A value that the schema accepts, and that no test has written."""
+        """Return a value that the schema accepts and that no test has written."""
         schema = self.resolve(schema)
         if schema.get("x-kubernetes-int-or-string") or "oneOf" in schema or "anyOf" in schema:
             return "77"
@@ -114,14 +117,20 @@ class Schema:
 
 
 def _needed(schema):
-    """The fields that must stand beside others: KubeVirt's mutator writes an absent apiGroup as null, and asks for a name."""
+    """Return the fields that must accompany others.
+
+    KubeVirt's mutator writes an absent apiGroup as null, and requires a name.
+    """
     fields = schema.get("properties", {})
     asked = ({"apiGroup"} & fields.keys()) | ({"name"} if "inferFromVolume" in fields else set())
     return sorted({*schema.get("required", ()), *asked})
 
 
 def attempts(api, path, fields):
-    """Try all patches, and sort the fields by the answer: refused by the policy, refused before it, allowed, or ignored."""
+    """Try all patches, and group the fields by answer.
+
+    A field is refused by the policy, refused before it, allowed, or ignored.
+    """
     before = api.request("GET", path)
 
     def attempt(field):
@@ -142,7 +151,7 @@ def attempts(api, path, fields):
 
 
 def written(thing):
-    """What of an object its clients write: not what Kubernetes counts, and not its status."""
+    """Return the part of an object that clients write, without its status and what Kubernetes counts."""
     meta = {
         key: value for key, value in thing["metadata"].items() if key not in ("managedFields", "generation", "resourceVersion")
     }
@@ -150,32 +159,32 @@ def written(thing):
 
 
 def named_by(message):
-    """The field that a refusal names."""
+    """Return the field that a refusal names."""
     return re.search(r": ([^ ]+) differs$", message)[1]
 
 
 def machine_schema(plane):
-    """KubeVirt's schema of a VirtualMachine."""
+    """Return KubeVirt's schema of a VirtualMachine."""
     crd = plane.api.get("CustomResourceDefinition", "virtualmachines.kubevirt.io")
     return next(one["schema"]["openAPIV3Schema"] for one in crd["spec"]["versions"] if one["name"] == "v1")
 
 
 @pytest.fixture
 def stored(plane, namespace):
-    """A VM as KubeVirt's mutator leaves it."""
+    """A VM as KubeVirt's mutator stores it."""
     plane.api.create(vm("v", nic(model="e1000e"), namespace=namespace, run_strategy="Halted"))
     return wait_for("KubeVirt has seen it", lambda: finalized(plane, namespace))
 
 
 def finalized(plane, namespace):
-    """The VM, once virt-controller has written what it writes into a new one."""
+    """The VM after virt-controller has written its fields into it."""
     machine = plane.api.get("VirtualMachine", "v", namespace)
     return machine if machine["metadata"].get("finalizers") else None
 
 
 @contextlib.contextmanager
 def no_kubevirt_webhooks(plane):
-    """Take KubeVirt's webhooks away for a while."""
+    """Remove KubeVirt's webhooks for a while."""
     hooks = [(kind, plane.api.get(kind, name)) for kind, name in KUBEVIRT_HOOKS]
     for kind, hook in hooks:
         plane.api.delete(kind, hook["metadata"]["name"])
@@ -189,7 +198,7 @@ def no_kubevirt_webhooks(plane):
 
 @pytest.fixture
 def unmutated(plane, namespace, stored):
-    """The same VM, stored without what KubeVirt's mutator fills in, and with what it leaves out."""
+    """The same VM, stored without the defaults of KubeVirt's mutator, and with the fields that it removes."""
     changes = [{"op": "remove", "path": "/spec/template/spec/" + name} for name in FILLED_IN]
     volume = {"metadata": {"name": "data", "creationTimestamp": None}, "spec": {"source": {"blank": {}}, "storage": STORAGE}}
     changes.append({"op": "add", "path": "/spec/dataVolumeTemplates", "value": [volume]})
@@ -222,7 +231,7 @@ def walk(plane, machine):
     [("stored", KUBEVIRT_REFUSES, set()), ("unmutated", KUBEVIRT_REFUSES | MACHINE, ARCHITECTURE)],
     ids=["stored", "stored without defaults, which may be set"],
 )
-def test_of_a_vm_spec_only_nic_fields_may_change(plane, request, kept, by_kubevirt, allowed):
+def test_only_nic_fields_of_a_vm_spec_may_change(plane, request, kept, by_kubevirt, allowed):
     found = walk(plane, request.getfixturevalue(kept))
     others, done = (
         {name: text for name, text in found[who].items() if not name.startswith(FREE)} for who in ("other", "allowed")
@@ -235,7 +244,7 @@ def test_of_a_vm_spec_only_nic_fields_may_change(plane, request, kept, by_kubevi
 
 
 @pytest.mark.parametrize("kept", ["stored", "unmutated"])
-def test_nics_and_the_record_of_a_vm_may_change(plane, namespace, request, kept):
+def test_nics_and_the_annotation_of_a_vm_may_change(plane, namespace, request, kept):
     request.getfixturevalue(kept)
     model = [{"op": "add", "path": "/spec/template/spec/domain/devices/interfaces/0/model", "value": "virtio"}]
     record = [{"op": "add", "path": "/metadata/annotations/vmnic.dev~1assigned", "value": "{}"}]
@@ -244,7 +253,7 @@ def test_nics_and_the_record_of_a_vm_may_change(plane, namespace, request, kept)
     assert filled_in(done)
 
 
-def test_a_large_vm_is_within_the_cost_limit(plane, namespace):
+def test_large_vm_is_within_the_cost_limit(plane, namespace):
     names = [f"disk-{number}" for number in range(60)]
     templates = [{"metadata": {"name": name}, "spec": {"source": {"blank": {}}, "storage": STORAGE}} for name in names]
     machine = vm("v", nic(model="e1000e"), namespace=namespace, run_strategy="Halted", dataVolumeTemplates=templates)
@@ -259,13 +268,13 @@ def test_a_large_vm_is_within_the_cost_limit(plane, namespace):
 
 
 def of_node(plane, *parts):
-    """The fields of parts of a Node, as the API server describes it."""
+    """Return the fields of parts of a Node, from the API server's schema."""
     described = plane.api.request("GET", "/openapi/v3/api/v1")["components"]["schemas"]
     node = Schema(described["io.k8s.api.core.v1.Node"], described)
     return [one for one in node.fields(present=plane.api.get("Node", "n1")) if one[0][0] in parts]
 
 
-def test_of_a_node_spec_only_unschedulable_may_change(plane):
+def test_only_unschedulable_of_a_node_spec_may_change(plane):
     found = attempts(controller(plane), NODE, of_node(plane, "spec"))
     assert found["other"].keys() == {"spec", "spec.externalID"}, found["other"]
     assert found["allowed"].keys() == {"spec.unschedulable"}
@@ -281,7 +290,7 @@ BY_KUBERNETES = {
 
 
 @pytest.mark.parametrize(("kind", "name"), [("VirtualMachine", "v"), ("Node", "n1")])
-def test_no_metadata_may_change_but_one_annotation(plane, namespace, stored, kind, name):
+def test_only_one_annotation_of_the_metadata_may_change(plane, namespace, stored, kind, name):
     fields = [one for one in of_node(plane, "metadata") if len(one[0]) > 1]
     found = attempts(controller(plane), path_of(kind, namespace, name), fields)
     assert not found["allowed"]
@@ -291,7 +300,7 @@ def test_no_metadata_may_change_but_one_annotation(plane, namespace, stored, kin
     assert attempts(controller(plane), path_of(kind, namespace, name), [(("note",), note)])["allowed"]
 
 
-def test_no_status_is_written_through_the_object(plane, namespace, stored):
+def test_status_is_not_written_through_the_object(plane, namespace, stored):
     of_machine = [one for one in Schema(machine_schema(plane)).fields(present=stored) if one[0][0] == "status"]
     for path, fields in ((path_of("VirtualMachine", namespace, "v"), of_machine), (NODE, of_node(plane, "status"))):
         found = attempts(controller(plane), path, fields)
@@ -301,13 +310,13 @@ def test_no_status_is_written_through_the_object(plane, namespace, stored):
 
 @pytest.fixture
 def careless(plane):
-    """Binds the controller's account to cluster-admin, as somebody might."""
+    """Binds the controller's account to cluster-admin, as a careless administrator might."""
     with bound_to_cluster_admin(plane.api, "vmnic-controller", NAMESPACE):
         yield
 
 
 @pytest.mark.parametrize(("kind", "name"), [("VirtualMachine", "v"), ("Node", "n1")])
-def test_careless_rbac_lets_the_controller_create_and_delete_nothing(plane, namespace, stored, careless, kind, name):
+def test_careless_rbac_lets_controller_create_or_delete_nothing(plane, namespace, stored, careless, kind, name):
     api, path = controller(plane), path_of(kind, namespace, name)
     copy = plane.api.get(kind, name, namespace) | {"metadata": {"name": "copy"}}
     for verb, where, body in (("POST", path.rpartition("/")[0], copy), ("DELETE", path, None), ("PATCH", f"{path}/status", {})):
@@ -316,14 +325,14 @@ def test_careless_rbac_lets_the_controller_create_and_delete_nothing(plane, name
 
 
 def first_nic(cluster, namespace):
-    """What the VM's VmNicState says of its first NIC."""
+    """Return the first NIC in the VM's VmNicState."""
     state = cluster.api.get("VmNicState", "v", namespace) or {}
     return next(iter(state.get("status", {}).get("nics", [])), {})
 
 
-def test_what_another_webhook_changes_is_named_in_the_vms_state(cluster, policy, namespace):
+def test_field_changed_by_another_webhook_is_named_in_vm_state(cluster, policy, namespace):
     def meddle(machine):
-        """Each update changes another field of the VM."""
+        """Change another field of the VM with each update."""
         return [{"op": "add", "path": "/spec/template/spec/hostname", "value": f"seen-{webhook.seen}"}]
 
     webhook = TestWebhook(cluster, "meddler", meddle, operation="UPDATE")

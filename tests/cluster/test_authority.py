@@ -1,4 +1,4 @@
-"""A taken agent: its real, node-bound token tries every verb on every kind that the API server knows."""
+"""A compromised agent, whose real, node-bound token tries every verb on every kind of the API server."""
 
 import contextlib
 import itertools
@@ -12,7 +12,7 @@ from tests.harness.cluster import AGENT_NAMESPACE, NAMESPACE
 
 RIGHTS = {("nodenicstates", verb) for verb in ("get", "list", "watch")} | {("nodenicstates/status", "patch")}
 REVIEWS = {(kind, "create") for kind in ("selfsubjectreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews")}
-"""What one's own rights are: any account may ask."""
+"""Reviews of one's own permissions, which any account may create."""
 METHODS = {
     "get": "GET", "list": "GET", "watch": "GET", "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE",
     "deletecollection": "DELETE",
@@ -21,13 +21,16 @@ OWN, FOREIGN = "n1", "n2"
 
 
 def agent(cluster, node=OWN, account="vmnic-agent"):
-    """The API as a taken agent reaches it."""
+    """Return the API as a compromised agent reaches it."""
     mounted = cluster.plane.service_account(AGENT_NAMESPACE, account, node)["VMNIC_SERVICE_ACCOUNT_DIR"]
     return Api(cluster.plane.server, cluster.plane.pki / "ca.crt", pathlib.Path(mounted, "token").read_text())
 
 
 def status_of(api, verb, path, body=None, **headers):
-    """The HTTP status of one attempt; a patch is a merge patch."""
+    """Return the HTTP status of one attempt.
+
+    A patch is a merge patch.
+    """
     query = {"watch": "?watch=1&timeoutSeconds=1", "get": "", "list": ""}.get(verb, "?dryRun=All")
     content = "application/merge-patch+json" if verb == "patch" else "application/json"
     try:
@@ -38,7 +41,7 @@ def status_of(api, verb, path, body=None, **headers):
 
 
 def resources(api):
-    """Everything that discovery lists: root path, resource."""
+    """Return everything that discovery lists, as pairs of root path and resource."""
     roots = ["/api/v1"]
     for group in api.request("GET", "/apis")["groups"]:
         roots += [f"/apis/{version['groupVersion']}" for version in group["versions"]]
@@ -48,7 +51,7 @@ def resources(api):
 
 
 def paths(root, resource, verb):
-    """Where a verb can be tried: own and foreign names and namespaces."""
+    """Return the paths on which a verb can be tried, with own and foreign names and namespaces."""
     kind, _, sub = resource["name"].partition("/")
     places = [f"/namespaces/{name}" for name in (AGENT_NAMESPACE, NAMESPACE)] if resource["namespaced"] else [""]
     on_collection = verb in ("list", "watch", "deletecollection") or (verb == "create" and not sub)
@@ -57,7 +60,7 @@ def paths(root, resource, verb):
 
 
 def allowed(cluster, account):
-    """Which verbs on which kinds an account can do anywhere."""
+    """Return the verbs and kinds that an account may use in any namespace."""
     taken, done = agent(cluster, account=account), set()
     for root, resource in resources(cluster.api):
         for verb in resource["verbs"] or ():
@@ -66,24 +69,24 @@ def allowed(cluster, account):
     return done
 
 
-def test_a_taken_agent_reads_node_states_and_writes_a_status_and_nothing_else(cluster):
+def test_compromised_agent_reads_states_and_writes_status_only(cluster):
     cluster.api.apply(
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "nobody", "namespace": AGENT_NAMESPACE}}
     )
-    # Some things are open to every account, by Kubernetes' and KubeVirt's own roles.
+    # Kubernetes' and KubeVirt's own roles permit some requests to every account.
     anybody = allowed(cluster, "nobody")
     assert {right for right in anybody if right[1] not in ("get", "list", "watch")} == REVIEWS
     assert allowed(cluster, "vmnic-agent") - anybody == RIGHTS
 
 
-def test_only_its_own_status_can_be_written(cluster):
+def test_agent_can_write_only_its_own_status(cluster):
     taken = agent(cluster)
     body = {"status": {"bootID": "taken"}}
     assert status_of(taken, "patch", path_of("NodeNicState", "", OWN, "status"), body) == 200
     assert status_of(taken, "patch", path_of("NodeNicState", "", FOREIGN, "status"), body) == 403
 
 
-def test_a_token_that_is_bound_to_no_node_writes_nothing(cluster):
+def test_token_without_a_node_writes_nothing(cluster):
     answer = cluster.api.request("POST", path_of("ServiceAccount", AGENT_NAMESPACE, "vmnic-agent", "token"), {"spec": {}})
     unbound = Api(cluster.plane.server, cluster.plane.pki / "ca.crt", answer["status"]["token"])
     with pytest.raises(ApiFailure, match="bound to no node"):
@@ -100,7 +103,7 @@ def test_a_token_that_is_bound_to_no_node_writes_nothing(cluster):
     ],
     ids=lambda field: next(iter(field)),
 )
-def test_a_status_carries_nothing_else_into_the_object(cluster, field):
+def test_status_update_changes_nothing_else_of_the_object(cluster, field):
     before = cluster.api.get("NodeNicState", OWN)
     agent(cluster).merge("NodeNicState", OWN, {"metadata": field, "spec": {"synced": False}}, sub="status")
     after = cluster.api.get("NodeNicState", OWN)
@@ -122,13 +125,13 @@ def test_a_status_carries_nothing_else_into_the_object(cluster, field):
     ],
     ids=["controller", "itself", "kubelet", "admin", "another node"],
 )
-def test_a_taken_agent_is_nobody_else(cluster, headers):
+def test_compromised_agent_cannot_impersonate(cluster, headers):
     assert status_of(agent(cluster), "get", path_of("NodeNicState", "", FOREIGN), **headers) == 403
 
 
 @contextlib.contextmanager
 def bound_to_cluster_admin(api, account, namespace):
-    """Give an account every right of the cluster while the block runs, as somebody might."""
+    """Bind an account to cluster-admin while the block runs, as a careless administrator might."""
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
     subject = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
     body = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "careless"}}
@@ -139,7 +142,7 @@ def bound_to_cluster_admin(api, account, namespace):
 
 @pytest.fixture
 def careless(cluster):
-    """Somebody binds the agents to cluster-admin."""
+    """Binds the agents to cluster-admin."""
     with bound_to_cluster_admin(cluster.api, "vmnic-agent", AGENT_NAMESPACE):
         yield
 
@@ -170,7 +173,7 @@ def test_careless_rbac_gives_an_agent_no_write(cluster, careless, kind, namespac
 
 
 def controller(cluster):
-    """The API as a taken controller reaches it."""
+    """The API as a compromised controller reaches it."""
     mounted = cluster.plane.service_account(NAMESPACE, "vmnic-controller")["VMNIC_SERVICE_ACCOUNT_DIR"]
     return Api(cluster.plane.server, cluster.plane.pki / "ca.crt", pathlib.Path(mounted, "token").read_text())
 
@@ -180,13 +183,13 @@ def controller(cluster):
     [{"spec": {"numVfs": 1}}, {"metadata": {"labels": {"x": "y"}}}, {"metadata": {"annotations": {"vmnic.dev/abandon": ""}}}],
     ids=["spec", "labels", "annotations"],
 )
-def test_a_compromised_controller_changes_of_a_pool_only_its_finalizer(cluster, pool, change):
+def test_compromised_controller_changes_only_a_pools_finalizer(cluster, pool, change):
     pool(rollout={"paused": True})
     with pytest.raises(ApiFailure, match=r"ValidatingAdmissionPolicy 'vmnic-controller'.* of a pool"):
         controller(cluster).merge("SriovNetworkPool", "fast", change)
 
 
-def test_a_compromised_controller_writes_no_network_of_others(cluster, namespace):
+def test_compromised_controller_writes_no_foreign_network(cluster, namespace):
     cluster.api.create(nad("mine", namespace=namespace))
     config = {"spec": {"config": '{"type": "compromised"}'}}
     for verb, body in (("PATCH", config), ("DELETE", None)):

@@ -1,4 +1,7 @@
-"""Bad input against the real API server: every refusal names the field and what to do."""
+"""Invalid input against the real API server.
+
+Every refusal names the field and the remedy.
+"""
 
 import pytest
 
@@ -45,7 +48,7 @@ def _object(kind, spec, name="bad"):
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
 )
-def test_a_bad_pool_is_refused_with_field_and_remedy(plane, change, words):
+def test_invalid_pool_is_refused_with_field_and_remedy(plane, change, words):
     message = refusal(plane, "SriovNetworkPool", GOOD_POOL | change)
     assert all(word in message for word in words), message
 
@@ -71,7 +74,7 @@ def test_a_bad_pool_is_refused_with_field_and_remedy(plane, change, words):
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
 )
-def test_a_bad_policy_is_refused_with_field_and_remedy(plane, change, words):
+def test_invalid_policy_is_refused_with_field_and_remedy(plane, change, words):
     message = refusal(plane, "VmNicPolicy", GOOD_POLICY | change)
     assert all(word in message for word in words), message
 
@@ -88,32 +91,32 @@ LIES = {
 
 @pytest.fixture
 def state(plane):
-    """A NodeNicState of no node."""
+    """A NodeNicState without a node."""
     plane.api.create(_object("NodeNicState", {}, "lying"))
     yield "lying"
     plane.api.delete("NodeNicState", "lying")
 
 
 @pytest.mark.parametrize(("field", "status"), LIES.items(), ids=LIES)
-def test_a_status_out_of_bounds_is_refused_with_its_field(plane, state, field, status):
+def test_status_out_of_bounds_is_refused_with_its_field(plane, state, field, status):
     with pytest.raises(ApiFailure) as caught:
         plane.api.merge("NodeNicState", state, {"status": status}, sub="status")
     assert f"{field}: " in str(caught.value)
 
 
-def test_a_status_at_its_bounds_is_taken(plane, state):
+def test_status_at_its_bounds_is_accepted(plane, state):
     held = [{"vf": PF, "by": f"pod {'n' * 63}/{'p' * 253}"}]
     pf = {"pciAddress": PF, "numVfs": 1024, "attempt": 2**31 - 1, "vfs": [{"range": "0-999"}], "held": held}
     plane.api.merge("NodeNicState", state, {"status": {"observedGeneration": 2**53 - 1, "pfs": [pf]}}, sub="status")
 
 
 @pytest.mark.parametrize("vf", [{"vlan": 0}, {"vlan": 0, "vlanQos": 0}, {"vlan": 5, "vlanQos": 3, "vlanProtocol": "802.1ad"}])
-def test_a_pool_with_a_vlan_is_taken(plane, vf):
+def test_pool_with_a_vlan_is_accepted(plane, vf):
     plane.api.create(_object("SriovNetworkPool", GOOD_POOL | {"vf": vf}), "?dryRun=All&fieldValidation=Strict")
 
 
 @pytest.mark.parametrize("spec", [{"numVfs": 7}, {"nicSelector": {"models": ["82576"]}}], ids=["no nicSelector", "no numVfs"])
-def test_a_pool_needs_a_selector_and_a_number(plane, spec):
+def test_pool_needs_a_selector_and_a_number(plane, spec):
     message = refusal(plane, "SriovNetworkPool", spec)
     assert "Required value" in message or "numVfs is needed with function: Virtual" in message
 
@@ -121,7 +124,7 @@ def test_a_pool_needs_a_selector_and_a_number(plane, spec):
 @pytest.mark.parametrize(
     ("before", "after"), [("vmnic.dev/a", "vmnic.dev/b"), ("vmnic.dev/a", None)], ids=["changed", "taken away"]
 )
-def test_a_resource_name_is_immutable(plane, before, after):
+def test_resource_name_is_immutable(plane, before, after):
     selector = {"models": ["82576"]}
     body = _object(
         "SriovNetworkPool",

@@ -1,4 +1,7 @@
-"""The webhook's certificates, which live for seconds here, are replaced under way; the API server judges every one of them."""
+"""Rotation of the webhook's certificates, which live for seconds here.
+
+The API server verifies every one of them.
+"""
 
 import base64
 import ssl
@@ -16,7 +19,7 @@ from vmnic.controller.admission.certificates import Authority, Lifetimes, make_a
 
 REPLICAS = ("controller-1", "controller-2")
 SERVING_DAYS = 6 / 86400
-"""6 s; their authority lives for 24 s, and the next one is made after 12."""
+"""6 s. Their authority lives for 24 s, and the next one is made after 12 s."""
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def short_lived(cluster):
     cluster.start_controller()
 
 
-def test_certificates_and_their_authority_are_replaced_without_a_gap_or_a_restart(cluster, short_lived, policy, namespace):
+def test_certificates_and_authority_rotate_without_a_gap(cluster, short_lived, policy, namespace):
     policy(f"p-{namespace}", namespace, existing="Leave")
 
     wait_for("both replicas serve", lambda: all("the webhook serves port" in cluster.processes.log(name) for name in REPLICAS))
@@ -53,12 +56,12 @@ def test_certificates_and_their_authority_are_replaced_without_a_gap_or_a_restar
 
 
 def expired():
-    """An authority that was made 400 days ago."""
+    """Return an authority that was made 400 days ago."""
     return make_authority(datetime.now(UTC) - timedelta(days=400), Lifetimes(timedelta(days=90)))
 
 
 def rsa_pair():
-    """A key pair that is not vmnic's, as another program makes it."""
+    """Return a key pair that another program made."""
     key = rsa.generate_private_key(65537, 2048)
     name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "foreign")]), datetime.now(UTC)
     until = now + timedelta(days=90)
@@ -69,7 +72,7 @@ def rsa_pair():
 
 
 @pytest.mark.parametrize("make", [expired, rsa_pair], ids=["expired", "another program's"])
-def test_authority_that_cannot_sign_is_replaced_without_a_restart(cluster, policy, namespace, make):
+def test_unusable_authority_is_replaced_without_a_restart(cluster, policy, namespace, make):
     policy(f"p-{namespace}", namespace, existing="Leave")
     cluster.kill("controller-1")
     authority = make()

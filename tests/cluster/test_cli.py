@@ -21,7 +21,7 @@ def run(cluster, *arguments, text=None):
     return done.returncode, done.stdout, done.stderr
 
 
-def test_a_policy_from_git_is_compared_with_what_the_cluster_would_do_without_it(cluster, namespace):
+def test_policy_file_is_compared_with_the_cluster_without_it(cluster, namespace):
     cluster.api.create(vm("v", nic(model="e1000e"), namespace=namespace, run_strategy="Halted"))
     selector = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
     manifest = yaml.safe_dump(policy("from-git", selector=selector))
@@ -31,7 +31,7 @@ def test_a_policy_from_git_is_compared_with_what_the_cluster_would_do_without_it
     assert cluster.api.get("VmNicPolicy", "from-git") is None
 
 
-def test_explain_says_why_and_names_what_is_missing(cluster, policy, namespace):
+def test_explain_gives_the_reason_and_names_what_is_missing(cluster, policy, namespace):
     policy(f"p-{namespace}", namespace)
     cluster.api.create(vm("v", nic(), namespace=namespace, os="windows", run_strategy="Halted"))
     wait_for("it is changed", lambda: run(cluster, "explain", "vm", "v", "-n", namespace)[1].count("Compliant"))
@@ -42,14 +42,14 @@ def test_explain_says_why_and_names_what_is_missing(cluster, policy, namespace):
     assert (code, f"VirtualMachine {namespace}/gone is not there" in err) == (2, True)
 
 
-def test_nodes_shows_every_function_and_refuses_an_unknown_node(cluster):
+def test_nodes_lists_every_function_and_refuses_an_unknown_node(cluster):
     code, out, _ = run(cluster, "nodes", "n1", "-o", "json")
     assert (code, [pf["model"] for pf in json.loads(out)[0]["status"]["pfs"]]) == (0, ["82576", "I350"])
     code, _, err = run(cluster, "nodes", "n9")
     assert (code, "node n9 has no NodeNicState" in err) == (2, True)
 
 
-def test_a_cluster_that_cannot_be_reached_is_an_error_and_no_change(cluster, tmp_path):
+def test_unreachable_cluster_is_an_error_and_no_change(cluster, tmp_path):
     config = yaml.safe_load(cluster.plane.kubeconfig.read_text())
     config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
     (tmp_path / "config").write_text(yaml.safe_dump(config))
@@ -57,7 +57,7 @@ def test_a_cluster_that_cannot_be_reached_is_an_error_and_no_change(cluster, tmp
     assert (code, "https://127.0.0.1:1" in err) == (2, True)
 
 
-def test_against_the_cluster_a_vm_that_is_not_there_yet_counts_as_new(cluster, policy, namespace):
+def test_vm_that_does_not_exist_yet_counts_as_new(cluster, policy, namespace):
     policy(f"p-{namespace}", namespace, existing="Leave")
     manifest = yaml.safe_dump(vm("v", nic(model="e1000e"), namespace=namespace))
     code, out, _ = run(cluster, "plan", "-f", "-", "--against", "cluster", "-o", "json", text=manifest)
@@ -65,7 +65,7 @@ def test_against_the_cluster_a_vm_that_is_not_there_yet_counts_as_new(cluster, p
     assert (code, machine["nics"][0]["action"], machine["restartRequired"]) == (1, "Patch", False)
 
 
-def test_revert_prints_the_way_back_and_goes_it_when_told(cluster, pool, policy, namespace):
+def test_revert_prints_the_patch_and_applies_it_with_apply(cluster, pool, policy, namespace):
     pool()
     wait_for(
         "there are VFs", lambda: cluster.api.get("SriovNetworkPool", "fast").get("status", {}).get("vfs", {}).get("free") == 14
@@ -113,7 +113,7 @@ def status(cluster):
     return code, {line["what"]: line for line in json.loads(out)["checks"]}
 
 
-def test_status_says_in_one_screen_what_is_there(cluster, pool):
+def test_status_summarizes_the_installation(cluster, pool):
     pool("whole", function="Physical", numVfs=None, nodeSelector={"no-such": "label"})
     wait_for("it is looked at", lambda: cluster.api.get("SriovNetworkPool", "whole").get("status", {}).get("conditions"))
     wait_for("all is well", lambda: status(cluster)[0] == 0)
@@ -124,7 +124,7 @@ def test_status_says_in_one_screen_what_is_there(cluster, pool):
     assert "NEXT STEP" in run(cluster, "status")[1]
 
 
-def test_status_ends_with_1_where_a_node_has_failed(cluster, pool):
+def test_status_exits_with_1_if_a_node_has_failed(cluster, pool):
     pool(numVfs=8, nodeSelector={"kubernetes.io/hostname": "n1"})
     wait_for("the node has failed", lambda: "NodesFailed" in status(cluster)[1].get("pool fast", {}).get("text", ""))
     code, lines = status(cluster)
@@ -132,7 +132,7 @@ def test_status_ends_with_1_where_a_node_has_failed(cluster, pool):
     assert "TooManyVfs" in lines["node n1"]["text"]
 
 
-def test_a_tenants_annotation_is_shown_and_not_interpreted(cluster, policy, namespace):
+def test_tenants_annotation_is_shown_and_not_interpreted(cluster, policy, namespace):
     policy(f"p-{namespace}", namespace)
     notes = {
         "vmnic.dev/network-pressure": "[/foo][link=http://evil.example]a[/link]\x1b[31m\u202e",

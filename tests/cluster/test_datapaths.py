@@ -1,4 +1,7 @@
-"""Every datapath of a VM that runs: the launcher pod that KubeVirt makes asks for what was decided."""
+"""Every datapath of a running VM.
+
+KubeVirt's launcher pod requests the devices that were decided.
+"""
 
 import functools
 import json
@@ -55,9 +58,7 @@ def networks_of(pod):
         ("vhost", "virtio", "br", "devices.kubevirt.io/vhost-net"),
     ],
 )
-def test_the_launcher_pod_asks_for_what_was_decided(
-    cluster, pool, policy, namespace, networks, datapath, spec, network, resource
-):
+def test_launcher_pod_requests_what_was_decided(cluster, pool, policy, namespace, networks, datapath, spec, network, resource):
     pool()
     with_vfs(cluster, 7, "n1", "n2")
     prefer(policy, namespace, datapath, "vhost", liveMigration="NotNeeded")
@@ -68,7 +69,7 @@ def test_the_launcher_pod_asks_for_what_was_decided(
     wait_until_it_runs(cluster, namespace)
 
 
-def test_a_whole_nic_is_asked_for_by_the_pools_resource(cluster, pool, policy, namespace, networks):
+def test_whole_nic_is_requested_by_the_pools_resource(cluster, pool, policy, namespace, networks):
     pool("whole", function="Physical", numVfs=None)
     wait_for("n1 and n2 have a whole NIC", lambda: all(cluster.pf(node).get("driver") == "vfio-pci" for node in ("n1", "n2")))
     wait_for("they are counted", lambda: cluster.api.get("SriovNetworkPool", "whole")["status"]["vfs"].get("free") == 2)
@@ -81,7 +82,7 @@ def test_a_whole_nic_is_asked_for_by_the_pools_resource(cluster, pool, policy, n
     cluster.api.delete("VirtualMachine", "v", namespace)
 
 
-def test_vfs_are_given_while_there_are_any_and_the_vm_is_told(cluster, pool, policy, namespace, networks):
+def test_vfs_are_assigned_while_free_and_the_vm_reports_it(cluster, pool, policy, namespace, networks):
     pool(numVfs=1)
     with_vfs(cluster, 1, "n1", "n2")
     prefer(policy, namespace, "sriov", "vhost")
@@ -98,7 +99,7 @@ def test_vfs_are_given_while_there_are_any_and_the_vm_is_told(cluster, pool, pol
     assert (owner["kind"], owner["uid"]) == ("VirtualMachine", machine_of(cluster, namespace, "v0")["metadata"]["uid"])
 
 
-def test_the_same_vf_given_twice_is_taken_back_from_the_younger_before_it_starts(cluster, pool, policy, namespace, networks):
+def test_vf_assigned_twice_is_taken_back_before_the_vm_starts(cluster, pool, policy, namespace, networks):
     pool(numVfs=1)
     with_vfs(cluster, 1, "n1", "n2")
     prefer(policy, namespace, "sriov", "vhost")
@@ -111,7 +112,7 @@ def test_the_same_vf_given_twice_is_taken_back_from_the_younger_before_it_starts
             thread.start()
         for thread in threads:
             thread.join()
-        # KubeVirt waits a while before it starts a VM again that never ran.
+        # KubeVirt waits a while before it restarts a VM that has never run.
         for name in names:
             wait_for(f"{name} runs", functools.partial(instance_of, cluster, namespace, name), 90)
         held = [name for name in names if datapaths(cluster, namespace, name)[1] == "sriov"]
@@ -120,7 +121,7 @@ def test_the_same_vf_given_twice_is_taken_back_from_the_younger_before_it_starts
         cluster.kill("controller-2")
 
 
-def test_a_policy_that_goes_leaves_vms_as_they_are(cluster, pool, policy, namespace, networks):
+def test_deleted_policy_leaves_vms_unchanged(cluster, pool, policy, namespace, networks):
     pool()
     with_vfs(cluster, 7, "n1", "n2")
     name = prefer(policy, namespace, "sriov", "vhost")
@@ -131,7 +132,7 @@ def test_a_policy_that_goes_leaves_vms_as_they_are(cluster, pool, policy, namesp
     assert (datapaths(cluster, namespace), instance_of(cluster, namespace)["metadata"]["uid"]) == ([None, "sriov"], before)
 
 
-def test_a_running_vm_keeps_its_address_on_the_way_to_a_vf(cluster, pool, policy, namespace, networks):
+def test_running_vm_keeps_its_mac_address_when_moved_to_a_vf(cluster, pool, policy, namespace, networks):
     pool()
     with_vfs(cluster, 7, "n1", "n2")
     cluster.api.create(two_nics(namespace))
@@ -146,16 +147,16 @@ def test_a_running_vm_keeps_its_address_on_the_way_to_a_vf(cluster, pool, policy
 
 
 def is_asked(cluster, machine, webhook):
-    """The API server takes a moment to learn of a webhook."""
+    """Return whether the API server calls a webhook, which it does only after a moment."""
     cluster.api.create(machine, "?dryRun=All")
     return webhook.seen
 
 
-def test_other_webhooks_may_stand_before_and_behind(cluster, policy, namespace):
+def test_other_webhooks_may_run_before_and_after(cluster, policy, namespace):
     from tests.harness.webhook import TestWebhook
 
     def prepend(machine):
-        """Put another NIC before the others, once."""
+        """Insert another NIC before the others, once."""
         if any(one["name"] == "first" for one in interfaces(machine)):
             return []
         spec = "/spec/template/spec"

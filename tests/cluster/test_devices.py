@@ -1,16 +1,19 @@
-"""From a pool to what a node offers: the agents' device plugins register with the kubelet doubles of the node player."""
+"""Device plugins from pool to node resources.
+
+The agents register with the node player's kubelet doubles.
+"""
 
 from tests.harness.api import wait_for
 
 
 def offered(cluster, node, name="fast"):
-    """Give a resource's capacity and allocatable on a node; None: the node has no such resource."""
+    """Return a resource's capacity and allocatable on a node, or None if the node lacks the resource."""
     status = cluster.api.get("Node", node)["status"]
     resource = f"vmnic.dev/{name}"
     return (status["capacity"][resource], status["allocatable"][resource]) if resource in status["capacity"] else None
 
 
-def test_what_nodes_offer_follows_the_pool(cluster, pool):
+def test_node_resources_follow_the_pool(cluster, pool):
     pool(numVfs=2)
     wait_for("both nodes offer their VFs", lambda: [offered(cluster, node) for node in ("n1", "n2")] == [("2", "2")] * 2)
     cluster.api.merge("SriovNetworkPool", "fast", {"spec": {"numVfs": 5}})
@@ -18,7 +21,7 @@ def test_what_nodes_offer_follows_the_pool(cluster, pool):
     assert offered(cluster, "n3") is None
 
 
-def test_a_node_without_its_agent_offers_nothing_until_it_is_back(cluster, pool):
+def test_node_without_its_agent_offers_nothing_until_it_is_back(cluster, pool):
     pool()
     wait_for("n1 offers its VFs", lambda: offered(cluster, "n1") == ("7", "7"))
     cluster.kill("agent-n1")
@@ -29,13 +32,13 @@ def test_a_node_without_its_agent_offers_nothing_until_it_is_back(cluster, pool)
     wait_for("n1 offers its VFs again", lambda: offered(cluster, "n1") == ("7", "7"))
 
 
-def test_each_function_is_a_resource_of_its_own_where_the_pool_says_so(cluster, pool):
+def test_each_function_is_its_own_resource_if_the_pool_says_so(cluster, pool):
     pool(resourcePerPF=True)
     wait_for("the function's name is in the resource's", lambda: offered(cluster, "n1", "fast-ens1f0") == ("7", "7"))
     assert offered(cluster, "n1") in (None, ("0", "0"))
 
 
-def test_no_kubelet_hears_of_devices_that_another_plugin_hands_out(cluster, pool):
+def test_device_of_another_plugin_is_not_registered(cluster, pool):
     pool(devicePlugin="None")
     wait_for("VFs are there", lambda: cluster.pf("n1").get("numVfs") == 7)
     looks = cluster.control("n1", {"reads": None})

@@ -1,4 +1,4 @@
-"""Every command of the tutorial is run, in its order, on the cluster of this tier, and what the page shows is what comes."""
+"""Every command of the tutorial runs in its order on this tier's cluster, and prints what the page shows."""
 
 import os
 import pathlib
@@ -22,12 +22,13 @@ PAGES = (
     "docs/troubleshooting.md",
     "docs/gitops.md",
 )
-"""In this order: the later ones are about what the first one leaves. `tests/unit/test_docs.py` holds that no other page has
-commands that are not run and do not say why."""
+"""In this order, because the later pages build on the first one. `tests/unit/test_docs.py` checks that every other page with
+commands that are not run says why.
+"""
 
 
 @pytest.mark.timeout(300)  # About fifty commands, each a process of its own.
-def test_the_tutorial_and_what_builds_on_it_run_as_they_stand_and_answer_as_shown(cluster):
+def test_tutorial_and_later_pages_run_as_shown(cluster):
     answers = []
     try:
         cluster.kubectl("create", "namespace", "argocd")
@@ -50,7 +51,10 @@ def test_the_tutorial_and_what_builds_on_it_run_as_they_stand_and_answer_as_show
 
 
 def answer_as_shown(cluster, page, step):
-    """Type a command in; one that only reads is repeated until it shows what the page does."""
+    """Run a step's command.
+
+    One that only reads is repeated until it shows what the page shows.
+    """
     wait_for(f"the controller has caught up before: {step.command}", lambda: settled(cluster))
     answer = type_in(cluster, step.command)
     reads = re.match(r"kubectl (get|describe|vmnic (?!approve|revert))", step.command)
@@ -63,14 +67,17 @@ def answer_as_shown(cluster, page, step):
 
 
 def type_in(cluster, command):
-    """Run a command as a reader does who has set what `make demo` prints."""
+    """Run a command as a reader would who has set the variables that `make demo` prints."""
     path = f"{cluster.programs.kubectl.parent}:{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
     env = os.environ | {"KUBECONFIG": str(cluster.plane.kubeconfig), "PATH": path}
     return subprocess.run(["bash", "-c", command], env=env, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def settled(cluster):
-    """Whether every policy and pool was looked at and every grant has come to its end; a used one may stand for a while."""
+    """Return whether every policy and pool is reconciled and every grant has ended.
+
+    A spent grant may stay for a while.
+    """
     objects = [*cluster.api.list("SriovNetworkPool"), *cluster.api.list("VmNicPolicy")]
     seen = all(one.get("status", {}).get("observedGeneration") == one["metadata"]["generation"] for one in objects)
     return seen and not any(
@@ -84,7 +91,7 @@ def is_open(state, pf):
     return bool(pf.get("grant")) and not ended
 
 
-def test_every_example_is_taken_by_the_api_server(cluster, namespace):
+def test_every_example_is_accepted_by_the_api_server(cluster, namespace):
     for file in sorted((ROOT / "examples").rglob("*.yaml")):
         text = file.read_text().replace("namespace: tenants", f"namespace: {namespace}")
         done = subprocess.run(
@@ -95,13 +102,13 @@ def test_every_example_is_taken_by_the_api_server(cluster, namespace):
 
 
 def manifests(page):
-    """The objects of vmnic in the page's YAML blocks."""
+    """Return vmnic's objects in the page's YAML blocks."""
     for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL):
         if "apiVersion: vmnic.dev/" in block:
             yield block
 
 
-def test_every_manifest_in_the_documentation_is_taken_by_the_api_server(cluster):
+def test_every_manifest_in_the_docs_is_accepted(cluster):
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     found = [(page.name, text) for page in pages for text in manifests(page)]
     for page, text in found:

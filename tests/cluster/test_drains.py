@@ -1,4 +1,4 @@
-"""Drains: KubeVirt migrates the VMs of affected functions, budgets and administrators are respected, and nodes come back."""
+"""Drains: KubeVirt migrates the VMs of affected functions, budgets and cordons are respected, and nodes return."""
 
 import pytest
 
@@ -35,7 +35,7 @@ def reasons(cluster):
 
 @pytest.fixture
 def start(cluster, namespace):
-    """Starts a VM with a VF, and gives its node."""
+    """Starts a VM with a VF, and returns its node."""
     cluster.api.create(nad("fast", namespace=namespace, cni="sriov", resource="vmnic.dev/fast"))
 
     def make(name, **spec):
@@ -56,7 +56,7 @@ def fast(cluster, pool):
     wait_for("there are VFs", lambda: vfs(cluster) == [7, 7])
 
 
-def test_vms_are_migrated_away_and_the_node_comes_back(cluster, fast, start, namespace):
+def test_vms_are_migrated_away_and_the_node_returns(cluster, fast, start, namespace):
     home = start("db", evictionStrategy="LiveMigrate")
     other = "n2" if home == "n1" else "n1"
     bystander = vm("web", nic(), namespace=namespace)
@@ -68,7 +68,7 @@ def test_vms_are_migrated_away_and_the_node_comes_back(cluster, fast, start, nam
     wait_until_it_runs(cluster, namespace, "web")
     instance = instance_of(cluster, namespace, "db")["metadata"]["uid"]
     ask(cluster, numVfs=3)
-    # The other node is free and goes first; then the VM finds a VF there.
+    # The other node is free and goes first. Then the VM finds a VF there.
     wait_for("the VM has moved", lambda: node_of(cluster, namespace, "db") == other, 60)
     wait_for("both nodes are as asked", lambda: vfs(cluster) == [3, 3], 60)
     wait_for("nothing is cordoned", lambda: not cordoned(cluster))
@@ -78,7 +78,7 @@ def test_vms_are_migrated_away_and_the_node_comes_back(cluster, fast, start, nam
     assert moved == {"db"}
 
 
-def test_nobody_is_moved_who_has_nowhere_to_go(cluster, fast, start, namespace):
+def test_vm_without_a_free_vf_elsewhere_is_not_moved(cluster, fast, start, namespace):
     home = start("db", evictionStrategy="LiveMigrate", nodeSelector={"kubernetes.io/hostname": "n1"})
     ask(cluster, numVfs=3)
     wait_for("it is said", lambda: "NoVfsForDrain" in reasons(cluster))
@@ -87,7 +87,7 @@ def test_nobody_is_moved_who_has_nowhere_to_go(cluster, fast, start, namespace):
 
 
 def keep(cluster, namespace, name):
-    """A budget that lets nobody evict the VM's pod."""
+    """Create a PodDisruptionBudget that permits no eviction of the VM's pod."""
     meta = {"name": "keep", "namespace": namespace}
     spec = {"minAvailable": 1, "selector": {"matchLabels": {"vm.kubevirt.io/name": name}}}
     cluster.api.create({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": meta, "spec": spec})
@@ -96,7 +96,7 @@ def keep(cluster, namespace, name):
     )
 
 
-def test_a_budget_is_respected_and_in_time_the_node_is_as_it_was_found(cluster, fast, start, namespace):
+def test_budget_is_respected_and_the_node_is_restored_in_time(cluster, fast, start, namespace):
     home = start("db")
     keep(cluster, namespace, "db")
     pod = launcher_of(cluster, namespace, "db")["metadata"]["uid"]
@@ -108,7 +108,7 @@ def test_a_budget_is_respected_and_in_time_the_node_is_as_it_was_found(cluster, 
     assert vfs(cluster, home) == [7]
 
 
-def test_a_leader_killed_in_a_drain_is_succeeded_by_one_that_ends_it(cluster, fast, start, namespace):
+def test_successor_finishes_the_drain_of_a_killed_leader(cluster, fast, start, namespace):
     home = start("db")
     keep(cluster, namespace, "db")
     cluster.start_controller("controller-2")
@@ -127,7 +127,7 @@ def test_a_leader_killed_in_a_drain_is_succeeded_by_one_that_ends_it(cluster, fa
         wait_for("the first leads again", lambda: holder(cluster) == "controller-1")
 
 
-def test_an_administrators_cordon_stays(cluster, fast, start, namespace):
+def test_administrators_cordon_stays(cluster, fast, start, namespace):
     home = start("db", evictionStrategy="LiveMigrate")
     cluster.kubectl("cordon", home)
     try:
@@ -139,7 +139,7 @@ def test_an_administrators_cordon_stays(cluster, fast, start, namespace):
         cluster.kubectl("uncordon", home)
 
 
-def test_a_person_approves_where_the_pool_wants_it(cluster, fast, start, namespace):
+def test_administrator_approves_if_the_pool_requires_it(cluster, fast, start, namespace):
     home = start("db", evictionStrategy="LiveMigrate")
     ask(cluster, numVfs=3, rollout={"disruption": "Manual"})
     wait_for("the free node is done", lambda: sorted(vfs(cluster)) == [3, 7])

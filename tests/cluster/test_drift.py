@@ -1,4 +1,4 @@
-"""A change by hand is seen by what the host tells: an agent that hardly ever looks by itself puts it back."""
+"""A manual change is detected by the host's notifications: an agent that hardly ever polls reverts it."""
 
 import contextlib
 
@@ -15,7 +15,7 @@ VF = "/sys/bus/pci/devices/0000:0b:10.2"
 
 @pytest.fixture
 def host(cluster, pool):
-    """A node with three VFs, past its agent, which looks every ten minutes."""
+    """A node with three VFs, whose agent polls every ten minutes, observed without the agent."""
     cluster.api.merge("Node", "n1", {"metadata": {"labels": {"drift": "here"}}})
     pool("drifting", nodeSelector={"drift": "here"}, numVfs=3, mtu=9000)
     wait_for("n1 is as asked", lambda: cluster.pf("n1").get("numVfs") == 3 and "plan" not in cluster.pf("n1"))
@@ -30,7 +30,7 @@ def host(cluster, pool):
 
 
 def passes(cluster):
-    """How often the agent has looked since its start."""
+    """Return how many passes the agent has made since its start."""
     with contextlib.suppress(urllib3.exceptions.HTTPError):
         told = dict(line.rsplit(" ", 1) for line in cluster.scrape("agent-n1").splitlines() if not line.startswith("#"))
         return float(told.get('vmnic_agent_pass_seconds_count{outcome="done"}', 0))
@@ -48,7 +48,7 @@ def mtu(host):
     return next(link.mtu for link in host.perform(ReadLinks()) if link.pci_address == PF)
 
 
-def test_a_driver_and_an_mtu_that_were_changed_by_hand_are_put_back(host):
+def test_driver_and_mtu_changed_by_hand_are_restored(host):
     host.perform(WriteFile("/sys/bus/pci/drivers/vfio-pci/unbind", "0000:0b:10.2"))
     wait_for("its driver is back", lambda: driver(host) == "vfio-pci")
     name = next(link.name for link in host.perform(ReadLinks()) if link.pci_address == PF)

@@ -1,4 +1,4 @@
-"""When and how VMs are changed: Admit, Rolling, windows; and what a policy's author is told at once."""
+"""When and how VMs are changed (Admit, Rolling, windows), and the warnings for a policy's author."""
 
 import json
 import threading
@@ -20,11 +20,11 @@ from tests.cluster.machines import (
 from tests.harness.api import ApiFailure, wait_for
 
 _LOOKS = 20
-"""Of virt-controller at a VM whose instance is another than its spec says."""
+"""Reconciles by virt-controller of a VM whose instance differs from its spec."""
 
 
 def old_vms(cluster, namespace, count, **options):
-    """VMs that run before any policy is there."""
+    """Create VMs that run before any policy exists."""
     names = [f"v{number}" for number in range(count)]
     for name in names:
         cluster.api.create(vm(name, nic(model="e1000e"), namespace=namespace, **options))
@@ -38,7 +38,7 @@ def in_force(policy, namespace, existing, action="Patch", **enforcement):
 
 
 def spec_of(cluster, namespace, name="v"):
-    """What Git has of a VM: its spec, labels and annotations."""
+    """Return the part of a VM that Git contains: its spec, labels and annotations."""
     machine = machine_of(cluster, namespace, name)
     notes = {
         key: value for key, value in machine["metadata"].get("annotations", {}).items() if not key.startswith("kubevirt.io/")
@@ -47,7 +47,7 @@ def spec_of(cluster, namespace, name="v"):
 
 
 def let_virt_controller_look(cluster, namespace, touched):
-    """Change what has no effect, and wait until virt-controller has taken the VM in as it is now."""
+    """Make a change without effect, and wait until virt-controller has observed the VM's current version."""
     notes = {"touched": touched}
     cluster.api.merge("VirtualMachine", "v", {"spec": {"template": {"metadata": {"annotations": notes}}}}, namespace)
 
@@ -58,7 +58,7 @@ def let_virt_controller_look(cluster, namespace, touched):
     wait_for("virt-controller has looked", has_looked)
 
 
-def test_admit_changes_the_instance_and_kubevirt_lives_with_it(cluster, policy, namespace):
+def test_admit_changes_the_instance_and_kubevirt_accepts_it(cluster, policy, namespace):
     in_force(policy, namespace, "Leave", "Admit")
     machine = vm("v", nic(model="e1000e"), nic("b", binding="bridge", network="br", model="rtl8139"), namespace=namespace)
     before = [one["model"] for one in machine["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"]]
@@ -100,7 +100,7 @@ def test_admit_leaves_a_vm_alone_that_is_older_than_the_policy(cluster, policy, 
 
 
 def busy_at_a_time(cluster, namespace, uids, stop, seen):
-    """Count, from outside, how many VMs are away at a time."""
+    """Count from outside how many VMs are down at a time."""
     while not stop.is_set():
         try:
             away = sum(instance_of(cluster, namespace, name) is None for name in uids)
@@ -130,7 +130,7 @@ def test_rolling_restarts_one_vm_after_the_other_and_each_once(cluster, policy, 
         assert {name: one["instance"] for name, one in restarts.items()} == uids
 
 
-def test_a_vm_that_does_not_come_back_stops_the_rollout_until_it_does(cluster, policy, namespace):
+def test_vm_that_does_not_come_back_stops_the_rollout(cluster, policy, namespace):
     cluster.api.create(stuck := vm("v0", nic(model="e1000e"), namespace=namespace, annotations={}))
     assert stuck
     wait_until_it_runs(cluster, namespace, "v0")
@@ -173,7 +173,7 @@ def test_rolling_waits_for_its_window(cluster, policy, namespace):
     wait_for("it is changed", lambda: live_models(cluster, namespace, "v0") == ["virtio"], 60)
 
 
-def test_a_tenant_may_forbid_restarts(cluster, policy, namespace):
+def test_tenant_may_forbid_restarts(cluster, policy, namespace):
     machine = vm("v", nic(model="e1000e"), namespace=namespace)
     machine["metadata"]["annotations"] = {"vmnic.dev/restart": "Never"}
     cluster.api.create(machine)
@@ -183,7 +183,7 @@ def test_a_tenant_may_forbid_restarts(cluster, policy, namespace):
     assert datapaths(cluster, namespace) == ["e1000e"]
 
 
-def test_what_was_decided_is_told_in_the_vms_own_namespace_in_two_kilobytes(cluster, policy, namespace):
+def test_decision_is_reported_in_the_namespace_within_2_kib(cluster, policy, namespace):
     make_networks(cluster, namespace)
     nics = [nic(model="e1000e")] + [
         nic(f"nic-{number}", binding="bridge", network="br", model="e1000e") for number in range(20)
@@ -227,7 +227,7 @@ def warnings_of(cluster, body):
     ],
     ids=["no such pool", "another function", "no VM", "no effect", "no schedule"],
 )
-def test_who_applies_a_policy_is_warned(cluster, pool, namespace, spec, words):
+def test_author_of_a_policy_is_warned(cluster, pool, namespace, spec, words):
     pool()
     cluster.api.create(vm("v", namespace=namespace, run_strategy="Halted"))
     wait_for("the pool is known", lambda: cluster.api.get("SriovNetworkPool", "fast").get("status"))

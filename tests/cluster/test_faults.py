@@ -1,6 +1,9 @@
-"""Faults by design: every process killed and frozen in the middle of its work; afterwards all is as asked.
+"""Every process killed and frozen in the middle of its work.
 
-Each test changes the number of VFs, which takes every node through plan, grant, claim, apply and report, and strikes meanwhile.
+Afterwards, everything matches the spec.
+
+Each test changes the number of VFs, which takes every node through plan, grant, claim, apply and report, and injects the fault
+meanwhile.
 """
 
 import json
@@ -29,7 +32,10 @@ def ask(cluster, count):
 
 
 def granted(cluster):
-    """A grant that is used up stays until the spec is written again; one that counts names the present plan."""
+    """Return whether any grant is still valid.
+
+    A spent grant stays until the spec is written again; a valid one names the current plan.
+    """
     return any(
         pf.get("grant") == (cluster.pf(state["metadata"]["name"]).get("plan") or {}).get("digest", "none")
         for state in cluster.api.list("NodeNicState")
@@ -49,7 +55,7 @@ def rollout(cluster, pool):
 
 @pytest.fixture
 def observer(cluster):
-    """Counts, from outside, how many nodes change at a time; by the hosts' agents, not by the controller's books."""
+    """Counts from outside how many nodes change at a time, by the hosts' agents and not by the controller's ledger."""
     seen, stop = [], threading.Event()
 
     def look():
@@ -74,7 +80,7 @@ def observer(cluster):
 
 
 @pytest.mark.parametrize("name", ["agent-n1", "controller-1"])
-def test_a_process_killed_again_and_again_converges(rollout, observer, name):
+def test_repeatedly_killed_process_converges(rollout, observer, name):
     for count in (3, 5, 2):
         ask(rollout, count)
         wait_for("work has begun", lambda count=count: granted(rollout) or converged(rollout, count))
@@ -84,7 +90,7 @@ def test_a_process_killed_again_and_again_converges(rollout, observer, name):
     assert max(observer) == 1
 
 
-def test_an_agent_killed_with_its_worker_in_the_kernel_converges(rollout):
+def test_agent_killed_with_its_worker_in_the_kernel_converges(rollout):
     rollout.control("n1", {"hold": "0000:0b:10.0"})
     ask(rollout, 3)
     wait_for("n1 is blocked", lambda: (rollout.pf("n1").get("plan") or {}).get("blockedBy"))
@@ -94,7 +100,7 @@ def test_an_agent_killed_with_its_worker_in_the_kernel_converges(rollout):
     wait_for("all is as asked", lambda: converged(rollout, 3), 60)
 
 
-def test_an_api_server_restarted_in_the_middle_is_outlived(rollout, observer):
+def test_api_server_restart_in_the_middle_is_survived(rollout, observer):
     ask(rollout, 3)
     rollout.processes.kill("kube-apiserver")
     rollout.plane.start_api()
@@ -102,7 +108,7 @@ def test_an_api_server_restarted_in_the_middle_is_outlived(rollout, observer):
     assert max(observer) == 1
 
 
-def test_an_api_server_frozen_beyond_the_lease_is_outlived(rollout, observer):
+def test_api_server_frozen_beyond_the_lease_is_survived(rollout, observer):
     ask(rollout, 3)
     rollout.processes.freeze("kube-apiserver")
     wait_for("the controller has stopped leading", lambda: "the lease is lost" in rollout.processes.log("controller-1"))
@@ -111,7 +117,7 @@ def test_an_api_server_frozen_beyond_the_lease_is_outlived(rollout, observer):
     assert max(observer) == 1
 
 
-def test_a_frozen_leader_is_replaced_and_writes_nothing_when_it_wakes(rollout, observer):
+def test_frozen_leader_is_replaced_and_writes_nothing_on_wakeup(rollout, observer):
     rollout.start_controller("controller-2")
     wait_for("controller-1 leads", lambda: holder(rollout) == "controller-1")
     ask(rollout, 3)
@@ -133,7 +139,7 @@ def holder(cluster):
     return cluster.api.get("Lease", "vmnic-controller", "vmnic-system")["spec"]["holderIdentity"]
 
 
-def test_the_ledger_is_empty_once_all_is_done(rollout):
+def test_ledger_is_empty_once_all_is_done(rollout):
     ask(rollout, 4)
     wait_for("all is as asked", lambda: converged(rollout, 4))
 

@@ -1,4 +1,7 @@
-"""Hostile objects of a tenant against the real API server: each is stored, and stops nobody."""
+"""Hostile objects of a tenant against the real API server.
+
+Each is stored, and affects no other object.
+"""
 
 import pytest
 
@@ -37,20 +40,20 @@ def ready(cluster, pool, policy, namespace):
 
 
 @pytest.mark.parametrize("make", [with_memory, with_record, with_config], ids=["a quantity", "a record", "a CNI configuration"])
-def test_bad_objects_stop_nobody(cluster, ready, namespace, make):
+def test_hostile_objects_affect_no_other(cluster, ready, namespace, make):
     held = lease(cluster)
     bad = make(namespace)
     cluster.api.create(bad, "?dryRun=All")
     cluster.api.create(bad)
 
     def gets_a_vf(name):
-        """A new VM is decided at admission."""
+        """Return whether a new VM gets a VF at admission."""
         cluster.api.create(vm(name, nic("br", binding="bridge", network="br"), namespace=namespace, run_strategy="Halted"))
         found = cluster.api.get("VirtualMachine", name, namespace)["spec"]["template"]["spec"]["domain"]["devices"]
         return "sriov" in found["interfaces"][0]
 
     def decided():
-        """NICs on VFs that the leader has decided about."""
+        """Return the number of NICs on VFs in the leader's decisions."""
         return cluster.api.get("VmNicPolicy", ready)["status"].get("nicsByDatapath", {}).get("sriov", 0)
 
     before = decided()
@@ -61,7 +64,7 @@ def test_bad_objects_stop_nobody(cluster, ready, namespace, make):
     assert datapaths(cluster, namespace, "good") == datapaths(cluster, namespace, "other")
 
 
-def test_a_controller_starts_beside_bad_objects(cluster, ready, namespace):
+def test_controller_starts_with_hostile_objects_present(cluster, ready, namespace):
     for make in (with_memory, with_config):
         cluster.api.create(make(namespace))
     cluster.kill("controller-1")

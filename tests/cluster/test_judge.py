@@ -1,6 +1,6 @@
-"""KubeVirt is the judge: whatever VM, whatever policies, it accepts each patch, and the NIC is on the datapath that was said.
+"""KubeVirt accepts each patch of any VM by any policies, and the NIC then has the reported datapath.
 
-`make fuzz-vm` runs the same with more scenes; a failure names its seed.
+`make fuzz-vm` runs the same test with more scenes. A failure names its seed.
 """
 
 import os
@@ -23,7 +23,7 @@ _VIRTIO = (None, "virtio")
 
 @pytest.fixture(scope="module")
 def judge(plane):
-    """Creates VMs for show; our own webhook does not see them."""
+    """Creates VMs as dry runs, which vmnic's own webhook does not see."""
     labels = {"vmnic.dev/system": ""}
     plane.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
     for body in (*TYPES, *PREFERENCES):
@@ -38,11 +38,11 @@ def devices_of(machine):
 
 
 def datapath_of(machine, name, preferred):
-    """Read from KubeVirt's own object what a NIC is, without any code of vmnic's."""
+    """Read a NIC's datapath from KubeVirt's object, without any code of vmnic."""
     devices = devices_of(machine)
     if any(device["name"] == name and device["deviceName"] == "vmnic.dev/whole" for device in devices.get("hostDevices", [])):
         return ("passthrough", None)
-    # With an empty list KubeVirt adds one NIC by itself.
+    # With an empty list, KubeVirt adds one NIC by itself.
     interfaces = devices.get("interfaces") or [{"name": "default", "bridge": {}}]
     interface = next(one for one in interfaces if one["name"] == name)
     if "sriov" in interface:
@@ -67,7 +67,7 @@ def wrong_entry(interface, network):
 
 
 def wrongly_accepted(before, after, changed):
-    """What KubeVirt lets through and cannot work, if the patch has made it."""
+    """Yield faults of the patch that KubeVirt accepts although they cannot work."""
     devices, spec = devices_of(after), after["spec"]["template"]["spec"]
     networks = {network["name"]: network for network in spec.get("networks", [])}
     macs = [interface["macAddress"].lower() for interface in devices.get("interfaces", []) if "macAddress" in interface]
@@ -85,7 +85,7 @@ def wrongly_accepted(before, after, changed):
 
 
 def check(judge, seed):
-    """Give what was changed to what, or why the VM was no legal one."""
+    """Return the changed NICs with their datapaths, or why the VM is invalid."""
     documents = scene(seed)
     machine = documents[0]
     try:
@@ -113,7 +113,7 @@ def check(judge, seed):
 
 
 @pytest.mark.timeout(3000)
-def test_kubevirt_accepts_every_patch_and_a_second_decision_changes_nothing(judge):
+def test_kubevirt_accepts_every_patch_and_decisions_are_stable(judge):
     print(f"seeds {FIRST} to {FIRST + COUNT - 1}")
     with ThreadPoolExecutor(6) as executor:
         results = Counter(
@@ -128,7 +128,7 @@ def test_kubevirt_accepts_every_patch_and_a_second_decision_changes_nothing(judg
     } <= moves
 
 
-def test_the_judge_refuses_what_it_should(judge):
+def test_kubevirt_refuses_invalid_vms(judge):
     machine = scene(random.Random(0).randrange(100))[0]
     devices_of(machine)["interfaces"] = [{"name": "a", "bridge": {}, "model": "vmxnet3"}]
     machine["spec"]["template"]["spec"]["networks"] = [{"name": "a", "pod": {}}]

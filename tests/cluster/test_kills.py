@@ -1,7 +1,7 @@
-"""An agent's process killed with a write of its own in the kernel: a sample of the sweep, with real processes.
+"""An agent's process killed during a write in the kernel: a sample of the sweep, with real processes.
 
-The simulated host keeps the n-th write of the run. The agent dies there and its worker with it; the child that has asked for
-the write cannot, as it would be in the kernel, and ends beside the next agent.
+The simulated host holds the n-th write of the run. The agent dies there together with its worker. The child that issued the
+write cannot be killed, as if it were in the kernel, and ends while the next agent runs.
 """
 
 import pytest
@@ -14,7 +14,7 @@ POINTS = {"the first write": 1, "the second": 2, "the third": 3, "in the middle"
 
 @pytest.fixture
 def one_node(cluster, pool):
-    """A pool on n1 alone, so that only its agent has something to do."""
+    """A pool on n1 alone, so that only its agent has work."""
     cluster.api.merge("Node", "n1", {"metadata": {"labels": {"kills": "here"}}})
     pool("killed", nodeSelector={"kills": "here"}, numVfs=0)
     wait_for("n1 is asked for nothing", lambda: asked(cluster) == 0 and "plan" not in cluster.pf("n1"))
@@ -39,7 +39,7 @@ def done(cluster):
 
 
 @pytest.mark.parametrize("point", POINTS.values(), ids=POINTS)
-def test_a_process_killed_in_a_write_is_followed_by_one_that_converges(one_node, point):
+def test_process_killed_in_a_write_is_followed_by_convergence(one_node, point):
     cluster = one_node
     cluster.control("n1", {"pause_at": point})
     cluster.api.merge("SriovNetworkPool", "killed", {"spec": {"numVfs": 7}})

@@ -1,4 +1,4 @@
-"""The kubelet's own protocol files judge the agent's description of them, and that of the kubelet double."""
+"""The kubelet's own protocol files verify the agent's message classes and those of the kubelet double."""
 
 import pathlib
 import re
@@ -38,7 +38,7 @@ def kind_of(field):
 
 
 _SCALARS = {3: "int64", 5: "int32", 8: "bool", 9: "string"}
-"""Numbers of FieldDescriptorProto.Type."""
+"""Values of FieldDescriptorProto.Type."""
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ _SCALARS = {3: "int64", 5: "int32", 8: "bool", 9: "string"}
         pytest.param("podresources/v1", kubelet_api.pods_api, id="the double's, for holders"),
     ],
 )
-def test_messages_are_as_the_kubelet_publishes_them(protocol, file, classes):
+def test_messages_match_the_kubelets_protocol_files(protocol, file, classes):
     theirs = published(protocol / file / "api.proto")
     for name, message in classes().items():
         ours = {field.name: (field.number, kind_of(field)) for field in message.DESCRIPTOR.fields}

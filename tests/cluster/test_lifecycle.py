@@ -1,4 +1,7 @@
-"""What happens to an installation in its life: nodes go, CRDs are applied again, builds change. Hosts and VMs are not touched."""
+"""Lifecycle of an installation: nodes are removed, CRDs are applied again, builds change.
+
+Hosts and VMs stay unchanged.
+"""
 
 import shutil
 
@@ -17,7 +20,10 @@ def writes(cluster):
 
 @pytest.fixture
 def in_use(cluster, pool, policy, namespace):
-    """A pool with its VFs on two nodes, and stopped VMs as a policy wants them; gives the VMs' specs when asked."""
+    """A pool with VFs on two nodes, and stopped compliant VMs.
+
+    Returns the VMs' specs when called.
+    """
     pool(rollout={"maxConcurrent": 2})
     policy(f"p-{namespace}", namespace)
     for number in range(20):
@@ -31,13 +37,13 @@ def ready(cluster):
     return cluster.api.get("SriovNetworkPool", "fast").get("status", {}).get("nodes", {}).get("ready")
 
 
-def test_a_node_that_is_removed_takes_its_state_along(cluster):
+def test_removed_node_takes_its_state_along(cluster):
     for name in ("gone", "later"):
         cluster.api.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
         wait_for("it has a state", lambda name=name: cluster.api.get("NodeNicState", name))
         cluster.api.delete("Node", name)
         wait_for("its state is gone", lambda name=name: cluster.api.get("NodeNicState", name) is None)
-    # The controller has worked on another node since, and has not made the first one's state again.
+    # The controller has reconciled another node since, and has not created the first one's state again.
     assert cluster.api.get("NodeNicState", "gone") is None
 
 
@@ -62,14 +68,14 @@ def has_looked(cluster, before):
 
 @pytest.fixture
 def next_build(tmp_path):
-    """The same code as another version: a directory for PYTHONPATH."""
+    """The same code with another version number, as a directory for PYTHONPATH."""
     shutil.copytree(ROOT / "operator" / "vmnic", tmp_path / "vmnic")
     init = tmp_path / "vmnic" / "__init__.py"
     init.write_text(init.read_text() + '\n__version__ = "0.2.0"\n')
     return tmp_path
 
 
-def test_the_next_build_and_the_way_back_touch_no_host_and_no_vm(cluster, in_use, next_build, monkeypatch, namespace):
+def test_upgrade_and_downgrade_change_no_host_and_no_vm(cluster, in_use, next_build, monkeypatch, namespace):
     before, machines = writes(cluster), in_use()
     for number, path in enumerate((next_build, None)):
         if path:
@@ -85,7 +91,7 @@ def test_the_next_build_and_the_way_back_touch_no_host_and_no_vm(cluster, in_use
 
 
 def replace(cluster, number, namespace):
-    """Replace every process by another build, one after the other, while VMs are made."""
+    """Replace every process by another build, one after the other, while VMs are created."""
     for name in ("controller-1", *(f"agent-{node}" for node in HOSTS)):
         cluster.kill(name)
         machine = f"new-{number}-{name}"

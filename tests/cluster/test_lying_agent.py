@@ -1,4 +1,7 @@
-"""A lying agent: with its real token it publishes every false status that the schema allows, and only its own node suffers."""
+"""A lying agent publishes every false status that the schema permits, with its real token.
+
+Only its own node suffers.
+"""
 
 import threading
 import time
@@ -21,7 +24,10 @@ SHORT = {"disruption": "Drain", "drainTimeout": "2s"}
 
 @pytest.fixture
 def take_over(cluster, pool):
-    """Takes the agent of a node over; afterwards the real one works again, before the pool is removed."""
+    """Takes over a node's agent.
+
+    Afterwards, the real one works again before the pool is removed.
+    """
     taken = []
 
     def take(node=LIAR):
@@ -46,7 +52,7 @@ def fast(cluster, pool):
 
 
 def foreign_pod(cluster, name, namespace, node):
-    """A pod of somebody else on a node."""
+    """Create a foreign pod on a node."""
     spec = {"nodeName": node, "containers": [{"name": "c", "image": "none"}]}
     meta = {"name": name, "namespace": namespace}
     pod = cluster.api.create({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
@@ -60,7 +66,7 @@ def is_untouched(cluster, pod):
 
 
 def elsewhere(cluster, namespace):
-    """What may not change: the other nodes, what they are asked, and the VM on one of them."""
+    """Return what must not change: the other nodes, their specs, and the VM on one of them."""
     nodes = {one["metadata"]["name"]: one["spec"].get("unschedulable", False) for one in cluster.api.list("Node")}
     specs = {one["metadata"]["name"]: one["spec"] for one in cluster.api.list("NodeNicState")}
     machine = cluster.api.get("VirtualMachine", "db", namespace)
@@ -101,7 +107,10 @@ def test_no_lie_reaches_beyond_its_node(cluster, fast, take_over, policy, namesp
 
 
 def decide(cluster, namespace, telling):
-    """Create VMs as long as lies are told, each of which has to be decided by the webhook; gives how many."""
+    """Create VMs while lies are published, each of which the webhook has to decide.
+
+    Return their number.
+    """
     count = 0
     while telling.is_alive() or not count:
         name = f"v-{count}"
@@ -112,7 +121,7 @@ def decide(cluster, namespace, telling):
     return count
 
 
-def test_no_more_vfs_are_promised_than_the_kubelet_advertises(cluster, fast, take_over):
+def test_no_more_vfs_are_assigned_than_the_kubelet_advertises(cluster, fast, take_over):
     fast()
     liar = take_over()
     first = liar.truth["pfs"][0]
@@ -152,7 +161,7 @@ def test_foreign_holders_are_named_and_not_evicted(cluster, fast, start, take_ov
     cluster.api.delete("PodDisruptionBudget", "keep", namespace)
 
 
-def test_a_rollout_goes_on_once_the_lying_node_is_excluded(cluster, fast, take_over):
+def test_rollout_continues_once_the_lying_node_is_excluded(cluster, fast, take_over):
     for name in (LIAR, HONEST):
         cluster.kubectl("label", "node", name, "vmnic-test/in=yes", "--overwrite")
     fast(nodeSelector={"vmnic-test/in": "yes"}, safety={"rollbackTimeout": "2s"})
@@ -161,7 +170,7 @@ def test_a_rollout_goes_on_once_the_lying_node_is_excluded(cluster, fast, take_o
     plan = {"digest": "d" * 32, "text": "nothing"}
 
     def claim():
-        """Plan something harmless, and claim whatever is granted for ever."""
+        """Plan something harmless, and claim every grant forever."""
         run = {"apply": {"digest": grant, "state": "Claimed"}} if (grant := liar.grants().get(first["pciAddress"])) else {}
         liar.tell(liar.truth | {"pfs": [first | run | {"plan": plan}, *rest]})
 

@@ -1,4 +1,7 @@
-"""Faults on the way of VMs: no VM is ever kept from starting, and no patch is lost or made twice."""
+"""Faults that affect VMs.
+
+Every VM still starts, and no patch is lost or made twice.
+"""
 
 import base64
 import threading
@@ -15,7 +18,7 @@ COUNT = 60
 
 
 def machines(cluster, namespace, count=COUNT):
-    """Stopped VMs that a policy would change."""
+    """Create stopped VMs that a policy would change."""
     names = [f"v{number:03}" for number in range(count)]
     for name in names:
         cluster.api.create(vm(name, nic(model="e1000e"), namespace=namespace, run_strategy="Halted"))
@@ -33,13 +36,13 @@ def all_changed(cluster, namespace, names):
 
 
 def changed_once(cluster, namespace, names, before):
-    """Every VM was changed, and its spec exactly once."""
+    """Check that every VM was changed, and its spec exactly once."""
     wait_for("every VM is changed", lambda: all_changed(cluster, namespace, names), 60)
     after = generations(cluster, namespace)
     assert {name: after[name] - before[name] for name in names} == dict.fromkeys(names, 1)
 
 
-def test_a_vm_starts_while_the_webhook_is_down_and_what_was_missed_is_reported(cluster, policy, namespace):
+def test_vm_starts_while_the_webhook_is_down_and_is_reported(cluster, policy, namespace):
     name = policy(f"p-{namespace}", namespace, existing="Leave")
     cluster.kill("controller-1")
     try:
@@ -57,7 +60,7 @@ def admitted(cluster, namespace):
     return answer["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"][0]["model"] == "virtio"
 
 
-def test_a_vm_starts_while_the_api_server_does_not_trust_the_webhook(cluster, policy, namespace):
+def test_vm_starts_while_the_webhook_is_not_trusted(cluster, policy, namespace):
     policy(f"p-{namespace}", namespace, existing="Leave")
     authority = make_authority(datetime.now(UTC), Lifetimes(timedelta(days=1)))
     stranger = base64.b64encode(authority.certificate).decode()
@@ -70,7 +73,7 @@ def test_a_vm_starts_while_the_api_server_does_not_trust_the_webhook(cluster, po
         cluster.api.patch("MutatingWebhookConfiguration", "vmnic", operations)
 
     def start_untrusted():
-        # The leader puts its authority back, once a minute and so perhaps in between.
+        # The leader restores its authority once a minute, and so perhaps in between.
         trust([stranger] * len(bundles))
         wait_for("the webhook is no longer asked", lambda: not admitted(cluster, namespace))
         cluster.api.create(vm("v", nic(model="e1000e"), namespace=namespace))
@@ -97,7 +100,7 @@ def test_virt_api_may_be_away_in_the_middle(cluster, policy, namespace):
     changed_once(cluster, namespace, names, before)
 
 
-def test_an_api_server_restarted_in_the_middle_of_a_pass_is_outlived(cluster, policy, namespace):
+def test_api_server_restart_during_a_pass_is_survived(cluster, policy, namespace):
     names = machines(cluster, namespace)
     before = generations(cluster, namespace)
     policy(f"p-{namespace}", namespace)
@@ -106,10 +109,10 @@ def test_an_api_server_restarted_in_the_middle_of_a_pass_is_outlived(cluster, po
     changed_once(cluster, namespace, names, before)
 
 
-def test_an_api_server_that_is_too_busy_is_asked_again_later(cluster, policy, namespace):
+def test_overloaded_api_server_is_asked_again_later(cluster, policy, namespace):
     names = machines(cluster, namespace)
     before = generations(cluster, namespace)
-    # The least that the API server grants is one request at a time; all others of the controller's writes get a 429.
+    # The API server grants at least one request at a time. All other writes of the controller get a 429.
     group = "flowcontrol.apiserver.k8s.io/v1"
     refuse = {
         "type": "Limited",
@@ -150,7 +153,7 @@ def test_an_api_server_that_is_too_busy_is_asked_again_later(cluster, policy, na
             cluster.api.request("DELETE", f"/apis/{group}/{plural}/vmnic-busy")
 
 
-def test_vms_that_go_in_the_middle_are_no_matter(cluster, policy, namespace):
+def test_vms_deleted_in_the_middle_do_no_harm(cluster, policy, namespace):
     names = machines(cluster, namespace)
     gone, kept = names[::2], names[1::2]
     before = {name: number for name, number in generations(cluster, namespace).items() if name in kept}
@@ -162,7 +165,7 @@ def test_vms_that_go_in_the_middle_are_no_matter(cluster, policy, namespace):
     assert cluster.processes.running("controller-1")
 
 
-def test_somebody_who_edits_all_the_time_delays_a_patch_and_nothing_more(cluster, policy, namespace):
+def test_constant_edits_of_a_vm_only_delay_its_patch(cluster, policy, namespace):
     names = machines(cluster, namespace, 5)
     stop = threading.Event()
 
@@ -189,7 +192,7 @@ def test_somebody_who_edits_all_the_time_delays_a_patch_and_nothing_more(cluster
 
 
 @pytest.mark.parametrize("away_s", [0, 6], ids=["at once", "when the time of the restart is over"])
-def test_a_leader_killed_in_the_middle_of_a_restart_is_followed_by_one_that_ends_it(cluster, policy, namespace, away_s):
+def test_successor_finishes_the_restart_of_a_killed_leader(cluster, policy, namespace, away_s):
     cluster.api.create(vm("v", nic(model="e1000e"), namespace=namespace))
     old = wait_until_it_runs(cluster, namespace)["metadata"]["uid"]
     policy(f"p-{namespace}", namespace, existing="Rolling")
@@ -205,7 +208,7 @@ def test_a_leader_killed_in_the_middle_of_a_restart_is_followed_by_one_that_ends
 
 
 @pytest.mark.parametrize("how", ["kill", "freeze"])
-def test_a_webhook_that_hangs_or_dies_keeps_no_vm_from_starting(cluster, policy, namespace, how):
+def test_webhook_that_hangs_or_dies_keeps_no_vm_from_starting(cluster, policy, namespace, how):
     policy(f"p-{namespace}", namespace)
     (cluster.processes.freeze if how == "freeze" else cluster.kill)("controller-1")
     try:
@@ -222,7 +225,10 @@ ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 
 @pytest.fixture
 def lock(cluster):
-    """Somebody's own policy that keeps vmnic's hands off some VMs; gives what takes it away."""
+    """A foreign policy that refuses vmnic's changes of some VMs.
+
+    Returns a function that removes it.
+    """
     rules = [{"apiGroups": ["kubevirt.io"], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": ["virtualmachines"]}]
     spec = {
         "matchConstraints": {"resourceRules": rules, "objectSelector": {"matchLabels": LOCKED}},
@@ -246,7 +252,7 @@ def lock(cluster):
     unlock()
 
 
-def test_a_vm_whose_patch_is_refused_is_told_and_holds_up_nobody(cluster, policy, namespace, lock):
+def test_refused_patch_is_reported_and_holds_up_no_other_vm(cluster, policy, namespace, lock):
     for name in ("v0", "v1"):
         cluster.api.create(vm(name, nic(model="e1000e"), namespace=namespace, labels=LOCKED if name == "v0" else {}))
     uids = {name: wait_until_it_runs(cluster, namespace, name)["metadata"]["uid"] for name in ("v0", "v1")}

@@ -1,4 +1,4 @@
-"""VMs: decided, patched at admission and while stopped, judged by KubeVirt's own virt-api."""
+"""VMs are decided, patched at admission and while stopped, and validated by KubeVirt's own virt-api."""
 
 import copy
 import subprocess
@@ -40,7 +40,7 @@ def counts(cluster, policy):
         "a VF keeps its network",
     ],
 )
-def test_a_new_vm_is_right_from_its_first_boot(cluster, policy, namespace, machine, after):
+def test_new_vm_is_compliant_from_its_first_boot(cluster, policy, namespace, machine, after):
     policy(f"p-{namespace}", namespace)
     machine = copy.deepcopy(machine)
     machine["metadata"]["namespace"] = namespace
@@ -53,7 +53,7 @@ def devices(cluster, name, namespace):
     return cluster.api.get("VirtualMachine", name, namespace)["spec"]["template"]["spec"]["domain"]["devices"]
 
 
-def test_a_linux_vm_under_high_pressure_gets_queues_and_the_launcher_pod_vhost_net(cluster, policy, namespace):
+def test_linux_vm_under_high_pressure_gets_queues_and_vhost_net(cluster, policy, namespace):
     policy(f"p-{namespace}", namespace, networkPressure="High")
     small = vm("v", nic(model="e1000e"), namespace=namespace, run_strategy="Halted")
     small["spec"]["template"]["spec"]["domain"]["memory"] = {"guest": "256Mi"}
@@ -70,7 +70,7 @@ def test_a_linux_vm_under_high_pressure_gets_queues_and_the_launcher_pod_vhost_n
     assert pod["spec"]["containers"][0]["resources"]["requests"]["devices.kubevirt.io/vhost-net"] == "1"
 
 
-def test_an_excluded_vm_is_left_alone(cluster, policy, namespace):
+def test_excluded_vm_is_left_alone(cluster, policy, namespace):
     policy(f"p-{namespace}", namespace)
     machine = vm("v", nic(model="e1000e"), namespace=namespace, run_strategy="Halted")
     machine["metadata"]["annotations"] = {"vmnic.dev/exclude": "true"}
@@ -78,7 +78,7 @@ def test_an_excluded_vm_is_left_alone(cluster, policy, namespace):
     assert models(cluster, "v", namespace) == ["e1000e"]
 
 
-def test_a_vm_without_any_nic_gets_its_default_one_written_out(cluster, policy, namespace):
+def test_implicit_default_nic_is_written_out(cluster, policy, namespace):
     policy(f"p-{namespace}", namespace)
     machine = vm("v", namespace=namespace, os="windows", run_strategy="Halted")
     machine["spec"]["template"]["spec"]["networks"] = []
@@ -87,20 +87,20 @@ def test_a_vm_without_any_nic_gets_its_default_one_written_out(cluster, policy, 
     assert models(cluster, "v", namespace) == ["e1000e"]
 
 
-def test_a_dry_run_is_patched_and_leaves_nothing(cluster, policy, namespace):
+def test_dry_run_is_patched_and_stores_nothing(cluster, policy, namespace):
     policy(f"p-{namespace}", namespace)
     answer = cluster.api.create(vm("v", nic(model="e1000e"), namespace=namespace), "?dryRun=All")
     assert answer["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"][0]["model"] == "virtio"
     assert cluster.api.get("VirtualMachine", "v", namespace) is None
 
 
-def test_kubevirts_refusal_reaches_the_user_as_ever(cluster, policy, namespace):
+def test_refusal_by_kubevirt_reaches_the_user(cluster, policy, namespace):
     policy(f"p-{namespace}", namespace)
     with pytest.raises(ApiFailure, match="vmxnet3 that is not supported"):
         cluster.api.create(vm("v", nic(model="vmxnet3"), namespace=namespace, os=None))
 
 
-def test_a_running_vm_waits_and_is_changed_once_it_stops(cluster, policy, namespace):
+def test_running_vm_waits_and_is_changed_once_it_stops(cluster, policy, namespace):
     cluster.api.create(vm("v", nic(model="e1000e"), namespace=namespace))
     wait_for(
         "it runs",
@@ -116,7 +116,7 @@ def test_a_running_vm_waits_and_is_changed_once_it_stops(cluster, policy, namesp
     wait_for("the policy is satisfied", lambda: counts(cluster, name).get("compliant") == 1)
 
 
-def test_immediately_changes_a_running_vm_and_keeps_its_mac_address(cluster, policy, namespace):
+def test_immediately_changes_a_running_vm_and_keeps_its_mac(cluster, policy, namespace):
     cluster.api.create(vm("v", nic(model="e1000e"), namespace=namespace))
     instance = wait_for("it runs", lambda: _running(cluster, "v", namespace))
     policy(f"p-{namespace}", namespace, existing="Immediately")
@@ -152,7 +152,7 @@ def test_leave_protects_a_vm_that_has_run_before(cluster, policy, namespace):
     assert models(cluster, "v", namespace) == ["e1000e"]
 
 
-def test_a_preference_counts_and_is_not_written_to_the_vm(cluster, policy, namespace):
+def test_preference_counts_and_is_not_written_to_the_vm(cluster, policy, namespace):
     meta = {"name": "win", "namespace": namespace, "labels": {"instancetype.kubevirt.io/os-type": "windows"}}
     spec = {"devices": {"preferredInterfaceModel": "e1000e"}}
     kind = "VirtualMachinePreference"
@@ -165,7 +165,7 @@ def test_a_preference_counts_and_is_not_written_to_the_vm(cluster, policy, names
 
 
 def applied(cluster, namespace, how):
-    """A stopped VM that somebody applies, as GitOps tools do."""
+    """Apply a stopped VM, as GitOps tools do."""
     machine = vm("v", nic(model="e1000e"), namespace=namespace, run_strategy="Halted")
     if how == "server-side":
         cluster.api.apply(machine)
@@ -177,7 +177,7 @@ def applied(cluster, namespace, how):
 
 
 @pytest.mark.parametrize("how", ["server-side", "client-side"])
-def test_a_vm_that_git_owns_is_left_to_it_and_nobody_fights(cluster, policy, namespace, how):
+def test_vm_that_git_owns_is_left_to_git(cluster, policy, namespace, how):
     applied(cluster, namespace, how)
     name = policy(f"p-{namespace}", namespace)
     wait_for(
@@ -189,7 +189,7 @@ def test_a_vm_that_git_owns_is_left_to_it_and_nobody_fights(cluster, policy, nam
     wait_for("it is patched", lambda: models(cluster, "v", namespace) == ["virtio"])
 
 
-def test_what_git_applies_again_stays_as_it_was_assigned_and_nobody_fights(cluster, policy, namespace):
+def test_git_apply_keeps_the_assigned_datapath(cluster, policy, namespace):
     policy(f"p-{namespace}", namespace)
     applied(cluster, namespace, "server-side")
     generation = cluster.api.get("VirtualMachine", "v", namespace)["metadata"]["generation"]
@@ -200,12 +200,12 @@ def test_what_git_applies_again_stays_as_it_was_assigned_and_nobody_fights(clust
 
 
 def insist(cluster, namespace):
-    """Write another model than that of the policy, as somebody who means it."""
+    """Write another model than the policy's, as a user who insists on it."""
     path = "/spec/template/spec/domain/devices/interfaces/0/model"
     cluster.api.patch("VirtualMachine", "v", [{"op": "replace", "path": path, "value": "rtl8139"}], namespace)
 
 
-def test_who_puts_the_vm_back_twice_wins(cluster, policy, namespace):
+def test_user_who_reverts_a_vm_twice_wins(cluster, policy, namespace):
     name = f"p-{namespace}"
     selector = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
     enforcement = {"action": "Patch", "existingVMs": "WhenStopped", "gitOwned": "Override"}

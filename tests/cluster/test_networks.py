@@ -1,4 +1,4 @@
-"""Networks of pools: kept where they are asked for, never adopted, and not taken from VMs."""
+"""Networks of pools are maintained where they are requested, never adopted, and not taken from VMs."""
 
 import json
 
@@ -34,7 +34,7 @@ def fast(cluster, pool, tenants):
     return wanted
 
 
-def test_a_network_is_kept_where_it_is_asked_for(cluster, fast, tenants):
+def test_network_is_maintained_where_it_is_requested(cluster, fast, tenants):
     found = wait_for("it is there", lambda: network(cluster, tenants))
     assert found["metadata"]["labels"]["vmnic.dev/segment"] == "blue"
     uid = cluster.api.get("SriovNetworkPool", "fast")["metadata"]["uid"]
@@ -47,7 +47,7 @@ def test_a_network_is_kept_where_it_is_asked_for(cluster, fast, tenants):
     wait_for("it is put right", lambda: json.loads(network(cluster, tenants)["spec"]["config"]).get("vlan") == 100)
 
 
-def test_a_namespace_that_appears_later_gets_it_and_one_that_no_longer_matches_loses_it(cluster, fast, tenants):
+def test_network_follows_the_namespace_selector(cluster, fast, tenants):
     cluster.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "late", "labels": {"tenants": "yes"}}})
     wait_for("it is there", lambda: network(cluster, "late"))
     cluster.api.merge("Namespace", "late", {"metadata": {"labels": {"tenants": None}}})
@@ -55,7 +55,7 @@ def test_a_namespace_that_appears_later_gets_it_and_one_that_no_longer_matches_l
     cluster.api.delete("Namespace", "late")
 
 
-def test_what_is_somebody_elses_is_never_adopted(cluster, fast, tenants):
+def test_foreign_network_is_never_adopted(cluster, fast, tenants):
     cluster.api.create(nad("mine", namespace=tenants, cni="bridge"))
     before = network(cluster, tenants, "mine")["metadata"]["resourceVersion"]
     cluster.api.merge("SriovNetworkPool", "fast", {"spec": {"networks": [fast | {"name": "mine"}]}})
@@ -65,7 +65,7 @@ def test_what_is_somebody_elses_is_never_adopted(cluster, fast, tenants):
     assert network(cluster, tenants, "mine")["metadata"]["resourceVersion"] == before
 
 
-def test_a_label_makes_no_network_the_pools(cluster, fast, tenants):
+def test_label_does_not_make_a_network_the_pools(cluster, fast, tenants):
     for number in range(12):
         labelled = nad(f"mine-{number}", namespace=tenants, cni="bridge")
         labelled["metadata"]["labels"]["vmnic.dev/pool"] = "fast"
@@ -79,7 +79,7 @@ def test_a_label_makes_no_network_the_pools(cluster, fast, tenants):
     assert all(network(cluster, tenants, f"mine-{number}") for number in range(12))
 
 
-def test_nobody_else_creates_a_network_as_the_pools(cluster, fast, tenants):
+def test_other_clients_cannot_create_a_network_as_the_pools(cluster, fast, tenants):
     mine = nad("mine", namespace=tenants, cni="bridge")
     mine["metadata"]["annotations"][UID] = cluster.api.get("SriovNetworkPool", "fast")["metadata"]["uid"]
     with pytest.raises(ApiFailure, match="ValidatingAdmissionPolicy 'vmnic-networks'"):
@@ -87,14 +87,14 @@ def test_nobody_else_creates_a_network_as_the_pools(cluster, fast, tenants):
 
 
 @pytest.mark.parametrize("name", ["mine", "fast"], ids=["added", "changed"])
-def test_nobody_else_makes_a_network_the_pools(cluster, fast, tenants, name):
+def test_other_clients_cannot_make_a_network_the_pools(cluster, fast, tenants, name):
     wait_for("it is there", lambda: network(cluster, tenants))
     cluster.api.create(nad("mine", namespace=tenants, cni="bridge"))
     with pytest.raises(ApiFailure, match="ValidatingAdmissionPolicy 'vmnic-networks'"):
         cluster.api.merge("NetworkAttachmentDefinition", name, {"metadata": {"annotations": {UID: "another"}}}, tenants)
 
 
-def test_a_network_can_be_taken_over_by_removing_the_annotation(cluster, fast, tenants):
+def test_network_can_be_taken_over_by_removing_the_annotation(cluster, fast, tenants):
     wait_for("it is there", lambda: network(cluster, tenants))
     cluster.api.merge("NetworkAttachmentDefinition", "fast", {"metadata": {"annotations": {UID: None}}}, tenants)
     wait_for("it is said", lambda: f"{tenants}/fast" in problems(cluster).get("NadExists", ""))
@@ -103,7 +103,7 @@ def test_a_network_can_be_taken_over_by_removing_the_annotation(cluster, fast, t
     assert network(cluster, tenants)
 
 
-def test_what_a_vm_refers_to_stays_and_the_vm_is_named(cluster, fast, tenants):
+def test_network_of_a_vm_stays_and_the_vm_is_named(cluster, fast, tenants):
     wait_for("it is there", lambda: network(cluster, tenants))
     machine = vm("db", nic("data", binding="sriov", network="fast"), namespace=tenants, run_strategy="Halted")
     cluster.api.create(machine)

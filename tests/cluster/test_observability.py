@@ -1,4 +1,4 @@
-"""What real processes tell: metrics as documented, Events once, log lines as JSON, conditions that `kubectl wait` understands."""
+"""Output of real processes: documented metrics, single Events, JSON logs, and conditions for `kubectl wait`."""
 
 import json
 
@@ -12,13 +12,13 @@ from vmnic.controller.metrics import CONTROLLER_METRICS
 
 
 def events(cluster, kind, name):
-    """Types and reasons of an object's Events, in the order of their times."""
+    """Return types and reasons of an object's Events in order of time."""
     found = cluster.api.request("GET", "/apis/events.k8s.io/v1/events")["items"]
     mine = [one for one in found if (one["regarding"]["kind"], one["regarding"]["name"]) == (kind, name)]
     return [(one["type"], one["reason"]) for one in sorted(mine, key=lambda one: one["eventTime"])]
 
 
-def test_every_process_serves_what_is_documented(cluster, pool, policy, namespace):
+def test_every_process_serves_the_documented_metrics(cluster, pool, policy, namespace):
     pool()
     policy(f"p-{namespace}", namespace)
     cluster.api.create(vm("v", nic(model="e1000e"), namespace=namespace))
@@ -40,7 +40,7 @@ def test_every_process_serves_what_is_documented(cluster, pool, policy, namespac
     )
 
 
-def test_a_pool_that_is_rolled_out_and_a_vm_that_is_changed_are_told_once(cluster, pool, policy, namespace):
+def test_rolled_out_pool_and_changed_vm_emit_one_event_each(cluster, pool, policy, namespace):
     pool(f"e-{namespace}")
     wait_for("it is told", lambda: ("Normal", "RollingOut") in events(cluster, "SriovNetworkPool", f"e-{namespace}"))
     wait_for("its end is told", lambda: events(cluster, "SriovNetworkPool", f"e-{namespace}")[-1][1] != "RollingOut")
@@ -69,7 +69,7 @@ def test_kubectl_waits_for_pool_and_policy(cluster, pool, policy, namespace):
     assert "condition met" in cluster.kubectl("wait", "--for=condition=Ready", f"vnp/p-{namespace}", "--timeout=30s")
 
 
-def test_argo_cd_sees_what_is_healthy_and_what_is_not(cluster, pool, policy, namespace):
+def test_argo_cd_tells_healthy_from_unhealthy_objects(cluster, pool, policy, namespace):
     pool()
     policy(f"p-{namespace}", namespace)
 

@@ -1,4 +1,4 @@
-"""kustomize and Helm render the same objects, whatever is chosen."""
+"""kustomize and Helm render the same objects for every choice of options."""
 
 import itertools
 import json
@@ -34,7 +34,7 @@ def chart(tmp_path_factory):
 
 
 def comparable(documents):
-    """Objects by kind and name; without what is empty, what only Helm needs, and the order of lists."""
+    """Return objects by kind and name, without empty fields, fields that only Helm needs, and the order of lists."""
     found = {}
     for body in documents:
         if body["kind"] == "CustomResourceDefinition":
@@ -55,17 +55,17 @@ def plain(tree):
 
 
 @pytest.mark.parametrize("overlay", sorted(entry.name for entry in OVERLAYS.iterdir()))
-def test_an_overlay_and_its_value_give_the_same_objects(chart, overlay):
+def test_overlay_and_its_helm_value_give_the_same_objects(chart, overlay):
     rendered = template(chart, *CHART_VALUES.get(overlay, ()))
     assert comparable(rendered) == comparable(kustomize(OVERLAYS / overlay))
 
 
-def test_overlays_render_what_the_golden_file_says():
+def test_overlays_match_the_golden_file():
     assert rendered() == RENDERED.read_text(), "if the change is wanted: make golden"
 
 
 @pytest.mark.parametrize("pair", list(itertools.combinations(COMPONENTS, 2)), ids="+".join)
-def test_two_components_go_together(chart, tmp_path, pair):
+def test_two_components_can_be_combined(chart, tmp_path, pair):
     base, *components = (
         os.path.relpath(ROOT / "deploy" / name, tmp_path) for name in ("base", *(f"components/{name}" for name in pair))
     )
@@ -84,14 +84,14 @@ def overlay_of(page, directory):
     return comparable(kustomize(mine))
 
 
-def test_the_overlay_of_the_page_about_installing_names_the_image(tmp_path):
+def test_overlay_of_the_install_page_names_the_image(tmp_path):
     found = overlay_of("install.md", tmp_path)
     (controller,) = found["Deployment", "vmnic-system", "vmnic-controller"]["spec"]["template"]["spec"]["containers"]
     assert controller["image"] == "registry.example/vmnic:0.1.0"
     assert ("PodMonitor", "vmnic-system", "vmnic-controller") in found
 
 
-def test_the_overlay_of_the_page_about_nics_gives_its_file_to_controller_and_agents(tmp_path):
+def test_overlay_of_the_nics_page_reaches_controller_and_agents(tmp_path):
     found = overlay_of("nics.md", tmp_path)
     for kind, namespace, name in (
         ("Deployment", "vmnic-system", "vmnic-controller"), ("DaemonSet", "vmnic-agents", "vmnic-agent"),
@@ -104,7 +104,7 @@ def test_the_overlay_of_the_page_about_nics_gives_its_file_to_controller_and_age
         assert msgspec.convert(yaml.safe_load(data), tuple[NicModel, ...])
 
 
-def test_what_is_chosen_reaches_the_objects(chart):
+def test_chosen_values_reach_the_objects(chart):
     flags = ("--set=image.repository=registry.example/vmnic,image.digest=" + DIGEST, "--set=controller.replicas=3")
     found = comparable(template(chart, *flags, "--set=agent.logLevel=debug,imagePullSecrets[0].name=pull"))
     controller = found["Deployment", "vmnic-system", "vmnic-controller"]["spec"]
@@ -126,19 +126,19 @@ def test_what_is_chosen_reaches_the_objects(chart):
         ("--namespace=default", "vmnic-system"),
     ],
 )
-def test_a_wrong_value_is_refused_by_its_name(chart, flag, named):
+def test_invalid_value_is_refused_by_its_name(chart, flag, named):
     with pytest.raises(RuntimeError, match=named):
         template(chart, flag)
 
 
-def test_helm_finds_nothing_to_say(chart):
+def test_helm_lint_finds_nothing(chart):
     done = subprocess.run(
         [ensure_helm(), "lint", "--strict", chart, "--namespace=vmnic-system"], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout
 
 
-def test_a_release_names_its_image_by_digest(tmp_path):
+def test_release_names_its_image_by_digest(tmp_path):
     make_release("registry.example/vmnic", DIGEST, tmp_path / "release")
     (packed,) = (tmp_path / "release").glob("vmnic-*.tgz")
     installed = list(yaml.load_all((tmp_path / "release" / "install.yaml").read_text(), yaml.CSafeLoader))

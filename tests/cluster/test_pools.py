@@ -1,4 +1,4 @@
-"""Pools, from the API server to the hosts: planned, granted, applied, protected."""
+"""Pools from the API server to the hosts: planned, granted, applied, protected."""
 
 from tests.builders.vm import nic, vm
 from tests.harness.api import wait_for
@@ -13,7 +13,7 @@ def vfs(cluster, node):
     return cluster.pf(node).get("numVfs")
 
 
-def test_a_pool_prepares_its_nodes_and_tells_the_others_apart(cluster, pool):
+def test_pool_prepares_its_nodes_and_tells_the_others_apart(cluster, pool):
     pool(numVfs="max")
     wait_for("n1 and n2 have VFs", lambda: (vfs(cluster, "n1"), vfs(cluster, "n2")) == (7, 7))
     wait_for("n3 is told apart", lambda: ready(cluster, "fast") == ("False", "NodesFailed"))
@@ -22,7 +22,7 @@ def test_a_pool_prepares_its_nodes_and_tells_the_others_apart(cluster, pool):
     assert "intel_iommu=on" in problems[0]["message"]
 
 
-def test_a_function_that_carries_the_nodes_address_is_refused(cluster, pool):
+def test_function_with_the_nodes_address_is_refused(cluster, pool):
     pool("uplinks", nicSelector={"models": ["I350"]})
     wait_for("it is refused", lambda: cluster.pf("n1", "0000:0c:00.0").get("problem", {}).get("reason") == "HostUsed")
     assert cluster.pf("n1", "0000:0c:00.0").get("numVfs", 0) == 0
@@ -36,12 +36,12 @@ def test_nothing_happens_while_a_rollout_is_paused(cluster, pool):
     assert not any(cluster.api.get("NodeNicState", node)["spec"]["pfs"][0].get("grant") for node in ("n1", "n2"))
 
 
-def test_a_pool_without_nodes_is_ready(cluster, pool):
+def test_pool_without_nodes_is_ready(cluster, pool):
     pool(nodeSelector={"no-such": "label"})
     wait_for("it is ready", lambda: ready(cluster, "fast") == ("True", "NoNodesMatched"))
 
 
-def test_the_younger_of_two_clashing_pools_is_told(cluster, pool):
+def test_younger_of_two_clashing_pools_reports_it(cluster, pool):
     pool()
     wait_for("the first has its way", lambda: vfs(cluster, "n1") == 7)
     pool("late", numVfs=2)
@@ -55,7 +55,7 @@ def _conflict(cluster, name):
     return any(c["type"] == "Conflict" and c["status"] == "True" for c in status.get("conditions", []))
 
 
-def test_a_running_vm_keeps_its_vf_until_it_stops(cluster, pool, namespace):
+def test_running_vm_keeps_its_vf_until_it_stops(cluster, pool, namespace):
     pool()
     wait_for("VFs are there", lambda: (vfs(cluster, "n1"), vfs(cluster, "n2")) == (7, 7))
     note = {"annotations": {"k8s.v1.cni.cncf.io/resourceName": "vmnic.dev/fast"}, "name": "fast", "namespace": namespace}
@@ -75,7 +75,7 @@ def test_a_running_vm_keeps_its_vf_until_it_stops(cluster, pool, namespace):
     wait_for("the plan is carried out", lambda: vfs(cluster, held_by) == 3)
 
 
-def test_a_hand_edited_node_state_is_put_right_and_grants_nothing(cluster, pool):
+def test_hand_edited_node_state_is_corrected_and_grants_nothing(cluster, pool):
     pool(rollout={"paused": True})
     digest = wait_for("there is a plan", lambda: (cluster.pf("n1").get("plan") or {}).get("digest"))
     before = cluster.control("n1", {"writes": None})
@@ -91,7 +91,7 @@ def _observed(cluster, node):
     return state["status"]["observedGeneration"] == state["metadata"]["generation"]
 
 
-def test_nobody_writes_at_rest(cluster, pool):
+def test_no_process_writes_at_rest(cluster, pool):
     pool()
     wait_for("VFs are there", lambda: (vfs(cluster, "n1"), vfs(cluster, "n2")) == (7, 7))
     wait_for("the pool is settled", lambda: ready(cluster, "fast") == ("False", "NodesFailed") and _observed(cluster, "n1"))

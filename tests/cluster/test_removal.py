@@ -1,4 +1,4 @@
-"""Pools that go: nodes become what they were, or stay, and nobody waits for what does not answer."""
+"""Deletion of pools: nodes are restored or retained, and nodes that do not answer hold up no deletion."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def fast(cluster, pool):
     wait_for("there are VFs", lambda: vfs(cluster) == [7, 7])
 
 
-def test_a_pool_that_is_deleted_leaves_nodes_as_they_were(cluster, fast):
+def test_deleted_pool_leaves_nodes_as_they_were(cluster, fast):
     cluster.api.delete("SriovNetworkPool", "fast")
     wait_for("it is gone", lambda: there(cluster) is None)
     assert vfs(cluster) == [0, 0]
@@ -40,18 +40,18 @@ def test_retain_leaves_the_vfs(cluster, fast, pool):
     cluster.api.delete("SriovNetworkPool", "fast")
     wait_for("it is gone", lambda: there(cluster) is None)
     assert vfs(cluster) == [7, 7]
-    # For the next test; what is retained counts as the nodes' own.
+    # For the next test: retained VFs count as the nodes' own.
     pool(numVfs=0, removal="Retain")
     wait_for("there are no VFs", lambda: vfs(cluster) == [0, 0])
 
 
-def test_a_node_that_leaves_the_pool_is_reset(cluster, fast):
+def test_node_that_leaves_the_pool_is_reset(cluster, fast):
     cluster.api.merge("SriovNetworkPool", "fast", {"spec": {"nodeSelector": {"kubernetes.io/hostname": "n2"}}})
     wait_for("n1 is as it was", lambda: vfs(cluster) == [0, 7])
     wait_for("it is asked for nothing", lambda: not asked(cluster, "n1"))
 
 
-def test_a_held_vf_keeps_its_pool_until_it_is_abandoned(cluster, fast, pool, namespace):
+def test_held_vf_keeps_its_pool_until_it_is_abandoned(cluster, fast, pool, namespace):
     cluster.api.create(nad("fast", namespace=namespace, cni="sriov", resource="vmnic.dev/fast"))
     cluster.api.create(vm("db", nic(), nic("fast", binding="sriov", network="fast"), namespace=namespace))
     wait_until_it_runs(cluster, namespace, "db")
@@ -69,14 +69,14 @@ def test_a_held_vf_keeps_its_pool_until_it_is_abandoned(cluster, fast, pool, nam
     wait_for("nobody asks for the function", lambda: not asked(cluster, home))
     assert vfs(cluster, home) == [7]
     cluster.api.merge("VirtualMachine", "db", {"spec": {"runStrategy": "Halted"}}, namespace)
-    # A pool that takes it again knows what it was before the first one.
+    # A pool that takes the function again knows its state before the first pool.
     pool()
     wait_for("it is taken again", lambda: vfs(cluster) == [7, 7] and not cluster.pf(home).get("held"))
     cluster.api.delete("SriovNetworkPool", "fast")
     wait_for("it is as it was", lambda: vfs(cluster) == [0, 0])
 
 
-def test_a_pool_deleted_while_the_controller_is_away_is_not_forgotten(cluster, fast):
+def test_pool_deleted_without_controller_is_cleaned_up(cluster, fast):
     cluster.kill("controller-1")
     cluster.api.delete("SriovNetworkPool", "fast")
     assert there(cluster)["metadata"]["deletionTimestamp"]
@@ -85,7 +85,7 @@ def test_a_pool_deleted_while_the_controller_is_away_is_not_forgotten(cluster, f
     assert vfs(cluster) == [0, 0]
 
 
-def test_nothing_but_pools_has_a_finalizer_of_ours(cluster, fast):
+def test_only_pools_have_a_finalizer_of_vmnic(cluster, fast):
     for kind in ("NodeNicState", "VmNicPolicy", "VmNicState", "Node", "NetworkAttachmentDefinition", "VirtualMachine"):
         assert not [one for one in cluster.api.list(kind) if "vmnic.dev" in str(one["metadata"].get("finalizers"))]
     assert there(cluster)["metadata"]["finalizers"] == ["vmnic.dev/nodes"]

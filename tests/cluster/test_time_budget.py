@@ -1,4 +1,4 @@
-"""Decisions that do not end, in the real process: they cost their own VM, and nothing else."""
+"""Endless decisions in the real process affect their own VM and nothing else."""
 
 import contextlib
 import threading
@@ -14,12 +14,12 @@ from tests.harness.api import wait_for
 
 PROGRAM = ("-m", "tests.harness.stall")
 MOST_S = 1.0
-"""A probe and a review are answered within it."""
+"""A probe and a review are answered within this time."""
 
 
 @pytest.fixture
 def faulty(cluster):
-    """The cluster with a controller some of whose decisions do not end."""
+    """The cluster with a controller in which some decisions do not end."""
     cluster.kill("controller-1")
     cluster.start_controller(program=PROGRAM)
     wait_for("it is ready", lambda: probe(cluster, "readyz") == 200)
@@ -36,7 +36,10 @@ def probe(cluster, path):
 
 @contextlib.contextmanager
 def probing(cluster):
-    """Probe all the time; afterwards, the longest answer's seconds are in the list."""
+    """Probe all the time.
+
+    Afterwards, the list contains the longest answer in seconds.
+    """
     taken, stop = [], threading.Event()
 
     def work():
@@ -74,11 +77,11 @@ def lease(cluster):
     return spec["holderIdentity"], spec["leaseTransitions"]
 
 
-def test_busy_decision_costs_only_its_own_vm(faulty, policy, namespace):
+def test_busy_decision_affects_only_its_own_vm(faulty, policy, namespace):
     name = policy(f"p-{namespace}", namespace)
     held = lease(faulty)
     with probing(faulty) as taken:
-        # The review of this one does not end either: it is let through as it is.
+        # The review of this VM does not end either, so it is allowed unchanged.
         review_s = create(faulty, namespace, "busy")
         wait_for("it is set aside", lambda: set_aside(faulty, namespace, "busy"))
         other_s = create(faulty, namespace, "other")
@@ -91,7 +94,7 @@ def test_busy_decision_costs_only_its_own_vm(faulty, policy, namespace):
     assert max(*taken, review_s, other_s) < MOST_S
 
 
-def test_process_whose_loop_stands_still_starts_again_without_the_object(faulty, policy, namespace):
+def test_stalled_process_restarts_without_the_object(faulty, policy, namespace):
     name = policy(f"p-{namespace}", namespace)
     create(faulty, namespace, "stuck")
     wait_for("the process ends itself", lambda: not faulty.processes.running("controller-1"), 60)

@@ -1,4 +1,7 @@
-"""Uninstalled as `docs/install.md` says: nothing of vmnic is left, whatever went first. The last file of its tier, for that reason."""
+"""Uninstallation as in `docs/install.md` leaves nothing of vmnic, in any order.
+
+This is the last file of its tier, because it removes vmnic.
+"""
 
 import pathlib
 import subprocess
@@ -16,7 +19,10 @@ PROGRAM = str(pathlib.Path(sys.executable).with_name("kubectl-vmnic"))
 
 @pytest.fixture
 def installed(cluster):
-    """vmnic with a pool that has VFs; installed again at the end."""
+    """vmnic with a pool that has VFs.
+
+    It is installed again at the end.
+    """
     pool = {"nicSelector": {"models": ["82576"]}, "numVfs": 7, "rollout": {"maxConcurrent": 2}}
     body = {"apiVersion": "vmnic.dev/v1alpha1", "kind": "SriovNetworkPool", "metadata": {"name": "fast"}, "spec": pool}
     cluster.api.apply(body)
@@ -39,7 +45,7 @@ def vfs(cluster):
 
 
 def leftovers(cluster):
-    """What is there of vmnic: kinds, namespaces, cluster-wide objects."""
+    """Return what exists of vmnic: kinds, namespaces, cluster-scoped objects."""
     found = [crd["metadata"]["name"] for crd in cluster.api.list("CustomResourceDefinition")]
     for kind in ("Namespace", "ClusterRole", "ClusterRoleBinding", "MutatingWebhookConfiguration"):
         found += [one["metadata"]["name"] for one in cluster.api.list(kind)]
@@ -47,13 +53,13 @@ def leftovers(cluster):
 
 
 def end_pods(cluster):
-    """End the agents' pods, as the kubelets would that this tier has not."""
+    """End the agents' pods, as the kubelets would that this tier lacks."""
     for pod in cluster.api.list("Pod", AGENT_NAMESPACE):
         cluster.api.delete("Pod", pod["metadata"]["name"], AGENT_NAMESPACE, "?gracePeriodSeconds=0")
 
 
 def uninstall(cluster, *flags):
-    """Run `kubectl vmnic uninstall --apply`, which is to end by itself."""
+    """Run `kubectl vmnic uninstall --apply`, which must end by itself."""
     command = [PROGRAM, "uninstall", "--apply", *flags, "--kubeconfig", str(cluster.plane.kubeconfig)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -68,7 +74,7 @@ def test_pools_first_resets_the_hosts_and_leaves_nothing(installed):
     assert leftovers(installed) == []
 
 
-def test_with_the_controller_gone_the_hosts_are_reset_all_the_same(installed):
+def test_hosts_are_reset_although_the_controller_is_gone(installed):
     installed.kill("controller-1")
     told = uninstall(installed)
     assert vfs(installed) == [0, 0]
@@ -79,7 +85,7 @@ def test_with_the_controller_gone_the_hosts_are_reset_all_the_same(installed):
 
 
 @pytest.mark.parametrize("controller", ["there", "gone"])
-def test_all_at_once_leaves_nothing(installed, controller):
+def test_everything_at_once_leaves_nothing(installed, controller):
     if controller == "gone":
         installed.kill("controller-1")
     installed.kubectl("delete", "-k", BASE, "--wait=false")
@@ -88,7 +94,7 @@ def test_all_at_once_leaves_nothing(installed, controller):
     wait_for("nothing is left", lambda: leftovers(installed) == [], 90)
 
 
-def test_with_everything_dead_it_lets_go_when_told(installed):
+def test_abandon_leaves_nothing_although_no_process_runs(installed):
     installed.kill("controller-1")
     for node in installed.nodes:
         installed.kill(f"agent-{node.name}")

@@ -1,4 +1,4 @@
-"""A small synchronous API client for tests, and the one way in which tests wait."""
+"""A small synchronous API client for tests, and the only function with which tests wait."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _JSON_PATCH = "application/json-patch+json"
 
 
 class ApiFailure(Exception):
-    """The API server refused."""
+    """The API server refused a request."""
 
     def __init__(self, status: int, body: dict[str, Any]) -> None:
         super().__init__(f"{status}: {body.get('message') or body}")
@@ -68,7 +68,7 @@ class Api:
         self._headers = {"Authorization": f"Bearer {token}"}
 
     def request(self, verb: str, path: str, body: object = None, content_type: str = "application/json", **headers: str) -> Any:
-        """Send one request and give the decoded answer."""
+        """Send one request and return the decoded answer."""
         data = None if body is None else json.dumps(body).encode()
         answer = self._pool.request(
             verb, self.server + path, body=data, headers=self._headers | {"Content-Type": content_type} | headers
@@ -82,7 +82,7 @@ class Api:
         return decoded
 
     def get(self, kind: str, name: str, namespace: str = "") -> dict[str, Any] | None:
-        """Read an object; None if it is not there."""
+        """Return an object, or None if it does not exist."""
         try:
             return self.request("GET", path_of(kind, namespace, name))
         except ApiFailure as error:
@@ -91,7 +91,7 @@ class Api:
             raise
 
     def list(self, kind: str, namespace: str = "", query: str = "") -> list[dict[str, Any]]:
-        """List objects."""
+        """Return all objects of a kind."""
         return self.request("GET", path_of(kind, namespace) + query)["items"]
 
     def create(self, body: dict[str, Any], query: str = "") -> dict[str, Any]:
@@ -122,7 +122,10 @@ class Api:
         return self.request("PATCH", path_of(kind, namespace, name) + query, operations, _JSON_PATCH)
 
     def delete(self, kind: str, name: str, namespace: str = "", query: str = "") -> None:
-        """Delete an object; an absent one is no error."""
+        """Delete an object.
+
+        One that does not exist is no error.
+        """
         try:
             self.request("DELETE", path_of(kind, namespace, name) + query)
         except ApiFailure as error:
@@ -131,7 +134,7 @@ class Api:
 
 
 def path_of(kind: str, namespace: str = "", name: str = "", sub: str = "") -> str:
-    """Give the URL path of an object or a collection."""
+    """Return the URL path of an object or a collection."""
     version, plural, namespaced = PLURALS[kind]
     root = f"/apis/{version}" if "/" in version else f"/api/{version}"
     parts = [root, *(["namespaces", namespace] if namespaced and namespace else []), plural, name, sub]
@@ -139,7 +142,10 @@ def path_of(kind: str, namespace: str = "", name: str = "", sub: str = "") -> st
 
 
 def wait_for(what: str, look: Callable[[], Any], timeout_s: float = 30.0) -> Any:
-    """Look until the answer is true, and give it; fail with what was awaited and what was seen last."""
+    """Call `look` until its result is true, and return that.
+
+    On timeout, fail with what was awaited and the last result.
+    """
     deadline = time.monotonic() + timeout_s
     seen: Any = None
     while time.monotonic() < deadline:

@@ -1,7 +1,7 @@
-"""Judges the manifests as they are rendered: `python -m tests.harness.audit CHECKOV`.
+"""Audit of the rendered manifests: `python -m tests.harness.audit CHECKOV`.
 
-Every overlay must be what Kubernetes' own schemas know, in the oldest version that is supported and in the newest one. What
-checkov says of the default overlay must be exactly what `deploy/exceptions.yaml` explains, no more and no less.
+Every overlay must conform to Kubernetes' own schemas, in the oldest supported version and in the newest one. checkov's findings
+in the default overlay must be exactly those that `deploy/exceptions.yaml` explains.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ EXCEPTIONS = ROOT / "deploy" / "exceptions.yaml"
 AT_MOST = 6
 VERSIONS = ("1.32", kubernetes_validate.latest_version())
 _FOREIGN = ("vmnic.dev", "monitoring.coreos.com")
-"""Groups that are not Kubernetes'."""
+"""API groups that do not belong to Kubernetes."""
 
 
 def main(checkov: str) -> int:
-    """Print what is wrong; 0 if nothing is."""
+    """Print the faults and return 0 if there are none."""
     rendered = {overlay.name: kustomize(overlay) for overlay in sorted(OVERLAYS.iterdir())}
     wrong = [text for name, documents in rendered.items() for text in unknown_fields(name, documents)]
     wrong += unexplained(findings(checkov, rendered["default"]), yaml.safe_load(EXCEPTIONS.read_text()))
@@ -35,7 +35,7 @@ def main(checkov: str) -> int:
 
 
 def unknown_fields(overlay: str, documents: list[dict[str, Any]]) -> list[str]:
-    """Give what Kubernetes' schemas do not allow."""
+    """Return fields that Kubernetes' schemas do not define."""
     wrong = []
     for document in documents:
         if document["apiVersion"].split("/")[0] not in _FOREIGN:
@@ -48,7 +48,10 @@ def unknown_fields(overlay: str, documents: list[dict[str, Any]]) -> list[str]:
 
 
 def findings(checkov: str, documents: list[dict[str, Any]]) -> dict[str, set[str]]:
-    """Give the objects that each check of checkov finds fault with; images are named by digest, as a release's are."""
+    """Return the objects in which each check of checkov finds a fault.
+
+    Images are named by digest, as in a release.
+    """
     with tempfile.TemporaryDirectory() as directory:
         text = yaml.safe_dump_all(documents).replace("image: vmnic:", f"image: vmnic@sha256:{'0' * 64} #")
         pathlib.Path(directory, "default.yaml").write_text(text)
@@ -62,7 +65,7 @@ def findings(checkov: str, documents: list[dict[str, Any]]) -> dict[str, set[str
 
 
 def unexplained(found: dict[str, set[str]], exceptions: list[dict[str, Any]]) -> list[str]:
-    """Compare what was found with what is explained."""
+    """Return findings without an explanation, and explanations without a finding."""
     explained = {entry["check"]: set(entry["objects"]) for entry in exceptions if entry["reason"]}
     ids = {check.split()[0] for check in found}
     wrong = [

@@ -18,14 +18,14 @@ TOKENS = {
     "controller-manager": ("system:kube-controller-manager", "system:masters"),
     "player": ("node-player", "system:masters"),
 }
-"""User and group by token; a token is its own name with `-token`."""
+"""User and group by token. A token is its own name with `-token`."""
 
 
 def write_pki(directory: pathlib.Path, address: str = "127.0.0.1") -> None:
-    """Write the authority, the certificates and the token file that the programs take.
+    """Write the authority, the certificates and the token file for the programs.
 
     Args:
-        directory: Where they go.
+        directory: Target directory.
         address: IP address at which the servers are reached, besides the loopback.
     """
     directory.mkdir(parents=True, exist_ok=True)

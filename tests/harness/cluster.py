@@ -1,4 +1,4 @@
-"""A whole cluster for tests and the demo: control plane, KubeVirt, simulated nodes, and vmnic's own processes."""
+"""A complete cluster for tests and the demo: control plane, KubeVirt, simulated nodes, and vmnic's own processes."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _NICS = [
 
 @dataclass(frozen=True)
 class SimulatedNode:
-    """One node: a simulated host, its agent, and what the player shows of it."""
+    """One node: a simulated host, its agent, and the node's state in the player."""
 
     name: str
     iommu: bool = True
     address: str = ""
-    """IP address that the node's I350 carries."""
+    """IP address of the node's I350."""
 
     def spec(self) -> dict[str, Any]:
-        """Describe the simulated host."""
+        """Return the description of the simulated host."""
         first, second = (dict(nic) for nic in _NICS)
         if self.address:
             second |= {"addresses": [self.address], "defaultRoute": True}
@@ -54,7 +54,7 @@ DEFAULT_NODES = (
 
 
 class Cluster:
-    """Everything, in one directory."""
+    """The complete cluster, in one directory."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Cluster:
         self.plane = ControlPlane(self.processes, programs)
         self.webhook_port = free_port()
         self.metrics_ports: dict[str, int] = {}
-        """Of each process of vmnic, by its name."""
+        """Metrics port of each vmnic process, by name."""
         self.probe_ports: dict[str, int] = {}
 
     def start_plane(self) -> None:
@@ -103,7 +103,10 @@ class Cluster:
         wait_for("the nodes are there", lambda: len(self.api.list("Node")) == len(self.nodes))
 
     def install(self) -> None:
-        """Apply `deploy/base` as a user would; the webhook is reached by URL, since no Service works here."""
+        """Apply `deploy/base` as a user would.
+
+        The webhook is reached by URL, because Services do not work here.
+        """
         self.kubectl("apply", "--server-side", "-k", str(ROOT / "deploy" / "base"))
         configuration = self.api.get("MutatingWebhookConfiguration", "vmnic")
         assert configuration is not None
@@ -150,10 +153,10 @@ class Cluster:
         """Start a replica of the controller.
 
         Args:
-            name: Of the replica.
-            lease_duration_s: How long its lease lasts.
-            certificate_days: How long its certificates live.
-            program: What Python runs; a test may wrap vmnic to inject a fault.
+            name: Name of the replica.
+            lease_duration_s: Duration of its lease, in seconds.
+            certificate_days: Validity of its certificates, in days.
+            program: Python program to run. A test may wrap vmnic to inject a fault.
         """
         self.probe_ports[name] = free_port()
         command = [
@@ -170,12 +173,12 @@ class Cluster:
         return self.metrics_ports[process]
 
     def scrape(self, process: str) -> str:
-        """Give what a process of vmnic serves to Prometheus."""
+        """Return the metrics of a vmnic process."""
         url = f"http://127.0.0.1:{self.metrics_ports[process]}/metrics"
         return urllib3.request("GET", url, retries=False, timeout=5).data.decode()
 
     def wait_for_webhook(self) -> None:
-        """Wait until the API server is told to trust the webhook and it answers."""
+        """Wait until the API server trusts the webhook and the webhook answers."""
 
         def trusted() -> bool:
             configuration = self.api.get("MutatingWebhookConfiguration", "vmnic")
@@ -189,7 +192,7 @@ class Cluster:
         self.processes.stop_all()
 
     def kubectl(self, *arguments: str, check: bool = True) -> str:
-        """Run kubectl as the administrator and give what it prints."""
+        """Run kubectl as the administrator and return its output."""
         done = subprocess.run(
             [str(self.programs.kubectl), f"--kubeconfig={self.plane.kubeconfig}", *arguments],
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, cwd=ROOT,
@@ -199,7 +202,7 @@ class Cluster:
         return done.stdout
 
     def control(self, node: str, command: dict[str, Any]) -> Any:
-        """Give a command to a node's simulated host."""
+        """Send a command to a node's simulated host."""
         from vmnic.host.socket import SocketPort
 
         port = SocketPort(self.socket(node))
@@ -209,12 +212,12 @@ class Cluster:
             port.close()
 
     def pf(self, node: str, address: str = "0000:0b:00.0") -> dict[str, Any]:
-        """Give what a node's agent publishes of a function; empty if nothing."""
+        """Return what a node's agent publishes about a function, or an empty dictionary."""
         state = self.api.get("NodeNicState", node) or {}
         return next((pf for pf in state.get("status", {}).get("pfs", []) if pf["pciAddress"] == address), {})
 
     def socket(self, node: str) -> pathlib.Path:
-        """Give the socket of a node's simulated host."""
+        """Return the socket of a node's simulated host."""
         return self.directory / node / "host.sock"
 
     def _plugins(self, node: str) -> pathlib.Path:
@@ -224,6 +227,6 @@ class Cluster:
         return self.directory / node / "pods.sock"
 
     def kill(self, name: str) -> None:
-        """Kill a process with all that it has started."""
+        """Kill a process and everything that it has started."""
         os.killpg(self.processes.pid(name), signal.SIGKILL)
         self.processes.kill(name)

@@ -1,4 +1,4 @@
-"""etcd, kube-apiserver and kube-controller-manager on loopback; priority and fairness stays on."""
+"""etcd, kube-apiserver and kube-controller-manager on loopback, with API priority and fairness enabled."""
 
 from __future__ import annotations
 
@@ -35,22 +35,25 @@ class ControlPlane:
         self._start_controller_manager()
 
     def start_api(self) -> None:
-        """Start kube-apiserver, or start it again on the same port."""
+        """Start kube-apiserver, or restart it on the same port."""
         self.processes.start("kube-apiserver", [self.programs.kube_apiserver, *self._api_flags()], cwd=self.pki)
         wait_for("kube-apiserver is ready", lambda: self.api.request("GET", "/readyz"), 60)
 
     @property
     def kubeconfig(self) -> pathlib.Path:
-        """The administrator's kubeconfig."""
+        """Return the administrator's kubeconfig."""
         return self.directory / "admin.kubeconfig"
 
     @property
     def webhook_ca(self) -> pathlib.Path:
-        """The authority of the certificate that kube-apiserver shows to webhooks."""
+        """Return the authority of the client certificate that kube-apiserver presents to webhooks."""
         return self.pki / "ca.crt"
 
     def service_account(self, namespace: str, name: str, node: str = "") -> dict[str, str]:
-        """Mint a token and give the environment of a pod that runs as this account, bound to a node if one is named."""
+        """Create a token and return the environment of a pod under this account.
+
+        It is bound to a node if one is named.
+        """
         body: dict[str, object] = {"spec": {"expirationSeconds": 86400}}
         if node:
             pod = self._bound_pod(namespace, name, node)
@@ -67,7 +70,10 @@ class ControlPlane:
         }
 
     def _bound_pod(self, namespace: str, account: str, node: str) -> dict[str, str]:
-        """Make the pod that a node-bound token needs; nothing runs in it."""
+        """Create the pod that a node-bound token requires.
+
+        Nothing runs in it.
+        """
         name = f"{account}-{node}"
         spec = {"nodeName": node, "serviceAccountName": account, "containers": [{"name": "none", "image": "none.invalid/none"}]}
         self.api.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace}, "spec": spec})
@@ -113,7 +119,7 @@ class ControlPlane:
 
 
 def write_kubeconfig(path: pathlib.Path, server: str, ca: pathlib.Path, token: str) -> None:
-    """Write the kubeconfig of who has a token."""
+    """Write the kubeconfig of the owner of a token."""
     config = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -126,7 +132,7 @@ def write_kubeconfig(path: pathlib.Path, server: str, ca: pathlib.Path, token: s
 
 
 def write_admission_configuration(path: pathlib.Path, pki: pathlib.Path) -> None:
-    """Have kube-apiserver show webhooks a client certificate, as docs/install.md says."""
+    """Make kube-apiserver present a client certificate to webhooks, as in docs/install.md."""
     user = {"client-certificate": str(pki / "front-proxy.crt"), "client-key": str(pki / "front-proxy.key")}
     kubeconfig = path.with_name("webhooks.kubeconfig")
     kubeconfig.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", "users": [{"name": "*", "user": user}]}))

@@ -1,4 +1,4 @@
-"""Debian's packages on this machine, and trees of Debian made from them, for the tiers that need more than Python."""
+"""Debian packages on this machine, and Debian trees made from them, for tiers that need more than Python."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ __all__ = ["CannotRun", "apt", "install", "make_tree", "mirror"]
 
 
 class CannotRun(Exception):
-    """This machine cannot run the tier; the message says why."""
+    """This machine cannot run the tier.
+
+    The message gives the reason.
+    """
 
 
 def install(programs: Sequence[str], packages: Sequence[str]) -> None:
-    """Install packages unless all the programs that they bring are there.
+    """Install packages unless all their programs are present.
 
     Raises:
-        CannotRun: no apt-get, or it failed.
+        CannotRun: there is no apt-get, or it failed.
     """
     if all(shutil.which(name) for name in programs):
         return
@@ -34,7 +37,7 @@ def apt(*arguments: str) -> None:
     """Run apt-get.
 
     Raises:
-        CannotRun: it failed; the message has its last words.
+        CannotRun: it failed. The message contains its last output.
     """
     env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     command = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300", *arguments]
@@ -44,10 +47,10 @@ def apt(*arguments: str) -> None:
 
 
 def mirror() -> str:
-    """Give the address of the archive that this machine takes Debian from.
+    """Return the address of this machine's Debian archive.
 
     Raises:
-        CannotRun: it takes Debian from none.
+        CannotRun: this machine uses no Debian archive.
     """
     sources = pathlib.Path("/etc/apt/sources.list.d")
     for path in [*sources.glob("*.sources"), *sources.glob("*.list"), pathlib.Path("/etc/apt/sources.list")]:
@@ -61,10 +64,10 @@ def mirror() -> str:
 
 
 def make_tree(suite: str, packages: Sequence[str], tree: pathlib.Path) -> None:
-    """Make a directory a minimal Debian with some packages, without manuals and caches.
+    """Create a minimal Debian with some packages in a directory, without manuals and caches.
 
     Raises:
-        CannotRun: debootstrap failed; the message names its log.
+        CannotRun: debootstrap failed. The message names its log.
     """
     log = tree.with_suffix(".log")
     command = ["debootstrap", "--variant=minbase", f"--include={','.join(packages)}", suite, str(tree), mirror()]

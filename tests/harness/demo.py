@@ -1,6 +1,6 @@
-"""`make demo`: a real control plane on this machine, three simulated nodes, and what vmnic does with them, step by step.
+"""`make demo`: a real control plane on this machine, three simulated nodes, and vmnic at work, step by step.
 
-Every step waits for what it shows; nothing is printed that was not read from the API server.
+Every step waits for what it shows. All of the output is read from the API server.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _STARTED = time.monotonic()
 
 
 def demo_directory() -> pathlib.Path:
-    """Give the directory of the demo's cluster."""
+    """Return the directory of the demo's cluster."""
     return cache_directory() / "demo"
 
 
 def main(arguments: list[str]) -> int:
-    """Run the demo, or stop what it left running."""
+    """Run the demo, or stop its remaining processes."""
     directory = demo_directory()
     if "down" in arguments:
         print("the demo's cluster is stopped" if stop_recorded(directory) else "no demo is running")
@@ -62,7 +62,7 @@ def _step(text: str) -> None:
 
 
 def _await(what: str, look: Callable[[], Any], timeout_s: float = 60) -> Any:
-    """Wait for something with a spinner on a terminal, and a plain line elsewhere."""
+    """Wait for a condition, with a spinner on a terminal and a plain line elsewhere."""
     with _CONSOLE.status(what):
         seen = wait_for(what, look, timeout_s)
     _CONSOLE.print(f"   {what}: yes")
@@ -70,7 +70,7 @@ def _await(what: str, look: Callable[[], Any], timeout_s: float = 60) -> Any:
 
 
 def _run(cluster: Cluster, *words: str) -> None:
-    """Show a command as a user would type it, and what it prints."""
+    """Print a command as a user would type it, and its output."""
     _CONSOLE.print(f"[cyan]$ {escape(shlex.join(words))}[/cyan]")
     env = os.environ | {"KUBECONFIG": str(cluster.plane.kubeconfig), "COLUMNS": "150"}
     program = {"kubectl": str(cluster.programs.kubectl)}

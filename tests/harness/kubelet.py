@@ -1,8 +1,8 @@
-"""A kubelet as device plugins meet it: its device manager and its pod-resources socket, with the rules of kubelet 1.36.
+"""A double of the kubelet's device manager and pod-resources socket, with the rules of kubelet 1.36.
 
-It dials back while a plugin registers; when a watch ends it disconnects whatever plugin has that resource by then; its start
-removes every socket; it allocates only healthy devices, asks for a preference first, and calls PreStartContainer before every
-container start. Allocations outlive a restart, as by its checkpoint.
+It dials back while a plugin registers. When a watch ends, it disconnects the plugin that then has that resource, whichever it
+is. Its start removes every socket. It allocates only healthy devices, asks for a preference first, and calls PreStartContainer
+before every container start. Allocations outlive a restart, as with the kubelet's checkpoint.
 """
 
 from __future__ import annotations
@@ -27,16 +27,19 @@ _CALLS_PER_S, _BURST = 100, 10
 
 
 class AdmissionError(Exception):
-    """The pod is Failed for good (UnexpectedAdmissionError)."""
+    """The pod has permanently failed (UnexpectedAdmissionError)."""
 
 
 class ContainerStartError(Exception):
-    """The container is not started now (CreateContainerConfigError); it is tried again."""
+    """The container does not start now (CreateContainerConfigError).
+
+    The start is retried.
+    """
 
 
 @dataclass
 class Plugin:
-    """A plugin that has registered."""
+    """A registered plugin."""
 
     resource: str
     channel: Channel
@@ -47,12 +50,12 @@ class Plugin:
 
 @dataclass
 class Allocation:
-    """What a pod's container has of one resource."""
+    """Devices of one resource that a pod's container has."""
 
     resource: str
     devices: tuple[str, ...]
     answer: Any = None
-    """What Allocate gave."""
+    """Response of Allocate."""
 
 
 @dataclass
@@ -67,7 +70,7 @@ class Pod:
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """Ids of all its devices."""
+        """Return the ids of all its devices."""
         return tuple(device for one in self.allocations for device in one.devices)
 
 
@@ -75,8 +78,8 @@ class Kubelet:
     """One node's kubelet.
 
     Args:
-        directory: Of device plugins.
-        pod_resources: Socket of the pod-resources API; None: `pods.sock` beside.
+        directory: Directory of device plugins.
+        pod_resources: Socket of the pod-resources API. None means `pods.sock` in the same directory.
     """
 
     def __init__(self, directory: pathlib.Path, pod_resources: pathlib.Path | None = None) -> None:
@@ -87,13 +90,13 @@ class Kubelet:
         self.pods: dict[tuple[str, str], Pod] = {}
         self.calls: list[str] = []
         self.limited = False
-        """Whether pod-resources calls are limited, as the kubelet's are."""
+        """Whether calls of pod-resources are rate-limited, as the kubelet's are."""
         self._tokens, self._refilled = float(_BURST), time.monotonic()
         self._watches: set[asyncio.Task[None]] = set()
         self._servers: list[Server] = []
 
     async def start(self) -> None:
-        """Start as a kubelet does: every socket that is there goes."""
+        """Start as a kubelet does, which removes every existing socket."""
         self.directory.mkdir(parents=True, exist_ok=True)
         for left in self.directory.iterdir():
             if left.is_socket():
@@ -105,7 +108,7 @@ class Kubelet:
             self._servers.append(server)
 
     async def stop(self) -> None:
-        """End as a killed kubelet does: its connections break."""
+        """End as a killed kubelet does, whose connections break."""
         for watch in self._watches:
             watch.cancel()
         for plugin in self.plugins.values():
@@ -119,23 +122,29 @@ class Kubelet:
         self.socket.unlink(missing_ok=True)
 
     def healthy(self, resource: str) -> set[str]:
-        """Ids that can be allocated or are; empty without a plugin."""
+        """Return ids that can be allocated or are allocated.
+
+        The set is empty without a plugin.
+        """
         plugin = self.plugins.get(resource)
         if plugin is None or not plugin.connected:
             return set()
         return {id_ for id_, device in plugin.devices.items() if device.health == "Healthy"}
 
     def listed(self, resource: str) -> set[str]:
-        """All ids."""
+        """Return all ids."""
         plugin = self.plugins.get(resource)
         return set(plugin.devices) if plugin is not None else set()
 
     def resources(self) -> dict[str, tuple[int, int]]:
-        """Capacity and allocatable by resource, as the node's status has them."""
+        """Return capacity and allocatable by resource, as in the node's status."""
         return {name: (len(self.listed(name)), len(self.healthy(name))) for name in sorted(self.plugins)}
 
     async def admit(self, name: str, resource: str, count: int = 1, *, namespace: str = "tenants") -> Pod:
-        """Give devices to a pod that the scheduler has sent here; of several resources one after another."""
+        """Allocate devices to a pod that the scheduler has bound to this node.
+
+        Several resources are allocated one after another.
+        """
         plugin = self.plugins.get(resource)
         taken = {device for pod in self.pods.values() for device in pod.devices}
         free = sorted(self.healthy(resource) - taken)
@@ -153,7 +162,7 @@ class Kubelet:
         return pod
 
     async def start_container(self, pod: Pod) -> None:
-        """Start, or restart, the container of a pod."""
+        """Start or restart the container of a pod."""
         for allocation in pod.allocations:
             await self._pre_start(allocation)
 
@@ -171,7 +180,7 @@ class Kubelet:
             raise ContainerStartError(str(error)) from error
 
     def end(self, pod: Pod) -> None:
-        """Forget a pod that has ended."""
+        """Remove a pod that has ended."""
         self.pods.pop((pod.namespace, pod.name), None)
 
     async def _prefer(self, plugin: Plugin, free: list[str], count: int) -> list[str]:
@@ -226,7 +235,7 @@ class Kubelet:
                 async for response in stream:
                     plugin.devices = {device.ID: device for device in response.devices}
         plugin.channel.close()
-        # The kubelet looks the resource up by name here, and so disconnects a plugin that has registered since.
+        # The kubelet finds the plugin by the resource's name here, and so disconnects one that has registered since.
         present = self.plugins.get(plugin.resource)
         if present is not None:
             present.connected = False
@@ -277,7 +286,7 @@ class _Handlers:
 
 
 def _render(pod: Pod) -> Any:
-    """Each device is an entry of its own."""
+    """Return the pod's message, with an entry of its own for each device."""
     api = pods_api()
     made = api["PodResources"](name=pod.name, namespace=pod.namespace)
     container = made.containers.add(name="compute")

@@ -1,6 +1,6 @@
-"""What a kubelet says and understands, written down apart from the agent's own description, so that a wrong number shows.
+"""Messages of the kubelet, described independently of the agent, so that a wrong field number is detected.
 
-`tests/cluster/test_kubelet_api.py` holds both against the kubelet's published protocol files.
+`tests/cluster/test_kubelet_api.py` compares both with the kubelet's published protocol files.
 """
 
 import functools
@@ -43,13 +43,13 @@ GetPodResourcesResponse: pod_resources=1 PodResources
 
 @functools.cache
 def plugin_api():
-    """Message classes of deviceplugin/v1beta1."""
+    """Return the message classes of deviceplugin/v1beta1."""
     return make_classes("v1beta1", _parse(_PLUGIN))
 
 
 @functools.cache
 def pods_api():
-    """Message classes of podresources/v1."""
+    """Return the message classes of podresources/v1."""
     return make_classes("v1", _parse(_PODS))
 
 

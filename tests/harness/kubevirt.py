@@ -40,26 +40,26 @@ _NETWORKS_CRD = {
 
 
 class Plane(Protocol):
-    """The control plane that KubeVirt is installed on."""
+    """The control plane on which KubeVirt is installed."""
 
     directory: pathlib.Path
-    """Of the kubeconfigs `virt-api.kubeconfig` and `virt-controller.kubeconfig`."""
+    """Directory of the kubeconfigs `virt-api.kubeconfig` and `virt-controller.kubeconfig`."""
     pki: pathlib.Path
     processes: Processes
     programs: Programs
 
     @property
     def api(self) -> Api:
-        """Its API server, for an administrator."""
+        """Return the API client of an administrator."""
         ...
 
 
 class KubeVirt:
-    """KubeVirt without its nodes' part, which the node player plays.
+    """KubeVirt without its node components, which the node player plays.
 
     Args:
-        plane: What it runs beside.
-        address: Where the API server reaches this machine.
+        plane: The control plane.
+        address: Address at which the API server reaches this machine.
     """
 
     def __init__(self, plane: Plane, *, address: str = "127.0.0.1") -> None:
@@ -70,7 +70,7 @@ class KubeVirt:
         self._http = urllib3.PoolManager(ca_certs=str(plane.pki / "ca.crt"), retries=False, timeout=2)
 
     def start(self) -> None:
-        """Install and start everything, and wait until VMs are judged."""
+        """Install and start everything, and wait until VMs are validated."""
         self._create_crds()
         self._create_objects()
         port = self._start_virt_api()
@@ -119,12 +119,12 @@ class KubeVirt:
         self._api.create(
             {"apiVersion": "kubevirt.io/v1", "kind": "KubeVirt", "metadata": meta, "spec": {"configuration": gates}}
         )
-        # Without a default architecture virt-api refuses every VMI.
+        # Without a default architecture, virt-api refuses every VMI.
         status = {"status": {"phase": "Deployed", "defaultArchitecture": "amd64"}}
         self._api.merge("KubeVirt", "kubevirt", status, "kubevirt", "status")
 
     def restart_virt_api(self) -> None:
-        """Start it again where it was, once it was killed."""
+        """Start virt-api again on its old port after it was killed."""
         self._start_virt_api(self._virt_api_port)
 
     def _start_virt_api(self, port: int = 0) -> int:
@@ -152,7 +152,10 @@ class KubeVirt:
             self._api.create(document)
 
     def _register_apis(self, port: int) -> None:
-        """An ExternalName Service without endpoints makes the aggregator dial that name."""
+        """Register KubeVirt's APIs at an ExternalName Service without endpoints.
+
+        It makes the aggregator dial that name.
+        """
         spec = {"type": "ExternalName", "externalName": "localhost" if self._address == "127.0.0.1" else self._address}
         meta = {"name": "virt-api", "namespace": "kubevirt"}
         self._api.create({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec})

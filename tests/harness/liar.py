@@ -1,9 +1,9 @@
-"""An agent that lies: with an agent's own token it publishes every false status that the CRD's schema allows.
+"""An agent that publishes every false status that the CRD's schema permits, with an agent's own token.
 
     python -m tests.harness.liar --server URL --ca FILE --token FILE --node n1
 
-For every field of the schema it takes the least and the greatest number, every word, the longest text, the empty and the longest
-list; beside these come lies that were picked by hand.
+For every field of the schema, it tries the smallest and the largest number, every enum value, the longest text, and the empty
+and the longest list. It also tries hand-picked lies.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TEXTS = (
     "0000:0b:00.0", "0000:0b:10.0", "d" * 32, "f" * 64, "0-255", "0", "pod kube-system/dns", "True", "Ready", "82576", "8086",
     "2026-01-01T00:00:00Z", "vfio-pci", "a", "",
 )  # fmt: skip
-"""Of these one fits every pattern of the schema."""
+"""One of these matches each pattern of the schema."""
 FOREIGN = (
     "pod kube-system/dns", "pod tenants/database-0", "pod a/../../../../apis/x", "pod tenants/db?dryRun=All&y=",
     "domain web", "pod ../nodes/n2", "pod kube-system/",
@@ -45,7 +45,7 @@ def read_schema() -> dict[str, Any]:
 
 
 def lies(schema: dict[str, Any], truth: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give named statuses, each with one field of the schema changed in a status that has every field."""
+    """Yield named statuses, each complete except that one field of the schema is changed."""
     whole = _merged(_full(schema), truth)
     for path, values in _fields(schema, ()):
         for number, value in enumerate(values):
@@ -54,7 +54,7 @@ def lies(schema: dict[str, Any], truth: dict[str, Any]) -> Iterator[tuple[str, d
 
 
 def _fields(schema: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
-    """Give the path of every field with the values that are tried."""
+    """Yield the path of every field with the values to try."""
     match schema.get("type"):
         case "object":
             for name, field in schema.get("properties", {}).items():
@@ -67,7 +67,7 @@ def _fields(schema: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tup
 
 
 def _values(schema: dict[str, Any]) -> list[Any]:
-    """Give the extremes of one scalar field."""
+    """Return the extremes of one scalar field."""
     if "enum" in schema:
         return list(schema["enum"])
     match schema.get("type"):
@@ -80,7 +80,11 @@ def _values(schema: dict[str, Any]) -> list[Any]:
 
 
 def _words(schema: dict[str, Any]) -> list[str]:
-    """Give texts of a field: of a pattern all that fit, else names of foreign pods, the longest text, and control characters."""
+    """Return texts for a field.
+
+    With a pattern, these are all texts that match it, otherwise names of foreign pods, the longest text, and control
+    characters.
+    """
     most, pattern = schema.get("maxLength", 70_000), schema.get("pattern")
     if pattern is not None:
         return [word for word in (*_TEXTS, "f" * most) if len(word) <= most and re.search(pattern, word)]
@@ -88,7 +92,7 @@ def _words(schema: dict[str, Any]) -> list[str]:
 
 
 def _longest(schema: dict[str, Any]) -> list[Any]:
-    """Give a list as long as the schema allows, its keys different."""
+    """Return a list as long as the schema permits, with distinct keys."""
     keys = schema.get("x-kubernetes-list-map-keys", ())
     items = []
     for number in range(schema.get("maxItems", 10_000)):
@@ -100,7 +104,7 @@ def _longest(schema: dict[str, Any]) -> list[Any]:
 
 
 def _full(schema: dict[str, Any]) -> Any:
-    """Give a value that has every field."""
+    """Return a value that has every field."""
     match schema.get("type"):
         case "object":
             return {name: _full(field) for name, field in schema.get("properties", {}).items()}
@@ -112,7 +116,7 @@ def _full(schema: dict[str, Any]) -> Any:
 
 
 def _merged(full: Any, truth: Any) -> Any:
-    """Lay the truth over a value that has every field."""
+    """Merge the true status into a value that has every field."""
     if isinstance(full, dict) and isinstance(truth, dict):
         return {name: _merged(full.get(name), truth[name]) if name in truth else full[name] for name in {**full, **truth}}
     if isinstance(full, list) and isinstance(truth, list) and full and truth:
@@ -121,7 +125,10 @@ def _merged(full: Any, truth: Any) -> Any:
 
 
 def _replaced(tree: Any, path: tuple[str, ...], value: Any) -> Any:
-    """Return a copy with another value at a path; `[]` is the first item of a list."""
+    """Return a copy with another value at a path.
+
+    `[]` is the first item of a list.
+    """
     result = copy.deepcopy(tree)
     node = result
     for part in path[:-1]:
@@ -131,7 +138,7 @@ def _replaced(tree: Any, path: tuple[str, ...], value: Any) -> Any:
 
 
 def _picked(truth: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give the lies that an attacker would think of."""
+    """Yield lies that an attacker would choose."""
     first = truth["pfs"][0]
     vfs = [f"0000:0b:1{number // 8}.{number % 8}" for number in range(64)]
     plan = {"digest": "d" * 32, "actions": [], "text": "nothing", "disruptive": False, "fenced": False, "blockedBy": []}
@@ -172,10 +179,10 @@ class Liar:
         self._node = node
         self.truth = truth
         self.told = Counter[str]()
-        """How many lies were stored, and how many the API server refused."""
+        """Number of lies that were stored, and that the API server refused."""
 
     def tell(self, status: dict[str, Any]) -> bool:
-        """Publish a status that claims to be about the present spec; return whether it was stored."""
+        """Publish a status that claims to describe the current spec, and return whether it was stored."""
         body = self._api.get("NodeNicState", self._node)
         assert body is not None
         if status.get("observedGeneration") == self.truth.get("observedGeneration"):

@@ -1,4 +1,4 @@
-"""Renders the manifests as a user does: with kubectl's kustomize, and with Helm, which is built once like the other programs."""
+"""Rendering of the manifests with kubectl's kustomize and with Helm, which is built once like the other programs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HELM = "4.3.1"
 ROOT = pathlib.Path(__file__).parents[2]
 OVERLAYS = ROOT / "deploy" / "overlays"
 RENDERED = ROOT / "tests" / "cluster" / "rendered.txt"
-"""The golden file of `rendered`."""
+"""Golden file of `rendered`."""
 CHART_VALUES = {
     "module-options": ("--set=agent.moduleOptions=true",),
     "libvirt": ("--set=agent.libvirt=true",),
@@ -43,11 +43,11 @@ CHART_VALUES = {
     "prometheus": ("--set=prometheus=true",),
     "client-ca": ("--set=controller.clientCa=true",),
 }
-"""What Helm is told where kustomize gets a component."""
+"""Helm flags that correspond to a kustomize component."""
 
 
 def ensure_helm() -> pathlib.Path:
-    """Make sure that Helm is there, building it if it is not."""
+    """Return Helm's path, building it if it is missing."""
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
     target = cache / f"helm-{HELM}"
@@ -78,13 +78,16 @@ def rendered() -> str:
 
 
 def make_chart(target: pathlib.Path) -> pathlib.Path:
-    """Make the Helm chart."""
+    """Create the Helm chart."""
     subprocess.run([sys.executable, ROOT / "deploy" / "make_chart.py", ensure().kubectl, target], check=True)
     return target
 
 
 def template(chart: pathlib.Path, *flags: str) -> list[dict[str, Any]]:
-    """Render the Helm chart; a flag that is given again wins."""
+    """Render the Helm chart.
+
+    The last of repeated flags wins.
+    """
     return _documents(str(ensure_helm()), "template", "vmnic", str(chart), "--namespace=vmnic-system", *flags)
 
 
@@ -96,7 +99,7 @@ def _documents(*command: str) -> list[dict[str, Any]]:
 
 
 def make_release(image: str, digest: str, target: pathlib.Path) -> None:
-    """Write what a release offers besides its image: `install.yaml` and the chart, both naming the image by digest."""
+    """Write the files of a release, `install.yaml` and the chart, both of which name the image by digest."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as directory:

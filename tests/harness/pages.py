@@ -1,4 +1,4 @@
-"""What the documentation tells a reader to type, and what it shows of the answers."""
+"""Commands that the documentation tells a reader to type, and the answers that it shows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Step", "read_steps", "script_below"]
 
 _CONSOLE = re.compile(r"(<!-- not run: [^\n]*\n)?```console\n(.*?)```", re.DOTALL)
 _SPACE, _ANYTHING = re.compile(r"[ \t]+"), "…"
-"""Columns are as wide as their widest cell, so only that there is space counts; `…` stands for whatever is there."""
+"""Columns are as wide as their widest cell, so any amount of space is equal. `…` stands for any text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,13 @@ class Step:
     code: int
     """The exit code that the page names."""
     shown: tuple[str, ...]
-    """The lines below the command; none: the page shows nothing of the answer."""
+    """Lines below the command. Empty if the page shows no answer."""
 
     def is_shown_by(self, output: str) -> bool:
-        """Whether the page tells the truth about an answer: line by line, where a line of `…` stands for any number of them."""
+        """Return whether a command's output matches the page, line by line.
+
+        A line of `…` stands for any number of lines.
+        """
         if not self.shown:
             return True
         lines = (r"(?:.*\n)*?" if line == _ANYTHING else f"{_pattern(line)} *\n" for line in self.shown)
@@ -38,7 +41,7 @@ def _pattern(line: str) -> str:
 
 
 def read_steps(page: pathlib.Path) -> Iterator[Step]:
-    """Give the commands of a page's console blocks, but of those that are said not to be run."""
+    """Yield the commands of a page's console blocks, except those marked as not run."""
     for not_run, block in _CONSOLE.findall(page.read_text()):
         for part in () if not_run else re.split(r"^\$ ", block.replace("\\\n", ""), flags=re.MULTILINE)[1:]:
             first, *shown = part.rstrip().split("\n")
@@ -47,7 +50,7 @@ def read_steps(page: pathlib.Path) -> Iterator[Step]:
 
 
 def script_below(page: pathlib.Path, heading: str, beginning: str) -> str:
-    """Give the shell block below a heading that has a line beginning with these words.
+    """Return the shell block below a heading that has a line with this beginning.
 
     Raises:
         LookupError: there is none.

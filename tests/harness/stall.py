@@ -1,7 +1,9 @@
-"""The controller with a fault: `python -m tests.harness.stall controller …`. Some decisions do not end.
+"""The controller with a fault: `python -m tests.harness.stall controller …`.
+
+Some decisions do not end.
 
 A VM whose name begins with `busy` is decided in a loop of Python code, without a wait, for 30 s. One whose name begins with
-`stuck` is decided in C code that holds the interpreter's lock; at admission it is decided like any other.
+`stuck` is decided in C code that holds the interpreter's lock. At admission, it is decided like any other VM.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A mutating webhook of the test's own, that stands beside vmnic's."""
+"""A mutating webhook of a test, which runs beside vmnic's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from .cluster import Cluster
 
 
 class TestWebhook:
-    """Serves one webhook on VirtualMachines; the answer is a JSON Patch of the object, or none."""
+    """Serves one webhook on VirtualMachines.
+
+    The answer is a JSON Patch of the object, or none.
+    """
 
     __test__ = False
 
@@ -73,7 +76,7 @@ class TestWebhook:
         cluster.api.create({**kind, "metadata": {"name": name}, "webhooks": [webhook]})
 
     def close(self) -> None:
-        """Take it away."""
+        """Remove the webhook."""
         self._cluster.api.delete("MutatingWebhookConfiguration", self._name)
         self._server.shutdown()
         self._server.server_close()

@@ -1,1 +1,1 @@
-"""The controller: merges pools into node states, grants plans within budgets, decides and patches VMs."""
+"""The controller, which merges pools into NodeNicStates, grants plans, and decides and patches VMs."""

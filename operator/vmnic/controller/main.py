@@ -1,7 +1,7 @@
-"""`vmnic controller`: builds the parts of the controller, leads while it holds the lease, and closes everything.
+"""Entry point of `vmnic controller`, which builds the parts, leads under the lease, and closes all.
 
-Every replica keeps caches and serves the webhook; the leader alone writes. Its client asks the lease before each write.
-Lease, probes and metrics run in a thread and event loop of their own, so a slow decision does not hold them up.
+Every replica keeps caches and serves the webhook. Only the leader writes: its client checks the lease before each write. Lease,
+probes and metrics run in a thread and event loop of their own, so that slow decisions do not delay them.
 """
 
 from __future__ import annotations
@@ -61,22 +61,22 @@ _log = logging.getLogger(__name__)
 _MANAGER = "vmnic-controller"
 _WORKERS = 8
 _WRITES_PER_S = 50.0
-"""What the controller may cost the API server, whatever there is to do."""
+"""Upper limit on the controller's write rate under any load."""
 _LEDGER_FIRST_S, _LEDGER_LAST_S = 0.5, 30.0
-"""How long a new leader waits before it reads the ledger again: at first, and at most."""
+"""Initial and maximum delay before a new leader reads the ledger again, in seconds."""
 _SWITCH_S = 0.001
-"""A thread that wants to run waits so long for the one that does; Python's own value is 5 ms."""
+"""Time after which a waiting thread takes the interpreter's lock. Python's default is 5 ms."""
 _STALLED_LEASES = 2
-"""Lease durations after which a main loop that stands still ends the process."""
+"""Lease durations after which a stalled main loop ends the process."""
 _RANK = {Kind.NODE: 0, Kind.POOL: 1, Kind.VM: 2, Kind.ALLOCATION: 2, Kind.POLICY: 3}
-"""Grants before VM patches before statuses."""
+"""Priority: grants before VM patches before statuses."""
 
 
 def main(arguments: list[str]) -> int:
     """Run the controller until SIGTERM."""
     chosen = _parse(arguments)
     setup_logging(chosen.log_level)
-    # Threads that answer the API server and the kubelet get their turn sooner while the main loop decides.
+    # Threads that answer the API server and the kubelet get the interpreter sooner while the main loop decides.
     sys.setswitchinterval(_SWITCH_S)
     try:
         if chosen.nic_data:
@@ -114,7 +114,7 @@ async def _run(chosen: argparse.Namespace, connection: Connection, watchdog: Wat
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    # Each client belongs to the loop in which it is opened.
+    # A client belongs to the event loop in which it is opened.
     clients = {name: ApiClient(connection, field_manager=_MANAGER) for name in ("reads", "lease", "secrets")}
     elector = LeaderElector(clients["lease"], CONTROLLER, chosen.namespace, chosen.identity, duration_s=chosen.lease_duration_s)
     writes = ApiClient(connection, field_manager=_MANAGER, guard=elector.seconds_left, writes_per_s=_WRITES_PER_S)
@@ -150,7 +150,7 @@ def _certificates(chosen: argparse.Namespace, reads: ApiClient, writes: ApiClien
 
 
 class Controller:
-    """One replica: caches, queue and reconcilers, all in the main loop."""
+    """One replica with its caches, queue and reconcilers, all in the main loop."""
 
     def __init__(
         self,
@@ -181,7 +181,7 @@ class Controller:
         self._policies = PolicyReconciler(self.world, writes, self._machines, self._enqueue, self._events)
 
     def set_aside(self, subject: Subject) -> None:
-        """Set aside the object because of which the last run ended itself."""
+        """Set aside the object that stalled the previous run."""
         message = "the process ended itself, because its loop stood still while it decided about this object"
         self.set_aside_objects.add(*subject, SetAsideReason.TIME, message)
         key = key_of(subject)
@@ -189,12 +189,12 @@ class Controller:
             self._queue.set_aside[key] = message
 
     def show_metrics(self, *clients: ApiClient) -> None:
-        """Add the state of the cluster, and the writes of these clients, to the metrics."""
+        """Add cluster state and the writes of these clients to the metrics."""
         state = StateCollector(self.world, self._ledger, self._queue, leads=lambda: self._leading)
         self.metrics.show(state, *(client.writes for client in clients))
 
     def reviews(self, *, is_authenticated: bool) -> Reviews:
-        """Return what decides admission reviews."""
+        """Return the decider of admission reviews."""
         return Reviews(self.world, self.set_aside_objects, is_authenticated=is_authenticated)
 
     async def wait_until_decidable(self) -> None:
@@ -202,7 +202,7 @@ class Controller:
         await self._wait_for(self.world.policies, self.world.namespaces)
 
     async def lead(self) -> None:
-        """Act on everything while the lease is held."""
+        """Reconcile while the lease is held."""
         await self._wait_for(self.world.nodes, self.world.node_states, self.world.pools)
         await _load_ledger(self._ledger)
         self._queue.clear()
@@ -220,7 +220,10 @@ class Controller:
             self._leading = False
 
     def _enqueue(self, key: Key, after_s: float = 0.0) -> None:
-        """Take a key; followers have nothing to do with it, and a new leader looks at everything."""
+        """Enqueue a key if this replica leads.
+
+        A new leader reconciles everything, so followers can drop keys.
+        """
         if self._leading:
             self._queue.add(key, after_s)
 
@@ -239,7 +242,10 @@ class Controller:
         return None
 
     def ask_for_everything(self) -> None:
-        """Have every object looked at, and what is remembered of those that went while nobody, or another replica, led."""
+        """Enqueue every object.
+
+        This includes objects with remembered state that were deleted while no replica or another one led.
+        """
         self.world.enqueue_all()
         for name in self._ledger.current.pools:
             self._enqueue(pool_key(name))
@@ -247,17 +253,17 @@ class Controller:
             self._enqueue(vm_key(*vm))
 
     async def _start_with_everything(self) -> None:
-        """Look at all nodes at once, and at all VMs as soon as everything about them has been listed; then run Kopf."""
+        """Reconcile all nodes at once and all VMs when the caches are complete, then run Kopf."""
         self.ask_for_everything()
         await self._wait_for(*self.world.reflectors)
-        # What has been listed lives on: the collector need not walk it again and again.
+        # The listed objects live on, so keep the garbage collector from walking them again and again.
         gc.collect()
         gc.freeze()
-        # A pass over all VMs replaces small objects by the ten thousand, hardly any of which are in a cycle.
+        # A pass over all VMs replaces tens of thousands of small objects, and hardly any of them is in a reference cycle.
         gc.set_threshold(50_000, 50, 100)
         _log.info("the caches are complete")
         self.ask_for_everything()
-        # Slow to import, and the loop has reviews to answer; what Kopf would report first has just been asked for.
+        # Kopf is slow to import, and the loop has reviews to answer. Objects that Kopf would report first are enqueued already.
         kopf_thread = (await asyncio.to_thread(_import_kopf))(self._writes.connection, self._enqueue)
         kopf_thread.start()
         try:
@@ -277,7 +283,10 @@ def _import_kopf() -> type[KopfThread]:
 
 
 async def _load_ledger(ledger: LedgerStore) -> None:
-    """Read the ledger until that succeeds: without it nothing is granted, while the webhook goes on serving."""
+    """Read the ledger, and retry until that succeeds.
+
+    Nothing is granted without it, while the webhook keeps serving.
+    """
     wait_s = _LEDGER_FIRST_S
     while True:
         try:

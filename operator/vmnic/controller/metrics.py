@@ -1,7 +1,7 @@
-"""Metrics of the controller, its queue and its webhook, and while it leads, of pools, policies and nodes.
+"""Metrics of the controller, its queue and its webhook, and on the leader of pools, policies, nodes.
 
-They are rendered in another thread than the one that changes what they count, so every collection is copied first: no other
-thread runs during `list`.
+A scrape renders them in another thread than the one that changes the counted collections, so every collection is copied first.
+`list` does not let another thread run.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ CONTROLLER_METRICS = (
 
 
 class ControllerMetrics:
-    """Counters of what happens in the queue and the webhook; collectors read the rest when it is asked for.
+    """Counters of queue and webhook events. Collectors read everything else at each scrape.
 
     Args:
         set_aside: Receives the keys that the queue sets aside.
@@ -151,42 +151,45 @@ class ControllerMetrics:
         self._reconcile = make_histogram(_RECONCILE, self._registry)
         self._errors = make_counter(_ERRORS, self._registry)
         self._webhook = make_histogram(_WEBHOOK, self._registry)
-        # Looked up once: `labels` costs more than counting.
+        # Looked up once, because `labels` costs more than counting.
         self._waits = {kind: self._wait.labels(kind) for kind in Kind}
         self._takes = {kind: self._reconcile.labels(kind) for kind in Kind}
         self._registry.register(_SetAsideCollector(set_aside))
 
     def show(self, state: StateCollector, *writes: Counter[str]) -> None:
-        """Add what is read at each scrape."""
+        """Register what is read at each scrape."""
         self._registry.register(state)
         self._registry.register(ApiWrites(*writes))
 
     def render(self) -> bytes:
-        """Return what a scrape reads; called by any thread."""
+        """Return the exposition of all metrics.
+
+        Any thread may call this.
+        """
         return render_metrics(self._registry)
 
     def waited(self, key: Key, seconds: float) -> None:
-        """Note how long a key waited for a worker."""
+        """Record how long a key waited for a worker."""
         self._waits[key.kind].observe(seconds)
 
     def worked(self, key: Key, seconds: float, error: BaseException | None) -> None:
-        """Note that a key was reconciled."""
+        """Record that a key was reconciled."""
         self._takes[key.kind].observe(seconds)
         if error is not None:
             self._errors.labels(key.kind, _cause(error)).inc()
 
     def set_aside(self, key: Key, reason: SetAsideReason, error: BaseException) -> None:
-        """Note that a key is set aside."""
+        """Record that a key is set aside."""
         unexpected = error if reason is SetAsideReason.EXCEPTION else None
         self._set_aside.add(*subject_of(key), reason, str(error) or type(error).__name__, unexpected)
 
     def taken_back(self, key: Key) -> None:
-        """Note that a key is no longer set aside."""
+        """Record that a key is no longer set aside."""
         for reason in (SetAsideReason.EXCEPTION, SetAsideReason.TIME):
             self._set_aside.discard(*subject_of(key), reason)
 
     def reviewed(self, webhook: str, outcome: str, seconds: float) -> None:
-        """Note an admission request."""
+        """Record an admission request."""
         self._webhook.labels(webhook, outcome).observe(seconds)
 
 
@@ -201,7 +204,7 @@ def _cause(error: BaseException) -> str:
 
 
 class StateCollector(Collector):
-    """Reads the caches, the queue and the ledger."""
+    """Reads the caches, the queue and the ledger at each scrape."""
 
     def __init__(self, world: ClusterCache, ledger: LedgerStore, queue: WorkQueue[Key], leads: Callable[[], bool]) -> None:
         self._world = world
@@ -210,7 +213,10 @@ class StateCollector(Collector):
         self._leads = leads
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Return all gauges; those of the cluster only while leading."""
+        """Return all gauges.
+
+        Those of the cluster are empty unless this replica leads.
+        """
         waiting = Counter(key.kind for key in self._queue.waiting())
         leads = self._leads()
         yield family(_LEADER, [((), int(leads))])
@@ -241,9 +247,9 @@ class _SetAsideCollector(Collector):
         self._set_aside = set_aside
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-        """Return how many are set aside now, and how many ever were."""
+        """Return how many objects are set aside now, and how many ever were."""
         counts = self._set_aside.counts()
-        # A kind that once had one stays, so that an alert sees it go back to 0.
+        # A kind that once had such an object stays, so that an alert sees it return to 0.
         present = Counter({kind: 0 for kind, _ in counts})
         present.update({one.kind: 0 for one in self._set_aside.items()})
         for kind, _ in {(one.kind, one.key) for one in self._set_aside.items()}:

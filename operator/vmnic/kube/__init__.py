@@ -1,1 +1,4 @@
-"""The only code that talks to the API server: client, reflector, work queue, lease, conditions."""
+"""Access to the API server, with client, reflector, work queue, lease and conditions.
+
+No other package sends requests to it.
+"""

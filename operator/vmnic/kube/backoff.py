@@ -1,21 +1,26 @@
-"""Exponential backoff: how long to wait before the next try after several failures in a row."""
+"""Exponential backoff after consecutive failures."""
 
 from __future__ import annotations
 
 __all__ = ["Backoff", "exponential_backoff"]
 
 _DOUBLINGS = 30
-"""Further doublings exceed every upper bound; a fault of one day reaches a thousand, for which a float has no room."""
+"""More doublings exceed every upper bound. A failure that lasts a day reaches a thousand, which overflows a float."""
 
 
 def exponential_backoff(failures: int, bounds_s: tuple[float, float]) -> float:
-    """Return the seconds to wait after earlier failures: the lower bound, doubled for each of them up to the upper bound."""
+    """Return the delay after earlier failures, in seconds.
+
+    It is the lower bound, doubled for each failure, up to the upper bound.
+    """
     first_s, longest_s = bounds_s
     return min(longest_s, first_s * 2.0 ** min(failures, _DOUBLINGS))
 
 
 class Backoff:
-    """Tracks consecutive failures by key; nothing is persisted.
+    """Tracks consecutive failures by key.
+
+    Nothing is persisted.
 
     Args:
         bounds_s: Shortest and longest delay, in seconds.
@@ -27,12 +32,15 @@ class Backoff:
         """Number of consecutive failures, and the time until which the key waits."""
 
     def record_failure(self, key: str, now: float) -> None:
-        """Record a failure; each one doubles the delay."""
+        """Record a failure.
+
+        Each one doubles the delay.
+        """
         count, _ = self._failures.get(key, (0, 0.0))
         self._failures[key] = (count + 1, now + exponential_backoff(count, self._bounds_s))
 
     def reset(self, key: str) -> None:
-        """Forget the failures of a key, because a try has succeeded."""
+        """Remove the failures of a key after a success."""
         self._failures.pop(key, None)
 
     def is_active(self, key: str, now: float) -> bool:

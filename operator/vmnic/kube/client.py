@@ -1,7 +1,7 @@
-"""The API client: typed errors, JSON Patch, chunked lists, watches, and a guard on every write.
+"""API client with typed errors, JSON Patch, chunked lists, watches, and a guard on every write.
 
-`kubernetes.aio` costs 80 MB where the agent may have 64, and decodes whole lists; so requests are made with aiohttp and
-bodies stay raw where they come by the thousand.
+`kubernetes.aio` takes 80 MB of memory, while the agent may use 64 MB, and it decodes whole lists. So requests are made with
+aiohttp, and objects of lists and watches stay undecoded.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ T = TypeVar("T")
 _JSON_PATCH = "application/json-patch+json"
 _MERGE_PATCH = "application/merge-patch+json"
 _CONNECTIONS = 16
-"""Requests at a time; watches have connections of their own."""
+"""Concurrent requests. Watches have connections of their own."""
 _CHUNK = 500
-"""Objects a page: the API server's own clients ask for as many."""
+"""Objects per page, the same as in client-go."""
 
 
 class _Page(msgspec.Struct):
@@ -43,7 +43,7 @@ class _Event(msgspec.Struct):
 
 
 class WatchEvent(NamedTuple):
-    """One line of a watch."""
+    """One event of a watch."""
 
     type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
     raw: msgspec.Raw
@@ -54,15 +54,15 @@ _event_decoder = msgspec.json.Decoder(_Event)
 
 
 class ApiClient:
-    """Requests to one API server as one field manager.
+    """Sends requests to one API server as one field manager.
 
     Args:
-        connection: Where and as whom.
-        field_manager: The name that the server records as the writer of fields.
-        timeout_s: Longest wait for an answer.
-        writes_per_s: Writes beyond so many a second wait; None: no bound. A second's worth may come at once.
-        guard: Seconds that this process may still write, or None when it may not; asked before every write, whose
-            timeout never exceeds the answer. A lease's `seconds_left` for a leader's client.
+        connection: Address and credentials.
+        field_manager: Name that the server records as the writer of fields.
+        timeout_s: Maximum wait for an answer, in seconds.
+        writes_per_s: Rate limit for writes, with a burst of one second's worth. None means no limit.
+        guard: Returns the seconds in which this process may still write, or None if it may not. It is called before every write
+            and bounds the write's timeout. A leader's client uses a lease's `seconds_left`.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ApiClient:
     ) -> None:
         self.connection = connection
         self.writes: Counter[str] = Counter()
-        """Writes sent, by verb and kind."""
+        """Number of writes sent, by verb and kind."""
         self._manager = field_manager
         self._timeout_s = timeout_s
         self._guard = guard
@@ -97,7 +97,7 @@ class ApiClient:
                 await session.close()
 
     async def read(self, resource: Resource, name: str, namespace: str = "") -> dict[str, Any] | None:
-        """Read one object; None if it does not exist.
+        """Return one object, or None if it does not exist.
 
         Raises:
             ApiError: the server refused or did not answer.
@@ -111,7 +111,7 @@ class ApiClient:
     async def create(
         self, resource: Resource, body: Mapping[str, Any], namespace: str = "", *, name: str = "", subresource: str = ""
     ) -> dict[str, Any]:
-        """Create an object, or one below a named object, such as a pod's eviction.
+        """Create an object, or a subresource of a named object, such as a pod's eviction.
 
         Raises:
             ConflictError: it exists already.
@@ -122,7 +122,9 @@ class ApiClient:
     async def replace(
         self, resource: Resource, body: Mapping[str, Any], name: str, namespace: str = "", *, subresource: str = ""
     ) -> dict[str, Any]:
-        """Replace an object, or call its subresource; its `metadata.resourceVersion`, where given, must be the present one.
+        """Replace an object, or call its subresource with PUT.
+
+        If `metadata.resourceVersion` is set, it must be the current one.
 
         Raises:
             ConflictError: the object has changed since it was read.
@@ -130,7 +132,9 @@ class ApiClient:
         return await self._write("PUT", resource, resource.path(namespace, name, subresource), body)
 
     async def delete(self, resource: Resource, name: str, namespace: str = "") -> None:
-        """Delete an object; one that is gone already is no error.
+        """Delete an object.
+
+        One that does not exist is no error.
 
         Raises:
             ApiError: the server refused or did not answer.
@@ -152,7 +156,7 @@ class ApiClient:
         """Apply a JSON Patch.
 
         Raises:
-            InvalidError: a `test` operation does not hold, or the result breaks a rule.
+            InvalidError: a `test` operation failed, or the result violates a rule.
         """
         path = resource.path(namespace, name, subresource)
         return await self._write("PATCH", resource, path, operations, content_type=_JSON_PATCH)
@@ -160,7 +164,9 @@ class ApiClient:
     async def patch_merge(
         self, resource: Resource, name: str, body: Mapping[str, Any], namespace: str = "", *, subresource: str = ""
     ) -> dict[str, Any]:
-        """Apply a JSON merge patch; a `metadata.resourceVersion` in it must be the present one.
+        """Apply a JSON merge patch.
+
+        If it contains `metadata.resourceVersion`, that must be the current one.
 
         Raises:
             ConflictError: the object has changed since it was read.
@@ -171,10 +177,10 @@ class ApiClient:
     async def list_pages(
         self, resource: Resource, namespace: str = "", *, selectors: Mapping[str, str] | None = None
     ) -> AsyncIterator[tuple[list[msgspec.Raw], str]]:
-        """Give the objects page by page, each undecoded, with the version of the list.
+        """Yield the objects page by page, undecoded, with the resourceVersion of the list.
 
         Raises:
-            GoneError: the list went on for too long; begin again.
+            GoneError: the list took too long. The caller starts again.
         """
         parameters = {"limit": str(_CHUNK), **(selectors or {})}
         while True:
@@ -194,14 +200,14 @@ class ApiClient:
         lasts_s: int,
         silent_s: float,
     ) -> AsyncIterator[WatchEvent]:
-        """Give changes since a version until the server ends the watch.
+        """Yield changes since a resourceVersion until the server ends the watch.
 
         Args:
             resource: The kind.
-            version: The resourceVersion to go on from.
+            version: The resourceVersion to continue from.
             selectors: `fieldSelector`, `labelSelector`.
-            lasts_s: How long the server shall keep the watch.
-            silent_s: A silence longer than this counts as a dead connection (bookmarks come every minute).
+            lasts_s: How long the server is asked to keep the watch, in seconds.
+            silent_s: Silence in seconds after which the connection counts as dead. Bookmarks come every minute.
 
         Raises:
             GoneError: the version is too old.
@@ -285,17 +291,17 @@ class ApiClient:
 
     def _headers(self) -> dict[str, str]:
         token = self.connection.token()
-        # KubeVirt's subresources answer in no format at all, and want it allowed.
+        # KubeVirt's subresources answer in no declared format, and require that any format is accepted.
         return {"Accept": "application/json, */*"} | ({"Authorization": f"Bearer {token}"} if token else {})
 
 
 class _Budget:
-    """So many writes a second; who comes first is served first."""
+    """Rate limit for writes, first come, first served."""
 
     def __init__(self, per_s: float) -> None:
         self._per_s = per_s
         self._full_at = 0.0
-        """Loop time at which a whole second's worth is there again."""
+        """Loop time at which a whole second's worth of writes is available again."""
 
     async def take(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -304,7 +310,7 @@ class _Budget:
 
 
 async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Split a stream into lines of any length; aiohttp's own reader refuses long ones."""
+    """Split a stream into lines of any length. aiohttp's own reader refuses long ones."""
     rest = b""
     async for chunk in stream.iter_any():
         *whole, rest = (rest + chunk).split(b"\n")
@@ -314,7 +320,10 @@ async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 
 async def _decode(decoder: msgspec.json.Decoder[T], raw: bytes) -> T:
-    """Decode a page or an event, although one object in it may be nested too deeply; the loop goes on meanwhile."""
+    """Decode a page or an event.
+
+    If an object in it is nested too deeply, that is pruned in another thread.
+    """
     try:
         return decoder.decode(raw)
     except RecursionError:
@@ -322,7 +331,7 @@ async def _decode(decoder: msgspec.json.Decoder[T], raw: bytes) -> T:
 
 
 def _decoded(raw: bytes) -> Any:
-    """Parse an answer; what is no JSON is its text."""
+    """Decode an answer, or return its text if it is not JSON."""
     try:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -330,7 +339,7 @@ def _decoded(raw: bytes) -> Any:
 
 
 def _watch_error(status: Any) -> ApiError:
-    """Make the error of an ERROR event, which holds a Status."""
+    """Return the error for an ERROR event, which contains a Status."""
     code = read_integer(status.get("code"), 100, 599) if isinstance(status, dict) else None
     return error_for(code or 500, status)
 

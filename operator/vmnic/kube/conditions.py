@@ -1,4 +1,7 @@
-"""Kubernetes conditions, pure: a condition's transition time moves only with its status, so nothing flaps."""
+"""Merging of Kubernetes conditions.
+
+A condition's transition time changes only with its status, so that identical conditions cause no write. Pure.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ __all__ = ["merged_conditions"]
 
 
 def merged_conditions(old: Iterable[Condition], new: Iterable[Condition], *, now: datetime) -> list[Condition]:
-    """Give the new conditions in their order, each with the old transition time unless its status changed."""
+    """Return the new conditions in their order.
+
+    Each keeps its old transition time unless its status has changed.
+    """
     present = {condition.type: condition for condition in old}
     merged = []
     for condition in new:

@@ -1,4 +1,4 @@
-"""Where the API server is and how to be known there: from inside the cluster, or from a kubeconfig."""
+"""Address and credentials of the API server, from inside the cluster or from a kubeconfig."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ SERVICE_ACCOUNT_DIRECTORY = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
 class ConnectionFileError(Exception):
-    """The files or variables that describe the API server are missing or wrong; the message says which."""
+    """The files or variables that describe the API server are missing or wrong.
+
+    The message names them.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +31,17 @@ class Connection:
     """One API server and one identity."""
 
     server: str
-    """`https://host:port`, without a final slash."""
+    """`https://host:port`, without a trailing slash."""
     tls: ssl.SSLContext
     token: Callable[[], str | None]
-    """Gives the bearer token at the time of the call: the kubelet renews the file."""
+    """Returns the current bearer token. The kubelet renews the file."""
     ca_file: str = ""
 
 
 def in_cluster_connection(environment: Mapping[str, str] = os.environ) -> Connection:
-    """Connect as a pod does: KUBERNETES_SERVICE_HOST and _PORT, and the mounted service account.
+    """Return the connection of a pod.
+
+    It uses KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT, and the mounted service account.
 
     Raises:
         ConnectionFileError: a variable is not set or a file cannot be read.
@@ -57,7 +62,9 @@ def in_cluster_connection(environment: Mapping[str, str] = os.environ) -> Connec
 
 
 def kubeconfig_connection(path: str | None = None, context: str | None = None) -> Connection:
-    """Connect as kubectl does; reads KUBECONFIG or the user's own file when no path is given.
+    """Return the connection that kubectl would use.
+
+    Without a path, KUBECONFIG or the user's own file is read.
 
     Raises:
         ConnectionFileError: there is no kubeconfig, or it is not usable.

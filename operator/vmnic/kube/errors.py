@@ -1,4 +1,7 @@
-"""What the API server may answer instead of what was asked; only statuses that somebody handles are classes."""
+"""Errors that the API server returns.
+
+Only statuses that are handled have a class of their own.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ __all__ = [
 
 
 _SHOWN = 80
-"""Characters of a bad name that its message quotes."""
+"""Characters of a bad name that the message quotes."""
 
 
 class ApiError(Exception):
@@ -38,41 +41,47 @@ class ApiError(Exception):
     ) -> None:
         super().__init__(message or reason)
         self.status = status
-        """HTTP status; 0 where no answer came."""
+        """HTTP status. 0 if there was no answer."""
         self.reason = reason
         self.message = message
         self.causes = causes
-        """What is wrong with which field, where the server says so."""
+        """Faulty fields and what is wrong with them, if the server reports them."""
         self.retry_after_s = retry_after_s
         """Seconds that the server asks to wait."""
 
 
 class NotFoundError(ApiError):
-    """404: no such object or kind."""
+    """404, the object or kind does not exist."""
 
 
 class ConflictError(ApiError):
-    """409: the object exists already, or is not the one that was read."""
+    """409, the object exists already, or has changed since it was read."""
 
 
 class GoneError(ApiError):
-    """410: the version to go on from is too old."""
+    """410, the resourceVersion to continue from is too old."""
 
 
 class InvalidError(ApiError):
-    """422: the object breaks a rule, or a JSON Patch's `test` did not hold."""
+    """422, the object violates a rule, or a `test` of a JSON Patch failed."""
 
 
 class TooManyRequestsError(ApiError):
-    """429: come back later."""
+    """429, the server asks to retry later."""
 
 
 class UnreachableError(ApiError):
-    """No answer: refused, cut or too late. Whether a write took effect is unknown."""
+    """No answer, because the connection was refused or cut, or timed out.
+
+    Whether a write took effect is unknown.
+    """
 
 
 class BadNameError(ApiError):
-    """A name that no object can have, so nothing was sent."""
+    """A name that no object can have.
+
+    Nothing was sent.
+    """
 
     def __init__(self, what: str, name: str) -> None:
         shown = ascii(name[:_SHOWN]) + ("…" if len(name) > _SHOWN else "")
@@ -80,7 +89,10 @@ class BadNameError(ApiError):
 
 
 class NotLeadingError(Exception):
-    """A leader's write was asked for when the lease had run out; nothing was sent."""
+    """A leader's write was requested after the lease had expired.
+
+    Nothing was sent.
+    """
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {
@@ -93,11 +105,14 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 
 
 _LONGEST_RETRY_S = 120
-"""A longer Retry-After is not believed: vmnic then uses its own backoff."""
+"""A longer Retry-After is ignored, and vmnic's own backoff applies."""
 
 
 def error_for(status: int, body: Any, retry_after: str | None = None) -> ApiError:
-    """Make the error of an answer; `body` is a Status object where the server sent one."""
+    """Return the error for an answer.
+
+    `body` is a Status object if the server sent one.
+    """
     described: dict[str, Any] = body if isinstance(body, dict) else {"message": str(body)[:500]}
     causes = (described.get("details") or {}).get("causes") or ()
     return _BY_STATUS.get(status, ApiError)(

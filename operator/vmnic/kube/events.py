@@ -1,7 +1,7 @@
-"""Kubernetes Events (events.k8s.io/v1): written beside the work, never instead of it, and the same news only once.
+"""Kubernetes Events (events.k8s.io/v1), written in the background and deduplicated.
 
-An Event is named by what it says, so a second writer of the same news, also after a restart, meets the first one's object and
-only raises its count.
+An Event's name is derived from its content. A second writer of the same Event, also after a restart, therefore finds the first
+one's object and only raises its count.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ __all__ = ["Events", "Subject"]
 _log = logging.getLogger(__name__)
 
 _WAITING = 500
-"""Events beyond so many are dropped: statuses say the same."""
+"""Limit on queued Events. Further ones are dropped, because statuses report the same."""
 _PAUSE_S = 0.2
-"""Between two writes, so that Events take at most a tenth of the controller's write budget."""
+"""Pause between two writes, so that Events use at most a tenth of the controller's write budget."""
 _QUIET_S = 600.0
-"""The same news is not written again within so long."""
+"""Interval within which an identical Event is not written again."""
 _KNOWN = 2000
-"""News that are remembered."""
+"""Number of Events that are remembered."""
 _NAME_LENGTH = 230
-"""Of the 253 characters of an object's name, what the digest leaves."""
+"""The part of a name's 253 characters that the digest leaves."""
 _NOTE_BYTES = 1024
-"""The API server refuses longer notes; it counts bytes."""
+"""The API server refuses longer notes. It counts bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +57,10 @@ class _Known:
 
 
 class Events:
-    """Takes news at once and writes them in its own time.
+    """Queues Events at once and writes them in the background.
 
     Args:
-        api: Its writes are the leader's.
+        api: The leader's client.
         instance: Unique name of this process.
     """
 
@@ -71,12 +71,12 @@ class Events:
         self._known: OrderedDict[str, _Known] = OrderedDict()
 
     def tell(self, subject: Subject, kind: Literal["Normal", "Warning"], reason: str, action: str, note: str) -> None:
-        """Have an Event written, unless the same was told a short while ago.
+        """Queue an Event, unless an identical one was queued a short while ago.
 
         Args:
-            subject: What it is about.
-            kind: `Warning` where a person may have to act.
-            reason: Why, in CamelCase.
+            subject: The object that it is about.
+            kind: `Warning` if an administrator may have to act.
+            reason: The reason, in CamelCase.
             action: What was done, in CamelCase.
             note: A sentence.
         """
@@ -93,7 +93,10 @@ class Events:
             self._queue.put_nowait(event)
 
     async def run(self) -> None:
-        """Write until cancelled; an Event that cannot be written is dropped."""
+        """Write queued Events until cancelled.
+
+        An Event that cannot be written is dropped.
+        """
         while True:
             event = await self._queue.get()
             try:
@@ -101,7 +104,7 @@ class Events:
             except (ApiError, NotLeadingError) as error:
                 _log.debug("an Event was not written: %s", error)
             except Exception:
-                # What an Event says is foreign input in part: one that cannot be sent must not end the task.
+                # An Event's text is partly foreign input, and one that cannot be sent must not end the task.
                 _log.exception("an Event was not written")
             await asyncio.sleep(_PAUSE_S)
 
@@ -121,7 +124,7 @@ class Events:
         return {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            # Those of cluster-wide objects belong in `default`, where `kubectl describe` looks for them.
+            # Events of cluster-scoped objects belong in `default`, where `kubectl describe` looks for them.
             "metadata": {
                 "name": f"{subject.name[:_NAME_LENGTH].rstrip('-.')}.{digest}",
                 "namespace": subject.namespace or "default",

@@ -1,8 +1,8 @@
-"""Leader election with a Lease that really stops leading at its deadline.
+"""Leader election with a Lease, in which a leader reliably stops at its deadline.
 
-The deadline counts from *before* the renewal was sent, on a clock that also runs while the machine sleeps, and lies well
-before the moment at which another candidate may take the lease. A process that was frozen and goes on therefore finds its
-time run out: `seconds_left`, asked before every write, needs no running timer.
+The deadline counts from *before* the renewal was sent, on a clock that also runs while the machine is suspended. It lies well
+before the moment at which another candidate may take the lease. A process that was frozen and continues therefore finds its
+time expired: `seconds_left`, which is called before every write, needs no running timer.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ __all__ = ["CONTROLLER", "LeaderElector", "boot_time"]
 _log = logging.getLogger(__name__)
 
 CONTROLLER = "vmnic-controller"
-"""The Lease of whoever changes pools, nodes and VMs."""
+"""Lease of the controller that changes pools, nodes and VMs."""
 
 
 def boot_time() -> float:
-    """Seconds since boot, suspension included (CLOCK_BOOTTIME)."""
+    """Return the seconds since boot, including suspension (CLOCK_BOOTTIME)."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -40,9 +40,9 @@ class LeaderElector:
         api: A client without a guard.
         name: Name of the Lease.
         namespace: Its namespace.
-        identity: Unique to this process.
-        duration_s: Another candidate may take a lease that it has seen unrenewed for so long.
-        clock: Never goes back.
+        identity: Unique name of this process.
+        duration_s: Time after which another candidate may take a lease that it has not seen renewed.
+        clock: Returns the time in seconds and never goes back.
     """
 
     def __init__(
@@ -61,15 +61,18 @@ class LeaderElector:
         self._namespace = namespace
         self._duration_s = duration_s
         self._lead_s = duration_s * 2 / 3
-        """How long a renewal lets us lead: a third of the lease stays as a margin for a write on its way."""
+        """How long a renewal permits leading. A third of the lease remains as a margin for a write in flight."""
         self._retry_s = duration_s / 8
         self._clock = clock
         self._deadline: float | None = None
         self._seen: tuple[Any, float] = (None, 0.0)
-        """What another holder last wrote, and when we first saw it."""
+        """Last renewal of another holder, and when this process first saw it."""
 
     def seconds_left(self) -> float | None:
-        """Return how long this process may still write as the leader, None when it does not lead; any thread may ask."""
+        """Return how long this process may still write as the leader, or None if it does not lead.
+
+        Any thread may call this.
+        """
         deadline = self._deadline
         if deadline is None:
             return None
@@ -77,9 +80,9 @@ class LeaderElector:
         return left_s if left_s > 0 else None
 
     async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
-        """Wait for the lease, run `lead` while it is held, and begin again when it is lost.
+        """Wait for the lease, run `lead` while it is held, and start again when it is lost.
 
-        `lead` is cancelled at the deadline. If it ends or fails by itself, the lease is given back and this ends likewise.
+        `lead` is cancelled at the deadline. If it returns or raises by itself, the lease is released and this does the same.
         """
         while True:
             while not await self._try_acquire_or_renew():
@@ -110,7 +113,10 @@ class LeaderElector:
                 await self._try_acquire_or_renew()
 
     async def _try_acquire_or_renew(self) -> bool:
-        """Take or renew the lease; False if another holds it or no answer came in time."""
+        """Take or renew the lease and return whether it is held.
+
+        It is not if another candidate holds it or no answer came in time.
+        """
         timeout_s = min(self._retry_s * 2, self.seconds_left() or self._retry_s * 2)
         asked = self._clock()
         try:
@@ -121,7 +127,7 @@ class LeaderElector:
                 _log.warning("the lease could not be renewed: %s", str(error) or "no answer in time")
             return False
         except Exception:
-            # Not the API server's error: the Lease itself cannot be read, whoever wrote it.
+            # Not an error of the API server: the Lease itself cannot be read, whichever client wrote it.
             _log.exception("the lease %s/%s could not be renewed", self._namespace, self._name)
             return False
         if held:
@@ -140,7 +146,10 @@ class LeaderElector:
         return True
 
     def _expired(self, spec: dict[str, Any], now: float) -> bool:
-        """Whether another's lease stood unrenewed for its whole duration before our own eyes; clocks are not compared."""
+        """Return whether another holder's lease was observed without renewal for its whole duration.
+
+        The clocks of different machines are not compared.
+        """
         mark = (spec.get("holderIdentity"), spec.get("renewTime"))
         if self._seen[0] != mark:
             self._seen = (mark, now)
@@ -167,7 +176,10 @@ class LeaderElector:
         }
 
     async def _release(self) -> None:
-        """Give the lease back, so that a successor need not wait; if that fails it waits."""
+        """Release the lease, so that a successor need not wait.
+
+        If that fails, the successor waits.
+        """
         with contextlib.suppress(Exception):
             async with asyncio.timeout(self._retry_s):
                 found = await self._api.read(LEASES, self._name, self._namespace)

@@ -1,4 +1,4 @@
-"""Running a coroutine in the event loop of another thread, so that neither loop holds up the other."""
+"""Execution of a coroutine in the event loop of another thread, so that neither loop delays the other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 async def run_in_thread(work: Work, name: str) -> None:
-    """Run a coroutine in a new thread with an event loop of its own; when cancelled, cancel it there and wait for its end."""
+    """Run a coroutine in a new thread with its own event loop.
+
+    Cancellation is passed on, and the coroutine's end is awaited.
+    """
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=_turn, args=(loop,), name=name, daemon=True)
     thread.start()
@@ -25,12 +28,15 @@ async def run_in_thread(work: Work, name: str) -> None:
         await run_in_loop(loop, work)
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        # Nothing runs there any more, so this is short.
+        # The loop has nothing left to run, so this is short.
         thread.join(_JOIN_S)
 
 
 async def run_in_loop(loop: asyncio.AbstractEventLoop, work: Work) -> None:
-    """Run a coroutine in the loop of another thread; when cancelled, cancel it there and wait for its end."""
+    """Run a coroutine in another thread's loop.
+
+    Cancellation is passed on, and the coroutine's end is awaited.
+    """
     here = asyncio.get_running_loop()
     ended: asyncio.Future[None] = here.create_future()
     stop = asyncio.Event()
@@ -57,7 +63,7 @@ async def run_in_loop(loop: asyncio.AbstractEventLoop, work: Work) -> None:
 
 
 def _hand_over(task: asyncio.Future[None], ended: asyncio.Future[None]) -> None:
-    """Give the result of a task that has ended to the future of another loop."""
+    """Copy the result of an ended task to a future of another loop."""
     if task.cancelled():
         ended.cancel()
     elif (error := task.exception()) is not None:

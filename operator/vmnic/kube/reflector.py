@@ -1,8 +1,8 @@
-"""A cache of one kind: chunked list, watch with bookmarks, and a diff on every relist.
+"""Cache of one kind, filled by a chunked list and a watch with bookmarks.
 
-Only a projection of each object is kept, because 50,000 whole VMs do not fit. "Cannot read" is not "absent": while the API
-server does not answer, the cache stays. One malformed object is set aside under `malformed` and harms no other, whatever
-exception its decoding or handling raises.
+Every relist is compared with it. Only a projection of each object is kept, because 50,000 complete VMs would not fit into
+memory. An object that cannot be read is not absent: while the API server does not answer, the cache stays. One malformed object
+is set aside under `malformed` and affects no other, whichever exception its decoding or handling raises.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _WATCH_S = (240, 360)
-"""A watch is asked for at random between these seconds, so that watches do not all end at once."""
+"""Duration of a watch in seconds, chosen at random, so that watches do not all end at once."""
 _SILENT_S = 130.0
-"""Bookmarks come about every minute; twice that without a byte is a dead connection."""
+"""Bookmarks come about every minute, so silence for twice that time means a dead connection."""
 _BACKOFF_S = (0.2, 15.0)
 _DECODE_S = 0.25
-"""CPU time for decoding, and for reporting, one object: a VM of 1.5 MB takes some milliseconds."""
+"""CPU budget for decoding and for reporting one object. A VM of 1.5 MB takes some milliseconds."""
 _FREE_RELISTS = 1
-"""Relists in a row that need no pause: one expired version is usual, a server that expires each one is not."""
+"""Consecutive relists without a pause. One expired version is normal, but a server may expire every one."""
 
 
 class ObjectKey(NamedTuple):
-    """Namespace (empty for cluster-wide kinds) and name."""
+    """Namespace (empty for cluster-scoped kinds) and name."""
 
     namespace: str
     name: str
@@ -71,18 +71,20 @@ _bookmark = msgspec.json.Decoder(_Bookmark)
 
 
 class Reflector(Generic[T]):
-    """Keeps `items` equal to what the API server has.
+    """Keeps `items` equal to the API server's objects.
 
     Args:
-        api: Its requests are reads only.
+        api: A client that is used for reads only.
         resource: The kind.
         decode: Converts a raw object to the projection that is kept. Any exception sets the object aside.
-        on_change: Called with key, old and new projection where they differ. None stands for absent or malformed: `malformed`
-            says which. `old` and `new` are both None if an object is malformed when first seen, or for another reason now.
+        on_change: Called with key, old and new projection if they differ. None stands for absent or malformed, and `malformed`
+            tells which. `old` and `new` are both None if an object is malformed when first seen, or stays so with another
+            error.
         selectors: `fieldSelector`, `labelSelector`.
-        optional: The cluster need not serve the kind, because its CRD comes with other software. Not found means none.
-        salvage: Reads what must still count of an object that `decode` refuses, such as a VM's devices.
-        set_aside: Where objects that cannot be decoded or handled are shown.
+        optional: Whether the cluster may lack the kind, because its CRD comes with other software. Not found then means no
+            objects.
+        salvage: Decodes the part of a malformed object that must still count, such as a VM's devices.
+        set_aside: Registry for objects that cannot be decoded or handled.
     """
 
     def __init__(
@@ -99,13 +101,13 @@ class Reflector(Generic[T]):
     ) -> None:
         self.items: dict[ObjectKey, T] = {}
         self.malformed: dict[ObjectKey, str] = {}
-        """Objects that could not be decoded, with the reason."""
+        """Objects that could not be decoded, with the error."""
         self.last_readable: dict[ObjectKey, T] = {}
-        """What malformed objects were when they could last be read, or what was salvaged of them."""
+        """Last readable projection of malformed objects, or what was salvaged of them."""
         self.synced = asyncio.Event()
         """Set once the first list is complete."""
         self.absent = False
-        """Whether the server does not know the kind; its objects are gone with it."""
+        """Whether the API server does not serve the kind. Its objects are gone with it."""
         self.resource = resource
         self._api = api
         self._decode = decode
@@ -123,16 +125,19 @@ class Reflector(Generic[T]):
         """Consecutive watches that ended because their version was too old."""
 
     def known(self) -> Iterator[tuple[ObjectKey, T]]:
-        """Return every object that can be read, and the last readable state of those that cannot be read now."""
+        """Yield every readable object, and the last readable projection of malformed ones."""
         yield from self.items.items()
         yield from self.last_readable.items()
 
     def last(self, key: ObjectKey) -> T | None:
-        """Return an object, or its last readable state if it cannot be read now; None if there is neither."""
+        """Return an object, or its last readable projection if it is malformed, or None if there is neither."""
         return self.last_readable.get(key) if key in self.malformed else self.items.get(key)
 
     async def run(self) -> None:
-        """List and watch until cancelled; errors are logged and retried with growing pauses."""
+        """List and watch until cancelled.
+
+        Errors are logged and retried with growing pauses.
+        """
         while True:
             try:
                 if not self._version:
@@ -146,14 +151,17 @@ class Reflector(Generic[T]):
             except ApiError as error:
                 await self._rest(error)
             except Exception:
-                # A stream that is no watch at all, for example. The next list shows what the server has.
+                # For example, the stream is no watch at all. The next list returns the server's objects.
                 self._version = ""
                 _log.exception("watching %s failed", self.resource.plural)
                 await asyncio.sleep(_pause_s(self._failures))
                 self._failures += 1
 
     async def _rest(self, error: ApiError) -> None:
-        """Log an error and pause; a kind that is not served is an empty list."""
+        """Log an error and pause.
+
+        A kind that is not served counts as an empty list.
+        """
         is_missing = self._optional and isinstance(error, NotFoundError)
         pause_s = error.retry_after_s or _pause_s(self._failures)
         self._failures += 1
@@ -169,7 +177,10 @@ class Reflector(Generic[T]):
         await asyncio.sleep(pause_s)
 
     async def _list(self) -> None:
-        """Take the whole list, then report deletions; the old cache serves until then."""
+        """Read the complete list, then report deletions.
+
+        The old cache serves until then.
+        """
         seen: set[ObjectKey] = set()
         version = ""
         async for page, page_version in self._api.list_pages(self.resource, selectors=self._selectors):
@@ -203,7 +214,7 @@ class Reflector(Generic[T]):
     def _identify(self, raw: msgspec.Raw, *, bookmark: bool) -> _Meta | None:
         try:
             return (_bookmark if bookmark else _identity).decode(raw).metadata
-        except Exception as error:  # RecursionError, for example: one object must not end the watch
+        except Exception as error:  # RecursionError, for example; one object must not end the watch
             _log.warning("an object of %s has no usable metadata: %s", self.resource.plural, _words(error))
             return None
 
@@ -235,7 +246,10 @@ class Reflector(Generic[T]):
         return Subject(self.resource.kind, _name(key))
 
     def _check_blame(self, key: ObjectKey) -> None:
-        """Refuse an object that ended the last run of the process, until it changes: decoding it may have been the reason."""
+        """Refuse an object that stalled the previous run of the process, until it changes.
+
+        Decoding it may have been the cause.
+        """
         blamed = self._set_aside.find(*self._subject(key)) if not self.synced.is_set() else None
         if blamed is not None and blamed.reason is SetAsideReason.TIME:
             raise BoundError(blamed.message)
@@ -263,7 +277,10 @@ class Reflector(Generic[T]):
             self._report(key, old, None)
 
     def _report(self, key: ObjectKey, old: T | None, new: T | None) -> None:
-        """Report a change; an exception there costs only this object."""
+        """Report a change.
+
+        An exception in the handler affects only this object.
+        """
         try:
             with time_budget(_DECODE_S, self._subject(key)):
                 self._on_change(key, old, new)

@@ -1,4 +1,4 @@
-"""The kinds that vmnic reads or writes, and where the API server keeps them."""
+"""Kinds that vmnic reads or writes, and their API paths."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _LONGEST_NAME = 253
-"""Characters of the longest name that Kubernetes takes."""
+"""Maximum length of a name in Kubernetes, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Resource:
     namespaced: bool = False
 
     def collection_path(self, namespace: str = "") -> str:
-        """Return the URL path of a namespace's objects, or of all.
+        """Return the URL path of the objects in a namespace, or of all objects.
 
         Raises:
             BadNameError: no namespace can have this name.
@@ -73,7 +73,10 @@ class Resource:
 
 
 def _segment(what: str, name: str) -> str:
-    """Quote a name as one segment of a URL path, which the names `.` and `..` would leave."""
+    """Quote a name as one segment of a URL path.
+
+    The names `.` and `..` are refused, because they would lead to another path.
+    """
     if name in ("", ".", "..") or len(name) > _LONGEST_NAME:
         raise BadNameError(what, name)
     try:
@@ -87,7 +90,7 @@ POLICIES = Resource("vmnic.dev", "v1alpha1", "vmnicpolicies", "VmNicPolicy")
 NODE_NIC_STATES = Resource("vmnic.dev", "v1alpha1", "nodenicstates", "NodeNicState")
 VM_NIC_STATES = Resource("vmnic.dev", "v1alpha1", "vmnicstates", "VmNicState", namespaced=True)
 MACHINE_SUBRESOURCES = Resource("subresources.kubevirt.io", "v1", "virtualmachines", "VirtualMachine", namespaced=True)
-"""What KubeVirt's own API server offers for VMs: restart, expand-spec."""
+"""VMs in KubeVirt's own API server, with the subresources restart and expand-spec."""
 KUBEVIRTS = Resource("kubevirt.io", "v1", "kubevirts", "KubeVirt", namespaced=True)
 VIRTUAL_MACHINES = Resource("kubevirt.io", "v1", "virtualmachines", "VirtualMachine", namespaced=True)
 VIRTUAL_MACHINE_INSTANCES = Resource("kubevirt.io", "v1", "virtualmachineinstances", "VirtualMachineInstance", namespaced=True)

@@ -1,8 +1,8 @@
-"""Registry of foreign objects that vmnic leaves alone because it cannot handle them.
+"""Registry of foreign objects that vmnic leaves unchanged because it cannot handle them.
 
-One bad object costs only itself. A reflector reports what it cannot decode, the work queue what it cannot reconcile in
-time or without an exception, a cache what it cannot evaluate. Each reports under its own reason, so that none withdraws
-what another one found.
+One malformed object affects only itself. A reflector reports objects that it cannot decode, the work queue those that it cannot
+reconcile in time or without an exception, and a cache those that it cannot evaluate. Each reports under its own reason, so that
+none withdraws another's report.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class SetAsideReason(StrEnum):
     EXCEPTION = "exception"
     """Handling it raised an unexpected exception."""
     TIME = "time"
-    """Handling it took longer than its time budget."""
+    """Handling it exceeded its time budget."""
 
 
 _GRAVEST_FIRST = (SetAsideReason.TIME, SetAsideReason.DECODE, SetAsideReason.EXCEPTION)
@@ -37,17 +37,17 @@ class SetAsideObject(NamedTuple):
     """One object that is set aside."""
 
     kind: str
-    """Its kind as in Kubernetes, such as `VirtualMachine`."""
+    """Its kind in Kubernetes, such as `VirtualMachine`."""
     key: str
-    """Its name, after `NAMESPACE/` where the kind has namespaces."""
+    """Its name, prefixed with `NAMESPACE/` if the kind is namespaced."""
     reason: SetAsideReason
     message: str
 
 
 class SetAside:
-    """The objects that are set aside now, and how many were since the process started.
+    """Objects that are set aside now, and counts since the process started.
 
-    One thread writes; any thread may read.
+    One thread writes, and any thread may read.
     """
 
     def __init__(self) -> None:
@@ -55,17 +55,19 @@ class SetAside:
         self._counts: Counter[tuple[str, SetAsideReason]] = Counter()
 
     def add(self, kind: str, key: str, reason: SetAsideReason, message: str, error: BaseException | None = None) -> bool:
-        """Set an object aside; log and count it unless it is set aside for the same reason already.
+        """Set an object aside.
+
+        It is logged and counted unless it is already set aside for this reason.
 
         Args:
-            kind: Its kind as in Kubernetes.
-            key: Its name, after `NAMESPACE/` where the kind has namespaces.
-            reason: Why.
+            kind: Its kind in Kubernetes.
+            key: Its name, prefixed with `NAMESPACE/` if the kind is namespaced.
+            reason: Why it is set aside.
             message: What is wrong, in a few words.
             error: An unexpected exception, whose traceback is logged.
 
         Returns:
-            Whether this is news.
+            Whether the object was not set aside for this reason before.
         """
         found = SetAsideObject(kind, key, reason, " ".join(message.split())[:_MESSAGE_CHARS])
         is_news = (kind, key, reason) not in self._objects
@@ -80,12 +82,15 @@ class SetAside:
         return True
 
     def discard(self, kind: str, key: str, reason: SetAsideReason | None = None) -> None:
-        """Take an object back, for one reason or for all; one that is not set aside is no error."""
+        """Remove an object's entry for one reason, or for all.
+
+        A missing entry is no error.
+        """
         for one in SetAsideReason if reason is None else (reason,):
             self._objects.pop((kind, key, one), None)
 
     def find(self, kind: str, key: str) -> SetAsideObject | None:
-        """Return the gravest entry of an object, None if it is not set aside."""
+        """Return the most severe entry of an object, or None if it is not set aside."""
         found = (self._objects.get((kind, key, one)) for one in _GRAVEST_FIRST)
         return next((one for one in found if one is not None), None)
 
@@ -94,5 +99,5 @@ class SetAside:
         return tuple(sorted(self._objects.copy().values()))
 
     def counts(self) -> dict[tuple[str, SetAsideReason], int]:
-        """Return how often an object was set aside, by kind and reason."""
+        """Return how often objects were set aside, by kind and reason."""
         return dict(self._counts.copy())

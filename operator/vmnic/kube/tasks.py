@@ -1,7 +1,7 @@
-"""Ends tasks for certain.
+"""Reliable cancellation of tasks.
 
-A library may swallow a cancellation: a worker whose request timed out in the same instant has been seen to go on as if it had
-never been cancelled. So a task is cancelled until it has ended.
+A library may swallow a cancellation: a worker whose request timed out in the same instant has been observed to continue as if
+it had never been cancelled. So a task is cancelled repeatedly until it has ended.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ _AGAIN_S = 0.5
 
 
 async def cancel_and_wait(tasks: Iterable[asyncio.Future[Any]]) -> None:
-    """Cancel tasks and wait until every one of them has ended; what they raise is theirs."""
+    """Cancel tasks and wait until all of them have ended.
+
+    Their exceptions are not raised here.
+    """
     while pending := [task for task in tasks if not task.done()]:
         for task in pending:
             task.cancel()
@@ -24,10 +27,10 @@ async def cancel_and_wait(tasks: Iterable[asyncio.Future[Any]]) -> None:
 
 
 async def run_together(*works: Coroutine[Any, Any, None]) -> None:
-    """Run several works until one fails or the caller is cancelled; then all of them are ended."""
+    """Run several coroutines until one fails or the caller is cancelled, then end all of them."""
     tasks = [asyncio.create_task(work) for work in works]
     try:
-        # Not `gather`: a cancelled one waits for its parts.
+        # Not `gather`, because it waits for its parts when it is cancelled.
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
             task.result()

@@ -1,8 +1,8 @@
-"""Time budgets for code that runs on the event loop: foreign input must not hold up everything else.
+"""Time budgets for code on the event loop, so that foreign input cannot block everything else.
 
-A budget counts the CPU time of the main thread, so other work on the machine sets nothing aside by mistake. When it is used
-up, a signal handler raises in the code that runs. A call of C code ends first; the watchdog handles one that never ends.
-Other threads hold up nobody, so a budget there is without effect.
+A budget counts the CPU time of the main thread, so that load on the machine does not set objects aside by mistake. When it is
+used up, a signal handler raises in the running code. A call of C code ends first; the watchdog handles one that never ends.
+Code in other threads blocks nothing, so a budget has no effect there.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ __all__ = ["Budget", "OverBudgetError", "Subject", "record_subjects", "run_withi
 
 T = TypeVar("T")
 
-# ITIMER_VIRTUAL rather than ITIMER_REAL: it stands still while other processes have the CPU.
+# ITIMER_VIRTUAL rather than ITIMER_REAL, because it stops while other processes have the CPU.
 _TIMER, _SIGNAL = signal.ITIMER_VIRTUAL, signal.SIGVTALRM
 _AGAIN_S = 0.05
-"""The code may swallow the exception, in a `__del__` for example; then it is raised again after this time."""
+"""The code may swallow the exception, for example in a `__del__`. It is then raised again after this time."""
 _SOON_S = 0.001
 _UNINTERRUPTED = frozenset({__name__, "vmnic.kube.workqueue", "vmnic.kube.set_aside"})
 _UNINTERRUPTED_PACKAGES = frozenset({"asyncio", "heapq", "importlib", "_frozen_importlib", "logging", "threading", "weakref"})
-"""An exception between two statements of these would leave a lock held or a structure torn."""
+"""An exception between two statements of these modules would leave a lock held or a structure inconsistent."""
 
 
 class Subject(NamedTuple):
@@ -38,12 +38,12 @@ class Subject(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """The CPU time that reconciling one key may take without a pause."""
+    """CPU time that reconciling one key may take between two awaits."""
 
     seconds: float
     subject: Subject | None = None
     retry_s: float | None = None
-    """Delay before the next try, for a key that is no single object; None: it waits until it is readmitted."""
+    """Delay before the next try of a key that is no single object. None means that the key waits until it is readmitted."""
 
 
 class OverBudgetError(Exception):
@@ -51,7 +51,10 @@ class OverBudgetError(Exception):
 
 
 class _Alarm(BaseException):
-    """The exception in the running code; no `except Exception` catches it."""
+    """The exception that is raised in the running code.
+
+    No `except Exception` catches it.
+    """
 
     def __init__(self, budget: time_budget) -> None:
         super().__init__(f"more than {budget.seconds} s of CPU time")
@@ -59,20 +62,20 @@ class _Alarm(BaseException):
 
 
 _open: list[time_budget] = []
-"""Budgets that run, the outermost first."""
+"""Running budgets, the outermost first."""
 _collections: list[float] = []
-"""When the collection that runs was started, if one does."""
+"""Start time of the running garbage collection, if there is one."""
 _state: dict[str, Callable[[Subject | None], None]] = {}
 
 
 class time_budget:  # noqa: N801 - used like a function
     """Raise OverBudgetError at the end of the block if the block used up its CPU time.
 
-    The block must not contain `await` or `yield`. In a nested block the outer budget goes on counting.
+    The block must not contain `await` or `yield`. In a nested block, the outer budget keeps counting.
 
     Args:
         seconds: CPU time of the main thread.
-        subject: The object that the block decides about; the watchdog blames it for a block that never ends.
+        subject: The object that the block decides about. The watchdog blames it for a block that never ends.
     """
 
     __slots__ = ("_counts", "deadline", "fired", "seconds", "subject")
@@ -110,7 +113,10 @@ class time_budget:  # noqa: N801 - used like a function
 
 
 class uncharged:  # noqa: N801 - used like a function
-    """Exclude the block from the budgets around it: work for all objects must not be blamed on the one that needs it first."""
+    """Exclude the block from the budgets around it.
+
+    Work for all objects must not be charged to the one that happens to need it first.
+    """
 
     __slots__ = ("_outer", "_started")
 
@@ -132,7 +138,7 @@ class uncharged:  # noqa: N801 - used like a function
 
 @types.coroutine
 def run_within(work: Coroutine[Any, Any, T], budget: Budget) -> Generator[Any, Any, T]:
-    """Await a coroutine with a time budget around each of its steps, that is, around the code between two awaits.
+    """Await a coroutine with a time budget around each step, which is the code between two awaits.
 
     Raises:
         OverBudgetError: a step used up the budget. What the coroutine then awaits to clean up is still awaited.
@@ -164,7 +170,10 @@ def run_within(work: Coroutine[Any, Any, T], budget: Budget) -> Generator[Any, A
 
 
 def record_subjects(record: Callable[[Subject | None], None]) -> None:
-    """Call `record` whenever another object becomes the one that is decided about; None stands for no object."""
+    """Call `record` whenever the object that is decided about changes.
+
+    None stands for no object.
+    """
     _state["record"] = record
 
 
@@ -187,7 +196,10 @@ def _extend(budgets: list[time_budget], seconds: float) -> None:
 
 
 def _on_collection(phase: str, _info: object) -> None:
-    """Charge nobody for the garbage collector, which happens to run while one object is decided about."""
+    """Exclude the garbage collector from all budgets.
+
+    It runs during a particular decision only by chance.
+    """
     if not _open or threading.get_ident() != threading.main_thread().ident:
         return
     if phase == "start":
@@ -206,13 +218,16 @@ def _arm() -> None:
 
 
 def _on_alarm(_number: int, frame: FrameType | None) -> None:
-    """Raise in the running code if a budget is used up; the timer also counts the CPU time of other threads."""
+    """Raise in the running code if a budget is used up.
+
+    The timer also counts the CPU time of other threads.
+    """
     now = time.thread_time()
     over = next((budget for budget in _open if budget.deadline <= now), None)
     if over is None:
         _arm()
         return
-    # A collection that has just ended is only charged off once the collector's own callback has run.
+    # The time of a collection that has just ended is subtracted only once the collector's own callback has run.
     if _collections or (frame is not None and _must_not_be_interrupted(frame.f_globals.get("__name__", ""))):
         signal.setitimer(_TIMER, _SOON_S)
         return

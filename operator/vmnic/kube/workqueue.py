@@ -1,7 +1,7 @@
-"""A keyed work queue: it never works on one key twice at once, and retries a failed key with exponential backoff.
+"""Keyed work queue with exponential backoff, which never works on the same key twice at once.
 
-Backoff is here and nowhere else. Keys of a lower rank go first, so that grants do not wait for VM patches, nor those for
-statuses. A key that uses up its time budget is set aside: it is not tried again until it is readmitted.
+Only this module backs off. Keys of a lower rank go first, so that grants do not wait for VM patches, nor VM patches for
+statuses. A key that uses up its time budget is set aside: it is not retried until it is readmitted.
 """
 
 from __future__ import annotations
@@ -28,37 +28,37 @@ _log = logging.getLogger(__name__)
 K = TypeVar("K", bound=Hashable)
 K_contra = TypeVar("K_contra", contravariant=True)
 Reconcile = Callable[[K], Coroutine[Any, Any, float | None]]
-"""Reconciles a key and returns the delay until the next time, None if there need not be one."""
+"""Reconciles a key and returns the delay in seconds until the next time, or None if there need not be one."""
 
 _BACKOFF_S = (0.05, 60.0)
 _SLICE_S = 0.0003
-"""After so long without a wait a worker lets others have the loop: admission and watches."""
+"""Time without a wait after which a worker lets other tasks run, such as admission and watches."""
 _OVERLOAD_DELAY_S = (0.1, 0.5)
-"""A worker whose request was turned away because of too many rests so long."""
+"""Delay of a worker after a 429, in seconds (min, max)."""
 _TOUCHED_S = 1.0
-"""Delay after a key used up its budget and its object changed meanwhile."""
+"""Delay after a key used up its budget while its object changed."""
 _CONFLICTS_BEFORE_WARNING = 4
-"""An object that changed meanwhile is no news; one that keeps doing so is."""
+"""Conflicts in a row before a warning. A single one is normal."""
 _BUDGET = Budget(1.0)
 
 
 class Observer(Protocol[K_contra]):
-    """Receiver of what happens in the queue."""
+    """Receiver of the queue's events."""
 
     def waited(self, key: K_contra, seconds: float) -> None:
-        """Note how long a key was ready before a worker took it."""
+        """Record how long a key was ready before a worker took it."""
         ...
 
     def worked(self, key: K_contra, seconds: float, error: BaseException | None) -> None:
-        """Note that a worker has reconciled a key."""
+        """Record that a worker has reconciled a key."""
         ...
 
     def set_aside(self, key: K_contra, reason: SetAsideReason, error: BaseException) -> None:
-        """Note that a key used up its time budget or met an unexpected exception."""
+        """Record that a key used up its time budget or raised an unexpected exception."""
         ...
 
     def taken_back(self, key: K_contra) -> None:
-        """Note that a key is no longer set aside."""
+        """Record that a key is no longer set aside."""
         ...
 
 
@@ -66,8 +66,8 @@ class WorkQueue(Generic[K]):
     """Keys to reconcile.
 
     Args:
-        rank: Returns a key's place: lower goes first.
-        observer: Receives what happens.
+        rank: Returns a key's rank. Lower ranks go first.
+        observer: Receives the queue's events.
         describe: Returns the fields of log lines about a key.
         budget: Returns a key's time budget.
     """
@@ -80,7 +80,7 @@ class WorkQueue(Generic[K]):
         budget: Callable[[K], Budget] = lambda _: _BUDGET,
     ) -> None:
         self.set_aside: dict[K, str] = {}
-        """Keys that used up their time budget, with what happened. They are not tried again until they are readmitted."""
+        """Keys that used up their time budget, with the message. They are not retried until they are readmitted."""
         self._rank = rank
         self._observer = observer
         self._describe = describe
@@ -94,9 +94,9 @@ class WorkQueue(Generic[K]):
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._failures: dict[K, int] = {}
         self._unexpected: set[K] = set()
-        """Keys whose last try ended with an unexpected exception."""
+        """Keys whose last try raised an unexpected exception."""
         self._touched: set[K] = set()
-        """Keys whose object has changed while they were worked on."""
+        """Keys whose object changed while they were worked on."""
         self._wake = asyncio.Event()
         self._yield_at = 0.0
         self._yielding = asyncio.Lock()
@@ -105,7 +105,10 @@ class WorkQueue(Generic[K]):
         return len(self._ready)
 
     def add(self, key: K, after_s: float = 0.0) -> None:
-        """Ask for a key to be reconciled, now or later; of several, the earliest counts. A key that is set aside is ignored."""
+        """Enqueue a key, at once or after a delay.
+
+        The earliest request counts, and a key that is set aside is ignored.
+        """
         if key in self.set_aside:
             return
         if after_s > 0:
@@ -122,7 +125,7 @@ class WorkQueue(Generic[K]):
             self._wake.set()
 
     def readmit(self, key: K) -> None:
-        """Let a key that is set aside be added again, because its object has changed or is gone."""
+        """Allow a key that is set aside to be added again, because its object has changed or is gone."""
         if key in self._working:
             self._touched.add(key)
         if self.set_aside.pop(key, None) is not None or key in self._unexpected:
@@ -132,22 +135,22 @@ class WorkQueue(Generic[K]):
                 self._observer.taken_back(key)
 
     def waiting(self) -> Iterator[K]:
-        """Return the keys that are ready and that no worker has taken."""
+        """Return the keys that are ready and not taken by a worker."""
         return (key for _, _, key, _ in list(self._ready))
 
     def clear(self) -> None:
-        """Forget every key but those that are set aside."""
+        """Remove every key except those that are set aside."""
         for timer in self._timers.values():
             timer.cancel()
         for collection in (self._ready, self._waiting, self._again, self._timers, self._failures):
             collection.clear()
 
     async def run(self, reconcile: Reconcile[K], workers: int) -> None:
-        """Work until cancelled.
+        """Reconcile keys until cancelled.
 
         Args:
-            reconcile: Looks at one key; gives seconds after which to look again, or None.
-            workers: How many keys are worked on at a time.
+            reconcile: Reconciles one key and returns the seconds until the next time, or None.
+            workers: Number of keys that are reconciled at a time.
         """
         await run_together(*(self._work(reconcile) for _ in range(workers)))
 
@@ -164,7 +167,8 @@ class WorkQueue(Generic[K]):
         while True:
             key = await self._take()
             try:
-                # Before each key: one that uses up its budget is followed by a turn of the loop, not by another one.
+                # Before each key, so that after a key that uses up its budget the event loop gets a turn before the next one
+                # does.
                 await self._yield_to_loop()
                 after_s = await self._try(key, reconcile)
             finally:
@@ -176,9 +180,9 @@ class WorkQueue(Generic[K]):
                 self.add(key, max(after_s, 0.001))
 
     async def _try(self, key: K, reconcile: Reconcile[K]) -> float | None:
-        """Reconcile a key and return the delay until the next try, None if there need not be one.
+        """Reconcile a key and return the delay until the next try, or None if there need not be one.
 
-        No exception ends a worker: the object may have caused it.
+        No exception ends a worker, because an object may have caused it.
         """
         started = time.monotonic()
         try:
@@ -192,7 +196,7 @@ class WorkQueue(Generic[K]):
                 raise
             self._note(key, started, error)
             if isinstance(error, TooManyRequestsError):
-                # All keys would fail alike: fewer workers at a time is what the server asks for.
+                # All keys would fail alike, and the server asks for fewer requests at a time.
                 await asyncio.sleep(random.uniform(*_OVERLOAD_DELAY_S))  # noqa: S311 - jitter
             return self._failed(key, error)
         self._failures.pop(key, None)
@@ -206,10 +210,10 @@ class WorkQueue(Generic[K]):
             self._observer.worked(key, time.monotonic() - started, error)
 
     async def _yield_to_loop(self) -> None:
-        """Let others have the loop once in a while, since a key that needs no request never waits by itself."""
+        """Yield to other tasks from time to time, because a key that needs no request never awaits by itself."""
         loop = asyncio.get_running_loop()
         if loop.time() >= self._yield_at:
-            # One at a time, or each turn of the loop would be as long as all workers' slices.
+            # One worker at a time. Otherwise each turn of the loop would last as long as the slices of all workers.
             async with self._yielding:
                 await asyncio.sleep(0)
                 self._yield_at = loop.time() + _SLICE_S
@@ -227,7 +231,7 @@ class WorkQueue(Generic[K]):
         return key
 
     def _failed(self, key: K, error: BaseException) -> float | None:
-        """Return the delay until the next try; report each failure once."""
+        """Return the delay until the next try, and report each failure once."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         if isinstance(error, OverBudgetError):
@@ -243,14 +247,17 @@ class WorkQueue(Generic[K]):
         else:
             _log.warning("%s failed, next try in %.1f s: %s", key, pause_s, error.message, extra=subject)
         asked_s = min(error.retry_after_s or 0.0, _BACKOFF_S[1])
-        # The server asks many clients to come back at the same time.
+        # Jitter, because the server asks many clients to retry at the same time.
         return float(max(pause_s, asked_s * random.uniform(1.0, 2.0)))  # noqa: S311 - jitter
 
     def _over_budget(self, key: K, error: OverBudgetError) -> float | None:
-        """Set a key aside; one that is no single object is tried again instead."""
+        """Set a key aside.
+
+        A key that is no single object is retried instead.
+        """
         retry_s = self._budget(key).retry_s
         if key in self._touched:
-            # It was the earlier object that took too long.
+            # The earlier version of the object took too long.
             self._touched.discard(key)
             self._unexpected.add(key)
             retry_s = _TOUCHED_S
@@ -267,6 +274,9 @@ class WorkQueue(Generic[K]):
 
 
 def _is_cancelled() -> bool:
-    """Return whether somebody has cancelled this task; otherwise a CancelledError is a failure of the key."""
+    """Return whether this task was cancelled.
+
+    Otherwise a CancelledError is a failure of the key.
+    """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,4 +1,4 @@
-"""A replica that begins to lead: what it asks for."""
+"""The keys that a replica enqueues when it starts to lead."""
 
 from datetime import timedelta
 from types import SimpleNamespace
@@ -36,7 +36,7 @@ def asked(leader):
     return set(leader._queue.waiting())
 
 
-async def test_vms_that_went_while_it_followed_are_forgotten(leader):
+async def test_vms_deleted_while_following_are_forgotten(leader):
     restart = Restart(digest="d", policy="all", state="Restarting", instance="old", at="2026-01-01T00:00:00Z")
     leader._machines.notes[GONE] = (NOTE,)
     leader._machines.slots.note(ObjectKey(NAMESPACE, "restarting"), restart)
@@ -47,7 +47,7 @@ async def test_vms_that_went_while_it_followed_are_forgotten(leader):
     assert leader._machines.notes == {}
 
 
-async def test_the_books_of_a_pool_that_went_while_nobody_led_are_closed(leader):
+async def test_ledger_entry_of_a_pool_deleted_meanwhile_is_removed(leader):
     await leader._ledger.save(Ledger(pools={"gone": PoolLedger()}))
     assert pool_key("gone") in asked(leader)
     await leader._reconcile(pool_key("gone"))

@@ -1,4 +1,7 @@
-"""What the controller serves is what is documented; here without a cluster, in the cluster tier from its real process."""
+"""The controller serves the documented metrics.
+
+Here without a cluster; the cluster tier reads them from the real process.
+"""
 
 import itertools
 import ssl
@@ -43,14 +46,14 @@ def rig():
     return Rig()
 
 
-async def test_what_is_served_is_what_is_documented(rig):
+async def test_served_metrics_are_the_documented_ones(rig):
     rig.metrics.worked(node_key("n1"), 0.1, None)
     rig.metrics.reviewed("policy", "unchanged", 0.1)
     rig.metrics.set_aside(vm_key("tenants", "web"), SetAsideReason.TIME, OverBudgetError("slow"))
     assert differences(rig.scrape(), CONTROLLER_METRICS) == []
 
 
-async def test_looks_errors_and_writes_are_counted(rig):
+async def test_reconciles_errors_and_writes_are_counted(rig):
     rig.queue.add(vm_key("tenants", "web"))
     conflict, throttled = (kind(status=0, reason="", message="") for kind in (ConflictError, TooManyRequestsError))
     for error in (None, conflict, throttled, ValueError("bug")):
@@ -78,7 +81,7 @@ async def test_objects_that_are_set_aside_are_counted(rig):
     assert value(text, "vmnic_set_aside_total", kind="VirtualMachine", reason="time") == 1
 
 
-async def test_scrape_while_the_caches_change_in_another_thread(rig):
+async def test_scrape_while_another_thread_changes_the_caches(rig):
     stop, items = threading.Event(), rig.world.policies.items
     body = VmNicPolicy.model_validate(policy())
 
@@ -97,7 +100,7 @@ async def test_scrape_while_the_caches_change_in_another_thread(rig):
         thread.join()
 
 
-async def test_only_the_leader_tells_about_the_cluster(rig):
+async def test_only_the_leader_reports_the_cluster(rig):
     rig.world.policies.items[ObjectKey("", "all")] = VmNicPolicy.model_validate(policy())
     assert value(rig.scrape(), "vmnic_policy_vms", policy="all", state="matched") == 0
     rig.leads = False
@@ -105,6 +108,6 @@ async def test_only_the_leader_tells_about_the_cluster(rig):
     assert (value(text, "vmnic_policy_vms", policy="all", state="matched"), value(text, "vmnic_leader")) == (None, 0)
 
 
-def test_a_log_line_about_a_key_has_the_key_of_its_kind():
+def test_log_line_of_a_key_has_the_field_of_its_kind():
     assert (log_keys(vm_key("tenants", "web")), log_keys(node_key("n1"))) == ({"vm": "tenants/web"}, {"node": "n1"})
     assert str(vm_key("tenants", "web")) == "vm tenants/web"

@@ -1,4 +1,4 @@
-"""A small API server of our own, whose faults are scripted: what it should do wrong next stands in `faults`."""
+"""A small API server whose faults are scripted in `faults`."""
 
 import asyncio
 import json
@@ -17,24 +17,27 @@ class FakeApi:
         self.objects = {}
         self.version = 1
         self.faults = deque()
-        """`(verb, what)`: the next request of that verb meets it. What: a status, `hang`, `cut`, or a watch's raw line."""
+        """Pairs `(verb, fault)` for the next request of that verb. A fault is a status, `hang`, `cut`, or a raw watch line."""
         self.requests = []
         self.page = 500
         self._watchers = []
         self._told = []
-        """Every change with its version, for watches that go on from an earlier one."""
+        """Every change with its version, for watches that continue from an earlier one."""
         self._listed = ("0", [])
-        """The version and objects of the list that is being read, page by page."""
+        """Version and objects of the list that is being read, page by page."""
 
     def put(self, name, **fields):
-        """Store an object and tell the watchers."""
+        """Store an object and send it to the watchers."""
         self.version += 1
         kind = "MODIFIED" if name in self.objects else "ADDED"
         self.objects[name] = {"metadata": {"name": name, "resourceVersion": str(self.version)}, **fields}
         self._tell(kind, self.objects[name])
 
     def remove(self, name, *, silently=False):
-        """Remove an object; silently: no watcher hears of it."""
+        """Remove an object.
+
+        If `silently` is set, no watcher receives an event.
+        """
         self.version += 1
         gone = self.objects.pop(name)
         if not silently:
@@ -44,7 +47,7 @@ class FakeApi:
         self._tell("BOOKMARK", {"metadata": {"resourceVersion": str(self.version)}})
 
     def cut_watches(self):
-        """End every watch in the middle."""
+        """Cut every watch in the middle."""
         for queue in self._watchers:
             queue.put_nowait(None)
         self._watchers = []

@@ -1,4 +1,4 @@
-"""Delays that grow with failures in a row."""
+"""Delays that grow with consecutive failures."""
 
 import pytest
 
@@ -10,7 +10,7 @@ def test_each_failure_doubles_the_delay_up_to_its_bound(failures, delay_s):
     assert exponential_backoff(failures, (5.0, 300.0)) == delay_s
 
 
-def test_a_success_ends_the_delay():
+def test_success_ends_the_delay():
     backoff, delays = Backoff((5.0, 300.0)), []
     for _ in range(9):
         backoff.record_failure("a", 0.0)

@@ -1,4 +1,4 @@
-"""The client: its requests end with the lease, its writes keep their rate, and errors have the class that decides the retry."""
+"""Requests that end with the lease, writes within their rate, and errors whose class decides retries."""
 
 import asyncio
 import itertools
@@ -43,20 +43,20 @@ async def test_nothing_is_written_without_time_left_on_the_lease(api, left_s):
     assert (api.objects, made.writes) == ({}, {})
 
 
-async def test_a_write_does_not_outlive_the_lease(api):
+async def test_write_does_not_outlive_the_lease(api):
     api.faults.append(("POST", "hang"))
     async with client(api, guard=lambda: 0.05, timeout_s=3600) as made:
         with pytest.raises(UnreachableError):
             await made.create(NODES, BODY)
 
 
-async def test_a_read_needs_no_lease(api):
+async def test_read_needs_no_lease(api):
     api.put("n1")
     async with client(api, guard=lambda: None) as made:
         assert (await made.read(NODES, "n1"))["metadata"]["name"] == "n1"
 
 
-async def test_writes_beyond_the_rate_wait(api, monkeypatch):
+async def test_writes_over_the_rate_limit_wait(api, monkeypatch):
     pauses = []
 
     async def sleep(seconds):
@@ -70,7 +70,7 @@ async def test_writes_beyond_the_rate_wait(api, monkeypatch):
     assert pauses == pytest.approx([0.0, 0.0, 0.0, 0.0, 0.25, 0.5])
 
 
-async def test_every_write_takes_from_the_rate_and_no_read_does(api, monkeypatch):
+async def test_every_write_and_no_read_counts_for_the_rate_limit(api, monkeypatch):
     taken = itertools.count(1)
 
     async def take(_):
@@ -88,7 +88,7 @@ async def test_every_write_takes_from_the_rate_and_no_read_does(api, monkeypatch
     ("status", "error"),
     [(404, NotFoundError), (409, ConflictError), (410, GoneError), (429, TooManyRequestsError), (500, ApiError)],
 )
-async def test_an_error_has_the_class_that_decides_the_retry(api, status, error):
+async def test_error_has_the_class_that_decides_the_retry(api, status, error):
     api.faults.append(("POST", status))
     async with client(api) as made:
         with pytest.raises(error, match=f"scripted {status}") as caught:
@@ -96,21 +96,21 @@ async def test_an_error_has_the_class_that_decides_the_retry(api, status, error)
     assert (caught.value.status, caught.value.retry_after_s) == (status, 1.0 if status == 429 else None)
 
 
-async def test_a_server_that_is_away_is_unreachable(api):
+async def test_server_that_is_away_is_unreachable(api):
     await api.stop()
     async with client(api, timeout_s=1.0) as made:
         with pytest.raises(UnreachableError):
             await made.read(NODES, "n1")
 
 
-async def test_an_object_that_is_not_there_reads_as_none(api):
+async def test_object_that_does_not_exist_reads_as_none(api):
     api.faults.append(("DELETE", 404))
     async with client(api) as made:
         assert await made.read(NODES, "n1") is None
         await made.delete(NODES, "n1")
 
 
-async def test_a_list_comes_page_by_page(api):
+async def test_list_comes_page_by_page(api):
     api.page = 2
     for number in range(5):
         api.put(f"n{number}")

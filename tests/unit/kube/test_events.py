@@ -1,4 +1,4 @@
-"""Events are written once, beside the work."""
+"""Events are written once, in the background."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ VM = Subject(api_version="kubevirt.io/v1", kind="VirtualMachine", name="web", na
 
 
 class Recorder:
-    """Keeps what is written; refuses with `error`."""
+    """Records writes, and refuses them with `error` if it is set."""
 
     def __init__(self, error=None):
         self.error = error
@@ -35,7 +35,7 @@ def _no_pause(monkeypatch):
 
 
 async def written(api, *news, until):
-    """Tell news and write until the recorder has what is awaited."""
+    """Queue Events and write until the recorder has what is awaited."""
     events = Events(api, "me")
     for one in news:
         events.tell(*one)
@@ -48,7 +48,7 @@ async def written(api, *news, until):
         await task
 
 
-async def test_news_are_written_where_describe_looks_for_them_and_only_once():
+async def test_event_is_written_once_where_describe_looks_for_it():
     api = Recorder()
     ready = (POOL, "Normal", "AllNodesReady", "Prepare", "3/3 nodes are ready")
     await written(api, ready, ready, (VM, "Normal", "NicChanged", "Patch", "default"), until=lambda: len(api.created) == 2)
@@ -58,20 +58,20 @@ async def test_news_are_written_where_describe_looks_for_them_and_only_once():
     ]
 
 
-async def test_what_another_process_has_told_is_counted():
+async def test_event_of_another_process_is_counted():
     api = Recorder(ConflictError(status=409, reason="AlreadyExists", message=""))
     await written(api, (VM, "Normal", "Restarted", "Restart", "again"), until=lambda: api.patched)
     assert [(where, count) for where, _, count in api.patched] == [("tenants", 2)]
 
 
-async def test_a_refusal_costs_the_event_and_nothing_else():
+async def test_refusal_drops_the_event_only():
     api = Recorder(ApiError(status=403, reason="Forbidden", message="no"))
     news = [(VM, "Normal", "Restarted", "Restart", "again"), (POOL, "Warning", "NodesFailed", "Prepare", "n1")]
     await written(api, *news, until=lambda: len(api.created) == 2)
 
 
 @pytest.mark.parametrize("note", ["a\nb\x1b[31m\x9b\u202e", "\udc80", "ä" * 1000, "\x1b" * 1000], ids=range(4))
-async def test_a_note_prints_and_is_as_long_as_the_api_server_takes(note):
+async def test_note_is_printable_and_within_the_servers_limit(note):
     api = Recorder()
     await written(api, (VM, "Warning", "NicChanged", "Patch", note), until=lambda: api.created)
     shown = api.created[0][1]["note"]
@@ -79,7 +79,7 @@ async def test_a_note_prints_and_is_as_long_as_the_api_server_takes(note):
 
 
 @pytest.mark.parametrize("name", ["a" * 229 + "-x", "a" * 229 + ".x", "a" * 253])
-async def test_the_name_of_an_event_is_a_dns_name(name):
+async def test_name_of_an_event_is_a_dns_name(name):
     api = Recorder()
     long = Subject(api_version="v1", kind="Node", name=name, uid="u")
     await written(api, (long, "Normal", "Cordoned", "Drain", "n"), until=lambda: api.created)
@@ -87,7 +87,7 @@ async def test_the_name_of_an_event_is_a_dns_name(name):
     assert (len(made) <= 253, "-." in made, ".." in made) == (True, False, False)
 
 
-async def test_an_event_that_cannot_be_sent_does_not_end_the_writing():
+async def test_event_that_cannot_be_sent_does_not_end_the_writer():
     api = Recorder(UnicodeEncodeError("utf-8", "x", 0, 1, "surrogates"))
     news = [(VM, "Normal", "Restarted", "Restart", "again"), (POOL, "Warning", "NodesFailed", "Prepare", "n1")]
     await written(api, *news, until=lambda: len(api.created) == 2)

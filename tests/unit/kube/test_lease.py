@@ -1,4 +1,4 @@
-"""The lease on a clock of the test's own: leading ends at the deadline, whatever the server does."""
+"""Leading ends at the lease's deadline, even if the server does not answer. The clock is simulated."""
 
 import asyncio
 
@@ -34,20 +34,20 @@ async def client(api):
 
 
 DURATION_S = 40.0
-"""On the test's clock; a quarter of it is the patience with the server, on the real one."""
+"""In seconds of the test's clock. A quarter of it is the timeout for requests, on the real clock."""
 
 
 def elector(client, name, clock, duration_s=DURATION_S):
     return LeaderElector(client, "lease", "ns", name, duration_s=duration_s, clock=clock)
 
 
-async def test_the_first_candidate_holds_the_lease(api, client):
+async def test_first_candidate_holds_the_lease(api, client):
     one = elector(client, "one", Clock())
     assert await one._try_acquire_or_renew()
     assert api.objects["lease"]["spec"]["holderIdentity"] == "one"
 
 
-async def test_leading_ends_at_the_deadline_without_any_timer(client):
+async def test_leading_ends_at_the_deadline_without_a_timer(client):
     clock = Clock()
     one = elector(client, "one", clock)
     await one._try_acquire_or_renew()
@@ -56,7 +56,7 @@ async def test_leading_ends_at_the_deadline_without_any_timer(client):
     assert one.seconds_left() is None
 
 
-async def test_another_takes_over_only_after_the_whole_duration_before_its_own_eyes(client):
+async def test_takeover_needs_a_whole_duration_of_own_observation(client):
     clock = Clock()
     one, two = elector(client, "one", clock), elector(client, "two", clock)
     await one._try_acquire_or_renew()
@@ -68,7 +68,7 @@ async def test_another_takes_over_only_after_the_whole_duration_before_its_own_e
     assert one.seconds_left() is None
 
 
-async def test_a_renewed_lease_is_not_taken(client):
+async def test_renewed_lease_is_not_taken(client):
     clock = Clock()
     one, two = elector(client, "one", clock), elector(client, "two", clock)
     for _ in range(5):
@@ -77,7 +77,7 @@ async def test_a_renewed_lease_is_not_taken(client):
         clock.now += DURATION_S / 2
 
 
-async def test_the_deadline_counts_from_before_the_renewal_was_sent(api, client):
+async def test_deadline_counts_from_before_the_renewal_was_sent(api, client):
     clock = Clock()
     one = elector(client, "one", clock)
     original = client.create
@@ -92,7 +92,7 @@ async def test_the_deadline_counts_from_before_the_renewal_was_sent(api, client)
 
 
 @pytest.mark.parametrize("fault", ["hang", 500, 409])
-async def test_a_server_that_does_not_renew_does_not_lengthen_the_lease(api, client, fault):
+async def test_failed_renewal_does_not_extend_the_lease(api, client, fault):
     clock = Clock()
     one = elector(client, "one", clock, duration_s=4.0)
     await one._try_acquire_or_renew()
@@ -102,7 +102,7 @@ async def test_a_server_that_does_not_renew_does_not_lengthen_the_lease(api, cli
     assert one.seconds_left() == left
 
 
-async def test_work_is_cancelled_when_the_lease_is_lost_and_begins_again_when_it_is_back(api, client):
+async def test_work_is_cancelled_on_loss_of_the_lease_and_restarts(api, client):
     one = LeaderElector(client, "lease", "ns", "one", duration_s=1.0)
     begun, ended = [], []
 
@@ -130,7 +130,7 @@ async def _until(condition):
             await asyncio.sleep(0.005)
 
 
-async def test_a_guarded_client_writes_nothing_without_the_lease(api):
+async def test_guarded_client_writes_nothing_without_the_lease(api):
     left = [None]
     async with ApiClient(api.connection, field_manager="test", guard=lambda: left[0]) as guarded:
         with pytest.raises(NotLeadingError):

@@ -1,4 +1,4 @@
-"""Work in the loop of another thread: its result, its end, and cancellation across threads."""
+"""Work in another thread's loop, with its result, its end, and cancellation across threads."""
 
 import asyncio
 import threading
@@ -45,7 +45,7 @@ async def test_cancelled_caller_waits_for_the_end_of_the_work():
     assert (task.cancelled(), ended) == (True, [True])
 
 
-async def test_thread_cancels_work_in_the_main_loop_and_waits_for_it():
+async def test_thread_cancels_work_in_the_main_loop_and_waits():
     main, events = asyncio.get_running_loop(), []
 
     async def lead():
@@ -67,7 +67,7 @@ async def test_thread_cancels_work_in_the_main_loop_and_waits_for_it():
     assert events == ["leads", "ends", "released"]
 
 
-async def test_thread_goes_on_while_the_main_loop_is_busy():
+async def test_thread_continues_while_the_main_loop_is_busy():
     turns = []
 
     async def turn():

@@ -1,4 +1,4 @@
-"""The reflector against scripted faults: what it knows in the end is what the server has."""
+"""The reflector under scripted faults ends up with exactly the server's objects."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ async def api(monkeypatch):
 
 
 class Watcher:
-    """A reflector that runs, and the changes that it told."""
+    """A running reflector, and the changes that it reported."""
 
     def __init__(self, client, **options):
         self.changes = []
@@ -80,12 +80,12 @@ async def synced(api, watcher, **things):
     watcher.changes.clear()
 
 
-async def test_a_list_in_pages_is_known_whole(api, watcher):
+async def test_paged_list_is_read_completely(api, watcher):
     api.page = 2
     await synced(api, watcher, a=1, b=2, c=3, d=4, e=5)
 
 
-async def test_changes_come_by_the_watch(api, watcher):
+async def test_changes_arrive_by_the_watch(api, watcher):
     await synced(api, watcher, a=1)
     api.put("b", size=2)
     api.put("a", size=3)
@@ -94,7 +94,7 @@ async def test_changes_come_by_the_watch(api, watcher):
     assert watcher.changes == [("b", None, 2), ("a", 1, 3), ("b", 2, None)]
 
 
-async def test_an_object_that_changed_elsewhere_is_no_news(api, watcher):
+async def test_unchanged_projection_is_not_reported(api, watcher):
     await synced(api, watcher, a=1)
     api.put("a", size=1, other="field")
     api.put("b", size=2)
@@ -102,7 +102,7 @@ async def test_an_object_that_changed_elsewhere_is_no_news(api, watcher):
     assert watcher.changes == [("b", None, 2)]
 
 
-async def test_a_watch_that_is_cut_goes_on_from_its_last_bookmark(api, watcher):
+async def test_cut_watch_continues_from_its_last_bookmark(api, watcher):
     await synced(api, watcher, a=1)
     api.put("z", size=9)
     api.bookmark()
@@ -115,7 +115,7 @@ async def test_a_watch_that_is_cut_goes_on_from_its_last_bookmark(api, watcher):
 
 
 @pytest.mark.parametrize("how", ["status", "in the stream"])
-async def test_a_version_that_is_too_old_is_listed_anew_and_deletions_are_seen(api, watcher, how):
+async def test_expired_version_causes_a_relist_that_finds_deletions(api, watcher, how):
     await synced(api, watcher, a=1, b=2)
     api.remove("a", silently=True)
     if how == "status":
@@ -127,7 +127,7 @@ async def test_a_version_that_is_too_old_is_listed_anew_and_deletions_are_seen(a
     assert (watcher.changes, watcher.known) == ([("a", 1, None)], {"b": 2})
 
 
-async def test_a_continue_token_that_has_expired_starts_the_list_again(api, watcher):
+async def test_expired_continue_token_restarts_the_list(api, watcher):
     api.page = 1
     for name in "abc":
         api.put(name, size=1)
@@ -136,7 +136,7 @@ async def test_a_continue_token_that_has_expired_starts_the_list_again(api, watc
 
 
 @pytest.mark.parametrize("fault", [500, 429, 503])
-async def test_an_error_keeps_what_is_known_and_is_tried_again(api, watcher, fault, monkeypatch):
+async def test_error_keeps_the_cache_and_is_retried(api, watcher, fault, monkeypatch):
     await synced(api, watcher, a=1)
     pauses = []
     monkeypatch.setattr(asyncio, "sleep", _instant(asyncio.sleep, pauses))
@@ -146,7 +146,7 @@ async def test_an_error_keeps_what_is_known_and_is_tried_again(api, watcher, fau
     api.cut_watches()
     await until(lambda: not api.faults and api.watching)
     assert (watcher.known, watcher.changes) == ({"a": 1}, [])
-    # First the watch is cut; 429 says itself how long.
+    # The watch is cut first. A 429 brings its own delay.
     assert [pause for pause in pauses if pause > 0.1] == [0.2, *([1, 1, 1] if fault == 429 else [0.4, 0.8, 1.6])]
 
 
@@ -158,12 +158,12 @@ def _instant(real, pauses):
     return sleep
 
 
-async def test_a_list_that_hangs_is_given_up_and_tried_again(api, watcher):
+async def test_hanging_list_times_out_and_is_retried(api, watcher):
     api.faults.append(("GET", "hang"))
     await synced(api, watcher, a=1)
 
 
-async def test_one_malformed_object_among_500_harms_no_other(api, watcher):
+async def test_one_malformed_object_among_500_affects_no_other(api, watcher):
     for number in range(500):
         api.put(f"n{number}", size=number)
     api.put("bad", size="large")
@@ -175,14 +175,14 @@ async def test_one_malformed_object_among_500_harms_no_other(api, watcher):
     assert watcher.reflector.malformed == {}
 
 
-async def test_an_object_that_becomes_malformed_is_set_aside(api, watcher):
+async def test_object_that_becomes_malformed_is_set_aside(api, watcher):
     await synced(api, watcher, a=1)
     api.put("a", size="large")
     await until(lambda: watcher.changes)
     assert (watcher.changes, list(watcher.reflector.malformed)) == ([("a", 1, None)], [("", "a")])
 
 
-async def test_an_object_that_comes_malformed_is_told_of_once(api, watcher):
+async def test_object_malformed_from_the_start_is_reported_once(api, watcher):
     api.put("a", size="large")
     await until(lambda: watcher.changes and api.watching)
     api.put("a", size="larger")
@@ -192,7 +192,7 @@ async def test_an_object_that_comes_malformed_is_told_of_once(api, watcher):
 
 
 @pytest.mark.parametrize("optional", [True, False], ids=["an optional kind", "a kind of ours"])
-async def test_a_kind_that_is_not_served_counts_as_listed_only_where_it_is_optional(api, optional):
+async def test_unserved_kind_counts_as_listed_only_if_optional(api, optional):
     api.faults += [("GET", 404)] * 1000
     async with running(api, optional=optional) as made:
         await until(lambda: len(api.requests) > 2)
@@ -203,7 +203,7 @@ async def test_a_kind_that_is_not_served_counts_as_listed_only_where_it_is_optio
 
 
 def nested(levels):
-    """JSON text of an object as deep as no decoder can recurse."""
+    """Return JSON text that is nested too deeply for any recursive decoder."""
     return '{"a":' * levels + "1" + "}" * levels
 
 
@@ -211,7 +211,7 @@ BAD = {"deep": nested(5000), "wrong type": '{"size": "large"}', "no size": '{"si
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
-async def test_a_bad_object_in_a_watch_harms_no_other(api, watcher, bad):
+async def test_bad_object_in_a_watch_affects_no_other(api, watcher, bad):
     await synced(api, watcher, a=1)
     api.version += 1
     meta = f'{{"name": "bad", "resourceVersion": "{api.version}"}}'
@@ -222,7 +222,7 @@ async def test_a_bad_object_in_a_watch_harms_no_other(api, watcher, bad):
     assert (watcher.known, list(watcher.reflector.malformed)) == ({"a": 1, "b": 2}, [("", "bad")])
 
 
-async def test_a_deep_object_in_a_list_harms_no_other(api, watcher, monkeypatch):
+async def test_deeply_nested_object_in_a_list_affects_no_other(api, watcher, monkeypatch):
     api.put("a", size=1)
     real = api._list
 
@@ -239,7 +239,7 @@ async def test_a_deep_object_in_a_list_harms_no_other(api, watcher, monkeypatch)
 @pytest.mark.parametrize(
     "error", [RecursionError, MemoryError, ArithmeticError, AttributeError, OverBudgetError], ids=lambda one: one.__name__
 )
-async def test_whatever_a_decoder_raises_sets_one_object_aside(api, error):
+async def test_any_exception_of_a_decoder_sets_one_object_aside(api, error):
     def decode(raw):
         thing = msgspec.json.decode(raw, type=Thing)
         if thing.size == 2:
@@ -253,7 +253,7 @@ async def test_whatever_a_decoder_raises_sets_one_object_aside(api, error):
         assert (made.known, list(made.reflector.malformed)) == ({"a": 1}, [("", "b")])
 
 
-async def test_an_exception_in_a_handler_harms_no_other(api, watcher):
+async def test_exception_in_a_handler_affects_no_other_object(api, watcher):
     watcher.fails_for = {"a"}
     api.put("a", size=1)
     api.put("b", size=2)
@@ -269,7 +269,7 @@ async def test_an_exception_in_a_handler_harms_no_other(api, watcher):
 @pytest.mark.parametrize(
     "line", ["no json", "[]", '{"type": "ADDED", "object": []}', '{"type": "BOOKMARK", "object": {}}', "{}"]
 )
-async def test_a_strange_line_ends_no_reflector(api, watcher, line):
+async def test_malformed_line_does_not_end_the_reflector(api, watcher, line):
     await synced(api, watcher, a=1)
     api.say(line)
     await until(lambda: api.watching)
@@ -277,7 +277,7 @@ async def test_a_strange_line_ends_no_reflector(api, watcher, line):
     await until(lambda: "b" in watcher.known)
 
 
-async def test_a_malformed_object_keeps_its_last_readable_state(api, watcher):
+async def test_malformed_object_keeps_its_last_readable_state(api, watcher):
     await synced(api, watcher, a=1)
     api.put("a", size="large")
     await until(lambda: watcher.reflector.malformed)
@@ -287,13 +287,13 @@ async def test_a_malformed_object_keeps_its_last_readable_state(api, watcher):
     assert (watcher.reflector.last_readable, watcher.set_aside.items(), watcher.changes[-1]) == ({}, (), ("a", None, None))
 
 
-async def test_what_never_was_readable_is_salvaged(api):
+async def test_never_readable_object_is_salvaged(api):
     async with running(api, salvage=lambda _: Thing(7)) as made:
         api.put("a", size="large")
         await until(lambda: made.reflector.last_readable == {("", "a"): Thing(7)})
 
 
-async def test_a_set_aside_object_is_reported_when_its_version_changes(api, watcher):
+async def test_set_aside_object_is_reported_when_its_version_changes(api, watcher):
     await synced(api, watcher, a=1)
     watcher.set_aside.add("Node", "a", SetAsideReason.TIME, "slow")
     api.put("a", size=1, other="field")
@@ -312,7 +312,7 @@ async def test_versions_that_always_expire_are_listed_with_pauses(api, watcher, 
     assert [pause for pause in pauses if pause > 0.1] == [0.2, 0.4, 0.8, 1.6]
 
 
-async def test_a_kind_that_is_no_longer_served_has_no_objects(api):
+async def test_kind_that_is_no_longer_served_has_no_objects(api):
     async with running(api, optional=True) as made:
         await synced(api, made, a=1)
         api.faults += [("WATCH", 404), *[("GET", 404)] * 1000]
@@ -323,7 +323,7 @@ async def test_a_kind_that_is_no_longer_served_has_no_objects(api):
         await until(lambda: made.known == {"a": 1} and not made.reflector.absent)
 
 
-async def test_the_object_that_ended_the_last_run_waits_for_a_change(api):
+async def test_object_that_stalled_the_last_run_waits_for_a_change(api):
     set_aside = SetAside()
     set_aside.add("Node", "a", SetAsideReason.TIME, "the loop stood still")
     api.put("a", size=1)

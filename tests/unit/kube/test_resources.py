@@ -1,4 +1,4 @@
-"""Names in URL paths: foreign text is one segment of a path, or nothing is sent."""
+"""Foreign names in URL paths, which stay one segment of a path or are not sent."""
 
 from urllib.parse import unquote
 
@@ -16,7 +16,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
-def test_a_hostile_name_stays_one_segment_of_the_path(name):
+def test_hostile_name_stays_one_segment_of_the_path(name):
     path = PODS.path("ns", name, "eviction")
     head, middle, tail = path.partition("/api/v1/namespaces/ns/pods/")[2].rpartition("/")
     assert (unquote(head), middle + tail) == (name, "/eviction")
@@ -25,14 +25,14 @@ def test_a_hostile_name_stays_one_segment_of_the_path(name):
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "x" * 254, "\udc80"], ids=ascii)
-def test_a_name_that_no_object_has_is_refused(name):
+def test_impossible_name_is_refused(name):
     with pytest.raises(BadNameError, match="is not a name"):
         NODES.path("", name)
     with pytest.raises(BadNameError, match="is not a namespace"):
         PODS.path(name, "x")
 
 
-def test_an_object_never_becomes_its_collection():
+def test_object_path_never_becomes_its_collection():
     assert PODS.collection_path() == "/api/v1/pods"
     assert POLICIES.collection_path("ignored") == "/apis/vmnic.dev/v1alpha1/vmnicpolicies"
     with pytest.raises(ApiError):
@@ -40,7 +40,7 @@ def test_an_object_never_becomes_its_collection():
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
-async def test_a_hostile_name_reaches_the_server_as_it_is(name):
+async def test_hostile_name_reaches_the_server_unchanged(name):
     fake = FakeApi()
     fake.faults.append(("POST", 400))
     async with ApiClient(await fake.start(), field_manager="test") as api:
@@ -50,7 +50,7 @@ async def test_a_hostile_name_reaches_the_server_as_it_is(name):
     assert fake.requests == [("POST", f"/api/v1/namespaces/ns/pods/{name}/eviction", {"fieldManager": "test"})]
 
 
-async def test_deleting_an_object_without_a_name_deletes_no_collection():
+async def test_deleting_an_empty_name_deletes_no_collection():
     fake = FakeApi()
     async with ApiClient(await fake.start(), field_manager="test") as api:
         with pytest.raises(BadNameError):

@@ -1,4 +1,4 @@
-"""The registry of objects that are set aside."""
+"""Registry of objects that are set aside."""
 
 import logging
 
@@ -24,7 +24,7 @@ def test_object_is_logged_and_counted_once(registry, caplog):
     assert registry.counts() == {("VirtualMachine", DECODE): 1}
 
 
-def test_one_reporter_does_not_withdraw_what_another_found(registry):
+def test_one_reporter_does_not_withdraw_anothers_report(registry):
     registry.add(*VM, DECODE, "too deep")
     registry.add(*VM, TIME, "too slow")
     registry.discard(*VM, DECODE)

@@ -1,4 +1,4 @@
-"""Time budgets: code that runs for too long is interrupted, and nothing outside its block is."""
+"""Time budgets interrupt code that runs for too long, and nothing outside its block."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from vmnic.kube.time_budget import Budget, OverBudgetError, Subject, record_subj
 
 
 def spin(seconds):
-    """Use CPU time in a busy loop that swallows every Exception and goes on."""
+    """Use CPU time in a busy loop that swallows every Exception."""
     end = time.thread_time() + seconds
 
     def loop():
@@ -26,7 +26,7 @@ def spin(seconds):
 
 @pytest.fixture(autouse=True)
 def soon():
-    """Whatever the test does, it is interrupted early."""
+    """Check that the code of the test is interrupted early."""
     started = time.thread_time()
     yield
     assert time.thread_time() - started < 5
@@ -37,13 +37,13 @@ class TestBlock:
         with pytest.raises(OverBudgetError, match=r"more than 0\.05 s"), time_budget(0.05):
             spin(30)
 
-    def test_block_within_its_budget_is_left_alone(self):
+    def test_block_within_its_budget_is_not_interrupted(self):
         with time_budget(0.05):
             spin(0.01)
         spin(0.1)
 
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-    def test_exception_that_a_finalizer_swallows_is_raised_again(self):
+    def test_exception_swallowed_by_a_finalizer_is_raised_again(self):
         class Slow:
             def __del__(self):
                 spin(30)
@@ -63,7 +63,7 @@ class TestBlock:
         with pytest.raises(OverBudgetError), time_budget(0.05):
             decide()
 
-    def test_inner_budget_names_the_culprit_and_the_outer_goes_on(self):
+    def test_inner_budget_names_the_culprit_and_outer_continues(self):
         with time_budget(5):
             with pytest.raises(OverBudgetError, match=r"0\.05"), time_budget(0.05):
                 spin(30)
@@ -73,7 +73,7 @@ class TestBlock:
         with pytest.raises(OverBudgetError, match=r"0\.05"), time_budget(0.05), time_budget(10):
             spin(30)
 
-    def test_waiting_costs_nothing(self):
+    def test_waiting_is_not_charged(self):
         with time_budget(0.02):
             time.sleep(0.1)
 
@@ -125,7 +125,7 @@ class TestCoroutine:
 
         assert await run_within(work(), Budget(0.1)) == "done"
 
-    async def test_step_that_takes_too_long_is_interrupted(self):
+    async def test_slow_step_is_interrupted(self):
         async def work():
             await asyncio.sleep(0)
             spin(30)
@@ -170,7 +170,7 @@ class TestCoroutine:
             await run_within(fail(), Budget(1))
 
 
-def test_the_object_that_is_decided_about_is_recorded(monkeypatch):
+def test_object_that_is_decided_about_is_recorded(monkeypatch):
     seen, outer, inner = [], Subject("VirtualMachine", "a/b"), Subject("NodeNicState", "n1")
     record_subjects(seen.append)
     with time_budget(1, outer), time_budget(1), time_budget(1, inner):

@@ -1,4 +1,4 @@
-"""The work queue: no key twice at once, order by rank, back-off."""
+"""The work queue never works on a key twice at once, orders by rank, and backs off."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ async def until(condition):
             await asyncio.sleep(0.001)
 
 
-async def test_a_key_that_waits_is_not_added_twice():
+async def test_waiting_key_is_not_added_twice():
     queue, seen = WorkQueue(), []
 
     async def look(key):
@@ -41,13 +41,13 @@ async def test_a_key_that_waits_is_not_added_twice():
     assert seen == ["a", "b"]
 
 
-async def test_a_key_waits_as_long_as_the_server_asks(monkeypatch):
+async def test_key_waits_as_long_as_the_server_asks(monkeypatch):
     monkeypatch.setattr(module, "_BACKOFF_S", (0.001, 5.0))
     error = ApiError(status=503, reason="ServiceUnavailable", message="busy", retry_after_s=3.0)
     assert 3.0 <= WorkQueue()._failed("a", error) <= 6.0
 
 
-async def test_a_key_is_never_worked_on_twice_at_once_and_not_forgotten_either():
+async def test_key_is_never_worked_on_twice_at_once_nor_lost():
     queue, running, seen, most = WorkQueue(), set(), [], []
 
     async def look(key):
@@ -66,7 +66,7 @@ async def test_a_key_is_never_worked_on_twice_at_once_and_not_forgotten_either()
     assert max(most) == 1
 
 
-async def test_a_lower_rank_goes_first():
+async def test_lower_rank_goes_first():
     queue, seen = WorkQueue(rank=lambda key: {"grant": 0, "vm": 1, "status": 2}[key]), []
 
     async def look(key):
@@ -79,7 +79,7 @@ async def test_a_lower_rank_goes_first():
     assert seen == ["grant", "vm", "status"]
 
 
-async def test_a_failed_key_comes_back_and_harms_no_other(monkeypatch):
+async def test_failed_key_is_retried_and_affects_no_other(monkeypatch):
     monkeypatch.setattr(module, "_BACKOFF_S", (0.001, 0.01))
     queue, seen = WorkQueue(), []
 
@@ -95,7 +95,7 @@ async def test_a_failed_key_comes_back_and_harms_no_other(monkeypatch):
     assert seen.count("good") == 1
 
 
-async def test_a_key_may_ask_for_a_later_look():
+async def test_key_may_ask_for_a_later_reconcile():
     queue, seen = WorkQueue(), []
 
     async def look(key):
@@ -107,7 +107,7 @@ async def test_a_key_may_ask_for_a_later_look():
         await until(lambda: len(seen) == 3)
 
 
-async def test_of_two_delays_the_earlier_counts():
+async def test_earlier_of_two_delays_counts():
     queue, seen = WorkQueue(), []
 
     async def look(key):
@@ -120,7 +120,7 @@ async def test_of_two_delays_the_earlier_counts():
         await until(lambda: seen)
 
 
-async def test_a_lost_lease_is_no_reason_to_try_again():
+async def test_lost_lease_causes_no_retry():
     queue, seen = WorkQueue(), []
 
     async def look(key):
@@ -136,7 +136,7 @@ async def test_a_lost_lease_is_no_reason_to_try_again():
     assert seen == ["write", "other"]
 
 
-async def test_a_worker_whose_cancellation_was_swallowed_is_ended_all_the_same():
+async def test_worker_whose_cancellation_was_swallowed_is_ended():
     queue, begun = WorkQueue(), asyncio.Event()
 
     async def look(key):
@@ -156,7 +156,7 @@ async def test_a_worker_whose_cancellation_was_swallowed_is_ended_all_the_same()
 
 
 class Observer:
-    """Keeps what is reported."""
+    """Records what the queue reports."""
 
     def __init__(self):
         self.events = []
@@ -212,7 +212,7 @@ async def test_key_over_its_budget_waits_until_it_is_readmitted(queue, observer)
     assert observer.events == [("bad", SetAsideReason.TIME), ("bad", "taken back")]
 
 
-async def test_key_whose_object_changes_while_it_is_slow_is_retried(queue, monkeypatch):
+async def test_slow_key_whose_object_changes_is_retried(queue, monkeypatch):
     monkeypatch.setattr(module, "_TOUCHED_S", 0.001)
     seen = []
 
@@ -263,7 +263,7 @@ async def test_no_exception_of_a_key_ends_a_worker(queue, observer, monkeypatch,
     assert observer.events == [("bad", SetAsideReason.EXCEPTION)] * 2 + [("bad", "taken back")]
 
 
-async def test_followers_forget_keys_but_not_what_is_set_aside(queue):
+async def test_followers_forget_keys_but_not_set_aside_ones(queue):
     queue.set_aside["bad"] = "it took too long"
     queue.clear()
     queue.add("bad")
@@ -271,7 +271,10 @@ async def test_followers_forget_keys_but_not_what_is_set_aside(queue):
 
 
 async def test_slow_keys_leave_the_loop_a_turn_after_each(queue):
-    """Eight keys use up their budgets; others get the loop after each of them, not after all."""
+    """Eight keys use up their budgets.
+
+    Other tasks get a turn after each of them, not after all.
+    """
     gaps = []
 
     async def reconcile(key):

@@ -1,1 +1,1 @@
-"""The admission webhook, served by every replica."""
+"""Admission webhook, served by every replica."""

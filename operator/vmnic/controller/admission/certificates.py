@@ -1,7 +1,8 @@
-"""The webhook's certificates: authorities, serving certificates, and which of them the API server trusts when.
+"""Authorities and serving certificates of the webhook.
 
-The API server trusts what `caBundle` says, so a new authority is *announced* there long before anything is signed with it, and
-an old one stays until it has expired: at any moment every replica serves a certificate that the API server trusts.
+The API server trusts the certificates in `caBundle`. A new authority is therefore *announced* there long before it signs
+anything, and an old one stays until it has expired. At any moment, every replica serves a certificate that the API server
+trusts.
 """
 
 from __future__ import annotations
@@ -32,39 +33,45 @@ __all__ = [
 ]
 
 _CLOCK_SKEW = dt.timedelta(hours=1)
-"""Certificates are valid from so long before they are made, for API servers whose clocks are behind."""
+"""Certificates are valid from this long before they are made, for API servers whose clocks are behind."""
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----\n?")
 _PEM_BYTES = 16 * 1024
 _EXTENSIONS = {ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.SUBJECT_KEY_IDENTIFIER}
-"""What our authorities have; any other extension could forbid what they are for."""
+"""Extensions of vmnic's authorities. Any other extension could restrict what the authority may sign."""
 
 
 class CertificateError(Exception):
-    """No serving certificate can be made; the message says why and what to do."""
+    """No serving certificate can be made.
+
+    The message gives the reason and the remedy.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """A certificate authority, as PEM."""
+    """A certificate authority in PEM."""
 
     certificate: bytes
     key: bytes
 
     @property
     def made(self) -> dt.datetime:
-        """When it was made."""
+        """Return when it was made."""
         return x509.load_pem_x509_certificate(self.certificate).not_valid_before_utc + _CLOCK_SKEW
 
     @property
     def expires(self) -> dt.datetime:
-        """When it is no longer trusted."""
+        """Return when it expires."""
         return x509.load_pem_x509_certificate(self.certificate).not_valid_after_utc
 
     def problem(self, now: dt.datetime) -> str:
-        """Say why this authority cannot sign, whatever it holds; empty if it can. One that has expired is no problem here."""
+        """Return why this authority cannot sign, or an empty string if it can.
+
+        Its content may be anything. Expiry is not checked here.
+        """
         try:
             return self._problem(now)
-        except Exception as error:  # cryptography raises a dozen types for what is no certificate or no key
+        except Exception as error:  # cryptography raises a dozen exception types for malformed input
             return f"it cannot be read ({error or type(error).__name__})"
 
     def _problem(self, now: dt.datetime) -> str:
@@ -87,7 +94,7 @@ class Authority:
 
 @dataclass(frozen=True, slots=True)
 class Authorities:
-    """What the replicas share."""
+    """The authorities in the shared Secret."""
 
     current: Authority
     """Signs serving certificates."""
@@ -97,34 +104,45 @@ class Authorities:
 
 @dataclass(frozen=True, slots=True)
 class Lifetimes:
-    """How long certificates are valid; all else follows from the one number that an administrator chooses."""
+    """Validity of certificates.
+
+    All periods follow from the one that the administrator chooses.
+    """
 
     serving: dt.timedelta
 
     @property
     def authority(self) -> dt.timedelta:
-        """Another one is made after half of it, so an authority outlives whatever it signs."""
+        """Return the validity of an authority.
+
+        It is replaced after half of it, so it outlives everything that it signs.
+        """
         return 4 * self.serving
 
     @property
     def announced(self) -> dt.timedelta:
-        """How long a new authority is trusted before it signs: API servers and replicas have heard of it by then."""
+        """Return how long a new authority is trusted before it signs.
+
+        By then, all API servers and replicas have received it.
+        """
         return self.serving / 6
 
     @property
     def check(self) -> dt.timedelta:
-        """How often each replica looks whether it has to do something."""
+        """Return how often each replica checks whether it has to act."""
         return min(dt.timedelta(minutes=1), self.serving / 30)
 
 
 def rotate(found: Authorities | None, trusted: Sequence[bytes], now: dt.datetime, lifetimes: Lifetimes) -> Authorities:
-    """Decide what the replicas shall share: the same, one more that is announced, or the announced one as the current one.
+    """Return the authorities to share from now on.
+
+    They are the same ones, the current one plus a newly announced one, or the announced one as the current one.
 
     Args:
-        found: What they share now.
-        trusted: The bundles that the API server trusts now, as PEM, one a webhook.
+        found: The authorities shared now.
+        trusted: The bundles that the API server trusts now, as PEM, one per webhook.
         now: The time.
-        lifetimes: How long certificates live.
+        lifetimes: Validity of certificates.
     """
     if found is None:
         return Authorities(make_authority(now, lifetimes))
@@ -142,7 +160,10 @@ def rotate(found: Authorities | None, trusted: Sequence[bytes], now: dt.datetime
 
 
 def merge_bundle(present: bytes, shared: Authorities, now: dt.datetime) -> bytes:
-    """Give the bundle to trust: what is shared, and what was trusted before and has not expired, in a stable order."""
+    """Return the bundle to trust, in a stable order.
+
+    It contains the shared authorities and all unexpired certificates that were trusted before.
+    """
     kept = [pem.strip() for pem in _PEM.findall(present) if _is_valid(pem, now)]
     wanted = [authority.certificate.strip() for authority in (shared.current, shared.next) if authority is not None]
     return b"\n".join(dict.fromkeys([*kept, *wanted])) + b"\n"
@@ -171,7 +192,9 @@ def make_authority(now: dt.datetime, lifetimes: Lifetimes) -> Authority:
 def load_serving_certificate(
     context: ssl.SSLContext, authority: Authority, hosts: tuple[str, ...], now: dt.datetime, lifetimes: Lifetimes
 ) -> dt.datetime:
-    """Issue a serving certificate for these names or IP addresses and let a TLS server use it from its next handshake on.
+    """Create a serving certificate for these names or IP addresses and load it into the TLS context.
+
+    The server uses it from the next handshake on.
 
     Returns:
         When it expires.
@@ -197,7 +220,7 @@ def load_serving_certificate(
         .add_extension(issuer_id, critical=False)
         .sign(issuer_key, hashes.SHA256())
     )
-    # The ssl module takes files only.
+    # The ssl module loads certificates from files only.
     with tempfile.TemporaryDirectory() as directory:
         chain = pathlib.Path(directory, "tls.pem")
         chain.touch(mode=0o600)

@@ -1,4 +1,4 @@
-"""Verification of the API server's client certificate, where the cluster's administrator has configured one."""
+"""Verification of the API server's client certificate, if `--client-ca` names its authority."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ __all__ = ["ClientAuthority", "ClientAuthorityError"]
 
 
 class ClientAuthorityError(Exception):
-    """The file of `--client-ca` cannot be used; the message names it and the remedy."""
+    """The file of `--client-ca` cannot be used.
+
+    The message names it and the remedy.
+    """
 
 
 class ClientAuthority:
-    """The authority whose certificates clients must have.
+    """The certificate authority of permitted clients.
 
-    A certificate that is added to the file counts from the next handshake on. One that is removed counts until a restart,
-    since OpenSSL forgets none.
+    A certificate that is added to the file takes effect at the next handshake. One that is removed stays trusted until a
+    restart, because OpenSSL cannot unload it.
 
     Args:
         path: File with PEM certificates.
-        context: The server's context; from now on it refuses clients without a certificate.
+        context: The server's TLS context. From now on, it refuses clients without a certificate.
 
     Raises:
         ClientAuthorityError: the file cannot be read.
@@ -37,7 +40,7 @@ class ClientAuthority:
         """Read the file again if it has changed.
 
         Raises:
-            ClientAuthorityError: the file cannot be read; what was loaded before still counts.
+            ClientAuthorityError: the file cannot be read. The certificates loaded before stay in effect.
         """
         remedy = "--client-ca needs a file with the PEM certificate of the authority"
         try:

@@ -1,4 +1,4 @@
-"""Bounds on the webhook's open connections, since anybody in the cluster's network may open them."""
+"""Limits on the webhook's open connections, which any client in the cluster's network may open."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["ConnectionSweeper"]
 
 _MOST = 512
 _FIRST_REQUEST_S = 10.0
-"""Time for the first request to arrive whole after the TLS handshake."""
+"""Maximum time from the TLS handshake until the first request has arrived completely."""
 _IDLE_S = 120.0
-"""Longer than the 90 s of the API server, so that it is the one that closes an idle connection."""
+"""Longer than the API server's 90 s, so that the API server is the side that closes an idle connection."""
 _SWEEP_S = 1.0
 
 
 class Connection(Hashable, Protocol):
-    """Server side of one connection, as aiohttp has it."""
+    """Server side of one connection, as aiohttp implements it."""
 
     def force_close(self) -> None:
         """Close the connection at once."""
@@ -26,7 +26,7 @@ class Connection(Hashable, Protocol):
 
 
 class ConnectionSweeper:
-    """Closes connections that send nothing, and the longest idle ones where there are too many.
+    """Closes silent connections, and the longest idle ones if there are too many.
 
     Args:
         connections: Returns the open connections.
@@ -37,20 +37,20 @@ class ConnectionSweeper:
         self._connections = connections
         self._clock = clock
         self._ends_at: dict[Connection, float] = {}
-        """When to close a connection unless a request arrives."""
+        """Time at which to close each connection, unless a request arrives."""
 
     def note_request(self, connection: Connection) -> None:
-        """Note that a whole request has arrived."""
+        """Record that a complete request has arrived."""
         self._ends_at[connection] = self._clock() + _IDLE_S
 
     async def run(self) -> None:
-        """Sweep until cancelled."""
+        """Close silent and surplus connections periodically until cancelled."""
         while True:
             self.sweep()
             await asyncio.sleep(_SWEEP_S)
 
     def sweep(self) -> None:
-        """Close what is idle for too long, and what is beyond the most connections."""
+        """Close connections that are idle for too long or exceed the maximum number."""
         now = self._clock()
         present = self._connections()
         self._ends_at = {one: self._ends_at.get(one, now + _FIRST_REQUEST_S) for one in present}

@@ -1,4 +1,4 @@
-"""Limit on the CPU time that the webhook's peers may cost, for a webhook that cannot tell who they are."""
+"""Limit on the CPU time that unauthenticated peers of the webhook may use."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Callable
 __all__ = ["CpuLimit"]
 
 _PER_S = 0.5
-"""CPU time that is granted in each second; with the burst, less than one CPU in any ten seconds."""
+"""CPU seconds granted per second. With the burst, this is less than one CPU in any ten seconds."""
 _BURST_S = 2.0
 
 
 class CpuLimit:
-    """Token bucket of CPU time; used by one thread.
+    """Token bucket of CPU time, used by one thread.
 
     Args:
         clock: Returns the time in seconds.
@@ -25,13 +25,16 @@ class CpuLimit:
         self._filled_at = clock()
 
     def charge(self, seconds: float) -> None:
-        """Take CPU time that was used out of the bucket."""
+        """Charge used CPU time to the bucket."""
         self._fill()
         self._level_s -= seconds
 
     @property
     def deficit_s(self) -> float:
-        """CPU time that was used beyond the limit; 0 while there is some left."""
+        """Return the CPU time used beyond the limit, in seconds.
+
+        It is 0 while the bucket holds tokens.
+        """
         self._fill()
         return max(0.0, -self._level_s)
 

@@ -1,4 +1,7 @@
-"""Review of a VmNicPolicy: warnings for what does not exist yet, a refusal for what can never work."""
+"""Admission review of a VmNicPolicy.
+
+It warns about objects that do not exist yet, and refuses a policy that can never work.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +31,11 @@ _decoder = msgspec.json.Decoder(_Review)
 
 
 async def review_policy(raw: bytes, world: ClusterCache | None) -> dict[str, Any]:
-    """Answer for a policy that is created or changed.
+    """Answer the review of a policy that is created or updated.
 
     Args:
         raw: The AdmissionReview.
-        world: The caches; None if the peer may be anybody, who must not learn which objects exist.
+        world: The caches. None if any client can connect, because it must not learn which objects exist.
 
     Raises:
         msgspec.MsgspecError: this is no AdmissionReview.
@@ -43,7 +46,7 @@ async def review_policy(raw: bytes, world: ClusterCache | None) -> dict[str, Any
         policy = VmNicPolicy.model_validate_json(bytes(request.object), extra="ignore")
         is_open(policy.spec.enforcement.window, datetime.now(UTC))
     except ValidationError:
-        pass  # The CRD's own schema says what is wrong.
+        pass  # The CRD's schema reports what is wrong.
     except WindowError as error:
         response |= {"allowed": False, "status": {"code": 422, "reason": "Invalid", "message": f"spec.{error}"}}
     else:

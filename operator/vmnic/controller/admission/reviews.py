@@ -1,4 +1,4 @@
-"""Decides admission reviews from the caches, in the main loop and under a time budget."""
+"""Decisions of admission reviews, made from the caches in the main loop under a time budget."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _BUDGET_S = 0.3
 
 
 class Answer(NamedTuple):
-    """An AdmissionReview, and what it cost."""
+    """An AdmissionReview and its CPU cost."""
 
     review: Response
     cpu_s: float
 
 
 class Reviews:
-    """Answers reviews; lives in the main loop.
+    """Answers admission reviews in the main loop.
 
     Args:
         world: The caches to decide from.
-        set_aside: Objects that took too long before: they are left as they are.
-        is_authenticated: Whether only the API server can ask. Anybody else must not learn which objects exist.
+        set_aside: Registry of objects that took too long before. Their reviews allow them unchanged.
+        is_authenticated: Whether only the API server can connect. Other clients must not learn which objects exist.
     """
 
     def __init__(self, world: ClusterCache, set_aside: SetAside, *, is_authenticated: bool) -> None:
@@ -70,7 +70,10 @@ class Reviews:
         return self._reviewer.review_instance(raw, rules, facts)
 
     async def _review_policy(self, uid: str, raw: bytes) -> Response:
-        """Review one policy at a time, since each costs a pass over all VMs; others get no warnings."""
+        """Validate one policy at a time, since each review scans all VMs.
+
+        Concurrent ones are allowed without warnings.
+        """
         if self._is_reviewing_policy:
             return allow(uid)
         self._is_reviewing_policy = True
@@ -94,7 +97,7 @@ class Reviews:
 
 
 def allow(uid: str, warning: str = "") -> Response:
-    """Allow an object as it is."""
+    """Return a response that allows an object unchanged."""
     response: Response = {"uid": uid, "allowed": True}
     if warning:
         response["warnings"] = [warning]

@@ -1,8 +1,8 @@
-"""Keeps the webhook's certificates fresh without a restart.
+"""Rotation of the webhook's certificates without a restart.
 
-Every replica reads the shared Secret and gives its TLS server a new serving certificate in time, which counts from the next
-handshake on. The leader makes new authorities, and has the API server trust them before anything is signed with them. A
-Secret that cannot be used is logged once; replicas without a certificate are not ready until the leader has replaced it.
+Every replica reads the shared Secret and gives its TLS server a new serving certificate in time, which takes effect at the next
+handshake. The leader makes new authorities, and has the API server trust them before they sign anything. An unusable Secret is
+logged once. Replicas without a certificate are not ready until the leader has replaced the Secret's content.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ class _Shared(NamedTuple):
     """Content of the Secret."""
 
     authorities: Authorities | None
-    """None if there is none that can be used."""
+    """None if there are no usable ones."""
     version: str
-    """The resourceVersion; empty if there is no Secret."""
+    """The resourceVersion. Empty if there is no Secret."""
     problem: str = ""
-    """Why the current authority cannot be used."""
+    """Why the current authority is unusable."""
     type: str = "kubernetes.io/tls"
-    """Type of the Secret, which cannot change."""
+    """Type of the Secret, which is immutable."""
 
 
 def _now() -> dt.datetime:
@@ -58,19 +58,19 @@ def _now() -> dt.datetime:
 
 
 class Certificates:
-    """The certificates of one replica.
+    """Certificates of one replica.
 
-    The webhook's thread keeps the serving certificate fresh, since a TLS context must not change during a handshake. The
-    main loop does the leader's part.
+    The webhook's thread keeps the serving certificate fresh, because a TLS context must not change during a handshake. The main
+    loop does the leader's part.
 
     Args:
-        reads: A client for the shared Secret, which any replica may make; opened in the webhook's thread.
+        reads: A client for the shared Secret, which any replica may create. It is opened in the webhook's thread.
         writes: The leader's client.
         namespace: Namespace of the Secret.
-        hosts: Names or addresses that the API server reaches the webhook by.
-        lifetimes: How long certificates live.
+        hosts: Names or addresses under which the API server reaches the webhook.
+        lifetimes: Validity of certificates.
         clock: Returns the time in UTC.
-        client_ca: File with the authority of the API server's client certificate; None: any client may ask.
+        client_ca: File with the authority of the API server's client certificate. None permits any client.
 
     Raises:
         ClientAuthorityError: the file cannot be used.
@@ -88,9 +88,9 @@ class Certificates:
         client_ca: pathlib.Path | None = None,
     ) -> None:
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        """What the webhook's server uses; it stays the same object."""
+        """TLS context of the webhook's server. It stays the same object."""
         self.loaded = asyncio.Event()
-        """There is a certificate to serve."""
+        """Set once there is a certificate to serve."""
         self._client_authority = ClientAuthority(client_ca, self.context) if client_ca is not None else None
         self._reads = reads
         self._writes = writes
@@ -102,10 +102,10 @@ class Certificates:
         self._fresh_until = dt.datetime.min.replace(tzinfo=dt.UTC)
 
     async def refresh(self) -> None:
-        """Serve a certificate that the current authority has signed and that is not about to expire.
+        """Load a new serving certificate if the current one is about to expire or has another issuer.
 
         Raises:
-            ApiError: the Secret can neither be read nor made.
+            ApiError: the Secret can neither be read nor created.
             CertificateError: the leader has to replace the authority first.
         """
         shared = await self._read(self._reads)
@@ -133,7 +133,7 @@ class Certificates:
         )
 
     async def lead(self) -> None:
-        """Rotate authorities and have the API server trust them, once.
+        """Rotate authorities and update the bundles that the API server trusts, once.
 
         Raises:
             ApiError: an object cannot be read or written.
@@ -159,7 +159,10 @@ class Certificates:
             await self._writes.patch_json(MUTATING_WEBHOOKS, _WEBHOOK, operations)
 
     async def keep_fresh(self) -> None:
-        """Refresh until cancelled; what fails is tried again."""
+        """Refresh periodically until cancelled.
+
+        Failures are retried.
+        """
 
         async def round_() -> None:
             if self._client_authority is not None:
@@ -169,11 +172,17 @@ class Certificates:
         await self._repeat(round_)
 
     async def keep_leading(self) -> None:
-        """Do the leader's part until cancelled; what fails is tried again."""
+        """Perform the leader's part periodically until cancelled.
+
+        Failures are retried.
+        """
         await self._repeat(self.lead)
 
     async def _repeat(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Repeat a round until cancelled. No exception ends it, since foreign Secrets cause them; each is logged once."""
+        """Repeat a round until cancelled.
+
+        No exception ends it, because foreign Secrets can cause them. Each is logged once.
+        """
         check_s, reported = self._lifetimes.check.total_seconds(), ""
         while True:
             pause_s = check_s
@@ -190,7 +199,7 @@ class Certificates:
             await asyncio.sleep(pause_s)
 
     async def _create(self) -> _Shared:
-        """Make the first authority, or find that another replica has."""
+        """Create the Secret with a first authority, or read the one that another replica created."""
         made = rotate(None, [], self._clock(), self._lifetimes)
         try:
             await self._reads.create(SECRETS, _secret(made, self._namespace), self._namespace)
@@ -211,7 +220,10 @@ class Certificates:
             raise CertificateError(f"{error.message}: {remedy}") from error
 
     async def _read(self, api: ApiClient) -> _Shared:
-        """Read the Secret; an authority that cannot be used counts as none."""
+        """Read the Secret.
+
+        An unusable authority counts as none.
+        """
         found = await api.read(SECRETS, AUTHORITY_SECRET, self._namespace)
         if found is None:
             return _Shared(None, "")
@@ -230,7 +242,10 @@ def _bundle(webhook: dict[str, Any]) -> bytes:
 
 
 def _authority(data: dict[str, str], name: str) -> Authority:
-    """Decode an authority; what is no base64 or is missing becomes empty, which is no certificate."""
+    """Decode an authority.
+
+    A part that is missing or not base64 becomes empty, which `Authority.problem` reports.
+    """
 
     def part(key: str) -> bytes:
         try:

@@ -1,7 +1,7 @@
-"""The webhook's HTTPS server, in a thread and event loop of its own.
+"""HTTPS server of the webhook, in its own thread and event loop.
 
-It answers each request within a second, whatever the main loop does. It reads and bounds the request; the main loop decides
-from its caches, under a time budget. If no decision comes, or none in time, the object is allowed as it is.
+It answers each request within a second, even if the main loop is slow. It reads each request and limits its size; the main loop
+decides from its caches, under a time budget. If there is no decision in time, the object is allowed unchanged.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _PATHS = {
     "/review-policy": ("policy", "VmNicPolicy"),
 }
 _BODY_BYTES = 4 * 2**20
-"""A VM may be as large as etcd allows (1.5 MB), and a review holds it up to twice."""
+"""A VM may be as large as etcd allows (1.5 MB), and a review contains it up to twice."""
 _VALUES = 100_000
-"""Objects, lists and their entries in one review: decoding so many takes 50 ms at most."""
+"""Maximum number of objects, lists and their entries in one review. Decoding them takes at most 50 ms."""
 _HELD_BYTES = 64 * 2**20
-"""Bodies that are held in memory at a time."""
+"""Maximum size of all bodies in memory."""
 _NAME_CHARS = 253
 _ANSWER_S = 0.7
-"""Leaves time for the answer to be written within the second."""
+"""Leaves time to write the answer within the second."""
 _HANDSHAKE_S = 5.0
 _KEEP_ALIVE_S = 150.0
 _PACE_S = 0.1
@@ -65,12 +65,12 @@ class _Reviews(Protocol):
 
 
 class Webhook:
-    """The server of one replica.
+    """Webhook server of one replica.
 
     Args:
-        reviews: Decides; its coroutines run in `main`.
+        reviews: Decides the reviews. Its coroutines run in `main`.
         main: The main loop.
-        context: The certificate, and where clients are verified, their authority.
+        context: The TLS context with the certificate, and with the clients' authority if clients are verified.
         reviewed: Receives the webhook, the outcome and the duration in seconds of every request.
     """
 
@@ -101,7 +101,7 @@ class Webhook:
         protocols = runner.server
         assert protocols is not None
         self._sweeper = ConnectionSweeper(lambda: protocols.connections)
-        # Several replicas may share one address on a test machine; in a cluster each has its own.
+        # Several replicas may share one address on a test machine. In a cluster, each has its own.
         server = await asyncio.get_running_loop().create_server(
             protocols, port=port, ssl=self._context, ssl_handshake_timeout=_HANDSHAKE_S, reuse_port=True
         )
@@ -142,7 +142,10 @@ class Webhook:
             self._held_bytes -= size
 
     async def _review(self, webhook: str, kind: str, named: _Named, raw: bytes, until: float) -> tuple[str, dict[str, Any]]:
-        """Return the outcome and the AdmissionReview: the decision, or that the object is allowed as it is."""
+        """Return the outcome and the AdmissionReview.
+
+        Without a decision, the object is allowed unchanged.
+        """
         if self._limit is not None and self._limit.deficit_s > 0:
             return "throttled", allow(named.uid)
         subject = Subject(kind, "/".join(filter(None, (named.namespace[:_NAME_CHARS], named.name[:_NAME_CHARS]))))
@@ -165,14 +168,17 @@ class Webhook:
             self._limit.charge(seconds)
 
     def _log_once(self, webhook: str, subject: Subject, error: Exception) -> None:
-        """Log each kind of failure once: peers could fill the log otherwise. The metric counts all of them."""
+        """Log each kind of failure once, because peers could fill the log otherwise.
+
+        The metric counts all failures.
+        """
         failure = (webhook, type(error).__name__)
         if failure not in self._failures:
             self._failures.add(failure)
             _log.error("the review of %s %s failed, it is allowed as it is", *subject, exc_info=error)
 
     async def _pace(self) -> None:
-        """Charge what this thread costs, TLS handshakes included, and rest while the limit is used up."""
+        """Charge this thread's CPU time, TLS handshakes included, and sleep while the limit is used up."""
         before = time.thread_time()
         while self._limit is not None:
             await asyncio.sleep(_PACE_S)

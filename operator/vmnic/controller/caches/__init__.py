@@ -1,1 +1,1 @@
-"""What the controller knows of the cluster."""
+"""Caches of cluster objects, and what is computed from them."""

@@ -1,6 +1,7 @@
-"""The devices of the cluster and the VMs that have them, kept up to date with the caches and computed on demand.
+"""Devices of the cluster and the VMs that hold them, kept up to date with the caches.
 
-A VM that cannot be read, or whose facts cannot be gathered, keeps what it was last known to have: its devices are not free.
+They are computed on demand. A VM that cannot be read, or whose facts cannot be gathered, keeps the devices that it was last
+known to have: they are not free.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from ...policy.facts import PoolFacts, VmFacts
 __all__ = ["CapacityCache", "recorded_claim"]
 
 _CLAIM_S = 0.05
-"""CPU time for the facts of one VM, which take less than a millisecond."""
+"""CPU budget for the facts of one VM. They normally take less than a millisecond."""
 
 
 class CapacityCache:
-    """The devices of the cluster.
+    """Devices of the cluster.
 
     Args:
-        nodes: Gives all nodes.
-        pools: Gives what VMs have to know of the pools.
-        gather: Reads the facts of a VM; None if it is gone.
-        find: Finds a VM; None if it is gone.
-        named: Gives the resources of other operators that policies name.
-        set_aside: Where VMs are shown whose facts cannot be gathered.
+        nodes: Returns all nodes.
+        pools: Returns the facts of the pools.
+        gather: Returns the facts of a VM, or None if it is gone.
+        find: Returns a VM, or None if it is gone.
+        named: Returns the resources of other operators that policies name.
+        set_aside: Registry for VMs whose facts cannot be gathered.
     """
 
     def __init__(
@@ -52,13 +53,16 @@ class CapacityCache:
         self._named = named
         self._set_aside = set_aside
         self._claims: dict[ObjectKey, Claim | None] = {}
-        """What VMs with a VF or a host device have; None: nothing that is known."""
+        """Devices of VMs that have a VF or a host device. None if the VM has no known claim."""
         self._stale: set[ObjectKey] = set()
-        """VMs that have changed since what they have was read."""
+        """VMs that have changed since their claim was read."""
         self._capacity: Capacity | None = None
 
     def update_vm(self, key: ObjectKey, machine: VirtualMachine | None) -> None:
-        """A VM or its instance has changed: whether it may have devices is quick to see."""
+        """Mark the claim of a VM as stale after the VM or its instance has changed.
+
+        Only VMs that may have devices are tracked, which is quick to check.
+        """
         devices = machine.spec.template.spec.domain.devices if machine is not None else None
         has_any = devices is not None and (
             bool(devices.host_devices) or any(interface.sriov is not None for interface in devices.interfaces)
@@ -73,31 +77,37 @@ class CapacityCache:
                 self._stale.add(key)
 
     def hold(self, key: ObjectKey, last: VirtualMachine | None) -> None:
-        """Keep what a VM has that cannot be read now; `last` is what could last be read of it."""
+        """Keep the claim of a VM that cannot be read now.
+
+        `last` is its last readable version.
+        """
         self._claims[key] = self._claims.get(key) or _claim_in_time(key, last)
         self._stale.discard(key)
         self._capacity = None
 
     def invalidate_facts_of(self, keys: Iterable[ObjectKey]) -> None:
-        """Something that VMs refer to has changed: which device a NIC takes may have."""
+        """Mark claims as stale after an object that VMs refer to has changed.
+
+        With it, the device that a NIC takes may have changed too.
+        """
         stale = self._claims.keys() & keys
         if stale:
             self._stale |= stale
             self._capacity = None
 
     def invalidate_nodes(self) -> None:
-        """A pool or a node has changed."""
+        """Discard the computed capacity after a pool or a node has changed."""
         self._capacity = None
 
     def claim(self, key: ObjectKey) -> Claim | None:
-        """Say what a VM holds and asks for; None if nothing, or if it is not known."""
+        """Return the devices that a VM holds and asks for, or None if there are none or they are unknown."""
         if key in self._stale:
             self._read_claims()
         return self._claims.get(key)
 
     @property
     def capacity(self) -> Capacity:
-        """What is left."""
+        """Return the capacity that is left."""
         if self._capacity is None:
             with uncharged():
                 self._capacity = self._count()
@@ -114,7 +124,10 @@ class CapacityCache:
             self._claims[key] = self._read_claim(key)
 
     def _read_claim(self, key: ObjectKey) -> Claim | None:
-        """Read what one VM has, once; a VM that cannot be evaluated keeps what it had, else has what its record says."""
+        """Read one VM's claim once.
+
+        A VM that cannot be evaluated keeps its claim, or else the one in its annotation.
+        """
         name = "/".join(key)
         try:
             with time_budget(_CLAIM_S, Subject("VirtualMachine", name)):
@@ -130,14 +143,20 @@ class CapacityCache:
 
 
 def _claim_in_time(key: ObjectKey, machine: VirtualMachine | None) -> Claim | None:
-    """Return what a VM's record says, within the time for one VM; None if it says nothing, or not in time."""
+    """Return the claim in a VM's annotation, within the budget for one VM.
+
+    The result is None if there is none or time runs out.
+    """
     with contextlib.suppress(OverBudgetError), time_budget(_CLAIM_S, Subject("VirtualMachine", "/".join(key))):
         return recorded_claim(key, machine)
     return None
 
 
 def recorded_claim(key: ObjectKey, machine: VirtualMachine | None) -> Claim | None:
-    """Return the devices that a VM's annotation `vmnic.dev/assigned` names; None if it names none that can be read."""
+    """Return the devices that a VM's annotation `vmnic.dev/assigned` names.
+
+    The result is None if it names none that can be read.
+    """
     notes = machine.metadata.annotations if machine is not None else None
     record = parse_record(notes.assigned) if notes is not None else None
     if machine is None or record is None:

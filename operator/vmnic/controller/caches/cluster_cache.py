@@ -1,6 +1,6 @@
-"""What the controller knows of the cluster: one reflector a kind, and who is asked to look again when an object changes.
+"""Caches of the cluster, with one reflector per kind and the keys to enqueue when an object changes.
 
-Every replica keeps these caches, because every replica answers admission requests; only the leader acts on changes.
+Every replica keeps these caches, because every replica answers admission requests. Only the leader acts on changes.
 """
 
 from __future__ import annotations
@@ -71,27 +71,30 @@ __all__ = ["ClusterCache", "Enqueue", "run_reflectors"]
 T = TypeVar("T")
 
 _MANY = 500
-"""Keys that are asked for in one go: a millisecond."""
+"""Keys that are enqueued in one go: about a millisecond."""
 _SETTLE_S = 0.1
-"""Pools and policies are summed up over all their nodes and VMs: a burst of changes is looked at once."""
+"""Delay that lets one pass serve a burst of changes. Pools and policies are summed up over all their nodes and VMs."""
 
 
 class Enqueue(Protocol):
-    """Asks for a look at a key, at once or later."""
+    """Enqueues a key, at once or after a delay."""
 
     def __call__(self, key: Key, after_s: float = 0.0) -> None:
-        """Add the key; a key that waits already is not added twice."""
+        """Add the key.
+
+        A key that already waits is not added twice.
+        """
         ...
 
 
 class ClusterCache:
-    """The caches and the fan-out of their changes.
+    """The caches, and the fan-out of their changes to keys.
 
     Args:
-        api: Its requests are reads only.
-        enqueue: Takes the keys whose objects, or whose facts, have changed.
-        readmit: Takes the keys of objects that have changed themselves, so that one that was set aside is tried again.
-        set_aside: Where objects are shown that cannot be decoded or handled.
+        api: A client that is used for reads only.
+        enqueue: Receives the keys whose objects, or whose facts, have changed.
+        readmit: Receives the keys of objects that have themselves changed, so that an object that was set aside is tried again.
+        set_aside: Registry for objects that cannot be decoded or handled.
     """
 
     def __init__(
@@ -119,7 +122,10 @@ class ClusterCache:
             on_change: Callable[[ObjectKey, T | None, T | None], None],
             **options: Any,
         ) -> Reflector[T]:
-            """Make the cache of a kind that comes with KubeVirt or Multus: a cluster need not have it."""
+            """Make the cache of a kind that comes with KubeVirt or Multus.
+
+            A cluster may lack it.
+            """
             return cache(resource, decode, on_change, optional=True, **options)
 
         self.nodes = cache(NODES, decode_node, self._node_changed, salvage=salvage_node)
@@ -151,7 +157,7 @@ class ClusterCache:
 
     @property
     def reflectors(self) -> tuple[Reflector[Any], ...]:
-        """All caches."""
+        """Return all caches."""
         return (
             *(self.nodes, self.node_states, self.pools, self.policies, self.namespaces),
             *(self.machines, self.instances, self.preferences, self.cluster_preferences),
@@ -161,11 +167,14 @@ class ClusterCache:
 
     @property
     def machines_synced(self) -> bool:
-        """Whether everything that decides about VMs has been listed; a kind that is not served has no objects."""
+        """Return whether every kind that decides about VMs has been listed.
+
+        A kind that the API server does not serve counts as listed, with no objects.
+        """
         return all(one.synced.is_set() for one in self.reflectors[3:])
 
     def enqueue_all(self) -> None:
-        """Ask for a look at every object, as a new leader does."""
+        """Enqueue every object, as a new leader does."""
         for key in self.nodes.items:
             self._enqueue(node_key(key.name))
         for key in self.pools.items:
@@ -176,7 +185,10 @@ class ClusterCache:
             self._enqueue(policy_key(key.name), _SETTLE_S)
 
     def _changed(self, key: Key, after_s: float = 0.0) -> None:
-        """Ask for a key whose own object has changed: one that was set aside is tried again."""
+        """Enqueue a key whose own object has changed.
+
+        If it was set aside, it is tried again.
+        """
         self._readmit(key)
         self._enqueue(key, after_s)
 
@@ -198,7 +210,10 @@ class ClusterCache:
             self._every_pool()
 
     def _count_again(self, *, devices_only: bool) -> None:
-        """A node or a pool has changed: devices are counted anew, and the allocation sees whether all VMs are concerned."""
+        """Discard the device count after a node or pool has changed, and enqueue the allocation.
+
+        The allocation finds out whether all VMs are affected.
+        """
         self.devices.invalidate_nodes()
         if not devices_only:
             self.inputs.invalidate_facts()
@@ -213,7 +228,7 @@ class ClusterCache:
             self._count_again(devices_only=False)
 
     def _network_changed(self, key: ObjectKey, old: Nad | None, new: Nad | None) -> None:
-        """Have the VMs decided that read a network, and the pools looked at that own it or want one of its name."""
+        """Enqueue the VMs that read a network, and the pools that own it or want one of its name."""
         before, after = (one.network if one is not None else None for one in (old, new))
         self.inputs.update_network(key, before, after)
         segments = [segment_of(key.namespace, one.segment) for one in (before, after) if one is not None]
@@ -224,7 +239,7 @@ class ClusterCache:
                 self._enqueue(pool_key(name.name), _SETTLE_S)
 
     def _reference_changed(self, resource: Resource) -> Callable[[ObjectKey, object, object], None]:
-        """Return what has the VMs decided that refer to a preference or an instancetype."""
+        """Return a handler that enqueues the VMs which refer to a preference or an instancetype."""
         return lambda key, _old, _new: self._decide_readers([Thing(resource.plural, *key)])
 
     def _decide_readers(self, things: Iterable[Thing]) -> None:
@@ -242,14 +257,17 @@ class ClusterCache:
         self._enqueue(ALLOCATION, _SETTLE_S)
 
     def _quota_changed(self, key: ObjectKey, old: Quota | None, new: Quota | None) -> None:
-        """What is used of a quota changes with every pod, and only who wants a device next has to know."""
+        """Update a quota, and enqueue the namespace's VMs only if its limits have changed.
+
+        The used amount changes with every pod, and matters only to the next VM that wants a device.
+        """
         self.inputs.update_quota(key, new)
         limits = [quota.spec.hard if quota is not None else None for quota in (old, new)]
         if limits[0] != limits[1]:
             self._enqueue_namespace(key.namespace)
 
     def _vm_state_changed(self, key: ObjectKey, _old: object, new: object) -> None:
-        """Our own record of a VM: what a person has taken away is written anew."""
+        """Enqueue the VM of a deleted VmNicState, so that the record is written again."""
         if new is None and self.machines_synced:
             self._enqueue(vm_key(*key))
 
@@ -272,7 +290,10 @@ class ClusterCache:
                     self._enqueue(vm_key(*machine))
 
     def _machine_changed(self, key: ObjectKey, _old: VirtualMachine | None, new: VirtualMachine | None) -> None:
-        """Before the caches are complete nothing can be decided, and then all VMs are asked for."""
+        """Update the devices of a VM and enqueue it.
+
+        Before the caches are complete nothing can be decided. All VMs are enqueued then.
+        """
         if self.machines_synced:
             self.set_aside.discard(VIRTUAL_MACHINES.kind, "/".join(key), SetAsideReason.EXCEPTION)
             self.set_aside.discard(VIRTUAL_MACHINES.kind, "/".join(key), SetAsideReason.TIME)
@@ -288,18 +309,24 @@ class ClusterCache:
     def _instance_changed(
         self, key: ObjectKey, _old: VirtualMachineInstance | None, _new: VirtualMachineInstance | None
     ) -> None:
-        """An instance that cannot be read still runs: the VM keeps what it was last known to have."""
+        """Update the devices of a VM and enqueue it.
+
+        An instance that cannot be read still runs, so the VM keeps the devices that it was last known to have.
+        """
         if not self.is_unreadable(key):
             self.devices.update_vm(key, self.machines.items.get(key))
         if self.machines_synced:
             self._changed(vm_key(*key))
 
     def is_unreadable(self, key: ObjectKey) -> bool:
-        """Return whether a VM, its instance, or what vmnic has recorded of it cannot be read: then nothing of it changes."""
+        """Return whether a VM, its instance or its VmNicState cannot be read.
+
+        Nothing of the VM changes then.
+        """
         return any(key in cache.malformed for cache in (self.machines, self.instances, self.vm_states))
 
     def enqueue_machines(self) -> None:
-        """Ask for a look at every VM; in slices, as there may be many."""
+        """Enqueue every VM, in slices because there may be many."""
         self._enqueue_slice(list(self.machines.items), 0)
 
     def _enqueue_slice(self, keys: list[ObjectKey], start: int) -> None:
@@ -315,13 +342,16 @@ class ClusterCache:
 
 
 def _intent(pool: SriovNetworkPool) -> tuple[Any, ...]:
-    """What people say of a pool; its status comes and goes."""
+    """Return what users set on a pool.
+
+    Changes of its status alone do not count.
+    """
     meta = pool.metadata
     return (pool.spec, meta.uid, meta.generation, meta.deletion_timestamp, meta.annotations)
 
 
 def _place(node: NodeObject) -> tuple[Any, ...]:
-    """What pools read of a node."""
+    """Return the parts of a node that pools read."""
     return (node.metadata.labels, node.metadata.annotations, node.spec, node.status.conditions)
 
 

@@ -1,6 +1,7 @@
-"""What decisions about VMs are made from: the caches as rules, cluster facts, and one VM with all that belongs to it.
+"""Inputs of VM decisions, read from the caches.
 
-What takes long to work out is kept until the caches say that it is no longer so.
+They are the rules, the cluster facts, and each VM with its references. Expensive results are kept until a cache reports a
+change.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ T = TypeVar("T")
 _Note = Callable[[Thing], None]
 
 _SLICE = 100
-"""VMs that are looked at in one go."""
+"""VMs visited before the event loop gets a turn."""
 
 
 class Caches(Protocol):
-    """What is read."""
+    """The caches that are read."""
 
     nodes: Reflector[NodeObject]
     node_states: Reflector[NodeNicState]
@@ -71,16 +72,19 @@ class FactGatherer:
         self._segments: dict[tuple[str, str], dict[str, Network]] = defaultdict(dict)
         """Networks by namespace and segment."""
         self._quotas: dict[str, dict[str, Quota]] = defaultdict(dict)
-        """By namespace and name."""
+        """Quotas by namespace and name."""
         self._rules: tuple[Rule, ...] | None = None
         self._facts: ClusterFacts | None = None
         self._told = 0
-        """Nodes whose agent has spoken."""
+        """Number of nodes whose agent has reported."""
         self._with_vhost = 0
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """The policies, ready for deciding; one that cannot be read keeps what it selects as it is."""
+        """Return the policies as rules.
+
+        A policy that cannot be read keeps the NICs that it selects as they are.
+        """
         if self._rules is None:
             with uncharged():
                 self._rules = self._make_rules()
@@ -93,7 +97,10 @@ class FactGatherer:
 
     @property
     def cluster_facts(self) -> ClusterFacts:
-        """What holds for all VMs; nodes without an agent's word are not known, which excludes nothing."""
+        """Return the facts that hold for all VMs.
+
+        As long as the agent of any node has not reported, support for vhost-net is unknown, which excludes nothing.
+        """
         if self._facts is None:
             with uncharged():
                 self._facts = self._make_facts()
@@ -111,7 +118,10 @@ class FactGatherer:
         )
 
     def _pools(self) -> dict[str, PoolFacts]:
-        """Read the pools; one that cannot be read keeps its devices, and new claims wait for it."""
+        """Return the pools.
+
+        A pool that cannot be read keeps its devices, and new claims wait for it.
+        """
         cache = self._caches.pools
         found = gather_pools((pool for _, pool in cache.known()), self.nodes(), known=True)
         for key, why in cache.malformed.items():
@@ -120,13 +130,16 @@ class FactGatherer:
         return found
 
     def _has_injector(self) -> bool | None:
-        """Return whether network-resources-injector is there; None if a configuration that may be its own cannot be read."""
+        """Return whether network-resources-injector is installed.
+
+        The result is None if it is not found, but a configuration that may be its own cannot be read.
+        """
         cache = self._caches.webhooks
         found = any(is_injector(one.names) for one in cache.items.values())
         return None if cache.malformed and not found else found
 
     def nodes(self) -> Iterable[NodeInput]:
-        """Give every node as VMs have to know it."""
+        """Yield every node as VM decisions read it."""
         for key, node in self._nodes():
             yield NodeInput(
                 name=key.name,
@@ -137,7 +150,10 @@ class FactGatherer:
             )
 
     def _nodes(self) -> Iterator[tuple[ObjectKey, NodeObject]]:
-        """Return every node; one that cannot be read is not gone, and nothing new is begun there."""
+        """Yield every node.
+
+        One that cannot be read counts as existing and not ready, so nothing new begins there.
+        """
         cache = self._caches.nodes
         yield from cache.items.items()
         for key in cache.malformed:
@@ -146,7 +162,10 @@ class FactGatherer:
                 yield key, last.out_of_service()
 
     def _state_of(self, key: ObjectKey) -> NodeNicState | None:
-        """Return a node's state; one that cannot be read is not absent."""
+        """Return a node's NodeNicState.
+
+        One that cannot be read counts as existing and unreadable.
+        """
         cache = self._caches.node_states
         last = cache.last(key)
         if key not in cache.malformed:
@@ -155,14 +174,14 @@ class FactGatherer:
         return msgspec.structs.replace(last, unreadable=cache.malformed[key])
 
     def node_views(self) -> Iterable[tuple[NodeObject, NodeNicState | None]]:
-        """Give every node with its NodeNicState, if it has one yet."""
+        """Yield every node with its NodeNicState, or None if it has none yet."""
         for key, node in self._nodes():
             yield node, self._state_of(key)
 
     def input_of(self, machine: VirtualMachine, namespace: str, *, is_new: bool = False) -> MachineInput:
-        """Give a VM with what belongs to it.
+        """Return a VM with everything that its decision reads.
 
-        What a stored VM reads is noted. A new one is the object of a review, which may never be stored.
+        The reads of a stored VM are recorded. A new VM is the object of an admission review, which may never be stored.
         """
         name, spec, caches = machine.metadata.name, machine.spec, self._caches
         key = ObjectKey(namespace, name)
@@ -179,7 +198,7 @@ class FactGatherer:
             instance=instance,
             preference=_referred(spec.preference, namespace, caches.preferences, caches.cluster_preferences, note),
             instancetype=_referred(spec.instancetype, namespace, caches.instancetypes, caches.cluster_instancetypes, note),
-            # A namespace may be younger than the cache; this label every one has.
+            # A namespace may be newer than the cache. Every namespace has this label.
             namespace_labels=home.metadata.labels if home is not None else {"kubernetes.io/metadata.name": namespace},
             namespace_unknown=f"Namespace {namespace} cannot be read: {unreadable}" if unreadable is not None else "",
             find_network=functools.partial(self._find_network, note),
@@ -193,7 +212,7 @@ class FactGatherer:
         )
 
     def _preference_unknown(self, machine: VirtualMachine, namespace: str) -> str:
-        """Return why what a VM refers to cannot be read; empty if it can, or is not there."""
+        """Return why a VM's preference or instancetype cannot be read, or an empty string."""
         caches, spec = self._caches, machine.spec
         for kind, reference, own, cluster in (
             ("preference", spec.preference, caches.preferences, caches.cluster_preferences),
@@ -214,16 +233,19 @@ class FactGatherer:
         return text or unreadable_quota(self._quotas.get(namespace, {}).values())
 
     def gather(self, key: ObjectKey) -> VmFacts | None:
-        """Read the facts of a VM; None if it is gone."""
+        """Return the facts of a VM, or None if it is gone."""
         machine = self._caches.machines.items.get(key)
         return gather_vm_facts(self.input_of(machine, key.namespace)) if machine is not None else None
 
     def named_resources(self) -> set[str]:
-        """Give the resources of other operators that policies name."""
+        """Return the resources of other operators that policies name."""
         return {rule.sriov_resource for rule in self.rules if rule.sriov_resource}
 
     async def selects_any(self, policy: VmNicPolicy) -> bool:
-        """Tell whether a policy selects any NIC of the VMs that are there; in slices, as there may be many."""
+        """Return whether a policy selects any NIC of an existing VM.
+
+        The scan runs in slices, because there may be many VMs.
+        """
         rules = rules_of([policy])
         for number, key in enumerate(list(self._caches.machines.items)):
             if number % _SLICE == 0:
@@ -237,22 +259,22 @@ class FactGatherer:
         return False
 
     def invalidate_rules(self) -> None:
-        """A policy has changed."""
+        """Discard the rules after a policy has changed."""
         self._rules = None
 
     def invalidate_facts(self) -> None:
-        """Something that holds for all VMs has changed: a node, a pool, KubeVirt, a webhook."""
+        """Discard the cluster facts after a node, a pool, KubeVirt or a webhook has changed."""
         self._facts = None
 
     def update_state(self, old: NodeNicState | None, new: NodeNicState | None) -> None:
-        """What an agent says has changed."""
+        """Update the counts of reporting nodes after a NodeNicState has changed."""
         for state, step in ((old, -1), (new, 1)):
             if state is not None and state.status.boot_id:
                 self._told += step
                 self._with_vhost += step * ("vhost_net" in state.status.host.modules)
 
     def update_network(self, key: ObjectKey, old: Network | None, new: Network | None) -> None:
-        """A network has changed."""
+        """Update the index of segments after a network has changed."""
         for network in (old, new):
             if network is not None and network.segment:
                 self._segments[key.namespace, network.segment].pop(key.name, None)
@@ -260,7 +282,7 @@ class FactGatherer:
             self._segments[key.namespace, new.segment][key.name] = new
 
     def update_quota(self, key: ObjectKey, new: Quota | None) -> None:
-        """A quota has changed."""
+        """Update the quotas of a namespace after one has changed."""
         own = self._quotas[key.namespace]
         own.pop(key.name, None)
         if new is not None:
@@ -285,7 +307,7 @@ class FactGatherer:
 
 
 def _referred(reference: Reference | None, namespace: str, own: Reflector[T], cluster: Reflector[T], note: _Note) -> T | None:
-    """Find what a VM refers to."""
+    """Return the preference or instancetype that a VM refers to, and record the read."""
     if reference is None or not reference.name:
         return None
     cache = cluster if reference.cluster_wide else own
@@ -295,4 +317,4 @@ def _referred(reference: Reference | None, namespace: str, own: Reflector[T], cl
 
 
 def _note_nothing(_: Thing) -> None:
-    """Note nothing."""
+    """Ignore a read."""

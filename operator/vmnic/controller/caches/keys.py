@@ -1,4 +1,4 @@
-"""The keys of the controller's work queue."""
+"""Keys of the controller's work queue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 
 
 class Kind(StrEnum):
-    """What a key names."""
+    """Kind of a key."""
 
     NODE = "node"
     POOL = "pool"
@@ -44,31 +44,31 @@ class Key(NamedTuple):
 
     @property
     def path(self) -> str:
-        """The name, with the namespace where there is one."""
+        """Return the name, prefixed with the namespace if there is one."""
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
 
 ALLOCATION = Key(Kind.ALLOCATION, "")
-"""The one look at all VMs that want devices."""
+"""The one decision over all VMs that want devices."""
 
 
 def node_key(name: str) -> Key:
-    """Name a Node and its NodeNicState."""
+    """Return the key of a Node and its NodeNicState."""
     return Key(Kind.NODE, name)
 
 
 def pool_key(name: str) -> Key:
-    """Name a SriovNetworkPool."""
+    """Return the key of a SriovNetworkPool."""
     return Key(Kind.POOL, name)
 
 
 def policy_key(name: str) -> Key:
-    """Name a VmNicPolicy."""
+    """Return the key of a VmNicPolicy."""
     return Key(Kind.POLICY, name)
 
 
 def vm_key(namespace: str, name: str) -> Key:
-    """Name a VirtualMachine."""
+    """Return the key of a VirtualMachine."""
     return Key(Kind.VM, name, namespace)
 
 
@@ -79,9 +79,9 @@ _KINDS = {
     Kind.VM: "VirtualMachine",
     Kind.ALLOCATION: "Allocation",
 }
-"""The objects that the keys name, as kinds of Kubernetes; the allocation is not one."""
+"""Kubernetes kind of each key. The allocation is not one."""
 _SECONDS = {Kind.NODE: 0.3, Kind.POOL: 2.0, Kind.POLICY: 2.0, Kind.VM: 0.3, Kind.ALLOCATION: 5.0}
-"""A decision takes a few milliseconds; pools, policies and the allocation go over all nodes or VMs."""
+"""Time budgets in seconds. A decision takes a few milliseconds; pools, policies and the allocation visit all nodes or VMs."""
 _OF_MANY = (Kind.POOL, Kind.POLICY, Kind.ALLOCATION)
 _RETRY_S = 60.0
 
@@ -92,17 +92,23 @@ def subject_of(key: Key) -> Subject:
 
 
 def key_of(subject: Subject) -> Key | None:
-    """Return the key that names an object; None if no key does."""
+    """Return the key of an object, or None if its kind has no keys."""
     kind = next((kind for kind, name in _KINDS.items() if name == subject.kind), None)
     namespace, _, name = subject.key.rpartition("/")
     return Key(kind, name, namespace) if kind is not None else None
 
 
 def budget_of(key: Key) -> Budget:
-    """Return the time budget of a key; what is about many nodes or VMs is tried again, since others may cause its cost."""
+    """Return the time budget of a key.
+
+    Keys that concern many nodes or VMs are retried, because other objects may cause their cost.
+    """
     return Budget(_SECONDS[key.kind], subject_of(key), _RETRY_S if key.kind in _OF_MANY else None)
 
 
 def log_keys(key: Key) -> dict[str, str]:
-    """Give what a log line about a key carries: `node`, `pool`, `policy` or `vm`."""
+    """Return the log field of a key.
+
+    Its name is `node`, `pool`, `policy` or `vm`.
+    """
     return {key.kind.value: key.path} if key.name else {}

@@ -1,4 +1,4 @@
-"""What the controller keeps of Kubernetes' own objects and of ours: only what decisions read."""
+"""Cached projections of Kubernetes' and vmnic's objects, reduced to the fields that decisions read."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = [
 M = TypeVar("M", SriovNetworkPool, VmNicPolicy)
 
 LOST_AFTER = timedelta(minutes=10)
-"""A node that is not ready for so long is waited for no longer."""
+"""A node that has not been ready for this long no longer holds anything up."""
 
 
 class _Meta(msgspec.Struct, frozen=True, rename="camel"):
@@ -52,11 +52,11 @@ class LabelledObject(msgspec.Struct, frozen=True):
 
 
 class Nad(msgspec.Struct, frozen=True):
-    """A NetworkAttachmentDefinition, as VMs and as pools have to know it."""
+    """A NetworkAttachmentDefinition, as VMs and as pools read it."""
 
     network: Network
     own: OwnNetwork | None = None
-    """None: it belongs to no pool."""
+    """None if it belongs to no pool."""
 
 
 class _Named(msgspec.Struct, frozen=True):
@@ -96,28 +96,37 @@ class NodeObject(msgspec.Struct, frozen=True):
 
     @property
     def ready(self) -> bool:
-        """Whether its kubelet is heard of; a node that says nothing of it counts as ready."""
+        """Return whether the node is ready.
+
+        A node without a Ready condition counts as ready.
+        """
         return not any(one.type == _READY and one.status != "True" for one in self.status.conditions)
 
     def is_lost(self, now: datetime) -> bool:
-        """Tell whether its kubelet has not been heard of for so long that nobody waits for it."""
+        """Return whether the node has not been ready for so long that it no longer holds anything up."""
         down = [one for one in self.status.conditions if one.type == _READY and one.status != "True"]
         moments = (_moment(one.last_transition_time) for one in down)
         return any(now - moment > LOST_AFTER for moment in moments if moment is not None)
 
     def out_of_service(self) -> NodeObject:
-        """Return the node as one that is not ready, since when is not known: it is waited for."""
+        """Return the node as not ready since an unknown time, so that it is still waited for."""
         down = _NodeCondition(type=_READY, status="Unknown", last_transition_time="")
         return msgspec.structs.replace(self, status=_NodeStatus({}, (down,)))
 
     @property
     def cordoned_by_us(self) -> bool:
-        """Whether vmnic has cordoned it; an administrator's own cordon carries no mark."""
+        """Return whether vmnic cordoned the node.
+
+        An administrator's own cordon lacks the annotation.
+        """
         return self.spec.unschedulable and bool(self.metadata.annotations.cordoned)
 
 
 def _moment(text: str | None) -> datetime | None:
-    """Read a time of the API; None if it is none, or has no time zone."""
+    """Parse an API timestamp.
+
+    Return None if it is malformed or has no time zone.
+    """
     try:
         found = datetime.fromisoformat(text or "")
     except ValueError:
@@ -130,14 +139,14 @@ class _Webhook(msgspec.Struct, frozen=True):
 
 
 class WebhookConfiguration(msgspec.Struct, frozen=True):
-    """A MutatingWebhookConfiguration: whose webhooks there are."""
+    """The names in a MutatingWebhookConfiguration."""
 
     metadata: _Meta
     webhooks: list[_Webhook] = []
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its own name and those of its webhooks."""
+        """Return its own name and those of its webhooks."""
         return (self.metadata.name, *(webhook.name for webhook in self.webhooks))
 
 
@@ -147,7 +156,10 @@ _PLATFORM = ("devices.kubevirt.io/",)
 
 
 def decode_node(raw: msgspec.Raw) -> NodeObject:
-    """Of what a node has, only devices of other operators are kept, and whether it is ready: all else changes all the time."""
+    """Decode a node, keeping only device resources of other operators and the Ready condition.
+
+    Everything else in a node's status changes all the time.
+    """
     node = _node_decoder.decode(raw)
     devices = {name: count for name, count in node.status.allocatable.items() if "/" in name and not name.startswith(_PLATFORM)}
     ready = tuple(one for one in node.status.conditions if one.type == _READY)
@@ -156,19 +168,23 @@ def decode_node(raw: msgspec.Raw) -> NodeObject:
 
 
 def decode_pool(raw: msgspec.Raw) -> SriovNetworkPool:
-    """Read a pool; fields that a newer version of its kind has are not known here, and left out.
+    """Decode a pool.
+
+    Fields of a newer version of the kind are ignored.
 
     Raises:
-        ValueError: this build cannot read it; the message names the field.
+        ValueError: this build cannot read it. The message names the field.
     """
     return _decode(SriovNetworkPool, raw)
 
 
 def decode_policy(raw: msgspec.Raw) -> VmNicPolicy:
-    """Read a policy, as a pool is read.
+    """Decode a policy.
+
+    Fields of a newer version of the kind are ignored.
 
     Raises:
-        ValueError: this build cannot read it; the message names the field.
+        ValueError: this build cannot read it. The message names the field.
     """
     return _decode(VmNicPolicy, raw)
 
@@ -188,12 +204,12 @@ _salvage_decoder = msgspec.json.Decoder(_Salvaged)
 
 
 def salvage_node(raw: msgspec.Raw) -> NodeObject:
-    """Read the name of a Node of which nothing else can be read."""
+    """Decode only the name of a Node that is otherwise malformed."""
     return NodeObject(metadata=_NodeMeta(name=_salvage_decoder.decode(raw).metadata.name))
 
 
 def decode_nad(raw: bytes | msgspec.Raw) -> Nad:
-    """Read a NetworkAttachmentDefinition.
+    """Decode a NetworkAttachmentDefinition.
 
     Raises:
         msgspec.ValidationError: a field has the wrong type.

@@ -1,7 +1,7 @@
-"""Which VMs read which objects beside their own: when one of those changes, only its readers are decided anew.
+"""Index from objects to the VMs whose decisions read them.
 
-Reads are noted where they happen. So a VM whose decision depends on an object is never left out, and a tenant who changes
-objects of their own namespace has only the VMs decided anew that refer to them.
+A change enqueues only these VMs. Reads are recorded where they happen, so no VM whose decision depends on an object is left
+out. A tenant who changes objects in their own namespace causes decisions only for the VMs that refer to them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["Readers", "Thing", "segment_of"]
 
 
 class Thing(NamedTuple):
-    """What is read, whether it is there or not."""
+    """An object that was read, whether or not it exists."""
 
     kind: str
     """The plural of a kind, or `segment` for all networks of a segment."""
@@ -25,24 +25,24 @@ class Thing(NamedTuple):
 
 
 def segment_of(namespace: str, segment: str) -> Thing:
-    """Return the networks of a namespace that carry the label of a segment."""
+    """Return the key for all networks of a namespace with a segment label."""
     return Thing("segment", namespace, segment)
 
 
 class Readers:
-    """The readers of every object."""
+    """Readers of every object."""
 
     def __init__(self) -> None:
         self._readers: dict[Thing, set[ObjectKey]] = defaultdict(set)
         self._read: dict[ObjectKey, set[Thing]] = {}
 
     def note(self, vm: ObjectKey, thing: Thing) -> None:
-        """Note that a VM's facts are read from an object."""
+        """Record that a VM's facts depend on an object."""
         self._read.setdefault(vm, set()).add(thing)
         self._readers[thing].add(vm)
 
     def forget(self, vm: ObjectKey) -> None:
-        """Drop what a VM has read: it is gone, or its facts are about to be read anew."""
+        """Remove the reads of a VM that is gone or whose facts are about to be read again."""
         for thing in self._read.pop(vm, ()):
             readers = self._readers[thing]
             readers.discard(vm)
@@ -50,5 +50,5 @@ class Readers:
                 del self._readers[thing]
 
     def of(self, things: Iterable[Thing]) -> set[ObjectKey]:
-        """Return the VMs that have read any of some objects."""
+        """Return the VMs that have read any of these objects."""
         return {vm for thing in things for vm in self._readers.get(thing, ())}

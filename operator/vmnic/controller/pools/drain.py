@@ -1,7 +1,8 @@
-"""Takes nodes out of service and back: cordons, evicts VMs in KubeVirt's way, and uncordons only what it has cordoned itself.
+"""Drains of nodes, from the cordon over evictions through KubeVirt to the uncordon.
 
-An eviction of a launcher pod is judged by KubeVirt: it marks the VM and moves it by a live migration, or lets the pod go where
-the VM's eviction strategy says so. Nothing is ever forced; a VM that cannot leave is named until the drain's time is over.
+Only nodes that vmnic itself has cordoned are uncordoned. KubeVirt decides about the eviction of a launcher pod: it marks the VM
+and live-migrates it, or lets the pod be deleted if the VM's eviction strategy says so. Nothing is forced. A VM that cannot
+leave is named until the drain times out.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ __all__ = ["DrainSimulation", "Drainer"]
 _log = logging.getLogger(__name__)
 
 _NAMED = 4
-"""Holders that are not evicted, of which a problem has room for the names."""
+"""Maximum number of holders without eviction that a problem names."""
 
 
 class Drainer:
     """Drains nodes.
 
     Args:
-        world: The caches: who runs where, what is free.
+        world: The caches, for running VMs and free devices.
         api: The leader's client.
     """
 
@@ -46,10 +47,12 @@ class Drainer:
         self._api = api
 
     async def read_nodes(self) -> dict[str, NodeObject]:
-        """Read all Nodes live: budgets count those that are down or cordoned at this moment.
+        """Read all Nodes from the API server.
+
+        Budgets count those that are down or cordoned at this moment.
 
         Raises:
-            ApiError: the server did not answer; then nobody begins.
+            ApiError: the server did not answer. No node starts then.
         """
         found = {}
         async for page, _ in self._api.list_pages(NODES):
@@ -59,10 +62,10 @@ class Drainer:
         return found
 
     async def cordon(self, name: str, pool: str) -> bool:
-        """Make sure that a node is cordoned; True if it is so by vmnic.
+        """Cordon a node and return whether the cordon is vmnic's.
 
         Raises:
-            ConflictError: the node changed in the same moment; try again.
+            ConflictError: the node changed in the same moment. The caller retries.
             NotFoundError: it is gone.
         """
         node = await self._read(name)
@@ -73,29 +76,32 @@ class Drainer:
         return True
 
     async def is_cordoned(self, name: str) -> bool:
-        """Tell whether a node is cordoned at this moment, whoever did it; one that is gone counts as cordoned."""
+        """Return whether a node is cordoned at this moment, by any client.
+
+        A deleted node counts as cordoned.
+        """
         node = await self._read(name)
         return node is None or node.spec.unschedulable
 
     async def uncordon(self, name: str) -> None:
-        """Give a node back to the scheduler, if vmnic took it.
+        """Uncordon a node if vmnic cordoned it.
 
         Raises:
-            ConflictError: the node changed in the same moment; try again.
+            ConflictError: the node changed in the same moment. The caller retries.
         """
         node = await self._read(name)
         if node is None or not node.metadata.annotations.cordoned:
             return
-        # Somebody may have uncordoned it by hand; then only the mark is left.
+        # An administrator may have uncordoned it already. Then only the annotation is left to remove.
         await self._write(node, note=None, unschedulable=None)
         _log.info("node %s is uncordoned", name, extra={"node": name})
 
     async def evict(self, node: str, holders: Iterable[Held], resources: Collection[str]) -> str:
-        """Ask VMs to leave a node; return in words what stands in the way.
+        """Evict VMs from a node and return a message about what prevents that.
 
         Args:
             node: The node.
-            holders: Who holds devices, in the words of the node's agent.
+            holders: Holders of devices, as the node's agent names them.
             resources: The resources of the functions that change.
 
         Raises:
@@ -113,7 +119,9 @@ class Drainer:
         return "; ".join(filter(None, (answer, _not_evicted(refused))))
 
     async def has_pods(self, node: str, resources: Collection[str]) -> bool:
-        """Tell whether a pod is on a node that asks for one of these resources: it has or may still get a device.
+        """Return whether a pod on a node requests one of these resources.
+
+        It holds a device or may still get one.
 
         Raises:
             ApiError: the server did not answer.
@@ -121,14 +129,17 @@ class Drainer:
         return any(not pod.ended and pod.requests.intersection(resources) for pod in await self._pods_on(node))
 
     async def _pods_on(self, node: str) -> list[LauncherPod]:
-        """Read the pods of a node live."""
+        """Read the pods of a node from the API server."""
         found: list[LauncherPod] = []
         async for page, _ in self._api.list_pages(PODS, selectors={"fieldSelector": f"spec.nodeName={node}"}):
             found += map(decode_pod, page)
         return found
 
     async def _evict(self, pod: LauncherPod) -> str:
-        """Evict this very pod; return the answer in the words of the judge: KubeVirt, or a PodDisruptionBudget."""
+        """Evict this pod and return the answer of KubeVirt or of a PodDisruptionBudget.
+
+        The precondition on the uid protects another pod of the same name.
+        """
         meta = {"name": pod.metadata.name, "namespace": pod.metadata.namespace}
         options = {"preconditions": {"uid": pod.metadata.uid}}
         body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta, "deleteOptions": options}
@@ -139,13 +150,13 @@ class Drainer:
         except UnreachableError:
             raise
         except ApiError as error:
-            # A 429 is how KubeVirt answers once it has started a migration, and how a PodDisruptionBudget refuses. Whatever
-            # else stands in one pod's way, the others are asked all the same.
+            # KubeVirt answers 429 once it has started a migration, and a PodDisruptionBudget refuses with 429. Any other error
+            # concerns one pod, and the others are still evicted.
             return f"pod {meta['namespace']}/{meta['name']}: {error.message}"
         return ""
 
     def simulation(self) -> DrainSimulation:
-        """Look who runs where and what is free, for several questions."""
+        """Take a snapshot of running VMs and free devices, which serves several questions."""
         running: dict[str, list[VirtualMachineInstance]] = {}
         for instance in self._world.instances.items.values():
             running.setdefault(instance.status.node_name, []).append(instance)
@@ -156,34 +167,40 @@ class Drainer:
         return None if found is None else msgspec.convert(found, NodeObject)
 
     async def _write(self, node: NodeObject, *, note: str | None, unschedulable: bool | None) -> None:
-        """Write over this very version only: an administrator may be cordoning it at this moment."""
+        """Write over this version only, because an administrator may be cordoning the node at this moment."""
         meta = {"resourceVersion": node.metadata.resource_version, "annotations": {CORDONED: note}}
         await self._api.patch_merge(NODES, node.metadata.name, {"metadata": meta, "spec": {"unschedulable": unschedulable}})
 
 
 class DrainSimulation:
-    """VMs that are to leave nodes, matched to free devices elsewhere."""
+    """Matching of VMs that have to leave nodes with free devices elsewhere."""
 
     def __init__(self, running: Mapping[str, list[VirtualMachineInstance]], devices: CapacityCache) -> None:
         self._running = running
         self._devices = devices
         self._claims: dict[tuple[str, str], Claim] = {}
         self._closed: set[str] = set()
-        """Nodes that no VM is matched to."""
+        """Nodes to which no VM is matched."""
         self._launchers: dict[str, dict[tuple[str, str], VirtualMachineInstance]] = {}
-        """Instances of a node by namespace and by what the name of their launcher begins with."""
+        """Instances by node, then by namespace and name prefix of their launcher."""
 
     def keep_off(self, nodes: Iterable[str]) -> None:
-        """Match no VM to these nodes: they will change themselves, and it would have to leave again."""
+        """Match no VM to these nodes.
+
+        They will change themselves, and the VM would have to leave again.
+        """
         self._closed.update(nodes)
 
     def accept(self, node: str, holders: Iterable[Held]) -> None:
-        """Note that a node's VMs leave: no VM can go there, and they come first."""
+        """Add the VMs of a node to those that leave.
+
+        No VM can go there, and these VMs are placed first.
+        """
         self._closed.add(node)
         self._claims |= {claim.key: claim for held in holders if (claim := self._claim(node, held)) is not None}
 
     def refusal(self, node: str, holders: Collection[Held]) -> str:
-        """Say why a node's VMs cannot be moved now; empty: they can, each has a place elsewhere."""
+        """Return why a node's VMs cannot be moved now, or an empty string if each has a place elsewhere."""
         claims = dict(self._claims)
         for held in holders:
             claim = self._claim(node, held)
@@ -198,7 +215,7 @@ class DrainSimulation:
         return f"no other node has free VFs for VM {'/'.join(homeless[0].key)}{more} ({needs}): free some, or stop the VM"
 
     def _claim(self, node: str, held: Held) -> Claim | None:
-        """Find the VM behind the launcher pod that holds a device."""
+        """Return the claim of the VM whose launcher pod holds a device."""
         pod = pod_of(held)
         if pod is None:
             return None
@@ -206,7 +223,7 @@ class DrainSimulation:
         return None if instance is None else self._devices.claim(ObjectKey(pod[0], instance.machine or instance.metadata.name))
 
     def _by_launcher(self, node: str) -> dict[tuple[str, str], VirtualMachineInstance]:
-        """Index the instances of a node: an agent may name thousands of holders."""
+        """Return an index of a node's instances, because an agent may name thousands of holders."""
         if node not in self._launchers:
             self._launchers[node] = {
                 (one.metadata.namespace, launcher_base(one.metadata.name)): one for one in self._running.get(node, ())
@@ -219,7 +236,7 @@ def _words(held: Held) -> str:
 
 
 def _not_evicted(refused: list[str]) -> str:
-    """Name the holders that are left alone."""
+    """Return a message that names the holders which are left alone."""
     if not refused:
         return ""
     more = f" and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""

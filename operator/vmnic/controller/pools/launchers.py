@@ -1,7 +1,7 @@
-"""Which pods a drain may evict: those that the API server shows on the node as launchers of VMs with a device of the pool.
+"""Selection of the pods that a drain may evict.
 
-An agent names holders in its own words. Such a name is only compared with pods that the API server lists, and never becomes
-part of a request.
+They are those that the API server lists on the node as launchers of VMs with a device of the pool. An agent names holders in
+text of its own, which is only compared with the pods that the API server lists and never becomes part of a request.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["LauncherPod", "base_of_pod", "decode_pod", "find_obstacle", "is_laun
 
 _POD = "pod "
 _GENERATED, _RANDOM = 58, 5
-"""Letters of a generated name that are the giver's and the API server's (apiserver/pkg/storage/names)."""
+"""Length of a generated name's prefix, and of the suffix that the API server adds (apiserver/pkg/storage/names)."""
 _MACVTAP = "macvtap.network.kubevirt.io/"
 
 
@@ -57,7 +57,7 @@ class _PodStatus(msgspec.Struct, frozen=True):
 
 
 class LauncherPod(msgspec.Struct, frozen=True):
-    """The parts of a Pod that tell whether a drain may evict it."""
+    """The parts of a Pod that decide whether a drain may evict it."""
 
     metadata: _PodMeta
     spec: _PodSpec = _PodSpec()
@@ -65,17 +65,17 @@ class LauncherPod(msgspec.Struct, frozen=True):
 
     @property
     def requests(self) -> set[str]:
-        """Names of the resources that its containers request."""
+        """Return the names of the resources that its containers request."""
         return {name for container in self.spec.containers for name in container.resources.requests}
 
     @property
     def ended(self) -> bool:
-        """Whether it runs no more."""
+        """Return whether all its containers have terminated."""
         return self.status.phase in ("Succeeded", "Failed")
 
     @property
     def instance(self) -> _Owner | None:
-        """The VirtualMachineInstance that controls it; None if none does."""
+        """Return the VirtualMachineInstance that controls it, or None."""
         return next((owner for owner in self.metadata.owner_references if _is_instance(owner)), None)
 
 
@@ -83,7 +83,7 @@ decode_pod = msgspec.json.Decoder(LauncherPod).decode
 
 
 def pod_of(held: Held) -> tuple[str, str] | None:
-    """Return namespace and name of the pod that holds a device; None if the text names no pod."""
+    """Return namespace and name of the pod that holds a device, or None if the text names no pod."""
     if not held.by.startswith(_POD):
         return None
     namespace, _, name = held.by.removeprefix(_POD).partition("/")
@@ -91,7 +91,10 @@ def pod_of(held: Held) -> tuple[str, str] | None:
 
 
 def launcher_base(instance: str) -> str:
-    """Return what the name of an instance's launcher begins with: it is cut before the random ending where it is too long."""
+    """Return the prefix of the name of an instance's launcher.
+
+    A long one is cut before the random suffix.
+    """
     return f"virt-launcher-{instance}-"[:_GENERATED]
 
 
@@ -101,17 +104,17 @@ def is_launcher(pod: str, instance: str) -> bool:
 
 
 def base_of_pod(pod: str) -> str:
-    """Return a pod's generated name without its random ending."""
+    """Return a pod's generated name without its random suffix."""
     return pod[:-_RANDOM]
 
 
 def find_obstacle(
     pod: LauncherPod | None, node: str, resources: Collection[str], instances: Mapping[ObjectKey, VirtualMachineInstance]
 ) -> str:
-    """Say why a pod that an agent names as a holder is not evicted; empty: it may be.
+    """Return why a pod that an agent names as a holder must not be evicted, or an empty string.
 
     Args:
-        pod: The pod as the API server has it; None if it is not among the node's.
+        pod: The pod as the API server lists it. None if it is not on the node.
         node: The node that is drained.
         resources: The resources of the functions that change.
         instances: The VirtualMachineInstances that the controller sees.

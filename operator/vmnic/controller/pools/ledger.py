@@ -1,8 +1,8 @@
-"""The ledger of grants: one ConfigMap, written with its resourceVersion *before* any grant.
+"""Ledger of grants, a ConfigMap that is written with its resourceVersion *before* any grant.
 
-Budgets are counted from it, so two controllers that both believe to lead cannot both spend: the second write is a
-conflict. A grant in a NodeNicState is only ever a copy of what stands here, so a controller that dies between the two
-writes loses nothing: its successor copies the grant again.
+Budgets are counted from it, so two controllers that both consider themselves leader cannot both spend them: the second write is
+a conflict. A grant in a NodeNicState is only ever a copy of an entry here. If a controller dies between the two writes, its
+successor copies the grant again.
 """
 
 from __future__ import annotations
@@ -22,21 +22,23 @@ _DATA_KEY = "ledger.json"
 
 
 class LedgerStore:
-    """Reads and writes the ledger, and remembers what it last read or wrote."""
+    """Reads and writes the ledger, and keeps what it last read or wrote."""
 
     def __init__(self, api: ApiClient, namespace: str) -> None:
         self._api = api
         self._namespace = namespace
         self._object: dict[str, Any] | None = None
         self.deciding = asyncio.Lock()
-        """Held from the reading of `current` to the write of what follows from it: budgets are counted over all pools."""
+        """Held from reading `current` until the resulting write, because budgets are counted over all pools."""
         self.current = Ledger()
 
     async def load(self) -> Ledger:
-        """Read the ledger anew; an absent one is made empty.
+        """Read the ledger again.
+
+        If it does not exist, an empty one is created.
 
         Raises:
-            ApiError: the ledger cannot be read, or what it holds is not a ledger. Nothing is granted then.
+            ApiError: the ledger cannot be read or is malformed. Nothing is granted then.
         """
         found = await self._api.read(CONFIG_MAPS, LEDGER_NAME, self._namespace)
         if found is None:
@@ -46,19 +48,21 @@ class LedgerStore:
         return self.current
 
     async def look(self) -> Ledger:
-        """Read what the API server has now, and decide nothing on it: another leader may have written meanwhile.
+        """Return the API server's current ledger without storing it.
+
+        Another leader may have written it meanwhile, so budgets are not counted from it.
 
         Raises:
-            ApiError: it cannot be known.
+            ApiError: it cannot be read.
         """
         found = await self._api.read(CONFIG_MAPS, LEDGER_NAME, self._namespace)
         return Ledger() if found is None else self._parse(found)
 
     async def save(self, ledger: Ledger) -> None:
-        """Write the ledger, if it is still the one that was read.
+        """Write the ledger if it has not changed since it was read.
 
         Raises:
-            ConflictError: somebody else wrote it; it has been read anew, decide again.
+            ConflictError: another client wrote it. It has been read again, and the caller decides again.
             ApiError: it could not be written.
         """
         if self._object is None:

@@ -1,7 +1,7 @@
-"""The networks of a pool: NetworkAttachmentDefinitions are kept in the namespaces that it names, and no others are written.
+"""NetworkAttachmentDefinitions of a pool, maintained in the namespaces that it selects.
 
-An object is the pool's if an annotation that only the controller may set carries the pool's uid. One that a VM refers to stays
-until no VM does.
+An object belongs to a pool if an annotation that only the controller may set contains the pool's uid. No others are written. An
+object that a VM refers to stays until no VM does.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from ..caches.cluster_cache import ClusterCache
 __all__ = ["NetworkReconciler"]
 
 _SLICE = 1000
-"""VMs that are looked at in one go: a millisecond."""
+"""VMs visited before the event loop gets a turn: about a millisecond."""
 _NAMED = 5
-"""VMs that one message names."""
+"""Maximum number of VMs that one message names."""
 _POOL_UID_PATH = f"/metadata/annotations/{POOL_UID.replace('/', '~1')}"
 _KIND_ABSENT = PoolProblem(
     reason="NadKindAbsent",
@@ -38,14 +38,14 @@ _KIND_ABSENT = PoolProblem(
 
 
 class NetworkReconciler:
-    """Keeps the networks of all pools."""
+    """Maintains the networks of all pools."""
 
     def __init__(self, world: ClusterCache, api: ApiClient) -> None:
         self._world = world
         self._api = api
 
     async def reconcile(self, pool: SriovNetworkPool) -> tuple[PoolProblem, ...]:
-        """Create, correct and remove them; return what could not be done.
+        """Create, correct and delete a pool's networks, and return what failed.
 
         Raises:
             UnreachableError: the API server did not answer.
@@ -66,7 +66,10 @@ class NetworkReconciler:
         return tuple(problem for problem in problems if problem is not None)
 
     def has_any(self, pool: SriovNetworkPool) -> bool:
-        """Return whether networks of a pool are still there; where the kind is gone, its objects are."""
+        """Return whether networks of a pool still exist.
+
+        If the kind is not served, none do.
+        """
         return not self._world.networks.absent and bool(self._own(pool))
 
     def _own(self, pool: SriovNetworkPool) -> dict[ObjectKey, OwnNetwork]:
@@ -123,7 +126,10 @@ class NetworkReconciler:
         return []
 
     async def _users(self, keys: set[ObjectKey]) -> dict[ObjectKey, set[ObjectKey]]:
-        """Find the VMs, and the instances that run, which refer to some networks; one that was never readable may use any."""
+        """Return the VMs and running instances that refer to some networks.
+
+        A VM that was never readable counts as a user of all of them.
+        """
         machines, instances = self._world.machines, self._world.instances
         lists: list[tuple[ObjectKey, Iterable[Network]]] = [
             *((key, one.spec.template.spec.networks) for key, one in machines.known()),
@@ -160,7 +166,10 @@ def _body(key: ObjectKey, wanted: OwnNetwork) -> dict[str, Any]:
 
 
 def _correction(wanted: OwnNetwork, present: OwnNetwork) -> list[Mapping[str, Any]]:
-    """Put back what is ours, as long as it is ours: somebody may have taken it over in the same moment."""
+    """Return a JSON Patch that corrects a network as long as the pool owns it.
+
+    Another client may take the object over at the same moment.
+    """
     others = {name: value for name, value in present.metadata.labels.items() if name != SEGMENT_LABEL}
     return [
         {"op": "test", "path": _POOL_UID_PATH, "value": wanted.metadata.annotations[POOL_UID]},

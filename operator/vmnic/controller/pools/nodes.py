@@ -1,4 +1,7 @@
-"""One node: its NodeNicState exists, and its spec says what all pools together ask, with the grants that the ledger holds."""
+"""Reconciler of one node, which maintains the spec of its NodeNicState.
+
+The spec merges what all pools ask of the node, and contains the grants in the ledger.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from .ledger import LedgerStore
 __all__ = ["NodeReconciler", "plan_node_spec", "without_grants"]
 
 _MODULES = ("vhost_net", "tun", "macvtap")
-"""What the datapaths of VMs need of a node, whatever its NICs."""
+"""Kernel modules that the datapaths of VMs need on any node."""
 _ENDED = (ApplyState.APPLIED, ApplyState.FAILED, ApplyState.ROLLED_BACK, ApplyState.REFUSED)
 
 
@@ -36,10 +39,10 @@ class NodeReconciler:
         self._drainer = drainer
 
     async def reconcile(self, name: str) -> None:
-        """Make the node's NodeNicState, or bring its spec up to date.
+        """Create the node's NodeNicState, or bring its spec up to date.
 
         Raises:
-            ApiError: a write failed; the queue tries again.
+            ApiError: a write failed. The queue retries.
         """
         node = self._world.nodes.items.get(ObjectKey("", name))
         if node is None or node.metadata.deletion_timestamp:
@@ -66,7 +69,10 @@ class NodeReconciler:
         await self._write(state, desired)
 
     async def _give_back(self, node: NodeObject) -> None:
-        """Uncordon a node that the books know nothing of: a leader that was deposed in that moment may have cordoned it."""
+        """Uncordon a node that the ledger does not list as cordoned.
+
+        A leader may have cordoned it while it was being deposed.
+        """
         name = node.metadata.name
         unknown = bool(node.metadata.annotations.cordoned) and not self._ledger.current.cordons(name)
         if unknown and not (await self._ledger.look()).cordons(name):
@@ -83,10 +89,13 @@ class NodeReconciler:
         try:
             await self._api.create(NODE_NIC_STATES, body)
         except ConflictError:
-            return  # There already; its event is on the way.
+            return  # It exists already, and its watch event is on the way.
 
     async def _write(self, state: NodeNicState, desired: NodeSpec) -> None:
-        """Write the spec only over the object that was decided on: a later status may make a grant stale."""
+        """Write the spec only over the version that was decided on.
+
+        A later status may make a grant stale.
+        """
         await self._api.patch_json(
             NODE_NIC_STATES,
             state.metadata.name,
@@ -105,9 +114,12 @@ def plan_node_spec(
     unreadable_pools: Collection[str],
     ledger: Ledger,
 ) -> NodeSpec:
-    """Say what a node should be: all pools merged, what unreadable pools asked before, what is given up, and the grants."""
+    """Return the spec that a node should have.
+
+    It contains all pools merged, what unreadable pools asked before, functions that are released, and the grants.
+    """
     if not state.status.boot_id:
-        return state.spec  # The agent has not looked at the host yet; nothing is known to decide on.
+        return state.spec  # The agent has not read the host yet, so there is nothing to decide on.
     merged = {pf.pci_address: pf for pf in merge_pools(pools, labels, state.status.pfs, state.spec.pfs, unreadable_pools).pfs}
     merged |= {pf.pci_address: pf for pf in released_pfs(state, pools, merged.keys())}
     granted = ledger.granted(state.metadata.name)
@@ -120,15 +132,15 @@ def plan_node_spec(
 
 
 def without_grants(spec: NodeSpec) -> NodeSpec:
-    """Give a spec as the pools ask it, whoever may carry it out."""
+    """Return a spec without its grants."""
     return _without({pf.grant for pf in spec.pfs}, spec)
 
 
 def _spent_grants(state: NodeNicState) -> set[str | None]:
-    """Give the grants whose run has ended.
+    """Return the grants whose change has ended.
 
-    They allow nothing more, since every end raises the attempt that a digest is made of; so taking them away is worth no
-    write of its own.
+    They permit nothing more, because every end raises the attempt number that is part of a digest. So removing them is not
+    worth a write of its own.
     """
     found = {pf.pci_address: pf for pf in state.status.pfs}
     return {

@@ -1,4 +1,7 @@
-"""One pool: its rollout goes on, its networks are kept, its status is told, and it goes only once its nodes have let go."""
+"""Reconciler of one pool, which advances its rollout, maintains its networks and reports its status.
+
+A deleted pool keeps its finalizer until its nodes have released all functions and its networks are gone.
+"""
 
 from __future__ import annotations
 
@@ -34,21 +37,21 @@ __all__ = ["PoolReconciler"]
 _log = logging.getLogger(__name__)
 
 _SLICE = 50
-"""Nodes that are looked at in one go: a few milliseconds."""
+"""Nodes visited before the event loop gets a turn: a few milliseconds."""
 _LOST_S = 30.0
-"""Between looks at what no event tells of."""
+"""Interval between passes for changes that cause no event."""
 
 
 @dataclass(frozen=True, slots=True)
 class _PoolFacts:
-    """The nodes of a pool and where it gave way to an older one."""
+    """The nodes of a pool, and where it lost to an older pool."""
 
     nodes: tuple[NodeView, ...]
     conflicts: tuple[PoolConflict, ...]
 
 
 class _Looked(NamedTuple):
-    """What was found of a node, as long as neither it nor the pools change."""
+    """Cached result for a node, valid while neither the node nor the pools change."""
 
     node: NodeObject
     state: NodeNicState
@@ -58,7 +61,7 @@ class _Looked(NamedTuple):
 
 
 class PoolReconciler:
-    """Keeps pools moving and their statuses true."""
+    """Reconciles pools with their rollouts, networks and statuses."""
 
     def __init__(
         self,
@@ -79,11 +82,11 @@ class PoolReconciler:
         """By pool and node."""
 
     async def reconcile(self, name: str) -> float | None:
-        """Settle, grant, report; gives seconds after which to look again though nothing changes.
+        """Settle, grant and report, and return the seconds until the next pass, or None.
 
         Raises:
-            ConflictError: the ledger or the pool was written by somebody else; the queue decides again.
-            ApiError: a write failed; the queue tries again.
+            ConflictError: another client wrote the ledger or the pool. The queue decides again.
+            ApiError: a write failed. The queue retries.
         """
         key = ObjectKey("", name)
         pool = self._world.pools.items.get(key)
@@ -92,12 +95,12 @@ class PoolReconciler:
             return None
         if FINALIZER not in pool.metadata.finalizers:
             if not pool.metadata.deletion_timestamp:
-                # Before anything is granted; the change of the pool brings it back here.
+                # Set before anything is granted. The pool's own change enqueues it again.
                 await self._set_finalizers(pool, [*pool.metadata.finalizers, FINALIZER])
             return None
         facts = await self._gather(pool)
         progress = await self._rollouts.advance(pool, facts.nodes)
-        # Networks are looked after once all that may refer to them is known.
+        # Networks are handled once all VMs that may refer to them are known.
         problems = await self._networks.reconcile(pool) if self._world.machines_synced else ()
         if pool.metadata.deletion_timestamp and self._may_go(pool, facts.nodes):
             await self._rollouts.forget(name)
@@ -108,7 +111,10 @@ class PoolReconciler:
         return self._again(pool, progress, facts.nodes, problems)
 
     async def _miss(self, key: ObjectKey) -> None:
-        """A pool that cannot be read is not one that is gone: it is told so, and its books stay."""
+        """Handle a pool that is not in the cache.
+
+        A pool that cannot be read still exists: its status reports it, and its part of the ledger stays.
+        """
         if key in self._world.pools.malformed:
             await self._statuses.write_invalid(POOLS, key.name, self._world.pools.malformed[key])
             return
@@ -116,20 +122,29 @@ class PoolReconciler:
         await self._rollouts.forget(key.name)
 
     def _may_go(self, pool: SriovNetworkPool, nodes: Sequence[NodeView]) -> bool:
-        """Whether nobody has to be waited for: a node that has not answered for long is not."""
+        """Return whether a deleted pool may lose its finalizer.
+
+        A node that has not answered for long does not prevent it.
+        """
         if ABANDON in pool.metadata.annotations:
             return True
         return all(view.lost for view in nodes) and self._networks_are_gone(pool)
 
     def _networks_are_gone(self, pool: SriovNetworkPool) -> bool:
-        """Before everything has been listed it is not known; a pool that never had any waits for none."""
+        """Return whether the pool's networks are gone, which is unknown until all kinds are listed.
+
+        A pool without networks in its spec does not wait for the lists.
+        """
         known = self._world.machines_synced or not pool.spec.networks
         return known and not self._networks.has_any(pool)
 
     def _again(
         self, pool: SriovNetworkPool, progress: Progress, nodes: Sequence[NodeView], problems: Sequence[PoolProblem]
     ) -> float | None:
-        """No event tells that a node is away for too long, or that a network would no longer be refused."""
+        """Return the seconds until the next pass, or None.
+
+        No event reports that a node has been away for too long, or that a network would no longer be refused.
+        """
         waits = [progress.again_s] if progress.again_s is not None else []
         entries = self._ledger.current.of(pool.metadata.name).entries
         awaited = any(not view.ready and not view.lost and view.name in entries for view in nodes)
@@ -141,7 +156,7 @@ class PoolReconciler:
         await self._api.patch_merge(POOLS, pool.metadata.name, {"metadata": meta})
 
     async def _gather(self, pool: SriovNetworkPool) -> _PoolFacts:
-        """Collect the nodes that have a function of the pool, in slices, so that admission is not kept waiting."""
+        """Collect the nodes that have a function of the pool, in slices so that admission does not wait."""
         pools = tuple(self._world.pools.items.values())
         asked = _asked(pools, self._world.pools.malformed)
         known = self._looked.get(pool.metadata.name, {})
@@ -208,7 +223,10 @@ def _at(view: NodeView, *, lost: bool) -> NodeView:
 
 
 def _asked(pools: Sequence[SriovNetworkPool], malformed: Mapping[ObjectKey, str]) -> object:
-    """What of all pools decides about nodes; their statuses do not."""
+    """Return the parts of all pools that decide about nodes.
+
+    Status changes do not count.
+    """
     return (
         frozenset(malformed),
         tuple(

@@ -1,4 +1,4 @@
-"""Which nodes may be drained: those whose VMs all find devices on nodes where they could stay."""
+"""Choice of nodes to drain, each of whose VMs finds a device on a node where it can stay."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .rollout_memory import RolloutMemory
 __all__ = ["match_starts"]
 
 _TRIES = 20
-"""Nodes whose VMs are matched in one pass."""
+"""Maximum number of nodes whose VMs are matched in one pass."""
 
 
 def match_starts(
@@ -27,17 +27,17 @@ def match_starts(
     *,
     free_only: bool,
 ) -> Sequence[RolloutSlot]:
-    """Choose nodes that may go out of service, without those whose VMs have nowhere to go.
+    """Choose nodes that may be drained, without those whose VMs have nowhere to go.
 
-    Where nothing changes and every node that has room will change itself, one node is chosen all the same, that the fewest VMs
-    have to leave. Only its VMs move twice: once it is done it has room for those of the others.
+    If no node is changing and every node with free devices will change itself, the node that the fewest VMs have to leave is
+    chosen anyway. Only its VMs move twice, and once it is done it has room for those of the others.
 
     Args:
-        drainer: Knows who runs where.
-        ledger: The ledger, the pool's part settled.
+        drainer: Returns a snapshot of running VMs.
+        ledger: The ledger, with the pool's part settled.
         pool: The pool.
         views: Its nodes, as they are at this moment.
-        memory: Is told which nodes are refused.
+        memory: Records which nodes are refused.
         now: Seconds since 1970.
         free_only: Whether nodes that VMs would have to leave wait for others.
     """
@@ -67,7 +67,7 @@ def _match_any(
     now: int,
     candidates: Sequence[RolloutSlot],
 ) -> Sequence[RolloutSlot]:
-    """Choose one node whose VMs find devices anywhere."""
+    """Choose one node whose VMs find devices on any other node."""
     without = memory.pausing(now)
     for _ in range(_TRIES):
         starts = select_disruptive(ledger, pool, views, without=without, candidates=candidates)[:1]
@@ -84,7 +84,7 @@ def _match_any(
 def _refused(
     drainer: Drainer, starts: Sequence[RolloutSlot], ledger: Ledger, views: Sequence[NodeView], *, keep_off: Collection[str]
 ) -> dict[str, str]:
-    """Say why nodes among the starts cannot be drained beside those before them."""
+    """Return why nodes among the starts cannot be drained together with the preceding ones."""
     if not any(start.pending.leaving for start in starts):
         return {}
     simulation = drainer.simulation()

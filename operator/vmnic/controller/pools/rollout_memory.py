@@ -1,6 +1,7 @@
-"""What a leader remembers of one generation of a pool between two looks: which nodes it waits for, and which nodes pause.
+"""What a leader remembers between passes about one generation of a pool.
 
-None of it is stored. A new leader begins with an empty memory, and so waits once more.
+It contains the nodes that are waited for and those that pause. None of it is stored: a new leader starts with an empty memory,
+and so waits once more.
 """
 
 from __future__ import annotations
@@ -14,30 +15,30 @@ from ...nodes.rollout.turns import unanswered
 __all__ = ["RolloutMemory"]
 
 _PLANS_S = 30
-"""For so long nodes may publish their plans after an edit, before one is drained."""
+"""Time in which nodes may publish their plans after an edit, before one is drained."""
 _NODES_A_SECOND = 20
-"""So many specs are written in a second; a large pool is given the time for it."""
+"""Specs written per second. A large pool gets that much more time for its plans."""
 _FREE_S = 30
-"""For so long after a free node has ended its change, nodes that VMs have to leave wait for the next free one."""
+"""Time after a free node has ended its change in which nodes that VMs have to leave wait for the next free one."""
 _REFUSED_S = 15
-"""For so long it is not asked again whether a node's VMs can be moved."""
+"""Time until a node's VMs are matched again after they had nowhere to go."""
 _FULL_S = 15
-"""Between looks whether the ledger has room again: other pools make it."""
+"""Interval between checks whether other pools have made room in the ledger."""
 _FAILED_S = 10
-"""A failed node that may be tried again pauses for so long: others come first."""
+"""Pause of a failed node that may be retried, so that other nodes come first."""
 _PROMPT = 2
-"""Changes of one node that may follow each other at once."""
+"""Changes of one node that may follow each other without a pause."""
 _LONGEST_PAUSE_S = 1800
 
 
 @dataclass(slots=True)
 class RolloutMemory:
-    """The memory of one generation.
+    """Memory of one generation.
 
     Args:
-        generation: The pool's.
-        since: When this leader saw it first, in seconds since 1970.
-        nodes: How many nodes the pool has.
+        generation: The pool's generation.
+        since: When this leader first saw it, in seconds since 1970.
+        nodes: Number of the pool's nodes.
     """
 
     generation: int
@@ -46,24 +47,27 @@ class RolloutMemory:
     refusals: dict[str, str] = field(default_factory=dict)
     """Why VMs of a node cannot be moved, by node."""
     left_out: int = 0
-    """Nodes that the ledger had no room for at the last look."""
+    """Nodes for which the ledger had no room in the last pass."""
     waits: bool = False
-    """Whether nodes waited for others at the last look."""
+    """Whether nodes waited for others in the last pass."""
     _refused_until: dict[str, int] = field(default_factory=dict)
     _pauses: dict[str, int] = field(default_factory=dict)
-    """Until when a node pauses."""
+    """End of a node's pause."""
     _ends: dict[str, int] = field(default_factory=dict)
-    """How many changes of a node have ended."""
+    """Number of ended changes by node."""
     _free_until: int = 0
 
     @property
     def plans_until(self) -> int:
-        """Until when plans are waited for."""
+        """Return until when plans are waited for, in seconds since 1970."""
         return self.since + _PLANS_S + self.nodes // _NODES_A_SECOND
 
     @property
     def free_until(self) -> int:
-        """Until when free nodes are waited for; each that ends its change prolongs it once."""
+        """Return until when free nodes are waited for, in seconds since 1970.
+
+        The first ended change of each free node extends it.
+        """
         return max(self.plans_until + _FREE_S, self._free_until)
 
     def waits_for_plans(self, views: Sequence[NodeView], now: int) -> bool:
@@ -71,9 +75,10 @@ class RolloutMemory:
         return now < self.plans_until and bool(unanswered(views))
 
     def note_ends(self, before: PoolLedger, part: PoolLedger, now: int) -> None:
-        """Note which changes have ended: a node whose changes end again and again pauses between them, ever longer.
+        """Record which changes have ended.
 
-        Whatever an agent reports, such as another boot id or another plan at each look, costs others no more than that.
+        A node whose changes end again and again pauses between them for a growing time. So an agent whose reports keep
+        changing, such as the boot id or the plan, costs other nodes no more than that.
         """
         for node in before.entries.keys() - part.entries.keys():
             entry, count = before.entries[node], self._ends.get(node, 0) + 1
@@ -86,24 +91,24 @@ class RolloutMemory:
             self._pauses[node] = now + pause_s
 
     def write_invalid(self, refused: dict[str, str], now: int) -> None:
-        """Note why VMs of nodes cannot be moved now."""
+        """Record why VMs of nodes cannot be moved now."""
         self.refusals |= refused
         self._refused_until |= dict.fromkeys(refused, now + _REFUSED_S)
 
     def accept(self, node: str) -> None:
-        """Note that a node's VMs can be moved after all."""
+        """Record that a node's VMs can be moved after all."""
         self._refused_until.pop(node, None)
 
     def pausing(self, now: int) -> set[str]:
-        """Name the nodes that pause."""
+        """Return the nodes that pause."""
         return {node for node, until in self._pauses.items() if until > now}
 
     def refused(self, now: int) -> set[str]:
-        """Name the nodes whose VMs cannot be moved, as far as known."""
+        """Return the nodes whose VMs could not be moved when last matched."""
         return {node for node, until in self._refused_until.items() if until > now}
 
     def next_look(self, now: int) -> int | None:
-        """Return in how many seconds something that was waited for is over; None: nothing is."""
+        """Return the seconds until the next wait is over, or None if nothing is waited for."""
         ends = [*self._pauses.values(), *self._refused_until.values()]
         ends += [self.plans_until, self.free_until] if self.waits else []
         ends += [now + _FULL_S] if self.left_out else []

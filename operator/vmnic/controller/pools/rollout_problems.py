@@ -1,4 +1,4 @@
-"""Which nodes hold a rollout up, and why, as problems of the pool."""
+"""Problems of a pool that report which nodes hold up its rollout, and why."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ def find_rollout_problems(
     answers: Mapping[str, str],
     now: int,
 ) -> list[PoolProblem]:
-    """Say which nodes hold the rollout up and why: those that have failed first, since they stop it.
+    """Return which nodes hold up the rollout and why.
+
+    Failed nodes come first, because they stop it.
 
     Args:
         pool: The pool.
         part: The pool's part of the ledger.
         views: Its nodes.
         memory: What its rollout waits for.
-        answers: What stands in the way of drains, by node.
+        answers: What prevents drains from finishing, by node.
         now: Seconds since 1970.
     """
     problems = [_timed_out(view, pool) for view in views if _is_unexplained(view, part)]
@@ -47,7 +49,7 @@ def find_rollout_problems(
 
 
 def _is_unexplained(view: NodeView, part: PoolLedger) -> bool:
-    """Return whether a node's change has failed, and the node itself reports nothing that explains it."""
+    """Return whether a node's change has failed and the node reports no problem that explains it."""
     entry = part.entries.get(view.name)
     if entry is None or entry.state is not EntryState.FAILED or view.lost:
         return False

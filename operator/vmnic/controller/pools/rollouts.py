@@ -1,7 +1,7 @@
-"""How a pool's change goes through its nodes: slots come back, drains go on, and nodes begin. Effects follow the ledger.
+"""Rollout of a pool change over its nodes.
 
-The ledger says first what is about to be done, then it is done; a controller that dies in between leaves a successor that
-finds it there and does it again: to cordon, to evict, to grant and to uncordon may all be repeated.
+Finished slots return, drains continue, and eligible nodes start. The ledger is written before any effect. If a controller dies
+in between, its successor finds the entry and repeats the effect: cordon, evict, grant and uncordon are all idempotent.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ _log = logging.getLogger(__name__)
 
 _SOON_S = 0.05
 _DRAIN_S = 5.0
-"""Between looks at a drain: an eviction that was refused is asked for again."""
+"""Interval between checks of a drain. A refused eviction is then requested again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """What a pass has left."""
+    """Result of one pass."""
 
     problems: tuple[PoolProblem, ...] = ()
     again_s: float | None = None
-    """When to look again though nothing changes; None: need not be."""
+    """Seconds until the next pass even if nothing changes. None if none is needed."""
 
 
 class Rollouts:
-    """Moves all pools' rollouts on.
+    """Advances the rollouts of all pools.
 
     Args:
-        ledger: The books.
-        drainer: Takes nodes out of service.
-        enqueue: Asks for a look at nodes whose grants have changed.
-        clock: Seconds since 1970.
+        ledger: The ledger of grants.
+        drainer: Drains nodes.
+        enqueue: Enqueues nodes whose grants have changed.
+        clock: Returns the seconds since 1970.
     """
 
     def __init__(
@@ -66,18 +66,18 @@ class Rollouts:
         self._memories: dict[str, RolloutMemory] = {}
         """By pool."""
         self._told: dict[str, PoolLedger] = {}
-        """What the nodes were last asked to look at, by pool."""
+        """Entries for which nodes were last enqueued, by pool."""
         self._answers: dict[str, str] = {}
-        """What evictions from a node were last answered."""
+        """Last answer to evictions from a node."""
         self._asked: dict[str, float] = {}
-        """When VMs of a node were last asked to leave."""
+        """Time of the last evictions from a node."""
 
     async def advance(self, pool: SriovNetworkPool, views: Sequence[NodeView]) -> Progress:
-        """Settle, drain, grant, and give nodes back.
+        """Settle ended changes, continue drains, grant changes, and uncordon nodes.
 
         Raises:
-            ConflictError: the ledger was written by somebody else; the queue decides again on what it says now.
-            ApiError: a write failed; the queue tries again.
+            ConflictError: another client wrote the ledger. The queue decides again on its new content.
+            ApiError: a write failed. The queue retries.
         """
         name, now = pool.metadata.name, int(self._clock())
         memory = self._memory_of(pool, views, now)
@@ -106,10 +106,10 @@ class Rollouts:
         return memory
 
     async def forget(self, name: str) -> None:
-        """Give back what is still cordoned for a pool that is gone, and close its books.
+        """Uncordon the remaining nodes of a deleted pool, and remove its entries from the ledger.
 
         Raises:
-            ApiError: a write failed; the queue tries again.
+            ApiError: a write failed. The queue retries.
         """
         async with self._ledger.deciding:
             self._memories.pop(name, None)
@@ -135,11 +135,11 @@ class Rollouts:
         views: Sequence[NodeView],
         memory: RolloutMemory,
     ) -> tuple[set[str], dict[str, Entry]]:
-        """Go on with drains that are in the ledger.
+        """Advance the drains that are in the ledger.
 
         Returns:
-            The nodes that are cordoned and empty; and entries of nodes whose administrator has taken back a cordon that was
-            there first: the books have to say that the cordon is vmnic's before vmnic makes one.
+            The nodes that are cordoned and empty, and new entries for nodes whose administrator has removed a cordon that
+            preceded the drain. The ledger has to record a cordon as vmnic's before vmnic sets it.
         """
         empty, ours = set(), {}
         may_evict = not memory.waits_for_plans(views, int(self._clock()))
@@ -157,9 +157,10 @@ class Rollouts:
         return empty, ours
 
     async def _is_empty(self, view: NodeView, pool: SriovNetworkPool, entry: Entry, *, may_evict: bool) -> bool:
-        """Cordon a node and ask the VMs to leave that are in the way; return whether there are none.
+        """Cordon a node, evict the VMs that are in the way, and return whether there are none.
 
-        While other nodes may still publish plans for an edit, it is not known which of them a VM could stay on.
+        While other nodes may still publish plans for an edit, it is unknown on which of them a VM could stay, so no VM is
+        evicted.
         """
         if entry.cordoned:
             await self._drainer.cordon(view.name, pool.metadata.name)
@@ -182,7 +183,11 @@ class Rollouts:
     async def _begin_disruptive(
         self, part: PoolLedger, pool: SriovNetworkPool, views: Sequence[NodeView], memory: RolloutMemory, now: int
     ) -> PoolLedger:
-        """Choose by the caches, and if any node may begin, once more by what the API server says of the nodes now."""
+        """Start disruptive changes.
+
+        Nodes are chosen from the caches. If any qualifies, the choice is repeated with the Nodes as the API server has them
+        now.
+        """
         ledger = self._with(pool, part)
         without = memory.pausing(now) | memory.refused(now)
         if not select_disruptive(ledger, pool, views, without=without):
@@ -212,16 +217,20 @@ class Rollouts:
         disruptive: bool,
         now: int,
     ) -> dict[str, Entry]:
-        """Write down as many of the starts as the ledger has room for."""
+        """Return entries for as many of the starts as fit into the ledger."""
         fits = fitting(ledger, starts)
         memory.left_out += len(starts) - len(fits)
         return entries_of(fits, pool, disruptive=disruptive, now=now)
 
     async def _save(self, name: str, before: PoolLedger, part: PoolLedger) -> None:
-        """Write the ledger before anything else; the nodes then copy their grants from it."""
+        """Write the ledger, then enqueue the nodes whose entries changed.
+
+        They copy their grants from it.
+        """
         if part != before:
             await self._ledger.save(self._ledger.current.with_pool(name, part))
-        # Not what was written now: a write whose answer was lost is only known of once the ledger was read again.
+        # Compared with what nodes were enqueued for, not with `before`: if the answer to a write was lost, its effect is known
+        # only after the ledger has been read again.
         told = self._told.get(name, PoolLedger())
         self._told[name] = part
         for node in {*told.entries, *part.entries}:
@@ -231,7 +240,7 @@ class Rollouts:
                 _tell(name, node, was, entry)
 
     async def _uncordon(self, part: PoolLedger) -> PoolLedger:
-        """Give nodes back whose run or drain is over."""
+        """Uncordon nodes whose change or drain has ended."""
         entries = dict(part.entries)
         for node, entry in part.entries.items():
             if not entry.to_uncordon:
@@ -254,7 +263,11 @@ def _joined(part: PoolLedger, entries: dict[str, Entry]) -> PoolLedger:
 
 
 def _again(before: PoolLedger, part: PoolLedger, pool: SriovNetworkPool, now: int) -> float | None:
-    """When a drain is looked at again, at once where it was just written down; when a rest, or the time of a grant, is over."""
+    """Return the seconds until the next pass, or None.
+
+    A drain is checked periodically, and almost at once after it was recorded. A rest or a grant is checked when its time is
+    over.
+    """
     waits = [
         _DRAIN_S if node in before.entries else _SOON_S
         for node, entry in part.entries.items()
@@ -267,7 +280,7 @@ def _again(before: PoolLedger, part: PoolLedger, pool: SriovNetworkPool, now: in
 
 
 def _tell(pool: str, node: str, was: Entry | None, entry: Entry | None) -> None:
-    """Log what a person would ask about."""
+    """Log changes of a node's state that an administrator may ask about."""
     if entry is not None and (was is None or was.state is not entry.state):
         words = {EntryState.GRANTED: "may start", EntryState.DRAINING: "is drained", EntryState.FAILED: "failed"}
         word = words.get(entry.state)

@@ -1,1 +1,1 @@
-"""What runs beside the reconcilers: threads, probes, the watchdog."""
+"""Threads, probes and watchdog of the controller's process."""

@@ -1,7 +1,8 @@
-"""Kopf, in a thread and a loop of its own: it watches our own kinds and only says which key to look at.
+"""Kopf in its own thread and event loop.
 
-Kopf cancels the tasks of its loop when it stops, and ends on some API errors; in a thread of its own neither touches the caches
-and the webhook. It runs on the leader only, and is started again when it ends unasked.
+It watches vmnic's own kinds and enqueues changed objects. Kopf cancels all tasks of its loop when it stops, and it ends on some
+API errors. In a separate thread, neither affects the caches and the webhook. Kopf runs on the leader only, and is restarted if
+it ends by itself.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class KopfThread:
     """Runs Kopf beside the caller's loop.
 
     Args:
-        connection: Where the API server is.
-        enqueue: Called in the caller's loop with every pool and policy that appears, changes or goes.
+        connection: Connection to the API server.
+        enqueue: Called in the caller's loop for every pool and policy that is added, modified or deleted.
     """
 
     def __init__(self, connection: Connection, enqueue: Callable[[Key], None]) -> None:
@@ -47,7 +48,7 @@ class KopfThread:
         self._thread.start()
 
     async def stop(self) -> None:
-        """Stop Kopf and wait for its thread, without holding up the caller's loop."""
+        """Stop Kopf and wait for its thread without blocking the caller's loop."""
         self._stop.set()
         await asyncio.to_thread(self._thread.join, 5.0)
 
@@ -66,12 +67,16 @@ class KopfThread:
             standalone=True,
             clusterwide=True,
             stop_flag=self._stop,
-            # Kopf would ask for the user's name, and in a container it often has none. Kopf does not export the type, a str.
+            # Without an identity, Kopf asks for the user's name, which a container often lacks. Kopf does not export the type,
+            # a str.
             identity="vmnic",  # type: ignore[arg-type]
         )
 
     def _registry(self) -> kopf.OperatorRegistry:
-        """Register what is watched: level-triggered handlers write nothing on the objects and need no finalizer."""
+        """Register the watched kinds.
+
+        Level-triggered handlers write nothing to the objects and need no finalizer.
+        """
         registry = kopf.OperatorRegistry()
 
         @kopf.on.login(registry=registry)
@@ -97,9 +102,9 @@ class KopfThread:
 def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
-    # Without these, Kopf watches CRDs and namespaces, and needs the rights to.
+    # Without these settings, Kopf watches CRDs and namespaces, and needs RBAC rights for that.
     settings.scanning.disabled = True
     settings.watching.chunk_size = 500
-    # Back-off is the work queue's; here it only has to outlast an API server's restart.
+    # The work queue backs off. This back-off only has to outlast a restart of the API server.
     settings.networking.error_backoffs = (1, 2, 4, 8, 16, 16, 16, 16)
     return settings

@@ -1,4 +1,7 @@
-"""Servers for probes and metrics, each on a port of its own: the kubelet reaches one, Prometheus the other."""
+"""Servers for probes and for metrics.
+
+Each has a port of its own, because the kubelet reaches one and Prometheus the other.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ async def serve_probes(port: int, state: Callable[[], str | None]) -> AsyncItera
     """Serve /healthz and /readyz while the block runs.
 
     Args:
-        port: Where to listen.
-        state: Returns what a ready replica does; None while it is not ready.
+        port: Port to listen on.
+        state: Returns the role of a ready replica, or None while it is not ready.
     """
 
     async def healthy(_: web.Request) -> web.Response:

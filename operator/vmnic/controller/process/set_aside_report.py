@@ -1,7 +1,7 @@
-"""ConfigMap that shows the objects that the leader has set aside: `kubectl vmnic status` reads it.
+"""ConfigMap that lists the objects which the leader has set aside. `kubectl vmnic status` reads it.
 
-An object that cannot be decoded can be seen by anyone who reads it. One whose handling took too long, or raised an exception,
-is known to the controller only.
+Any client can see that an object does not decode. Only the controller knows which ones exceeded their time budget or raised an
+exception.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _log = logging.getLogger(__name__)
 REPORT_NAME = "vmnic-set-aside"
 REPORT_KEY = "objects.json"
 _MOST = 100
-"""Objects in the report, each of at most 900 bytes: a ConfigMap holds 1 MiB."""
+"""Maximum number of objects in the report, at most 900 bytes each. A ConfigMap holds 1 MiB."""
 _INTERVAL_S = 5.0
 
 
 class SetAsideReport:
-    """Keeps the report equal to the registry.
+    """Writes the registry of set-aside objects to the ConfigMap.
 
     Args:
         registry: The objects.
         api: The leader's client.
-        namespace: Where the ConfigMap is.
+        namespace: Namespace of the ConfigMap.
     """
 
     def __init__(self, registry: SetAside, api: ApiClient, namespace: str) -> None:
@@ -41,10 +41,10 @@ class SetAsideReport:
         self._api = api
         self._namespace = namespace
         self._written: str | None = None
-        """None: what the ConfigMap says is not known."""
+        """Last written content. None means that the ConfigMap's content is unknown."""
 
     async def run(self) -> None:
-        """Write until cancelled; a write that fails is repeated."""
+        """Write the report periodically until cancelled, and retry failed writes."""
         while True:
             try:
                 await self.write()
@@ -53,7 +53,9 @@ class SetAsideReport:
             await asyncio.sleep(_INTERVAL_S)
 
     async def write(self) -> None:
-        """Write the report if it differs from the last one; a report of nothing is not created.
+        """Write the report if it differs from the last one.
+
+        An empty report creates no ConfigMap.
 
         Raises:
             ApiError: the write failed.

@@ -1,4 +1,4 @@
-"""What runs beside the main loop: lease, probes and metrics in one thread, the webhook in another."""
+"""Threads beside the main loop, one for lease, probes and metrics, one for the webhook."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class MainLoop(Protocol):
-    """What the threads ask of the controller, which runs in the main loop."""
+    """The parts of the controller that the threads call. They run in the main loop."""
 
     metrics: ControllerMetrics
 
@@ -38,18 +38,18 @@ class MainLoop(Protocol):
         ...
 
     def reviews(self, *, is_authenticated: bool) -> Reviews:
-        """Return what answers admission reviews."""
+        """Return the decider of admission reviews."""
         ...
 
 
 class Threads:
-    """The work of the two threads, each of which has an event loop of its own.
+    """Work of the two threads, each of which has its own event loop.
 
     Args:
-        controller: Lives in the main loop.
+        controller: The controller, which lives in the main loop.
         elector: Holds the lease.
-        certificates: Of the webhook.
-        watchdog: Sees whether the main loop turns.
+        certificates: The webhook's certificates.
+        watchdog: Detects a stalled main loop.
         chosen: The flags.
         main: The main loop.
     """
@@ -72,7 +72,7 @@ class Threads:
         self._is_serving = False
 
     async def keep_lease(self, client: ApiClient) -> None:
-        """Hold the lease, answer probes and scrapes, and watch the main loop, until cancelled."""
+        """Hold the lease, serve probes and metrics, and watch the main loop, until cancelled."""
         probes = serve_probes(self._chosen.probe_port, self._state)
         metrics = serve_metrics(self._chosen.metrics_port, self._controller.metrics.render)
         async with client, probes, metrics:
@@ -80,7 +80,7 @@ class Threads:
             await run_together(self._elector.run(lead), self._watchdog.watch())
 
     async def serve_webhook(self, client: ApiClient) -> None:
-        """Keep the webhook's certificate fresh, and serve as soon as it can decide, until cancelled."""
+        """Keep the webhook's certificate fresh, and serve once reviews can be decided, until cancelled."""
         async with client:
             await run_together(self._certificates.keep_fresh(), self._serve_webhook())
 

@@ -1,9 +1,9 @@
-"""Watchdog of the main loop: the last resort if the loop does not turn and no time budget can end what holds it up.
+"""Watchdog of the main loop.
 
-It needs two eyes. The other thread sees that the loop stands still. If C code holds the interpreter's lock, that thread
-stands still as well; then a timer of the kernel, which counts the CPU time of the process, ends it. Neither mistakes a
-process that was frozen for one that hangs. The object that was being decided about is kept in a file, and the next run
-starts with it set aside. `/tmp` of a pod outlives a restart of the container.
+It is the last resort if the loop stalls and no time budget can end the cause. It needs two detectors. Another thread notices
+that the loop stalls. If C code holds the interpreter's lock, that thread stalls too; then an interval timer of the kernel,
+which counts the CPU time of the process, ends it. Neither takes a frozen process for a stalled one. The object that was being
+decided is kept in a file, and the next run starts with it set aside. A pod's `/tmp` outlives a restart of the container.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ __all__ = ["StateDirectoryError", "Watchdog"]
 _log = logging.getLogger(__name__)
 
 _TICKS = 8
-"""Looks of the other thread in the time that the loop may stand still."""
+"""Checks by the other thread within the time limit."""
 _SUBJECT_BYTES = 1024
 _SHOWN_CHARS = 4000
 _EXIT_CODE = 70
 
 
 class StateDirectoryError(Exception):
-    """The state directory cannot be used; the message names it and the remedy."""
+    """The state directory cannot be used. The message names it and the remedy."""
 
 
 class Watchdog:
-    """Ends the process when its main loop has not turned for too long.
+    """Ends the process if its main loop stalls for too long.
 
     Args:
-        directory: Where the object that is decided about is kept; made if it does not exist.
-        limit_s: How long the loop may stand still.
+        directory: Directory for the name of the object that is being decided. It is created if it does not exist.
+        limit_s: Maximum stall, in seconds.
 
     Raises:
         StateDirectoryError: the directory cannot be written.
@@ -55,7 +55,7 @@ class Watchdog:
             message = f"{error.filename or directory}: {error.strerror}: name a writable one with --state-directory"
             raise StateDirectoryError(message) from error
         self.blamed = self._read_last()
-        """The object because of which the last run ended."""
+        """The object that stalled the previous run."""
 
     def close(self) -> None:
         """Close the files."""
@@ -63,12 +63,15 @@ class Watchdog:
         self._subject.close()
 
     def note(self, subject: Subject | None) -> None:
-        """Keep the object that is decided about now."""
+        """Record the object that is being decided."""
         text = "" if subject is None else f"{subject.kind}\n{subject.key}"
         self._subject[:] = text.encode(errors="replace")[:_SUBJECT_BYTES].ljust(_SUBJECT_BYTES, b"\0")
 
     async def beat(self) -> None:
-        """Show that the main loop turns, until cancelled; this runs in the main loop."""
+        """Signal that the main loop runs, until cancelled.
+
+        This runs in the main loop.
+        """
         record_subjects(self.note)
         faulthandler.register(signal.SIGPROF, file=self._stalled, chain=True)
         try:
@@ -81,7 +84,10 @@ class Watchdog:
             self.note(None)
 
     async def watch(self) -> None:
-        """End the process if the main loop stands still, until cancelled; this runs in the loop of another thread."""
+        """End the process if the main loop stalls, until cancelled.
+
+        This runs in another thread's loop.
+        """
         missed, seen = 0, self._beats
         while missed < _TICKS:
             await asyncio.sleep(self._limit_s / _TICKS)
@@ -91,7 +97,7 @@ class Watchdog:
         os._exit(_EXIT_CODE)
 
     def _read_last(self) -> Subject | None:
-        """Read why the last run ended, and forget it, so that a later run tries the object again."""
+        """Read why the previous run ended, and clear the record so that a later run tries the object again."""
         self._stalled.seek(0)
         trace = self._stalled.read(_SHOWN_CHARS)
         self._stalled.truncate(0)
@@ -104,7 +110,10 @@ class Watchdog:
 
 
 def _map(path: pathlib.Path) -> mmap.mmap:
-    """Map a file into memory: what is in it outlives the process, and a write costs no system call."""
+    """Map a file into memory.
+
+    Its content outlives the process, and a write costs no system call.
+    """
     with path.open("a+b") as file:
         file.truncate(_SUBJECT_BYTES)
         return mmap.mmap(file.fileno(), _SUBJECT_BYTES)

@@ -1,1 +1,1 @@
-"""Writes conditions, and tells of their changes by Events."""
+"""Conditions of pools and policies, and the Events about their changes."""

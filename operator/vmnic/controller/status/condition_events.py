@@ -1,6 +1,6 @@
-"""What is worth an Event: conditions that say something else than before. Pure.
+"""Selection of condition changes that are worth an Event. Pure.
 
-The status is the memory, so a restart repeats nothing.
+Conditions are compared with the stored status, so a restart repeats no Event.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ __all__ = ["POLICY_NEWS", "POOL_NEWS", "News", "machine_subject", "news_of", "su
 News = tuple[Literal["Normal", "Warning"], Condition]
 
 POOL_NEWS = ("Ready", ("Stalled", "Conflict"))
-"""The condition that tells how it goes, and those that warn while they are True."""
+"""The condition that reports progress, and those that warn while they are True."""
 POLICY_NEWS = ("Compliant", ("Stalled", "Conflict"))
 
 
 def news_of(before: Iterable[Condition], after: Iterable[Condition], told: tuple[str, Collection[str]]) -> Iterator[News]:
-    """Give the conditions that are news.
+    """Yield the conditions that are worth an Event, with the Event's type.
 
-    A warning is news when it begins or has another reason; that it has ended is told by the condition that tells how it goes.
+    A warning is reported when it begins or its reason changes. Its end is reported by the condition that reports progress.
     """
     plain, warnings = told
     old = {one.type: (one.status, one.reason) for one in before}
@@ -42,12 +42,12 @@ def news_of(before: Iterable[Condition], after: Iterable[Condition], told: tuple
 
 
 def subject_of(resource: Resource, name: str, uid: str) -> Subject:
-    """Name an object of a cluster-wide kind."""
+    """Return the Event subject of a cluster-scoped object."""
     return Subject(api_version=f"{resource.group}/{resource.version}", kind=resource.kind, name=name, uid=uid)
 
 
 def machine_subject(key: ObjectKey, machine: VirtualMachine) -> Subject:
-    """Name a VirtualMachine."""
+    """Return the Event subject of a VirtualMachine."""
     return Subject(
         api_version="kubevirt.io/v1", kind="VirtualMachine", name=key.name, namespace=key.namespace, uid=machine.metadata.uid
     )

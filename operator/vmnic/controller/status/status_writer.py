@@ -1,4 +1,4 @@
-"""Writes the status of a pool or a policy where it differs, and tells what is news."""
+"""Writes the status of a pool or policy if it differs, and emits Events about its changes."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ from .condition_events import POLICY_NEWS, POOL_NEWS, news_of, subject_of
 __all__ = ["StatusWriter"]
 
 _TOLD = {POOLS: (POOL_NEWS, "Prepare"), POLICIES: (POLICY_NEWS, "Evaluate")}
-"""What is news about a kind, and what the controller was doing."""
+"""Conditions that are worth an Event, and the Event's action, by kind."""
 
 
 class StatusWriter:
-    """Writes statuses; every method raises ApiError where a write fails, and the queue tries again."""
+    """Writes statuses. Every method raises ApiError if a write fails, and the queue retries."""
 
     def __init__(self, api: ApiClient, events: Events) -> None:
         self._api = api
         self._events = events
 
     async def write(self, resource: Resource, of: SriovNetworkPool | VmNicPolicy, status: PoolStatus | PolicyStatus) -> None:
-        """Write a status whose conditions come without transition times."""
+        """Write a status.
+
+        Its conditions come without transition times, which are added here.
+        """
         before = of.status.conditions
         conditions = merged_conditions(before, status.conditions, now=datetime.now(UTC))
         status = status.model_copy(update={"conditions": conditions})
@@ -40,7 +43,10 @@ class StatusWriter:
         self._tell(resource, of.metadata.name, of.metadata.uid, before, conditions)
 
     async def write_invalid(self, resource: Resource, name: str, why: str) -> None:
-        """Say in the status of an object that this build cannot read it; its numbers stay, its other conditions are unknown."""
+        """Write to an object's status that this build cannot read the object.
+
+        Its numbers stay. Its other conditions become unknown.
+        """
         raw = await self._api.read(resource, name)
         if raw is None:
             return

@@ -1,4 +1,4 @@
-"""What is remembered of a VM's decision, and how a decision reads that is not carried out after all. Pure."""
+"""Records of VM decisions, and decisions that replace one which is not carried out. Pure."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .reverts import digest_of
 
 __all__ = ["NicDecisionRecord", "admit_digest", "already_restarted", "notes_of", "refused", "yielded_decision"]
 
-# Kubernetes' words before the message of vmnic's own policy: with them, the field would not fit into a VmNicState.
+# The API server's prefix for messages of vmnic's own ValidatingAdmissionPolicy. A VmNicState's message has no room for it.
 _OWN_POLICY = "ValidatingAdmissionPolicy 'vmnic-controller' with binding 'vmnic-controller' denied request: "
 
 
 @dataclass(frozen=True, slots=True)
 class NicDecisionRecord:
-    """What is remembered of one NIC's decision; its explanation is worked out anew when somebody asks."""
+    """The recorded decision for one NIC. Its explanation is computed again on demand."""
 
     nic: str
     policy: str
@@ -30,7 +30,7 @@ class NicDecisionRecord:
 
 
 def notes_of(decision: VmDecision) -> tuple[NicDecisionRecord, ...]:
-    """Give what is remembered of a decision."""
+    """Return the records to keep of a decision, one for each NIC that a policy selects."""
     return tuple(
         NicDecisionRecord(
             nic=nic.nic.name,
@@ -38,7 +38,7 @@ def notes_of(decision: VmDecision) -> tuple[NicDecisionRecord, ...]:
             verdict=nic.verdict,
             datapath=nic.nic.present.datapath.value,
             reason=nic.reason.value if nic.reason is not None else "",
-            # Only what a status may have to quote is kept in words.
+            # Only messages that a status may quote are kept, to save memory.
             message=nic.message if nic.verdict in (Verdict.BLOCKED, Verdict.CHANGE) else "",
             pending_restart=nic.verdict is Verdict.COMPLIANT and nic.nic.live is not None and nic.nic.live != nic.nic.present,
             conflicts_with=nic.conflicts_with,
@@ -49,21 +49,24 @@ def notes_of(decision: VmDecision) -> tuple[NicDecisionRecord, ...]:
 
 
 def yielded_decision(decision: VmDecision, manager: str) -> VmDecision:
-    """Say that a VM is left alone because somebody put it back twice."""
+    """Return the decision for a VM that another client reverted twice."""
     who = f"{manager} puts" if manager else "somebody put"
     text = f"{who} it back, twice within an hour, so it is left for a day: change it where they take the VM from"
     return _blocked(decision, Reason.OWNED_BY_GIT, lambda nic: f"{nic.message}: {text}")
 
 
 def refused(decision: VmDecision, message: str) -> VmDecision:
-    """Say that the API server does not take a VM's change, in the words of the component that refuses it."""
+    """Return the decision for a VM whose patch the API server refuses.
+
+    The message is the refusing component's own. If vmnic's own admission policy refuses, another webhook has changed the patch.
+    """
     _, is_own, field = message.partition(_OWN_POLICY)
     text = f"{field} (another webhook changes it)" if is_own else message
     return _blocked(decision, Reason.PATCH_REFUSED, lambda _: f"refused: {text}")
 
 
 def already_restarted(decision: VmDecision) -> VmDecision:
-    """Say that a VM waits because it was restarted for this and is again as it was before."""
+    """Return the decision for a VM that was already restarted for this change and reverted since."""
     text = "it was restarted once for this and somebody put it back, so it waits until it is stopped"
 
     def waits(nic: NicDecision) -> NicDecision:
@@ -80,12 +83,15 @@ def _blocked(decision: VmDecision, reason: Reason, say: Callable[[NicDecision], 
 
 
 def _retold(decision: VmDecision, actions: Collection[Action], tell: Callable[[NicDecision], NicDecision]) -> VmDecision:
-    """Tell anew of the NICs for which something would be done."""
+    """Replace the decisions of NICs that have one of these actions."""
     return replace(decision, nics=tuple(tell(nic) if nic.action in actions else nic for nic in decision.nics))
 
 
 def admit_digest(decision: VmDecision) -> str:
-    """Name what the VM's next instance is to get; empty: nothing."""
+    """Return the digest of what admission will set on the VM's next instance.
+
+    It is empty if nothing is set.
+    """
     wanted = [
         {"op": "admit", "path": nic.nic.name, "value": f"{nic.wanted.model} {nic.wanted.queues}"}
         for nic in decision.nics

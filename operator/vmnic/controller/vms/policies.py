@@ -1,4 +1,4 @@
-"""One policy: its status, summed up from what was decided about the VMs."""
+"""Status of a VmNicPolicy, summed up over the recorded VM decisions."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ __all__ = ["PolicyReconciler"]
 
 _MAX_PROBLEMS = 10
 _LOOK_AGAIN_S = 30.0
-"""How often a policy is looked at whose VMs wait for their turn: its window may open, and the clock may jump."""
+"""Interval for reconciling a policy whose VMs wait for a restart: its window may open, and the clock may jump."""
 _SLICE = 200
-"""VMs that are gone through in one go: a millisecond."""
+"""VMs counted before the event loop gets a turn: about a millisecond."""
 _MOST_NAME = 253
 _ABSENT = "the API server does not serve virtualmachines.kubevirt.io, so there is no VM: install KubeVirt"
 _WAKE = 100
-"""VMs that are asked again at a time."""
+"""Waiting VMs enqueued in one pass."""
 
 
 class PolicyReconciler:
-    """Keeps policies' statuses true."""
+    """Writes the status of every VmNicPolicy."""
 
     def __init__(
         self, world: ClusterCache, api: ApiClient, machines: MachineReconciler, enqueue: Enqueue, events: Events
@@ -48,17 +48,17 @@ class PolicyReconciler:
         self._statuses = StatusWriter(api, events)
 
     async def reconcile(self, name: str) -> None:
-        """Write the status, if it differs.
+        """Write the status if it differs.
 
         Raises:
-            ApiError: the write failed; the queue tries again.
+            ApiError: the write failed. The queue retries.
         """
         key = ObjectKey("", name)
         if key in self._world.policies.malformed:
             await self._statuses.write_invalid(POLICIES, name, self._world.policies.malformed[key])
         policy = self._world.policies.items.get(key)
         if policy is None or not self._world.machines_synced:
-            return  # All policies are asked for once the caches are complete.
+            return  # Every policy is enqueued once the caches are complete.
         waiting = self._machines.slots.next_waiting(name, _WAKE)
         for machine in (*waiting, *self._machines.slots.in_progress()):
             self._enqueue(vm_key(*machine))
@@ -74,14 +74,14 @@ class PolicyReconciler:
 
 
 class _Sums:
-    """What is counted while VMs are gone through, in any order and in slices."""
+    """Counts over VMs, which may be added in any order and in slices."""
 
     def __init__(self, policy: str) -> None:
         self._policy = policy
         self._counted: Counter[str] = Counter()
         self._datapaths: Counter[str] = Counter()
         self._problems: list[tuple[ObjectKey, int, NicDecisionRecord]] = []
-        """The first ones by name."""
+        """The first problems by name."""
 
     def add(self, key: ObjectKey, notes: tuple[NicDecisionRecord, ...]) -> None:
         """Count one VM."""
@@ -107,7 +107,7 @@ class _Sums:
         del self._problems[_MAX_PROBLEMS:]
 
     def status(self, policy: VmNicPolicy, lost: Sequence[ObjectKey], *, is_kubevirt_absent: bool) -> PolicyStatus:
-        """Return the status."""
+        """Return the status of the policy."""
         counts = VmCounts(**self._counted)
         return PolicyStatus(
             observed_generation=policy.metadata.generation,
@@ -131,7 +131,7 @@ def _told(note: NicDecisionRecord) -> str:
 
 
 def _stalled(policy: VmNicPolicy, lost: Sequence[ObjectKey]) -> tuple[str, str]:
-    """Why a person must act, as reason and sentence; empty: nobody must."""
+    """Return reason and message of why an administrator must act, both empty if there is no need."""
     try:
         is_open(policy.spec.enforcement.window, datetime.now(UTC))
     except WindowError as error:

@@ -1,6 +1,6 @@
-"""One VirtualMachine: decide its NICs, patch it where a policy says so, and write down what was decided.
+"""Reconciler of one VirtualMachine, which decides its NICs, patches the VM and records the decision.
 
-Where devices are wanted, the decision waits for the one look at all VMs that want them (`allocate`).
+The decision of a VM that wants devices waits for `allocate`, which decides over all such VMs together.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ __all__ = ["MachineReconciler"]
 _log = logging.getLogger(__name__)
 
 _REPORT_S = 1.0
-"""Policies are summed up at most so often."""
+"""Minimum delay before policies are summed up again."""
 _SETTLE_S = 0.05
-"""Demands of a burst are looked at together."""
+"""Delay that lets one allocation serve a burst of demands."""
 _CANDIDATES_S = 0.25
-"""CPU time for evaluating one VM, which takes less than a millisecond."""
+"""CPU budget for evaluating one VM. It normally takes less than a millisecond."""
 _PASSING = (0, 404, 409, 429)
-"""Failures that say nothing about the patch: no answer, the VM is gone or another one, too many requests."""
+"""HTTP statuses that say nothing about the patch: no answer (0), VM gone or replaced, or too many requests."""
 
 
 class MachineReconciler:
-    """Keeps VMs as the policies want them."""
+    """Reconciles VMs with the policies that select them."""
 
     def __init__(
         self, world: ClusterCache, api: ApiClient, enqueue: Enqueue, events: Events, *, restart_timeout: timedelta
@@ -59,30 +59,33 @@ class MachineReconciler:
         self._enqueue = enqueue
         self._states = VmStates(world, api)
         self._demands: dict[ObjectKey, VmCandidates] = {}
-        """What VMs want devices, remembered until their input changes."""
+        """VMs that want devices, kept until their input changes."""
         self._seen: set[ObjectKey] = set()
-        """Demands that the last allocation has seen as they are."""
+        """Demands that the last allocation already took into account, unchanged since."""
         self._choices: Choices = {}
         self._overcommitted: set[ObjectKey] = set()
-        """VMs that were given what others have."""
+        """VMs that were assigned devices which other VMs have."""
         self._awaiting_echo: set[ObjectKey] = set()
-        """VMs that were patched and whose change has not come back yet: what they were given stands."""
+        """Patched VMs whose change is not in the cache yet. Their assignment stands."""
         self._rejected_patches: dict[ObjectKey, tuple[VirtualMachine | None, str]] = {}
-        """VMs whose patch failed, as they were then, with the answer if that is worth reporting."""
+        """VMs whose patch failed, as they were then, with the message if it is worth reporting."""
         self._facts: ClusterFacts | None = None
         self._matched: dict[str, Counter[str]] = defaultdict(Counter)
-        """How many VMs each policy has, by namespace."""
+        """Number of VMs that each policy selects, by policy and namespace."""
         self._restarts = Restarts(world, api, enqueue, self._tell, restart_timeout=restart_timeout)
         self.slots = self._restarts.slots
         self.notes: dict[ObjectKey, tuple[NicDecisionRecord, ...]] = {}
-        """What was decided, by VM; VMs that no policy selects are left out."""
+        """Recorded decisions by VM. VMs that no policy selects are left out."""
 
     def remembered(self) -> set[ObjectKey]:
-        """Give the VMs of which anything is remembered; a replica that only follows does not see that they go."""
+        """Return the VMs with any remembered state.
+
+        A follower does not see deletions, so a new leader has to reconcile these VMs too.
+        """
         return {*self.notes, *self._demands, *self.slots.in_progress()}
 
     async def allocate(self) -> None:
-        """Choose over all VMs that want devices, and have those looked at for which something changes."""
+        """Assign devices over all VMs that want them, and enqueue the VMs whose assignment changed."""
         if not self._world.machines_synced:
             return
         cluster = self._world.inputs.cluster_facts
@@ -106,17 +109,17 @@ class MachineReconciler:
             self._enqueue(vm_key(*key))
 
     async def reconcile(self, namespace: str, name: str) -> None:
-        """Decide one VM, patch it, restart it where that is asked for, and write down what was decided.
+        """Decide one VM, patch and restart it if its policy says so, and record the decision.
 
         Raises:
-            InvalidError: the VM has changed since, or KubeVirt refuses the patch; the queue decides again.
-            ApiError: a write failed; the queue tries again.
+            InvalidError: the VM has changed since, or KubeVirt refuses the patch. The queue decides again.
+            ApiError: a write failed. The queue retries.
         """
         if not self._world.machines_synced:
-            return  # All VMs are asked for once the caches are complete.
+            return  # All VMs are enqueued once the caches are complete.
         key = ObjectKey(namespace, name)
         if self._world.is_unreadable(key):
-            state = self._states.known(key)  # Set aside is not absent: what stands, stands.
+            state = self._states.known(key)  # A VM that is set aside still exists, so its decision stands.
             self._restarts.settle_unreadable(key, state.restart if state is not None else None)
             return
         self._awaiting_echo.discard(key)
@@ -125,7 +128,7 @@ class MachineReconciler:
             self._forget(key)
             return
         if found.unreadable_policy:
-            # The policy's own condition says so; a VmNicState for each of its VMs would be a storm of writes.
+            # The policy's own condition reports this. A VmNicState for each of its VMs would be a storm of writes.
             self._remember(key, notes_of(decide(found, {})))
             return
         if not self._is_allocated(key, found):
@@ -156,7 +159,10 @@ class MachineReconciler:
             await self._states.write(key, machine, decision, reverts, restart)
 
     def _candidates_or_none(self, key: ObjectKey) -> VmCandidates | None:
-        """Evaluate a VM among others; one that cannot be evaluated is reported when its own turn comes."""
+        """Evaluate a VM as part of the allocation.
+
+        If that fails, enqueue the VM, whose own reconcile reports the error.
+        """
         try:
             with time_budget(_CANDIDATES_S):
                 return self._candidates(key)
@@ -172,7 +178,7 @@ class MachineReconciler:
         return evaluate_vm(facts, self._world.inputs.rules, self._world.inputs.cluster_facts)
 
     def _is_allocated(self, key: ObjectKey, found: VmCandidates) -> bool:
-        """Whether capacity has had its say about a VM as it is now."""
+        """Return whether the last allocation took this state of the VM into account."""
         if not found.claims:
             if self._demands.pop(key, None) is not None:
                 self._enqueue(ALLOCATION, _SETTLE_S)
@@ -183,7 +189,10 @@ class MachineReconciler:
         return key in self._seen
 
     def _choices_for(self, key: ObjectKey, found: VmCandidates) -> Choices:
-        """What capacity said about a VM; what it said about an earlier state of it does not count."""
+        """Return the allocation's choices for a VM.
+
+        A choice that was made for an earlier state of the VM does not count.
+        """
         if found.claims or (key in self._overcommitted and tuple(key) in self._world.devices.capacity.overshot):
             return self._choices
         return {}
@@ -200,7 +209,10 @@ class MachineReconciler:
         reverts: Reverts | None,
         restart: Restart | None,
     ) -> None:
-        """Patch a VM, and restart it where that is asked for: what is about to happen is written down first."""
+        """Patch a VM and restart it if its policy says so.
+
+        The restart is recorded first.
+        """
         digest, begun = digest_of(patch), None
         if requires_restart(decision):
             begun = self._restarts.begin(key, decision, digest)
@@ -219,16 +231,19 @@ class MachineReconciler:
         if begun is not None:
             await self._restarts.resume(key, begun)
         elif never_started(decision) and key in self._world.instances.items:
-            # It cannot start on what it was assigned, and nothing has run in it yet.
+            # The VM cannot start on its assigned device, and nothing has run in this instance yet, so a restart loses nothing.
             await self._restarts.request_restart(key)
 
     async def _note_failure(
         self, key: ObjectKey, decision: VmDecision, error: ApiError, reverts: Reverts | None, restart: Restart | None
     ) -> None:
-        """Write down that a patch is refused, and give back its slot; what passes by itself is not worth telling."""
+        """Record that a patch was refused and release its restart slot.
+
+        Failures that pass by themselves are not reported.
+        """
         machine = self._world.machines.items.get(key)
         doubted, message = self._rejected_patches.get(key, (None, ""))
-        # The first time, the VM may have changed meanwhile; its event then brings another one.
+        # The first time, the VM may have changed in between; its event then leads to a new patch.
         stale = isinstance(error, InvalidError) and doubted is not machine
         if machine is None or stale or error.status in _PASSING:
             self._rejected_patches[key] = (machine, message if doubted is machine else "")
@@ -241,14 +256,14 @@ class MachineReconciler:
         await self._states.write(key, machine, decision, reverts, restart)
 
     def _as_refused(self, key: ObjectKey, decision: VmDecision) -> VmDecision:
-        """Keep reporting a refusal while the same change of the same VM is tried again."""
+        """Return the decision with its earlier refusal, as long as the same change of the same VM is retried."""
         machine, message = self._rejected_patches.get(key, (None, ""))
         return refused(decision, message) if message and machine is self._world.machines.items.get(key) else decision
 
     async def _roll(
         self, key: ObjectKey, decision: VmDecision, digest: str, reverts: Reverts | None, restart: Restart | None
     ) -> None:
-        """Restart a VM whose instance is changed at its next start."""
+        """Restart a VM whose NICs are changed at admission of its next instance."""
         machine = self._world.machines.items[key]
         if restart is not None and restart.digest == digest:
             await self._states.write(key, machine, already_restarted(decision), reverts, restart)
@@ -258,7 +273,7 @@ class MachineReconciler:
         await self._restarts.resume(key, restart)
 
     def _tell(self, key: ObjectKey, reason: str, action: str, note: str) -> None:
-        """Log what was done to a VM, and tell its owner by an Event."""
+        """Log what was done to a VM, and report it to its owner as an Event."""
         _log.info("VM %s/%s: %s", *key, note, extra={"vm": "/".join(key)})
         self._events.tell(machine_subject(key, self._world.machines.items[key]), "Normal", reason, action, note)
 
@@ -271,7 +286,7 @@ class MachineReconciler:
             self._enqueue(ALLOCATION, _SETTLE_S)
 
     def _remember(self, key: ObjectKey, notes: tuple[NicDecisionRecord, ...]) -> None:
-        """Keep the notes, and have every policy that they speak or spoke of summed up again."""
+        """Store the records of a VM, and enqueue every policy that they name or named."""
         before = self.notes.pop(key, ())
         if notes:
             self.notes[key] = notes
@@ -285,7 +300,7 @@ class MachineReconciler:
 
 
 def _spared(decision: VmDecision, digest: str, reverts: Reverts | None, restart: Restart | None) -> VmDecision | None:
-    """Say what is done instead of a patch that somebody has put back; None: nobody has."""
+    """Return the decision that replaces a patch which another client reverted, or None if no client did."""
     if is_suspended(reverts, digest, datetime.now(UTC)):
         return yielded_decision(decision, reverts.manager if reverts is not None else "")
     if requires_restart(decision) and restart is not None and restart.digest == digest and restart.state == "Done":

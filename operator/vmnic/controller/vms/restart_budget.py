@@ -1,7 +1,7 @@
-"""Who may be restarted now: `existingVMs: Rolling`, one decision a VM at most once, a few at a time, inside the window.
+"""Restart slots of `existingVMs: Rolling`.
 
-Restarts under way are read from the VMs' VmNicStates, which are written before a restart is asked for, so that a new leader
-counts those of the old one.
+A few VMs at a time restart, once per decision, inside the window. Restarts in progress are read from the VmNicStates, which are
+written before a restart is requested, so that a new leader counts the restarts of the previous one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OPEN_STATES = ("Restarting", "Failed")
 
 
 def mark_started(digest: str, policy: str, instance: str, now: datetime) -> Restart:
-    """Note a restart that is about to be asked for."""
+    """Return the record of a restart that is about to be requested."""
     return Restart(digest=digest, policy=policy, state="Restarting", instance=instance, at=now.strftime("%Y-%m-%dT%H:%M:%SZ"))
 
 
@@ -38,37 +38,39 @@ def advance_restart(
     now: datetime,
     restart_timeout: timedelta,
 ) -> Restart:
-    """Say how far a restart is: done once another instance runs, or once its owner has stopped the VM instead.
+    """Return the restart with its current state.
+
+    A restart is done once another instance runs, or once the VM's owner has stopped the VM instead.
 
     Args:
         restart: The restart.
-        machine: The VM; None: it cannot be read, and its owner may or may not have stopped it.
-        instance: The VM's present instance; None: there is none that can be read.
+        machine: The VM. None if it cannot be read; whether its owner has stopped it is then unknown.
+        instance: The VM's current instance. None if there is none, or it cannot be read.
         now: The time.
-        restart_timeout: A VM that does not run so long after its restart did not come back; it may still do so.
+        restart_timeout: Time after which a VM that does not run counts as failed. It may still come back.
     """
     if restart.state not in _OPEN_STATES:
         return restart
     if instance is not None and instance.metadata.uid != restart.instance and instance.status.phase == "Running":
         return msgspec.structs.replace(restart, state="Done")
     late = now - datetime.fromisoformat(restart.at) > restart_timeout
-    # With another run strategy nothing tells a VM that was stopped by hand from one that is about to come back, but time.
+    # Under other run strategies, only time distinguishes a VM that was stopped by hand from one that is about to come back.
     if machine is not None and instance is None and (machine.halted or (late and not machine.always_runs)):
         return msgspec.structs.replace(restart, state="Done")
     return msgspec.structs.replace(restart, state="Failed" if late else restart.state)
 
 
 class RestartBudget:
-    """Slots of all policies."""
+    """Restart slots of all policies."""
 
     def __init__(self) -> None:
         self._open: dict[ObjectKey, Restart] = {}
         """Restarts that are not done, by VM."""
         self._waiting: dict[str, set[ObjectKey]] = defaultdict(set)
-        """VMs that wait for their turn, by policy."""
+        """VMs that wait for a slot, by policy."""
 
     def note(self, key: ObjectKey, restart: Restart | None) -> bool:
-        """Take in how far a VM's restart is; tells whether a slot has become free."""
+        """Record the state of a VM's restart and return whether a slot became free."""
         before = self._open.pop(key, None)
         if restart is not None and restart.state in _OPEN_STATES:
             self._open[key] = restart
@@ -76,17 +78,17 @@ class RestartBudget:
         return before is not None
 
     def restart_of(self, key: ObjectKey) -> Restart | None:
-        """Return the restart whose slot a VM holds; None if it holds none."""
+        """Return the restart that holds a slot for this VM, or None."""
         return self._open.get(key)
 
     def refusal(self, key: ObjectKey, rule: Rule, restart: Restart | None, matched: Mapping[str, int]) -> str:
-        """Say why it is not a VM's turn; empty: it is.
+        """Return why a VM may not restart now, or an empty string if it may.
 
         Args:
             key: The VM.
-            rule: The policy whose settings hold for it.
+            rule: The policy whose settings apply to it.
             restart: The VM's last restart.
-            matched: How many VMs the policy has, in each namespace.
+            matched: Number of VMs that the policy selects, by namespace.
         """
         if restart is not None and restart.state in _OPEN_STATES:
             return "" if restart.state == "Restarting" else "it did not come back from its restart"
@@ -106,29 +108,29 @@ class RestartBudget:
             return str(error)
 
     def failed(self, policy: str) -> list[ObjectKey]:
-        """Give the VMs of a policy that did not come back."""
+        """Return the VMs of a policy that did not come back from their restart, sorted by name."""
         return sorted(key for key, one in self._open.items() if one.policy == policy and one.state == "Failed")
 
     def in_progress(self) -> list[ObjectKey]:
-        """Give the VMs whose restart is not done."""
+        """Return the VMs whose restart is not done."""
         return list(self._open)
 
     def wait(self, policy: str, key: ObjectKey) -> None:
-        """Note that a VM waits for its turn."""
+        """Record that a VM waits for a slot."""
         self._waiting[policy].add(key)
 
     def next_waiting(self, policy: str, count: int) -> list[ObjectKey]:
-        """Give the first VMs by name that wait for their turn."""
+        """Return the first waiting VMs by name."""
         return sorted(self._waiting.get(policy, ()))[:count]
 
     def forget(self, key: ObjectKey) -> None:
-        """Drop a VM that no longer waits."""
+        """Remove a VM that no longer waits."""
         for waiting in self._waiting.values():
             waiting.discard(key)
 
 
 def _slots(limit: int | str, matched: int) -> int:
-    """A number, or a share of the VMs rounded up."""
+    """Return the number of slots, where a percentage refers to the VMs and is rounded up."""
     if isinstance(limit, int):
         return limit
     return math.ceil(matched * int(limit.removesuffix("%")) / 100)

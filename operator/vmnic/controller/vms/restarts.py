@@ -1,4 +1,4 @@
-"""Restarts of VMs: whose turn it is, asking KubeVirt for them, and how far they are."""
+"""Restarts of VMs, from taking a slot to the request to KubeVirt and its progress."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ __all__ = ["EventEmitter", "Restarts", "never_started", "requires_restart"]
 _log = logging.getLogger(__name__)
 
 _RESTARTING_S = 20.0
-"""How often a restart under way is looked at, if nothing happens."""
+"""Interval for reconciling a VM whose restart is in progress."""
 _SCARCE = (Datapath.SRIOV, Datapath.PASSTHROUGH)
 
 
 class EventEmitter(Protocol):
-    """Tells a VM's owner what was done."""
+    """Reports to a VM's owner what was done."""
 
     def __call__(self, key: ObjectKey, reason: str, action: str, note: str) -> None:
-        """Tell it."""
+        """Report one action on a VM."""
         ...
 
 
@@ -42,9 +42,9 @@ class Restarts:
     Args:
         world: The caches.
         api: The leader's client.
-        enqueue: Asks for looks at VMs whose turn it may be, and at policies.
-        tell: Tells a VM's owner.
-        restart_timeout: A VM that does not run so long after its restart did not come back.
+        enqueue: Enqueues VMs that may get a slot, and policies.
+        tell: Reports to a VM's owner.
+        restart_timeout: Time after which a restarted VM that does not run counts as failed.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Restarts:
         self.slots = RestartBudget()
 
     def settle(self, key: ObjectKey, found: VmCandidates, before: Restart | None) -> Restart | None:
-        """Say how far the VM's last restart is; None: there was none, or nothing has come of it."""
+        """Return the current state of the VM's last restart, or None if there was none or it became obsolete."""
         restart = before
         if before is not None:
             instance = self._world.instances.items.get(key)
@@ -72,7 +72,10 @@ class Restarts:
         return restart
 
     def settle_unreadable(self, key: ObjectKey, before: Restart | None) -> None:
-        """Keep the slot of a VM that cannot be read until another instance is seen to run; by time it did not come back."""
+        """Keep the slot of a VM that cannot be read until another instance runs.
+
+        After the restart timeout, the restart counts as failed.
+        """
         before = self.slots.restart_of(key) or before
         if before is None:
             return
@@ -89,43 +92,49 @@ class Restarts:
         restart = advance_restart(before, self._world.machines.items[key], instance, now=now, restart_timeout=self._comes_back)
         unasked = instance is not None and _stands(instance, before) and self._asked.get(key, ("",))[0] != before.instance
         if before.state == "Restarting" and restart.state == "Failed" and unasked:
-            # An earlier leader wrote it down, and nobody led for so long: its time begins anew.
+            # An earlier leader recorded this restart, and no replica led for so long that it timed out: start its time again.
             return mark_started(before.digest, before.policy, before.instance, now)
         return restart
 
     def _is_obsolete(
         self, key: ObjectKey, found: VmCandidates, restart: Restart, instance: VirtualMachineInstance | None
     ) -> bool:
-        """Whether a restart is written down and nothing waits for it: its change was not made, or was put back."""
+        """Return whether a recorded restart has no change waiting for it.
+
+        Its change was never made, or was reverted.
+        """
         if restart.state == "Done" or instance is None or not _stands(instance, restart):
             return False
         if self._has_asked(instance, key, _RESTARTING_S) or (
             found.effective_rule is not None and found.effective_rule.action == "Admit"
         ):
-            return False  # KubeVirt is about to end it; or the change is in no spec.
+            return False  # KubeVirt is about to end the instance, or the change happens at admission and is in no spec.
         return all(nic.nic.live == nic.nic.present for nic in found.nics)
 
     def _note(self, key: ObjectKey, restart: Restart | None, policy: str) -> None:
-        """Take in how far a restart is; a slot that becomes free is the next one's."""
+        """Record the state of a restart, and enqueue the next waiting VM if a slot became free."""
         if self.slots.note(key, restart):
             for other in self.slots.next_waiting(policy, 1):
                 self._enqueue(vm_key(*other))
 
     def refusal(self, key: ObjectKey, found: VmCandidates, restart: Restart | None, matched: Mapping[str, int]) -> str:
-        """Say why it is not a VM's turn to be restarted; empty: it is, or nobody asks for that."""
+        """Return why a VM may not restart now, or an empty string if it may or needs no restart."""
         effective_rule = found.effective_rule
         if effective_rule is None or effective_rule.existing_vms != "Rolling" or not found.vm.running:
             return ""
         return self.slots.refusal(key, effective_rule, restart, matched)
 
     def note_waiting(self, key: ObjectKey, decision: VmDecision) -> None:
-        """Remember whether a VM waits for its turn."""
+        """Record whether a VM waits for a slot."""
         self.slots.forget(key)
         if decision.effective_rule is not None and any(nic.reason is Reason.WAITS_FOR_WINDOW for nic in decision.nics):
             self.slots.wait(decision.effective_rule.policy, key)
 
     def begin(self, key: ObjectKey, decision: VmDecision, digest: str) -> Restart:
-        """Take a slot for a restart; it is to be written down before it is asked for."""
+        """Take a slot for a restart.
+
+        The caller records it before requesting the restart.
+        """
         instance = self._world.instances.items[key]
         policy = decision.effective_rule.policy if decision.effective_rule is not None else ""
         restart = mark_started(digest, policy, instance.metadata.uid, datetime.now(UTC))
@@ -133,24 +142,24 @@ class Restarts:
         return restart
 
     def release_slot(self, key: ObjectKey, decision: VmDecision, before: Restart | None) -> None:
-        """Free the slot of a restart that is not asked for after all.
+        """Release the slot of a restart that is not requested after all.
 
         Args:
             key: The VM.
             decision: Its decision.
-            before: The restart before that one.
+            before: The VM's previous restart.
         """
         self._note(key, before, decision.effective_rule.policy if decision.effective_rule is not None else "")
 
     async def resume(self, key: ObjectKey, restart: Restart) -> None:
-        """Ask KubeVirt to restart a VM whose old instance is still there; look again until it is done."""
+        """Request the restart of a VM whose old instance still runs, and enqueue the VM again."""
         instance = self._world.instances.items.get(key)
         self._enqueue(vm_key(*key), self._pause_s)
         if instance is not None and _stands(instance, restart):
             await self.request_restart(key, again_s=self._pause_s)
 
     async def request_restart(self, key: ObjectKey, again_s: float = _RESTARTING_S) -> None:
-        """Ask for a restart, and for the same instance not again before so long."""
+        """Request a restart, at most once for the same instance within `again_s` seconds."""
         instance = self._world.instances.items[key]
         if not self._has_asked(instance, key, again_s):
             self._asked[key] = (instance.metadata.uid, datetime.now(UTC))
@@ -162,16 +171,19 @@ class Restarts:
         return asked == instance.metadata.uid and datetime.now(UTC) - at <= timedelta(seconds=within_s)
 
     async def _ask(self, key: ObjectKey) -> None:
-        """Have KubeVirt stop the instance and start a new one; asking twice is refused by it, and harmless."""
+        """Ask KubeVirt to stop the instance and start a new one.
+
+        KubeVirt refuses a second request, which is harmless.
+        """
         try:
             await self._api.replace(MACHINE_SUBRESOURCES, {}, key.name, key.namespace, subresource="restart")
         except ConflictError as error:
             _log.info("VM %s/%s is not restarted: %s", *key, error.message, extra={"vm": "/".join(key)})
 
     async def restart_stuck_instance(self, key: ObjectKey, decision: VmDecision) -> None:
-        """Restart a VM that never started and waits for a device that its spec no longer asks for.
+        """Restart a VM that never started and waits for a device that its spec no longer requests.
 
-        KubeVirt may have made the instance from the spec as it was a moment before vmnic took the device back.
+        KubeVirt may have created the instance from the spec as it was just before vmnic took the device back.
         """
         patches = decision.effective_rule is not None and decision.effective_rule.action == "Patch"
         if not patches or not decision.vm.running or decision.vm.started:
@@ -181,24 +193,24 @@ class Restarts:
                 await self.request_restart(key)
 
     def forget(self, key: ObjectKey) -> None:
-        """Drop what is known of a VM that is gone."""
+        """Remove all state of a VM that is gone."""
         self._asked.pop(key, None)
         self.slots.forget(key)
         self.slots.note(key, None)
 
 
 def _stands(instance: VirtualMachineInstance, restart: Restart) -> bool:
-    """Tell whether an instance is the one that a restart is to end, and nobody ends it yet."""
+    """Return whether an instance is the one that a restart is to end, and is not being deleted yet."""
     return instance.metadata.uid == restart.instance and not instance.metadata.deletion_timestamp
 
 
 def requires_restart(decision: VmDecision) -> bool:
-    """Tell whether a VM is restarted for its change."""
+    """Return whether the decision's change requires a restart of the VM."""
     return decision.effective_rule is not None and decision.effective_rule.existing_vms == "Rolling" and decision.vm.running
 
 
 def never_started(decision: VmDecision) -> bool:
-    """Tell whether a VM gives back what it could not start on."""
+    """Return whether a VM gives back a device on which it could not start."""
     gives_back = any(
         one.is_current and one.finding is not None and one.finding.reason is Reason.NO_FREE_VF
         for nic in decision.nics

@@ -1,4 +1,7 @@
-"""VmNicStates: written where something is worth telling, taken away where nothing is any more, and never twice alike."""
+"""Writes of VmNicStates.
+
+A VM with something to report has one, others have none. Identical content is not written again.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +26,16 @@ class _Known:
 
 
 class VmStates:
-    """Writes VmNicStates; in one request each, so that a VM costs at most one write beside its patch."""
+    """Writes each VmNicState in one request, so that a VM costs at most one write besides its patch."""
 
     def __init__(self, world: ClusterCache, api: ApiClient) -> None:
         self._world = world
         self._api = api
         self._held: dict[ObjectKey, Reverts] = {}
-        """What is to be written with the next status of a VM."""
+        """Reverts to write with the next status of a VM."""
 
     def known(self, key: ObjectKey) -> _Known | None:
-        """Give what is remembered of a VM beside its decision."""
+        """Return the recorded reverts and restart of a VM, or None if nothing is recorded."""
         note = self._world.vm_states.items.get(key)
         held = self._held.get(key)
         if note is None and held is None:
@@ -41,17 +44,20 @@ class VmStates:
         return _Known(reverts=held or (note.reverts if note is not None else None), restart=restart)
 
     def hold(self, key: ObjectKey, reverts: Reverts) -> None:
-        """Remember what the next write is to say."""
+        """Hold a record of reverts for the next write."""
         self._held[key] = reverts
 
     def forget(self, key: ObjectKey) -> None:
-        """Drop what is known of a VM that is gone; its VmNicState goes with it."""
+        """Remove the state of a VM that is gone.
+
+        Its VmNicState is deleted with it.
+        """
         self._held.pop(key, None)
 
     async def write(
         self, key: ObjectKey, machine: VirtualMachine, decision: VmDecision, reverts: Reverts | None, restart: Restart | None
     ) -> None:
-        """Write what was decided, if it differs from what is there.
+        """Write the decision if it differs from the stored VmNicState.
 
         Raises:
             ApiError: the write failed.
@@ -73,7 +79,7 @@ class VmStates:
         else:
             await self._api.create(VM_NIC_STATES, _object(key, machine, status), key.namespace)
         self._held.pop(key, None)
-        # The cache will say so in a moment; until then nothing is written twice.
+        # The watch confirms this in a moment. Until then, the same status must not be written twice.
         self._world.vm_states.items[key] = VmStateNote(digest=digest, reverts=reverts, restart=restart)
 
     async def _delete(self, key: ObjectKey) -> None:

@@ -1,4 +1,4 @@
-"""The webhook's certificates: rotation, and authorities that cannot be used."""
+"""Rotation of the webhook's certificates, and unusable authorities."""
 
 import asyncio
 import base64
@@ -43,11 +43,11 @@ def announced(first):
     return rotate(first, [], days(181), LIFETIMES)
 
 
-def test_a_young_authority_is_left_alone(first):
+def test_young_authority_is_kept(first):
     assert rotate(first, [first.current.certificate], days(179), LIFETIMES) is first
 
 
-def test_an_authority_is_announced_at_half_time_and_signs_two_weeks_later(first, announced):
+def test_authority_is_announced_at_half_life_and_signs_later(first, announced):
     both = merge_bundle(first.current.certificate, announced, days(181))
     assert announced.current == first.current
     assert rotate(announced, [both], days(195), LIFETIMES) is announced
@@ -57,23 +57,23 @@ def test_an_authority_is_announced_at_half_time_and_signs_two_weeks_later(first,
 @pytest.mark.parametrize(
     "trusted", [[], [b""], ["both", b""]], ids=["no webhook", "nothing trusted", "one webhook does not trust it"]
 )
-def test_an_authority_that_is_not_trusted_everywhere_signs_nothing(announced, trusted):
+def test_authority_that_is_not_trusted_everywhere_signs_nothing(announced, trusted):
     both = merge_bundle(b"", announced, days(181))
     assert rotate(announced, [both if entry == "both" else entry for entry in trusted], days(197), LIFETIMES) is announced
 
 
-def test_an_expired_authority_is_replaced_at_once(first, announced):
+def test_expired_authority_is_replaced_at_once(first, announced):
     assert rotate(first, [], days(361), LIFETIMES).current != first.current
     assert rotate(announced, [], days(361), LIFETIMES) == Authorities(announced.next)
 
 
-def test_shorter_notice_is_given_where_the_end_is_near(announced):
+def test_authority_near_its_end_shortens_the_announcement(announced):
     both = merge_bundle(b"", announced, days(350))
     late = rotate(Authorities(announced.current), [], days(350), LIFETIMES)
     assert rotate(late, [merge_bundle(both, late, days(350))], days(351), LIFETIMES) == Authorities(late.next)
 
 
-def test_the_bundle_keeps_what_is_valid_and_drops_the_rest(first, announced):
+def test_bundle_keeps_valid_certificates_and_drops_the_rest(first, announced):
     both = merge_bundle(b"no certificate\n" + first.current.certificate, announced, days(181))
     assert both == first.current.certificate + announced.next.certificate
     assert merge_bundle(both, announced, days(182)) == both
@@ -81,7 +81,7 @@ def test_the_bundle_keeps_what_is_valid_and_drops_the_rest(first, announced):
 
 
 def foreign(key, *extensions, now=START, last=365):
-    """An authority that another program has made."""
+    """Return an authority that another program made."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "foreign")])
     builder = x509.CertificateBuilder(
         name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=last)
@@ -116,7 +116,7 @@ EXPIRED = make_authority(days(-400), LIFETIMES)
 
 
 class Secrets:
-    """The Secret, the webhook configuration, and nothing else."""
+    """Fake API with the Secret and the webhook configuration only."""
 
     def __init__(self, authority=None, **secret):
         self.secret = secret or None
@@ -148,7 +148,7 @@ def replica(secrets, now=START):
 
 
 @pytest.mark.parametrize("authority", [*BROKEN.values(), EXPIRED], ids=[*BROKEN, "expired"])
-async def test_authority_that_cannot_sign_is_replaced_by_the_leader(authority):
+async def test_leader_replaces_an_authority_that_cannot_sign(authority):
     secrets = Secrets(authority)
     one = replica(secrets)
     with pytest.raises(CertificateError, match="waits for another authority"):
@@ -160,7 +160,7 @@ async def test_authority_that_cannot_sign_is_replaced_by_the_leader(authority):
 
 
 @pytest.mark.parametrize("data", [None, {}, {"tls.crt": "%"}, {"tls.crt": None, "tls.key": 5}, {"other": "eA=="}], ids=str)
-async def test_secret_of_another_shape_is_replaced(data):
+async def test_leader_replaces_a_malformed_secret(data):
     secrets = Secrets(metadata={"resourceVersion": "7"}, type="Opaque", data=data)
     one = replica(secrets)
     await one.lead()
@@ -168,7 +168,7 @@ async def test_secret_of_another_shape_is_replaced(data):
     assert (one.loaded.is_set(), secrets.secret["type"]) == (True, "Opaque")
 
 
-async def test_secret_that_cannot_be_replaced_gets_a_remedy():
+async def test_secret_that_cannot_be_replaced_yields_a_remedy():
     secrets = Secrets(BROKEN["RSA"])
     secrets.secret["metadata"]["resourceVersion"] = "immutable"
     with pytest.raises(CertificateError, match="kubectl delete secret vmnic-webhook-ca -n vmnic-system"):
@@ -187,7 +187,7 @@ async def test_replica_with_a_wrong_clock_keeps_trying_and_recovers(ahead):
 
 
 @pytest.mark.parametrize("ahead", [730, -730], ids=["two years ahead", "two years behind"])
-async def test_what_a_leader_with_a_wrong_clock_made_is_replaced(ahead):
+async def test_authority_from_a_leader_with_a_wrong_clock_is_replaced(ahead):
     secrets = Secrets(GOOD)
     await replica(secrets, days(ahead)).lead()
     secrets.secret["metadata"]["resourceVersion"] = "7"
@@ -206,7 +206,7 @@ async def test_next_authority_that_cannot_sign_is_not_promoted():
     assert secrets.secret["data"]["tls.crt"] == encoded(GOOD)["tls.crt"]
 
 
-async def test_no_failure_ends_the_certificate_task_and_each_is_logged_once(caplog, monkeypatch):
+async def test_certificate_task_survives_failures_and_logs_each_once(caplog, monkeypatch):
     monkeypatch.setattr(rotation, "_RETRY_S", 0.001)
     one, rounds = replica(Secrets(EXPIRED)), []
     failures = [CertificateError("a"), CertificateError("a"), RecursionError("b"), AssertionError("b"), KeyError("c")]
@@ -226,8 +226,8 @@ async def test_no_failure_ends_the_certificate_task_and_each_is_logged_once(capl
     assert [record.getMessage()[-1] for record in caplog.records] == ["a", "b", "'"]
 
 
-def test_bundle_of_a_megabyte_without_an_end_is_read_at_once():
-    """A hostile bundle takes time in proportion to its length."""
+def test_large_bundle_without_end_marker_is_parsed_quickly():
+    """Parsing a hostile bundle takes time in proportion to its length."""
     started = time.thread_time()
     merge_bundle(b"-----BEGIN CERTIFICATE-----\nA" * 35_000, Authorities(GOOD), START)
     assert time.thread_time() - started < 0.05

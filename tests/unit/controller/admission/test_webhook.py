@@ -1,4 +1,4 @@
-"""The webhook's server: it answers within a second, never with a 500, and tells strangers nothing."""
+"""The webhook answers within a second, never with a 500, and reveals nothing to strangers."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ def pki(tmp_path_factory):
 
 
 class Scripted:
-    """Reviews that do what the test says."""
+    """Reviews that run the test's own function."""
 
     def __init__(self):
         self.seen = []
@@ -70,7 +70,7 @@ class Rig:
 
 
 class Outcomes(list):
-    """What the server reports of each request."""
+    """Outcomes that the server reports of its requests."""
 
     def __init__(self):
         self.reviews = Scripted()
@@ -83,7 +83,10 @@ class Outcomes(list):
 
 @contextlib.asynccontextmanager
 async def serving(pki, client_ca=None):
-    """A webhook in a thread of its own, as in the controller; the test is the main loop."""
+    """Run a webhook in a thread of its own, as the controller does.
+
+    The test is the main loop.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pki / "server.crt", pki / "server.key")
     if client_ca is not None:
@@ -111,12 +114,12 @@ async def rig(pki):
         yield made
 
 
-async def test_review_is_answered_by_the_main_loop(rig):
+async def test_main_loop_answers_the_review(rig):
     assert await rig.send() == (200, {"uid": "u", "allowed": True})
     assert (rig.reviews.seen, rig.outcomes) == ([("virtualmachine", WEB)], ["unchanged"])
 
 
-async def test_answer_comes_within_a_second_while_the_main_loop_is_busy(rig):
+async def test_answer_comes_within_a_second_while_main_loop_is_busy(rig):
     begun = time.monotonic()
     answer = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(rig.send())))
     await asyncio.sleep(0)
@@ -147,7 +150,7 @@ def fail(error):
     ],
     ids=["over budget", "RecursionError", "MemoryError", "KeyError", "AssertionError"],
 )  # fmt: skip
-async def test_object_that_cannot_be_decided_is_allowed_as_it_is(rig, act, outcome):
+async def test_object_that_cannot_be_decided_is_allowed_unchanged(rig, act, outcome):
     rig.reviews.act = act
     status, response = await rig.send()
     assert (status, response["allowed"], "patch" in response, rig.outcomes) == (200, True, False, [outcome])
@@ -155,7 +158,7 @@ async def test_object_that_cannot_be_decided_is_allowed_as_it_is(rig, act, outco
     assert "secret" not in response["warnings"][0]
 
 
-async def test_failures_are_logged_once_each(rig, caplog):
+async def test_each_kind_of_failure_is_logged_once(rig, caplog):
     rig.reviews.act = fail(KeyError("x"))
     for _ in range(3):
         await rig.send()
@@ -172,7 +175,7 @@ async def test_failures_are_logged_once_each(rig, caplog):
     ],
     ids=["empty", "no request", "deep", "no uid", "no text", "deep object", "large"],
 )  # fmt: skip
-async def test_what_is_no_review_is_refused(rig, body, status):
+async def test_request_that_is_no_review_is_refused(rig, body, status):
     assert (await rig.send(body))[0] == status
     assert rig.outcomes == ["malformed"]
 
@@ -183,7 +186,7 @@ async def test_review_with_too_many_values_is_not_decoded(rig):
     assert (status, response["allowed"], rig.reviews.seen) == (200, True, [])
 
 
-async def test_body_that_does_not_arrive_is_given_up(rig):
+async def test_body_that_does_not_arrive_times_out(rig):
     async def trickle():
         yield b"{"
         await asyncio.sleep(30)
@@ -192,12 +195,12 @@ async def test_body_that_does_not_arrive_is_given_up(rig):
     assert max(rig.outcomes.seconds) < 1
 
 
-async def test_bodies_beyond_the_memory_for_them_are_refused(rig, monkeypatch):
+async def test_bodies_beyond_the_memory_limit_are_refused(rig, monkeypatch):
     monkeypatch.setattr(module, "_HELD_BYTES", 10)
     assert (await rig.send())[0] == 503
 
 
-async def test_strangers_who_cost_too_much_get_no_patches(rig):
+async def test_unauthenticated_peers_over_the_cpu_limit_get_no_patch(rig):
     rig.reviews.cpu_s = 5.0
     await rig.send()
     status, response = await rig.send()
@@ -205,13 +208,13 @@ async def test_strangers_who_cost_too_much_get_no_patches(rig):
 
 
 class TestClientCertificate:
-    async def test_only_its_owner_is_answered(self, pki):
+    async def test_only_the_owner_of_the_certificate_is_answered(self, pki):
         async with serving(pki, pki / "ca.crt") as rig:
             with pytest.raises(aiohttp.ClientError):
                 await rig.send()
             assert (await rig.send(certificate=True))[0] == 200
 
-    async def test_its_owner_is_never_throttled(self, pki):
+    async def test_owner_of_the_certificate_is_never_throttled(self, pki):
         async with serving(pki, pki / "ca.crt") as rig:
             rig.reviews.cpu_s = 5.0
             for _ in range(3):
@@ -219,14 +222,14 @@ class TestClientCertificate:
             assert rig.outcomes == ["unchanged"] * 3
 
     @pytest.mark.parametrize("content", [None, "", "no certificate", "\xe9"], ids=["absent", "empty", "text", "no ASCII"])
-    def test_file_that_cannot_be_used_is_named(self, tmp_path, content):
+    def test_unusable_file_is_named(self, tmp_path, content):
         path = tmp_path / "ca.crt"
         if content is not None:
             path.write_text(content)
         with pytest.raises(ClientAuthorityError, match=r"ca\.crt: .*--client-ca needs a file"):
             ClientAuthority(path, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
 
-    def test_authority_that_is_added_to_the_file_counts(self, pki, tmp_path):
+    def test_authority_added_to_the_file_takes_effect(self, pki, tmp_path):
         other = tmp_path / "other"
         write_pki(other)
         path, context = tmp_path / "ca.crt", ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -242,7 +245,7 @@ def policy_review(**spec):
 
 
 class World:
-    """Enough of the caches for a policy's review."""
+    """The part of the caches that a policy's review reads."""
 
     machines_synced = True
 
@@ -261,14 +264,14 @@ class World:
 NAMES_A_POOL = policy_review(datapaths=["sriov"], sriov={"pool": "nowhere"})
 
 
-async def test_strangers_do_not_learn_which_objects_exist():
+async def test_unauthenticated_peers_do_not_learn_which_objects_exist():
     world = World()
     reviews = Reviews(world, SetAside(), is_authenticated=False)
     answer = await reviews.answer("policy", "u", Subject("VmNicPolicy", "all"), NAMES_A_POOL)
     assert (answer.review["response"], world.passes) == ({"uid": "u", "allowed": True}, 0)
 
 
-async def test_one_policy_is_reviewed_at_a_time():
+async def test_policies_are_reviewed_one_at_a_time():
     world = World()
     reviews = Reviews(world, SetAside(), is_authenticated=True)
     first = asyncio.create_task(reviews.answer("policy", "u", Subject("VmNicPolicy", "all"), NAMES_A_POOL))
@@ -280,7 +283,7 @@ async def test_one_policy_is_reviewed_at_a_time():
     assert len((await first).review["response"]["warnings"]) == 2
 
 
-async def test_object_that_is_set_aside_for_time_is_allowed_as_it_is():
+async def test_object_set_aside_for_time_is_allowed_unchanged():
     set_aside = SetAside()
     set_aside.add(*WEB, SetAsideReason.TIME, "slow")
     answer = await Reviews(None, set_aside, is_authenticated=True).answer("virtualmachine", "u", WEB, b"not even read")
@@ -295,7 +298,7 @@ class Clock:
 
 
 def test_cpu_limit_grants_less_than_one_cpu():
-    """A peer that uses all it can for a minute."""
+    """A peer uses all the CPU time that it can get for a minute."""
     clock, used = Clock(), 0.0
     limit = CpuLimit(clock)
     while clock.now < 60:
@@ -313,7 +316,7 @@ class Connection:
         self.closed = True
 
 
-def test_connections_that_send_nothing_are_closed():
+def test_silent_connections_are_closed():
     clock, silent, active = Clock(), Connection(), Connection()
     sweeper = ConnectionSweeper(lambda: [silent, active], clock)
     sweeper.sweep()
@@ -326,7 +329,7 @@ def test_connections_that_send_nothing_are_closed():
     assert active.closed
 
 
-def test_connections_beyond_the_most_are_closed_idle_ones_first():
+def test_connections_over_the_limit_are_closed_idle_first():
     clock, active = Clock(), Connection()
     many = [Connection() for _ in range(600)]
     sweeper = ConnectionSweeper(lambda: [*many, active], clock)

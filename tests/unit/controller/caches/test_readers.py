@@ -1,4 +1,4 @@
-"""Changes of what VMs refer to: their readers are decided anew, and no other VM is."""
+"""A change of an object enqueues the VMs that read it, and no other VM."""
 
 import pytest
 
@@ -11,7 +11,7 @@ A, B = ObjectKey("tenants", "a"), ObjectKey("tenants", "b")
 ONE, TWO = Thing("networks", "tenants", "one"), Thing("networks", "tenants", "two")
 
 
-def test_readers_are_forgotten_with_what_they_read():
+def test_readers_are_removed_with_their_reads():
     readers = Readers()
     readers.note(A, ONE)
     readers.note(B, ONE)
@@ -58,20 +58,20 @@ async def scene():
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-async def test_a_change_of_what_a_vm_reads_has_it_decided_anew(change):
+async def test_change_of_a_referenced_object_enqueues_its_vm(change):
     found = await scene()
     found.put(*change)
     assert found.asked_for() == ["web"]
 
 
 @pytest.mark.parametrize("change", OTHERS.values(), ids=OTHERS)
-async def test_a_change_that_no_vm_reads_has_none_decided_anew(change):
+async def test_change_of_an_unreferenced_object_enqueues_no_vm(change):
     found = await scene()
     found.put(*change)
     assert found.asked_for() == []
 
 
-async def test_the_first_network_of_a_name_has_its_reader_decided():
+async def test_first_network_of_a_name_enqueues_its_reader():
     found = VmScene(policy(datapaths=("vhost",)))
     found.add("web", nic("br", binding="bridge", network="br"))
     await found.look("web")
@@ -80,7 +80,7 @@ async def test_the_first_network_of_a_name_has_its_reader_decided():
     assert found.asked_for() == ["web"]
 
 
-async def test_a_vm_that_is_gone_is_no_reader():
+async def test_deleted_vm_is_no_reader():
     found = await scene()
     found.remove("virtualmachines", "web")
     found.asked_for()

@@ -1,4 +1,4 @@
-"""Objects that cannot be read: each costs only itself, and nothing that stands is changed because of it."""
+"""Objects that cannot be read affect only themselves, and nothing is changed because of them."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -25,7 +25,7 @@ def expression(values):
 
 
 def broken(body, field="spec", value=5):
-    """An object whose field has a type that no decoder takes."""
+    """Return an object with a field of a type that no decoder accepts."""
     return body | {field: value}
 
 
@@ -44,7 +44,7 @@ async def reason(found, name="web"):
     return found.note(name).reason
 
 
-async def test_vms_of_an_unreadable_policy_stay_as_they_are():
+async def test_vms_of_an_unreadable_policy_stay_unchanged():
     low = policy("low", datapaths=("vhost",), existing="Immediately", priority=1)
     high = policy("high", datapaths=("emulated",), existing="Immediately")
     found = scene(high, low)
@@ -52,13 +52,13 @@ async def test_vms_of_an_unreadable_policy_stay_as_they_are():
     assert (await reason(found), patched(found), found.get("vmnicstates", "web")) == ("InputUnreadable", False, None)
 
 
-async def test_a_policy_never_readable_holds_every_vm():
+async def test_never_readable_policy_holds_every_vm():
     found = scene()
     found.put("vmnicpolicies", broken(policy("other")))
     assert (await reason(found), patched(found)) == ("InputUnreadable", False)
 
 
-async def test_vms_that_an_unreadable_policy_left_out_go_on():
+async def test_vms_outside_an_unreadable_policy_are_still_decided():
     other = policy("other", selector={"vmSelector": {"matchLabels": {"app": "db"}}})
     found = scene(policy(datapaths=("vhost",), existing="Immediately"), other)
     found.put("vmnicpolicies", broken(other))
@@ -66,7 +66,7 @@ async def test_vms_that_an_unreadable_policy_left_out_go_on():
     assert patched(found)
 
 
-async def test_a_repaired_policy_decides_again():
+async def test_repaired_policy_decides_again():
     found = scene()
     found.put("vmnicpolicies", broken(policy("other")))
     found.remove("vmnicpolicies", "other", "")
@@ -75,7 +75,7 @@ async def test_a_repaired_policy_decides_again():
 
 
 @pytest.mark.parametrize("plural", ["virtualmachines", "virtualmachineinstances", "vmnicstates"])
-async def test_a_vm_with_an_unreadable_object_is_not_patched(plural):
+async def test_vm_with_an_unreadable_object_is_not_patched(plural):
     found = scene()
     body = found.get(plural, "web") or {"metadata": {"name": "web", "namespace": NAMESPACE}}
     found.put(plural, broken(body, "status" if plural == "vmnicstates" else "spec"))
@@ -84,7 +84,7 @@ async def test_a_vm_with_an_unreadable_object_is_not_patched(plural):
     assert [one.kind for one in found.world.set_aside.items()] == [found._cache(plural).resource.kind]
 
 
-async def test_an_unreadable_vm_is_not_forgotten():
+async def test_unreadable_vm_keeps_its_record():
     found = scene(policy(datapaths=("emulated",)))
     await found.look("web")
     found.put("virtualmachines", broken(found.get("virtualmachines", "web")))
@@ -93,7 +93,7 @@ async def test_an_unreadable_vm_is_not_forgotten():
 
 
 def under_restart(**options):
-    """VM web, under a restart, and VM web2, which waits for it."""
+    """Return a scene with VM web, which restarts, and VM web2, which waits for it."""
     found = VmScene(policy(datapaths=("vhost",), existing="Rolling"), **options)
     for name in ("web", "web2"):
         found.add(name, nic(model="e1000e"))
@@ -105,7 +105,7 @@ UNREADABLE = ["virtualmachines", "virtualmachineinstances", "vmnicstates"]
 
 @pytest.mark.parametrize("plural", UNREADABLE)
 @pytest.mark.parametrize(("restart_timeout", "failed"), [(timedelta(seconds=-1), ["web"]), (timedelta(hours=1), [])])
-async def test_an_unreadable_vm_keeps_its_restart_slot(plural, restart_timeout, failed):
+async def test_unreadable_vm_keeps_its_restart_slot(plural, restart_timeout, failed):
     found = under_restart(restart_timeout=restart_timeout)
     await found.look("web")
     found.put(plural, broken(found.get(plural, "web"), "status" if plural == "vmnicstates" else "spec"))
@@ -117,7 +117,7 @@ async def test_an_unreadable_vm_keeps_its_restart_slot(plural, restart_timeout, 
     assert ("restart", "web2") not in found.requests
 
 
-async def test_an_unreadable_vm_that_runs_again_frees_its_slot():
+async def test_unreadable_vm_that_runs_again_releases_its_slot():
     found = under_restart()
     await found.look("web")
     await found.look("web2")
@@ -130,7 +130,7 @@ async def test_an_unreadable_vm_that_runs_again_frees_its_slot():
 
 
 @pytest.mark.parametrize("plural", UNREADABLE[:2])
-async def test_a_new_leader_counts_the_restart_of_an_unreadable_vm(plural):
+async def test_new_leader_counts_the_restart_of_an_unreadable_vm(plural):
     found = under_restart()
     await found.look("web")
     found.put(plural, broken(found.get(plural, "web")))
@@ -153,14 +153,14 @@ def assigned(found):
     return found.world.devices.capacity.assigned.get("vmnic.dev/fast", 0)
 
 
-def test_an_unreadable_vm_keeps_its_vf():
+def test_unreadable_vm_keeps_its_vf():
     found = with_vfs()
     assert assigned(found) == 1
     found.put("virtualmachines", broken(found.get("virtualmachines", "web")))
     assert assigned(found) == 1
 
 
-def test_a_vm_never_readable_keeps_what_its_record_says():
+def test_never_readable_vm_keeps_the_devices_in_its_annotation():
     found = with_vfs()
     body = broken(found.get("virtualmachines", "web"))
     body["metadata"] = body["metadata"] | {"name": "db", "annotations": {"vmnic.dev/assigned": RECORD}}
@@ -168,14 +168,14 @@ def test_a_vm_never_readable_keeps_what_its_record_says():
     assert assigned(found) == 2
 
 
-def test_a_vm_that_is_gone_gives_its_vf_back_although_unreadable():
+def test_deleted_vm_releases_its_vf_although_unreadable():
     found = with_vfs()
     found.put("virtualmachines", broken(found.get("virtualmachines", "web")))
     found.remove("virtualmachines", "web")
     assert assigned(found) == 0
 
 
-def test_one_vm_that_cannot_be_evaluated_leaves_the_capacity_known(monkeypatch):
+def test_capacity_is_known_although_one_vm_fails_to_evaluate(monkeypatch):
     found = with_vfs()
     found.add("bad", nic("fast", binding="sriov", network="fast"), uid=None)
     gather = found.world.devices._gather
@@ -184,7 +184,7 @@ def test_one_vm_that_cannot_be_evaluated_leaves_the_capacity_known(monkeypatch):
     assert [one.key for one in found.world.set_aside.items()] == [f"{NAMESPACE}/bad"]
 
 
-def test_no_record_is_no_claim():
+def test_vm_without_annotation_has_no_claim():
     machine = decode_machine(b'{"metadata": {"name": "v", "annotations": {"vmnic.dev/assigned": "[["}}, "spec": {}}')
     assert recorded_claim(ObjectKey(NAMESPACE, "v"), machine) is None
 
@@ -192,7 +192,7 @@ def test_no_record_is_no_claim():
 @pytest.mark.parametrize(
     "config", ["[" * 5000, "{", "[]", '{"plugins": [5]}', '{"mtu": "large"}', '{"a": "' + "x" * 2**16 + '"}']
 )
-async def test_a_nic_on_an_unreadable_network_stays_as_it_is(config):
+async def test_nic_on_an_unreadable_network_stays_unchanged(config):
     found = VmScene(policy(datapaths=("vhost",), existing="Immediately"))
     network = nad("br")
     network["spec"]["config"] = config
@@ -202,7 +202,7 @@ async def test_a_nic_on_an_unreadable_network_stays_as_it_is(config):
 
 
 @pytest.mark.parametrize("field", ["metadata", "spec"])
-async def test_a_nic_on_a_network_that_is_set_aside_stays_as_it_is(field):
+async def test_nic_on_a_network_that_is_set_aside_stays_unchanged(field):
     found = VmScene(policy(datapaths=("vhost",), existing="Immediately"))
     network = nad("br")
     found.put("network-attachment-definitions", network)
@@ -212,7 +212,7 @@ async def test_a_nic_on_a_network_that_is_set_aside_stays_as_it_is(field):
     assert (await reason(found), patched(found)) == ("InputUnreadable", False)
 
 
-async def test_a_segment_with_an_unreadable_network_is_unknown():
+async def test_segment_with_an_unreadable_network_is_unknown():
     found = VmScene(policy(datapaths=("sriov", "vhost"), existing="Immediately"))
     fast = nad("fast", cni="sriov", resource="vmnic.dev/fast", segment="blue")
     fast["spec"]["config"] = "{"
@@ -225,7 +225,7 @@ async def test_a_segment_with_an_unreadable_network_is_unknown():
     ("plural", "field"),
     [("virtualmachineclusterpreferences", "preference"), ("virtualmachineclusterinstancetypes", "instancetype")],
 )
-async def test_a_vm_with_an_unreadable_preference_stays_as_it_is(plural, field):
+async def test_vm_with_an_unreadable_preference_stays_unchanged(plural, field):
     found = scene(**{field: {"name": "one"}})
     found.put(plural, broken({"metadata": {"name": "one"}}))
     assert (await reason(found), patched(found)) == ("PreferenceUnknown", False)
@@ -235,7 +235,7 @@ async def test_a_vm_with_an_unreadable_preference_stays_as_it_is(plural, field):
     ("spec", "status"),
     [(5, {}), ({"hard": {"requests.memory": "much"}}, {}), ({}, {"used": {"requests.memory": "1" * 65}})],
 )
-async def test_an_unreadable_quota_holds_what_would_take_from_it(spec, status):
+async def test_unreadable_quota_blocks_what_it_may_limit(spec, status):
     found = VmScene(policy(datapaths=("sriov", "vhost"), existing="Immediately"))
     found.put("resourcequotas", quota() | {"spec": spec, "status": status})
     found.put("sriovnetworkpools", pool())
@@ -247,7 +247,7 @@ async def test_an_unreadable_quota_holds_what_would_take_from_it(spec, status):
     assert (await reason(found), patched(found)) == ("InputUnreadable", False)
 
 
-async def test_an_unreadable_quota_holds_nothing_else():
+async def test_unreadable_quota_blocks_nothing_else():
     found = scene()
     found.put("resourcequotas", broken(quota()))
     await found.look("web")
@@ -255,7 +255,7 @@ async def test_an_unreadable_quota_holds_nothing_else():
 
 
 @pytest.mark.parametrize(("datapath", "held"), [("macvtap", True), ("vhost", False)])
-async def test_an_unreadable_kubevirt_holds_what_it_decides(datapath, held):
+async def test_unreadable_kubevirt_blocks_what_depends_on_it(datapath, held):
     found = VmScene(policy(datapaths=(datapath,), existing="Immediately"))
     found.put("kubevirts", broken(kubevirt()))
     found.put("network-attachment-definitions", nad("br", segment="b"), nad("tap", cni="macvtap", segment="b"))
@@ -264,7 +264,7 @@ async def test_an_unreadable_kubevirt_holds_what_it_decides(datapath, held):
 
 
 def spec_of(unreadable, *pools):
-    """What one function shared by pools a (VFs 0 to 2) and b (3 to 6) becomes while some cannot be read."""
+    """Return the spec of a function that pools a (VFs 0-2) and b (3-6) share while some are unreadable."""
     found = VmScene()
     state = node_state()
     groups = [{"pool": name, "resource": f"vmnic.dev/{name}", "range": vfs} for name, vfs in (("a", "0-2"), ("b", "3-6"))]
@@ -295,13 +295,16 @@ BOTH = [("a", "0-2"), ("b", "3-6")]
     ],
     ids=["both", "b unreadable", "a unreadable", "neither readable", "a gone", "a smaller", "a wants VF 3"],
 )
-def test_a_pool_that_cannot_be_read_keeps_its_share(unreadable, pools, groups):
+def test_unreadable_pool_keeps_its_share(unreadable, pools, groups):
     owner, found = spec_of(unreadable, *pools)
     assert (owner, found) == ("a" if any(name == "a" for name, _ in groups) else "b", groups)
 
 
 def slow_claims(found, monkeypatch):
-    """Count how often the facts of the VM `bad` are read, which takes too long."""
+    """Count how often the facts of the VM `bad` are read.
+
+    Each read takes too long.
+    """
     reads, gather = [], found.world.devices._gather
 
     def read(key):
@@ -314,7 +317,7 @@ def slow_claims(found, monkeypatch):
     return reads
 
 
-def test_a_vm_that_takes_too_long_is_read_once_per_change(monkeypatch):
+def test_slow_vm_is_read_once_per_change(monkeypatch):
     found = with_vfs()
     found.add("bad", nic("fast", binding="sriov", network="fast"), uid=None)
     reads = slow_claims(found, monkeypatch)
@@ -333,14 +336,14 @@ def test_a_vm_that_takes_too_long_is_read_once_per_change(monkeypatch):
     ],
     ids=["labels", "terms", "values"],
 )
-async def test_a_vm_whose_placement_is_huge_stays_as_it_is(spec):
+async def test_vm_with_a_huge_placement_stays_unchanged(spec):
     found = scene()
     template = found.get("virtualmachines", "web")["spec"]["template"]
     found.change("web", template=template | {"spec": template["spec"] | spec})
     assert (await reason(found), patched(found)) == ("InputUnreadable", False)
 
 
-async def test_a_namespace_that_cannot_be_read_selects_as_before():
+async def test_unreadable_namespace_selects_as_before():
     high = policy("high", datapaths=("emulated",), selector={"namespaceSelector": {"matchLabels": {"a": "b"}}})
     low = policy("low", datapaths=("vhost",), existing="Immediately", priority=1)
     found = VmScene(high, low)
@@ -352,13 +355,13 @@ async def test_a_namespace_that_cannot_be_read_selects_as_before():
     assert (found.note("web").policy, patched(found)) == ("high", False)
 
 
-async def test_a_namespace_never_readable_holds_its_vms():
+async def test_never_readable_namespace_holds_its_vms():
     found = scene()
     found.put("namespaces", {"metadata": {"name": NAMESPACE, "labels": 5}})
     assert (await reason(found), patched(found)) == ("InputUnreadable", False)
 
 
-def test_a_node_that_cannot_be_read_is_out_of_service_and_not_gone():
+def test_unreadable_node_is_out_of_service_and_not_deleted():
     found = with_vfs()
     found.put("nodes", {"metadata": {"name": "n1", "labels": 5}})
     (given,) = found.world.inputs.nodes()
@@ -366,7 +369,7 @@ def test_a_node_that_cannot_be_read_is_out_of_service_and_not_gone():
 
 
 @pytest.mark.parametrize("plural", ["virtualmachines", "virtualmachineinstances"])
-async def test_a_network_stays_while_a_vm_cannot_be_read(plural):
+async def test_network_stays_while_a_vm_cannot_be_read(plural):
     found = VmScene()
     found.put(plural, {"metadata": {"name": "odd", "namespace": "elsewhere"}, "spec": 5})
     key = ObjectKey(NAMESPACE, "fast")
@@ -375,7 +378,7 @@ async def test_a_network_stays_while_a_vm_cannot_be_read(plural):
 
 
 @pytest.mark.parametrize("since", ["-3", "", "2026-01-01", "2026-01-01T00:00:00"])
-def test_a_node_whose_time_cannot_be_read_is_waited_for(since):
+def test_node_with_an_unreadable_time_is_waited_for(since):
     conditions = [{"type": "Ready", "status": "False", "lastTransitionTime": since}]
     raw = msgspec.json.encode({"metadata": {"name": "n1"}, "status": {"conditions": conditions}})
     assert not decode_node(msgspec.Raw(raw)).is_lost(datetime.now(UTC))

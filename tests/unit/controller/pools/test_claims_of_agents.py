@@ -1,4 +1,4 @@
-"""An agent's words count for its own node: what a VM has is not taken because of another node's."""
+"""An agent's report counts for its own node only, so it takes no device from a VM elsewhere."""
 
 import pytest
 
@@ -11,7 +11,7 @@ BRIDGE = nad("br", segment="blue")
 
 
 def scene(**options):
-    """A pool of I350 VFs on n1, and a policy that prefers them."""
+    """Return a scene with a pool of I350 VFs on n1, and a policy that prefers them."""
     wanted = policy(datapaths=("sriov", "emulated"), existing="Rolling", sriov={"pool": "fast"})
     found = VmScene(wanted, **options)
     found.put("network-attachment-definitions", FAST, BRIDGE)
@@ -51,20 +51,20 @@ def unreadable(name="n1"):
     return state
 
 
-async def test_another_nodes_nic_takes_no_vf_from_a_vm_that_runs():
+async def test_nic_of_another_node_takes_no_vf_from_a_running_vm():
     found = with_vm(scene())
     assert await looked(found) == []
     sees(found, node_state("n2", model="82576"))
     assert await looked(found) == []
 
 
-async def test_the_own_nodes_nic_counts():
+async def test_nic_of_the_vms_own_node_counts():
     found = with_vm(scene())
     sees(found, node_state("n1", model="82576"))
     assert await looked(found) == ["patch", "restart"]
 
 
-async def test_the_models_name_decides_nothing():
+async def test_model_name_decides_nothing():
     found = with_vm(scene())
     state = node_state("n1")
     state["status"]["pfs"][0]["model"] = "82576"
@@ -73,19 +73,19 @@ async def test_the_models_name_decides_nothing():
 
 
 @pytest.mark.parametrize(("os", "asked"), [("windows", []), ("linux", ["patch", "restart"])])
-async def test_a_node_gives_nothing_to_a_guest_without_a_driver(os, asked):
+async def test_node_gives_no_vf_to_a_guest_without_a_driver(os, asked):
     found = with_vm(scene(), os=os, on="br")
     sees(found, node_state("n1", held=range(7)), node_state("n2", model="82576"))
     assert await looked(found) == asked
 
 
-async def test_a_node_that_becomes_unreadable_takes_nothing_away():
+async def test_node_that_becomes_unreadable_takes_nothing_away():
     found = with_vm(scene())
     sees(found, unreadable())
     assert await looked(found) == []
 
 
-async def test_a_node_that_is_unreadable_gives_nothing_new():
+async def test_unreadable_node_gives_nothing_new():
     found = with_vm(scene(), os="linux", on="br")
     sees(found, unreadable())
     assert await looked(found) == []
@@ -93,7 +93,7 @@ async def test_a_node_that_is_unreadable_gives_nothing_new():
     assert await looked(found) == ["patch", "restart"]
 
 
-async def test_no_vf_is_promised_that_the_kubelet_does_not_advertise():
+async def test_no_vf_is_assigned_that_the_kubelet_does_not_advertise():
     found = with_vm(scene(), os="linux", on="br")
     found.put("nodes", node("n1", allocatable={"cpu": "8"}))
     assert await looked(found) == []
@@ -101,7 +101,7 @@ async def test_no_vf_is_promised_that_the_kubelet_does_not_advertise():
     assert await looked(found) == ["patch", "restart"]
 
 
-async def test_a_kubelet_that_advertises_nothing_takes_nothing_away():
+async def test_kubelet_that_advertises_nothing_takes_nothing_away():
     found = with_vm(scene())
     found.put("nodes", node("n1"))
     assert await looked(found) == []

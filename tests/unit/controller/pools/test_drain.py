@@ -1,4 +1,4 @@
-"""Taking a node out of service and back: what is vmnic's, and what is an administrator's."""
+"""Draining a node and uncordoning it, without touching an administrator's own cordon."""
 
 import msgspec
 import pytest
@@ -30,7 +30,7 @@ def node_of(fleet):
     return found["spec"].get("unschedulable", False), found["metadata"].get("annotations", {}).get(CORDONED)
 
 
-async def test_a_cordon_is_marked_and_taken_back(fleet, drainer):
+async def test_cordon_is_annotated_and_removed_again(fleet, drainer):
     assert await drainer.cordon(NODE, "fast")
     assert node_of(fleet) == (True, "fast")
     assert await drainer.cordon(NODE, "fast")
@@ -38,14 +38,14 @@ async def test_a_cordon_is_marked_and_taken_back(fleet, drainer):
     assert node_of(fleet) == (False, None)
 
 
-async def test_an_administrators_cordon_is_neither_marked_nor_taken_back(fleet, drainer):
+async def test_administrators_cordon_is_neither_annotated_nor_removed(fleet, drainer):
     fleet.admin_cordons(NODE)
     assert not await drainer.cordon(NODE, "fast")
     await drainer.uncordon(NODE)
     assert node_of(fleet) == (True, None)
 
 
-async def test_where_a_person_has_uncordoned_only_the_mark_goes(fleet, drainer):
+async def test_node_uncordoned_by_hand_loses_only_the_annotation(fleet, drainer):
     await drainer.cordon(NODE, "fast")
     fleet.admin_uncordons(NODE)
     before = len(fleet.cluster.changes)
@@ -55,7 +55,7 @@ async def test_where_a_person_has_uncordoned_only_the_mark_goes(fleet, drainer):
     assert len(fleet.cluster.changes) - before == 1
 
 
-async def test_a_node_that_changes_in_the_same_moment_is_looked_at_again(fleet, drainer):
+async def test_node_that_changes_concurrently_is_read_again(fleet, drainer):
     read = fleet.cluster.read
 
     async def raced(*arguments):
@@ -78,7 +78,7 @@ async def test_a_node_that_changes_in_the_same_moment_is_looked_at_again(fleet, 
     ],
     ids=["it may have a device", "it asks for none", "it has ended"],
 )
-async def test_a_pod_that_could_get_a_device_keeps_a_node_from_being_empty(fleet, drainer, requests, phase, there):
+async def test_pod_that_could_get_a_device_keeps_node_nonempty(fleet, drainer, requests, phase, there):
     spec = {"nodeName": NODE, "containers": [{"name": "c"}, {"name": "d", "resources": {"requests": requests}}]}
     fleet.cluster.put("pods", {"metadata": {"name": "p"}, "spec": spec, "status": {"phase": phase}}, "a")
     assert await drainer.has_pods(NODE, {"vmnic.dev/fast"}) is there
@@ -88,7 +88,10 @@ RESOURCES = {"vmnic.dev/fast"}
 
 
 def scene(fleet, *pods, instances=("a", "b"), node=NODE):
-    """Let these pods run, and the instances on a node; gives a drainer and the list of evicted pods."""
+    """Run these pods, and instances on a node.
+
+    Return a drainer and the list of evicted pods.
+    """
     world, asked = ClusterCache(fleet.cluster, lambda key, after_s=0.0: None), []
     for name in instances:
         world.instances._store(msgspec.Raw(msgspec.json.encode(instance(name, node))))
@@ -101,7 +104,7 @@ def held_by(*words):
 
 
 @pytest.mark.parametrize("status", [403, 422, 429, 500])
-async def test_a_refused_eviction_is_named_and_stops_no_other(fleet, status):
+async def test_refused_eviction_is_named_and_stops_no_other(fleet, status):
     def evict(pod):
         asked.append(pod)
         if pod == "a":
@@ -114,7 +117,7 @@ async def test_a_refused_eviction_is_named_and_stops_no_other(fleet, status):
 
 
 @pytest.mark.parametrize("resource", ["vmnic.dev/fast", "macvtap.network.kubevirt.io/any"])
-async def test_a_vm_with_a_device_of_the_pool_is_evicted(fleet, resource):
+async def test_vm_with_a_device_of_the_pool_is_evicted(fleet, resource):
     drainer, asked = scene(fleet, launcher("a", NODE, requests=["cpu", resource]))
     assert (await drainer.evict(NODE, held_by("pod tenants/a"), RESOURCES), asked) == ("", ["a"])
 
@@ -137,13 +140,13 @@ async def test_a_vm_with_a_device_of_the_pool_is_evicted(fleet, resource):
         "in another namespace", "with a device of another pool", "with no device",
     ],
 )  # fmt: skip
-async def test_another_pod_that_an_agent_names_is_not_evicted(fleet, pod, why):
+async def test_other_pod_named_by_an_agent_is_not_evicted(fleet, pod, why):
     drainer, asked = scene(fleet, pod)
     answer = await drainer.evict(NODE, held_by("pod tenants/a"), RESOURCES)
     assert (asked, f"not evicted: pod tenants/a ({why})" in answer) == ([], True)
 
 
-async def test_a_launcher_whose_vm_runs_elsewhere_is_not_evicted(fleet):
+async def test_launcher_whose_vm_runs_elsewhere_is_not_evicted(fleet):
     drainer, asked = scene(fleet, launcher("a", NODE), node="n2")
     assert "is not on node n0000" in await drainer.evict(NODE, held_by("pod tenants/a"), RESOURCES)
     assert asked == []
@@ -154,7 +157,7 @@ NAMES = ["pod a/../../../../apis/x", "pod tenants/a?dryRun=All", "pod ../a", "po
 
 
 @pytest.mark.parametrize("words", NAMES)
-async def test_words_that_name_no_pod_reach_no_request(fleet, words):
+async def test_text_that_names_no_pod_reaches_no_request(fleet, words):
     drainer, asked = scene(fleet, launcher("a", NODE))
     answer = await drainer.evict(NODE, held_by(words), RESOURCES)
     assert (asked, "(no pod)" in answer) == ([], True)
@@ -171,16 +174,16 @@ async def test_words_that_name_no_pod_reach_no_request(fleet, words):
     ],
     ids=["its launcher", "another VM's", "likewise", "no launcher", "a long name is cut"],
 )
-def test_a_launcher_is_known_by_its_name(pod, vm_name, mine):
+def test_launcher_is_recognized_by_its_name(pod, vm_name, mine):
     assert is_launcher(pod, vm_name) is mine
 
 
-def test_a_holder_may_be_no_pod():
+def test_holder_may_be_no_pod():
     assert (pod_of(Held(vf="x", by="pod a/b")), pod_of(Held(vf="x", by="libvirt domain web"))) == (("a", "b"), None)
 
 
 def simulation(*documents):
-    """Ask the caches as they are with these objects."""
+    """Return a drain simulation over caches with these objects."""
     world = ClusterCache(MemoryCluster(), lambda key, after_s=0.0: None)
     kinds = {one.resource.kind: one for one in reversed(world.reflectors)}
     for document in documents:
@@ -227,7 +230,7 @@ def test_vms_are_matched_to_devices_elsewhere(more, held, words):
     assert bool(why) is bool(words)
 
 
-def test_those_who_leave_already_come_first():
+def test_vms_that_already_leave_are_placed_first():
     found = simulation(
         *CLUSTER, node("n3"), node_state("n2", vfs=1), node_state("n3", vfs=1, held=[0]), *running(), *running("web", "n3")
     )

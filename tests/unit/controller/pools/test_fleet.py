@@ -1,4 +1,4 @@
-"""A thousand nodes, everything that may go wrong, and an observer who counts from outside: never more than the limits."""
+"""A thousand nodes under random faults never exceed the limits, as an outside observer counts them."""
 
 import pytest
 
@@ -9,7 +9,7 @@ DRAIN = {"disruption": "Drain", "maxUnavailable": 3, "maxConcurrent": 20, "maxFa
 
 
 class Observer:
-    """Holds, after every event, what must never be otherwise."""
+    """Checks the invariants after every event."""
 
     def __init__(self, fleet, *, concurrent, unavailable):
         self._fleet, self._concurrent, self._unavailable = fleet, concurrent, unavailable
@@ -27,7 +27,10 @@ class Observer:
         self.looks += 1
 
     def _look_at_drains(self):
-        """A node that begins to drain is the first of so many out of service, or was so already."""
+        """Check that a node which starts to drain is within the limit.
+
+        A node that was already out of service always is.
+        """
         fleet, draining = self._fleet, self._fleet.draining()
         for name in draining - self._before:
             if name not in fleet.admins:
@@ -37,7 +40,7 @@ class Observer:
 
 
 def strike(fleet, rng, rollout):
-    """Let one thing happen that nobody has asked for."""
+    """Inject one random fault."""
     name = rng.choice(fleet.names)
     agent = fleet.agents[name]
     what = rng.choice(["take", "take", "leave", "down", "up", "up", "cordon", "uncordon", "reboot", "edit"])
@@ -61,14 +64,14 @@ def strike(fleet, rng, rollout):
 
 
 def later(fleet, observer):
-    """Let time pass, and count the nodes that are cordoned."""
+    """Let time pass, and count the cordoned nodes."""
     observer.look()
     fleet.now += 4
     return len(fleet.cordoned_by_us())
 
 
 def in_service(fleet):
-    """Have every node back that is down or that an administrator has cordoned."""
+    """Bring every node back that is down or cordoned by an administrator."""
     for name in fleet.agents:
         fleet.set_ready(name, ready=True)
     for name in list(fleet.admins):
@@ -76,7 +79,7 @@ def in_service(fleet):
 
 
 def calm(fleet, rollout):
-    """Let everything be well again."""
+    """Repair every fault."""
     fleet.cluster.fault = lambda verb, plural: None
     for agent in fleet.agents.values():
         agent.bad, agent.holder = 0.0, False
@@ -85,7 +88,10 @@ def calm(fleet, rollout):
 
 
 async def storm(fleet, replicas, observer, rollout, *, turns):
-    """Strike at random, let replicas hear only part of it, crash them, and let requests fail before and after their effect."""
+    """Inject faults at random.
+
+    Replicas miss changes and crash, and requests fail before and after their effect.
+    """
     rng = fleet.rng
     fleet.cluster.fault = lambda verb, plural: rng.choice(["before", "after"]) if rng.random() < 0.02 else None
     for turn in range(turns):
@@ -114,7 +120,7 @@ async def loaded(replica):
         return
 
 
-async def test_a_thousand_nodes_in_a_storm_never_exceed_the_limits_and_then_all_are_as_asked():
+async def test_thousand_nodes_under_faults_keep_limits_and_converge():
     rollout = DRAIN | {"maxConcurrent": "8%"}
     fleet = Fleet(1000, seed=7, rollout=rollout)
     observer = Observer(fleet, concurrent=80, unavailable=3)
@@ -125,7 +131,7 @@ async def test_a_thousand_nodes_in_a_storm_never_exceed_the_limits_and_then_all_
         agent.bad, agent.holder = 0.02, number % 4 == 0
     fleet.edit(numVfs=5, rollout=rollout)
     await storm(fleet, replicas, observer, rollout, turns=40)
-    # Free nodes go first, so drains begin only when the storm is over, and none while three nodes are out of service anyway.
+    # Free nodes go first, so drains start only when the faults are over, and none starts while three nodes are out of service.
     in_service(fleet)
     fleet.edit(numVfs=2, rollout=rollout)
     assert await fleet.run(*replicas, turns=200, until=lambda: later(fleet, observer) == 3)
@@ -136,7 +142,7 @@ async def test_a_thousand_nodes_in_a_storm_never_exceed_the_limits_and_then_all_
 
 
 @pytest.mark.parametrize("seed", range(15))
-async def test_two_leaders_at_once_cannot_both_spend(seed):
+async def test_two_concurrent_leaders_cannot_both_spend_the_budget(seed):
     rollout = DRAIN | {"maxConcurrent": 3, "maxUnavailable": 1}
     fleet = Fleet(20, seed=seed, rollout=rollout)
     observer = Observer(fleet, concurrent=3, unavailable=1)
@@ -146,7 +152,7 @@ async def test_two_leaders_at_once_cannot_both_spend(seed):
     assert await fleet.run(*replicas, turns=200, until=lambda: fleet.settled(4) and not fleet.cordoned_by_us())
 
 
-async def test_a_cordon_that_an_administrator_takes_back_in_a_drain_is_not_left_behind():
+async def test_cordon_removed_by_an_administrator_during_a_drain():
     fleet = Fleet(1, rollout=DRAIN | {"drainTimeout": "1h"})
     replica = fleet.replica()
     await replica.ledger.load()
@@ -162,7 +168,7 @@ async def test_a_cordon_that_an_administrator_takes_back_in_a_drain_is_not_left_
     assert await fleet.run(replica, turns=30, until=lambda: fleet.settled(3) and not fleet.cordoned_by_us())
 
 
-async def test_a_cordon_that_the_books_know_nothing_of_is_taken_back():
+async def test_cordon_without_ledger_entry_is_removed():
     fleet = Fleet(1, rollout=DRAIN)
     replica = fleet.replica()
     await replica.ledger.load()

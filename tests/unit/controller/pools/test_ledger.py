@@ -1,4 +1,4 @@
-"""The ledger's ConfigMap when it is deleted, away or no ledger."""
+"""The ledger's ConfigMap when it is deleted, unreachable or malformed."""
 
 import asyncio
 import dataclasses
@@ -30,7 +30,7 @@ class Cluster(MemoryCluster):
         return await super().replace(resource, body, name, namespace)
 
 
-async def test_a_ledger_that_was_deleted_is_decided_on_anew():
+async def test_deleted_ledger_is_created_again_before_deciding():
     cluster = Cluster()
     store = LedgerStore(cluster, "vmnic-system")
     old, new = Ledger({"fast": PoolLedger(proven_generation=1)}), Ledger({"fast": PoolLedger(proven_generation=2)})
@@ -44,12 +44,12 @@ async def test_a_ledger_that_was_deleted_is_decided_on_anew():
 
 
 CONFIG_MAP = 1024 * 1024
-"""Bytes that the API server takes."""
+"""Maximum size of a ConfigMap that the API server accepts, in bytes."""
 POOLS = [f"pool-{number}" for number in range(5)]
 
 
 def nodes_of(name, *, count, functions):
-    """Nodes with harmless plans for so many functions of a pool, under long names."""
+    """Return nodes with long names and harmless plans for this number of a pool's functions."""
     pfs = [f"0000:{number:02x}:00.0" for number in range(functions)]
     specs = tuple(pf_spec(address, pool=name) for address in pfs)
     plans = tuple(pf_status(address, plan=PfPlan(digest="d" * 32)) for address in pfs)
@@ -60,7 +60,10 @@ def nodes_of(name, *, count, functions):
 
 
 def start_all(functions):
-    """Start what may start of five pools with 5,000 nodes in all; the ledger after it, and how many were left out."""
+    """Start all eligible changes of five pools with 5,000 nodes in all.
+
+    Return the ledger and the number left out.
+    """
     ledger, left = Ledger(), 0
     for name in POOLS:
         wanted = pool(name, rollout={"maxConcurrent": "100%"})
@@ -74,7 +77,7 @@ def start_all(functions):
 
 
 def grown(ledger):
-    """The same with every entry as large as it becomes."""
+    """Return the ledger with every entry at its maximum size."""
     most = {"state": EntryState.RESTING, "cordoned": True, "disruptive": True, "silent": True, "until": 2_000_000_000}
     return Ledger(
         {
@@ -85,7 +88,7 @@ def grown(ledger):
 
 
 @pytest.mark.parametrize("functions", [1, 2, 8, 64])
-async def test_the_ledger_of_a_large_fleet_fits_its_config_map(functions):
+async def test_ledger_of_a_large_fleet_fits_its_config_map(functions):
     ledger, left = start_all(functions)
     store = LedgerStore(Cluster(), "vmnic-system")
     for one in (ledger, grown(ledger)):
@@ -96,7 +99,7 @@ async def test_the_ledger_of_a_large_fleet_fits_its_config_map(functions):
     assert (started + left, left > 0, started >= 100) == (5000, True, True)
 
 
-async def test_nodes_wait_and_are_counted_where_the_ledger_is_full():
+async def test_nodes_wait_and_are_counted_while_the_ledger_is_full():
     fleet = Fleet(3, rollout={"maxConcurrent": "100%"})
     replica = fleet.replica()
     await replica.ledger.load()
@@ -112,7 +115,7 @@ async def test_nodes_wait_and_are_counted_where_the_ledger_is_full():
     assert await fleet.run(replica, turns=30, until=lambda: fleet.settled(7))
 
 
-async def test_a_pool_that_is_gone_leaves_nothing_in_memory():
+async def test_deleted_pool_leaves_nothing_in_memory():
     fleet = Fleet(1)
     replica = fleet.replica()
     await replica.ledger.load()
@@ -124,7 +127,7 @@ async def test_a_pool_that_is_gone_leaves_nothing_in_memory():
     assert (rollouts._memories, rollouts._told) == ({}, {})
 
 
-async def test_a_new_leader_waits_for_a_ledger_that_is_away_or_none(monkeypatch):
+async def test_new_leader_waits_for_a_missing_or_malformed_ledger(monkeypatch):
     monkeypatch.setattr(main, "_LEDGER_FIRST_S", 0.0)
     cluster = Cluster()
     cluster.put("configmaps", {"metadata": {"name": LEDGER_NAME}, "data": {"ledger.json": "[]"}}, "vmnic-system")
@@ -140,7 +143,7 @@ async def test_a_new_leader_waits_for_a_ledger_that_is_away_or_none(monkeypatch)
     assert store.current == Ledger()
 
 
-async def test_a_leader_whose_lease_runs_out_amid_its_certificates_goes_on_following():
+async def test_leader_that_loses_its_lease_in_certificates_follows():
     looks, again = [], asyncio.Event()
 
     class Guarded:

@@ -1,4 +1,4 @@
-"""An agent that lies about its node holds up the others no longer than a broken node does, and is named."""
+"""A lying agent holds up other nodes no longer than a broken node does, and is named."""
 
 from collections import Counter
 
@@ -10,10 +10,10 @@ from tests.builders.node import PF, pf_status
 from vmnic.nodes.state import Apply, ApplyState, Held, HostFacts, NodeNicState, NodeStatus, PfPlan, PfProblem, PfReason, wire
 
 LIAR = "n0000"
-"""First by name, so that it is chosen first and goes alone."""
+"""First by name, so that it is chosen first and changes alone."""
 FAST = {"disruption": "Drain", "drainTimeout": "20s", "maxConcurrent": 1, "maxUnavailable": 1}
 BOUND = 20 + 60
-"""Seconds that a change may take: drainTimeout and rollbackTimeout."""
+"""Maximum duration of a change in seconds: drainTimeout plus rollbackTimeout."""
 
 
 def digest(number):
@@ -54,12 +54,12 @@ LIES = {
 
 
 class Liar(Agent):
-    """Publishes something else at every look."""
+    """Publishes a different lie in every pass."""
 
     lie = None
 
     def step(self):
-        """Lie once more."""
+        """Publish one more lie."""
         self.looks = getattr(self, "looks", 0) + 1
         raw = self._cluster.get("nodenicstates", self.name)
         if raw is None:
@@ -81,7 +81,10 @@ class Liar(Agent):
 
 
 async def fleet_with(lie, **rollout):
-    """Four nodes as asked, one of which begins to lie as the pool is edited; two of the others are held by VMs."""
+    """Return a fleet of four ready nodes, one of which starts to lie when the pool is edited.
+
+    VMs hold two of the others.
+    """
     fleet = Fleet(4, nodeSelector={"in": "yes"}, rollout=FAST | rollout)
     for name in fleet.names:
         label(fleet, name, "yes")
@@ -111,14 +114,14 @@ def status(fleet):
 
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
-async def test_the_others_are_done_while_an_agent_lies(lie):
+async def test_other_nodes_finish_while_an_agent_lies(lie):
     fleet, replica = await fleet_with(lie, maxFailures=2)
     assert await fleet.run(replica, turns=6 * BOUND, until=lambda: others_done(fleet))
     assert fleet.cordoned_by_us() <= {LIAR}
 
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
-async def test_an_agent_that_lies_is_named_or_stops_nothing(lie):
+async def test_lying_agent_is_named_or_stops_nothing(lie):
     fleet, replica = await fleet_with(lie, maxFailures=1)
     named = lambda: any(one.get("node") == LIAR for one in status(fleet).get("problems", []))  # noqa: E731
     assert await fleet.run(replica, turns=6 * BOUND, until=lambda: others_done(fleet) or named())
@@ -127,12 +130,12 @@ async def test_an_agent_that_lies_is_named_or_stops_nothing(lie):
 
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
-async def test_an_agent_that_lies_is_asked_for_ever_less(lie):
+async def test_lying_agent_is_granted_changes_ever_less_often(lie):
     fleet, replica = await fleet_with(lie, maxFailures=2)
     await fleet.run(replica, turns=6 * BOUND, until=lambda: others_done(fleet))
     await fleet.run(replica, turns=200)
     asked = Counter()
     fleet.cluster.fault = lambda verb, plural: asked.update([plural] if verb != "GET" else [])
     await fleet.run(replica, turns=600)
-    # Each report may change the pool's status, and which functions the node has, but no more than that.
+    # Each report may change the pool's status and the node's functions, but nothing more.
     assert (asked["configmaps"] + asked["nodes"] <= 60, asked["evictions"]) == (True, 0)

@@ -1,4 +1,4 @@
-"""How often a VM has to move for one edit of a pool, in whatever order nodes publish their plans and whoever holds VFs."""
+"""How often a VM moves for one pool edit, for any order of plans and any holders of VFs."""
 
 import asyncio
 from collections import Counter
@@ -16,7 +16,7 @@ TURNS = 600
 
 
 class Spread(DrainSimulation):
-    """Matches a node's VMs to free VFs as the fleet has them."""
+    """Matches a node's VMs to free VFs of the fleet."""
 
     def __init__(self, moves):
         super().__init__({}, None)
@@ -29,7 +29,7 @@ class Spread(DrainSimulation):
 class Moves:
     """VMs on a fleet of nodes, and a scheduler that prefers nodes without VMs.
 
-    Where several nodes are emptied at a time, it chooses nodes that are done, as the matching did: vmnic has no say in that.
+    If several nodes are drained at a time, it chooses nodes that are done, as the matching did. vmnic has no influence on that.
     """
 
     def __init__(self, homes, delays, unavailable):
@@ -41,7 +41,7 @@ class Moves:
         self.replica = self.fleet.replica(self._drainer)
 
     async def _prove(self):
-        """Let the first node of the generation have gone alone already."""
+        """Mark the generation as proven, as if its first node had already changed alone."""
         part = msgspec.structs.replace(self.replica.ledger.current.of("fast"), proven_generation=2)
         await self.replica.ledger.save(self.replica.ledger.current.with_pool("fast", part))
 
@@ -51,7 +51,7 @@ class Moves:
         return drainer
 
     def places(self, node):
-        """Nodes that a VM of another node may go to, those without VMs first."""
+        """Return the nodes to which a VM of another node may move, those without VMs first."""
         fleet = self.fleet
         cordoned = {name for name in fleet.names if fleet.cluster.get("nodes", name)["spec"].get("unschedulable")}
         names = [name for name in fleet.names if name not in cordoned | {node}]
@@ -67,7 +67,7 @@ class Moves:
         self._hold()
 
     def _note_early(self, node):
-        """Note a node that is emptied while one that no VM holds has a change to make, and is not drained itself."""
+        """Record a drained node if an undrained node without VMs still has a change to make."""
         drained = self.fleet.cordoned_by_us()
         free = [one for name, one in self.fleet.agents.items() if not one.holder and one.num_vfs != 3 and name not in drained]
         self.early += [node for _ in free]
@@ -77,7 +77,7 @@ class Moves:
             agent.holder = name in self.where.values()
 
     async def run(self):
-        """Edit the pool, let each node answer after a delay of its own, and tell whether all are as asked."""
+        """Edit the pool, let each node answer after its delay, and return whether all nodes match the spec."""
         fleet = self.fleet
         await self.replica.ledger.load()
         assert await fleet.run(self.replica, turns=60, until=lambda: fleet.settled(7))
@@ -109,7 +109,7 @@ delays = st.lists(st.integers(0, 29), min_size=NODES, max_size=NODES)
 
 @settings(max_examples=100)
 @given(st.sets(st.integers(0, NODES - 1), max_size=NODES - 1), delays, st.integers(1, 3))
-def test_a_vm_moves_once_whatever_node_answers_first(homes, delays, unavailable):
+def test_vm_moves_once_for_any_order_of_answers(homes, delays, unavailable):
     done, moves = play(homes, delays, unavailable)
     assert (done, moves.early) == (True, [])
     assert moves.moves == {f"vm-n{number:04}": 1 for number in homes}
@@ -117,14 +117,14 @@ def test_a_vm_moves_once_whatever_node_answers_first(homes, delays, unavailable)
 
 @settings(max_examples=25)
 @given(delays, st.integers(1, 3))
-def test_where_every_node_is_held_one_vm_moves_twice(delays, unavailable):
+def test_one_vm_moves_twice_if_every_node_is_held(delays, unavailable):
     done, moves = play(set(range(NODES)), delays, unavailable)
     assert (done, max(moves.moves.values()), moves.moves.total()) == (True, 2, NODES + 1)
 
 
 @settings(max_examples=25)
 @given(st.sets(st.integers(0, NODES - 2), min_size=1, max_size=NODES - 2), st.integers(0, NODES - 1))
-def test_a_node_that_never_answers_is_not_waited_for(homes, silent):
+def test_node_that_never_answers_is_not_waited_for(homes, silent):
     delays = [TURNS if number == silent else 0 for number in range(NODES)]
     moves = Moves(homes - {silent}, delays, 1)
     asyncio.run(moves.run())

@@ -1,4 +1,4 @@
-"""The networks of a pool beside objects of others, and where their kind is absent."""
+"""Networks of a pool beside foreign objects, and in a cluster without their kind."""
 
 import pytest
 
@@ -15,7 +15,7 @@ KEY = ObjectKey("tenants", "fast")
 
 
 async def settled(**spec):
-    """A fleet without nodes whose pool is known, and a replica that has seen everything."""
+    """Return a fleet without nodes whose pool is reconciled, and a replica with complete caches."""
     fleet = Fleet(0, **spec)
     replica = fleet.replica()
     replica.hear()
@@ -35,7 +35,7 @@ def reasons(fleet):
 
 
 async def removed(fleet, replica):
-    """Delete the pool; True if nothing holds it."""
+    """Delete the pool and return whether it is gone."""
     pool = fleet.cluster.get("sriovnetworkpools", "fast")
     fleet.cluster.put(
         "sriovnetworkpools", pool | {"metadata": pool["metadata"] | {"deletionTimestamp": "2026-01-01T00:00:00Z"}}
@@ -49,7 +49,7 @@ def nad(own=None):
     return Nad(network=Network(namespace="tenants", name="fast"), own=own)
 
 
-async def test_a_network_that_cannot_be_deleted_is_reported_and_retried():
+async def test_network_that_cannot_be_deleted_is_reported_and_retried():
     async def delete(resource, name, namespace=""):
         raise ApiError(status=403, reason="Forbidden", message="a webhook says no")
 
@@ -62,7 +62,7 @@ async def test_a_network_that_cannot_be_deleted_is_reported_and_retried():
 
 
 @pytest.mark.parametrize("count", [1, 12])
-async def test_foreign_networks_neither_hold_a_pool_nor_trouble_it(count):
+async def test_foreign_networks_neither_hold_nor_affect_a_pool(count):
     fleet, replica = await settled()
     for number in range(count):
         replica.world.networks.items[ObjectKey("tenants", f"n{number}")] = nad()
@@ -72,7 +72,7 @@ async def test_foreign_networks_neither_hold_a_pool_nor_trouble_it(count):
 
 
 @pytest.mark.parametrize("owner", [None, render_network(pool("other"), OLD.spec.networks[0])], ids=["nobody", "another pool"])
-async def test_an_object_of_the_same_name_is_left_as_it_is(owner):
+async def test_foreign_object_of_the_same_name_stays_unchanged(owner):
     fleet, replica = await settled(networks=[{"name": "fast"}])
     fleet.cluster.put("namespaces", {"metadata": {"name": "tenants"}})
     replica.world.namespaces._store(b'{"metadata": {"name": "tenants"}}')
@@ -82,7 +82,7 @@ async def test_an_object_of_the_same_name_is_left_as_it_is(owner):
     assert fleet.cluster.get("network-attachment-definitions", "fast", "tenants") is None
 
 
-async def test_without_the_kind_a_pool_says_so_and_can_be_removed():
+async def test_pool_reports_the_missing_kind_and_can_be_removed():
     fleet, replica = await settled(networks=[{"name": "fast"}])
     replica.world.networks.absent = True
     assert await replica._pools.reconcile("fast") == 30.0

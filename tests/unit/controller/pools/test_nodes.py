@@ -1,4 +1,4 @@
-"""What a node's spec says: all pools merged, unreadable ones kept, grants copied from the ledger."""
+"""A node's spec merges all pools, keeps unreadable ones, and copies grants from the ledger."""
 
 import msgspec
 import pytest
@@ -19,24 +19,24 @@ def planned(node_state, *pools, unreadable=(), ledger=None):
     return plan_node_spec({}, node_state, pools=pools, unreadable_pools=unreadable, ledger=ledger or Ledger())
 
 
-def test_a_node_is_asked_for_what_its_pools_ask():
+def test_node_spec_contains_what_its_pools_ask():
     spec = planned(state(), pool())
     assert (spec.synced, spec.pfs) == (True, (pf_spec(),))
 
 
-def test_every_node_needs_the_modules_of_the_datapaths():
+def test_every_node_spec_has_the_modules_of_the_datapaths():
     assert planned(state()).host.modules == ("vhost_net", "tun", "macvtap")
 
 
-def test_a_node_whose_agent_has_not_spoken_is_asked_for_nothing_new():
+def test_node_without_a_report_is_asked_for_nothing_new():
     assert planned(state(boot=""), pool()) == NodeSpec()
 
 
-def test_a_pool_that_is_gone_asks_for_nothing():
+def test_deleted_pool_asks_for_nothing():
     assert planned(state(pf_spec())).pfs == ()
 
 
-def test_a_pool_that_cannot_be_read_keeps_what_it_asked_for():
+def test_unreadable_pool_keeps_what_it_asked_for():
     assert planned(state(pf_spec()), unreadable={"fast"}).pfs == (pf_spec(),)
 
 
@@ -51,26 +51,26 @@ def test_a_pool_that_cannot_be_read_keeps_what_it_asked_for():
     ],
     ids=["it is used up", "so after a failure", "the same plan again, as after a lost journal", "it is claimed", "not begun"],
 )
-def test_taking_away_a_grant_that_is_used_up_is_worth_no_write(changes, kept):
+def test_removing_a_spent_grant_is_worth_no_write(changes, kept):
     found = view("n1", grant="d1", **changes).state
     spec = msgspec.structs.replace(planned(found, pool()), pfs=found.spec.pfs)
     found = msgspec.structs.replace(found, spec=spec)
     assert (planned(found, pool()).pfs[0].grant == "d1") is kept
 
 
-def test_a_grant_that_is_used_up_goes_with_the_next_write():
+def test_spent_grant_is_removed_with_the_next_write():
     found = view("n1", grant="d1", plan=None, apply=("d1", ApplyState.APPLIED)).state
     assert planned(found, pool(numVfs=3)).pfs[0].grant is None
 
 
-def test_a_grant_is_a_copy_of_the_ledger_and_of_nothing_else():
+def test_grant_is_copied_from_the_ledger_only():
     ledger = Ledger({"fast": PoolLedger(entries={"n1": Entry(generation=1, boot_id="b1", digests={PF: "d1"})})})
     assert planned(state(), pool(), ledger=ledger).pfs[0].grant == "d1"
     forged = state(msgspec.structs.replace(pf_spec(), grant="forged"))
     assert planned(forged, pool()).pfs[0].grant is None
 
 
-def test_a_nic_that_was_selected_by_name_and_driver_stays_when_vfio_has_it():
+def test_nic_selected_by_name_and_driver_stays_under_vfio():
     whole = pool(function="Physical", numVfs=None, nicSelector={"pfNames": ["ens1*"], "drivers": ["igb"]})
     before = planned(state(), whole)
     bound = NodeStatus(boot_id="b1", pfs=(pf_status(name="", driver="vfio-pci", link_speed_mbps=None, owned=True),))

@@ -1,4 +1,4 @@
-"""A pool that this version of vmnic cannot read, or not wholly."""
+"""A pool that this version of vmnic cannot read, completely or in part."""
 
 from tests.builders.fleet import Fleet
 from vmnic.kube.reflector import ObjectKey
@@ -17,18 +17,18 @@ def told(fleet):
     return {one["type"]: (one["status"], one["reason"]) for one in conditions}
 
 
-async def test_a_field_that_a_newer_version_knows_takes_nothing_away():
+async def test_field_of_a_newer_version_takes_nothing_away():
     fleet, _ = await fleet_with(color="blue", rollout={"speed": "High"})
     assert (told(fleet)["Ready"], fleet.settled(7)) == (("True", "AllNodesReady"), True)
 
 
-async def test_a_selector_that_is_empty_without_such_fields_selects_no_nic():
+async def test_selector_with_only_unknown_fields_selects_no_nic():
     fleet, replica = await fleet_with(nicSelector={"colors": ["blue"]})
     assert ObjectKey("", "fast") in replica.world.pools.malformed
     assert told(fleet)["Stalled"] == ("True", "SpecNotUnderstood")
 
 
-async def test_a_pool_that_cannot_be_read_any_more_is_told_so_and_its_nodes_stay():
+async def test_pool_reports_that_it_cannot_be_read_and_nodes_stay():
     fleet, replica = await fleet_with()
     fleet.edit(function="Quantum")
     await fleet.run(replica, turns=5)

@@ -1,6 +1,6 @@
-"""The grant protocol under fire: the real reconcilers and a real agent on a simulated host, with an API server that fails at will.
+"""The grant protocol with real reconcilers and a real agent, under API server failures.
 
-Before every write to the host it is checked from outside that the API server has a live claim of a grant that the ledger holds.
+Before every write to the host, the test checks that the API server has a live claim of a grant that the ledger holds.
 """
 
 import msgspec
@@ -21,7 +21,7 @@ VF = "0000:0b:10.0"
 
 
 class ClusterReporter:
-    """The agent's way to the same API server."""
+    """The agent's access to the same API server."""
 
     def __init__(self, cluster):
         self._cluster = cluster
@@ -46,7 +46,7 @@ class ClusterReporter:
 
 
 class Duel:
-    """One node with its real agent, one controller, and what is seen from outside."""
+    """One node with its real agent, one controller, and an outside observer."""
 
     def __init__(self, directory):
         self.fleet = Fleet(1, rollout={"maxFailures": 1000})
@@ -60,7 +60,10 @@ class Duel:
         self.node.port.perform = lambda op: (self._check(op), perform(op))[1]
 
     def _check(self, op):
-        """Bringing back what was granted before needs no claim; these tests ask for nothing of that kind."""
+        """Check the claim of a write.
+
+        Restoring an earlier grant needs no claim, but these tests never do that.
+        """
         status = (self.cluster.get("nodenicstates", NAME) or {}).get("status", {})
         pf = next((one for one in status.get("pfs", []) if one["pciAddress"] == PF), {})
         apply = pf.get("apply", {})
@@ -116,14 +119,14 @@ async def duel(tmp_path):
 
 
 def failing(at, when):
-    """Let one request fail, counted from now."""
+    """Fail one request, counted from now."""
     count = iter(range(10_000))
     return lambda verb, plural: when if next(count) == at else None
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("at", range(24))
-async def test_an_api_server_gone_at_any_step_lets_nothing_start_unclaimed(duel, at, when):
+async def test_api_server_failure_at_any_step_starts_nothing_unclaimed(duel, at, when):
     duel.cluster.fault = failing(at, when)
     for _ in range(20):
         try:
@@ -142,7 +145,7 @@ async def test_an_api_server_gone_at_any_step_lets_nothing_start_unclaimed(duel,
     [("f" * 32, True), ("other", True), ("used", False)],
     ids=["foreign", "of another spec", "used up, worth no write"],
 )
-async def test_a_grant_that_the_ledger_does_not_hold_starts_nothing_and_goes(duel, digest, goes):
+async def test_grant_missing_from_the_ledger_starts_nothing(duel, digest, goes):
     assert await duel.until(lambda: duel.settled(7))
     used = duel.cluster.get("nodenicstates", NAME)["spec"]["pfs"][0]["grant"]
     duel.fleet.edit(numVfs=3, rollout={"paused": True})
@@ -159,7 +162,7 @@ async def test_a_grant_that_the_ledger_does_not_hold_starts_nothing_and_goes(due
     assert ("grant" not in duel.cluster.get("nodenicstates", NAME)["spec"]["pfs"][0]) is goes
 
 
-async def test_a_vm_that_comes_after_the_grant_keeps_its_vf_and_the_slot_goes_back(duel):
+async def test_vm_that_comes_after_the_grant_keeps_its_vf(duel):
     assert await duel.until(lambda: duel.settled(7))
     duel.fleet.edit(numVfs=3)
     await duel.controller()
@@ -176,7 +179,7 @@ async def test_a_vm_that_comes_after_the_grant_keeps_its_vf_and_the_slot_goes_ba
     assert duel.unclaimed == []
 
 
-async def test_a_grant_revoked_during_the_claim_starts_nothing(duel):
+async def test_grant_revoked_during_the_claim_starts_nothing(duel):
     duel.node.api.before_claim = lambda: duel.grant_by_hand(None)
     await duel.turns(8)
     assert duel.node.port.writes == []
@@ -185,8 +188,8 @@ async def test_a_grant_revoked_during_the_claim_starts_nothing(duel):
     assert duel.unclaimed == []
 
 
-async def test_a_leader_that_was_deposed_copies_no_grant_that_was_taken_back(duel):
-    # The agent has planned, the controller has written its ledger, and the spec has no grant yet.
+async def test_deposed_leader_copies_no_revoked_grant(duel):
+    # The agent has planned and the controller has written its ledger, but the spec has no grant yet.
     while not duel.fleet.ledger().granted(NAME):
         await duel.agent()
         duel.replica.hear()
@@ -202,7 +205,7 @@ async def test_a_leader_that_was_deposed_copies_no_grant_that_was_taken_back(due
     assert old.ledger.current.of("fast").entries == {}
 
 
-async def test_a_failed_node_stops_the_rollout_until_a_person_approves(duel):
+async def test_failed_node_stops_the_rollout_until_approval(duel):
     duel.fleet.edit(rollout={"maxFailures": 1})
     failing_write = duel.node.port.perform
     broken = {"on": True}

@@ -1,4 +1,4 @@
-"""For whom a rollout waits, and which nodes pause."""
+"""What a rollout waits for, and which nodes pause."""
 
 import pytest
 
@@ -15,13 +15,13 @@ def ended(memory, node, now, state=EntryState.GRANTED):
 
 
 @pytest.mark.parametrize(("nodes", "bound"), [(3, 30), (1000, 80)], ids=["a few", "as many as are written in 50 s"])
-def test_plans_are_waited_for_only_so_long(nodes, bound):
+def test_wait_for_plans_is_bounded(nodes, bound):
     memory = RolloutMemory(generation=2, since=100, nodes=nodes)
     assert [memory.waits_for_plans([SILENT], 100 + late) for late in (bound - 1, bound)] == [True, False]
     assert not memory.waits_for_plans([view("n1")], 100)
 
 
-def test_each_free_node_prolongs_the_wait_once():
+def test_each_free_node_extends_the_wait_once():
     memory = RolloutMemory(generation=2, since=0)
     ended(memory, "n1", 100)
     assert memory.free_until == 130
@@ -31,7 +31,7 @@ def test_each_free_node_prolongs_the_wait_once():
     assert memory.free_until == 150
 
 
-def test_a_node_that_changes_again_and_again_pauses_ever_longer():
+def test_node_that_keeps_changing_pauses_for_a_growing_time():
     memory, pauses = RolloutMemory(generation=2, since=0), []
     for _ in range(14):
         ended(memory, "liar", 1000)
@@ -40,13 +40,13 @@ def test_a_node_that_changes_again_and_again_pauses_ever_longer():
     assert memory.pausing(1000) == {"liar"}
 
 
-def test_a_failed_node_that_may_be_tried_again_lets_others_go_first():
+def test_failed_node_that_may_retry_lets_others_go_first():
     memory = RolloutMemory(generation=2, since=0)
     ended(memory, "liar", 100, EntryState.FAILED)
     assert (memory.pausing(109), memory.pausing(110), memory.next_look(105)) == ({"liar"}, set(), 5)
 
 
-def test_a_refusal_is_believed_for_a_while():
+def test_refusal_counts_for_a_while():
     memory = RolloutMemory(generation=2, since=0)
     memory.write_invalid({"n1": "no VFs", "n2": "no VFs"}, 100)
     memory.accept("n2")

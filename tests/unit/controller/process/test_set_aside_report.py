@@ -1,4 +1,4 @@
-"""The report of set-aside objects says what the registry says, with as few writes as that takes."""
+"""The report of set-aside objects equals the registry, with as few writes as possible."""
 
 import json
 
@@ -19,12 +19,12 @@ def report_of(cluster):
     return found and json.loads(found["data"][REPORT_KEY])
 
 
-async def test_nothing_set_aside_makes_no_object(cluster):
+async def test_empty_registry_creates_no_config_map(cluster):
     await SetAsideReport(SetAside(), cluster, "vmnic-system").write()
     assert cluster.changes == []
 
 
-async def test_objects_come_and_go(cluster):
+async def test_objects_are_added_and_removed(cluster):
     registry = SetAside()
     report = SetAsideReport(registry, cluster, "vmnic-system")
     registry.add("VirtualMachine", "tenants/web", SetAsideReason.TIME, "slow")
@@ -37,7 +37,7 @@ async def test_objects_come_and_go(cluster):
     assert report_of(cluster) == []
 
 
-async def test_a_new_leader_corrects_an_old_report(cluster):
+async def test_new_leader_corrects_an_old_report(cluster):
     registry = SetAside()
     registry.add("Node", "n1", SetAsideReason.EXCEPTION, "odd")
     await SetAsideReport(registry, cluster, "vmnic-system").write()
@@ -45,7 +45,7 @@ async def test_a_new_leader_corrects_an_old_report(cluster):
     assert report_of(cluster) == []
 
 
-async def test_a_flood_of_objects_fits_into_a_config_map(cluster):
+async def test_many_objects_fit_into_the_config_map(cluster):
     registry = SetAside()
     for number in range(5000):
         registry.add("VirtualMachine", f"{'n' * 63}/{number:0253}", SetAsideReason.DECODE, "\u2028" * 300)

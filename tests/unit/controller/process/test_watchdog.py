@@ -1,4 +1,4 @@
-"""The watchdog, with a process of its own for every way to stand still."""
+"""The watchdog, in a process of its own for every kind of stall."""
 
 import contextlib
 import pathlib
@@ -32,7 +32,7 @@ asyncio.run(run_together(watchdog.beat(), run_in_thread(watchdog.watch, "watch")
 
 
 def blamed(directory):
-    """What the next run reads."""
+    """Return the object that the next run reads."""
     with contextlib.closing(Watchdog(directory, 1)) as watchdog:
         return watchdog.blamed
 
@@ -48,7 +48,7 @@ def run(directory, decision):
     [("time.sleep(100)", 70), ("sum(range(10**12))", -signal.SIGPROF), ("while True: pass", 70)],
     ids=["waits", "C code holds the interpreter's lock", "busy loop that no timer ends"],
 )
-def test_loop_that_stands_still_ends_the_process(tmp_path, caplog, decision, code):
+def test_stalled_loop_ends_the_process(tmp_path, caplog, decision, code):
     assert run(tmp_path, decision) in {code, -signal.SIGPROF}
     assert (blamed(tmp_path), len(caplog.records)) == (WEB, 1)
     assert (blamed(tmp_path), len(caplog.records)) == (None, 1)
@@ -60,7 +60,7 @@ def test_any_other_end_sets_nothing_aside(tmp_path, decision):
     assert blamed(tmp_path) is None
 
 
-def test_stall_outside_any_decision_blames_no_object(tmp_path):
+def test_stall_outside_a_decision_blames_no_object(tmp_path):
     with contextlib.closing(Watchdog(tmp_path, 1)) as watchdog:
         watchdog.note(WEB)
         watchdog.note(None)
@@ -75,6 +75,6 @@ def test_damaged_file_blames_no_object(tmp_path, content):
     assert blamed(tmp_path) is None
 
 
-def test_state_directory_that_cannot_be_used_is_named():
+def test_unusable_state_directory_is_named():
     with pytest.raises(StateDirectoryError, match=r"/dev/null.*--state-directory"):
         Watchdog(pathlib.Path("/dev/null/state"), 1)

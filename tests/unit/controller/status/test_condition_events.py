@@ -1,4 +1,4 @@
-"""What is worth an Event."""
+"""Selection of the conditions that are worth an Event."""
 
 import pytest
 
@@ -28,5 +28,5 @@ FAILED = conditions("NodesFailed", stalled="NodesFailed")
     ],
     ids=["the first word", "nothing new", "done", "a failure, once", "recovery", "a conflict begins", "a conflict ends"],
 )
-def test_only_what_is_new_is_told(before, after, told):
+def test_only_changes_are_reported(before, after, told):
     assert [(kind, one.reason) for kind, one in news_of(before, after, POOL_NEWS)] == told

@@ -1,4 +1,4 @@
-"""A policy's status, summed up from what was decided about the VMs."""
+"""A policy's status, summed up from the decisions about the VMs."""
 
 from datetime import timedelta
 from types import SimpleNamespace
@@ -39,7 +39,7 @@ class Rig:
         self.apply(body)
 
     def tell(self, subject, kind, reason, action, _note):
-        """Take an Event."""
+        """Record an Event."""
         assert (subject.kind, subject.name, subject.uid, action) == ("VmNicPolicy", "all", "u1", "Evaluate")
         self.told.append((kind, reason))
 
@@ -51,7 +51,7 @@ class Rig:
         self.cluster.put("vmnicpolicies", (self.cluster.get("vmnicpolicies", body["metadata"]["name"]) or {}) | body)
 
     async def status(self):
-        """Hear, reconcile, and give the status that stands in the end."""
+        """Deliver changes, reconcile, and return the resulting status."""
         self.world.policies._store(msgspec.Raw(msgspec.json.encode(self.cluster.get("vmnicpolicies", "all"))))
         await self._reconciler.reconcile("all")
         return self.cluster.get("vmnicpolicies", "all").get("status", {})
@@ -70,7 +70,7 @@ def conditions(status):
     return {one["type"]: one["status"] for one in status["conditions"]}
 
 
-async def test_vms_are_counted_by_what_is_the_matter():
+async def test_vms_are_counted_by_verdict():
     status = await summary(
         ok=[note()], change=[note(), note(Verdict.CHANGE, datapath="emulated")], blocked=[note(Verdict.BLOCKED, reason="GuestOsUnknown")],
         restart=[note(restart=True)], fought=[note(conflicts=("b",))], other=[note(policy="other")],
@@ -86,33 +86,33 @@ async def test_vms_are_counted_by_what_is_the_matter():
     }
 
 
-async def test_all_compliant_is_said():
+async def test_all_compliant_is_reported():
     assert conditions(await summary(a=[note()]))["Compliant"] == "True"
     assert conditions(await summary())["Compliant"] == "True"
 
 
-async def test_at_most_ten_problems_are_told_in_a_stable_order():
+async def test_at_most_ten_problems_are_reported_in_a_stable_order():
     vms = {f"v{number:02}": [note(Verdict.BLOCKED, reason="GuestOsUnknown")] for number in range(20, 0, -1)}
     told = [problem["vm"] for problem in (await summary(**vms))["problems"]]
     assert told == [f"tenants/v{number:02}" for number in range(1, 11)]
 
 
-async def test_a_conflict_names_the_other_policy_and_the_remedy():
+async def test_conflict_names_the_other_policy_and_the_remedy():
     problem = (await summary(a=[note(conflicts=("b",))]))["problems"][0]
     assert (problem["reason"], "spec.priority" in problem["message"]) == ("Conflict", True)
 
 
-async def test_a_vm_that_did_not_come_back_is_named():
+async def test_vm_that_did_not_come_back_is_named():
     status = await Rig(policy(), lost=[ObjectKey("tenants", "web")]).status()
     assert (conditions(status)["Stalled"], "tenants/web" in str(status["conditions"])) == ("True", True)
 
 
-async def test_a_status_is_written_and_told_once():
+async def test_unchanged_status_is_written_once():
     rig = Rig(policy(), [("a", [note()])])
     assert (await rig.writes(), await rig.writes(), rig.told) == (1, 0, [("Normal", "AllCompliant")])
 
 
-async def test_what_is_new_about_a_policy_is_told_as_an_event_of_it_and_once():
+async def test_change_of_a_policy_condition_emits_one_event():
     rig = Rig(policy())
     for found in (note(), note(Verdict.CHANGE), note(Verdict.BLOCKED), note(conflicts=("b",)), note()):
         rig.note("web", found)
@@ -122,13 +122,13 @@ async def test_what_is_new_about_a_policy_is_told_as_an_event_of_it_and_once():
     ]  # fmt: skip
 
 
-async def test_a_field_that_a_newer_version_knows_takes_nothing_away():
+async def test_field_of_a_newer_policy_takes_nothing_away():
     body = policy()
     body["spec"]["enforcement"]["speed"] = "High"
     assert conditions(await Rig(body, [("a", [note()])]).status())["Ready"] == "True"
 
 
-async def test_a_policy_that_this_version_cannot_read_is_told_so_once():
+async def test_unreadable_policy_reports_that_once():
     rig = Rig(policy(), [("a", [note()])])
     await rig.status()
     rig.apply(policy(datapaths=["dpdk"]))
@@ -146,7 +146,7 @@ async def test_a_policy_that_this_version_cannot_read_is_told_so_once():
     assert [reason for _, reason in rig.told] == ["AllCompliant", "SpecNotUnderstood", "AllCompliant"]
 
 
-async def test_vms_that_wait_or_restart_are_looked_at_and_one_that_did_not_come_back_stalls_the_policy():
+async def test_vms_that_wait_are_enqueued_and_a_lost_one_stalls_policy():
     scene = VmScene(policy(datapaths=("vhost",), existing="Rolling"), restart_timeout=timedelta(seconds=-1))
     for name in ("a", "b"):
         scene.add(name, nic(model="e1000e"))
@@ -160,7 +160,7 @@ async def test_vms_that_wait_or_restart_are_looked_at_and_one_that_did_not_come_
     assert (stalled["status"], stalled["reason"]) == ("True", "VmDidNotComeBack")
 
 
-async def test_a_policy_says_that_the_cluster_has_no_kubevirt():
+async def test_policy_reports_a_cluster_without_kubevirt():
     rig = Rig(policy())
     rig.world.machines.absent = True
     (ready,) = [one for one in (await rig.status())["conditions"] if one["type"] == "Ready"]

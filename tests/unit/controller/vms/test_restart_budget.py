@@ -1,4 +1,4 @@
-"""Who may be restarted: slots, namespaces, windows, and a VM that does not come back."""
+"""Restart slots, namespaces, windows, and a VM that does not come back."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -56,7 +56,7 @@ def refusals(own, in_progress, matched=None):
     ],
     ids=["alone", "one at a time", "two at a time", "a share", "a share is full", "a share is rounded up", "another namespace", "the same namespace", "closed", "no cron", "no zone"],
 )  # fmt: skip
-def test_a_turn_is_given_within_the_limits(own, in_progress, word):
+def test_slot_is_given_within_the_limits(own, in_progress, word):
     found = refusals(own, in_progress)
     assert word in found
     assert bool(word) == bool(found)
@@ -85,7 +85,7 @@ def after(minutes, live, before=None, **options):
     ],
     ids=["not stopped yet", "stopped", "starting", "it runs", "it did not come back", "it was not stopped"],
 )
-def test_a_restart_is_done_once_another_instance_runs(live, minutes, state):
+def test_restart_is_done_once_another_instance_runs(live, minutes, state):
     assert after(minutes, live).state == state
 
 
@@ -101,11 +101,11 @@ def test_a_restart_is_done_once_another_instance_runs(live, minutes, state):
     ],
     ids=["halted", "halted and not stopped", "by hand", "left stopped", "it cannot start", "rerun only on failure"],
 )
-def test_a_vm_that_its_owner_stops_holds_up_nobody(strategy, live, minutes, state):
+def test_vm_stopped_by_its_owner_holds_up_no_other(strategy, live, minutes, state):
     assert after(minutes, live, run_strategy=strategy).state == state
 
 
-def test_a_vm_that_did_not_come_back_stops_the_rollout_until_it_does():
+def test_vm_that_did_not_come_back_stops_the_rollout():
     slots, late = RestartBudget(), after(60, None)
     slots.note(key("lost"), late)
     assert "a/lost did not come back" in slots.refusal(key("next"), rule(maxUnavailable=5), None, {"a": 10})
@@ -114,7 +114,7 @@ def test_a_vm_that_did_not_come_back_stops_the_rollout_until_it_does():
     assert (slots.refusal(key("next"), rule(), None, {"a": 10}), slots.failed("all")) == ("", [])
 
 
-def test_a_slot_that_becomes_free_is_the_next_ones_by_name():
+def test_free_slot_goes_to_the_next_vm_by_name():
     slots = RestartBudget()
     slots.note(key("busy"), restart())
     for name in ("z", "b", "y"):

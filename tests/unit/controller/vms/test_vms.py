@@ -1,4 +1,4 @@
-"""One VM through the reconciler: what is patched, restarted and written down, also when requests fail."""
+"""Patches, restarts and records of one VM in the reconciler, also when requests fail."""
 
 from datetime import timedelta
 
@@ -26,7 +26,7 @@ def model(found, name="web"):
     return machine["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"][0]["model"]
 
 
-async def test_a_running_vm_is_written_down_patched_restarted_and_done():
+async def test_running_vm_is_recorded_patched_and_restarted():
     found = scene("web")
     assert await found.look("web") is None
     assert found.requests == [("write", "web"), ("patch", "web"), ("restart", "web")]
@@ -37,7 +37,7 @@ async def test_a_running_vm_is_written_down_patched_restarted_and_done():
 
 
 @pytest.mark.parametrize("error", [STALE, DENIED, BUSY], ids=["a stale cache", "a denial", "too many requests"])
-async def test_a_vm_whose_patch_fails_is_not_restarted_and_nobody_is_blamed(error):
+async def test_vm_whose_patch_fails_is_not_restarted(error):
     found = scene("web")
     found.refusals["patch"] = error
     for _ in range(4):
@@ -49,7 +49,7 @@ async def test_a_vm_whose_patch_fails_is_not_restarted_and_nobody_is_blamed(erro
     assert found.requests[-2:] == [("patch", "web"), ("restart", "web")]
 
 
-async def test_a_restart_whose_change_is_no_longer_wanted_is_not_asked_for():
+async def test_restart_for_an_obsolete_change_is_not_requested():
     found = scene("web")
     found.refusals["patch"] = BUSY
     await found.look("web")
@@ -59,7 +59,7 @@ async def test_a_restart_whose_change_is_no_longer_wanted_is_not_asked_for():
     assert (found.state("web").get("restart"), found.machines.slots.in_progress()) == (None, [])
 
 
-async def test_a_vm_that_is_halted_in_its_restart_lets_the_others_go_on():
+async def test_vm_halted_during_its_restart_releases_its_slot():
     found = scene("a", "b", restart_timeout=timedelta(seconds=-1))
     await found.look("a")
     await found.look("b")
@@ -73,7 +73,7 @@ async def test_a_vm_that_is_halted_in_its_restart_lets_the_others_go_on():
     assert found.requests[-1] == ("restart", "b")
 
 
-async def test_a_raised_quota_has_the_vms_of_its_namespace_looked_at():
+async def test_raised_quota_enqueues_the_vms_of_its_namespace():
     found = scene("web")
     found.put("resourcequotas", quota(hard={"requests.memory": "1Gi"}, used={}))
     found.asked_for()
@@ -85,7 +85,7 @@ async def test_a_raised_quota_has_the_vms_of_its_namespace_looked_at():
     assert found.asked_for() == ["web"]
 
 
-async def test_a_leader_asks_for_the_restart_that_an_earlier_one_wrote_down_however_long_ago():
+async def test_leader_requests_a_restart_that_an_earlier_one_recorded():
     found = scene("web", restart_timeout=timedelta(seconds=-1))
     found.refusals["restart"] = AWAY
     assert await found.look("web") is AWAY
@@ -100,7 +100,7 @@ async def test_a_leader_asks_for_the_restart_that_an_earlier_one_wrote_down_howe
     assert found.machines.slots.failed("all") == [ObjectKey("tenants", "web")]
 
 
-async def test_a_change_that_was_put_back_twice_is_given_in():
+async def test_change_reverted_twice_is_suspended():
     found = scene("web", existing="Immediately")
     for _ in range(2):
         await found.look("web")
@@ -122,7 +122,7 @@ SPEC = {
 
 
 @pytest.mark.parametrize("existing", ["Rolling", "Immediately"])
-async def test_a_patch_that_is_refused_for_good_is_told(existing):
+async def test_permanently_refused_patch_is_reported(existing):
     found = scene("web", existing=existing)
     found.refusals["patch"] = DENIED
     assert await found.look("web") is DENIED
@@ -138,7 +138,7 @@ async def test_a_patch_that_is_refused_for_good_is_told(existing):
     assert (model(found), found.note("web").reason) == ("virtio", "")
 
 
-async def test_a_field_that_another_webhook_changes_is_named():
+async def test_field_that_another_webhook_changes_is_named():
     found = scene("web", existing="Immediately")
     field = "of a VM the controller changes NICs only: spec.template.spec.domain.devices.autoattachGraphicsDevice differs"
     policy = "ValidatingAdmissionPolicy 'vmnic-controller' with binding 'vmnic-controller' denied request"
@@ -149,7 +149,7 @@ async def test_a_field_that_another_webhook_changes_is_named():
     assert nic_state["message"].startswith(f"refused: {field} (another webhook changes it")
 
 
-async def test_a_stale_cache_is_no_refusal_and_an_invalid_patch_is():
+async def test_stale_cache_is_no_refusal_and_an_invalid_patch_is():
     found = scene("web", existing="Immediately")
     found.refusals["patch"] = [STALE, STALE]
     await found.look("web")
@@ -158,7 +158,7 @@ async def test_a_stale_cache_is_no_refusal_and_an_invalid_patch_is():
     assert found.note("web").reason == "PatchRefused"
 
 
-async def test_a_vm_whose_patch_is_refused_gives_its_slot_to_the_next():
+async def test_vm_whose_patch_is_refused_passes_its_slot_on():
     found = scene("a", "b")
     await found.look("a")
     await found.look("b")
@@ -171,7 +171,7 @@ async def test_a_vm_whose_patch_is_refused_gives_its_slot_to_the_next():
     assert found.requests[-2:] == [("patch", "b"), ("restart", "b")]
 
 
-async def test_a_refusal_stays_in_the_state_while_it_is_repeated():
+async def test_refusal_stays_in_the_state_while_it_is_repeated():
     found = scene("web")
     found.refusals["patch"] = DENIED
     await found.look("web")
