@@ -140,7 +140,7 @@ def test_resource_name_is_immutable(plane, before, after):
         wait_for("it is gone", lambda: plane.api.get("SriovNetworkPool", "named") is None)
 
 
-@pytest.mark.parametrize("kind", ["snp.spec", "vnp.spec", "nns.status"])
+@pytest.mark.parametrize("kind", ["snp.spec", "vnp.spec", "nicst.status"])
 def test_kubectl_explains_the_kinds_by_their_short_names(plane, kind):
     wait_for("discovery knows the kinds", lambda: "snp" in plane.kubectl("api-resources", "--api-group=vmnic.dev", check=False))
     text = plane.kubectl("explain", kind)

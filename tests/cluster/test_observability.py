@@ -65,7 +65,7 @@ def test_kubectl_waits_for_pool_and_policy(cluster, pool, policy, namespace):
     policy(f"p-{namespace}", namespace)
     assert "condition met" in cluster.kubectl("wait", "--for=condition=Ready", "snp/fast", "--timeout=60s")
     assert cluster.pf("n1")["numVfs"] == 7
-    assert "condition met" in cluster.kubectl("wait", "--for=condition=Ready", "nns/n1", "--timeout=30s")
+    assert "condition met" in cluster.kubectl("wait", "--for=condition=Ready", "nicst/n1", "--timeout=30s")
     assert "condition met" in cluster.kubectl("wait", "--for=condition=Ready", f"vnp/p-{namespace}", "--timeout=30s")
 
 

@@ -183,7 +183,7 @@ def _show_next(cluster: Cluster) -> None:
     _CONSOLE.print(
         f"   export KUBECONFIG={cluster.plane.kubeconfig}\n"
         f"   export PATH={cluster.programs.kubectl.parent}:{pathlib.Path(sys.executable).parent}:$PATH\n"
-        "   kubectl get snp,vnp,nns                    # pools, policies, nodes\n"
+        "   kubectl get snp,vnp,nicst                    # pools, policies, nodes\n"
         "   kubectl get snp tenant-fast -o yaml        # problems with their remedies\n"
         "   kubectl vmnic explain vm shop -n tenants   # why a VM is left alone\n"
         "   kubectl explain snp.spec                   # every field\n"

@@ -65,7 +65,7 @@ def up(lab: Lab) -> int:
         f"   export KUBECONFIG={cluster.kubeconfig}\n"
         f"   export PATH={cluster.programs.kubectl.parent}:$PATH\n"
         "   kubectl apply -f examples/pools/tenant-fast.yaml\n"
-        "   kubectl get snp,nns\n"
+        "   kubectl get snp,nicst\n"
         "   make kind-down"
     )
     return 0

@@ -289,7 +289,7 @@ class NodeNicState(ApiModel):
     model_config = ConfigDict(alias_generator=to_camel, extra="ignore")
 
     PLURAL: ClassVar[str] = "nodenicstates"
-    SHORT: ClassVar[list[str]] = ["nns"]
+    SHORT: ClassVar[list[str]] = ["nicst"]
     COLUMNS: ClassVar[list[dict[str, Any]]] = [
         {"name": "Ready", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].status'},
         {"name": "Reason", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].reason'},

@@ -291,7 +291,7 @@ def nodes(
     states = [state for _, state in sorted(objects.node_states.items()) if name in (None, state.metadata.name)]
     if name is not None and not states:
         _fail_unread_state(objects.set_aside, name)
-        fail(f"node {name} has no NodeNicState; `kubectl get nns` lists those that have one")
+        fail(f"node {name} has no NodeNicState; `kubectl get nicst` lists those that have one")
     if output is not Output.TABLE:
         show([wire(state) for state in states], output)
         return
@@ -325,7 +325,7 @@ def approve(
     state = objects.node_states.get(node)
     if state is None:
         _fail_unread_state(objects.set_aside, node)
-        fail(f"node {node} has no NodeNicState; `kubectl get nns` lists those that have one")
+        fail(f"node {node} has no NodeNicState; `kubectl get nicst` lists those that have one")
     try:
         approval = approve_plans(state, pf)
     except ApprovalError as error:
@@ -338,7 +338,9 @@ def approve(
 @app.command()
 def uninstall(
     apply: Annotated[bool, typer.Option("--apply", help="Do it; without, what would go is only printed.")] = False,
-    abandon: Annotated[bool, typer.Option("--abandon", help="Nodes keep what they have, and nobody is waited for.")] = False,
+    abandon: Annotated[
+        bool, typer.Option("--abandon", help="Nodes keep what they have. Do not wait for nodes or VMs.")
+    ] = False,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
     """Remove all pools and policies and wait for their nodes.

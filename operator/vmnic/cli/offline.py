@@ -198,7 +198,7 @@ def _pools(
     for name in found:
         if not _has_functions(objects, nodes, name):
             found[name] = trusting[name]
-            text = "no NodeNicState with its functions is given, so it counts as ready: add `kubectl get nns -o yaml`"
+            text = "no NodeNicState with its functions is given, so it counts as ready: add `kubectl get nicst -o yaml`"
             problems.append((f"SriovNetworkPool/{name}", "CapacityUnknown", text))
     for rule in rules:
         for name, physical in ((rule.sriov_pool, False), (rule.passthrough_pool, True)):
