@@ -43,6 +43,7 @@ fmt: venv ## Format the code
 
 lint: venv ## ruff, mypy --strict, import-linter, and linters of YAML, shell, Dockerfile, workflows, security
 	@$(BIN)/ruff check -q --no-cache . && $(BIN)/ruff format -q --no-cache --check .
+	@$(BIN)/python -m tests.harness.language
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/yamllint -s crds deploy/base deploy/components deploy/overlays deploy/*.yaml deploy/helm/*.yaml examples .github .yamllint.yaml

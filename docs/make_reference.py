@@ -24,65 +24,23 @@ from vmnic.cli.app import app
 from vmnic.cli.schema import Plan
 from vmnic.controller.metrics import CONTROLLER_METRICS
 from vmnic.metrics import Metric
+from vmnic.nodes.reasons import NodeReason, PoolProblemReason, PoolReason
 from vmnic.nodes.state import PfReason
+from vmnic.policy.condition_reasons import PolicyReason
 from vmnic.policy.reasons import Reason
 
 _DOCS = pathlib.Path(__file__).parent
 _HELP_WIDTH = 110
 """Columns of the help texts, whatever terminal `make docs` runs in."""
-POOL_REASONS: dict[str, tuple[str, str]] = {
-    "Conflict": (
-        "An older pool has the function, the range of VFs or the resource name.",
-        "Narrow one of the selectors, or let both agree on `numVfs`, `mtu` and `queues`.",
-    ),
-    "WaitingForVMs": (
-        "The plan would take VFs that somebody holds; the message names who.",
-        "Stop or move them, or let `rollout.disruption: Drain` move the VMs.",
-    ),
-    "WaitingForApproval": (
-        "With `rollout.disruption: Manual` a disruptive plan waits for a person.",
-        "Read it with `kubectl vmnic nodes`, then `kubectl vmnic approve NODE`.",
-    ),
-    "Draining": (
-        "VMs are leaving the node; the message names those that cannot, and holders that are not evicted: no VMs of the pool.",
-        "Nothing; `rollout.drainTimeout` bounds it. Stop what is not evicted.",
-    ),
-    "NoVfsForDrain": (
-        "VMs with VFs cannot be moved, since no other node that is done with its own change has as many free ones.",
-        "Free some, add nodes, or set `reserveForMigration` so that some stay free.",
-    ),
-    "NodeNotReady": ("The node is not ready, so nothing is begun on it.", "Bring the node back."),
-    "NodeLost": (
-        "The node has not been heard of for ten minutes, and its change failed or is unfinished; it counts as failed.",
-        "Bring the node back, or delete its Node: the rollout goes on then.",
-    ),
-    "NadKindAbsent": (
-        "The pool has `networks`, and the cluster has no NetworkAttachmentDefinitions.",
-        "Install Multus, which brings the kind; vmnic looks every 30 s. Or remove `networks`.",
-    ),
-    "ChangeTimedOut": (
-        "The node's change has not ended well within `rollout.drainTimeout` and `safety.rollbackTimeout`; it counts as failed.",
-        "Look at the log of the node's agent. A node that `nodeSelector` no longer matches does not hold up the others.",
-    ),
-    "LedgerFull": (
-        "The ConfigMap `vmnic-ledger` has no room for more nodes that change at the same time; the others wait.",
-        "Nothing; or lower `rollout.maxConcurrent`. Nodes that have failed keep their place: see to them.",
-    ),
-    "MixedGuestSupport": (
-        "Windows has a driver for the VFs of some nodes only; the message names the others.",
-        "Make a pool for each kind of VF with `nicSelector.models`.",
-    ),
-    "NadExists": (
-        "A NetworkAttachmentDefinition of that name is there, and its annotation `vmnic.dev/pool-uid` has not the pool's uid.",
-        "Rename the network in the pool, or delete that object.",
-    ),
-    "NadInUse": (
-        "A NetworkAttachmentDefinition that the pool no longer asks for is one that VMs refer to; the message names them.",
-        "Give those VMs another network. It goes by itself then; the annotation `vmnic.dev/abandon` lets go at once.",
-    ),
-    "NadRefused": ("The API server refused the NetworkAttachmentDefinition.", "The message has its words."),
+REASONS: dict[str, type[StrEnum]] = {
+    "Of a NIC (`kubectl vmnic explain`, `plan`, VmNicPolicy)": Reason,
+    "Of a physical function (NodeNicState, SriovNetworkPool)": PfReason,
+    "Of a pool (SriovNetworkPool)": PoolProblemReason,
+    "Of a pool's conditions": PoolReason,
+    "Of a node's conditions (NodeNicState)": NodeReason,
+    "Of a policy's conditions (VmNicPolicy)": PolicyReason,
 }
-"""Problems of a pool that are no function's: cause and what to do."""
+"""The enum behind each section of `reasons.md`."""
 
 
 def render_pages() -> dict[str, str]:
@@ -167,17 +125,12 @@ def _rules(schema: dict[str, Any], path: str) -> Any:
 
 
 def _reasons() -> str:
-    lines = ["# Reasons", "", "Every word that vmnic gives as a reason, with its cause and the remedy.", ""]
-    for title, enum in (
-        ("Of a NIC (`kubectl vmnic explain`, `plan`, VmNicPolicy)", Reason),
-        ("Of a physical function (NodeNicState, SriovNetworkPool)", PfReason),
-    ):
+    lines = ["# Reasons", "", "Every reason that vmnic gives, with its cause and what to do.", ""]
+    for title, enum in REASONS.items():
         lines += [f"## {title}", "", "| reason | cause | what to do |", "|---|---|---|"]
         lines += [f"| {value} | {' | '.join(cause_and_remedy(text))} |" for value, text in member_docs(enum).items()]
         lines.append("")
-    lines += ["## Of a pool (SriovNetworkPool)", "", "| reason | cause | what to do |", "|---|---|---|"]
-    lines += [f"| {value} | {cause} | {remedy} |" for value, (cause, remedy) in POOL_REASONS.items()]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _metrics() -> str:

@@ -24,13 +24,13 @@ from vmnic.host.ops import (
     WriteFile,
 )
 
-__all__ = ["DEVICES", "MAC", "Contract", "EligibleChanges", "Host", "Subject"]
+__all__ = ["DEVICES", "MAC", "Contract", "Host", "Pending", "Subject"]
 
 DEVICES = "/sys/bus/pci/devices"
 MAC = "02:00:00:00:00:a0"
 
 
-class EligibleChanges(Protocol):
+class Pending(Protocol):
     """An operation that was started and may block."""
 
     def done(self) -> bool: ...
@@ -48,7 +48,7 @@ class Subject(Protocol):
 
     def perform(self, op: Op) -> Any: ...
 
-    def start(self, op: Op) -> EligibleChanges: ...
+    def start(self, op: Op) -> Pending: ...
 
     def control(self, command: Mapping[str, Any]) -> Any:
         """Execute a command that is no operation, in the form that the simulated host defines."""
@@ -58,7 +58,7 @@ class Subject(Protocol):
         """Return the events since the last call. The first call starts to listen."""
         ...
 
-    def settled(self, pending: EligibleChanges) -> bool:
+    def settled(self, pending: Pending) -> bool:
         """Return whether an operation ended within the time that the kernel needs to answer."""
         ...
 
@@ -140,7 +140,7 @@ class Host:
     def release(self, vf: str) -> None:
         self.subject.control({"release": vf})
 
-    def start(self, path: str, text: str | None = None) -> EligibleChanges:
+    def start(self, path: str, text: str | None = None) -> Pending:
         """Start a write to a file, or a read."""
         return self.subject.start(ReadFile(path) if text is None else WriteFile(path, text))
 

@@ -136,7 +136,7 @@ class Player:
             self._api.delete("Pod", meta["name"], meta["namespace"], "?gracePeriodSeconds=0")
         elif not spec.get("nodeName"):
             self._bind(pod, pods)
-        elif pod["status"].get("phase") == "EligibleChanges" and self._is_started(pod):
+        elif pod["status"].get("phase") == "Pending" and self._is_started(pod):
             self._make_running(pod)
 
     def _bind(self, pod: dict[str, Any], pods: list[dict[str, Any]]) -> None:

@@ -43,7 +43,7 @@ class TestReboot:
         node.start_agent()
         node.settle(optional(first, 7), optional(second, 7))
         assert options(node) == "options igb max_vfs=7\n"
-        assert "load the driver igb anew" not in node.log()
+        assert "reload the driver igb" not in node.log()
         node.stop_agent()
         node.guest.reboot()
         assert (node.count(first), node.count(second)) == (7, 7)
@@ -64,7 +64,7 @@ class TestReboot:
         node.start_agent(VMNIC_NIC_DATA="/keep/nics.yaml")
         node.settle(optional(first, 3), optional(second, 3))
         assert (options(node), node.count(first), node.count(second)) == ("options igb max_vfs=3\n", 3, 3)
-        assert "load the driver igb anew" in node.log()
+        assert "reload the driver igb" in node.log()
         held = node.vfs(second)[0]
         node.guest.control({"hold": held})
         node.api.ask(optional(first, 5), optional(second, 5))

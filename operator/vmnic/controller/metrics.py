@@ -44,7 +44,7 @@ _ERRORS = Metric(
     "vmnic_reconcile_errors_total",
     "counter",
     "Reconciliations that failed and are repeated.",
-    _KIND | {"cause": "changed (somebody wrote first), throttled, unreachable, refused, internal"},
+    _KIND | {"cause": "changed (another client wrote first), throttled, unreachable, refused, internal"},
 )
 _WEBHOOK = Metric(
     "vmnic_webhook_seconds",

@@ -11,7 +11,7 @@ __all__ = ["NodeReason", "PoolProblemReason", "PoolReason"]
 
 
 class PoolProblemReason(StrEnum):
-    """Reason of an entry of a pool's `status.problems` that concerns a node or a network, not one PF alone."""
+    """Reason of an entry of `status.problems` of a pool, beside those of a PF."""
 
     CONFLICT = "Conflict"
     """An older pool has the function, the range of VFs or the resource name. Narrow one of the selectors, or let both agree on
@@ -34,8 +34,8 @@ class PoolProblemReason(StrEnum):
     """The node has not reported for ten minutes, and its change failed or is unfinished; it counts as failed. Bring the node
     back, or delete its Node: the rollout goes on then."""
     NAD_KIND_ABSENT = "NadKindAbsent"
-    """The pool has `networks`, and the cluster has no NetworkAttachmentDefinitions. Install Multus, which brings the kind; vmnic
-    checks every 30 s. Or remove `networks`."""
+    """The pool has `networks`, and the cluster has no NetworkAttachmentDefinitions. Install Multus, which brings the kind;
+    vmnic checks every 30 s. Or remove `networks`."""
     CHANGE_TIMED_OUT = "ChangeTimedOut"
     """The node's change has not succeeded within `rollout.drainTimeout` and `safety.rollbackTimeout`; it counts as failed. Read
     the log of the node's agent. A node that `nodeSelector` no longer matches does not hold up the others."""
@@ -70,8 +70,8 @@ class PoolReason(StrEnum):
     PAUSED = "Paused"
     """`rollout.paused` is true, so no further node starts. Set it to false."""
     NODES_FAILED = "NodesFailed"
-    """Nodes have failed, as many as `rollout.maxFailures` allows. Read `status.problems`, repair the nodes, then change the pool
-    or approve the plan."""
+    """Nodes have failed, as many as `rollout.maxFailures` allows. Read `status.problems`, repair the nodes, then change the
+    pool or approve the plan."""
     REMOVING = "Removing"
     """The pool is being deleted, and nodes are still being released. Nothing; a node that does not answer is not waited for."""
     SPEC_NOT_UNDERSTOOD = "SpecNotUnderstood"

@@ -23,15 +23,15 @@ class LinkLossTracker:
         self._without: dict[str, float] = {}
         """Start of the loss, by PCI address."""
 
-    def see(self, pfs: Iterable[ObservedPf], told: Collection[str], now: float) -> frozenset[str]:
+    def see(self, pfs: Iterable[ObservedPf], reported: Collection[str], now: float) -> frozenset[str]:
         """Record an observation and return the PFs that have lost link.
 
         Args:
             pfs: The observed PFs. The state of others stays as it was.
-            told: PFs whose loss the node's status already reports, possibly from an earlier agent.
+            reported: PFs whose loss the node's status already reports, possibly from an earlier agent.
             now: Seconds since boot.
         """
-        self._without = {address: float("-inf") for address in told if address not in self._had} | self._without
+        self._without = {address: float("-inf") for address in reported if address not in self._had} | self._without
         for pf in pfs:
             if pf.carrier:
                 self._had.add(pf.pci_address)

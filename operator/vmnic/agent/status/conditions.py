@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from ...nodes.bounds import fit
+from ...nodes.reasons import NodeReason
 from ...nodes.state import ApplyState, Condition, HostFacts, NodeSpec, NodeStatus, PfReason, PfStatus
 
 __all__ = ["conditions_of_refusal", "fit_status", "node_conditions", "same_status"]
@@ -51,27 +52,27 @@ def node_conditions(
     blocked_text = "; ".join(f"{pf.pci_address}: {', '.join(pf.plan.blocked_by)}" for pf in blocked if pf.plan)
     ready: _Verdict
     if not spec.synced and not fault:
-        ready = ("False", "NotSynced", "the controller has not decided about this node yet")
+        ready = ("False", NodeReason.NOT_SYNCED, "the controller has not decided about this node yet")
     elif fault or problems:
-        ready = ("False", "Degraded", degraded_text)
+        ready = ("False", NodeReason.DEGRADED, degraded_text)
     elif pending:
-        ready = ("False", "PlanPending", "; ".join(f"{pf.pci_address}: {pf.plan.text}" for pf in pending if pf.plan))
+        ready = ("False", NodeReason.PLAN_PENDING, "; ".join(f"{pf.pci_address}: {pf.plan.text}" for pf in pending if pf.plan))
     elif blocked:
-        ready = ("False", "Blocked", blocked_text)
+        ready = ("False", NodeReason.BLOCKED, blocked_text)
     else:
         text = f"{len(mine)} of {len(pfs)} functions belong to pools and are as desired"
-        ready = ("True", "AsDesired", text + _left_text([pf for pf in pfs if pf.owned and pf not in mine]))
-    degraded: _Verdict = ("False", "Healthy", "")
+        ready = ("True", NodeReason.AS_DESIRED, text + _left_text([pf for pf in pfs if pf.owned and pf not in mine]))
+    degraded: _Verdict = ("False", NodeReason.HEALTHY, "")
     if fault or problems:
-        degraded = ("True", "Degraded", degraded_text)
+        degraded = ("True", NodeReason.DEGRADED, degraded_text)
     elif missing:
         degraded = ("True", PfReason.MODULE_MISSING, _missing_text(missing, host))
     verdicts: dict[str, _Verdict] = {
         "Ready": ready,
         "Degraded": degraded,
-        "Blocked": ("True", "WaitingForVMs", blocked_text) if blocked else ("False", "NotBlocked", ""),
-        "RolledBack": _of(rolled_back, "RolledBack", "NotRolledBack"),
-        "Fenced": _of(fenced, "Changing", "NotFenced"),
+        "Blocked": ("True", NodeReason.WAITING_FOR_VMS, blocked_text) if blocked else ("False", NodeReason.NOT_BLOCKED, ""),
+        "RolledBack": _of(rolled_back, NodeReason.ROLLED_BACK, NodeReason.NOT_ROLLED_BACK),
+        "Fenced": _of(fenced, NodeReason.CHANGING, NodeReason.NOT_FENCED),
     }
     return _with_times(verdicts, before, generation)
 
@@ -87,7 +88,10 @@ def conditions_of_refusal(cause: str, before: Iterable[Condition], generation: i
     text = (
         f"the API server refuses this node's status ({cause}): update the CRDs and the agent to one version, see docs/nodes.md"
     )
-    verdicts: dict[str, _Verdict] = {"Ready": ("False", "StatusRefused", text), "Degraded": ("True", "StatusRefused", text)}
+    verdicts: dict[str, _Verdict] = {
+        "Ready": ("False", NodeReason.STATUS_REFUSED, text),
+        "Degraded": ("True", NodeReason.STATUS_REFUSED, text),
+    }
     return _with_times(verdicts, before, generation)
 
 

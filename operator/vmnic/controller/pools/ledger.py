@@ -76,7 +76,7 @@ class LedgerStore:
             raise
         except NotFoundError as error:
             await self.load()
-            raise ConflictError(status=409, reason="Conflict", message="the ledger was deleted and is made anew") from error
+            raise ConflictError(status=409, reason="Conflict", message="the ledger was deleted and is created again") from error
         self.current = ledger
 
     def _parse(self, found: dict[str, Any]) -> Ledger:
@@ -87,7 +87,7 @@ class LedgerStore:
                 status=0,
                 reason="MalformedLedger",
                 message=f"ConfigMap {self._namespace}/{LEDGER_NAME}, data.{_DATA_KEY}: {error}; delete the ConfigMap once no "
-                "node has a grant, it is made anew",
+                "node has a grant, and vmnic creates it again",
             ) from error
 
     def _render(self, ledger: Ledger, version: str | None) -> dict[str, Any]:

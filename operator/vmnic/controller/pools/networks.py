@@ -19,6 +19,7 @@ from ...kube.reflector import ObjectKey
 from ...kube.resources import NETWORKS
 from ...kubevirt.vm import Network
 from ...nodes.pools.networks import POOL_UID, SEGMENT_LABEL, OwnNetwork, render_network
+from ...nodes.reasons import PoolProblemReason
 from ...nodes.rollout.release import ABANDON
 from ...policy.labels import matches_labels
 from ..caches.cluster_cache import ClusterCache
@@ -31,7 +32,7 @@ _NAMED = 5
 """Maximum number of VMs that one message names."""
 _POOL_UID_PATH = f"/metadata/annotations/{POOL_UID.replace('/', '~1')}"
 _KIND_ABSENT = PoolProblem(
-    reason="NadKindAbsent",
+    reason=PoolProblemReason.NAD_KIND_ABSENT,
     message="spec.networks needs NetworkAttachmentDefinitions (k8s.cni.cncf.io), and this cluster has no such kind: "
     "install Multus, or remove spec.networks",
 )
@@ -94,7 +95,7 @@ class NetworkReconciler:
                 await self._api.patch_json(NETWORKS, key.name, _correction(wanted, present), key.namespace)
             elif key in self._world.networks.items or key in self._world.networks.malformed:
                 text = f"NetworkAttachmentDefinition {'/'.join(key)} is there and not this pool's: remove it, or name another"
-                return PoolProblem(reason="NadExists", message=text)
+                return PoolProblem(reason=PoolProblemReason.NAD_EXISTS, message=text)
             else:
                 await self._api.create(NETWORKS, _body(key, wanted), key.namespace)
         except UnreachableError:
@@ -113,7 +114,7 @@ class NetworkReconciler:
             more = f" and {len(users[key]) - _NAMED} more" if len(users[key]) > _NAMED else ""
             names = ", ".join("/".join(one) for one in sorted(users[key])[:_NAMED])
             text = f"NetworkAttachmentDefinition {'/'.join(key)} stays: VMs refer to it: {names}{more}"
-            problems.append(PoolProblem(reason="NadInUse", message=text[:512]))
+            problems.append(PoolProblem(reason=PoolProblemReason.NAD_IN_USE, message=text[:512]))
         return problems
 
     async def _delete(self, key: ObjectKey) -> list[PoolProblem]:
@@ -150,7 +151,7 @@ class NetworkReconciler:
 
 def _refused(key: ObjectKey, error: ApiError) -> PoolProblem:
     text = f"NetworkAttachmentDefinition {'/'.join(key)}: {error.message}"
-    return PoolProblem(reason="NadRefused", message=text[:512])
+    return PoolProblem(reason=PoolProblemReason.NAD_REFUSED, message=text[:512])
 
 
 def _referred(network: Network, namespace: str) -> ObjectKey:

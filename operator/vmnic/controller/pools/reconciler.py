@@ -20,6 +20,7 @@ from ...kube.resources import POOLS
 from ...nodes.pools.match import matching_pfs
 from ...nodes.pools.merge import PoolConflict, find_resource_conflicts, merge_pools
 from ...nodes.pools.shares import count_vfs
+from ...nodes.reasons import PoolProblemReason
 from ...nodes.rollout.ledger import Ledger, NodeView
 from ...nodes.rollout.release import ABANDON, FINALIZER
 from ...nodes.rollout.summary import summarise_pool
@@ -148,7 +149,9 @@ class PoolReconciler:
         waits = [progress.again_s] if progress.again_s is not None else []
         entries = self._ledger.current.of(pool.metadata.name).entries
         awaited = any(not view.ready and not view.lost and view.name in entries for view in nodes)
-        awaited = awaited or any(one.reason in ("NadRefused", "NadKindAbsent") for one in problems)
+        awaited = awaited or any(
+            one.reason in (PoolProblemReason.NAD_REFUSED, PoolProblemReason.NAD_KIND_ABSENT) for one in problems
+        )
         return min([*waits, _LOST_S]) if awaited or pool.metadata.deletion_timestamp else progress.again_s
 
     async def _set_finalizers(self, pool: SriovNetworkPool, finalizers: list[str]) -> None:

@@ -50,7 +50,7 @@ def match_starts(
         refused = _refused(drainer, starts, ledger, views, keep_off=unfinished)
         if not refused:
             break
-        memory.write_invalid(refused, now)
+        memory.refuse(refused, now)
     else:
         starts = ()
     if starts or free_only or part.running():
@@ -76,7 +76,7 @@ def _match_any(
             for start in starts:
                 memory.accept(start.view.name)
             return starts
-        memory.write_invalid(refused, now)
+        memory.refuse(refused, now)
         without |= refused.keys()
     return ()
 

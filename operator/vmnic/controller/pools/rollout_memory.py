@@ -90,7 +90,7 @@ class RolloutMemory:
                 pause_s = max(pause_s, _FAILED_S)
             self._pauses[node] = now + pause_s
 
-    def write_invalid(self, refused: dict[str, str], now: int) -> None:
+    def refuse(self, refused: dict[str, str], now: int) -> None:
         """Record why VMs of nodes cannot be moved now."""
         self.refusals |= refused
         self._refused_until |= dict.fromkeys(refused, now + _REFUSED_S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ...api.pool import PoolProblem, SriovNetworkPool
+from ...nodes.reasons import PoolProblemReason
 from ...nodes.rollout.ledger import EntryState, NodeView, PoolLedger
 from .ledger import LEDGER_NAME
 from .rollout_memory import RolloutMemory
@@ -37,14 +38,14 @@ def find_rollout_problems(
         problems.append(_full(memory.left_out))
     there = {view.name for view in views}
     problems += [
-        PoolProblem(node=node, reason="NoVfsForDrain", message=memory.refusals[node][:512])
+        PoolProblem(node=node, reason=PoolProblemReason.NO_VFS_FOR_DRAIN, message=memory.refusals[node][:512])
         for node in sorted(memory.refused(now))
         if node in there and node not in part.entries
     ]
     for node, entry in sorted(part.entries.items()):
         answer = answers.get(node)
         if entry.state is EntryState.DRAINING and answer:
-            problems.append(PoolProblem(node=node, reason="Draining", message=answer[:512]))
+            problems.append(PoolProblem(node=node, reason=PoolProblemReason.DRAINING, message=answer[:512]))
     return problems
 
 
@@ -63,7 +64,7 @@ def _timed_out(view: NodeView, pool: SriovNetworkPool) -> PoolProblem:
         f" ({rollout.drain_timeout}) and safety.rollbackTimeout ({safety.rollback_timeout}): see the agent's log; a node that"
         " spec.nodeSelector no longer matches does not hold up the others"
     )
-    return PoolProblem(node=view.name, reason="ChangeTimedOut", message=text[:512])
+    return PoolProblem(node=view.name, reason=PoolProblemReason.CHANGE_TIMED_OUT, message=text[:512])
 
 
 def _full(nodes: int) -> PoolProblem:
@@ -71,4 +72,4 @@ def _full(nodes: int) -> PoolProblem:
         f"{nodes} nodes wait: ConfigMap {LEDGER_NAME} has no room for more changes under way; lower rollout.maxConcurrent, or"
         " see to the failed nodes"
     )
-    return PoolProblem(reason="LedgerFull", message=text)
+    return PoolProblem(reason=PoolProblemReason.LEDGER_FULL, message=text)

@@ -13,6 +13,7 @@ from ...kube.client import ApiClient
 from ...kube.conditions import merged_conditions
 from ...kube.events import Events
 from ...kube.resources import POLICIES, POOLS, Resource
+from ...nodes.reasons import PoolReason
 from .condition_events import POLICY_NEWS, POOL_NEWS, news_of, subject_of
 
 __all__ = ["StatusWriter"]
@@ -69,9 +70,9 @@ class StatusWriter:
 
 def _refused(generation: int, why: str) -> list[Condition]:
     message = f"this version of vmnic cannot read the object and leaves everything as it is: {why}"
-    reason = "SpecNotUnderstood"
+    reason = PoolReason.SPEC_NOT_UNDERSTOOD
     return [
         Condition(type="Ready", status="False", reason=reason, message=message, observed_generation=generation),
-        Condition(type="Reconciling", status="False", reason="Settled", observed_generation=generation),
+        Condition(type="Reconciling", status="False", reason=PoolReason.SETTLED, observed_generation=generation),
         Condition(type="Stalled", status="True", reason=reason, message=message, observed_generation=generation),
     ]

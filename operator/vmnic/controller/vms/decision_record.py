@@ -50,7 +50,7 @@ def notes_of(decision: VmDecision) -> tuple[NicDecisionRecord, ...]:
 
 def yielded_decision(decision: VmDecision, manager: str) -> VmDecision:
     """Return the decision for a VM that another client reverted twice."""
-    who = f"{manager} puts" if manager else "somebody put"
+    who = f"{manager} puts" if manager else "another client puts"
     text = f"{who} it back, twice within an hour, so it is left for a day: change it where they take the VM from"
     return _blocked(decision, Reason.OWNED_BY_GIT, lambda nic: f"{nic.message}: {text}")
 
@@ -67,7 +67,7 @@ def refused(decision: VmDecision, message: str) -> VmDecision:
 
 def already_restarted(decision: VmDecision) -> VmDecision:
     """Return the decision for a VM that was already restarted for this change and reverted since."""
-    text = "it was restarted once for this and somebody put it back, so it waits until it is stopped"
+    text = "it was restarted once for this and the change was reverted, so it waits until the VM is stopped"
 
     def waits(nic: NicDecision) -> NicDecision:
         return replace(nic, action=Action.AUDIT, reason=Reason.WAITS_FOR_STOP, message=f"{nic.message}: {text}")

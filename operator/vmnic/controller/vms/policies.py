@@ -15,6 +15,7 @@ from ...kube.client import ApiClient
 from ...kube.events import Events
 from ...kube.reflector import ObjectKey
 from ...kube.resources import POLICIES
+from ...policy.condition_reasons import PolicyReason
 from ...policy.types import Verdict
 from ...policy.window import WindowError, is_open
 from ..caches.cluster_cache import ClusterCache, Enqueue
@@ -114,7 +115,10 @@ class _Sums:
             conditions=_conditions(policy, counts, _stalled(policy, lost), is_kubevirt_absent=is_kubevirt_absent),
             problems=[
                 PolicyProblem(
-                    vm="/".join(key), nic=note.nic[:_MOST_NAME], reason=note.reason or "Conflict", message=_told(note)[:512]
+                    vm="/".join(key),
+                    nic=note.nic[:_MOST_NAME],
+                    reason=note.reason or PolicyReason.CONFLICT,
+                    message=_told(note)[:512],
                 )
                 for key, _, note in self._problems
             ],
@@ -135,10 +139,10 @@ def _stalled(policy: VmNicPolicy, lost: Sequence[ObjectKey]) -> tuple[str, str]:
     try:
         is_open(policy.spec.enforcement.window, datetime.now(UTC))
     except WindowError as error:
-        return "InvalidWindow", str(error)
+        return PolicyReason.INVALID_WINDOW, str(error)
     if lost:
         return (
-            "VmDidNotComeBack",
+            PolicyReason.VM_DID_NOT_COME_BACK,
             f"VM {'/'.join(lost[0])} did not come back from its restart: no further VM is restarted until it runs",
         )
     return "", ""
@@ -160,21 +164,21 @@ def _conditions(
         policy.spec.enforcement.action != "Audit" and policy.spec.enforcement.existing_vms == "Rolling" and counts.to_change > 0
     )
     return [
-        make("Ready", False, "KubeVirtAbsent", _ABSENT)
+        make("Ready", False, PolicyReason.KUBEVIRT_ABSENT, _ABSENT)
         if is_kubevirt_absent
-        else make("Ready", True, "Evaluated", f"{counts.matched} VMs are selected"),
-        make("Reconciling", going and not reason, "RollingOut" if going else "Settled", ""),
-        make("Stalled", bool(reason), reason or "NotStalled", message),
+        else make("Ready", True, PolicyReason.EVALUATED, f"{counts.matched} VMs are selected"),
+        make("Reconciling", going and not reason, PolicyReason.ROLLING_OUT if going else PolicyReason.SETTLED, ""),
+        make("Stalled", bool(reason), reason or PolicyReason.NOT_STALLED, message),
         make(
             "Compliant",
             compliant,
-            "AllCompliant" if compliant else "NotCompliant",
+            PolicyReason.ALL_COMPLIANT if compliant else PolicyReason.NOT_COMPLIANT,
             f"{counts.compliant} of {counts.matched} VMs are as wanted" + ("" if compliant else f"; {missing}"),
         ),
         make(
             "Conflict",
             counts.conflicting > 0,
-            "Conflict" if counts.conflicting else "NoConflict",
+            PolicyReason.CONFLICT if counts.conflicting else PolicyReason.NO_CONFLICT,
             conflicts if counts.conflicting else "",
         ),
     ]

@@ -100,7 +100,7 @@ class MachineReconciler:
             if found is not None and not found.claims:
                 demands.setdefault(key, found)
         before = self._choices
-        granted = {nic: record_patch for nic, record_patch in before.items() if ObjectKey(*nic[:2]) in self._awaiting_echo}
+        granted = {nic: choice for nic, choice in before.items() if ObjectKey(*nic[:2]) in self._awaiting_echo}
         choices = allocate(demands.values(), cluster, capacity, granted)
         changed = {ObjectKey(*nic[:2]) for nic in {*choices, *before} if choices.get(nic) != before.get(nic)}
         fresh = set(demands) - self._seen

@@ -137,7 +137,7 @@ def _bind_words(value: str) -> str:
 _WORDS: dict[ActionKind, Callable[[str], str]] = {
     ActionKind.BIND_PF: lambda value: f"bind the whole NIC to {'its kernel driver' if value == 'kernel' else value}",
     ActionKind.WRITE_MODULE_OPTIONS: lambda value: f"write the module options {value}",
-    ActionKind.RELOAD_DRIVER: lambda value: f"load the driver {value} anew",
+    ActionKind.RELOAD_DRIVER: lambda value: f"reload the driver {value}",
     ActionKind.SET_AUTOPROBE: lambda value: (
         "let kernel drivers take new VFs" if value == "1" else "keep kernel drivers off new VFs"
     ),

@@ -90,7 +90,7 @@ def _of_driver(target: Target, desired: PfSpec, observed: ObservedPf, driver: Dr
     if driver.in_use:
         return PfProblem(
             reason=PfReason.DRIVER_IN_USE,
-            message=f"{observed.driver} would have to be loaded anew for {name}, but {'; '.join(driver.in_use[:4])}: free "
+            message=f"{observed.driver} would have to be reloaded for {name}, but {'; '.join(driver.in_use[:4])}: free "
             "these, or reboot the node",
         )
     return None

@@ -10,6 +10,7 @@ from ...api.common import Condition
 from ...api.pool import NodeCounts, PoolProblem, PoolStatus, SriovNetworkPool, VfCounts
 from ..pools.guests import find_mixed_support
 from ..pools.merge import PoolConflict
+from ..reasons import PoolProblemReason, PoolReason
 from ..state import PfReason, PfSpec, PfStatus, group_of
 from .ledger import EntryState, NodeView, PoolLedger
 
@@ -18,9 +19,16 @@ __all__ = ["summarise_pool"]
 _MAX_PROBLEMS = 10
 _MAX_NETWORK_PROBLEMS = 3
 """Most problems of networks in a status. Tenants can cause them, so they must not displace the problems of nodes."""
-_MISSING_NETWORK = ("NadKindAbsent", "NadExists", "NadRefused")
+_MISSING_NETWORK = (PoolProblemReason.NAD_KIND_ABSENT, PoolProblemReason.NAD_EXISTS, PoolProblemReason.NAD_REFUSED)
 """Reasons of problems with networks that the pool asks for and does not have."""
-_NO_FAILURES = ("WaitingForVMs", "WaitingForApproval", "Draining", "NoVfsForDrain", "NodeNotReady", "Conflict")
+_NO_FAILURES = (
+    PoolProblemReason.WAITING_FOR_VMS,
+    PoolProblemReason.WAITING_FOR_APPROVAL,
+    PoolProblemReason.DRAINING,
+    PoolProblemReason.NO_VFS_FOR_DRAIN,
+    PoolProblemReason.NODE_NOT_READY,
+    PoolProblemReason.CONFLICT,
+)
 """Reasons of problems that do not count a node as failed."""
 
 
@@ -71,7 +79,7 @@ def _ranked(found: Sequence[PoolProblem], lost: Sequence[PoolConflict]) -> list[
     networks = [one for one in found if one.reason.startswith("Nad")]
     networks.sort(key=lambda one: one.reason not in _MISSING_NETWORK)
     others = [one for one in found if not one.reason.startswith("Nad")]
-    conflicts = [PoolProblem(pf=one.pci_address, reason="Conflict", message=one.message) for one in lost]
+    conflicts = [PoolProblem(pf=one.pci_address, reason=PoolProblemReason.CONFLICT, message=one.message) for one in lost]
     nodes_first = sorted([*conflicts, *others], key=lambda one: not one.node)
     return nodes_first + _shortened(networks)
 
@@ -96,7 +104,7 @@ def _judge(view: NodeView, pool: SriovNetworkPool, part: PoolLedger) -> _NodeRes
     failed = entry is not None and entry.state is EntryState.FAILED
     if failed and view.lost:
         text = f"node {node} is lost, and its change failed or is unfinished: bring it back, or delete its Node"
-        problems = (PoolProblem(node=node, reason="NodeLost", message=text), *problems)
+        problems = (PoolProblem(node=node, reason=PoolProblemReason.NODE_LOST, message=text), *problems)
     if failed or any(pf.problem is not None for pf in pfs):
         return _NodeResult("failed", problems)
     if entry is not None and entry.under_way:
@@ -104,8 +112,10 @@ def _judge(view: NodeView, pool: SriovNetworkPool, part: PoolLedger) -> _NodeRes
     plans = [pf.plan for pf in pfs if pf.plan is not None]
     fresh = view.current and view.confirmed
     if not view.ready and (plans or not fresh):
-        text = f"node {node} is not ready, so its agent may not hear of it: it goes on once the node is back"
-        return _NodeResult("waiting", (*problems, PoolProblem(node=node, reason="NodeNotReady", message=text)))
+        text = f"node {node} is not ready, so its agent may not see the change: it continues once the node is back"
+        return _NodeResult(
+            "waiting", (*problems, PoolProblem(node=node, reason=PoolProblemReason.NODE_NOT_READY, message=text))
+        )
     leaving = not plans and any(spec.release for spec in mine.values())
     if not fresh or leaving or (plans and not all(plan.disruptive for plan in plans)):
         return _NodeResult("waiting", problems)
@@ -132,10 +142,10 @@ def _problem_of(node: str, pf: PfStatus, pool: SriovNetworkPool, *, rests: bool)
         manual = pool.spec.rollout.disruption == "Manual"
         approve = f" (kubectl vmnic approve {node} {pf.pci_address} lets it be moved)" if manual else ""
         message = f"{who}{late}: stop or move it{approve}, then {pf.plan.text} goes on"[:512]
-        return PoolProblem(node=node, pf=pf.pci_address, reason="WaitingForVMs", message=message)
+        return PoolProblem(node=node, pf=pf.pci_address, reason=PoolProblemReason.WAITING_FOR_VMS, message=message)
     if pf.plan is not None and pool.spec.rollout.disruption == "Manual" and pf.plan.disruptive:
         message = f"{pf.plan.text} interrupts the host's own traffic: kubectl vmnic approve {node} {pf.pci_address}"[:512]
-        return PoolProblem(node=node, pf=pf.pci_address, reason="WaitingForApproval", message=message)
+        return PoolProblem(node=node, pf=pf.pci_address, reason=PoolProblemReason.WAITING_FOR_APPROVAL, message=message)
     return None
 
 
@@ -181,10 +191,15 @@ def _conditions(
 
     return [
         make("Ready", ready, reason, message),
-        make("UpToDate", up_to_date, "AllNodesReady" if up_to_date else reason, "" if up_to_date else message),
-        make("Reconciling", going and not stalled, "RollingOut" if going else "Settled"),
-        make("Stalled", stalled, reason if stalled else "NotStalled", message if stalled else ""),
-        make("Conflict", bool(lost), "Conflict" if lost else "NoConflict", lost[0].message if lost else ""),
+        make("UpToDate", up_to_date, PoolReason.ALL_NODES_READY if up_to_date else reason, "" if up_to_date else message),
+        make("Reconciling", going and not stalled, PoolReason.ROLLING_OUT if going else PoolReason.SETTLED),
+        make("Stalled", stalled, reason if stalled else PoolReason.NOT_STALLED, message if stalled else ""),
+        make(
+            "Conflict",
+            bool(lost),
+            PoolProblemReason.CONFLICT if lost else PoolReason.NO_CONFLICT,
+            lost[0].message if lost else "",
+        ),
     ]
 
 
@@ -207,21 +222,21 @@ def _ready(
     refused = _refused_network(problems)
     if counts.failed:
         where = f" {failures[0].node}: {failures[0].message}" if failures else ""
-        return False, "NodesFailed", f"{counts.failed} of {counts.matched} nodes failed.{where}"
+        return False, PoolReason.NODES_FAILED, f"{counts.failed} of {counts.matched} nodes failed.{where}"
     if pool.metadata.deletion_timestamp:
         who = f" {': '.join(filter(None, (problems[0].node, problems[0].message)))}" if problems else ""
         text = f"{counts.matched} nodes still have to give up functions; the annotation vmnic.dev/abandon lets go.{who}"
-        return False, "Removing", text
+        return False, PoolReason.REMOVING, text
     if refused is not None:
         return False, refused.reason, refused.message
     if lost and (counts.matched == 0 or not lost[0].pci_address):
-        return False, "Conflict", lost[0].message
+        return False, PoolProblemReason.CONFLICT, lost[0].message
     if counts.matched == 0:
-        return True, "NoNodesMatched", "no node has a NIC that the pool selects"
+        return True, PoolReason.NO_NODES_MATCHED, "no node has a NIC that the pool selects"
     if going and pool.spec.rollout.paused:
-        return False, "Paused", f"{counts.summary} nodes are ready; spec.rollout.paused holds the others back"
+        return False, PoolReason.PAUSED, f"{counts.summary} nodes are ready; spec.rollout.paused holds the others back"
     if going:
-        return False, "RollingOut", f"{counts.summary} nodes are ready"
+        return False, PoolReason.ROLLING_OUT, f"{counts.summary} nodes are ready"
     if blocked:
-        return True, "WaitingForVMs", f"{blocked} of {counts.matched} nodes wait for VMs to let go of VFs"
-    return True, "AllNodesReady", f"{counts.summary} nodes are ready"
+        return True, PoolProblemReason.WAITING_FOR_VMS, f"{blocked} of {counts.matched} nodes wait for VMs to let go of VFs"
+    return True, PoolReason.ALL_NODES_READY, f"{counts.summary} nodes are ready"

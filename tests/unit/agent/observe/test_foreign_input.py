@@ -47,7 +47,7 @@ def answering(node, path, answer):
     node.port.perform = changed
 
 
-class ReconcilerProtocol:
+class FaultyPasses:
     """Fails several times in different ways, and then ends the test."""
 
     def __init__(self, *errors):
@@ -70,7 +70,7 @@ class Synced:
 
 async def test_the_loop_continues_after_any_exception_of_a_pass(caplog):
     errors = [RecursionError("deep"), RecursionError("deep"), MemoryError(), OverflowError("x"), KeyError("y")]
-    passes = ReconcilerProtocol(*errors)
+    passes = FaultyPasses(*errors)
     task = asyncio.create_task(compose._loop(passes, Synced(), "n1", asyncio.Event(), lambda status: None, 0.001))
     with caplog.at_level(logging.ERROR):
         await asyncio.wait_for(passes.done.wait(), 5)

@@ -48,6 +48,6 @@ def test_failed_node_that_may_retry_lets_others_go_first():
 
 def test_refusal_counts_for_a_while():
     memory = RolloutMemory(generation=2, since=0)
-    memory.write_invalid({"n1": "no VFs", "n2": "no VFs"}, 100)
+    memory.refuse({"n1": "no VFs", "n2": "no VFs"}, 100)
     memory.accept("n2")
     assert (memory.refused(114), memory.refused(115)) == ({"n1"}, set())
