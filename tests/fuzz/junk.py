@@ -91,6 +91,9 @@ TEXTS = [
 SHAPES = [None, False, [], {}, [[]], [None], {"": None}, Items(["x"] * 10_000), Fields({str(n): n for n in range(5000)})]
 NESTED = [Deep(50), Deep(500), Deep(2000), Deep(20_000), Deep(2000, '{"a":', "}")]
 
+LARGEST_BYTES = 3 * 2**20
+"""Largest document. The API server accepts no larger request (its `MaxRequestBodyBytes`), and etcd holds half of that."""
+
 NUMBERS = [Text(one) if isinstance(one, str) else one for one in NUMBERS]
 TEXTS = [Text(one) for one in TEXTS]
 
@@ -114,7 +117,10 @@ def mutations(draw, documents):
     """Return a strategy for one of the documents with one to three changed values."""
     document = draw(st.sampled_from(documents))
     for _ in range(draw(st.integers(1, 3))):
-        document = _change(draw, document, draw(st.sampled_from(places(document))))
+        changed = _change(draw, document, draw(st.sampled_from(places(document))))
+        if len(dump(changed)) > LARGEST_BYTES:
+            break
+        document = changed
     return document
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 
 from tests.builders.machines import NAMESPACE
 from vmnic.controller.admission.reviews import Reviews
+from vmnic.controller.admission.server import check_size
 from vmnic.kube.time_budget import Subject
 
 from .bounds import within_bounds
@@ -50,6 +51,7 @@ def test_an_admission_review_of_junk_is_answered(webhook):
 
     def answer(raw):
         try:
+            check_size(raw)
             return asyncio.run(reviews.answer(webhook, "u", Subject("VirtualMachine", "x"), raw)).review["response"]
         except (ValueError, RecursionError):
             return {"allowed": True}  # The input is not an AdmissionReview.

@@ -23,7 +23,7 @@ from .connections import ConnectionSweeper
 from .cpu_limit import CpuLimit
 from .reviews import Answer, allow
 
-__all__ = ["Webhook"]
+__all__ = ["Webhook", "check_size"]
 
 _log = logging.getLogger(__name__)
 
@@ -150,8 +150,7 @@ class Webhook:
             return "throttled", allow(named.uid)
         subject = Subject(kind, "/".join(filter(None, (named.namespace[:_NAME_CHARS], named.name[:_NAME_CHARS]))))
         try:
-            if raw.count(b",") + raw.count(b"{") + raw.count(b"[") > _VALUES:
-                raise ValueError(f"it has more than {_VALUES} values")
+            check_size(raw)
             work = asyncio.run_coroutine_threadsafe(self._reviews.answer(webhook, named.uid, subject, raw), self._main)
             answer = await asyncio.wait_for(asyncio.wrap_future(work), until - time.monotonic())
         except (TimeoutError, OverBudgetError):
@@ -187,6 +186,16 @@ class Webhook:
             before = now
             if self._limit.deficit_s > 0:
                 time.sleep(_PACE_S)  # noqa: ASYNC251 - the whole thread is to rest
+
+
+def check_size(raw: bytes) -> None:
+    """Check that a review has few enough values to be decided in time.
+
+    Raises:
+        ValueError: it has too many.
+    """
+    if raw.count(b",") + raw.count(b"{") + raw.count(b"[") > _VALUES:
+        raise ValueError(f"it has more than {_VALUES} values")
 
 
 def _identify(raw: bytes) -> _Named:
