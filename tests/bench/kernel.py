@@ -22,7 +22,7 @@ from rich.table import Table
 
 from tests.kernel.api import NodeApi
 from tests.kernel.conftest import running
-from tests.kernel.machine import VirtualMachine
+from tests.kernel.machine import Machine
 from tests.kernel.node import DEVICES, Node, virtual
 from vmnic.host.ops import Op, SetLink, WriteFile
 
@@ -66,7 +66,7 @@ class _Round:
 def measure(table: Table, say: Say) -> None:
     """Add the rows of this part."""
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
-        machine = VirtualMachine(directory=pathlib.Path(directory), nics=4, online=True, memory_mib=1024, parallel=True)
+        machine = Machine(directory=pathlib.Path(directory), nics=4, online=True, memory_mib=1024, parallel=True)
         (machine.keep / "state").mkdir(parents=True)
         api = stack.enter_context(contextlib.closing(NodeApi(machine.keep / "account")))
         with _telling(say, "a guest with 4 igb boots"):
