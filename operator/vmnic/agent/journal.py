@@ -230,7 +230,7 @@ def mark_finished(record: PfRecord, desired: PfSpec, digest: str | None, state: 
         message: Why it did not succeed.
     """
     plain = msgspec.structs.replace(desired, grant=None)
-    failed = state in (ApplyState.FAILED, ApplyState.ROLLED_BACK)
+    failed = state.has_failed
     granted = record.granted
     if state is ApplyState.FAILED and not (granted is not None and same_desired(granted, desired)):
         granted = None  # The PF is left between two specs.

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 
+from ..json_patch import add, check
 from ..kube.client import ApiClient
 from ..kube.errors import ApiError, ConflictError, InvalidError
 from ..kube.resources import NODE_NIC_STATES
@@ -67,15 +68,15 @@ class ApiNodeStateClient:
 
     async def publish(self, status: NodeStatus) -> None:
         """Write the status (see `NodeStateClient`)."""
-        await self._patch([{"op": "add", "path": "/status", "value": wire(status)}])
+        await self._patch([add("/status", wire(status))])
 
     async def claim(self, over: NodeNicState, status: NodeStatus) -> bool:
         """Write the status over one version of the object (see `NodeStateClient`)."""
         try:
             await self._patch(
                 [
-                    {"op": "test", "path": "/metadata/resourceVersion", "value": over.metadata.resource_version},
-                    {"op": "add", "path": "/status", "value": wire(status)},
+                    check("/metadata/resourceVersion", over.metadata.resource_version),
+                    add("/status", wire(status)),
                 ]
             )
         except (ConflictError, InvalidError):

@@ -8,31 +8,13 @@ from __future__ import annotations
 import dataclasses
 import errno
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
-from . import ops
 from .ops import Channels, LinkInfo, Op, Value, VfInfo
 
 __all__ = ["decode_error", "decode_op", "decode_value", "encode_error", "encode_op", "encode_value"]
 
-_OPS: dict[str, type[Any]] = {
-    kind.__name__: kind
-    for kind in (
-        ops.ReadFile,
-        ops.WriteFile,
-        ops.PutFile,
-        ops.ListDir,
-        ops.ReadLink,
-        ops.ReadLinks,
-        ops.CheckGateway,
-        ops.SetLink,
-        ops.SetVf,
-        ops.ReadChannels,
-        ops.SetChannels,
-        ops.LoadModule,
-        ops.UnloadModule,
-    )
-}
+_OPS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Op)}
 
 
 def encode_op(op: Op) -> dict[str, Any]:

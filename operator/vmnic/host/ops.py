@@ -212,10 +212,14 @@ class Channels:
     max_combined: int
 
 
+ReadOp: TypeAlias = ReadFile | ListDir | ReadLink | ReadLinks | CheckGateway | ReadChannels
+WriteOp: TypeAlias = WriteFile | PutFile | SetLink | SetVf | SetChannels | LoadModule | UnloadModule
+"""An operation that changes the host."""
+Op: TypeAlias = ReadOp | WriteOp
+"""Every operation. The wire format and the ports follow from this union."""
 FileOp: TypeAlias = ReadFile | WriteFile | PutFile | ListDir | ReadLink
-LinkOp: TypeAlias = ReadLinks | CheckGateway | SetLink | SetVf | ReadChannels | SetChannels
 ModuleOp: TypeAlias = LoadModule | UnloadModule
-Op: TypeAlias = FileOp | LinkOp | ModuleOp
+LinkOp: TypeAlias = ReadLinks | CheckGateway | SetLink | SetVf | ReadChannels | SetChannels
 Value: TypeAlias = str | tuple[str, ...] | tuple[LinkInfo, ...] | Channels | None
 
 
@@ -233,4 +237,4 @@ class Port(Protocol):
 
 def is_write(op: Op) -> bool:
     """Return whether an operation changes the host."""
-    return isinstance(op, WriteFile | PutFile | SetLink | SetVf | SetChannels | LoadModule | UnloadModule)
+    return isinstance(op, WriteOp)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .ops import ListDir, LoadModule, Op, Port, PutFile, ReadFile, ReadLink, UnloadModule, Value, WriteFile
+from .ops import FileOp, ModuleOp, Op, Port, Value
 
 __all__ = ["Host", "StillBlocked"]
 
@@ -28,10 +28,6 @@ class Host:
         Raises:
             OSError: The kernel refused.
         """
-        match op:
-            case ReadFile() | WriteFile() | PutFile() | ListDir() | ReadLink():
-                return self._files.perform(op)
-            case LoadModule() | UnloadModule():
-                return self._modules.perform(op)
-            case _:
-                return self._links.perform(op)
+        if isinstance(op, FileOp):
+            return self._files.perform(op)
+        return self._modules.perform(op) if isinstance(op, ModuleOp) else self._links.perform(op)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from ..api.common import Condition
+from ..checked.moments import format_time
 
 __all__ = ["merged_conditions"]
 
@@ -23,6 +24,6 @@ def merged_conditions(old: Iterable[Condition], new: Iterable[Condition], *, now
     for condition in new:
         before = present.get(condition.type)
         moved = before is None or before.status != condition.status or not before.last_transition_time
-        when = now.strftime("%Y-%m-%dT%H:%M:%SZ") if moved or before is None else before.last_transition_time
+        when = format_time(now) if moved or before is None else before.last_transition_time
         merged.append(condition.model_copy(update={"last_transition_time": when}))
     return merged

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from ..json_patch import add, check
 from ..policy.decision import decide
 from ..policy.evaluate import evaluate_vm
 from ..policy.facts import ClusterFacts, VmFacts
@@ -219,8 +220,8 @@ def _instance_patch(decision: VmDecision, instance: VirtualMachineInstance) -> l
         queues.add(nic.wanted.queues)
         if nic.wanted.model is not None and devices.interfaces[index].model != nic.wanted.model:
             entry = f"{_INTERFACES}/{index}"
-            operations.append({"op": "test", "path": f"{entry}/name", "value": nic.nic.name})
-            operations.append({"op": "add", "path": f"{entry}/model", "value": nic.wanted.model})
+            operations.append(check(f"{entry}/name", nic.nic.name))
+            operations.append(add(f"{entry}/model", nic.wanted.model))
     if queues and (max(queues) > 1) != bool(devices.network_interface_multiqueue):
-        operations.append({"op": "add", "path": _MULTIQUEUE, "value": max(queues) > 1})
+        operations.append(add(_MULTIQUEUE, max(queues) > 1))
     return operations

@@ -19,7 +19,6 @@ from .originals import MAX_RECORD_BYTES, check_original
 
 __all__ = [
     "ANNOTATION",
-    "PLAIN",
     "AssignmentRecord",
     "RecordedNic",
     "UnreadableRecord",
@@ -36,8 +35,6 @@ _MAX_DEPTH = 12
 """A private DHCP option of an interface is eight levels deep."""
 _SHOWN, _SHOWN_NAME = 200, 63
 """Maximum number of characters of an error, and of a NIC's name in it."""
-PLAIN = (Datapath.EMULATED, Datapath.VHOST)
-"""Datapaths that differ only in the model."""
 
 
 class RecordedNic(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -199,7 +196,7 @@ def _older(earlier: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
 def _is_return(was: dict[str, Any], wanted: NicState, network: Network | None) -> bool:
     """Return whether the wanted state is the original."""
     if "model" in was:
-        return network is None and was["model"] == wanted.model and wanted.datapath in PLAIN
+        return network is None and was["model"] == wanted.model and wanted.datapath.is_bridged
     interface = was.get("interface", {})
     name, _ = binding_of(wanted.datapath)
     reference = (was.get("network", {}).get("multus") or {}).get("networkName", "")

@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
+from ..json_patch import add, check, pointer, remove, replace
 from ..policy.facts import Datapath, Network, NicState, VmFacts
 from ..policy.types import Action, NicDecision, VmDecision
 from .assignment import (
     ANNOTATION,
-    PLAIN,
     AssignmentRecord,
     UnreadableRecord,
     binding_of,
@@ -103,22 +103,22 @@ class _Rendering:
         nic, wanted = decision.nic, decision.wanted
         entry = f"{_INTERFACES}/{index}"
         interface = self._spec.domain.devices.interfaces[index]
-        operations: list[Operation] = [{"op": "test", "path": f"{entry}/name", "value": nic.name}]
+        operations: list[Operation] = [check(f"{entry}/name", nic.name)]
         if nic.explicit_model is not None:
-            operations.append({"op": "test", "path": f"{entry}/model", "value": nic.explicit_model})
-        if not (nic.present.datapath in PLAIN and wanted.datapath in PLAIN):
+            operations.append(check(f"{entry}/model", nic.explicit_model))
+        if not (nic.present.datapath.is_bridged and wanted.datapath.is_bridged):
             operations += self._rebind(entry, interface, wanted) + self._reconnect(decision)
         if wanted.model is not None:
             verb = "replace" if nic.explicit_model is not None else "add"
             operations.append({"op": verb, "path": f"{entry}/model", "value": wanted.model})
         elif nic.explicit_model is not None:
-            operations.append({"op": "remove", "path": f"{entry}/model"})
+            operations.append(remove(f"{entry}/model"))
         if nic.spec_mac is None and nic.live_mac is not None:
-            operations.append({"op": "add", "path": f"{entry}/macAddress", "value": nic.live_mac})
+            operations.append(add(f"{entry}/macAddress", nic.live_mac))
         if wanted.datapath is Datapath.SRIOV and nic.state:
             # KubeVirt refuses even `up` on an SR-IOV interface. An absent state means `up`.
-            operations.append({"op": "test", "path": f"{entry}/state", "value": nic.state})
-            operations.append({"op": "remove", "path": f"{entry}/state"})
+            operations.append(check(f"{entry}/state", nic.state))
+            operations.append(remove(f"{entry}/state"))
         self._remember(decision, self._was(decision, interface))
         return operations
 
@@ -128,10 +128,10 @@ class _Rendering:
         names = [_WIRE.get(field, field) for field in interface.bindings]
         operations: list[Operation] = []
         for name in names:
-            operations.append({"op": "test", "path": f"{entry}/{name}", "value": present[name]})
-            operations.append({"op": "remove", "path": f"{entry}/{name}"})
+            operations.append(check(f"{entry}/{name}", present[name]))
+            operations.append(remove(f"{entry}/{name}"))
         name, value = binding_of(wanted.datapath)
-        return [*operations, {"op": "add", "path": f"{entry}/{name}", "value": value}]
+        return [*operations, add(f"{entry}/{name}", value)]
 
     def _reconnect(self, decision: NicDecision) -> list[Operation]:
         """Change the network to the one that offers the datapath, if it is another one."""
@@ -141,9 +141,9 @@ class _Rendering:
         present = self._spec.networks[index].multus
         entry = f"{_NETWORKS}/{index}"
         return [
-            {"op": "test", "path": f"{entry}/name", "value": decision.nic.name},
-            {"op": "test", "path": f"{entry}/multus/networkName", "value": present.network_name if present is not None else ""},
-            {"op": "replace", "path": f"{entry}/multus/networkName", "value": self._reference(decision.network)},
+            check(f"{entry}/name", decision.nic.name),
+            check(f"{entry}/multus/networkName", present.network_name if present is not None else ""),
+            replace(f"{entry}/multus/networkName", self._reference(decision.network)),
         ]
 
     def _reference(self, network: Network) -> str:
@@ -157,23 +157,23 @@ class _Rendering:
             entry["macAddress"] = nic.live_mac
         self._remember(decision, {"model": None})
         return [
-            {"op": "add", "path": _INTERFACES, "value": [entry]},
-            {"op": "add", "path": _NETWORKS, "value": [{"name": nic.name, "pod": {}}]},
+            add(_INTERFACES, [entry]),
+            add(_NETWORKS, [{"name": nic.name, "pod": {}}]),
         ]
 
     def _take_interface(self, decision: NicDecision) -> list[Operation]:
         index = decision.nic.index or 0
         self._remember(decision, self._was(decision, self._spec.domain.devices.interfaces[index]))
         entry = f"{_INTERFACES}/{index}"
-        return [{"op": "test", "path": f"{entry}/name", "value": decision.nic.name}, {"op": "remove", "path": entry}]
+        return [check(f"{entry}/name", decision.nic.name), remove(entry)]
 
     def _take_network(self, decision: NicDecision) -> list[Operation]:
         entry = f"{_NETWORKS}/{self._networks[decision.nic.name]}"
-        return [{"op": "test", "path": f"{entry}/name", "value": decision.nic.name}, {"op": "remove", "path": entry}]
+        return [check(f"{entry}/name", decision.nic.name), remove(entry)]
 
     def _take_device(self, decision: NicDecision) -> list[Operation]:
         entry = f"{_HOST_DEVICES}/{decision.nic.index}"
-        return [{"op": "test", "path": f"{entry}/name", "value": decision.nic.name}, {"op": "remove", "path": entry}]
+        return [check(f"{entry}/name", decision.nic.name), remove(entry)]
 
     def _add_devices(self, whole: list[NicDecision]) -> list[Operation]:
         """Add host devices with the NICs' names and the pool's resource.
@@ -184,8 +184,8 @@ class _Rendering:
         if not entries:
             return []
         if not self._spec.domain.devices.host_devices:
-            return [{"op": "add", "path": _HOST_DEVICES, "value": entries}]
-        return [{"op": "add", "path": f"{_HOST_DEVICES}/-", "value": entry} for entry in entries]
+            return [add(_HOST_DEVICES, entries)]
+        return [add(f"{_HOST_DEVICES}/-", entry) for entry in entries]
 
     def _add_interfaces(self, returned: list[NicDecision], *, emptied: bool) -> list[Operation]:
         """Restore interfaces that whole NICs have replaced, with their recorded settings."""
@@ -195,9 +195,9 @@ class _Rendering:
             entry, network = self._returned_entries(decision)
             for path, value in ((_INTERFACES, entry), (_NETWORKS, network)):
                 if first:
-                    operations.append({"op": "add", "path": path, "value": [value]})
+                    operations.append(add(path, [value]))
                 else:
-                    operations.append({"op": "add", "path": f"{path}/-", "value": value})
+                    operations.append(add(f"{path}/-", value))
             first = False
             self._remember(decision, {})
         return operations
@@ -218,7 +218,7 @@ class _Rendering:
         """Disable the default NIC, which KubeVirt would add on the pod network to a VM without interfaces."""
         if not whole or returned or len(whole) < len(self._spec.domain.devices.interfaces) or self._vm.autoattach is False:
             return []
-        return [{"op": "add", "path": _AUTOATTACH, "value": False}]
+        return [add(_AUTOATTACH, False)]
 
     def _multiqueue(self) -> list[Operation]:
         """Set the single multiqueue switch of the VM.
@@ -241,12 +241,12 @@ class _Rendering:
         if self._record.multiqueue is not None and self._record.multiqueue.was is on:
             self._record = msgspec.structs.replace(self._record, multiqueue=None)
         # If the switch were unset, the preference's value would apply, so it is always set.
-        operations = [] if was is None else [{"op": "test", "path": _MULTIQUEUE, "value": was}]
-        return [*operations, {"op": "add", "path": _MULTIQUEUE, "value": on}]
+        operations = [] if was is None else [check(_MULTIQUEUE, was)]
+        return [*operations, add(_MULTIQUEUE, on)]
 
     def _was(self, decision: NicDecision, interface: Interface) -> dict[str, Any]:
         """Return the entries that a revert has to restore."""
-        if decision.nic.present.datapath in PLAIN and decision.wanted.datapath in PLAIN:
+        if decision.nic.present.datapath.is_bridged and decision.wanted.datapath.is_bridged:
             return {"model": interface.model}
         index = self._networks.get(interface.name)
         network = msgspec.to_builtins(self._spec.networks[index]) if index is not None else {}
@@ -261,18 +261,18 @@ class _Rendering:
         If the annotation has been edited in the meantime, the API server refuses the patch.
         """
         text, before = write_record(self._record), self._vm.record
-        path = f"/metadata/annotations/{ANNOTATION.replace('/', '~1')}"
+        path = pointer("metadata", "annotations", ANNOTATION)
         if text == (before or ""):
             return []
         if before is not None:
-            test = {"op": "test", "path": path, "value": before}
-            return [test, {"op": "replace", "path": path, "value": text} if text else {"op": "remove", "path": path}]
+            test = check(path, before)
+            return [test, replace(path, text) if text else remove(path)]
         if self._vm.annotated:
-            return [{"op": "add", "path": path, "value": text}]
+            return [add(path, text)]
         # No other client may have added the first annotation in the meantime, because `add` would overwrite it.
         version = self._vm.version
-        guard = [{"op": "test", "path": "/metadata/resourceVersion", "value": version}] if version else []
-        return [*guard, {"op": "add", "path": "/metadata/annotations", "value": {ANNOTATION: text}}]
+        guard = [check("/metadata/resourceVersion", version)] if version else []
+        return [*guard, add("/metadata/annotations", {ANNOTATION: text})]
 
 
 _WIRE = {"passt_binding": "passtBinding"}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..json_patch import add, check, pointer, remove, replace
 from ..policy.facts import Datapath, Network
 from .assignment import ANNOTATION, AssignmentRecord, RecordedNic, UnreadableRecord, read_record
 from .networks import original_network
@@ -57,9 +58,9 @@ def render_revert(machine: VirtualMachine, networks: Networks | None = None) -> 
         if entry.datapath != Datapath.PASSTHROUGH:
             operations += _entry(machine, name, entry)
     operations += _whole_nics(machine, record) + _switch(machine, record)
-    path = f"/metadata/annotations/{ANNOTATION.replace('/', '~1')}"
-    operations += [{"op": "test", "path": path, "value": notes.assigned}, {"op": "remove", "path": path}]
-    return [*operations, {"op": "add", "path": f"/metadata/annotations/{EXCLUDE.replace('/', '~1')}", "value": "true"}]
+    path = pointer("metadata", "annotations", ANNOTATION)
+    operations += [check(path, notes.assigned), remove(path)]
+    return [*operations, add(pointer("metadata", "annotations", EXCLUDE), "true")]
 
 
 def _check_place(machine: VirtualMachine, name: str, entry: RecordedNic, networks: Networks) -> None:
@@ -93,18 +94,18 @@ def _entry(machine: VirtualMachine, name: str, entry: RecordedNic) -> list[dict[
         if interface.name != name or interface.model != entry.model:
             continue
         path = f"{_DEVICES}/interfaces/{index}"
-        tests: list[dict[str, Any]] = [{"op": "test", "path": f"{path}/name", "value": name}]
+        tests: list[dict[str, Any]] = [check(f"{path}/name", name)]
         if not entry.was:
             return []
         if "interface" in entry.was:
-            return [*tests, {"op": "replace", "path": path, "value": entry.was["interface"]}, *_network(machine, name, entry)]
+            return [*tests, replace(path, entry.was["interface"]), *_network(machine, name, entry)]
         model = entry.was.get("model")
         if interface.model is None:
             return []
-        tests.append({"op": "test", "path": f"{path}/model", "value": interface.model})
+        tests.append(check(f"{path}/model", interface.model))
         if model is None:
-            return [*tests, {"op": "remove", "path": f"{path}/model"}]
-        return [*tests, {"op": "replace", "path": f"{path}/model", "value": model}]
+            return [*tests, remove(f"{path}/model")]
+        return [*tests, replace(f"{path}/model", model)]
     return []
 
 
@@ -112,8 +113,8 @@ def _network(machine: VirtualMachine, name: str, entry: RecordedNic) -> list[dic
     for index, network in enumerate(machine.spec.template.spec.networks):
         if network.name == name and entry.was.get("network"):
             path = f"{_SPEC}/networks/{index}"
-            test = {"op": "test", "path": f"{path}/name", "value": name}
-            return [test, {"op": "replace", "path": path, "value": entry.was["network"]}]
+            test = check(f"{path}/name", name)
+            return [test, replace(path, entry.was["network"])]
     return []
 
 
@@ -131,8 +132,8 @@ def _whole_nics(machine: VirtualMachine, record: AssignmentRecord) -> list[dict[
     operations: list[dict[str, Any]] = []
     for index, _ in reversed(found):
         path = f"{_DEVICES}/hostDevices/{index}"
-        test = {"op": "test", "path": f"{path}/name", "value": spec.domain.devices.host_devices[index].name}
-        operations += [test, {"op": "remove", "path": path}]
+        test = check(f"{path}/name", spec.domain.devices.host_devices[index].name)
+        operations += [test, remove(path)]
     interfaces = [entry.was["interface"] for _, entry in found]
     networks = [entry.was["network"] for _, entry in found if entry.was.get("network")]
     operations += _appended(f"{_DEVICES}/interfaces", interfaces, empty=not spec.domain.devices.interfaces)
@@ -149,8 +150,8 @@ def _appended(path: str, values: list[Any], *, empty: bool) -> list[dict[str, An
     if not values:
         return []
     if empty:
-        return [{"op": "add", "path": path, "value": values}]
-    return [{"op": "add", "path": f"{path}/-", "value": value} for value in values]
+        return [add(path, values)]
+    return [add(f"{path}/-", value) for value in values]
 
 
 def _switch(machine: VirtualMachine, record: AssignmentRecord) -> list[dict[str, Any]]:
@@ -160,5 +161,5 @@ def _switch(machine: VirtualMachine, record: AssignmentRecord) -> list[dict[str,
         return []
     path = f"{_DEVICES}/networkInterfaceMultiqueue"
     if record.multiqueue.was is None:
-        return [{"op": "remove", "path": path}]
-    return [{"op": "replace", "path": path, "value": record.multiqueue.was}]
+        return [remove(path)]
+    return [replace(path, record.multiqueue.was)]

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ..policy.facts import Datapath, NicState
+from ..policy.facts import NicState
 from ..policy.types import NicDecision, Verdict, VmDecision
 from .assignment import AssignmentRecord, RecordedNic, parse_record
 
@@ -103,7 +103,7 @@ def should_publish(decision: VmDecision) -> bool:
     return (
         decision.vm.record is not None
         or any(nic.verdict in (Verdict.CHANGE, Verdict.BLOCKED) for nic in decision.nics)
-        or any(nic.nic.present.datapath in (Datapath.SRIOV, Datapath.PASSTHROUGH) for nic in decision.nics)
+        or any(nic.nic.present.datapath.needs_device for nic in decision.nics)
     )
 
 

@@ -17,7 +17,6 @@ from .functions import FreeFunctions
 
 __all__ = ["rewrite_domain"]
 
-_DEVICES = (Datapath.SRIOV, Datapath.PASSTHROUGH)
 _TAP_ONLY = ("target", "mtu", "filterref", "backend", "tune", "guest", "script", "virtualport")
 """Children that apply to a tap device behind a bridge."""
 _NIC_ONLY = (*_TAP_ONLY, "model", "driver", "bandwidth", "coalesce", "link", "portOptions", "source")
@@ -48,7 +47,7 @@ def rewrite_domain(domain: Domain, decision: VmDecision, functions: FreeFunction
 
 def _take(patched: dict[str, NicDecision], functions: FreeFunctions) -> dict[str, list[str]]:
     """Take the functions of one domain, all from one node."""
-    moved = [nic for nic in patched.values() if nic.wanted.datapath in _DEVICES]
+    moved = [nic for nic in patched.values() if nic.wanted.datapath.needs_device]
     return functions.take(Counter(nic.wanted.resource for nic in moved)) or {}
 
 

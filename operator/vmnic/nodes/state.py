@@ -225,6 +225,16 @@ class ApplyState(StrEnum):
     ROLLED_BACK = "RolledBack"
     REFUSED = "Refused"
 
+    @property
+    def is_running(self) -> bool:
+        """Return whether the change has started and not ended."""
+        return self in (ApplyState.CLAIMED, ApplyState.APPLYING)
+
+    @property
+    def has_failed(self) -> bool:
+        """Return whether the change ended without success, other than by a refusal."""
+        return self in (ApplyState.FAILED, ApplyState.ROLLED_BACK)
+
 
 class Apply(_Struct, frozen=True):
     """The last change that a grant started."""

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from .capacity import SCARCE, Capacity, can_drive, may_use
+from .capacity import Capacity, can_drive, may_use
 from .checks import Finding
 from .facts import ClusterFacts, GuestOs, VmFacts
 from .reasons import Reason
@@ -96,7 +96,7 @@ class _Book:
         All devices of the VM must fit on one node. A NIC that gives up its device for a better candidate frees room, so the
         choice is repeated until no further NIC gives up its device.
         """
-        kept = {nic.nic.name for nic in found.nics if nic.nic.present.datapath in SCARCE}
+        kept = {nic.nic.name for nic in found.nics if nic.nic.present.datapath.needs_device}
         while True:
             made, taken, nodes = self._try(found, kept)
             chosen = {nic.nic.name: first_accepted(made.get(nic.nic.name, nic.candidates)) for nic in found.nics}

@@ -9,13 +9,10 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .facts import Assignment, Datapath, GuestOs, VmFacts
+from .facts import Assignment, GuestOs, VmFacts
 from .labels import matches_labels
 
-__all__ = ["SCARCE", "Capacity", "Claim", "NodeDevices", "can_drive", "claim_of", "count_capacity", "may_use"]
-
-SCARCE = (Datapath.SRIOV, Datapath.PASSTHROUGH)
-"""Datapaths that take a device of limited number."""
+__all__ = ["Capacity", "Claim", "NodeDevices", "can_drive", "claim_of", "count_capacity", "may_use"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +77,9 @@ def claim_of(vm: VmFacts) -> Claim | None:
     wanted: Counter[str] = Counter()
     of: dict[str, int] = {}
     for nic in vm.nics:
-        if nic.live is not None and nic.live.datapath in SCARCE and vm.started:
+        if nic.live is not None and nic.live.datapath.needs_device and vm.started:
             held[nic.live.resource] += 1
-        if nic.present.datapath in SCARCE:
+        if nic.present.datapath.needs_device:
             wanted[nic.present.resource] += 1
             made = vm.assigned.get(nic.name)
             if made is not None and made.of is not None and _same(made, nic.present.resource):

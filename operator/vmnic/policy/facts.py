@@ -43,6 +43,16 @@ class Datapath(StrEnum):
     OTHER = "other"
     """A binding or device that vmnic does not handle."""
 
+    @property
+    def needs_device(self) -> bool:
+        """Return whether a NIC with it takes a VF or a whole NIC of a node."""
+        return self in (Datapath.SRIOV, Datapath.PASSTHROUGH)
+
+    @property
+    def is_bridged(self) -> bool:
+        """Return whether packets pass a tap device and a bridge or masquerading of the host."""
+        return self in (Datapath.EMULATED, Datapath.VIRTIO, Datapath.VHOST)
+
 
 class GuestOs(StrEnum):
     """Operating system of the guest."""

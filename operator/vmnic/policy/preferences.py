@@ -17,8 +17,6 @@ from .types import Candidate
 
 __all__ = ["evaluate_nic", "keeps_current"]
 
-PLAIN = (Datapath.EMULATED, Datapath.VIRTIO, Datapath.VHOST)
-"""Datapaths that differ only in model and backend, and share their networks."""
 _NO_BRIDGES = ("macvtap", "sriov", "ib-sriov", "host-device")
 """CNI plugins whose networks an emulated or virtio NIC cannot use."""
 _WINDOWS = Finding(
@@ -84,7 +82,7 @@ def _candidate(asked: _Asked, datapath: Datapath) -> Candidate:
             target, resource = None, _resource_of(asked.rule.passthrough_pool, asked.cluster)
         case Datapath.MACVTAP if nic.present.datapath is not Datapath.MACVTAP:
             target = _macvtap_source(asked)
-        case _ if nic.present.datapath not in PLAIN and datapath in PLAIN:
+        case _ if not nic.present.datapath.is_bridged and datapath.is_bridged:
             target = _bridge(asked)
     question = CheckInput(
         vm=asked.vm, nic=nic, cluster=asked.cluster, rule=asked.rule, effective_rule=asked.effective_rule,

@@ -27,7 +27,6 @@ _BY_KUBEVIRT = frozenset(
 )
 """Reasons that depend on the KubeVirt resource."""
 _NEEDS_KUBEVIRT = (Datapath.MACVTAP, Datapath.SRIOV, Datapath.PASSTHROUGH)
-_NEEDS_QUOTA = (Datapath.SRIOV, Datapath.PASSTHROUGH)
 
 
 def unknown_input(vm: VmFacts, nic: NicFacts, cluster: ClusterFacts) -> Finding | None:
@@ -57,7 +56,7 @@ def unknown_candidate(vm: VmFacts, found: Iterable[Candidate], cluster: ClusterF
         by_kubevirt = one.datapath in _NEEDS_KUBEVIRT and (is_open or reason in _BY_KUBEVIRT)
         if cluster.kubevirt.unreadable and by_kubevirt:
             return _kubevirt_unknown(cluster)
-        by_quota = one.datapath in _NEEDS_QUOTA and (is_open or reason is Reason.QUOTA_EXCEEDED)
+        by_quota = one.datapath.needs_device and (is_open or reason is Reason.QUOTA_EXCEEDED)
         if vm.quota_unknown and by_quota:
             return Finding(Reason.INPUT_UNREADABLE, vm.quota_unknown)
         if reason is None:

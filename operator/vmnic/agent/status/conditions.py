@@ -8,9 +8,10 @@ from typing import Literal
 
 import msgspec
 
+from ...checked.moments import format_time
 from ...nodes.bounds import fit
 from ...nodes.reasons import NodeReason
-from ...nodes.state import ApplyState, Condition, HostFacts, NodeSpec, NodeStatus, PfReason, PfStatus
+from ...nodes.state import Condition, HostFacts, NodeSpec, NodeStatus, PfReason, PfStatus
 
 __all__ = ["conditions_of_refusal", "fit_status", "node_conditions", "same_status"]
 
@@ -106,7 +107,7 @@ def _left_text(left: Sequence[PfStatus]) -> str:
 
 def _is_fenced(pf: PfStatus) -> bool:
     """Return whether its VFs are kept from pods, from the claim to the end of the change."""
-    running = pf.apply is not None and pf.apply.state in (ApplyState.CLAIMED, ApplyState.APPLYING)
+    running = pf.apply is not None and pf.apply.state.is_running
     return running and pf.plan is not None and pf.plan.fenced
 
 
@@ -126,7 +127,7 @@ def _missing_text(missing: Sequence[str], host: HostFacts) -> str:
 def _with_times(verdicts: Mapping[str, _Verdict], before: Iterable[Condition], generation: int) -> tuple[Condition, ...]:
     """Build the conditions, and change a transition time only with its status."""
     present = {condition.type: condition for condition in before}
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    now = format_time(datetime.now(UTC))
     made = []
     for kind, (status, reason, message) in verdicts.items():
         old = present.get(kind)

@@ -16,6 +16,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
+from ...json_patch import add
 from ...kube.client import ApiClient, ConflictError
 from ...kube.errors import ApiError, InvalidError, NotLeadingError
 from ...kube.resources import MUTATING_WEBHOOKS, SECRETS
@@ -154,7 +155,7 @@ class Certificates:
             wanted = merge_bundle(present, shared, self._clock())
             if wanted != present:
                 path = f"/webhooks/{index}/clientConfig/caBundle"
-                operations.append({"op": "add", "path": path, "value": _encoded(wanted)})
+                operations.append(add(path, _encoded(wanted)))
         if operations:
             await self._writes.patch_json(MUTATING_WEBHOOKS, _WEBHOOK, operations)
 

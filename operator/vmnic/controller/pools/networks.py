@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ...api.pool import PoolProblem, SriovNetworkPool
+from ...json_patch import add, check, pointer
 from ...kube.client import ApiClient
 from ...kube.errors import ApiError, UnreachableError
 from ...kube.reflector import ObjectKey
@@ -30,7 +31,7 @@ _SLICE = 1000
 """VMs visited before the event loop gets a turn: about a millisecond."""
 _NAMED = 5
 """Maximum number of VMs that one message names."""
-_POOL_UID_PATH = f"/metadata/annotations/{POOL_UID.replace('/', '~1')}"
+_POOL_UID_PATH = pointer("metadata", "annotations", POOL_UID)
 _KIND_ABSENT = PoolProblem(
     reason=PoolProblemReason.NAD_KIND_ABSENT,
     message="spec.networks needs NetworkAttachmentDefinitions (k8s.cni.cncf.io), and this cluster has no such kind: "
@@ -173,8 +174,8 @@ def _correction(wanted: OwnNetwork, present: OwnNetwork) -> list[Mapping[str, An
     """
     others = {name: value for name, value in present.metadata.labels.items() if name != SEGMENT_LABEL}
     return [
-        {"op": "test", "path": _POOL_UID_PATH, "value": wanted.metadata.annotations[POOL_UID]},
-        {"op": "add", "path": "/metadata/labels", "value": others | wanted.metadata.labels},
-        {"op": "add", "path": "/metadata/annotations", "value": present.metadata.annotations | wanted.metadata.annotations},
-        {"op": "add", "path": "/spec", "value": {"config": wanted.spec.config}},
+        check(_POOL_UID_PATH, wanted.metadata.annotations[POOL_UID]),
+        add("/metadata/labels", others | wanted.metadata.labels),
+        add("/metadata/annotations", present.metadata.annotations | wanted.metadata.annotations),
+        add("/spec", {"config": wanted.spec.config}),
     ]

@@ -10,13 +10,14 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 
 from ...api.pool import SriovNetworkPool
+from ...json_patch import add, check
 from ...kube.client import ApiClient, ConflictError
 from ...kube.reflector import ObjectKey
 from ...kube.resources import NODE_NIC_STATES
 from ...nodes.pools.merge import merge_pools
 from ...nodes.rollout.ledger import Ledger
 from ...nodes.rollout.release import released_pfs
-from ...nodes.state import ApplyState, HostSpec, NodeNicState, NodeSpec, PfSpec, wire
+from ...nodes.state import HostSpec, NodeNicState, NodeSpec, PfSpec, wire
 from ..caches.cluster_cache import ClusterCache
 from ..caches.projections import NodeObject
 from .drain import Drainer
@@ -26,7 +27,6 @@ __all__ = ["NodeReconciler", "plan_node_spec", "without_grants"]
 
 _MODULES = ("vhost_net", "tun", "macvtap")
 """Kernel modules that the datapaths of VMs need on any node."""
-_ENDED = (ApplyState.APPLIED, ApplyState.FAILED, ApplyState.ROLLED_BACK, ApplyState.REFUSED)
 
 
 class NodeReconciler:
@@ -100,8 +100,8 @@ class NodeReconciler:
             NODE_NIC_STATES,
             state.metadata.name,
             [
-                {"op": "test", "path": "/metadata/resourceVersion", "value": state.metadata.resource_version},
-                {"op": "add", "path": "/spec", "value": wire(desired)},
+                check("/metadata/resourceVersion", state.metadata.resource_version),
+                add("/spec", wire(desired)),
             ],
         )
 
@@ -150,7 +150,7 @@ def _spent_grants(state: NodeNicState) -> set[str | None]:
         and (pf.plan is None or pf.plan.digest != spec.grant)
         and pf.apply is not None
         and pf.apply.digest == spec.grant
-        and pf.apply.state in _ENDED
+        and not pf.apply.state.is_running
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from ...api.common import Condition
 from ...api.policy import PolicyStatus, VmNicPolicy
 from ...api.pool import PoolStatus, SriovNetworkPool
+from ...json_patch import add
 from ...kube.client import ApiClient
 from ...kube.conditions import merged_conditions
 from ...kube.events import Events
@@ -39,7 +40,7 @@ class StatusWriter:
         status = status.model_copy(update={"conditions": conditions})
         if status == of.status:
             return
-        body = [{"op": "add", "path": "/status", "value": status.dump()}]
+        body = [add("/status", status.dump())]
         await self._api.patch_json(resource, of.metadata.name, body, subresource="status")
         self._tell(resource, of.metadata.name, of.metadata.uid, before, conditions)
 

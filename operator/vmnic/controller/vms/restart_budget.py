@@ -6,13 +6,14 @@ written before a restart is requested, so that a new leader counts the restarts 
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from ...checked.amounts import resolve_percentage
+from ...checked.moments import format_time
 from ...kube.reflector import ObjectKey
 from ...kubevirt.vm import VirtualMachine
 from ...kubevirt.vm_state import Restart
@@ -27,7 +28,7 @@ _OPEN_STATES = ("Restarting", "Failed")
 
 def mark_started(digest: str, policy: str, instance: str, now: datetime) -> Restart:
     """Return the record of a restart that is about to be requested."""
-    return Restart(digest=digest, policy=policy, state="Restarting", instance=instance, at=now.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    return Restart(digest=digest, policy=policy, state="Restarting", instance=instance, at=format_time(now))
 
 
 def advance_restart(
@@ -131,6 +132,4 @@ class RestartBudget:
 
 def _slots(limit: int | str, matched: int) -> int:
     """Return the number of slots, where a percentage refers to the VMs and is rounded up."""
-    if isinstance(limit, int):
-        return limit
-    return math.ceil(matched * int(limit.removesuffix("%")) / 100)
+    return resolve_percentage(limit, matched, round_up=True)

@@ -12,7 +12,6 @@ from ...kube.reflector import ObjectKey
 from ...kube.resources import MACHINE_SUBRESOURCES
 from ...kubevirt.vm_state import Restart
 from ...kubevirt.vmi import VirtualMachineInstance
-from ...policy.facts import Datapath
 from ...policy.reasons import Reason
 from ...policy.types import VmCandidates, VmDecision
 from ..caches.cluster_cache import ClusterCache, Enqueue
@@ -25,7 +24,6 @@ _log = logging.getLogger(__name__)
 
 _RESTARTING_S = 20.0
 """Interval for reconciling a VM whose restart is in progress."""
-_SCARCE = (Datapath.SRIOV, Datapath.PASSTHROUGH)
 
 
 class EventEmitter(Protocol):
@@ -189,7 +187,7 @@ class Restarts:
         if not patches or not decision.vm.running or decision.vm.started:
             return
         for nic in decision.nics:
-            if nic.nic.live is not None and nic.nic.live.datapath in _SCARCE and nic.nic.present.datapath not in _SCARCE:
+            if nic.nic.live is not None and nic.nic.live.datapath.needs_device and not nic.nic.present.datapath.needs_device:
                 await self.request_restart(key)
 
     def forget(self, key: ObjectKey) -> None:

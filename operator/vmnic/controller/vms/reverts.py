@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
+from ...checked.moments import format_time
 from ...kubevirt.vm_state import Reverts
 
 __all__ = ["digest_of", "is_suspended", "record_patch", "record_revert"]
@@ -49,7 +50,7 @@ def record_revert(known: Reverts | None, digest: str, now: datetime, manager: st
     """Return the record that suspends a change, or None if it is suspended or was reverted too rarely."""
     if known is None or known.digest != digest or known.yielded_at or len(_recent(known, now)) < _REVERTS:
         return None
-    return msgspec.structs.replace(known, yielded_at=_text(now), manager=manager[:128])
+    return msgspec.structs.replace(known, yielded_at=format_time(now), manager=manager[:128])
 
 
 def record_patch(known: Reverts | None, digest: str, now: datetime) -> Reverts:
@@ -58,15 +59,11 @@ def record_patch(known: Reverts | None, digest: str, now: datetime) -> Reverts:
     A different change, because the policy or the NIC has changed, starts a new record.
     """
     before = _recent(known, now) if known is not None and known.digest == digest and not known.yielded_at else ()
-    return Reverts(digest=digest, patched_at=(*before, _text(now)))
+    return Reverts(digest=digest, patched_at=(*before, format_time(now)))
 
 
 def _recent(known: Reverts, now: datetime) -> tuple[str, ...]:
     return tuple(at for at in known.patched_at if now - _time(at) < _WINDOW)
-
-
-def _text(now: datetime) -> str:
-    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _time(text: str) -> datetime:

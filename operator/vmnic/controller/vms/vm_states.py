@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...api.common import GROUP, VERSION
+from ...json_patch import add
 from ...kube.client import ApiClient
 from ...kube.reflector import ObjectKey
 from ...kube.resources import VM_NIC_STATES
@@ -73,9 +74,7 @@ class VmStates:
         if note is not None and note.digest == digest:
             return
         if note is not None:
-            await self._api.patch_json(
-                VM_NIC_STATES, key.name, [{"op": "add", "path": "/status", "value": status}], key.namespace
-            )
+            await self._api.patch_json(VM_NIC_STATES, key.name, [add("/status", status)], key.namespace)
         else:
             await self._api.create(VM_NIC_STATES, _object(key, machine, status), key.namespace)
         self._held.pop(key, None)

@@ -13,6 +13,7 @@ import msgspec
 
 from ...api.common import seconds_of
 from ...api.pool import SriovNetworkPool
+from ...checked.amounts import resolve_percentage
 from ..state import PfSpec, PfStatus, VfGroup, VfSettings, group_of, indexes_of
 from .match import matching_pfs
 
@@ -170,7 +171,7 @@ def _count(wanted: int | str, total: int) -> int:
         return wanted
     if wanted == "max":
         return total
-    return total * int(wanted.removesuffix("%")) // 100
+    return resolve_percentage(wanted, total, round_up=False)
 
 
 _SHARED = {"num_vfs": "numVfs", "mtu": "mtu", "queues": "queues", "management": "management", "persistence": "persistence"}

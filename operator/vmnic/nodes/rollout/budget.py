@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from ...api.pool import SriovNetworkPool
+from ...checked.amounts import resolve_percentage
 from .eligibility import EligibleChanges, eligible_changes
 from .ledger import Entry, EntryState, Ledger, NodeView, PoolLedger
 from .progress import is_stopped
@@ -198,4 +198,4 @@ def _resolve(limit: int | str, nodes: int) -> int:
     """Convert a number or a percentage to a number of nodes, rounded up and at least one."""
     if isinstance(limit, int):
         return limit
-    return max(1, math.ceil(nodes * int(limit.removesuffix("%")) / 100))
+    return max(1, resolve_percentage(limit, nodes, round_up=True))

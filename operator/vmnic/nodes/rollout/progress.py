@@ -17,9 +17,6 @@ from .ledger import Entry, EntryState, NodeView, PoolLedger, by_name
 
 __all__ = ["advance_ledger", "deadline_of", "is_stopped"]
 
-_BAD = (ApplyState.FAILED, ApplyState.ROLLED_BACK)
-_ENDED = (ApplyState.APPLIED, ApplyState.REFUSED, *_BAD)
-_STARTED = (ApplyState.CLAIMED, ApplyState.APPLYING)
 _REFUSED_REST_S = 10
 """Pause after a refused change, in seconds, because the cause of the refusal may still be there."""
 
@@ -97,7 +94,7 @@ def _settle_failed(entry: Entry, pool: SriovNetworkPool, view: NodeView) -> Entr
     pfs = {pf.pci_address: pf for pf in view.state.status.pfs}
     if view.lost and pool.metadata.deletion_timestamp:
         return _over(entry)  # The removal of a pool does not wait for lost nodes.
-    if entry.cordoned or any(_run(digest, pfs.get(address)) in _STARTED for address, digest in entry.digests.items()):
+    if entry.cordoned or any(_is_running(_run(digest, pfs.get(address))) for address, digest in entry.digests.items()):
         return entry
     return None if _again(entry, pool, view) or _is_healed(entry, view, pfs) else entry
 
@@ -140,13 +137,13 @@ def _settle_drain(entry: Entry, pool: SriovNetworkPool, view: NodeView, part: Po
 def _settle_grant(entry: Entry, pool: SriovNetworkPool, view: NodeView, now: int) -> tuple[Entry | None, bool]:
     pfs = {pf.pci_address: pf for pf in view.state.status.pfs}
     runs = [_run(digest, pfs.get(address)) for address, digest in entry.digests.items()]
-    if all(run in _ENDED for run in runs):
+    if all(run is not None and not run.is_running for run in runs):
         return _end(entry, runs, now)
     if not entry.since:
         entry = msgspec.structs.replace(entry, since=now)  # An older version did not record the time.
     if view.ready and now >= deadline_of(entry, pool):
         return msgspec.structs.replace(entry, state=EntryState.FAILED, silent=not view.confirmed), False
-    if any(run in _STARTED for run in runs):
+    if any(_is_running(run) for run in runs):
         return (msgspec.structs.replace(entry, state=EntryState.FAILED) if view.lost else entry), False
     if entry.state is EntryState.GRANTED and not view.lost and _usable(entry, pfs):
         return entry, False
@@ -170,12 +167,17 @@ def _end(entry: Entry, runs: Collection[ApplyState | None], now: int) -> tuple[E
 
     A failure is recorded, a refused change rests, and otherwise the slot is freed.
     """
-    if any(run in _BAD for run in runs):
+    if any(run is not None and run.has_failed for run in runs):
         return msgspec.structs.replace(entry, state=EntryState.FAILED), False
     applied = ApplyState.APPLIED in runs
     if ApplyState.REFUSED in runs:
         return msgspec.structs.replace(entry, state=EntryState.RESTING, until=now + _REFUSED_REST_S), applied
     return _over(entry), applied
+
+
+def _is_running(run: ApplyState | None) -> bool:
+    """Return whether a change has started and not ended."""
+    return run is not None and run.is_running
 
 
 def _run(digest: str, pf: PfStatus | None) -> ApplyState | None:

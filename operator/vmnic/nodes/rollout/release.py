@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 import msgspec
 
 from ...api.pool import SriovNetworkPool
-from ..state import ApplyState, NodeNicState, NodeSpec, PfReason, PfSpec, PfStatus
+from ..state import NodeNicState, NodeSpec, PfReason, PfSpec, PfStatus
 
 __all__ = ["ABANDON", "FINALIZER", "begin_release", "released_pfs"]
 
@@ -18,8 +18,6 @@ ABANDON = "vmnic.dev/abandon"
 """Annotation of a pool. The pool leaves its PFs as they are, and its removal does not wait for its nodes."""
 FINALIZER = "vmnic.dev/nodes"
 """Finalizer that keeps a pool until its nodes have released their PFs."""
-
-_STARTED = (ApplyState.CLAIMED, ApplyState.APPLYING)
 
 
 def released_pfs(state: NodeNicState, pools: Iterable[SriovNetworkPool], asked: Collection[str]) -> tuple[PfSpec, ...]:
@@ -67,6 +65,6 @@ def _is_given_up(spec: PfSpec, state: NodeNicState, found: Mapping[str, PfStatus
     pf = found.get(spec.pci_address)
     if pf is None or (pf.problem is not None and pf.problem.reason is PfReason.VANISHED):
         return True
-    started = pf.apply is not None and pf.apply.state in _STARTED
+    started = pf.apply is not None and pf.apply.state.is_running
     confirmed = state.status.observed_generation >= state.metadata.generation
     return confirmed and not pf.owned and not started

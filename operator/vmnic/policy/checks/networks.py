@@ -37,7 +37,7 @@ def no_equivalent_network(question: CheckInput) -> Finding | None:
         return Finding(
             Reason.NO_EQUIVALENT_NETWORK, f"nothing tells what NIC {nic.name} was connected to before it was a whole one"
         )
-    if question.datapath in (Datapath.SRIOV, Datapath.PASSTHROUGH) and nic.state == "down":
+    if question.datapath.needs_device and nic.state == "down":
         text = f"NIC {nic.name} has `state: down`, which {question.datapath} cannot have: its link would come up"
         return Finding(Reason.NO_EQUIVALENT_NETWORK, text)
     if question.target is not None or question.datapath is Datapath.PASSTHROUGH:
