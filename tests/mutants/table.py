@@ -57,15 +57,15 @@ MUTANTS = (
     Mutant(
         "a share of nodes is rounded down",
         "nodes/rollout/budget.py",
-        "max(1, math.ceil(nodes * ",
-        "max(1, math.floor(nodes * ",
+        "resolve_percentage(limit, nodes, round_up=True)",
+        "resolve_percentage(limit, nodes, round_up=False)",
         "nodes",
     ),
     Mutant(
         "a share of VMs is rounded down",
         "controller/vms/restart_budget.py",
-        "math.ceil(matched",
-        "math.floor(matched",
+        "resolve_percentage(limit, matched, round_up=True)",
+        "resolve_percentage(limit, matched, round_up=False)",
         "controller/vms/test_restart_budget.py",
     ),
     Mutant(
