@@ -37,6 +37,12 @@ VALUES = st.one_of(
 )
 
 
+def test_every_operation_has_one_port_and_reads_or_writes():
+    by_port = [*typing.get_args(ops.FileOp), *typing.get_args(ops.LinkOp), *typing.get_args(ops.ModuleOp)]
+    by_effect = [*typing.get_args(ops.ReadOp), *typing.get_args(ops.WriteOp)]
+    assert len(by_port) == len(by_effect) == len({*by_port, *by_effect})
+
+
 @given(OPS)
 def test_an_operation_survives_encoding(op):
     assert codec.decode_op(json.loads(json.dumps(codec.encode_op(op)))) == op
