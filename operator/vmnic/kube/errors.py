@@ -114,11 +114,14 @@ def error_for(status: int, body: Any, retry_after: str | None = None) -> ApiErro
     `body` is a Status object if the server sent one.
     """
     described: dict[str, Any] = body if isinstance(body, dict) else {"message": str(body)[:500]}
-    causes = (described.get("details") or {}).get("causes") or ()
+    details = described.get("details")
+    causes = details.get("causes") if isinstance(details, dict) else None
     return _BY_STATUS.get(status, ApiError)(
         status=status,
-        reason=described.get("reason") or str(status),
-        message=described.get("message") or "",
-        causes=tuple(f"{cause.get('field', '')}: {cause.get('message', '')}" for cause in causes),
+        reason=str(described.get("reason") or status),
+        message=str(described.get("message") or ""),
+        causes=tuple(f"{cause.get('field', '')}: {cause.get('message', '')}" for cause in causes if isinstance(cause, dict))
+        if isinstance(causes, list)
+        else (),
         retry_after_s=float(seconds) if (seconds := read_integer(retry_after, 0, _LONGEST_RETRY_S)) is not None else None,
     )

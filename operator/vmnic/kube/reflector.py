@@ -263,7 +263,7 @@ class Reflector(Generic[T]):
         if old is not None:
             self.last_readable[key] = old
         elif self._salvage is not None and key not in self.last_readable:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception), time_budget(_DECODE_S, self._subject(key)):
                 self.last_readable[key] = self._salvage(raw)
         if old is not None or is_news:
             self._report(key, old, None)

@@ -15,6 +15,7 @@ from vmnic.kube.errors import (
     NotLeadingError,
     TooManyRequestsError,
     UnreachableError,
+    error_for,
 )
 from vmnic.kube.resources import NODES
 
@@ -117,3 +118,19 @@ async def test_list_comes_page_by_page(api):
     async with client(api) as made:
         pages = [len(page) async for page, _ in made.list_pages(NODES)]
     assert pages == [2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "text",
+        ["a list"],
+        {"details": "text"},
+        {"details": {"causes": "text"}},
+        {"details": {"causes": ["text", 5]}},
+        {"message": {"a": 1}, "reason": ["b"]},
+    ],
+)
+def test_an_answer_of_any_shape_becomes_an_error(body):
+    error = error_for(502, body)
+    assert (error.status, error.causes, type(error.message), type(error.reason)) == (502, (), str, str)

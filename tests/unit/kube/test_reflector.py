@@ -293,6 +293,19 @@ async def test_never_readable_object_is_salvaged(api):
         await until(lambda: made.reflector.last_readable == {("", "a"): Thing(7)})
 
 
+async def test_salvage_that_takes_too_long_costs_only_its_object(api, monkeypatch):
+    def busy(_):
+        while True:
+            pass
+
+    monkeypatch.setattr(module, "_DECODE_S", 0.05)
+    async with running(api, salvage=busy) as made:
+        api.put("a", size="large")
+        api.put("b", size=1)
+        await until(lambda: made.reflector.items == {("", "b"): Thing(1)})
+        assert (list(made.reflector.malformed), made.reflector.last_readable) == ([("", "a")], {})
+
+
 async def test_set_aside_object_is_reported_when_its_version_changes(api, watcher):
     await synced(api, watcher, a=1)
     watcher.set_aside.add("Node", "a", SetAsideReason.TIME, "slow")

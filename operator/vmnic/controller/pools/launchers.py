@@ -50,6 +50,7 @@ class _Container(msgspec.Struct, frozen=True):
 class _PodSpec(msgspec.Struct, frozen=True, rename="camel"):
     node_name: str = ""
     containers: tuple[_Container, ...] = ()
+    init_containers: tuple[_Container, ...] = ()
 
 
 class _PodStatus(msgspec.Struct, frozen=True):
@@ -66,7 +67,8 @@ class LauncherPod(msgspec.Struct, frozen=True):
     @property
     def requests(self) -> set[str]:
         """Return the names of the resources that its containers request."""
-        return {name for container in self.spec.containers for name in container.resources.requests}
+        containers = (*self.spec.containers, *self.spec.init_containers)
+        return {name for container in containers for name in container.resources.requests}
 
     @property
     def ended(self) -> bool:

@@ -122,6 +122,13 @@ async def test_vm_with_a_device_of_the_pool_is_evicted(fleet, resource):
     assert (await drainer.evict(NODE, held_by("pod tenants/a"), RESOURCES), asked) == ("", ["a"])
 
 
+async def test_device_of_an_init_container_counts(fleet):
+    pod = launcher("a", NODE, requests=["cpu"])
+    pod["spec"]["initContainers"] = [{"resources": {"requests": {"vmnic.dev/fast": "1"}}}]
+    drainer, asked = scene(fleet, pod)
+    assert (await drainer.evict(NODE, held_by("pod tenants/a"), RESOURCES), asked) == ("", ["a"])
+
+
 @pytest.mark.parametrize(
     ("pod", "why"),
     [
