@@ -125,6 +125,7 @@ async def _run(chosen: argparse.Namespace, connection: Connection, watchdog: Wat
             reads, writes, elector, certificates, namespace=chosen.namespace, restart_timeout=restart_timeout
         )
         controller.show_metrics(*clients.values(), writes)
+        # Before the caches list the object, because decoding it may be what stalled the last run.
         if watchdog.blamed is not None:
             controller.set_aside(watchdog.blamed)
         threads = Threads(controller, elector, certificates, watchdog, chosen, asyncio.get_running_loop())
@@ -135,6 +136,7 @@ async def _run(chosen: argparse.Namespace, connection: Connection, watchdog: Wat
             asyncio.create_task(run_in_thread(lambda: threads.serve_webhook(clients["secrets"]), "webhook")),
             asyncio.create_task(stop.wait()),
         ]
+        # Apart from `stop`, no task ends unless it has failed. The process then ends too, and the kubelet starts it again.
         done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         await cancel_and_wait(pending)
         for task in done:
@@ -184,6 +186,7 @@ class Controller:
         """Set aside the object that stalled the previous run."""
         message = "the process ended itself, because its loop stood still while it decided about this object"
         self.set_aside_objects.add(*subject, SetAsideReason.TIME, message)
+        # A network, for example, has no key: its reflector alone refuses it.
         key = key_of(subject)
         if key is not None:
             self._queue.set_aside[key] = message
@@ -203,8 +206,10 @@ class Controller:
 
     async def lead(self) -> None:
         """Reconcile while the lease is held."""
+        # Not for VMs, whose list may be long: nodes and pools can be reconciled without them.
         await self._wait_for(self.world.nodes, self.world.node_states, self.world.pools)
         await _load_ledger(self._ledger)
+        # Delays and failures of an earlier term do not count any more, and all objects are enqueued below.
         self._queue.clear()
         self._leading = True
         try:
@@ -291,6 +296,7 @@ async def _load_ledger(ledger: LedgerStore) -> None:
     while True:
         try:
             await ledger.load()
+        # A lease that has run out is no failure either: the elector cancels this task.
         except (ApiError, NotLeadingError) as error:
             _log.error("nothing is granted before the ledger can be read: %s", error)
         else:

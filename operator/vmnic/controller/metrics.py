@@ -194,6 +194,7 @@ class ControllerMetrics:
 
 
 def _cause(error: BaseException) -> str:
+    # Subclasses first, because all but the last are ApiErrors too.
     causes = (
         ((ConflictError, InvalidError), "changed"),
         (TooManyRequestsError, "throttled"),
@@ -221,6 +222,7 @@ class StateCollector(Collector):
         leads = self._leads()
         yield family(_LEADER, [((), int(leads))])
         yield family(_DEPTH, [((kind,), waiting[kind]) for kind in Kind])
+        # Every replica has these caches. If each of them reported, sums over replicas would count objects twice.
         pools = list(self._world.pools.items.values()) if leads else []
         yield family(_POOL_CONDITION, [((p.metadata.name, *c), v) for p in pools for c, v in _holds(p.status.conditions)])
         yield family(_POOL_NODES, [((p.metadata.name, s), n) for p in pools for s, n in _counts(p.status.nodes, "summary")])

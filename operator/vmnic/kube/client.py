@@ -86,6 +86,7 @@ class ApiClient:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self.connection.tls, limit=_CONNECTIONS))
+        # A session of its own: the controller's 16 watches would use up the limit on connections, and no request could be sent.
         self._watches = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=self.connection.tls, limit=0), read_bufsize=2**20
         )
@@ -221,6 +222,7 @@ class ApiClient:
             "timeoutSeconds": str(lasts_s),
             **(selectors or {}),
         }
+        # No total limit, because a healthy watch lasts for minutes. `sock_read` finds a connection whose other end is gone.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout_s, sock_read=silent_s)
         url = self.connection.server + resource.collection_path()
         try:
@@ -229,6 +231,7 @@ class ApiClient:
                     raise error_for(response.status, _decoded(await response.read()), response.headers.get("Retry-After"))
                 async for line in _lines(response.content):
                     event = await _decode(_event_decoder, line)
+                    # An expired version is an event if the server has already answered 200, and the HTTP status 410 otherwise.
                     if event.type == "ERROR":
                         raise _watch_error(_decoded(bytes(event.object)))
                     yield WatchEvent(event.type, event.object)  # type: ignore[arg-type]  # the server's words
@@ -247,6 +250,7 @@ class ApiClient:
         if self._budget is not None:
             await self._budget.take()
         timeout_s = self._timeout_s
+        # Asked after the wait for the write budget, because the lease may run out meanwhile.
         if self._guard is not None:
             left_s = self._guard()
             if left_s is None or left_s <= 0:
@@ -305,7 +309,9 @@ class _Budget:
 
     async def take(self) -> None:
         now = asyncio.get_running_loop().time()
+        # The place is taken before the wait, so that writers that wait keep their order.
         self._full_at = max(self._full_at, now) + 1 / self._per_s
+        # The last second is the burst, for which no write waits.
         await asyncio.sleep(max(0.0, self._full_at - now - 1.0))
 
 
@@ -327,6 +333,7 @@ async def _decode(decoder: msgspec.json.Decoder[T], raw: bytes) -> T:
     try:
         return decoder.decode(raw)
     except RecursionError:
+        # In a thread, because pruning 1 MB of brackets takes about a second.
         return decoder.decode(await asyncio.to_thread(prune, raw))
 
 
@@ -335,6 +342,7 @@ def _decoded(raw: bytes) -> Any:
     try:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # Proxies and aggregated API servers also answer in plain text or HTML.
         return raw.decode(errors="replace")
 
 

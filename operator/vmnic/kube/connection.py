@@ -53,10 +53,12 @@ def in_cluster_connection(environment: Mapping[str, str] = os.environ) -> Connec
         raise ConnectionFileError(f"{missing.args[0]} is not set: run this in a pod, or set it") from missing
     token_file, ca_file = directory / "token", directory / "ca.crt"
     try:
+        # Only to fail at the start if it is missing. Each request reads it again, because the kubelet replaces the token.
         token_file.read_text()
         tls = ssl.create_default_context(cafile=str(ca_file))
     except OSError as error:
         raise ConnectionFileError(f"{error.filename or ca_file}: {error.strerror}: is a service account mounted?") from error
+    # In an IPv6 cluster, KUBERNETES_SERVICE_HOST is an address without brackets.
     bracketed = f"[{host}]" if ":" in host else host
     return Connection(f"https://{bracketed}:{port}", tls, lambda: token_file.read_text().strip(), str(ca_file))
 

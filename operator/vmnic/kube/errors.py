@@ -123,5 +123,6 @@ def error_for(status: int, body: Any, retry_after: str | None = None) -> ApiErro
         causes=tuple(f"{cause.get('field', '')}: {cause.get('message', '')}" for cause in causes if isinstance(cause, dict))
         if isinstance(causes, list)
         else (),
+        # Kubernetes sends seconds. The other form of the header, a date, is ignored.
         retry_after_s=float(seconds) if (seconds := read_integer(retry_after, 0, _LONGEST_RETRY_S)) is not None else None,
     )

@@ -66,6 +66,7 @@ class Events:
 
     def __init__(self, api: ApiClient, instance: str) -> None:
         self._api = api
+        # The API server refuses a longer `reportingInstance`.
         self._instance = instance[:128]
         self._queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(_WAITING)
         self._known: OrderedDict[str, _Known] = OrderedDict()
@@ -113,6 +114,7 @@ class Events:
         try:
             await self._api.create(EVENTS, event, meta["namespace"])
         except ConflictError:
+            # The API server refuses a series of fewer than two. Of an existing Event only the series may change.
             count = max(2, self._known[meta["name"]].count if meta["name"] in self._known else 2)
             series = {"count": count, "lastObservedTime": event["eventTime"]}
             await self._api.patch_merge(EVENTS, meta["name"], {"series": series}, meta["namespace"])
@@ -126,6 +128,7 @@ class Events:
             "kind": "Event",
             # Events of cluster-scoped objects belong in `default`, where `kubectl describe` looks for them.
             "metadata": {
+                # A name that is cut after a dash or a dot would not be a DNS name, because a dot follows.
                 "name": f"{subject.name[:_NAME_LENGTH].rstrip('-.')}.{digest}",
                 "namespace": subject.namespace or "default",
             },

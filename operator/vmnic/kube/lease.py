@@ -30,6 +30,7 @@ CONTROLLER = "vmnic-controller"
 
 def boot_time() -> float:
     """Return the seconds since boot, including suspension (CLOCK_BOOTTIME)."""
+    # CLOCK_MONOTONIC stands still during suspension: a machine that wakes up would consider an old lease valid.
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -62,6 +63,7 @@ class LeaderElector:
         self._duration_s = duration_s
         self._lead_s = duration_s * 2 / 3
         """How long a renewal permits leading. A third of the lease remains as a margin for a write in flight."""
+        # Five tries fit into the time that one renewal gives, so that one lost request does not end the leadership.
         self._retry_s = duration_s / 8
         self._clock = clock
         self._deadline: float | None = None
@@ -93,6 +95,7 @@ class LeaderElector:
                 await self._renew_beside(task)
             finally:
                 held = self.seconds_left() is not None
+                # The work ends before the lease is released, because a successor may lead from that moment.
                 await cancel_and_wait([task])
                 self._deadline = None
                 if held:
@@ -123,6 +126,7 @@ class LeaderElector:
             async with asyncio.timeout(timeout_s):
                 held = await self._take_or_renew(asked)
         except (ApiError, TimeoutError) as error:
+            # A conflict is normal: another candidate was first.
             if not isinstance(error, ConflictError):
                 _log.warning("the lease could not be renewed: %s", str(error) or "no answer in time")
             return False
@@ -142,6 +146,7 @@ class LeaderElector:
         spec = found.get("spec") or {}
         if spec.get("holderIdentity") not in (self.identity, "", None) and not self._expired(spec, now):
             return False
+        # `_render` keeps the resourceVersion, so that only one of several candidates succeeds.
         await self._api.replace(LEASES, self._render(found), self._name, self._namespace)
         return True
 
@@ -153,6 +158,7 @@ class LeaderElector:
         mark = (spec.get("holderIdentity"), spec.get("renewTime"))
         if self._seen[0] != mark:
             self._seen = (mark, now)
+        # The holder's duration counts, which may be another one: `kubectl vmnic uninstall` takes this Lease for 15 s.
         return now - self._seen[1] > float(spec.get("leaseDurationSeconds") or self._duration_s)
 
     def _render(self, found: dict[str, Any], holder: str | None = None) -> dict[str, Any]:
@@ -168,6 +174,7 @@ class LeaderElector:
             "metadata": metadata,
             "spec": {
                 "holderIdentity": self.identity if holder is None else holder,
+                # The API server accepts positive integers only.
                 "leaseDurationSeconds": max(1, round(self._duration_s)),
                 "acquireTime": now if taken else spec.get("acquireTime") or now,
                 "renewTime": now,

@@ -22,6 +22,7 @@ async def run_in_thread(work: Work, name: str) -> None:
     Cancellation is passed on, and the coroutine's end is awaited.
     """
     loop = asyncio.new_event_loop()
+    # A daemon, so that a thread that hangs does not keep the process from ending.
     thread = threading.Thread(target=_turn, args=(loop,), name=name, daemon=True)
     thread.start()
     try:
@@ -39,6 +40,7 @@ async def run_in_loop(loop: asyncio.AbstractEventLoop, work: Work) -> None:
     """
     here = asyncio.get_running_loop()
     ended: asyncio.Future[None] = here.create_future()
+    # Cancelling the future of `run_coroutine_threadsafe` would return before the work has ended.
     stop = asyncio.Event()
 
     async def execute() -> None:
@@ -54,6 +56,7 @@ async def run_in_loop(loop: asyncio.AbstractEventLoop, work: Work) -> None:
     while not ended.done():
         try:
             await asyncio.wait([ended])
+        # `cancel_and_wait` cancels repeatedly, and each time the end of the work still has to be awaited.
         except asyncio.CancelledError:
             is_cancelled = True
             loop.call_soon_threadsafe(stop.set)

@@ -58,6 +58,7 @@ class _Object(msgspec.Struct):
     metadata: _Meta
 
 
+# A bookmark has only a kind and a resourceVersion.
 class _BookmarkMeta(_Meta, kw_only=True):
     name: str = ""
 
@@ -184,9 +185,12 @@ class Reflector(Generic[T]):
         seen: set[ObjectKey] = set()
         version = ""
         async for page, page_version in self._api.list_pages(self.resource, selectors=self._selectors):
+            # All pages of a list have the same resourceVersion, so a watch from it misses no change between two pages.
             version = page_version
             seen.update(key for raw in page if (key := self._store(raw)) is not None)
+            # Decoding 500 objects holds the event loop, which in the controller has admission reviews to answer.
             await asyncio.sleep(0)
+        # Only after the last page. Until then, an object that was not seen may be on a later page.
         self._drop_all_but(seen)
         self._version = version
         self._failures = 0
@@ -201,6 +205,8 @@ class Reflector(Generic[T]):
         lasts_s = random.randint(*_WATCH_S)  # noqa: S311 - spreads load
         events = self._api.watch(self.resource, self._version, selectors=self._selectors, lasts_s=lasts_s, silent_s=_SILENT_S)
         async for event in events:
+            # Only an event proves that the watch works. If a connection counted, a server that fails each watch at once would
+            # be asked without a pause.
             self._failures = self._relists = 0
             meta = self._identify(event.raw, bookmark=event.type == "BOOKMARK")
             if meta is None:
@@ -228,6 +234,8 @@ class Reflector(Generic[T]):
             with time_budget(_DECODE_S, self._subject(key)):
                 self._check_blame(key)
                 _check_whole(raw)
+                # Comparing walks through the object too, so it is within the budget. An object that is set aside is reported
+                # for any new version, also an equal one, so that the queue tries it again.
                 new = self._decode(raw)
                 is_news = old != new or self._set_aside.find(self.resource.kind, _name(key)) is not None
         except Exception as error:
@@ -262,6 +270,7 @@ class Reflector(Generic[T]):
         self.items.pop(key, None)
         if old is not None:
             self.last_readable[key] = old
+        # A version that was readable before says more than what can be salvaged now.
         elif self._salvage is not None and key not in self.last_readable:
             with contextlib.suppress(Exception), time_budget(_DECODE_S, self._subject(key)):
                 self.last_readable[key] = self._salvage(raw)
@@ -294,6 +303,7 @@ class Reflector(Generic[T]):
 
 
 def _check_whole(raw: msgspec.Raw) -> None:
+    # `prune` leaves this marker where it cut something off. An object without one of its parts must not be decided on.
     if PRUNED in memoryview(raw).tobytes():
         raise BoundError("it is nested more than 200 levels deep: remove what is nested")
 

@@ -50,6 +50,7 @@ class Resource:
     kind: str
     namespaced: bool = False
 
+    # Two methods, so that an empty name never becomes the path of a collection, which DELETE would empty.
     def collection_path(self, namespace: str = "") -> str:
         """Return the URL path of the objects in a namespace, or of all objects.
 
@@ -82,6 +83,7 @@ def _segment(what: str, name: str) -> str:
     try:
         return quote(name, safe="")
     except UnicodeEncodeError:
+        # JSON text may contain half of a surrogate pair, which has no UTF-8 form.
         raise BadNameError(what, name) from None
 
 

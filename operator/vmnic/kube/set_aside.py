@@ -30,6 +30,7 @@ class SetAsideReason(StrEnum):
     """Handling it exceeded its time budget."""
 
 
+# TIME is first, because admission and reflectors look for it in the result of `find`: no other entry may hide it.
 _GRAVEST_FIRST = (SetAsideReason.TIME, SetAsideReason.DECODE, SetAsideReason.EXCEPTION)
 
 
@@ -96,6 +97,7 @@ class SetAside:
 
     def items(self) -> tuple[SetAsideObject, ...]:
         """Return all entries, ordered by kind and key."""
+        # Other threads read this. A copy is one step for the interpreter, while a loop could meet a write.
         return tuple(sorted(self._objects.copy().values()))
 
     def counts(self) -> dict[tuple[str, SetAsideReason], int]:

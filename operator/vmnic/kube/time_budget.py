@@ -91,6 +91,7 @@ class time_budget:  # noqa: N801 - used like a function
         if threading.get_ident() != threading.main_thread().ident:
             return self
         self._counts = True
+        # Not at import, because Python sets signal handlers in the main thread only.
         _install()
         self.deadline = time.thread_time() + self.seconds
         _open.append(self)
@@ -106,8 +107,11 @@ class time_budget:  # noqa: N801 - used like a function
         _arm()
         if self.subject is not None:
             _record()
+        # A cancellation or an exit must reach the caller, also from a block that is over its budget.
         is_foreign = error is not None and not isinstance(error, Exception | _Alarm)
+        # The alarm of an outer block passes through to the block that it belongs to.
         is_outer = isinstance(error, _Alarm) and error.budget is not self
+        # Also without an error: the block may have swallowed the alarm.
         if self.fired and not is_foreign and not is_outer:
             raise OverBudgetError(f"it took more than {self.seconds:g} s of CPU time") from error
 
@@ -136,6 +140,7 @@ class uncharged:  # noqa: N801 - used like a function
             _arm()
 
 
+# A generator, because an `async def` could not enter and leave the budget around each step of `work`.
 @types.coroutine
 def run_within(work: Coroutine[Any, Any, T], budget: Budget) -> Generator[Any, Any, T]:
     """Await a coroutine with a time budget around each step, which is the code between two awaits.
@@ -157,6 +162,7 @@ def run_within(work: Coroutine[Any, Any, T], budget: Budget) -> Generator[Any, A
                 raise over from None
             return end.value  # type: ignore[no-any-return]  # what a coroutine returns is a T
         except (Exception, _Alarm) as error:
+            # The step swallowed the alarm and then awaited something, perhaps to clean up. It goes on, and fails at its end.
             if is_suspended and isinstance(error, OverBudgetError):
                 over = error
             elif over is not None:
@@ -165,6 +171,7 @@ def run_within(work: Coroutine[Any, Any, T], budget: Budget) -> Generator[Any, A
                 raise
         try:
             value, resume = (yield yielded), work.send
+        # A cancellation of the task arrives at this `yield`, and is for the coroutine.
         except BaseException as error:
             value, resume = error, work.throw
 
@@ -214,6 +221,7 @@ def _arm() -> None:
         signal.setitimer(_TIMER, 0)
         return
     left_s = min(budget.deadline for budget in _open) - time.thread_time()
+    # Not below `_SOON_S`: 0 would stop the timer, and a deadline that has passed is negative.
     signal.setitimer(_TIMER, max(left_s, _SOON_S))
 
 

@@ -119,6 +119,7 @@ class WorkQueue(Generic[K]):
         if key in self._working:
             self._again.add(key)
         elif key not in self._waiting:
+            # The running number keeps keys of one rank in order, and keeps heapq from comparing keys, which may have no order.
             entry = (self._rank(key), next(self._order), key, time.monotonic())
             self._waiting.add(key)
             heapq.heappush(self._ready, entry)
@@ -127,6 +128,7 @@ class WorkQueue(Generic[K]):
     def readmit(self, key: K) -> None:
         """Allow a key that is set aside to be added again, because its object has changed or is gone."""
         if key in self._working:
+            # The running try reads the earlier version. If that uses up the budget, the new version still gets a try.
             self._touched.add(key)
         if self.set_aside.pop(key, None) is not None or key in self._unexpected:
             self._unexpected.discard(key)
@@ -142,6 +144,7 @@ class WorkQueue(Generic[K]):
         """Remove every key except those that are set aside."""
         for timer in self._timers.values():
             timer.cancel()
+        # A key that is set aside would take as long in the next term of this replica.
         for collection in (self._ready, self._waiting, self._again, self._timers, self._failures):
             collection.clear()
 
@@ -173,10 +176,12 @@ class WorkQueue(Generic[K]):
                 after_s = await self._try(key, reconcile)
             finally:
                 self._working.discard(key)
+            # A change during the try comes before the delay, because the try may have read the object before the change.
             if key in self._again:
                 self._again.discard(key)
                 self.add(key)
             elif after_s is not None:
+                # Through a timer even for 0. A key that is added at once would hold back all keys of later ranks.
                 self.add(key, max(after_s, 0.001))
 
     async def _try(self, key: K, reconcile: Reconcile[K]) -> float | None:
@@ -187,8 +192,10 @@ class WorkQueue(Generic[K]):
         started = time.monotonic()
         try:
             after_s = await run_within(reconcile(key), self._budget(key))
+        # The next leader reconciles everything.
         except NotLeadingError:
             return None
+        # The coroutine is being closed. Any `await` from here on would be a RuntimeError.
         except GeneratorExit:
             raise
         except BaseException as error:
@@ -201,6 +208,7 @@ class WorkQueue(Generic[K]):
             return self._failed(key, error)
         self._failures.pop(key, None)
         self._note(key, started, None)
+        # This withdraws the report of an earlier failure. It also marks the key as touched, because the key is still worked on.
         self.readmit(key)
         self._touched.discard(key)
         return after_s
@@ -242,6 +250,7 @@ class WorkQueue(Generic[K]):
             self._report(key, SetAsideReason.EXCEPTION, error)
             return pause_s
         subject = self._describe(key)
+        # The API server answers 422 and not 409 if the `test` of a JSON Patch fails, so both may mean a stale cache.
         if isinstance(error, ConflictError | InvalidError) and failures < _CONFLICTS_BEFORE_WARNING:
             _log.debug("%s changed meanwhile, it is reconciled again", key, extra=subject)
         else:

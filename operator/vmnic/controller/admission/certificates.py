@@ -34,6 +34,7 @@ __all__ = [
 
 _CLOCK_SKEW = dt.timedelta(hours=1)
 """Certificates are valid from this long before they are made, for API servers whose clocks are behind."""
+# Base64 has no dash. So a begin marker without an end is left at the next dash, and parsing takes linear time.
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----\n?")
 _PEM_BYTES = 16 * 1024
 _EXTENSIONS = {ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.SUBJECT_KEY_IDENTIFIER}
@@ -148,9 +149,11 @@ def rotate(found: Authorities | None, trusted: Sequence[bytes], now: dt.datetime
         return Authorities(make_authority(now, lifetimes))
     is_over = found.current.expires <= now
     if found.next is not None:
+        # `all` alone is also true if there is no webhook, and then nothing trusts the authority.
         is_trusted = bool(trusted) and all(found.next.certificate.strip() in bundle for bundle in trusted)
         is_urgent = found.current.expires - now < lifetimes.announced
         is_announced = is_trusted and (is_urgent or now - found.next.made >= lifetimes.announced)
+        # Nothing that an expired authority has signed is accepted, so waiting longer would gain nothing.
         return Authorities(found.next) if is_announced or is_over else found
     if is_over:
         return Authorities(make_authority(now, lifetimes))
@@ -211,7 +214,9 @@ def load_serving_certificate(
     assert isinstance(issuer_key, ec.EllipticCurvePrivateKey)
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "vmnic-webhook")])
+    # A chain is valid only as long as its issuer.
     until = min(now + lifetimes.serving, authority.expires)
+    # All authorities have the same name. The key's identifier tells which one has signed.
     issuer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
     certificate = (
         _builder(name, issuer.subject, key.public_key(), now, until)
@@ -223,6 +228,7 @@ def load_serving_certificate(
     # The ssl module loads certificates from files only.
     with tempfile.TemporaryDirectory() as directory:
         chain = pathlib.Path(directory, "tls.pem")
+        # The mode is set before the key is in the file.
         chain.touch(mode=0o600)
         chain.write_bytes(_private_pem(key) + certificate.public_bytes(serialization.Encoding.PEM))
         context.load_cert_chain(chain)

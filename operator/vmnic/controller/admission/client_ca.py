@@ -44,6 +44,7 @@ class ClientAuthority:
         """
         remedy = "--client-ca needs a file with the PEM certificate of the authority"
         try:
+            # Python's ssl accepts PEM text in ASCII only.
             text = self._path.read_text("ascii")
             if text != self._loaded:
                 self._context.load_verify_locations(cadata=text)

@@ -53,6 +53,7 @@ class ConnectionSweeper:
         """Close connections that are idle for too long or exceed the maximum number."""
         now = self._clock()
         present = self._connections()
+        # Made again from the open connections, so that closed ones are forgotten.
         self._ends_at = {one: self._ends_at.get(one, now + _FIRST_REQUEST_S) for one in present}
         by_end = sorted(present, key=self._ends_at.__getitem__)
         beyond = max(0, len(present) - _MOST)

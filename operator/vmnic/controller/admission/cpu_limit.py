@@ -27,6 +27,7 @@ class CpuLimit:
     def charge(self, seconds: float) -> None:
         """Charge used CPU time to the bucket."""
         self._fill()
+        # May go below zero, because the cost of a review is known only after it.
         self._level_s -= seconds
 
     @property

@@ -44,6 +44,7 @@ async def review_policy(raw: bytes, world: ClusterCache | None) -> dict[str, Any
     response: dict[str, Any] = {"uid": request.uid, "allowed": True}
     try:
         policy = VmNicPolicy.model_validate_json(bytes(request.object), extra="ignore")
+        # Only for its error: a policy with a window that is closed now is valid.
         is_open(policy.spec.enforcement.window, datetime.now(UTC))
     except ValidationError:
         pass  # The CRD's schema reports what is wrong.

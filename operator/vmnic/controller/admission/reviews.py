@@ -90,6 +90,8 @@ class Reviews:
             return decide(found, {}), {}
         with uncharged():
             capacity = self._world.devices.capacity
+        # For this VM alone, so devices go to new VMs in the order of their reviews. If two replicas promise the same device,
+        # the leader takes it back from one of the VMs.
         return decide(found, allocate([found], self._world.inputs.cluster_facts, capacity)), dict(capacity.total)
 
     def _find(self, namespace: str, name: str) -> VirtualMachine | None:

@@ -123,6 +123,7 @@ class Certificates:
         except CertificateError as error:
             raise CertificateError(self._unusable(str(error))) from None
         self._signed_by = current.certificate
+        # The last third remains for retries, if the Secret cannot be read.
         self._fresh_until = until - (until - now) / 3
         self.loaded.set()
         _log.info("the webhook serves a new certificate until %s", until.isoformat(timespec="seconds"))
@@ -148,6 +149,8 @@ class Certificates:
             _log.warning("the authority in Secret %s is replaced: %s", AUTHORITY_SECRET, found.problem)
         bundles = [_bundle(webhook) for webhook in webhooks]
         shared = rotate(found.authorities, bundles, self._clock(), self._lifetimes)
+        # The Secret comes first: if the process ends between the writes, the next round announces what is stored. In the other
+        # order, the API server would trust an authority whose key is lost.
         if shared != found.authorities:
             await self._save(shared, found)
         operations = []
@@ -216,6 +219,7 @@ class Certificates:
         body["metadata"]["resourceVersion"] = found.version
         try:
             await self._writes.replace(SECRETS, body, AUTHORITY_SECRET, self._namespace)
+        # A Secret with `immutable: true` can only be deleted.
         except InvalidError as error:
             remedy = f"`kubectl delete secret {AUTHORITY_SECRET} -n {self._namespace}` lets vmnic make it again"
             raise CertificateError(f"{error.message}: {remedy}") from error
@@ -231,6 +235,7 @@ class Certificates:
         data, now = found.get("data") or {}, self._clock()
         current, coming = _authority(data, "tls"), _authority(data, "next")
         problem, version = current.problem(now), found["metadata"]["resourceVersion"]
+        # A next authority that cannot sign is dropped, and another one is announced in its place.
         shared = None if problem else Authorities(current, None if coming.problem(now) else coming)
         return _Shared(shared, version, problem, found.get("type") or "Opaque")
 

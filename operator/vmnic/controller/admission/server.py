@@ -42,6 +42,7 @@ _NAME_CHARS = 253
 _ANSWER_S = 0.7
 """Leaves time to write the answer within the second."""
 _HANDSHAKE_S = 5.0
+# Longer than the sweeper's limit, so that the sweeper alone closes idle connections.
 _KEEP_ALIVE_S = 150.0
 _PACE_S = 0.1
 _UNDECIDED = "vmnic leaves this object as it is, because it could not decide about it"
@@ -102,6 +103,7 @@ class Webhook:
         assert protocols is not None
         self._sweeper = ConnectionSweeper(lambda: protocols.connections)
         # Several replicas may share one address on a test machine. In a cluster, each has its own.
+        # aiohttp's own sites take no limit for the handshake.
         server = await asyncio.get_running_loop().create_server(
             protocols, port=port, ssl=self._context, ssl_handshake_timeout=_HANDSHAKE_S, reuse_port=True
         )
@@ -119,6 +121,7 @@ class Webhook:
         self._sweeper.note_request(request.protocol)
         outcome = "malformed"
         try:
+            # A chunked body tells no length, so it counts as the largest.
             with self._hold(request.content_length or _BODY_BYTES):
                 async with asyncio.timeout(_ANSWER_S):
                     raw = await request.read()
@@ -154,6 +157,7 @@ class Webhook:
             work = asyncio.run_coroutine_threadsafe(self._reviews.answer(webhook, named.uid, subject, raw), self._main)
             answer = await asyncio.wait_for(asyncio.wrap_future(work), until - time.monotonic())
         except (TimeoutError, OverBudgetError):
+            # The main loop may have worked on it for all that time.
             self._charge(_ANSWER_S)
             return "late", allow(named.uid, f"{_UNDECIDED} in time")
         except Exception as error:
@@ -185,6 +189,7 @@ class Webhook:
             self._limit.charge(now - before)
             before = now
             if self._limit.deficit_s > 0:
+                # A TLS handshake costs CPU time before any request can be refused, so none may begin now.
                 time.sleep(_PACE_S)  # noqa: ASYNC251 - the whole thread is to rest
 
 
@@ -194,6 +199,7 @@ def check_size(raw: bytes) -> None:
     Raises:
         ValueError: it has too many.
     """
+    # Characters inside of texts count too. The bound needs no decoding, which is what it protects from.
     if raw.count(b",") + raw.count(b"{") + raw.count(b"[") > _VALUES:
         raise ValueError(f"it has more than {_VALUES} values")
 

@@ -67,6 +67,7 @@ class CapacityCache:
         has_any = devices is not None and (
             bool(devices.host_devices) or any(interface.sriov is not None for interface in devices.interfaces)
         )
+        # A VM that has given its devices back is still in `_claims`, and its claim has to go.
         if has_any or key in self._claims:
             self._capacity = None
             if machine is None:
@@ -119,6 +120,7 @@ class CapacityCache:
         return count_capacity(node_devices(self._nodes(), self._pools(), self._named()), claims)
 
     def _read_claims(self) -> None:
+        # Emptied first, so that a VM that cannot be evaluated costs its budget once per change, and not with each count.
         stale, self._stale = self._stale, set()
         for key in stale:
             self._claims[key] = self._read_claim(key)
@@ -134,6 +136,7 @@ class CapacityCache:
                 facts = self._gather(key)
                 claim = claim_of(facts) if facts is not None else None
         except OverBudgetError as error:
+            # The entry is withdrawn when the VM changes (`ClusterCache._machine_changed`).
             self._set_aside.add("VirtualMachine", name, SetAsideReason.TIME, str(error))
         except Exception as error:
             self._set_aside.add("VirtualMachine", name, SetAsideReason.EXCEPTION, str(error), error)

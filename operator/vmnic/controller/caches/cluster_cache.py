@@ -159,6 +159,7 @@ class ClusterCache:
     def reflectors(self) -> tuple[Reflector[Any], ...]:
         """Return all caches."""
         return (
+            # The order counts: `machines_synced` leaves out the first three, for which every new leader waits.
             *(self.nodes, self.node_states, self.pools, self.policies, self.namespaces),
             *(self.machines, self.instances, self.preferences, self.cluster_preferences),
             *(self.instancetypes, self.cluster_instancetypes, self.networks),
@@ -194,6 +195,7 @@ class ClusterCache:
 
     def _node_changed(self, key: ObjectKey, old: NodeObject | None, new: NodeObject | None) -> None:
         self._changed(node_key(key.name))
+        # The number of nodes is part of the facts: vhost-net is unknown until the agents of all nodes have reported.
         self._count_again(devices_only=old is not None and new is not None)
         if old is None or new is None or _place(old) != _place(new):
             self._every_pool()
@@ -206,6 +208,7 @@ class ClusterCache:
         pools |= {pf.pool for state in (old, new) if state is not None for pf in state.spec.pfs}
         for pool in pools:
             self._enqueue(pool_key(pool), _SETTLE_S)
+        # A PF that is new on the node may match any pool.
         if old is None or new is None or {pf.pci_address for pf in old.status.pfs} != {pf.pci_address for pf in new.status.pfs}:
             self._every_pool()
 
@@ -233,6 +236,7 @@ class ClusterCache:
         self.inputs.update_network(key, before, after)
         segments = [segment_of(key.namespace, one.segment) for one in (before, after) if one is not None]
         self._decide_readers([Thing(NETWORKS.plural, *key), *segments])
+        # Also the pool that owned it before, which has to report that it is gone.
         owners = {one.own.pool_uid for one in (old, new) if one is not None and one.own is not None}
         for name, pool in self.pools.items.items():
             if pool.metadata.uid in owners or any(network.name == key.name for network in pool.spec.networks):
@@ -273,6 +277,7 @@ class ClusterCache:
 
     def _policy_changed(self, key: ObjectKey, old: VmNicPolicy | None, new: VmNicPolicy | None) -> None:
         self.inputs.invalidate_rules()
+        # A policy may name a resource of another operator, whose devices then count.
         self.devices.invalidate_nodes()
         self._changed(policy_key(key.name), _SETTLE_S)
         if old is None or new is None or old.spec != new.spec:
@@ -280,6 +285,7 @@ class ClusterCache:
 
     def _namespace_changed(self, key: ObjectKey, old: LabelledObject | None, new: LabelledObject | None) -> None:
         if old is None or new is None or old.metadata.labels != new.metadata.labels:
+            # A pool keeps its networks in the namespaces whose labels it selects.
             self._every_pool()
             self._enqueue_namespace(key.name)
 
@@ -295,6 +301,7 @@ class ClusterCache:
         Before the caches are complete nothing can be decided. All VMs are enqueued then.
         """
         if self.machines_synced:
+            # The first list is no change: a VM that stalled the last run of the process stays set aside.
             self.set_aside.discard(VIRTUAL_MACHINES.kind, "/".join(key), SetAsideReason.EXCEPTION)
             self.set_aside.discard(VIRTUAL_MACHINES.kind, "/".join(key), SetAsideReason.TIME)
         if key in self.machines.malformed:

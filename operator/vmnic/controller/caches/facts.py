@@ -111,6 +111,7 @@ class FactGatherer:
         known = 0 < self._told == len(self._caches.nodes.items)
         return cluster_facts(
             self._pools(),
+            # There is one at most: virt-operator refuses a second KubeVirt object.
             next(iter(kubevirts.items.values()), None),
             vhost_net=self._with_vhost > 0 if known else None,
             injector=self._has_injector(),
@@ -191,6 +192,7 @@ class FactGatherer:
             note = functools.partial(self.readers.note, key)
         place = ObjectKey("", namespace)
         home = caches.namespaces.last(place)
+        # Labels that were readable before still select the VM, so only a namespace without any counts as unknown.
         unreadable = caches.namespaces.malformed.get(place) if home is None else None
         instance = None if is_new else caches.instances.items.get(key)
         return MachineInput(
@@ -247,6 +249,7 @@ class FactGatherer:
         The scan runs in slices, because there may be many VMs.
         """
         rules = rules_of([policy])
+        # A copy, because the cache may change while this scan waits.
         for number, key in enumerate(list(self._caches.machines.items)):
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
@@ -269,6 +272,7 @@ class FactGatherer:
     def update_state(self, old: NodeNicState | None, new: NodeNicState | None) -> None:
         """Update the counts of reporting nodes after a NodeNicState has changed."""
         for state, step in ((old, -1), (new, 1)):
+            # The controller creates the object without bootID; the first report of the agent sets it.
             if state is not None and state.status.boot_id:
                 self._told += step
                 self._with_vhost += step * ("vhost_net" in state.status.host.modules)
@@ -294,6 +298,7 @@ class FactGatherer:
 
     def _find_network(self, note: _Note, namespace: str, name: str) -> Network | None:
         key, cache = ObjectKey(namespace, name), self._caches.networks
+        # Also if there is no such network, so that its creation has the VM decided again.
         note(Thing(cache.resource.plural, *key))
         last = cache.last(key)
         network = last.network if last is not None else None

@@ -106,6 +106,7 @@ class NodeObject(msgspec.Struct, frozen=True):
         """Return whether the node has not been ready for so long that it no longer holds anything up."""
         down = [one for one in self.status.conditions if one.type == _READY and one.status != "True"]
         moments = (_moment(one.last_transition_time) for one in down)
+        # A node whose time cannot be read is waited for.
         return any(now - moment > LOST_AFTER for moment in moments if moment is not None)
 
     def out_of_service(self) -> NodeObject:
@@ -152,6 +153,7 @@ class WebhookConfiguration(msgspec.Struct, frozen=True):
 
 _node_decoder = msgspec.json.Decoder(NodeObject)
 _READY = "Ready"
+# KubeVirt's own devices kvm, tun and vhost-net, which are no NICs.
 _PLATFORM = ("devices.kubevirt.io/",)
 
 
@@ -161,8 +163,10 @@ def decode_node(raw: msgspec.Raw) -> NodeObject:
     Everything else in a node's status changes all the time.
     """
     node = _node_decoder.decode(raw)
+    # Kubernetes' own resources, such as cpu and memory, have no slash in their names.
     devices = {name: count for name, count in node.status.allocatable.items() if "/" in name and not name.startswith(_PLATFORM)}
     ready = tuple(one for one in node.status.conditions if one.type == _READY)
+    # With it, each write of the kubelet would be a change. A drain reads the version from the API server.
     meta = msgspec.structs.replace(node.metadata, resource_version="")
     return msgspec.structs.replace(node, metadata=meta, status=_NodeStatus(devices, ready))
 

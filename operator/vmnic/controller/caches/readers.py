@@ -46,9 +46,11 @@ class Readers:
         for thing in self._read.pop(vm, ()):
             readers = self._readers[thing]
             readers.discard(vm)
+            # The names come from tenants' VMs. The index must not keep each name that a VM has ever referred to.
             if not readers:
                 del self._readers[thing]
 
     def of(self, things: Iterable[Thing]) -> set[ObjectKey]:
         """Return the VMs that have read any of these objects."""
+        # Not `[thing]`, which would add an entry for each object that changes.
         return {vm for thing in things for vm in self._readers.get(thing, ())}

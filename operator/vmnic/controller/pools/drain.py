@@ -69,6 +69,7 @@ class Drainer:
             NotFoundError: it is gone.
         """
         node = await self._read(name)
+        # The cordon of an administrator gets no annotation, so that `uncordon` leaves it.
         if node is None or node.spec.unschedulable:
             return node is not None and node.cordoned_by_us
         await self._write(node, note=pool, unschedulable=True)
@@ -109,6 +110,7 @@ class Drainer:
         """
         there = {(pod.metadata.namespace, pod.metadata.name): pod for pod in await self._pods_on(node)}
         answer, refused = "", []
+        # A set, because one pod may hold several devices.
         for words, name in sorted({(_words(held), pod_of(held)) for held in holders}):
             pod = there.get(name) if name is not None else None
             why = find_obstacle(pod, node, resources, self._world.instances.items) if name is not None else "no pod"
@@ -130,6 +132,7 @@ class Drainer:
 
     async def _pods_on(self, node: str) -> list[LauncherPod]:
         """Read the pods of a node from the API server."""
+        # vmnic has no cache of Pods. What is evicted or granted depends on the pods of this moment.
         found: list[LauncherPod] = []
         async for page, _ in self._api.list_pages(PODS, selectors={"fieldSelector": f"spec.nodeName={node}"}):
             found += map(decode_pod, page)
@@ -147,6 +150,7 @@ class Drainer:
             await self._api.create(PODS, body, meta["namespace"], name=meta["name"], subresource="eviction")
         except NotFoundError:
             return ""
+        # Evicting the other pods would only wait for more timeouts.
         except UnreachableError:
             raise
         except ApiError as error:

@@ -127,8 +127,10 @@ def find_obstacle(
     if owner is None:
         return "no VirtualMachineInstance controls it"
     instance = instances.get(ObjectKey(pod.metadata.namespace, owner.name))
+    # The uid differs if the pod is still that of an earlier instance of the same name.
     if instance is None or instance.status.node_name != node or instance.metadata.uid != owner.uid:
         return f"its VirtualMachineInstance is not on node {node}"
+    # A macvtap resource has the name of its network configuration, and so tells nothing about the pool.
     if not any(name in resources or name.startswith(_MACVTAP) for name in pod.requests):
         return "it requests no resource of the pool"
     return ""

@@ -71,6 +71,7 @@ class LedgerStore:
         version = self._object["metadata"]["resourceVersion"]
         try:
             self._object = await self._api.replace(CONFIG_MAPS, self._render(ledger, version), LEDGER_NAME, self._namespace)
+        # A write whose answer was lost shows here, as a conflict with the next one. Reading tells whether it took effect.
         except ConflictError:
             await self.load()
             raise

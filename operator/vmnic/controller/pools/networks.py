@@ -61,6 +61,7 @@ class NetworkReconciler:
         problems = []
         for key, network in wanted.items():
             problems.append(await self._keep(key, network, own.get(key)))
+        # The pool may still select a namespace that cannot be read, so its network stays.
         unreadable = {key.name for key in self._world.namespaces.malformed}
         leaving = [key for key in own if key not in wanted and key.namespace not in unreadable]
         if leaving and ABANDON not in pool.metadata.annotations:
@@ -84,6 +85,7 @@ class NetworkReconciler:
             ObjectKey(key.name, network.name): render_network(pool, network)
             for network in pool.spec.networks
             for key, namespace in self._world.namespaces.items.items()
+            # The API server refuses new objects in a namespace that is being deleted.
             if not namespace.metadata.deletion_timestamp
             and matches_labels(network.namespace_selector, namespace.metadata.labels)
         }
@@ -94,11 +96,13 @@ class NetworkReconciler:
         try:
             if present is not None:
                 await self._api.patch_json(NETWORKS, key.name, _correction(wanted, present), key.namespace)
+            # An object that is malformed, or not provably the pool's, is not written.
             elif key in self._world.networks.items or key in self._world.networks.malformed:
                 text = f"NetworkAttachmentDefinition {'/'.join(key)} is there and not this pool's: remove it, or name another"
                 return PoolProblem(reason=PoolProblemReason.NAD_EXISTS, message=text)
             else:
                 await self._api.create(NETWORKS, _body(key, wanted), key.namespace)
+        # The other networks would only wait for more timeouts.
         except UnreachableError:
             raise
         except ApiError as error:
@@ -157,6 +161,7 @@ def _refused(key: ObjectKey, error: ApiError) -> PoolProblem:
 
 def _referred(network: Network, namespace: str) -> ObjectKey:
     name = network.multus.network_name if network.multus is not None else ""
+    # Multus looks up a name without a namespace in the VM's own.
     where, _, name = name.rpartition("/")
     return ObjectKey(where or namespace, name)
 

@@ -49,6 +49,7 @@ class NodeReconciler:
             return
         await self._give_back(node)
         state = self._world.node_states.items.get(ObjectKey("", name))
+        # A malformed one is missing here too. Creating it is a conflict then, and it stays as it is.
         if state is None:
             await self._create(node)
             return
@@ -62,6 +63,7 @@ class NodeReconciler:
         if desired == state.spec:
             return
         new = {pf.grant for pf in desired.pfs if pf.grant} - {pf.grant for pf in state.spec.pfs}
+        # If this leader is deposed, its memory may hold a grant that its successor has revoked.
         if new and not new <= set((await self._ledger.look()).granted(name).values()):
             async with self._ledger.deciding:
                 await self._ledger.load()
@@ -74,11 +76,13 @@ class NodeReconciler:
         A leader may have cordoned it while it was being deposed.
         """
         name = node.metadata.name
+        # Memory first, so that the ledger is read only for a node that looks forgotten.
         unknown = bool(node.metadata.annotations.cordoned) and not self._ledger.current.cordons(name)
         if unknown and not (await self._ledger.look()).cordons(name):
             await self._drainer.uncordon(name)
 
     async def _create(self, node: NodeObject) -> None:
+        # The garbage collector of Kubernetes deletes the object with its Node. The controller has no right to do so.
         owner = {"apiVersion": "v1", "kind": "Node", "name": node.metadata.name, "uid": node.metadata.uid}
         body = {
             "apiVersion": "vmnic.dev/v1alpha1",

@@ -104,6 +104,7 @@ class PoolReconciler:
         # Networks are handled once all VMs that may refer to them are known.
         problems = await self._networks.reconcile(pool) if self._world.machines_synced else ()
         if pool.metadata.deletion_timestamp and self._may_go(pool, facts.nodes):
+            # While the pool exists: after that, nothing would lead to the cordons and entries that it left.
             await self._rollouts.forget(name)
             await self._set_finalizers(pool, [one for one in pool.metadata.finalizers if one != FINALIZER])
             _log.info("pool %s is gone from all nodes that answer", name, extra={"pool": name})
@@ -129,6 +130,7 @@ class PoolReconciler:
         """
         if ABANDON in pool.metadata.annotations:
             return True
+        # A node that has released everything has no view any more, so what is left here is lost or still at work.
         return all(view.lost for view in nodes) and self._networks_are_gone(pool)
 
     def _networks_are_gone(self, pool: SriovNetworkPool) -> bool:
@@ -155,6 +157,7 @@ class PoolReconciler:
         return min([*waits, _LOST_S]) if awaited or pool.metadata.deletion_timestamp else progress.again_s
 
     async def _set_finalizers(self, pool: SriovNetworkPool, finalizers: list[str]) -> None:
+        # A merge patch replaces the whole list. The version keeps finalizers of other clients from being lost.
         meta = {"resourceVersion": pool.metadata.resource_version, "finalizers": finalizers}
         await self._api.patch_merge(POOLS, pool.metadata.name, {"metadata": meta})
 
@@ -172,6 +175,7 @@ class PoolReconciler:
             if state is None:
                 continue
             looked = known.get(node.metadata.name)
+            # By identity, because the caches keep the same object while nothing in it changes.
             if looked is None or looked.node is not node or looked.state is not state or looked.pools != asked:
                 looked = self._look(pool, node, state, pools, asked)
                 looks += 1
@@ -180,6 +184,7 @@ class PoolReconciler:
             fresh[node.metadata.name] = looked
             conflicts.update(dict.fromkeys(looked.conflicts))
             if looked.view is not None:
+                # Time passes without an event, so whether a node is lost is not part of the cached result.
                 views.append(_at(looked.view, lost=not node.ready and node.is_lost(now)))
         self._looked[pool.metadata.name] = fresh
         return _PoolFacts(nodes=tuple(views), conflicts=tuple(conflicts))
@@ -198,6 +203,7 @@ class PoolReconciler:
             return _Looked(node, state, asked, None, ())
         unreadable = {key.name for key in self._world.pools.malformed}
         conflicts = merge_pools(pools, labels, state.status.pfs, state.spec.pfs, unreadable).conflicts
+        # An empty ledger, because only what the pools ask for is compared here.
         wanted = plan_node_spec(labels, state, pools=pools, unreadable_pools=unreadable, ledger=Ledger())
         view = NodeView(
             name=node.metadata.name,
@@ -211,6 +217,7 @@ class PoolReconciler:
 
     async def _report(self, pool: SriovNetworkPool, facts: _PoolFacts, problems: Sequence[PoolProblem]) -> None:
         name = pool.metadata.name
+        # Until all VMs are listed, devices in use would count as free.
         capacity = self._world.devices.capacity if self._world.machines_synced else None
         status = summarise_pool(pool, facts.nodes, self._ledger.current.of(name), facts.conflicts, problems)
         if capacity is not None:

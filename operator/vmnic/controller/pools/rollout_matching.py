@@ -52,6 +52,7 @@ def match_starts(
             break
         memory.refuse(refused, now)
     else:
+        # All tries met refusals. The next pass goes on without the nodes that were refused.
         starts = ()
     if starts or free_only or part.running():
         return starts
@@ -74,6 +75,7 @@ def _match_any(
         refused = _refused(drainer, starts, ledger, views, keep_off=())
         if not refused:
             for start in starts:
+                # It was refused above, where VMs may only go to nodes that are done.
                 memory.accept(start.view.name)
             return starts
         memory.refuse(refused, now)
@@ -85,6 +87,7 @@ def _refused(
     drainer: Drainer, starts: Sequence[RolloutSlot], ledger: Ledger, views: Sequence[NodeView], *, keep_off: Collection[str]
 ) -> dict[str, str]:
     """Return why nodes among the starts cannot be drained together with the preceding ones."""
+    # A snapshot visits all running VMs, so none is taken for nodes that no VM has to leave.
     if not any(start.pending.leaving for start in starts):
         return {}
     simulation = drainer.simulation()

@@ -82,6 +82,7 @@ class RolloutMemory:
         """
         for node in before.entries.keys() - part.entries.keys():
             entry, count = before.entries[node], self._ends.get(node, 0) + 1
+            # The first end only: an agent whose changes end again and again must not extend the wait of all other nodes.
             if not entry.disruptive and count == 1:
                 self._free_until = now + _FREE_S
             self._ends[node] = count

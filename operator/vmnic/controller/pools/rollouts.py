@@ -90,6 +90,7 @@ class Rollouts:
             part = self._begin_harmless(part, pool, views, memory, now)
             part = await self._begin_disruptive(part, pool, views, memory, now)
             await self._save(name, before, part)
+            # An entry goes only after its node is uncordoned. If this process ends before, its successor uncordons the node.
             after = await self._uncordon(part)
             memory.note_ends(part, after, now)
             await self._save(name, part, after)
@@ -145,6 +146,7 @@ class Rollouts:
         may_evict = not memory.waits_for_plans(views, int(self._clock()))
         for view in views:
             entry, was = part.entries.get(view.name), before.entries.get(view.name)
+            # An entry of this pass is not written yet, so its node must not be touched.
             if entry is None or was is None or not entry.state is was.state is EntryState.DRAINING:
                 continue
             try:
@@ -152,6 +154,7 @@ class Rollouts:
                     ours[view.name] = msgspec.structs.replace(entry, cordoned=True)
                 elif await self._is_empty(view, pool, entry, may_evict=may_evict):
                     empty.add(view.name)
+            # One node must not hold up the drains of the others.
             except ApiError as error:
                 _log.warning("node %s: the drain goes on later: %s", view.name, error.message, extra={"node": view.name})
         return empty, ours
@@ -162,6 +165,7 @@ class Rollouts:
         While other nodes may still publish plans for an edit, it is unknown on which of them a VM could stay, so no VM is
         evicted.
         """
+        # In each pass, because a leader may have ended between its write of the ledger and the cordon.
         if entry.cordoned:
             await self._drainer.cordon(view.name, pool.metadata.name)
         pending = eligible_changes(view, pool)
@@ -171,6 +175,7 @@ class Rollouts:
                 self._asked[view.name] = now
                 self._answers[view.name] = await self._drainer.evict(view.name, pending.leaving, pending.resources)
             return False
+        # No fence holds back new pods from these resources, so a pod counts even before it has its device.
         return not pending.unfenced or not await self._drainer.has_pods(view.name, pending.unfenced)
 
     def _begin_harmless(

@@ -101,6 +101,7 @@ class KopfThread:
 
 def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
+    # Kopf's own client does not ask the lease, so Kopf must not write anything.
     settings.posting.enabled = False
     # Without these settings, Kopf watches CRDs and namespaces, and needs RBAC rights for that.
     settings.scanning.disabled = True

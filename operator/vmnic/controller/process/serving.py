@@ -25,6 +25,7 @@ async def serve_probes(port: int, state: Callable[[], str | None]) -> AsyncItera
     """
 
     async def healthy(_: web.Request) -> web.Response:
+        # Also while the main loop stalls: the watchdog ends such a process, and a kill by the kubelet would leave no trace.
         return web.Response(text="ok\n")
 
     async def ready(_: web.Request) -> web.Response:

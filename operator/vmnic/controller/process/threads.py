@@ -91,6 +91,7 @@ class Threads:
         webhook = Webhook(reviews, self._main, self._certificates.context, self._controller.metrics.reviewed)
         async with webhook.serve(self._chosen.webhook_port):
             _log.info("the webhook serves port %d", self._chosen.webhook_port)
+            # Only now the replica is ready, so that the Service sends no review to a port that nothing serves.
             self._is_serving = True
             await asyncio.Event().wait()
 

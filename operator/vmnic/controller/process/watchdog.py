@@ -26,6 +26,7 @@ _TICKS = 8
 """Checks by the other thread within the time limit."""
 _SUBJECT_BYTES = 1024
 _SHOWN_CHARS = 4000
+# EX_SOFTWARE of sysexits.h.
 _EXIT_CODE = 70
 
 
@@ -49,6 +50,7 @@ class Watchdog:
         self._beats = 0
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Not "w+", which would empty the file before the trace of the last run is read.
             self._stalled = (directory / "stalled").open("a+", encoding="utf-8", errors="replace")
             self._subject = _map(directory / "subject")
         except OSError as error:
@@ -73,6 +75,7 @@ class Watchdog:
         This runs in the main loop.
         """
         record_subjects(self.note)
+        # With `chain`, the default action of SIGPROF follows the dump, and ends the process.
         faulthandler.register(signal.SIGPROF, file=self._stalled, chain=True)
         try:
             while True:
@@ -91,9 +94,11 @@ class Watchdog:
         missed, seen = 0, self._beats
         while missed < _TICKS:
             await asyncio.sleep(self._limit_s / _TICKS)
+            # Checks are counted, not seconds: while the process is frozen, a clock goes on, but no check is made.
             missed = missed + 1 if self._beats == seen else 0
             seen = self._beats
         faulthandler.dump_traceback(self._stalled)
+        # `sys.exit` would only end this thread, and the interpreter's own shutdown would wait for the loop that stalls.
         os._exit(_EXIT_CODE)
 
     def _read_last(self) -> Subject | None:
@@ -101,6 +106,7 @@ class Watchdog:
         self._stalled.seek(0)
         trace = self._stalled.read(_SHOWN_CHARS)
         self._stalled.truncate(0)
+        # A process that is killed leaves a subject too. Only the trace proves a stall.
         blamed = _subject(self._subject[:]) if trace else None
         self.note(None)
         if trace:
@@ -115,6 +121,7 @@ def _map(path: pathlib.Path) -> mmap.mmap:
     Its content outlives the process, and a write costs no system call.
     """
     with path.open("a+b") as file:
+        # This also extends a new file, because an empty one cannot be mapped.
         file.truncate(_SUBJECT_BYTES)
         return mmap.mmap(file.fileno(), _SUBJECT_BYTES)
 

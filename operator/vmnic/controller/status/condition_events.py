@@ -36,6 +36,7 @@ def news_of(before: Iterable[Condition], after: Iterable[Condition], told: tuple
     for condition in warned:
         yield "Warning", condition
     for condition in changed:
+        # A warning with the same reason says it already.
         said = any(one.reason == condition.reason for one in warned)
         if condition.type == plain and not said:
             yield "Normal", condition

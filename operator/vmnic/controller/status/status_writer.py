@@ -42,6 +42,7 @@ class StatusWriter:
             return
         body = [add("/status", status.dump())]
         await self._api.patch_json(resource, of.metadata.name, body, subresource="status")
+        # After the write, because the stored status decides which changes are news.
         self._tell(resource, of.metadata.name, of.metadata.uid, before, conditions)
 
     async def write_invalid(self, resource: Resource, name: str, why: str) -> None:
@@ -49,6 +50,7 @@ class StatusWriter:
 
         Its numbers stay. Its other conditions become unknown.
         """
+        # Read here, because the cache has no version of an object that cannot be decoded.
         raw = await self._api.read(resource, name)
         if raw is None:
             return

@@ -66,6 +66,7 @@ class PolicyReconciler:
         if waiting:
             self._enqueue(policy_key(name), _LOOK_AGAIN_S)
         sums = _Sums(name)
+        # A copy, because VMs are reconciled while this pass lets the event loop have its turns.
         for number, (machine, notes) in enumerate(list(self._machines.notes.items())):
             sums.add(machine, notes)
             if number % _SLICE == 0:
@@ -102,6 +103,7 @@ class _Sums:
                 self._note_problem((key, number, note))
 
     def _note_problem(self, problem: tuple[ObjectKey, int, NicDecisionRecord]) -> None:
+        # The first by name and not those met first. Otherwise the status would change with the order of the VMs.
         if len(self._problems) == _MAX_PROBLEMS and problem[:2] > self._problems[-1][:2]:
             return
         insort(self._problems, problem, key=lambda one: one[:2])
@@ -137,6 +139,7 @@ def _told(note: NicDecisionRecord) -> str:
 def _stalled(policy: VmNicPolicy, lost: Sequence[ObjectKey]) -> tuple[str, str]:
     """Return reason and message of why an administrator must act, both empty if there is no need."""
     try:
+        # Only for its error, which tells that the window can never open.
         is_open(policy.spec.enforcement.window, datetime.now(UTC))
     except WindowError as error:
         return PolicyReason.INVALID_WINDOW, str(error)

@@ -89,6 +89,7 @@ class MachineReconciler:
         if not self._world.machines_synced:
             return
         cluster = self._world.inputs.cluster_facts
+        # Most events of nodes change no fact. A difference concerns every VM, since these facts hold for all.
         if self._facts is not None and self._facts != cluster:
             self._world.enqueue_machines()
         self._facts = cluster
@@ -97,12 +98,15 @@ class MachineReconciler:
         self._overcommitted = {ObjectKey(*key) for key in capacity.overshot}
         for key in self._overcommitted:
             found = self._candidates_or_none(key)
+            # Such a VM claims nothing, because it has its device, but it has to get another candidate.
             if found is not None and not found.claims:
                 demands.setdefault(key, found)
         before = self._choices
+        # The capacity does not contain these devices yet, and would give them to another VM.
         granted = {nic: choice for nic, choice in before.items() if ObjectKey(*nic[:2]) in self._awaiting_echo}
         choices = allocate(demands.values(), cluster, capacity, granted)
         changed = {ObjectKey(*nic[:2]) for nic in {*choices, *before} if choices.get(nic) != before.get(nic)}
+        # A VM waits until an allocation has seen it, also if its choice is the same as before.
         fresh = set(demands) - self._seen
         self._choices, self._seen = choices, set(demands)
         for key in changed | fresh:
@@ -140,8 +144,10 @@ class MachineReconciler:
         decision = decide(found, self._choices_for(key, found), waiting_for=self._rollout_slot(key, found, restart))
         self._restarts.note_waiting(key, decision)
         machine = self._world.machines.items[key]
+        # Only the record of a new device names the total, so no capacity is counted for other VMs.
         patch = render_patch(decision, machine, self._world.devices.capacity.total if found.claims else {})
         if patch:
+            # The same patch is due again only if another client has undone it.
             reverts = record_revert(reverts, digest_of(patch), datetime.now(UTC), machine.applier) or reverts
             spared = _spared(decision, digest_of(patch), reverts, restart)
             if spared is None:
@@ -193,6 +199,7 @@ class MachineReconciler:
 
         A choice that was made for an earlier state of the VM does not count.
         """
+        # The capacity may have been counted again since the allocation, and the VM may keep its device by now.
         if found.claims or (key in self._overcommitted and tuple(key) in self._world.devices.capacity.overshot):
             return self._choices
         return {}
@@ -215,8 +222,10 @@ class MachineReconciler:
         """
         digest, begun = digest_of(patch), None
         if requires_restart(decision):
+            # If this process ends after the patch, the next leader finds the record and requests the restart.
             begun = self._restarts.begin(key, decision, digest)
             await self._states.write(key, self._world.machines.items[key], self._as_refused(key, decision), reverts, begun)
+        # Before the request: if the answer is lost, the patch may have taken effect all the same.
         self._awaiting_echo.add(key)
         try:
             await self._api.patch_json(VIRTUAL_MACHINES, key.name, patch, key.namespace)
@@ -224,6 +233,7 @@ class MachineReconciler:
             await self._note_failure(key, decision, error, reverts, restart)
             raise
         self._rejected_patches.pop(key, None)
+        # Only a patch that was made counts: one that failed would look as if another client had undone it.
         self._states.hold(key, record_patch(reverts, digest, datetime.now(UTC)))
         self._remember(key, notes_of(decision))
         changed = ", ".join(nic.message for nic in decision.nics if nic.action is Action.PATCH)
@@ -244,6 +254,7 @@ class MachineReconciler:
         machine = self._world.machines.items.get(key)
         doubted, message = self._rejected_patches.get(key, (None, ""))
         # The first time, the VM may have changed in between; its event then leads to a new patch.
+        # The cache keeps the same object while nothing in it changes, so identity tells whether the VM has changed.
         stale = isinstance(error, InvalidError) and doubted is not machine
         if machine is None or stale or error.status in _PASSING:
             self._rejected_patches[key] = (machine, message if doubted is machine else "")

@@ -23,6 +23,7 @@ from ...policy.window import WindowError, is_open
 
 __all__ = ["RestartBudget", "advance_restart", "mark_started"]
 
+# A failed restart keeps its slot, because the VM may still come back, and until then it is unavailable.
 _OPEN_STATES = ("Restarting", "Failed")
 
 
@@ -92,9 +93,11 @@ class RestartBudget:
             matched: Number of VMs that the policy selects, by namespace.
         """
         if restart is not None and restart.state in _OPEN_STATES:
+            # A VM that restarts has its slot already.
             return "" if restart.state == "Restarting" else "it did not come back from its restart"
         busy = {other: one for other, one in self._open.items() if one.policy == rule.policy}
         failed = sorted(other for other, one in busy.items() if one.state == "Failed")
+        # Also while slots are free, because the change itself may keep VMs from coming back.
         if failed:
             return f"VM {'/'.join(failed[0])} did not come back, and the rollout waits for it"
         if len(busy) >= _slots(rule.max_unavailable, sum(matched.values())):

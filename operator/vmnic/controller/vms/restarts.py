@@ -55,6 +55,7 @@ class Restarts:
         self._comes_back = restart_timeout
         self._asked: dict[ObjectKey, tuple[str, datetime]] = {}
         """Instances that KubeVirt was asked to replace, and when."""
+        # One second more, so that the timeout is over when the VM is reconciled again.
         self._pause_s = min(_RESTARTING_S, restart_timeout.total_seconds() + 1)
         self.slots = RestartBudget()
 
@@ -160,6 +161,7 @@ class Restarts:
         """Request a restart, at most once for the same instance within `again_s` seconds."""
         instance = self._world.instances.items[key]
         if not self._has_asked(instance, key, again_s):
+            # Before the request: if the answer is lost, KubeVirt may be restarting the VM already.
             self._asked[key] = (instance.metadata.uid, datetime.now(UTC))
             self._tell(key, "Restarted", "Restart", "restarted, so that its NICs become what the policy wants")
             await self._ask(key)
@@ -183,6 +185,7 @@ class Restarts:
 
         KubeVirt may have created the instance from the spec as it was just before vmnic took the device back.
         """
+        # With Admit, an instance differs from the VM's spec on purpose.
         patches = decision.effective_rule is not None and decision.effective_rule.action == "Patch"
         if not patches or not decision.vm.running or decision.vm.started:
             return

@@ -30,6 +30,7 @@ def digest_of(patch: Sequence[dict[str, Any]]) -> str:
 
     Tests, MAC addresses and annotations do not count.
     """
+    # What is left out may differ between two patches that make the same change.
     written = [
         one for one in patch if one["op"] != "test" and "annotations" not in one["path"] and "macAddress" not in one["path"]
     ]

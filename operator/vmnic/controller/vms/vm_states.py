@@ -74,6 +74,7 @@ class VmStates:
         if note is not None and note.digest == digest:
             return
         if note is not None:
+            # Neither write names a subresource: VmNicState has none, so that it is created with its status in one request.
             await self._api.patch_json(VM_NIC_STATES, key.name, [add("/status", status)], key.namespace)
         else:
             await self._api.create(VM_NIC_STATES, _object(key, machine, status), key.namespace)
