@@ -378,7 +378,6 @@ class NodeStatus(_Struct, frozen=True):
     """Observed state of a node and the agent's actions there."""
 
     observed_generation: _Generation = 0
-    # `rename` would make it bootId. Kubernetes writes bootID, as in the nodeInfo of a Node.
     boot_id: Annotated[str, Meta(max_length=64, pattern=forms.whole(forms.BOOT_ID))] = msgspec.field(default="", name="bootID")
     host: HostFacts = HostFacts()
     pfs: Annotated[tuple[PfStatus, ...], Meta(max_length=64)] = ()
