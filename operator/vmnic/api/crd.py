@@ -91,8 +91,7 @@ def _schema(kind: Kind) -> dict[str, Any]:
         name: _structural(raw["properties"][name], definitions) for name in ("spec", "status") if name in raw["properties"]
     }
     fields["status"] = _without_defaults(fields["status"])
-    # pydantic writes the whole default of `spec`. An empty object suffices, because the API server then fills in the fields'
-    # own.
+    # An empty object suffices in place of pydantic's whole default: the API server then fills in the fields' own defaults.
     if fields.get("spec", {}).get("default") is not None:
         fields["spec"]["default"] = {}
     schema = {

@@ -17,8 +17,7 @@ from .common import ApiModel, Condition, Generation, Metadata, PciAddress, map_l
 __all__ = ["NodeNicState", "NodeSpec", "NodeStatus", "PfSpec", "PfStatus", "VfGroup", "VfSettings"]
 
 _Short = Annotated[str, StringConstraints(max_length=64, pattern=forms.PLAIN)]
-# A pattern and no enum: otherwise the API server would refuse the whole status of a newer agent for one reason that it does not
-# know.
+# No enum: for one unknown reason of a newer agent, the API server would refuse the agent's whole status.
 _Reason = Annotated[str, StringConstraints(max_length=64, pattern=forms.CONDITION)]
 _PciId = Annotated[str, StringConstraints(max_length=4, pattern=forms.OPTIONAL_PCI_ID)]
 _Digest = Annotated[str, StringConstraints(max_length=64, pattern=forms.DIGEST)]

@@ -193,8 +193,7 @@ class PolicySpec(ApiModel):
             json_schema_extra={
                 "x-kubernetes-validations": [
                     cel("!('auto' in self) || size(self) == 1", _AUTO_ALONE),
-                    # `x-kubernetes-list-type: set` would refuse duplicates too, but server-side apply merges sets, and here the
-                    # order counts.
+                    # No list of type `set`, which also refuses duplicates: server-side apply merges sets, and the order counts.
                     cel("self.all(d, self.exists_one(e, e == d))", _ONCE),
                 ]
             },

@@ -86,8 +86,7 @@ class NicSelector(ApiModel):
         json_schema_extra={
             "x-kubernetes-validations": [
                 cel(
-                    # Lists have defaults, which the API server fills in before it evaluates rules, so only minLinkSpeedMbps
-                    # needs `has()`.
+                    # The API server fills in the lists' defaults before it evaluates rules, so they need no `has()`.
                     "size(self.models) + size(self.vendors) + size(self.devices) + size(self.drivers)"
                     " + size(self.pfNames) + size(self.pciAddresses) + size(self.numaNodes) > 0"
                     " || has(self.minLinkSpeedMbps)",
@@ -269,8 +268,7 @@ class PoolSpec(ApiModel):
         json_schema_extra={
             "x-kubernetes-validations": [
                 cel(
-                    # A rule with `oldSelf` is evaluated only on updates. The first line also refuses to add or to remove the
-                    # field.
+                    # Rules with `oldSelf` are evaluated only on updates. The first line refuses to add or remove the field.
                     "has(self.resourceName) == has(oldSelf.resourceName)"
                     " && (!has(self.resourceName) || self.resourceName == oldSelf.resourceName)",
                     "resourceName is immutable, because networks and VMs refer to it: create a new pool instead",

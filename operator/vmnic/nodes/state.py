@@ -505,8 +505,7 @@ def decode_own_state(raw: bytes | msgspec.Raw) -> NodeNicState:
     try:
         return decode_node_state(raw)
     except ValueError as error:
-        # The agent keeps publishing its status, so that the fault of the spec is visible. An empty spec is not synced: no write
-        # starts.
+        # The agent goes on with an empty spec, which is not synced: it writes nothing to the host and publishes the fault.
         found = _report_decoder.decode(raw)
         return NodeNicState(metadata=found.metadata, status=found.status, spec_unreadable=str(error)[:_FAULT_CHARS])
 

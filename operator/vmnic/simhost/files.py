@@ -118,8 +118,7 @@ class FileTree:
             number = [other.address for other in self._machine.functions()].index(one.address)
             entries["vfio-dev"] = _directory(**{f"vfio{number}": _directory(dev=constant(f"511:{number}"))})
         if one.net_name:
-            # The directory `net` stays while the link is in another network namespace: sysfs shows each namespace its own
-            # links.
+            # `net` stays while the link is in another network namespace: sysfs shows each namespace its own links.
             here = {} if one.moved else {one.net_name: Directory(lambda: self._net(one))}
             entries["net"] = Directory(lambda: here)
         return entries | (self._pf_entries(one) if isinstance(one, Pf) else self._vf_entries(one))

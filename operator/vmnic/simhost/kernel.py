@@ -206,8 +206,7 @@ class Kernel:
                     vf = self._machine.make_vf(pf)
                     pf.vfs.append(vf)
                     self._machine.tell("add", vf)
-                    # `pci_iov_add_virtfn` announces a change once the links between PF and VF exist, and `sriov_enable` one of
-                    # the PF.
+                    # `pci_iov_add_virtfn` announces the links between PF and VF, and `sriov_enable` a change of the PF.
                     self._machine.tell("change", vf)
                     if self._may_probe(vf):
                         self._attach(vf, self._native_driver(vf))

@@ -60,8 +60,7 @@ def _count_steps(target: Target, observed: ObservedPf) -> Iterator[Action]:
     autoprobe = _creating_autoprobe(target, observed)
     if autoprobe != observed.autoprobe:
         yield _step(ActionKind.SET_AUTOPROBE, int(autoprobe))
-    # The options were written before (`_option_steps`), and loading the driver creates the VFs. Its `sriov_numvfs` answers
-    # ENOENT.
+    # `sriov_numvfs` answers ENOENT. The options come first (`_option_steps`), and loading the driver creates the VFs.
     if observed.by_module:
         yield _step(ActionKind.RELOAD_DRIVER, observed.driver)
         return

@@ -35,8 +35,7 @@ def digest_of(desired: PfSpec, observed: ObservedPf, actions: tuple[Action, ...]
             observed.queues,
             observed.up,
             observed.module_options,
-            # Only whether the host uses the PF decides about the plan. The words name addresses and routes, which change by
-            # themselves.
+            # Only whether the host uses the PF matters. The words name addresses and routes, which change by themselves.
             bool(observed.host_use),
             [[vf.index, vf.pci_address, vf.driver] for vf in observed.vfs],
         ],

@@ -99,7 +99,7 @@ def target_of(desired: PfSpec, options: str = "") -> Target:
     bindings = tuple(
         Binding(indexes=indexes_of(desired, group), driver=group.driver, settings=group.settings) for group in desired.groups
     )
-    # The program that created adopted VFs also owns this switch. Without VFs it has no effect.
+    # Adopting leaves it as it is, unless a kernel driver has to bind the VFs (`_binding_steps` in actions.py).
     autoprobe = None if adopts or not desired.num_vfs else any(group.driver == KERNEL for group in desired.groups)
     return Target(
         num_vfs=None if adopts else desired.num_vfs,
@@ -143,8 +143,7 @@ def rollback_target(before: Original, granted: PfSpec | None) -> Target:
     target = target_of_original(before)
     if granted is None or granted.num_vfs != before.num_vfs:
         return target
-    # `Original` has no attributes of VFs, because a CNI may have set them for a pod that has ended. Those of the spec are
-    # known.
+    # `Original` has no attributes of VFs, because a CNI may have set them for a pod that has ended.
     return replace(target, bindings=target_of(granted).bindings)
 
 

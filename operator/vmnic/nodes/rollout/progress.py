@@ -153,8 +153,7 @@ def _settle_grant(entry: Entry, pool: SriovNetworkPool, view: NodeView, now: int
     if entry.state is EntryState.GRANTED and not view.lost and _usable(entry, pfs):
         return entry, False
     granted = any(pf.grant in entry.digests.values() for pf in view.state.spec.pfs)
-    # A grant that has left the spec may be claimed at this moment. Only a generation that the agent confirms proves that it is
-    # not.
+    # The agent may be claiming a grant that has just left the spec, until it confirms the generation without it.
     if entry.state is EntryState.REVOKED and not granted and (view.confirmed or view.lost):
         return _end(entry, runs, now)
     return msgspec.structs.replace(entry, state=EntryState.REVOKED), False
