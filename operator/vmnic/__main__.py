@@ -25,7 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("command", choices=_COMMANDS, metavar="COMMAND", help="what to run; vmnic COMMAND --help says more")
     given = sys.argv[1:] if arguments is None else arguments
+    # The other arguments belong to the command's own parser, also `--help`.
     command: str = parser.parse_args(given[:1]).command
+    # Only the chosen command is imported: the agent's process must stay small.
     module = importlib.import_module(f"vmnic.{command}.main")
     ended: int = module.main(given[1:])
     return ended

@@ -34,6 +34,7 @@ class Flags(argparse.ArgumentParser):
         shown = "" if default is None else f"; default {default or 'none'}"
         value = os.environ.get(variable, default)
         told = f"{text} ({variable}{shown})"
+        # argparse also passes a default that is text through `type`, so a wrong variable is rejected under the flag's name.
         self.add_argument(f"--{name}", default=value, required=value is None, type=kind, help=told, metavar="VALUE")
 
 
@@ -43,6 +44,7 @@ def positive(text: str) -> float:
         number = float(text)
     except ValueError:
         number = 0.0
+    # The comparison is false for NaN too.
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return number
@@ -62,6 +64,7 @@ def at_most(bound: float) -> Callable[[str], float]:
 
 def port(text: str) -> int:
     """Parse a TCP port, where 0 stands for none or any."""
+    # `isdigit` alone accepts digits such as `²`, which `int` refuses with a text of its own.
     if not (text.isascii() and text.isdigit() and int(text) <= 65535):
         raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
     return int(text)
@@ -72,6 +75,7 @@ def address(text: str) -> Address | None:
 
     The address must not be omitted, because that would mean every interface.
     """
+    # The last colon separates the port, because an IPv6 address has colons of its own.
     host, _, number = text.rpartition(":")
     if not text:
         return None

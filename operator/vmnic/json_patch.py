@@ -11,6 +11,7 @@ Operation = dict[str, Any]
 
 def pointer(*names: str | int) -> str:
     """Return the path of a value, from the names and indexes that lead to it."""
+    # `~` comes first (RFC 6901, section 4): otherwise the `~` of an escaped slash would be escaped again.
     return "".join(f"/{str(name).replace('~', '~0').replace('/', '~1')}" for name in names)
 
 

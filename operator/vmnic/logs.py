@@ -63,5 +63,6 @@ def setup_logging(level: str = "info", **subject: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter(subject))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # At level info, aiohttp.access logs every probe, scrape and admission request.
     for name in ("aiohttp.access", "kopf"):
         logging.getLogger(name).setLevel(logging.WARNING)

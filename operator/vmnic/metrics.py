@@ -60,7 +60,9 @@ API_WRITES = Metric(
 
 def make_registry() -> CollectorRegistry:
     """Create a registry with metrics about the build and the process."""
+    # Without this call each counter and each histogram has a second series, `_created`.
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # has no annotations
+    # Not the global registry: that one also has collectors of Python's garbage collector and of the platform.
     registry = CollectorRegistry()
     prometheus_client.ProcessCollector(registry=registry)
     build = prometheus_client.Gauge(BUILD_INFO.name, BUILD_INFO.text, tuple(BUILD_INFO.labels), registry=registry)

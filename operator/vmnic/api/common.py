@@ -71,6 +71,7 @@ def seconds_of(duration: str) -> int:
     return int(duration[:-1]) * _UNITS_S[duration[-1]]
 
 
+# Without anchors: Python uses `fullmatch`, and the CEL rules add `^` and `$`, because `matches()` of CEL searches.
 PERCENT = re.compile("([1-9][0-9]?|100)%")
 _MOST = 10_000
 _INT_OR_PERCENT = 'give a number of 1 or more, or a share from "1%" to "100%"'
@@ -84,6 +85,7 @@ def _check_int_or_percent(value: int | str) -> int | str:
 
 
 IntOrPercent = Annotated[
+    # A lax int would take True as 1, which the API server refuses.
     StrictInt | str,
     AfterValidator(_check_int_or_percent),
     Field(
@@ -114,6 +116,7 @@ class ApiModel(BaseModel):
         populate_by_name=True,
         frozen=True,
         extra="forbid",
+        # The docstring below a field becomes its description in the CRD, and so the text of `kubectl explain`.
         use_attribute_docstrings=True,
     )
 
@@ -125,6 +128,7 @@ class ApiModel(BaseModel):
 class Metadata(BaseModel):
     """The parts of ObjectMeta that vmnic uses."""
 
+    # Not an ApiModel: ObjectMeta has fields that vmnic does not read, such as managedFields, and they must not be refused.
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
 
     name: str
@@ -142,6 +146,7 @@ class Metadata(BaseModel):
 class LabelSelectorRequirement(ApiModel):
     """One requirement on a label."""
 
+    # A prefix of 253 characters, a slash and a name of 63.
     key: Annotated[str, StringConstraints(min_length=1, max_length=317)]
     """Label key."""
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]

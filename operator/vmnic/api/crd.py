@@ -43,6 +43,7 @@ class _Generator(GenerateJsonSchema):
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> dict[str, Any]:
         made = super().default_schema(schema)
+        # `...` tells a default of null from a keyword that is absent.
         if made.get("default", ...) is None:
             made.pop("default")
         return made
@@ -90,6 +91,7 @@ def _schema(kind: Kind) -> dict[str, Any]:
         name: _structural(raw["properties"][name], definitions) for name in ("spec", "status") if name in raw["properties"]
     }
     fields["status"] = _without_defaults(fields["status"])
+    # An empty object suffices in place of pydantic's whole default: the API server then fills in the fields' own defaults.
     if fields.get("spec", {}).get("default") is not None:
         fields["spec"]["default"] = {}
     schema = {
@@ -98,6 +100,7 @@ def _schema(kind: Kind) -> dict[str, Any]:
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
+            # A structural schema may restrict only name and generateName of the metadata, and vmnic restricts neither.
             "metadata": {"type": "object"},
             **fields,
         },
@@ -124,6 +127,7 @@ def _structural(node: Any, definitions: dict[str, Any]) -> Any:
 
 def _keyword(key: str, value: Any, definitions: dict[str, Any]) -> tuple[str, Any]:
     """Convert one keyword, where an empty name drops it."""
+    # Names of fields are not keywords: a field may be called `default` or `title`.
     if key == "properties":
         return key, {name: _structural(field, definitions) for name, field in value.items()}
     if key == "const":
@@ -132,8 +136,10 @@ def _keyword(key: str, value: Any, definitions: dict[str, Any]) -> tuple[str, An
         return key, " ".join(value.split())
     if key == "default":
         return key, _without_nulls(value)
+    # These values are data and not schemas, so nothing in them is converted.
     if key in ("enum", "required") or key.startswith("x-kubernetes-"):
         return key, value
+    # A schema that says which values a map has is kept. The boolean that refuses other fields goes: Kubernetes prunes them.
     if key in _DROPPED and not (key == "additionalProperties" and isinstance(value, dict)):
         return "", None
     return key, _structural(value, definitions)
@@ -161,12 +167,14 @@ def _inlined(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any
     if reference is None:
         return node
     target = definitions[reference.rsplit("/", 1)[1]]
+    # A field's own description is more specific than that of its type.
     return {**target, **{key: value for key, value in node.items() if key != "$ref"}}
 
 
 def _flattened(node: dict[str, Any]) -> dict[str, Any]:
     """Convert int-or-string to its own type, and the bound of a map to `maxProperties`."""
     if node.get("x-kubernetes-int-or-string"):
+        # pydantic writes the two types as `anyOf`, which `x-kubernetes-int-or-string` replaces.
         node.pop("anyOf", None)
     if node.get("type") == "object" and "additionalProperties" in node and "maxLength" in node:
         node["maxProperties"] = node.pop("maxLength")

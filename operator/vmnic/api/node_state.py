@@ -17,6 +17,7 @@ from .common import ApiModel, Condition, Generation, Metadata, PciAddress, map_l
 __all__ = ["NodeNicState", "NodeSpec", "NodeStatus", "PfSpec", "PfStatus", "VfGroup", "VfSettings"]
 
 _Short = Annotated[str, StringConstraints(max_length=64, pattern=forms.PLAIN)]
+# No enum: for one unknown reason of a newer agent, the API server would refuse the agent's whole status.
 _Reason = Annotated[str, StringConstraints(max_length=64, pattern=forms.CONDITION)]
 _PciId = Annotated[str, StringConstraints(max_length=4, pattern=forms.OPTIONAL_PCI_ID)]
 _Digest = Annotated[str, StringConstraints(max_length=64, pattern=forms.DIGEST)]
@@ -137,6 +138,7 @@ class Action(ApiModel):
         "SetLink",
     ]
     """Kind of the action."""
+    # Every second of 63 VFs takes 87 characters. One value that is too long would make the API server refuse the whole status.
     value: Annotated[str, StringConstraints(max_length=256)]
     """Value that is written."""
 
@@ -192,6 +194,7 @@ class Held(ApiModel):
 
     vf: PciAddress
     """PCI address of the VF."""
+    # `pod `, a namespace of 63 characters, a slash and a name of 253.
     by: Annotated[str, StringConstraints(max_length=321)] = ""
     """Holder, as far as known."""
 
@@ -267,6 +270,7 @@ class NodeStatus(ApiModel):
 
     observed_generation: Generation = 0
     """The `metadata.generation` that this status refers to."""
+    # The alias generator would make it bootId. Kubernetes writes bootID, as in the nodeInfo of a Node.
     boot_id: Annotated[str, Field(alias="bootID"), StringConstraints(max_length=64, pattern=forms.BOOT_ID)] = ""
     """The kernel's boot ID, which distinguishes a reboot from a restart of the agent."""
     host: HostFacts = HostFacts()
@@ -289,6 +293,7 @@ class NodeNicState(ApiModel):
     model_config = ConfigDict(alias_generator=to_camel, extra="ignore")
 
     PLURAL: ClassVar[str] = "nodenicstates"
+    # Not nns: that is the short name of NodeNetworkState (kubernetes-nmstate), and both together would make kubectl ambiguous.
     SHORT: ClassVar[list[str]] = ["nicst"]
     COLUMNS: ClassVar[list[dict[str, Any]]] = [
         {"name": "Ready", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].status'},

@@ -115,6 +115,7 @@ class Multiqueue(ApiModel):
     """Auto: several queues if the network pressure is High and the VM has at least two vCPUs, otherwise unchanged.
     Always: several queues if the VM has at least two vCPUs. Never: one queue.
     """
+    # 256 is KubeVirt's limit, which comes from the kernel's for a tap device (MAX_TAP_QUEUES).
     max_queues: Annotated[int, Field(ge=1, le=256)] = 8
     """Most queues. A VM with more vCPUs is left as it is, because each queue costs memory in guest and host."""
 
@@ -133,6 +134,7 @@ class TenantOverrides(ApiModel):
 class Window(ApiModel):
     """Time window in which VMs may be restarted."""
 
+    # The shortest expression, `* * * * *`, has nine characters.
     schedule: Annotated[str, StringConstraints(min_length=9, max_length=128)]
     """Time at which the window opens, as a cron expression of five fields, for example "0 2 * * *"."""
     duration: Annotated[str, StringConstraints(max_length=6, pattern=r"^[1-9][0-9]{0,4}[mh]$")] = "1h"
@@ -144,6 +146,7 @@ class Window(ApiModel):
 class Enforcement(ApiModel):
     """Action on NICs that differ from what is wanted."""
 
+    # The default changes nothing, so a new policy first shows what it would do.
     action: Literal["Audit", "Patch", "Admit"] = "Audit"
     """Audit: only report. Patch: change the VirtualMachine, and new VMs at admission, so that their first boot is already
     right. Admit: leave the VirtualMachine as it is and change the instance that KubeVirt creates at every start; model and
@@ -190,6 +193,7 @@ class PolicySpec(ApiModel):
             json_schema_extra={
                 "x-kubernetes-validations": [
                     cel("!('auto' in self) || size(self) == 1", _AUTO_ALONE),
+                    # No list of type `set`, which also refuses duplicates: server-side apply merges sets, and the order counts.
                     cel("self.all(d, self.exists_one(e, e == d))", _ONCE),
                 ]
             },

@@ -86,6 +86,7 @@ class NicSelector(ApiModel):
         json_schema_extra={
             "x-kubernetes-validations": [
                 cel(
+                    # The API server fills in the lists' defaults before it evaluates rules, so they need no `has()`.
                     "size(self.models) + size(self.vendors) + size(self.devices) + size(self.drivers)"
                     " + size(self.pfNames) + size(self.pciAddresses) + size(self.numaNodes) > 0"
                     " || has(self.minLinkSpeedMbps)",
@@ -204,6 +205,7 @@ def _check_ipam(value: dict[str, Any]) -> dict[str, Any]:
 
 Ipam = Annotated[
     dict[str, Any],
+    # Each IPAM plugin has fields of its own, and without this keyword the API server would prune them.
     Field(max_length=32, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}),
     AfterValidator(_check_ipam),
 ]
@@ -255,6 +257,7 @@ def _names_no_vlan(vf: VfSettings) -> bool:
     """Return whether a field is given that has no meaning without a VLAN."""
     if vf.vlan is None:
         return vf.vlan_qos is not None or vf.vlan_protocol is not None
+    # VLAN 0 removes the tag, and with it the place of the priority.
     return vf.vlan == 0 and bool(vf.vlan_qos)
 
 
@@ -265,6 +268,7 @@ class PoolSpec(ApiModel):
         json_schema_extra={
             "x-kubernetes-validations": [
                 cel(
+                    # Rules with `oldSelf` are evaluated only on updates. The first line refuses to add or remove the field.
                     "has(self.resourceName) == has(oldSelf.resourceName)"
                     " && (!has(self.resourceName) || self.resourceName == oldSelf.resourceName)",
                     "resourceName is immutable, because networks and VMs refer to it: create a new pool instead",
@@ -305,6 +309,7 @@ class PoolSpec(ApiModel):
     """Virtual: the NIC's VFs. Physical: the whole NIC on vfio-pci, for the datapath `passthrough`; the host loses it.
     Immutable.
     """
+    # No default: the API server would fill it in, and the rule could not tell a whole NIC from one with VFs.
     num_vfs: NumVfs | None = None
     """Number of VFs of each physical function, required with `function: Virtual` and forbidden otherwise: a number, a
     percentage of what the NIC supports such as "50%" (rounded down), or "max".
@@ -384,6 +389,7 @@ class NodeCounts(ApiModel):
     """Nodes that wait for their turn, or for VMs to release VFs."""
     failed: Count = 0
     """Nodes whose change failed or was refused."""
+    # A printer column reads one path, so `READY/MATCHED` has to be a field of its own.
     summary: Annotated[str, StringConstraints(max_length=32)] = "0/0"
     """Ready nodes of matched nodes, for example "3/4"."""
 

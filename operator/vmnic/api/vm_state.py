@@ -16,6 +16,7 @@ from .common import ApiModel, Metadata
 
 __all__ = ["VmNicState", "VmStatus"]
 
+# No enums: verdicts and reasons are the controller's own words, and a newer controller may have more of them than this CRD.
 _Short = Annotated[str, StringConstraints(max_length=64)]
 _Name = Annotated[str, StringConstraints(max_length=253)]
 _Text = Annotated[str, StringConstraints(max_length=512)]
@@ -62,6 +63,7 @@ class NicStatus(ApiModel):
     """What will happen, and when."""
     original: _Text = ""
     """Values before vmnic changed the NIC; `kubectl vmnic revert vm` restores them."""
+    # As many as a policy may name.
     candidates: Annotated[list[CandidateStatus], Field(max_length=8)] = []
     """Datapaths that are excluded."""
 

@@ -34,6 +34,7 @@ OPTIONAL_PCI_ID = "^([0-9a-f]{4})?$"
 INDEX_RANGE = f"^{_INDEXES}$"
 OPTIONAL_INDEX_RANGE = f"^({_INDEXES})?$"
 DIGEST = "^[0-9a-f]{16,64}$"
+# The second digit makes an address locally administered and unicast (bit 1 set, bit 0 clear).
 MAC_PREFIX = "^[0-9a-f][26ae](:[0-9a-f]{2}){2}$"
 BOOT_ID = "^[0-9a-z-]*$"
 """The kernel's boot ID is a UUID."""

@@ -19,4 +19,5 @@ def is_label_name(text: str) -> bool:
 
 def is_subdomain_name(text: str) -> bool:
     """Return whether text is an RFC 1123 subdomain, as names of pods, nodes and most objects are."""
+    # The length comes first, so that the pattern never runs over long text.
     return len(text) <= _SUBDOMAIN_CHARS and _SUBDOMAIN_NAME.fullmatch(text) is not None

@@ -18,6 +18,7 @@ def printable(text: str) -> str:
 
 def cut(text: str, most_bytes: int) -> str:
     """Shorten text to a number of bytes of UTF-8 at a character boundary, with `…` in place of the rest."""
+    # Lone surrogates have no form in UTF-8, and a log line must not fail because of a name.
     data = text.encode("utf-8", "replace")
     if len(data) <= most_bytes:
         return data.decode("utf-8")

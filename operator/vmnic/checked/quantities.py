@@ -28,16 +28,19 @@ def read_quantity(text: object) -> int | None:
     Returns:
         None for anything that is not a quantity, or that has more than 64 characters.
     """
+    # True is an int in Python, and no quantity in Kubernetes.
     if isinstance(text, bool) or not isinstance(text, str | int):
         return None
     if isinstance(text, int):
         return _capped(text)
     word = text.strip() if len(text) <= _QUANTITY_CHARS else ""
+    # `E` alone means 10^18, and `E3` is an exponent: the pattern tries the suffix first, and then the exponent.
     found = _QUANTITY.fullmatch(word)
     if found is None or not (found[2] or found[3]):
         return None
     sign, whole, fraction, suffix, exponent = found.groups()
     value = _scaled(int(whole + (fraction or "")), len(fraction or ""), suffix or "", _bounded_exponent(exponent))
+    # The sign comes last, because Kubernetes rounds away from zero.
     return _capped(-value if sign == "-" else value)
 
 

@@ -56,6 +56,7 @@ def read_documents(stream: TextStream, is_wanted: Callable[[str], bool]) -> Iter
 def _read_chunk(chunk: Chunk, is_wanted: Callable[[str], bool]) -> Iterator[Document]:
     builder = _Builder(chunk.first_line, is_wanted)
     try:
+        # Not a loader of PyYAML, such as CSafeLoader: it composes nodes, which recurses.
         parser: Any = CParser(chunk)
         while not isinstance(event := parser.get_event(), yaml.StreamEndEvent):
             chunk.saw_event()
@@ -66,8 +67,10 @@ def _read_chunk(chunk: Chunk, is_wanted: Callable[[str], bool]) -> Iterator[Docu
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         yield builder.failed(chunk.first_line + (mark.line if mark is not None else 0), str(error.problem))
+    # These are faults of the stream, which no later object survives either.
     except (OSError, UnicodeDecodeError):
         raise
+    # `chunk.read` raises BoundError inside the parser, and any other fault must not hide the objects that follow.
     except Exception as error:
         yield builder.failed(chunk.first_line, _words(error))
 
@@ -130,6 +133,7 @@ class _Builder:
 
     def documents(self) -> Iterator[Document]:
         """Yield the objects of the document."""
+        # `kind` may come after `items`, so only the end of the document shows whether it is a List.
         kind, _ = identify(self._rest.tokens)
         is_list = self._has_items and kind.endswith("List")
         if not is_list or self._rest.problem:
@@ -184,6 +188,7 @@ class _Builder:
             tokens.refuse(f"line {line}: the alias *{name} stands for what is not read: {found.tokens.problem}")
         else:
             tokens.add_copy(found.tokens.tokens[found.start : found.end])
+        # The alias itself may be an item of a List.
         self._finish(_Anchored(tokens, 0))
 
 

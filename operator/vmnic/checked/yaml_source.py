@@ -56,6 +56,7 @@ class _Source:
     def has_more(self) -> bool:
         """Return whether text is left, and read the next block if the present one is used up."""
         if self._at == len(self._text):
+            # A line longer than a block is cut. The next block then begins within a line, where `---` is text.
             self._starts_line = not self._text or self._text.endswith("\n")
             self._text, self._at = self._stream.read(_BLOCK), 0
             if self._text and not self._text.endswith("\n"):
@@ -74,6 +75,7 @@ class _Source:
             return ""
         marker = self._marker(self._at)
         end = self._with_directives(marker)
+        # A chunk begins with its own marker, so the search for its end starts behind it.
         if is_first and end == self._at:
             end = self._with_directives(self._marker(marker + 1), marker + 1)
         text, self._at = self._text[self._at : end], end

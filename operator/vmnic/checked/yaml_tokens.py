@@ -85,6 +85,7 @@ class TokenList:
         for token in tokens:
             self.add(token)
             if self.problem:
+                # The copy was cut, so the ends of the levels that it opened are missing.
                 self.levels = levels
                 return
 
@@ -193,6 +194,7 @@ def _scalar(token: Token) -> Any:
         return token.text
     try:
         value = make(yaml.ScalarNode(tag, token.text))
+    # PyYAML raises LookupError for `!!bool x` and AttributeError for `!!timestamp x`.
     except (ValueError, LookupError, AttributeError) as error:
         raise TokenError(token.line, f"this is no YAML: {error}") from error
     return token.text if word == "timestamp" else value
@@ -202,6 +204,7 @@ def _resolve(token: Token) -> str:
     """Find the tag of a plain scalar according to YAML 1.1."""
     text = token.text
     if len(text) > _RESOLVED_CHARS:
+        # A long number keeps its tag, so that it is refused as a number and not accepted as text.
         return f"{_TAG}int" if _LONG_NUMBER.fullmatch(text) else f"{_TAG}str"
     for tag, pattern in yaml.SafeLoader.yaml_implicit_resolvers.get(text[:1], ()):
         if pattern.match(text):

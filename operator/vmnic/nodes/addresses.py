@@ -38,6 +38,7 @@ def vf_addresses(first: str, stride: int, indexes: Iterable[int]) -> tuple[str, 
     if not is_pci_address(first):
         return ()
     head, start = first.split(":", maxsplit=1)[0], routing_id(first)
+    # A status has no stride if the PF has one VF. Without the condition, every index would have the address of VF 0.
     numbers = (start + index * stride for index in indexes if stride > 0 or index == 0)
     return tuple(_address(head, number) for number in numbers if number <= _LARGEST_ID)
 
@@ -52,6 +53,7 @@ def vf_indexes(first: str, stride: int, addresses: Iterable[str]) -> dict[str, i
     """
     if not is_pci_address(first):
         return {}
+    # Without a stride, a step beyond the last routing ID leaves VF 0 as the only match, and nothing is divided by 0.
     domain, start, step = first[:4], routing_id(first), max(stride, _LARGEST_ID + 1 if stride <= 0 else stride)
     distances = ((one, routing_id(one) - start) for one in addresses if one[:4] == domain)
     return {one: distance // step for one, distance in distances if distance >= 0 and distance % step == 0}

@@ -47,6 +47,7 @@ def fit(struct: S) -> tuple[S, tuple[str, ...]]:
     made = _fitter(type(struct))(struct, "", notes)
     if made is _MISSING:
         raise ValueError(f"{type(struct).__name__} has no form that fits: {'; '.join(notes)}")
+    # Items without a PCI address have the same path, so a list can repeat a note.
     return made, tuple(dict.fromkeys(notes))
 
 
@@ -74,6 +75,7 @@ def _fitter_of(kind: inspect.Type) -> _Fitter:
 
 def _text_fitter(kind: inspect.StrType) -> _Fitter:
     most = kind.max_length
+    # The decoders use the same patterns, which end with `\Z` (`checked.forms.whole`). So text that passes here also decodes.
     form = re.compile(kind.pattern) if kind.pattern is not None else None
 
     def fit_text(text: str, path: str, notes: list[str]) -> Any:
@@ -107,6 +109,7 @@ def _list_fitter(kind: inspect.VarTupleType) -> _Fitter:
     inner, most = _fitter_of(kind.item_type), kind.max_length
 
     def fit_list(values: tuple[Any, ...], path: str, notes: list[str]) -> Any:
+        # The list is cut before its items are fitted, so that a long list costs no more than the longest allowed one.
         fitted = (inner(value, f"{path}[{getattr(value, 'pci_address', '')}]", notes) for value in values[:most])
         made = tuple(one for one in fitted if one is not _MISSING)
         if len(made) < len(values):
@@ -125,6 +128,7 @@ def _struct_fitter(kind: inspect.StructType) -> _Fitter:
             value = getattr(struct, field.name)
             made = inner(value, f"{path}.{field.encode_name}".removeprefix("."), notes)
             if made is _MISSING:
+                # A required field makes its whole struct `_MISSING`, which a list or an optional field then leaves out.
                 if field.required:
                     return _MISSING
                 made = field.default

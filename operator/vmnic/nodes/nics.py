@@ -56,10 +56,12 @@ def add_models(path: pathlib.Path) -> None:
         NicDataError: The file cannot be read, or does not have the shape of `nics.yaml`.
     """
     try:
+        # The result is dropped: the file is read here so that the program stops at its start and names the file and the field.
         _read(path)
     except (OSError, ValueError) as error:
         raise NicDataError(printable(f"NIC data {path}: {error}: write it like vmnic's own nics.yaml")) from error
     _files[:] = [path, _OWN]
+    # A lookup before this call may have cached an entry, or the absence of one.
     read_models.cache_clear()
     model_of.cache_clear()
 
@@ -78,6 +80,7 @@ def _read(path: pathlib.Path) -> tuple[NicModel, ...]:
         ValueError: The file is not UTF-8, not YAML, too large, or does not have the shape of `nics.yaml`.
     """
     with path.open(encoding="utf-8") as stream:
+        # One character more shows that the file is too long, without reading a file of any size into memory.
         text = stream.read(_MOST_CHARS + 1)
     if len(text) > _MOST_CHARS:
         raise ValueError(f"more than {_MOST_CHARS} characters are not read")

@@ -128,6 +128,7 @@ def holders_by_address(pfs: Sequence[ObservedPf], told: Mapping[str, str]) -> di
     vfs = [vf for pf in pfs for vf in pf.vfs]
     used = {vf.pci_address: f"the host ({'; '.join(vf.host_use)})" for vf in vfs if vf.host_use}
     groups = {pf.pci_address: pf.group for pf in pfs if pf.driver == VFIO} | {vf.pci_address: vf.group for vf in vfs}
+    # Several VFs may share a group, so this goes from devices to numbers and not from a number to one device.
     by_group = {address: told[group] for address, group in groups.items() if group in told}
     numbers = set(groups.values())
     return used | by_group | {device: holder for device, holder in told.items() if device not in numbers}
@@ -175,6 +176,7 @@ def render_pf_status(
         queues=pf.queues,
         total_vfs=pf.total_vfs,
         num_vfs=pf.num_vfs,
+        # The first address and the stride stand for all addresses, so that 8 PFs of 64 VFs stay below 16 kB.
         first_vf=pf.vfs[0].pci_address if pf.vfs else "",
         vf_stride=routing_id(pf.vfs[1].pci_address) - routing_id(pf.vfs[0].pci_address) if len(pf.vfs) > 1 else 0,
         vfs=_ranges(pf.vfs),
@@ -219,6 +221,7 @@ def observed_of(status: PfStatus) -> ObservedPf:
         autoprobe=VFIO not in drivers.values(),
         link_elsewhere=status.problem is not None and status.problem.reason is PfReason.LINK_ELSEWHERE,
         held=any(one.vf == status.pci_address for one in status.held),
+        # A held VF takes the place of a free one, so that there are as many VFs as the status reports.
         vfs=(*taken, *free[len(taken) :]),
         host_use=status.host_use,
     )

@@ -391,6 +391,7 @@ class Annotations(_Struct, frozen=True):
     """Digests of plans that a person has approved, separated by commas (`kubectl vmnic approve`)."""
 
 
+# Annotations of an object may have 256 KiB together. A digest has 32 characters, so the bound has room for 248 plans.
 _APPROVED_CHARS = 8192
 
 
@@ -480,7 +481,9 @@ def decode_node_state(raw: bytes | msgspec.Raw) -> NodeNicState:
         found = _decoder.decode(raw)
         fault = _find_fault(found.status)
     except (ValueError, RecursionError) as error:
+        # The first pass does not say whether spec or status is wrong. If the spec decodes alone, the status was wrong.
         found, fault = _decode_orders(raw), str(error)
+    # The decoder also fills `unreadable` from JSON. A fault counts only if it was found here.
     if fault or found.unreadable or found.spec_unreadable:
         return NodeNicState(
             metadata=found.metadata,
@@ -502,6 +505,7 @@ def decode_own_state(raw: bytes | msgspec.Raw) -> NodeNicState:
     try:
         return decode_node_state(raw)
     except ValueError as error:
+        # The agent goes on with an empty spec, which is not synced: it writes nothing to the host and publishes the fault.
         found = _report_decoder.decode(raw)
         return NodeNicState(metadata=found.metadata, status=found.status, spec_unreadable=str(error)[:_FAULT_CHARS])
 
@@ -536,6 +540,7 @@ def _find_range_fault(parts: Iterable[VfRange]) -> str:
     end = 0
     for part in parts:
         indexes = range_of(part.range)
+        # Overlapping ranges would let an agent count one VF several times (`_count_vfio` in pools/shares.py).
         if not indexes or indexes.start < end:
             return f"status.pfs[].vfs[].range: {part.range} is reversed, or does not come after the range before it"
         end = indexes.stop

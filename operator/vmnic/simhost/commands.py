@@ -82,11 +82,13 @@ class Commands:
         found = self._machine.find_link(link)
         if found is None:
             raise refuse(errno.ENODEV, f"no link is called {link}")
+        # The event comes first, because a link in another namespace sends none to this one.
         self._machine.tell_link("dellink", found)
         found.moved = True
 
     def bring_links_back(self, _: Any) -> None:
         """Delete the other network namespaces, so that their links return."""
+        # The kernel moves physical links back when their namespace ends, and destroys virtual ones.
         for one in [one for one in self._machine.functions() if one.moved]:
             one.moved = False
             self._machine.tell_link("newlink", one)
@@ -114,6 +116,7 @@ class Commands:
         pf = one if isinstance(one, Pf) else self._machine.pf_of(one)
         if pf.spec.shares_iommu_group:
             raise refuse(errno.EPERM, f"the IOMMU group of {address} is not viable")
+        # A VFIO group can be open only once at a time.
         if one.held or one.group_held:
             raise refuse(errno.EBUSY, f"the IOMMU group of {address} is open")
         return one

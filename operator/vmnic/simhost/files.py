@@ -104,6 +104,7 @@ class FileTree:
             "numa_node": constant(str(one.numa_node)),
             "enable": constant(str(int(_in_use(one)))),
             "power": _directory(runtime_status=constant("suspended" if _sleeps(one) else "active")),
+            # The kernel prints a missing override with `%s`, which gives `(null)`.
             "driver_override": File(
                 read=constant(one.override or "(null)").read, write=lambda text: self._kernel.write_override(one, text)
             ),
@@ -117,12 +118,15 @@ class FileTree:
             number = [other.address for other in self._machine.functions()].index(one.address)
             entries["vfio-dev"] = _directory(**{f"vfio{number}": _directory(dev=constant(f"511:{number}"))})
         if one.net_name:
+            # `net` stays while the link is in another network namespace: sysfs shows each namespace its own links.
             here = {} if one.moved else {one.net_name: Directory(lambda: self._net(one))}
             entries["net"] = Directory(lambda: here)
         return entries | (self._pf_entries(one) if isinstance(one, Pf) else self._vf_entries(one))
 
     def _pf_entries(self, pf: Pf) -> dict[str, Node]:
+        # 0x20000000 in the third number is IORESOURCE_UNSET: the firmware gave the window no address.
         unset = "0x0000000000000000 0x0000000000003fff 0x0000000020140204"
+        # The first seven lines are the PF's own BARs and ROM, the next six the BARs of its VFs.
         windows = ["0x0 0x0 0x0"] * 7 + [unset if pf.spec.no_vf_space else "0x0 0x0 0x0"] * 6
         entries: dict[str, Node] = {f"virtfn{vf.index}": Link(f"../{vf.address}") for vf in pf.vfs}
         return entries | {
@@ -153,6 +157,7 @@ class FileTree:
             entries |= {
                 "mtu": constant(str(one.mtu)),
                 "addr_assign_type": constant("0"),
+                # Without a carrier igb reports an unknown speed, which sysfs shows as -1.
                 "speed": constant(str(one.profile.speed_mbps if carrier else -1)) if one.up else File(read=_not_running),
                 "carrier": constant(str(int(carrier))) if one.up else File(read=_not_running),
             }
@@ -165,6 +170,7 @@ class FileTree:
                 entries = members.setdefault(str(one.group), {})
                 entries[one.address] = Link(f"../../../../devices/{_ROOT}/{one.address}")
                 if isinstance(one, Pf) and one.spec.shares_iommu_group:
+                    # The port above the NIC is in the group too if it has no ACS.
                     entries["0000:00:1c.0"] = Link(f"../../../../devices/{_ROOT}/0000:00:1c.0")
         return {group: _directory(devices=Directory(lambda entries=entries: entries)) for group, entries in members.items()}  # type: ignore[misc]
 

@@ -92,6 +92,7 @@ class _Sys(mfusepy.Operations):  # type: ignore[misc]
     def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
         """Read a file, whose content is computed again for a read from its beginning."""
         text = self._opened[fh]
+        # A reader gets the rest of what it began to read, even if the state changes between two calls.
         if offset == 0 or text is None:
             text = self._opened[fh] = f"{self._host.perform(ReadFile(f'/sys{path}'))}\n".encode()
         return text[offset : offset + size]

@@ -127,6 +127,7 @@ class SimHost:
             StillBlocked: The kernel has not answered.
         """
         if is_write(op):
+            # Before the lock: while one write is held in the kernel, all other operations continue.
             self._pause.strike()
         with self._lock:
             self.writes += is_write(op)
@@ -143,6 +144,7 @@ class SimHost:
 
     def _await(self, answer: _Pending) -> None:
         """Wait for the kernel's answer, while time passes for all pending operations."""
+        # Without delays only another operation or a command can end the wait, and both advance what is pending.
         while not answer.done.wait(_TICK_S if self._machine.spec.delays.any else None):
             with self._lock:
                 self._step_pending()
@@ -201,6 +203,7 @@ class SimHost:
                 return _Pending(_readable(node, path)())
             case WriteFile(path, text):
                 node = resolve(root, path)
+                # sysfs drops an empty write and does not call the driver (`sysfs_kf_write`).
                 return _Pending(_writable(node, path)(text)) if text else None
             case ListDir(path):
                 node = resolve(root, path)
@@ -286,11 +289,13 @@ class SimHost:
     def _control_writer_state(self, number: int) -> str:
         """Return the process state of a writer that waits for a holder, or an empty string when it has ended."""
         writer = self._writers[number]
+        # vfio waits interruptibly until the first signal, and uninterruptibly from then on.
         return "" if writer.done.is_set() else "D" if writer.killed else "S"
 
     def _control_reboot(self, _: Any) -> None:
         """Restart the host, which ends all pending operations."""
         for pending in self._pending:
+            # No program survives a reboot, but the client's request has to end somehow.
             pending.error = refuse(errno.EIO, "the host was restarted")
             pending.done.set()
         self._pending.clear()

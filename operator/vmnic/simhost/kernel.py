@@ -53,8 +53,10 @@ class Kernel:
         count = _parse_u16(text)
         if count > pf.total_vfs:
             raise refuse(errno.ERANGE)
+        # The kernel checks the bound before it takes the lock, so a count beyond it is refused even while another write waits.
         yield from self._lock(pf)
         try:
+            # The same count succeeds even without a driver: the kernel compares before it looks for one.
             if count == pf.num_vfs:
                 return
             if not pf.driver:
@@ -106,12 +108,14 @@ class Kernel:
         """Write `drivers/NAME/bind`."""
         yield from ()
         function = self._function(address)
+        # An override excludes every other driver, also the one whose ID table has the function.
         matches = driver == (function.override or self._native_driver(function))
         if not matches or not self._may_probe(function):
             raise refuse(errno.ENODEV)
         if function.driver:
             raise refuse(errno.EBUSY)
         self._attach(function, driver)
+        # vfio-pci fails to probe a function without an IOMMU group, and its EINVAL reaches the writer.
         if function.driver != driver:
             raise refuse(errno.EINVAL)
 
@@ -176,6 +180,7 @@ class Kernel:
         name = name.replace("-", "_")
         if name == "vfio_pci" and any(one.driver == VFIO and one.held for one in self._machine.functions()):
             raise refuse(errno.EBUSY, "Module vfio_pci is in use")
+        # A copy: unbinding a PF removes its VFs while this loop runs.
         for function in [one for one in self._machine.functions() if one.driver.replace("-", "_") == name]:
             if self._machine.find(function.address) is not None:
                 yield from self.unbind(function.driver, function.address)
@@ -201,12 +206,14 @@ class Kernel:
                     vf = self._machine.make_vf(pf)
                     pf.vfs.append(vf)
                     self._machine.tell("add", vf)
+                    # `pci_iov_add_virtfn` announces the links between PF and VF, and `sriov_enable` a change of the PF.
                     self._machine.tell("change", vf)
                     if self._may_probe(vf):
                         self._attach(vf, self._native_driver(vf))
                 self._machine.tell("change", pf)
             else:
                 yield from self._remove_vfs(pf)
+            # The kernel changes the number last, when all VFs have come or gone.
             pf.num_vfs = count
             pf.channels = pf.max_channels
             for _ in ("down", "up") if pf.up else ():
@@ -233,6 +240,7 @@ class Kernel:
         """
         driven = bool(function.driver)
         self._detach(function)
+        # vfio-pci waits here for the process that has the device open, and the writer keeps its locks meanwhile.
         while function.held:
             yield
         if driven:
@@ -264,6 +272,7 @@ class Kernel:
                 function.driver = VFIO
                 self._machine.tell("bind", function)
             return
+        # An unknown driver in an override is no error: the probe finds nothing and succeeds.
         if driver not in self._machine.modules or driver != self._native_driver(function):
             return
         function.driver = driver

@@ -102,6 +102,7 @@ def _set_vf(pf: Pf, op: SetVf) -> None:
         attributes.max_tx_rate_mbit = op.max_tx_rate_mbit or 0
     if op.spoof_check is not None:
         attributes.spoof_check = op.spoof_check
+    # igb has no `ndo_set_vf_link_state`.
     if op.link_state is not None:
         raise refuse(errno.EOPNOTSUPP)
     if op.trust is not None:
@@ -109,6 +110,7 @@ def _set_vf(pf: Pf, op: SetVf) -> None:
 
 
 def _check_vlan(op: SetVf) -> None:
+    # igb knows only 802.1Q.
     if op.vlan_protocol == "802.1ad":
         raise refuse(errno.EPROTONOSUPPORT)
     if not 0 <= (op.vlan or 0) <= _MAX_VLAN or not 0 <= (op.qos or 0) <= _MAX_QOS:
@@ -116,8 +118,10 @@ def _check_vlan(op: SetVf) -> None:
 
 
 def _check_rate(pf: Pf, op: SetVf) -> None:
+    # Of igb's NICs only the 82576 limits rates.
     if not pf.profile.rate_limit:
         raise refuse(errno.EOPNOTSUPP)
+    # igb refuses any minimum, and every rate while the port has no link (`igb_ndo_set_vf_bw`).
     fits = 0 <= (op.max_tx_rate_mbit or 0) <= pf.profile.speed_mbps
     if op.min_tx_rate_mbit or not fits or not (pf.up and pf.cable):
         raise refuse(errno.EINVAL)
@@ -126,9 +130,11 @@ def _check_rate(pf: Pf, op: SetVf) -> None:
 def _links(machine: Machine) -> list[LinkInfo]:
     """Return all links, with indexes in the order of functions and uppers."""
     named = [one for one in machine.functions() if one.net_name and not one.moved]
+    # Index 1 is the loopback link.
     indexes = {
         name: index for index, name in enumerate([*(one.net_name for one in named), *(u.name for u in machine.uppers)], 2)
     }
+    # A bridge or bond is the master of its port. Other uppers name the link below them instead.
     masters = {upper.lower: indexes[upper.name] for upper in machine.uppers if upper.is_master}
     links = [_function_link(one, indexes, masters) for one in named]
     for upper in machine.uppers:

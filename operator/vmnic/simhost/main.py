@@ -27,6 +27,7 @@ def main(arguments: list[str]) -> int:
     except (OSError, ImpossibleHostError) as error:
         print(f"vmnic simhost: {chosen.spec}: {error}", file=sys.stderr)
         return 2
+    # A process that was killed leaves its socket behind, and `bind` would fail with EADDRINUSE.
     chosen.socket.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(chosen.socket))
@@ -34,6 +35,7 @@ def main(arguments: list[str]) -> int:
         if not chosen.fuse:
             serve_port(host, listener, host.control, host.listen)
             return 0
+        # A daemon thread, so that the process ends when the file system is unmounted.
         threading.Thread(target=serve_port, args=(host, listener, host.control, host.listen), daemon=True).start()
         return _mount(host, pathlib.Path(chosen.fuse))
 
@@ -41,6 +43,7 @@ def main(arguments: list[str]) -> int:
 def _mount(host: SimHost, mountpoint: pathlib.Path) -> int:
     try:
         from .fuse import serve_sys  # noqa: PLC0415 - a package and a library that only this flag needs
+    # mfusepy raises OSError if it does not find libfuse.
     except (ImportError, OSError) as error:
         print(f"vmnic simhost: --fuse needs libfuse 3 and the Python package mfusepy: {error}", file=sys.stderr)
         return 2

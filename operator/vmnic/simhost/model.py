@@ -152,6 +152,7 @@ class Machine:
         self.modules = set(self.spec.modules)
         self.rescan_locked = False
         self.links_locked = False
+        # Files that were written since the first boot win over those of the description.
         self.files = dict(self.spec.files) | self.files
         self.uppers: list[Upper] = []
         self.pfs: dict[str, Pf] = {}
@@ -267,6 +268,7 @@ class Machine:
         index = len(pf.vfs)
         domain, bus, rest = pf.address.split(":")
         device, function = rest.split(".")
+        # Not `nodes.addresses`: a mistake there must not appear in the model as well.
         routing_id = (int(bus, 16) << 8) + (int(device, 16) << 3) + int(function)
         routing_id += pf.profile.vf_offset + index * pf.profile.vf_stride
         address = f"{domain}:{routing_id >> 8:02x}:{(routing_id >> 3) & 31:02x}.{routing_id & 7}"
@@ -282,5 +284,6 @@ class Machine:
 
     def make_link(self, pf: Pf, vf: Vf) -> None:
         """Give a VF the link that its kernel driver creates."""
+        # As udev names the links of VFs, for example ens1f0v3.
         vf.net_name = f"{pf.net_name}v{vf.index}"
         vf.net_mac = self._new_mac() if vf.attributes.mac == NO_MAC else vf.attributes.mac

@@ -83,6 +83,7 @@ def resolve(root: Directory, path: str, *, follow_last: bool = True) -> Node:
                 raise OSError(errno.ELOOP, path)
             if found.target.startswith("/"):
                 stack = stack[:1]
+            # A later `..` leaves the link's target and not the place of the link, as in the kernel.
             parts = [name for name in found.target.split("/") if name] + parts
             continue
         stack.append((part, found))

@@ -19,6 +19,7 @@ def plan_actions(target: Target, observed: ObservedPf) -> tuple[Action, ...]:
     if target.whole:
         return tuple(_whole_steps(observed))
     making, changing = tuple(_count_steps(target, observed)), tuple(_change_steps(target, observed))
+    # Without VFs to change, the link comes last as in any other plan.
     early = _is_raised_early(target, observed) and bool(changing)
     raising = (_step(ActionKind.SET_LINK, "up"),) if early else ()
     return (*_option_steps(target, observed), *making, *raising, *changing, *_link_steps(target, observed, raised=early))
@@ -59,6 +60,7 @@ def _count_steps(target: Target, observed: ObservedPf) -> Iterator[Action]:
     autoprobe = _creating_autoprobe(target, observed)
     if autoprobe != observed.autoprobe:
         yield _step(ActionKind.SET_AUTOPROBE, int(autoprobe))
+    # `sriov_numvfs` answers ENOENT. The options come first (`_option_steps`), and loading the driver creates the VFs.
     if observed.by_module:
         yield _step(ActionKind.RELOAD_DRIVER, observed.driver)
         return
@@ -140,6 +142,7 @@ def _settings_steps(
         if settings is None:
             continue
         if present is None:
+            # New VFs have not been observed, so there is nothing to compare their attributes with.
             yield _step(ActionKind.SET_VFS, _range(binding, count))
             continue
         there = [present[index] for index in binding.indexes if index in present]
@@ -170,12 +173,14 @@ def _link_steps(target: Target, observed: ObservedPf, *, raised: bool) -> Iterat
     """
     count = _count(target, observed)
     if _is_fresh(target, observed):
+        # The observed link disappears with the driver, so its values say nothing about the next one.
         yield from _fresh_link_steps(target, raised=raised)
         return
     if target.mtu is not None and observed.mtu != target.mtu:
         yield _step(ActionKind.SET_MTU, target.mtu)
     if target.queues is not None and (observed.queues != target.queues or count != observed.num_vfs):
         yield _step(ActionKind.SET_QUEUES, target.queues)
+    # None means that the link is in another network namespace, where the agent cannot set it.
     if target.up is not None and observed.up is not None and (observed.up or raised) != target.up:
         yield _step(ActionKind.SET_LINK, "up" if target.up else "down")
 
@@ -206,6 +211,7 @@ def unfold_indexes(text: str, count: int) -> list[int]:
 def _differs(wanted: VfSettings, pf: ObservedPf, vf: ObservedVf) -> bool:
     """Return whether an attribute that can be read back differs from the spec."""
     info = vf.attributes
+    # Without values to compare, "differs" would give the same plan after each change.
     if info is None:
         return False
     pairs = (
@@ -213,6 +219,7 @@ def _differs(wanted: VfSettings, pf: ObservedPf, vf: ObservedVf) -> bool:
         (wanted.vlan_qos, info.qos),
         (wanted.trust, info.trust),
         (wanted.spoof_check, info.spoof_check),
+        # The spec says `Auto`, the kernel `auto`.
         (wanted.link_state, info.link_state.capitalize()),
         (wanted.min_tx_rate_mbps, info.min_tx_rate_mbit),
         (wanted.max_tx_rate_mbps, info.max_tx_rate_mbit),
@@ -227,6 +234,7 @@ def admin_mac(prefix: str, pf_mac: str, index: int) -> str:
     The last three bytes are those of the PF plus the VF's index plus one, so that no other node computes the same address.
     """
     own = int(pf_mac.replace(":", "")[-6:] or "0", 16)
+    # Plus one, because VF 0 would otherwise have the last three bytes of the PF's own address.
     tail = f"{(own + index + 1) & 0xFFFFFF:06x}"
     return f"{prefix}:{tail[:2]}:{tail[2:4]}:{tail[4:]}"
 

@@ -35,6 +35,7 @@ def digest_of(desired: PfSpec, observed: ObservedPf, actions: tuple[Action, ...]
             observed.queues,
             observed.up,
             observed.module_options,
+            # Only whether the host uses the PF matters. The words name addresses and routes, which change by themselves.
             bool(observed.host_use),
             [[vf.index, vf.pci_address, vf.driver] for vf in observed.vfs],
         ],
@@ -49,6 +50,8 @@ def same_desired(one: PfSpec, other: PfSpec) -> bool:
 
 
 def _desired(spec: PfSpec) -> list[object]:
+    # Pool, resource and device plugin change what the kubelet sees, not what is written to the host. Attributes that are None
+    # are omitted, so an attribute of a newer version leaves the digests of other plans as they are.
     groups = [[group.range, group.driver, msgspec.to_builtins(group.settings)] for group in spec.groups]
     return [
         spec.function,

@@ -49,8 +49,10 @@ def gather_driver(
     wanted = {spec.pci_address: spec for spec in desired}
     ports = [one for one in observed if one.driver == pf.driver]
     counts = [spec.num_vfs for port in ports if (spec := wanted.get(port.pci_address)) is not None and _by_options(spec)]
+    # `max_vfs` is one number for all ports. A port that asks for fewer VFs appears in `in_use`, so the driver is not reloaded.
     most = max(counts, default=0)
     known = {port.pci_address for port in ports}
+    # Functions without SR-IOV are not observed, but lose their link in a reload like all others.
     unknown = [address for address in pf.driver_functions if address not in known]
     return DriverFacts(
         options=f"max_vfs={most}" if most else "",

@@ -64,6 +64,7 @@ def plan_pf(
     target = desired_target(desired, original, driver)
     if target is None:
         return Planned()
+    # From here on, what the kernel learned from routers counts as the host's own use if vmnic did not switch the link on.
     observed = replace(observed, host_use=uses_of(observed, original))
     problem = first_problem(target, desired, observed, host, driver)
     if problem is not None:
@@ -79,6 +80,7 @@ def plan_pf(
             digest=digest_of(desired, observed, actions, boot_id=boot_id, attempt=attempt),
             actions=actions,
             text=", ".join(_words(action) for action in actions),
+            # A free VF makes no plan disruptive: the fence keeps pods away from it while it changes.
             disruptive=bool(blocked_by) or (disturbs and bool(observed.host_use)),
             fenced=bool(going),
             blocked_by=blocked_by,
@@ -95,12 +97,14 @@ def desired_target(desired: PfSpec, original: Original | None, driver: DriverFac
         return target_of(desired, driver.options)
     if original is None or desired.release != "Reset" or desired.management == "Adopt":
         return None
+    # The file of module options belongs to all PFs of the driver. Those that stay in a pool may still need it.
     return replace(target_of_original(original), options=driver.options)
 
 
 def affected_functions(actions: tuple[Action, ...], target: Target, observed: ObservedPf) -> tuple[str, ...]:
     """Return the addresses of existing functions that would disappear or change their driver."""
     kinds = {action.kind for action in actions}
+    # Another number of VFs removes all of them first, also those with an index that stays.
     if kinds & {ActionKind.SET_NUM_VFS, ActionKind.BIND_PF, ActionKind.RELOAD_DRIVER}:
         own = (observed.pci_address,) if observed.held or target.whole != (observed.driver == VFIO) else ()
         return (*own, *(vf.pci_address for vf in observed.vfs))

@@ -17,6 +17,7 @@ def first_problem(
     """Return the first problem, or None if there is none or nothing is to be done."""
     name = f"{observed.name or 'the function'} ({observed.pci_address})"
     found = _spec_problem(target, desired, observed, name)
+    # A PF that is as asked stays in its pool without a problem, even if the host or another program has begun to use it.
     if found is not None or not plan_actions(target, observed):
         return found
     return (
@@ -31,6 +32,7 @@ def _spec_problem(target: Target, desired: PfSpec, observed: ObservedPf, name: s
     total, count = observed.total_vfs, target.num_vfs
     if observed.link_elsewhere and not desired.release:
         return _link_elsewhere(observed, ", or take the function out of the pool's nicSelector")
+    # The maximum is the driver's own: igb lowers the hardware's 8 to 7. Without that driver, the number is not final.
     if count and not total and observed.driver not in ("", VFIO):
         return PfProblem(
             reason=PfReason.FIRMWARE_SRIOV_OFF,
@@ -64,6 +66,7 @@ def _of_ownership(desired: PfSpec, observed: ObservedPf, name: str) -> PfProblem
             reason=PfReason.FOREIGN_OWNER,
             message=f"{name} is managed by {observed.foreign_owner}: take it out of the pool's nicSelector, or away from there",
         )
+    # A profile that cannot be read may claim any PF, so it stops new changes. VFs that are in use stay.
     if observed.owner_unknown:
         return PfProblem(
             reason=PfReason.FOREIGN_OWNER,
@@ -80,6 +83,7 @@ def _of_ownership(desired: PfSpec, observed: ObservedPf, name: str) -> PfProblem
 
 def _of_driver(target: Target, desired: PfSpec, observed: ObservedPf, driver: DriverFacts, name: str) -> PfProblem | None:
     """Return the problem of an old driver that would have to be reloaded for another number of VFs."""
+    # None stands for adopted VFs, whose number is never written.
     if not observed.by_module or target.num_vfs in (None, observed.num_vfs):
         return None
     if desired.persistence != "ModuleOptions":
@@ -100,6 +104,7 @@ def _host_problem(target: Target, observed: ObservedPf, host: HostFacts, name: s
     """Return a problem of the machine or of its kernel."""
     if not observed.driver:
         return PfProblem(reason=PfReason.NO_DRIVER, message=f"{name} has no driver: bind the NIC's driver to it")
+    # None means that the IOMMU could not be read, which excludes nothing.
     if target.vfio and host.iommu is False:
         return PfProblem(
             reason=PfReason.IOMMU_OFF,
@@ -114,14 +119,17 @@ def _host_problem(target: Target, observed: ObservedPf, host: HostFacts, name: s
             message=f"{name} shares its IOMMU group with other functions, so vfio-pci cannot take them: use a slot with ACS",
         )
     renewed = target.num_vfs is not None and target.num_vfs != observed.num_vfs
+    # The kernel would refuse the write with ENOMEM (`sriov_enable` in drivers/pci/iov.c), in the middle of the change.
     if target.num_vfs and renewed and observed.unassigned_vf_space:
         return PfProblem(
             reason=PfReason.NO_MMIO_SPACE,
             message=f"the firmware left no room for the VFs of {name}: add pci=realloc to the kernel's command line, or switch "
             "'above 4G decoding' on in the BIOS, and reboot",
         )
+    # Only a release gets here with such a link. VFs can be removed without it, MTU and queues cannot be restored.
     if observed.link_elsewhere and (target.mtu is not None or target.queues is not None):
         return _link_elsewhere(observed, ", so that it can be given back as it was")
+    # Another number of VFs changes the maximum, so the present one says nothing about such a plan.
     if target.queues is not None and not renewed and observed.max_queues is not None and target.queues > observed.max_queues:
         return PfProblem(
             reason=PfReason.TOO_MANY_QUEUES,

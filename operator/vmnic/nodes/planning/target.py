@@ -99,6 +99,7 @@ def target_of(desired: PfSpec, options: str = "") -> Target:
     bindings = tuple(
         Binding(indexes=indexes_of(desired, group), driver=group.driver, settings=group.settings) for group in desired.groups
     )
+    # Adopting leaves it as it is, unless a kernel driver has to bind the VFs (`_binding_steps` in actions.py).
     autoprobe = None if adopts or not desired.num_vfs else any(group.driver == KERNEL for group in desired.groups)
     return Target(
         num_vfs=None if adopts else desired.num_vfs,
@@ -106,6 +107,7 @@ def target_of(desired: PfSpec, options: str = "") -> Target:
         bindings=bindings if desired.num_vfs else (),
         mtu=desired.mtu,
         queues=desired.queues,
+        # VFs of a PF that is down have no link. Without VFs, the link is the host's own matter.
         up=True if desired.num_vfs else None,
         options=None if adopts else options,
     )
@@ -116,6 +118,7 @@ def target_of_original(original: Original) -> Target:
 
     A VF that had no driver keeps a driver that it has got since.
     """
+    # A kernel driver is not restored by its name: the kernel chooses it by the VF's IDs.
     drivers = [VFIO if driver == VFIO else KERNEL if driver else "" for driver in original.drivers]
     bindings = tuple(
         Binding(indexes=range(first, last), driver=drivers[first]) for first, last in _runs(drivers) if drivers[first]
@@ -140,6 +143,7 @@ def rollback_target(before: Original, granted: PfSpec | None) -> Target:
     target = target_of_original(before)
     if granted is None or granted.num_vfs != before.num_vfs:
         return target
+    # `Original` has no attributes of VFs, because a CNI may have set them for a pod that has ended.
     return replace(target, bindings=target_of(granted).bindings)
 
 

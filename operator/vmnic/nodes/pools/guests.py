@@ -49,4 +49,5 @@ def find_mixed_support(pool: SriovNetworkPool, states: Iterable[NodeNicState]) -
         f"Windows has no driver for the VFs of {which} (nodes {', '.join(names[:_NAMED_NODES])}{more}) and has one for other "
         "nodes' VFs: make a pool for each with nicSelector.models; until then other guests than Linux get no VF there"
     )
+    # The CRD allows 512 characters, and a longer message would make the API server refuse the whole status.
     return PoolProblem(reason="MixedGuestSupport", message=text[:512])

@@ -58,6 +58,7 @@ def merge_pools(
     ordered = sorted(pools, key=_age)
     conflicts = list(find_resource_conflicts(ordered))
     losers = {conflict.pool for conflict in conflicts}
+    # Unreadable pools come first, regardless of their age: what they ask for now is unknown, so no other pool may take it.
     chosen = {spec.pci_address: kept for spec in present if (kept := _kept(spec, unreadable)) is not None}
     for pool in ordered:
         if pool.metadata.name in losers or pool.metadata.deletion_timestamp:
@@ -80,6 +81,7 @@ def _kept(spec: PfSpec, unreadable: Collection[str]) -> PfSpec | None:
     if not groups and spec.pool not in unreadable:
         return None
     owner = spec.pool if spec.pool in unreadable else groups[0].pool
+    # A grant is only ever copied from the ledger, never from an earlier spec.
     return msgspec.structs.replace(spec, pool=owner, groups=groups, grant=None)
 
 
@@ -105,6 +107,7 @@ def find_resource_conflicts(pools: Iterable[SriovNetworkPool]) -> tuple[PoolConf
 
 def _age(pool: SriovNetworkPool) -> tuple[str, str]:
     """Return a sort key that puts the oldest pool first, and orders pools of equal age by name."""
+    # Timestamps are RFC 3339 in UTC with whole seconds, so their order as text is their order in time.
     return (pool.metadata.creation_timestamp, pool.metadata.name)
 
 
@@ -147,6 +150,7 @@ def _resource(pool: SriovNetworkPool, pf: PfStatus, before: PfSpec | None) -> st
     """
     prefix = f"{pool.resource_name}-"
     had = group_of(before, pool.metadata.name) if before is not None else None
+    # A whole NIC on vfio-pci has no interface name. VMs refer to the resource, so it keeps the name from before.
     if not pf.name and had is not None and had.resource.startswith(prefix):
         return had.resource
     return prefix + (pf.name or pf.pci_address.replace(":", "-"))
@@ -183,6 +187,7 @@ def _clash(present: PfSpec, other: PfSpec) -> str:
     Returns:
         An empty string if they can share it.
     """
+    # Without a range a pool has all VFs of the PF, and none are left for another pool.
     if not all(group.range for group in (*present.groups, *other.groups)):
         return "narrow spec.nicSelector or spec.nodeSelector of one of them, or share the function with spec.vfRange in both"
     for field, name in _SHARED.items():

@@ -54,6 +54,7 @@ class OwnNetwork(msgspec.Struct, frozen=True):
         """Return whether it contains everything wanted, where other labels and annotations are allowed."""
         here, there = self.metadata, wanted.metadata
         same = there.labels.items() <= here.labels.items() and there.annotations.items() <= here.annotations.items()
+        # Other labels may stay, but not a segment that the pool no longer names: networks of one segment are interchangeable.
         segment = here.labels.get(SEGMENT_LABEL) == there.labels.get(SEGMENT_LABEL)
         return same and segment and self.spec == wanted.spec
 
@@ -75,6 +76,7 @@ def render_network(pool: SriovNetworkPool, network: PoolNetwork) -> OwnNetwork:
         "link_state": network.link_state.lower(),
         "ipam": network.ipam,
     }
+    # Many NICs do not support rates, so an absent rate is not written as 0.
     rates = {"min_tx_rate": network.min_tx_rate_mbps, "max_tx_rate": network.max_tx_rate_mbps}
     config |= {key: rate for key, rate in rates.items() if rate is not None}
     meta = _Meta(labels=labels, annotations={RESOURCE: pool.resource_name, POOL_UID: pool.metadata.uid})

@@ -79,6 +79,7 @@ def _shares_of(state: NodeNicState, pool: str) -> Iterator[tuple[PfSpec, PfStatu
 def _part(spec: PfSpec, pf: PfStatus, group: VfGroup) -> PoolShare:
     held = _held_vfs(pf)
     indexes = None if spec.function == "Physical" else _existing(pf, indexes_of(spec, group))
+    # The smaller of report and NIC data counts, because an agent chooses the numbers that it reports.
     ready = int(pf.driver == VFIO) if indexes is None else _count_vfio(pf, _common(indexes, range(_most_vfs(pf))))
     is_withdrawn = pf.problem is not None and pf.problem.reason in _WITHDRAWN
     return PoolShare(
@@ -121,6 +122,7 @@ def _common(one: range, other: range) -> range:
 
 def _held_vfs(pf: PfStatus) -> dict[str, int]:
     """Return the indexes of the held VFs by address."""
+    # Keyed by address, so that a VF that an agent lists twice is counted once.
     return vf_indexes(pf.first_vf, pf.vf_stride, (one.vf for one in pf.held)) if pf.held else {}
 
 

@@ -97,17 +97,20 @@ def select_disruptive(
     name, names = pool.metadata.name, {view.name for view in nodes}
     part = ledger.of(name)
     allowed = _resolve(pool.spec.rollout.max_unavailable, len(nodes))
+    # A node that another pool takes out of service is out of service for this pool too.
     changing = ledger.busy(disruptive=True) & names
     down = changing | {view.name for view in nodes if not view.available}
     room = _room(part, pool)
     if len(changing) >= allowed or room <= 0:
         return ()
+    # A node that changes for another pool starts no second change.
     barred = {*part.entries, *ledger.busy(but=name), *without}
     chosen: list[RolloutSlot] = []
     for start in order_disruptive(part, pool, nodes) if candidates is None else candidates:
         if len(changing) >= allowed or len(chosen) >= room:
             break
         view = start.view
+        # A node that is already out of service takes no more capacity away, so it may start even if `down` is full.
         counts = view.name not in barred and (view.name in down or len(down) < allowed)
         if counts and not (free_only and start.pending.leaving):
             chosen.append(start)
@@ -132,6 +135,7 @@ def fitting(ledger: Ledger, starts: Sequence[RolloutSlot]) -> tuple[RolloutSlot,
     chosen = []
     for start in starts:
         room -= _bytes_of(start)
+        # The order stays: a smaller entry further down does not overtake one that has no room.
         if room < 0:
             break
         chosen.append(start)
@@ -149,6 +153,7 @@ def entries_of(starts: Iterable[RolloutSlot], pool: SriovNetworkPool, *, disrupt
         entries[start.view.name] = Entry(
             generation=pool.metadata.generation,
             boot_id=start.view.state.status.boot_id[:_BOOT_ID_CHARS],
+            # A node that goes out of service carries out its other plans in the same turn.
             digests=start.pending.digests if disruptive else start.pending.harmless,
             state=EntryState.DRAINING if drains else EntryState.GRANTED,
             disruptive=disruptive,
@@ -172,6 +177,7 @@ def grant_drained(
         if entry is None or entry.state is not EntryState.DRAINING or view.name not in empty:
             continue
         pending = eligible_changes(view, pool)
+        # An empty node has no pods that could hold a device, but the agent may also report a program outside pods.
         if pending.digests and not pending.leaving:
             entries[view.name] = msgspec.structs.replace(entry, state=EntryState.GRANTED, digests=pending.digests, since=now)
     return msgspec.structs.replace(part, entries=entries)

@@ -65,11 +65,13 @@ def eligible_changes(view: NodeView, pool: SriovNetworkPool) -> EligibleChanges:
         if pf.pci_address in specs and pf.plan is not None and _may_start(pf, pf.plan, approved)
     ]
     harmless = {pf.pci_address: plan.digest for spec, pf, plan in plans if not plan.disruptive and not _unfenced(spec, plan)}
+    # A plan that is not disruptive also counts here if another device plugin could give away its VFs in the meantime.
     hard = [one for one in plans if one[1].pci_address not in harmless and _may_disrupt(one[2], pool, approved)]
     digests = {pf.pci_address: plan.digest for _, pf, plan in hard}
     return EligibleChanges(
         harmless=harmless,
         disruptive=digests,
+        # With WhenFree nothing is evicted, but without a fence only a cordon keeps new pods away from the VFs.
         cordons=any(pool.spec.rollout.disruption != "WhenFree" or _unfenced(spec, plan) for spec, _, plan in hard),
         leaving=tuple(held for _, pf, plan in hard for held in holders_of(pf, plan)),
         resources=frozenset(group.resource for spec, _, _ in hard for group in spec.groups),
@@ -85,6 +87,7 @@ def holders_of(pf: PfStatus, plan: PfPlan) -> tuple[Held, ...]:
     """
     if len(plan.blocked_by) > TOLD_HOLDERS:
         return pf.held
+    # The address is the last word of each sentence (`_holders` in planning/plan.py). The name before it is foreign text.
     return tuple(held for held in pf.held if any(text.endswith(f" {held.vf}") for text in plan.blocked_by))
 
 

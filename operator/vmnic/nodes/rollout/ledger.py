@@ -52,6 +52,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     boot_id: str
     digests: dict[str, str]
     """Digests of plans by PCI address, which are granted, or are to be granted once the node is drained."""
+    # From here on every field has a default, because a ledger of an older version does not have it.
     state: EntryState = EntryState.GRANTED
     disruptive: bool = False
     """Whether the change takes the node out of service. It then counts against `maxUnavailable` and not `maxConcurrent`."""
@@ -67,6 +68,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def under_way(self) -> bool:
         """Return whether the node is changing, is about to change, or is not back in service yet."""
+        # A node whose change is over but that is still cordoned takes no VMs, so it keeps its slot.
         return self.state in _UNDER_WAY or self.cordoned
 
     @property
@@ -123,6 +125,7 @@ class Ledger(msgspec.Struct, frozen=True):
         return {
             address: digest
             for part in self.pools.values()
+            # Only this state grants. A draining entry has digests too, and its node still runs VMs.
             if (entry := part.entries.get(node)) is not None and entry.state is EntryState.GRANTED
             for address, digest in entry.digests.items()
         }

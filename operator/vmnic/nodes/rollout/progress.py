@@ -59,6 +59,7 @@ def _settle(
     entry: Entry, pool: SriovNetworkPool, view: NodeView | None, part: PoolLedger, now: int
 ) -> tuple[Entry | None, bool]:
     """Return what remains of an entry, and whether its change was applied."""
+    # A node that is gone, or that has no PF of the pool any more, must not count against the budget for ever.
     if entry.state is EntryState.ENDED or view is None:
         return _over(entry), False
     match entry.state:
@@ -114,6 +115,7 @@ def _again(entry: Entry, pool: SriovNetworkPool, view: NodeView) -> bool:
     if eligible_changes(view, pool).approved or (entry.silent and view.ready and view.answers):
         return True
     problems = {pf.problem.reason for pf in view.state.status.pfs if pf.problem is not None and pf.pci_address in entry.digests}
+    # A new boot ID counts as a change: the message of a failed change names a reboot as one remedy.
     changed = entry.generation < pool.metadata.generation or entry.boot_id != view.state.status.boot_id
     return changed and view.answers and PfReason.ROLLED_BACK not in problems
 
@@ -124,6 +126,7 @@ def _settle_drain(entry: Entry, pool: SriovNetworkPool, view: NodeView, part: Po
     It ends if it takes too long, if the rollout stops or if nothing is to be done any more.
     """
     timeout_s = seconds_of(pool.spec.rollout.drain_timeout)
+    # The time is checked before anything else, so a node that stops answering during its drain does not keep its slot.
     if now - entry.since >= timeout_s:
         return msgspec.structs.replace(entry, state=EntryState.RESTING, until=now + timeout_s)
     if not view.answers or not view.ready:
@@ -137,10 +140,12 @@ def _settle_drain(entry: Entry, pool: SriovNetworkPool, view: NodeView, part: Po
 def _settle_grant(entry: Entry, pool: SriovNetworkPool, view: NodeView, now: int) -> tuple[Entry | None, bool]:
     pfs = {pf.pci_address: pf for pf in view.state.status.pfs}
     runs = [_run(digest, pfs.get(address)) for address, digest in entry.digests.items()]
+    # The end comes before the deadline: a change that ended late counts by its result.
     if all(run is not None and not run.is_running for run in runs):
         return _end(entry, runs, now)
     if not entry.since:
         entry = msgspec.structs.replace(entry, since=now)  # An older version did not record the time.
+    # A node that is down cannot report an end. It does not time out, but counts as lost after ten minutes.
     if view.ready and now >= deadline_of(entry, pool):
         return msgspec.structs.replace(entry, state=EntryState.FAILED, silent=not view.confirmed), False
     if any(_is_running(run) for run in runs):
@@ -148,6 +153,7 @@ def _settle_grant(entry: Entry, pool: SriovNetworkPool, view: NodeView, now: int
     if entry.state is EntryState.GRANTED and not view.lost and _usable(entry, pfs):
         return entry, False
     granted = any(pf.grant in entry.digests.values() for pf in view.state.spec.pfs)
+    # The agent may be claiming a grant that has just left the spec, until it confirms the generation without it.
     if entry.state is EntryState.REVOKED and not granted and (view.confirmed or view.lost):
         return _end(entry, runs, now)
     return msgspec.structs.replace(entry, state=EntryState.REVOKED), False
@@ -167,6 +173,7 @@ def _end(entry: Entry, runs: Collection[ApplyState | None], now: int) -> tuple[E
 
     A failure is recorded, a refused change rests, and otherwise the slot is freed.
     """
+    # One failed PF makes the node fail, even if its other PFs were changed as asked.
     if any(run is not None and run.has_failed for run in runs):
         return msgspec.structs.replace(entry, state=EntryState.FAILED), False
     applied = ApplyState.APPLIED in runs

@@ -31,6 +31,7 @@ def released_pfs(state: NodeNicState, pools: Iterable[SriovNetworkPool], asked: 
     removal = {pool.metadata.name: pool.spec.removal for pool in pools if ABANDON not in pool.metadata.annotations}
     found = {pf.pci_address: pf for pf in state.status.pfs}
     return tuple(
+        # A release keeps the way in which it began, even if `removal` is edited meanwhile.
         msgspec.structs.replace(spec, release=spec.release or removal[spec.pool], grant=None)
         for spec in state.spec.pfs
         if spec.pci_address not in asked and spec.pool in removal and not _is_given_up(spec, state, found)
@@ -50,6 +51,7 @@ def begin_release(state: NodeNicState, pools: Iterable[SriovNetworkPool]) -> Nod
         if confirmed and pf.plan is not None and pf.problem is None and not pf.plan.disruptive
     }
     pfs = tuple(
+        # Without a plan, the agent may be carrying out the grant that it already has.
         msgspec.structs.replace(spec, grant=plans.get(spec.pci_address, told[spec.pci_address].grant))
         if spec.pci_address in told
         else spec
@@ -60,6 +62,7 @@ def begin_release(state: NodeNicState, pools: Iterable[SriovNetworkPool]) -> Nod
 
 def _is_given_up(spec: PfSpec, state: NodeNicState, found: Mapping[str, PfStatus]) -> bool:
     """Return whether the agent neither owns the PF any more nor is about to own it."""
+    # An unreadable status is empty, and a PF that is missing from it would otherwise count as released.
     if state.unreadable:
         return False
     pf = found.get(spec.pci_address)

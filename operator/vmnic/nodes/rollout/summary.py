@@ -77,6 +77,7 @@ def summarise_pool(
 def _ranked(found: Sequence[PoolProblem], lost: Sequence[PoolConflict]) -> list[PoolProblem]:
     """Order the problems, with those of nodes first and few of networks last."""
     networks = [one for one in found if one.reason.startswith("Nad")]
+    # Networks that the pool lacks come first, so that the shortened list keeps what makes the pool Stalled.
     networks.sort(key=lambda one: one.reason not in _MISSING_NETWORK)
     others = [one for one in found if not one.reason.startswith("Nad")]
     conflicts = [PoolProblem(pf=one.pci_address, reason=PoolProblemReason.CONFLICT, message=one.message) for one in lost]
@@ -87,6 +88,7 @@ def _ranked(found: Sequence[PoolProblem], lost: Sequence[PoolConflict]) -> list[
 def _shortened(problems: list[PoolProblem]) -> list[PoolProblem]:
     kept, more = problems[:_MAX_NETWORK_PROBLEMS], len(problems) - _MAX_NETWORK_PROBLEMS
     if more > 0:
+        # The CRD allows 512 characters, so this leaves room for the words that follow.
         text = f"{kept[-1].message[:440]} (and {more} more networks have problems)"
         kept[-1] = kept[-1].model_copy(update={"message": text})
     return kept
@@ -110,12 +112,14 @@ def _judge(view: NodeView, pool: SriovNetworkPool, part: PoolLedger) -> _NodeRes
     if entry is not None and entry.under_way:
         return _NodeResult("updating", problems)
     plans = [pf.plan for pf in pfs if pf.plan is not None]
+    # A plan, or its absence, may belong to an older spec.
     fresh = view.current and view.confirmed
     if not view.ready and (plans or not fresh):
         text = f"node {node} is not ready, so its agent may not see the change: it continues once the node is back"
         return _NodeResult(
             "waiting", (*problems, PoolProblem(node=node, reason=PoolProblemReason.NODE_NOT_READY, message=text))
         )
+    # A released PF without a plan is done, but its spec is not removed yet.
     leaving = not plans and any(spec.release for spec in mine.values())
     if not fresh or leaving or (plans and not all(plan.disruptive for plan in plans)):
         return _NodeResult("waiting", problems)
@@ -179,6 +183,7 @@ def _conditions(
 ) -> list[Condition]:
     """Build the conditions, Ready first. Each reason names the cause (see the reference of the kind)."""
     going = counts.updating > 0 or counts.waiting > blocked
+    # A conflict stalls a pool only if it lost everywhere: on other nodes its rollout still goes on.
     stalled = counts.failed > 0 or (bool(lost) and counts.matched == 0) or _refused_network(problems) is not None
     ready, reason, message = _ready(pool, counts, blocked, lost, problems, going=going)
     up_to_date = counts.ready == counts.matched and not lost
@@ -237,6 +242,7 @@ def _ready(
         return False, PoolReason.PAUSED, f"{counts.summary} nodes are ready; spec.rollout.paused holds the others back"
     if going:
         return False, PoolReason.ROLLING_OUT, f"{counts.summary} nodes are ready"
+    # A pool whose other nodes are done is Ready: VMs may run for months, and UpToDate is False meanwhile.
     if blocked:
         return True, PoolProblemReason.WAITING_FOR_VMS, f"{blocked} of {counts.matched} nodes wait for VMs to let go of VFs"
     return True, PoolReason.ALL_NODES_READY, f"{counts.summary} nodes are ready"
