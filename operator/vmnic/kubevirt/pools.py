@@ -96,6 +96,7 @@ def _blocker(pool: SriovNetworkPool, own: _Found, *, known: bool) -> str:
     if pool.spec.function == "Virtual" and pool.spec.vf_driver != VFIO:
         return f"its VFs are on their kernel driver, and VMs need vfDriver: {VFIO}"
     parts = [part for some in own.parts.values() for part in some]
+    # One ready function is enough: how many there are, and where, is decided by the capacity.
     if not known or any(part.ready for part in parts):
         return ""
     if own.unread:
@@ -108,9 +109,11 @@ def _linux_only(pool: SriovNetworkPool, own: _Found, limited: Mapping[str, tuple
 
     If the nodes are not completely known, the models count if all that the pool's selector names are such models.
     """
+    # If some nodes have a driver, `allocate` chooses among the nodes, so only a pool without any such node is refused as a whole.
     if own.parts and own.complete:
         return tuple(sorted({name for models in limited.values() for name in models})) if all(limited.values()) else ()
     selector = pool.spec.nic_selector
+    # Device IDs are unique only within a vendor. Without a vendor, Intel's (8086) are tried.
     named = [model_of(vendor, device) for vendor in selector.vendors or ["8086"] for device in selector.devices]
     models = [*(nic for nic in read_models() if nic.model in selector.models), *(nic for nic in named if nic is not None)]
     return () if any(map(drives_windows, models)) else tuple(sorted({nic.model for nic in models}))
@@ -138,6 +141,8 @@ def node_devices(
 def _devices_of(node: NodeInput, pools: Mapping[str, PoolFacts], others: Iterable[str]) -> NodeDevices:
     """Count one node's devices. A pool has none there without a report of the agent."""
     state = node.state
+    # The order counts. The kubelet's numbers stand over the zeros of other operators' resources, but a pool's zero stands over the
+    # kubelet's number until the agent reports the pool's functions.
     total = dict.fromkeys(others, 0) | dict(node.allocatable or {}) | {pool.resource_name: 0 for pool in pools.values()}
     held: dict[str, int] = {}
     shares = {} if state is None or state.unreadable else {one: list(pool_shares(state, one)) for one in _pools_of(state)}
@@ -152,6 +157,7 @@ def _devices_of(node: NodeInput, pools: Mapping[str, PoolFacts], others: Iterabl
         held=held,
         unknown=_unknown(state, pools),
         linux_only=frozenset(
+            # Only a VF may lack a driver. A guest drives a whole NIC as it would any other.
             pool.resource_name for pool in pools.values() if node.name in pool.linux_only_nodes and not pool.physical
         ),
     )
@@ -167,6 +173,7 @@ def _count_ready(parts: Iterable[PoolShare], allocatable: Mapping[str, int] | No
         ready[part.resource] += part.ready
     if allocatable is None:
         return ready.total()
+    # An agent may report more than its kubelet advertises, falsely or for some seconds. The scheduler counts only the latter.
     return sum(min(count, allocatable.get(resource, 0)) for resource, count in ready.items())
 
 
