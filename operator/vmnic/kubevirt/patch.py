@@ -112,8 +112,8 @@ class _Rendering:
         if wanted.model is not None:
             verb = "replace" if nic.explicit_model is not None else "add"
             operations.append({"op": verb, "path": f"{entry}/model", "value": wanted.model})
-        # KubeVirt accepts a model on an SR-IOV interface, but such a VM is wrong.
         elif nic.explicit_model is not None:
+            # KubeVirt does not refuse a model on an SR-IOV interface, so a wrong one would stay unnoticed.
             operations.append(remove(f"{entry}/model"))
         # KubeVirt would generate another address at the next start, and the guest would see another NIC.
         if nic.spec_mac is None and nic.live_mac is not None:

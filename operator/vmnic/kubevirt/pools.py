@@ -109,11 +109,10 @@ def _linux_only(pool: SriovNetworkPool, own: _Found, limited: Mapping[str, tuple
 
     If the nodes are not completely known, the models count if all that the pool's selector names are such models.
     """
-    # If some nodes have a driver, `allocate` chooses among the nodes, so only a pool without any such node is refused as a whole.
+    # If the VFs of some nodes have a driver, `allocate` chooses among the nodes, and the pool as a whole stays possible.
     if own.parts and own.complete:
         return tuple(sorted({name for models in limited.values() for name in models})) if all(limited.values()) else ()
     selector = pool.spec.nic_selector
-    # Device IDs are unique only within a vendor. Without a vendor, Intel's (8086) are tried.
     named = [model_of(vendor, device) for vendor in selector.vendors or ["8086"] for device in selector.devices]
     models = [*(nic for nic in read_models() if nic.model in selector.models), *(nic for nic in named if nic is not None)]
     return () if any(map(drives_windows, models)) else tuple(sorted({nic.model for nic in models}))
@@ -141,7 +140,7 @@ def node_devices(
 def _devices_of(node: NodeInput, pools: Mapping[str, PoolFacts], others: Iterable[str]) -> NodeDevices:
     """Count one node's devices. A pool has none there without a report of the agent."""
     state = node.state
-    # The order counts. The kubelet's numbers stand over the zeros of other operators' resources, but a pool's zero stands over the
+    # The order counts: the kubelet's numbers replace the zeros of other operators' resources, and a pool's zero replaces the
     # kubelet's number until the agent reports the pool's functions.
     total = dict.fromkeys(others, 0) | dict(node.allocatable or {}) | {pool.resource_name: 0 for pool in pools.values()}
     held: dict[str, int] = {}
@@ -156,8 +155,8 @@ def _devices_of(node: NodeInput, pools: Mapping[str, PoolFacts], others: Iterabl
         total=total,
         held=held,
         unknown=_unknown(state, pools),
+        # Only a VF may lack a driver. A guest drives a whole NIC as it would any other.
         linux_only=frozenset(
-            # Only a VF may lack a driver. A guest drives a whole NIC as it would any other.
             pool.resource_name for pool in pools.values() if node.name in pool.linux_only_nodes and not pool.physical
         ),
     )

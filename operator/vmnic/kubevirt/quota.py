@@ -37,6 +37,6 @@ def quota_left(quotas: Iterable[Quota]) -> dict[str, int]:
                 continue
             bound, used = read_quantity(hard), read_quantity(quota.status.used.get(key, 0))
             if bound is not None:
-                # `unreadable_quota` reports a used amount that cannot be read, and its NICs then stay as they are.
+                # `unreadable_quota` reports a used amount that cannot be read, and no device is assigned then.
                 left[name] = min(left.get(name, bound), bound - (used or 0))
     return left

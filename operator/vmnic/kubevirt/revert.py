@@ -60,7 +60,7 @@ def render_revert(machine: VirtualMachine, networks: Networks | None = None) -> 
             operations += _entry(machine, name, entry)
     operations += _whole_nics(machine, record) + _switch(machine, record)
     path = pointer("metadata", "annotations", ANNOTATION)
-    # Each patch of vmnic changes the record, so this test also finds a change that was made since the VM was read.
+    # vmnic writes the record in the same patch as a change, so this test also finds a change since the VM was read.
     operations += [check(path, notes.assigned), remove(path)]
     return [*operations, add(pointer("metadata", "annotations", EXCLUDE), "true")]
 
