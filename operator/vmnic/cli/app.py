@@ -98,6 +98,7 @@ def plan(
         show(made, Output(output.value))
     for error in errors:
         warn(f"kubectl vmnic: {error}")
+    # An error comes first: 0 and 1 say that all input was planned.
     raise typer.Exit(2 if errors else 1 if fails(made, fail_on) else 0)
 
 
@@ -116,6 +117,8 @@ def _plan(
         decided = decide_all(objects, offline=offline, new=new)
         made = make_plan(objects, decided, problems)
         if offline:
+            # Files are the user's own, so a fault in them is an error.
+            # In a cluster, an object of one tenant must not fail every plan.
             errors.extend(one.sentence for one in (*objects.set_aside, *decided.set_aside))
         return made
 
@@ -125,6 +128,7 @@ def _plan(
     if against == "cluster" and given is not None:
         live, problems = read_live(kubeconfig)
         before = plan_of(live, problems, offline=False)
+        # VMs that the cluster does not have yet are planned as they would be created.
         new = given.machines.keys() - live.machines.keys()
         errors.extend(one.sentence for one in given.set_aside)
         return difference(plan_of(live.overlaid(given), problems, offline=False, new=new), before), given.skipped
@@ -152,6 +156,7 @@ def explain_vm(
     objects, _ = read_live(kubeconfig)
     decided = decide_all(objects, offline=False)
     aside = (*objects.set_aside, *decided.set_aside)
+    # Other objects that the VM depends on are named by the reasons of its NICs.
     warn_set_aside(one for one in aside if one.kind == "VmNicPolicy")
     found = next((one for one in decided.vms if (one.vm.namespace, one.vm.name) == (namespace, name)), None)
     if found is None:
@@ -266,6 +271,7 @@ def revert_vm(
         say(f"vmnic has changed nothing in VirtualMachine {namespace}/{name}")
         return
     if not apply:
+        # The patch alone goes to standard output, so that it can be written to a file.
         show(patch, Output.JSON)
         warn(f"--apply does it, or: kubectl patch vm {name} -n {namespace} --type=json --patch-file FILE")
         return

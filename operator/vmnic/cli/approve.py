@@ -40,6 +40,7 @@ def approve_plans(state: NodeNicState, address: str | None) -> Approval:
     if not planned:
         raise ApprovalError(f"nothing is planned on {address or 'any function'} of node {name}")
     digests = {pf.plan.digest for pf in planned if pf.plan is not None}
+    # The annotation is written as a whole, so approvals of other PFs are repeated. A digest whose plan is gone is left out.
     standing = {pf.plan.digest for pf in state.status.pfs if pf.plan is not None and pf.plan.digest in state.approved}
     return Approval(",".join(sorted(digests | standing)), tuple(_words(pf) for pf in planned))
 

@@ -65,6 +65,7 @@ def capacity_rows(objects: Objects, decided: Decided) -> list[PoolRow]:
 
 
 def _by_numa(parts: list[PoolShare]) -> list[tuple[int | None, list[PoolShare]]]:
+    # None does not compare with numbers, so it is sorted last by a flag.
     numas = sorted({part.pf.numa_node for part in parts}, key=lambda numa: (numa is None, numa or 0))
     return [(numa, [part for part in parts if part.pf.numa_node == numa]) for numa in numas]
 

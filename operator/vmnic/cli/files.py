@@ -50,6 +50,7 @@ def _guarded(objects: Objects, source: str, read: Callable[..., None], *args: An
     try:
         read(*args)
     except UnicodeDecodeError:
+        # Its own message describes one byte, although the whole file is of another kind.
         objects.set_aside.append(_no_file(source, _NO_TEXT))
     except OSError as error:
         objects.set_aside.append(_no_file(str(error.filename or source), error.strerror or str(error)))
@@ -62,6 +63,7 @@ def _no_file(where: str, message: str) -> SetAside:
 
 
 def _read_standard_input(objects: Objects) -> None:
+    # Python sets it to None if the descriptor is closed.
     if sys.stdin is None:
         raise OSError(errno.EBADF, "it is closed")
     _read_stream(objects, "standard input", sys.stdin.buffer)
@@ -69,6 +71,7 @@ def _read_standard_input(objects: Objects) -> None:
 
 def _read_path(objects: Objects, path: pathlib.Path, recursive: bool) -> None:
     """Read a file, or the files of a directory. A named file may be a pipe."""
+    # A person who names a pipe means it, for example by `<(kubectl get ...)`. In a directory a pipe would wait for ever.
     if not path.is_dir():
         _read_file(objects, path)
         return
@@ -105,6 +108,7 @@ def _list_into(inside: list[pathlib.Path], directory: pathlib.Path) -> None:
 
 
 def _read_regular(objects: Objects, file: pathlib.Path) -> None:
+    # A dangling link does not exist here. Opening it gives the system's own message.
     if file.exists() and not file.is_file():
         raise OSError(errno.EINVAL, "this is no regular file", str(file))
     _read_file(objects, file)
@@ -141,6 +145,7 @@ class _BoundedText:
 
     def begins_as_xml(self) -> bool:
         """Read up to the first non-blank line and return whether it begins with a tag."""
+        # The bound counts even in one line, because a device may never end it.
         while (line := self._count(self._stream.readline(_LINE))) and not line.strip(_BLANKS):
             self._begin += line
         self._begin += line
@@ -157,6 +162,7 @@ class _BoundedText:
 
     def read_all(self, most: int) -> str:
         """Read all text without leading blanks, or slightly more than `most` characters."""
+        # One character too many, so that `read_domain` refuses the text instead of parsing a part of it.
         return self._begin.lstrip(_BLANKS) + self._stream.read(most + 1)
 
     def _count(self, text: str) -> str:

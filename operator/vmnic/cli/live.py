@@ -55,6 +55,7 @@ _FORBIDDEN = 403
 _MOST_BYTES = 4 * 2**20
 """Maximum size of one object. etcd stores 1.5 MB."""
 _MOST_LEVELS = 100
+# No blank is expected after the colon, because the API server writes none.
 _NAMED = re.compile(rb'"(name|namespace)":"([a-z0-9.-]{1,253})"')
 _NAMESPACE = "vmnic-system"
 _PUBLISHED = "vmnic-set-aside"
@@ -102,6 +103,7 @@ async def read_cluster(kubeconfig: str | None, kinds: tuple[Resource, ...]) -> t
         ConnectionFileError: there is no usable kubeconfig.
         ApiError: the API server refuses or does not answer.
     """
+    # The server may be newer than this program, so fields that it knows in addition are no fault.
     objects, problems = Objects(of_server=True), []
     async with ApiClient(kubeconfig_connection(kubeconfig), field_manager="kubectl-vmnic") as api:
         for kind in kinds:
@@ -110,6 +112,7 @@ async def read_cluster(kubeconfig: str | None, kinds: tuple[Resource, ...]) -> t
                     for raw in page:
                         _take_raw(objects, kind.kind, raw)
             except NotFoundError:
+                # A cluster without KubeVirt or Multus lacks these kinds, and the rest can still be planned.
                 problems.append(f"the cluster has no {kind.plural}.{kind.group}: is its operator installed?")
     return objects, problems
 
@@ -141,9 +144,11 @@ def decode_object(kind: str, raw: msgspec.Raw | bytes) -> dict[str, Any]:
     try:
         one: dict[str, Any] = read_json(data, dict[str, Any], max_bytes=_MOST_BYTES, max_depth=_MOST_LEVELS)
     except Exception as error:
+        # An object of a tenant must not end the command of an administrator, whichever exception it raises.
         raise MalformedObjectError(kind, _key_in(data), f"it cannot be read: {error}") from error
     if not isinstance(one.get("metadata"), dict) or not isinstance(one["metadata"].get("name"), str):
         raise MalformedObjectError(kind, ("", ""), "metadata.name is missing")
+    # The API server omits the kind of built-in objects in a list.
     return one | {"kind": kind}
 
 
@@ -155,6 +160,7 @@ def _key_in(data: bytes) -> tuple[str, str]:
     start = max(data.find(b'"metadata":'), 0)
     found: dict[str, str] = {}
     for word, value in _NAMED.findall(data, start, start + 2**16):
+        # The first match is the object's own: owner references follow its name, and quotes in annotations are escaped.
         found.setdefault(word.decode(), value.decode())
     return found.get("namespace", ""), found.get("name", "")
 
@@ -183,6 +189,7 @@ async def read_published(kubeconfig: str | None) -> tuple[list[SetAside], str]:
         except ApiError as error:
             if error.status != _FORBIDDEN:
                 raise
+            # A user without rights in vmnic's namespace still gets the rest of the status.
             return [], f"you may not read ConfigMap {_NAMESPACE}/{_PUBLISHED}, so what the controller set aside is not known"
     return ([], "") if found is None else published_in(found)
 
@@ -224,6 +231,7 @@ async def read_setup(kubeconfig: str | None) -> Setup:
             except ApiError as error:
                 if error.status != _FORBIDDEN:
                     raise
+                # The field stays None, which means unknown, and the other checks go on.
                 refusals.append(f"you may not read {resource.plural}, so nothing is said about them")
     return Setup(**found, refusals=tuple(refusals))
 
@@ -258,6 +266,7 @@ async def _read_daemons(api: ApiClient) -> tuple[str, ...]:
     names: list[str] = []
     async for page, _ in api.list_pages(DAEMON_SETS):
         for raw in page:
+            # Most DaemonSets belong to other programs, so one that cannot be read is not reported.
             names += try_object([], "DaemonSet", ("", ""), _words_of_daemon, raw) or ()
     return tuple(names)
 

@@ -77,6 +77,8 @@ def escape_markdown(text: str) -> str:
 
 def _code(text: str) -> str:
     text = printable(cut(text, _MOST_BYTES)).replace("|", "\\x7c")
+    # A code span ends at the first run of as many backticks as it began with, so the fence is longer than any run inside.
     fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    # A backtick next to the fence would lengthen it. Markdown strips one blank on each side.
     pad = " " if text.startswith("`") or text.endswith("`") else ""
     return f"{fence}{pad}{text}{pad}{fence}" if text.strip() else "` `"

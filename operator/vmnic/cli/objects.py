@@ -69,6 +69,7 @@ class Node(msgspec.Struct, frozen=True):
     @property
     def devices(self) -> dict[str, int]:
         """Return its allocatable extended resources."""
+        # Extended resources have a domain in their names. `cpu` and `memory` have none.
         return {name: read_quantity(count) or 0 for name, count in self.status.allocatable.items() if "/" in name}
 
 
@@ -149,6 +150,7 @@ class Objects:
             raise MalformedObjectError("", ("", ""), "this is no Kubernetes object")
         kind = raw["kind"] if isinstance(raw.get("kind"), str) else ""
         if kind.endswith("List") and isinstance(raw.get("items"), list):
+            # `kubectl get -o yaml` prints a List.
             for item in raw["items"]:
                 self.add(item)
             return
@@ -171,12 +173,14 @@ class Objects:
         merged = Objects(skipped=other.skipped, injector=self.injector or other.injector)
         merged.set_aside = [*self.set_aside, *other.set_aside]
         for name, theirs in vars(other).items():
+            # Each dictionary is one collection by key, so no kind is forgotten.
             if isinstance(theirs, dict):
                 setattr(merged, name, {**getattr(self, name), **theirs})
         return merged
 
     def _takers(self) -> dict[str, Callable[[dict[str, Any]], None]]:
         return {
+            # The VM is encoded again, because its applier is read from the unparsed managed fields.
             "VirtualMachine": lambda raw: _put(self.machines, _key(raw), decode_machine(msgspec.json.encode(_placed(raw)))),
             "VirtualMachineInstance": lambda raw: _put(self.instances, _key(raw), msgspec.convert(raw, VirtualMachineInstance)),
             "VirtualMachinePreference": lambda raw: _put(self.preferences, _key(raw), msgspec.convert(raw, Preference)),
@@ -236,6 +240,7 @@ def _labels(raw: dict[str, Any]) -> dict[str, str]:
     """
     labels: dict[str, str] = dict(raw["metadata"].get("labels") or {})
     if raw["kind"] == "Namespace":
+        # Selectors of policies often name a namespace by this label.
         labels.setdefault("kubernetes.io/metadata.name", raw["metadata"]["name"])
     return labels
 

@@ -66,11 +66,13 @@ def decide_all(objects: Objects, *, offline: bool, new: Collection[tuple[str, st
     pools, problems = _pools(objects, nodes, rules, offline=offline)
     cluster = _cluster_facts(objects, pools, offline=offline)
     states = {node.name: node.state for node in nodes if node.state is not None}
+    # Addresses of all functions are needed first: they show which pool a domain's present VF belongs to.
     functions = free_functions(objects.pools, states)
     facts = _facts(objects, cluster, functions, aside, offline=offline, new=new)
     known = {name: pool for name, pool in pools.items() if not offline or _has_functions(objects, nodes, name)}
     named = {rule.sriov_resource for rule in rules if rule.sriov_resource}
     if offline and not any(node.allocatable for node in nodes):
+        # Without these numbers every node would count as having no such device, and no VM would get one.
         named = set()
     claims = [claim for vm in facts if (claim := claim_of(vm)) is not None]
     capacity = count_capacity(node_devices(nodes, known, named), claims)
@@ -97,6 +99,7 @@ def _rules(objects: Objects, aside: list[SetAside]) -> tuple[Rule, ...]:
     usable = [
         policy
         for name, policy in objects.policies.items()
+        # One policy at a time, so that an error is attributed to it.
         if try_object(aside, "VmNicPolicy", ("", name), rules_of, [policy]) is not None
     ]
     return rules_of(usable)
@@ -194,6 +197,7 @@ def _pools(
     problems: list[tuple[str, str, str]] = []
     if not offline:
         return found, problems
+    # A pull request often contains policies without the states of nodes. Refusing each VF would make its plan useless.
     trusting = gather_pools(objects.pools.values(), nodes, known=False)
     for name in found:
         if not _has_functions(objects, nodes, name):
@@ -211,12 +215,14 @@ def _pools(
 
 def _cluster_facts(objects: Objects, pools: dict[str, PoolFacts], *, offline: bool) -> ClusterFacts:
     states = objects.node_states.values()
+    # A node without a report may have vhost_net, so only the reports of all nodes show that none has it.
     known = bool(states) and all(state.status.boot_id for state in states) and len(states) >= len(objects.nodes)
     resource = next(iter(objects.kubevirts.values()), None)
     return cluster_facts(
         pools,
         resource,
         vhost_net=any("vhost_net" in state.status.host.modules for state in states) if known else None,
+        # Its absence from the files proves nothing.
         injector=objects.injector if not offline or objects.injector else None,
         unreadable=next((one.message for one in objects.set_aside if one.kind == "KubeVirt"), ""),
     )
@@ -226,7 +232,9 @@ def _input_of(
     objects: Objects, key: tuple[str, str], machine: VirtualMachine, cluster: ClusterFacts, *, offline: bool, is_new: bool
 ) -> MachineInput:
     namespace = key[0]
+    # A VM that is about to be created has no instance, even if that of a deleted VM of the same name is still there.
     instance = None if is_new else objects.instances.get(key)
+    # The API server gives every namespace this label.
     labels = objects.namespaces.get(namespace, {"kubernetes.io/metadata.name": namespace})
     quotas = [quota for (where, _), quota in objects.quotas.items() if where == namespace]
     preferred = _unreadable_reference(objects, machine.spec.preference, namespace, "Preference")

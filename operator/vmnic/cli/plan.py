@@ -92,6 +92,7 @@ def fails(plan: Plan, on: FailOn) -> bool:
     """Return whether a plan gives exit code 1."""
     match on:
         case FailOn.CHANGES:
+            # The summary counts NICs of VMs only.
             actions = any(node["actions"] for pool in plan["pools"] for node in pool["nodes"])
             return bool(plan["summary"]["changes"]) or actions
         case FailOn.DISRUPTIVE:
@@ -175,6 +176,7 @@ def _pools(objects: Objects, aside: list[SetAside]) -> tuple[list[PoolPlan], lis
     """Return what the pools would do on the nodes whose state is known."""
     rows: dict[str, list[PoolNode]] = {name: [] for name in sorted(objects.pools)}
     problems: list[ProblemEntry] = []
+    # A state that failed in the decisions would fail here again, and would be reported twice.
     left_out = {one.name for one in aside if one.kind == "NodeNicState"}
     for name, state in sorted(objects.node_states.items()):
         if name in left_out:
@@ -221,6 +223,7 @@ def _given_up(node: str, state: NodeNicState, spec: PfSpec) -> list[PoolNode]:
             "node": node,
             "pf": spec.pci_address,
             "actions": plan.text.split(", ") if plan is not None else [f"give the function up ({spec.release})"],
+            # Before the agent has planned the release, held devices are the best sign of a disruption.
             "disruptive": plan.disruptive if plan is not None else spec.release == "Reset" and bool(status.held),
             "blockedBy": list(plan.blocked_by) if plan is not None else [],
         }
@@ -229,6 +232,7 @@ def _given_up(node: str, state: NodeNicState, spec: PfSpec) -> list[PoolNode]:
 
 def _pool_node(node: str, state: NodeNicState, desired: PfSpec) -> tuple[PoolNode | None, ProblemEntry | None]:
     """Plan one PF from its published status."""
+    # `merge_pools` takes its PFs from this status, so there is always one.
     status = next(pf for pf in state.status.pfs if pf.pci_address == desired.pci_address)
     holders = {held.vf: held.by for held in status.held if held.by}
     planned = plan_pf(

@@ -40,6 +40,7 @@ class CandidateEntry(TypedDict):
     message: NotRequired[str]
 
 
+# `from` is a keyword of Python, so this type cannot be written as a class.
 NicPlan = TypedDict(
     "NicPlan",
     {

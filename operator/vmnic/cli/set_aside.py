@@ -68,6 +68,7 @@ def reason_of(error: Exception) -> str:
         return first_error(error)
     if isinstance(error, msgspec.ValidationError | BoundError | DomainError | DuplicateError):
         return str(error)
+    # The text of a KeyError is the key alone.
     words = f"it has no {error}" if isinstance(error, KeyError) else str(error)
     kind = "" if words and isinstance(error, ValueError | TypeError | KeyError) else f"{type(error).__name__} "
     return f"it cannot be read: {kind}{words}".rstrip()

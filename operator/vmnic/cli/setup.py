@@ -53,6 +53,7 @@ class Setup:
 
 def setup_lines(objects: Objects, decided: Decided, setup: Setup) -> Iterator[Line]:
     """Check all prerequisites of pools and policies."""
+    # What is unknown is no fault, so it does not change the exit code.
     yield from (Line(ok=True, known=False, what="rights", text=text) for text in setup.refusals)
     yield from _guarded("CRDs", lambda: _definitions(setup))
     yield from _guarded("webhook", lambda: _webhook(setup))
@@ -111,6 +112,7 @@ def _webhook(setup: Setup) -> Iterator[Line]:
         yield Line(ok=False, what="webhook", text=text, remedy="install deploy/overlays/default or the Helm chart again")
     elif untrusted:
         text = f"{untrusted[0]} has no caBundle, so the API server passes it over"
+        # The controller's authority is written at run time, so a manifest without `caBundle` is normal at first.
         yield Line(ok=False, what="webhook", text=text, remedy="a leading controller writes it within seconds: does one run?")
     else:
         yield Line(ok=True, what="webhook", text="configured and trusted")
@@ -119,6 +121,7 @@ def _webhook(setup: Setup) -> Iterator[Line]:
 def _modules(states: Mapping[str, NodeNicState]) -> Iterator[Line]:
     missing: dict[str, list[str]] = {}
     for name, state in sorted(states.items()):
+        # Without a boot ID the agent has not reported yet, so nothing is known to be missing.
         wanted = {*_MODULES, *state.spec.host.modules} if state.status.boot_id else set()
         if any(pf.vfio for pf in state.spec.pfs):
             wanted.add("vfio_pci")
@@ -185,6 +188,7 @@ def _ids(states: Iterable[NodeNicState], pool: str) -> list[str]:
     found = set()
     for state in states:
         mine = {pf.pci_address for pf in state.spec.pfs if group_of(pf, pool) is not None}
+        # A person pastes the IDs into the KubeVirt resource. They come from agents, so only well-formed ones are shown.
         found |= {
             f"{pf.vendor}:{pf.device}"
             for pf in state.status.pfs
@@ -212,6 +216,7 @@ def _network_parts(objects: Objects, decided: Decided, setup: Setup) -> Iterator
         text = "registered" if registered else f"not registered, and needed by policy {_some(macvtap)}"
         remedy = "" if registered else "add it to spec.configuration.network.binding of the KubeVirt resource"
         yield Line(ok=registered, what="binding plugin macvtap", text=text, remedy=remedy)
+    # With the gate off, virt-controller itself adds the resource to the VM's pod.
     if "ExternalNetResourceInjection" in facts.gates and (virtual or macvtap):
         there = bool(facts.injector)
         text = "there" if there else "missing, and KubeVirt leaves it to it: pods of VMs with VFs get no device"

@@ -64,6 +64,7 @@ def _pool(name: str, conditions: list[Condition]) -> Line:
 
 def _policy(name: str, conditions: list[Condition]) -> Line:
     ready, stalled, compliant = (_condition(conditions, kind) for kind in ("Ready", "Stalled", "Compliant"))
+    # A policy that cannot be read may have no other condition.
     if stalled is not None and stalled.status == "True":
         return Line(ok=False, what=f"policy {name}", text=f"{stalled.reason}: {stalled.message}")
     if ready is None or compliant is None:

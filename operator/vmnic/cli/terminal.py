@@ -39,6 +39,7 @@ def prepare() -> None:
 
 def say(line: str = "") -> None:
     """Print one line of a result."""
+    # `uninstall` prints a line and then waits for minutes, so a pipe must not hold the line back.
     print(printable(line), flush=True)
 
 
@@ -62,6 +63,7 @@ def say_markdown(lines: Iterable[str]) -> None:
 def show(value: object, output: Output) -> None:
     """Print a machine-readable result, in ASCII and without control characters."""
     if output is Output.JSON:
+        # Both dumpers escape everything but ASCII by default, so no text reaches the terminal as it is.
         print(json.dumps(value, indent=2))
         return
     import yaml
@@ -82,6 +84,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str | tuple[str, 
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
+        # A `Text` is never parsed as markup. By default rich would cut a long cell, and a reason would lose its end.
         table.add_column(Text(printable(column)), overflow="fold")
     for row in rows:
         table.add_row(*(Text("\n".join(printable(line) for line in _lines(cell))) for cell in row))

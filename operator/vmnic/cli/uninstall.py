@@ -50,6 +50,7 @@ class Uninstaller:
         self._abandon = abandon
         self._tell = tell
         self._told: list[str] = []
+        # Two processes with one identity would both take the Lease for their own.
         identity = f"kubectl-vmnic-{getpass.getuser()}-{socket.gethostname()}-{os.getpid()}"
         self._elector = LeaderElector(api, CONTROLLER, _NAMESPACE, identity)
 
@@ -70,6 +71,7 @@ class Uninstaller:
         """Perform one pass and return whether nothing is left."""
         objects = Objects(of_server=True)
         try:
+            # Policies go first: without them no further VM gets a VF of a pool that is going.
             await self._delete(await self._list(POLICIES, objects), POLICIES)
             pools = await self._list(POOLS, objects)
             await self._delete(pools, POOLS)
@@ -83,6 +85,7 @@ class Uninstaller:
         except (ConflictError, NotFoundError):
             return False  # Another client was faster, or a kind is being removed; the next pass handles it.
         self._tell_new([*(f"{one.sentence} (what it made stays)" for one in objects.set_aside), *blockers_of(objects)])
+        # The pools were read before they were deleted, so one more pass confirms that they are gone.
         return not pools and not any(one.kind == POOLS.kind for one in objects.set_aside)
 
     def _tell_new(self, waits: list[str]) -> None:
@@ -104,6 +107,7 @@ class Uninstaller:
         try:
             pages = [page async for page, _ in self._api.list_pages(kind)]
         except NotFoundError:
+            # While a definition is created or removed, its kind gives 404 although objects may still exist.
             if await self._api.read(DEFINITIONS, f"{kind.plural}.{kind.group}") is None:
                 return []
             raise
@@ -127,6 +131,7 @@ class Uninstaller:
         if self._elector.seconds_left() is not None:
             return True
         namespace = await self._api.read(NAMESPACES, _NAMESPACE)
+        # Nothing can be created in a namespace that is being deleted, so no controller can take the Lease there.
         return namespace is None or "deletionTimestamp" in namespace["metadata"]
 
     async def _annotate(self, pool: dict[str, Any]) -> None:
@@ -148,6 +153,7 @@ class Uninstaller:
         if awaited:
             return
         for pool in pools:
+            # A merge patch replaces the whole list. With the version, a finalizer that was added meanwhile makes it a conflict.
             left = [one for one in pool["metadata"].get("finalizers", ()) if one != FINALIZER]
             meta = {"resourceVersion": pool["metadata"]["resourceVersion"], "finalizers": left}
             await self._api.patch_merge(POOLS, pool["metadata"]["name"], {"metadata": meta})
@@ -160,6 +166,7 @@ class Uninstaller:
     async def _uncordon(self, objects: Objects) -> None:
         """Uncordon nodes whose drain was running when the controller went away."""
         for node in await self._list(NODES, objects):
+            # Only vmnic's own cordon has the annotation. An administrator's stays.
             if CORDONED in node["metadata"].get("annotations", {}):
                 meta = {"resourceVersion": node["metadata"]["resourceVersion"], "annotations": {CORDONED: None}}
                 body = {"metadata": meta, "spec": {"unschedulable": None}}
@@ -207,6 +214,7 @@ def blockers_of(objects: Objects) -> list[str]:
 
 def _why(state: NodeNicState, spec: PfSpec) -> str:
     pf = next((one for one in state.status.pfs if one.pci_address == spec.pci_address), None)
+    # Its status is about an earlier spec, so its reasons may be out of date.
     if state.status.observed_generation < state.metadata.generation:
         return "its agent has not answered yet"
     if pf is not None and pf.plan is not None and pf.plan.blocked_by:

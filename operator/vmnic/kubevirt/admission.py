@@ -87,6 +87,7 @@ class AdmissionReviewer:
                 return _answer(request, self._review_update(request, machine, rules, cluster))
         except msgspec.MsgspecError as error:
             # KubeVirt's own webhook validates VMs. vmnic adds nothing to a VM that it cannot read.
+            # The API server cuts warnings of more than 256 characters.
             warning = f"vmnic leaves this VirtualMachine as it is, it cannot be read: {error}"[:200]
             return _answer(request, [], warning)
         found = evaluate_vm(gather_vm_facts(self._complete(machine, request.namespace)), rules, cluster)
@@ -101,10 +102,12 @@ class AdmissionReviewer:
         Capacity is not checked again.
         """
         writer = request.options.field_manager if request.options is not None else ""
+        # Another field manager is a person or another tool. Its edit is meant, even if it restores the original.
         if not writer or writer != machine.applier:
             return []
         old = decode_machine(request.old_object)
         notes = old.metadata.annotations
+        # A client that replaces the VM sends it without the annotation, so the record of the stored VM counts.
         record = parse_record(notes.assigned) if notes is not None else None
         if record is None or machine.metadata.deletion_timestamp:
             return []
@@ -113,10 +116,13 @@ class AdmissionReviewer:
         if not reverted and not switched:
             return []
         facts = _with_macs(gather_vm_facts(self._complete(machine, request.namespace)), old)
+        # The stored VM has the assignment, so its devices are already counted as taken.
         decision = decide(evaluate_vm(facts, rules, cluster), {})
+        # Everything else waits for the leader, which respects windows, slots and the capacity.
         nics = tuple(
             nic if _is_ours(nic, record, reverted, switched=switched) else replace(nic, action=None) for nic in decision.nics
         )
+        # The number at the first assignment stays. With today's number, a later loss of capacity would not show.
         totals = {nic.resource: nic.of for nic in record.nics.values() if nic.of is not None}
         return render_patch(replace(decision, nics=nics), machine, totals)
 
@@ -136,6 +142,7 @@ class AdmissionReviewer:
             return _answer(request, [])
         # An earlier VMI of this VM that still exists has ended, so it is ignored.
         facts = gather_vm_facts(replace(self._complete(machine, request.namespace), is_new=False, instance=None))
+        # Admit excludes each change of network or binding, so no device has to be allocated.
         decision = decide(evaluate_vm(facts, rules, cluster), {})
         return _answer(request, _instance_patch(decision, instance))
 
@@ -200,6 +207,7 @@ def _is_ours(nic: NicDecision, record: AssignmentRecord, reverted: set[str], *, 
     entry = record.nics.get(nic.nic.name)
     if nic.nic.name in reverted:
         return entry is not None and entry.datapath == nic.wanted.datapath
+    # Only the switch was reset: datapath and model are still as wanted, and the queues differ.
     present = nic.nic.present
     return switched and (present.datapath, present.model) == (nic.wanted.datapath, nic.wanted.model)
 
@@ -221,6 +229,7 @@ def _instance_patch(decision: VmDecision, instance: VirtualMachineInstance) -> l
         if nic.wanted.model is not None and devices.interfaces[index].model != nic.wanted.model:
             entry = f"{_INTERFACES}/{index}"
             operations.append(check(f"{entry}/name", nic.nic.name))
+            # `add` also replaces a model that is there (RFC 6902, section 4.1).
             operations.append(add(f"{entry}/model", nic.wanted.model))
     if queues and (max(queues) > 1) != bool(devices.network_interface_multiqueue):
         operations.append(add(_MULTIQUEUE, max(queues) > 1))

@@ -127,6 +127,7 @@ def assignments(record: AssignmentRecord | None) -> dict[str, Assignment]:
             datapath=Datapath(nic.datapath), resource=nic.resource, of=nic.of, model=nic.model, network=nic.network
         )
         for name, nic in record.nics.items()
+        # A tenant may write any text as the datapath of a record.
         if nic.datapath in known
     }
 
@@ -168,6 +169,7 @@ def binding_of(datapath: Datapath) -> tuple[str, dict[str, str]]:
             return "sriov", {}
         case Datapath.MACVTAP:
             return "binding", {"name": "macvtap"}
+    # KubeVirt allows masquerade on the pod network only.
     return "bridge", {}
 
 
@@ -200,6 +202,7 @@ def _is_return(was: dict[str, Any], wanted: NicState, network: Network | None) -
     interface = was.get("interface", {})
     name, _ = binding_of(wanted.datapath)
     reference = (was.get("network", {}).get("multus") or {}).get("networkName", "")
+    # Multus takes a network of the pod's namespace with or without the namespace.
     place = network is None or reference in (network.name, f"{network.namespace}/{network.name}")
     return (
         name in interface and interface.get("model") == wanted.model and place and wanted.datapath is not Datapath.PASSTHROUGH

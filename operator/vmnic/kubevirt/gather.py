@@ -86,6 +86,7 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
 
 def _has_vfio(given: MachineInput) -> bool:
     devices = given.machine.spec.template.spec.domain.devices
+    # KubeVirt adds the memory for vfio-pci for VFs, host devices and GPUs alike.
     own = any(interface.sriov is not None for interface in devices.interfaces)
     return own or _has_type_devices(given) or bool(devices.host_devices or devices.gpus)
 
@@ -122,6 +123,7 @@ def _memory_bytes(given: MachineInput) -> int | None:
         domain.memory.guest if domain.memory is not None else None,
         requests.memory if requests is not None else None,
     ):
+        # A quantity that cannot be read makes the memory unknown: the next source would be another amount.
         if text is not None:
             return read_quantity(text)
     return None
@@ -151,6 +153,7 @@ def _beyond_bounds(given: MachineInput) -> str:
     spec = given.machine.spec.template.spec
     if len(spec.node_selector) > _MOST_LABELS:
         return f"spec.template.spec.nodeSelector has more than {_MOST_LABELS} labels"
+    # The whole affinity is bounded too: many short terms cost as much as a long one.
     node = spec.affinity.node_affinity if spec.affinity is not None else None
     terms = node.required.node_selector_terms if node is not None and node.required is not None else ()
     if len(terms) > _MOST_TERMS:

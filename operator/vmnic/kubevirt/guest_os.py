@@ -32,9 +32,11 @@ def read_guest_os(
     """Return the guest OS of a VM and where it was read from."""
     for name, source in _names(machine, instance, preference):
         found = _guest(name)
+        # A name that vmnic does not know says nothing, so the next source is asked.
         if found is not GuestOs.UNKNOWN:
             return found, source
     if machine.spec.template.spec.domain.features is not None and machine.spec.template.spec.domain.features.hyperv is not None:
+        # Only a hint, so it comes last: Linux runs with Hyper-V features too.
         return GuestOs.WINDOWS, "domain.features.hyperv"
     return GuestOs.UNKNOWN, ""
 

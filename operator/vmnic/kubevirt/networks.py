@@ -69,6 +69,7 @@ def _network(definition: _Definition) -> Network:
         plugin = _main_plugin(definition.spec.config)
     except ValueError as error:
         plugin, unreadable = {}, f"spec.config: {error}"[:_REASON_CHARS]
+    # An MTU of 0 counts as none: CNI plugins then leave the kernel's default.
     if not unreadable and plugin.get("mtu") and read_integer(plugin["mtu"], 1, _LARGEST_MTU) is None:
         unreadable = f"spec.config: mtu must be a number of at most {_LARGEST_MTU}"
     mtu, ipam, kind = read_integer(plugin.get("mtu"), 1, _LARGEST_MTU), plugin.get("ipam"), plugin.get("type")

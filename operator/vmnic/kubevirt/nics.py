@@ -33,6 +33,7 @@ class NicReader:
     def all(self) -> tuple[NicFacts, ...]:
         """Return the NICs in their order, interfaces first, then host devices that are whole NICs."""
         devices = self._spec.domain.devices
+        # KubeVirt adds its default NIC only if both lists are empty.
         if not devices.interfaces and not self._spec.networks:
             return (*self._implicit(), *self._whole_nics())
         networks = {network.name: network for network in self._spec.networks}
@@ -77,10 +78,12 @@ class NicReader:
         recorded = self._record.nics if self._record is not None else {}
         for index, device in enumerate(self._spec.domain.devices.host_devices):
             entry = recorded.get(device.name)
+            # A tenant may edit both the record and the device, so they must agree.
             ours = entry is not None and entry.datapath == Datapath.PASSTHROUGH and entry.resource == device.device_name
             if not ours and device.device_name not in self._given.physical_resources:
                 continue
             before = original_network(entry.was) if entry is not None and ours else None
+            # Without a record nothing shows which network the NIC was on.
             network = self._network(before) if before is not None else Network(known=False)
             state = NicState(datapath=Datapath.PASSTHROUGH, resource=device.device_name)
             found.append(
@@ -139,6 +142,7 @@ class NicReader:
         preference = self._given.preference
         preferred = preference.spec.devices.preferred_interface_model if preference is not None else None
         plugin = (interface.binding.name or "other") if interface.binding is not None else ""
+        # KubeVirt unplugs such a NIC from the running VM, so it is left alone.
         if interface.state == "absent":
             return NicState(datapath=Datapath.OTHER, model=interface.model or preferred or _VIRTIO)
         return _state(
@@ -161,6 +165,7 @@ class NicReader:
         resource = self._network(entry).resource_name if interface.sriov is not None else ""
         cpu = spec.domain.cpu
         several = spec.domain.devices.network_interface_multiqueue
+        # KubeVirt has applied preference and instancetype to the instance, so its own values are final.
         queues = min(cpu.vcpus if cpu is not None else 1, MAX_QUEUES) if several else 1
         odd = "other" if interface.passt_binding is not None else ""
         plugin = (interface.binding.name or "other") if interface.binding is not None else odd
@@ -188,4 +193,5 @@ def _live_mac(instance: VirtualMachineInstance | None, name: str) -> str | None:
     if instance is None:
         return None
     spec = next((nic.mac_address for nic in instance.spec.domain.devices.interfaces if nic.name == name), None)
+    # An address that KubeVirt generates is in the status only.
     return spec or next((nic.mac for nic in instance.status.interfaces if nic.name == name and nic.mac), None)

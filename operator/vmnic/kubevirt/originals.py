@@ -152,6 +152,7 @@ def find_unrecordable(interfaces: Sequence[Interface], networks: Sequence[Networ
             msgspec.convert(msgspec.to_builtins(one), kind)
         except ValueError as error:
             return f"{field} {one.name} has what vmnic cannot put back: {error}"[:300]
+    # The sum is for all NICs, changed or not, so that no later change exceeds the limit.
     size = len(msgspec.json.encode((interfaces, networks))) + _OVERHEAD_BYTES * len(interfaces)
     if size > MAX_RECORD_BYTES:
         return f"its NICs take {size} bytes to record, and at most {MAX_RECORD_BYTES} are kept: shorten their ports"

@@ -87,6 +87,7 @@ class _Rendering:
         for nic in moved:
             if nic not in whole and nic not in returned:
                 operations += self._implicit(nic) if nic.nic.index is None else self._in_place(nic, nic.nic.index)
+        # Only the NIC that KubeVirt adds has no index. It is on the pod network and never becomes a whole NIC.
         for nic in sorted(whole, key=lambda nic: -(nic.nic.index or 0)):
             operations += self._take_interface(nic)
         for nic in sorted(whole, key=lambda nic: -self._networks.get(nic.nic.name, 0)):
@@ -112,7 +113,9 @@ class _Rendering:
             verb = "replace" if nic.explicit_model is not None else "add"
             operations.append({"op": verb, "path": f"{entry}/model", "value": wanted.model})
         elif nic.explicit_model is not None:
+            # KubeVirt does not refuse a model on an SR-IOV interface, so a wrong one would stay unnoticed.
             operations.append(remove(f"{entry}/model"))
+        # KubeVirt would generate another address at the next start, and the guest would see another NIC.
         if nic.spec_mac is None and nic.live_mac is not None:
             operations.append(add(f"{entry}/macAddress", nic.live_mac))
         if wanted.datapath is Datapath.SRIOV and nic.state:
@@ -152,12 +155,14 @@ class _Rendering:
     def _implicit(self, decision: NicDecision) -> list[Operation]:
         """Write out the NIC that KubeVirt would add by default, because a model needs an entry."""
         nic = decision.nic
+        # KubeVirt's own choice of the binding is kept: without masquerade the VM would lose live migration.
         entry: dict[str, Any] = {"name": nic.name, nic.binding: {}, "model": decision.wanted.model}
         if nic.live_mac is not None:
             entry["macAddress"] = nic.live_mac
         self._remember(decision, {"model": None})
         return [
             add(_INTERFACES, [entry]),
+            # KubeVirt adds nothing to a list that is not empty, so both lists are written.
             add(_NETWORKS, [{"name": nic.name, "pod": {}}]),
         ]
 
@@ -183,6 +188,7 @@ class _Rendering:
         entries = [{"name": nic.nic.name, "deviceName": nic.wanted.resource} for nic in whole]
         if not entries:
             return []
+        # `-` appends only to a list that exists.
         if not self._spec.domain.devices.host_devices:
             return [add(_HOST_DEVICES, entries)]
         return [add(f"{_HOST_DEVICES}/-", entry) for entry in entries]
@@ -190,6 +196,7 @@ class _Rendering:
     def _add_interfaces(self, returned: list[NicDecision], *, emptied: bool) -> list[Operation]:
         """Restore interfaces that whole NICs have replaced, with their recorded settings."""
         operations: list[Operation] = []
+        # The first entry creates the list. A second one that created it again would replace the first.
         first = emptied or not self._spec.domain.devices.interfaces
         for decision in returned:
             entry, network = self._returned_entries(decision)
@@ -230,6 +237,7 @@ class _Rendering:
         virtio = [state for state in after if state.has_queues]
         if not virtio:
             return self._switch(on=False) if vm.multiqueue else []
+        # A NIC that is not patched must not turn the switch, for example one that waits for a window.
         queues = {nic.wanted.queues for nic in self._patched if nic.wanted.has_queues}
         if not queues or queues == {vm.virtio_queues}:
             return []
@@ -238,6 +246,7 @@ class _Rendering:
     def _switch(self, *, on: bool) -> list[Operation]:
         was = self._vm.multiqueue
         self._record = self._record.with_multiqueue(was)
+        # A switch that is back at its original value needs no record.
         if self._record.multiqueue is not None and self._record.multiqueue.was is on:
             self._record = msgspec.structs.replace(self._record, multiqueue=None)
         # If the switch were unset, the preference's value would apply, so it is always set.
@@ -266,6 +275,7 @@ class _Rendering:
             return []
         if before is not None:
             test = check(path, before)
+            # An empty record is removed, so that the VM shows no change by vmnic.
             return [test, replace(path, text) if text else remove(path)]
         if self._vm.annotated:
             return [add(path, text)]
@@ -275,6 +285,7 @@ class _Rendering:
         return [*guard, add("/metadata/annotations", {ANNOTATION: text})]
 
 
+# `bindings` has Python's names, and only this one differs from KubeVirt's.
 _WIRE = {"passt_binding": "passtBinding"}
 
 

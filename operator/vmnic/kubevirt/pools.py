@@ -96,6 +96,7 @@ def _blocker(pool: SriovNetworkPool, own: _Found, *, known: bool) -> str:
     if pool.spec.function == "Virtual" and pool.spec.vf_driver != VFIO:
         return f"its VFs are on their kernel driver, and VMs need vfDriver: {VFIO}"
     parts = [part for some in own.parts.values() for part in some]
+    # One ready function is enough: how many there are, and where, is decided by the capacity.
     if not known or any(part.ready for part in parts):
         return ""
     if own.unread:
@@ -108,6 +109,7 @@ def _linux_only(pool: SriovNetworkPool, own: _Found, limited: Mapping[str, tuple
 
     If the nodes are not completely known, the models count if all that the pool's selector names are such models.
     """
+    # If the VFs of some nodes have a driver, `allocate` chooses among the nodes, and the pool as a whole stays possible.
     if own.parts and own.complete:
         return tuple(sorted({name for models in limited.values() for name in models})) if all(limited.values()) else ()
     selector = pool.spec.nic_selector
@@ -138,6 +140,8 @@ def node_devices(
 def _devices_of(node: NodeInput, pools: Mapping[str, PoolFacts], others: Iterable[str]) -> NodeDevices:
     """Count one node's devices. A pool has none there without a report of the agent."""
     state = node.state
+    # The order counts: the kubelet's numbers replace the zeros of other operators' resources, and a pool's zero replaces the
+    # kubelet's number until the agent reports the pool's functions.
     total = dict.fromkeys(others, 0) | dict(node.allocatable or {}) | {pool.resource_name: 0 for pool in pools.values()}
     held: dict[str, int] = {}
     shares = {} if state is None or state.unreadable else {one: list(pool_shares(state, one)) for one in _pools_of(state)}
@@ -151,6 +155,7 @@ def _devices_of(node: NodeInput, pools: Mapping[str, PoolFacts], others: Iterabl
         total=total,
         held=held,
         unknown=_unknown(state, pools),
+        # Only a VF may lack a driver. A guest drives a whole NIC as it would any other.
         linux_only=frozenset(
             pool.resource_name for pool in pools.values() if node.name in pool.linux_only_nodes and not pool.physical
         ),
@@ -167,6 +172,7 @@ def _count_ready(parts: Iterable[PoolShare], allocatable: Mapping[str, int] | No
         ready[part.resource] += part.ready
     if allocatable is None:
         return ready.total()
+    # An agent may report more than its kubelet advertises, falsely or for some seconds. The scheduler counts only the latter.
     return sum(min(count, allocatable.get(resource, 0)) for resource, count in ready.items())
 
 

@@ -31,10 +31,12 @@ def quota_left(quotas: Iterable[Quota]) -> dict[str, int]:
     left: dict[str, int] = {}
     for quota in quotas:
         for key, hard in quota.spec.hard.items():
+            # Kubernetes takes `memory` in a quota as `requests.memory`, and limits devices by `requests.` only.
             name = "memory" if key in _MEMORY else key.removeprefix(_DEVICE)
             if name != "memory" and not (key.startswith(_DEVICE) and "/" in name):
                 continue
             bound, used = read_quantity(hard), read_quantity(quota.status.used.get(key, 0))
             if bound is not None:
+                # `unreadable_quota` reports a used amount that cannot be read, and no device is assigned then.
                 left[name] = min(left.get(name, bound), bound - (used or 0))
     return left

@@ -51,6 +51,7 @@ def render_revert(machine: VirtualMachine, networks: Networks | None = None) -> 
         raise RevertRefusedError(record.problem)
     if notes is None or record is None:
         return []
+    # All NICs are checked before anything is rendered: a revert is complete, or there is none.
     for name, entry in record.nics.items():
         _check_place(machine, name, entry, networks or {})
     operations: list[dict[str, Any]] = []
@@ -59,6 +60,7 @@ def render_revert(machine: VirtualMachine, networks: Networks | None = None) -> 
             operations += _entry(machine, name, entry)
     operations += _whole_nics(machine, record) + _switch(machine, record)
     path = pointer("metadata", "annotations", ANNOTATION)
+    # vmnic writes the record in the same patch as a change, so this test also finds a change since the VM was read.
     operations += [check(path, notes.assigned), remove(path)]
     return [*operations, add(pointer("metadata", "annotations", EXCLUDE), "true")]
 
@@ -73,6 +75,7 @@ def _check_place(machine: VirtualMachine, name: str, entry: RecordedNic, network
     if before is None or before == now or before[0] == machine.metadata.namespace:
         return
     segments = [networks[place].segment for place in (before, now) if place is not None and place in networks]
+    # Without a label there is no segment: all networks without one would be the same.
     if len(segments) == 2 and segments[0] == segments[1] != "":
         return
     text = f"network {'/'.join(before)} of its record is in another namespace, and not known to be of the NIC's segment"

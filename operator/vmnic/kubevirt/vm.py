@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 
+# Defaults are omitted, so that an entry that is compared or written back has only the fields that its owner has set.
 class Part(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """Base of decoded objects with camel-case names. Unknown fields are dropped."""
 
@@ -193,6 +194,7 @@ class Reference(Part, frozen=True, kw_only=True):
     @property
     def cluster_wide(self) -> bool:
         """Return whether it names a cluster-wide object, which is the default without a kind."""
+        # KubeVirt takes the kind in any case, and in singular or plural.
         return "cluster" in self.kind.lower() or not self.kind
 
 
@@ -237,6 +239,7 @@ class VirtualMachine(Part, frozen=True, kw_only=True):
     @property
     def halted(self) -> bool:
         """Return whether the spec asks for a stopped VM."""
+        # With `Manual` the spec does not say whether the VM runs, so such a VM does not count as halted.
         return self.spec.run_strategy == "Halted" or self.spec.running is False
 
     @property

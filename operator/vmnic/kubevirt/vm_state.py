@@ -78,6 +78,7 @@ def decode_vm_state(raw: bytes | msgspec.Raw) -> VmStateNote:
     """
     status = _object_decoder.decode(raw).status
     parsed = _status_decoder.decode(status)
+    # A malformed time must show here, where it sets this object aside, and not when restarts are planned.
     for time in _times(parsed):
         datetime.fromisoformat(time)
     return VmStateNote(digest=digest_of_status(msgspec.json.decode(status)), reverts=parsed.reverts, restart=parsed.restart)
@@ -93,6 +94,7 @@ def _times(status: _Status) -> Iterator[str]:
 
 def digest_of_status(status: Mapping[str, Any]) -> str:
     """Return the digest of a status."""
+    # The API server may return the keys in another order.
     return hashlib.sha256(msgspec.json.encode(status, order="sorted")).hexdigest()[:16]
 
 

@@ -80,6 +80,7 @@ class VirtualMachineInstance(Part, frozen=True, kw_only=True):
     @property
     def final(self) -> bool:
         """Return whether it has ended."""
+        # The object stays for a while after the VM has stopped, and holds no device then.
         return self.status.phase in ("Succeeded", "Failed")
 
     @property

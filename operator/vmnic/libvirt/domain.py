@@ -37,6 +37,7 @@ class Domain:
 
     def copied(self) -> Domain:
         """Return a copy that may be changed."""
+        # Parsing again takes linear time. A deep copy takes quadratic time if many elements declare namespaces.
         return Domain(self.name, self.text, _parse(self.text))
 
     @property
@@ -107,6 +108,7 @@ def _parse(text: str) -> etree._ElementTree:
 
     No entity, file or network is used, and the encoding that the text declares is ignored.
     """
+    # CDATA is kept, because a domain that changes keeps all content that vmnic does not know.
     parser = etree.XMLParser(
         resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, strip_cdata=False, encoding="utf-8"
     )

@@ -123,6 +123,7 @@ def _present(element: etree._Element, owners: Mapping[str, str]) -> NicState:
         return NicState(datapath=Datapath.OTHER, model=model)
     if model not in _VIRTIO:
         return NicState(datapath=Datapath.EMULATED, model=model)
+    # Without a name of the driver, libvirt uses vhost if the host has it.
     if _attribute(element, "driver", "name") == "qemu":
         return NicState(datapath=Datapath.VIRTIO, model=model)
     return NicState(datapath=Datapath.VHOST, model=model, queues=queues)
@@ -151,6 +152,7 @@ def _pci_number(address: etree._Element, name: str, most: int) -> int:
     if _HEXADECIMAL.fullmatch(text):
         number: int | None = int(text, 16)
     else:
+        # libvirt would read a number with a leading zero as octal, so it is refused instead of misread.
         number = read_integer(text, 0, most) if text == "0" or not text.startswith("0") else None
     return number if number is not None and number <= most else _refuse(address, name, most)
 
@@ -183,6 +185,7 @@ def _guest_os(domain: Domain) -> tuple[GuestOs, str]:
         name = element.get("id", "").lower()
         if "microsoft" in name:
             return GuestOs.WINDOWS, "libosinfo metadata"
+        # The ID is a URL, such as http://ubuntu.com/ubuntu/22.04.
         if any(word in name for word in _LINUX):
             return GuestOs.LINUX, "libosinfo metadata"
     if domain.root.find("features/hyperv") is not None:
@@ -194,6 +197,7 @@ def _vcpus(domain: Domain) -> int:
     element = domain.root.find("vcpu")
     if element is None:
         return 1
+    # `current` is the number of vCPUs that are on, the text is their maximum.
     name = "current" if element.get("current") else ""
     vcpus = read_integer(element.get("current") or element.text or "1", 1, _MOST_VCPUS)
     return vcpus if vcpus is not None else _refuse(element, name, _MOST_VCPUS)

@@ -38,6 +38,7 @@ def rewrite_domain(domain: Domain, decision: VmDecision, functions: FreeFunction
         return domain.text
     made = domain.copied()
     taken = _take(patched, functions)
+    # All names are read first, because they depend on tags and aliases, which a change replaces.
     for name, element in list(made.nics()):
         nic = patched.get(name)
         if nic is not None:
@@ -55,6 +56,7 @@ def _rewrite(name: str, element: etree._Element, nic: NicDecision, taken: dict[s
     match nic.wanted.datapath:
         case Datapath.SRIOV | Datapath.PASSTHROUGH:
             addresses = taken.get(nic.wanted.resource)
+            # Without enough free functions on one node the NIC stays as it is.
             if addresses:
                 _as_function(name, element, addresses.pop(0), whole=nic.wanted.datapath is Datapath.PASSTHROUGH)
         case Datapath.MACVTAP:
@@ -94,8 +96,10 @@ def _as_function(name: str, element: etree._Element, address: str, *, whole: boo
     if whole:
         _drop(element, ("mac", "vlan", "alias", "virtualport"))
         element.tag = "hostdev"
+        # Attributes with a namespace belong to other programs and stay.
         for key in [key for key in element.attrib if not str(key).startswith("{")]:
             del element.attrib[key]
+        # With `managed` libvirt gives the function to vfio-pci at the start, and back to its driver at the end.
         element.attrib.update({"mode": "subsystem", "type": "pci", "managed": "yes"})
         _insert(element, etree.Element("alias", name=f"{ALIAS}{name}"), after=())
     else:
@@ -105,6 +109,7 @@ def _as_function(name: str, element: etree._Element, address: str, *, whole: boo
     domain, bus, rest = address.split(":")
     slot, function = rest.split(".")
     parts = {"domain": f"0x{domain}", "bus": f"0x{bus}", "slot": f"0x{slot}", "function": f"0x{function}"}
+    # In libvirt's format the source of an interface names the type of its address, and that of a hostdev does not.
     etree.SubElement(source, "address", {"type": "pci", **parts} if not whole else parts)
     _insert(element, source, after=("mac",))
 

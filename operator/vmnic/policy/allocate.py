@@ -35,6 +35,7 @@ def allocate(
     ordered = sorted(found, key=_turn)
     choices: dict[NicKey, tuple[Candidate, ...]] = {}
     fresh = []
+    # Patches with these choices are on their way, so they come off first, regardless of priority.
     for one in ordered:
         standing = _standing(one, earlier)
         if standing:
@@ -53,6 +54,7 @@ def allocate(
 
 def _standing(found: VmCandidates, earlier: Choices) -> dict[NicKey, tuple[Candidate, ...]]:
     """Return the choices of an earlier call for the VM if they include a new device."""
+    # Once the VM's spec has the device, the NIC no longer claims, and `count_capacity` counts it instead.
     keys = [(found.vm.namespace, found.vm.name, nic.nic.name) for nic in found.nics if nic.claims]
     made = {key: earlier[key] for key in keys if key in earlier}
     given = (first_accepted(one) for one in made.values())
@@ -71,6 +73,7 @@ def _turn(found: VmCandidates) -> tuple[int, str, str, str]:
 def _reassign_loser(found: VmCandidates) -> dict[str, tuple[Candidate, ...]]:
     """Choose the next candidate without a device for a VM whose device another VM was assigned too."""
     text = "another VM was assigned the last VF at the same time and is older"
+    # Devices of other resources are excluded too: nothing has checked their capacity for this VM.
     lost = Finding(Reason.NO_FREE_VF, text)
     return {
         nic.nic.name: tuple(
@@ -104,6 +107,7 @@ class _Book:
             if not leaving:
                 self._take(found.vm, taken, nodes)
                 return made
+            # Each round takes a NIC out of `kept`, so the loop ends.
             kept -= leaving
 
     def _try(self, found: VmCandidates, kept: set[str]) -> tuple[dict[str, tuple[Candidate, ...]], Counter[str], list[str]]:
@@ -135,6 +139,7 @@ class _Book:
     def _nodes_for(self, found: VmCandidates, kept: set[str]) -> list[str]:
         """Return the nodes that the VM may use and that have the devices which it keeps."""
         states = [nic.nic.present for nic in found.nics if nic.nic.name in kept]
+        # The VM's own devices are not among the free ones, so they are compared with the node's total.
         has = Counter(state.resource for state in states if state.resource in self._free)
         return [
             name
@@ -163,6 +168,7 @@ class _Book:
         wanted = taken + Counter((resource,))
         if not self._fitting(vm, wanted, nodes):
             return self._find_shortage(vm, resource, wanted, nodes)
+        # A VM that runs may take devices of stopped VMs, which hold none. Only stopped VMs respect each other's.
         left = sum(self._free[resource].values()) - wanted[resource]
         if vm.halted and left < self._idle.get(resource, 0):
             text = f"the free VFs of {resource} are those of stopped VMs that were assigned them before"
@@ -172,6 +178,7 @@ class _Book:
             text = f"pool {pool.name} keeps {pool.reserve} VFs free for migrations"
             return Finding(Reason.NO_MIGRATION_RESERVE, text)
         rule = nic.rule
+        # The target pod of a migration needs its VF while the source pod still holds its own.
         if rule is not None and rule.live_migration == "Required" and not self._another_node(vm, resource, nodes):
             text = f"liveMigration is Required, and no other node has a free VF of {resource}"
             return Finding(Reason.BLOCKS_MIGRATION, text)
@@ -216,6 +223,7 @@ class _Book:
             for resource, count in bounded.items():
                 self._idle[resource] = self._idle.get(resource, 0) + count
             return
+        # A choice that stands may fit on no node by now. Then there is nothing left to subtract it from.
         if not nodes:
             return
         best = min(nodes, key=lambda name: (sum(self._free[resource][name] for resource in bounded), name))

@@ -77,11 +77,13 @@ def claim_of(vm: VmFacts) -> Claim | None:
     wanted: Counter[str] = Counter()
     of: dict[str, int] = {}
     for nic in vm.nics:
+        # The kubelet allocates devices on the VM's node. An instance without a node holds none yet.
         if nic.live is not None and nic.live.datapath.needs_device and vm.started:
             held[nic.live.resource] += 1
         if nic.present.datapath.needs_device:
             wanted[nic.present.resource] += 1
             made = vm.assigned.get(nic.name)
+            # A device that someone else wrote into the spec has no `of`. vmnic never takes it back.
             if made is not None and made.of is not None and _same(made, nic.present.resource):
                 of[made.resource] = made.of
     return Claim(vm=vm, held=held, wanted=wanted, of=of) if held or wanted else None
@@ -115,6 +117,7 @@ def count_capacity(nodes: Mapping[str, NodeDevices], claims: Iterable[Claim]) ->
     Devices of running VMs are subtracted from their nodes. VMs that have not started are placed on nodes, oldest first. The
     scheduler may place them elsewhere, so the result is an estimate.
     """
+    # The key makes the order complete: all replicas must name the same VM as overshot.
     claims = sorted(claims, key=lambda claim: (claim.vm.created, claim.key))
     running: Counter[tuple[str, str]] = Counter()
     leaving: Counter[tuple[str, str]] = Counter()
@@ -134,11 +137,13 @@ def count_capacity(nodes: Mapping[str, NodeDevices], claims: Iterable[Claim]) ->
     overshot = set()
     for claim in claims:
         assigned.update(claim.wanted)
+        # A VM that is being stopped holds its devices until its instance is gone.
         if claim.vm.halted and not claim.vm.running:
             idle.update(claim.wanted)
             continue
         coming = Counter(claim.wanted) - Counter(claim.held)
         placed = not coming or _place(claim.vm, coming, nodes, room)
+        # A node that cannot be read may have the missing device, so no VM gives one back meanwhile.
         if not placed and unknown.isdisjoint(coming) and _is_surplus(claim, coming, total):
             overshot.add(claim.key)
     # A device whose holder is unknown may belong to a VM that is just starting, so it is not subtracted twice.
@@ -151,6 +156,7 @@ def count_capacity(nodes: Mapping[str, NodeDevices], claims: Iterable[Claim]) ->
 
 def _unheld(node: NodeDevices, resource: str, running: int) -> int:
     """Return the number of devices of a node that have no holder."""
+    # A VM's device is in both counts once its agent has seen it, so the larger one counts, not the sum.
     return max(node.total[resource] - max(node.held.get(resource, 0), running), 0)
 
 
@@ -165,6 +171,7 @@ def _place(vm: VmFacts, devices: Counter[str], nodes: Mapping[str, NodeDevices],
         if may_use(vm, node) and all(free.get(resource, {}).get(name, 0) >= count for resource, count in devices.items())
     ]
     if not fitting:
+        # The VM still waits for these devices, so a new claim must not get them.
         for resource, count in devices.items():
             _take_anywhere(free.get(resource, {}), count)
         return False
@@ -186,6 +193,7 @@ def _is_surplus(claim: Claim, devices: Counter[str], total: Mapping[str, int]) -
 
     False if the total has dropped since the assignment: then capacity was lost, and the VM keeps its assignment.
     """
+    # A VM that has started has its devices from the kubelet, so no other VM can hold them.
     return not claim.vm.started and all(
         resource in claim.of and resource in total and total[resource] >= claim.of[resource] for resource in devices
     )

@@ -37,8 +37,11 @@ def decide(found: VmCandidates, choices: Choices, *, waiting_for: str = "") -> V
         return VmDecision(
             vm=vm, effective_rule=effective_rule, nics=tuple(_untouched(nic.nic, Reason.EXCLUDED) for nic in found.nics)
         )
+    # `allocate` returns only NICs that want or lose a device. The others keep the candidates of the first phase.
     told = [choices.get((vm.namespace, vm.name, nic.nic.name), nic.candidates) for nic in found.nics]
     chosen = [first_accepted(one) for one in told]
+    # On KubeVirt one number of queues applies to all virtio NICs, and memory bounds their sum.
+    # So the NICs that will be virtio are counted before the first of them is decided.
     virtio = sum(
         nic.nic.present.has_queues if pick is None or pick.is_current else pick.datapath in _WITH_QUEUES
         for nic, pick in zip(found.nics, chosen, strict=True)
@@ -85,6 +88,7 @@ def _decide_nic(context: _Context, nic: NicCandidates, told: tuple[Candidate, ..
     wanted = _wanted(context, nic.nic, nic.rule, chosen)
     judged = _judge(context, nic, told, chosen, wanted)
     finding = context.queues.finding
+    # A NIC has one reason. That of its datapath matters more than that of its queues.
     if wanted.has_queues and finding is not None and judged.reason is None:
         judged = _Judged(judged.verdict, judged.action, finding.reason, f"{judged.message}; {finding.message}")
     moved = chosen is not None and not chosen.is_current and chosen.network is not None and chosen.network != nic.nic.network
@@ -119,6 +123,7 @@ def _wanted(context: _Context, nic: NicFacts, rule: Rule, chosen: Candidate | No
             return NicState(datapath=chosen.datapath, resource=chosen.resource)
         case Datapath.VIRTIO:
             return NicState(datapath=chosen.datapath, model="virtio")
+    # A new virtio NIC gets the queues of the VM's other virtio NICs, because KubeVirt has one switch for all of them.
     return NicState(datapath=chosen.datapath, model="virtio", queues=context.vm.virtio_queues if queues is None else queues)
 
 
@@ -158,6 +163,7 @@ def _enforce(context: _Context, nic: NicFacts, wanted: NicState, change: str, *,
     vm, effective_rule = context.vm, context.effective_rule
     if effective_rule.action == "Audit":
         return _Judged(Verdict.CHANGE, Action.AUDIT, None, f"{change} once enforcement.action is Patch")
+    # Admit and Audit do not change the VM, so they need no record to undo anything.
     if effective_rule.action == "Patch" and vm.record_fault:
         return _Judged(Verdict.BLOCKED, None, Reason.RECORD_UNREADABLE, f"{vm.record_fault}; only then {change}")
     if not forced:
@@ -167,6 +173,8 @@ def _enforce(context: _Context, nic: NicFacts, wanted: NicState, change: str, *,
     if effective_rule.action == "Admit":
         when = " at its next start" if vm.running else " when it starts"
         return _Judged(Verdict.CHANGE, Action.ADMIT, None, change + when)
+    # The VM cannot start with a device that another VM has, so its owner in Git does not delay the patch. It has no running NIC
+    # whose MAC address must be kept.
     blocked = None if forced else _blocked_patch(context, nic, wanted, change)
     # KubeVirt's condition RestartRequired is set until the restart.
     until = ", in force after a restart; until then KubeVirt takes no change of CPU or memory live"
@@ -182,6 +190,7 @@ def _waiting(context: _Context, change: str) -> _Judged | None:
         return _Judged(Verdict.CHANGE, Action.AUDIT, reason, f"{change} {text}")
 
     # Admit never writes the VM object, so only creation times show whether the policy or the VM came first.
+    # The API server writes both times in UTC and with whole seconds, so text can be compared. A policy from a file has no time.
     is_new = vm.is_new or (
         effective_rule.action == "Admit" and bool(effective_rule.created) and vm.created >= effective_rule.created
     )
@@ -198,9 +207,11 @@ def _blocked_patch(context: _Context, nic: NicFacts, wanted: NicState, change: s
     """Return why the VM's spec must not be patched, or None if it may be."""
     vm = context.vm
     adapter = wanted.datapath is not nic.present.datapath or wanted.model != nic.present.model
+    # A NIC without a MAC address in the spec gets another one at the next start, so the patch must set the present one.
     if vm.running and adapter and wanted.datapath is not Datapath.PASSTHROUGH and not (nic.spec_mac or nic.live_mac):
         text = f"{change} waits: the running NIC's MAC address, which must be kept, is not known yet"
         return _Judged(Verdict.BLOCKED, None, Reason.MAC_UNKNOWN, text)
+    # A change at creation stays: the webhook restores it when the applier applies the VM again.
     if vm.applier and context.effective_rule.yields_to_git and not vm.is_new:
         recipe = _recipe(nic, wanted)
         text = f"{change} is {vm.applier}'s to make, which applies this VM: write {recipe} where it takes the VM from"
@@ -233,6 +244,7 @@ def _blocking(told: tuple[Candidate, ...]) -> Finding:
     findings = [candidate.finding for candidate in told if candidate.finding is not None]
     if findings:
         return findings[0]
+    # Only `auto` has no candidates at all, and only for an unknown guest.
     text = "nothing tells what guest this is: set the annotation vm.kubevirt.io/os on spec.template, or use a preference"
     return Finding(Reason.GUEST_OS_UNKNOWN, text)
 

@@ -25,11 +25,13 @@ def evaluate_vm(vm: VmFacts, rules: Iterable[Rule], cluster: ClusterFacts) -> Vm
     """Return the candidates of each NIC of one VM."""
     selecting = selecting_rules(rules, vm)
     decisive = [[rule for rule in selecting if decides_nic(rule, nic)] for nic in vm.nics]
+    # Action, restarts and live migration exist once for a VM, so one rule gives them even if others decide its NICs.
     effective_rule = min(
         (rules[0] for rules in decisive if rules), key=lambda rule: (-rule.priority, rule.policy), default=None
     )
     if effective_rule is None:
         return VmCandidates(vm=vm, effective_rule=None, nics=tuple(NicCandidates(nic=nic) for nic in vm.nics))
+    # Every rule counts, not only the first one: the version that cannot be read may have another priority.
     unreadable = next((rule for rules in decisive for rule in rules if rule.unreadable), None)
     if unreadable is not None:
         return _left_alone(vm, unreadable, decisive)
@@ -57,7 +59,9 @@ def _as_admitted(vm: VmFacts) -> VmFacts:
 
     With Admit the running instance counts, because the VM's own spec never changes.
     """
+    # A NIC that was added to the spec after the start has no live state. It exists with the next instance.
     nics = tuple(replace(nic, present=nic.live) if nic.live is not None else nic for nic in vm.nics)
+    # The instance's multiqueue switch shows only in its virtio NICs.
     queues = max((nic.present.queues for nic in nics if nic.present.datapath is Datapath.VHOST), default=vm.virtio_queues)
     return replace(vm, nics=nics, virtio_queues=queues)
 
@@ -76,6 +80,7 @@ def _nic_candidates(
     if unknown is not None:
         return NicCandidates(nic=nic, rule=rule, blocked=unknown)
     aim = _aim(nic, rule, found)
+    # With different priorities the administrator has chosen an order, so only equal ones conflict.
     conflicts = tuple(
         other.policy
         for other in others

@@ -24,6 +24,7 @@ def _holds(requirement: LabelSelectorRequirement, labels: Mapping[str, str]) -> 
         case "In":
             return value in requirement.values
         case "NotIn":
+            # As in Kubernetes, NotIn also matches an object without the label.
             return value not in requirement.values
         case "Exists":
             return value is not None

@@ -54,6 +54,7 @@ def _auto(vm: VmFacts, rule: Rule, effective_rule: Rule) -> tuple[Datapath, ...]
         case GuestOs.WINDOWS:
             return (Datapath.EMULATED,)
         case GuestOs.LINUX if high:
+            # KubeVirt migrates a VM with a VF by detaching it, but it cannot migrate a VM with macvtap.
             macvtap = (Datapath.MACVTAP,) if effective_rule.live_migration == "NotNeeded" else ()
             return (Datapath.SRIOV, *macvtap, Datapath.VHOST)
         case GuestOs.LINUX:
@@ -80,8 +81,10 @@ def _candidate(asked: _Asked, datapath: Datapath) -> Candidate:
             target, resource = _vf_source(asked)
         case Datapath.PASSTHROUGH:
             target, resource = None, _resource_of(asked.rule.passthrough_pool, asked.cluster)
+        # A NIC that has macvtap stays on its network, even if another macvtap network comes first by name.
         case Datapath.MACVTAP if nic.present.datapath is not Datapath.MACVTAP:
             target = _macvtap_source(asked)
+        # Emulated and virtio NICs use the same bridge, so only a NIC with another binding has to look for one.
         case _ if not nic.present.datapath.is_bridged and datapath.is_bridged:
             target = _bridge(asked)
     question = CheckInput(
@@ -96,6 +99,7 @@ def _candidate(asked: _Asked, datapath: Datapath) -> Candidate:
 def _resource_of(pool: str, cluster: ClusterFacts) -> str:
     """Return the device resource of a pool, or its default name if the pool does not exist."""
     known = cluster.pools.get(pool)
+    # With the default name the candidate is still reported, and `pool_not_ready` names the pool that does not exist.
     return known.resource_name if known is not None else f"vmnic.dev/{pool}"
 
 
@@ -106,11 +110,13 @@ def _vf_source(asked: _Asked) -> tuple[Network | None, str]:
     """
     rule, nic, cluster = asked.rule, asked.nic, asked.cluster
     named = rule.sriov_resource or (_resource_of(rule.sriov_pool, cluster) if rule.sriov_pool else "")
+    # Without its network the NIC's present resource is unknown. That is no reason to give it another one.
     if nic.present.datapath is Datapath.SRIOV and (named in ("", nic.present.resource) or not nic.network.known):
         return nic.network, nic.present.resource
     if asked.vm.platform is Platform.LIBVIRT:
         # libvirt has no network objects. A rule that names the pool vouches for the segment.
         return (Network(resource_name=named), named) if rule.sriov_pool else (None, named)
+    # Resources of other operators do not count unless a policy names them: vmnic knows only what pools have prepared.
     allowed = {named} if named else {pool.resource_name for pool in cluster.pools.values() if not pool.physical}
     found = next((network for network in nic.equivalents if network.resource_name in allowed), None)
     return found, found.resource_name if found is not None else named
@@ -132,4 +138,5 @@ def _bridge(asked: _Asked) -> Network | None:
 
 
 def _bridges(networks: Iterable[Network], cluster: ClusterFacts) -> Iterator[Network]:
+    # A VF network may use any CNI plugin, so a pool's resource also marks it.
     return (one for one in networks if one.cni_type not in _NO_BRIDGES and one.resource_name not in cluster.resources)

@@ -56,8 +56,10 @@ def choose_queues(vm: VmFacts, rule: Rule, virtio_nics: int) -> QueueChoice:
     if vm.platform is Platform.LIBVIRT:
         # On libvirt each NIC has its own number of queues, so the cap needs no hook.
         wanted = min(wanted, rule.max_queues)
+    # A VM that has these queues keeps them, even if a lower maxQueues or less memory would refuse them today.
     if vm.virtio_queues == wanted:
         return QueueChoice(wanted)
+    # KubeVirt always gives as many queues as vCPUs. Only a hook sidecar could set a smaller number.
     if wanted > rule.max_queues:
         text = f"{vm.vcpus} vCPUs would mean as many queues, multiqueue.maxQueues is {rule.max_queues}"
         return QueueChoice(None, Finding(Reason.QUEUE_CAP_NEEDS_HOOK, text))

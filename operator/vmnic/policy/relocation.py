@@ -53,6 +53,7 @@ class _Search:
 
     def place(self, index: int) -> bool:
         """Find places for the VMs from an index on and return whether all have one."""
+        # The search undoes its moves when it gets nowhere or exceeds its bound. Only the copy remains.
         if len(self._placed) > len(self.best):
             self.best = set(self._placed)
         if index == len(self._claims) or self._visits > _VISITS:

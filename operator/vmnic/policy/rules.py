@@ -60,6 +60,7 @@ class Rule:
 
 def rules_of(policies: Iterable[VmNicPolicy]) -> tuple[Rule, ...]:
     """Return the policies as rules, sorted by descending priority and then by name."""
+    # A policy that is being deleted decides nothing. VMs keep what it gave them.
     alive = (policy for policy in policies if not policy.metadata.deletion_timestamp)
     return tuple(sorted(map(_rule, alive), key=lambda rule: (-rule.priority, rule.policy)))
 
@@ -69,6 +70,7 @@ def unreadable_rule(name: str, last: VmNicPolicy | None, why: str) -> Rule:
 
     It selects what its last readable version selected, or else every NIC. These NICs must stay as they are.
     """
+    # Validation refuses a selector without any field. Here exactly that is meant: any VM might have been selected.
     policy = last or VmNicPolicy.model_construct(
         metadata=Metadata(name=name), spec=PolicySpec.model_construct(selector=Selector.model_construct())
     )

@@ -130,6 +130,7 @@ class VmDecision:
     @property
     def selected(self) -> bool:
         """Return whether any policy decides any NIC."""
+        # A VM that its tenant excludes has the verdict NotSelected, but the reason Excluded, and is reported.
         return any(nic.verdict is not Verdict.NOT_SELECTED or nic.reason is not None for nic in self.nics)
 
     @property

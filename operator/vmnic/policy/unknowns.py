@@ -35,6 +35,7 @@ def unknown_input(vm: VmFacts, nic: NicFacts, cluster: ClusterFacts) -> Finding 
         return Finding(Reason.INPUT_UNREADABLE, vm.unknown)
     if vm.preference_unknown:
         return Finding(Reason.PREFERENCE_UNKNOWN, vm.preference_unknown)
+    # An unreadable network of the segment may be the first one that offers a datapath.
     network = next((one for one in (nic.network, *nic.equivalents) if one.unreadable), None)
     if network is not None:
         text = f"NetworkAttachmentDefinition {network.namespace}/{network.name} cannot be read: {network.unreadable}"
@@ -52,6 +53,8 @@ def unknown_candidate(vm: VmFacts, found: Iterable[Candidate], cluster: ClusterF
     """
     for one in found:
         reason = one.finding.reason if one.finding is not None else None
+        # Without the KubeVirt resource its defaults were checked, so neither a finding nor the lack of one counts. No
+        # configuration takes away the datapath that a NIC has.
         is_open = not one.is_current and reason is None
         by_kubevirt = one.datapath in _NEEDS_KUBEVIRT and (is_open or reason in _BY_KUBEVIRT)
         if cluster.kubevirt.unreadable and by_kubevirt:

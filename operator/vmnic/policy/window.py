@@ -34,6 +34,7 @@ def is_open(window: Window | None, now: datetime) -> bool:
     if window is None:
         return True
     opened = next(_openings_before(window, now))
+    # Adding to a local time counts hours on the clock, which is an hour wrong when summer time begins or ends in the window.
     return now < opened.astimezone(UTC) + timedelta(seconds=seconds_of(window.duration))
 
 

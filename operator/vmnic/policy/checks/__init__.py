@@ -31,6 +31,7 @@ _CHECKS: dict[tuple[Platform, Datapath], tuple[Check, ...]] = {
     ),
     (Platform.KUBEVIRT, Datapath.SRIOV): (
         *_SECONDARY,
+        # The eviction strategy is not checked, because a VM with a VF can be migrated.
         guests.guest_lacks_vf_driver,
         guests.blocks_migration,
         platform.net_resource_injector_missing,
@@ -38,6 +39,7 @@ _CHECKS: dict[tuple[Platform, Datapath], tuple[Check, ...]] = {
         *_LAST,
     ),
     (Platform.KUBEVIRT, Datapath.PASSTHROUGH): (
+        # A whole NIC has no network whose `ipam` and `mtu` could be compared.
         networks.pod_network,
         networks.no_equivalent_network,
         guests.blocks_migration,
@@ -49,6 +51,7 @@ _CHECKS: dict[tuple[Platform, Datapath], tuple[Check, ...]] = {
         *_VFIO,
         *_LAST,
     ),
+    # libvirt has no network objects, quotas or feature gates, so checks of these are left out.
     (Platform.LIBVIRT, Datapath.EMULATED): (networks.no_equivalent_network,),
     (Platform.LIBVIRT, Datapath.VIRTIO): (networks.no_equivalent_network,),
     (Platform.LIBVIRT, Datapath.VHOST): (networks.no_equivalent_network, platform.no_vhost_net),

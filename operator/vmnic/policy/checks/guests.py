@@ -20,6 +20,7 @@ def guest_unknown(question: CheckInput) -> Finding | None:
     if question.vm.guest_os is not GuestOs.UNKNOWN or question.is_current:
         return None
     pool = question.pool
+    # A VF suits an unknown guest unless the NIC data say that only Linux has a driver for it.
     if question.datapath is Datapath.SRIOV and not (pool is not None and pool.linux_only):
         return None
     unknown = "nothing tells what guest this is: set the annotation vm.kubevirt.io/os"
@@ -65,6 +66,7 @@ def blocks_migration(question: CheckInput) -> Finding | None:
 
 def eviction_strategy_blocks_drain(question: CheckInput) -> Finding | None:
     """Exclude datapaths that prevent migration if KubeVirt would then refuse to evict the VM."""
+    # `None` is a strategy of its own in KubeVirt, so with it a VM overrides the cluster's.
     if (question.vm.eviction_strategy or question.cluster.kubevirt.eviction_strategy) != "LiveMigrate":
         return None
     text = (

@@ -40,6 +40,7 @@ def no_equivalent_network(question: CheckInput) -> Finding | None:
     if question.datapath.needs_device and nic.state == "down":
         text = f"NIC {nic.name} has `state: down`, which {question.datapath} cannot have: its link would come up"
         return Finding(Reason.NO_EQUIVALENT_NETWORK, text)
+    # A whole NIC has no network object. The policy that names its pool confirms the segment.
     if question.target is not None or question.datapath is Datapath.PASSTHROUGH:
         return None
     label = f" with the label vmnic.dev/segment: {nic.network.segment}" if nic.network.segment else ""

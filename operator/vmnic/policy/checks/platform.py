@@ -78,6 +78,7 @@ def net_resource_injector_missing(question: CheckInput) -> Finding | None:
     From 1.9 on virt-controller no longer reads the resource that a network asks for, unless the gate is disabled.
     """
     kubevirt = question.cluster.kubevirt
+    # None means unknown, for example if only files are given, and excludes nothing.
     if _INJECTION not in kubevirt.gates or kubevirt.injector is not False:
         return None
     missing = "network-resources-injector is not installed: the VM's pod would get no device"
@@ -111,6 +112,7 @@ def quota_exceeded(question: CheckInput) -> Finding | None:
     """Exclude a device if the pod would then exceed the namespace's quotas."""
     vm = question.vm
     left = vm.quota.get("memory")
+    # KubeVirt adds this memory once for each VM, so a second device costs none.
     if left is not None and not vm.has_vfio and left < _VFIO_BYTES:
         text = f"the namespace's quota leaves {max(left, 0) >> 20} MiB, a device on vfio-pci costs the VM's pod 1024 MiB more"
         return Finding(Reason.QUOTA_EXCEEDED, text)
@@ -138,6 +140,7 @@ def pool_not_ready(question: CheckInput) -> Finding | None:
         return None
     named = question.rule.passthrough_pool if question.datapath is Datapath.PASSTHROUGH else question.rule.sriov_pool
     pool = question.cluster.pools.get(named) if named else question.pool
+    # Without a name it is another operator's resource, of whose readiness nothing is known.
     if pool is None:
         return Finding(Reason.POOL_NOT_READY, f"there is no pool {named}: `kubectl get snp` lists them") if named else None
     physical = question.datapath is Datapath.PASSTHROUGH
