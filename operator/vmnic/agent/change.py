@@ -60,6 +60,7 @@ class NodeContext:
 
 def without_doubt(observed: ObservedPf, desired: PfSpec, record: PfRecord) -> ObservedPf:
     """Ignore an unknown owner if the change only restores what was granted before."""
+    # The owner was known when this spec was granted. An unreadable file must not keep a rebooted node without its VFs.
     if observed.owner_unknown and record.granted is not None and same_desired(record.granted, desired):
         return replace(observed, owner_unknown="")
     return observed

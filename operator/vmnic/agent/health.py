@@ -38,6 +38,7 @@ class Health:
 
         Port 0 chooses a free port.
         """
+        # The pod has the node's network, where any other address could be reached from outside.
         return await asyncio.start_server(self._answer, "127.0.0.1", port)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -50,6 +51,7 @@ class Health:
         writer.close()
 
     def _reply(self, path: bytes) -> bytes:
+        # Liveness shows that the event loop runs. A restart would not help against a host that cannot be read.
         if path == b"/healthz" or (path == b"/readyz" and self._is_fresh()):
             return _http(b"200 OK", b"ok\n")
         if path == b"/readyz":

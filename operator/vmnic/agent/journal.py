@@ -111,12 +111,14 @@ class JournalStore:
         """
         try:
             with self._path.open("rb") as file:
+                # One byte more than allowed is enough for `read_json` to refuse a file that is too large.
                 raw = file.read(_MOST_BYTES + 1)
         except FileNotFoundError:
             return Journal()
         except OSError as error:
             raise JournalError(f"{self._path}: {error.strerror}: mount the state directory for the agent") from error
         try:
+            # The version is read by itself first, because a newer journal may not decode as this `Journal`.
             version = read_json(raw, _Header, max_bytes=_MOST_BYTES).version
             if version == _VERSION:
                 return msgspec.json.decode(raw, type=Journal)
@@ -135,6 +137,7 @@ class JournalStore:
             with fresh.open("wb") as file:
                 file.write(msgspec.json.format(msgspec.json.encode(journal)))
                 file.flush()
+                # This sync writes the content before it gets its name. The one below makes the name survive a crash.
                 os.fsync(file.fileno())
             fresh.replace(self._path)
             directory = os.open(self._directory, os.O_RDONLY)
@@ -183,6 +186,7 @@ def mark_started(
     before, earlier = original_of(observed), record.running
     intent = Intent(
         digest=digest,
+        # A grant here would have to be claimed. Without one, an offline pass can complete the change.
         desired=msgspec.structs.replace(desired, grant=None),
         # A change that continues an interrupted one would roll back to the state before the first one.
         before=earlier.before if earlier is not None else before,
@@ -191,6 +195,7 @@ def mark_started(
         deadline=now + desired.rollback_timeout_s,
     )
     apply = Apply(digest=digest, state=ApplyState.APPLYING) if granted else record.apply
+    # Later changes start from values that vmnic wrote, so only the first one records the original.
     return msgspec.structs.replace(record, original=record.original or before, running=intent, apply=apply)
 
 
@@ -232,6 +237,7 @@ def mark_finished(record: PfRecord, desired: PfSpec, digest: str | None, state: 
     plain = msgspec.structs.replace(desired, grant=None)
     failed = state.has_failed
     granted = record.granted
+    # A failed repair of the granted spec keeps it, so that it is tried again, also after a reboot.
     if state is ApplyState.FAILED and not (granted is not None and same_desired(granted, desired)):
         granted = None  # The PF is left between two specs.
     if state is ApplyState.APPLIED:
@@ -244,6 +250,7 @@ def mark_finished(record: PfRecord, desired: PfSpec, digest: str | None, state: 
         granted=granted,
         running=None,
         attempt=record.attempt + counts,
+        # A repair answers no grant, so the answer to the last grant stays.
         apply=Apply(digest=digest, state=state, message=message[:_MESSAGE_CHARS]) if digest is not None else record.apply,
         failure=message[:_MESSAGE_CHARS] if failed else None,
         failed_spec=plain if failed else None,

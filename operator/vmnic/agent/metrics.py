@@ -103,6 +103,7 @@ class AgentMetrics(Collector):
         before = {pf.pci_address: pf for pf in self._status.pfs}
         for pf in status.pfs:
             old = before.get(pf.pci_address)
+            # Changes before the first status were counted by an earlier agent.
             if old is not None and pf.attempt > old.attempt:
                 self._runs.labels(_ending(pf, old)).inc()
         self._status = status
@@ -222,6 +223,7 @@ class _CountedSession:
         try:
             answers = await self._session.perform_all(ops, deadline_s=deadline_s)
         except OperationTimedOutError:
+            # The reply comes as a whole, so which operation is late is unknown. Only one is.
             self._metrics.performed(ops[0], "late")
             raise
         for op, answer in zip(ops, answers, strict=True):

@@ -68,6 +68,7 @@ class ApiNodeStateClient:
 
     async def publish(self, status: NodeStatus) -> None:
         """Write the status (see `NodeStateClient`)."""
+        # `add` also replaces (RFC 6902). `replace` would fail on an object that has no status yet.
         await self._patch([add("/status", wire(status))])
 
     async def claim(self, over: NodeNicState, status: NodeStatus) -> bool:
@@ -79,6 +80,7 @@ class ApiNodeStateClient:
                     add("/status", wire(status)),
                 ]
             )
+        # The API server answers a `test` that fails with 422, and 409 if concurrent writes prevented the patch.
         except (ConflictError, InvalidError):
             return False
         return True

@@ -112,6 +112,7 @@ class HostReconciler:
         state = self._publisher.begin(state)
         spec = state.spec if state is not None else NodeSpec()
         try:
+            # Before the controller has synced the spec, it may lack PFs. Acting on it would forget what was granted for them.
             look, journal, fault = await self._reconcile_once(spec, acts=state is not None and spec.synced)
         except (OperationTimedOutError, OSError, WorkerGoneError) as error:
             status = self._unobservable_status(state, _unobservable_reason(error))
@@ -125,6 +126,7 @@ class HostReconciler:
             # The agent could not handle what the host, or another program on it, reports. The advertised devices stay.
             await self._publisher.publish(self._failed(state, error))
             raise
+        # The decoder puts an empty, unsynced spec in place of one that cannot be read, so the pass above only observed.
         if state is not None and state.spec_unreadable:
             fault = fault or f"the spec cannot be read ({state.spec_unreadable}); the host is not changed meanwhile"
         status = render_status(self._with_metadata(state), look, journal, self._calls(), fault=fault, claims={})
@@ -157,6 +159,7 @@ class HostReconciler:
             OSError, OperationTimedOutError: The host as a whole cannot be read.
             WorkerGoneError: The host worker died.
         """
+        # Without an object to show, nothing is published during this pass.
         self._publisher.begin(None)
         try:
             records = self._store.load().pfs.values()
@@ -165,6 +168,7 @@ class HostReconciler:
             return
         granted = tuple(record.granted for record in records if record.granted is not None)
         running = tuple(record.running.desired for record in records if record.running is not None)
+        # A running change comes second and so replaces the granted spec: it must end before anything else is restored.
         wanted = {pf.pci_address: pf for pf in (*granted, *running)}
         await self._reconcile_once(NodeSpec(synced=True, pfs=tuple(wanted.values())), acts=True)
 
@@ -179,6 +183,7 @@ class HostReconciler:
         if acts and not fault:
             fault = await self._apply_changes(spec, look, journal)
             fresh = self._store.load() if not fault else journal
+            # Every change ends in the journal, so without a difference the host is as it was observed.
             if fresh != journal:
                 journal = fresh
                 look = await self._look(spec, journal)
@@ -207,6 +212,7 @@ class HostReconciler:
             if interrupted:
                 await self._refresh_idle(self._runner.resume(boot_id), spec, look, interrupted)
                 journal = self._store.load()
+                # A rollback has changed the host, so plans from the first observation no longer apply.
                 look = await self._look(spec, journal)
             self._runner.recover(spec.pfs, dict(look.planned))
             journal = self._store.load()
@@ -217,6 +223,7 @@ class HostReconciler:
         if not runs:
             return ""
         changed = {run.desired.pci_address for run in runs}
+        # The other PFs of a reloaded driver lose links and VFs for a moment, and would be reported as faulty.
         busy = changed.union(*(run.driver.others for run in runs if run.reloads))
         fault = await self._refresh_idle(self._runner.execute(runs, place), spec, look, busy)
         self._note_failures(changed)
@@ -252,6 +259,7 @@ class HostReconciler:
         try:
             look = await self._looker.observe_idle(spec, journal, look, busy)
             shown = self._publisher.shown
+            # Without the journal every PF would be reported as not owned.
             if shown is not None and not fault:
                 await self._publisher.publish(render_status(shown, look, journal, self._calls(), fault="", claims={}))
         except (OSError, OperationTimedOutError, WorkerGoneError, ApiError) as error:
@@ -285,15 +293,18 @@ class HostReconciler:
                 continue
             record = journal.of(desired.pci_address)
             intent = record.running
+            # Such a change can only be rolled back, which `resume` does.
             if intent is not None and intent.rolling_back:
                 continue
             failed = record.rolled_back and record.failed_spec is not None and same_desired(record.failed_spec, desired)
             granted = record.granted is not None and same_desired(record.granted, desired)
             # A spec that cut the node off is not restored without a new grant, even though it was granted and worked before.
             known = (granted and not failed) or intent is not None
+            # A grant does not wait: the controller or a person has decided that the plan runs now.
             if desired.grant != plan.digest and self._backoff.is_active(desired.pci_address, self._clock()):
                 continue
             if desired.grant == plan.digest or known:
+                # The ledger waits for the end of the digest that was claimed, so an interrupted change is completed under it.
                 digest = plan.digest if desired.grant == plan.digest else intent.digest if intent is not None else None
                 seen, driver = observed[desired.pci_address], look.drivers[desired.pci_address]
                 runs.append(Change(desired=desired, observed=seen, plan=plan, digest=digest, driver=driver))
@@ -310,6 +321,7 @@ class HostReconciler:
             return known
         try:
             live = await self._reporter.read()
+            # The watch lags, so the controller may have revoked the grant or withdrawn its decision since.
             if live is None or not live.spec.synced:
                 return known
             grants = {pf.pci_address: pf.grant for pf in live.spec.pfs}
@@ -318,6 +330,7 @@ class HostReconciler:
             status = render_status(live, look, journal, self._calls(), fault="", claims=claims)
             return known + (granted if granted and await self._publisher.claim(live, status) else [])
         except ApiError as error:
+            # The claim may or may not be written. A granted change does not start then, and the next pass claims again.
             _log.warning("no grant is claimed while the API server is away: %s", error.message)
             return known
 

@@ -75,6 +75,7 @@ class HostEvents:
 
     def _take(self, events: Iterable[HostEvent]) -> None:
         matter = [event for event in events if self._matters(event)]
+        # Later messages do not restart the timer, or a link that flaps without a pause would delay the observation for ever.
         if matter and self._settling is None:
             self._settling = asyncio.get_running_loop().call_later(_SETTLE_S, self._settle)
 
@@ -84,6 +85,8 @@ class HostEvents:
 
     def _matters(self, event: HostEvent) -> bool:
         about_link = event.what in ("newlink", "dellink")
+        # All PCI functions matter, because new VFs have addresses that nothing has watched before.
+        # Empty names are dropped: kernels before 5.14 send no address, and a watched PF without a link has no name.
         return not about_link or not self._watched().isdisjoint({event.link, event.address} - {""})
 
 

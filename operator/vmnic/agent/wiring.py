@@ -107,6 +107,7 @@ async def _run(chosen: argparse.Namespace, process: WorkerProcess) -> None:
         ]
         if metrics is not None:
             tasks.append(asyncio.create_task(metrics.serve(chosen.metrics_address)))
+        # Except for `stop`, a task ends only by an error. The agent then ends too, and the kubelet restarts it.
         done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         await cancel_and_wait(pending)
         if server is not None:
@@ -129,6 +130,7 @@ def _watch(api: ApiClient, node: str, wake: asyncio.Event) -> Reflector[NodeNicS
     """
 
     def changed(_key: ObjectKey, old: NodeNicState | None, new: NodeNicState | None) -> None:
+        # Without a boot id, the status was set aside, removed, or not published yet, so a pass has to publish it.
         if old is None or new is None or old.spec != new.spec or not new.status.boot_id:
             wake.set()
 
@@ -155,6 +157,7 @@ async def _loop(
         async with asyncio.timeout(_ALONE_AFTER_S):
             await reflector.synced.wait()
     while True:
+        # Cleared before the pass, so that an event during the pass causes another one.
         wake.clear()
         try:
             if reflector.synced.is_set():

@@ -111,6 +111,8 @@ class HostWorker:
             self._process.has_answered = True
             yield session
         finally:
+            # A late session ends by itself once the kernel answers. Waiting here would block the pass in the meantime.
+            # A rollback opens the next write session at once, so it must find the lock free.
             if session.late is None:
                 await session.end(awaited=write)
 
@@ -146,6 +148,7 @@ class _WorkerSession:
         """Perform operations in order (see `Session`)."""
         if not ops:
             return []
+        # All replies come in one line, so it is unknown which operation is late. Errors name the first one.
         reply = await self._ask({"ops": [encode_op(op) for op in ops]}, ops[0], deadline_s)
         return [decode_error(one["error"]) if "error" in one else decode_value(one["value"]) for one in reply["replies"]]
 
@@ -157,15 +160,18 @@ class _WorkerSession:
         self._writer.write(json.dumps(request).encode() + b"\n")
         reading = asyncio.ensure_future(self._reader.readline())
         try:
+            # The read continues after the deadline, because its end shows that the kernel has returned.
             line = await asyncio.wait_for(asyncio.shield(reading), deadline_s)
         except TimeoutError as error:
             self.late = asyncio.create_task(self._await_late(reading))
             raise OperationTimedOutError(op, deadline_s, self.late) from error
         except asyncio.CancelledError:
+            # The shield would otherwise keep the read alive after its session.
             reading.cancel()
             raise
         except OSError as error:
             raise WorkerGoneError(f"the session's child ended: {error.strerror}") from error
+        # StreamReader.readline raises it for a line above the limit.
         except ValueError as error:
             raise OSError(errno.EMSGSIZE, f"the reply to {op} has more than {_LINE_BYTES} bytes") from error
         if not line:
@@ -186,6 +192,7 @@ class _WorkerSession:
             await self._writer.wait_closed()
 
     async def _await_late(self, reading: asyncio.Future[bytes]) -> None:
+        # If the child died instead of answering, its call has ended too.
         with contextlib.suppress(OSError, ValueError):
             await reading
         await self.end(awaited=True)

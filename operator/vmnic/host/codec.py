@@ -29,6 +29,7 @@ def decode_op(wire: Mapping[str, Any]) -> Op:
     Raises:
         ValueError: The operation does not exist, or its fields are wrong.
     """
+    # JSON turns tuples into lists, and an operation with a list is not hashable. The agent keys answers by operation.
     fields = {name: tuple(value) if isinstance(value, list) else value for name, value in wire.items() if name != "kind"}
     kind = _OPS.get(wire.get("kind", ""))
     if kind is None:
@@ -71,6 +72,7 @@ def _link(wire: Mapping[str, Any]) -> LinkInfo:
 
 def encode_error(error: OSError) -> dict[str, Any]:
     """Return the JSON form of the kernel's refusal."""
+    # Python raises some OSErrors without an errno. EIO never means absence to the agent.
     return {"errno": error.errno or errno.EIO, "message": error.strerror or str(error)}
 
 

@@ -82,6 +82,7 @@ class KernelEvents:
 
 def _listener(protocol: int, group: int) -> socket.socket:
     listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
+    # The kernel silently limits the size to net.core.rmem_max. SO_RCVBUFFORCE would go beyond, but needs CAP_NET_ADMIN.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
     listener.bind((0, group))
     return listener
@@ -95,6 +96,7 @@ def _received(listener: socket.socket, parse: Callable[[bytes], Iterator[HostEve
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
+                # The kernel had no room for further messages. Those before the loss are still in the buffer.
                 yield LOST
             else:
                 yield from parse(data)
@@ -106,6 +108,7 @@ def pci_events(data: bytes) -> Iterator[HostEvent]:
     Events of PCI functions report that one was added, removed or changed, or that its driver was bound or unbound. Other events
     are ignored.
     """
+    # The first field is `ACTION@DEVPATH` without `=`. Both values follow as fields of their own.
     fields = dict(field.split("=", 1) for field in data.decode(errors="replace").split("\0") if "=" in field)
     if fields.get("SUBSYSTEM") == "pci":
         yield HostEvent(what=fields.get("ACTION", ""), address=fields.get("PCI_SLOT_NAME", ""))
@@ -116,6 +119,7 @@ def link_events(data: bytes) -> Iterator[HostEvent]:
     offset = 0
     while offset + _HEADER.size <= len(data):
         length, kind, *_ = _HEADER.unpack_from(data, offset)
+        # Without this check, a length of 0 would loop for ever.
         if length < _HEADER.size:
             return
         if kind in _LINK_WORDS:

@@ -64,6 +64,7 @@ class FaultyPort:
     def finish(self) -> None:
         """Let the kernel execute the operations in flight, even if the process that started them is dead."""
         for op in self.in_flight:
+            # The process that would get the refusal is dead.
             with contextlib.suppress(OSError):
                 self._port.perform(op)
         self.in_flight.clear()

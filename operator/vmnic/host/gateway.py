@@ -25,6 +25,7 @@ _PATIENCE_S = 3.0
 _POLL_S = 0.02
 _FAILED, _INCOMPLETE, _PROBE, _REACHABLE, _NOARP, _PERMANENT = 0x20, 0x01, 0x10, 0x02, 0x40, 0x80
 """NUD_* of linux/neighbour.h."""
+# RFC 863. Only the neighbour resolution before the packet matters, so no service has to listen there.
 _DISCARD_PORT = 9
 
 
@@ -59,6 +60,7 @@ def check_gateway(route: Any, self_enabled_links: Collection[str]) -> str:
 def _default_gateway(route: Any, self_enabled_links: Collection[str]) -> tuple[int, str, int] | None:
     """Return the gateway with the lowest metric, of IPv4 routes before those of IPv6."""
     found = [
+        # Gateways of equal rank are ordered by address, so that every probe of a change asks the same one.
         (hop.rank, (*hop.gateway, hop.link))
         for hop in default_hops(route)
         if hop.gateway and not (hop.learnt and _is_learner(route, hop.link, self_enabled_links))
@@ -72,6 +74,7 @@ def _is_learner(route: Any, index: int, self_enabled_links: Collection[str]) -> 
     if link.get_attr("IFLA_PARENT_DEV_NAME") not in self_enabled_links:
         return False
     given = (one for one in route.get_addr(index=index) if one["scope"] != LINK_SCOPE)
+    # With any other address, such as one from DHCP, the host relies on the link, so its learnt route counts.
     return all(one.get_attr("IFA_PROTO") == LEARNT_ADDRESS for one in given)
 
 
@@ -82,7 +85,9 @@ def _ask(route: Any, family: int, address: str, index: int) -> None:
     """
     from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415 - slow to import
 
+    # The entry may be removed between the two calls. The packet below then creates it again.
     with contextlib.suppress(NetlinkError):
+        # The kernel probes by unicast, which needs a link address that an incomplete or failed entry does not have.
         if _state(route, family, address, index) & ~(_INCOMPLETE | _FAILED):
             route.neigh("change", dst=address, ifindex=index, family=family, state=_PROBE)
             return

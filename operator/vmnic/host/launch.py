@@ -47,10 +47,13 @@ class WorkerProcess:
         if self.pid is not None:
             return
         self.close()
+        # SOCK_SEQPACKET keeps requests apart, and reports the end of the peer, which SOCK_DGRAM does not.
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
+            # -I: neither PYTHON* variables nor the working directory decide what a root process imports.
             command = [sys.executable, "-I", "-m", "vmnic.host.worker", "--control", str(theirs.fileno()), *self._arguments]
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        # A worker that no longer reads must not block the event loop. A full socket counts as a worker that is gone.
         self._control.setblocking(False)
         self.has_answered = False
 
@@ -63,6 +66,7 @@ class WorkerProcess:
         self.start()
         assert self._control is not None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        # The worker gets its own copy. If this one stayed open, the agent would never see the end of the child.
         with theirs:
             try:
                 socket.send_fds(self._control, [json.dumps({"pf": pf, "write": write}).encode()], [theirs.fileno()])

@@ -63,9 +63,11 @@ class LinuxFiles:
 
         A pipe is refused because it would block. A file that is too large is refused because a part of it would be wrong.
         """
+        # Without O_NONBLOCK, open(2) of a pipe without a writer would block before fstat can refuse it.
         descriptor = os.open(self._at(path), os.O_RDONLY | os.O_NONBLOCK)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                # EISDIR is a failed read for the agent. An errno such as ENOENT would count as absence.
                 raise OSError(errno.EISDIR, "not a regular file")
             chunks: list[bytes] = []
             size = 0
@@ -74,6 +76,7 @@ class LinuxFiles:
                 size += len(chunk)
                 if size > _MAX_BYTES:
                     raise OSError(errno.EFBIG, f"more than {_MAX_BYTES} bytes")
+            # The kernel writes ASCII. Other programs' files may not be UTF-8, which parsers recognize by U+FFFD.
             return b"".join(chunks).decode(errors="replace").removesuffix("\n")
         finally:
             os.close(descriptor)
@@ -89,10 +92,12 @@ class LinuxFiles:
         with fresh.open("w") as file:
             file.write(text)
             file.flush()
+            # modprobe reads the file at the next boot. Without the sync, a crash after the rename can leave it empty.
             os.fsync(file.fileno())
         fresh.replace(target)
 
     def _write(self, path: str, text: str) -> None:
+        # Without O_CREAT, an attribute that the driver does not have is ENOENT, and no file appears below the root.
         descriptor = os.open(self._at(path), os.O_WRONLY)
         try:
             os.write(descriptor, text.encode())
@@ -115,6 +120,7 @@ class LinuxModules:
         """
         match op:
             case LoadModule(name):
+                # Module names may contain dashes, but /sys/module has only underscores.
                 if not (self._modules / name.replace("-", "_")).exists():
                     _modprobe(name)
             case UnloadModule(name):
@@ -129,6 +135,7 @@ _MODPROBE_WORDS = {
     "not found": errno.ENOENT,
     "permitted": errno.EPERM,
     "in use": errno.EBUSY,
+    # delete_module(2) with O_NONBLOCK answers EAGAIN for a module in use.
     "temporarily unavailable": errno.EBUSY,
     "Key was rejected": errno.EKEYREJECTED,
 }

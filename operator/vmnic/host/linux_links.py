@@ -69,6 +69,7 @@ class LinuxLinks:
         if self._netlink is None:
             from pyroute2 import IPRoute  # noqa: PLC0415 - slow to import
 
+            # Each child opens its own socket after the fork. A shared one would mix up answers to two children.
             self._netlink = IPRoute()
         return self._netlink
 
@@ -103,6 +104,7 @@ class _Uses:
 def _link(message: Any, uses: _Uses) -> LinkInfo:
     names = message.get_attr("IFLA_PROP_LIST")
     kind = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND")
+    # The parent of a virtio link is `virtio0` on the virtio bus, which is no PCI address.
     on_pci = message.get_attr("IFLA_PARENT_DEV_BUS_NAME") == "pci"
     return LinkInfo(
         index=message["index"],
@@ -156,6 +158,7 @@ def _vf_attributes(op: SetVf) -> dict[str, Any]:
     if op.mac is not None:
         made["mac"] = op.mac
     if op.vlan is not None and op.vlan_protocol is None:
+        # IFLA_VF_VLAN has no protocol. pyroute2 sends it for a dict, and IFLA_VF_VLAN_LIST with the protocol for a list.
         made["vlan"] = {"vlan": op.vlan, "qos": op.qos or 0}
     elif op.vlan is not None:
         made["vlan"] = [_vlan_with_protocol(op)]
@@ -166,6 +169,7 @@ def _vf_attributes(op: SetVf) -> dict[str, Any]:
     if op.link_state is not None:
         made["link_state"] = _LINK_STATE[op.link_state]
     if op.min_tx_rate_mbit is not None or op.max_tx_rate_mbit is not None:
+        # IFLA_VF_RATE always has both rates, and 0 means no limit.
         made["rate"] = {"min_tx_rate": op.min_tx_rate_mbit or 0, "max_tx_rate": op.max_tx_rate_mbit or 0}
     return made
 
@@ -191,6 +195,7 @@ def _read_channels(name: str) -> Channels:
 
 def _set_channels(name: str, combined: int) -> None:
     def change(program: Any) -> None:
+        # ETHTOOL_SCHANNELS sets rx, tx and other channels too, so they keep the values that were read.
         channels = program.get_channels()
         channels.combined_count = combined
         program.set_channels(channels)

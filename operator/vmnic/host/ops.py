@@ -212,6 +212,7 @@ class Channels:
     max_combined: int
 
 
+# CheckGateway makes the kernel probe a neighbour entry, but it changes no configuration, so it is a read.
 ReadOp: TypeAlias = ReadFile | ListDir | ReadLink | ReadLinks | CheckGateway | ReadChannels
 WriteOp: TypeAlias = WriteFile | PutFile | SetLink | SetVf | SetChannels | LoadModule | UnloadModule
 """An operation that changes the host."""

@@ -36,6 +36,7 @@ def default_hops(route: Any) -> Iterator[Hop]:
     for message in route.get_routes():
         if message["dst_len"] != 0:
             continue
+        # The kernel leaves out a metric of 0.
         rank = (message["family"], message.get_attr("RTA_PRIORITY") or 0)
         learnt = message["proto"] == LEARNT_ROUTE
         for hop in message.get_attr("RTA_MULTIPATH") or ():

@@ -102,6 +102,7 @@ def _serve(port: Port, connection: socket.socket, control: Control | None, liste
 def _tell(connection: socket.socket, listen: Listen) -> None:
     """Send events until the peer disconnects, which the next send detects."""
     told: queue.SimpleQueue[HostEvent] = queue.SimpleQueue()
+    # Events are queued from here on. LOST follows and stands for all earlier ones, so none falls between the two.
     end = listen(told.put)
     try:
         told.put(LOST)
@@ -138,6 +139,7 @@ def _perform_all(port: Port, ops: Sequence[Mapping[str, Any]]) -> list[dict[str,
     for op in ops:
         one = _perform(port, op)
         size = len(json.dumps(one))
+        # An error is short and not counted. The agent accepts four times this size (_LINE_BYTES in client.py).
         if size > room:
             one, size = {"error": {"errno": errno.EMSGSIZE, "message": "the replies are too large for one answer"}}, 0
         room -= size

@@ -51,11 +51,14 @@ def main(arguments: list[str]) -> int:
     control = socket.socket(fileno=chosen.control)
     while True:
         request, descriptors, _, _ = socket.recv_fds(control, _REQUEST_BYTES, 1)
+        # End of file: the agent has closed the socket or was killed. Children in the kernel continue and keep their locks.
         if not request:
             return 0
         if os.fork() == 0:
+            # A stuck child that kept this end open would hide the death of the worker from the agent.
             control.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # Otherwise the exit code of modprobe would be lost.
+            # Unlike sys.exit, this runs no exit handlers and flushes no buffers that the child has from its parent.
             os._exit(_serve_session(json.loads(request), descriptors[0], chosen))
         os.close(descriptors[0])
 
@@ -76,6 +79,7 @@ def _serve_session(request: dict[str, object], descriptor: int, chosen: argparse
         if request["write"] and lock is None:
             stream.sendall(b'{"in_flight": true}\n')
             return 0
+        # `ready` follows this. If the host cannot be opened, the child dies without it, and the agent gets a WorkerGoneError.
         port = open_host(chosen.host, chosen.root, links=chosen.links, modules=chosen.modules)
         stream.sendall(b'{"ready": true}\n')
         for line in stream.makefile("rb"):
@@ -95,6 +99,8 @@ def _take_lock(path: pathlib.Path) -> int | None:
 
     The kernel releases the lock with the descriptor.
     """
+    # Lock files are never removed: a lock on a removed file does not exclude a process that creates the file again.
+    # O_CLOEXEC: modprobe, which a child may start, must not inherit the lock.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

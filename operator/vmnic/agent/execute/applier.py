@@ -97,6 +97,7 @@ class Applier:
                 await self._await_vfs(int(action.value))
             case ActionKind.BIND_VFS:
                 which, _, driver = action.value.rpartition(" ")
+                # An earlier action of the plan may have created the VFs, so their addresses are read only now.
                 addresses = await self._vf_addresses()
                 await self._bind([addresses[index] for index in unfold_indexes(which, len(addresses))], driver)
             case ActionKind.SET_VFS:
@@ -110,6 +111,8 @@ class Applier:
 
     async def _change_driver(self, action: Action) -> None:
         if action.kind is ActionKind.RELOAD_DRIVER:
+            # Both calls remove or create the VFs of all PFs of the driver, which takes as long as writes of sriov_numvfs.
+            # They need no lock, because changes that reload a driver run alone.
             await self._write(UnloadModule(action.value), deadline_s=_NUM_VFS_S)
             await self._write(LoadModule(action.value), deadline_s=_NUM_VFS_S)
             return
@@ -142,12 +145,14 @@ class Applier:
         """
         link = await self._own_link()
         asked = {
+            # A plan sets attributes only of VFs whose binding has settings, so there always is one.
             index: next(one.settings for one in self._bindings if one.settings is not None and index in one.indexes)
             for index in unfold_indexes(which, len(await self._vf_addresses()))
         }
         for index, settings in asked.items():
             for op in _attribute_ops(link.name, index, settings, link.mac):
                 await self._write(op)
+        # Rates come last, because only they need a carrier. The other attributes are set even if none comes.
         present = {vf.vf: vf for vf in link.vfs}
         rates = [op for index, one in asked.items() for op in _rate_ops(link.name, index, one, present.get(index))]
         if rates:
@@ -169,6 +174,7 @@ class Applier:
         """
 
         async def has_carrier() -> bool:
+            # The kernel answers EINVAL for a link that is down, which reads as None here.
             return await self._reader.optional_text(f"/sys/class/net/{name}/carrier") == "1"
 
         if not await self._comes(has_carrier, _CARRIER_S):
@@ -183,6 +189,7 @@ class Applier:
         return False
 
     async def _write(self, op: Op, *, deadline_s: float = _WRITE_S) -> None:
+        # Asked before each write, because a parallel change may get stuck at any moment.
         if self._is_stuck():
             raise ApplyError(f"{self._pf}: another write on this node has not returned from the kernel; {op} was not begun")
         await self._session.perform(op, deadline_s=deadline_s)
@@ -215,12 +222,14 @@ class Applier:
         present = await self._drivers(addresses)
         wrong = [address for address in addresses if not _suits(present[address], driver)]
         for address in wrong:
+            # The override precedes the unbind, so that no probe in between binds another driver. A newline clears it.
             if driver != NO_DRIVER:
                 override = "\n" if driver == KERNEL else driver
                 await self._write(WriteFile(f"{DEVICES}/{address}/driver_override", override))
             if present[address]:
                 await self._write(WriteFile(f"/sys/bus/pci/drivers/{present[address]}/unbind", address))
             if driver != NO_DRIVER:
+                # drivers_probe lets the kernel choose the driver. `bind` would need its name, which is unknown for `kernel`.
                 await self._write(WriteFile("/sys/bus/pci/drivers_probe", address))
         if wrong:
             await self._await_driver(wrong, driver)
@@ -238,6 +247,7 @@ class Applier:
         async def is_bound() -> bool:
             return await other() is None
 
+        # vfio-pci binds during the probe or not at all: preflight ensures that its module is loaded.
         if driver == KERNEL and await self._comes(is_bound, _DRIVER_S):
             return
         if (wrong := await other()) is not None:

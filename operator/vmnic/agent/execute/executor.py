@@ -99,6 +99,7 @@ class ChangeExecutor:
             intent = record.running
             if intent is None or self.calls.waits or self.calls.bus_stuck:
                 continue
+            # A reboot resets the kernel's values, so nothing is left to complete. A pending rollback still has to end.
             if intent.boot_id != boot_id and not intent.rolling_back:
                 self._journal_end(intent.desired, intent.digest, ApplyState.REFUSED, "the node was restarted in the middle")
             elif intent.rolling_back or not await self._is_reachable(intent):
@@ -149,12 +150,14 @@ class ChangeExecutor:
         alone = [run for run in runs if run.reloads]
         results: list[BaseException | None] = []
         try:
+            # Asked once and before all changes. Later answers could already show what one of them has cut off.
             probes = await self._probes.working(self._self_enabled_links())
         except JournalError as error:
             return f"{error}; the host is not changed meanwhile"
         for run in alone:  # A reload affects other PFs of the driver, so the next reload must see its result.
             results += await asyncio.gather(self._execute_one(run, place, probes), return_exceptions=True)
         side_by_side = (self._execute_one(run, place, probes) for run in runs if not run.reloads)
+        # Without return_exceptions, the first error would end the pass while the other changes still run.
         results += await asyncio.gather(*side_by_side, return_exceptions=True)
         for result in results:
             if isinstance(result, JournalError):
@@ -176,13 +179,16 @@ class ChangeExecutor:
             return
         going = run.going
         try:
+            # The lock precedes the journal: while an earlier agent's write holds it, that change must stay journaled as it is.
             async with self._host.session(address, write=True) as session:
                 intent = self._journal_start(run, probes, place.boot_id)
                 if going:
                     await self._fence.close(going)
+                # `_change` reads the holders after the fence is closed, so no container starts that it has not seen.
                 state, message = await self._change(session, run, place)
             # A call that did not return does not end the change. The rollback waits until the call returns, and `resume`
             # retries it.
+            # A refused change has written nothing, so it cannot have cut the node off.
             if state is ApplyState.REFUSED or await self._is_reachable(self._await_probes(address) or intent):
                 self._journal_end(run.desired, run.digest, state, message)
             else:
@@ -224,6 +230,7 @@ class ChangeExecutor:
         return (ApplyState.FAILED if difference else ApplyState.APPLIED), difference
 
     def _applier(self, session: Session, desired: PfSpec, observed: ObservedPf) -> Applier:
+        # Only the bindings are used, and they do not depend on what PFs of a driver share.
         target = desired_target(desired, self._store.load().of(desired.pci_address).original, NO_SHARED_DRIVER)
         return self._applier_of(session, observed, target.bindings if target is not None else ())
 
@@ -257,6 +264,7 @@ class ChangeExecutor:
         assert intent is not None
         lost = f"{' and '.join(intent.probes)} not reachable again within {desired.rollback_timeout_s} s"
         if not intent.rolling_back:
+            # Journaled before the first write of the rollback, so that no restarted agent completes the change instead.
             self._store.update(self._store.load(), address, mark_rolling_back(record, lost, failed=False))
         target = rollback_target(intent.before, record.granted)
         try:
@@ -264,6 +272,7 @@ class ChangeExecutor:
                 reader = SysfsReader(session)
                 observed = await read_pf(reader, address, await reader.links())
                 steps = plan_actions(target, observed)
+                # A write would wait in the kernel for the holder, and block all PCI changes of the node meanwhile.
                 held = [one for one in affected_functions(steps, target, observed) if one in observed.held_addresses]
                 if held:
                     raise ApplyError(f"{', '.join(held)} is held")
@@ -280,6 +289,7 @@ class ChangeExecutor:
             self._store.update(self._store.load(), address, mark_rolling_back(record, why, failed=True))
             _log.error("%s: %s", address, why, extra={"pf": address})
             return
+        # A repair has no grant to answer, but its rollback must be published, so it ends under its plan's digest.
         self._journal_end(desired, digest or intent.digest, ApplyState.ROLLED_BACK, f"{lost}: the change was undone")
 
     def _journal_start(self, run: Change, probes: tuple[str, ...], boot_id: str) -> Intent:

@@ -15,6 +15,7 @@ from ..node_state_client import NodeStateClient
 __all__ = ["NodeProbes", "Probes", "boot_clock"]
 
 _API_S = 5.0
+# More than the 3 s within which host/gateway.py gives its answer.
 _GATEWAY_S = 5.0
 
 
@@ -64,6 +65,7 @@ class NodeProbes:
     async def _gateway(self, self_enabled_links: tuple[str, ...]) -> bool:
         try:
             async with self._host.session("observe", write=False) as session:
+                # An empty answer (no gateway that can be probed) is False too, so such a node never waits for a gateway.
                 return await session.perform(CheckGateway(self_enabled_links), deadline_s=_GATEWAY_S) == "reachable"
         except (OSError, OperationTimedOutError, WorkerGoneError):
             return False

@@ -36,6 +36,7 @@ class Verifier:
         """
         records = await read_records(reader)
         try:
+            # The kubelet's answer wins: a record of sriov-cni may outlive its pod and hide the one that has the VF now.
             told, unknown = records.holders | await self._holders.read(), records.unknown
         except HoldersUnknownError as error:
             told, unknown = {}, str(error)
@@ -44,6 +45,7 @@ class Verifier:
         planned = await self._replan(run, place, reader, told)
         if planned.plan is None or planned.plan.actions != run.plan.actions:
             return f"{run.desired.pci_address} has changed since it was planned"
+        # The grant was for a plan that disturbs no one, so it took no slot of maxUnavailable.
         if planned.plan.disruptive and not run.plan.disruptive and not planned.plan.blocked_by:
             return f"the host uses {run.desired.pci_address} by now"
         return ", ".join(planned.plan.blocked_by)

@@ -38,6 +38,7 @@ def advertised_devices(
     if not spec.synced:
         granted = (record.granted for record in journal.pfs.values())
         spec = NodeSpec(pfs=tuple(one for one in granted if one is not None))
+        # The plans are for the unsynced spec. Without them, the granted specs below count as applied.
         planned = {}
     offers = []
     for desired in spec.pfs:

@@ -32,6 +32,7 @@ def environment(resource: str, addresses: Sequence[str], devices: Iterable[Devic
     info = {address: _info(address, known.get(address)) for address in addresses}
     listed = ",".join(addresses)
     found = {f"PCIDEVICE_{name}": listed, f"PCIDEVICE_{name}_INFO": json.dumps(info, separators=(",", ":"))}
+    # KubeVirt looks up host devices by PCI_RESOURCE_, and VFs by PCIDEVICE_.
     whole = any(device.index is None for device in devices)
     return found | ({f"PCI_RESOURCE_{name}": listed} if whole else {})
 

@@ -32,6 +32,7 @@ _MESSAGES: dict[str, Fields] = {
     "ContainerAllocateRequest": ((1, "devices_ids", "repeated string"),),
     "AllocateRequest": ((1, "container_requests", "repeated ContainerAllocateRequest"),),
     "DeviceSpec": ((1, "container_path", "string"), (2, "host_path", "string"), (3, "permissions", "string")),
+    # Mounts (2), annotations (4) and CDI devices (5) are left out, because vmnic sets none.
     "ContainerAllocateResponse": ((1, "envs", "map"), (3, "devices", "repeated DeviceSpec")),
     "AllocateResponse": ((1, "container_responses", "repeated ContainerAllocateResponse"),),
     "ContainerPreferredAllocationRequest": (

@@ -38,6 +38,7 @@ class DeviceInfoFiles:
 
     def keep(self, resource: str, addresses: set[str]) -> None:
         """Remove the files of a resource's other devices, including those that an earlier agent wrote."""
+        # The glob alone would also match files of a resource whose name goes on after a dash.
         ours = re.compile(re.escape(_prefix(resource)) + _ADDRESS + r"-device\.json")
         try:
             for path in self._directory.glob(f"{_prefix(resource)}*-device.json"):

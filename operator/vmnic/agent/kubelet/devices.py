@@ -76,7 +76,9 @@ def list_resources(
                 devices |= {device.address: device for device in _devices(offer, group, before.get(group.resource), held)}
     for name, resource in before.items():
         for device in resource.devices:
+            # While holders are unknown, any device may be held, so none is removed.
             if device.address not in fresh.get(name, {}) and (held is None or device.address in held):
+                # Another pool may offer the VF by now, but a pod still has it.
                 for others in fresh.values():
                     others.pop(device.address, None)
                 gone = replace(device, fault=f"{device.address} is no longer offered as {name}")
@@ -123,6 +125,7 @@ def _virtual(pf: ObservedPf, vf: ObservedVf, group: VfGroup, held: Mapping[str, 
         address=vf.pci_address,
         pf=pf.pci_address,
         index=vf.index,
+        # A VF is always on the NUMA node of its PF.
         numa_node=None if group.exclude_topology else pf.numa_node,
         vfio=group.driver == VFIO,
         group=vf.group,
@@ -140,4 +143,5 @@ def _fault_of_holder(address: str, is_held: bool, held: Mapping[str, str] | None
 
     A pod could not open it.
     """
+    # While holders are unknown, the opener may be a pod, so the device stays healthy.
     return f"{address} is held by a program that is no pod" if is_held and held is not None and address not in held else ""

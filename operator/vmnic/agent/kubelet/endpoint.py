@@ -36,6 +36,7 @@ _LOOK_S = 1.0
 _SETTLE_S = 0.05
 """The kubelet answers some milliseconds after its socket exists."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+# sun_path has 108 bytes with the final zero (unix(7)).
 _PATH_BYTES = 107
 """Maximum length of a Unix socket's path."""
 _PREFIX, _SUFFIX = "vmnic-", ".sock"
@@ -101,7 +102,9 @@ class Endpoint:
             except Exception as error:
                 # The libraries below raise many kinds of errors. The resource must be registered again after any of them.
                 self._say("cannot register at %s: %s", self._kubelet, str(error) or type(error).__name__)
+            # A registration that lasted was no failure, so it does not lengthen the pause.
             pause = _FIRST_PAUSE_S if time.monotonic() - began > _LONGEST_PAUSE_S else min(2 * pause, _LONGEST_PAUSE_S)
+            # A kubelet that has just started needs no pause: the registration ended because of the restart.
             if _identity(self._kubelet) == kubelet:
                 await self._first_of(self._watch.changed(), limit_s=pause)
             await asyncio.sleep(_SETTLE_S)
@@ -125,6 +128,7 @@ class Endpoint:
             self._service = None
             service.stop()
             await _close(server, service)
+            # A newer agent may already serve under the same name.
             if own is not None and _identity(self._path) == own:
                 self._path.unlink(missing_ok=True)
 
@@ -180,4 +184,5 @@ def _identity(path: pathlib.Path) -> tuple[int, int] | None:
         found = path.stat()
     except OSError:
         return None
+    # The file system may give a new socket the inode of the old one.
     return found.st_ino, found.st_ctime_ns

@@ -39,8 +39,10 @@ class Inventory:
 
     def replace(self, offers: Iterable[AdvertisedDevices], held: Mapping[str, str] | None) -> None:
         """List the devices to advertise from now on (see `list_resources`)."""
+        # A fence ends here and not with the change, because only an observation shows which VFs are left.
         self._fenced -= self._lifted
         self._lifted.clear()
+        # The kubelet's answer names the pod, so it replaces the entry of a recent allocation.
         held = {**self.given, **held} if held is not None else None
         self._resources = list_resources(offers, self._resources, held)
         self._announce()
@@ -48,6 +50,7 @@ class Inventory:
     def fence(self, functions: Collection[str]) -> None:
         """Keep all devices of these PFs from being allocated."""
         self._fenced |= set(functions)
+        # A PF may be fenced again before the next observation, which must not lift the new fence.
         self._lifted -= set(functions)
         self._announce()
 
@@ -84,6 +87,7 @@ class Inventory:
             named: Devices for which the kubelet named a holder.
         """
         for address in given.keys() & set(named):
+            # The device may have been allocated again while the kubelet answered.
             if self._given.get(address) == given[address]:
                 del self._given[address]
 
@@ -104,5 +108,6 @@ class Inventory:
         return self._changed.wait()
 
     def _announce(self) -> None:
+        # With a new event for the next change, every waiter of this one wakes, however late it runs.
         self._changed.set()
         self._changed = asyncio.Event()

@@ -28,6 +28,7 @@ def make_classes(package: str, messages: Mapping[str, Fields]) -> dict[str, type
         message = file.message_type.add(name=name)
         for number, field, kind in fields:
             _add_field(message, package, number, field, kind)
+    # In the default pool, two descriptions of one package would collide, such as those of the agent and of a test's kubelet.
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}")) for name in messages}
@@ -43,6 +44,7 @@ def _add_field(message: descriptor_pb2.DescriptorProto, package: str, number: in
     made.type = _Proto.TYPE_MESSAGE
     made.type_name = f".{package}.{base}"
     if kind == "map":
+        # protobuf knows a map only as a repeated message `<Field>Entry` of key and value.
         entry = message.nested_type.add(name=f"{name.title().replace('_', '')}Entry")
         entry.options.map_entry = True
         for at, part in enumerate(("key", "value"), 1):

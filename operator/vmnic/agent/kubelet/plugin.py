@@ -99,6 +99,7 @@ class DevicePlugin:
         Raises:
             HoldersUnknownError: The kubelet does not name the holders now.
         """
+        # Taken before the question: the answer says nothing about an allocation that comes after it.
         given = self._inventory.giving
         told = await self._holders.read()
         self._inventory.forget(given, told)
@@ -107,12 +108,14 @@ class DevicePlugin:
     async def run(self) -> None:
         """Keep every resource registered until cancelled."""
         watch = DirectoryWatch(self._directory, KUBELET_SOCKET)
+        # A killed agent leaves its sockets, also those of resources that no longer exist.
         for left in self._directory.glob("*"):
             if is_socket_name(left.name):
                 with contextlib.suppress(OSError):
                     left.unlink()
         try:
             while True:
+                # Compared again after each `_follow`, during which the resources may change unnoticed.
                 if self._endpoints.keys() != self._inventory.resources.keys():
                     await self._follow(watch)
                     continue

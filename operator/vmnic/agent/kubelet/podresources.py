@@ -117,6 +117,7 @@ def _holders(response: Any) -> dict[str, str]:
         words = f"pod {pod.namespace}/{pod.name}"
         for container in pod.containers:
             found |= {device: words for devices in container.devices for device in devices.device_ids}
+            # A VF may also be held through the DRA driver of another project, which is not among the devices.
             for claim in (claim for resource in container.dynamic_resources for claim in resource.claim_resources):
                 match = _CLAIMED.match(claim.device_name)
                 if match is not None:

@@ -90,6 +90,7 @@ class Service:
                 listing = self._inventory.listing(self._resource)
                 if listing != sent:
                     await stream.send_message(self._render_list(listing))
+                    # No wait follows: the inventory may have changed while the message was sent.
                     self._sent = sent = listing
                     continue
                 await self._change()
@@ -121,10 +122,13 @@ class Service:
         response = self._classes["AllocateResponse"]()
         for container in request.container_requests if request is not None else ():
             addresses = list(container.devices_ids)
+            # Recorded before the answer, because the kubelet names the pod as holder only some time after it.
             self._inventory.give(addresses)
             devices = self._inventory.find(self._resource, addresses)
             for device in devices:
+                # Multus reads the file when it adds the pod's networks, which follows the allocation.
                 self._files.write(self._resource, device)
+            # Devices that are not listed are named too: `PreStartContainer` holds the container back, and is retried.
             answer = response.container_responses.add(envs=environment(self._resource, addresses, devices))
             for path in device_nodes(devices):
                 answer.devices.add(container_path=path, host_path=path, permissions="rw")

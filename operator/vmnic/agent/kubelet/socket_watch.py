@@ -52,8 +52,10 @@ class DirectoryWatch:
     def _open(self) -> None:
         if self._descriptor is not None:
             return
+        # CDLL(None) is the C library that the process already has, so its file name does not matter.
         libc = ctypes.CDLL(None)
         descriptor = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        # Instances and watches are limited per user, so the kernel may refuse one. Waiters then rely on their own time limit.
         if descriptor < 0:
             return
         if libc.inotify_add_watch(descriptor, bytes(self._path), _CREATE | _DELETE | _MOVED_TO | _DELETE_SELF) < 0:
@@ -68,6 +70,7 @@ class DirectoryWatch:
             events = list(_events(os.read(self._descriptor, 65536)))
         except BlockingIOError:
             return
+        # This watch ends with the directory. The next `changed` watches the one that replaces it.
         if any(mask & _DELETE_SELF for mask, _ in events):
             self.close()
         if any(name == self._name or mask & _DELETE_SELF for mask, name in events):

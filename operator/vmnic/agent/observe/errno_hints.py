@@ -22,6 +22,7 @@ _OF_STEP: dict[tuple[ActionKind, int], str] = {
     ): "the driver makes VFs only when it is loaded: say persistence: ModuleOptions and tell "
     "vmnic so in its NIC data (vfsBy: module)",
     (ActionKind.SET_NUM_VFS, errno.EBUSY): "another program has made VFs meanwhile: take the function away from it",
+    # The applier raises this one and those below with ETIMEDOUT: the kernel itself answers success.
     (ActionKind.SET_NUM_VFS, errno.ETIMEDOUT): "the driver made fewer VFs than asked: look at the kernel's log",
     (ActionKind.BIND_VFS, errno.ENODEV): "the driver did not take it: see in the kernel's log why",
     (ActionKind.BIND_PF, errno.ENODEV): "the driver did not take it: see in the kernel's log why",
@@ -31,6 +32,7 @@ _OF_STEP: dict[tuple[ActionKind, int], str] = {
         ActionKind.BIND_PF,
         errno.ETIMEDOUT,
     ): "load the NIC's driver, or see in the kernel's log why it does not take it",
+    # Raised by the applier before it sets rates. igb itself would answer EINVAL, which says less.
     (ActionKind.SET_VFS, errno.ENETDOWN): "NICs take rates only while the link has a carrier: connect the port, or leave "
     "minTxRateMbps and maxTxRateMbps out of spec.vf",
     (ActionKind.SET_VFS, errno.EOPNOTSUPP): "the NIC's driver does not know this attribute: leave it out of spec.vf",
@@ -79,4 +81,5 @@ def describe_errno(error: OSError, kind: ActionKind | None = None) -> str:
 
 def reason_for(message: str) -> PfReason:
     """Return the reason of a failed change, which distinguishes a NIC without MMIO space for its VFs."""
+    # The journal keeps the message and not the errno, so a later agent can recognize the cause only by its text.
     return PfReason.NO_MMIO_SPACE if _NO_ROOM in message else PfReason.APPLY_FAILED

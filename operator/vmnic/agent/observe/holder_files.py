@@ -50,6 +50,7 @@ async def read_records(reader: SysfsReader) -> Records:
     directories = [*_NAMESPACES, _CNI, _LENT, _LIBVIRT]
     listed = dict(zip(directories, await _attempt(reader, [ListDir(one) for one in directories], records), strict=True))
     names = {directory: tuple(map(str, found)) if isinstance(found, tuple) else () for directory, found in listed.items()}
+    # A record may use the name that is not mounted here, so each namespace counts under both names.
     spaces = {f"{directory}/{name}" for directory in _NAMESPACES for other in _NAMESPACES for name in names[other]}
     addresses = [name for name in names[_CNI] if PCI_ADDRESS.match(name)]
     texts = await _attempt(reader, [ReadFile(f"{_CNI}/{address}") for address in addresses], records)
@@ -102,6 +103,7 @@ def _devices(text: str) -> Iterator[str]:
             device = name if f"type='{_KINDS[name]}'" in attributes else ""
         elif name == "source":
             in_source = bool(device)
+        # An address outside of <source> is the one that the guest sees.
         elif in_source and (match := _ADDRESS.search(attributes)) is not None:
             domain, bus, slot, function = (int(part, 16) for part in match.groups())
             yield f"{domain:04x}:{bus:02x}:{slot:02x}.{function}"

@@ -24,6 +24,7 @@ __all__ = ["HostSnapshot", "read_snapshot"]
 
 _NoAnswer = OperationTimedOutError | WorkerGoneError | OSError
 
+# Base class of PCI network controllers, which include InfiniBand ports (0x0207).
 _NETWORK_CLASS = "0x02"
 
 
@@ -89,6 +90,7 @@ async def _read_host(reader: SysfsReader) -> tuple[HostFacts, tuple[str, ...]]:
     facts = HostFacts(
         kernel=await reader.text("/proc/sys/kernel/osrelease"),
         iommu=await _or_unknown(lambda: reader.names("/sys/class/iommu")),
+        # The directory of a module that is present is never empty.
         modules=tuple(name for name, path in modules.items() if listed[path]),
     )
     return facts, listed[DEVICES]

@@ -60,11 +60,13 @@ class InFlightOperations:
     async def forget_returned(self, host: HostAccess, store: JournalStore) -> None:
         """Check whether writes of an earlier agent have returned, and forget those that have."""
         try:
+            # An earlier agent has journaled every PF before it wrote to it.
             known = store.load().pfs if self.in_flight is None else self.in_flight
         except JournalError:
             return  # No write starts then, and the pass reports why.
         self.in_flight = set(known)
         for address in sorted(known):
+            # A write session's lock is free only once its child has ended. Without a worker that is unknown.
             with contextlib.suppress(WriteStillInFlightError, WorkerGoneError):
                 async with host.session(address, write=True):
                     self.in_flight.discard(address)

@@ -44,6 +44,7 @@ def parse_keyfile(text: str, *, most_chars: int) -> Keyfile:
         raise KeyfileError(f"it has more than {most_chars} characters")
     if "\0" in text or _REPLACED in text:
         raise KeyfileError("it is not UTF-8 text")
+    # GLib skips a byte order mark, and ends lines only at a newline, unlike `splitlines`.
     lines = text.removeprefix("\ufeff").split("\n")
     if len(lines) > _MOST_LINES:
         raise KeyfileError(f"it has more than {_MOST_LINES} lines")
@@ -53,6 +54,7 @@ def parse_keyfile(text: str, *, most_chars: int) -> Keyfile:
         if not line or line.startswith("#"):
             continue
         if line.startswith("[") and line.endswith("]"):
+            # GLib merges sections of the same name.
             section = sections.setdefault(line[1:-1], {})
             continue
         key, separator, value = line.partition("=")

@@ -31,10 +31,12 @@ class LinkLossTracker:
             reported: PFs whose loss the node's status already reports, possibly from an earlier agent.
             now: Seconds since boot.
         """
+        # A loss that is reported already has lasted long enough, so a restarted agent does not wait again.
         self._without = {address: float("-inf") for address in reported if address not in self._had} | self._without
         for pf in pfs:
             if pf.carrier:
                 self._had.add(pf.pci_address)
+            # A link that was set down has no carrier either, but nothing is wrong with its cable.
             if pf.carrier or not pf.up:
                 self._without.pop(pf.pci_address, None)
             elif pf.pci_address in self._had:

@@ -65,6 +65,7 @@ async def read_profiles(reader: SysfsReader) -> Profiles:
         paths += found[:_MOST_PROFILES]
         if isinstance(names, OSError) and not is_absent(names):
             unreadable[directory] = errno_name(names)
+        # A profile beyond the limit may create VFs of any link, as one that cannot be read.
         elif len(found) > _MOST_PROFILES:
             unreadable[directory] = f"more than {_MOST_PROFILES} profiles"
     making: dict[str, Keyfile] = {}
@@ -112,6 +113,7 @@ def find_manager(profiles: Profiles, port: Port) -> tuple[str, str]:
 def _applies(profile: Keyfile, port: Port) -> bool:
     name = profile.get("connection", "interface-name")
     return (
+        # Escapes are not decoded here, so a name with one may be any link's.
         (name in ("", port.name) or "\\" in name)
         and not _is_of_another_mac(profile, port.mac.lower())
         and _matches(_elements(profile, "match", "interface-name"), port.name)
@@ -134,6 +136,7 @@ def _is_of_another_mac(profile: Keyfile, mac: str) -> bool:
         for key in ("mac-address-blacklist", "mac-address-denylist")
         for one in _elements(profile, section, key)
     ]
+    # A value that is no address, such as a word, excludes no link.
     return mac in denied or any(one != mac and _MAC.fullmatch(one) for one in wanted)
 
 

@@ -125,10 +125,12 @@ class NodeObserver:
         except HoldersUnknownError as error:
             told, unknown = {}, str(error)
         holders = holders_by_address(observation.pfs, observation.records.holders | told)
+        # Here holders that other programs only record do not count: a record makes no device Unhealthy.
         opened = {pf.pci_address: pf for pf in observation.pfs}
         pfs = tuple(with_holders(pf, holders) for pf in observation.pfs)
         observation = replace(observation, pfs=pfs, host=msgspec.structs.replace(observation.host, refused=self._refused))
         observed = {pf.pci_address: pf for pf in pfs}
+        # PFs that are being changed still use their driver, which may forbid its reload.
         left = () if earlier is None else tuple(pf for pf in earlier.observation.pfs if pf.pci_address in busy)
         originals = {address: record.original for address, record in journal.pfs.items()}
         drivers = {pf.pci_address: gather_driver(pf, (*pfs, *left), spec.pfs, originals) for pf in pfs}
@@ -151,6 +153,7 @@ class NodeObserver:
         made = advertised_devices(spec, opened, planned, journal, unreadable, link_down)
         offers = {offer.spec.pci_address: offer for offer in made}
         if earlier is not None:
+            # A PF that was not read would be offered as missing, so its earlier offer stays.
             kept = {address: offer for address, offer in earlier.offers.items() if address in busy}
             offers = {address: offer for address, offer in offers.items() if address not in busy} | kept
         self._devices.replace(offers.values(), holders_by_address(pfs, told) if not unknown else None)
@@ -171,6 +174,7 @@ class NodeObserver:
         Each further read would leave one more child process in the kernel.
         """
         if self._hung is not None and not self._hung.returned.done():
+            # The same exception is raised in every pass, and its traceback would grow each time.
             raise self._hung.with_traceback(None)
         try:
             return await read_snapshot(self._host, leave_out=leave_out)

@@ -50,9 +50,11 @@ async def read_pf(reader: SysfsReader, address: str, links: Sequence[LinkInfo], 
     own = _Answers(await reader.all(list(_own_reads(address, link))))
     entries = own.names(f"{DEVICES}/{address}")
     virtfns = sorted((entry for entry in entries if _VIRTFN.fullmatch(entry)), key=_index)
+    # Kernels before 5.14 do not name the parent of a link in the dump. sysfs does.
     name = link.name if link is not None else next(iter(own.names(f"{DEVICES}/{address}/net")), "")
     more = _Answers(await reader.all(list(_further_reads(address, name, own, virtfns))))
     vf_addresses = {entry: more.link(f"{DEVICES}/{address}/{entry}") for entry in virtfns}
+    # A VF that goes between two reads must not look like a PF with fewer VFs.
     gone = next((entry for entry, vf in vf_addresses.items() if not is_pci_address(vf)), "")
     if gone:
         raise OSError(errno.ENODEV, f"{gone} of {address} has gone while it was read")
@@ -95,6 +97,7 @@ async def read_pf(reader: SysfsReader, address: str, links: Sequence[LinkInfo], 
         owner_unknown=unknown,
         total_vfs=own.number(f"{path}/sriov_totalvfs"),
         num_vfs=own.number(f"{path}/sriov_numvfs"),
+        # A kernel without the file probes every new VF.
         autoprobe=own.text(f"{path}/sriov_drivers_autoprobe") != "0",
         shares_iommu_group=bool(set(more.names(f"{path}/iommu_group/devices")) - {address, *vf_addresses.values()}),
         vfs=vfs,

@@ -37,6 +37,7 @@ class SysfsReader:
     async def all(self, ops: Sequence[Op]) -> dict[Op, Value]:
         """Perform many reads in one round trip. An absent or unsupported file gives None."""
         answers = await self._session.perform_all(ops, deadline_s=_READ_S)
+        # One failed read fails all: a plan must not rely on a device that was read in part.
         for answer in answers:
             if isinstance(answer, OSError) and not is_absent(answer):
                 raise answer

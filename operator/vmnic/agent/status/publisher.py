@@ -55,6 +55,7 @@ class Publisher:
         if state is not None and state.status in self._written:
             last = self._written[-1]
             if state.status == last:
+                # The watch has caught up, so it shows no older status any more.
                 self._written = deque([last], _BEHIND)
             state = msgspec.structs.replace(state, status=last)
         self.shown = state
@@ -99,6 +100,7 @@ class Publisher:
 
     async def _write_reduced(self, over: NodeNicState, status: NodeStatus, error: ApiError) -> None:
         for reduced in reduced_statuses(status, over.status, error):
+            # The API server has this one from an earlier refusal.
             if same_status(reduced, over.status):
                 return
             try:

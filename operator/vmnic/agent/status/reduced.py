@@ -25,6 +25,7 @@ def is_refusal(error: ApiError) -> bool:
 
     It will if the status breaks a rule or is too large.
     """
+    # A request above etcd's own limit is answered with 500 and this text.
     too_large = error.status == _TOO_LARGE or "request is too large" in error.message
     return isinstance(error, InvalidError) or too_large or error.status == _BAD_REQUEST
 
@@ -40,6 +41,7 @@ def reduced_statuses(refused: NodeStatus, accepted: NodeStatus, error: ApiError)
         error: The server's answer.
     """
     cause = (next(iter(error.causes), "") or error.message or error.reason)[:_CAUSE_CHARS]
+    # The old generation stays, so the controller does not count the node as one that has seen its spec.
     conditions = conditions_of_refusal(cause, accepted.conditions, accepted.observed_generation)
     text = f"the API server refuses this node's status: {cause}"
     runs = {pf.pci_address: pf.apply for pf in refused.pfs}
@@ -55,4 +57,5 @@ def _without_plan(pf: PfStatus, text: str) -> PfStatus:
 
 
 def _end_of(apply: Apply | None) -> Apply | None:
+    # The text may be what the API server refuses. The ledger needs only digest and state.
     return msgspec.structs.replace(apply, message="") if apply is not None else None

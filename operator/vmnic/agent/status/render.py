@@ -59,6 +59,7 @@ def render_status(
         _render_pf(pf, look, journal.of(pf.pci_address), desired.get(pf.pci_address), calls, claims)
         for pf in look.observation.pfs
     ]
+    # PFs that are being changed were not read. The status keeps what it says about them.
     pfs += [pf for pf in before.pfs if pf.pci_address in look.busy]
     silent = {*calls.stuck, *look.observation.unreadable} - {pf.pci_address for pf in pfs}
     pfs += [_unread(pf, look, journal.pfs.get(pf.pci_address), calls) for pf in before.pfs if pf.pci_address in silent]
@@ -88,6 +89,7 @@ def render_unobservable(state: NodeNicState | None, journal: Journal, fault: str
     spec = state.spec if state is not None else NodeSpec()
     before = state.status if state is not None else NodeStatus()
     pfs = tuple(_with_end(pf, journal.pfs.get(pf.pci_address)) for pf in before.pfs)
+    # This spec was not compared with the host, so its generation is not reported as observed.
     generation = before.observed_generation
     conditions = node_conditions(spec, pfs, before.host, generation=generation, fault=fault, before=before.conditions)
     status = msgspec.structs.replace(before, pfs=pfs, conditions=conditions)
