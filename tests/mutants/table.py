@@ -64,8 +64,8 @@ MUTANTS = (
     Mutant(
         "a share of VMs is rounded down",
         "controller/vms/restart_budget.py",
-        "resolve_percentage(limit, matched, round_up=True)",
-        "resolve_percentage(limit, matched, round_up=False)",
+        "sum(matched.values()), round_up=True)",
+        "sum(matched.values()), round_up=False)",
         "controller/vms/test_restart_budget.py",
     ),
     Mutant(

@@ -114,15 +114,19 @@ def error_for(status: int, body: Any, retry_after: str | None = None) -> ApiErro
     `body` is a Status object if the server sent one.
     """
     described: dict[str, Any] = body if isinstance(body, dict) else {"message": str(body)[:500]}
-    details = described.get("details")
-    causes = details.get("causes") if isinstance(details, dict) else None
     return _BY_STATUS.get(status, ApiError)(
         status=status,
         reason=str(described.get("reason") or status),
         message=str(described.get("message") or ""),
-        causes=tuple(f"{cause.get('field', '')}: {cause.get('message', '')}" for cause in causes if isinstance(cause, dict))
-        if isinstance(causes, list)
-        else (),
+        causes=_causes(described.get("details")),
         # Kubernetes sends seconds. The other form of the header, a date, is ignored.
         retry_after_s=float(seconds) if (seconds := read_integer(retry_after, 0, _LONGEST_RETRY_S)) is not None else None,
     )
+
+
+def _causes(details: Any) -> tuple[str, ...]:
+    """Return the fields that a Status object blames, with what is wrong with each."""
+    causes = details.get("causes") if isinstance(details, dict) else None
+    if not isinstance(causes, list):
+        return ()
+    return tuple(f"{cause.get('field', '')}: {cause.get('message', '')}" for cause in causes if isinstance(cause, dict))

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ..json_patch import add, check, pointer, remove, replace
+from ..json_patch import Operation, add, check, pointer, remove, replace
 from ..policy.facts import Datapath, Network, NicState, VmFacts
 from ..policy.types import Action, NicDecision, VmDecision
 from .assignment import (
@@ -29,7 +29,6 @@ from .vm import Interface, VirtualMachine
 
 __all__ = ["render_patch"]
 
-Operation = dict[str, Any]
 _SPEC = "/spec/template/spec"
 _DEVICES = f"{_SPEC}/domain/devices"
 _INTERFACES = f"{_DEVICES}/interfaces"

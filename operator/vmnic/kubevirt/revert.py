@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..json_patch import add, check, pointer, remove, replace
+from ..json_patch import Operation, add, check, pointer, remove, replace
 from ..policy.facts import Datapath, Network
 from .assignment import ANNOTATION, AssignmentRecord, RecordedNic, UnreadableRecord, read_record
 from .networks import original_network
@@ -33,7 +33,7 @@ class RevertRefusedError(ValueError):
     """
 
 
-def render_revert(machine: VirtualMachine, networks: Networks | None = None) -> list[dict[str, Any]]:
+def render_revert(machine: VirtualMachine, networks: Networks | None = None) -> list[Operation]:
     """Return the operations that restore the original NICs.
 
     There are none if vmnic has changed nothing. A NIC that has been edited since its recorded change is left as it is.
@@ -54,7 +54,7 @@ def render_revert(machine: VirtualMachine, networks: Networks | None = None) -> 
     # All NICs are checked before anything is rendered: a revert is complete, or there is none.
     for name, entry in record.nics.items():
         _check_place(machine, name, entry, networks or {})
-    operations: list[dict[str, Any]] = []
+    operations: list[Operation] = []
     for name, entry in sorted(record.nics.items()):
         if entry.datapath != Datapath.PASSTHROUGH:
             operations += _entry(machine, name, entry)
@@ -90,14 +90,14 @@ def _place(entry: NetworkEntry | None, machine: VirtualMachine) -> tuple[str, st
     return namespace or machine.metadata.namespace, name
 
 
-def _entry(machine: VirtualMachine, name: str, entry: RecordedNic) -> list[dict[str, Any]]:
+def _entry(machine: VirtualMachine, name: str, entry: RecordedNic) -> list[Operation]:
     """Restore an interface that still exists."""
     spec = machine.spec.template.spec
     for index, interface in enumerate(spec.domain.devices.interfaces):
         if interface.name != name or interface.model != entry.model:
             continue
         path = f"{_DEVICES}/interfaces/{index}"
-        tests: list[dict[str, Any]] = [check(f"{path}/name", name)]
+        tests: list[Operation] = [check(f"{path}/name", name)]
         if not entry.was:
             return []
         if "interface" in entry.was:
@@ -112,7 +112,7 @@ def _entry(machine: VirtualMachine, name: str, entry: RecordedNic) -> list[dict[
     return []
 
 
-def _network(machine: VirtualMachine, name: str, entry: RecordedNic) -> list[dict[str, Any]]:
+def _network(machine: VirtualMachine, name: str, entry: RecordedNic) -> list[Operation]:
     for index, network in enumerate(machine.spec.template.spec.networks):
         if network.name == name and entry.was.get("network"):
             path = f"{_SPEC}/networks/{index}"
@@ -121,7 +121,7 @@ def _network(machine: VirtualMachine, name: str, entry: RecordedNic) -> list[dic
     return []
 
 
-def _whole_nics(machine: VirtualMachine, record: AssignmentRecord) -> list[dict[str, Any]]:
+def _whole_nics(machine: VirtualMachine, record: AssignmentRecord) -> list[Operation]:
     """Restore interface and network in place of each whole NIC.
 
     Host devices are removed from the end, so that indexes stay valid.
@@ -132,7 +132,7 @@ def _whole_nics(machine: VirtualMachine, record: AssignmentRecord) -> list[dict[
         for index, device in enumerate(spec.domain.devices.host_devices)
         if (entry := record.nics.get(device.name)) is not None and _is_whole(entry, device)
     ]
-    operations: list[dict[str, Any]] = []
+    operations: list[Operation] = []
     for index, _ in reversed(found):
         path = f"{_DEVICES}/hostDevices/{index}"
         test = check(f"{path}/name", spec.domain.devices.host_devices[index].name)
@@ -149,7 +149,7 @@ def _is_whole(entry: RecordedNic, device: HostDevice) -> bool:
     return ours and "interface" in entry.was
 
 
-def _appended(path: str, values: list[Any], *, empty: bool) -> list[dict[str, Any]]:
+def _appended(path: str, values: list[Any], *, empty: bool) -> list[Operation]:
     if not values:
         return []
     if empty:
@@ -157,7 +157,7 @@ def _appended(path: str, values: list[Any], *, empty: bool) -> list[dict[str, An
     return [add(f"{path}/-", value) for value in values]
 
 
-def _switch(machine: VirtualMachine, record: AssignmentRecord) -> list[dict[str, Any]]:
+def _switch(machine: VirtualMachine, record: AssignmentRecord) -> list[Operation]:
     """Restore `networkInterfaceMultiqueue`."""
     present = machine.spec.template.spec.domain.devices.network_interface_multiqueue
     if record.multiqueue is None or present is None:

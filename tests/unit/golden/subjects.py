@@ -28,7 +28,9 @@ from vmnic.cli.app import app
 from vmnic.controller.metrics import CONTROLLER_METRICS
 from vmnic.controller.pools.ledger import LEDGER_NAME
 from vmnic.host.ops import is_write
+from vmnic.nodes.reasons import NodeReason, PoolProblemReason, PoolReason
 from vmnic.nodes.state import PfReason
+from vmnic.policy.condition_reasons import PolicyReason
 from vmnic.policy.reasons import Reason
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -74,9 +76,12 @@ def metrics() -> str:
     return "".join(f"{name} {kind} {{{labels}}}\n" for name, kind, labels in found)
 
 
+REASONS = (PfReason, Reason, PoolProblemReason, PoolReason, NodeReason, PolicyReason)
+
+
 def reasons() -> str:
-    """Return every reason of a NIC and of a PF."""
-    return "".join(f"{enum.__name__}.{one.value}\n" for enum in (PfReason, Reason) for one in enum)
+    """Return every reason of a NIC, a PF, a pool, a node and a policy."""
+    return "".join(f"{enum.__name__}.{one.value}\n" for enum in REASONS for one in enum)
 
 
 def columns() -> str:

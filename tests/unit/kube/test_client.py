@@ -19,17 +19,7 @@ from vmnic.kube.errors import (
 )
 from vmnic.kube.resources import NODES
 
-from .fake_api import FakeApi
-
 BODY = {"metadata": {"name": "n1"}}
-
-
-@pytest.fixture
-async def api():
-    fake = FakeApi()
-    fake.connection = await fake.start()
-    yield fake
-    await fake.stop()
 
 
 def client(api, **options):

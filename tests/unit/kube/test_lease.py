@@ -9,22 +9,12 @@ from vmnic.kube.errors import NotLeadingError
 from vmnic.kube.lease import LeaderElector
 from vmnic.kube.resources import NODES
 
-from .fake_api import FakeApi
-
 
 class Clock:
     now = 100.0
 
     def __call__(self):
         return self.now
-
-
-@pytest.fixture
-async def api():
-    fake = FakeApi()
-    fake.connection = await fake.start()
-    yield fake
-    await fake.stop()
 
 
 @pytest.fixture

@@ -15,20 +15,14 @@ from vmnic.kube.resources import NODES
 from vmnic.kube.set_aside import SetAside, SetAsideReason
 from vmnic.kube.time_budget import OverBudgetError
 
-from .fake_api import FakeApi
-
 
 class Thing(msgspec.Struct, frozen=True):
     size: int
 
 
-@pytest.fixture
-async def api(monkeypatch):
+@pytest.fixture(autouse=True)
+def short_backoff(monkeypatch):
     monkeypatch.setattr(module, "_BACKOFF_S", (0.001, 0.01))
-    fake = FakeApi()
-    fake.connection = await fake.start()
-    yield fake
-    await fake.stop()
 
 
 class Watcher:

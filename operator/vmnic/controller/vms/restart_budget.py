@@ -100,11 +100,11 @@ class RestartBudget:
         # Also while slots are free, because the change itself may keep VMs from coming back.
         if failed:
             return f"VM {'/'.join(failed[0])} did not come back, and the rollout waits for it"
-        if len(busy) >= _slots(rule.max_unavailable, sum(matched.values())):
+        if len(busy) >= resolve_percentage(rule.max_unavailable, sum(matched.values()), round_up=True):
             return f"{len(busy)} VMs restart already (maxUnavailable)"
         own = sum(other.namespace == key.namespace for other in busy)
         limit = rule.max_unavailable_per_namespace
-        if limit is not None and own >= _slots(limit, matched.get(key.namespace, 0)):
+        if limit is not None and own >= resolve_percentage(limit, matched.get(key.namespace, 0), round_up=True):
             return f"{own} VMs of its namespace restart already (maxUnavailablePerNamespace)"
         try:
             return "" if is_open(rule.window, datetime.now(UTC)) else "enforcement.window is closed"
@@ -131,8 +131,3 @@ class RestartBudget:
         """Remove a VM that no longer waits."""
         for waiting in self._waiting.values():
             waiting.discard(key)
-
-
-def _slots(limit: int | str, matched: int) -> int:
-    """Return the number of slots, where a percentage refers to the VMs and is rounded up."""
-    return resolve_percentage(limit, matched, round_up=True)

@@ -171,11 +171,7 @@ def _joined(present: PfSpec, other: PfSpec) -> PfSpec:
 
 def _count(wanted: int | str, total: int) -> int:
     """Convert a number, a percentage or `max` to a number of VFs."""
-    if isinstance(wanted, int):
-        return wanted
-    if wanted == "max":
-        return total
-    return resolve_percentage(wanted, total, round_up=False)
+    return total if wanted == "max" else resolve_percentage(wanted, total, round_up=False)
 
 
 _SHARED = {"num_vfs": "numVfs", "mtu": "mtu", "queues": "queues", "management": "management", "persistence": "persistence"}

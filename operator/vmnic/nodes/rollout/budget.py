@@ -202,6 +202,4 @@ def _bytes_of(start: RolloutSlot) -> int:
 
 def _resolve(limit: int | str, nodes: int) -> int:
     """Convert a number or a percentage to a number of nodes, rounded up and at least one."""
-    if isinstance(limit, int):
-        return limit
     return max(1, resolve_percentage(limit, nodes, round_up=True))
