@@ -11,7 +11,7 @@ import pytest
 
 from tests.builders.vm import nic, vm
 from tests.cluster.machines import datapaths, instance_of, live_models, machine_of, state_of, wait_until_it_runs
-from tests.harness.api import Api, wait_for
+from tests.harness.api import Api, ApiFailure, wait_for
 from vmnic.controller.admission.certificates import Lifetimes, make_authority
 
 COUNT = 60
@@ -252,10 +252,24 @@ def lock(cluster):
     unlock()
 
 
+def is_locked(cluster, namespace, name):
+    """Ask, by a dry run, whether the API server already refuses vmnic's changes of a VM."""
+    controller = {
+        "Impersonate-User": "system:serviceaccount:vmnic-system:vmnic-controller",
+        "Impersonate-Group": "system:masters",
+    }
+    try:
+        cluster.api.merge("VirtualMachine", f"{name}?dryRun=All", {}, namespace, **controller)
+    except ApiFailure as failure:
+        return "hands off" in str(failure)
+    return False
+
+
 def test_refused_patch_is_reported_and_holds_up_no_other_vm(cluster, policy, namespace, lock):
     for name in ("v0", "v1"):
         cluster.api.create(vm(name, nic(model="e1000e"), namespace=namespace, labels=LOCKED if name == "v0" else {}))
     uids = {name: wait_until_it_runs(cluster, namespace, name)["metadata"]["uid"] for name in ("v0", "v1")}
+    wait_for("the lock holds", lambda: is_locked(cluster, namespace, "v0"))
     name = policy(f"p-{namespace}", namespace, existing="Rolling")
     wait_for("the other is changed", lambda: live_models(cluster, namespace, "v1") == ["virtio"], 60)
 
@@ -266,7 +280,7 @@ def test_refused_patch_is_reported_and_holds_up_no_other_vm(cluster, policy, nam
     def reasons():
         return [nic.get("reason") for nic in state_of(cluster, namespace, "v0").get("nics", [])]
 
-    wait_for("the policy names it", lambda: told() == [(f"{namespace}/v0", "PatchRefused")], 90)
+    assert wait_for("the policy names it", told, 90) == [(f"{namespace}/v0", "PatchRefused")]
     # The policy's status and the VM's own are two writes.
     wait_for("the VM's own status says why", lambda: reasons() == ["PatchRefused"])
     assert instance_of(cluster, namespace, "v0")["metadata"]["uid"] == uids["v0"]
