@@ -23,16 +23,16 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip -q --disable-pip-version-check install --no-deps --no-build-isolation -e .
 	@touch $@
 
-lock: ## Write requirements.lock and requirements-image.lock anew from pyproject.toml
+lock: ## Regenerate requirements.lock and requirements-image.lock from pyproject.toml
 	@$(PYTHON) -m venv .cache/uv && .cache/uv/bin/pip -q install uv
 	@.cache/uv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev pyproject.toml -o requirements.lock
 	@.cache/uv/bin/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group audit -o requirements-audit.lock
 	@.cache/uv/bin/uv pip compile -q --universal --python-version 3.13 --generate-hashes --no-emit-index-url --no-header --overrides not-in-image.txt -c requirements.lock pyproject.toml -o requirements-image.lock
 
-crds: venv ## Write crds/ anew from the models
+crds: venv ## Regenerate crds/ from the models
 	@$(BIN)/python -m vmnic.api.crd crds
 
-docs: venv ## Write docs/reference anew from the models
+docs: venv ## Regenerate docs/reference from the models
 	@$(BIN)/python docs/make_reference.py docs/reference
 
 changelog: venv ## Write CHANGELOG.md again from the fragments in changelog.d

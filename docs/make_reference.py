@@ -149,7 +149,7 @@ def _metrics() -> str:
         "## Agent",
         "",
         "At `/metrics` of `--metrics-address` (`VMNIC_METRICS_ADDRESS`, such as `127.0.0.1:9417`), which is empty unless it is",
-        "set: agents use the host's network, where no NetworkPolicy keeps anybody away.",
+        "set: agents use the host's network, where no NetworkPolicy applies.",
         "",
         *_metric_rows(AGENT_METRICS),
     ]

@@ -39,7 +39,7 @@ def test_explain_gives_the_reason_and_names_what_is_missing(cluster, policy, nam
     candidates = json.loads(out)["nics"][0]["candidates"]
     assert (code, [one.get("reason") for one in candidates]) == (0, [None, "VirtioNotChosenForWindows"])
     code, _, err = run(cluster, "explain", "vm", "gone", "-n", namespace)
-    assert (code, f"VirtualMachine {namespace}/gone is not there" in err) == (2, True)
+    assert (code, f"VirtualMachine {namespace}/gone does not exist" in err) == (2, True)
 
 
 def test_nodes_lists_every_function_and_refuses_an_unknown_node(cluster):
@@ -91,7 +91,7 @@ def test_revert_prints_the_patch_and_applies_it_with_apply(cluster, pool, policy
     )  # fmt: skip
     wait_for("it is left alone", lambda: not state_of(cluster, namespace))
     assert "has changed nothing" in run(cluster, "revert", "vm", "v", "-n", namespace)[1]
-    assert "is not there" in run(cluster, "revert", "vm", "gone", "-n", namespace)[2]
+    assert "does not exist" in run(cluster, "revert", "vm", "gone", "-n", namespace)[2]
 
 
 def test_capacity_counts_by_pool_node_and_numa_node(cluster, pool):

@@ -218,7 +218,7 @@ def warnings_of(cluster, body):
             {"datapaths": ["passthrough"], "passthrough": {"pool": "fast"}},
             "Warning: spec.passthrough.pool: the pool fast has another function",
         ),
-        ({"selector": {"vmSelector": {"matchLabels": {"no": "vm"}}}}, "Warning: spec.selector selects no VM that is there now"),
+        ({"selector": {"vmSelector": {"matchLabels": {"no": "vm"}}}}, "Warning: spec.selector matches no existing VM"),
         ({"passthrough": {"pool": "fast"}, "datapaths": ["vhost"]}, "Warning: spec.passthrough has no effect"),
         (
             {"enforcement": {"window": {"schedule": "every night at two"}}},

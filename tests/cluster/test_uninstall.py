@@ -78,7 +78,7 @@ def test_hosts_are_reset_although_the_controller_is_gone(installed):
     installed.kill("controller-1")
     told = uninstall(installed)
     assert vfs(installed) == [0, 0]
-    assert "waiting: node n1, 0000:0b:00.0: is being given up" in told
+    assert "waiting: node n1, 0000:0b:00.0: is being released" in told
     end_pods(installed)
     installed.kubectl("delete", "-k", BASE, "--timeout=90s")
     assert leftovers(installed) == []

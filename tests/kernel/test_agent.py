@@ -95,7 +95,7 @@ class TestAgent:
         wish = virtual(pf, 2, mtu=9000)
         node.settle(wish)
         node.settle(virtual(pf, 2, mtu=9000, release=release))
-        node.wait_for("it is given up", lambda: not node.pf(pf).owned)
+        node.wait_for("it is released", lambda: not node.pf(pf).owned)
         assert (node.count(pf), info(node, pf).mtu) == (count, mtu)
 
     def test_a_whole_nic_changes_to_vfio_and_back(self, node):

@@ -16,11 +16,11 @@ KEYS = {"pool", "policy", "vm", "node", "pf", "resource", "kind", "object"}
 def test_a_log_line_has_the_keys_of_its_subject(capsys):
     before = logging.getLogger().handlers[:]
     setup_logging("info", node="n1")
-    logging.getLogger("vmnic.test").warning("%s is given up", "it", extra={"pf": "0000:0b:00.0"})
+    logging.getLogger("vmnic.test").warning("%s is released", "it", extra={"pf": "0000:0b:00.0"})
     logging.getLogger().handlers[:] = before
     line = json.loads(capsys.readouterr().err)
     assert {name: line[name] for name in ("level", "message", "node", "pf")} == {
-        "level": "warning", "message": "it is given up", "node": "n1", "pf": "0000:0b:00.0",
+        "level": "warning", "message": "it is released", "node": "n1", "pf": "0000:0b:00.0",
     }  # fmt: skip
 
 

@@ -124,7 +124,7 @@ class JournalStore:
                 return msgspec.json.decode(raw, type=Journal)
         except (ValueError, RecursionError, MemoryError) as error:
             raise JournalError(f"{self._path} is damaged ({error}): restore it, or remove it to give up ownership") from error
-        raise JournalError(f"{self._path} is of version {version}, this agent knows {_VERSION}: upgrade the agent")
+        raise JournalError(f"{self._path} has version {version}, but this agent supports {_VERSION}: upgrade the agent")
 
     def save(self, journal: Journal) -> None:
         """Replace the journal.

@@ -54,7 +54,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         nargs="?",
         const=",".join(MODULES),
         metavar="NAMES",
-        help=f"load these kernel modules and end, as an init container does; default {','.join(MODULES)}",
+        help=f"load these kernel modules and exit, as an init container does; default {','.join(MODULES)}",
     )
     flags.flag("node", "", "name of the node")
     flags.flag("state-dir", "/var/lib/vmnic", "directory of the journal, kept over restarts")
@@ -66,9 +66,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     flags.flag("device-plugins", "/var/lib/kubelet/device-plugins", "the kubelet's directory of device plugins")
     flags.flag("device-info", "/var/run/k8s.cni.cncf.io/devinfo/dp", "directory in which Multus looks for device-info files")
     flags.flag("probe-port", "0", "port of /healthz and /readyz on the loopback; 0: not served", port)
-    interval = "seconds between looks at the host, besides those that the kernel's own messages cause"
+    interval = "seconds between periodic observations of the host; kernel messages also start one"
     flags.flag("observe-interval-s", "4", interval, positive)
-    flags.flag("nic-data", "", "file with further NIC models, of the shape of vmnic's nics.yaml")
+    flags.flag("nic-data", "", "file with additional NIC models, in the format of vmnic's nics.yaml")
     flags.flag("metrics-address", "", "ADDRESS:PORT of /metrics, such as 127.0.0.1:9417; empty: not served", address)
     flags.flag("log-level", "info", "debug, info, warning or error", level)
     chosen = flags.parse_args(arguments)

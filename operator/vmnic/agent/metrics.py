@@ -38,13 +38,13 @@ __all__ = ["AGENT_METRICS", "AgentMetrics"]
 _PASS = Metric(
     "vmnic_agent_pass_seconds",
     "histogram",
-    "How long a pass took: look, act, publish; its count is that of passes.",
+    "Duration of a reconciliation: observe, change, publish.",
     {"outcome": "done, failed (the host or the API server did not answer; see the log)"},
 )
 _RUNS = Metric(
     "vmnic_agent_runs_total",
     "counter",
-    "Ends of runs: changes of one physical function.",
+    "Finished changes of one physical function.",
     {"outcome": "Applied, Failed, RolledBack, Refused"},
 )
 _OPERATIONS = Metric(
@@ -53,7 +53,7 @@ _OPERATIONS = Metric(
     "Operations on the host.",
     {
         "operation": "ReadFile, WriteFile, ListDir, SetLink and so on (`host/ops.py`)",
-        "outcome": "done, refused (the kernel gave an errno; also for what is not there), late (no answer within the deadline)",
+        "outcome": "done, refused (the kernel returned an errno, ENOENT included), late (no answer within the deadline)",
     },
 )
 _CONDITION = Metric(
@@ -62,7 +62,7 @@ _CONDITION = Metric(
 _PROBLEMS = Metric(
     "vmnic_agent_problems",
     "gauge",
-    "Physical functions that are not as their pool asks.",
+    "Physical functions that differ from their pool's spec.",
     {"reason": "of `docs/reference/reasons.md`"},
 )
 _VFS = Metric("vmnic_agent_vfs", "gauge", "VFs of the node.", {"state": "possible, configured, vfio (on vfio-pci), in_use"})

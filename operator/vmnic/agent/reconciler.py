@@ -263,7 +263,7 @@ class HostReconciler:
             if shown is not None and not fault:
                 await self._publisher.publish(render_status(shown, look, journal, self._calls(), fault="", claims={}))
         except (OSError, OperationTimedOutError, WorkerGoneError, ApiError) as error:
-            _log.warning("the other functions are not seen: %s", error)
+            _log.warning("the other functions are not observed: %s", error)
 
     async def _look(self, spec: NodeSpec, journal: Journal) -> NodeObservation:
         """Observe everything.
@@ -331,7 +331,7 @@ class HostReconciler:
             return known + (granted if granted and await self._publisher.claim(live, status) else [])
         except ApiError as error:
             # The claim may or may not be written. A granted change does not start then, and the next pass claims again.
-            _log.warning("no grant is claimed while the API server is away: %s", error.message)
+            _log.warning("no grant is claimed while the API server does not answer: %s", error.message)
             return known
 
 

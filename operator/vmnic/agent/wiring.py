@@ -171,7 +171,7 @@ async def _loop(
         except Exception as error:
             # Any error is retried by the next pass. A repeated error is logged with its traceback only once.
             seen, last_fault = last_fault, f"{type(error).__name__}: {error}"
-            _log.error("a pass failed: %s", last_fault, exc_info=error if seen != last_fault else None)
+            _log.error("a reconciliation failed: %s", last_fault, exc_info=error if seen != last_fault else None)
         else:
             last_fault = ""
         with contextlib.suppress(TimeoutError):

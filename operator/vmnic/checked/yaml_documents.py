@@ -77,7 +77,7 @@ def _read_chunk(chunk: Chunk, is_wanted: Callable[[str], bool]) -> Iterator[Docu
 
 def _words(error: Exception) -> str:
     text = (str(error).splitlines() or [type(error).__name__])[0]
-    return text if isinstance(error, BoundError) else f"this is no YAML: {text}"
+    return text if isinstance(error, BoundError) else f"not valid YAML: {text}"
 
 
 @dataclass(slots=True)
@@ -185,7 +185,7 @@ class _Builder:
         if found is None or found.end is None:
             tokens.refuse(f"line {line}: the alias *{name} stands for " + ("itself" if found else "nothing"))
         elif found.tokens.problem:
-            tokens.refuse(f"line {line}: the alias *{name} stands for what is not read: {found.tokens.problem}")
+            tokens.refuse(f"line {line}: the alias *{name} refers to a value that is not read: {found.tokens.problem}")
         else:
             tokens.add_copy(found.tokens.tokens[found.start : found.end])
         # The alias itself may be an item of a List.

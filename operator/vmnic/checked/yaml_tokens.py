@@ -196,7 +196,7 @@ def _scalar(token: Token) -> Any:
         value = make(yaml.ScalarNode(tag, token.text))
     # PyYAML raises LookupError for `!!bool x` and AttributeError for `!!timestamp x`.
     except (ValueError, LookupError, AttributeError) as error:
-        raise TokenError(token.line, f"this is no YAML: {error}") from error
+        raise TokenError(token.line, f"not valid YAML: {error}") from error
     return token.text if word == "timestamp" else value
 
 

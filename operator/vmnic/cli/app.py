@@ -25,7 +25,7 @@ app = typer.Typer(
 _explain = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(_explain, name="explain", help="Explain a decision.")
 _revert = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(_revert, name="revert", help="Put back what vmnic has changed.")
+app.add_typer(_revert, name="revert", help="Undo changes of vmnic.")
 _LOOK_AGAIN_S = 2.0
 
 
@@ -41,7 +41,8 @@ class PlanOutput(StrEnum):
 @app.callback()
 def common(
     nic_data: Annotated[
-        pathlib.Path | None, typer.Option(envvar="VMNIC_NIC_DATA", help="File with further NIC models, as the controller has.")
+        pathlib.Path | None,
+        typer.Option(envvar="VMNIC_NIC_DATA", help="File with additional NIC models, the same as the controller's."),
     ] = None,
 ) -> None:
     """Load further NIC models before a command runs."""
@@ -161,7 +162,7 @@ def explain_vm(
     found = next((one for one in decided.vms if (one.vm.namespace, one.vm.name) == (namespace, name)), None)
     if found is None:
         _fail_set_aside(aside, namespace, name)
-        fail(f"VirtualMachine {namespace}/{name} is not there; `kubectl get vm -n {namespace}` lists those that are")
+        fail(f"VirtualMachine {namespace}/{name} does not exist; `kubectl get vm -n {namespace}` lists those that do")
     if not found.selected:
         fail(f"no VmNicPolicy selects VirtualMachine {namespace}/{name}; `kubectl get vnp` lists the policies")
     made = plan_vm(objects, decided, found)
@@ -177,7 +178,7 @@ def _fail_set_aside(aside: Iterable[Any], namespace: str, name: str) -> None:
     """End the command with an error if the VM exists but cannot be handled."""
     for one in aside:
         if (one.kind, one.namespace, one.name) == ("VirtualMachine", namespace, name):
-            fail(f"{one.sentence}: correct it, then vmnic reads it again")
+            fail(f"{one.sentence}: correct it, and vmnic reads it again")
 
 
 @app.command()
@@ -203,7 +204,7 @@ def capacity(output: OutputOption = Output.TABLE, kubeconfig: KubeconfigOption =
 
 @app.command()
 def status(
-    wait: Annotated[bool, typer.Option("--wait", help="Look again until everything is as asked.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until everything is as desired.")] = False,
     output: OutputOption = Output.TABLE,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
@@ -251,10 +252,10 @@ def _status(kubeconfig: str | None) -> tuple[list[Any], list[Any]]:
 def revert_vm(
     name: Annotated[str, typer.Argument(help="Name of the VirtualMachine.")],
     namespace: Annotated[str, typer.Option("-n", "--namespace", help="Its namespace.")] = "default",
-    apply: Annotated[bool, typer.Option("--apply", help="Patch the VM; without, the patch is only printed.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Patch the VM. Without it, only print the patch.")] = False,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Put the NICs back that a VM had before vmnic changed them, and exclude it from the policies."""
+    """Restore the NICs that a VM had before vmnic changed them, and exclude it from the policies."""
     from ..kubevirt.revert import EXCLUDE
     from .live import patch_machine
     from .revert import plan_revert
@@ -263,20 +264,20 @@ def revert_vm(
     machine = objects.machines.get((namespace, name))
     if machine is None:
         _fail_set_aside(objects.set_aside, namespace, name)
-        fail(f"VirtualMachine {namespace}/{name} is not there; `kubectl get vm -n {namespace}` lists those that are")
+        fail(f"VirtualMachine {namespace}/{name} does not exist; `kubectl get vm -n {namespace}` lists those that do")
     patch, refusal = plan_revert(machine, objects.networks)
     if refusal:
-        fail(f"VirtualMachine {namespace}/{name} stays as it is: {refusal}")
+        fail(f"VirtualMachine {namespace}/{name} is unchanged: {refusal}")
     if not patch:
         say(f"vmnic has changed nothing in VirtualMachine {namespace}/{name}")
         return
     if not apply:
         # The patch alone goes to standard output, so that it can be written to a file.
         show(patch, Output.JSON)
-        warn(f"--apply does it, or: kubectl patch vm {name} -n {namespace} --type=json --patch-file FILE")
+        warn(f"apply the patch with --apply, or with: kubectl patch vm {name} -n {namespace} --type=json --patch-file FILE")
         return
     run(patch_machine(kubeconfig, namespace, name, patch))
-    say(f"VirtualMachine {namespace}/{name} has its NICs back, in force at its next start; annotation {EXCLUDE} keeps it so")
+    say(f"VirtualMachine {namespace}/{name} has its previous NICs at its next start; annotation {EXCLUDE} keeps policies off")
 
 
 @app.command()
@@ -310,7 +311,7 @@ def _fail_unread_state(aside: Iterable[Any], node: str) -> None:
     """End the command with an error if the node's state exists but cannot be read."""
     for one in aside:
         if (one.kind, one.name) == ("NodeNicState", node):
-            fail(f"{one.sentence}: its agent writes it again; is it of another version?")
+            fail(f"{one.sentence}: its agent writes it again; check that its version is the controller's")
 
 
 @app.command()
@@ -343,7 +344,7 @@ def approve(
 
 @app.command()
 def uninstall(
-    apply: Annotated[bool, typer.Option("--apply", help="Do it; without, what would go is only printed.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Remove them. Without it, only list what would be removed.")] = False,
     abandon: Annotated[
         bool, typer.Option("--abandon", help="Nodes keep what they have. Do not wait for nodes or VMs.")
     ] = False,

@@ -23,7 +23,7 @@ MOST_FILE = 64 * 2**20
 """Maximum number of characters of one file. A larger file can be split; a device may be endless."""
 _LINE = 2**16
 _BLANKS = "\ufeff \t\r\n"
-_NO_TEXT = "this is no text in UTF-8"
+_NO_TEXT = "not UTF-8 text"
 _ENDINGS = (".yaml", ".yml", ".json", ".xml")
 
 
@@ -110,7 +110,7 @@ def _list_into(inside: list[pathlib.Path], directory: pathlib.Path) -> None:
 def _read_regular(objects: Objects, file: pathlib.Path) -> None:
     # A dangling link does not exist here. Opening it gives the system's own message.
     if file.exists() and not file.is_file():
-        raise OSError(errno.EINVAL, "this is no regular file", str(file))
+        raise OSError(errno.EINVAL, "not a regular file", str(file))
     _read_file(objects, file)
 
 

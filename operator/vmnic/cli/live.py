@@ -232,7 +232,7 @@ async def read_setup(kubeconfig: str | None) -> Setup:
                 if error.status != _FORBIDDEN:
                     raise
                 # The field stays None, which means unknown, and the other checks go on.
-                refusals.append(f"you may not read {resource.plural}, so nothing is said about them")
+                refusals.append(f"you may not read {resource.plural}, so they are not checked")
     return Setup(**found, refusals=tuple(refusals))
 
 

@@ -147,7 +147,7 @@ class Objects:
             MalformedObjectError: it cannot be read, or the same object was added before.
         """
         if not isinstance(raw, dict):
-            raise MalformedObjectError("", ("", ""), "this is no Kubernetes object")
+            raise MalformedObjectError("", ("", ""), "not a Kubernetes object")
         kind = raw["kind"] if isinstance(raw.get("kind"), str) else ""
         if kind.endswith("List") and isinstance(raw.get("items"), list):
             # `kubectl get -o yaml` prints a List.

@@ -54,7 +54,7 @@ def _vms(objects: Objects, decided: Decided, selected: list[VmDecision], aside: 
 
 def _entry(one: SetAside) -> ProblemEntry:
     """Convert an object that is set aside to a problem."""
-    policy = "; no VM is planned, since it may select any" if one.kind == "VmNicPolicy" else ""
+    policy = "; no VM is planned, because it may select any VM" if one.kind == "VmNicPolicy" else ""
     message = ": ".join(filter(None, (one.where, one.message))) + policy
     return {"object": one.object, "reason": one.reason, "message": message}
 
@@ -222,7 +222,7 @@ def _given_up(node: str, state: NodeNicState, spec: PfSpec) -> list[PoolNode]:
         {
             "node": node,
             "pf": spec.pci_address,
-            "actions": plan.text.split(", ") if plan is not None else [f"give the function up ({spec.release})"],
+            "actions": plan.text.split(", ") if plan is not None else [f"release the function ({spec.release})"],
             # Before the agent has planned the release, held devices are the best sign of a disruption.
             "disruptive": plan.disruptive if plan is not None else spec.release == "Reset" and bool(status.held),
             "blockedBy": list(plan.blocked_by) if plan is not None else [],

@@ -97,7 +97,7 @@ def show_nodes(states: Iterable[NodeNicState]) -> None:
     rows = []
     for state in states:
         pools = {pf.pci_address: ", ".join(group.pool for group in pf.groups) or pf.pool for pf in state.spec.pfs}
-        released = {pf.pci_address: f"given up ({pf.release}), " for pf in state.spec.pfs if pf.release}
+        released = {pf.pci_address: f"released ({pf.release}), " for pf in state.spec.pfs if pf.release}
         for pf in state.status.pfs:
             held = ", ".join(f"{held.by or 'unknown'} {held.vf}" for held in pf.held)
             drivers = ", ".join(f"{part.range} {part.driver or 'none'}" for part in pf.vfs)

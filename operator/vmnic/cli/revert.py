@@ -12,9 +12,7 @@ from .set_aside import reason_of
 
 __all__ = ["plan_revert"]
 
-_REMEDY = (
-    "annotation vmnic.dev/assigned was changed by someone else; set the NICs back by hand (kubectl edit vm), then remove it"
-)
+_REMEDY = "annotation vmnic.dev/assigned was changed by another client: restore the NICs by hand, then remove the annotation"
 
 
 def plan_revert(

@@ -85,10 +85,10 @@ def _definitions(setup: Setup) -> Iterator[Line]:
         else:
             lacking += [f"{kind.__name__} {path}" for path in sorted(set(_fields(ours)) - set(_fields(found)))]
     if absent or lacking:
-        text = f"not there: {', '.join(absent)}" if absent else f"older than this program, without {', '.join(lacking[:3])}"
+        text = f"not there: {', '.join(absent)}" if absent else f"older than this program and without {', '.join(lacking[:3])}"
         yield Line(ok=False, what="CRDs", text=text, remedy="kubectl apply --server-side -k crds")
     else:
-        yield Line(ok=True, what="CRDs", text="as this program knows them")
+        yield Line(ok=True, what="CRDs", text="up to date with this program")
 
 
 def _fields(definition: Mapping[str, Any]) -> Iterator[str]:
@@ -108,12 +108,14 @@ def _webhook(setup: Setup) -> Iterator[Line]:
     hooks = setup.webhook.get("webhooks") or []
     untrusted = [one["name"] for one in hooks if not one["clientConfig"].get("caBundle")]
     if not hooks:
-        text = "there is none: new VMs are patched only after their creation"
+        text = "missing: new VMs are patched only after their creation"
         yield Line(ok=False, what="webhook", text=text, remedy="install deploy/overlays/default or the Helm chart again")
     elif untrusted:
-        text = f"{untrusted[0]} has no caBundle, so the API server passes it over"
+        text = f"{untrusted[0]} has no caBundle, so the API server does not call it"
         # The controller's authority is written at run time, so a manifest without `caBundle` is normal at first.
-        yield Line(ok=False, what="webhook", text=text, remedy="a leading controller writes it within seconds: does one run?")
+        yield Line(
+            ok=False, what="webhook", text=text, remedy="the leading controller writes it within seconds: check that one runs"
+        )
     else:
         yield Line(ok=True, what="webhook", text="configured and trusted")
 
@@ -144,7 +146,7 @@ def _foreign(states: Mapping[str, NodeNicState], setup: Setup) -> Iterator[Line]
         if pf.problem is not None and pf.problem.reason is PfReason.FOREIGN_OWNER
     ]
     if found:
-        remedy = "take these NICs out of the pool, or away from the other program (docs/migrate.md)"
+        remedy = "remove these NICs from the pool or from the other program (docs/migrate.md)"
         yield Line(ok=False, what="foreign owners", text=_some(found), remedy=remedy)
     elif _has(setup, "sriov-network-config-daemon"):
         text = "sriov-network-operator is there too: NICs that it manages are left alone"
@@ -219,7 +221,7 @@ def _network_parts(objects: Objects, decided: Decided, setup: Setup) -> Iterator
     # With the gate off, virt-controller itself adds the resource to the VM's pod.
     if "ExternalNetResourceInjection" in facts.gates and (virtual or macvtap):
         there = bool(facts.injector)
-        text = "there" if there else "missing, and KubeVirt leaves it to it: pods of VMs with VFs get no device"
+        text = "there" if there else "missing, and KubeVirt depends on it: pods of VMs with VFs get no device"
         remedy = "" if there else "install it, or disable the gate ExternalNetResourceInjection"
         yield Line(ok=there, what="network-resources-injector", text=text, remedy=remedy)
 
@@ -231,7 +233,7 @@ def _daemon(setup: Setup, word: str, what: str, why: str) -> Iterator[Line]:
         yield Line(ok=True, what=what, text="a DaemonSet installs it")
     else:
         text = f"no DaemonSet installs it; {why}"
-        yield Line(ok=False, what=what, text=text, remedy="install it, or ignore this if the nodes have it by other means")
+        yield Line(ok=False, what=what, text=text, remedy="install it, or ignore this if the nodes get it in another way")
 
 
 def _has(setup: Setup, word: str) -> bool:

@@ -58,7 +58,7 @@ def _condition(conditions: list[Condition], kind: str) -> Condition | None:
 def _pool(name: str, conditions: list[Condition]) -> Line:
     ready = _condition(conditions, "Ready")
     if ready is None:
-        return Line(ok=False, what=f"pool {name}", text="not looked at yet", remedy="is the controller running?")
+        return Line(ok=False, what=f"pool {name}", text="not reconciled yet", remedy="is the controller running?")
     return Line(ok=ready.status == "True", what=f"pool {name}", text=f"{ready.reason}: {ready.message}")
 
 
@@ -68,7 +68,7 @@ def _policy(name: str, conditions: list[Condition]) -> Line:
     if stalled is not None and stalled.status == "True":
         return Line(ok=False, what=f"policy {name}", text=f"{stalled.reason}: {stalled.message}")
     if ready is None or compliant is None:
-        return Line(ok=False, what=f"policy {name}", text="not looked at yet", remedy="is the controller running?")
+        return Line(ok=False, what=f"policy {name}", text="not reconciled yet", remedy="is the controller running?")
     remedy = "" if compliant.status == "True" else f"kubectl get vnp {name} -o yaml names the first VMs"
     return Line(ok=ready.status == compliant.status == "True", what=f"policy {name}", text=compliant.message, remedy=remedy)
 

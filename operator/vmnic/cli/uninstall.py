@@ -84,7 +84,7 @@ class Uninstaller:
                     await self._annotate(pool)
         except (ConflictError, NotFoundError):
             return False  # Another client was faster, or a kind is being removed; the next pass handles it.
-        self._tell_new([*(f"{one.sentence} (what it made stays)" for one in objects.set_aside), *blockers_of(objects)])
+        self._tell_new([*(f"{one.sentence} (its configuration stays)" for one in objects.set_aside), *blockers_of(objects)])
         # The pools were read before they were deleted, so one more pass confirms that they are gone.
         return not pools and not any(one.kind == POOLS.kind for one in objects.set_aside)
 
@@ -221,4 +221,4 @@ def _why(state: NodeNicState, spec: PfSpec) -> str:
         return ", ".join(pf.plan.blocked_by)
     if pf is not None and pf.problem is not None:
         return f"{pf.problem.reason}: {pf.problem.message}"
-    return "is being given up"
+    return "is being released"

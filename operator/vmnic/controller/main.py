@@ -95,16 +95,16 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     flags.flag("namespace", "vmnic-system", "namespace of the lease, the ledger and the webhook's authority")
     flags.flag("identity", f"{socket.gethostname()}-{os.getpid()}", "unique name of this process in the lease")
     flags.flag("lease-duration-s", "10", "seconds after which another replica may take over", at_most(3600))
-    flags.flag("restart-timeout-s", "600", "seconds after which a VM that was restarted has not come back", at_most(10**6))
+    flags.flag("restart-timeout-s", "600", "seconds to wait for a restarted VM to run again", at_most(10**6))
     flags.flag("webhook-port", "9443", "port of the webhook", port)
     flags.flag("webhook-hosts", "", "names or addresses that the webhook's certificate is for; default: its Service's names")
-    lifetime = "days that the webhook's certificates live; its authority lives four times as long"
+    lifetime = "days that the webhook's certificates are valid; its authority is valid four times as long"
     flags.flag("webhook-certificate-days", "90", lifetime, at_most(3650))
     flags.flag("client-ca", "", "PEM file with the authority of the API server's client certificate for webhooks")
     flags.flag("probe-port", "8080", "port of /healthz and /readyz", port)
     flags.flag("metrics-port", "8081", "port of /metrics", port)
-    flags.flag("state-directory", "/tmp/vmnic-controller", "directory that a restart of the process keeps")  # noqa: S108  # nosec B108 - in the pod a memory volume of its own
-    flags.flag("nic-data", "", "file with further NIC models, of the shape of vmnic's nics.yaml")
+    flags.flag("state-directory", "/tmp/vmnic-controller", "directory whose files survive a restart of the process")  # noqa: S108  # nosec B108 - in the pod a memory volume of its own
+    flags.flag("nic-data", "", "file with additional NIC models, in the format of vmnic's nics.yaml")
     flags.flag("log-level", "info", "debug, info, warning or error", level)
     return flags.parse_args(arguments)
 
@@ -184,7 +184,7 @@ class Controller:
 
     def set_aside(self, subject: Subject) -> None:
         """Set aside the object that stalled the previous run."""
-        message = "the process ended itself, because its loop stood still while it decided about this object"
+        message = "the process exited, because its event loop blocked while it decided about this object"
         self.set_aside_objects.add(*subject, SetAsideReason.TIME, message)
         # A network, for example, has no key: its reflector alone refuses it.
         key = key_of(subject)
@@ -298,7 +298,7 @@ async def _load_ledger(ledger: LedgerStore) -> None:
             await ledger.load()
         # A lease that has run out is no failure either: the elector cancels this task.
         except (ApiError, NotLeadingError) as error:
-            _log.error("nothing is granted before the ledger can be read: %s", error)
+            _log.error("no change is granted until the ledger can be read: %s", error)
         else:
             return
         await asyncio.sleep(wait_s)

@@ -38,18 +38,18 @@ _KIND = {"kind": ", ".join(Kind)}
 _CONDITION = "of the kind's conditions; 1 is True"
 
 _DEPTH = Metric("vmnic_queue_depth", "gauge", "Keys that wait for a worker.", _KIND)
-_WAIT = Metric("vmnic_queue_wait_seconds", "histogram", "How long a key waited for a worker.", _KIND)
+_WAIT = Metric("vmnic_queue_wait_seconds", "histogram", "Time that a key waited for a worker.", _KIND)
 _RECONCILE = Metric("vmnic_reconcile_seconds", "histogram", "Duration of reconciling a key, waits included.", _KIND)
 _ERRORS = Metric(
     "vmnic_reconcile_errors_total",
     "counter",
-    "Reconciliations that failed and are repeated.",
+    "Failed reconciliations, which are retried.",
     _KIND | {"cause": "changed (another client wrote first), throttled, unreachable, refused, internal"},
 )
 _WEBHOOK = Metric(
     "vmnic_webhook_seconds",
     "histogram",
-    "How long an admission request took; its count is that of requests.",
+    "Duration of an admission request.",
     {
         "webhook": "virtualmachine, virtualmachineinstance, policy",
         "outcome": "patched, unchanged, refused (a policy that can never work); the object is allowed as it is: late (no "
@@ -120,7 +120,7 @@ _NODES = Metric(
 _PROBLEMS = Metric(
     "vmnic_function_problems",
     "gauge",
-    "Physical functions that are not as their pool asks.",
+    "Physical functions that differ from their pool's spec.",
     {"reason": "of `docs/reference/reasons.md`"},
     leader_only=True,
 )

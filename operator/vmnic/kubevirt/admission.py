@@ -88,7 +88,7 @@ class AdmissionReviewer:
         except msgspec.MsgspecError as error:
             # KubeVirt's own webhook validates VMs. vmnic adds nothing to a VM that it cannot read.
             # The API server cuts warnings of more than 256 characters.
-            warning = f"vmnic leaves this VirtualMachine as it is, it cannot be read: {error}"[:200]
+            warning = f"vmnic leaves this VirtualMachine unchanged, because it cannot be read: {error}"[:200]
             return _answer(request, [], warning)
         found = evaluate_vm(gather_vm_facts(self._complete(machine, request.namespace)), rules, cluster)
         decision, totals = self._settle(found)
@@ -136,7 +136,7 @@ class AdmissionReviewer:
         try:
             instance = decode_instance(request.object)
         except msgspec.MsgspecError as error:
-            return _answer(request, [], f"vmnic leaves this instance as it is, it cannot be read: {error}"[:200])
+            return _answer(request, [], f"vmnic leaves this instance unchanged, because it cannot be read: {error}"[:200])
         machine = self._find_machine(request.namespace, instance.machine) if instance.machine else None
         if machine is None:
             return _answer(request, [])

@@ -88,7 +88,7 @@ def read_record(text: str | None) -> AssignmentRecord | UnreadableRecord | None:
     except ValueError as error:
         why = " ".join(str(error).split())[:_SHOWN]
         return UnreadableRecord(
-            f"annotation {ANNOTATION}: {why}. Remove it: vmnic then takes the NICs as they are for the originals"
+            f"annotation {ANNOTATION}: {why}. Remove it: vmnic then treats the present NICs as the originals"
         )
     return record
 

@@ -186,21 +186,21 @@ def _problems(given: MachineInput, wishes: projection.VmAnnotations, fault: str)
     spec = given.machine.spec
     found = []
     if wishes.network_pressure not in (None, *_PRESSURES):
-        found.append(f"annotation vmnic.dev/network-pressure is {wishes.network_pressure!r}, it may be High or Low")
+        found.append(f"annotation vmnic.dev/network-pressure is {wishes.network_pressure!r}; it must be High or Low")
     if wishes.restart not in (None, "Never"):
-        found.append(f"annotation vmnic.dev/restart is {wishes.restart!r}, it may be Never")
+        found.append(f"annotation vmnic.dev/restart is {wishes.restart!r}; it must be Never")
     if fault:
         found.append(fault)
     if given.preference_unknown:
         found.append(given.preference_unknown)
     elif spec.preference is not None and spec.preference.name and given.preference is None:
-        found.append(f"preference {spec.preference.name} is not there, its NIC model and guest system are not known")
+        found.append(f"preference {spec.preference.name} does not exist, so its NIC model and guest OS are unknown")
     if not given.preference_unknown and spec.instancetype is not None and spec.instancetype.name and given.instancetype is None:
-        found.append(f"instancetype {spec.instancetype.name} is not there, its vCPUs are not known")
+        found.append(f"instancetype {spec.instancetype.name} does not exist, so its vCPUs are unknown")
     for network in spec.template.spec.networks:
         if network.multus is not None:
             namespace, _, name = network.multus.network_name.rpartition("/")
             namespace = namespace or given.machine.metadata.namespace
             if given.find_network(namespace, name) is None:
-                found.append(f"NetworkAttachmentDefinition {namespace}/{name} is not there")
+                found.append(f"NetworkAttachmentDefinition {namespace}/{name} does not exist")
     return tuple(found)

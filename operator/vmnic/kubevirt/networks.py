@@ -100,7 +100,7 @@ def _main_plugin(config: str) -> dict[str, Any]:
     plugins = parsed.get("plugins")
     first = next(iter(plugins), {}) if isinstance(plugins, list) else parsed
     if not isinstance(first, dict):
-        raise ValueError("the first of `plugins` is no object")
+        raise ValueError("the first of `plugins` is not an object")
     return first
 
 

@@ -151,7 +151,7 @@ def find_unrecordable(interfaces: Sequence[Interface], networks: Sequence[Networ
         try:
             msgspec.convert(msgspec.to_builtins(one), kind)
         except ValueError as error:
-            return f"{field} {one.name} has what vmnic cannot put back: {error}"[:300]
+            return f"{field} {one.name} has fields that vmnic cannot restore: {error}"[:300]
     # The sum is for all NICs, changed or not, so that no later change exceeds the limit.
     size = len(msgspec.json.encode((interfaces, networks))) + _OVERHEAD_BYTES * len(interfaces)
     if size > MAX_RECORD_BYTES:

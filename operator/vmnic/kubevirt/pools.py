@@ -94,14 +94,14 @@ def _blocker(pool: SriovNetworkPool, own: _Found, *, known: bool) -> str:
     if pool.metadata.deletion_timestamp:
         return "it is being deleted"
     if pool.spec.function == "Virtual" and pool.spec.vf_driver != VFIO:
-        return f"its VFs are on their kernel driver, and VMs need vfDriver: {VFIO}"
+        return f"its VFs are on their kernel driver, but VMs need vfDriver: {VFIO}"
     parts = [part for some in own.parts.values() for part in some]
     # One ready function is enough: how many there are, and where, is decided by the capacity.
     if not known or any(part.ready for part in parts):
         return ""
     if own.unread:
         return f"the NodeNicState of {', '.join(own.unread[:3])} cannot be read"
-    return "none of its functions is ready yet" if parts else "no node has a NIC that is the pool's"
+    return "none of its functions is ready yet" if parts else "no node has a NIC of this pool"
 
 
 def _linux_only(pool: SriovNetworkPool, own: _Found, limited: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:

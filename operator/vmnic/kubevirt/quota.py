@@ -19,7 +19,7 @@ def unreadable_quota(quotas: Iterable[Quota]) -> str:
         for field, quantities in (("spec.hard", quota.spec.hard), ("status.used", quota.status.used)):
             for key, value in quantities.items():
                 if read_quantity(value) is None:
-                    return f"ResourceQuota {quota.metadata.name} cannot be read: {field}[{key[:100]}] is no quantity"
+                    return f"ResourceQuota {quota.metadata.name} cannot be read: {field}[{key[:100]}] is not a quantity"
     return ""
 
 

@@ -78,8 +78,8 @@ def _check_place(machine: VirtualMachine, name: str, entry: RecordedNic, network
     # Without a label there is no segment: all networks without one would be the same.
     if len(segments) == 2 and segments[0] == segments[1] != "":
         return
-    text = f"network {'/'.join(before)} of its record is in another namespace, and not known to be of the NIC's segment"
-    raise RevertRefusedError(f"NIC {name}: {text}: put the NIC back by hand, and remove the annotation {ANNOTATION}")
+    text = f"network {'/'.join(before)} of its record is in another namespace, and is not known to have the NIC's segment"
+    raise RevertRefusedError(f"NIC {name}: {text}: restore the NIC by hand, and remove the annotation {ANNOTATION}")
 
 
 def _place(entry: NetworkEntry | None, machine: VirtualMachine) -> tuple[str, str] | None:

@@ -84,7 +84,7 @@ def read_domain(text: str | bytes) -> Domain:
     name = (root.findtext("name") or "").strip()
     if root.tag != "domain" or not name:
         what = f"<{root.tag}> without a <name>" if root.tag == "domain" else f"<{root.tag}>"
-        raise DomainError(f"line {root.sourceline}: {what} is no libvirt domain: {_NO_DOMAIN}")
+        raise DomainError(f"line {root.sourceline}: {what} is not a libvirt domain: {_NO_DOMAIN}")
     if len(name) > _NAME_CHARS:
         raise DomainError(f"line {root.sourceline}: <name> has more than {_NAME_CHARS} characters: {_NO_DOMAIN}")
     return Domain(name, text, tree)
@@ -115,4 +115,4 @@ def _parse(text: str) -> etree._ElementTree:
     try:
         return etree.ElementTree(etree.fromstring(text.encode("utf-8", "replace"), parser))
     except etree.XMLSyntaxError as error:
-        raise DomainError(f"line {error.lineno}: this is no XML: {error.msg}") from error
+        raise DomainError(f"line {error.lineno}: not valid XML: {error.msg}") from error

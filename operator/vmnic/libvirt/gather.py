@@ -161,7 +161,7 @@ def _refuse(element: etree._Element, name: str, most: int) -> NoReturn:
     """Refuse a number of an attribute, or of an element's text if no name is given."""
     text = cut(element.get(name, "") if name else (element.text or "").strip(), _SHOWN_BYTES)
     what = f"<{element.tag} {name}={text!r}>" if name else f"<{element.tag}>{text}</{element.tag}>"
-    raise DomainError(f"line {element.sourceline}: {what} is no number from 0 to {most}: correct it with `virsh edit`")
+    raise DomainError(f"line {element.sourceline}: {what} is not a number from 0 to {most}: correct it with `virsh edit`")
 
 
 def _source_name(element: etree._Element) -> str:

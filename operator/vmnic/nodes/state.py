@@ -125,7 +125,7 @@ class PfReason(StrEnum):
     TOO_MANY_QUEUES = "TooManyQueues"
     """More queues are asked for than the NIC has left beside its VFs. Lower `queues`."""
     NO_MMIO_SPACE = "NoMmioSpace"
-    """The machine's firmware left no address space for the VFs' registers. Add pci=realloc to the kernel's command line."""
+    """The machine's firmware left no address space for the VFs' registers. Add pci=realloc to the kernel command line."""
     HOST_USED = "HostUsed"
     """The host itself uses the PF: an address, a default route or an upper device. Take the PF out of the pool, or
     set `safety.allowHostUsed: true`.

@@ -72,7 +72,7 @@ def _turn(found: VmCandidates) -> tuple[int, str, str, str]:
 
 def _reassign_loser(found: VmCandidates) -> dict[str, tuple[Candidate, ...]]:
     """Choose the next candidate without a device for a VM whose device another VM was assigned too."""
-    text = "another VM was assigned the last VF at the same time and is older"
+    text = "an older VM was assigned the last VF at the same time"
     # Devices of other resources are excluded too: nothing has checked their capacity for this VM.
     lost = Finding(Reason.NO_FREE_VF, text)
     return {
@@ -171,7 +171,7 @@ class _Book:
         # A VM that runs may take devices of stopped VMs, which hold none. Only stopped VMs respect each other's.
         left = sum(self._free[resource].values()) - wanted[resource]
         if vm.halted and left < self._idle.get(resource, 0):
-            text = f"the free VFs of {resource} are those of stopped VMs that were assigned them before"
+            text = f"the free VFs of {resource} are reserved for stopped VMs that were assigned them before"
             return Finding(Reason.NO_FREE_VF, text)
         pool = self._cluster.resources.get(resource)
         if pool is not None and left < pool.reserve:
@@ -187,12 +187,11 @@ class _Book:
     def _find_shortage(self, vm: VmFacts, resource: str, wanted: Mapping[str, int], nodes: list[str]) -> Finding:
         """Describe why no node has the devices that a VM wants."""
         if self._having(wanted, nodes):
-            text = f"the free VFs of {resource} are on nodes whose VFs only Linux has a driver for"
+            text = f"the free VFs of {resource} are on nodes whose VFs only Linux guests can drive"
             is_windows = vm.guest_os is GuestOs.WINDOWS
             return Finding(Reason.GUEST_LACKS_VF_DRIVER if is_windows else Reason.GUEST_OS_UNKNOWN, text)
-        total = self.capacity.total.get(resource, 0)
-        who = f"{total} VFs" if total else "no VF yet"
-        text = f"{resource} has {who}, and no node that the VM may use has {wanted[resource]} free"
+        total, need = self.capacity.total.get(resource, 0), wanted[resource]
+        text = f"no node that the VM can run on has {need} free {'VF' if need == 1 else 'VFs'} of {resource} ({total} in total)"
         unread = sorted(name for name, node in self.capacity.nodes.items() if resource in node.unknown)
         more = f"; the NodeNicState of {', '.join(unread[:3])} cannot be read" if unread else ""
         return Finding(Reason.NO_FREE_VF, text + more)

@@ -1,6 +1,6 @@
 """Decision for one VM from the chosen candidates.
 
-Each NIC gets a verdict, an action, a reason and one sentence.
+Each NIC gets a verdict, an action, a reason and a message of one or more sentences.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from .facts import Datapath, NicFacts, NicState, Platform, VmFacts
 from .queues import QueueChoice, choose_queues
 from .reasons import Reason
 from .rules import Rule
+from .sentences import join_sentences
 from .types import Action, Candidate, Choices, NicCandidates, NicDecision, Verdict, VmCandidates, VmDecision, first_accepted
 
 __all__ = ["decide"]
@@ -38,8 +39,8 @@ def decide(found: VmCandidates, choices: Choices, *, waiting_for: str = "") -> V
             vm=vm, effective_rule=effective_rule, nics=tuple(_untouched(nic.nic, Reason.EXCLUDED) for nic in found.nics)
         )
     # `allocate` returns only NICs that want or lose a device. The others keep the candidates of the first phase.
-    told = [choices.get((vm.namespace, vm.name, nic.nic.name), nic.candidates) for nic in found.nics]
-    chosen = [first_accepted(one) for one in told]
+    reported = [choices.get((vm.namespace, vm.name, nic.nic.name), nic.candidates) for nic in found.nics]
+    chosen = [first_accepted(one) for one in reported]
     # On KubeVirt one number of queues applies to all virtio NICs, and memory bounds their sum.
     # So the NICs that will be virtio are counted before the first of them is decided.
     virtio = sum(
@@ -48,7 +49,7 @@ def decide(found: VmCandidates, choices: Choices, *, waiting_for: str = "") -> V
     )
     queues = choose_queues(vm, effective_rule, virtio)
     context = _Context(vm, effective_rule, queues, waiting_for)
-    nics = tuple(_decide_nic(context, nic, one, pick) for nic, one, pick in zip(found.nics, told, chosen, strict=True))
+    nics = tuple(_decide_nic(context, nic, one, pick) for nic, one, pick in zip(found.nics, reported, chosen, strict=True))
     return VmDecision(vm=vm, effective_rule=effective_rule, nics=nics)
 
 
@@ -90,7 +91,7 @@ def _decide_nic(context: _Context, nic: NicCandidates, told: tuple[Candidate, ..
     finding = context.queues.finding
     # A NIC has one reason. That of its datapath matters more than that of its queues.
     if wanted.has_queues and finding is not None and judged.reason is None:
-        judged = _Judged(judged.verdict, judged.action, finding.reason, f"{judged.message}; {finding.message}")
+        judged = _Judged(judged.verdict, judged.action, finding.reason, join_sentences(judged.message, finding.message))
     moved = chosen is not None and not chosen.is_current and chosen.network is not None and chosen.network != nic.nic.network
     return NicDecision(
         nic=nic.nic,
@@ -134,13 +135,13 @@ def _judge(
     present = nic.nic.present
     policy = nic.rule.policy if nic.rule is not None else ""
     if chosen is None and nic.unchanged:
-        return _Judged(Verdict.COMPLIANT, None, None, "auto leaves Windows under high network pressure as it is")
+        return _Judged(Verdict.COMPLIANT, None, None, "auto does not change Windows guests under high network pressure")
     if chosen is None:
         finding = _blocking(told)
         return _Judged(Verdict.BLOCKED, None, finding.reason, finding.message)
     if wanted == present:
-        return _Judged(Verdict.COMPLIANT, None, None, f"{present.datapath} is what policy {policy} asks for")
-    change = f"{_words(present)} becomes {_words(wanted)}{_price(context, chosen)}"
+        return _Judged(Verdict.COMPLIANT, None, None, f"{present.datapath} is the datapath that policy {policy} asks for")
+    change = join_sentences(f"{_words(present)} to {_words(wanted)}", _price(context, chosen))
     # A VM that has not started and whose device another VM was assigned too changes at once, regardless of existingVMs.
     taken_back = any(one.is_current and one.finding is not None and one.finding.reason is Reason.NO_FREE_VF for one in told)
     return _enforce(context, nic.nic, wanted, change, forced=taken_back and not context.vm.started)
@@ -152,9 +153,9 @@ def _price(context: _Context, chosen: Candidate) -> str:
         return ""
     match chosen.datapath:
         case Datapath.SRIOV:
-            return " (a live migration takes the VF away until it is done, and needs a free VF elsewhere)"
+            return "A live migration detaches the VF until it ends, and needs a free VF on another node"
         case Datapath.MACVTAP | Datapath.PASSTHROUGH:
-            return " (the VM can then no longer be migrated)"
+            return "The VM can then no longer migrate"
     return ""
 
 
@@ -162,23 +163,25 @@ def _enforce(context: _Context, nic: NicFacts, wanted: NicState, change: str, *,
     """Determine what is done about a NIC that is to change."""
     vm, effective_rule = context.vm, context.effective_rule
     if effective_rule.action == "Audit":
-        return _Judged(Verdict.CHANGE, Action.AUDIT, None, f"{change} once enforcement.action is Patch")
+        return _Judged(
+            Verdict.CHANGE, Action.AUDIT, None, join_sentences(change, "Applied only with enforcement.action: Patch")
+        )
     # Admit and Audit do not change the VM, so they need no record to undo anything.
     if effective_rule.action == "Patch" and vm.record_fault:
-        return _Judged(Verdict.BLOCKED, None, Reason.RECORD_UNREADABLE, f"{vm.record_fault}; only then {change}")
+        return _Judged(Verdict.BLOCKED, None, Reason.RECORD_UNREADABLE, join_sentences(change, f"Blocked: {vm.record_fault}"))
     if not forced:
         waiting = _waiting(context, change)
         if waiting is not None:
             return waiting
     if effective_rule.action == "Admit":
-        when = " at its next start" if vm.running else " when it starts"
-        return _Judged(Verdict.CHANGE, Action.ADMIT, None, change + when)
+        when = "Applied at the next start of the VM" if vm.running else "Applied when the VM starts"
+        return _Judged(Verdict.CHANGE, Action.ADMIT, None, join_sentences(change, when))
     # The VM cannot start with a device that another VM has, so its owner in Git does not delay the patch. It has no running NIC
     # whose MAC address must be kept.
     blocked = None if forced else _blocked_patch(context, nic, wanted, change)
     # KubeVirt's condition RestartRequired is set until the restart.
-    until = ", in force after a restart; until then KubeVirt takes no change of CPU or memory live"
-    text = change + (until if vm.running else "")
+    restart = "Applied at the next restart; until then KubeVirt does not hotplug CPUs or memory" if vm.running else ""
+    text = join_sentences(change, restart)
     return blocked or _Judged(Verdict.CHANGE, Action.PATCH, None, text)
 
 
@@ -187,7 +190,7 @@ def _waiting(context: _Context, change: str) -> _Judged | None:
     vm, effective_rule = context.vm, context.effective_rule
 
     def wait(reason: Reason, text: str) -> _Judged:
-        return _Judged(Verdict.CHANGE, Action.AUDIT, reason, f"{change} {text}")
+        return _Judged(Verdict.CHANGE, Action.AUDIT, reason, join_sentences(change, text))
 
     # Admit never writes the VM object, so only creation times show whether the policy or the VM came first.
     # The API server writes both times in UTC and with whole seconds, so text can be compared. A policy from a file has no time.
@@ -195,12 +198,12 @@ def _waiting(context: _Context, change: str) -> _Judged | None:
         effective_rule.action == "Admit" and bool(effective_rule.created) and vm.created >= effective_rule.created
     )
     if effective_rule.existing_vms == "Leave":
-        return None if is_new else wait(Reason.EXISTING_VM, "is left undone: the VM has run before and existingVMs is Leave")
+        return None if is_new else wait(Reason.EXISTING_VM, "Not applied: the VM has run before, and existingVMs is Leave")
     if not vm.running or effective_rule.existing_vms == "Immediately":
         return None
     if effective_rule.existing_vms == "Rolling" and not (vm.never_restart and effective_rule.may_forbid_restart):
-        return wait(Reason.WAITS_FOR_WINDOW, f"later: {context.waiting_for}") if context.waiting_for else None
-    return wait(Reason.WAITS_FOR_STOP, "when the VM is stopped")
+        return wait(Reason.WAITS_FOR_WINDOW, f"Applied later: {context.waiting_for}") if context.waiting_for else None
+    return wait(Reason.WAITS_FOR_STOP, "Applied when the VM stops")
 
 
 def _blocked_patch(context: _Context, nic: NicFacts, wanted: NicState, change: str) -> _Judged | None:
@@ -209,13 +212,13 @@ def _blocked_patch(context: _Context, nic: NicFacts, wanted: NicState, change: s
     adapter = wanted.datapath is not nic.present.datapath or wanted.model != nic.present.model
     # A NIC without a MAC address in the spec gets another one at the next start, so the patch must set the present one.
     if vm.running and adapter and wanted.datapath is not Datapath.PASSTHROUGH and not (nic.spec_mac or nic.live_mac):
-        text = f"{change} waits: the running NIC's MAC address, which must be kept, is not known yet"
-        return _Judged(Verdict.BLOCKED, None, Reason.MAC_UNKNOWN, text)
+        text = "Blocked until the MAC address of the running NIC is known, because the change must keep it"
+        return _Judged(Verdict.BLOCKED, None, Reason.MAC_UNKNOWN, join_sentences(change, text))
     # A change at creation stays: the webhook restores it when the applier applies the VM again.
     if vm.applier and context.effective_rule.yields_to_git and not vm.is_new:
         recipe = _recipe(nic, wanted)
-        text = f"{change} is {vm.applier}'s to make, which applies this VM: write {recipe} where it takes the VM from"
-        return _Judged(Verdict.BLOCKED, None, Reason.OWNED_BY_GIT, text)
+        text = f"{vm.applier} applies this VM: write {recipe} in the manifest that it applies"
+        return _Judged(Verdict.BLOCKED, None, Reason.OWNED_BY_GIT, join_sentences(change, text))
     return None
 
 
@@ -245,7 +248,7 @@ def _blocking(told: tuple[Candidate, ...]) -> Finding:
     if findings:
         return findings[0]
     # Only `auto` has no candidates at all, and only for an unknown guest.
-    text = "nothing tells what guest this is: set the annotation vm.kubevirt.io/os on spec.template, or use a preference"
+    text = "the guest OS is unknown: set the annotation vm.kubevirt.io/os on spec.template, or use a preference"
     return Finding(Reason.GUEST_OS_UNKNOWN, text)
 
 
@@ -259,7 +262,7 @@ def _told(found: tuple[Candidate, ...], chosen: Candidate | None) -> tuple[Candi
     for candidate in found:
         finding = candidate.finding
         if passed and (finding is None or finding.reason not in _EVER_FIRST):
-            text = f"{chosen.datapath if chosen is not None else ''} comes before it"
+            text = f"{chosen.datapath if chosen is not None else ''} is preferred"
             told.append(Candidate(datapath=candidate.datapath, finding=Finding(Reason.NOT_PREFERRED, text)))
         else:
             told.append(candidate)

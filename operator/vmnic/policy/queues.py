@@ -61,7 +61,7 @@ def choose_queues(vm: VmFacts, rule: Rule, virtio_nics: int) -> QueueChoice:
         return QueueChoice(wanted)
     # KubeVirt always gives as many queues as vCPUs. Only a hook sidecar could set a smaller number.
     if wanted > rule.max_queues:
-        text = f"{vm.vcpus} vCPUs would mean as many queues, multiqueue.maxQueues is {rule.max_queues}"
+        text = f"{vm.vcpus} vCPUs mean as many queues, but multiqueue.maxQueues is {rule.max_queues}"
         return QueueChoice(None, Finding(Reason.QUEUE_CAP_NEEDS_HOOK, text))
     need = wanted * virtio_nics * _QUEUE_BYTES
     if vm.memory_bytes is not None and need > vm.memory_bytes / 2:

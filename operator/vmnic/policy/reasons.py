@@ -56,7 +56,7 @@ class Reason(StrEnum):
     """permittedHostDevices lists the pool's resource without `externalResourceProvider: true`, so KubeVirt would serve it
     too. Add that field to the entry."""
     NET_RESOURCE_INJECTOR_MISSING = "NetResourceInjectorMissing"
-    """KubeVirt's gate ExternalNetResourceInjection is on and network-resources-injector is not there, so the VM's pod would
+    """KubeVirt's gate ExternalNetResourceInjection is on and network-resources-injector is not installed, so the VM's pod would
     get no device. Install it, or disable the gate."""
     INSTANCETYPE_OWNS_FIELD = "InstancetypeOwnsField"
     """The VM's instancetype lists host devices, so the VM may not. Use another instancetype."""
@@ -71,7 +71,7 @@ class Reason(StrEnum):
     ADMIT_CANNOT_CHANGE_NETWORK = "AdmitCannotChangeNetwork"
     """With `action: Admit` only model and queues can be changed, since KubeVirt copies networks back from the VM. Use Patch."""
     POOL_NOT_READY = "PoolNotReady"
-    """The pool is not there, or none of its functions is ready. See `kubectl get snp`."""
+    """The pool does not exist, or none of its functions is ready. See `kubectl get snp`."""
     NO_FREE_VF = "NoFreeVf"
     """No node that the VM may use has as many free VFs as it needs. See `kubectl vmnic capacity`."""
     NO_MIGRATION_RESERVE = "NoMigrationReserve"

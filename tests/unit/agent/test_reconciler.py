@@ -146,7 +146,7 @@ async def test_no_change_starts_without_the_api_server(node):
     [
         (sim_host(iommu=False), PfReason.IOMMU_OFF, "intel_iommu=on"),
         (sim_host(pf(shares_iommu_group=True)), PfReason.IOMMU_GROUP_SHARED, "ACS"),
-        (sim_host(pf(addresses=("192.0.2.1/24",))), PfReason.HOST_USED, "take it out"),
+        (sim_host(pf(addresses=("192.0.2.1/24",))), PfReason.HOST_USED, "exclude it"),
         (sim_host(pf(default_route=True)), PfReason.HOST_USED, "default route"),
     ],
     ids=["no IOMMU", "a shared IOMMU group", "the node's address", "the default route"],
@@ -385,4 +385,4 @@ async def test_an_owned_pf_without_a_pool_is_reported(node):
     status = await node.run_pass()
     ready = node.api.state.status.conditions[0]
     assert (status.owned, ready.status) == (True, "True")
-    assert f"no pool asks for {PF} any more, and what vmnic made there stays" in ready.message
+    assert f"no pool selects {PF} any more" in ready.message

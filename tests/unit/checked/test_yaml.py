@@ -66,7 +66,7 @@ def test_values_are_as_kubectl_reads_them(text, made):
         ("a: !!python/object:os.system x", "the tag tag:yaml.org,2002:python/object:os.system is not read"),
         ("? [a]\n: b", "a key must be text"),
         ("a: {<<: 5}", "<< takes a map"),
-        ("a: 2026-13-01", "this is no YAML: month must be in 1..12"),
+        ("a: 2026-13-01", "not valid YAML: month must be in 1..12"),
         ("a: \x00", "unacceptable character"),
         ("a: [", "did not find expected node content"),
     ],

@@ -190,7 +190,7 @@ def test_a_table_shows_text_literally(capsys, text):
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("vhost (virtio) becomes emulated (e1000e)", "vhost (virtio) becomes emulated (e1000e)"),
+        ("vhost (virtio) to emulated (e1000e)", "vhost (virtio) to emulated (e1000e)"),
         ("a|b", "`a\\x7cb`"),
         ("a\nb", "`a\\nb`"),
         ("a`b", "``a`b``"),

@@ -85,20 +85,20 @@ def test_other_kinds_are_skipped_and_counted():
         ),
         (documents({**vm(), "spec": {"template": 5}}), "$.spec.template"),
         (documents(vm(), vm()), "the same object is given twice"),
-        ("- 1", "this is no Kubernetes object"),
-        ("a: \x01", "standard input:1: this is no YAML: unacceptable character"),
-        ("a: 2026-13-01", "standard input:1: this is no YAML: month must be in 1..12"),
+        ("- 1", "not a Kubernetes object"),
+        ("a: \x01", "standard input:1: not valid YAML: unacceptable character"),
+        ("a: 2026-13-01", "standard input:1: not valid YAML: month must be in 1..12"),
         ("kind: VirtualMachine\nmetadata: a", "VirtualMachine: metadata.name is missing"),
         ("kind: Namespace\nmetadata: {name: a, labels: b}", "Namespace a: it cannot be read"),
-        ("kind: VirtualMachineList\nitems: [a]", "this is no Kubernetes object"),
+        ("kind: VirtualMachineList\nitems: [a]", "not a Kubernetes object"),
         (documents(pool(num_vfs="half")), "SriovNetworkPool fast: spec.numVfs: numVfs is a number from 0 to 256"),
         (documents(pool(num_vfs=-3)), "SriovNetworkPool fast: spec.numVfs: numVfs is a number from 0 to 256"),
         (documents(pool(num_vfs=True)), "SriovNetworkPool fast: spec.numVfs"),
         (documents(pool(vfRange="3-0")), "SriovNetworkPool fast: spec.vfRange: vfRange is the index of a VF"),
         (documents(pool(rollout={"maxConcurrent": 0})), "spec.rollout.maxConcurrent: give a number of 1 or more"),
         (documents(policy(enforcement={"maxUnavailable": "lots"})), "spec.enforcement.maxUnavailable: give a number"),
-        (domain("<interface type='bridge'><model type='virtio'/><driver queues='many'/></interface>"), "line 1: <driver queues='many'> is no number"),
-        (domain("<interface type='hostdev'><source><address bus='08'/></source></interface>"), "line 1: <address bus='08'> is no number"),
+        (domain("<interface type='bridge'><model type='virtio'/><driver queues='many'/></interface>"), "line 1: <driver queues='many'> is not a number"),
+        (domain("<interface type='hostdev'><source><address bus='08'/></source></interface>"), "line 1: <address bus='08'> is not a number"),
     ],
     ids=[
         "no YAML", "an unknown field", "a wrong type", "twice", "a list", "a control character", "no date", "words for metadata",
@@ -115,7 +115,7 @@ def test_the_error_of_bad_input_names_place_object_and_field(text, words):
 def test_a_file_that_is_not_text_is_named(tmp_path):
     (tmp_path / "vm.yaml").write_bytes(b"\xff\xfe a: b")
     code, _, err = run("plan", "-f", str(tmp_path))
-    assert (code, "vm.yaml: this is no text in UTF-8" in err) == (2, True)
+    assert (code, "vm.yaml: not UTF-8 text" in err) == (2, True)
 
 
 def test_objects_of_the_api_server_may_have_unknown_fields():
@@ -236,7 +236,7 @@ def test_the_plan_of_a_libvirt_domain_has_its_new_xml(tmp_path):
 def test_xml_that_is_not_a_domain_is_refused_with_its_file(tmp_path):
     (tmp_path / "net.xml").write_text("<network><name>x</name></network>")
     code, _, err = run("plan", "-f", str(tmp_path))
-    assert (code, "net.xml" in err, "is no libvirt domain" in err) == (2, True, True)
+    assert (code, "net.xml" in err, "is not a libvirt domain" in err) == (2, True, True)
 
 
 def test_a_policy_for_one_platform_does_not_select_the_other(tmp_path):
@@ -268,7 +268,7 @@ def test_capacity_counts_where_nodes_are_given():
 
 def test_a_network_that_is_not_given_is_a_problem_not_an_error():
     code, plan = plan_of(policy("all"), secondary())
-    assert (code, plan["problems"][0]["message"]) == (0, "NetworkAttachmentDefinition tenants/br is not there")
+    assert (code, plan["problems"][0]["message"]) == (0, "NetworkAttachmentDefinition tenants/br does not exist")
 
 
 @pytest.mark.parametrize(
@@ -300,4 +300,4 @@ def test_the_plan_shows_a_pf_that_a_pool_releases():
         "status": {"bootID": "b", "pfs": [pf]},
     }
     row = plan_of(one, state)[1]["pools"][0]["nodes"][0]
-    assert (row["actions"], row["disruptive"]) == (["give the function up (Reset)"], True)
+    assert (row["actions"], row["disruptive"]) == (["release the function (Reset)"], True)

@@ -50,7 +50,7 @@ def test_prerequisites_that_are_met_are_ok():
     ("raws", "setup", "what", "says"),
     [
         ([], Setup(definitions={}), "CRDs", "not there: SriovNetworkPool"),
-        ([], Setup(webhook={}), "webhook", "there is none"),
+        ([], Setup(webhook={}), "webhook", "missing"),
         ([], Setup(webhook={"webhooks": [{"name": "v", "clientConfig": {}}]}), "webhook", "v has no caBundle"),
         ([node(modules=["tun"], refused=["vhost_net: EPERM"])], ALL, "module vhost_net", "missing on n1 (vhost_net: EPERM)"),
         ([node(problem={"reason": "ForeignOwner", "message": "NetworkManager"})], ALL, "foreign owners", "n1 0000:0b:00.0"),

@@ -18,7 +18,7 @@ def objects(**changes):
         ({"blocked": [("db", "0000:0b:10.0")]}, "pod tenants/db holds 0000:0b:10.0"),
         ({"problem": PfReason.PCI_BUS_STUCK}, "PciBusStuck: scripted"),
         ({"generation": 2, "seen": 1}, "its agent has not answered yet"),
-        ({}, "is being given up"),
+        ({}, "is being released"),
     ],
     ids=["somebody holds a VF", "something is wrong", "no answer", "under way"],
 )

@@ -169,7 +169,7 @@ def test_vf_addresses_follow_from_first_address_and_stride():
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("<domain", "line 1"), ("<network/>", "<network> is no libvirt domain"), ("<domain/>", "without a <name>")],
+    [("<domain", "line 1"), ("<network/>", "<network> is not a libvirt domain"), ("<domain/>", "without a <name>")],
 )
 def test_text_that_is_not_a_domain_is_refused(text, words):
     with pytest.raises(DomainError, match=words):
@@ -202,14 +202,14 @@ DIGITS = "9" * 5000
     [
         (with_vcpu(f"<vcpu>{DIGITS}</vcpu>"), "domain d, line 1: <vcpu>999"),
         (with_vcpu(f"<vcpu current='{DIGITS}'>4</vcpu>"), "<vcpu current='999"),
-        (with_vcpu("<vcpu>0</vcpu>"), "<vcpu>0</vcpu> is no number from 0 to 65535: correct it"),
+        (with_vcpu("<vcpu>0</vcpu>"), "<vcpu>0</vcpu> is not a number from 0 to 65535: correct it"),
         (with_vcpu(f"<memory>{DIGITS}</memory>"), "<memory>999"),
-        (with_vcpu("<memory>much</memory>"), "<memory>much</memory> is no number"),
-        (with_nic("<driver queues='257'/>"), "<driver queues='257'> is no number from 0 to 256"),
+        (with_vcpu("<memory>much</memory>"), "<memory>much</memory> is not a number"),
+        (with_nic("<driver queues='257'/>"), "<driver queues='257'> is not a number from 0 to 256"),
         (with_nic(f"<driver queues='{DIGITS}'/>"), "<driver queues='999"),
-        (with_nic("<source><address bus='0x100'/></source>", "hostdev"), "<address bus='0x100'> is no number from 0 to 255"),
-        (with_nic("<source><address bus='1' slot='32'/></source>", "hostdev"), "<address slot='32'> is no number"),
-        (with_nic("<source><address bus='1' function='8'/></source>", "hostdev"), "<address function='8'> is no number"),
+        (with_nic("<source><address bus='0x100'/></source>", "hostdev"), "<address bus='0x100'> is not a number from 0 to 255"),
+        (with_nic("<source><address bus='1' slot='32'/></source>", "hostdev"), "<address slot='32'> is not a number"),
+        (with_nic("<source><address bus='1' function='8'/></source>", "hostdev"), "<address function='8'> is not a number"),
         (with_nic(f"<source><address bus='{DIGITS}'/></source>", "hostdev"), "<address bus='999"),
     ],
 )

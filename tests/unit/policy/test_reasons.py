@@ -275,5 +275,5 @@ def test_with_admit_the_running_vmi_counts():
 
 
 def test_the_message_of_a_vf_names_its_cost():
-    assert "a live migration takes the VF away" in decision(*sriov()).nics[0].message
+    assert "A live migration detaches the VF" in decision(*sriov()).nics[0].message
     assert decide(*sriov(rule=changed(SRIOV, liveMigration="NotNeeded"))).vms[0].nics[0].message.endswith("(vmnic.dev/fast)")

@@ -191,7 +191,7 @@ class Applier:
     async def _write(self, op: Op, *, deadline_s: float = _WRITE_S) -> None:
         # Asked before each write, because a parallel change may get stuck at any moment.
         if self._is_stuck():
-            raise ApplyError(f"{self._pf}: another write on this node has not returned from the kernel; {op} was not begun")
+            raise ApplyError(f"{self._pf}: another write on this node has not returned from the kernel; {op} was not started")
         await self._session.perform(op, deadline_s=deadline_s)
 
     async def _await_vfs(self, count: int) -> None:
@@ -252,7 +252,7 @@ class Applier:
             return
         if (wrong := await other()) is not None:
             code = errno.ETIMEDOUT if driver == KERNEL else errno.ENODEV
-            raise OSError(code, f"{driver} did not take {wrong[0]}; it has {wrong[1] or 'no driver'}")
+            raise OSError(code, f"{wrong[0]} did not bind to {driver}; it has {wrong[1] or 'no driver'}")
 
     async def _drivers(self, addresses: Sequence[str]) -> dict[str, str]:
         names = await self._reader.link_names([f"{DEVICES}/{address}/driver" for address in addresses])

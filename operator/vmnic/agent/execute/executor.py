@@ -101,7 +101,7 @@ class ChangeExecutor:
                 continue
             # A reboot resets the kernel's values, so nothing is left to complete. A pending rollback still has to end.
             if intent.boot_id != boot_id and not intent.rolling_back:
-                self._journal_end(intent.desired, intent.digest, ApplyState.REFUSED, "the node was restarted in the middle")
+                self._journal_end(intent.desired, intent.digest, ApplyState.REFUSED, "the node rebooted during the change")
             elif intent.rolling_back or not await self._is_reachable(intent):
                 await self._roll_back(intent.desired, intent.digest)
 
@@ -131,9 +131,7 @@ class ChangeExecutor:
         if self.calls.waits or self.calls.bus_stuck or intent.rolling_back:
             return
         if desired is None or not same_desired(intent.desired, desired):
-            self._journal_end(
-                intent.desired, intent.digest, ApplyState.REFUSED, "interrupted, and something else is asked for now"
-            )
+            self._journal_end(intent.desired, intent.digest, ApplyState.REFUSED, "interrupted, and the spec has changed since")
         elif found is not None and found.problem is not None:
             self._journal_end(desired, intent.digest, ApplyState.FAILED, found.problem.message)
         elif found is None or found.plan is None:
@@ -326,7 +324,7 @@ class ChangeExecutor:
 
     def _prune_journal(self, address: str, record: PfRecord) -> None:
         self._store.update(self._store.load(), address, mark_released(record))
-        _log.info("%s is given up", address, extra={"pf": address})
+        _log.info("%s is released", address, extra={"pf": address})
 
 
 def _has_healed(record: PfRecord, desired: PfSpec) -> bool:

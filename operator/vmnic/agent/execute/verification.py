@@ -47,7 +47,7 @@ class Verifier:
             return f"{run.desired.pci_address} has changed since it was planned"
         # The grant was for a plan that disturbs no one, so it took no slot of maxUnavailable.
         if planned.plan.disruptive and not run.plan.disruptive and not planned.plan.blocked_by:
-            return f"the host uses {run.desired.pci_address} by now"
+            return f"the host now uses {run.desired.pci_address}"
         return ", ".join(planned.plan.blocked_by)
 
     async def after(self, run: Change, place: NodeContext, reader: SysfsReader) -> str:
@@ -59,7 +59,11 @@ class Verifier:
         planned = await self._replan(run, place, reader, {})
         if planned.problem is not None:
             return planned.problem.message
-        return f"{run.desired.pci_address}: read back, still to do: {planned.plan.text}" if planned.plan is not None else ""
+        return (
+            f"{run.desired.pci_address}: the host still differs after the change: {planned.plan.text}"
+            if planned.plan is not None
+            else ""
+        )
 
     async def _replan(self, run: Change, place: NodeContext, reader: SysfsReader, told: dict[str, str]) -> Planned:
         profiles = await read_profiles(reader)

@@ -78,5 +78,5 @@ def _fault(desired: PfSpec, record: PfRecord, pf: ObservedPf | None, *, unreadab
     if pf.link_elsewhere:
         return f"the link of {desired.pci_address} is in another network namespace"
     if desired.release:
-        return f"{desired.pci_address} is being given up"
+        return f"{desired.pci_address} is being released"
     return "no carrier" if link_down else ""

@@ -144,4 +144,4 @@ def _fault_of_holder(address: str, is_held: bool, held: Mapping[str, str] | None
     A pod could not open it.
     """
     # While holders are unknown, the opener may be a pod, so the device stays healthy.
-    return f"{address} is held by a program that is no pod" if is_held and held is not None and address not in held else ""
+    return f"{address} is held by a process outside any pod" if is_held and held is not None and address not in held else ""

@@ -92,7 +92,7 @@ class Endpoint:
         while True:
             kubelet = _identity(self._kubelet)
             if kubelet is None:
-                self._say("there is no kubelet at %s", self._kubelet)
+                self._say("no kubelet answers at %s", self._kubelet)
                 await self._first_of(self._watch.changed(), limit_s=_LOOK_S)
                 await asyncio.sleep(_SETTLE_S if _identity(self._kubelet) else 0)
                 continue

@@ -101,7 +101,7 @@ class Inventory:
         """Return holders for allocations so recent that the kubelet may not name them yet."""
         oldest = self._clock() - _RECENT_S
         self._given = {address: at for address, at in self._given.items() if at > oldest}
-        return dict.fromkeys(self._given, "a pod that is being started")
+        return dict.fromkeys(self._given, "a pod that is starting")
 
     def changed(self) -> Awaitable[object]:
         """Return an awaitable that ends at the next change from now on."""

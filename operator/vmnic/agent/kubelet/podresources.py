@@ -95,7 +95,9 @@ class KubeletHolders:
             except Exception as error:
                 # The libraries below raise many kinds of errors. After any of them the holders are unknown.
                 if last:
-                    raise HoldersUnknownError(f"the kubelet does not tell at {self._socket} who holds devices") from error
+                    raise HoldersUnknownError(
+                        f"the kubelet does not report at {self._socket} which pods hold devices"
+                    ) from error
             await asyncio.sleep(_PAUSE_S)
         return {}
 

@@ -152,7 +152,7 @@ class Service:
                     await self._inventory.changed()
         faults = self._faults(addresses)
         if faults:
-            raise GRPCError(Status.UNAVAILABLE, f"vmnic: {', '.join(faults)}; the container is started once that is over")
+            raise GRPCError(Status.UNAVAILABLE, f"vmnic: {', '.join(faults)}; the container starts when this is over")
         await stream.send_message(self._classes["PreStartContainerResponse"]())
 
     def _faults(self, addresses: list[str]) -> list[str]:

@@ -57,7 +57,7 @@ async def read_pf(reader: SysfsReader, address: str, links: Sequence[LinkInfo], 
     # A VF that goes between two reads must not look like a PF with fewer VFs.
     gone = next((entry for entry, vf in vf_addresses.items() if not is_pci_address(vf)), "")
     if gone:
-        raise OSError(errno.ENODEV, f"{gone} of {address} has gone while it was read")
+        raise OSError(errno.ENODEV, f"{gone} of {address} disappeared while it was read")
     functions = _Answers(await reader.all([op for one in (address, *vf_addresses.values()) for op in _function_reads(one)]))
     cdevs = _Answers(
         await reader.all([ReadFile(path) for one in (address, *vf_addresses.values()) for path in _cdevs(functions, one)])

@@ -103,7 +103,7 @@ def _left_text(left: Sequence[PfStatus]) -> str:
     For example, their pool was deleted while the node was away.
     """
     names = ", ".join(pf.pci_address for pf in left)
-    return f"; no pool asks for {names} any more, and what vmnic made there stays: a new pool may take it" if left else ""
+    return f"; no pool selects {names} any more, and the configuration there stays until a pool does" if left else ""
 
 
 def _is_fenced(pf: PfStatus) -> bool:
@@ -113,7 +113,9 @@ def _is_fenced(pf: PfStatus) -> bool:
 
 
 def _of(pfs: Sequence[PfStatus], reason: str, otherwise: str) -> _Verdict:
-    texts = [f"{pf.pci_address}: {pf.problem.message if pf.problem is not None else 'its VFs are about to go'}" for pf in pfs]
+    texts = [
+        f"{pf.pci_address}: {pf.problem.message if pf.problem is not None else 'its VFs are about to be removed'}" for pf in pfs
+    ]
     return ("True", reason, "; ".join(texts)) if pfs else ("False", otherwise, "")
 
 
@@ -121,7 +123,7 @@ def _missing_text(missing: Sequence[str], host: HostFacts) -> str:
     refused = f" ({'; '.join(host.refused)})" if host.refused else ""
     names = " and ".join(missing)
     return (
-        f"modules are not loaded: {names}{refused}: load them at boot (modules-load.d), or let the agent's init container do it"
+        f"kernel modules are not loaded: {names}{refused}: load them at boot (modules-load.d) or by the agent's init container"
     )
 
 
@@ -156,7 +158,7 @@ def fit_status(status: NodeStatus, wanted: Collection[str]) -> NodeStatus:
     ordered = sorted(status.pfs, key=lambda pf: pf.pci_address not in wanted)
     made, notes = fit(msgspec.structs.replace(status, pfs=tuple(ordered)))
     pfs = tuple(sorted(made.pfs, key=lambda pf: pf.pci_address))
-    note = f" (not all is shown: {'; '.join(notes)[:_NOTE_CHARS]})" if notes else ""
+    note = f" (shortened: {'; '.join(notes)[:_NOTE_CHARS]})" if notes else ""
     return msgspec.structs.replace(made, pfs=pfs, conditions=tuple(_with_note(one, note) for one in made.conditions))
 
 

@@ -75,7 +75,9 @@ class Publisher:
             if not is_refusal(error):
                 raise
             self._refused, self._refused_at = _without_conditions(status), self._clock()
-            _log.error("the API server refuses the status of this node, which is published reduced: %s", error.message)
+            _log.error(
+                "the API server refuses the status of this node, so the agent publishes a reduced status: %s", error.message
+            )
             await self._write_reduced(self.shown, status, error)
         else:
             self._refused = None

@@ -143,7 +143,7 @@ def _run_problem(planned: Planned, record: PfRecord, desired: PfSpec | None, cal
 def _loss(pf: ObservedPf, look: NodeObservation, desired: PfSpec | None) -> PfProblem | None:
     if desired is None or desired.release or pf.pci_address not in look.link_down:
         return None
-    text = f"{pf.name} ({pf.pci_address}) has lost its carrier: look at the cable, the transceiver and the switch's port"
+    text = f"{pf.name} ({pf.pci_address}) has lost its carrier: check the cable, the transceiver and the switch port"
     return PfProblem(reason=PfReason.CARRIER_LOST, message=text)
 
 
@@ -154,7 +154,7 @@ def _unread(pf: PfStatus, look: NodeObservation, record: PfRecord | None, calls:
         problem = PfProblem(reason=PfReason.PCI_BUS_STUCK, message=_stuck_text(pf.pci_address, record))
     else:
         why = (
-            describe_errno(error) if isinstance(error, OSError) else f"{error or 'one has not returned'}: see the kernel's log"
+            describe_errno(error) if isinstance(error, OSError) else f"{error or 'one has not returned'}: check the kernel log"
         )
         problem = PfProblem(reason=PfReason.UNREADABLE, message=f"{pf.pci_address} does not answer reads: {why}")
     return msgspec.structs.replace(_with_end(pf, record), plan=None, problem=problem)
@@ -169,7 +169,7 @@ def _with_end(pf: PfStatus, record: PfRecord | None) -> PfStatus:
 
 def _stuck_text(address: str, record: PfRecord | None) -> str:
     what = (record and record.failure) or f"{address}: a write has not returned from the kernel"
-    return f"{what}: see the kernel's log for who it waits for (a VF that is still open), or reboot the node"
+    return f"{what}: check the kernel log for what it waits for (a VF that is still open), or reboot the node"
 
 
 def _vanished(desired: PfSpec, before: Sequence[PfStatus]) -> PfStatus:
@@ -177,7 +177,7 @@ def _vanished(desired: PfSpec, before: Sequence[PfStatus]) -> PfStatus:
     known = next((pf for pf in before if pf.pci_address == desired.pci_address), PfStatus(pci_address=desired.pci_address))
     problem = PfProblem(
         reason=PfReason.VANISHED,
-        message=f"{known.name or 'the function'} ({desired.pci_address}) is no longer on the bus: look at the hardware and the "
-        "kernel's log, or take it out of the pool's nicSelector",
+        message=f"{known.name or 'the function'} ({desired.pci_address}) is no longer on the bus: check the hardware and the "
+        "kernel log, or exclude it from the pool's nicSelector",
     )
     return msgspec.structs.replace(known, num_vfs=0, vfs=(), held=(), host_use=(), first_vf="", plan=None, problem=problem)

@@ -38,7 +38,7 @@ async def review_policy(raw: bytes, world: ClusterCache | None) -> dict[str, Any
         world: The caches. None if any client can connect, because it must not learn which objects exist.
 
     Raises:
-        msgspec.MsgspecError: this is no AdmissionReview.
+        msgspec.MsgspecError: not an AdmissionReview.
     """
     request = _decoder.decode(raw).request
     response: dict[str, Any] = {"uid": request.uid, "allowed": True}
@@ -82,7 +82,7 @@ async def _existence_warnings(policy: VmNicPolicy, world: ClusterCache) -> list[
             found.append(f"spec.{field}: there is no SriovNetworkPool {name} yet; `kubectl get snp` lists them")
         elif pool.physical is not physical:
             kind = "Physical" if physical else "Virtual"
-            found.append(f"spec.{field}: the pool {name} has another function, {kind} is needed: name another pool")
+            found.append(f"spec.{field}: pool {name} is not a pool with function: {kind}; name another pool")
     if world.machines_synced and not await world.inputs.selects_any(policy):
-        found.append("spec.selector selects no VM that is there now")
+        found.append("spec.selector matches no existing VM")
     return found

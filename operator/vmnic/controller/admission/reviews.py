@@ -55,7 +55,7 @@ class Reviews:
         """
         found = self._set_aside.find(*subject)
         if found is not None and found.reason is SetAsideReason.TIME:
-            return Answer(allow(uid, "vmnic leaves this object as it is, because it took too long to decide about it"), 0.0)
+            return Answer(allow(uid, "vmnic leaves this object unchanged, because the decision took too long"), 0.0)
         started = time.thread_time()
         review = await run_within(self._decide(webhook, uid, raw), Budget(_BUDGET_S, subject))
         return Answer(review, time.thread_time() - started)

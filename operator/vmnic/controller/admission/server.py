@@ -45,7 +45,7 @@ _HANDSHAKE_S = 5.0
 # Longer than the sweeper's limit, so that the sweeper alone closes idle connections.
 _KEEP_ALIVE_S = 150.0
 _PACE_S = 0.1
-_UNDECIDED = "vmnic leaves this object as it is, because it could not decide about it"
+_UNDECIDED = "vmnic leaves this object unchanged, because it could not decide"
 
 
 class _Named(msgspec.Struct):
@@ -137,7 +137,7 @@ class Webhook:
     def _hold(self, size: int) -> Iterator[None]:
         """Count a body as held in memory while the block runs."""
         if self._held_bytes + size > _HELD_BYTES:
-            raise web.HTTPServiceUnavailable(text="too many reviews at a time\n")
+            raise web.HTTPServiceUnavailable(text="too many reviews at once\n")
         self._held_bytes += size
         try:
             yield
@@ -208,7 +208,7 @@ def _identify(raw: bytes) -> _Named:
     try:
         return _envelope.decode(raw).request
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise web.HTTPBadRequest(text=f"this is no AdmissionReview: {error}\n"[:300]) from error
+        raise web.HTTPBadRequest(text=f"not an AdmissionReview: {error}\n"[:300]) from error
 
 
 def _outcome(response: dict[str, Any]) -> str:

@@ -209,7 +209,7 @@ class DrainSimulation:
         for held in holders:
             claim = self._claim(node, held)
             if claim is None:
-                return f"{held.by or 'an unknown program'} holds {held.vf} and is no VM that can be moved: stop it"
+                return f"{held.by or 'an unknown process'} holds {held.vf} and is not a VM that can migrate: stop it"
             claims[claim.key] = claim
         homeless = find_unplaceable(list(claims.values()), self._devices.capacity, leaving={node, *self._closed})
         if not homeless:
@@ -236,7 +236,7 @@ class DrainSimulation:
 
 
 def _words(held: Held) -> str:
-    return held.by or f"an unknown program with {held.vf}"
+    return held.by or f"an unknown process with {held.vf}"
 
 
 def _not_evicted(refused: list[str]) -> str:
@@ -244,4 +244,4 @@ def _not_evicted(refused: list[str]) -> str:
     if not refused:
         return ""
     more = f" and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
-    return f"not evicted: {', '.join(refused[:_NAMED])}{more}: stop them, or look at the node's agent"
+    return f"not evicted: {', '.join(refused[:_NAMED])}{more}: stop them, or check the node's agent"

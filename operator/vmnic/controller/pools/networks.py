@@ -34,7 +34,7 @@ _NAMED = 5
 _POOL_UID_PATH = pointer("metadata", "annotations", POOL_UID)
 _KIND_ABSENT = PoolProblem(
     reason=PoolProblemReason.NAD_KIND_ABSENT,
-    message="spec.networks needs NetworkAttachmentDefinitions (k8s.cni.cncf.io), and this cluster has no such kind: "
+    message="spec.networks needs NetworkAttachmentDefinitions (k8s.cni.cncf.io), which this cluster does not have: "
     "install Multus, or remove spec.networks",
 )
 
@@ -98,7 +98,7 @@ class NetworkReconciler:
                 await self._api.patch_json(NETWORKS, key.name, _correction(wanted, present), key.namespace)
             # An object that is malformed, or not provably the pool's, is not written.
             elif key in self._world.networks.items or key in self._world.networks.malformed:
-                text = f"NetworkAttachmentDefinition {'/'.join(key)} is there and not this pool's: remove it, or name another"
+                text = f"NetworkAttachmentDefinition {'/'.join(key)} belongs to another owner: remove it, or rename yours"
                 return PoolProblem(reason=PoolProblemReason.NAD_EXISTS, message=text)
             else:
                 await self._api.create(NETWORKS, _body(key, wanted), key.namespace)

@@ -67,7 +67,7 @@ class NodeReconciler:
         if new and not new <= set((await self._ledger.look()).granted(name).values()):
             async with self._ledger.deciding:
                 await self._ledger.load()
-            raise ConflictError(status=409, reason="Conflict", message=f"node {name}: its grant was taken back meanwhile")
+            raise ConflictError(status=409, reason="Conflict", message=f"node {name}: its grant was revoked")
         await self._write(state, desired)
 
     async def _give_back(self, node: NodeObject) -> None:

@@ -107,7 +107,7 @@ class PoolReconciler:
             # While the pool exists: after that, nothing would lead to the cordons and entries that it left.
             await self._rollouts.forget(name)
             await self._set_finalizers(pool, [one for one in pool.metadata.finalizers if one != FINALIZER])
-            _log.info("pool %s is gone from all nodes that answer", name, extra={"pool": name})
+            _log.info("pool %s is removed from all nodes that answer", name, extra={"pool": name})
             return None
         await self._report(pool, facts, (*progress.problems, *problems))
         return self._again(pool, progress, facts.nodes, problems)

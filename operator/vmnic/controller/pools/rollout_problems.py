@@ -60,16 +60,16 @@ def _is_unexplained(view: NodeView, part: PoolLedger) -> bool:
 def _timed_out(view: NodeView, pool: SriovNetworkPool) -> PoolProblem:
     rollout, safety = pool.spec.rollout, pool.spec.safety
     text = (
-        f"node {view.name} was granted a change, and its agent has not ended it well within rollout.drainTimeout"
-        f" ({rollout.drain_timeout}) and safety.rollbackTimeout ({safety.rollback_timeout}): see the agent's log; a node that"
-        " spec.nodeSelector no longer matches does not hold up the others"
+        f"node {view.name} was granted a change, and its agent has not completed it within rollout.drainTimeout"
+        f" ({rollout.drain_timeout}) and safety.rollbackTimeout ({safety.rollback_timeout}): check the agent's log. A"
+        " node that spec.nodeSelector no longer matches does not delay the others"
     )
     return PoolProblem(node=view.name, reason=PoolProblemReason.CHANGE_TIMED_OUT, message=text[:512])
 
 
 def _full(nodes: int) -> PoolProblem:
     text = (
-        f"{nodes} nodes wait: ConfigMap {LEDGER_NAME} has no room for more changes under way; lower rollout.maxConcurrent, or"
-        " see to the failed nodes"
+        f"{nodes} nodes wait: ConfigMap {LEDGER_NAME} has no room for more changes in progress: lower rollout.maxConcurrent,"
+        " or repair the failed nodes"
     )
     return PoolProblem(reason=PoolProblemReason.LEDGER_FULL, message=text)

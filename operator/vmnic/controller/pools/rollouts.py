@@ -156,7 +156,7 @@ class Rollouts:
                     empty.add(view.name)
             # One node must not hold up the drains of the others.
             except ApiError as error:
-                _log.warning("node %s: the drain goes on later: %s", view.name, error.message, extra={"node": view.name})
+                _log.warning("node %s: the drain continues later: %s", view.name, error.message, extra={"node": view.name})
         return empty, ours
 
     async def _is_empty(self, view: NodeView, pool: SriovNetworkPool, entry: Entry, *, may_evict: bool) -> bool:

@@ -57,7 +57,7 @@ class KopfThread:
             try:
                 asyncio.run(self._operate())
             except Exception:
-                _log.exception("Kopf ended, it is started again")
+                _log.exception("Kopf ended and is started again")
             self._stop.wait(_RESTART_S)
 
     async def _operate(self) -> None:

@@ -111,7 +111,7 @@ class Watchdog:
         self.note(None)
         if trace:
             what = f" while it decided about {blamed.kind} {blamed.key}" if blamed is not None else ""
-            _log.error("the last run ended itself because its loop stood still%s: %s", what, trace)
+            _log.error("the last process exited because its event loop blocked%s: %s", what, trace)
         return blamed
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from ...policy.reasons import Reason
+from ...policy.sentences import join_sentences
 from ...policy.types import Action, NicDecision, Verdict, VmDecision
 from .reverts import digest_of
 
@@ -50,9 +51,11 @@ def notes_of(decision: VmDecision) -> tuple[NicDecisionRecord, ...]:
 
 def yielded_decision(decision: VmDecision, manager: str) -> VmDecision:
     """Return the decision for a VM that another client reverted twice."""
-    who = f"{manager} puts" if manager else "another client puts"
-    text = f"{who} it back, twice within an hour, so it is left for a day: change it where they take the VM from"
-    return _blocked(decision, Reason.OWNED_BY_GIT, lambda nic: f"{nic.message}: {text}")
+    who = manager or "Another client"
+    text = (
+        f"{who} reverted this twice within an hour, so vmnic leaves the VM alone for a day: change the manifest that it applies"
+    )
+    return _blocked(decision, Reason.OWNED_BY_GIT, lambda nic: join_sentences(nic.message, text))
 
 
 def refused(decision: VmDecision, message: str) -> VmDecision:
@@ -67,10 +70,10 @@ def refused(decision: VmDecision, message: str) -> VmDecision:
 
 def already_restarted(decision: VmDecision) -> VmDecision:
     """Return the decision for a VM that was already restarted for this change and reverted since."""
-    text = "it was restarted once for this and the change was reverted, so it waits until the VM is stopped"
+    text = "The VM was restarted once for this, and the change was reverted. Applied when the VM stops"
 
     def waits(nic: NicDecision) -> NicDecision:
-        return replace(nic, action=Action.AUDIT, reason=Reason.WAITS_FOR_STOP, message=f"{nic.message}: {text}")
+        return replace(nic, action=Action.AUDIT, reason=Reason.WAITS_FOR_STOP, message=join_sentences(nic.message, text))
 
     return _retold(decision, (Action.PATCH, Action.ADMIT), waits)
 

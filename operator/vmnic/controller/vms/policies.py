@@ -176,7 +176,7 @@ def _conditions(
             "Compliant",
             compliant,
             PolicyReason.ALL_COMPLIANT if compliant else PolicyReason.NOT_COMPLIANT,
-            f"{counts.compliant} of {counts.matched} VMs are as wanted" + ("" if compliant else f"; {missing}"),
+            f"{counts.compliant} of {counts.matched} VMs comply" + ("" if compliant else f"; {missing}"),
         ),
         make(
             "Conflict",

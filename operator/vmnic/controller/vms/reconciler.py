@@ -236,7 +236,7 @@ class MachineReconciler:
         # Only a patch that was made counts: one that failed would look as if another client had undone it.
         self._states.hold(key, record_patch(reverts, digest, datetime.now(UTC)))
         self._remember(key, notes_of(decision))
-        changed = ", ".join(nic.message for nic in decision.nics if nic.action is Action.PATCH)
+        changed = " ".join(f"NIC {nic.nic.name}: {nic.message}" for nic in decision.nics if nic.action is Action.PATCH)
         self._tell(key, "NicChanged", "Patch", changed)
         if begun is not None:
             await self._restarts.resume(key, begun)

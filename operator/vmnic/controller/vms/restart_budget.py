@@ -101,11 +101,11 @@ class RestartBudget:
         if failed:
             return f"VM {'/'.join(failed[0])} did not come back, and the rollout waits for it"
         if len(busy) >= resolve_percentage(rule.max_unavailable, sum(matched.values()), round_up=True):
-            return f"{len(busy)} VMs restart already (maxUnavailable)"
+            return f"{len(busy)} VMs are already restarting (maxUnavailable)"
         own = sum(other.namespace == key.namespace for other in busy)
         limit = rule.max_unavailable_per_namespace
         if limit is not None and own >= resolve_percentage(limit, matched.get(key.namespace, 0), round_up=True):
-            return f"{own} VMs of its namespace restart already (maxUnavailablePerNamespace)"
+            return f"{own} VMs of its namespace are already restarting (maxUnavailablePerNamespace)"
         try:
             return "" if is_open(rule.window, datetime.now(UTC)) else "enforcement.window is closed"
         except WindowError as error:

@@ -163,7 +163,7 @@ class Restarts:
         if not self._has_asked(instance, key, again_s):
             # Before the request: if the answer is lost, KubeVirt may be restarting the VM already.
             self._asked[key] = (instance.metadata.uid, datetime.now(UTC))
-            self._tell(key, "Restarted", "Restart", "restarted, so that its NICs become what the policy wants")
+            self._tell(key, "Restarted", "Restart", "restarted to apply the NICs that its policy asks for")
             await self._ask(key)
 
     def _has_asked(self, instance: VirtualMachineInstance, key: ObjectKey, within_s: float) -> bool:

@@ -59,7 +59,7 @@ def gather_driver(
         others=tuple(port.pci_address for port in ports if port.pci_address != pf.pci_address),
         in_use=(
             *(words for port in ports for words in _uses(port, wanted.get(port.pci_address), most, originals)),
-            *(f"{address} has it too, and no VFs to offer" for address in unknown),
+            *(f"{address} uses this driver too, and has no SR-IOV" for address in unknown),
         ),
     )
 
@@ -70,9 +70,11 @@ def _by_options(spec: PfSpec) -> bool:
 
 def _uses(port: ObservedPf, spec: PfSpec | None, count: int, originals: Mapping[str, Original | None]) -> Iterator[str]:
     """Yield the reasons against reloading the driver of a PF and giving it `count` VFs."""
-    yield from (f"{port.pci_address} carries the host's {use}" for use in uses_of(port, originals.get(port.pci_address)))
+    yield from (
+        f"{port.pci_address} carries traffic of the host: {use}" for use in uses_of(port, originals.get(port.pci_address))
+    )
     yield from (f"{address} is held" for address in port.held_addresses)
     if spec is None:
         yield f"{port.pci_address} belongs to no pool"
     elif not spec.release and (not _by_options(spec) or spec.num_vfs != count):
-        yield f"{port.pci_address} is asked to have {spec.num_vfs} VFs with persistence: {spec.persistence}"
+        yield f"{port.pci_address} needs {spec.num_vfs} VFs with persistence: {spec.persistence}"

@@ -121,7 +121,7 @@ def _takes(action: Action, vf: ObservedVf, observed: ObservedPf) -> bool:
 
 def _holders(addresses: Iterable[str], holders: Mapping[str, str]) -> tuple[str, ...]:
     """Describe the holders of these functions, at most as many as a status has room for."""
-    told = [f"{holders.get(address) or 'an unknown program'} holds {address}" for address in addresses]
+    told = [f"{holders.get(address) or 'an unknown process'} holds {address}" for address in addresses]
     more = len(told) - TOLD_HOLDERS
     return tuple(told[:TOLD_HOLDERS] + ([f"and {more} more"] if more > 0 else []))
 
@@ -134,7 +134,7 @@ def _bind_words(value: str) -> str:
     part, _, driver = value.rpartition(" ")
     which = f"VFs {part}" if part else "the VFs"
     if driver == NO_DRIVER:
-        return f"take {which} from their driver"
+        return f"unbind {which} from their driver"
     return f"bind {which} to {'their kernel driver' if driver == 'kernel' else driver}"
 
 
@@ -143,7 +143,7 @@ _WORDS: dict[ActionKind, Callable[[str], str]] = {
     ActionKind.WRITE_MODULE_OPTIONS: lambda value: f"write the module options {value}",
     ActionKind.RELOAD_DRIVER: lambda value: f"reload the driver {value}",
     ActionKind.SET_AUTOPROBE: lambda value: (
-        "let kernel drivers take new VFs" if value == "1" else "keep kernel drivers off new VFs"
+        "let kernel drivers bind new VFs" if value == "1" else "keep kernel drivers off new VFs"
     ),
     ActionKind.SET_NUM_VFS: lambda value: "remove all VFs" if value == "0" else f"create {value} VFs",
     ActionKind.SET_VFS: lambda value: f"set the attributes of {f'VFs {value}' if value else 'the VFs'}",

@@ -31,30 +31,30 @@ def _spec_problem(target: Target, desired: PfSpec, observed: ObservedPf, name: s
     """Return a problem of the spec, which no state of the node could satisfy."""
     total, count = observed.total_vfs, target.num_vfs
     if observed.link_elsewhere and not desired.release:
-        return _link_elsewhere(observed, ", or take the function out of the pool's nicSelector")
+        return _link_elsewhere(observed, ", or exclude the function from the pool's nicSelector")
     # The maximum is the driver's own: igb lowers the hardware's 8 to 7. Without that driver, the number is not final.
     if count and not total and observed.driver not in ("", VFIO):
         return PfProblem(
             reason=PfReason.FIRMWARE_SRIOV_OFF,
-            message=f"{name} offers no VFs: switch SR-IOV on in the NIC's firmware and in the machine's BIOS, then reboot",
+            message=f"{name} offers no VFs: enable SR-IOV in the NIC's firmware and in the machine's BIOS, then reboot",
         )
     if count and count > total and observed.driver not in ("", VFIO):
         return PfProblem(
             reason=PfReason.TOO_MANY_VFS,
-            message=f"{name} supports {total} VFs, numVfs asks for {count}: lower numVfs or say max",
+            message=f"{name} supports {total} VFs, but numVfs is {count}: lower numVfs, or set it to max",
         )
     if desired.management == "Adopt" and not desired.release and desired.num_vfs > observed.num_vfs:
         return PfProblem(
             reason=PfReason.TOO_FEW_VFS,
-            message=f"{name} has {observed.num_vfs} VFs, and management: Adopt makes none: create {desired.num_vfs} of them, "
-            "lower numVfs, or say management: Managed",
+            message=f"{name} has {observed.num_vfs} VFs, and management: Adopt creates none: create {desired.num_vfs} of them, "
+            "lower numVfs, or set management: Managed",
         )
     there = desired.num_vfs if count is None else count
     outside = [binding for binding in target.bindings if binding.indexes.stop > there]
     if outside and not desired.release:
         return PfProblem(
             reason=PfReason.TOO_MANY_VFS,
-            message=f"{name} gets {there} VFs, vfRange ends at {outside[0].indexes.stop - 1}: lower vfRange or raise numVfs",
+            message=f"{name} gets {there} VFs, but vfRange ends at {outside[0].indexes.stop - 1}: lower it, or raise numVfs",
         )
     return None
 
@@ -64,7 +64,7 @@ def _of_ownership(desired: PfSpec, observed: ObservedPf, name: str) -> PfProblem
     if observed.foreign_owner:
         return PfProblem(
             reason=PfReason.FOREIGN_OWNER,
-            message=f"{name} is managed by {observed.foreign_owner}: take it out of the pool's nicSelector, or away from there",
+            message=f"{name} is managed by {observed.foreign_owner}: exclude it from nicSelector, or remove it there",
         )
     # A profile that cannot be read may claim any PF, so it stops new changes. VFs that are in use stay.
     if observed.owner_unknown:
@@ -75,8 +75,8 @@ def _of_ownership(desired: PfSpec, observed: ObservedPf, name: str) -> PfProblem
     if observed.host_use and not desired.allow_host_used:
         return PfProblem(
             reason=PfReason.HOST_USED,
-            message=f"{name} carries the host's own {'; '.join(observed.host_use)}: take it out of the pool's nicSelector, or "
-            "say safety.allowHostUsed: true",
+            message=f"{name} carries the host's own {'; '.join(observed.host_use)}: exclude it from the pool's nicSelector, or "
+            "set safety.allowHostUsed: true",
         )
     return None
 
@@ -89,7 +89,7 @@ def _of_driver(target: Target, desired: PfSpec, observed: ObservedPf, driver: Dr
     if desired.persistence != "ModuleOptions":
         return PfProblem(
             reason=PfReason.MODULE_OPTIONS_NEEDED,
-            message=f"the driver of {name} makes VFs only when it is loaded: say persistence: ModuleOptions",
+            message=f"the driver of {name} creates VFs only when it is loaded: set persistence: ModuleOptions",
         )
     if driver.in_use:
         return PfProblem(
@@ -108,8 +108,8 @@ def _host_problem(target: Target, observed: ObservedPf, host: HostFacts, name: s
     if target.vfio and host.iommu is False:
         return PfProblem(
             reason=PfReason.IOMMU_OFF,
-            message=f"vfio-pci needs an IOMMU for {name}: switch VT-d or AMD-Vi on in the firmware, add intel_iommu=on to the"
-            " kernel's command line (AMD: amd_iommu=on), and reboot",
+            message=f"vfio-pci needs an IOMMU for {name}: enable VT-d or AMD-Vi in the firmware, add intel_iommu=on to the"
+            " kernel command line (AMD: amd_iommu=on), and reboot",
         )
     if target.vfio and "vfio_pci" not in host.modules:
         return PfProblem(reason=PfReason.MODULE_MISSING, message=f"{name} needs the module vfio_pci: {_load(host)}")
@@ -123,30 +123,28 @@ def _host_problem(target: Target, observed: ObservedPf, host: HostFacts, name: s
     if target.num_vfs and renewed and observed.unassigned_vf_space:
         return PfProblem(
             reason=PfReason.NO_MMIO_SPACE,
-            message=f"the firmware left no room for the VFs of {name}: add pci=realloc to the kernel's command line, or switch "
-            "'above 4G decoding' on in the BIOS, and reboot",
+            message=f"the firmware left no room for the VFs of {name}: add pci=realloc to the kernel command line, or enable "
+            "'above 4G decoding' in the BIOS, and reboot",
         )
     # Only a release gets here with such a link. VFs can be removed without it, MTU and queues cannot be restored.
     if observed.link_elsewhere and (target.mtu is not None or target.queues is not None):
-        return _link_elsewhere(observed, ", so that it can be given back as it was")
+        return _link_elsewhere(observed, ", so that vmnic can restore it")
     # Another number of VFs changes the maximum, so the present one says nothing about such a plan.
     if target.queues is not None and not renewed and observed.max_queues is not None and target.queues > observed.max_queues:
         return PfProblem(
             reason=PfReason.TOO_MANY_QUEUES,
-            message=f"{name} has {observed.max_queues} queues beside its VFs, queues asks for {target.queues}: lower queues",
+            message=f"{name} has {observed.max_queues} queues for itself, but queues is {target.queues}: lower it",
         )
     return None
 
 
 def _link_elsewhere(observed: ObservedPf, remedy: str) -> PfProblem:
-    text = (
-        f"{observed.pci_address}: find its link: ENODEV (another network namespace has it): bring it back to the host's{remedy}"
-    )
+    text = f"the link of {observed.pci_address} is in another network namespace: move it back to the host's{remedy}"
     return PfProblem(reason=PfReason.LINK_ELSEWHERE, message=text)
 
 
 def _load(host: HostFacts) -> str:
     """Return the remedy for a module that is not loaded."""
     if host.refused:
-        return f"the kernel refused it ({'; '.join(host.refused)}): sign it, or look at Secure Boot and the kernel's packages"
-    return "load it at boot (modules-load.d), or let the agent's init container do it"
+        return f"the kernel refused it ({'; '.join(host.refused)}): sign it, or check Secure Boot and the kernel packages"
+    return "load it at boot (modules-load.d) or by the agent's init container"

@@ -47,7 +47,7 @@ def find_mixed_support(pool: SriovNetworkPool, states: Iterable[NodeNicState]) -
     which = ", ".join(sorted({model for models in without.values() for model in models}))
     text = (
         f"Windows has no driver for the VFs of {which} (nodes {', '.join(names[:_NAMED_NODES])}{more}) and has one for other "
-        "nodes' VFs: make a pool for each with nicSelector.models; until then other guests than Linux get no VF there"
+        "nodes' VFs: make a pool for each with nicSelector.models; until then guests other than Linux get no VF there"
     )
     # The CRD allows 512 characters, and a longer message would make the API server refuse the whole status.
     return PoolProblem(reason="MixedGuestSupport", message=text[:512])

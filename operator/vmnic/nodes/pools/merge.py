@@ -100,7 +100,9 @@ def find_resource_conflicts(pools: Iterable[SriovNetworkPool]) -> tuple[PoolConf
         name = pool.metadata.name
         winner = owners.setdefault(pool.resource_name, name)
         if winner != name:
-            message = f"spec.resourceName {pool.resource_name} is pool {winner}'s: create this pool again with another name"
+            message = (
+                f"spec.resourceName {pool.resource_name} belongs to pool {winner}: create this pool again with another name"
+            )
             found.append(PoolConflict(pool=name, message=message))
     return tuple(found)
 

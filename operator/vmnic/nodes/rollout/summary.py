@@ -142,10 +142,10 @@ def _problem_of(node: str, pf: PfStatus, pool: SriovNetworkPool, *, rests: bool)
     if pf.plan is not None and pf.plan.blocked_by:
         more = len(pf.plan.blocked_by) - 1
         who = pf.plan.blocked_by[0] + (f" and {more} more" if more else "")
-        late = f" (it did not leave within {pool.spec.rollout.drain_timeout}, and is asked again later)" if rests else ""
+        late = f" (it was not evicted within {pool.spec.rollout.drain_timeout}; vmnic tries again later)" if rests else ""
         manual = pool.spec.rollout.disruption == "Manual"
-        approve = f" (kubectl vmnic approve {node} {pf.pci_address} lets it be moved)" if manual else ""
-        message = f"{who}{late}: stop or move it{approve}, then {pf.plan.text} goes on"[:512]
+        approve = f" (kubectl vmnic approve {node} {pf.pci_address} allows vmnic to move it)" if manual else ""
+        message = f"{who}{late}: stop or move it{approve}, then {pf.plan.text} continues"[:512]
         return PoolProblem(node=node, pf=pf.pci_address, reason=PoolProblemReason.WAITING_FOR_VMS, message=message)
     if pf.plan is not None and pool.spec.rollout.disruption == "Manual" and pf.plan.disruptive:
         message = f"{pf.plan.text} interrupts the host's own traffic: kubectl vmnic approve {node} {pf.pci_address}"[:512]
@@ -230,7 +230,7 @@ def _ready(
         return False, PoolReason.NODES_FAILED, f"{counts.failed} of {counts.matched} nodes failed.{where}"
     if pool.metadata.deletion_timestamp:
         who = f" {': '.join(filter(None, (problems[0].node, problems[0].message)))}" if problems else ""
-        text = f"{counts.matched} nodes still have to give up functions; the annotation vmnic.dev/abandon lets go.{who}"
+        text = f"{counts.matched} nodes still have to release functions; the annotation vmnic.dev/abandon ends the wait.{who}"
         return False, PoolReason.REMOVING, text
     if refused is not None:
         return False, refused.reason, refused.message
@@ -244,5 +244,5 @@ def _ready(
         return False, PoolReason.ROLLING_OUT, f"{counts.summary} nodes are ready"
     # A pool whose other nodes are done is Ready: VMs may run for months, and UpToDate is False meanwhile.
     if blocked:
-        return True, PoolProblemReason.WAITING_FOR_VMS, f"{blocked} of {counts.matched} nodes wait for VMs to let go of VFs"
+        return True, PoolProblemReason.WAITING_FOR_VMS, f"{blocked} of {counts.matched} nodes wait for VMs to release VFs"
     return True, PoolReason.ALL_NODES_READY, f"{counts.summary} nodes are ready"

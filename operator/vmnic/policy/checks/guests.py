@@ -23,8 +23,8 @@ def guest_unknown(question: CheckInput) -> Finding | None:
     # A VF suits an unknown guest unless the NIC data say that only Linux has a driver for it.
     if question.datapath is Datapath.SRIOV and not (pool is not None and pool.linux_only):
         return None
-    unknown = "nothing tells what guest this is: set the annotation vm.kubevirt.io/os"
-    text = f"{question.datapath} is not for every guest, and {unknown}"
+    unknown = "the guest OS is unknown: set the annotation vm.kubevirt.io/os"
+    text = f"{question.datapath} does not suit every guest, and {unknown}"
     return Finding(Reason.GUEST_OS_UNKNOWN, text)
 
 
@@ -58,9 +58,9 @@ def blocks_migration(question: CheckInput) -> Finding | None:
     if question.datapath is Datapath.SRIOV:
         if question.rule.accepts_detach:
             return None
-        text = "a migration takes the VF from the guest: liveMigration is Required and sriov.acceptDetach is not set"
+        text = "a migration detaches the VF from the guest: liveMigration is Required, and sriov.acceptDetach is not set"
     else:
-        text = f"a VM with {question.datapath} cannot be migrated, and liveMigration is Required"
+        text = f"a VM with {question.datapath} cannot migrate, but liveMigration is Required"
     return Finding(Reason.BLOCKS_MIGRATION, text)
 
 
@@ -69,7 +69,5 @@ def eviction_strategy_blocks_drain(question: CheckInput) -> Finding | None:
     # `None` is a strategy of its own in KubeVirt, so with it a VM overrides the cluster's.
     if (question.vm.eviction_strategy or question.cluster.kubevirt.eviction_strategy) != "LiveMigrate":
         return None
-    text = (
-        f"evictionStrategy is LiveMigrate and a VM with {question.datapath} cannot be migrated: its node could not be drained"
-    )
+    text = f"evictionStrategy is LiveMigrate, but a VM with {question.datapath} cannot migrate: its node could not be drained"
     return Finding(Reason.EVICTION_STRATEGY_BLOCKS_DRAIN, text)

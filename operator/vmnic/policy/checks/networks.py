@@ -20,7 +20,7 @@ def pod_network(question: CheckInput) -> Finding | None:
     """
     if not question.nic.network.pod or question.nic.present.datapath is Datapath.PASSTHROUGH:
         return None
-    text = f"NIC {question.nic.name} is on the pod network, {question.datapath} needs a secondary one"
+    text = f"NIC {question.nic.name} is on the pod network, but {question.datapath} needs a secondary network"
     return Finding(Reason.POD_NETWORK, text)
 
 
@@ -31,12 +31,10 @@ def no_equivalent_network(question: CheckInput) -> Finding | None:
         return None
     where = "the pod network" if nic.network.pod else f"network {nic.network.namespace}/{nic.network.name}".rstrip("/")
     if nic.present.datapath is Datapath.OTHER:
-        text = f"NIC {nic.name} is bound in a way that vmnic leaves alone ({nic.binding or 'being removed'})"
+        text = f"NIC {nic.name} has a binding that vmnic does not change ({nic.binding or 'being removed'})"
         return Finding(Reason.NO_EQUIVALENT_NETWORK, text)
     if nic.present.datapath is Datapath.PASSTHROUGH and question.vm.platform is Platform.LIBVIRT:
-        return Finding(
-            Reason.NO_EQUIVALENT_NETWORK, f"nothing tells what NIC {nic.name} was connected to before it was a whole one"
-        )
+        return Finding(Reason.NO_EQUIVALENT_NETWORK, f"the network that NIC {nic.name} used before passthrough is unknown")
     if question.datapath.needs_device and nic.state == "down":
         text = f"NIC {nic.name} has `state: down`, which {question.datapath} cannot have: its link would come up"
         return Finding(Reason.NO_EQUIVALENT_NETWORK, text)
@@ -44,7 +42,7 @@ def no_equivalent_network(question: CheckInput) -> Finding | None:
     if question.target is not None or question.datapath is Datapath.PASSTHROUGH:
         return None
     label = f" with the label vmnic.dev/segment: {nic.network.segment}" if nic.network.segment else ""
-    text = f"{where} of NIC {nic.name} is not offered over {question.datapath}: no such network{label}; it keeps its network"
+    text = f"{where} of NIC {nic.name} has no {question.datapath} network{label}: create one"
     return Finding(Reason.NO_EQUIVALENT_NETWORK, text)
 
 
@@ -61,7 +59,9 @@ def ipam_not_carried(question: CheckInput) -> Finding | None:
         or Reason.IPAM_NOT_CARRIED.value in (*old.accepts, *new.accepts)
     ):
         return None
-    text = f"{_name(old)} and {_name(new)} manage IP addresses differently: make their ipam equal, or accept it by annotation"
+    text = (
+        f"{_name(old)} and {_name(new)} assign IP addresses differently: make their ipam equal, or accept it with an annotation"
+    )
     return Finding(Reason.IPAM_NOT_CARRIED, text)
 
 
@@ -76,7 +76,7 @@ def mtu_differs(question: CheckInput) -> Finding | None:
     before, after = _mtus(old, new, question.cluster)
     if before == after:
         return None
-    return Finding(Reason.MTU_DIFFERS, f"{_name(old)} has an MTU of {before}, {_name(new)} of {after}: make them equal")
+    return Finding(Reason.MTU_DIFFERS, f"{_name(old)} has an MTU of {before}, but {_name(new)} of {after}: make them equal")
 
 
 def admit_cannot_change_network(question: CheckInput) -> Finding | None:
@@ -86,7 +86,7 @@ def admit_cannot_change_network(question: CheckInput) -> Finding | None:
     """
     if question.effective_rule.action != "Admit" or not question.moves:
         return None
-    text = f"{question.datapath} needs another network entry, and with action Admit only model and queues can be changed"
+    text = f"{question.datapath} needs another network entry, but action Admit changes only model and queues"
     return Finding(Reason.ADMIT_CANNOT_CHANGE_NETWORK, text)
 
 

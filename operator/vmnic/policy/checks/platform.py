@@ -93,7 +93,7 @@ def instancetype_owns_field(question: CheckInput) -> Finding | None:
     """
     if not question.vm.instancetype_host_devices:
         return None
-    return Finding(Reason.INSTANCETYPE_OWNS_FIELD, "the VM's instancetype lists hostDevices, so the VM itself may not")
+    return Finding(Reason.INSTANCETYPE_OWNS_FIELD, "the VM's instancetype lists hostDevices, so the VM itself must not")
 
 
 def memory_overcommit(question: CheckInput) -> Finding | None:
@@ -104,7 +104,7 @@ def memory_overcommit(question: CheckInput) -> Finding | None:
     where = question.vm.overcommit or ("KubeVirt's memoryOvercommit" if question.cluster.kubevirt.memory_overcommit else "")
     if not where:
         return None
-    text = f"a device on vfio-pci locks all of the guest's memory, and {where} promises more than the pod has"
+    text = f"a device on vfio-pci locks all guest memory, but {where} promises the guest more than its pod has"
     return Finding(Reason.MEMORY_OVERCOMMIT, text)
 
 
@@ -114,7 +114,7 @@ def quota_exceeded(question: CheckInput) -> Finding | None:
     left = vm.quota.get("memory")
     # KubeVirt adds this memory once for each VM, so a second device costs none.
     if left is not None and not vm.has_vfio and left < _VFIO_BYTES:
-        text = f"the namespace's quota leaves {max(left, 0) >> 20} MiB, a device on vfio-pci costs the VM's pod 1024 MiB more"
+        text = f"the namespace's quota leaves {max(left, 0) >> 20} MiB, but a device on vfio-pci adds 1024 MiB to the VM's pod"
         return Finding(Reason.QUOTA_EXCEEDED, text)
     if vm.quota.get(question.resource, 1) < 1:
         return Finding(Reason.QUOTA_EXCEEDED, f"the namespace's quota leaves no {question.resource}")
@@ -128,7 +128,9 @@ def no_vhost_net(question: CheckInput) -> Finding | None:
     """
     if question.cluster.vhost_net is not False:
         return None
-    return Finding(Reason.NO_VHOST_NET, "no node has the kernel module vhost_net: load it, or the VM would stay Pending")
+    return Finding(
+        Reason.NO_VHOST_NET, "no node has the kernel module vhost_net, so the VM would stay Pending: load the module"
+    )
 
 
 def pool_not_ready(question: CheckInput) -> Finding | None:
@@ -146,5 +148,7 @@ def pool_not_ready(question: CheckInput) -> Finding | None:
     physical = question.datapath is Datapath.PASSTHROUGH
     if pool.physical is not physical:
         kind = "Physical" if physical else "Virtual"
-        return Finding(Reason.POOL_NOT_READY, f"{question.datapath} needs a pool with function: {kind}, {pool.name} is none")
+        return Finding(
+            Reason.POOL_NOT_READY, f"{question.datapath} needs a pool with function: {kind}, and {pool.name} is not one"
+        )
     return Finding(Reason.POOL_NOT_READY, f"pool {pool.name}: {pool.blocker}") if pool.blocker else None

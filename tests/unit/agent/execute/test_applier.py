@@ -109,6 +109,6 @@ async def test_a_missing_vf_driver_is_reported_with_its_remedy(tmp_path):
     node = Node(sim_host(modules=("igb",)), tmp_path)
     began = node.clock
     status = await node.grant_and_run(desired(driver="kernel"))
-    message = f"{PF}: BindVfs kernel: ETIMEDOUT (kernel did not take 0000:0b:10.0; it has no driver): "
-    assert status.problem.message.startswith(f"{message}load the NIC's driver for VFs")
+    message = f"{PF}: BindVfs kernel: ETIMEDOUT (0000:0b:10.0 did not bind to kernel; it has no driver): "
+    assert status.problem.message.startswith(f"{message}load the VF driver")
     assert round(node.clock - began) == 10

@@ -62,5 +62,5 @@ async def test_a_hung_write_stops_the_next_write_of_a_parallel_change(tmp_path):
     node.port.faults.append(Fault(when=When.HANG, matches=lambda op: makes_vfs(op) and PF in op.path))
     stuck, other = await run_both(node)
     assert (stuck.problem.reason, other.problem.reason, other.num_vfs) == (PfReason.PCI_BUS_STUCK, PfReason.PCI_BUS_STUCK, 0)
-    assert "was not begun" in other.apply.message
+    assert "was not started" in other.apply.message
     assert [op.path.rsplit("/", 1)[-1] for op in node.port.writes if OTHER_PF in op.path] == ["sriov_drivers_autoprobe"]

@@ -21,4 +21,4 @@ async def test_fewer_vfs_than_asked_are_reported_with_a_remedy(tmp_path):
     status = await Node(StingyHost(sim_host()), tmp_path).grant_and_run(desired())
     assert (status.apply.state, status.num_vfs) == (ApplyState.FAILED, 5)
     assert status.problem.message.startswith(f"{PF}: SetNumVfs 7: ETIMEDOUT")
-    assert "the driver made fewer VFs than asked" in status.problem.message
+    assert "the driver created fewer VFs than requested" in status.problem.message

@@ -130,4 +130,4 @@ def test_malformed_nic_data_is_refused_with_its_field(tmp_path):
 
 def test_a_port_without_vfs_to_offer_keeps_its_driver():
     seen = observed(driver_functions=(PF, "0000:05:00.0"))
-    assert gather_driver(seen, [seen], [asked()], {}).in_use == ("0000:05:00.0 has it too, and no VFs to offer",)
+    assert gather_driver(seen, [seen], [asked()], {}).in_use == ("0000:05:00.0 uses this driver too, and has no SR-IOV",)

@@ -43,7 +43,7 @@ async def test_a_stuck_write_stops_all_writes_and_reads_only_of_its_pf(sim, proc
     first, second = (await agent.run(api.state)).pfs
     assert sim.control({"paused": None})
     assert (first.problem.reason, second.problem.reason) == (PfReason.PCI_BUS_STUCK,) * 2
-    assert "sriov_numvfs', text='7') did not return within 0.3 s: see the kernel's log" in first.problem.message
+    assert "sriov_numvfs', text='7') did not return within 0.3 s: check the kernel log" in first.problem.message
     assert (first.apply.state, second.total_vfs, devices.faults[PF]) == (ApplyState.FAILED, 7, f"{PF} does not answer")
     writes = sim.control({"writes": None})
     api.ask(desired(), desired(OTHER_PF, grant=second.plan.digest))

@@ -50,7 +50,7 @@ def test_a_running_change_makes_all_devices_unusable():
 
 def test_a_released_pf_offers_no_new_devices():
     given_up = msgspec.structs.replace(NEW, release="Reset")
-    assert offered(given_up, PfRecord(original=ORIGINAL, granted=OLD)) == [(OLD, f"{PF} is being given up")]
+    assert offered(given_up, PfRecord(original=ORIGINAL, granted=OLD)) == [(OLD, f"{PF} is being released")]
     assert offered(given_up, PfRecord(), Planned()) == []
 
 

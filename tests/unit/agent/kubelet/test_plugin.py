@@ -156,7 +156,7 @@ async def test_an_allocation_is_a_holder_until_the_kubelet_names_it(kubelet, plu
     await eventually(lambda: kubelet.healthy(FAST) == ALL)
     pod = await kubelet.admit("db", FAST)
     kubelet.end(pod)
-    assert await plugin.read() == {vf_id(0): "a pod that is being started"}
+    assert await plugin.read() == {vf_id(0): "a pod that is starting"}
     kubelet.pods["tenants", "db"] = pod
     assert await plugin.read() == {vf_id(0): "pod tenants/db"}
     kubelet.end(pod)

@@ -75,7 +75,7 @@ async def test_the_loop_continues_after_any_exception_of_a_pass(caplog):
     with caplog.at_level(logging.ERROR):
         await asyncio.wait_for(passes.done.wait(), 5)
     task.cancel()
-    faults = [record for record in caplog.records if "a pass failed" in record.message]
+    faults = [record for record in caplog.records if "a reconciliation failed" in record.message]
     assert [record.exc_info is not None for record in faults] == [True, False, True, True, True]
 
 

@@ -50,14 +50,14 @@ REFUSALS = {
     "an AppArmor profile": ((errno.EACCES, WriteFile, "numvfs"), {}, "SetNumVfs 7: EACCES", "apparmor-unconfined"),
     "no capability": ((errno.EPERM, SetLink), {"mtu": 9000}, "SetMtu 9000: EPERM", "as the manifests do"),
     "no room": ((errno.ENOMEM, WriteFile, "numvfs"), {}, "SetNumVfs 7: ENOMEM", "pci=realloc"),
-    "VFs of another program": ((errno.EBUSY, WriteFile, "numvfs"), {}, "SetNumVfs 7: EBUSY", "take the function away"),
+    "VFs of another program": ((errno.EBUSY, WriteFile, "numvfs"), {}, "SetNumVfs 7: EBUSY", "remove the function from"),
     "an old driver": ((errno.ENOENT, WriteFile, "numvfs"), {}, "SetNumVfs 7: ENOENT", "persistence: ModuleOptions"),
     "an MTU too large": ((errno.EINVAL, SetLink), {"mtu": 9000}, "SetMtu 9000: EINVAL", "lower spec.mtu"),
     "queues too many": ((errno.EINVAL, SetChannels), {"queues": 1}, "SetQueues 1: EINVAL", "lower spec.queues"),
     "an unknown attribute": (
         (errno.EOPNOTSUPP, SetVf), {"settings": VfSettings(trust=True)}, "SetVfs: EOPNOTSUPP", "leave it out of spec.vf",
     ),
-    "a link that has gone": ((errno.ENODEV, SetLink), {"mtu": 9000}, "SetMtu 9000: ENODEV", "look at the hardware"),
+    "a link that has gone": ((errno.ENODEV, SetLink), {"mtu": 9000}, "SetMtu 9000: ENODEV", "check the hardware"),
     "a full disk": (
         (errno.ENOSPC, PutFile), {"persistence": "ModuleOptions"}, "WriteModuleOptions igb max_vfs=7: ENOSPC", "free it",
     ),
@@ -315,9 +315,7 @@ async def test_a_lost_carrier_is_reported_after_a_moment_and_a_restart(node):
     node.clock += 5
     status = await node.run_pass()
     assert (status.problem.reason, node.devices.faults) == (PfReason.CARRIER_LOST, {PF: "no carrier"})
-    assert (
-        status.problem.message == f"ens11 ({PF}) has lost its carrier: look at the cable, the transceiver and the switch's port"
-    )
+    assert status.problem.message == f"ens11 ({PF}) has lost its carrier: check the cable, the transceiver and the switch port"
     assert node.api.state.status.conditions[0].status == "False"
     node.restart_agent()
     assert (await node.run_pass()).problem.reason is PfReason.CARRIER_LOST
@@ -345,7 +343,7 @@ async def test_a_link_in_another_netns_is_withdrawn_without_a_plan(node):
     await node.grant_and_run(desired())
     node.sim.control({"move_link": "ens11"})
     status = await node.run_pass()
-    assert (status.problem.reason, status.problem.message.startswith(f"{PF}: find its link: ENODEV")) == (
+    assert (status.problem.reason, status.problem.message.startswith(f"the link of {PF} is in another network namespace")) == (
         PfReason.LINK_ELSEWHERE, True,
     )  # fmt: skip
     assert node.api.state.status.conditions[0].status == "False"

@@ -53,13 +53,13 @@ def by_namespace(node):
 
 
 HOLDERS = {
-    "an open VFIO device": (by_vfio, "vfio-pci", "an unknown program"),
+    "an open VFIO device": (by_vfio, "vfio-pci", "an unknown process"),
     "a pod": (by_pod, "vfio-pci", "pod tenants/launcher"),
     "a pod whose plugin names IOMMU groups": (by_iommu_group, "vfio-pci", "pod tenants/launcher"),
     "sriov-cni": (by_sriov_cni, "kernel", "sriov-cni"),
     "a libvirt domain": (by_libvirt, "vfio-pci", "libvirt domain web"),
     "a libvirt domain that starts": (by_libvirt_that_has_not_started_it, "vfio-pci", "libvirt (/run/libvirt/hostdevmgr"),
-    "another network namespace": (by_namespace, "kernel", "an unknown program"),
+    "another network namespace": (by_namespace, "kernel", "an unknown process"),
 }
 
 

@@ -15,5 +15,5 @@ def test_pfs_of_pools_stay_if_there_is_no_room_for_all():
 
 def test_ready_names_what_is_not_shown():
     (ready,) = fit_status(NodeStatus(pfs=MANY, conditions=READY), ()).conditions
-    assert ready.message.endswith("(not all is shown: pfs has 70 entries, 64 are shown)")
+    assert ready.message.endswith("(shortened: pfs has 70 entries, 64 are shown)")
     assert len(ready.message) == 1024

@@ -225,9 +225,9 @@ HELD = Held(vf="0000:0b:10.0", by="pod tenants/virt-launcher-db-x7k2p")
         (
             [node_state("n2")],
             Held(vf="0000:0b:10.0", by="pod tenants/plain"),
-            "pod tenants/plain holds 0000:0b:10.0 and is no VM",
+            "pod tenants/plain holds 0000:0b:10.0 and is not a VM",
         ),
-        ([node_state("n2")], Held(vf="0000:0b:10.0"), "an unknown program holds 0000:0b:10.0"),
+        ([node_state("n2")], Held(vf="0000:0b:10.0"), "an unknown process holds 0000:0b:10.0"),
     ],
     ids=["there is one", "there is none", "it is held", "a pod that is no VM's", "nobody knows who"],
 )

@@ -281,7 +281,7 @@ def test_link_comes_before_rates_and_addresses_before_drivers(desired, seen, act
 def test_vfs_that_are_unbound_for_a_while_are_fenced():
     plan = planned(NAMED_LINKS, with_macs("02:00:00", held={6})).plan
     assert (plan.fenced, plan.blocked_by) == (True, ())
-    assert plan.text.startswith("take VFs 0-5 from their driver, set the attributes of VFs 0-5, ")
+    assert plan.text.startswith("unbind VFs 0-5 from their driver, set the attributes of VFs 0-5, ")
 
 
 def test_a_rollback_of_rates_leaves_a_link_down_that_was_down():
@@ -306,7 +306,7 @@ def test_a_plan_that_changes_a_held_vf_is_disruptive(desired, seen, blocked):
 
 def test_a_holder_is_named_as_far_as_known():
     plan = planned(pf_spec(num_vfs=3), observed(num_vfs=2, held={0, 1}), holders={"0000:0b:10.0": "pod tenants/db"}).plan
-    assert plan.blocked_by == ("pod tenants/db holds 0000:0b:10.0", "an unknown program holds 0000:0b:10.2")
+    assert plan.blocked_by == ("pod tenants/db holds 0000:0b:10.0", "an unknown process holds 0000:0b:10.2")
 
 
 def test_a_status_has_room_for_the_holders_of_256_vfs():
@@ -342,10 +342,10 @@ def test_an_impossible_plan_reports_its_problem(seen, host, reason):
     [
         (ADOPTED, observed(num_vfs=2), PfReason.TOO_FEW_VFS, "management: Managed"),
         (replace_groups("5-8"), observed(), PfReason.TOO_MANY_VFS, "vfRange"),
-        (pf_spec(mtu=9000), LINK_ELSEWHERE, PfReason.LINK_ELSEWHERE, "bring it back"),
-        (pf_spec(), LINK_ELSEWHERE, PfReason.LINK_ELSEWHERE, "bring it back"),
-        (pf_spec(function="Physical"), LINK_ELSEWHERE, PfReason.LINK_ELSEWHERE, "out of the pool's nicSelector"),
-        (pf_spec(queues=8), observed(num_vfs=7, queues=2, max_queues=2), PfReason.TOO_MANY_QUEUES, "lower queues"),
+        (pf_spec(mtu=9000), LINK_ELSEWHERE, PfReason.LINK_ELSEWHERE, "move it back"),
+        (pf_spec(), LINK_ELSEWHERE, PfReason.LINK_ELSEWHERE, "move it back"),
+        (pf_spec(function="Physical"), LINK_ELSEWHERE, PfReason.LINK_ELSEWHERE, "from the pool's nicSelector"),
+        (pf_spec(queues=8), observed(num_vfs=7, queues=2, max_queues=2), PfReason.TOO_MANY_QUEUES, "lower it"),
     ],
     ids=[
         "too few to adopt", "a range beyond the VFs", "a link in another namespace", "a link there of which nothing is asked",
@@ -361,7 +361,7 @@ def test_a_moved_link_blocks_release_only_if_it_was_changed():
     released, before = pf_spec(release="Reset"), original_of(observed(mtu=None, queues=None))
     assert planned(released, LINK_ELSEWHERE, original=before).plan is not None
     changed = planned(released, LINK_ELSEWHERE, original=original_of(observed(mtu=1500))).problem
-    assert (changed.reason, "given back as it was" in changed.message) == (PfReason.LINK_ELSEWHERE, True)
+    assert (changed.reason, "can restore it" in changed.message) == (PfReason.LINK_ELSEWHERE, True)
 
 
 def test_a_pf_that_the_host_uses_is_changed_only_if_allowed():

@@ -28,7 +28,7 @@ def abandoned():
         ({"owned": True, "problem": PfReason.VANISHED}, []),
     ],
     ids=[
-        "vmnic has changed it", "it is being given up", "it is as it was", "the agent has not answered yet",
+        "vmnic has changed it", "it is being released", "it is as it was", "the agent has not answered yet",
         "a run has begun", "it is not there any more",
     ],
 )  # fmt: skip

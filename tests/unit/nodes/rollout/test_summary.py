@@ -150,7 +150,7 @@ BEYOND = Held(vf="0000:0b:11.4", by="pod a/b")  # VF 6
         (pf_spec(num_vfs=0, function="Physical"), (0, 0, 0)),
     ],
     ids=[
-        "fewer are asked for", "it is given up", "of adopted ones only those asked for", "a part without the held one",
+        "fewer are asked for", "it is released", "of adopted ones only those asked for", "a part without the held one",
         "a part with it", "the whole NIC",
     ],
 )  # fmt: skip
