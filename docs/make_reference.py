@@ -20,12 +20,11 @@ from typer.main import get_command
 
 from vmnic.agent.metrics import AGENT_METRICS
 from vmnic.api.crd import KINDS, render_crd
+from vmnic.api.reasons import NodeReason, PfReason, PoolProblemReason, PoolReason
 from vmnic.cli.app import app
 from vmnic.cli.schema import Plan
 from vmnic.controller.metrics import CONTROLLER_METRICS
 from vmnic.metrics import Metric
-from vmnic.nodes.reasons import NodeReason, PoolProblemReason, PoolReason
-from vmnic.nodes.state import PfReason
 from vmnic.policy.condition_reasons import PolicyReason
 from vmnic.policy.reasons import Reason
 

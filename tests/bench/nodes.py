@@ -21,6 +21,7 @@ from rich.table import Table
 
 from tests.harness.api import Api, wait_for
 from tests.harness.cluster import AGENT_NAMESPACE, ROOT, Cluster
+from vmnic.api.node_state import Apply, ApplyState, HostFacts, NodeNicState, NodeStatus, PfSpec, wire
 from vmnic.kube.client import ApiClient
 from vmnic.kube.connection import in_cluster_connection
 from vmnic.kube.errors import ConflictError, InvalidError
@@ -29,7 +30,7 @@ from vmnic.kube.resources import NODE_NIC_STATES
 from vmnic.nodes.addresses import vf_address
 from vmnic.nodes.observed import ObservedPf, ObservedVf, render_pf_status
 from vmnic.nodes.planning.plan import plan_pf
-from vmnic.nodes.state import Apply, ApplyState, HostFacts, NodeNicState, NodeStatus, PfSpec, decode_node_state, wire
+from vmnic.nodes.state import decode_node_state
 
 NODES = int(os.environ.get("VMNIC_BENCH_NODES", "5000"))
 VFS = 16

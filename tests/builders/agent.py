@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from tests.harness.faults import FaultyPort
 from vmnic.agent.execute.probes import NodeProbes
 from vmnic.agent.journal import JournalStore
 from vmnic.agent.kubelet.plugin import NoDevices
 from vmnic.agent.reconciler import HostReconciler
+from vmnic.api.node_state import HostSpec, NodeNicState, NodeSpec, NodeStatus, ObjectMeta, PfSpec, PfStatus, VfGroup
 from vmnic.host.client import LocalHost, WorkerGoneError, WriteStillInFlightError
-from vmnic.host.faults import FaultyPort
 from vmnic.kube.errors import UnreachableError
-from vmnic.nodes.state import HostSpec, NodeNicState, NodeSpec, NodeStatus, ObjectMeta, PfSpec, PfStatus, VfGroup
 from vmnic.simhost.host import SimHost
 
 from .host import PF

@@ -4,8 +4,8 @@ import asyncio
 import time
 
 from vmnic.agent.kubelet.devices import AdvertisedDevices
+from vmnic.api.node_state import PfSpec, VfGroup
 from vmnic.nodes.observed import ObservedPf, ObservedVf
-from vmnic.nodes.state import PfSpec, VfGroup
 
 from .host import PF
 

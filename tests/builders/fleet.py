@@ -12,6 +12,7 @@ import random
 import msgspec
 
 from tests.builders.node import PF, observed, pf_status
+from vmnic.api.node_state import Apply, ApplyState, Held, HostFacts, NodeNicState, NodeStatus, wire
 from vmnic.controller.caches.cluster_cache import ClusterCache
 from vmnic.controller.caches.keys import Kind
 from vmnic.controller.pools.drain import Drainer, DrainSimulation
@@ -26,7 +27,6 @@ from vmnic.kube.reflector import ObjectKey
 from vmnic.nodes.observed import with_holders
 from vmnic.nodes.planning.plan import plan_pf
 from vmnic.nodes.rollout.ledger import CORDONED, EntryState, Ledger
-from vmnic.nodes.state import Apply, ApplyState, Held, HostFacts, NodeNicState, NodeStatus, wire
 
 HOST = HostFacts(iommu=True, modules=("vfio_pci",))
 

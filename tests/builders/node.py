@@ -1,9 +1,6 @@
 """Builders of pools, nodes and PFs with good defaults."""
 
-from vmnic.api.pool import SriovNetworkPool
-from vmnic.nodes.observed import ObservedPf, ObservedVf
-from vmnic.nodes.rollout.ledger import NodeView
-from vmnic.nodes.state import (
+from vmnic.api.node_state import (
     Annotations,
     Apply,
     Held,
@@ -17,6 +14,9 @@ from vmnic.nodes.state import (
     PfStatus,
     VfGroup,
 )
+from vmnic.api.pool import SriovNetworkPool
+from vmnic.nodes.observed import ObservedPf, ObservedVf
+from vmnic.nodes.rollout.ledger import NodeView
 
 PF = "0000:0b:00.0"
 

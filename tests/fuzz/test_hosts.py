@@ -19,11 +19,12 @@ from vmnic.agent.journal import JournalError, JournalStore
 from vmnic.agent.observe.holder_files import _devices
 from vmnic.agent.observe.keyfile import parse_keyfile
 from vmnic.agent.observe.modules import refused_modules
+from vmnic.api.node_state import NodeNicState, NodeStatus, wire
 from vmnic.host.events import link_events, pci_events
 from vmnic.nodes.bounds import fit
 from vmnic.nodes.observed import observed_of
 from vmnic.nodes.pools.shares import count_vfs, pool_shares
-from vmnic.nodes.state import NodeNicState, NodeStatus, decode_node_state, decode_own_state, wire
+from vmnic.nodes.state import decode_node_state, decode_own_state
 
 from .bounds import within_bounds
 from .junk import NUMBERS, TEXTS, dump, mutations

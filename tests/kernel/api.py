@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.harness.certificates import _builder, _name
 from tests.harness.processes import free_port
-from vmnic.nodes.state import HostSpec, NodeNicState, NodeSpec, PfSpec, wire
+from vmnic.api.node_state import HostSpec, NodeNicState, NodeSpec, PfSpec, wire
 
 __all__ = ["NODE", "NodeApi"]
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.harness.api import wait_for
+from vmnic.api.node_state import PfSpec, PfStatus, VfGroup, VfSettings
 from vmnic.host.ops import ListDir, ReadFile, ReadLink, SetVf, WriteFile
-from vmnic.nodes.state import PfSpec, PfStatus, VfGroup, VfSettings
 
 from .api import NODE, NodeApi
 from .machine import Machine

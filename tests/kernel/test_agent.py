@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from vmnic.api.node_state import VfGroup, VfSettings
 from vmnic.host.ops import CheckGateway, ReadChannels, ReadLinks, SetLink, SetVf, WriteFile
-from vmnic.nodes.state import VfGroup, VfSettings
 
 from .node import DEVICES, virtual
 

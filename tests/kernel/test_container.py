@@ -2,8 +2,9 @@
 
 import pytest
 
+from vmnic.api.node_state import VfSettings
+from vmnic.api.reasons import PfReason
 from vmnic.host.ops import ReadFile
-from vmnic.nodes.state import PfReason, VfSettings
 
 from .box import PROFILE, Box, agent_pod, bind, load_profile
 from .node import DEVICES, virtual

@@ -5,8 +5,9 @@ The unit tier covers all writes.
 
 import pytest
 
+from vmnic.api.node_state import VfGroup, VfSettings
+from vmnic.api.reasons import PfReason
 from vmnic.host.ops import ReadLinks
-from vmnic.nodes.state import PfReason, VfGroup, VfSettings
 
 from .gate import GATE
 from .node import virtual

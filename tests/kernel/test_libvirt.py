@@ -8,8 +8,8 @@ import signal
 
 import pytest
 
+from vmnic.api.node_state import VfSettings
 from vmnic.host.ops import ListDir, ReadLink, ReadLinks, SetLink, WriteFile
-from vmnic.nodes.state import VfSettings
 
 from .domains import MAC, VLAN, domain
 from .node import DEVICES, virtual

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.harness.pages import Step
-from vmnic.nodes.reasons import NodeReason, PoolReason
+from vmnic.api.reasons import NodeReason, PoolReason
 from vmnic.policy.condition_reasons import PolicyReason
 
 ROOT = pathlib.Path(__file__).parents[2]

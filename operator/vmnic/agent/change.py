@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ..api.node_state import ActionKind, HostFacts, PfPlan, PfSpec
 from ..nodes.observed import ObservedPf
 from ..nodes.planning.digest import same_desired
 from ..nodes.planning.drivers import NO_SHARED_DRIVER, DriverFacts
-from ..nodes.state import ActionKind, HostFacts, PfPlan, PfSpec
 from .journal import PfRecord
 
 __all__ = ["Change", "NodeContext", "needs_holders", "without_doubt"]

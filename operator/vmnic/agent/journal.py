@@ -14,11 +14,11 @@ import pathlib
 
 import msgspec
 
+from ..api.node_state import Apply, ApplyState, PfSpec
 from ..checked.documents import read_json
 from ..nodes.observed import ObservedPf
 from ..nodes.planning.digest import same_desired
 from ..nodes.planning.target import Original, original_of
-from ..nodes.state import Apply, ApplyState, PfSpec
 
 __all__ = [
     "Intent",

@@ -15,6 +15,8 @@ from contextlib import asynccontextmanager, contextmanager
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from ..api.node_state import VFIO, ApplyState, NodeNicState, NodeStatus, PfStatus
+from ..api.reasons import PfReason
 from ..flags import Address
 from ..host.client import HostAccess, OperationTimedOutError, Session
 from ..host.ops import Op, Value
@@ -30,7 +32,7 @@ from ..metrics import (
     make_registry,
     render_metrics,
 )
-from ..nodes.state import VFIO, ApplyState, NodeNicState, NodeStatus, PfReason, PfStatus, range_of
+from ..nodes.state import range_of
 from .reconciler import ReconcilerProtocol
 
 __all__ = ["AGENT_METRICS", "AgentMetrics"]

@@ -11,11 +11,12 @@ from typing import Protocol
 
 import msgspec
 
+from ..api.node_state import NodeNicState, NodeStatus, wire
 from ..json_patch import add, check
 from ..kube.client import ApiClient
 from ..kube.errors import ApiError, ConflictError, InvalidError
 from ..kube.resources import NODE_NIC_STATES
-from ..nodes.state import NodeNicState, NodeStatus, decode_node_state, wire
+from ..nodes.state import decode_node_state
 
 __all__ = ["ApiNodeStateClient", "NodeStateClient"]
 

@@ -14,13 +14,14 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from ..api.node_state import Apply, ApplyState, NodeNicState, NodeSpec, NodeStatus
+from ..api.reasons import PfReason
 from ..host.client import HostAccess, OperationTimedOutError, WorkerGoneError
 from ..kube.backoff import Backoff
 from ..kube.errors import ApiError
 from ..kube.tasks import cancel_and_wait
 from ..nodes.planning.digest import same_desired
 from ..nodes.planning.plan import Planned
-from ..nodes.state import Apply, ApplyState, NodeNicState, NodeSpec, NodeStatus, PfReason
 from .change import Change, NodeContext, needs_holders
 from .execute.executor import ChangeExecutor
 from .execute.fence import Fence

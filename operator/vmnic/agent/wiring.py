@@ -15,6 +15,7 @@ import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ..api.node_state import NodeNicState, NodeStatus
 from ..host.client import HostAccess, HostWorker, OperationTimedOutError, WorkerGoneError
 from ..host.launch import WorkerProcess
 from ..kube.client import ApiClient
@@ -24,7 +25,7 @@ from ..kube.reflector import ObjectKey, Reflector
 from ..kube.resources import NODE_NIC_STATES
 from ..kube.tasks import cancel_and_wait
 from ..nodes.nics import NicDataError, add_models
-from ..nodes.state import NodeNicState, NodeStatus, decode_own_state
+from ..nodes.state import decode_own_state
 from .execute.probes import NodeProbes
 from .health import Health
 from .journal import JournalStore

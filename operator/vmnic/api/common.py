@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, St
 from pydantic.alias_generators import to_camel
 
 from ..checked import forms
+from .keywords import cel
 
 __all__ = [
     "GROUP",
@@ -30,9 +31,7 @@ __all__ = [
     "Name",
     "PciAddress",
     "Problem",
-    "cel",
     "first_error",
-    "map_list",
     "seconds_of",
 ]
 
@@ -45,19 +44,6 @@ Generation = Annotated[int, Field(ge=0, le=forms.LARGEST_GENERATION)]
 """A `metadata.generation`."""
 Count = Annotated[int, Field(ge=0, le=forms.LARGEST_COUNT)]
 """A count that the controller writes."""
-
-
-def cel(rule: str, message: str, **more: Any) -> dict[str, Any]:
-    """Return one CEL rule for `x-kubernetes-validations`, whose message names the field and the remedy."""
-    return {"rule": rule, "message": message, **more}
-
-
-def map_list(key: str) -> dict[str, Any]:
-    """Return the schema of a list with a unique key.
-
-    Server-side apply can then own its items one by one.
-    """
-    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
 
 
 Duration = Annotated[str, StringConstraints(max_length=6, pattern=r"^[1-9][0-9]{0,4}[smh]$")]

@@ -1,4 +1,4 @@
-"""CRDs in `crds/`, made from the models by `python -m vmnic.api.crd DIRECTORY`.
+"""CRDs in `crds/`, made from the models and structs by `python -m vmnic.api.crd DIRECTORY`.
 
 pydantic writes JSON Schema, but Kubernetes requires a *structural* schema. So references are inlined, titles and null types
 are dropped, and `const` becomes an enum. Every default is kept, because the API server fills in defaults and CEL rules read
@@ -12,13 +12,15 @@ import sys
 from typing import Any
 
 import yaml
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
 from .common import GROUP, VERSION
 from .node_state import NodeNicState
 from .policy import VmNicPolicy
 from .pool import SriovNetworkPool
+from .struct_schema import struct_schema
 from .vm_state import VmNicState
 
 __all__ = ["KINDS", "render_crd", "render_crd_yaml"]
@@ -84,8 +86,10 @@ def render_crd(kind: Kind) -> dict[str, Any]:
 
 def _schema(kind: Kind) -> dict[str, Any]:
     """Build the schema of a kind's whole object."""
-    mode: JsonSchemaMode = "validation"
-    raw = kind.model_json_schema(by_alias=True, schema_generator=_Generator, mode=mode)
+    if issubclass(kind, BaseModel):
+        raw = kind.model_json_schema(by_alias=True, schema_generator=_Generator)
+    else:
+        raw = struct_schema(kind)
     definitions = raw.pop("$defs", {})
     fields = {
         name: _structural(raw["properties"][name], definitions) for name in ("spec", "status") if name in raw["properties"]

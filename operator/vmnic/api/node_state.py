@@ -1,37 +1,196 @@
 """NodeNicState with one node's NICs, written by machines and read by people.
 
-The controller writes `spec`, the agent writes `status`. Bounds keep 8 PFs of 64 VFs each below 16 kB.
+The controller writes `spec`, the agent writes `status`. Bounds keep 8 PFs of 64 VFs each below 16 kB. The agent's process
+must stay small, so these are msgspec structs and not pydantic models. Unknown fields are ignored, because an agent may be
+older than the CRD.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints
-from pydantic.alias_generators import to_camel
+import msgspec
+from msgspec import Meta
 
 from ..checked import forms
 from ..checked.devices import MOST_VFS
-from .common import ApiModel, Condition, Generation, Metadata, PciAddress, map_list
+from .keywords import map_list
+from .reasons import PfReason
 
-__all__ = ["NodeNicState", "NodeSpec", "NodeStatus", "PfSpec", "PfStatus", "VfGroup", "VfSettings"]
+__all__ = [
+    "APPROVED",
+    "VFIO",
+    "Action",
+    "ActionKind",
+    "Annotations",
+    "Apply",
+    "ApplyState",
+    "Condition",
+    "Held",
+    "HostFacts",
+    "HostSpec",
+    "NodeNicState",
+    "NodeSpec",
+    "NodeStatus",
+    "ObjectMeta",
+    "PfPlan",
+    "PfProblem",
+    "PfSpec",
+    "PfStatus",
+    "VfGroup",
+    "VfRange",
+    "VfSettings",
+    "wire",
+]
 
-_Short = Annotated[str, StringConstraints(max_length=64, pattern=forms.PLAIN)]
-# No enum: for one unknown reason of a newer agent, the API server would refuse the agent's whole status.
-_Reason = Annotated[str, StringConstraints(max_length=64, pattern=forms.CONDITION)]
-_PciId = Annotated[str, StringConstraints(max_length=4, pattern=forms.OPTIONAL_PCI_ID)]
-_Digest = Annotated[str, StringConstraints(max_length=64, pattern=forms.DIGEST)]
-_AltName = Annotated[str, StringConstraints(max_length=128, pattern=forms.PLAIN)]
-_VfCount = Annotated[int, Field(ge=0, le=MOST_VFS)]
-_Text = Annotated[str, StringConstraints(max_length=512)]
+
+APPROVED = "vmnic.dev/approved"
+VFIO: Final = "vfio-pci"
+"""Driver of functions that are passed to VMs."""
+
+_Text = Annotated[str, Meta(max_length=512)]
+_Name = Annotated[str, Meta(max_length=253)]
+_Word = Annotated[str, Meta(max_length=64, pattern=forms.whole(forms.PLAIN))]
+_PciAddress = Annotated[str, Meta(max_length=12, pattern=forms.whole(forms.PCI_ADDRESS))]
+_PciId = Annotated[str, Meta(max_length=4, pattern=forms.whole(forms.OPTIONAL_PCI_ID))]
+_Digest = Annotated[str, Meta(max_length=64, pattern=forms.whole(forms.DIGEST))]
+_Generation = Annotated[int, Meta(ge=0, le=forms.LARGEST_GENERATION)]
+_VfCount = Annotated[int, Meta(ge=0, le=MOST_VFS)]
+_AskedVfs = Annotated[int, Meta(ge=0, le=256)]
+_Rate = Annotated[int, Meta(ge=0, le=1_000_000)]
+# No enum in the CRD: for one unknown reason of a newer agent, the API server would refuse the agent's whole status.
+_OPEN_REASON = {"type": "string", "maxLength": 64, "pattern": forms.CONDITION, "enum": None}
+_Modules = Annotated[tuple[_Word, ...], Meta(max_length=32)]
 
 
-class VfSettings(ApiModel):
+class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Base of the structs below.
+
+    Names are in camelCase in JSON, and fields that equal their default are omitted.
+    """
+
+
+class ActionKind(StrEnum):
+    """Kinds of actions, in the order in which a plan may contain them."""
+
+    BIND_PF = "BindPf"
+    """Bind the PF itself to the named driver. With vfio-pci the host loses the PF's link."""
+    WRITE_MODULE_OPTIONS = "WriteModuleOptions"
+    """Write the driver's `max_vfs` below /etc/modprobe.d, for all functions of that driver; an empty value removes the file."""
+    RELOAD_DRIVER = "ReloadDriver"
+    """Unload and load the driver, because old drivers create VFs only by `max_vfs` when they are loaded."""
+    SET_AUTOPROBE = "SetAutoprobe"
+    """Write `sriov_drivers_autoprobe`: 0 keeps kernel drivers from binding a VF that is meant for vfio-pci."""
+    SET_NUM_VFS = "SetNumVfs"
+    """Write `sriov_numvfs`. The kernel refuses to go from N to M, so 0 is written in between."""
+    SET_VFS = "SetVfs"
+    """Set the attributes that the spec asks for on the VFs of a range. This comes before the VFs are bound, because a VF's
+    driver reads the MAC address only then.
+    """
+    BIND_VFS = "BindVfs"
+    """Bind every VF of a range that has another driver to the named one; `none` unbinds it."""
+    SET_MTU = "SetMtu"
+    """Set the MTU of the PF, in bytes."""
+    SET_QUEUES = "SetQueues"
+    """Set the `combined` channels of the PF, because a new number of VFs resets them."""
+    SET_LINK = "SetLink"
+    """Set the PF's link `up` or `down`. VFs of a PF that is down have no link, and many NICs refuse rates for them, so this
+    action may also come earlier.
+    """
+
+
+class Action(_Struct, frozen=True):
+    """One action of a plan."""
+
+    kind: ActionKind
+    """Kind of the action."""
+    value: Annotated[str, Meta(max_length=256)]
+    """Value that is written."""
+
+
+class Held(_Struct, frozen=True):
+    """A VF that is held."""
+
+    vf: _PciAddress
+    """PCI address of the VF."""
+    by: Annotated[str, Meta(max_length=321)] = ""
+    """Holder, as far as known."""
+
+
+class VfRange(_Struct, frozen=True):
+    """VFs with consecutive indexes and the same driver."""
+
+    range: Annotated[str, Meta(max_length=7, pattern=forms.whole(forms.INDEX_RANGE))]
+    """Indexes, for example "0-6"."""
+    driver: _Word = ""
+    """Driver bound to them; empty if none is."""
+
+
+class PfPlan(_Struct, frozen=True):
+    """Plan for one physical function, and who blocks it."""
+
+    digest: _Digest
+    """Digest of attempt, boot, spec, actions and the observed values that they rely on. It names the plan."""
+    actions: Annotated[tuple[Action, ...], Meta(max_length=32)] = ()
+    """The actions in order."""
+    text: _Text = ""
+    """The actions in words."""
+    disruptive: bool = False
+    """Whether the plan removes a VF that is held, or interrupts a link that the host uses."""
+    fenced: bool = False
+    """Whether the plan removes VFs that a pod could get in the meantime; they are fenced before the first write."""
+    blocked_by: Annotated[tuple[_Text, ...], Meta(max_length=64)] = ()
+    """Holders that block the plan."""
+
+
+class PfProblem(_Struct, frozen=True):
+    """Why the physical function is not, or cannot be, as its pool asks."""
+
+    reason: Annotated[PfReason, Meta(extra_json_schema=_OPEN_REASON)]
+    """Reason in CamelCase, for programs."""
+    message: _Text
+    """What is wrong, and what to do."""
+
+
+class ApplyState(StrEnum):
+    """State of the change that a grant started."""
+
+    CLAIMED = "Claimed"
+    APPLYING = "Applying"
+    APPLIED = "Applied"
+    FAILED = "Failed"
+    ROLLED_BACK = "RolledBack"
+    REFUSED = "Refused"
+
+    @property
+    def is_running(self) -> bool:
+        """Return whether the change has started and not ended."""
+        return self in (ApplyState.CLAIMED, ApplyState.APPLYING)
+
+    @property
+    def has_failed(self) -> bool:
+        """Return whether the change ended without success, other than by a refusal."""
+        return self in (ApplyState.FAILED, ApplyState.ROLLED_BACK)
+
+
+class Apply(_Struct, frozen=True):
+    """The last change that a grant started."""
+
+    digest: _Digest
+    """Digest of the granted plan."""
+    state: ApplyState
+    """State of the change."""
+    message: _Text = ""
+    """What went wrong."""
+
+
+class VfSettings(_Struct, frozen=True):
     """Attributes that the agent sets on VFs. An absent attribute is left as it is."""
 
-    vlan: Annotated[int, Field(ge=0, le=4094)] | None = None
+    vlan: Annotated[int, Meta(ge=0, le=4094)] | None = None
     """VLAN ID; 0 removes the VLAN."""
-    vlan_qos: Annotated[int, Field(ge=0, le=7)] | None = None
+    vlan_qos: Annotated[int, Meta(ge=0, le=7)] | None = None
     """802.1p priority; needs a `vlan`."""
     vlan_protocol: Literal["802.1q", "802.1ad"] | None = None
     """Tag protocol; needs a `vlan`."""
@@ -41,26 +200,26 @@ class VfSettings(ApiModel):
     """Whether the NIC drops frames with another source address."""
     link_state: Literal["Auto", "Enable", "Disable"] | None = None
     """Link state that the guest sees."""
-    min_tx_rate_mbps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    min_tx_rate_mbps: _Rate | None = None
     """Guaranteed transmit rate in Mbit/s. NICs accept rates only while their link has a carrier, so vmnic waits for it."""
-    max_tx_rate_mbps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    max_tx_rate_mbps: _Rate | None = None
     """Highest transmit rate in Mbit/s; 0 for none. Like the other rate, it needs a carrier."""
-    mac_prefix: Annotated[str, StringConstraints(max_length=8, pattern=forms.MAC_PREFIX)] | None = None
+    mac_prefix: Annotated[str, Meta(max_length=8, pattern=forms.whole(forms.MAC_PREFIX))] | None = None
     """First three bytes of the VFs' MAC addresses, locally administered; the rest is derived from the physical function's MAC
     address. VFs on their kernel driver are bound again, because the driver reads the address only then.
     """
 
 
-class VfGroup(ApiModel):
+class VfGroup(_Struct, frozen=True):
     """A pool's share of a physical function."""
 
-    pool: Annotated[str, StringConstraints(max_length=253)]
+    pool: _Name
     """Name of the pool."""
-    resource: Annotated[str, StringConstraints(max_length=253)]
+    resource: _Name
     """Extended resource under which the devices are advertised."""
-    range: Annotated[str, StringConstraints(max_length=7, pattern=forms.OPTIONAL_INDEX_RANGE)] = ""
+    range: Annotated[str, Meta(max_length=7, pattern=forms.whole(forms.OPTIONAL_INDEX_RANGE))] = ""
     """Indexes of the VFs, for example "0-3"; empty for all."""
-    driver: Literal["vfio-pci", "kernel"] = "vfio-pci"
+    driver: Literal["vfio-pci", "kernel"] = VFIO
     """Driver of the VFs: `vfio-pci`, or `kernel` for the driver that the kernel chooses."""
     settings: VfSettings | None = None
     """Attributes that the agent sets on the VFs."""
@@ -70,14 +229,14 @@ class VfGroup(ApiModel):
     """Whether the devices are advertised without their NUMA node."""
 
 
-class PfSpec(ApiModel):
+class PfSpec(_Struct, frozen=True):
     """Spec of one physical function, merged from all pools."""
 
-    pci_address: PciAddress
+    pci_address: _PciAddress
     """PCI address of the physical function."""
-    pool: Annotated[str, StringConstraints(max_length=253)]
+    pool: _Name
     """Oldest pool that has a share of it. Its rollout decides when the function changes."""
-    num_vfs: Annotated[int, Field(ge=0, le=256)] = 0
+    num_vfs: _AskedVfs = 0
     """Number of VFs."""
     function: Literal["Virtual", "Physical"] = "Virtual"
     """Virtual: VFs. Physical: the whole function on vfio-pci."""
@@ -85,164 +244,71 @@ class PfSpec(ApiModel):
     """Managed: vmnic creates the VFs. Adopt: the number of VFs is not written, and nothing is reset."""
     persistence: Literal["Agent", "ModuleOptions"] = "Agent"
     """ModuleOptions: the number of VFs is also written to /etc/modprobe.d."""
-    mtu: Annotated[int, Field(ge=576, le=9216)] | None = None
+    mtu: Annotated[int, Meta(ge=576, le=9216)] | None = None
     """MTU in bytes; absent leaves it as it is."""
-    queues: Annotated[int, Field(ge=1, le=256)] | None = None
+    queues: Annotated[int, Meta(ge=1, le=256)] | None = None
     """`combined` channels of the function; absent leaves them as they are."""
-    groups: Annotated[list[VfGroup], Field(max_length=16, json_schema_extra=map_list("pool"))] = []
+    groups: Annotated[tuple[VfGroup, ...], Meta(max_length=16, extra_json_schema=map_list("pool"))] = ()
     """Pool shares of the function."""
     allow_host_used: bool = False
     """Whether the function may be changed although the host itself uses it."""
-    rollback_timeout_s: Annotated[int, Field(ge=1, le=3600)] = 60
+    rollback_timeout_s: Annotated[int, Meta(ge=1, le=3600)] = 60
     """Seconds within which the node must be reachable again after a change; otherwise the change is rolled back."""
     release: Literal["", "Reset", "Retain"] = ""
     """Set if no pool asks for the function any more. Reset: the agent restores the original values. Retain: it leaves them."""
     grant: _Digest | None = None
     """Digest of the plan that the agent may carry out. Nothing else allows a change of the host."""
 
-
-class HostSpec(ApiModel):
-    """Requirements for the node besides its NICs."""
-
-    modules: Annotated[list[_Short], Field(max_length=32)] = []
-    """Kernel modules that must be loaded; the agent's init container loads them, and a missing one is reported."""
+    @property
+    def vfio(self) -> bool:
+        """Return whether vfio-pci is to drive the PF or any of its VFs."""
+        return self.function == "Physical" or any(group.driver == VFIO for group in self.groups)
 
 
-class NodeSpec(ApiModel):
-    """Spec of the node, written by the controller."""
-
-    synced: bool = False
-    """False until the controller has decided; the agent changes nothing until then."""
-    host: HostSpec = HostSpec()
-    """Requirements for the node besides its NICs."""
-    pfs: Annotated[
-        list[PfSpec],
-        Field(max_length=64, json_schema_extra=map_list("pciAddress")),
-    ] = []
-    """Physical functions that pools ask for."""
-
-
-class Action(ApiModel):
-    """One action of a plan."""
-
-    kind: Literal[
-        "BindPf",
-        "WriteModuleOptions",
-        "ReloadDriver",
-        "SetAutoprobe",
-        "SetNumVfs",
-        "SetVfs",
-        "BindVfs",
-        "SetMtu",
-        "SetQueues",
-        "SetLink",
-    ]
-    """Kind of the action."""
-    # Every second of 63 VFs takes 87 characters. One value that is too long would make the API server refuse the whole status.
-    value: Annotated[str, StringConstraints(max_length=256)]
-    """Value that is written."""
-
-
-class PfPlan(ApiModel):
-    """Plan for one physical function, and who blocks it."""
-
-    digest: _Digest
-    """Digest of attempt, boot, spec, actions and the observed values that they rely on. It names the plan."""
-    actions: Annotated[list[Action], Field(max_length=32)] = []
-    """The actions in order."""
-    text: _Text = ""
-    """The actions in words."""
-    disruptive: bool = False
-    """Whether the plan removes a VF that is held, or interrupts a link that the host uses."""
-    fenced: bool = False
-    """Whether the plan removes VFs that a pod could get in the meantime; they are fenced before the first write."""
-    blocked_by: Annotated[list[_Text], Field(max_length=64)] = []
-    """Holders that block the plan."""
-
-
-class PfProblem(ApiModel):
-    """Why the physical function is not, or cannot be, as its pool asks."""
-
-    reason: _Reason
-    """Reason in CamelCase, for programs."""
-    message: _Text
-    """What is wrong, and what to do."""
-
-
-class Apply(ApiModel):
-    """The last change that a grant started."""
-
-    digest: _Digest
-    """Digest of the granted plan."""
-    state: Literal["Claimed", "Applying", "Applied", "Failed", "RolledBack", "Refused"]
-    """State of the change."""
-    message: _Text = ""
-    """What went wrong."""
-
-
-class VfRange(ApiModel):
-    """VFs with consecutive indexes and the same driver."""
-
-    range: Annotated[str, StringConstraints(max_length=7, pattern=forms.INDEX_RANGE)]
-    """Indexes, for example "0-6"."""
-    driver: _Short = ""
-    """Driver bound to them; empty if none is."""
-
-
-class Held(ApiModel):
-    """A VF that is held."""
-
-    vf: PciAddress
-    """PCI address of the VF."""
-    # `pod `, a namespace of 63 characters, a slash and a name of 253.
-    by: Annotated[str, StringConstraints(max_length=321)] = ""
-    """Holder, as far as known."""
-
-
-class PfStatus(ApiModel):
+class PfStatus(_Struct, frozen=True):
     """Observed state of one physical function."""
 
-    pci_address: PciAddress
+    pci_address: _PciAddress
     """PCI address."""
-    name: Annotated[str, StringConstraints(max_length=64, pattern=forms.LINK_NAME)] = ""
+    name: Annotated[str, Meta(max_length=64, pattern=forms.whole(forms.LINK_NAME))] = ""
     """Interface name."""
     alt_names: Annotated[
-        list[Annotated[str, StringConstraints(max_length=128, pattern=forms.PLAIN)]], Field(max_length=16)
-    ] = []
+        tuple[Annotated[str, Meta(max_length=128, pattern=forms.whole(forms.PLAIN))], ...], Meta(max_length=16)
+    ] = ()
     """Alternative interface names."""
     vendor: _PciId = ""
     """PCI vendor ID."""
     device: _PciId = ""
     """PCI device ID."""
-    model: _Short = ""
+    model: _Word = ""
     """Model name from vmnic's NIC data; empty for an unknown NIC."""
-    driver: _Short = ""
+    driver: _Word = ""
     """Kernel driver; empty if none is bound."""
-    numa_node: Annotated[int, Field(ge=0, le=1023)] | None = None
+    numa_node: Annotated[int, Meta(ge=0, le=1023)] | None = None
     """NUMA node; absent if the machine has none."""
-    link_speed_mbps: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    link_speed_mbps: Annotated[int, Meta(ge=0, le=10_000_000)] | None = None
     """Link speed in Mbit/s; absent while the link is down."""
-    mtu: Annotated[int, Field(ge=0, le=65_536)] | None = None
+    mtu: Annotated[int, Meta(ge=0, le=65_536)] | None = None
     """MTU in bytes."""
-    queues: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    queues: Annotated[int, Meta(ge=0, le=65_535)] | None = None
     """Number of `combined` channels; absent if they cannot be set."""
     total_vfs: _VfCount = 0
     """Number of VFs that the NIC and its driver support."""
     num_vfs: _VfCount = 0
     """Number of VFs that exist."""
-    first_vf: Annotated[str, StringConstraints(max_length=12, pattern=forms.OPTIONAL_PCI_ADDRESS)] = ""
+    first_vf: Annotated[str, Meta(max_length=12, pattern=forms.whole(forms.OPTIONAL_PCI_ADDRESS))] = ""
     """PCI address of the first VF; empty if there is none."""
-    vf_stride: Annotated[int, Field(ge=0, le=65_535)] = 0
+    vf_stride: Annotated[int, Meta(ge=0, le=65_535)] = 0
     """Difference between the routing IDs of two consecutive VFs."""
-    vfs: Annotated[list[VfRange], Field(max_length=256)] = []
+    vfs: Annotated[tuple[VfRange, ...], Meta(max_length=256)] = ()
     """VFs by driver."""
-    held: Annotated[list[Held], Field(max_length=256)] = []
+    held: Annotated[tuple[Held, ...], Meta(max_length=256)] = ()
     """VFs that are held."""
-    host_use: Annotated[list[_Text], Field(max_length=16)] = []
+    host_use: Annotated[tuple[_Text, ...], Meta(max_length=16)] = ()
     """Uses of the function by the host itself."""
     owned: bool = False
     """Whether vmnic has changed it and keeps its original values."""
-    attempt: Annotated[int, Field(ge=0, le=forms.LARGEST_COUNT)] = 0
+    attempt: Annotated[int, Meta(ge=0, le=forms.LARGEST_COUNT)] = 0
     """Number of changes that have ended."""
     plan: PfPlan | None = None
     """Plan to carry out; absent if nothing is to be done."""
@@ -252,45 +318,93 @@ class PfStatus(ApiModel):
     """The last change that a grant started."""
 
 
-class HostFacts(ApiModel):
+class HostFacts(_Struct, frozen=True):
     """Facts about the node as a whole."""
 
-    kernel: Annotated[str, StringConstraints(max_length=128, pattern=forms.PLAIN)] = ""
+    kernel: Annotated[str, Meta(max_length=128, pattern=forms.whole(forms.PLAIN))] = ""
     """Release of the running kernel."""
     iommu: bool | None = None
     """Whether an IOMMU is on; absent if unknown."""
-    modules: Annotated[list[_Short], Field(max_length=32)] = []
+    modules: _Modules = ()
     """Kernel modules that datapaths need and that are loaded or built in."""
-    refused: Annotated[list[_Text], Field(max_length=32)] = []
+    refused: Annotated[tuple[_Text, ...], Meta(max_length=32)] = ()
     """Modules that could not be loaded, each with the kernel's error."""
 
 
-class NodeStatus(ApiModel):
+class Condition(_Struct, frozen=True):
+    """One observation of an object's state, as in every Kubernetes API."""
+
+    type: Annotated[str, Meta(max_length=64, pattern=forms.whole(forms.CONDITION))]
+    """Type of the condition, for example Ready."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether the condition holds."""
+    reason: Annotated[str, Meta(max_length=128, pattern=forms.whole(forms.REASON))]
+    """Reason in CamelCase, for programs."""
+    message: Annotated[str, Meta(max_length=1024)] = ""
+    """Message for people."""
+    observed_generation: _Generation = 0
+    """The `metadata.generation` that the condition refers to."""
+    last_transition_time: Annotated[str, Meta(max_length=20, pattern=forms.whole(forms.TIME))] = ""
+    """Time at which `status` last changed (RFC 3339)."""
+
+
+class HostSpec(_Struct, frozen=True):
+    """Requirements for the node besides its NICs."""
+
+    modules: _Modules = ()
+    """Kernel modules that must be loaded; the agent's init container loads them, and a missing one is reported."""
+
+
+class NodeSpec(_Struct, frozen=True):
+    """Spec of the node, written by the controller."""
+
+    synced: bool = False
+    """False until the controller has decided; the agent changes nothing until then."""
+    host: HostSpec = HostSpec()
+    """Requirements for the node besides its NICs."""
+    pfs: Annotated[tuple[PfSpec, ...], Meta(max_length=64, extra_json_schema=map_list("pciAddress"))] = ()
+    """Physical functions that pools ask for."""
+
+
+class NodeStatus(_Struct, frozen=True):
     """Observed state of the node and the agent's actions there."""
 
-    observed_generation: Generation = 0
+    observed_generation: _Generation = 0
     """The `metadata.generation` that this status refers to."""
-    # The alias generator would make it bootId. Kubernetes writes bootID, as in the nodeInfo of a Node.
-    boot_id: Annotated[str, Field(alias="bootID"), StringConstraints(max_length=64, pattern=forms.BOOT_ID)] = ""
+    boot_id: Annotated[str, Meta(max_length=64, pattern=forms.whole(forms.BOOT_ID))] = msgspec.field(default="", name="bootID")
     """The kernel's boot ID, which distinguishes a reboot from a restart of the agent."""
     host: HostFacts = HostFacts()
     """Facts about the node as a whole."""
-    pfs: Annotated[
-        list[PfStatus],
-        Field(max_length=64, json_schema_extra=map_list("pciAddress")),
-    ] = []
+    pfs: Annotated[tuple[PfStatus, ...], Meta(max_length=64, extra_json_schema=map_list("pciAddress"))] = ()
     """The node's physical functions that support SR-IOV."""
-    conditions: Annotated[
-        list[Condition],
-        Field(max_length=16, json_schema_extra=map_list("type")),
-    ] = []
+    conditions: Annotated[tuple[Condition, ...], Meta(max_length=16, extra_json_schema=map_list("type"))] = ()
     """Ready, Degraded, Blocked, RolledBack, Fenced."""
 
 
-class NodeNicState(ApiModel):
-    """Spec, observed state and plans of one node's NICs."""
+class Annotations(_Struct, frozen=True):
+    """Annotations that people write on a NodeNicState."""
 
-    model_config = ConfigDict(alias_generator=to_camel, extra="ignore")
+    approved: str = msgspec.field(default="", name=APPROVED)
+    """Digests of plans that a person has approved, separated by commas (`kubectl vmnic approve`)."""
+
+
+# Annotations of an object may have 256 KiB together. A digest has 32 characters, so the bound has room for 248 plans.
+_APPROVED_CHARS = 8192
+
+
+class ObjectMeta(_Struct, frozen=True):
+    """The parts of the metadata that vmnic uses."""
+
+    name: str
+    annotations: Annotations = Annotations()
+    uid: str = ""
+    generation: int = 0
+    resource_version: str = ""
+    deletion_timestamp: str | None = None
+
+
+class NodeNicState(_Struct, frozen=True):
+    """Spec, observed state and plans of one node's NICs."""
 
     PLURAL: ClassVar[str] = "nodenicstates"
     # Not nns: that is the short name of NodeNetworkState (kubernetes-nmstate), and both together would make kubectl ambiguous.
@@ -304,6 +418,30 @@ class NodeNicState(ApiModel):
         {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
     ]
 
-    metadata: Metadata
+    metadata: ObjectMeta
     spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
+    unreadable: str = ""
+    """Why the status could not be decoded. The status is then empty: it is set aside, not absent.
+
+    Never present in JSON.
+    """
+    spec_unreadable: str = ""
+    """Why the spec could not be decoded. Only the agent continues without a spec.
+
+    Never present in JSON.
+    """
+
+    @property
+    def approved(self) -> frozenset[str]:
+        """Return the digests of plans that a person has approved.
+
+        A list of more than 8 kB approves nothing.
+        """
+        digests = self.metadata.annotations.approved
+        return frozenset(filter(None, digests.split(","))) if len(digests) <= _APPROVED_CHARS else frozenset()
+
+
+def wire(struct: msgspec.Struct) -> Any:
+    """Return the JSON-compatible form of a struct of this module."""
+    return msgspec.to_builtins(struct)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, Field, StrictInt, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
+from ..checked import forms
 from ..checked.documents import check_depth
 from .common import (
     PERCENT,
@@ -21,10 +22,8 @@ from .common import (
     Metadata,
     PciAddress,
     Problem,
-    cel,
-    map_list,
 )
-from .node_state import VfSettings
+from .keywords import cel, map_list
 
 __all__ = [
     "NicSelector",
@@ -251,6 +250,31 @@ _VIRTUAL_NETWORKS = (
 )
 
 _VLAN_FIRST = "vf.vlanQos and vf.vlanProtocol need a vf.vlan: the kernel sets them together"
+
+
+class VfSettings(ApiModel):
+    """Attributes that the agent sets on VFs. An absent attribute is left as it is."""
+
+    vlan: Annotated[int, Field(ge=0, le=4094)] | None = None
+    """VLAN ID; 0 removes the VLAN."""
+    vlan_qos: Annotated[int, Field(ge=0, le=7)] | None = None
+    """802.1p priority; needs a `vlan`."""
+    vlan_protocol: Literal["802.1q", "802.1ad"] | None = None
+    """Tag protocol; needs a `vlan`."""
+    trust: bool | None = None
+    """Whether the guest may change its MAC address and use promiscuous mode."""
+    spoof_check: bool | None = None
+    """Whether the NIC drops frames with another source address."""
+    link_state: Literal["Auto", "Enable", "Disable"] | None = None
+    """Link state that the guest sees."""
+    min_tx_rate_mbps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    """Guaranteed transmit rate in Mbit/s. NICs accept rates only while their link has a carrier, so vmnic waits for it."""
+    max_tx_rate_mbps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    """Highest transmit rate in Mbit/s; 0 for none. Like the other rate, it needs a carrier."""
+    mac_prefix: Annotated[str, StringConstraints(max_length=8, pattern=forms.MAC_PREFIX)] | None = None
+    """First three bytes of the VFs' MAC addresses, locally administered; the rest is derived from the physical function's MAC
+    address. VFs on their kernel driver are bound again, because the driver reads the address only then.
+    """
 
 
 def _names_no_vlan(vf: VfSettings) -> bool:

@@ -9,33 +9,39 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, Field, StringConstraints
-from pydantic.alias_generators import to_camel
+import msgspec
+from msgspec import Meta
 
-from .common import ApiModel, Metadata
-
-__all__ = ["VmNicState", "VmStatus"]
+__all__ = ["Restart", "Reverts", "VmNicState", "VmStatus"]
 
 # No enums: verdicts and reasons are the controller's own words, and a newer controller may have more of them than this CRD.
-_Short = Annotated[str, StringConstraints(max_length=64)]
-_Name = Annotated[str, StringConstraints(max_length=253)]
-_Text = Annotated[str, StringConstraints(max_length=512)]
+_Short = Annotated[str, Meta(max_length=64)]
+_Name = Annotated[str, Meta(max_length=253)]
+_Time = Annotated[str, Meta(max_length=32)]
+_Text = Annotated[str, Meta(max_length=512)]
 
 
-class NicShape(ApiModel):
+class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Base of the structs below.
+
+    Names are in camelCase in JSON, and fields that equal their default are omitted.
+    """
+
+
+class NicShape(_Struct, frozen=True):
     """A datapath with its settings."""
 
     datapath: _Short
     """emulated, vhost, macvtap, sriov, passthrough or other."""
     model: _Short | None = None
     """Model of the NIC; absent if the datapath has none."""
-    queues: Annotated[int, Field(ge=0, le=1024)] = 1
+    queues: Annotated[int, Meta(ge=0, le=1024)] = 1
     """Number of queues."""
     resource: _Name = ""
     """Device resource; empty if the datapath needs none."""
 
 
-class CandidateStatus(ApiModel):
+class CandidateStatus(_Struct, frozen=True):
     """A datapath that the policy names and that the NIC does not get."""
 
     datapath: _Short
@@ -44,7 +50,7 @@ class CandidateStatus(ApiModel):
     """Finding that excludes it."""
 
 
-class NicStatus(ApiModel):
+class NicStatus(_Struct, frozen=True, kw_only=True):
     """One NIC."""
 
     name: _Name
@@ -64,24 +70,24 @@ class NicStatus(ApiModel):
     original: _Text = ""
     """Values before vmnic changed the NIC; `kubectl vmnic revert vm` restores them."""
     # As many as a policy may name.
-    candidates: Annotated[list[CandidateStatus], Field(max_length=8)] = []
+    candidates: Annotated[tuple[CandidateStatus, ...], Meta(max_length=8)] = ()
     """Datapaths that are excluded."""
 
 
-class Reverts(ApiModel):
+class Reverts(_Struct, frozen=True):
     """Reverts of a change by another client."""
 
     digest: _Short
     """Digest that names the change."""
-    patched_at: Annotated[list[Annotated[str, StringConstraints(max_length=32)]], Field(max_length=4)] = []
+    patched_at: Annotated[tuple[_Time, ...], Meta(max_length=4)] = ()
     """Times at which vmnic made the change (RFC 3339), within the last hour."""
-    yielded_at: Annotated[str, StringConstraints(max_length=32)] = ""
+    yielded_at: _Time = ""
     """Time at which vmnic stopped making the change for a day."""
-    manager: Annotated[str, StringConstraints(max_length=128)] = ""
+    manager: Annotated[str, Meta(max_length=128)] = ""
     """Client that reverted the change, as far as the VM's managed fields show."""
 
 
-class Restart(ApiModel):
+class Restart(_Struct, frozen=True):
     """The last restart that `existingVMs: Rolling` asked for."""
 
     digest: _Short
@@ -92,18 +98,18 @@ class Restart(ApiModel):
     """Restarting, Done, or Failed if the VM did not come back."""
     instance: _Short
     """UID of the instance that was stopped."""
-    at: Annotated[str, StringConstraints(max_length=32)]
+    at: _Time
     """Time of the restart (RFC 3339)."""
 
 
-class VmStatus(ApiModel):
+class VmStatus(_Struct, frozen=True):
     """Decision about a VM."""
 
-    guest_os: Annotated[_Short, Field(alias="guestOS")] = "unknown"
+    guest_os: _Short = msgspec.field(default="unknown", name="guestOS")
     """Guest operating system."""
     summary: _Text = ""
     """Verdicts of its NICs."""
-    nics: Annotated[list[NicStatus], Field(max_length=16)] = []
+    nics: Annotated[tuple[NicStatus, ...], Meta(max_length=16)] = ()
     """The first sixteen NICs."""
     reverts: Reverts | None = None
     """Reverts of vmnic's changes by another client."""
@@ -111,10 +117,8 @@ class VmStatus(ApiModel):
     """The last restart."""
 
 
-class VmNicState(ApiModel):
+class VmNicState(_Struct, frozen=True):
     """The decision of vmnic about one virtual machine, and its reasons."""
-
-    model_config = ConfigDict(alias_generator=to_camel, extra="ignore")
 
     PLURAL: ClassVar[str] = "vmnicstates"
     SHORT: ClassVar[list[str]] = ["vns"]
@@ -125,5 +129,4 @@ class VmNicState(ApiModel):
         {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
     ]
 
-    metadata: Metadata
     status: VmStatus = VmStatus()

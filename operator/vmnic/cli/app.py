@@ -290,7 +290,7 @@ def nodes(
 
     For each PF it shows the VFs, who holds them, what is planned and what went wrong.
     """
-    from ..nodes.state import wire
+    from ..api.node_state import wire
     from .live import NODE_KINDS
 
     objects, _ = read_live(kubeconfig, NODE_KINDS)
@@ -324,7 +324,7 @@ def approve(
 
     Needed with `disruption: Manual`, and to try a plan again after it was rolled back.
     """
-    from ..nodes.state import APPROVED
+    from ..api.node_state import APPROVED
     from .approve import ApprovalError, approve_plans
     from .live import NODE_KINDS, annotate_state
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..nodes.state import NodeNicState, PfStatus
+from ..api.node_state import NodeNicState, PfStatus
 
 __all__ = ["Approval", "ApprovalError", "approve_plans"]
 

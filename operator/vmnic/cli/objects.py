@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ..api.node_state import NodeNicState
 from ..api.policy import VmNicPolicy
 from ..api.pool import SriovNetworkPool
 from ..checked.quantities import read_quantity
@@ -19,7 +20,6 @@ from ..libvirt.domain import Domain, DomainError, read_domain
 from ..libvirt.gather import gather_domain
 from ..nodes.observed import observed_of
 from ..nodes.pools.shares import count_vfs, pool_shares
-from ..nodes.state import NodeNicState
 from ..policy.facts import Network
 from .set_aside import DuplicateError, SetAside, reason_of
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ..api.node_state import NodeNicState
 from ..kubevirt.configuration import cluster_facts
 from ..kubevirt.gather import MachineInput, gather_vm_facts
 from ..kubevirt.pools import NodeInput, gather_pools, node_devices
@@ -19,7 +20,7 @@ from ..kubevirt.vm import Reference, VirtualMachine
 from ..libvirt.functions import FreeFunctions, free_functions
 from ..libvirt.gather import gather_domain
 from ..nodes.pools.merge import merge_pools
-from ..nodes.state import NodeNicState, group_of
+from ..nodes.state import group_of
 from ..policy.allocate import allocate
 from ..policy.capacity import Capacity, claim_of, count_capacity
 from ..policy.decision import decide

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
+from ..api.node_state import NodeNicState, PfSpec
 from ..kubevirt.patch import render_patch
 from ..libvirt.rewrite import rewrite_domain
 from ..nodes.observed import observed_of
 from ..nodes.planning.plan import plan_pf
 from ..nodes.pools.merge import merge_pools
 from ..nodes.rollout.release import released_pfs
-from ..nodes.state import NodeNicState, PfSpec
 from ..policy.facts import GuestOs, NicState, Platform
 from ..policy.types import NicDecision, VmDecision
 from .objects import Objects

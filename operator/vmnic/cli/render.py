@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..nodes.state import NodeNicState, PfStatus
+from ..api.node_state import NodeNicState, PfStatus
 from .capacity import PoolRow
 from .format import shape_words, vm_name
 from .schema import Plan, VmPlan

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..api.crd import KINDS, render_crd
-from ..nodes.state import NodeNicState, PfReason, group_of
+from ..api.node_state import NodeNicState
+from ..api.reasons import PfReason
+from ..nodes.state import group_of
 from ..policy.facts import KubeVirtFacts
 from .objects import Objects
 from .offline import Decided

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..api.common import Condition
-from ..nodes.state import NodeNicState
+from ..api.node_state import NodeNicState
 from .objects import Objects
 from .offline import Decided
 from .set_aside import SetAside

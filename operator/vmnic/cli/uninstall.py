@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ..api.node_state import NodeNicState, NodeSpec, PfSpec, wire
 from ..kube.client import ApiClient
 from ..kube.connection import kubeconfig_connection
 from ..kube.errors import ConflictError, NotFoundError
@@ -21,7 +22,6 @@ from ..kube.tasks import cancel_and_wait
 from ..nodes.pools.shares import count_vfs
 from ..nodes.rollout.ledger import CORDONED
 from ..nodes.rollout.release import ABANDON, FINALIZER, begin_release
-from ..nodes.state import NodeNicState, NodeSpec, PfSpec, wire
 from .live import decode_object, load_live
 from .objects import MalformedObjectError, Objects
 from .set_aside import set_aside, try_object

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from ..api.common import Condition
-from ..checked.moments import format_time
+from ..checked.moments import transition_time
 
 __all__ = ["merged_conditions"]
 
@@ -20,10 +20,6 @@ def merged_conditions(old: Iterable[Condition], new: Iterable[Condition], *, now
     Each keeps its old transition time unless its status has changed.
     """
     present = {condition.type: condition for condition in old}
-    merged = []
-    for condition in new:
-        before = present.get(condition.type)
-        moved = before is None or before.status != condition.status or not before.last_transition_time
-        when = format_time(now) if moved or before is None else before.last_transition_time
-        merged.append(condition.model_copy(update={"last_transition_time": when}))
-    return merged
+    return [
+        one.model_copy(update={"last_transition_time": transition_time(present.get(one.type), one.status, now)}) for one in new
+    ]

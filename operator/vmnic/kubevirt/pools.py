@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ..api.node_state import VFIO, NodeNicState
 from ..api.pool import SriovNetworkPool
 from ..nodes.nics import model_of, read_models
 from ..nodes.pools.guests import drives_windows, models_without_windows
 from ..nodes.pools.shares import PoolShare, pool_shares
-from ..nodes.state import VFIO, NodeNicState
 from ..policy.capacity import NodeDevices
 from ..policy.facts import PoolFacts
 

@@ -8,45 +8,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
+from ..api.vm_state import Restart, Reverts
 from ..policy.facts import NicState
 from ..policy.types import NicDecision, Verdict, VmDecision
 from .assignment import AssignmentRecord, RecordedNic, parse_record
 
-__all__ = ["Restart", "Reverts", "VmStateNote", "decode_vm_state", "digest_of_status", "render_status", "should_publish"]
+__all__ = ["VmStateNote", "decode_vm_state", "digest_of_status", "render_status", "should_publish"]
 
 _BYTES = 2048
 _NICS = 16
 _MESSAGE = 160
-
-
-_Time = Annotated[str, msgspec.Meta(max_length=32)]
-_Short = Annotated[str, msgspec.Meta(max_length=64)]
-
-
-class Reverts(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Record of a change that another client reverts.
-
-    See `vmnic.api.vm_state`, which has the same bounds.
-    """
-
-    digest: _Short
-    patched_at: Annotated[tuple[_Time, ...], msgspec.Meta(max_length=4)] = ()
-    yielded_at: _Time = ""
-    manager: Annotated[str, msgspec.Meta(max_length=128)] = ""
-
-
-class Restart(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """The last restart that Rolling requested, as in `vmnic.api.vm_state`."""
-
-    digest: _Short
-    policy: Annotated[str, msgspec.Meta(max_length=253)]
-    state: _Short
-    instance: _Short
-    at: _Time
 
 
 class VmStateNote(msgspec.Struct, frozen=True, kw_only=True):

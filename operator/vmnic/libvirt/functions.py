@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..api.node_state import NodeNicState
 from ..api.pool import SriovNetworkPool
 from ..checked.devices import is_pci_address
 from ..nodes.pools.shares import pool_shares
-from ..nodes.state import NodeNicState
 
 __all__ = ["FreeFunctions", "free_functions"]
 

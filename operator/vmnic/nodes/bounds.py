@@ -66,6 +66,9 @@ def _fitter_of(kind: inspect.Type) -> _Fitter:
             return _list_fitter(kind)
         case inspect.StructType():
             return _struct_fitter(kind)
+        case inspect.Metadata():
+            # A type with additions to its schema in the CRD.
+            return _fitter_of(kind.type)
         case inspect.UnionType():
             inner = _fitter_of(next(one for one in kind.types if not isinstance(one, inspect.NoneType)))
             return lambda value, path, notes: None if value is None else inner(value, path, notes)

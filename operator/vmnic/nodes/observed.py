@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from ..api.node_state import VFIO, Apply, Held, PfPlan, PfProblem, PfStatus, VfRange
+from ..api.reasons import PfReason
 from .addresses import routing_id
 from .nics import model_of
-from .state import VFIO, Apply, Held, PfPlan, PfProblem, PfReason, PfStatus, VfRange, range_of
+from .state import range_of
 
 __all__ = [
     "ObservedPf",

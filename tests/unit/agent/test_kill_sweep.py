@@ -12,9 +12,10 @@ import pytest
 
 from tests.builders.agent import Node, desired
 from tests.builders.host import OTHER_PF, PF, pf, sim_host
-from vmnic.host.faults import Fault, Killed, When
+from tests.harness.faults import Fault, Killed, When
+from vmnic.api.node_state import ApplyState, PfSpec, VfGroup, VfSettings
+from vmnic.api.reasons import PfReason
 from vmnic.host.ops import ListDir, ReadFile, ReadLink, ReadLinks, is_write
-from vmnic.nodes.state import ApplyState, PfReason, PfSpec, VfGroup, VfSettings
 
 DEVICES = "/sys/bus/pci/devices"
 ROUNDS = 8

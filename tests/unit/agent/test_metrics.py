@@ -4,10 +4,11 @@ import pytest
 
 from tests.builders.metrics import differences, value
 from vmnic.agent.metrics import AGENT_METRICS, AgentMetrics
+from vmnic.api.node_state import Apply, ApplyState, NodeStatus, PfProblem, PfStatus, VfRange
+from vmnic.api.reasons import PfReason
 from vmnic.host.client import LocalHost, OperationTimedOutError
 from vmnic.host.ops import ReadFile
 from vmnic.host.ports import StillBlocked
-from vmnic.nodes.state import Apply, ApplyState, NodeStatus, PfProblem, PfReason, PfStatus, VfRange
 
 
 def status(**fields):

@@ -3,8 +3,8 @@
 import pytest
 
 from vmnic.agent.node_state_client import ApiNodeStateClient
+from vmnic.api.node_state import NodeStatus
 from vmnic.kube.errors import ApiError
-from vmnic.nodes.state import NodeStatus
 
 
 class Answering:

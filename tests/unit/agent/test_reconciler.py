@@ -7,10 +7,10 @@ import pytest
 
 from tests.builders.agent import Node, desired
 from tests.builders.host import OTHER_PF, PF, pf, sim_host
-from vmnic.api.node_state import NodeNicState as NodeNicStateModel
-from vmnic.host.faults import Fault, Killed, When
+from tests.harness.faults import Fault, Killed, When
+from vmnic.api.node_state import ApplyState, NodeStatus, VfGroup, VfSettings, wire
+from vmnic.api.reasons import PfReason
 from vmnic.host.ops import ReadLink, WriteFile, is_write
-from vmnic.nodes.state import ApplyState, PfReason, VfGroup, VfSettings, wire
 
 
 @pytest.fixture
@@ -283,7 +283,7 @@ async def test_every_published_status_fits_the_crd(tmp_path):
     groups = tuple(VfGroup(pool=f"pool-{n}", resource=f"vmnic.dev/pool-{n}", range=str(n)) for n in range(7))
     node.api.ask(desired(groups=groups), desired(OTHER_PF, groups=groups, allow_host_used=True, mtu=9000, queues=2))
     status = await node.agent.run(node.api.state)
-    NodeNicStateModel.model_validate({"metadata": {"name": "n1"}, "spec": {}, "status": wire(status)})
+    assert msgspec.convert(wire(status), NodeStatus) == status
     assert [one.problem.reason if one.problem else None for one in status.pfs] == [PfReason.HOST_USED, None]
 
 
@@ -295,7 +295,7 @@ async def test_the_longest_list_of_vfs_fits_the_crd(tmp_path):
         node.sim.control({"hold": node.sim.perform(ReadLink(f"/sys/bus/pci/devices/{PF}/virtfn{index}")).rpartition("/")[2]})
     node.api.ask(desired(num_vfs=63, settings=VfSettings(vlan=6)))
     status = await node.agent.run(node.api.state)
-    NodeNicStateModel.model_validate({"metadata": {"name": "n1"}, "spec": {}, "status": wire(status)})
+    assert msgspec.convert(wire(status), NodeStatus) == status
     assert len(status.pfs[0].plan.actions[0].value) > 64
 
 

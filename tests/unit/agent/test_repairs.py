@@ -6,9 +6,9 @@ import pytest
 
 from tests.builders.agent import Node, desired
 from tests.builders.host import PF, sim_host
-from vmnic.host.faults import Fault, When
+from tests.harness.faults import Fault, When
+from vmnic.api.reasons import PfReason
 from vmnic.host.ops import ReadFile, ReadLink, SetLink, WriteFile
-from vmnic.nodes.state import PfReason
 
 NUM_VFS = f"/sys/bus/pci/devices/{PF}/sriov_numvfs"
 

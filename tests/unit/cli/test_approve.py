@@ -4,8 +4,9 @@ import msgspec
 import pytest
 
 from tests.builders.node import PF, pf_status, view
+from vmnic.api.node_state import PfPlan
+from vmnic.api.reasons import PfReason
 from vmnic.cli.approve import ApprovalError, approve_plans
-from vmnic.nodes.state import PfPlan, PfReason
 
 SECOND = "0000:0c:00.0"
 

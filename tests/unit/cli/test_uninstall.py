@@ -3,9 +3,9 @@
 import pytest
 
 from tests.builders.node import PF, pool, view
+from vmnic.api.reasons import PfReason
 from vmnic.cli.objects import Objects
 from vmnic.cli.uninstall import blockers_of, describe
-from vmnic.nodes.state import PfReason
 
 
 def objects(**changes):

@@ -7,11 +7,11 @@ import pytest
 
 from tests.builders.fleet import MemoryCluster
 from tests.builders.machines import NAMESPACE
+from vmnic.api.vm_state import Restart
 from vmnic.controller.caches.keys import pool_key, vm_key
 from vmnic.controller.main import Controller
 from vmnic.controller.vms.decision_record import NicDecisionRecord
 from vmnic.kube.reflector import ObjectKey
-from vmnic.kubevirt.vm_state import Restart
 from vmnic.nodes.rollout.ledger import Ledger, PoolLedger
 from vmnic.policy.types import Verdict
 

@@ -24,12 +24,11 @@ from tests.builders.vm import nic, policy
 from tests.unit.agent.test_kill_sweep import SCENARIOS, Swept
 from vmnic.agent.metrics import AGENT_METRICS
 from vmnic.api.crd import KINDS, render_crd
+from vmnic.api.reasons import NodeReason, PfReason, PoolProblemReason, PoolReason
 from vmnic.cli.app import app
 from vmnic.controller.metrics import CONTROLLER_METRICS
 from vmnic.controller.pools.ledger import LEDGER_NAME
 from vmnic.host.ops import is_write
-from vmnic.nodes.reasons import NodeReason, PoolProblemReason, PoolReason
-from vmnic.nodes.state import PfReason
 from vmnic.policy.condition_reasons import PolicyReason
 from vmnic.policy.reasons import Reason
 

@@ -4,20 +4,9 @@ import msgspec
 import pytest
 
 from tests.builders.node import PF, pf_status
+from vmnic.api.node_state import Action, Apply, Condition, Held, HostFacts, NodeStatus, PfPlan, PfProblem, VfRange, wire
 from vmnic.nodes.bounds import fit
-from vmnic.nodes.state import (
-    Action,
-    Apply,
-    Condition,
-    Held,
-    HostFacts,
-    NodeStatus,
-    PfPlan,
-    PfProblem,
-    VfRange,
-    decode_node_state,
-    wire,
-)
+from vmnic.nodes.state import decode_node_state
 
 DIGEST = "d" * 32
 LONG = "x" * 5000

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
 
+from ...api.node_state import ApplyState, PfSpec
 from ...host.client import HostAccess, OperationTimedOutError, Session, WorkerGoneError, WriteStillInFlightError
 from ...nodes.observed import ObservedPf
 from ...nodes.planning.actions import plan_actions
@@ -22,7 +23,6 @@ from ...nodes.planning.digest import same_desired
 from ...nodes.planning.drivers import NO_SHARED_DRIVER
 from ...nodes.planning.plan import Planned, affected_functions, desired_target
 from ...nodes.planning.target import Binding, is_switched_on, rollback_target
-from ...nodes.state import ApplyState, PfSpec
 from ..change import Change, NodeContext
 from ..journal import (
     Intent,

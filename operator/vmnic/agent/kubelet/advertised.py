@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from ...api.node_state import NodeSpec, PfSpec
 from ...nodes.observed import ObservedPf
 from ...nodes.planning.plan import Planned
-from ...nodes.state import NodeSpec, PfSpec
 from ..journal import Journal, PfRecord
 from .devices import AdvertisedDevices
 

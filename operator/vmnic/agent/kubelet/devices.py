@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from ...api.node_state import VFIO, PfSpec, VfGroup
 from ...nodes.observed import ObservedPf, ObservedVf
 from ...nodes.planning.actions import wrong_driver
-from ...nodes.state import VFIO, PfSpec, VfGroup, indexes_of
+from ...nodes.state import indexes_of
 
 __all__ = ["AdvertisedDevices", "Device", "Resource", "list_resources"]
 

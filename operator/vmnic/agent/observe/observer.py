@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from ...api.node_state import NodeSpec
 from ...host.client import HostAccess, OperationTimedOutError
 from ...nodes.observed import holders_by_address, with_holders
 from ...nodes.planning.drivers import DriverFacts, gather_driver
 from ...nodes.planning.plan import Planned, plan_pf
-from ...nodes.state import NodeSpec
 from ..change import without_doubt
 from ..journal import Journal, JournalStore
 from ..kubelet.advertised import advertised_devices

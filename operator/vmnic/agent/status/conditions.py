@@ -8,10 +8,10 @@ from typing import Literal
 
 import msgspec
 
-from ...checked.moments import format_time
+from ...api.node_state import Condition, HostFacts, NodeSpec, NodeStatus, PfStatus
+from ...api.reasons import NodeReason, PfReason
+from ...checked.moments import transition_time
 from ...nodes.bounds import fit
-from ...nodes.reasons import NodeReason
-from ...nodes.state import Condition, HostFacts, NodeSpec, NodeStatus, PfReason, PfStatus
 
 __all__ = ["conditions_of_refusal", "fit_status", "node_conditions", "same_status"]
 
@@ -130,22 +130,18 @@ def _missing_text(missing: Sequence[str], host: HostFacts) -> str:
 def _with_times(verdicts: Mapping[str, _Verdict], before: Iterable[Condition], generation: int) -> tuple[Condition, ...]:
     """Build the conditions, and change a transition time only with its status."""
     present = {condition.type: condition for condition in before}
-    now = format_time(datetime.now(UTC))
-    made = []
-    for kind, (status, reason, message) in verdicts.items():
-        old = present.get(kind)
-        since = old.last_transition_time if old is not None and old.status == status and old.last_transition_time else now
-        made.append(
-            Condition(
-                type=kind,
-                status=status,
-                reason=reason,
-                message=message,
-                observed_generation=generation,
-                last_transition_time=since,
-            )
+    now = datetime.now(UTC)
+    return tuple(
+        Condition(
+            type=kind,
+            status=status,
+            reason=reason,
+            message=message,
+            observed_generation=generation,
+            last_transition_time=transition_time(present.get(kind), status, now),
         )
-    return tuple(made)
+        for kind, (status, reason, message) in verdicts.items()
+    )
 
 
 def fit_status(status: NodeStatus, wanted: Collection[str]) -> NodeStatus:

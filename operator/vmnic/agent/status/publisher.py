@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import msgspec
 
+from ...api.node_state import NodeNicState, NodeStatus
 from ...kube.errors import ApiError
-from ...nodes.state import NodeNicState, NodeStatus
 from ..node_state_client import NodeStateClient
 from .conditions import same_status
 from .reduced import is_refusal, reduced_statuses

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import msgspec
 
+from ...api.node_state import Apply, NodeStatus, PfProblem, PfStatus
+from ...api.reasons import PfReason
 from ...kube.errors import ApiError, InvalidError
-from ...nodes.state import Apply, NodeStatus, PfProblem, PfReason, PfStatus
 from .conditions import conditions_of_refusal
 
 __all__ = ["is_refusal", "reduced_statuses"]

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import msgspec
 
+from ...api.node_state import Apply, NodeNicState, NodeSpec, NodeStatus, PfProblem, PfSpec, PfStatus
+from ...api.reasons import PfReason
 from ...nodes.observed import ObservedPf, render_pf_status
 from ...nodes.planning.digest import same_desired
 from ...nodes.planning.plan import Planned
-from ...nodes.state import Apply, NodeNicState, NodeSpec, NodeStatus, PfProblem, PfReason, PfSpec, PfStatus
 from ..change import needs_holders
 from ..journal import Journal, PfRecord
 from ..observe.errno_hints import describe_errno, reason_for

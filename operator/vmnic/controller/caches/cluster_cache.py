@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from ...api.node_state import NodeNicState
 from ...api.policy import VmNicPolicy
 from ...api.pool import SriovNetworkPool
 from ...kube.client import ApiClient
@@ -48,7 +49,7 @@ from ...kubevirt.vm import (
 )
 from ...kubevirt.vm_state import decode_vm_state
 from ...kubevirt.vmi import VirtualMachineInstance, decode_instance
-from ...nodes.state import NodeNicState, decode_node_state
+from ...nodes.state import decode_node_state
 from .capacity_cache import CapacityCache
 from .facts import FactGatherer
 from .keys import ALLOCATION, Key, node_key, policy_key, pool_key, vm_key

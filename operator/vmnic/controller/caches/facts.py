@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from ...api.node_state import NodeNicState, ObjectMeta
 from ...api.policy import VmNicPolicy
 from ...api.pool import SriovNetworkPool
 from ...checked.quantities import read_quantity
@@ -27,7 +28,6 @@ from ...kubevirt.pools import NodeInput, gather_pools
 from ...kubevirt.quota import quota_left, unreadable_quota
 from ...kubevirt.vm import Instancetype, Preference, Quota, Reference, VirtualMachine
 from ...kubevirt.vmi import VirtualMachineInstance
-from ...nodes.state import NodeNicState, ObjectMeta
 from ...policy.facts import ClusterFacts, Network, PoolFacts, VmFacts
 from ...policy.rules import Rule, decides_nic, rules_of, selecting_rules, unreadable_rule
 from .projections import LabelledObject, Nad, NodeObject, WebhookConfiguration

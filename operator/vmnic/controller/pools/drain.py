@@ -12,13 +12,13 @@ from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
+from ...api.node_state import Held
 from ...kube.client import ApiClient
 from ...kube.errors import ApiError, NotFoundError, UnreachableError
 from ...kube.reflector import ObjectKey
 from ...kube.resources import NODES, PODS
 from ...kubevirt.vmi import VirtualMachineInstance
 from ...nodes.rollout.ledger import CORDONED
-from ...nodes.state import Held
 from ...policy.capacity import Claim
 from ...policy.relocation import find_unplaceable
 from ..caches.capacity_cache import CapacityCache

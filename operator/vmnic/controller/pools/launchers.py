@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
+from ...api.node_state import Held
 from ...checked.names import is_label_name, is_subdomain_name
 from ...kube.reflector import ObjectKey
 from ...kubevirt.vmi import VirtualMachineInstance
-from ...nodes.state import Held
 
 __all__ = ["LauncherPod", "base_of_pod", "decode_pod", "find_obstacle", "is_launcher", "launcher_base", "pod_of"]
 

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ...api.pool import PoolProblem, SriovNetworkPool
+from ...api.reasons import PoolProblemReason
 from ...json_patch import add, check, pointer
 from ...kube.client import ApiClient
 from ...kube.errors import ApiError, UnreachableError
@@ -20,7 +21,6 @@ from ...kube.reflector import ObjectKey
 from ...kube.resources import NETWORKS
 from ...kubevirt.vm import Network
 from ...nodes.pools.networks import POOL_UID, SEGMENT_LABEL, OwnNetwork, render_network
-from ...nodes.reasons import PoolProblemReason
 from ...nodes.rollout.release import ABANDON
 from ...policy.labels import matches_labels
 from ..caches.cluster_cache import ClusterCache

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
+from ...api.node_state import HostSpec, NodeNicState, NodeSpec, PfSpec, wire
 from ...api.pool import SriovNetworkPool
 from ...json_patch import add, check
 from ...kube.client import ApiClient, ConflictError
@@ -17,7 +18,6 @@ from ...kube.resources import NODE_NIC_STATES
 from ...nodes.pools.merge import merge_pools
 from ...nodes.rollout.ledger import Ledger
 from ...nodes.rollout.release import released_pfs
-from ...nodes.state import HostSpec, NodeNicState, NodeSpec, PfSpec, wire
 from ..caches.cluster_cache import ClusterCache
 from ..caches.projections import NodeObject
 from .drain import Drainer

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from ...api.node_state import NodeNicState
 from ...api.pool import PoolProblem, SriovNetworkPool
+from ...api.reasons import PoolProblemReason
 from ...kube.client import ApiClient
 from ...kube.events import Events
 from ...kube.reflector import ObjectKey
@@ -20,11 +22,9 @@ from ...kube.resources import POOLS
 from ...nodes.pools.match import matching_pfs
 from ...nodes.pools.merge import PoolConflict, find_resource_conflicts, merge_pools
 from ...nodes.pools.shares import count_vfs
-from ...nodes.reasons import PoolProblemReason
 from ...nodes.rollout.ledger import Ledger, NodeView
 from ...nodes.rollout.release import ABANDON, FINALIZER
 from ...nodes.rollout.summary import summarise_pool
-from ...nodes.state import NodeNicState
 from ..caches.cluster_cache import ClusterCache
 from ..caches.projections import NodeObject
 from ..status.status_writer import StatusWriter

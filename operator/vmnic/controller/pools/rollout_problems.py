@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ...api.pool import PoolProblem, SriovNetworkPool
-from ...nodes.reasons import PoolProblemReason
+from ...api.reasons import PoolProblemReason
 from ...nodes.rollout.ledger import EntryState, NodeView, PoolLedger
 from .ledger import LEDGER_NAME
 from .rollout_memory import RolloutMemory

@@ -9,12 +9,12 @@ from typing import Any
 from ...api.common import Condition
 from ...api.policy import PolicyStatus, VmNicPolicy
 from ...api.pool import PoolStatus, SriovNetworkPool
+from ...api.reasons import PoolReason
 from ...json_patch import add
 from ...kube.client import ApiClient
 from ...kube.conditions import merged_conditions
 from ...kube.events import Events
 from ...kube.resources import POLICIES, POOLS, Resource
-from ...nodes.reasons import PoolReason
 from .condition_events import POLICY_NEWS, POOL_NEWS, news_of, subject_of
 
 __all__ = ["StatusWriter"]

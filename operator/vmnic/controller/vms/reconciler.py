@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from ...api.vm_state import Restart, Reverts
 from ...kube.client import ApiClient
 from ...kube.errors import ApiError, InvalidError
 from ...kube.events import Events
@@ -19,7 +20,6 @@ from ...kube.time_budget import time_budget
 from ...kubevirt.gather import gather_vm_facts
 from ...kubevirt.patch import render_patch
 from ...kubevirt.vm import VirtualMachine
-from ...kubevirt.vm_state import Restart, Reverts
 from ...policy.allocate import allocate
 from ...policy.decision import decide
 from ...policy.evaluate import evaluate_vm

@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from ...api.vm_state import Restart
 from ...checked.amounts import resolve_percentage
 from ...checked.moments import format_time
 from ...kube.reflector import ObjectKey
 from ...kubevirt.vm import VirtualMachine
-from ...kubevirt.vm_state import Restart
 from ...kubevirt.vmi import VirtualMachineInstance
 from ...policy.rules import Rule
 from ...policy.window import WindowError, is_open

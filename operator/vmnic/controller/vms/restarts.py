@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from ...api.vm_state import Restart
 from ...kube.client import ApiClient, ConflictError
 from ...kube.reflector import ObjectKey
 from ...kube.resources import MACHINE_SUBRESOURCES
-from ...kubevirt.vm_state import Restart
 from ...kubevirt.vmi import VirtualMachineInstance
 from ...policy.reasons import Reason
 from ...policy.types import VmCandidates, VmDecision

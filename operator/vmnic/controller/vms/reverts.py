@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
+from ...api.vm_state import Reverts
 from ...checked.moments import format_time
-from ...kubevirt.vm_state import Reverts
 
 __all__ = ["digest_of", "is_suspended", "record_patch", "record_revert"]
 

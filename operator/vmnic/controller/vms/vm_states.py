@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...api.common import GROUP, VERSION
+from ...api.vm_state import Restart, Reverts
 from ...json_patch import add
 from ...kube.client import ApiClient
 from ...kube.reflector import ObjectKey
 from ...kube.resources import VM_NIC_STATES
 from ...kubevirt.vm import VirtualMachine
-from ...kubevirt.vm_state import Restart, Reverts, VmStateNote, digest_of_status, render_status, should_publish
+from ...kubevirt.vm_state import VmStateNote, digest_of_status, render_status, should_publish
 from ...policy.types import VmDecision
 from ..caches.cluster_cache import ClusterCache
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from ...api.node_state import VFIO, Action, ActionKind, VfSettings
 from ..observed import ObservedPf, ObservedVf
-from ..state import VFIO, Action, ActionKind, VfSettings, range_of
+from ..state import range_of
 from .target import KERNEL, Binding, Target
 
 __all__ = ["NO_DRIVER", "admin_mac", "fold_indexes", "plan_actions", "unfold_indexes", "wrong_driver"]

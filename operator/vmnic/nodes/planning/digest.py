@@ -7,8 +7,8 @@ import json
 
 import msgspec
 
+from ...api.node_state import Action, PfSpec
 from ..observed import ObservedPf
-from ..state import Action, PfSpec
 
 __all__ = ["digest_of", "same_desired"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from ...api.node_state import PfSpec
 from ..observed import ObservedPf
-from ..state import PfSpec
 from .target import Original, uses_of
 
 __all__ = ["NO_SHARED_DRIVER", "DriverFacts", "gather_driver"]

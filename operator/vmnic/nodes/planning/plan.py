@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from ...api.node_state import VFIO, Action, ActionKind, HostFacts, PfPlan, PfProblem, PfSpec
 from ..observed import ObservedPf, ObservedVf
-from ..state import VFIO, Action, ActionKind, HostFacts, PfPlan, PfProblem, PfSpec
 from .actions import NO_DRIVER, plan_actions, unfold_indexes, wrong_driver
 from .digest import digest_of
 from .drivers import NO_SHARED_DRIVER, DriverFacts

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ...api.node_state import VFIO, HostFacts, PfProblem, PfSpec
+from ...api.reasons import PfReason
 from ..observed import ObservedPf
-from ..state import VFIO, HostFacts, PfProblem, PfReason, PfSpec
 from .actions import plan_actions
 from .drivers import DriverFacts
 from .target import Target

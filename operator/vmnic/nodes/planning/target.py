@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from ...api.node_state import VFIO, PfSpec, VfSettings
 from ..observed import ObservedPf
-from ..state import VFIO, PfSpec, VfSettings, indexes_of
+from ..state import indexes_of
 
 __all__ = [
     "KERNEL",

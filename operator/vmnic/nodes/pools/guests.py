@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ...api.node_state import NodeNicState, PfStatus
 from ...api.pool import PoolProblem, SriovNetworkPool
 from ..nics import NicModel, model_of
-from ..state import NodeNicState, PfStatus
 from .shares import pool_shares
 
 __all__ = ["drives_windows", "find_mixed_support", "models_without_windows"]

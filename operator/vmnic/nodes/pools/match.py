@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
+from ...api.node_state import VFIO, PfSpec, PfStatus
 from ...api.pool import NicSelector, SriovNetworkPool
-from ..state import VFIO, PfSpec, PfStatus, group_of
+from ..state import group_of
 
 __all__ = ["matching_pfs", "selects_node"]
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import msgspec
 
 from ...api.common import seconds_of
+from ...api.node_state import PfSpec, PfStatus, VfGroup, VfSettings
 from ...api.pool import SriovNetworkPool
 from ...checked.amounts import resolve_percentage
-from ..state import PfSpec, PfStatus, VfGroup, VfSettings, group_of, indexes_of
+from ..state import group_of, indexes_of
 from .match import matching_pfs
 
 __all__ = ["Merge", "PoolConflict", "find_resource_conflicts", "merge_pools"]

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ...api.node_state import VFIO, NodeNicState, PfSpec, PfStatus, VfGroup
+from ...api.reasons import PfReason
 from ...checked.devices import MOST_VFS
 from ..addresses import vf_addresses, vf_indexes
 from ..nics import model_of
-from ..state import VFIO, NodeNicState, PfReason, PfSpec, PfStatus, VfGroup, group_of, indexes_of, range_of
+from ..state import group_of, indexes_of, range_of
 
 __all__ = ["PoolShare", "VfTotals", "count_vfs", "pool_shares"]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ...api.node_state import Held, PfPlan, PfSpec, PfStatus
 from ...api.pool import SriovNetworkPool
+from ...api.reasons import PfReason
 from ..planning.plan import TOLD_HOLDERS
-from ..state import Held, PfPlan, PfReason, PfSpec, PfStatus
 from .ledger import NodeView
 
 __all__ = ["EligibleChanges", "eligible_changes"]

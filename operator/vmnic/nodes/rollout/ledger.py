@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
+from ...api.node_state import NodeNicState
 from ..pools.shares import VfTotals
-from ..state import NodeNicState
 
 __all__ = ["CORDONED", "Entry", "EntryState", "Ledger", "NodeView", "PoolLedger"]
 

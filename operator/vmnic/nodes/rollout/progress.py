@@ -10,8 +10,9 @@ from collections.abc import Collection, Iterable, Mapping
 import msgspec
 
 from ...api.common import seconds_of
+from ...api.node_state import ApplyState, PfStatus
 from ...api.pool import SriovNetworkPool
-from ..state import ApplyState, PfReason, PfStatus
+from ...api.reasons import PfReason
 from .eligibility import eligible_changes
 from .ledger import Entry, EntryState, NodeView, PoolLedger, by_name
 

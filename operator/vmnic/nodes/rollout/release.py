@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
+from ...api.node_state import NodeNicState, NodeSpec, PfSpec, PfStatus
 from ...api.pool import SriovNetworkPool
-from ..state import NodeNicState, NodeSpec, PfReason, PfSpec, PfStatus
+from ...api.reasons import PfReason
 
 __all__ = ["ABANDON", "FINALIZER", "begin_release", "released_pfs"]
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...api.common import Condition
+from ...api.node_state import PfSpec, PfStatus
 from ...api.pool import NodeCounts, PoolProblem, PoolStatus, SriovNetworkPool, VfCounts
+from ...api.reasons import PfReason, PoolProblemReason, PoolReason
 from ..pools.guests import find_mixed_support
 from ..pools.merge import PoolConflict
-from ..reasons import PoolProblemReason, PoolReason
-from ..state import PfReason, PfSpec, PfStatus, group_of
+from ..state import group_of
 from .ledger import EntryState, NodeView, PoolLedger
 
 __all__ = ["summarise_pool"]

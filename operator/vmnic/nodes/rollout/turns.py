@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from ...api.node_state import PfSpec, PfStatus
 from ...api.pool import SriovNetworkPool
-from ..state import PfSpec, PfStatus, group_of
+from ..state import group_of
 from .eligibility import eligible_changes
 from .ledger import NodeView, PoolLedger
 from .progress import is_stopped

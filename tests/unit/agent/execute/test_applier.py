@@ -4,9 +4,9 @@ import pytest
 
 from tests.builders.agent import Node, desired
 from tests.builders.host import PF, pf, sim_host
-from vmnic.host.faults import Fault, When
+from tests.harness.faults import Fault, When
+from vmnic.api.node_state import ApplyState, VfGroup, VfSettings
 from vmnic.host.ops import LoadModule, ReadFile, ReadLink, ReadLinks
-from vmnic.nodes.state import ApplyState, VfGroup, VfSettings
 
 RATED = desired(settings=VfSettings(vlan=100, max_tx_rate_mbps=100))
 NAMED = VfSettings(mac_prefix="02:11:22")

@@ -7,9 +7,9 @@ import msgspec
 
 from tests.builders.agent import LockableHost, Node, desired
 from tests.builders.host import OTHER_PF, PF, pf, sim_host
-from vmnic.host.faults import Fault, When
+from tests.harness.faults import Fault, When
+from vmnic.api.reasons import PfReason
 from vmnic.host.ops import WriteFile
-from vmnic.nodes.state import PfReason
 
 
 def makes_vfs(op):

@@ -2,8 +2,8 @@
 
 from tests.builders.agent import Node, desired
 from tests.builders.host import PF, sim_host
+from vmnic.api.node_state import ApplyState
 from vmnic.host.ops import WriteFile
-from vmnic.nodes.state import ApplyState
 
 
 class StingyHost:

@@ -8,9 +8,9 @@ import pytest
 from tests.builders.agent import Node, desired
 from tests.builders.host import OTHER_PF, PF, pf, sim_host
 from tests.builders.node import observed
+from vmnic.api.reasons import PfReason
 from vmnic.nodes.nics import NicDataError, _files, add_models, read_models
 from vmnic.nodes.planning.drivers import gather_driver
-from vmnic.nodes.state import PfReason
 
 OLD = """
 - {model: 82576-old, vendor: "8086", pf: ["10e6"], vf: ["10ca"], driver: igb, vfDriver: igbvf, maxVfs: 7, vfGuests: [linux], vfsBy: module}

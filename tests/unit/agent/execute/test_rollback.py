@@ -8,12 +8,13 @@ import pytest
 from tests.builders.agent import Node, desired
 from tests.builders.host import PF, pf, sim_host
 from tests.builders.node import pool
+from tests.harness.faults import Fault, Killed, When
 from vmnic.agent.journal import JournalStore
-from vmnic.host.faults import Fault, Killed, When
+from vmnic.api.node_state import ApplyState, VfSettings
+from vmnic.api.reasons import PfReason
 from vmnic.host.ops import CheckGateway, ReadFile, ReadLinks, SetLink, WriteFile
 from vmnic.nodes.rollout.ledger import Entry, NodeView, PoolLedger
 from vmnic.nodes.rollout.progress import advance_ledger, is_stopped
-from vmnic.nodes.state import ApplyState, PfReason, VfSettings
 
 UPLINK = desired(allow_host_used=True, rollback_timeout_s=30)
 

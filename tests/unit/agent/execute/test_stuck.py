@@ -9,9 +9,10 @@ from tests.builders.host import OTHER_PF, PF, pf, served, sim_host, worker_proce
 from vmnic.agent.execute.probes import NodeProbes
 from vmnic.agent.journal import JournalStore
 from vmnic.agent.reconciler import HostReconciler
+from vmnic.api.node_state import ApplyState
+from vmnic.api.reasons import PfReason
 from vmnic.host.client import HostWorker
 from vmnic.host.ops import ReadFile
-from vmnic.nodes.state import ApplyState, PfReason
 
 NUM_VFS = f"/sys/bus/pci/devices/{PF}/sriov_numvfs"
 

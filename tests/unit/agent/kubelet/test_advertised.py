@@ -8,9 +8,9 @@ from tests.builders.devices import observed
 from tests.builders.host import PF
 from vmnic.agent.journal import Intent, Journal, PfRecord
 from vmnic.agent.kubelet.advertised import advertised_devices
+from vmnic.api.node_state import NodeSpec, PfPlan
 from vmnic.nodes.planning.plan import Planned
 from vmnic.nodes.planning.target import original_of
-from vmnic.nodes.state import NodeSpec, PfPlan
 
 OLD, NEW = desired(num_vfs=7), desired(num_vfs=3)
 PENDING = Planned(plan=PfPlan(digest="d"))

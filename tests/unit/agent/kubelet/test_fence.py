@@ -10,11 +10,11 @@ import pytest
 from tests.builders.agent import Node, desired
 from tests.builders.devices import FAST, eventually, offer, vf_id, whole_offer
 from tests.builders.host import OTHER_PF, PF, sim_host
+from tests.harness.faults import Fault, Killed, When
 from tests.harness.kubelet import AdmissionError, ContainerStartError
-from vmnic.host.faults import Fault, Killed, When
+from vmnic.api.node_state import ApplyState, PfSpec, VfGroup
 from vmnic.host.ops import ListDir, ReadLink, WriteFile
 from vmnic.kube.tasks import cancel_and_wait
-from vmnic.nodes.state import ApplyState, PfSpec, VfGroup
 
 
 @pytest.fixture

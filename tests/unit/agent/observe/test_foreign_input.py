@@ -19,8 +19,9 @@ from vmnic.agent.journal import JournalError, JournalStore
 from vmnic.agent.observe.holder_files import _devices
 from vmnic.agent.observe.keyfile import KeyfileError, parse_keyfile
 from vmnic.agent.observe.modules import refused_modules
+from vmnic.api.node_state import NodeStatus
 from vmnic.host.ops import ReadFile
-from vmnic.nodes.state import NodeStatus, decode_own_state
+from vmnic.nodes.state import decode_own_state
 
 VF = "0000:0b:10.2"
 

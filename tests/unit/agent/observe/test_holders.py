@@ -7,9 +7,10 @@ import pytest
 from tests.builders.agent import Node, RecordingDevices, desired
 from tests.builders.host import PF, pf, sim_host
 from vmnic.agent.kubelet.podresources import HoldersUnknownError, KubeletHolders
+from vmnic.api.node_state import ApplyState
+from vmnic.api.reasons import PfReason
 from vmnic.host.ops import ReadFile
 from vmnic.nodes.observed import ObservedPf, ObservedVf, holders_by_address
-from vmnic.nodes.state import ApplyState, PfReason
 
 VF = "0000:0b:10.2"
 DOMAIN = f"""<domstatus state='running'><domain type='kvm'><name>web</name><devices>

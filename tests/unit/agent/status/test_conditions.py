@@ -2,7 +2,7 @@
 
 from tests.builders.node import pf_status
 from vmnic.agent.status.conditions import fit_status
-from vmnic.nodes.state import Condition, NodeStatus
+from vmnic.api.node_state import Condition, NodeStatus
 
 MANY = tuple(pf_status(f"0000:{bus:02x}:00.0") for bus in range(70))
 READY = (Condition(type="Ready", status="True", reason="AsDesired", message="x" * 1024),)

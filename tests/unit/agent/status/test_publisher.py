@@ -5,8 +5,9 @@ import pytest
 
 from tests.builders.node import PF, pf_status
 from vmnic.agent.status.publisher import Publisher
+from vmnic.api.node_state import Apply, Condition, NodeNicState, NodeStatus, ObjectMeta, PfPlan
+from vmnic.api.reasons import PfReason
 from vmnic.kube.errors import ApiError, InvalidError, UnreachableError
-from vmnic.nodes.state import Apply, Condition, NodeNicState, NodeStatus, ObjectMeta, PfPlan, PfReason
 
 DIGEST = "d" * 32
 INVALID = InvalidError(

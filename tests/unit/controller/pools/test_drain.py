@@ -5,12 +5,12 @@ import pytest
 
 from tests.builders.fleet import Fleet, MemoryCluster, instance, launcher
 from tests.builders.vm import nad, nic, node, node_state, pool, vm, vmi
+from vmnic.api.node_state import Held
 from vmnic.controller.caches.cluster_cache import ClusterCache
 from vmnic.controller.pools.drain import Drainer
 from vmnic.controller.pools.launchers import is_launcher, pod_of
 from vmnic.kube.errors import ApiError, ConflictError
 from vmnic.nodes.rollout.ledger import CORDONED
-from vmnic.nodes.state import Held
 
 NODE = "n0000"
 

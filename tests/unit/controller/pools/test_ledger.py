@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from tests.builders.fleet import Fleet, MemoryCluster
 from tests.builders.node import pf_spec, pf_status, pool, view
+from vmnic.api.node_state import PfPlan
 from vmnic.controller import main
 from vmnic.controller.admission.certificates import Lifetimes
 from vmnic.controller.admission.rotation import Certificates
@@ -18,7 +19,6 @@ from vmnic.controller.pools.ledger import LEDGER_NAME, LedgerStore
 from vmnic.kube.errors import ConflictError, NotFoundError, NotLeadingError
 from vmnic.nodes.rollout.budget import entries_of, fitting, select_non_disruptive
 from vmnic.nodes.rollout.ledger import Entry, EntryState, Ledger, PoolLedger
-from vmnic.nodes.state import PfPlan
 
 KEY = ("configmaps", "vmnic-system", LEDGER_NAME)
 

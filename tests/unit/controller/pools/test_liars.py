@@ -7,7 +7,8 @@ import pytest
 
 from tests.builders.fleet import Agent, Fleet
 from tests.builders.node import PF, pf_status
-from vmnic.nodes.state import Apply, ApplyState, Held, HostFacts, NodeNicState, NodeStatus, PfPlan, PfProblem, PfReason, wire
+from vmnic.api.node_state import Apply, ApplyState, Held, HostFacts, NodeNicState, NodeStatus, PfPlan, PfProblem, wire
+from vmnic.api.reasons import PfReason
 
 LIAR = "n0000"
 """First by name, so that it is chosen first and changes alone."""

@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 from tests.builders.node import PF, pf_spec, pf_status, pool, view
+from vmnic.api.node_state import ApplyState, NodeNicState, NodeSpec, NodeStatus, ObjectMeta
 from vmnic.controller.pools.nodes import plan_node_spec
 from vmnic.nodes.rollout.ledger import Entry, Ledger, PoolLedger
-from vmnic.nodes.state import ApplyState, NodeNicState, NodeSpec, NodeStatus, ObjectMeta
 
 
 def state(*pfs, boot="b1"):

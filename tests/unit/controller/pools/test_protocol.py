@@ -9,12 +9,12 @@ import pytest
 from tests.builders.agent import Node
 from tests.builders.fleet import Fleet
 from tests.builders.host import PF, sim_host
+from vmnic.api.node_state import ApplyState, NodeNicState, wire
 from vmnic.controller.caches.keys import node_key
 from vmnic.host.ops import is_write
 from vmnic.kube.errors import UnreachableError
 from vmnic.kube.resources import NODE_NIC_STATES
 from vmnic.nodes.rollout.ledger import EntryState
-from vmnic.nodes.state import ApplyState, NodeNicState, wire
 
 NAME = "n0000"
 VF = "0000:0b:10.0"

@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from tests.builders.node import PF, observed, pf_spec, pf_status, pool
+from vmnic.api.node_state import HostFacts, VfGroup, VfSettings
+from vmnic.api.reasons import PfReason
 from vmnic.nodes.nics import model_of, read_models
 from vmnic.nodes.observed import ObservedVf, VfAttributes, observed_of, render_pf_status
 from vmnic.nodes.planning.actions import admin_mac, plan_actions
@@ -13,7 +15,6 @@ from vmnic.nodes.planning.plan import plan_pf
 from vmnic.nodes.planning.target import original_of, rollback_target
 from vmnic.nodes.pools.match import matching_pfs
 from vmnic.nodes.pools.merge import merge_pools
-from vmnic.nodes.state import HostFacts, PfReason, VfGroup, VfSettings
 
 SHARED = pf_spec(
     groups=(

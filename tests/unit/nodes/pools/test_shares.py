@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from tests.builders.node import PF, pf_spec, pf_status
+from vmnic.api.node_state import Held, NodeNicState, NodeSpec, NodeStatus, ObjectMeta, VfRange
 from vmnic.nodes.addresses import vf_addresses, vf_indexes
 from vmnic.nodes.pools.shares import count_vfs, pool_shares
-from vmnic.nodes.state import Held, NodeNicState, NodeSpec, NodeStatus, ObjectMeta, VfRange
 
 
 def node(spec, *pfs):

@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 
 from tests.builders.node import PF, observed, pf_spec, pf_status, pool, view
+from vmnic.api.node_state import Held, HostFacts
+from vmnic.api.reasons import PfReason
 from vmnic.nodes.observed import ObservedVf
 from vmnic.nodes.planning.plan import plan_pf
 from vmnic.nodes.rollout.budget import entries_of, grant_drained, select_disruptive, select_non_disruptive
 from vmnic.nodes.rollout.eligibility import holders_of
 from vmnic.nodes.rollout.ledger import Entry, EntryState, Ledger, PoolLedger
-from vmnic.nodes.state import Held, HostFacts, PfReason
 
 PROVEN = PoolLedger(proven_generation=1)
 VF = "0000:0b:10.0"

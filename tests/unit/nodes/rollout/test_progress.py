@@ -3,9 +3,10 @@
 import pytest
 
 from tests.builders.node import PF, pool, view
+from vmnic.api.node_state import ApplyState
+from vmnic.api.reasons import PfReason
 from vmnic.nodes.rollout.ledger import Entry, EntryState, Ledger, PoolLedger
 from vmnic.nodes.rollout.progress import advance_ledger
-from vmnic.nodes.state import ApplyState, PfReason
 
 NOW = 10_000
 HELD = [("db", "0000:0b:10.0")]

@@ -4,8 +4,9 @@ import msgspec
 import pytest
 
 from tests.builders.node import pool, view
+from vmnic.api.node_state import ApplyState
+from vmnic.api.reasons import PfReason
 from vmnic.nodes.rollout.release import ABANDON, begin_release, released_pfs
-from vmnic.nodes.state import ApplyState, PfReason
 
 
 def released(state_view, *pools):

@@ -6,23 +6,13 @@ import msgspec
 import pytest
 
 from tests.builders.node import PF, pf_spec, pf_status, pool, view
+from vmnic.api.node_state import Held, NodeNicState, NodeSpec, NodeStatus, ObjectMeta, PfPlan, PfProblem, VfGroup, VfRange
 from vmnic.api.pool import PoolProblem
+from vmnic.api.reasons import PfReason
 from vmnic.nodes.pools.merge import PoolConflict
 from vmnic.nodes.pools.shares import count_vfs, pool_shares
 from vmnic.nodes.rollout.ledger import Entry, EntryState, NodeView, PoolLedger
 from vmnic.nodes.rollout.summary import summarise_pool
-from vmnic.nodes.state import (
-    Held,
-    NodeNicState,
-    NodeSpec,
-    NodeStatus,
-    ObjectMeta,
-    PfPlan,
-    PfProblem,
-    PfReason,
-    VfGroup,
-    VfRange,
-)
 
 
 def state_of(asked, seen, name="n1"):

@@ -3,9 +3,9 @@
 import pytest
 
 from tests.builders.node import PF, pool, view
+from vmnic.api.reasons import PfReason
 from vmnic.nodes.rollout.ledger import Entry, EntryState, PoolLedger
 from vmnic.nodes.rollout.turns import free_nodes_come, is_done, unanswered
-from vmnic.nodes.state import PfReason
 
 HELD = [("db", "0000:0b:10.0")]
 DRAIN = {"disruption": "Drain"}

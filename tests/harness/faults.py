@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .ops import Op, Port, Value, is_write
-from .ports import StillBlocked
+from vmnic.host.ops import Op, Port, Value, is_write
+from vmnic.host.ports import StillBlocked
 
 __all__ = ["Fault", "FaultyPort", "Killed", "When"]
 

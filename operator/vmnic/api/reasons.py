@@ -1,4 +1,4 @@
-"""Reasons of conditions and problems of pools and nodes, each with its cause and what to do.
+"""Reasons of conditions and problems of PFs, pools and nodes, each with its cause and what to do.
 
 The docstring below a member becomes a row of `docs/reference/reasons.md`: the first sentence is the cause, the rest the remedy.
 """
@@ -7,7 +7,70 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["NodeReason", "PoolProblemReason", "PoolReason"]
+__all__ = ["NodeReason", "PfReason", "PoolProblemReason", "PoolReason"]
+
+
+class PfReason(StrEnum):
+    """Why a PF is not, or cannot be, as its pool asks."""
+
+    FOREIGN_OWNER = "ForeignOwner"
+    """Another program manages the PF's VFs. Take the PF out of the pool, or away from that program."""
+    FIRMWARE_SRIOV_OFF = "FirmwareSriovOff"
+    """The NIC offers no VFs. Enable SR-IOV in the firmware of the NIC or of the machine."""
+    TOO_MANY_VFS = "TooManyVfs"
+    """More VFs are asked for than the NIC supports. Lower `numVfs`, or set it to "max"."""
+    TOO_FEW_VFS = "TooFewVfs"
+    """`management: Adopt` uses existing VFs, and there are fewer than asked for. Create them, or lower `numVfs`."""
+    TOO_MANY_QUEUES = "TooManyQueues"
+    """More queues are asked for than the NIC has left beside its VFs. Lower `queues`."""
+    NO_MMIO_SPACE = "NoMmioSpace"
+    """The machine's firmware left no address space for the VFs' registers. Add pci=realloc to the kernel command line."""
+    HOST_USED = "HostUsed"
+    """The host itself uses the PF: an address, a default route or an upper device. Take the PF out of the pool, or
+    set `safety.allowHostUsed: true`.
+    """
+    IOMMU_OFF = "IommuOff"
+    """vfio-pci needs an IOMMU. Enable it in the firmware and with `intel_iommu=on` or `amd_iommu=on`, then reboot."""
+    IOMMU_GROUP_SHARED = "IommuGroupShared"
+    """Other functions share the IOMMU group, so vfio-pci cannot take a VF. Use a slot with ACS."""
+    NO_DRIVER = "NoDriver"
+    """No driver is bound to the PF, so the kernel cannot create VFs. Bind the NIC's driver."""
+    LINK_ELSEWHERE = "LinkElsewhere"
+    """The PF's link is in another network namespace, where it cannot be configured, so its VFs are not advertised.
+    Move it back to the host's network namespace, or take the PF out of the pool.
+    """
+    MODULE_MISSING = "ModuleMissing"
+    """A kernel module that VMs need cannot be loaded. Load it, or find out why the kernel refuses it."""
+    MODULE_OPTIONS_NEEDED = "ModuleOptionsNeeded"
+    """The driver creates VFs only by its parameter `max_vfs`. Set `persistence: ModuleOptions`."""
+    DRIVER_IN_USE = "DriverInUse"
+    """The driver would have to be reloaded while the host or a VM uses one of its functions. Reboot the
+    node, which puts the options in force.
+    """
+    VANISHED = "Vanished"
+    """A PF that belongs to a pool is no longer there. Check the hardware, or take the PF out of the pool."""
+    CARRIER_LOST = "CarrierLost"
+    """The PF's link has lost its carrier, so its VFs have no network and are no longer advertised. Check the cable, the
+    transceiver and the switch port.
+    """
+    UNREADABLE = "Unreadable"
+    """Reading the PF failed, or the node's status could not be read or published, so vmnic draws no conclusion. Read
+    the message and the kernel's log; the agent reads again by itself.
+    """
+    WRITE_STILL_IN_FLIGHT = "WriteStillInFlight"
+    """A write of an earlier change has not returned from the kernel, and the PF is left alone until it does. Check the
+    kernel's log; if the write never returns, reboot the node.
+    """
+    PCI_BUS_STUCK = "PciBusStuck"
+    """A write did not return from the kernel, so no further PCI write starts on this node. Check the kernel's log;
+    usually only a reboot of the node helps.
+    """
+    APPLY_FAILED = "ApplyFailed"
+    """The host refused an action, or the value read back differs from the one written. The message names the action and
+    the errno: remove the cause, then change the pool or reboot the node to have it tried again.
+    """
+    ROLLED_BACK = "RolledBack"
+    """The change cut the node off, so the agent rolled it back. Change the pool, or approve the plan to try it again."""
 
 
 class PoolProblemReason(StrEnum):
