@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
+from ..checked import forms
 from .common import ApiModel, Condition, Count, Generation, IntOrPercent, LabelSelector, Metadata, Name, Problem
 from .keywords import cel, map_list
 
@@ -171,6 +172,9 @@ class Enforcement(ApiModel):
     """
 
 
+_Acceptable = Annotated[str, StringConstraints(max_length=128, pattern=forms.ACCEPTABLE)]
+
+
 class PolicySpec(ApiModel):
     """Which VMs get which datapath."""
 
@@ -219,6 +223,10 @@ class PolicySpec(ApiModel):
     """Settings of the datapath `emulated`."""
     multiqueue: Multiqueue = Multiqueue()
     """Settings for the queues of virtio NICs. If several policies select NICs of a VM, those of the highest priority apply."""
+    accept: Annotated[list[_Acceptable], Field(max_length=32)] = []
+    """Reasons that do not exclude a datapath for the policy's NICs: IpamNotCarried, MtuDiffers, GuestMtuChanges, or
+    PropertyNotCarried/NAME with the name of a field, an XML element or a CNI key.
+    """
     tenant_overrides: TenantOverrides = TenantOverrides()
     """Effects that annotations on a VirtualMachine may have."""
     enforcement: Enforcement = Enforcement()

@@ -67,6 +67,8 @@ class NicStatus(_Struct, frozen=True, kw_only=True):
     """Wanted datapath; absent if it stays as it is."""
     message: _Text = ""
     """What will happen, and when."""
+    guest: _Text = ""
+    """What changes for the guest: MTU, adapter, interface name, queues and link."""
     original: _Text = ""
     """Values before vmnic changed the NIC; `kubectl vmnic revert vm` restores them."""
     # As many as a policy may name.

@@ -7,6 +7,7 @@ newline.
 from __future__ import annotations
 
 __all__ = [
+    "ACCEPTABLE",
     "BOOT_ID",
     "CONDITION",
     "DIGEST",
@@ -51,6 +52,9 @@ PLAIN = "^[^\\x00-\\x1f\\x7f]*$"
 LARGEST_COUNT = 2**31 - 1
 LARGEST_GENERATION = 2**53 - 1
 """The API server stores the bounds of a schema as 64-bit floats."""
+
+ACCEPTABLE = r"^(IpamNotCarried|MtuDiffers|GuestMtuChanges|PropertyNotCarried/[A-Za-z0-9][A-Za-z0-9_.-]{0,62})$"
+"""A reason that `spec.accept` and the annotation vmnic.dev/accept may name."""
 
 
 def whole(pattern: str) -> str:

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from .schema import NicShape, VmPlan
+from ..policy.guest_view import GuestView, describe_view
+from .schema import NicPlan, NicShape, VmPlan
 
-__all__ = ["shape_words", "vm_name"]
+__all__ = ["guest_words", "shape_words", "vm_name"]
 
 
 def vm_name(vm: VmPlan) -> str:
     """Return namespace and name. A libvirt domain has no namespace."""
     return "/".join(filter(None, (vm["namespace"], vm["name"])))
+
+
+def guest_words(nic: NicPlan) -> str:
+    """Describe what changes for the guest, or return an empty text."""
+    guest = nic["guest"]
+    mtu, queues = guest["mtu"], guest["queues"]
+    return describe_view(
+        GuestView(
+            mtu=None if mtu is None else (mtu["from"], mtu["to"]),
+            adapter=guest["adapter"],
+            interface_name=guest["interfaceName"],
+            queues=(queues["from"], queues["to"]),
+            link=guest["link"],
+        )
+    )
 
 
 def shape_words(shape: NicShape) -> str:

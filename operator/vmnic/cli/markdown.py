@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from ..checked.printable import cut, printable
-from .format import shape_words, vm_name
+from .format import guest_words, shape_words, vm_name
 from .schema import Plan, ProblemEntry
 
 __all__ = ["escape_markdown", "render_markdown"]
@@ -29,7 +29,7 @@ def render_markdown(plan: Plan) -> list[str]:
     rows = [
         _row(
             *(vm_name(vm), nic["name"], shape_words(nic["from"]), shape_words(nic["to"])),
-            *(nic["verdict"], nic["action"], nic["message"]),
+            *(nic["verdict"], nic["action"], nic["message"], guest_words(nic)),
         )
         for vm in plan["vms"]
         for nic in vm["nics"]
@@ -46,7 +46,12 @@ def render_markdown(plan: Plan) -> list[str]:
     )
     lines = ["### vmnic plan", "", counts]
     if rows:
-        lines += ["", "| VM | NIC | now | wanted | verdict | action | why |", "|---|---|---|---|---|---|---|", *rows]
+        lines += [
+            "",
+            "| VM | NIC | now | wanted | verdict | action | why | the guest will see |",
+            "|---|---|---|---|---|---|---|---|",
+            *rows,
+        ]
     if pools:
         lines += ["", "| pool | node | PF | plan | blocked by |", "|---|---|---|---|---|", *pools]
     if plan["problems"]:

@@ -14,11 +14,25 @@ from ..nodes.observed import observed_of
 from ..nodes.planning.plan import plan_pf
 from ..nodes.pools.merge import merge_pools
 from ..nodes.rollout.release import released_pfs
-from ..policy.facts import GuestOs, NicState, Platform
-from ..policy.types import NicDecision, VmDecision
+from ..policy.facts import Datapath, GuestOs, NicState, Platform
+from ..policy.guest_view import guest_view, uncarried_settings
+from ..policy.reasons import Reason
+from ..policy.types import Action, NicDecision, VmDecision
 from .objects import Objects
 from .offline import Decided, kind_of
-from .schema import FailOn, NicPlan, NicShape, PatchOperation, Plan, PoolNode, PoolPlan, ProblemEntry, VmPlan
+from .schema import (
+    FailOn,
+    GuestEntry,
+    NicPlan,
+    NicShape,
+    NumberChange,
+    PatchOperation,
+    Plan,
+    PoolNode,
+    PoolPlan,
+    ProblemEntry,
+    VmPlan,
+)
 from .set_aside import SetAside, try_object
 
 __all__ = ["difference", "fails", "make_plan", "plan_vm"]
@@ -112,7 +126,8 @@ def plan_vm(objects: Objects, decided: Decided, decision: VmDecision) -> VmPlan:
         "platform": "KubeVirt" if vm.platform is Platform.KUBEVIRT else "Libvirt",
         "guestOS": vm.guest_os.value,
         "restartRequired": decision.restart_required,
-        "nics": [_nic(nic) for nic in decision.nics],
+        "nics": [_nic(decision, nic) for nic in decision.nics],
+        "patchComplete": not any(_needs_mac(decision, nic) for nic in decision.nics),
         "guestCommands": _guest_commands(decision),
     }
     if vm.platform is Platform.LIBVIRT:
@@ -138,7 +153,34 @@ def _guest_commands(decision: VmDecision) -> list[str]:
     ]
 
 
-def _nic(decision: NicDecision) -> NicPlan:
+def _needs_mac(vm: VmDecision, decision: NicDecision) -> bool:
+    """Return whether the patch lacks the MAC address of a running NIC, which only the cluster knows."""
+    present, wanted = decision.nic.present, decision.wanted
+    moves = (present.datapath, present.model) != (wanted.datapath, wanted.model)
+    whole = wanted.datapath is Datapath.PASSTHROUGH
+    return decision.action is Action.PATCH and moves and not whole and vm.vm.assumed_running and not _mac(decision)
+
+
+def _mac(decision: NicDecision) -> str | None:
+    return decision.nic.spec_mac or decision.nic.live_mac
+
+
+def _guest(decision: VmDecision, nic: NicDecision) -> GuestEntry:
+    view = guest_view(decision, nic)
+    return {
+        "mtu": _number_change(view.mtu) if view.mtu is not None else None,
+        "adapter": view.adapter,
+        "interfaceName": view.interface_name,
+        "queues": _number_change(view.queues),
+        "link": view.link,
+    }
+
+
+def _number_change(change: tuple[int, int]) -> NumberChange:
+    return {"from": change[0], "to": change[1]}
+
+
+def _nic(vm: VmDecision, decision: NicDecision) -> NicPlan:
     return {
         "name": decision.nic.name,
         "policy": decision.policy,
@@ -148,6 +190,8 @@ def _nic(decision: NicDecision) -> NicPlan:
         "from": _state(decision.nic.present),
         "to": _state(decision.wanted),
         "message": decision.message,
+        "macAddress": _mac(decision),
+        "guest": _guest(vm, decision),
         "candidates": [
             {"datapath": one.datapath.value, "chosen": True}
             if one.finding is None
@@ -263,6 +307,15 @@ def _problems(decisions: list[VmDecision], problems: list[str]) -> list[ProblemE
         vm = decision.vm
         where = f"VirtualMachine/{vm.namespace}/{vm.name}"
         found += [{"object": where, "reason": "NotFound", "message": text} for text in vm.problems]
+        found += [
+            {
+                "object": where,
+                "reason": Reason.PROPERTY_NOT_CARRIED.value,
+                "message": f"NIC {nic.nic.name}: {nic.wanted.datapath} does not carry {', '.join(lost)}",
+            }
+            for nic in decision.nics
+            if (lost := uncarried_settings(nic))
+        ]
         found += [
             {
                 "object": f"VmNicPolicy/{nic.policy}",

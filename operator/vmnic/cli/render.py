@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from ..api.node_state import NodeNicState, PfStatus
 from .capacity import PoolRow
-from .format import shape_words, vm_name
-from .schema import Plan, VmPlan
+from .format import guest_words, shape_words, vm_name
+from .schema import NicPlan, Plan, VmPlan
 from .set_aside import SetAside
 from .setup import Line
 from .terminal import say, show_table
@@ -20,11 +20,11 @@ def show_plan(plan: Plan) -> None:
     nics = [(vm, nic) for vm in plan["vms"] for nic in vm["nics"]]
     if nics:
         show_table(
-            ("VM", "NIC", "NOW", "WANTED", "VERDICT", "ACTION", "WHY"),
+            ("VM", "NIC", "NOW", "WANTED", "VERDICT", "ACTION", "WHY", "THE GUEST WILL SEE"),
             [
                 (
                     *(vm_name(vm), nic["name"], shape_words(nic["from"]), shape_words(nic["to"])),
-                    *(nic["verdict"], nic["action"], nic["reason"] or nic["policy"] or ""),
+                    *(nic["verdict"], nic["action"], _why(vm, nic), guest_words(nic)),
                 )
                 for vm, nic in nics
             ],
@@ -44,6 +44,11 @@ def show_plan(plan: Plan) -> None:
     )
 
 
+def _why(vm: VmPlan, nic: NicPlan) -> str:
+    lacks_mac = not vm["patchComplete"] and nic["action"] == "Patch" and nic["macAddress"] is None
+    return (nic["reason"] or nic["policy"] or "") + ("; vmnic adds the MAC address" if lacks_mac else "")
+
+
 def show_explanation(vm: VmPlan, source: str) -> None:
     """Print why each NIC of a VM is as it is, and why each other candidate is excluded."""
     guest = f"{vm['guestOS']} ({source})" if source else vm["guestOS"]
@@ -55,6 +60,8 @@ def show_explanation(vm: VmPlan, source: str) -> None:
         say(f"  wanted  {shape_words(nic['to'])}" + (f" by policy {nic['policy']}" if nic["policy"] else ""))
         if nic["message"]:
             say(f"  why     {nic['message']}")
+        if guest_words(nic):
+            say(f"  guest   {guest_words(nic)}")
         for candidate in nic["candidates"]:
             word = "chosen" if candidate["chosen"] else f"{candidate['reason']}: {candidate['message']}"
             say(f"  {candidate['datapath']:9} {word}")

@@ -31,6 +31,20 @@ class NicShape(TypedDict):
     queues: int
 
 
+class NumberChange(TypedDict("NumberChange", {"from": int, "to": int})):
+    """A number before and after."""
+
+
+class GuestEntry(TypedDict):
+    """What the guest sees of a NIC if the plan is carried out."""
+
+    mtu: NumberChange | None
+    adapter: Literal["Same", "New"]
+    interfaceName: Literal["Same", "MayChange"]
+    queues: NumberChange
+    link: Literal["Kept", "LostAtRestart", "LostDuringMigration"]
+
+
 class CandidateEntry(TypedDict):
     """A datapath that the policy names, and why it is excluded."""
 
@@ -52,6 +66,8 @@ NicPlan = TypedDict(
         "from": NicShape,
         "to": NicShape,
         "message": str,
+        "macAddress": str | None,
+        "guest": GuestEntry,
         "candidates": list[CandidateEntry],
     },
 )
@@ -75,6 +91,7 @@ class VmPlan(TypedDict):
     restartRequired: bool
     nics: list[NicPlan]
     patch: NotRequired[list[PatchOperation]]
+    patchComplete: bool
     domainXml: NotRequired[str]
     guestCommands: list[str]
 

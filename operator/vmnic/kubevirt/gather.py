@@ -6,6 +6,7 @@ of a preference is ever written to the VM.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 from ..api.common import LabelSelector, LabelSelectorRequirement
@@ -52,6 +53,7 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         guest_os_source=source,
         nics=NicReader(given, instance, queues, record).all(),
         running=instance is not None or given.counts_as_running,
+        assumed_running=given.counts_as_running,
         started=instance is not None and bool(instance.status.node_name),
         halted=machine.halted,
         node=instance.status.node_name if instance is not None else "",
@@ -64,6 +66,7 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         vcpus=_vcpus(given),
         memory_bytes=_memory_bytes(given),
         overcommit=_overcommit(given),
+        has_hotplug_volume=_has_hotplug_volume(given),
         has_vfio=_has_vfio(given),
         instancetype_host_devices=_has_type_devices(given),
         autoattach=given.autoattach,
@@ -82,6 +85,12 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         version=meta.resource_version,
         problems=_problems(given, wishes, fault),
     )
+
+
+def _has_hotplug_volume(given: MachineInput) -> bool:
+    volumes = given.machine.spec.template.spec.volumes
+    sources = (source for one in volumes for source in (one.persistent_volume_claim, one.data_volume, one.memory_dump))
+    return any(source is not None and source.hotpluggable for source in sources)
 
 
 def _has_vfio(given: MachineInput) -> bool:
@@ -197,10 +206,17 @@ def _problems(given: MachineInput, wishes: projection.VmAnnotations, fault: str)
         found.append(f"preference {spec.preference.name} does not exist, so its NIC model and guest OS are unknown")
     if not given.preference_unknown and spec.instancetype is not None and spec.instancetype.name and given.instancetype is None:
         found.append(f"instancetype {spec.instancetype.name} does not exist, so its vCPUs are unknown")
-    for network in spec.template.spec.networks:
+    return (*found, *_network_problems(given))
+
+
+def _network_problems(given: MachineInput) -> Iterator[str]:
+    for network in given.machine.spec.template.spec.networks:
         if network.multus is not None:
             namespace, _, name = network.multus.network_name.rpartition("/")
             namespace = namespace or given.machine.metadata.namespace
-            if given.find_network(namespace, name) is None:
-                found.append(f"NetworkAttachmentDefinition {namespace}/{name} does not exist")
-    return tuple(found)
+            definition = given.find_network(namespace, name)
+            if definition is None:
+                yield f"NetworkAttachmentDefinition {namespace}/{name} does not exist"
+            elif definition.not_acceptable:
+                words = ", ".join(map(repr, definition.not_acceptable))
+                yield f"NetworkAttachmentDefinition {namespace}/{name}: annotation vmnic.dev/accept cannot accept {words}"

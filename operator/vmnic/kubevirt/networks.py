@@ -6,19 +6,26 @@ It provides CNI plugin, device resource, segment, IPAM and MTU.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import msgspec
 
+from ..checked import forms
 from ..checked.documents import read_json
 from ..checked.quantities import read_integer
 from ..nodes.pools.networks import RESOURCE, SEGMENT_LABEL
 from ..policy.facts import Network
 from . import vm as projection
+from .carried import CNI_VOUCHED, network_properties
 
 __all__ = ["decode_network", "original_network", "read_network"]
 
 _ACCEPT = "vmnic.dev/accept"
+_ACCEPT_CHARS = 4096
+_ACCEPTABLE = re.compile(forms.whole(forms.ACCEPTABLE))
+_WORD_CHARS = 64
+_SHOWN_WORDS = 4
 _CONFIG_BYTES = 2**16
 """CNI configurations have some hundred bytes."""
 _LARGEST_MTU = 65535
@@ -66,12 +73,13 @@ def read_network(document: dict[str, Any]) -> Network:
 def _network(definition: _Definition) -> Network:
     meta, unreadable = definition.metadata, ""
     try:
-        plugin = _main_plugin(definition.spec.config)
+        plugin, *chained = _plugins(definition.spec.config)
     except ValueError as error:
-        plugin, unreadable = {}, f"spec.config: {error}"[:_REASON_CHARS]
+        plugin, chained, unreadable = {}, [], f"spec.config: {error}"[:_REASON_CHARS]
     # An MTU of 0 counts as none: CNI plugins then leave the kernel's default.
     if not unreadable and plugin.get("mtu") and read_integer(plugin["mtu"], 1, _LARGEST_MTU) is None:
         unreadable = f"spec.config: mtu must be a number of at most {_LARGEST_MTU}"
+    words = [word.strip() for word in meta.annotations.get(_ACCEPT, "")[:_ACCEPT_CHARS].split(",") if word.strip()]
     mtu, ipam, kind = read_integer(plugin.get("mtu"), 1, _LARGEST_MTU), plugin.get("ipam"), plugin.get("type")
     return Network(
         namespace=meta.namespace,
@@ -81,13 +89,16 @@ def _network(definition: _Definition) -> Network:
         segment=meta.labels.get(SEGMENT_LABEL, ""),
         mtu=mtu,
         ipam=json.dumps(ipam, sort_keys=True) if ipam else "",
-        accepts=tuple(word.strip() for word in meta.annotations.get(_ACCEPT, "").split(",") if word.strip()),
+        properties=network_properties(plugin, chained),
+        vouched=tuple(key for key in CNI_VOUCHED if plugin.get(key)),
+        accepts=tuple(word for word in words if _ACCEPTABLE.fullmatch(word)),
+        not_acceptable=tuple(word[:_WORD_CHARS] for word in words if not _ACCEPTABLE.fullmatch(word))[:_SHOWN_WORDS],
         unreadable=unreadable,
     )
 
 
-def _main_plugin(config: str) -> dict[str, Any]:
-    """Return the plugin that creates the interface, which is the first of a list.
+def _plugins(config: str) -> list[dict[str, Any]]:
+    """Return the plugins, of which the first creates the interface and the others are chained.
 
     An empty configuration has none. Multus then reads the configuration from a file on the node, which vmnic does not read.
 
@@ -95,13 +106,14 @@ def _main_plugin(config: str) -> dict[str, Any]:
         ValueError: the configuration is not a JSON object, or exceeds a bound.
     """
     if not config.strip():
-        return {}
+        return [{}]
     parsed = read_json(config, dict[str, Any], max_bytes=_CONFIG_BYTES)
     plugins = parsed.get("plugins")
-    first = next(iter(plugins), {}) if isinstance(plugins, list) else parsed
-    if not isinstance(first, dict):
-        raise ValueError("the first of `plugins` is not an object")
-    return first
+    if not isinstance(plugins, list):
+        return [parsed]
+    if not all(isinstance(one, dict) for one in plugins):
+        raise ValueError("an entry of `plugins` is not an object")
+    return plugins or [{}]
 
 
 def original_network(was: dict[str, Any]) -> projection.Network | None:

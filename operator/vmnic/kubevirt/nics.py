@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..policy.facts import Datapath, Network, NicFacts, NicState
 from . import vm as projection
 from .assignment import AssignmentRecord
+from .carried import nic_settings
 from .inputs import MachineInput
 from .networks import original_network
 from .vm import Interface
@@ -67,10 +68,18 @@ class NicReader:
             binding=interface.binding.name if interface.binding is not None else next(iter(interface.bindings), ""),
             explicit_model=interface.model or None,
             state=interface.state or "",
+            settings=nic_settings(interface, boots_first=self._boots_first(interface)),
+            has_fixed_slot=bool(interface.pci_address),
             spec_mac=interface.mac_address or None,
             live_mac=_live_mac(self._instance, name),
             live=self._live(name),
         )
+
+    def _boots_first(self, interface: Interface) -> bool:
+        """Return whether no other device comes before the interface in the boot order."""
+        devices = self._spec.domain.devices
+        orders = [one.boot_order for one in devices.disks] + [one.boot_order for one in devices.interfaces]
+        return bool(interface.boot_order) and interface.boot_order == min(filter(None, orders))
 
     def _whole_nics(self) -> tuple[NicFacts, ...]:
         """Return host devices that replaced a NIC through vmnic, or that belong to a pool of whole NICs."""
@@ -183,7 +192,7 @@ def _state(model: str, queues: int, resource: str, *, sriov: bool, plugin: str) 
     if plugin == _MACVTAP:
         return NicState(datapath=Datapath.MACVTAP, model=model, queues=queues if model == _VIRTIO else 1)
     if plugin:
-        return NicState(datapath=Datapath.OTHER, model=model)
+        return NicState(datapath=Datapath.OTHER, model=model, queues=queues if model == _VIRTIO else 1)
     if model == _VIRTIO:
         return NicState(datapath=Datapath.VHOST, model=model, queues=queues)
     return NicState(datapath=Datapath.EMULATED, model=model)

@@ -184,13 +184,17 @@ class _Rendering:
 
         KubeVirt selects host devices by resource only.
         """
-        entries = [{"name": nic.nic.name, "deviceName": nic.wanted.resource} for nic in whole]
+        entries = [self._device(nic) for nic in whole]
         if not entries:
             return []
         # `-` appends only to a list that exists.
         if not self._spec.domain.devices.host_devices:
             return [add(_HOST_DEVICES, entries)]
         return [add(f"{_HOST_DEVICES}/-", entry) for entry in entries]
+
+    def _device(self, decision: NicDecision) -> dict[str, Any]:
+        tag = self._spec.domain.devices.interfaces[decision.nic.index or 0].tag
+        return {"name": decision.nic.name, "deviceName": decision.wanted.resource} | ({"tag": tag} if tag else {})
 
     def _add_interfaces(self, returned: list[NicDecision], *, emptied: bool) -> list[Operation]:
         """Restore interfaces that whole NICs have replaced, with their recorded settings."""
@@ -229,12 +233,11 @@ class _Rendering:
     def _multiqueue(self) -> list[Operation]:
         """Set the single multiqueue switch of the VM.
 
-        It is turned off if no NIC is left that it applies to. KubeVirt would not notice that.
+        It is turned off if no NIC is left that it applies to, with any binding. KubeVirt would not notice that.
         """
         vm = self._vm
         after = [nic.wanted for nic in self._patched] + [nic.nic.present for nic in self._kept]
-        virtio = [state for state in after if state.has_queues]
-        if not virtio:
+        if not any(state.uses_switch for state in after):
             return self._switch(on=False) if vm.multiqueue else []
         # A NIC that is not patched must not turn the switch, for example one that waits for a window.
         queues = {nic.wanted.queues for nic in self._patched if nic.wanted.has_queues}

@@ -100,8 +100,13 @@ class HostDevice(Part, frozen=True, kw_only=True):
     tag: str | None = None
 
 
+class _Disk(Part, frozen=True, kw_only=True):
+    boot_order: int | None = None
+
+
 class _Devices(Part, frozen=True, kw_only=True):
     interfaces: tuple[Interface, ...] = ()
+    disks: tuple[_Disk, ...] = ()
     host_devices: tuple[HostDevice, ...] = ()
     gpus: tuple[HostDevice, ...] = ()
     network_interface_multiqueue: bool | None = None
@@ -168,8 +173,19 @@ class _Affinity(Part, frozen=True, kw_only=True):
     node_affinity: _NodeAffinity | None = None
 
 
+class _Hotpluggable(Part, frozen=True):
+    hotpluggable: bool = False
+
+
+class _Volume(Part, frozen=True, kw_only=True):
+    persistent_volume_claim: _Hotpluggable | None = None
+    data_volume: _Hotpluggable | None = None
+    memory_dump: _Hotpluggable | None = None
+
+
 class _InstanceSpec(Part, frozen=True, kw_only=True):
     domain: _Domain = _Domain()
+    volumes: tuple[_Volume, ...] = ()
     networks: tuple[Network, ...] = ()
     node_selector: dict[str, str] = {}
     affinity: _Affinity | None = None

@@ -14,6 +14,7 @@ import msgspec
 
 from ..api.vm_state import Restart, Reverts
 from ..policy.facts import NicState
+from ..policy.guest_view import describe_view, guest_view
 from ..policy.types import NicDecision, Verdict, VmDecision
 from .assignment import AssignmentRecord, RecordedNic, parse_record
 
@@ -87,7 +88,7 @@ def should_publish(decision: VmDecision) -> bool:
 def render_status(decision: VmDecision, reverts: Reverts | None, restart: Restart | None) -> dict[str, Any]:
     """Build the status of a VmNicState.
 
-    If it would exceed the size limit, candidates, messages and originals are omitted first, and NICs last.
+    If it would exceed the size limit, candidates and texts are omitted first, and NICs last.
     """
     record = parse_record(decision.vm.record) or AssignmentRecord()
     verdicts = [nic.verdict.value for nic in decision.nics]
@@ -95,13 +96,13 @@ def render_status(decision: VmDecision, reverts: Reverts | None, restart: Restar
     status: dict[str, Any] = {
         "guestOS": decision.vm.guest_os.value,
         "summary": ", ".join(f"{count} {verdict}" for verdict, count in counted.items()),
-        "nics": [_nic(nic, record.nics.get(nic.nic.name)) for nic in decision.nics[:_NICS]],
+        "nics": [_nic(decision, nic, record.nics.get(nic.nic.name)) for nic in decision.nics[:_NICS]],
     }
     if reverts is not None:
         status["reverts"] = msgspec.to_builtins(reverts)
     if restart is not None:
         status["restart"] = msgspec.to_builtins(restart)
-    for dropped in ("candidates", "message", "original"):
+    for dropped in ("candidates", "message", "guest", "original"):
         if len(msgspec.json.encode(status)) <= _BYTES:
             break
         for nic in status["nics"]:
@@ -111,7 +112,7 @@ def render_status(decision: VmDecision, reverts: Reverts | None, restart: Restar
     return status
 
 
-def _nic(decision: NicDecision, recorded: RecordedNic | None) -> dict[str, Any]:
+def _nic(vm: VmDecision, decision: NicDecision, recorded: RecordedNic | None) -> dict[str, Any]:
     nic: dict[str, Any] = {
         "name": decision.nic.name,
         "policy": decision.policy or "",
@@ -119,6 +120,7 @@ def _nic(decision: NicDecision, recorded: RecordedNic | None) -> dict[str, Any]:
         "reason": decision.reason.value if decision.reason is not None else "",
         "now": _shape(decision.nic.present),
         "message": decision.message[:_MESSAGE] if decision.verdict in (Verdict.CHANGE, Verdict.BLOCKED) else "",
+        "guest": describe_view(guest_view(vm, decision)),
         "original": _original(recorded) if recorded is not None else "",
     }
     if decision.wanted != decision.nic.present:

@@ -39,6 +39,7 @@ _DEFAULT_MODEL = "rtl8139"
 _VIRTIO = ("virtio", "virtio-transitional", "virtio-non-transitional")
 _PLAIN = ("network", "bridge", "ethernet")
 _SHOWN_BYTES = 40
+_LARGEST_MTU = 65535
 _MOST_QUEUES = 256
 """The kernel's limit for a tap device (MAX_TAP_QUEUES)."""
 _MOST_VCPUS = 2**16 - 1
@@ -101,7 +102,7 @@ def _nic(name: str, element: etree._Element, owners: Mapping[str, str]) -> NicFa
     mac = element.find("mac")
     return NicFacts(
         name=name,
-        network=Network(name=_source_name(element)),
+        network=Network(name=_source_name(element), mtu=_mtu(element)),
         present=_present(element, owners),
         binding=element.get("type", ""),
         explicit_model=_attribute(element, "model", "type") or None,
@@ -162,6 +163,15 @@ def _refuse(element: etree._Element, name: str, most: int) -> NoReturn:
     text = cut(element.get(name, "") if name else (element.text or "").strip(), _SHOWN_BYTES)
     what = f"<{element.tag} {name}={text!r}>" if name else f"<{element.tag}>{text}</{element.tag}>"
     raise DomainError(f"line {element.sourceline}: {what} is not a number from 0 to {most}: correct it with `virsh edit`")
+
+
+def _mtu(element: etree._Element) -> int | None:
+    """Return the MTU that libvirt sets on the tap device, or None if the XML names none."""
+    mtu = element.find("mtu")
+    if mtu is None or mtu.get("size") is None:
+        return None
+    size = read_integer(mtu.get("size"), 1, _LARGEST_MTU)
+    return size if size is not None else _refuse(mtu, "size", _LARGEST_MTU)
 
 
 def _source_name(element: etree._Element) -> str:

@@ -44,13 +44,24 @@ def decide(found: VmCandidates, choices: Choices, *, waiting_for: str = "") -> V
     # On KubeVirt one number of queues applies to all virtio NICs, and memory bounds their sum.
     # So the NICs that will be virtio are counted before the first of them is decided.
     virtio = sum(
-        nic.nic.present.has_queues if pick is None or pick.is_current else pick.datapath in _WITH_QUEUES
+        _counts_queues(vm, nic.nic.present) if pick is None or pick.is_current else pick.datapath in _WITH_QUEUES
         for nic, pick in zip(found.nics, chosen, strict=True)
     )
     queues = choose_queues(vm, effective_rule, virtio)
+    if (
+        queues.queues == 1
+        and vm.virtio_queues > 1
+        and any(nic.rule is None and nic.nic.present.uses_switch for nic in found.nics)
+    ):
+        # The switch is the whole VM's, and a NIC that no policy decides uses it.
+        queues = QueueChoice(None)
     context = _Context(vm, effective_rule, queues, waiting_for)
     nics = tuple(_decide_nic(context, nic, one, pick) for nic, one, pick in zip(found.nics, reported, chosen, strict=True))
     return VmDecision(vm=vm, effective_rule=effective_rule, nics=nics)
+
+
+def _counts_queues(vm: VmFacts, present: NicState) -> bool:
+    return present.uses_switch if vm.platform is Platform.KUBEVIRT else present.has_queues
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +134,19 @@ def _wanted(context: _Context, nic: NicFacts, rule: Rule, chosen: Candidate | No
         case Datapath.SRIOV | Datapath.PASSTHROUGH:
             return NicState(datapath=chosen.datapath, resource=chosen.resource)
         case Datapath.VIRTIO:
-            return NicState(datapath=chosen.datapath, model="virtio")
+            return NicState(datapath=chosen.datapath, model=_virtio_model(present))
     # A new virtio NIC gets the queues of the VM's other virtio NICs, because KubeVirt has one switch for all of them.
-    return NicState(datapath=chosen.datapath, model="virtio", queues=context.vm.virtio_queues if queues is None else queues)
+    several = context.vm.virtio_queues if queues is None else queues
+    return NicState(datapath=chosen.datapath, model=_virtio_model(present), queues=several)
+
+
+def _virtio_model(present: NicState) -> str:
+    """Return the present variant of virtio, or virtio.
+
+    An old guest may have a driver for `virtio-transitional` only.
+    """
+    is_virtio = present.datapath in (Datapath.VIRTIO, *_WITH_QUEUES) and present.model is not None
+    return present.model if is_virtio and present.model is not None and present.model.startswith("virtio") else "virtio"
 
 
 def _judge(
@@ -181,7 +202,8 @@ def _enforce(context: _Context, nic: NicFacts, wanted: NicState, change: str, *,
     blocked = None if forced else _blocked_patch(context, nic, wanted, change)
     # KubeVirt's condition RestartRequired is set until the restart.
     restart = "Applied at the next restart; until then KubeVirt does not hotplug CPUs or memory" if vm.running else ""
-    text = join_sentences(change, restart)
+    mac = "vmnic adds the MAC address of the running NIC" if vm.assumed_running and _lacks_mac(vm, nic) else ""
+    text = join_sentences(change, restart, mac)
     return blocked or _Judged(Verdict.CHANGE, Action.PATCH, None, text)
 
 
@@ -211,7 +233,7 @@ def _blocked_patch(context: _Context, nic: NicFacts, wanted: NicState, change: s
     vm = context.vm
     adapter = wanted.datapath is not nic.present.datapath or wanted.model != nic.present.model
     # A NIC without a MAC address in the spec gets another one at the next start, so the patch must set the present one.
-    if vm.running and adapter and wanted.datapath is not Datapath.PASSTHROUGH and not (nic.spec_mac or nic.live_mac):
+    if _lacks_mac(vm, nic) and adapter and wanted.datapath is not Datapath.PASSTHROUGH and not vm.assumed_running:
         text = "Blocked until the MAC address of the running NIC is known, because the change must keep it"
         return _Judged(Verdict.BLOCKED, None, Reason.MAC_UNKNOWN, join_sentences(change, text))
     # A change at creation stays: the webhook restores it when the applier applies the VM again.
@@ -220,6 +242,11 @@ def _blocked_patch(context: _Context, nic: NicFacts, wanted: NicState, change: s
         text = f"{vm.applier} applies this VM: write {recipe} in the manifest that it applies"
         return _Judged(Verdict.BLOCKED, None, Reason.OWNED_BY_GIT, join_sentences(change, text))
     return None
+
+
+def _lacks_mac(vm: VmFacts, nic: NicFacts) -> bool:
+    """Return whether a running NIC has a MAC address that is not known."""
+    return vm.running and not (nic.spec_mac or nic.live_mac)
 
 
 def _recipe(nic: NicFacts, wanted: NicState) -> str:

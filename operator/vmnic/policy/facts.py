@@ -16,6 +16,7 @@ __all__ = [
     "KubeVirtFacts",
     "Network",
     "NicFacts",
+    "NicSetting",
     "NicState",
     "Platform",
     "PoolFacts",
@@ -82,8 +83,14 @@ class Network:
     """Configured MTU in bytes."""
     ipam: str = ""
     """IP address management as canonical JSON; empty if none."""
+    properties: Mapping[str, str] = field(default_factory=dict)
+    """What its configuration protects or limits besides IPAM and MTU, by name, each as canonical JSON."""
+    vouched: tuple[str, ...] = ()
+    """Settings that a whole NIC would not have, and that the policy which names its pool vouches for, such as `vlan`."""
     accepts: tuple[str, ...] = ()
     """Reasons that the administrator of the network accepts."""
+    not_acceptable: tuple[str, ...] = ()
+    """Words of the annotation vmnic.dev/accept that are no reasons which can be accepted."""
     unreadable: str = ""
     """Why its NetworkAttachmentDefinition cannot be read; empty if it can be. The other fields then hold what could be read."""
 
@@ -107,6 +114,11 @@ class NicState:
         """
         return self.datapath in (Datapath.VHOST, Datapath.MACVTAP) and (self.model or "").startswith("virtio")
 
+    @property
+    def uses_switch(self) -> bool:
+        """Return whether KubeVirt's VM-wide multiqueue switch applies to the NIC, with any binding."""
+        return not self.datapath.needs_device and (self.model or "").startswith("virtio")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
@@ -122,6 +134,17 @@ class Assignment:
     model: str | None = None
     network: str = ""
     """The chosen network as `namespace/name`; empty if it did not change."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NicSetting:
+    """A setting of a NIC besides its datapath, and the datapaths that do not carry it."""
+
+    name: str
+    lost_on: frozenset[Datapath] = frozenset()
+    """Datapaths that must not be chosen, because the NIC would lose the setting."""
+    told_on: frozenset[Datapath] = frozenset()
+    """Datapaths with which the loss is reported and accepted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +165,10 @@ class NicFacts:
     """The model that the spec itself names."""
     state: str = ""
     """`state` of the interface in the spec: `up`, `down`, `absent` or empty."""
+    settings: Mapping[str, NicSetting] = field(default_factory=dict)
+    """Settings that differ from their default, by name."""
+    has_fixed_slot: bool = False
+    """Whether the spec names its PCI address."""
     spec_mac: str | None = None
     live_mac: str | None = None
     """MAC address of the running NIC."""
@@ -166,6 +193,8 @@ class VmFacts:
     nics: tuple[NicFacts, ...] = ()
     running: bool = False
     """Whether it has a VMI or, offline, counts as running."""
+    assumed_running: bool = False
+    """Whether it counts as running although no VMI is given, so nothing is known about its running NICs."""
     started: bool = False
     """Whether its VMI has a node and thus holds its devices there."""
     halted: bool = False
@@ -186,6 +215,8 @@ class VmFacts:
     """Memory of the guest; None if unknown."""
     overcommit: str = ""
     """The setting that gives the guest more memory than its pod has; empty if there is none."""
+    has_hotplug_volume: bool = False
+    """Whether its spec has a hotpluggable volume."""
     has_vfio: bool = False
     """Whether its spec already has a device on vfio-pci."""
     instancetype_host_devices: bool = False
@@ -233,6 +264,8 @@ class PoolFacts:
     physical: bool = False
     mtu: int | None = None
     """MTU that the pool sets, in bytes."""
+    spoof_check: bool | None = None
+    """Whether the pool sets spoof checking on its VFs; None if it leaves that as it is."""
     reserve: int = 0
     """VFs that new assignments leave free."""
     linux_only: tuple[str, ...] = ()

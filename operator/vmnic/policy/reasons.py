@@ -31,10 +31,19 @@ class Reason(StrEnum):
     """The NIC's network is not offered over this datapath, and a change must not move the VM to another one. Give both
     NetworkAttachmentDefinitions the same label vmnic.dev/segment."""
     IPAM_NOT_CARRIED = "IpamNotCarried"
-    """The network that offers the datapath manages IP addresses in another way. Make the `ipam` of both equal, or accept it
-    with the annotation vmnic.dev/accept: IpamNotCarried on the NetworkAttachmentDefinition."""
+    """The guest would lose its IP address: the network that offers the datapath assigns addresses in another way, or KubeVirt's
+    bridge binding has handed the address of `ipam` to the guest, which no other binding does. Use the network's own DHCP
+    server, or accept it in `spec.accept` of the policy or with vmnic.dev/accept on the NetworkAttachmentDefinition."""
     MTU_DIFFERS = "MtuDiffers"
-    """The network that offers the datapath has another MTU. Make the `mtu` of both equal."""
+    """The network that offers the datapath has another MTU. Make the `mtu` of both equal, or accept it like IpamNotCarried."""
+    GUEST_MTU_CHANGES = "GuestMtuChanges"
+    """The guest would use another MTU: virtio takes the network's, emulated models and VFs use 1500. Connections break if the
+    network's other hosts expect the present one. Make the network's `mtu` 1500, or accept it like IpamNotCarried."""
+    PROPERTY_NOT_CARRIED = "PropertyNotCarried"
+    """The datapath loses a setting of the NIC or of its network, such as a packet filter or a rate limit; the message names it.
+    Remove the setting, or accept `PropertyNotCarried/NAME` like IpamNotCarried."""
+    HOTPLUG_VOLUME_BLOCKS_MACVTAP = "HotplugVolumeBlocksMacvtap"
+    """A VM with a hotpluggable volume does not start with macvtap (KubeVirt #17392). Name another datapath."""
     GUEST_LACKS_VF_DRIVER = "GuestLacksVfDriver"
     """The guest has no driver for this NIC's VFs (82576 in Windows). Use a pool of another NIC model."""
     POOR_ON_WINDOWS = "PoorOnWindows"

@@ -54,6 +54,8 @@ class Rule:
     """Whether a tenant's annotation `network-pressure` counts."""
     may_forbid_restart: bool
     """Whether a tenant's annotation `restart: Never` counts."""
+    accepts: tuple[str, ...] = ()
+    """Reasons of `spec.accept`, which do not exclude a datapath for its NICs."""
     unreadable: str = ""
     """Why the policy cannot be read; empty if it can be. The other fields are then those of its last readable version."""
 
@@ -104,6 +106,7 @@ def _rule(policy: VmNicPolicy) -> Rule:
         may_exclude=spec.tenant_overrides.exclude == "Allowed",
         honours_pressure=spec.tenant_overrides.network_pressure == "Allowed",
         may_forbid_restart=spec.tenant_overrides.restart == "Allowed",
+        accepts=tuple(spec.accept),
     )
 
 

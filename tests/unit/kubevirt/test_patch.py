@@ -17,7 +17,8 @@ CLUSTER += [node_state("n2", pool="whole", vfs=0, function="Physical")]
 
 
 def wanting(datapath):
-    return policy(datapaths=[datapath], existing="Immediately", passthrough={"pool": "whole"})
+    accepted = ["PropertyNotCarried/bootOrder", "PropertyNotCarried/dhcpOptions"]
+    return policy(datapaths=[datapath], existing="Immediately", passthrough={"pool": "whole"}, accept=accepted)
 
 
 def web(**fields):

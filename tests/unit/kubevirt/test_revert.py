@@ -39,7 +39,8 @@ def web(*nics, devices=None):
 
 
 def changed(machine, datapath):
-    wanted = policy(datapaths=[datapath], passthrough={"pool": "whole"})
+    accepted = ["PropertyNotCarried/bootOrder"]
+    wanted = policy(datapaths=[datapath], passthrough={"pool": "whole"}, accept=accepted)
     return next(one for one in apply_patches([machine, wanted, *CLUSTER]) if one["kind"] == "VirtualMachine")
 
 

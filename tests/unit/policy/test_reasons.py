@@ -76,8 +76,10 @@ CASES = [
     ("NoEquivalentNetwork", sriov(fast=nad("fast", cni="sriov", resource="vmnic.dev/fast", segment="green"))),
     ("NoEquivalentNetwork", sriov(bridge=nad("br"))),
     ("NoEquivalentNetwork", sriov(fast=nad("fast", namespace="other", cni="sriov", resource="vmnic.dev/fast", segment="blue"))),
-    ("NoEquivalentNetwork", sriov(vm("web", nic("data", binding="bridge", network="br", state="down"), run_strategy="Halted"))),
-    ("NoEquivalentNetwork", whole(vm("web", nic("data", binding="bridge", network="br", state="down"), run_strategy="Halted"))),
+    ("PropertyNotCarried", sriov(vm("web", nic("data", binding="bridge", network="br", state="down"), run_strategy="Halted"))),
+    ("PropertyNotCarried", whole(vm("web", nic("data", binding="bridge", network="br", state="down"), run_strategy="Halted"))),
+    ("GuestMtuChanges", sriov(bridge=nad("br", segment="blue", mtu=9000), pools=[pool(mtu=9000)])),
+    ("HotplugVolumeBlocksMacvtap", macvtap(web(spec={"volumes": [{"name": "d", "dataVolume": {"name": "d", "hotpluggable": True}}]}))),
     ("IpamNotCarried", sriov(bridge=nad("br", segment="blue", ipam={"type": "host-local"}))),
     ("MtuDiffers", sriov(bridge=nad("br", segment="blue", mtu=9000))),
     ("MtuDiffers", sriov(fast=nad("fast", cni="sriov", resource="vmnic.dev/fast", segment="blue", mtu=9000))),
@@ -160,7 +162,8 @@ def test_an_equivalent_network_may_differ_harmlessly(bridge):
 
 
 def test_a_pool_with_jumbo_frames_serves_a_jumbo_network():
-    documents = sriov(bridge=nad("br", segment="blue", mtu=9000), pools=[pool(mtu=9000)])
+    jumbo = nad("br", segment="blue", mtu=9000, accept="GuestMtuChanges")
+    documents = sriov(bridge=jumbo, pools=[pool(mtu=9000)])
     assert told(decision(*documents).nics[0])[0] == ("sriov", None)
 
 

@@ -6,12 +6,18 @@ The first finding is the one that is reported.
 from __future__ import annotations
 
 from ..facts import Datapath, Platform
-from . import guests, networks, platform
+from . import guests, networks, platform, properties
 from .check_input import Check, CheckInput, Finding
 
 __all__ = ["CheckInput", "Finding", "first_finding"]
 
-_SAME_NETWORK: tuple[Check, ...] = (networks.no_equivalent_network, networks.ipam_not_carried, networks.mtu_differs)
+_CARRIED: tuple[Check, ...] = (networks.guest_mtu_changes, properties.property_not_carried)
+_SAME_NETWORK: tuple[Check, ...] = (
+    networks.no_equivalent_network,
+    networks.ipam_not_carried,
+    networks.mtu_differs,
+    *_CARRIED,
+)
 _SECONDARY: tuple[Check, ...] = (guests.guest_unknown, networks.pod_network, *_SAME_NETWORK)
 _VFIO: tuple[Check, ...] = (platform.memory_overcommit, platform.quota_exceeded)
 _LAST: tuple[Check, ...] = (networks.admit_cannot_change_network, platform.pool_not_ready)
@@ -21,6 +27,7 @@ _CHECKS: dict[tuple[Platform, Datapath], tuple[Check, ...]] = {
     (Platform.KUBEVIRT, Datapath.VHOST): (*_SAME_NETWORK, platform.no_vhost_net, networks.admit_cannot_change_network),
     (Platform.KUBEVIRT, Datapath.MACVTAP): (
         *_SECONDARY,
+        guests.hotplug_volume_blocks_macvtap,
         guests.poor_on_windows,
         guests.blocks_migration,
         guests.eviction_strategy_blocks_drain,
@@ -39,9 +46,11 @@ _CHECKS: dict[tuple[Platform, Datapath], tuple[Check, ...]] = {
         *_LAST,
     ),
     (Platform.KUBEVIRT, Datapath.PASSTHROUGH): (
-        # A whole NIC has no network whose `ipam` and `mtu` could be compared.
         networks.pod_network,
+        # A whole NIC has no network whose MTU could be compared.
         networks.no_equivalent_network,
+        networks.ipam_not_carried,
+        *_CARRIED,
         guests.blocks_migration,
         guests.eviction_strategy_blocks_drain,
         platform.feature_gate_off,
@@ -52,24 +61,27 @@ _CHECKS: dict[tuple[Platform, Datapath], tuple[Check, ...]] = {
         *_LAST,
     ),
     # libvirt has no network objects, quotas or feature gates, so checks of these are left out.
-    (Platform.LIBVIRT, Datapath.EMULATED): (networks.no_equivalent_network,),
-    (Platform.LIBVIRT, Datapath.VIRTIO): (networks.no_equivalent_network,),
-    (Platform.LIBVIRT, Datapath.VHOST): (networks.no_equivalent_network, platform.no_vhost_net),
+    (Platform.LIBVIRT, Datapath.EMULATED): (networks.no_equivalent_network, *_CARRIED),
+    (Platform.LIBVIRT, Datapath.VIRTIO): (networks.no_equivalent_network, *_CARRIED),
+    (Platform.LIBVIRT, Datapath.VHOST): (networks.no_equivalent_network, *_CARRIED, platform.no_vhost_net),
     (Platform.LIBVIRT, Datapath.MACVTAP): (
         guests.guest_unknown,
         networks.no_equivalent_network,
+        *_CARRIED,
         guests.poor_on_windows,
         guests.blocks_migration,
     ),
     (Platform.LIBVIRT, Datapath.SRIOV): (
         guests.guest_unknown,
         networks.no_equivalent_network,
+        *_CARRIED,
         guests.guest_lacks_vf_driver,
         guests.blocks_migration,
         platform.pool_not_ready,
     ),
     (Platform.LIBVIRT, Datapath.PASSTHROUGH): (
         networks.no_equivalent_network,
+        *_CARRIED,
         guests.blocks_migration,
         platform.pool_not_ready,
     ),

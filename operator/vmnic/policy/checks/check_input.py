@@ -53,6 +53,11 @@ class CheckInput:
         plain = (Datapath.EMULATED, Datapath.VIRTIO, Datapath.VHOST)
         return not self.is_current and not (self.datapath in plain and self.nic.present.datapath in plain)
 
+    def accepts(self, word: str) -> bool:
+        """Return whether the policy, or the administrator of one of the networks, accepts a reason."""
+        new = self.target.accepts if self.target is not None else ()
+        return word in (*self.rule.accepts, *self.nic.network.accepts, *new)
+
 
 Check = Callable[[CheckInput], Finding | None]
 """A check never raises, and it does not rely on another check having run."""

@@ -11,6 +11,7 @@ __all__ = [
     "eviction_strategy_blocks_drain",
     "guest_lacks_vf_driver",
     "guest_unknown",
+    "hotplug_volume_blocks_macvtap",
     "poor_on_windows",
 ]
 
@@ -42,6 +43,14 @@ def guest_lacks_vf_driver(question: CheckInput) -> Finding | None:
         return None
     text = f"Windows has no driver for VFs of {', '.join(models)} (pool {pool.name})"
     return Finding(Reason.GUEST_LACKS_VF_DRIVER, text)
+
+
+def hotplug_volume_blocks_macvtap(question: CheckInput) -> Finding | None:
+    """Exclude macvtap for a VM with a hotpluggable volume, which would not start (KubeVirt #17392)."""
+    if not question.vm.has_hotplug_volume:
+        return None
+    text = "the VM has a hotpluggable volume, and KubeVirt does not start such a VM with macvtap"
+    return Finding(Reason.HOTPLUG_VOLUME_BLOCKS_MACVTAP, text)
 
 
 def poor_on_windows(question: CheckInput) -> Finding | None:

@@ -5,11 +5,19 @@ A change of datapath must never move a NIC to another network.
 
 from __future__ import annotations
 
-from ..facts import ClusterFacts, Datapath, Network, Platform
+from ..facts import ClusterFacts, Datapath, Network, NicState, Platform
+from ..guest_mtu import guest_mtu
 from ..reasons import Reason
 from .check_input import CheckInput, Finding
 
-__all__ = ["admit_cannot_change_network", "ipam_not_carried", "mtu_differs", "no_equivalent_network", "pod_network"]
+__all__ = [
+    "admit_cannot_change_network",
+    "guest_mtu_changes",
+    "ipam_not_carried",
+    "mtu_differs",
+    "no_equivalent_network",
+    "pod_network",
+]
 _DEFAULT_MTU = 1500
 
 
@@ -35,9 +43,6 @@ def no_equivalent_network(question: CheckInput) -> Finding | None:
         return Finding(Reason.NO_EQUIVALENT_NETWORK, text)
     if nic.present.datapath is Datapath.PASSTHROUGH and question.vm.platform is Platform.LIBVIRT:
         return Finding(Reason.NO_EQUIVALENT_NETWORK, f"the network that NIC {nic.name} used before passthrough is unknown")
-    if question.datapath.needs_device and nic.state == "down":
-        text = f"NIC {nic.name} has `state: down`, which {question.datapath} cannot have: its link would come up"
-        return Finding(Reason.NO_EQUIVALENT_NETWORK, text)
     # A whole NIC has no network object. The policy that names its pool confirms the segment.
     if question.target is not None or question.datapath is Datapath.PASSTHROUGH:
         return None
@@ -47,17 +52,17 @@ def no_equivalent_network(question: CheckInput) -> Finding | None:
 
 
 def ipam_not_carried(question: CheckInput) -> Finding | None:
-    """Exclude a network that manages IP addresses differently.
+    """Exclude a change with which the guest would lose its IP address.
 
-    Addresses that only one of the two networks assigns would be lost.
+    Only KubeVirt's bridge binding hands the address that `ipam` assigns to the guest.
     """
     old, new = question.nic.network, question.target
-    if (
-        new is None
-        or not question.moves
-        or old.ipam == new.ipam
-        or Reason.IPAM_NOT_CARRIED.value in (*old.accepts, *new.accepts)
-    ):
+    if not question.moves or question.accepts(Reason.IPAM_NOT_CARRIED):
+        return None
+    if old.ipam and question.nic.present.datapath.is_bridged and not question.datapath.is_bridged:
+        text = f"{_name(old)} assigns the guest's address, and {question.datapath} does not hand it over: use a DHCP server"
+        return Finding(Reason.IPAM_NOT_CARRIED, text)
+    if new is None or old.ipam == new.ipam:
         return None
     text = (
         f"{_name(old)} and {_name(new)} assign IP addresses differently: make their ipam equal, or accept it with an annotation"
@@ -71,12 +76,32 @@ def mtu_differs(question: CheckInput) -> Finding | None:
     An MTU that changes unexpectedly has cost whole clusters their connections (KubeVirt #18845).
     """
     old, new = question.nic.network, question.target
-    if new is None or not question.moves or Reason.MTU_DIFFERS.value in (*old.accepts, *new.accepts):
+    if new is None or not question.moves or question.accepts(Reason.MTU_DIFFERS):
         return None
     before, after = _mtus(old, new, question.cluster)
     if before == after:
         return None
     return Finding(Reason.MTU_DIFFERS, f"{_name(old)} has an MTU of {before}, but {_name(new)} of {after}: make them equal")
+
+
+def guest_mtu_changes(question: CheckInput) -> Finding | None:
+    """Exclude a datapath with which the guest would use another MTU than today.
+
+    The network may stay the same: 5,000 VMs lost their connections when e1000e, which ignores the network's MTU, became virtio,
+    which uses it (KubeVirt #18845).
+    """
+    nic, vm = question.nic, question.vm
+    if nic.network.pod or question.accepts(Reason.GUEST_MTU_CHANGES):
+        return None
+    model = question.rule.emulated_model if question.datapath is Datapath.EMULATED else "virtio"
+    new = NicState(datapath=question.datapath, model=None if question.datapath.needs_device else model)
+    before = guest_mtu(vm, nic, nic.present, nic.network)
+    after = guest_mtu(vm, nic, new, question.target)
+    if before is None or after is None or before == after:
+        return None
+    reason = Reason.GUEST_MTU_CHANGES
+    text = f"the guest's MTU would change from {before} to {after}: make the network's mtu {before}, or accept {reason}"
+    return Finding(reason, text)
 
 
 def admit_cannot_change_network(question: CheckInput) -> Finding | None:
