@@ -17,6 +17,7 @@ NETWORKS = {
     "jumbo": nad("jumbo", namespace=NAMESPACE, segment="green", mtu=9000),
     "jumbofast": nad("jumbofast", namespace=NAMESPACE, cni="sriov", resource="vmnic.dev/fast", segment="green"),
     "leased": nad("leased", namespace=NAMESPACE, segment="red", ipam={"type": "host-local"}, accept="IpamNotCarried"),
+    "guarded": nad("guarded", namespace=NAMESPACE, segment="blue", macspoofchk=True),
     "leasedfast": nad("leasedfast", namespace=NAMESPACE, cni="sriov", resource="vmnic.dev/fast", segment="red"),
 }
 TYPES = [
@@ -36,6 +37,13 @@ PREFERENCES = [
         "spec": {"devices": {"preferredInterfaceModel": "virtio", "preferredNetworkInterfaceMultiQueue": True}, "annotations": {"vm.kubevirt.io/os": "linux"}},
     },
 ]  # fmt: skip
+ACCEPTABLE = [
+    "IpamNotCarried",
+    "MtuDiffers",
+    "GuestMtuChanges",
+    "PropertyNotCarried/macspoofchk",
+    "PropertyNotCarried/bootOrder",
+]
 PERMITTED = ["vmnic.dev/whole"]
 
 
@@ -54,10 +62,13 @@ def _machine(rng):
     domain = {"devices": _devices(rng, interfaces, typed)}
     spec = {"domain": domain}
     if typed is None:
-        domain["cpu"] = rng.choice([{"cores": rng.choice([1, 2, 4, 9])}, {"sockets": 2, "cores": 2, "threads": 2}])
-        domain["memory"] = {"guest": rng.choice(["512Mi", "4Gi", "64Gi"])}
+        domain |= _size(rng)
         if rng.random() < 0.2:
             spec["nodeSelector"] = {"rack": "1"}
+    if rng.random() < 0.15:
+        claim = {"claimName": "disk", "hotpluggable": rng.random() < 0.7}
+        spec["volumes"] = [{"name": "disk", "persistentVolumeClaim": claim}]
+        domain["devices"]["disks"] = [{"name": "disk", "disk": {"bus": "scsi"}}]
     if networks:
         spec["networks"] = networks
     if rng.random() < 0.2:
@@ -79,6 +90,15 @@ def _machine(rng):
             [{}, {}, {"vmnic.dev/exclude": "true"}, {"vmnic.dev/network-pressure": "High"}]
         )
     return {"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "metadata": meta, "spec": body}
+
+
+def _size(rng):
+    """Return CPUs and memory, as topology and guest memory or as the pod's resources alone."""
+    if rng.random() < 0.3:
+        amounts = {"cpu": rng.choice(["1", "2500m", "9"]), "memory": rng.choice(["512Mi", "4Gi", "64Gi"])}
+        return {"resources": rng.choice([{"requests": amounts}, {"requests": amounts, "limits": amounts}])}
+    cpu = rng.choice([{"cores": rng.choice([1, 2, 4, 9])}, {"sockets": 2, "cores": 2, "threads": 2}])
+    return {"cpu": cpu, "memory": {"guest": rng.choice(["512Mi", "4Gi", "64Gi"])}}
 
 
 def _devices(rng, interfaces, typed):
@@ -137,8 +157,9 @@ def _secondary_nic(rng, name):
     if kind == "macvtap":
         network["multus"]["networkName"] += "tap"
         return _with_model(rng, {"name": name, "binding": {"name": "macvtap"}}), network
-    network["multus"]["networkName"] += rng.choice(["br", "br", "plain", "jumbo", "leased"])
-    interface = _with_model(rng, {"name": name, "bridge": {}})
+    network["multus"]["networkName"] += rng.choice(["br", "br", "br", "plain", "jumbo", "leased", "guarded"])
+    # Without a binding, KubeVirt 1.8 stores the VM as it is.
+    interface = _with_model(rng, {"name": name} | ({"bridge": {}} if rng.random() < 0.95 else {}))
     if rng.random() < 0.2:
         interface["state"] = rng.choice(["up", "down", "absent"])
     if rng.random() < 0.1:
@@ -168,6 +189,7 @@ def _policy(rng, name, priority):
         liveMigration=rng.choice(["Preferred", "NotNeeded", "Required"]),
         multiqueue={"mode": rng.choice(["Auto", "Always", "Never"]), "maxQueues": rng.choice([4, 8, 16])},
         emulated={"model": rng.choice(["e1000e", "e1000", "rtl8139", "igb"])},
+        accept=rng.sample(ACCEPTABLE, rng.choice([0, 2, 4])),
     )
     if "passthrough" in datapaths or rng.random() < 0.3:
         rule["spec"]["passthrough"] = {"pool": "whole"}

@@ -13,7 +13,7 @@ import pytest
 
 from tests.builders.decide import collect, patches
 from tests.builders.scene import NAMESPACE, NETWORKS, PREFERENCES, TYPES, scene
-from tests.harness.api import Api, ApiFailure
+from tests.harness.api import Api, ApiFailure, wait_for
 from vmnic.cli.offline import decide_all
 
 COUNT = int(os.environ.get("VMNIC_FUZZ_COUNT", "2000"))
@@ -21,20 +21,58 @@ FIRST = int(os.environ.get("VMNIC_FUZZ_SEED", "1"))
 _VIRTIO = (None, "virtio")
 
 
+class Judge:
+    """Asks KubeVirt whether it accepts a VM or a patch."""
+
+    def __init__(self, api):
+        self.api = api
+
+    def create(self, machine):
+        """Create a VM as a dry run."""
+        return self.api.create(machine, "?dryRun=All&fieldValidation=Strict")
+
+    def update(self, machine, others, name):
+        """Store a VM that does not run under another name, and patch it as a dry run."""
+        spec = {key: value for key, value in machine["spec"].items() if key != "running"} | {"runStrategy": "Halted"}
+        self.api.create(machine | {"metadata": machine["metadata"] | {"name": name}, "spec": spec})
+
+        def patched():
+            template = self.api.get("VirtualMachine", name, NAMESPACE)["spec"]["template"]
+            patch = patches(machine | {"spec": machine["spec"] | {"template": template}}, *others)["web"]
+            return self.api.patch("VirtualMachine", name, patch, NAMESPACE, "?dryRun=All")
+
+        try:
+            # virt-controller sorts the networks at any time, and the patch then fails at its own test of the name.
+            return wait_for("the VM is patched", patched)
+        finally:
+            self.api.delete("VirtualMachine", name, NAMESPACE)
+
+
 @pytest.fixture(scope="module")
 def judge(plane):
-    """Creates VMs as dry runs, which vmnic's own webhook does not see."""
+    """KubeVirt's own webhooks, in a namespace that vmnic's webhook does not see."""
     labels = {"vmnic.dev/system": ""}
     plane.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
     for body in (*TYPES, *PREFERENCES):
         plane.api.create({"apiVersion": "instancetype.kubevirt.io/v1beta1", **body})
-    api = Api(plane.plane.server, plane.plane.pki / "ca.crt", "admin-token")
-    yield lambda machine: api.create(machine, "?dryRun=All&fieldValidation=Strict")
+    yield Judge(Api(plane.plane.server, plane.plane.pki / "ca.crt", "admin-token"))
     plane.api.delete("Namespace", NAMESPACE)
 
 
 def devices_of(machine):
     return machine["spec"]["template"]["spec"]["domain"]["devices"]
+
+
+def nics_of(machine):
+    """Return what a patch may change in a VM.
+
+    virt-controller sorts the networks of a stored VM, and removes NICs with `state: absent` from one that does not run.
+    """
+    devices = devices_of(machine)
+    absent = {one["name"] for one in devices.get("interfaces", []) if one.get("state") == "absent"}
+    lists = (devices.get("interfaces", []), machine["spec"]["template"]["spec"].get("networks", []))
+    left = [sorted((one for one in entries if one["name"] not in absent), key=lambda one: one["name"]) for entries in lists]
+    return [*left, *(devices.get(key) for key in ("hostDevices", "networkInterfaceMultiqueue", "autoattachPodInterface"))]
 
 
 def datapath_of(machine, name, preferred):
@@ -89,7 +127,7 @@ def check(judge, seed):
     documents = scene(seed)
     machine = documents[0]
     try:
-        judge(machine)
+        judge.create(machine)
     except ApiFailure as error:
         return ["illegal" if error.status == 422 else f"answered {error.status}"]
     objects = collect(*documents)
@@ -98,9 +136,11 @@ def check(judge, seed):
     if not patch:
         return ["nothing to do"]
     try:
-        stored = judge(jsonpatch.apply_patch(machine, patch))
+        stored = judge.create(jsonpatch.apply_patch(machine, patch))
+        updated = judge.update(machine, documents[1:], f"s{seed}")
     except ApiFailure as error:
         raise AssertionError(f"seed {seed}: KubeVirt refuses the patch: {error.body}\n{patch}") from error
+    assert nics_of(updated) == nics_of(stored), f"seed {seed}: an update has another result"
     preferred = {"win": "e1000e", "lin": "virtio"}.get(machine["spec"].get("preference", {}).get("name"))
     said = {nic.nic.name: (nic.wanted.datapath.value, nic.wanted.model) for nic in decision.nics if nic.action == "Patch"}
     found = {name: datapath_of(stored, name, preferred) for name in said}
@@ -133,4 +173,4 @@ def test_kubevirt_refuses_invalid_vms(judge):
     devices_of(machine)["interfaces"] = [{"name": "a", "bridge": {}, "model": "vmxnet3"}]
     machine["spec"]["template"]["spec"]["networks"] = [{"name": "a", "pod": {}}]
     with pytest.raises(ApiFailure, match="vmxnet3"):
-        judge(machine)
+        judge.create(machine)
