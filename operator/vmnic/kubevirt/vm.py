@@ -15,6 +15,7 @@ from ..checked.documents import BoundError, check_depth
 from .field_owner import last_field_manager
 
 __all__ = [
+    "Amounts",
     "Cpu",
     "HostDevice",
     "Instancetype",
@@ -25,6 +26,7 @@ __all__ = [
     "Preference",
     "Quota",
     "Reference",
+    "Resources",
     "VirtualMachine",
     "VmAnnotations",
     "decode_instancetype",
@@ -116,6 +118,11 @@ class Cpu(Part, frozen=True, kw_only=True):
     threads: int = 0
 
     @property
+    def has_topology(self) -> bool:
+        """Return whether any of its numbers is set."""
+        return bool(self.sockets or self.cores or self.threads)
+
+    @property
     def vcpus(self) -> int:
         """Return sockets times cores times threads, each at least one."""
         return max(self.sockets, 1) * max(self.cores, 1) * max(self.threads, 1)
@@ -125,23 +132,34 @@ class _Features(Part, frozen=True):
     hyperv: dict[str, Any] | None = None
 
 
+class _Hugepages(Part, frozen=True):
+    page_size: str | int | None = None
+
+
 class _Memory(Part, frozen=True):
     guest: str | int | None = None
+    hugepages: _Hugepages | None = None
 
 
-class _Requests(Part, frozen=True):
+class Amounts(Part, frozen=True):
+    """`requests` or `limits` of `domain.resources`."""
+
+    cpu: str | int | None = None
     memory: str | int | None = None
 
 
-class _Resources(Part, frozen=True):
-    requests: _Requests | None = None
+class Resources(Part, frozen=True):
+    """`domain.resources`."""
+
+    requests: Amounts | None = None
+    limits: Amounts | None = None
     overcommit_guest_overhead: bool = False
 
 
 class _Domain(Part, frozen=True, kw_only=True):
     cpu: Cpu | None = None
     memory: _Memory | None = None
-    resources: _Resources | None = None
+    resources: Resources | None = None
     devices: _Devices = _Devices()
     features: _Features | None = None
 
