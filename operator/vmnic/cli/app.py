@@ -171,7 +171,7 @@ def explain_vm(
         return
     from .render import show_explanation
 
-    show_explanation(made, found.vm.guest_os_source)
+    show_explanation(made, found.vm)
 
 
 def _fail_set_aside(aside: Iterable[Any], namespace: str, name: str) -> None:

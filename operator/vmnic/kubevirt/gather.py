@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any, cast
 
 from ..api.common import LabelSelector, LabelSelectorRequirement
+from ..checked.printable import cut
 from ..checked.quantities import read_quantity
-from ..policy.facts import VmFacts
+from ..policy.facts import Architecture, VmFacts
 from . import vm as projection
 from .assignment import UnreadableRecord, assignments, read_record
 from .guest_os import read_guest_os
@@ -26,6 +27,7 @@ _NO_AMOUNTS = projection.Amounts()
 _NO_RESOURCES = projection.Resources()
 _MOST_VCPUS = 2**16 - 1
 """Far more than any hypervisor gives a guest."""
+_SHOWN_BYTES = 40
 _MOST_LABELS = 100
 _MOST_TERMS = 100
 _MOST_VALUES = 2000
@@ -54,6 +56,7 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         namespace_labels=given.namespace_labels,
         guest_os=guest_os,
         guest_os_source=source,
+        architecture=_architecture(given),
         nics=NicReader(given, instance, queues, record).all(),
         running=instance is not None or given.counts_as_running,
         started=instance is not None and bool(instance.status.node_name),
@@ -86,6 +89,15 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         version=meta.resource_version,
         problems=_problems(given, wishes, fault),
     )
+
+
+def _architecture(given: MachineInput) -> Architecture:
+    """Return the architecture of the guest.
+
+    KubeVirt's webhook writes it to every VM that is created or updated.
+    """
+    name = given.machine.spec.template.spec.architecture
+    return Architecture(cut(name, _SHOWN_BYTES), "spec.template.spec.architecture") if name else given.default_architecture
 
 
 def _has_vfio(given: MachineInput) -> bool:

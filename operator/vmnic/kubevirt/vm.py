@@ -187,6 +187,7 @@ class _Affinity(Part, frozen=True, kw_only=True):
 
 
 class _InstanceSpec(Part, frozen=True, kw_only=True):
+    architecture: str = ""
     domain: _Domain = _Domain()
     networks: tuple[Network, ...] = ()
     node_selector: dict[str, str] = {}
@@ -208,6 +209,13 @@ class Reference(Part, frozen=True, kw_only=True):
 
     name: str = ""
     kind: str = ""
+    infer_from_volume: str = ""
+    infer_from_volume_failure_policy: str = ""
+
+    @property
+    def is_inferred(self) -> bool:
+        """Return whether KubeVirt has yet to replace the reference with the name that a volume's image gives."""
+        return bool(self.infer_from_volume) and not self.name
 
     @property
     def cluster_wide(self) -> bool:
