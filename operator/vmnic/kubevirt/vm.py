@@ -13,6 +13,7 @@ import msgspec
 
 from ..checked.documents import BoundError, check_depth
 from .field_owner import last_field_manager
+from .guests import kept_keys
 
 __all__ = [
     "Amounts",
@@ -258,6 +259,10 @@ class VirtualMachine(Part, frozen=True, kw_only=True):
 
     metadata: _Meta
     spec: _MachineSpec
+    annotations: dict[str, str] = {}
+    """The annotations that the guest data name. Others are dropped."""
+    template_labels: dict[str, str] = {}
+    """The labels of the template that the guest data name."""
     applier: str = ""
     """The field manager that applies the NIC list; empty if there is none. It is read from the managed fields, which are not
     kept."""
@@ -369,7 +374,45 @@ def decode_machine(raw: bytes | msgspec.Raw) -> VirtualMachine:
         # change the decoded VM.
         known = msgspec.structs.replace(machine.metadata, resource_version="")
         machine = msgspec.structs.replace(machine, metadata=known)
-    return msgspec.structs.replace(machine, applier=last_field_manager(raw))
+    annotations, labels = _guest_texts(raw)
+    return msgspec.structs.replace(machine, applier=last_field_manager(raw), annotations=annotations, template_labels=labels)
+
+
+class _Texts(Part, frozen=True, kw_only=True):
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class _TextsTemplate(Part, frozen=True, kw_only=True):
+    metadata: _Texts | None = None
+
+
+class _TextsSpec(Part, frozen=True, kw_only=True):
+    template: _TextsTemplate = _TextsTemplate()
+
+
+class _WithTexts(Part, frozen=True, kw_only=True):
+    metadata: _Texts
+    spec: _TextsSpec = _TextsSpec()
+
+
+_texts_decoder = msgspec.json.Decoder(_WithTexts)
+_LABEL_CHARS = 63
+_NO_TEXTS: dict[str, str] = {}
+
+
+def _guest_texts(raw: bytes | msgspec.Raw) -> tuple[dict[str, str], dict[str, str]]:
+    """Return annotations of a VM and labels of its template that only the guest data name."""
+    annotations, labels, prefixes = kept_keys()
+    # vmnic's own data name none, and a second pass over every VM costs time.
+    if not (annotations or labels or prefixes):
+        return _NO_TEXTS, _NO_TEXTS
+    found = _texts_decoder.decode(raw)
+    template = found.spec.template.metadata or _Texts()
+    return (
+        {key: text[:_LABEL_CHARS] for key, text in (found.metadata.annotations or {}).items() if key in annotations},
+        {key: text for key, text in (template.labels or {}).items() if key in labels or key.startswith(prefixes)},
+    )
 
 
 class _Salvaged(Part, frozen=True, kw_only=True):
