@@ -1,7 +1,7 @@
 """Guest OS of a VM.
 
-Sources are read in the order of their reliability, first the guest itself, then the places that the guest data name, last a hint
-in the spec.
+Sources are read in the order of their reliability: the guest itself, then the places that the guest data name, then a hint in
+the spec.
 """
 
 from __future__ import annotations
