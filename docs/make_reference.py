@@ -173,7 +173,10 @@ def _commands() -> str:
     lines += [
         "and [plan.schema.json](plan.schema.json) is the shape of a plan. After an error the exit code is 2, after a crash 3."
     ]
-    lines += ["`--nic-data FILE` ([NIC models](../nics.md)) goes before the command."]
+    lines += [
+        "`--nic-data FILE` ([NIC models](../nics.md)) and `--guest-data FILE` ([guest systems](../guests.md)) go before the",
+        "command.",
+    ]
     for name, command in _leaves(get_command(app), "kubectl vmnic"):
         context = command.context_class(command, info_name=name, terminal_width=_HELP_WIDTH)
         lines += ["", f"## {name}", "", "```text", command.get_help(context), "```"]

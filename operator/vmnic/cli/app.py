@@ -44,15 +44,23 @@ def common(
         pathlib.Path | None,
         typer.Option(envvar="VMNIC_NIC_DATA", help="File with additional NIC models, the same as the controller's."),
     ] = None,
+    guest_data: Annotated[
+        pathlib.Path | None,
+        typer.Option(envvar="VMNIC_GUEST_DATA", help="File with more names of guest systems, the same as the controller's."),
+    ] = None,
 ) -> None:
-    """Load further NIC models before a command runs."""
-    if nic_data is None:
+    """Load further NIC models and names of guest systems before a command runs."""
+    if nic_data is None and guest_data is None:
         return
+    from ..kubevirt.guests import GuestDataError, add_guests
     from ..nodes.nics import NicDataError, add_models
 
     try:
-        add_models(nic_data)
-    except NicDataError as error:
+        if nic_data is not None:
+            add_models(nic_data)
+        if guest_data is not None:
+            add_guests(guest_data)
+    except (NicDataError, GuestDataError) as error:
         fail(str(error))
 
 
@@ -171,7 +179,7 @@ def explain_vm(
         return
     from .render import show_explanation
 
-    show_explanation(made, found.vm.guest_os_source)
+    show_explanation(made, found.vm)
 
 
 def _fail_set_aside(aside: Iterable[Any], namespace: str, name: str) -> None:

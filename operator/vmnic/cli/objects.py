@@ -13,6 +13,7 @@ from ..api.policy import VmNicPolicy
 from ..api.pool import SriovNetworkPool
 from ..checked.quantities import read_quantity
 from ..kubevirt.configuration import KubeVirt, is_injector
+from ..kubevirt.images import Disks, Image
 from ..kubevirt.networks import read_network
 from ..kubevirt.vm import Instancetype, Preference, Quota, VirtualMachine, decode_machine
 from ..kubevirt.vmi import VirtualMachineInstance
@@ -86,6 +87,10 @@ class Objects:
     networks: dict[tuple[str, str], Network] = field(default_factory=dict)
     quotas: dict[tuple[str, str], Quota] = field(default_factory=dict)
     kubevirts: dict[tuple[str, str], KubeVirt] = field(default_factory=dict)
+    disks: dict[tuple[str, str], Disks] = field(default_factory=dict)
+    """Disks by VM."""
+    images: dict[tuple[str, str, str], Image] = field(default_factory=dict)
+    """Images of disks by kind, namespace and name."""
     domains: dict[tuple[str, str], Domain] = field(default_factory=dict)
     """libvirt domains. Their namespace is empty."""
     namespaces: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -104,6 +109,11 @@ class Objects:
     def segment(self, namespace: str, segment: str) -> Iterable[Network]:
         """Return the networks of a namespace that carry the label of a segment."""
         return [one for (where, _), one in self.networks.items() if where == namespace and one.segment == segment]
+
+    def find_image(self, kind: str, namespace: str, name: str) -> Image | str:
+        """Return an image of a disk, or why there is none."""
+        found = self.images.get((kind, namespace, name))
+        return found or self.unreadable(kind, namespace, name) or f"{kind} {namespace}/{name} is not given"
 
     def unreadable(self, kind: str, namespace: str, name: str = "") -> str:
         """Return why an object, or without a name any object of the namespace, cannot be read.
@@ -176,12 +186,14 @@ class Objects:
             # Each dictionary is one collection by key, so no kind is forgotten.
             if isinstance(theirs, dict):
                 setattr(merged, name, {**getattr(self, name), **theirs})
+        for key in self.machines.keys() & other.machines.keys():
+            # Applying a manifest without an architecture keeps the one that KubeVirt has written.
+            merged.machines[key] = _with_architecture(other.machines[key], self.machines[key].spec.template.spec.architecture)
         return merged
 
     def _takers(self) -> dict[str, Callable[[dict[str, Any]], None]]:
         return {
-            # The VM is encoded again, because its applier is read from the unparsed managed fields.
-            "VirtualMachine": lambda raw: _put(self.machines, _key(raw), decode_machine(msgspec.json.encode(_placed(raw)))),
+            "VirtualMachine": self._take_machine,
             "VirtualMachineInstance": lambda raw: _put(self.instances, _key(raw), msgspec.convert(raw, VirtualMachineInstance)),
             "VirtualMachinePreference": lambda raw: _put(self.preferences, _key(raw), msgspec.convert(raw, Preference)),
             "VirtualMachineClusterPreference": lambda raw: _put(
@@ -193,6 +205,9 @@ class Objects:
             ),
             "NetworkAttachmentDefinition": lambda raw: _put(self.networks, _key(raw), read_network(_placed(raw))),
             "ResourceQuota": lambda raw: _put(self.quotas, _key(raw), msgspec.convert(raw, Quota)),
+            "DataSource": self._take_image,
+            "DataVolume": self._take_image,
+            "PersistentVolumeClaim": self._take_image,
             "KubeVirt": lambda raw: _put(self.kubevirts, _key(raw), msgspec.convert(raw, KubeVirt)),
             "MutatingWebhookConfiguration": self._look_for_injector,
             "Namespace": lambda raw: _put(self.namespaces, raw["metadata"]["name"], _labels(raw)),
@@ -205,9 +220,24 @@ class Objects:
     def _parsed(self, kind: type[M], raw: dict[str, Any]) -> M:
         return kind.model_validate(raw, extra="ignore" if self.of_server else None)
 
+    def _take_machine(self, raw: dict[str, Any]) -> None:
+        # The VM is encoded again, because its applier is read from the unparsed managed fields.
+        _put(self.machines, _key(raw), decode_machine(msgspec.json.encode(_placed(raw))))
+        self.disks[_key(raw)] = msgspec.convert(raw, Disks)
+
+    def _take_image(self, raw: dict[str, Any]) -> None:
+        _put(self.images, (raw["kind"], *_key(raw)), msgspec.convert(raw, Image))
+
     def _look_for_injector(self, raw: dict[str, Any]) -> None:
         names = [raw["metadata"]["name"], *(str(one.get("name", "")) for one in raw.get("webhooks") or [])]
         self.injector = self.injector or is_injector(names)
+
+
+def _with_architecture(machine: VirtualMachine, architecture: str) -> VirtualMachine:
+    template = machine.spec.template
+    spec = msgspec.structs.replace(template.spec, architecture=template.spec.architecture or architecture)
+    template = msgspec.structs.replace(template, spec=spec)
+    return msgspec.structs.replace(machine, spec=msgspec.structs.replace(machine.spec, template=template))
 
 
 def _checked_state(raw: dict[str, Any]) -> NodeNicState:

@@ -14,6 +14,8 @@ import msgspec
 from ..api.node_state import NodeNicState
 from ..kubevirt.configuration import cluster_facts
 from ..kubevirt.gather import MachineInput, gather_vm_facts
+from ..kubevirt.images import Disks, FindImage, image_architecture, infer_reference
+from ..kubevirt.inputs import default_architecture
 from ..kubevirt.pools import NodeInput, gather_pools, node_devices
 from ..kubevirt.quota import quota_left, unreadable_quota
 from ..kubevirt.vm import Reference, VirtualMachine
@@ -237,6 +239,9 @@ def _input_of(
     instance = None if is_new else objects.instances.get(key)
     # The API server gives every namespace this label.
     labels = objects.namespaces.get(namespace, {"kubernetes.io/metadata.name": namespace})
+    find, disks = objects.find_image, objects.disks.get(key)
+    architecture = image_architecture(disks, namespace, find) if disks is not None else None
+    machine, inferred = _with_inferred(machine, disks, namespace, find)
     quotas = [quota for (where, _), quota in objects.quotas.items() if where == namespace]
     preferred = _unreadable_reference(objects, machine.spec.preference, namespace, "Preference")
     typed = _unreadable_reference(objects, machine.spec.instancetype, namespace, "Instancetype")
@@ -250,12 +255,30 @@ def _input_of(
         find_segment=objects.segment,
         physical_resources=[pool.resource_name for pool in cluster.pools.values() if pool.physical],
         default_binding=cluster.kubevirt.default_binding,
-        preference_unknown=preferred or typed,
+        default_architecture=architecture or default_architecture(cluster),
+        preference_unknown=inferred or preferred or typed,
         quota=quota_left(quotas),
         quota_unknown=objects.unreadable("ResourceQuota", namespace) or unreadable_quota(quotas),
         is_new=is_new,
         counts_as_running=offline and instance is None and not machine.halted and not is_new,
     )
+
+
+def _with_inferred(machine: VirtualMachine, disks: Disks | None, namespace: str, find: FindImage) -> tuple[VirtualMachine, str]:
+    """Replace references that name a volume, as KubeVirt does when the VM is created.
+
+    Returns:
+        The VM, and why a reference is unknown.
+    """
+    for word in ("preference", "instancetype"):
+        reference: Reference | None = getattr(machine.spec, word)
+        if reference is None or disks is None or not reference.is_inferred:
+            continue
+        found = infer_reference(word, reference, disks, namespace, find)
+        if isinstance(found, str):
+            return machine, found
+        machine = msgspec.structs.replace(machine, spec=msgspec.structs.replace(machine.spec, **{word: found}))
+    return machine, ""
 
 
 def _find_network(objects: Objects, namespace: str, name: str) -> Network | None:

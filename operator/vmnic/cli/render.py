@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..api.node_state import NodeNicState, PfStatus
+from ..policy.facts import VmFacts
 from .capacity import PoolRow
 from .format import guest_words, shape_words, vm_name
 from .schema import NicPlan, Plan, VmPlan
@@ -49,10 +50,12 @@ def _why(vm: VmPlan, nic: NicPlan) -> str:
     return (nic["reason"] or nic["policy"] or "") + ("; vmnic adds the MAC address" if lacks_mac else "")
 
 
-def show_explanation(vm: VmPlan, source: str) -> None:
+def show_explanation(vm: VmPlan, facts: VmFacts) -> None:
     """Print why each NIC of a VM is as it is, and why each other candidate is excluded."""
-    guest = f"{vm['guestOS']} ({source})" if source else vm["guestOS"]
+    guest = f"{vm['guestOS']} ({facts.guest_os_source})" if facts.guest_os_source else vm["guestOS"]
     say(f"VM {vm['namespace']}/{vm['name']}, guest {guest}")
+    architecture = facts.architecture
+    say(f"architecture {architecture.name} ({architecture.source})" if architecture.name else architecture.unknown)
     for nic in vm["nics"]:
         say()
         say(f"NIC {nic['name']}: {nic['verdict']}" + (f" ({nic['reason']})" if nic["reason"] else ""))

@@ -31,6 +31,7 @@ from ..kube.set_aside import SetAside, SetAsideReason
 from ..kube.tasks import cancel_and_wait, run_together
 from ..kube.time_budget import Subject
 from ..kube.workqueue import WorkQueue
+from ..kubevirt.guests import GuestDataError, add_guests
 from ..logs import setup_logging
 from ..nodes.nics import NicDataError, add_models
 from .admission.certificates import Lifetimes
@@ -81,10 +82,12 @@ def main(arguments: list[str]) -> int:
     try:
         if chosen.nic_data:
             add_models(pathlib.Path(chosen.nic_data))
+        if chosen.guest_data:
+            add_guests(pathlib.Path(chosen.guest_data))
         directory, limit_s = pathlib.Path(chosen.state_directory), _STALLED_LEASES * chosen.lease_duration_s
         with contextlib.closing(Watchdog(directory, limit_s)) as watchdog:
             asyncio.run(_run(chosen, in_cluster_connection(), watchdog))
-    except (ConnectionFileError, NicDataError, ClientAuthorityError, StateDirectoryError) as error:
+    except (ConnectionFileError, NicDataError, GuestDataError, ClientAuthorityError, StateDirectoryError) as error:
         _log.error("%s", error)
         return 2
     return 0
@@ -105,6 +108,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     flags.flag("metrics-port", "8081", "port of /metrics", port)
     flags.flag("state-directory", "/tmp/vmnic-controller", "directory whose files survive a restart of the process")  # noqa: S108  # nosec B108 - in the pod a memory volume of its own
     flags.flag("nic-data", "", "file with additional NIC models, in the format of vmnic's nics.yaml")
+    flags.flag("guest-data", "", "file with more names of guest systems, in the format of vmnic's guests.yaml")
     flags.flag("log-level", "info", "debug, info, warning or error", level)
     return flags.parse_args(arguments)
 

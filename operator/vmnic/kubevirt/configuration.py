@@ -60,6 +60,7 @@ class _Spec(_Part, frozen=True):
 
 class _Status(_Part, frozen=True):
     observed_kube_virt_version: str = ""
+    default_architecture: str = ""
 
 
 class _Meta(_Part, frozen=True):
@@ -96,6 +97,7 @@ def kubevirt_facts(resource: KubeVirt | None, *, injector: bool | None = None, u
     gates = set(developer.feature_gates) | (_BETA if version >= _BETA_IS_ON else set())
     return KubeVirtFacts(
         version=version,
+        default_architecture=resource.status.default_architecture,
         gates=frozenset(gates - set(developer.disabled_feature_gates)),
         plugins=frozenset(configuration.network.binding),
         default_binding="masquerade" if configuration.network.default_network_interface == "masquerade" else "bridge",

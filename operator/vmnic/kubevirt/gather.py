@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from ..api.common import LabelSelector, LabelSelectorRequirement
+from ..checked.printable import cut
 from ..checked.quantities import read_quantity
-from ..policy.facts import VmFacts
+from ..policy.facts import Architecture, VmFacts
 from . import vm as projection
 from .assignment import UnreadableRecord, assignments, read_record
 from .guest_os import read_guest_os
@@ -23,6 +24,11 @@ __all__ = ["MachineInput", "gather_vm_facts"]
 
 _PRESSURES = ("High", "Low")
 _NO_WISHES = projection.VmAnnotations()
+_NO_AMOUNTS = projection.Amounts()
+_NO_RESOURCES = projection.Resources()
+_MOST_VCPUS = 2**16 - 1
+"""Far more than any hypervisor gives a guest."""
+_SHOWN_BYTES = 40
 _MOST_LABELS = 100
 _MOST_TERMS = 100
 _MOST_VALUES = 2000
@@ -42,7 +48,7 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         read.problem if isinstance(read, UnreadableRecord) else find_unrecordable(spec.domain.devices.interfaces, spec.networks)
     )
     queues = _virtio_queues(given)
-    beyond = _beyond_bounds(given)
+    beyond = _beyond_bounds(given) or _unreadable_cpu(given)
     return VmFacts(
         namespace=meta.namespace,
         name=meta.name or meta.generate_name,
@@ -51,6 +57,7 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         namespace_labels=given.namespace_labels,
         guest_os=guest_os,
         guest_os_source=source,
+        architecture=_architecture(given),
         nics=NicReader(given, instance, queues, record).all(),
         running=instance is not None or given.counts_as_running,
         assumed_running=given.counts_as_running,
@@ -93,6 +100,15 @@ def _has_hotplug_volume(given: MachineInput) -> bool:
     return any(source is not None and source.hotpluggable for source in sources)
 
 
+def _architecture(given: MachineInput) -> Architecture:
+    """Return the architecture of the guest.
+
+    KubeVirt's webhook writes it to every VM that is created or updated.
+    """
+    name = given.machine.spec.template.spec.architecture
+    return Architecture(cut(name, _SHOWN_BYTES), "spec.template.spec.architecture") if name else given.default_architecture
+
+
 def _has_vfio(given: MachineInput) -> bool:
     devices = given.machine.spec.template.spec.domain.devices
     # KubeVirt adds the memory for vfio-pci for VFs, host devices and GPUs alike.
@@ -113,28 +129,60 @@ def _virtio_queues(given: MachineInput) -> int:
 
 
 def _vcpus(given: MachineInput) -> int:
-    """Return the number of vCPUs of the instancetype, else of the VM, else KubeVirt's default of one."""
+    """Return the number of vCPUs, from the first of instancetype, topology and resources.
+
+    SetDefaultGuestCPUTopology in KubeVirt 1.8.2 (pkg/defaults/defaults.go) gives the guest as many sockets as the CPU limit,
+    or else the CPU request, rounded up.
+    """
     by_type = given.instancetype.spec.cpu.guest if given.instancetype is not None else 0
     cpu = given.machine.spec.template.spec.domain.cpu
-    return by_type or (cpu.vcpus if cpu is not None else 1)
+    if by_type or (cpu is not None and cpu.has_topology):
+        return by_type or (cpu.vcpus if cpu is not None else 1)
+    _, amount = _cpu_amount(given)
+    return max(1, min(read_quantity(amount) or 1, _MOST_VCPUS))
+
+
+def _cpu_amount(given: MachineInput) -> tuple[str, str | int | None]:
+    """Return the quantity that gives a VM without a topology its vCPUs, and its field."""
+    requests, limits = _resources(given)
+    # A limit of zero counts too, unlike one of memory.
+    return ("limits.cpu", limits.cpu) if limits.cpu is not None else ("requests.cpu", requests.cpu)
+
+
+def _resources(given: MachineInput) -> tuple[projection.Amounts, projection.Amounts]:
+    """Return requests and limits of the VM's pod."""
+    resources = given.machine.spec.template.spec.domain.resources or _NO_RESOURCES
+    return resources.requests or _NO_AMOUNTS, resources.limits or _NO_AMOUNTS
+
+
+def _unreadable_cpu(given: MachineInput) -> str:
+    """Return which quantity gives the VM its vCPUs and cannot be read, or an empty string."""
+    cpu = given.machine.spec.template.spec.domain.cpu
+    field, amount = _cpu_amount(given)
+    has_others = given.instancetype is not None or (cpu is not None and cpu.has_topology)
+    if has_others or amount is None or read_quantity(amount) is not None:
+        return ""
+    return f"spec.template.spec.domain.resources.{field} is not a quantity"
 
 
 def _memory_bytes(given: MachineInput) -> int | None:
-    """Return the guest's memory in bytes.
+    """Return the guest's memory in bytes, or None if it is unknown.
 
-    The instancetype's value counts first, then the VM's own, then the memory request of its pod.
+    The instancetype's value counts first, then the VM's own. Without them setGuestMemory in KubeVirt 1.8.2
+    (pkg/defaults/defaults.go) gives the guest the memory request, or else the limit, or else one huge page.
     """
     domain = given.machine.spec.template.spec.domain
     by_type = given.instancetype.spec.memory if given.instancetype is not None else None
-    requests = domain.resources.requests if domain.resources is not None else None
-    for text in (
-        by_type.guest if by_type is not None else None,
-        domain.memory.guest if domain.memory is not None else None,
-        requests.memory if requests is not None else None,
-    ):
+    memory, (requests, limits) = domain.memory, _resources(given)
+    for text in (by_type.guest if by_type is not None else None, memory.guest if memory is not None else None):
         # A quantity that cannot be read makes the memory unknown: the next source would be another amount.
         if text is not None:
             return read_quantity(text)
+    hugepages = memory.hugepages if memory is not None else None
+    for text in (requests.memory, limits.memory, hugepages.page_size if hugepages is not None else None):
+        # KubeVirt skips an amount of zero.
+        if text is not None and (amount := read_quantity(text)) != 0:
+            return amount
     return None
 
 
@@ -144,13 +192,10 @@ def _overcommit(given: MachineInput) -> str:
     memory = given.instancetype.spec.memory if given.instancetype is not None else None
     if memory is not None and memory.overcommit_percent > 0:
         return "the instancetype's memory.overcommitPercent"
-    if domain.resources is None:
-        return ""
-    if domain.resources.overcommit_guest_overhead:
+    if domain.resources is not None and domain.resources.overcommit_guest_overhead:
         return "the VM's resources.overcommitGuestOverhead"
     guest = read_quantity(domain.memory.guest) if domain.memory is not None and domain.memory.guest is not None else None
-    requests = domain.resources.requests
-    requested = read_quantity(requests.memory) if requests is not None and requests.memory is not None else None
+    requested = read_quantity(_resources(given)[0].memory)
     return "the VM's resources.requests.memory" if guest and requested and requested < guest else ""
 
 

@@ -1,29 +1,19 @@
 """Guest OS of a VM.
 
-Sources are read in the order of their reliability, first the guest itself, last a hint in the spec.
+Sources are read in the order of their reliability: the guest itself, then the places that the guest data name, then a hint in
+the spec.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from ..policy.facts import GuestOs
+from .guests import Place, read_places, system_of
 from .vm import Preference, VirtualMachine
 from .vmi import VirtualMachineInstance
 
 __all__ = ["read_guest_os"]
-
-_ANNOTATION = "vm.kubevirt.io/os"
-_OS_TYPE = "instancetype.kubevirt.io/os-type"
-_TEMPLATE_LABEL = "os.template.kubevirt.io/"
-_OLD_LABEL = "kubevirt.io/os"
-
-_KNOWN = {"linux": GuestOs.LINUX, "windows": GuestOs.WINDOWS}
-_LINUX_NAMES = (
-    "linux", "rhel", "centos", "fedora", "ubuntu", "debian", "opensuse", "sles", "alpine", "cirros", "almalinux", "rocky",
-    "ol", "amzn", "arch",
-)  # fmt: skip
-"""Prefixes of the names of Linux systems in os-release and osinfo."""
 
 
 def read_guest_os(
@@ -31,7 +21,7 @@ def read_guest_os(
 ) -> tuple[GuestOs, str]:
     """Return the guest OS of a VM and where it was read from."""
     for name, source in _names(machine, instance, preference):
-        found = _guest(name)
+        found = system_of(name)
         # A name that vmnic does not know says nothing, so the next source is asked.
         if found is not GuestOs.UNKNOWN:
             return found, source
@@ -43,35 +33,44 @@ def read_guest_os(
 
 def _names(
     machine: VirtualMachine, instance: VirtualMachineInstance | None, preference: Preference | None
-) -> list[tuple[str, str]]:
-    """Return every name that a source contains, with the source, the most reliable first."""
-    found = []
+) -> Iterator[tuple[str, str]]:
+    """Yield every name that a source contains, with the source, the most reliable first."""
     if instance is not None:
         info = instance.status.guest_os_info
-        found += [(info.id, "guest agent"), (info.name, "guest agent")]
-    if preference is not None:
-        found.append((preference.metadata.labels.get(_OS_TYPE, ""), "preference"))
-        found.append((preference.spec.annotations.get(_ANNOTATION, ""), "preference"))
-    template = machine.spec.template.metadata
-    if template is not None:
-        found.append((template.annotations.get(_ANNOTATION, ""), f"annotation {_ANNOTATION}"))
-    if instance is not None:
-        found.append((instance.metadata.annotations.get(_ANNOTATION, ""), f"annotation {_ANNOTATION}"))
-    labels: Mapping[str, str] = machine.metadata.labels
-    found += [
-        (key.removeprefix(_TEMPLATE_LABEL), f"label {key}")
-        for key, value in sorted(labels.items())
-        if key.startswith(_TEMPLATE_LABEL) and value == "true"
-    ]
-    found.append((labels.get(_OLD_LABEL, ""), f"label {_OLD_LABEL}"))
-    return found
+        yield from ((info.id, "guest agent"), (info.name, "guest agent"))
+    for place in read_places():
+        for labels, notes in _texts(place.object, machine, instance, preference):
+            for name, key in _names_at(place, labels, notes):
+                yield name, "preference" if place.object == "Preference" else key
 
 
-def _guest(name: str) -> GuestOs:
-    """Parse a system's name, such as `mswindows`, `windows10`, `win2k19`, `rhel9` or `linux`."""
-    word = name.lower()
-    if word in _KNOWN:
-        return _KNOWN[word]
-    if word.startswith(("win", "mswin", "microsoft windows")):
-        return GuestOs.WINDOWS
-    return GuestOs.LINUX if word.startswith(_LINUX_NAMES) else GuestOs.UNKNOWN
+_Texts = Mapping[str, str]
+_NONE: _Texts = {}
+
+
+def _texts(
+    kind: str, machine: VirtualMachine, instance: VirtualMachineInstance | None, preference: Preference | None
+) -> Iterator[tuple[_Texts, _Texts]]:
+    """Yield labels and annotations of a kind of object."""
+    if kind == "VirtualMachine":
+        yield machine.metadata.labels, machine.annotations
+    elif kind == "Template":
+        template = machine.spec.template.metadata
+        yield machine.template_labels, template.annotations if template is not None else _NONE
+        # A VMI has the annotations of its template, and those of its preference.
+        if instance is not None:
+            yield _NONE, instance.metadata.annotations
+    elif preference is not None:
+        yield preference.metadata.labels, preference.spec.annotations
+
+
+def _names_at(place: Place, labels: _Texts, notes: _Texts) -> Iterator[tuple[str, str]]:
+    """Yield the names that a place contains, with its key."""
+    if place.label is not None:
+        yield labels.get(place.label, ""), f"label {place.label}"
+    elif place.annotation is not None:
+        yield notes.get(place.annotation, ""), f"annotation {place.annotation}"
+    elif place.label_prefix is not None:
+        for key in sorted(labels):
+            if key.startswith(place.label_prefix) and labels[key] == "true":
+                yield key.removeprefix(place.label_prefix), f"label {key}"

@@ -5,11 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ..policy.facts import Network
+from ..checked.printable import cut
+from ..policy.facts import Architecture, ClusterFacts, Network
 from .vm import Instancetype, Preference, VirtualMachine
 from .vmi import VirtualMachineInstance
 
-__all__ = ["MachineInput"]
+__all__ = ["MachineInput", "default_architecture"]
+
+_SHOWN_BYTES = 40
+_FALLBACK = Architecture("amd64", "KubeVirt's default")
+
+
+def default_architecture(cluster: ClusterFacts) -> Architecture:
+    """Return the architecture that KubeVirt gives VMs which name none."""
+    kubevirt = cluster.kubevirt
+    source = "status.defaultArchitecture of the KubeVirt resource"
+    if kubevirt.default_architecture:
+        return Architecture(cut(kubevirt.default_architecture, _SHOWN_BYTES), source)
+    if kubevirt.unreadable:
+        text = f"the guest's architecture is unknown, because the KubeVirt resource cannot be read: {kubevirt.unreadable}"
+        return Architecture(unknown=text)
+    return _FALLBACK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +45,8 @@ class MachineInput:
     """Resources of pools of whole NICs. A host device with such a resource is a NIC."""
     default_binding: str = "bridge"
     """Binding of the NIC that KubeVirt adds by default: `bridge` or `masquerade`, from the KubeVirt resource."""
+    default_architecture: Architecture = _FALLBACK
+    """Architecture of the guest if the VM names none."""
     namespace_unknown: str = ""
     """Why the namespace's labels cannot be read; empty if they can be."""
     preference_unknown: str = ""

@@ -13,8 +13,10 @@ import msgspec
 
 from ..checked.documents import BoundError, check_depth
 from .field_owner import last_field_manager
+from .guests import kept_keys
 
 __all__ = [
+    "Amounts",
     "Cpu",
     "HostDevice",
     "Instancetype",
@@ -25,6 +27,7 @@ __all__ = [
     "Preference",
     "Quota",
     "Reference",
+    "Resources",
     "VirtualMachine",
     "VmAnnotations",
     "decode_instancetype",
@@ -121,6 +124,11 @@ class Cpu(Part, frozen=True, kw_only=True):
     threads: int = 0
 
     @property
+    def has_topology(self) -> bool:
+        """Return whether any of its numbers is set."""
+        return bool(self.sockets or self.cores or self.threads)
+
+    @property
     def vcpus(self) -> int:
         """Return sockets times cores times threads, each at least one."""
         return max(self.sockets, 1) * max(self.cores, 1) * max(self.threads, 1)
@@ -130,23 +138,34 @@ class _Features(Part, frozen=True):
     hyperv: dict[str, Any] | None = None
 
 
+class _Hugepages(Part, frozen=True):
+    page_size: str | int | None = None
+
+
 class _Memory(Part, frozen=True):
     guest: str | int | None = None
+    hugepages: _Hugepages | None = None
 
 
-class _Requests(Part, frozen=True):
+class Amounts(Part, frozen=True):
+    """`requests` or `limits` of `domain.resources`."""
+
+    cpu: str | int | None = None
     memory: str | int | None = None
 
 
-class _Resources(Part, frozen=True):
-    requests: _Requests | None = None
+class Resources(Part, frozen=True):
+    """`domain.resources`."""
+
+    requests: Amounts | None = None
+    limits: Amounts | None = None
     overcommit_guest_overhead: bool = False
 
 
 class _Domain(Part, frozen=True, kw_only=True):
     cpu: Cpu | None = None
     memory: _Memory | None = None
-    resources: _Resources | None = None
+    resources: Resources | None = None
     devices: _Devices = _Devices()
     features: _Features | None = None
 
@@ -184,6 +203,7 @@ class _Volume(Part, frozen=True, kw_only=True):
 
 
 class _InstanceSpec(Part, frozen=True, kw_only=True):
+    architecture: str = ""
     domain: _Domain = _Domain()
     volumes: tuple[_Volume, ...] = ()
     networks: tuple[Network, ...] = ()
@@ -206,6 +226,13 @@ class Reference(Part, frozen=True, kw_only=True):
 
     name: str = ""
     kind: str = ""
+    infer_from_volume: str = ""
+    infer_from_volume_failure_policy: str = ""
+
+    @property
+    def is_inferred(self) -> bool:
+        """Return whether KubeVirt has yet to replace the reference with the name that a volume's image gives."""
+        return bool(self.infer_from_volume) and not self.name
 
     @property
     def cluster_wide(self) -> bool:
@@ -248,6 +275,10 @@ class VirtualMachine(Part, frozen=True, kw_only=True):
 
     metadata: _Meta
     spec: _MachineSpec
+    annotations: dict[str, str] = {}
+    """The annotations that the guest data name. Others are dropped."""
+    template_labels: dict[str, str] = {}
+    """The labels of the template that the guest data name."""
     applier: str = ""
     """The field manager that applies the NIC list; empty if there is none. It is read from the managed fields, which are not
     kept."""
@@ -359,7 +390,45 @@ def decode_machine(raw: bytes | msgspec.Raw) -> VirtualMachine:
         # change the decoded VM.
         known = msgspec.structs.replace(machine.metadata, resource_version="")
         machine = msgspec.structs.replace(machine, metadata=known)
-    return msgspec.structs.replace(machine, applier=last_field_manager(raw))
+    annotations, labels = _guest_texts(raw)
+    return msgspec.structs.replace(machine, applier=last_field_manager(raw), annotations=annotations, template_labels=labels)
+
+
+class _Texts(Part, frozen=True, kw_only=True):
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class _TextsTemplate(Part, frozen=True, kw_only=True):
+    metadata: _Texts | None = None
+
+
+class _TextsSpec(Part, frozen=True, kw_only=True):
+    template: _TextsTemplate = _TextsTemplate()
+
+
+class _WithTexts(Part, frozen=True, kw_only=True):
+    metadata: _Texts
+    spec: _TextsSpec = _TextsSpec()
+
+
+_texts_decoder = msgspec.json.Decoder(_WithTexts)
+_LABEL_CHARS = 63
+_NO_TEXTS: dict[str, str] = {}
+
+
+def _guest_texts(raw: bytes | msgspec.Raw) -> tuple[dict[str, str], dict[str, str]]:
+    """Return annotations of a VM and labels of its template that only the guest data name."""
+    annotations, labels, prefixes = kept_keys()
+    # vmnic's own data name none, and a second pass over every VM costs time.
+    if not (annotations or labels or prefixes):
+        return _NO_TEXTS, _NO_TEXTS
+    found = _texts_decoder.decode(raw)
+    template = found.spec.template.metadata or _Texts()
+    return (
+        {key: text[:_LABEL_CHARS] for key, text in (found.metadata.annotations or {}).items() if key in annotations},
+        {key: text for key, text in (template.labels or {}).items() if key in labels or key.startswith(prefixes)},
+    )
 
 
 class _Salvaged(Part, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from lxml import etree
 
 from ..checked.printable import cut
 from ..checked.quantities import LARGEST, read_integer
-from ..policy.facts import Datapath, GuestOs, Network, NicFacts, NicState, Platform, VmFacts
+from ..policy.facts import Architecture, Datapath, GuestOs, Network, NicFacts, NicState, Platform, VmFacts
 from .domain import Domain, DomainError
 
 __all__ = ["gather_domain", "pci_address"]
@@ -34,8 +34,11 @@ _LINUX = (
     "arch",
     "gentoo",
 )
-_DEFAULT_MODEL = "rtl8139"
-"""Model that libvirt gives an interface without a model on x86."""
+_VIRTIO_BY_DEFAULT = ("s390", "s390x")
+"""Architectures on which libvirt's default model is virtio on every machine type."""
+_VIRTIO_ON_VIRT = re.compile(r"(arm|aarch64|riscv|loongarch).*", re.ASCII)
+"""Architectures on which libvirt's default model is virtio for the machine type `virt`, which is their default too."""
+_ARM = ("arm", "aarch64")
 _VIRTIO = ("virtio", "virtio-transitional", "virtio-non-transitional")
 _PLAIN = ("network", "bridge", "ethernet")
 _SHOWN_BYTES = 40
@@ -82,13 +85,15 @@ def gather_domain(domain: Domain, owners: Mapping[str, str] | None = None) -> Vm
 def _facts(domain: Domain, owners: Mapping[str, str]) -> VmFacts:
     guest_os, source = _guest_os(domain)
     vcpus = _vcpus(domain)
-    nics = tuple(_nic(name, element, owners) for name, element in domain.nics())
+    default = _default_model(domain)
+    nics = tuple(_nic(name, element, owners, default) for name, element in domain.nics())
     return VmFacts(
         namespace="",
         name=domain.name,
         platform=Platform.LIBVIRT,
         guest_os=guest_os,
         guest_os_source=source,
+        architecture=_architecture(domain),
         nics=nics,
         # Only the XML of a running domain carries an id.
         running=domain.root.get("id") is not None,
@@ -98,25 +103,54 @@ def _facts(domain: Domain, owners: Mapping[str, str]) -> VmFacts:
     )
 
 
-def _nic(name: str, element: etree._Element, owners: Mapping[str, str]) -> NicFacts:
+def _architecture(domain: Domain) -> Architecture:
+    """Return the guest's architecture.
+
+    libvirt writes it to every domain that is defined. Without it, a file does not say on which host it is to run.
+    """
+    name = _os_type(domain, "arch")
+    return Architecture(name, "<os><type arch>") if name else Architecture()
+
+
+def _default_model(domain: Domain) -> str:
+    """Return the model that libvirt gives an interface without one.
+
+    It follows qemuDomainDefaultNetModel in libvirt's src/qemu/qemu_postparse.c. Without a machine type libvirt takes `virt`
+    where QEMU has it.
+    """
+    arch, machine = _os_type(domain, "arch"), _os_type(domain, "machine") or "virt"
+    is_virt = machine == "virt" or machine.startswith("virt-")
+    if arch in _VIRTIO_BY_DEFAULT or (is_virt and _VIRTIO_ON_VIRT.fullmatch(arch)):
+        return "virtio"
+    if arch.startswith(_ARM):
+        return "smc91c111" if machine == "versatilepb" else "lan9118"
+    return "rtl8139"
+
+
+def _os_type(domain: Domain, name: str) -> str:
+    element = domain.root.find("os/type")
+    return cut(element.get(name, ""), _SHOWN_BYTES) if element is not None else ""
+
+
+def _nic(name: str, element: etree._Element, owners: Mapping[str, str], default_model: str) -> NicFacts:
     mac = element.find("mac")
     return NicFacts(
         name=name,
         network=Network(name=_source_name(element), mtu=_mtu(element)),
-        present=_present(element, owners),
+        present=_present(element, owners, default_model),
         binding=element.get("type", ""),
         explicit_model=_attribute(element, "model", "type") or None,
         spec_mac=mac.get("address") if mac is not None else None,
     )
 
 
-def _present(element: etree._Element, owners: Mapping[str, str]) -> NicState:
+def _present(element: etree._Element, owners: Mapping[str, str], default_model: str) -> NicState:
     kind = element.get("type", "")
     if element.tag == "hostdev":
         return NicState(datapath=Datapath.PASSTHROUGH, resource=owners.get(pci_address(element), ""))
     if kind == "hostdev":
         return NicState(datapath=Datapath.SRIOV, resource=owners.get(pci_address(element), ""))
-    model = _attribute(element, "model", "type") or _DEFAULT_MODEL
+    model = _attribute(element, "model", "type") or default_model
     queues = _queues(element)
     if kind == "direct":
         return NicState(datapath=Datapath.MACVTAP, model=model, queues=queues)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import io
 import pathlib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
+from ..checked.data_files import read_data_file
 from ..checked.printable import printable
 
 __all__ = ["NicDataError", "NicModel", "add_models", "model_of", "read_models"]
@@ -44,8 +44,6 @@ class NicModel(msgspec.Struct, frozen=True, rename="camel"):
 
 _OWN = pathlib.Path(__file__).with_name("nics.yaml")
 _files = [_OWN]
-_MOST_CHARS = 2**18
-"""Longest file of NIC data, in characters. vmnic's own file has a hundredth of that."""
 _MOST_MODELS = 1024
 
 
@@ -79,27 +77,10 @@ def _read(path: pathlib.Path) -> tuple[NicModel, ...]:
         OSError: The file cannot be read.
         ValueError: The file is not UTF-8, not YAML, too large, or does not have the shape of `nics.yaml`.
     """
-    with path.open(encoding="utf-8") as stream:
-        # One character more shows that the file is too long, without reading a file of any size into memory.
-        text = stream.read(_MOST_CHARS + 1)
-    if len(text) > _MOST_CHARS:
-        raise ValueError(f"more than {_MOST_CHARS} characters are not read")
-    models = msgspec.convert(_document(text), tuple[NicModel, ...])
+    models = msgspec.convert(read_data_file(path), tuple[NicModel, ...])
     if len(models) > _MOST_MODELS:
         raise ValueError(f"more than {_MOST_MODELS} models are not read")
     return models
-
-
-def _document(text: str) -> Any:
-    """Parse the single document of a file."""
-    from ..checked.yaml_documents import read_documents  # noqa: PLC0415 - yaml is imported only where it is used
-
-    documents = list(read_documents(io.StringIO(text), lambda _: True))
-    if len(documents) != 1:
-        raise ValueError(f"it has {len(documents)} documents, and should have one list")
-    if documents[0].problem:
-        raise ValueError(f"line {documents[0].line}: {documents[0].problem}")
-    return documents[0].value
 
 
 @functools.lru_cache(maxsize=256)

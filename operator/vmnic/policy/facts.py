@@ -9,6 +9,7 @@ from enum import StrEnum
 from ..api.common import LabelSelector
 
 __all__ = [
+    "Architecture",
     "Assignment",
     "ClusterFacts",
     "Datapath",
@@ -61,6 +62,27 @@ class GuestOs(StrEnum):
     LINUX = "linux"
     WINDOWS = "windows"
     UNKNOWN = "unknown"
+
+
+_X86 = ("amd64", "x86_64", "i686", "i586", "i486", "i386")
+"""Names of x86 in Kubernetes and libvirt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """CPU architecture of a guest."""
+
+    name: str = ""
+    """In the platform's words, such as `arm64` in KubeVirt and `aarch64` in libvirt; empty if unknown."""
+    source: str = ""
+    """Where it was read from."""
+    unknown: str = ""
+    """Why it is unknown and decides; empty if it is known, or if nothing says that it is not x86."""
+
+    @property
+    def is_other(self) -> bool:
+        """Return whether it is known not to be x86."""
+        return bool(self.name) and self.name not in _X86
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +212,7 @@ class VmFacts:
     guest_os: GuestOs = GuestOs.UNKNOWN
     guest_os_source: str = ""
     """Where the guest OS was read from."""
+    architecture: Architecture = Architecture()
     nics: tuple[NicFacts, ...] = ()
     running: bool = False
     """Whether it has a VMI or, offline, counts as running."""
@@ -283,6 +306,8 @@ class KubeVirtFacts:
     """Settings of KubeVirt's own configuration."""
 
     version: tuple[int, int] = (1, 8)
+    default_architecture: str = ""
+    """Architecture of VMs that name none; empty if unknown."""
     gates: frozenset[str] = frozenset()
     """Enabled feature gates. Gates that are always on are not listed."""
     plugins: frozenset[str] = frozenset()

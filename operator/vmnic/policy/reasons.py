@@ -25,6 +25,9 @@ class Reason(StrEnum):
     """`auto` does not choose virtio for Windows, where brief disconnects have been seen. Name vhost in `datapaths`."""
     NOT_PREFERRED = "NotPreferred"
     """A candidate before it was chosen. Put this one first in `datapaths` to have it."""
+    NOT_ON_ARCHITECTURE = "NotOnArchitecture"
+    """The guest's CPU architecture is not x86, and there the emulated models are missing: the VM would not start. Name vhost in
+    `datapaths`."""
     POD_NETWORK = "PodNetwork"
     """The NIC is on the pod network, which is never a VF's, macvtap's or a whole NIC's. Use a secondary network."""
     NO_EQUIVALENT_NETWORK = "NoEquivalentNetwork"
@@ -86,8 +89,8 @@ class Reason(StrEnum):
     NO_MIGRATION_RESERVE = "NoMigrationReserve"
     """The last VFs of the pool are kept free for migrations. Add VFs to the pool, or lower `reserveForMigration`."""
     INPUT_UNREADABLE = "InputUnreadable"
-    """An object that decides about the NIC cannot be read: a policy, a network, a quota or the KubeVirt resource; the message
-    names it. The NIC stays as it is. Correct that object."""
+    """An object that decides about the NIC cannot be read or is not given: a policy, a network, a quota, a DataSource or the
+    KubeVirt resource; the message names it. The NIC stays as it is. Correct or give that object."""
     OWNED_BY_GIT = "OwnedByGit"
     """Another manager applies the VM's NIC list and would put a patch back. Change the VM where that manager takes it from (the
     message and `kubectl vmnic plan` say how), or set `enforcement.gitOwned: Override`."""

@@ -62,6 +62,8 @@ def unknown_candidate(vm: VmFacts, found: Iterable[Candidate], cluster: ClusterF
         by_quota = one.datapath.needs_device and (is_open or reason is Reason.QUOTA_EXCEEDED)
         if vm.quota_unknown and by_quota:
             return Finding(Reason.INPUT_UNREADABLE, vm.quota_unknown)
+        if vm.architecture.unknown and one.datapath is Datapath.EMULATED and is_open:
+            return Finding(Reason.INPUT_UNREADABLE, vm.architecture.unknown)
         if reason is None:
             return None
     return None

@@ -220,3 +220,34 @@ def test_an_unusable_nic_data_file_is_named(tmp_path, text, words):
     (tmp_path / "nics.yaml").write_text(text)
     code, _, err = run("--nic-data", tmp_path / "nics.yaml", "plan", "-f", "-", text=good().encode())
     assert (code, "nics.yaml: " in err, words in err, "Traceback" in err) == (2, True, True, False), err
+
+
+UNUSABLE_GUESTS = [
+    ("[" * 100_000, "levels are not read"),
+    ("a: 1\n---\nb: 1", "it has 2 documents"),
+    ("#" * 300_000, "more than 262144 characters"),
+    ("- {object: Template, label: a}", "Expected `object`"),
+    ("place: []", "unknown field `place`"),
+    ("places: [{object: Pod, label: a}]", "$.places[0].object"),
+    ("places: [{object: Template}]", "give one of label, annotation and labelPrefix - at `$.places[0]`"),
+    ("places: [{object: Template, label: a, annotation: b}]", "give one of label, annotation and labelPrefix"),
+    ("places: [{object: Template, label: ''}]", "$.places[0].label"),
+    (f"places: [{'{object: Template, label: a},' * 65}]", "$.places"),
+    ("names: {windows: [1042]}", "$.names.windows[0]"),
+    ("names: {linux: ['']}", "$.names.linux[0]"),
+    ("names: {bsd: [freebsd]}", "unknown field `bsd`"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), UNUSABLE_GUESTS)
+def test_an_unusable_guest_data_file_is_named(tmp_path, text, words):
+    (tmp_path / "guests.yaml").write_text(text)
+    code, _, err = run("--guest-data", tmp_path / "guests.yaml", "plan", "-f", "-", text=good().encode())
+    assert (code, "guests.yaml: " in err, words in err, "Traceback" in err) == (2, True, True, False), err
+
+
+@pytest.mark.parametrize("flag", ["--nic-data", "--guest-data"])
+def test_the_controller_stops_at_an_unusable_data_file(tmp_path, flag):
+    command = [sys.executable, "-m", "vmnic", "controller", flag, str(tmp_path / "missing.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "missing.yaml" in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr

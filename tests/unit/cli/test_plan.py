@@ -9,8 +9,12 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
+from tests.builders.decide import collect
 from tests.builders.vm import nad, nic, node_state, policy, pool, vm
 from vmnic.cli.objects import MalformedObjectError, Objects
+from vmnic.cli.offline import decide_all
+from vmnic.cli.plan import plan_vm
+from vmnic.cli.render import show_explanation
 from vmnic.cli.schema import Plan
 
 PROGRAM = str(pathlib.Path(sys.executable).with_name("kubectl-vmnic"))
@@ -301,3 +305,20 @@ def test_the_plan_shows_a_pf_that_a_pool_releases():
     }
     row = plan_of(one, state)[1]["pools"][0]["nodes"][0]
     assert (row["actions"], row["disruptive"]) == (["release the function (Reset)"], True)
+
+
+@pytest.mark.parametrize(
+    ("spec", "template", "line"),
+    [
+        ({"architecture": "arm64"}, None, "architecture arm64 (spec.template.spec.architecture)"),
+        ({}, None, "architecture amd64 (KubeVirt's default)"),
+        ({}, {"sourceRef": {"kind": "DataSource", "name": "win"}}, "DataSource tenants/win is not given"),
+    ],
+)
+def test_the_explanation_names_the_architecture(capsys, spec, template, line):
+    machine = vm("web", dataVolumeTemplates=[{"metadata": {"name": "disk"}, "spec": template}] if template else [])
+    machine["spec"]["template"]["spec"] |= spec
+    objects = collect(machine, policy())
+    decided = decide_all(objects, offline=True)
+    show_explanation(plan_vm(objects, decided, decided.vms[0]), decided.vms[0].vm)
+    assert line in capsys.readouterr().out

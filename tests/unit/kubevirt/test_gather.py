@@ -197,3 +197,68 @@ def managed(manager, operation, *, fields=True, last_applied=False):
 )
 def test_the_applier_of_the_nic_list_is_read_from_managed_fields(applier, found):
     assert applier == found
+
+
+def sized(cpu=None, memory=None, **resources):
+    """Return a VM that asks for multiqueue, with the given size."""
+    machine = vm()
+    domain = machine["spec"]["template"]["spec"]["domain"]
+    domain["devices"]["networkInterfaceMultiqueue"] = True
+    domain |= {"cpu": cpu, "memory": memory, "resources": resources}
+    return machine
+
+
+@pytest.mark.parametrize(
+    ("machine", "vcpus"),
+    [
+        (sized(requests={"cpu": "4"}), 4),
+        (sized(requests={"cpu": "250m"}, limits={"cpu": "16"}), 16),
+        (sized(cpu={"model": "host-passthrough"}, limits={"cpu": 8}), 8),
+        (sized(requests={"cpu": "1500m"}), 2),
+        (sized(requests={"cpu": "0.1"}), 1),
+        (sized(cpu={"threads": 2}, limits={"cpu": "8"}), 2),
+        (sized(limits={"cpu": "0"}, requests={"cpu": "4"}), 1),
+        (sized(limits={"memory": "1Gi"}, requests={"cpu": "4"}), 4),
+        (sized(limits={"cpu": "9E"}), 65535),
+        (sized(limits=None, requests=None), 1),
+        (sized(), 1),
+    ],
+    ids=[
+        "the request", "the limit before the request", "a model is no topology", "rounded up", "at least one",
+        "a topology before resources", "a limit of zero counts", "a limit of memory only", "bounded", "null is nothing", "nothing",
+    ],
+)  # fmt: skip
+def test_vcpus_come_from_resources_without_a_topology(machine, vcpus):
+    found = gather(machine)
+    assert (found.vcpus, found.nics[0].present.queues) == (vcpus, min(vcpus, 256))
+
+
+def test_a_cpu_quantity_that_is_none_is_unknown_where_it_counts():
+    assert gather(sized(limits={"cpu": "many"})).unknown == "spec.template.spec.domain.resources.limits.cpu is not a quantity"
+    assert (
+        gather(sized(requests={"cpu": "many"})).unknown == "spec.template.spec.domain.resources.requests.cpu is not a quantity"
+    )
+    assert gather(sized(limits={"cpu": "2"}, requests={"cpu": "many"})).unknown == ""
+    assert gather(sized(cpu={"cores": 2}, limits={"cpu": "many"})).unknown == ""
+
+
+@pytest.mark.parametrize(
+    ("machine", "mebibytes"),
+    [
+        (sized(memory={"guest": "1Gi"}, requests={"memory": "2Gi"}), 1024),
+        (sized(requests={"memory": "2Gi"}, limits={"memory": "4Gi"}), 2048),
+        (sized(limits={"memory": "512Mi"}), 512),
+        (sized(requests={"memory": "0"}, limits={"memory": "512Mi"}), 512),
+        (sized(memory={"hugepages": {"pageSize": "2Mi"}}, limits={"memory": "512Mi"}), 512),
+        (sized(memory={"hugepages": {"pageSize": "2Mi"}}), 2),
+        (sized(memory={"guest": "much"}, requests={"memory": "2Gi"}), None),
+        (sized(requests={"memory": "much"}, limits={"memory": "2Gi"}), None),
+        (sized(), None),
+    ],
+    ids=[
+        "its own", "the request before the limit", "the limit", "a request of zero is skipped", "the limit before a huge page",
+        "a huge page", "its own cannot be read", "the request cannot be read", "nothing",
+    ],
+)  # fmt: skip
+def test_memory_comes_from_the_spec_else_from_resources(machine, mebibytes):
+    assert gather(machine).memory_bytes == (mebibytes and mebibytes << 20)

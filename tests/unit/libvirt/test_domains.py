@@ -271,3 +271,51 @@ def test_unknown_content_survives_a_change():
     assert "<![CDATA[<]]>" in after
     (device,) = etree.fromstring(after).iterfind("devices/hostdev")
     assert ("".join(device.itertext()), device.get("{u}y"), device.find("{u}z") is not None) == ("abc", "1", True)
+
+
+def of_type(os, model=""):
+    """Return a domain with one NIC and some `<os>`."""
+    return f"<domain><name>d</name>{os}<devices><interface type='bridge'>{model}</interface></devices></domain>"
+
+
+@pytest.mark.parametrize(
+    ("os", "model"),
+    [
+        ("<os><type arch='x86_64' machine='pc-q35-9.0'>hvm</type></os>", "rtl8139"),
+        ("<os><type arch='i686' machine='pc'>hvm</type></os>", "rtl8139"),
+        ("<os><type arch='aarch64' machine='virt-9.0'>hvm</type></os>", "virtio"),
+        ("<os><type arch='aarch64' machine='virt'>hvm</type></os>", "virtio"),
+        ("<os><type arch='aarch64'>hvm</type></os>", "virtio"),
+        ("<os><type arch='armv7l' machine='virt-2.6'>hvm</type></os>", "virtio"),
+        ("<os><type arch='armv7l' machine='vexpress-a15'>hvm</type></os>", "lan9118"),
+        ("<os><type arch='armv6l' machine='versatilepb'>hvm</type></os>", "smc91c111"),
+        ("<os><type arch='s390x' machine='s390-ccw-virtio-9.0'>hvm</type></os>", "virtio"),
+        ("<os><type arch='riscv64' machine='virt'>hvm</type></os>", "virtio"),
+        ("<os><type arch='riscv64' machine='sifive_u'>hvm</type></os>", "rtl8139"),
+        ("<os><type arch='loongarch64' machine='virt'>hvm</type></os>", "virtio"),
+        ("<os><type arch='ppc64le' machine='pseries-9.0'>hvm</type></os>", "rtl8139"),
+        ("<os><type machine='q35'>hvm</type></os>", "rtl8139"),
+        ("", "rtl8139"),
+    ],
+)
+def test_the_default_model_depends_on_arch_and_machine(os, model):
+    (nic,) = gather_domain(read_domain(of_type(os))).nics
+    assert nic.present.model == model
+
+
+def reason_of(os, model="<model type='virtio'/>"):
+    found, after = decided(of_type(os, model), wanting("emulated"))
+    (nic,) = found.nics
+    return (nic.verdict, nic.reason, after == of_type(os, model))
+
+
+@pytest.mark.parametrize("arch", ["aarch64", "armv7l", "s390x", "riscv64", "ppc64le", "loongarch64"])
+def test_an_emulated_model_is_not_chosen_beyond_x86(arch):
+    assert reason_of(f"<os><type arch='{arch}'>hvm</type></os>") == ("Blocked", "NotOnArchitecture", True)
+    # A model that the domain has already is one that its QEMU has.
+    assert reason_of(f"<os><type arch='{arch}'>hvm</type></os>", "<model type='e1000'/>") == ("Compliant", None, True)
+
+
+@pytest.mark.parametrize("os", ["", "<os><type>hvm</type></os>", "<os><type arch='x86_64'>hvm</type></os>"])
+def test_an_emulated_model_is_chosen_on_x86_or_an_unknown_arch(os):
+    assert reason_of(os) == ("Change", None, False)

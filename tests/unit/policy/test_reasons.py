@@ -69,6 +69,7 @@ EVICTING = {"evictionStrategy": "LiveMigrate"}
 CASES = [
     ("GuestOsUnknown", macvtap(web(os=None))),
     ("GuestOsUnknown", sriov(web(os=None), pools=[pool(models=["82576"])], states=[node_state(model="82576")])),
+    ("NotOnArchitecture", [web(os="windows", spec={"architecture": "arm64"}), BRIDGE, policy(datapaths=["emulated"])]),
     ("PodNetwork", sriov(web(network=None))),
     ("PodNetwork", macvtap(web(network=None))),
     ("PodNetwork", whole(web(network=None))),

@@ -24,6 +24,7 @@ from ...kube.reflector import ObjectKey, Reflector
 from ...kube.time_budget import uncharged
 from ...kubevirt.configuration import KubeVirt, cluster_facts, is_injector
 from ...kubevirt.gather import MachineInput, gather_vm_facts
+from ...kubevirt.inputs import default_architecture
 from ...kubevirt.pools import NodeInput, gather_pools
 from ...kubevirt.quota import quota_left, unreadable_quota
 from ...kubevirt.vm import Instancetype, Preference, Quota, Reference, VirtualMachine
@@ -207,6 +208,7 @@ class FactGatherer:
             find_segment=functools.partial(self._find_segment, note),
             physical_resources=[pool.resource_name for pool in self.cluster_facts.pools.values() if pool.physical],
             default_binding=self.cluster_facts.kubevirt.default_binding,
+            default_architecture=default_architecture(self.cluster_facts),
             preference_unknown=self._preference_unknown(machine, namespace),
             quota=self._quota_left(namespace),
             quota_unknown=self._quota_unknown(namespace),
@@ -220,6 +222,8 @@ class FactGatherer:
             ("preference", spec.preference, caches.preferences, caches.cluster_preferences),
             ("instancetype", spec.instancetype, caches.instancetypes, caches.cluster_instancetypes),
         ):
+            if reference is not None and reference.is_inferred:
+                return f"{kind} is inferred from volume {reference.infer_from_volume}, which KubeVirt has not done yet"
             if reference is None or not reference.name:
                 continue
             malformed = cluster.malformed if reference.cluster_wide else own.malformed

@@ -23,7 +23,11 @@ _VFIO: tuple[Check, ...] = (platform.memory_overcommit, platform.quota_exceeded)
 _LAST: tuple[Check, ...] = (networks.admit_cannot_change_network, platform.pool_not_ready)
 
 _CHECKS: dict[tuple[Platform, Datapath], tuple[Check, ...]] = {
-    (Platform.KUBEVIRT, Datapath.EMULATED): (*_SAME_NETWORK, networks.admit_cannot_change_network),
+    (Platform.KUBEVIRT, Datapath.EMULATED): (
+        platform.not_on_architecture,
+        *_SAME_NETWORK,
+        networks.admit_cannot_change_network,
+    ),
     (Platform.KUBEVIRT, Datapath.VHOST): (*_SAME_NETWORK, platform.no_vhost_net, networks.admit_cannot_change_network),
     (Platform.KUBEVIRT, Datapath.MACVTAP): (
         *_SECONDARY,
@@ -61,7 +65,7 @@ _CHECKS: dict[tuple[Platform, Datapath], tuple[Check, ...]] = {
         *_LAST,
     ),
     # libvirt has no network objects, quotas or feature gates, so checks of these are left out.
-    (Platform.LIBVIRT, Datapath.EMULATED): (networks.no_equivalent_network, *_CARRIED),
+    (Platform.LIBVIRT, Datapath.EMULATED): (platform.not_on_architecture, networks.no_equivalent_network, *_CARRIED),
     (Platform.LIBVIRT, Datapath.VIRTIO): (networks.no_equivalent_network, *_CARRIED),
     (Platform.LIBVIRT, Datapath.VHOST): (networks.no_equivalent_network, *_CARRIED, platform.no_vhost_net),
     (Platform.LIBVIRT, Datapath.MACVTAP): (
@@ -93,6 +97,7 @@ _LASTING = frozenset(
         guests.blocks_migration,
         guests.eviction_strategy_blocks_drain,
         platform.no_vhost_net,
+        platform.not_on_architecture,
     }
 )
 """Checks that also apply to the datapath that a NIC has already. All others concern changes only: an edit of KubeVirt's

@@ -1,11 +1,11 @@
 """Checks of what the platform provides.
 
-KubeVirt's feature gates and lists, memory, quotas, kernel modules and pools.
+The guest's architecture, KubeVirt's feature gates and lists, memory, quotas, kernel modules and pools.
 """
 
 from __future__ import annotations
 
-from ..facts import Datapath
+from ..facts import Datapath, Platform
 from ..reasons import Reason
 from .check_input import CheckInput, Finding
 
@@ -17,6 +17,7 @@ __all__ = [
     "memory_overcommit",
     "net_resource_injector_missing",
     "no_vhost_net",
+    "not_on_architecture",
     "plugin_not_registered",
     "pool_not_ready",
     "quota_exceeded",
@@ -25,6 +26,21 @@ __all__ = [
 _VFIO_BYTES = 2**30
 """Memory that KubeVirt adds to the pod of a VM with any device on vfio-pci."""
 _INJECTION = "ExternalNetResourceInjection"
+
+
+def not_on_architecture(question: CheckInput) -> Finding | None:
+    """Exclude emulated models beyond x86.
+
+    KubeVirt's QEMU has only virtio there (KubeVirt #8916), and distributions of Linux build theirs without e1000e and rtl8139.
+    """
+    architecture = question.vm.architecture
+    # A domain's present model is one that its QEMU has.
+    if not architecture.is_other or (question.is_current and question.vm.platform is Platform.LIBVIRT):
+        return None
+    model = question.nic.present.model if question.is_current else question.rule.emulated_model
+    where = f"architecture {architecture.name} ({architecture.source})"
+    text = f"model {model} does not exist on {where}, so the VM would not start: name vhost in spec.datapaths"
+    return Finding(Reason.NOT_ON_ARCHITECTURE, text)
 
 
 def plugin_not_registered(question: CheckInput) -> Finding | None:

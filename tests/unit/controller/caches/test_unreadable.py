@@ -382,3 +382,21 @@ def test_node_with_an_unreadable_time_is_waited_for(since):
     conditions = [{"type": "Ready", "status": "False", "lastTransitionTime": since}]
     raw = msgspec.json.encode({"metadata": {"name": "n1"}, "status": {"conditions": conditions}})
     assert not decode_node(msgspec.Raw(raw)).is_lost(datetime.now(UTC))
+
+
+@pytest.mark.parametrize(("architecture", "expected"), [("", ("InputUnreadable", False)), ("amd64", ("", True))])
+async def test_an_unreadable_kubevirt_hides_the_architecture(architecture, expected):
+    found = VmScene(policy(datapaths=("emulated",), existing="Immediately"))
+    found.add("web", nic(model="virtio"))
+    body = found.get("virtualmachines", "web")
+    body["spec"]["template"]["spec"]["architecture"] = architecture
+    found.put("virtualmachines", body)
+    found.put("kubevirts", broken(kubevirt()))
+    assert (await reason(found), patched(found)) == expected
+
+
+async def test_an_inferred_preference_is_unknown():
+    found = scene()
+    body = found.get("virtualmachines", "web")
+    found.put("virtualmachines", body | {"spec": body["spec"] | {"preference": {"inferFromVolume": "root"}}})
+    assert (await reason(found), patched(found)) == ("PreferenceUnknown", False)
