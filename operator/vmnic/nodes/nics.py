@@ -94,7 +94,7 @@ def _document(text: str) -> Any:
     """Parse the single document of a file."""
     from ..checked.yaml_documents import read_documents  # noqa: PLC0415 - yaml is imported only where it is used
 
-    documents = list(read_documents(io.StringIO(text), lambda _: True))
+    documents = list(read_documents(io.StringIO(text), lambda *_: True))
     if len(documents) != 1:
         raise ValueError(f"it has {len(documents)} documents, and should have one list")
     if documents[0].problem:
