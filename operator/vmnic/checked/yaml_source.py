@@ -160,7 +160,7 @@ class Chunk:
         if not self._is_json or not rest.startswith("{"):
             return False
         self.first_line += line
-        self._again, self._read, self._read_chars = rest, "", 0
+        self._again, self._read, self._read_chars = rest + self._again, "", 0
         return True
 
     def leave(self) -> None:

@@ -126,11 +126,11 @@ class _Features(Part, frozen=True):
 
 
 class _Memory(Part, frozen=True):
-    guest: str | int | None = None
+    guest: str | int | float | None = None
 
 
 class _Requests(Part, frozen=True):
-    memory: str | int | None = None
+    memory: str | int | float | None = None
 
 
 class _Resources(Part, frozen=True):
@@ -271,7 +271,7 @@ class _InstancetypeCpu(Part, frozen=True):
 
 
 class _InstancetypeMemory(Part, frozen=True):
-    guest: str | int | None = None
+    guest: str | int | float | None = None
     overcommit_percent: int = 0
 
 
@@ -289,11 +289,11 @@ class Instancetype(Part, frozen=True, kw_only=True):
 
 
 class _QuotaSpec(Part, frozen=True):
-    hard: dict[str, str | int] = {}
+    hard: dict[str, str | int | float] = {}
 
 
 class _QuotaStatus(Part, frozen=True):
-    used: dict[str, str | int] = {}
+    used: dict[str, str | int | float] = {}
 
 
 class Quota(Part, frozen=True, kw_only=True):
