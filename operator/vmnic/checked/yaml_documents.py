@@ -257,6 +257,9 @@ def _find_list_fault(found: Identity) -> str:
 
 
 def _shown(found: Identity, is_wanted: IsWanted) -> str:
-    """Return the kind, with its API group if it is not wanted, so that it is not taken for the kind of another group."""
+    """Return the kind, with its API group if it is not wanted.
+
+    It must not be taken for the kind of the same name that is wanted.
+    """
     group, _, _ = found.api_version.rpartition("/")
     return ".".join(filter(None, (found.kind, "" if is_wanted(found.api_version, found.kind) else group)))

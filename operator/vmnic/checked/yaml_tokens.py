@@ -102,7 +102,10 @@ class Identity(NamedTuple):
 
 
 def identify(tokens: Iterable[Token]) -> Identity:
-    """Find kind and name of an object without building it. The last of several equal keys counts, as in kubectl."""
+    """Find kind and name of an object without building it.
+
+    The last of several equal keys counts, as in kubectl.
+    """
     upper: dict[str, str] = {}
     meta: dict[str, str] = {}
     for path, text in _scalars(tokens):

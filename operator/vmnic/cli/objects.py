@@ -58,19 +58,19 @@ _GROUPS: Final = {
     "VirtualMachineTemplateVersion": "harvesterhci.io",
 }
 """API group of each kind that is read. Other operators have kinds of the same names."""
-_INSTANCES_STAY: Final = (
-    "vmnic changes VirtualMachines only, so the NICs of these instances stay as they are: use a VirtualMachinePool"
-)
 _DECIDED_LATER: Final = "the plan does not show the VirtualMachines that it creates: each is decided when it is created"
 UNMANAGED: Final = {
     "VirtualMachineInstance": "no VirtualMachine owns it, so its NICs stay as they are: use a VirtualMachine",
-    "VirtualMachineInstanceReplicaSet": _INSTANCES_STAY,
+    "VirtualMachineInstanceReplicaSet": "no VirtualMachine owns its instances, so their NICs stay as they are:"
+    " use a VirtualMachinePool",
     "VirtualMachineClone": _DECIDED_LATER,
     "KubevirtMachine": _DECIDED_LATER,
     "KubevirtMachineTemplate": _DECIDED_LATER,
     "VirtualMachineTemplateVersion": _DECIDED_LATER,
 }
 """Kinds whose VMs the plan does not show, and why."""
+_SERVER_FIELDS: Final = ("uid", "resourceVersion", "creationTimestamp")
+"""Metadata that only the API server writes. In a file an unquoted one may look like a number, such as `0e-1`."""
 _TEMPLATE: Final = "virtualMachineTemplate"
 
 
@@ -214,8 +214,7 @@ class Objects:
         if take is None:
             self.skipped += 1
             return
-        # For the API server a null is an absent field, and tools write `creationTimestamp: null`.
-        raw = raw if self.of_server else _without_nulls(raw)
+        raw = raw if self.of_server else _normalized(raw)
         meta = raw.get("metadata")
         named = meta if isinstance(meta, dict) else {}
         key = (_text(named, "namespace"), _text(named, "name"))
@@ -235,7 +234,10 @@ class Objects:
             raise MalformedObjectError(kind, key, reason_of(error)) from error
 
     def _generate(self, kind: str, namespace: str, prefix: str) -> str:
-        """Return a name that no object has for one whose name the API server will generate. `shown_name` shortens it."""
+        """Return a name of its own for an object whose name the API server will generate.
+
+        `shown_name` shortens it.
+        """
         key = (kind, namespace, prefix)
         number = self._generated[key] = self._generated.get(key, 0) + 1
         return f"{prefix}*{number}"
@@ -308,7 +310,7 @@ def _checked_state(raw: dict[str, Any]) -> NodeNicState:
 
 
 def shown_name(name: str) -> str:
-    """Return the name of an object as its owner knows it: `PREFIX*` for one whose name the API server will generate."""
+    """Return the name of an object, or `PREFIX*` if the API server will generate it."""
     prefix, star, number = name.rpartition("*")
     return f"{prefix}*" if star and number.isdecimal() else name
 
@@ -328,11 +330,21 @@ def _machine_of_pool(raw: dict[str, Any]) -> VirtualMachine:
         raise msgspec.ValidationError(str(error).replace("`$", f"`$.spec.{_TEMPLATE}")) from error
 
 
-def _without_nulls(value: Any) -> Any:
-    """Return a value without the keys of its maps that are null."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(one) for key, one in value.items() if one is not None}
-    return [_without_nulls(one) for one in value] if isinstance(value, list) else value
+def _normalized(value: Any) -> Any:
+    """Return a value of a file without null fields, and without metadata of the API server that is no text.
+
+    A null is an absent field in Kubernetes, and tools write `creationTimestamp: null`.
+    """
+    if isinstance(value, list):
+        return [_normalized(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    made = {key: _normalized(one) for key, one in value.items() if one is not None}
+    if isinstance(made.get("metadata"), dict):
+        made["metadata"] = {
+            key: one for key, one in made["metadata"].items() if key not in _SERVER_FIELDS or isinstance(one, str)
+        }
+    return made
 
 
 def _text(values: Mapping[str, Any], key: str) -> str:

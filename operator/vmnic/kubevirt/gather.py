@@ -25,6 +25,7 @@ _NO_WISHES = projection.VmAnnotations()
 _MOST_LABELS = 100
 _MOST_TERMS = 100
 _MOST_VALUES = 2000
+_ENDED_BINDINGS = ("macvtap", "slirp")
 _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 
 
@@ -197,6 +198,13 @@ def _problems(given: MachineInput, wishes: projection.VmAnnotations, fault: str)
         found.append(f"preference {spec.preference.name} does not exist, so its NIC model and guest OS are unknown")
     if not given.preference_unknown and spec.instancetype is not None and spec.instancetype.name and given.instancetype is None:
         found.append(f"instancetype {spec.instancetype.name} does not exist, so its vCPUs are unknown")
+    for interface in spec.template.spec.domain.devices.interfaces:
+        ended = next((name for name in _ENDED_BINDINGS if getattr(interface, name) is not None), "")
+        if ended and interface.state != "absent":
+            found.append(
+                f"NIC {interface.name} has the binding {ended}, which KubeVirt removed in 1.3:"
+                f" use a binding plugin (`binding: {{name: {ended}}}`)"
+            )
     for network in spec.template.spec.networks:
         if network.multus is not None:
             namespace, _, name = network.multus.network_name.rpartition("/")

@@ -123,6 +123,8 @@ def test_a_mac_address_needs_no_quotes(mac):
         changed(WEB, ("spec", "template", "spec", "domain", "memory", "guest"), 1.5e9),
         changed(WEB, ("spec", "template", "spec", "domain", "resources"), {"requests": {"memory": 0.5}}),
         yaml.safe_dump(WEB) + "status:\n",
+        changed(WEB, ("metadata", "uid"), 0),
+        changed(WEB, ("metadata", "resourceVersion"), 123),
         changed(WEB, ("spec", "preference"), None),
     ],
 )
@@ -304,7 +306,7 @@ def not_managed(plan):
     return [(one["object"], one["message"]) for one in plan["problems"] if one["reason"] == "NotManaged"]
 
 
-def test_other_owners_of_vms_are_one_problem_per_kind_and_namespace():
+def test_other_owners_are_one_problem_per_kind_and_namespace():
     kind, version = "VirtualMachineInstanceReplicaSet", "kubevirt.io/v1"
     owners = [owner(kind, version, f"rs{number}") for number in range(7)] + [owner(kind, version, "rs", "other")]
     owners.append(owner("KubevirtMachineTemplate", "infrastructure.cluster.x-k8s.io/v1alpha1", "workers"))
@@ -331,3 +333,23 @@ def test_an_instance_that_no_vm_owns_is_not_managed(owned_by, machines, expected
 def test_pools_and_other_owners_show_in_every_format(output):
     _, text, _ = run(LINUX, vm_pool(), owner("VirtualMachineInstanceReplicaSet", "kubevirt.io/v1", "rs"), output=output)
     assert ("VirtualMachinePool tenants/workers" in text, "NotManaged" in text) == (True, True)
+
+
+# Old manifests
+
+
+def messages(interface):
+    """Return the messages of a plan for a VM with one NIC of this form."""
+    _, plan, _ = run(LINUX, changed(WEB, (*MAC[:-2], 0), {"name": "default", **interface}))
+    return [one["message"] for one in (*plan["problems"], *plan["vms"][0]["nics"])]
+
+
+@pytest.mark.parametrize("binding", ["macvtap", "slirp"])
+def test_a_binding_that_kubevirt_removed_is_told(binding):
+    assert any(f"binding {binding}, which KubeVirt removed" in one for one in messages({binding: {}}))
+    assert not any("KubeVirt removed" in one for one in messages({"binding": {"name": binding}}))
+
+
+def test_a_nic_with_state_absent_is_said_to_be_removed():
+    found = messages({"bridge": {}, "state": "absent"})
+    assert any("is being removed (`state: absent`)" in one for one in found), found
