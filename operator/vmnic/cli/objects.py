@@ -331,9 +331,9 @@ def _machine_of_pool(raw: dict[str, Any]) -> VirtualMachine:
 
 
 def _normalized(value: Any) -> Any:
-    """Return a value of a file without null fields, and without metadata of the API server that is no text.
+    """Return a value of a file without null fields.
 
-    A null is an absent field in Kubernetes, and tools write `creationTimestamp: null`.
+    Metadata of the API server that is no text is left out too. A null is an absent field in Kubernetes, and tools write `creationTimestamp: null`.
     """
     if isinstance(value, list):
         return [_normalized(one) for one in value]

@@ -6,6 +6,7 @@ of a preference is ever written to the VM.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 from ..api.common import LabelSelector, LabelSelectorRequirement
@@ -198,13 +199,7 @@ def _problems(given: MachineInput, wishes: projection.VmAnnotations, fault: str)
         found.append(f"preference {spec.preference.name} does not exist, so its NIC model and guest OS are unknown")
     if not given.preference_unknown and spec.instancetype is not None and spec.instancetype.name and given.instancetype is None:
         found.append(f"instancetype {spec.instancetype.name} does not exist, so its vCPUs are unknown")
-    for interface in spec.template.spec.domain.devices.interfaces:
-        ended = next((name for name in _ENDED_BINDINGS if getattr(interface, name) is not None), "")
-        if ended and interface.state != "absent":
-            found.append(
-                f"NIC {interface.name} has the binding {ended}, which KubeVirt removed in 1.3:"
-                f" use a binding plugin (`binding: {{name: {ended}}}`)"
-            )
+    found += _ended_bindings(spec.template.spec.domain.devices.interfaces)
     for network in spec.template.spec.networks:
         if network.multus is not None:
             namespace, _, name = network.multus.network_name.rpartition("/")
@@ -212,3 +207,14 @@ def _problems(given: MachineInput, wishes: projection.VmAnnotations, fault: str)
             if given.find_network(namespace, name) is None:
                 found.append(f"NetworkAttachmentDefinition {namespace}/{name} does not exist")
     return tuple(found)
+
+
+def _ended_bindings(interfaces: Iterable[projection.Interface]) -> list[str]:
+    """Describe NICs with a binding that KubeVirt no longer has."""
+    return [
+        f"NIC {interface.name} has the binding {name}, which KubeVirt removed in 1.3:"
+        f" use a binding plugin (`binding: {{name: {name}}}`)"
+        for interface in interfaces
+        for name in _ENDED_BINDINGS
+        if getattr(interface, name) is not None and interface.state != "absent"
+    ]
