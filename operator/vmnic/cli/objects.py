@@ -333,7 +333,8 @@ def _machine_of_pool(raw: dict[str, Any]) -> VirtualMachine:
 def _normalized(value: Any) -> Any:
     """Return a value of a file without null fields.
 
-    Metadata of the API server that is no text is left out too. A null is an absent field in Kubernetes, and tools write `creationTimestamp: null`.
+    A null is an absent field in Kubernetes, and tools write `creationTimestamp: null`. Metadata of the API server that is no
+    text is left out too.
     """
     if isinstance(value, list):
         return [_normalized(one) for one in value]
