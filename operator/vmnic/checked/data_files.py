@@ -26,7 +26,7 @@ def read_data_file(path: pathlib.Path) -> Any:
         text = stream.read(_MOST_CHARS + 1)
     if len(text) > _MOST_CHARS:
         raise ValueError(f"more than {_MOST_CHARS} characters are not read")
-    documents = list(read_documents(io.StringIO(text), lambda _: True))
+    documents = list(read_documents(io.StringIO(text), lambda *_: True))
     if len(documents) != 1:
         raise ValueError(f"it has {len(documents)} documents, and should have one")
     if documents[0].problem:

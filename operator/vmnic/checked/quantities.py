@@ -29,8 +29,10 @@ def read_quantity(text: object) -> int | None:
         None for anything that is not a quantity, or that has more than 64 characters.
     """
     # True is an int in Python, and no quantity in Kubernetes.
-    if isinstance(text, bool) or not isinstance(text, str | int):
+    if isinstance(text, bool) or not isinstance(text, str | int | float):
         return None
+    if isinstance(text, float):
+        text = repr(text)
     if isinstance(text, int):
         return _capped(text)
     word = text.strip() if len(text) <= _QUANTITY_CHARS else ""

@@ -8,7 +8,7 @@ composer recurses in C. Every event is counted before it is kept. The items of a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import yaml
@@ -16,9 +16,12 @@ from yaml._yaml import CParser
 
 from .documents import BoundError
 from .yaml_source import Chunk, TextStream, read_chunks
-from .yaml_tokens import Token, TokenError, TokenList, identify, make_value
+from .yaml_tokens import Identity, Token, TokenError, TokenList, identify, make_value
 
-__all__ = ["Document", "read_documents"]
+__all__ = ["Document", "IsWanted", "read_documents"]
+
+IsWanted = Callable[[str, str], bool]
+"""Returns whether objects of an API version and a kind are built."""
 
 _PARSED_LEVELS: Final = 1000
 """Most levels that are parsed. The parser's work per event grows with the depth, so it gives up a deeper document."""
@@ -30,6 +33,7 @@ class Document:
 
     line: int
     kind: str = ""
+    """Its kind, as far as known. One that is not wanted has its API group as a suffix."""
     name: str = ""
     """`NAMESPACE/NAME`, as far as known."""
     value: Any = None
@@ -38,12 +42,12 @@ class Document:
     problem: str = ""
 
 
-def read_documents(stream: TextStream, is_wanted: Callable[[str], bool]) -> Iterator[Document]:
+def read_documents(stream: TextStream, is_wanted: IsWanted) -> Iterator[Document]:
     """Read all objects of a text stream, including those that follow a malformed one.
 
     Args:
         stream: The text.
-        is_wanted: Returns whether objects of a kind are built.
+        is_wanted: Returns whether objects of an API version and a kind are built.
 
     Raises:
         OSError: The stream cannot be read.
@@ -53,26 +57,31 @@ def read_documents(stream: TextStream, is_wanted: Callable[[str], bool]) -> Iter
         yield from _read_chunk(chunk, is_wanted)
 
 
-def _read_chunk(chunk: Chunk, is_wanted: Callable[[str], bool]) -> Iterator[Document]:
-    builder = _Builder(chunk.first_line, is_wanted)
-    try:
-        # Not a loader of PyYAML, such as CSafeLoader: it composes nodes, which recurses.
-        parser: Any = CParser(chunk)
-        while not isinstance(event := parser.get_event(), yaml.StreamEndEvent):
-            chunk.saw_event()
-            builder.take(event)
-            if isinstance(event, yaml.DocumentEndEvent):
-                yield from builder.documents()
-                builder = _Builder(chunk.first_line, is_wanted)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        yield builder.failed(chunk.first_line + (mark.line if mark is not None else 0), str(error.problem))
-    # These are faults of the stream, which no later object survives either.
-    except (OSError, UnicodeDecodeError):
-        raise
-    # `chunk.read` raises BoundError inside the parser, and any other fault must not hide the objects that follow.
-    except Exception as error:
-        yield builder.failed(chunk.first_line, _words(error))
+def _read_chunk(chunk: Chunk, is_wanted: IsWanted) -> Iterator[Document]:
+    """Read the documents of a chunk, or the JSON objects in a row."""
+    while True:
+        builder = _Builder(chunk.first_line, is_wanted)
+        try:
+            # Not a loader of PyYAML, such as CSafeLoader: it composes nodes, which recurses.
+            parser: Any = CParser(chunk)
+            while not isinstance(event := parser.get_event(), yaml.StreamEndEvent):
+                chunk.saw_event()
+                builder.take(event)
+                if isinstance(event, yaml.DocumentEndEvent):
+                    yield from builder.documents()
+                    builder = _Builder(chunk.first_line, is_wanted)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark
+            if mark is not None and builder.is_empty and chunk.begin_again(mark.index, mark.line):
+                continue
+            yield builder.failed(chunk.first_line + (mark.line if mark is not None else 0), str(error.problem))
+        # These are faults of the stream, which no later object survives either.
+        except (OSError, UnicodeDecodeError):
+            raise
+        # `chunk.read` raises BoundError inside the parser, and any other fault must not hide the objects that follow.
+        except Exception as error:
+            yield builder.failed(chunk.first_line, _words(error))
+        return
 
 
 def _words(error: Exception) -> str:
@@ -95,7 +104,7 @@ class _Builder:
     """Assigns the events of one document to objects, which are the items of a List and the rest."""
 
     first_line: int
-    is_wanted: Callable[[str], bool]
+    is_wanted: IsWanted
     _rest: TokenList = field(default_factory=TokenList)
     _item: TokenList = field(default_factory=TokenList)
     _items: list[Document] = field(default_factory=list)
@@ -107,6 +116,11 @@ class _Builder:
     _anchors: dict[str, _Anchored] = field(default_factory=dict)
     _open: list[_Anchored] = field(default_factory=list)
     """Collections that are open."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether no part of a document was seen."""
+        return not self._rest.tokens
 
     def take(self, event: Any) -> None:
         """Handle one event of the parser.
@@ -134,17 +148,39 @@ class _Builder:
     def documents(self) -> Iterator[Document]:
         """Yield the objects of the document."""
         # `kind` may come after `items`, so only the end of the document shows whether it is a List.
-        kind, _ = identify(self._rest.tokens)
-        is_list = self._has_items and kind.endswith("List")
-        if not is_list or self._rest.problem:
+        found = identify(self._rest.tokens)
+        if not self._has_items or not self._is_list(found):
             yield from _made(self._rest, self.is_wanted)
-        if is_list:
-            yield from self._items
+            return
+        problem = self._rest.problem or _find_list_fault(found)
+        if problem:
+            yield Document(line=self.first_line, kind=_shown(found, self.is_wanted), name=found.name, problem=problem)
+        if not problem or self._rest.problem:
+            yield from (self._with_kind(item, found) for item in self._items)
+
+    def _is_list(self, found: Identity) -> bool:
+        """Return whether the items are objects."""
+        return (
+            found.kind.endswith("List")
+            or self.is_wanted(found.api_version, found.kind)
+            # Another program's file may have items too, but no objects of these kinds.
+            or any(item.kind and not item.skipped for item in self._items)
+        )
+
+    def _with_kind(self, item: Document, found: Identity) -> Document:
+        """Return an item with the kind of its List if it has none, as in lists that the API server writes."""
+        value = item.value
+        if not isinstance(value, dict) or value.get("kind") or value.get("apiVersion"):
+            return item
+        own = found._replace(kind=found.kind.removesuffix("List"))
+        if not self.is_wanted(own.api_version, own.kind):
+            return replace(item, kind=_shown(own, self.is_wanted), value=None, skipped=True)
+        return replace(item, kind=own.kind, value={"apiVersion": own.api_version, "kind": own.kind} | value)
 
     def failed(self, line: int, problem: str) -> Document:
         """Return a document for an error after which the parser cannot continue."""
-        kind, name = identify((self._item if self._in_items else self._rest).tokens)
-        return Document(line=line, kind=kind, name=name, problem=problem)
+        found = identify((self._item if self._in_items else self._rest).tokens)
+        return Document(line=line, kind=_shown(found, self.is_wanted), name=found.name, problem=problem)
 
     def _finish(self, node: _Anchored) -> None:
         """End a node, and build it at once if it is an item of a List, so that only its value is kept."""
@@ -192,13 +228,14 @@ class _Builder:
         self._finish(_Anchored(tokens, 0))
 
 
-def _made(tokens: TokenList, is_wanted: Callable[[str], bool]) -> Iterator[Document]:
+def _made(tokens: TokenList, is_wanted: IsWanted) -> Iterator[Document]:
     """Build one object if its kind is wanted, where an empty document yields nothing."""
-    kind, name = identify(tokens.tokens)
+    found = identify(tokens.tokens)
+    kind, name = _shown(found, is_wanted), found.name
     line = tokens.tokens[0].line if tokens.tokens else 1
     if tokens.problem:
         yield Document(line=line, kind=kind, name=name, problem=tokens.problem)
-    elif kind and not is_wanted(kind):
+    elif found.kind and not is_wanted(found.api_version, found.kind):
         yield Document(line=line, kind=kind, name=name, skipped=True)
     else:
         try:
@@ -208,3 +245,21 @@ def _made(tokens: TokenList, is_wanted: Callable[[str], bool]) -> Iterator[Docum
             return
         if value is not None:
             yield Document(line=line, kind=kind, name=name, value=value)
+
+
+def _find_list_fault(found: Identity) -> str:
+    """Return why an object with items is neither a List nor an object, or an empty string."""
+    if not found.kind:
+        return "a list of objects without a kind: add `kind: List`"
+    if found.name and not found.kind.endswith("List"):
+        return "`items` makes it a List for kubectl, which then drops the rest: remove `items`"
+    return ""
+
+
+def _shown(found: Identity, is_wanted: IsWanted) -> str:
+    """Return the kind, with its API group if it is not wanted.
+
+    It must not be taken for the kind of the same name that is wanted.
+    """
+    group, _, _ = found.api_version.rpartition("/")
+    return ".".join(filter(None, (found.kind, "" if is_wanted(found.api_version, found.kind) else group)))

@@ -14,9 +14,12 @@ MOST_STRETCH: Final = 2 * 2**20
 """Most characters that the parser may read for one event, such as one scalar."""
 _BLOCK: Final = 2**16
 """Characters read from the stream at once."""
+_PIECE: Final = 2**12
+"""Characters that are read again at once, so that many small objects in a row take little time."""
 _MOST_DIRECTIVES: Final = 16
 """Most directives in a chunk, because the parser compares each `%TAG` with all others."""
-_BYTE_ORDER_MARK: Final = re.compile(r"\A((?:---[ \t]*\n)?)\ufeff")
+_SURROGATES: Final = re.compile(r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
+"""A character beyond 16 bits as JSON escapes it. YAML has another escape sequence for it."""
 
 
 class TextStream(Protocol):
@@ -61,8 +64,9 @@ class _Source:
             self._text, self._at = self._stream.read(_BLOCK), 0
             if self._text and not self._text.endswith("\n"):
                 self._text += self._stream.readline(_BLOCK)
-            # Any document may begin with a byte order mark, but the parser accepts one only before the first.
-            self._text = self._text.replace("\ufeff---", "---")
+            # Files that were joined have a byte order mark in the middle, which the parser accepts only at the beginning.
+            self._text = self._text.replace("\n\ufeff", "\n")
+            self._text = self._text.removeprefix("\ufeff") if self._starts_line else self._text
         return bool(self._text)
 
     def take(self, *, is_first: bool) -> str:
@@ -117,8 +121,13 @@ class Chunk:
         self.first_line = source.line
         self._source = source
         self._is_first = True
+        self._is_json = False
         self._directives = 0
         self._unseen = 0
+        self._read = ""
+        """Text that the parser has read last."""
+        self._read_chars = 0
+        self._again = ""
 
     def read(self, _: int = _BLOCK, /) -> str:
         """Return more text for the parser, or an empty string at the end.
@@ -127,6 +136,9 @@ class Chunk:
             BoundError: The parser has read too much text without an event, or too many directives.
         """
         text = self._take()
+        # The parser reads ahead by less than a block, so the place of an error is in the last two.
+        self._read = self._read[-_BLOCK:] + text
+        self._read_chars += len(text)
         self._unseen += len(text)
         self._directives += text.count("\n%") + text.startswith("%")
         if self._unseen > MOST_STRETCH:
@@ -139,12 +151,35 @@ class Chunk:
         """Reset the count of characters read for one event."""
         self._unseen = 0
 
+    def begin_again(self, index: int, line: int) -> bool:
+        """Return whether another JSON object begins at a place that was read, and begin to read there if so.
+
+        JSON objects may follow each other without `---`, as in files that were joined.
+        """
+        rest = self._read[index - self._read_chars :] if index < self._read_chars else ""
+        if not self._is_json or not rest.startswith("{"):
+            return False
+        self.first_line += line
+        self._again, self._read, self._read_chars = rest + self._again, "", 0
+        return True
+
     def leave(self) -> None:
         """Skip the text that the parser has not read."""
         while self._take():
             pass
 
     def _take(self) -> str:
+        if self._again:
+            text, self._again = self._again[:_PIECE], self._again[_PIECE:]
+            return text
         is_first, self._is_first = self._is_first, False
         text = self._source.take(is_first=is_first)
-        return _BYTE_ORDER_MARK.sub(r"\1", text.removeprefix("\ufeff")) if is_first else text
+        if is_first:
+            self._is_json = text.lstrip().startswith("{")
+        return _SURROGATES.sub(_join, text) if self._is_json else text
+
+
+def _join(found: re.Match[str]) -> str:
+    """Return the character that two surrogates stand for."""
+    high, low = int(found[2], 16), int(found[3], 16)
+    return found[1] + chr(0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
-import yaml
-
 from .documents import BoundError
+from .yaml_scalars import Scalar, read_key, read_scalar
 
 __all__ = ["MOST_LEVELS", "MOST_NODES", "MOST_TEXT", "Token", "TokenError", "TokenList", "identify", "make_value"]
 
@@ -19,12 +17,7 @@ MOST_NODES: Final = 200_000
 MOST_TEXT: Final = 4 * 2**20
 """Most characters of one object's scalars, where aliases count likewise. etcd stores 1.5 MB."""
 
-_RESOLVED_CHARS = 64
-"""A longer plain scalar is text, because no number, date or boolean is that long."""
-_LONG_NUMBER = re.compile(r"[-+]?[0-9][0-9_]*", re.ASCII)
-_TAG = "tag:yaml.org,2002:"
-_TEXT_TAGS = frozenset({"str", "value", "merge"})
-_VALUES = yaml.constructor.SafeConstructor()
+_MERGE_TAG: Final = "tag:yaml.org,2002:merge"
 _MERGE: Final = object()
 
 
@@ -99,17 +92,31 @@ class TokenList:
         return ""
 
 
-def identify(tokens: Iterable[Token]) -> tuple[str, str]:
-    """Find kind and `NAMESPACE/NAME` of an object without building it.
+class Identity(NamedTuple):
+    """What an object says that it is. A part that is not found is empty."""
 
-    Returns:
-        An empty string for each part that is not found.
+    api_version: str
+    kind: str
+    name: str
+    """`NAMESPACE/NAME`."""
+
+
+def identify(tokens: Iterable[Token]) -> Identity:
+    """Find kind and name of an object without building it.
+
+    The last of several equal keys counts, as in kubectl.
     """
-    found: dict[tuple[str, ...], str] = {}
+    upper: dict[str, str] = {}
+    meta: dict[str, str] = {}
     for path, text in _scalars(tokens):
-        found.setdefault(path, text)
-    parts = (found.get(("metadata", "namespace"), ""), found.get(("metadata", "name"), ""))
-    return found.get(("kind",), ""), "/".join(filter(None, parts))
+        if len(path) == 1:
+            upper[path[0]] = text
+        elif path[0] == "metadata":
+            meta[path[1]] = text
+        elif path[0] == "<<" and path[1] in ("apiVersion", "kind"):
+            upper[path[1]] = text
+    name = meta.get("name") or (f"{meta['generateName']}*" if meta.get("generateName") else "")
+    return Identity(upper.get("apiVersion", ""), upper.get("kind", ""), "/".join(filter(None, (meta.get("namespace"), name))))
 
 
 def _scalars(tokens: Iterable[Token]) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -126,7 +133,9 @@ def _scalars(tokens: Iterable[Token]) -> Iterator[tuple[tuple[str, ...], str]]:
         if token.kind == "end":
             path.pop()
         elif 0 < len(path) <= 2:
-            yield tuple(filter(None, path)), token.text
+            keys = tuple(key for key in path if key is not None)
+            if len(keys) == len(path):
+                yield keys, token.text
         if path:
             path[-1] = None
 
@@ -134,10 +143,10 @@ def _scalars(tokens: Iterable[Token]) -> Iterator[tuple[tuple[str, ...], str]]:
 def make_value(tokens: Iterable[Token]) -> Any:
     """Build the maps, lists and scalars of one object from its tokens, without recursion.
 
-    Keys are text, as in JSON. Dates and sexagesimal numbers stay text, as in kubectl.
+    Keys are text, as in JSON. Tags of maps and lists mean nothing, as in kubectl.
 
     Raises:
-        TokenError: A number is too long, a tag is unknown, a key is not a scalar, or a scalar does not match its tag.
+        TokenError: A number is too long, a key is not a scalar, or a scalar does not match its tag.
     """
     stack: list[tuple[str, list[Any]]] = [("list", [])]
     for token in tokens:
@@ -148,65 +157,39 @@ def make_value(tokens: Iterable[Token]) -> Any:
             stack[-1][1].append(_map(inside, token.line) if kind == "map" else inside)
         elif token.kind == "scalar":
             inside.append(_key(token) if is_key else _scalar(token))
-        elif is_key or token.tag not in ("", f"{_TAG}{'map' if token.kind == 'map' else 'seq'}"):
-            raise TokenError(token.line, "a key must be text" if is_key else f"the tag {token.tag} is not read")
+        elif is_key:
+            raise TokenError(token.line, "a key must be text")
         else:
             stack.append((token.kind, []))
     return stack[0][1][0]
 
 
 def _map(inside: list[Any], line: int) -> dict[str, Any]:
-    own: dict[str, Any] = {}
-    merged: dict[str, Any] = {}
+    made: dict[str, Any] = {}
+    # Of equal keys the last one wins, and a merge replaces what stands before it, as in kubectl.
     for key, value in zip(inside[::2], inside[1::2], strict=True):
         if key is not _MERGE:
-            own[key] = value
+            made[key] = value
             continue
-        # Among several maps to merge the first one wins, and the map's own keys win over all.
+        # Among several maps to merge the first one wins.
         for one in reversed(value if isinstance(value, list) else [value]):
             if not isinstance(one, dict):
                 raise TokenError(line, "<< takes a map, or a list of maps")
-            merged |= one
-    return merged | own
+            made |= one
+    return made
 
 
 def _key(token: Token) -> Any:
-    return _MERGE if token.plain and token.text == "<<" and not token.tag else token.text
-
-
-def _scalar(token: Token) -> Any:
-    tag = token.tag or (_resolve(token) if token.plain else f"{_TAG}str")
-    word = tag.removeprefix(_TAG)
-    if tag == "!" or word in _TEXT_TAGS:
-        return token.text
-    make = {
-        "null": _VALUES.construct_yaml_null,
-        "bool": _VALUES.construct_yaml_bool,
-        "int": _VALUES.construct_yaml_int,
-        "float": _VALUES.construct_yaml_float,
-        "timestamp": _VALUES.construct_yaml_timestamp,
-    }.get(word)
-    if make is None or not tag.startswith(_TAG):
-        raise TokenError(token.line, f"the tag {tag} is not read")
-    if len(token.text) > _RESOLVED_CHARS:
-        raise TokenError(token.line, f"a number of {len(token.text)} characters is not read")
-    if word in ("int", "float") and ":" in token.text:
-        return token.text
+    if token.text == "<<" and (token.tag == _MERGE_TAG or (token.plain and not token.tag)):
+        return _MERGE
     try:
-        value = make(yaml.ScalarNode(tag, token.text))
-    # PyYAML raises LookupError for `!!bool x` and AttributeError for `!!timestamp x`.
-    except (ValueError, LookupError, AttributeError) as error:
-        raise TokenError(token.line, f"not valid YAML: {error}") from error
-    return token.text if word == "timestamp" else value
+        return read_key(token.text, token.tag, plain=token.plain)
+    except BoundError as error:
+        raise TokenError(token.line, str(error)) from error
 
 
-def _resolve(token: Token) -> str:
-    """Find the tag of a plain scalar according to YAML 1.1."""
-    text = token.text
-    if len(text) > _RESOLVED_CHARS:
-        # A long number keeps its tag, so that it is refused as a number and not accepted as text.
-        return f"{_TAG}int" if _LONG_NUMBER.fullmatch(text) else f"{_TAG}str"
-    for tag, pattern in yaml.SafeLoader.yaml_implicit_resolvers.get(text[:1], ()):
-        if pattern.match(text):
-            return str(tag)
-    return f"{_TAG}str"
+def _scalar(token: Token) -> Scalar:
+    try:
+        return read_scalar(token.text, token.tag, plain=token.plain)
+    except BoundError as error:
+        raise TokenError(token.line, str(error)) from error

@@ -5,6 +5,7 @@ Objects that cannot be read are set aside with file and line.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import pathlib
@@ -23,7 +24,9 @@ MOST_FILE = 64 * 2**20
 """Maximum number of characters of one file. A larger file can be split; a device may be endless."""
 _LINE = 2**16
 _BLANKS = "\ufeff \t\r\n"
-_NO_TEXT = "not UTF-8 text"
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_NO_CHARACTER = "\ufffd"
+_NO_TEXT = "not UTF-8 text, nor UTF-16 text with a byte order mark"
 _ENDINGS = (".yaml", ".yml", ".json", ".xml")
 
 
@@ -49,9 +52,6 @@ def _guarded(objects: Objects, source: str, read: Callable[..., None], *args: An
     """Read from one source. An error is recorded and affects no other source."""
     try:
         read(*args)
-    except UnicodeDecodeError:
-        # Its own message describes one byte, although the whole file is of another kind.
-        objects.set_aside.append(_no_file(source, _NO_TEXT))
     except OSError as error:
         objects.set_aside.append(_no_file(str(error.filename or source), error.strerror or str(error)))
     except Exception as error:
@@ -120,16 +120,39 @@ def _read_file(objects: Objects, file: pathlib.Path) -> None:
 
 
 def _read_stream(objects: Objects, source: str, binary: BinaryIO) -> None:
-    wrapper = io.TextIOWrapper(binary, encoding="utf-8")
-    try:
-        _read_text(objects, source, _BoundedText(wrapper))
-    finally:
-        wrapper.detach()  # The caller opened the file and closes it.
+    begin = binary.read(2)
+    # As in kubectl: a byte order mark tells UTF-16, and bytes that are no text are replaced, for example in a comment.
+    encoding = "utf-16" if begin in _UTF16 else "utf-8"
+    wrapper = io.TextIOWrapper(io.BufferedReader(_Joined(begin, binary)), encoding=encoding, errors="replace")
+    _read_text(objects, source, _BoundedText(wrapper))
+
+
+class _Joined(io.RawIOBase):
+    """A stream whose first bytes were read before. The caller opened it and closes it."""
+
+    def __init__(self, begin: bytes, rest: BinaryIO) -> None:
+        self._begin = begin
+        self._rest = rest
+
+    def readable(self) -> bool:
+        """Return that it can be read, which a wrapper asks."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill the buffer, or a part of it, and return how many bytes it has."""
+        data = self._begin or self._rest.read(len(buffer))
+        self._begin = b""
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def _read_text(objects: Objects, source: str, text: _BoundedText) -> None:
     if text.begins_as_xml():
-        _add_domain(objects, source, text.read_all(MOST_CHARS))
+        xml = text.read_all(MOST_CHARS)
+        # The new XML of a domain must not have other characters than its file.
+        if _NO_CHARACTER in xml:
+            raise OSError(errno.EILSEQ, _NO_TEXT)
+        _add_domain(objects, source, xml)
         return
     for document in read_documents(text, objects.takes):
         _add_document(objects, source, document)

@@ -9,8 +9,9 @@ __all__ = ["guest_words", "shape_words", "vm_name"]
 
 
 def vm_name(vm: VmPlan) -> str:
-    """Return namespace and name. A libvirt domain has no namespace."""
-    return "/".join(filter(None, (vm["namespace"], vm["name"])))
+    """Return namespace and name. A libvirt domain has no namespace, and a pool of VMs is named as such."""
+    name = "/".join(filter(None, (vm["namespace"], vm["name"])))
+    return f"VirtualMachinePool {name}" if vm["kind"] == "VirtualMachinePool" else name
 
 
 def guest_words(nic: NicPlan) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
+from ..api.common import GROUP
 from ..api.node_state import NodeNicState
 from ..api.policy import VmNicPolicy
 from ..api.pool import SriovNetworkPool
+from ..checked.documents import BoundError
 from ..checked.quantities import read_quantity
 from ..kubevirt.configuration import KubeVirt, is_injector
 from ..kubevirt.images import Disks, Image
@@ -24,12 +26,56 @@ from ..nodes.pools.shares import count_vfs, pool_shares
 from ..policy.facts import Network
 from .set_aside import DuplicateError, SetAside, reason_of
 
-__all__ = ["MalformedObjectError", "Node", "Objects"]
+__all__ = ["UNMANAGED", "MalformedObjectError", "Node", "Objects", "shown_name"]
 
 
 K = TypeVar("K")
 V = TypeVar("V")
 M = TypeVar("M", SriovNetworkPool, VmNicPolicy)
+
+_KUBEVIRT: Final = "kubevirt.io"
+_INSTANCETYPES: Final = "instancetype.kubevirt.io"
+_GROUPS: Final = {
+    "VirtualMachine": _KUBEVIRT,
+    "VirtualMachineInstance": _KUBEVIRT,
+    "VirtualMachinePool": "pool.kubevirt.io",
+    "VirtualMachinePreference": _INSTANCETYPES,
+    "VirtualMachineClusterPreference": _INSTANCETYPES,
+    "VirtualMachineInstancetype": _INSTANCETYPES,
+    "VirtualMachineClusterInstancetype": _INSTANCETYPES,
+    "NetworkAttachmentDefinition": "k8s.cni.cncf.io",
+    "ResourceQuota": "",
+    "DataSource": "cdi.kubevirt.io",
+    "DataVolume": "cdi.kubevirt.io",
+    "PersistentVolumeClaim": "",
+    "KubeVirt": _KUBEVIRT,
+    "MutatingWebhookConfiguration": "admissionregistration.k8s.io",
+    "Namespace": "",
+    "Node": "",
+    "VmNicPolicy": GROUP,
+    "SriovNetworkPool": GROUP,
+    "NodeNicState": GROUP,
+    "VirtualMachineInstanceReplicaSet": _KUBEVIRT,
+    "VirtualMachineClone": "clone.kubevirt.io",
+    "KubevirtMachine": "infrastructure.cluster.x-k8s.io",
+    "KubevirtMachineTemplate": "infrastructure.cluster.x-k8s.io",
+    "VirtualMachineTemplateVersion": "harvesterhci.io",
+}
+"""API group of each kind that is read. Other operators have kinds of the same names."""
+_DECIDED_LATER: Final = "the plan does not show the VirtualMachines that it creates: each is decided when it is created"
+UNMANAGED: Final = {
+    "VirtualMachineInstance": "no VirtualMachine owns it, so its NICs stay as they are: use a VirtualMachine",
+    "VirtualMachineInstanceReplicaSet": "no VirtualMachine owns its instances, so their NICs stay as they are:"
+    " use a VirtualMachinePool",
+    "VirtualMachineClone": _DECIDED_LATER,
+    "KubevirtMachine": _DECIDED_LATER,
+    "KubevirtMachineTemplate": _DECIDED_LATER,
+    "VirtualMachineTemplateVersion": _DECIDED_LATER,
+}
+"""Kinds whose VMs the plan does not show, and why."""
+_SERVER_FIELDS: Final = ("uid", "resourceVersion", "creationTimestamp")
+"""Metadata that only the API server writes. In a file an unquoted one may look like a number, such as `0e-1`."""
+_TEMPLATE: Final = "virtualMachineTemplate"
 
 
 class MalformedObjectError(Exception):
@@ -52,12 +98,16 @@ class _NodeMeta(msgspec.Struct, frozen=True):
     labels: dict[str, str] = {}
 
 
+class _Labelled(msgspec.Struct, frozen=True):
+    metadata: _NodeMeta
+
+
 class _NodeSpec(msgspec.Struct, frozen=True):
     unschedulable: bool = False
 
 
 class _NodeStatus(msgspec.Struct, frozen=True):
-    allocatable: dict[str, str | int] = {}
+    allocatable: dict[str, str | int | float] = {}
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -81,6 +131,10 @@ class Objects:
     of_server: bool = False
     """Whether the objects come from the API server. Then fields that this build does not know are ignored, not refused."""
     machines: dict[tuple[str, str], VirtualMachine] = field(default_factory=dict)
+    vm_pools: dict[tuple[str, str], VirtualMachine] = field(default_factory=dict)
+    """The VM that a VirtualMachinePool would create next."""
+    unmanaged: dict[tuple[str, str, str], None] = field(default_factory=dict)
+    """Kind, namespace and name of other owners of VMs, and of instances that no VM owns."""
     instances: dict[tuple[str, str], VirtualMachineInstance] = field(default_factory=dict)
     preferences: dict[tuple[str, str], Preference] = field(default_factory=dict)
     instancetypes: dict[tuple[str, str], Instancetype] = field(default_factory=dict)
@@ -105,6 +159,8 @@ class Objects:
     """Number of objects of other kinds."""
     set_aside: list[SetAside] = field(default_factory=list)
     """Objects that cannot be read."""
+    _generated: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    """Number of objects by kind, namespace and `generateName`."""
 
     def segment(self, namespace: str, segment: str) -> Iterable[Network]:
         """Return the networks of a namespace that carry the label of a segment."""
@@ -146,9 +202,11 @@ class Objects:
         except Exception as error:
             raise MalformedObjectError("domain", ("", name), reason_of(error)) from error
 
-    def takes(self, kind: str) -> bool:
+    def takes(self, api_version: str, kind: str) -> bool:
         """Return whether objects of a kind are used. A List may hold some."""
-        return kind in self._takers() or kind.endswith("List")
+        group, _, _ = api_version.rpartition("/")
+        # Whether an object without an API version is KubeVirt's is unknown, so it is not skipped.
+        return kind.endswith("List") or (kind in _GROUPS and (not api_version or group == _GROUPS[kind]))
 
     def add(self, raw: Any) -> None:
         """Add one object.
@@ -164,19 +222,38 @@ class Objects:
             for item in raw["items"]:
                 self.add(item)
             return
-        take = self._takers().get(kind)
+        version = raw["apiVersion"] if isinstance(raw.get("apiVersion"), str) else ""
+        take = self._takers().get(kind) if self.takes(version, kind) else None
         if take is None:
             self.skipped += 1
             return
+        raw = raw if self.of_server else _normalized(raw)
         meta = raw.get("metadata")
-        if not isinstance(meta, dict) or not isinstance(meta.get("name"), str):
+        named = meta if isinstance(meta, dict) else {}
+        key = (_text(named, "namespace"), _text(named, "name"))
+        for field_name in ("name", "namespace", "generateName"):
+            if not isinstance(named.get(field_name, ""), str):
+                raise MalformedObjectError(kind, key, f"metadata.{field_name} is not text: quote it")
+        prefix = _text(named, "generateName")
+        if not key[1] and not prefix:
             raise MalformedObjectError(kind, ("", ""), "metadata.name is missing")
-        key = (meta["namespace"] if isinstance(meta.get("namespace"), str) else "", meta["name"])
+        if not key[1]:
+            raw = raw | {"metadata": named | {"name": self._generate(kind, key[0], prefix)}}
+            key = (key[0], f"{prefix}*")
         try:
             take(raw)
         except Exception as error:
             # Any fault of one object, wherever it shows, affects only that object.
             raise MalformedObjectError(kind, key, reason_of(error)) from error
+
+    def _generate(self, kind: str, namespace: str, prefix: str) -> str:
+        """Return a name of its own for an object whose name the API server will generate.
+
+        `shown_name` shortens it.
+        """
+        key = (kind, namespace, prefix)
+        number = self._generated[key] = self._generated.get(key, 0) + 1
+        return f"{prefix}*{number}"
 
     def overlaid(self, other: Objects) -> Objects:
         """Return these objects with those of another collection added. The other collection wins."""
@@ -194,7 +271,8 @@ class Objects:
     def _takers(self) -> dict[str, Callable[[dict[str, Any]], None]]:
         return {
             "VirtualMachine": self._take_machine,
-            "VirtualMachineInstance": lambda raw: _put(self.instances, _key(raw), msgspec.convert(raw, VirtualMachineInstance)),
+            "VirtualMachinePool": lambda raw: _put(self.vm_pools, _key(raw), _machine_of_pool(raw)),
+            "VirtualMachineInstance": self._put_instance,
             "VirtualMachinePreference": lambda raw: _put(self.preferences, _key(raw), msgspec.convert(raw, Preference)),
             "VirtualMachineClusterPreference": lambda raw: _put(
                 self.preferences, ("", raw["metadata"]["name"]), msgspec.convert(raw, Preference)
@@ -215,7 +293,17 @@ class Objects:
             "VmNicPolicy": lambda raw: _put(self.policies, raw["metadata"]["name"], self._parsed(VmNicPolicy, raw)),
             "SriovNetworkPool": lambda raw: _put(self.pools, raw["metadata"]["name"], self._parsed(SriovNetworkPool, raw)),
             "NodeNicState": lambda raw: _put(self.node_states, raw["metadata"]["name"], _checked_state(raw)),
+            **dict.fromkeys(UNMANAGED.keys() - {"VirtualMachineInstance"}, self._put_unmanaged),
         }
+
+    def _put_instance(self, raw: dict[str, Any]) -> None:
+        _put(self.instances, _key(raw), msgspec.convert(raw, VirtualMachineInstance))
+        owners = raw["metadata"].get("ownerReferences") or []
+        if not any(isinstance(one, dict) and one.get("kind") == "VirtualMachine" for one in owners):
+            self._put_unmanaged(raw)
+
+    def _put_unmanaged(self, raw: dict[str, Any]) -> None:
+        self.unmanaged[raw["kind"], *_key(raw)] = None
 
     def _parsed(self, kind: type[M], raw: dict[str, Any]) -> M:
         return kind.model_validate(raw, extra="ignore" if self.of_server else None)
@@ -254,6 +342,49 @@ def _checked_state(raw: dict[str, Any]) -> NodeNicState:
     return state
 
 
+def shown_name(name: str) -> str:
+    """Return the name of an object, or `PREFIX*` if the API server will generate it."""
+    prefix, star, number = name.rpartition("*")
+    return f"{prefix}*" if star and number.isdecimal() else name
+
+
+def _machine_of_pool(raw: dict[str, Any]) -> VirtualMachine:
+    """Return a VM as a VirtualMachinePool would create it."""
+    spec = raw.get("spec")
+    template = spec.get(_TEMPLATE) if isinstance(spec, dict) else None
+    if not isinstance(template, dict):
+        raise BoundError(f"spec.{_TEMPLATE} is missing")
+    namespace, name = _key(raw)
+    meta = template.get("metadata") or {}
+    made = template | {"metadata": meta | {"namespace": namespace, "name": f"{name}-*"}}
+    try:
+        return decode_machine(msgspec.json.encode(made))
+    except msgspec.ValidationError as error:
+        raise msgspec.ValidationError(str(error).replace("`$", f"`$.spec.{_TEMPLATE}")) from error
+
+
+def _normalized(value: Any) -> Any:
+    """Return a value of a file without null fields.
+
+    A null is an absent field in Kubernetes, and tools write `creationTimestamp: null`. Metadata of the API server that is no
+    text is left out too.
+    """
+    if isinstance(value, list):
+        return [_normalized(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    made = {key: _normalized(one) for key, one in value.items() if one is not None}
+    if isinstance(made.get("metadata"), dict):
+        made["metadata"] = {
+            key: one for key, one in made["metadata"].items() if key not in _SERVER_FIELDS or isinstance(one, str)
+        }
+    return made
+
+
+def _text(values: Mapping[str, Any], key: str) -> str:
+    return values[key] if isinstance(values.get(key), str) else ""
+
+
 def _key(raw: dict[str, Any]) -> tuple[str, str]:
     return (raw["metadata"].get("namespace") or "default", raw["metadata"]["name"])
 
@@ -268,7 +399,7 @@ def _labels(raw: dict[str, Any]) -> dict[str, str]:
 
     A namespace has its own name as a label, even if the API server has not added it yet.
     """
-    labels: dict[str, str] = dict(raw["metadata"].get("labels") or {})
+    labels = dict(msgspec.convert(raw, _Labelled).metadata.labels)
     if raw["kind"] == "Namespace":
         # Selectors of policies often name a namespace by this label.
         labels.setdefault("kubernetes.io/metadata.name", raw["metadata"]["name"])

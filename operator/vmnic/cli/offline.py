@@ -30,7 +30,7 @@ from ..policy.evaluate import evaluate_vm
 from ..policy.facts import ClusterFacts, Network, Platform, PoolFacts, VmFacts
 from ..policy.rules import Rule, rules_of
 from ..policy.types import VmDecision
-from .objects import Objects
+from .objects import Objects, shown_name
 from .set_aside import SetAside, try_object
 
 __all__ = ["Decided", "decide_all", "kind_of"]
@@ -51,6 +51,8 @@ class Decided:
     """Object, reason and message of each unknown input."""
     set_aside: list[SetAside] = field(default_factory=list)
     """Objects that could be read but not handled."""
+    vm_pools: list[tuple[tuple[str, str], VmDecision]] = field(default_factory=list)
+    """Namespace and name of each VirtualMachinePool, and the decision about the VM that it would create next."""
 
 
 def decide_all(objects: Objects, *, offline: bool, new: Collection[tuple[str, str]] = ()) -> Decided:
@@ -82,11 +84,23 @@ def decide_all(objects: Objects, *, offline: bool, new: Collection[tuple[str, st
     found = [one for vm in facts if (one := _try_vm(aside, vm, evaluate_vm, vm, rules, cluster)) is not None]
     choices = allocate(found, cluster, capacity)
     decisions = [made for one in found if (made := _try_vm(aside, one.vm, decide, one, choices)) is not None]
-    return Decided(decisions, cluster, capacity, functions, problems, aside)
+
+    def decide_next(key: tuple[str, str], machine: VirtualMachine) -> VmDecision:
+        facts = gather_vm_facts(_input_of(objects, key, machine, cluster, offline=offline, is_new=True))
+        one = evaluate_vm(facts, rules, cluster)
+        # The VMs that exist are served first: a new one gets what they leave.
+        return decide(one, allocate([*found, one], cluster, capacity, choices))
+
+    vm_pools = [
+        (key, made)
+        for key, machine in sorted(objects.vm_pools.items())
+        if (made := try_object(aside, "VirtualMachinePool", key, decide_next, key, machine)) is not None
+    ]
+    return Decided(decisions, cluster, capacity, functions, problems, aside, vm_pools)
 
 
 def _try_vm(aside: list[SetAside], vm: VmFacts, work: Callable[..., T], *args: Any) -> T | None:
-    return try_object(aside, kind_of(vm), (vm.namespace, vm.name), work, *args)
+    return try_object(aside, kind_of(vm), (vm.namespace, shown_name(vm.name)), work, *args)
 
 
 def kind_of(vm: VmFacts) -> str:

@@ -18,7 +18,7 @@ from ..policy.facts import Datapath, GuestOs, NicState, Platform
 from ..policy.guest_view import guest_view, uncarried_settings
 from ..policy.reasons import Reason
 from ..policy.types import Action, NicDecision, VmDecision
-from .objects import Objects
+from .objects import UNMANAGED, Objects, shown_name
 from .offline import Decided, kind_of
 from .schema import (
     FailOn,
@@ -37,6 +37,9 @@ from .set_aside import SetAside, try_object
 
 __all__ = ["difference", "fails", "make_plan", "plan_vm"]
 
+_MOST_NAMES = 5
+"""Most names in one problem."""
+
 
 def make_plan(objects: Objects, decided: Decided, missing: list[str]) -> Plan:
     """Build the Plan.
@@ -52,7 +55,7 @@ def make_plan(objects: Objects, decided: Decided, missing: list[str]) -> Plan:
     # A policy that cannot be read might select any VM and decide differently from the others, so no VM is changed.
     is_open = any(one.kind == "VmNicPolicy" for one in aside)
     vms = [] if is_open else _vms(objects, decided, selected, aside)
-    problems = _problems(selected, missing) + [_entry(one) for one in aside]
+    problems = _problems(decided, selected, missing) + _not_managed(objects) + [_entry(one) for one in aside]
     unknown: list[ProblemEntry] = [
         {"object": where, "reason": reason, "message": message} for where, reason, message in decided.problems
     ]
@@ -63,7 +66,26 @@ def _vms(objects: Objects, decided: Decided, selected: list[VmDecision], aside: 
     found = (
         try_object(aside, kind_of(one.vm), (one.vm.namespace, one.vm.name), plan_vm, objects, decided, one) for one in selected
     )
-    return [one for one in found if one is not None]
+    pools = [_plan_new_vm(key, decision) for key, decision in decided.vm_pools if decision.selected]
+    return [one for one in found if one is not None] + pools
+
+
+def _not_managed(objects: Objects) -> list[ProblemEntry]:
+    """Return a problem for each kind and namespace of VMs that the plan does not show."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for kind, namespace, name in sorted(objects.unmanaged):
+        if kind != "VirtualMachineInstance" or (namespace, name) not in objects.machines:
+            names.setdefault((kind, namespace), []).append(shown_name(name))
+    return [
+        {
+            "object": f"{kind}/{namespace}",
+            "reason": "NotManaged",
+            "message": f"{', '.join(found[:_MOST_NAMES])}"
+            + (f" and {len(found) - _MOST_NAMES} more" if len(found) > _MOST_NAMES else "")
+            + f": {UNMANAGED[kind]}",
+        }
+        for (kind, namespace), found in names.items()
+    ]
 
 
 def _entry(one: SetAside) -> ProblemEntry:
@@ -74,7 +96,7 @@ def _entry(one: SetAside) -> ProblemEntry:
 
 
 def _plan(vms: list[VmPlan], pools: list[PoolPlan], problems: list[ProblemEntry]) -> Plan:
-    verdicts = [nic["verdict"] for vm in vms for nic in vm["nics"]]
+    verdicts = [nic["verdict"] for vm in vms if vm["kind"] != "VirtualMachinePool" for nic in vm["nics"]]
     disruptive = sum(node["disruptive"] for pool in pools for node in pool["nodes"])
     return {
         "apiVersion": "cli.vmnic.dev/v1alpha1",
@@ -120,16 +142,7 @@ def fails(plan: Plan, on: FailOn) -> bool:
 def plan_vm(objects: Objects, decided: Decided, decision: VmDecision) -> VmPlan:
     """Build the plan of one VM."""
     vm = decision.vm
-    plan: VmPlan = {
-        "namespace": vm.namespace,
-        "name": vm.name,
-        "platform": "KubeVirt" if vm.platform is Platform.KUBEVIRT else "Libvirt",
-        "guestOS": vm.guest_os.value,
-        "restartRequired": decision.restart_required,
-        "nics": [_nic(decision, nic) for nic in decision.nics],
-        "patchComplete": not any(_needs_mac(decision, nic) for nic in decision.nics),
-        "guestCommands": _guest_commands(decision),
-    }
+    plan = _decided(decision, "VirtualMachine" if vm.platform is Platform.KUBEVIRT else "Domain")
     if vm.platform is Platform.LIBVIRT:
         plan["domainXml"] = rewrite_domain(objects.domains[vm.namespace, vm.name], decision, decided.functions)
         return plan
@@ -137,6 +150,28 @@ def plan_vm(objects: Objects, decided: Decided, decision: VmDecision) -> VmPlan:
     patch = render_patch(decision, machine, decided.capacity.total)
     plan["patch"] = cast("list[PatchOperation]", patch)
     return plan
+
+
+def _plan_new_vm(pool: tuple[str, str], decision: VmDecision) -> VmPlan:
+    """Build the plan of the VMs that a VirtualMachinePool creates. They are patched at their creation."""
+    plan = _decided(decision, "VirtualMachinePool")
+    plan["namespace"], plan["name"] = pool
+    return plan
+
+
+def _decided(decision: VmDecision, kind: Literal["VirtualMachine", "VirtualMachinePool", "Domain"]) -> VmPlan:
+    vm = decision.vm
+    return {
+        "kind": kind,
+        "namespace": vm.namespace,
+        "name": vm.name if kind == "Domain" else shown_name(vm.name),
+        "platform": "KubeVirt" if vm.platform is Platform.KUBEVIRT else "Libvirt",
+        "guestOS": vm.guest_os.value,
+        "restartRequired": decision.restart_required,
+        "nics": [_nic(decision, nic) for nic in decision.nics],
+        "patchComplete": not any(_needs_mac(decision, nic) for nic in decision.nics),
+        "guestCommands": _guest_commands(decision),
+    }
 
 
 def _guest_commands(decision: VmDecision) -> list[str]:
@@ -301,11 +336,12 @@ def _pool_node(node: str, state: NodeNicState, desired: PfSpec) -> tuple[PoolNod
     }, None
 
 
-def _problems(decisions: list[VmDecision], problems: list[str]) -> list[ProblemEntry]:
+def _problems(decided: Decided, selected: list[VmDecision], problems: list[str]) -> list[ProblemEntry]:
     found: list[ProblemEntry] = [{"object": "", "reason": "Unreadable", "message": text} for text in problems]
-    for decision in decisions:
+    named = [(f"VirtualMachine/{one.vm.namespace}/{shown_name(one.vm.name)}", one) for one in selected]
+    named += [("/".join(("VirtualMachinePool", *key)), one) for key, one in decided.vm_pools if one.selected]
+    for where, decision in named:
         vm = decision.vm
-        where = f"VirtualMachine/{vm.namespace}/{vm.name}"
         found += [{"object": where, "reason": "NotFound", "message": text} for text in vm.problems]
         found += [
             {

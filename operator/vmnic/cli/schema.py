@@ -82,8 +82,9 @@ class PatchOperation(TypedDict):
 
 
 class VmPlan(TypedDict):
-    """One VM that a policy selects."""
+    """One VM that a policy selects, or what the new VMs of a VirtualMachinePool get."""
 
+    kind: Literal["VirtualMachine", "VirtualMachinePool", "Domain"]
     namespace: str
     name: str
     platform: Literal["KubeVirt", "Libvirt"]
@@ -122,7 +123,10 @@ class ProblemEntry(TypedDict):
 
 
 class Summary(TypedDict):
-    """Counts of VMs, NICs to change, blocked NICs, restarts and disruptive pool plans."""
+    """Counts of VMs, NICs to change, blocked NICs, restarts and disruptive pool plans.
+
+    A VirtualMachinePool has no NICs to change: its new VMs get theirs when they are created.
+    """
 
     vms: int
     changes: int

@@ -5,6 +5,7 @@ They are set aside and shown, and they affect no other object.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -27,6 +28,8 @@ class DuplicateError(ValueError):
 
 
 UNREADABLE = "Unreadable"
+_NO_TEXT = re.compile(r"Expected `str(?: \| null)?`, got `(?:int|float|bool)`")
+_QUOTE = "quote it, so that YAML takes it for text"
 _MOST_BYTES = 1024
 """Maximum size of a message, which may quote the object."""
 
@@ -65,7 +68,11 @@ def set_aside(kind: str, key: tuple[str, str], error: Exception | str, where: st
 def reason_of(error: Exception) -> str:
     """Describe in one line why an object cannot be read or handled."""
     if isinstance(error, ValidationError):
-        return first_error(error)
+        first = error.errors(include_url=False, include_context=False)[0]
+        is_number = first["type"] == "string_type" and isinstance(first["input"], bool | int | float)
+        return first_error(error) + (f": {_QUOTE}" if is_number else "")
+    if isinstance(error, msgspec.ValidationError) and _NO_TEXT.match(str(error)):
+        return f"{error}: {_QUOTE}"
     if isinstance(error, msgspec.ValidationError | BoundError | DomainError | DuplicateError):
         return str(error)
     # The text of a KeyError is the key alone.

@@ -6,7 +6,7 @@ of a preference is ever written to the VM.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from ..api.common import LabelSelector, LabelSelectorRequirement
@@ -32,6 +32,7 @@ _SHOWN_BYTES = 40
 _MOST_LABELS = 100
 _MOST_TERMS = 100
 _MOST_VALUES = 2000
+_ENDED_BINDINGS = ("macvtap", "slirp")
 _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 
 
@@ -142,7 +143,7 @@ def _vcpus(given: MachineInput) -> int:
     return max(1, min(read_quantity(amount) or 1, _MOST_VCPUS))
 
 
-def _cpu_amount(given: MachineInput) -> tuple[str, str | int | None]:
+def _cpu_amount(given: MachineInput) -> tuple[str, str | int | float | None]:
     """Return the quantity that gives a VM without a topology its vCPUs, and its field."""
     requests, limits = _resources(given)
     # A limit of zero counts too, unlike one of memory.
@@ -251,6 +252,7 @@ def _problems(given: MachineInput, wishes: projection.VmAnnotations, fault: str)
         found.append(f"preference {spec.preference.name} does not exist, so its NIC model and guest OS are unknown")
     if not given.preference_unknown and spec.instancetype is not None and spec.instancetype.name and given.instancetype is None:
         found.append(f"instancetype {spec.instancetype.name} does not exist, so its vCPUs are unknown")
+    found += _ended_bindings(spec.template.spec.domain.devices.interfaces)
     return (*found, *_network_problems(given))
 
 
@@ -265,3 +267,14 @@ def _network_problems(given: MachineInput) -> Iterator[str]:
             elif definition.not_acceptable:
                 words = ", ".join(map(repr, definition.not_acceptable))
                 yield f"NetworkAttachmentDefinition {namespace}/{name}: annotation vmnic.dev/accept cannot accept {words}"
+
+
+def _ended_bindings(interfaces: Iterable[projection.Interface]) -> list[str]:
+    """Describe NICs with a binding that KubeVirt no longer has."""
+    return [
+        f"NIC {interface.name} has the binding {name}, which KubeVirt removed in 1.3:"
+        f" use a binding plugin (`binding: {{name: {name}}}`)"
+        for interface in interfaces
+        for name in _ENDED_BINDINGS
+        if getattr(interface, name) is not None and interface.state != "absent"
+    ]

@@ -143,15 +143,15 @@ class _Hugepages(Part, frozen=True):
 
 
 class _Memory(Part, frozen=True):
-    guest: str | int | None = None
+    guest: str | int | float | None = None
     hugepages: _Hugepages | None = None
 
 
 class Amounts(Part, frozen=True):
     """`requests` or `limits` of `domain.resources`."""
 
-    cpu: str | int | None = None
-    memory: str | int | None = None
+    cpu: str | int | float | None = None
+    memory: str | int | float | None = None
 
 
 class Resources(Part, frozen=True):
@@ -318,7 +318,7 @@ class _InstancetypeCpu(Part, frozen=True):
 
 
 class _InstancetypeMemory(Part, frozen=True):
-    guest: str | int | None = None
+    guest: str | int | float | None = None
     overcommit_percent: int = 0
 
 
@@ -336,11 +336,11 @@ class Instancetype(Part, frozen=True, kw_only=True):
 
 
 class _QuotaSpec(Part, frozen=True):
-    hard: dict[str, str | int] = {}
+    hard: dict[str, str | int | float] = {}
 
 
 class _QuotaStatus(Part, frozen=True):
-    used: dict[str, str | int] = {}
+    used: dict[str, str | int | float] = {}
 
 
 class Quota(Part, frozen=True, kw_only=True):

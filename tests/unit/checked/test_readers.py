@@ -40,7 +40,7 @@ BOUND_S = 0.05
         ("Infinity", None),
         ("1_000", None),
         (True, None),
-        (1.5, None),
+        (1.5, 2),
         ([], None),
     ],
 )

@@ -39,7 +39,9 @@ def no_equivalent_network(question: CheckInput) -> Finding | None:
         return None
     where = "the pod network" if nic.network.pod else f"network {nic.network.namespace}/{nic.network.name}".rstrip("/")
     if nic.present.datapath is Datapath.OTHER:
-        text = f"NIC {nic.name} has a binding that vmnic does not change ({nic.binding or 'being removed'})"
+        text = f"NIC {nic.name} has a binding that vmnic does not change ({nic.binding or 'other'})"
+        if nic.state == "absent":
+            text = f"NIC {nic.name} is being removed (`state: absent`), so vmnic does not change it"
         return Finding(Reason.NO_EQUIVALENT_NETWORK, text)
     if nic.present.datapath is Datapath.PASSTHROUGH and question.vm.platform is Platform.LIBVIRT:
         return Finding(Reason.NO_EQUIVALENT_NETWORK, f"the network that NIC {nic.name} used before passthrough is unknown")
