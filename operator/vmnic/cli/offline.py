@@ -249,6 +249,7 @@ def _input_of(
         find_network=lambda where, name: _find_network(objects, where, name),
         find_segment=objects.segment,
         physical_resources=[pool.resource_name for pool in cluster.pools.values() if pool.physical],
+        resources=cluster.resources,
         default_binding=cluster.kubevirt.default_binding,
         preference_unknown=preferred or typed,
         quota=quota_left(quotas),

@@ -17,6 +17,7 @@ from .guest_os import read_guest_os
 from .inputs import MachineInput
 from .nics import MAX_QUEUES, NicReader
 from .originals import find_unrecordable
+from .requests import find_unreadable_quantity, read_live_requests, read_requests
 
 __all__ = ["MachineInput", "gather_vm_facts"]
 
@@ -42,6 +43,7 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
     )
     queues = _virtio_queues(given)
     beyond = _beyond_bounds(given)
+    nics = NicReader(given, instance, queues, record).all()
     return VmFacts(
         namespace=meta.namespace,
         name=meta.name or meta.generate_name,
@@ -50,7 +52,7 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         namespace_labels=given.namespace_labels,
         guest_os=guest_os,
         guest_os_source=source,
-        nics=NicReader(given, instance, queues, record).all(),
+        nics=nics,
         running=instance is not None or given.counts_as_running,
         started=instance is not None and bool(instance.status.node_name),
         halted=machine.halted,
@@ -65,6 +67,8 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         memory_bytes=_memory_bytes(given),
         overcommit=_overcommit(given),
         has_vfio=_has_vfio(given),
+        requests=read_requests(given, nics),
+        live_requests=read_live_requests(given, instance, nics),
         instancetype_host_devices=_has_type_devices(given),
         autoattach=given.autoattach,
         eviction_strategy=spec.eviction_strategy or "",
@@ -121,7 +125,7 @@ def _memory_bytes(given: MachineInput) -> int | None:
     for text in (
         by_type.guest if by_type is not None else None,
         domain.memory.guest if domain.memory is not None else None,
-        requests.memory if requests is not None else None,
+        requests.get("memory") if requests is not None else None,
     ):
         # A quantity that cannot be read makes the memory unknown: the next source would be another amount.
         if text is not None:
@@ -141,18 +145,21 @@ def _overcommit(given: MachineInput) -> str:
         return "the VM's resources.overcommitGuestOverhead"
     guest = read_quantity(domain.memory.guest) if domain.memory is not None and domain.memory.guest is not None else None
     requests = domain.resources.requests
-    requested = read_quantity(requests.memory) if requests is not None and requests.memory is not None else None
+    requested = read_quantity(requests["memory"]) if requests is not None and requests.get("memory") is not None else None
     return "the VM's resources.requests.memory" if guest and requested and requested < guest else ""
 
 
 def _beyond_bounds(given: MachineInput) -> str:
-    """Return which part of the VM's placement exceeds a bound.
+    """Return which part of the VM's placement exceeds a bound or is no quantity.
 
     The placement is compared with every node, so a large one slows down decisions about other VMs.
     """
     spec = given.machine.spec.template.spec
     if len(spec.node_selector) > _MOST_LABELS:
         return f"spec.template.spec.nodeSelector has more than {_MOST_LABELS} labels"
+    unreadable = find_unreadable_quantity(spec.domain.resources)
+    if unreadable:
+        return unreadable
     # The whole affinity is bounded too: many short terms cost as much as a long one.
     node = spec.affinity.node_affinity if spec.affinity is not None else None
     terms = node.required.node_selector_terms if node is not None and node.required is not None else ()

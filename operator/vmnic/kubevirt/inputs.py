@@ -27,6 +27,8 @@ class MachineInput:
     """Returns the networks of a namespace that carry the label of a segment."""
     physical_resources: Collection[str] = ()
     """Resources of pools of whole NICs. A host device with such a resource is a NIC."""
+    resources: Collection[str] = ()
+    """Resources of all pools."""
     default_binding: str = "bridge"
     """Binding of the NIC that KubeVirt adds by default: `bridge` or `masquerade`, from the KubeVirt resource."""
     namespace_unknown: str = ""

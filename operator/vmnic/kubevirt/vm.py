@@ -25,6 +25,7 @@ __all__ = [
     "Preference",
     "Quota",
     "Reference",
+    "Resources",
     "VirtualMachine",
     "VmAnnotations",
     "decode_instancetype",
@@ -129,19 +130,30 @@ class _Memory(Part, frozen=True):
     guest: str | int | None = None
 
 
-class _Requests(Part, frozen=True):
-    memory: str | int | None = None
+_Quantities = dict[str, str | int | float | None]
 
 
-class _Resources(Part, frozen=True):
-    requests: _Requests | None = None
+class Resources(Part, frozen=True):
+    """`domain.resources`."""
+
+    requests: _Quantities | None = None
+    limits: _Quantities | None = None
     overcommit_guest_overhead: bool = False
+
+    def named(self, resource: str) -> str | int | float | None:
+        """Return the quantity of a device resource: its limit, else its request, which must be the same."""
+        return (self.limits or {}).get(resource, (self.requests or {}).get(resource))
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Return the device resources that it names. Only these have a domain in their names."""
+        return tuple(name for name in dict.fromkeys((*(self.limits or ()), *(self.requests or ()))) if "/" in name)
 
 
 class _Domain(Part, frozen=True, kw_only=True):
     cpu: Cpu | None = None
     memory: _Memory | None = None
-    resources: _Resources | None = None
+    resources: Resources | None = None
     devices: _Devices = _Devices()
     features: _Features | None = None
 
@@ -279,6 +291,7 @@ class _InstancetypeSpec(Part, frozen=True):
     cpu: _InstancetypeCpu = _InstancetypeCpu()
     memory: _InstancetypeMemory | None = None
     host_devices: tuple[HostDevice, ...] = ()
+    gpus: tuple[HostDevice, ...] = ()
 
 
 class Instancetype(Part, frozen=True, kw_only=True):
@@ -319,6 +332,9 @@ def _check_entries(machine: VirtualMachine) -> None:
     devices = spec.domain.devices
     if max(map(len, (devices.interfaces, devices.host_devices, devices.gpus, spec.networks))) > _MOST_ENTRIES:
         raise BoundError(f"a list of interfaces, networks or devices has more than {_MOST_ENTRIES} entries")
+    resources = spec.domain.resources or Resources()
+    if max(len(resources.requests or ()), len(resources.limits or ())) > _MOST_ENTRIES:
+        raise BoundError(f"resources names more than {_MOST_ENTRIES} quantities")
     for interface in spec.domain.devices.interfaces:
         for field in (*_BINDINGS, "dhcp_options", "ports", "port_ranges"):
             check_depth(getattr(interface, field), _ENTRY_LEVELS)

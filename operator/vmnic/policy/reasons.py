@@ -35,6 +35,9 @@ class Reason(StrEnum):
     with the annotation vmnic.dev/accept: IpamNotCarried on the NetworkAttachmentDefinition."""
     MTU_DIFFERS = "MtuDiffers"
     """The network that offers the datapath has another MTU. Make the `mtu` of both equal."""
+    PROPERTY_NOT_CARRIED = "PropertyNotCarried"
+    """The new device would lose a setting; the message names it. `resources`: the VM's domain.resources name fewer devices than
+    its NICs would need. Raise that number, or remove it."""
     GUEST_LACKS_VF_DRIVER = "GuestLacksVfDriver"
     """The guest has no driver for this NIC's VFs (82576 in Windows). Use a pool of another NIC model."""
     POOR_ON_WINDOWS = "PoorOnWindows"

@@ -63,10 +63,7 @@ class CapacityCache:
 
         Only VMs that may have devices are tracked, which is quick to check.
         """
-        devices = machine.spec.template.spec.domain.devices if machine is not None else None
-        has_any = devices is not None and (
-            bool(devices.host_devices) or any(interface.sriov is not None for interface in devices.interfaces)
-        )
+        has_any = machine is not None and self._may_have_devices(machine)
         # A VM that has given its devices back is still in `_claims`, and its claim has to go.
         if has_any or key in self._claims:
             self._capacity = None
@@ -76,6 +73,15 @@ class CapacityCache:
             else:
                 self._claims.setdefault(key, None)
                 self._stale.add(key)
+
+    def _may_have_devices(self, machine: VirtualMachine) -> bool:
+        domain = machine.spec.template.spec.domain
+        devices, resources = domain.devices, domain.resources
+        return (
+            bool(devices.host_devices or devices.gpus)
+            or any(interface.sriov is not None for interface in devices.interfaces)
+            or (resources is not None and bool(resources.devices))
+        )
 
     def hold(self, key: ObjectKey, last: VirtualMachine | None) -> None:
         """Keep the claim of a VM that cannot be read now.
@@ -95,6 +101,11 @@ class CapacityCache:
         if stale:
             self._stale |= stale
             self._capacity = None
+
+    def invalidate_claims(self) -> None:
+        """Mark all claims as stale after a pool has changed, because pools determine which devices count."""
+        self._stale |= self._claims.keys()
+        self._capacity = None
 
     def invalidate_nodes(self) -> None:
         """Discard the computed capacity after a pool or a node has changed."""

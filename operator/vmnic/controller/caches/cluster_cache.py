@@ -229,6 +229,7 @@ class ClusterCache:
             self._every_pool()
             for node in self.nodes.items:
                 self._enqueue(node_key(node.name))
+            self.devices.invalidate_claims()
             self._count_again(devices_only=False)
 
     def _network_changed(self, key: ObjectKey, old: Nad | None, new: Nad | None) -> None:

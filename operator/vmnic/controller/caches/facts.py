@@ -206,6 +206,7 @@ class FactGatherer:
             find_network=functools.partial(self._find_network, note),
             find_segment=functools.partial(self._find_segment, note),
             physical_resources=[pool.resource_name for pool in self.cluster_facts.pools.values() if pool.physical],
+            resources=self.cluster_facts.resources,
             default_binding=self.cluster_facts.kubevirt.default_binding,
             preference_unknown=self._preference_unknown(machine, namespace),
             quota=self._quota_left(namespace),
