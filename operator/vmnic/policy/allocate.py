@@ -7,7 +7,7 @@ already has is never given to another VM.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from .capacity import Capacity, can_drive, may_use
@@ -133,36 +133,53 @@ class _Book:
                         staying.discard(nic.nic.name)
                     break
             made[nic.nic.name] = (*told, *nic.candidates[len(told) :])
-        taken = _unfixed(found.vm, taken)
-        return made, taken, self._fitting(found.vm, taken, self._nodes_for(found.vm, _devices_of(found, staying)))
+        nics = _devices_of(found, staying) + taken
+        return made, _unfixed(found.vm, taken), self._places(found.vm, nics, taken)
 
-    def _nodes_for(self, vm: VmFacts, has: Mapping[str, int]) -> list[str]:
-        """Return the nodes that the VM may use and that have the devices which it keeps.
+    def _places(self, vm: VmFacts, nics: Mapping[str, int], taken: Mapping[str, int]) -> list[str]:
+        """Return the nodes on which a VM could start, and whose devices its guest can drive.
 
         Args:
             vm: The VM.
-            has: Devices of the NICs that keep theirs, by resource.
+            nics: Devices that its NICs would then have, by resource.
+            taken: Those of them that it does not have yet.
         """
-        # The VM's own devices are not among the free ones, so they are compared with the node's total.
-        bounded = {resource: count for resource, count in vm.requests.count(has).items() if resource in self._free}
-        return [
-            name
-            for name, node in self.capacity.nodes.items()
-            if node.usable
-            and may_use(vm, node)
-            and all(node.total.get(resource, 0) >= count for resource, count in bounded.items())
-        ]
+        return self._drivable(vm, self._having(vm, nics, taken), taken)
+
+    def _drivable(self, vm: VmFacts, names: Iterable[str], resources: Collection[str]) -> list[str]:
+        return [name for name in names if can_drive(vm, self.capacity.nodes[name], resources)]
+
+    def _having(self, vm: VmFacts, nics: Mapping[str, int], taken: Mapping[str, int]) -> list[str]:
+        """Return the nodes that the VM may use and that have all its devices."""
+        needed = self._bounded(vm.requests.count(nics))
+        fresh = self._bounded(_unfixed(vm, taken))
+        found = []
+        for name, node in self.capacity.nodes.items():
+            # The devices that the VM has already are not among the free ones of its node. A VM that waits for its start has
+            # them on a node that is not known.
+            has_some = name == vm.node if vm.started else not vm.halted
+            if (
+                node.usable
+                and may_use(vm, node)
+                and all(node.total.get(one, 0) >= count for one, count in needed.items())
+                and self._has_free(name, fresh if has_some else needed)
+            ):
+                found.append(name)
+        return found
+
+    def _has_free(self, node: str, devices: Mapping[str, int]) -> bool:
+        return all(self._free[one].get(node, 0) >= count for one, count in devices.items())
+
+    def _bounded(self, devices: Mapping[str, int]) -> dict[str, int]:
+        return {resource: count for resource, count in devices.items() if resource in self._free}
 
     def keep(self, found: VmCandidates, made: Iterable[tuple[Candidate, ...]]) -> None:
         """Subtract devices that an earlier call granted to a VM."""
         chosen = [first_accepted(one) for one in made]
         taken = Counter(one.resource for one in chosen if one is not None and one.resource and not one.is_current)
-        taken = _unfixed(found.vm, taken)
-        self._take(found.vm, taken, self._fitting(found.vm, taken, self._nodes_for(found.vm, {})))
+        self._take(found.vm, _unfixed(found.vm, taken), self._places(found.vm, taken, taken))
 
-    def _refusal(
-        self, found: VmCandidates, one: Candidate, has: Mapping[str, int], taken: Counter[str]
-    ) -> Finding | None:
+    def _refusal(self, found: VmCandidates, one: Candidate, has: Mapping[str, int], taken: Counter[str]) -> Finding | None:
         """Return why a device cannot be allocated.
 
         None if it can be, or if the resource has no known bound.
@@ -177,19 +194,18 @@ class _Book:
         if not resource or one.is_current:
             return None
         wanted = taken + Counter((resource,))
-        # `_try` may have let a NIC take a device of a NIC that leaves, so only what stays counts.
         nics = Counter(has) + wanted
         if vm.requests.exceeds(resource, nics):
             return _find_excess(vm, resource)
         if resource not in self._free:
             return None
-        wanted, nodes = _unfixed(vm, wanted), self._nodes_for(vm, has)
-        return self._find_lack(vm, resource, wanted, nodes) or self._find_immobility(found, nics, wanted, nodes)
+        places = self._places(vm, nics, wanted)
+        if not places:
+            return self._find_shortage(vm, resource, nics, wanted)
+        return self._find_reserve(vm, resource, _unfixed(vm, wanted)) or self._find_immobility(found, nics, places)
 
-    def _find_lack(self, vm: VmFacts, resource: str, wanted: Counter[str], nodes: list[str]) -> Finding | None:
-        """Return why the VM cannot have the devices that it does not hold yet."""
-        if not self._fitting(vm, wanted, nodes):
-            return self._find_shortage(vm, resource, wanted, nodes)
+    def _find_reserve(self, vm: VmFacts, resource: str, wanted: Mapping[str, int]) -> Finding | None:
+        """Return for what the free devices are kept, if the VM's pod would get more than now."""
         if not wanted[resource]:
             return None
         # A VM that runs may take devices of stopped VMs, which hold none. Only stopped VMs respect each other's.
@@ -203,45 +219,44 @@ class _Book:
             return Finding(Reason.NO_MIGRATION_RESERVE, text)
         return None
 
-    def _find_immobility(
-        self, found: VmCandidates, nics: Mapping[str, int], wanted: Counter[str], nodes: list[str]
-    ) -> Finding | None:
-        """Return why a VM that must stay migratable could not migrate with the devices that it would have."""
+    def _find_immobility(self, found: VmCandidates, nics: Mapping[str, int], places: list[str]) -> Finding | None:
+        """Return why a VM that must stay migratable could not migrate with the devices that it would have.
+
+        Args:
+            found: The VM.
+            nics: Devices that its NICs would have, by resource.
+            places: Nodes on which it could start.
+        """
         vm, rule = found.vm, found.effective_rule
         if rule is None or rule.live_migration != "Required":
             return None
         # The target pod of a migration needs all its VFs while the source pod still holds its own.
-        needed = vm.requests.count(nics)
-        targets = self._fitting(vm, needed, self._nodes_for(vm, {}))
-        sources = self._fitting(vm, wanted, nodes)
-        if any(source != target for source in sources for target in targets[:2]):
+        needed = self._bounded(vm.requests.count(nics))
+        roomy = (
+            name
+            for name, node in self.capacity.nodes.items()
+            if node.usable and may_use(vm, node) and self._has_free(name, needed)
+        )
+        targets = self._drivable(vm, roomy, needed)
+        if any(source != target for source in places for target in targets[:2]):
             return None
-        bounded = sorted((resource, count) for resource, count in needed.items() if resource in self._free)
-        devices = " and ".join(f"{count} free {_vfs(count)} of {resource}" for resource, count in bounded)
+        devices = " and ".join(f"{count} free {_vfs(count)} of {resource}" for resource, count in sorted(needed.items()))
         text = f"liveMigration is Required, and no other node has {devices}, which a migration of the VM would need"
         return Finding(Reason.BLOCKS_MIGRATION, text)
 
-    def _find_shortage(self, vm: VmFacts, resource: str, wanted: Counter[str], nodes: list[str]) -> Finding:
+    def _find_shortage(self, vm: VmFacts, resource: str, nics: Mapping[str, int], wanted: Counter[str]) -> Finding:
         """Describe why no node has the devices that a VM wants."""
-        if self._having(wanted, nodes):
+        if self._having(vm, nics, wanted):
             text = f"the free VFs of {resource} are on nodes whose VFs only Linux guests can drive"
             is_windows = vm.guest_os is GuestOs.WINDOWS
             return Finding(Reason.GUEST_LACKS_VF_DRIVER if is_windows else Reason.GUEST_OS_UNKNOWN, text)
-        total, need = self.capacity.total.get(resource, 0), wanted[resource] or vm.requests.fixed.get(resource, 0)
+        total = self.capacity.total.get(resource, 0)
+        # A VM that runs keeps what it has on its node.
+        need = vm.requests.count(nics)[resource] if vm.halted and not vm.started else wanted[resource]
         text = f"no node that the VM can run on has {need} free {_vfs(need)} of {resource} ({total} in total)"
         unread = sorted(name for name, node in self.capacity.nodes.items() if resource in node.unknown)
         more = f"; the NodeNicState of {', '.join(unread[:3])} cannot be read" if unread else ""
         return Finding(Reason.NO_FREE_VF, text + more)
-
-    def _fitting(self, vm: VmFacts, wanted: Mapping[str, int], nodes: list[str]) -> list[str]:
-        """Return the nodes that have all these devices free and whose devices the guest can drive."""
-        return [name for name in self._having(wanted, nodes) if can_drive(vm, self.capacity.nodes[name], wanted)]
-
-    def _having(self, wanted: Mapping[str, int], nodes: list[str]) -> list[str]:
-        bounded = {resource: count for resource, count in wanted.items() if resource in self._free}
-        return [
-            name for name in nodes if all(self._free[resource].get(name, 0) >= count for resource, count in bounded.items())
-        ]
 
     def _take(self, vm: VmFacts, taken: Counter[str], nodes: list[str]) -> None:
         """Subtract allocated devices from the fitting node with the fewest free ones.
