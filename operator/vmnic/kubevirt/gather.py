@@ -43,6 +43,7 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
     )
     queues = _virtio_queues(given)
     beyond = _beyond_bounds(given)
+    preferred, typed = given.unknown_references
     nics = NicReader(given, instance, queues, record).all()
     return VmFacts(
         namespace=meta.namespace,
@@ -74,7 +75,8 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         eviction_strategy=spec.eviction_strategy or "",
         quota=given.quota,
         unknown=given.namespace_unknown or beyond,
-        preference_unknown=given.preference_unknown,
+        preference_unknown=preferred,
+        instancetype_unknown=typed,
         quota_unknown=given.quota_unknown,
         excluded=wishes.exclude == "true",
         never_restart=wishes.restart == "Never",
@@ -198,12 +200,7 @@ def _problems(given: MachineInput, wishes: projection.VmAnnotations, fault: str)
         found.append(f"annotation vmnic.dev/restart is {wishes.restart!r}; it must be Never")
     if fault:
         found.append(fault)
-    if given.preference_unknown:
-        found.append(given.preference_unknown)
-    elif spec.preference is not None and spec.preference.name and given.preference is None:
-        found.append(f"preference {spec.preference.name} does not exist, so its NIC model and guest OS are unknown")
-    if not given.preference_unknown and spec.instancetype is not None and spec.instancetype.name and given.instancetype is None:
-        found.append(f"instancetype {spec.instancetype.name} does not exist, so its vCPUs are unknown")
+    found += filter(None, given.unknown_references)
     for network in spec.template.spec.networks:
         if network.multus is not None:
             namespace, _, name = network.multus.network_name.rpartition("/")

@@ -11,9 +11,9 @@ from ..policy.facts import GuestOs
 from .vm import Preference, VirtualMachine
 from .vmi import VirtualMachineInstance
 
-__all__ = ["read_guest_os"]
+__all__ = ["OS_ANNOTATION", "read_guest_os"]
 
-_ANNOTATION = "vm.kubevirt.io/os"
+OS_ANNOTATION = "vm.kubevirt.io/os"
 _OS_TYPE = "instancetype.kubevirt.io/os-type"
 _TEMPLATE_LABEL = "os.template.kubevirt.io/"
 _OLD_LABEL = "kubevirt.io/os"
@@ -51,12 +51,12 @@ def _names(
         found += [(info.id, "guest agent"), (info.name, "guest agent")]
     if preference is not None:
         found.append((preference.metadata.labels.get(_OS_TYPE, ""), "preference"))
-        found.append((preference.spec.annotations.get(_ANNOTATION, ""), "preference"))
+        found.append((preference.spec.annotations.get(OS_ANNOTATION, ""), "preference"))
     template = machine.spec.template.metadata
     if template is not None:
-        found.append((template.annotations.get(_ANNOTATION, ""), f"annotation {_ANNOTATION}"))
+        found.append((template.annotations.get(OS_ANNOTATION, ""), f"annotation {OS_ANNOTATION}"))
     if instance is not None:
-        found.append((instance.metadata.annotations.get(_ANNOTATION, ""), f"annotation {_ANNOTATION}"))
+        found.append((instance.metadata.annotations.get(OS_ANNOTATION, ""), f"annotation {OS_ANNOTATION}"))
     labels: Mapping[str, str] = machine.metadata.labels
     found += [
         (key.removeprefix(_TEMPLATE_LABEL), f"label {key}")

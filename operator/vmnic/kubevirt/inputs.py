@@ -34,7 +34,9 @@ class MachineInput:
     namespace_unknown: str = ""
     """Why the namespace's labels cannot be read; empty if they can be."""
     preference_unknown: str = ""
-    """Why the preference or the instancetype cannot be read; empty if it can be, or if there is none."""
+    """Why the preference cannot be read; empty if it can be, or if there is none."""
+    instancetype_unknown: str = ""
+    """Why the instancetype cannot be read; empty if it can be, or if there is none."""
     quota: Mapping[str, int] = field(default_factory=dict)
     """What the namespace's quotas leave."""
     quota_unknown: str = ""
@@ -42,6 +44,17 @@ class MachineInput:
     is_new: bool = False
     counts_as_running: bool = False
     """Offline only: no VMI is available, and the spec asks for a running VM."""
+
+    @property
+    def unknown_references(self) -> tuple[str, str]:
+        """Return why preference and instancetype are unknown. Empty if they are not."""
+        spec = self.machine.spec
+        preferred, typed = self.preference_unknown, self.instancetype_unknown
+        if not preferred and self.preference is None and spec.preference is not None and spec.preference.name:
+            preferred = f"preference {spec.preference.name} does not exist, so its NIC model and guest OS are unknown"
+        if not typed and self.instancetype is None and spec.instancetype is not None and spec.instancetype.name:
+            typed = f"instancetype {spec.instancetype.name} does not exist, so its vCPUs are unknown"
+        return preferred, typed
 
     @property
     def autoattach(self) -> bool | None:

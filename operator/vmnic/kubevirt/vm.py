@@ -26,6 +26,7 @@ __all__ = [
     "Quota",
     "Reference",
     "Resources",
+    "StatusReference",
     "VirtualMachine",
     "VmAnnotations",
     "decode_instancetype",
@@ -202,12 +203,26 @@ class Reference(Part, frozen=True, kw_only=True):
 
     name: str = ""
     kind: str = ""
+    revision_name: str = ""
+    """The ControllerRevision that holds the object as the VM keeps it."""
 
     @property
     def cluster_wide(self) -> bool:
         """Return whether it names a cluster-wide object, which is the default without a kind."""
         # KubeVirt takes the kind in any case, and in singular or plural.
         return "cluster" in self.kind.lower() or not self.kind
+
+
+class StatusReference(Part, frozen=True, kw_only=True):
+    """`status.instancetypeRef` or `status.preferenceRef`."""
+
+    name: str = ""
+    controller_revision_ref: Named | None = None
+
+
+class _MachineStatus(Part, frozen=True, kw_only=True):
+    instancetype_ref: StatusReference | None = None
+    preference_ref: StatusReference | None = None
 
 
 class _MachineSpec(Part, frozen=True, kw_only=True):
@@ -244,9 +259,20 @@ class VirtualMachine(Part, frozen=True, kw_only=True):
 
     metadata: _Meta
     spec: _MachineSpec
+    status: _MachineStatus | None = None
     applier: str = ""
     """The field manager that applies the NIC list; empty if there is none. It is read from the managed fields, which are not
     kept."""
+
+    @property
+    def kept_preference(self) -> StatusReference | None:
+        """Return what KubeVirt has noted about the preference."""
+        return self.status.preference_ref if self.status is not None else None
+
+    @property
+    def kept_instancetype(self) -> StatusReference | None:
+        """Return what KubeVirt has noted about the instancetype."""
+        return self.status.instancetype_ref if self.status is not None else None
 
     @property
     def halted(self) -> bool:

@@ -17,7 +17,9 @@ class Reason(StrEnum):
     """
 
     PREFERENCE_UNKNOWN = "PreferenceUnknown"
-    """The VM's preference or instancetype cannot be read; the message names it. The NIC stays as it is. Correct that object."""
+    """The VM's preference or instancetype, or the ControllerRevision in which the VM keeps it, is missing or cannot be read, and
+    it decides about the NIC; the message names it. The NIC stays as it is. Correct or add that object, or write what is missing
+    into the VM, such as the NIC's `model`."""
     GUEST_OS_UNKNOWN = "GuestOsUnknown"
     """Nothing tells what guest this is. Set the annotation vm.kubevirt.io/os on the template, use a preference, or install
     the guest agent."""

@@ -19,6 +19,7 @@ from ...kube.reflector import ObjectKey, Reflector
 from ...kube.resources import (
     CLUSTER_INSTANCETYPES,
     CLUSTER_PREFERENCES,
+    CONTROLLER_REVISIONS,
     INSTANCETYPES,
     KUBEVIRTS,
     MUTATING_WEBHOOKS,
@@ -66,6 +67,7 @@ from .projections import (
     salvage_node,
 )
 from .readers import Thing, segment_of
+from .revisions import RevisionCache
 
 __all__ = ["ClusterCache", "Enqueue", "run_reflectors"]
 
@@ -147,6 +149,12 @@ class ClusterCache:
         self.webhooks = cache(MUTATING_WEBHOOKS, decode_webhooks, self._webhook_changed)
         self.vm_states = cache(VM_NIC_STATES, decode_vm_state, self._vm_state_changed)
         self.inputs = FactGatherer(self)
+        self.revisions = RevisionCache(
+            api,
+            self.set_aside,
+            is_named=lambda key: bool(self.inputs.readers.of([_revision(key)])),
+            on_change=lambda key: self.devices.invalidate_facts_of(self.inputs.readers.of([_revision(key)])),
+        )
         self.devices = CapacityCache(
             self.inputs.nodes,
             lambda: self.inputs.cluster_facts.pools,
@@ -348,6 +356,10 @@ class ClusterCache:
     def _every_pool(self) -> None:
         for key in self.pools.items:
             self._enqueue(pool_key(key.name), _SETTLE_S)
+
+
+def _revision(key: ObjectKey) -> Thing:
+    return Thing(CONTROLLER_REVISIONS.plural, *key)
 
 
 def _intent(pool: SriovNetworkPool) -> tuple[Any, ...]:
