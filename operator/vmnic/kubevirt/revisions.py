@@ -56,7 +56,7 @@ class _Data(Part, frozen=True, kw_only=True):
 
 class _Revision(Part, frozen=True, kw_only=True):
     metadata: _RevisionMeta
-    data: _Data = _Data()
+    data: Any = None
 
 
 def read_revision(raw: Any) -> Revision | None:
@@ -66,17 +66,19 @@ def read_revision(raw: Any) -> Revision | None:
         ValueError: it is KubeVirt's, but its object cannot be read. The message names the field.
     """
     found = msgspec.convert(raw, _Revision)
-    if found.metadata.labels is None or found.metadata.labels.kind is None:
+    labels = found.metadata.labels
+    if labels is None or labels.kind is None:
         return None
-    group, _, version = found.data.api_version.partition("/")
-    kind = _KINDS.get(found.data.kind)
+    header = msgspec.convert(found.data or {}, _Data)
+    group, _, version = header.api_version.partition("/")
+    kind = _KINDS.get(header.kind)
     if kind is None or group != _GROUP or version not in _VERSIONS:
-        word = f"{found.data.api_version[:80]} {found.data.kind[:80]}".strip() or "no object"
+        word = f"{header.api_version[:80]} {header.kind[:80]}".strip() or "no object"
         raise ValueError(f"data is {word!r}, but must be a preference or an instancetype of {_GROUP}/{_VERSIONS[-1]}")
-    data = msgspec.convert(raw["data"], kind)
+    data = msgspec.convert(found.data, kind)
     # Without the rest of the metadata, copies of one object are equal, whichever VM keeps them.
     meta = type(data.metadata)(labels=data.metadata.labels)
-    return Revision(object_name=found.metadata.labels.name, data=msgspec.structs.replace(data, metadata=meta))
+    return Revision(object_name=labels.name, data=msgspec.structs.replace(data, metadata=meta))
 
 
 def revision_names(machine: VirtualMachine) -> tuple[str, ...]:

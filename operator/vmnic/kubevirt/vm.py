@@ -319,6 +319,11 @@ class _InstancetypeSpec(Part, frozen=True):
     host_devices: tuple[HostDevice, ...] = ()
     gpus: tuple[HostDevice, ...] = ()
 
+    @property
+    def has_devices(self) -> bool:
+        """Return whether it lists host devices or GPUs."""
+        return bool(self.host_devices or self.gpus)
+
 
 class Instancetype(Part, frozen=True, kw_only=True):
     """A VirtualMachine(Cluster)Instancetype."""

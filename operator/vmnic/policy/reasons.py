@@ -17,8 +17,8 @@ class Reason(StrEnum):
     """
 
     PREFERENCE_UNKNOWN = "PreferenceUnknown"
-    """The VM's preference or instancetype, or the ControllerRevision in which the VM keeps it, is missing or cannot be read, and
-    it decides about the NIC; the message names it. The NIC stays as it is. Correct or add that object, or write what is missing
+    """The VM's preference or instancetype, or the ControllerRevision in which the VM keeps it, is missing or unreadable, and it
+    decides about the NIC; the message names it. The NIC stays as it is. Correct or add that object, or write what is missing
     into the VM, such as the NIC's `model`."""
     GUEST_OS_UNKNOWN = "GuestOsUnknown"
     """Nothing tells what guest this is. Set the annotation vm.kubevirt.io/os on the template, use a preference, or install

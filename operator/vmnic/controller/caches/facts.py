@@ -188,7 +188,7 @@ class FactGatherer:
 
         The reads of a stored VM are recorded. A new VM is the object of an admission review, which may never be stored.
         """
-        name, spec, caches = machine.metadata.name, machine.spec, self._caches
+        name, caches = machine.metadata.name, self._caches
         key = ObjectKey(namespace, name)
         note: _Note = _note_nothing
         if not is_new:
@@ -199,21 +199,8 @@ class FactGatherer:
         # Labels that were readable before still select the VM, so only a namespace without any counts as unknown.
         unreadable = caches.namespaces.malformed.get(place) if home is None else None
         instance = None if is_new else caches.instances.items.get(key)
-        find_revision = functools.partial(self._find_revision, note, namespace)
-        preference, preferred = read_reference(
-            Preference,
-            spec.preference,
-            machine.kept_preference,
-            find_revision,
-            functools.partial(_find_live, namespace, caches.preferences, caches.cluster_preferences, note),
-        )
-        instancetype, typed = read_reference(
-            Instancetype,
-            spec.instancetype,
-            machine.kept_instancetype,
-            find_revision,
-            functools.partial(_find_live, namespace, caches.instancetypes, caches.cluster_instancetypes, note),
-        )
+        preference, preferred = self._preference(machine, namespace, note)
+        instancetype, typed = self._instancetype(machine, namespace, note)
         return MachineInput(
             machine=machine,
             instance=instance,
@@ -238,6 +225,31 @@ class FactGatherer:
         key = ObjectKey(namespace, name)
         note(Thing(CONTROLLER_REVISIONS.plural, *key))
         return self._caches.revisions.find(key)
+
+    def has_type_devices(self, key: ObjectKey, machine: VirtualMachine) -> bool:
+        """Return whether a VM's instancetype lists devices, as far as is known."""
+        if machine.spec.instancetype is None:
+            return False
+        found, _ = self._instancetype(machine, key.namespace, _note_nothing)
+        return found is not None and found.spec.has_devices
+
+    def _instancetype(self, machine: VirtualMachine, namespace: str, note: _Note) -> tuple[Instancetype | None, str]:
+        return read_reference(
+            Instancetype,
+            machine.spec.instancetype,
+            machine.kept_instancetype,
+            functools.partial(self._find_revision, note, namespace),
+            functools.partial(_find_live, namespace, self._caches.instancetypes, self._caches.cluster_instancetypes, note),
+        )
+
+    def _preference(self, machine: VirtualMachine, namespace: str, note: _Note) -> tuple[Preference | None, str]:
+        return read_reference(
+            Preference,
+            machine.spec.preference,
+            machine.kept_preference,
+            functools.partial(self._find_revision, note, namespace),
+            functools.partial(_find_live, namespace, self._caches.preferences, self._caches.cluster_preferences, note),
+        )
 
     def lacks_revisions(self, machine: VirtualMachine, namespace: str) -> bool:
         """Return whether a ControllerRevision that a VM names has not been read yet."""

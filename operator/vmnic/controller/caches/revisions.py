@@ -1,7 +1,7 @@
 """ControllerRevisions in which VMs keep their preferences and instancetypes.
 
-Each is read when a VM that names it is decided. A watch would also return those of other programs, which may contain secrets. The
-data of a ControllerRevision never change, so one that was read stays as long as a VM names it.
+Each is read when a VM that names it is decided. A watch would also return those of other programs, which may contain secrets.
+The data of a ControllerRevision never change, so one that was read stays as long as a VM names it.
 """
 
 from __future__ import annotations
