@@ -142,7 +142,10 @@ class Resources(Part, frozen=True):
     overcommit_guest_overhead: bool = False
 
     def named(self, resource: str) -> str | int | float | None:
-        """Return the quantity of a device resource: its limit, else its request, which must be the same."""
+        """Return the quantity of a device resource.
+
+        Its limit counts first. Kubernetes accepts no other request beside it.
+        """
         return (self.limits or {}).get(resource, (self.requests or {}).get(resource))
 
     @property

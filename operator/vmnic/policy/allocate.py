@@ -296,7 +296,7 @@ def _find_excess(vm: VmFacts, resource: str) -> Finding:
     others = vm.requests.others.get(resource, 0)
     beside = f", beside {others} host {'device' if others == 1 else 'devices'}" if others else ""
     text = (
-        f"the VM's resources name {vm.requests.fixed[resource]} {resource}, which its pod then gets whatever its NICs need"
+        f"the VM's resources name {vm.requests.fixed[resource]} {resource}, and its pod gets no more"
         f"{beside}: raise the number in spec.template.spec.domain.resources, or remove it"
     )
     return Finding(Reason.PROPERTY_NOT_CARRIED, text)

@@ -167,7 +167,7 @@ class DeviceRequests:
         return +found
 
     def exceeds(self, resource: str, nics: Mapping[str, int]) -> bool:
-        """Return whether these NICs, with the other devices, need more of a resource than the VM's `resources` name."""
+        """Return whether NICs and other devices need more of a resource than `resources` name."""
         needed = nics.get(resource, 0) + self.others.get(resource, 0)
         return resource in self.fixed and needed > self.fixed[resource]
 

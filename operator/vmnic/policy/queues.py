@@ -74,11 +74,14 @@ def choose_queues(vm: VmFacts, rule: Rule, virtio_nics: int) -> QueueChoice:
 
 
 def _unknown_input(vm: VmFacts, rule: Rule) -> str:
-    """Return why the queues that the VM has, or that it would get, are unknown. Empty if they stay or are known."""
+    """Return why the queues that the VM has, or that it would get, are unknown.
+
+    Empty if they are known, or stay as they are.
+    """
     is_off = rule.multiqueue == "Never"
     if not is_off and rule.multiqueue != "Always" and pressure_on(vm, rule) != "High":
         return ""
-    # Without multiqueue each NIC has one queue, whatever the number of vCPUs.
+    # Without multiqueue each NIC has one queue for any number of vCPUs.
     counts_vcpus = not is_off or vm.multiqueue is True
     if vm.instancetype_unknown and counts_vcpus:
         return vm.instancetype_unknown

@@ -262,7 +262,7 @@ class ClusterCache:
     def _instancetype_changed(
         self, resource: Resource
     ) -> Callable[[ObjectKey, Instancetype | None, Instancetype | None], None]:
-        """Return a handler like `_reference_changed`, which also counts the devices that an instancetype lists."""
+        """Return a handler like `_reference_changed` that also counts the devices of instancetypes."""
         decide_readers = self._reference_changed(resource)
 
         def changed(key: ObjectKey, old: Instancetype | None, new: Instancetype | None) -> None:

@@ -353,7 +353,10 @@ class FactGatherer:
 
 
 def _find_live(namespace: str, own: Reflector[T], cluster: Reflector[T], note: _Note, reference: Reference) -> T | str:
-    """Return the preference or instancetype that a VM refers to, or why it cannot be read, and record the read."""
+    """Return the preference or instancetype that a VM refers to, or why it cannot be read.
+
+    The read is recorded.
+    """
     cache = cluster if reference.cluster_wide else own
     key = ObjectKey("" if reference.cluster_wide else namespace, reference.name)
     note(Thing(cache.resource.plural, *key))

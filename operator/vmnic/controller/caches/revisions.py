@@ -129,7 +129,10 @@ class RevisionCache:
             self._forget_unnamed()
 
     def _forget_unnamed(self) -> None:
-        """Remove revisions that no VM names. The names come from tenants, and anyone may delete and create VMs."""
+        """Remove revisions that no VM names.
+
+        Tenants choose the names, so there is no other bound on their number.
+        """
         for key in [key for key in self._entries if not self._is_named(key)]:
             del self._entries[key]
             self._set_aside.discard(CONTROLLER_REVISIONS.kind, "/".join(key))
