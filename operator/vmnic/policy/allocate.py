@@ -6,8 +6,9 @@ already has is never given to another VM.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from .capacity import Capacity, can_drive, may_use
@@ -144,10 +145,7 @@ class _Book:
             nics: Devices that its NICs would then have, by resource.
             taken: Those of them that it does not have yet.
         """
-        return self._drivable(vm, self._having(vm, nics, taken), taken)
-
-    def _drivable(self, vm: VmFacts, names: Iterable[str], resources: Collection[str]) -> list[str]:
-        return [name for name in names if can_drive(vm, self.capacity.nodes[name], resources)]
+        return [name for name in self._having(vm, nics, taken) if can_drive(vm, self.capacity.nodes[name], taken)]
 
     def _having(self, vm: VmFacts, nics: Mapping[str, int], taken: Mapping[str, int]) -> list[str]:
         """Return the nodes that the VM may use and that have all its devices."""
@@ -235,10 +233,11 @@ class _Book:
         roomy = (
             name
             for name, node in self.capacity.nodes.items()
-            if node.usable and may_use(vm, node) and self._has_free(name, needed)
+            if node.usable and may_use(vm, node) and self._has_free(name, needed) and can_drive(vm, node, needed)
         )
-        targets = self._drivable(vm, roomy, needed)
-        if any(source != target for source in places for target in targets[:2]):
+        # One of two is another node than the one where the VM starts.
+        targets = tuple(itertools.islice(roomy, 2))
+        if any(source != target for source in places for target in targets):
             return None
         devices = " and ".join(f"{count} free {_vfs(count)} of {resource}" for resource, count in sorted(needed.items()))
         text = f"liveMigration is Required, and no other node has {devices}, which a migration of the VM would need"
