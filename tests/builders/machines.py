@@ -121,6 +121,10 @@ class VmScene:
         if refusal is not None:
             raise refusal
 
+    async def read(self, resource, name, namespace=""):
+        self._note("read", name)
+        return self.get(resource.plural, name, namespace)
+
     async def patch_json(self, resource, name, operations, namespace="", *, subresource=""):
         self._note({"virtualmachines": "patch", "vmnicstates": "write"}.get(resource.plural, "status"), name)
         self.put(resource.plural, jsonpatch.apply_patch(self.get(resource.plural, name, namespace), operations))

@@ -143,3 +143,40 @@ def node(name="n1", *, labels=None, unschedulable=False, allocatable=None):
     spec = {"unschedulable": True} if unschedulable else {}
     meta = {"name": name, "labels": labels or {}}
     return {"apiVersion": "v1", "kind": "Node", "metadata": meta, "spec": spec, "status": {"allocatable": allocatable or {}}}
+
+
+def preference(name="linux", *, model=None, multiqueue=None, os=None, namespace="tenants", cluster=False):
+    """Return a VirtualMachinePreference, or a cluster-wide one."""
+    devices = {"preferredInterfaceModel": model, "preferredNetworkInterfaceMultiQueue": multiqueue}
+    labels = {"instancetype.kubevirt.io/os-type": os} if os else {}
+    return {
+        "apiVersion": "instancetype.kubevirt.io/v1beta1",
+        "kind": "VirtualMachineClusterPreference" if cluster else "VirtualMachinePreference",
+        "metadata": {"name": name, "labels": labels, **({} if cluster else {"namespace": namespace})},
+        "spec": {"devices": devices},
+    }
+
+
+def instancetype(name="small", *, cpus=2, namespace="tenants", **spec):
+    """Return a VirtualMachineInstancetype."""
+    return {
+        "apiVersion": "instancetype.kubevirt.io/v1beta1",
+        "kind": "VirtualMachineInstancetype",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"cpu": {"guest": cpus}, **spec},
+    }
+
+
+def revision(name, body, *, labelled=True):
+    """Return the ControllerRevision in which KubeVirt keeps an object. KubeVirt removes the object's labels."""
+    meta = body["metadata"]
+    labels = {
+        f"instancetype.kubevirt.io/object-{key}": value for key, value in (("kind", body["kind"]), ("name", meta["name"]))
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": {"name": name, "namespace": "tenants", "labels": labels if labelled else {}},
+        "data": body | {"metadata": {key: value for key, value in meta.items() if key != "labels"}},
+        "revision": 0,
+    }

@@ -29,12 +29,16 @@ def _machine():
     pair = nic("br", binding="sriov", network="fast", macAddress="02:00:00:00:00:01", bootOrder=1)
     body = vm("odd", nic(model="e1000e", ports=[{"port": 80}]), pair, annotations={"team": "a"})
     spec = body["spec"]["template"]["spec"]
-    spec["domain"] |= {"resources": {"requests": {"memory": "1Gi"}}, "features": {"hyperv": {}}}
+    spec["domain"] |= {
+        "resources": {"requests": {"memory": "1Gi"}, "limits": {"vmnic.dev/fast": "2"}},
+        "features": {"hyperv": {}},
+    }
     spec |= {"nodeSelector": {"rack": "1"}, "evictionStrategy": "LiveMigrate"}
     term = {"matchExpressions": [{"key": "rack", "operator": "In", "values": ["1"]}]}
     required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
     spec["affinity"] = {"nodeAffinity": required}
     body["spec"] |= {"preference": {"name": "lin"}, "instancetype": {"name": "small"}}
+    body["status"] = {"preferenceRef": {"name": "lin", "controllerRevisionRef": {"name": "kept"}}}
     body["metadata"] |= {
         "creationTimestamp": "2026-02-01T00:00:00Z",
         "annotations": {"vmnic.dev/assigned": RECORD, "vmnic.dev/network-pressure": "High", "vmnic.dev/restart": "Never"},

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.builders.vm import preference, revision
 from vmnic.checked.devices import MOST_VFS, is_pci_address, read_vf_range
 from vmnic.checked.documents import check_depth, read_json
 from vmnic.checked.quantities import LARGEST, read_integer, read_quantity
@@ -15,6 +16,7 @@ from vmnic.kubevirt.assignment import assignments, parse_record
 from vmnic.kubevirt.configuration import decode_kubevirt, kubevirt_facts
 from vmnic.kubevirt.networks import decode_network
 from vmnic.kubevirt.quota import quota_left, unreadable_quota
+from vmnic.kubevirt.revisions import read_revision
 from vmnic.kubevirt.vm import decode_instancetype, decode_machine, decode_preference, decode_quota, salvage_machine
 from vmnic.kubevirt.vm_state import decode_vm_state
 from vmnic.kubevirt.vmi import decode_instance
@@ -45,6 +47,7 @@ DECODERS = {
     "virtualmachineinstances": decode_instance,
     "virtualmachineclusterpreferences": decode_preference,
     "virtualmachineclusterinstancetypes": decode_instancetype,
+    "controllerrevisions": lambda raw: read_revision(msgspec.json.decode(raw)),
     "network-attachment-definitions": decode_network,
     "network-attachment-definitions of pools": decode_own_network,
     "kubevirts": lambda raw: kubevirt_facts(decode_kubevirt(raw)),
@@ -58,6 +61,7 @@ DECODERS = {
     "mutatingwebhookconfigurations": decode_webhooks,
 }
 SEEDS = {name: OBJECTS.get(name.partition(" ")[0], msgspec.json.decode(RECORD)) for name in DECODERS}
+SEEDS["controllerrevisions"] = revision("kept", preference(model="e1000e", multiqueue=True))
 
 
 def is_routable(address):

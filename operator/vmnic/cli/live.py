@@ -17,6 +17,7 @@ from ..kube.resources import (
     CLUSTER_INSTANCETYPES,
     CLUSTER_PREFERENCES,
     CONFIG_MAPS,
+    CONTROLLER_REVISIONS,
     DAEMON_SETS,
     DEFINITIONS,
     INSTANCETYPES,
@@ -34,6 +35,7 @@ from ..kube.resources import (
     VIRTUAL_MACHINES,
     Resource,
 )
+from ..kubevirt.revisions import OBJECT_KIND
 from .objects import MalformedObjectError, Objects
 from .set_aside import SetAside, set_aside, try_object
 from .setup import Setup
@@ -64,9 +66,11 @@ _PUBLISHED_KEY = "objects.json"
 _MOST_PUBLISHED = 100
 VM_KINDS = (
     *(POLICIES, VIRTUAL_MACHINES, VIRTUAL_MACHINE_INSTANCES, NAMESPACES, NETWORKS),
-    *(PREFERENCES, CLUSTER_PREFERENCES, INSTANCETYPES, CLUSTER_INSTANCETYPES),
+    *(PREFERENCES, CLUSTER_PREFERENCES, INSTANCETYPES, CLUSTER_INSTANCETYPES, CONTROLLER_REVISIONS),
     *(KUBEVIRTS, RESOURCE_QUOTAS, MUTATING_WEBHOOKS),
 )
+_SELECTORS = {CONTROLLER_REVISIONS: {"labelSelector": OBJECT_KIND}}
+"""Which objects of a kind are read. Most ControllerRevisions belong to DaemonSets and StatefulSets."""
 
 
 async def patch_machine(kubeconfig: str | None, namespace: str, name: str, patch: list[dict[str, Any]]) -> None:
@@ -108,12 +112,17 @@ async def read_cluster(kubeconfig: str | None, kinds: tuple[Resource, ...]) -> t
     async with ApiClient(kubeconfig_connection(kubeconfig), field_manager="kubectl-vmnic") as api:
         for kind in kinds:
             try:
-                async for page, _ in api.list_pages(kind):
+                async for page, _ in api.list_pages(kind, selectors=_SELECTORS.get(kind)):
                     for raw in page:
                         _take_raw(objects, kind.kind, raw)
             except NotFoundError:
                 # A cluster without KubeVirt or Multus lacks these kinds, and the rest can still be planned.
                 problems.append(f"the cluster has no {kind.plural}.{kind.group}: is its operator installed?")
+            except ApiError as error:
+                if error.status != _FORBIDDEN or kind is not CONTROLLER_REVISIONS:
+                    raise
+                # Only some NICs depend on them, so the rest is still planned.
+                problems.append(f"you may not list {kind.plural}.{kind.group}, in which VMs keep their preferences")
     return objects, problems
 
 

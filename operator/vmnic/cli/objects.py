@@ -17,6 +17,7 @@ from ..checked.quantities import read_quantity
 from ..kubevirt.configuration import KubeVirt, is_injector
 from ..kubevirt.images import Disks, Image
 from ..kubevirt.networks import read_network
+from ..kubevirt.revisions import Revision, read_revision
 from ..kubevirt.vm import Instancetype, Preference, Quota, VirtualMachine, decode_machine
 from ..kubevirt.vmi import VirtualMachineInstance
 from ..libvirt.domain import Domain, DomainError, read_domain
@@ -45,6 +46,7 @@ _GROUPS: Final = {
     "VirtualMachineClusterInstancetype": _INSTANCETYPES,
     "NetworkAttachmentDefinition": "k8s.cni.cncf.io",
     "ResourceQuota": "",
+    "ControllerRevision": "apps",
     "DataSource": "cdi.kubevirt.io",
     "DataVolume": "cdi.kubevirt.io",
     "PersistentVolumeClaim": "",
@@ -138,6 +140,8 @@ class Objects:
     instances: dict[tuple[str, str], VirtualMachineInstance] = field(default_factory=dict)
     preferences: dict[tuple[str, str], Preference] = field(default_factory=dict)
     instancetypes: dict[tuple[str, str], Instancetype] = field(default_factory=dict)
+    revisions: dict[tuple[str, str], Revision] = field(default_factory=dict)
+    """ControllerRevisions that contain preferences or instancetypes."""
     networks: dict[tuple[str, str], Network] = field(default_factory=dict)
     quotas: dict[tuple[str, str], Quota] = field(default_factory=dict)
     kubevirts: dict[tuple[str, str], KubeVirt] = field(default_factory=dict)
@@ -281,6 +285,7 @@ class Objects:
             "VirtualMachineClusterInstancetype": lambda raw: _put(
                 self.instancetypes, ("", raw["metadata"]["name"]), msgspec.convert(raw, Instancetype)
             ),
+            "ControllerRevision": self._take_revision,
             "NetworkAttachmentDefinition": lambda raw: _put(self.networks, _key(raw), read_network(_placed(raw))),
             "ResourceQuota": lambda raw: _put(self.quotas, _key(raw), msgspec.convert(raw, Quota)),
             "DataSource": self._take_image,
@@ -315,6 +320,13 @@ class Objects:
 
     def _take_image(self, raw: dict[str, Any]) -> None:
         _put(self.images, (raw["kind"], *_key(raw)), msgspec.convert(raw, Image))
+
+    def _take_revision(self, raw: dict[str, Any]) -> None:
+        revision = read_revision(raw)
+        if revision is None:
+            self.skipped += 1
+        else:
+            _put(self.revisions, _key(raw), revision)
 
     def _look_for_injector(self, raw: dict[str, Any]) -> None:
         names = [raw["metadata"]["name"], *(str(one.get("name", "")) for one in raw.get("webhooks") or [])]

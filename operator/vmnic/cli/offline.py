@@ -5,6 +5,7 @@ Only the given objects are known.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -18,7 +19,8 @@ from ..kubevirt.images import Disks, FindImage, image_architecture, infer_refere
 from ..kubevirt.inputs import default_architecture
 from ..kubevirt.pools import NodeInput, gather_pools, node_devices
 from ..kubevirt.quota import quota_left, unreadable_quota
-from ..kubevirt.vm import Reference, VirtualMachine
+from ..kubevirt.revisions import Revision, read_reference
+from ..kubevirt.vm import Instancetype, Preference, Reference, VirtualMachine
 from ..libvirt.functions import FreeFunctions, free_functions
 from ..libvirt.gather import gather_domain
 from ..nodes.pools.merge import merge_pools
@@ -257,20 +259,35 @@ def _input_of(
     architecture = image_architecture(disks, namespace, find) if disks is not None else None
     machine, inferred = _with_inferred(machine, disks, namespace, find)
     quotas = [quota for (where, _), quota in objects.quotas.items() if where == namespace]
-    preferred = _unreadable_reference(objects, machine.spec.preference, namespace, "Preference")
-    typed = _unreadable_reference(objects, machine.spec.instancetype, namespace, "Instancetype")
+    find_revision = functools.partial(_find_revision, objects, namespace, offline=offline)
+    preference, preferred = read_reference(
+        Preference,
+        machine.spec.preference,
+        machine.kept_preference,
+        find_revision,
+        lambda reference: _find_live(objects, reference, namespace, "Preference", objects.preferences, offline=offline),
+    )
+    instancetype, typed = read_reference(
+        Instancetype,
+        machine.spec.instancetype,
+        machine.kept_instancetype,
+        find_revision,
+        lambda reference: _find_live(objects, reference, namespace, "Instancetype", objects.instancetypes, offline=offline),
+    )
     return MachineInput(
         machine=machine,
         instance=instance,
-        preference=_referred(machine.spec.preference, namespace, objects.preferences),
-        instancetype=_referred(machine.spec.instancetype, namespace, objects.instancetypes),
+        preference=preference,
+        instancetype=instancetype,
         namespace_labels=labels,
         find_network=lambda where, name: _find_network(objects, where, name),
         find_segment=objects.segment,
         physical_resources=[pool.resource_name for pool in cluster.pools.values() if pool.physical],
+        resources=cluster.resources,
         default_binding=cluster.kubevirt.default_binding,
         default_architecture=architecture or default_architecture(cluster),
-        preference_unknown=inferred or preferred or typed,
+        preference_unknown=inferred.get("preference", preferred),
+        instancetype_unknown=inferred.get("instancetype", typed),
         quota=quota_left(quotas),
         quota_unknown=objects.unreadable("ResourceQuota", namespace) or unreadable_quota(quotas),
         is_new=is_new,
@@ -278,21 +295,25 @@ def _input_of(
     )
 
 
-def _with_inferred(machine: VirtualMachine, disks: Disks | None, namespace: str, find: FindImage) -> tuple[VirtualMachine, str]:
+def _with_inferred(
+    machine: VirtualMachine, disks: Disks | None, namespace: str, find: FindImage
+) -> tuple[VirtualMachine, dict[str, str]]:
     """Replace references that name a volume, as KubeVirt does when the VM is created.
 
     Returns:
-        The VM, and why a reference is unknown.
+        The VM, and why its preference or instancetype is unknown, by these words.
     """
+    unknown = {}
     for word in ("preference", "instancetype"):
         reference: Reference | None = getattr(machine.spec, word)
         if reference is None or disks is None or not reference.is_inferred:
             continue
         found = infer_reference(word, reference, disks, namespace, find)
         if isinstance(found, str):
-            return machine, found
-        machine = msgspec.structs.replace(machine, spec=msgspec.structs.replace(machine.spec, **{word: found}))
-    return machine, ""
+            unknown[word] = found
+        else:
+            machine = msgspec.structs.replace(machine, spec=msgspec.structs.replace(machine.spec, **{word: found}))
+    return machine, unknown
 
 
 def _find_network(objects: Objects, namespace: str, name: str) -> Network | None:
@@ -303,19 +324,28 @@ def _find_network(objects: Objects, namespace: str, name: str) -> Network | None
     return objects.networks.get((namespace, name))
 
 
-def _unreadable_reference(objects: Objects, reference: Reference | None, namespace: str, kind: str) -> str:
-    """Return why an object that a VM refers to cannot be read.
+def _find_revision(objects: Objects, namespace: str, name: str, *, offline: bool) -> Revision | str:
+    """Return a ControllerRevision, or why it cannot be read."""
+    unreadable = next(
+        (
+            one.message
+            for one in objects.set_aside
+            if (one.kind, one.namespace, one.name) == ("ControllerRevision", namespace, name)
+        ),
+        "",
+    )
+    if unreadable:
+        return f"cannot be read: {unreadable}"
+    absent = "is not given: add it to the files" if offline else "does not exist"
+    return objects.revisions.get((namespace, name), absent)
 
-    Empty if it can be read, or is not among the objects.
-    """
-    if reference is None or not reference.name:
-        return ""
-    if reference.cluster_wide:
-        return objects.unreadable(f"VirtualMachineCluster{kind}", "", reference.name)
-    return objects.unreadable(f"VirtualMachine{kind}", namespace, reference.name)
 
-
-def _referred(reference: Reference | None, namespace: str, known: dict[tuple[str, str], Any]) -> Any:
-    if reference is None or not reference.name:
-        return None
-    return known.get(("" if reference.cluster_wide else namespace, reference.name))
+def _find_live(
+    objects: Objects, reference: Reference, namespace: str, kind: str, known: Mapping[tuple[str, str], T], *, offline: bool
+) -> T | str:
+    """Return the object that a VM refers to, or why it cannot be read."""
+    place = "" if reference.cluster_wide else namespace
+    name = f"VirtualMachineCluster{kind}" if reference.cluster_wide else f"VirtualMachine{kind}"
+    absent = "is not given: add it to the files" if offline else "does not exist"
+    unreadable = objects.unreadable(name, place, reference.name)
+    return unreadable or known.get((place, reference.name), f"{kind.lower()} {reference.name} {absent}")

@@ -11,6 +11,7 @@ __all__ = [
     "CLUSTER_INSTANCETYPES",
     "CLUSTER_PREFERENCES",
     "CONFIG_MAPS",
+    "CONTROLLER_REVISIONS",
     "DAEMON_SETS",
     "DEFINITIONS",
     "EVENTS",
@@ -108,6 +109,7 @@ NAMESPACES = Resource("", "v1", "namespaces", "Namespace")
 RESOURCE_QUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota", namespaced=True)
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", namespaced=True)
 SECRETS = Resource("", "v1", "secrets", "Secret", namespaced=True)
+CONTROLLER_REVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision", namespaced=True)
 DAEMON_SETS = Resource("apps", "v1", "daemonsets", "DaemonSet", namespaced=True)
 DEFINITIONS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition")
 EVENTS = Resource("events.k8s.io", "v1", "events", "Event", namespaced=True)

@@ -19,12 +19,12 @@ from .guest_os import read_guest_os
 from .inputs import MachineInput
 from .nics import MAX_QUEUES, NicReader
 from .originals import find_unrecordable
+from .requests import find_unreadable_quantity, read_live_requests, read_requests
 
 __all__ = ["MachineInput", "gather_vm_facts"]
 
 _PRESSURES = ("High", "Low")
 _NO_WISHES = projection.VmAnnotations()
-_NO_AMOUNTS = projection.Amounts()
 _NO_RESOURCES = projection.Resources()
 _MOST_VCPUS = 2**16 - 1
 """Far more than any hypervisor gives a guest."""
@@ -50,6 +50,8 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
     )
     queues = _virtio_queues(given)
     beyond = _beyond_bounds(given) or _unreadable_cpu(given)
+    preferred, typed = given.unknown_references
+    nics = NicReader(given, instance, queues, record).all()
     return VmFacts(
         namespace=meta.namespace,
         name=meta.name or meta.generate_name,
@@ -59,7 +61,7 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         guest_os=guest_os,
         guest_os_source=source,
         architecture=_architecture(given),
-        nics=NicReader(given, instance, queues, record).all(),
+        nics=nics,
         running=instance is not None or given.counts_as_running,
         assumed_running=given.counts_as_running,
         started=instance is not None and bool(instance.status.node_name),
@@ -76,12 +78,15 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         overcommit=_overcommit(given),
         has_hotplug_volume=_has_hotplug_volume(given),
         has_vfio=_has_vfio(given),
+        requests=read_requests(given, nics),
+        live_requests=read_live_requests(given, instance, nics),
         instancetype_host_devices=_has_type_devices(given),
         autoattach=given.autoattach,
         eviction_strategy=spec.eviction_strategy or "",
         quota=given.quota,
         unknown=given.namespace_unknown or beyond,
-        preference_unknown=given.preference_unknown,
+        preference_unknown=preferred,
+        instancetype_unknown=typed,
         quota_unknown=given.quota_unknown,
         excluded=wishes.exclude == "true",
         never_restart=wishes.restart == "Never",
@@ -147,13 +152,13 @@ def _cpu_amount(given: MachineInput) -> tuple[str, str | int | float | None]:
     """Return the quantity that gives a VM without a topology its vCPUs, and its field."""
     requests, limits = _resources(given)
     # A limit of zero counts too, unlike one of memory.
-    return ("limits.cpu", limits.cpu) if limits.cpu is not None else ("requests.cpu", requests.cpu)
+    return ("limits.cpu", limits["cpu"]) if limits.get("cpu") is not None else ("requests.cpu", requests.get("cpu"))
 
 
-def _resources(given: MachineInput) -> tuple[projection.Amounts, projection.Amounts]:
+def _resources(given: MachineInput) -> tuple[projection.Quantities, projection.Quantities]:
     """Return requests and limits of the VM's pod."""
     resources = given.machine.spec.template.spec.domain.resources or _NO_RESOURCES
-    return resources.requests or _NO_AMOUNTS, resources.limits or _NO_AMOUNTS
+    return resources.requests or {}, resources.limits or {}
 
 
 def _unreadable_cpu(given: MachineInput) -> str:
@@ -180,7 +185,7 @@ def _memory_bytes(given: MachineInput) -> int | None:
         if text is not None:
             return read_quantity(text)
     hugepages = memory.hugepages if memory is not None else None
-    for text in (requests.memory, limits.memory, hugepages.page_size if hugepages is not None else None):
+    for text in (requests.get("memory"), limits.get("memory"), hugepages.page_size if hugepages is not None else None):
         # KubeVirt skips an amount of zero.
         if text is not None and (amount := read_quantity(text)) != 0:
             return amount
@@ -196,18 +201,21 @@ def _overcommit(given: MachineInput) -> str:
     if domain.resources is not None and domain.resources.overcommit_guest_overhead:
         return "the VM's resources.overcommitGuestOverhead"
     guest = read_quantity(domain.memory.guest) if domain.memory is not None and domain.memory.guest is not None else None
-    requested = read_quantity(_resources(given)[0].memory)
+    requested = read_quantity(_resources(given)[0].get("memory"))
     return "the VM's resources.requests.memory" if guest and requested and requested < guest else ""
 
 
 def _beyond_bounds(given: MachineInput) -> str:
-    """Return which part of the VM's placement exceeds a bound.
+    """Return which part of the VM's placement exceeds a bound or is no quantity.
 
     The placement is compared with every node, so a large one slows down decisions about other VMs.
     """
     spec = given.machine.spec.template.spec
     if len(spec.node_selector) > _MOST_LABELS:
         return f"spec.template.spec.nodeSelector has more than {_MOST_LABELS} labels"
+    unreadable = find_unreadable_quantity(spec.domain.resources)
+    if unreadable:
+        return unreadable
     # The whole affinity is bounded too: many short terms cost as much as a long one.
     node = spec.affinity.node_affinity if spec.affinity is not None else None
     terms = node.required.node_selector_terms if node is not None and node.required is not None else ()
@@ -246,12 +254,7 @@ def _problems(given: MachineInput, wishes: projection.VmAnnotations, fault: str)
         found.append(f"annotation vmnic.dev/restart is {wishes.restart!r}; it must be Never")
     if fault:
         found.append(fault)
-    if given.preference_unknown:
-        found.append(given.preference_unknown)
-    elif spec.preference is not None and spec.preference.name and given.preference is None:
-        found.append(f"preference {spec.preference.name} does not exist, so its NIC model and guest OS are unknown")
-    if not given.preference_unknown and spec.instancetype is not None and spec.instancetype.name and given.instancetype is None:
-        found.append(f"instancetype {spec.instancetype.name} does not exist, so its vCPUs are unknown")
+    found += filter(None, given.unknown_references)
     found += _ended_bindings(spec.template.spec.domain.devices.interfaces)
     return (*found, *_network_problems(given))
 

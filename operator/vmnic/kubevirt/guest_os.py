@@ -13,7 +13,9 @@ from .guests import Place, read_places, system_of
 from .vm import Preference, VirtualMachine
 from .vmi import VirtualMachineInstance
 
-__all__ = ["read_guest_os"]
+__all__ = ["OS_ANNOTATION", "read_guest_os"]
+
+OS_ANNOTATION = "vm.kubevirt.io/os"
 
 
 def read_guest_os(

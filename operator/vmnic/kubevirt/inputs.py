@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..checked.printable import cut
 from ..policy.facts import Architecture, ClusterFacts, Network
-from .vm import Instancetype, Preference, VirtualMachine
+from .vm import Instancetype, Preference, Reference, VirtualMachine
 from .vmi import VirtualMachineInstance
 
 __all__ = ["MachineInput", "default_architecture"]
@@ -28,6 +28,10 @@ def default_architecture(cluster: ClusterFacts) -> Architecture:
     return _FALLBACK
 
 
+def _not_inferred(word: str, reference: Reference) -> str:
+    return f"{word} is inferred from volume {reference.infer_from_volume}, which KubeVirt has not done yet"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineInput:
     """One VM and the objects that belong to it. None stands for an object that does not exist."""
@@ -43,6 +47,8 @@ class MachineInput:
     """Returns the networks of a namespace that carry the label of a segment."""
     physical_resources: Collection[str] = ()
     """Resources of pools of whole NICs. A host device with such a resource is a NIC."""
+    resources: Collection[str] = ()
+    """Resources of all pools."""
     default_binding: str = "bridge"
     """Binding of the NIC that KubeVirt adds by default: `bridge` or `masquerade`, from the KubeVirt resource."""
     default_architecture: Architecture = _FALLBACK
@@ -50,7 +56,9 @@ class MachineInput:
     namespace_unknown: str = ""
     """Why the namespace's labels cannot be read; empty if they can be."""
     preference_unknown: str = ""
-    """Why the preference or the instancetype cannot be read; empty if it can be, or if there is none."""
+    """Why the preference cannot be read; empty if it can be, or if there is none."""
+    instancetype_unknown: str = ""
+    """Why the instancetype cannot be read; empty if it can be, or if there is none."""
     quota: Mapping[str, int] = field(default_factory=dict)
     """What the namespace's quotas leave."""
     quota_unknown: str = ""
@@ -58,6 +66,25 @@ class MachineInput:
     is_new: bool = False
     counts_as_running: bool = False
     """Offline only: no VMI is available, and the spec asks for a running VM."""
+
+    @property
+    def unknown_references(self) -> tuple[str, str]:
+        """Return why preference and instancetype are unknown. Empty if they are not."""
+        spec = self.machine.spec
+        preferred, typed = self.preference_unknown, self.instancetype_unknown
+        if not preferred and spec.preference is not None and spec.preference.is_inferred:
+            preferred = (
+                f"preference is inferred from volume {spec.preference.infer_from_volume}, which KubeVirt has not done yet"
+            )
+        if not typed and spec.instancetype is not None and spec.instancetype.is_inferred:
+            typed = (
+                f"instancetype is inferred from volume {spec.instancetype.infer_from_volume}, which KubeVirt has not done yet"
+            )
+        if not preferred and self.preference is None and spec.preference is not None and spec.preference.name:
+            preferred = f"preference {spec.preference.name} does not exist, so its NIC model and guest OS are unknown"
+        if not typed and self.instancetype is None and spec.instancetype is not None and spec.instancetype.name:
+            typed = f"instancetype {spec.instancetype.name} does not exist, so its vCPUs are unknown"
+        return preferred, typed
 
     @property
     def autoattach(self) -> bool | None:

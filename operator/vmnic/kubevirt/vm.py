@@ -16,7 +16,6 @@ from .field_owner import last_field_manager
 from .guests import kept_keys
 
 __all__ = [
-    "Amounts",
     "Cpu",
     "HostDevice",
     "Instancetype",
@@ -25,9 +24,11 @@ __all__ = [
     "Network",
     "Part",
     "Preference",
+    "Quantities",
     "Quota",
     "Reference",
     "Resources",
+    "StatusReference",
     "VirtualMachine",
     "VmAnnotations",
     "decode_instancetype",
@@ -147,19 +148,28 @@ class _Memory(Part, frozen=True):
     hugepages: _Hugepages | None = None
 
 
-class Amounts(Part, frozen=True):
-    """`requests` or `limits` of `domain.resources`."""
-
-    cpu: str | int | float | None = None
-    memory: str | int | float | None = None
+Quantities = dict[str, str | int | float | None]
+"""Quantities by resource, as `requests` and `limits` contain them."""
 
 
 class Resources(Part, frozen=True):
     """`domain.resources`."""
 
-    requests: Amounts | None = None
-    limits: Amounts | None = None
+    requests: Quantities | None = None
+    limits: Quantities | None = None
     overcommit_guest_overhead: bool = False
+
+    def named(self, resource: str) -> str | int | float | None:
+        """Return the quantity of a device resource.
+
+        Its limit counts first. Kubernetes accepts no other request beside it.
+        """
+        return (self.limits or {}).get(resource, (self.requests or {}).get(resource))
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Return the device resources that it names. Only these have a domain in their names."""
+        return tuple(name for name in dict.fromkeys((*(self.limits or ()), *(self.requests or ()))) if "/" in name)
 
 
 class _Domain(Part, frozen=True, kw_only=True):
@@ -226,6 +236,8 @@ class Reference(Part, frozen=True, kw_only=True):
 
     name: str = ""
     kind: str = ""
+    revision_name: str = ""
+    """The ControllerRevision that holds the object as the VM keeps it."""
     infer_from_volume: str = ""
     infer_from_volume_failure_policy: str = ""
 
@@ -239,6 +251,18 @@ class Reference(Part, frozen=True, kw_only=True):
         """Return whether it names a cluster-wide object, which is the default without a kind."""
         # KubeVirt takes the kind in any case, and in singular or plural.
         return "cluster" in self.kind.lower() or not self.kind
+
+
+class StatusReference(Part, frozen=True, kw_only=True):
+    """`status.instancetypeRef` or `status.preferenceRef`."""
+
+    name: str = ""
+    controller_revision_ref: Named | None = None
+
+
+class _MachineStatus(Part, frozen=True, kw_only=True):
+    instancetype_ref: StatusReference | None = None
+    preference_ref: StatusReference | None = None
 
 
 class _MachineSpec(Part, frozen=True, kw_only=True):
@@ -279,9 +303,20 @@ class VirtualMachine(Part, frozen=True, kw_only=True):
     """The annotations that the guest data name. Others are dropped."""
     template_labels: dict[str, str] = {}
     """The labels of the template that the guest data name."""
+    status: _MachineStatus | None = None
     applier: str = ""
     """The field manager that applies the NIC list; empty if there is none. It is read from the managed fields, which are not
     kept."""
+
+    @property
+    def kept_preference(self) -> StatusReference | None:
+        """Return what KubeVirt has noted about the preference."""
+        return self.status.preference_ref if self.status is not None else None
+
+    @property
+    def kept_instancetype(self) -> StatusReference | None:
+        """Return what KubeVirt has noted about the instancetype."""
+        return self.status.instancetype_ref if self.status is not None else None
 
     @property
     def halted(self) -> bool:
@@ -326,6 +361,12 @@ class _InstancetypeSpec(Part, frozen=True):
     cpu: _InstancetypeCpu = _InstancetypeCpu()
     memory: _InstancetypeMemory | None = None
     host_devices: tuple[HostDevice, ...] = ()
+    gpus: tuple[HostDevice, ...] = ()
+
+    @property
+    def has_devices(self) -> bool:
+        """Return whether it lists host devices or GPUs."""
+        return bool(self.host_devices or self.gpus)
 
 
 class Instancetype(Part, frozen=True, kw_only=True):
@@ -366,6 +407,9 @@ def _check_entries(machine: VirtualMachine) -> None:
     devices = spec.domain.devices
     if max(map(len, (devices.interfaces, devices.host_devices, devices.gpus, spec.networks))) > _MOST_ENTRIES:
         raise BoundError(f"a list of interfaces, networks or devices has more than {_MOST_ENTRIES} entries")
+    resources = spec.domain.resources or Resources()
+    if max(len(resources.requests or ()), len(resources.limits or ())) > _MOST_ENTRIES:
+        raise BoundError(f"resources names more than {_MOST_ENTRIES} quantities")
     for interface in spec.domain.devices.interfaces:
         for field in (*_BINDINGS, "dhcp_options", "ports", "port_ranges"):
             check_depth(getattr(interface, field), _ENTRY_LEVELS)

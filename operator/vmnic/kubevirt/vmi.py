@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from .vm import Cpu, HostDevice, Named, Network, Part
+from .vm import Cpu, HostDevice, Named, Network, Part, Resources
 
 __all__ = ["VirtualMachineInstance", "decode_instance"]
 
@@ -57,11 +57,13 @@ class _RunningInterface(Part, frozen=True, kw_only=True):
 class _RunningDevices(Part, frozen=True, kw_only=True):
     interfaces: tuple[_RunningInterface, ...] = ()
     host_devices: tuple[HostDevice, ...] = ()
+    gpus: tuple[HostDevice, ...] = ()
     network_interface_multiqueue: bool | None = None
 
 
 class _RunningDomain(Part, frozen=True, kw_only=True):
     cpu: Cpu | None = None
+    resources: Resources | None = None
     devices: _RunningDevices = _RunningDevices()
 
 

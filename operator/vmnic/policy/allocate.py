@@ -6,6 +6,7 @@ already has is never given to another VM.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -14,7 +15,7 @@ from .capacity import Capacity, can_drive, may_use
 from .checks import Finding
 from .facts import ClusterFacts, GuestOs, VmFacts
 from .reasons import Reason
-from .types import Candidate, Choices, NicCandidates, NicKey, VmCandidates, first_accepted
+from .types import Candidate, Choices, NicKey, VmCandidates, first_accepted
 
 __all__ = ["allocate"]
 
@@ -45,10 +46,9 @@ def allocate(
             fresh.append(one)
     for one in fresh:
         key = (one.vm.namespace, one.vm.name)
-        if one.claims:
-            choices |= {(*key, name): made for name, made in book.choose(one).items()}
-        elif key in book.capacity.overshot:
-            choices |= {(*key, name): made for name, made in _reassign_loser(one).items()}
+        # A VM that has to give a device back gets no other one until it has done so.
+        made = _reassign_loser(one) if key in book.capacity.overshot else book.choose(one) if one.claims else {}
+        choices |= {(*key, name): candidates for name, candidates in made.items()}
     return choices
 
 
@@ -80,7 +80,7 @@ def _reassign_loser(found: VmCandidates) -> dict[str, tuple[Candidate, ...]]:
             replace(one, finding=lost) if one.resource and one.finding is None else one for one in nic.candidates
         )
         for nic in found.nics
-        if any(one.is_current and one.resource for one in nic.candidates)
+        if nic.claims or any(one.is_current and one.resource for one in nic.candidates)
     }
 
 
@@ -123,10 +123,10 @@ class _Book:
             if not nic.claims:
                 continue
             # The device that this NIC would give up does not limit its nodes.
-            nodes = self._nodes_for(found, staying - {nic.nic.name})
+            has = _devices_of(found, staying - {nic.nic.name})
             told: list[Candidate] = []
             for one in nic.candidates:
-                finding = one.finding or self._refusal(found.vm, nic, one, taken, nodes)
+                finding = one.finding or self._refusal(found, one, has, taken)
                 told.append(replace(one, finding=finding) if finding is not one.finding else one)
                 if finding is None:
                     if one.resource and not one.is_current:
@@ -134,40 +134,78 @@ class _Book:
                         staying.discard(nic.nic.name)
                     break
             made[nic.nic.name] = (*told, *nic.candidates[len(told) :])
-        return made, taken, self._fitting(found.vm, taken, self._nodes_for(found, staying))
+        nics = _devices_of(found, staying) + taken
+        return made, _unfixed(found.vm, taken), self._places(found.vm, nics, taken)
 
-    def _nodes_for(self, found: VmCandidates, kept: set[str]) -> list[str]:
-        """Return the nodes that the VM may use and that have the devices which it keeps."""
-        states = [nic.nic.present for nic in found.nics if nic.nic.name in kept]
-        # The VM's own devices are not among the free ones, so they are compared with the node's total.
-        has = Counter(state.resource for state in states if state.resource in self._free)
-        return [
-            name
-            for name, node in self.capacity.nodes.items()
-            if node.usable
-            and may_use(found.vm, node)
-            and all(node.total.get(resource, 0) >= count for resource, count in has.items())
-        ]
+    def _places(self, vm: VmFacts, nics: Mapping[str, int], taken: Mapping[str, int]) -> list[str]:
+        """Return the nodes on which a VM could start, and whose devices its guest can drive.
+
+        Args:
+            vm: The VM.
+            nics: Devices that its NICs would then have, by resource.
+            taken: Those of them that it does not have yet.
+        """
+        return [name for name in self._having(vm, nics, taken) if can_drive(vm, self.capacity.nodes[name], taken)]
+
+    def _having(self, vm: VmFacts, nics: Mapping[str, int], taken: Mapping[str, int]) -> list[str]:
+        """Return the nodes that the VM may use and that have all its devices."""
+        needed = self._bounded(vm.requests.count(nics))
+        fresh = self._bounded(_unfixed(vm, taken))
+        found = []
+        for name, node in self.capacity.nodes.items():
+            # The devices that the VM has already are not among the free ones of its node. A VM that waits for its start has
+            # them on a node that is not known.
+            has_some = name == vm.node if vm.started else not vm.halted
+            if (
+                node.usable
+                and may_use(vm, node)
+                and all(node.total.get(one, 0) >= count for one, count in needed.items())
+                and self._has_free(name, fresh if has_some else needed)
+            ):
+                found.append(name)
+        return found
+
+    def _has_free(self, node: str, devices: Mapping[str, int]) -> bool:
+        return all(self._free[one].get(node, 0) >= count for one, count in devices.items())
+
+    def _bounded(self, devices: Mapping[str, int]) -> dict[str, int]:
+        return {resource: count for resource, count in devices.items() if resource in self._free}
 
     def keep(self, found: VmCandidates, made: Iterable[tuple[Candidate, ...]]) -> None:
         """Subtract devices that an earlier call granted to a VM."""
         chosen = [first_accepted(one) for one in made]
         taken = Counter(one.resource for one in chosen if one is not None and one.resource and not one.is_current)
-        self._take(found.vm, taken, self._fitting(found.vm, taken, self._nodes_for(found, set())))
+        self._take(found.vm, _unfixed(found.vm, taken), self._places(found.vm, taken, taken))
 
-    def _refusal(
-        self, vm: VmFacts, nic: NicCandidates, one: Candidate, taken: Counter[str], nodes: list[str]
-    ) -> Finding | None:
+    def _refusal(self, found: VmCandidates, one: Candidate, has: Mapping[str, int], taken: Counter[str]) -> Finding | None:
         """Return why a device cannot be allocated.
 
         None if it can be, or if the resource has no known bound.
+
+        Args:
+            found: The VM.
+            one: The candidate that takes the device.
+            has: Devices that other NICs of the VM keep, by resource.
+            taken: Devices that other NICs of the VM have taken.
         """
-        resource = one.resource
-        if not resource or one.is_current or resource not in self._free:
+        vm, resource = found.vm, one.resource
+        if not resource or one.is_current:
             return None
         wanted = taken + Counter((resource,))
-        if not self._fitting(vm, wanted, nodes):
-            return self._find_shortage(vm, resource, wanted, nodes)
+        nics = Counter(has) + wanted
+        if vm.requests.exceeds(resource, nics):
+            return _find_excess(vm, resource)
+        if resource not in self._free:
+            return None
+        places = self._places(vm, nics, wanted)
+        if not places:
+            return self._find_shortage(vm, resource, nics, wanted)
+        return self._find_reserve(vm, resource, _unfixed(vm, wanted)) or self._find_immobility(found, nics, places)
+
+    def _find_reserve(self, vm: VmFacts, resource: str, wanted: Mapping[str, int]) -> Finding | None:
+        """Return for what the free devices are kept, if the VM's pod would get more than now."""
+        if not wanted[resource]:
+            return None
         # A VM that runs may take devices of stopped VMs, which hold none. Only stopped VMs respect each other's.
         left = sum(self._free[resource].values()) - wanted[resource]
         if vm.halted and left < self._idle.get(resource, 0):
@@ -177,37 +215,47 @@ class _Book:
         if pool is not None and left < pool.reserve:
             text = f"pool {pool.name} keeps {pool.reserve} VFs free for migrations"
             return Finding(Reason.NO_MIGRATION_RESERVE, text)
-        rule = nic.rule
-        # The target pod of a migration needs its VF while the source pod still holds its own.
-        if rule is not None and rule.live_migration == "Required" and not self._another_node(vm, resource, nodes):
-            text = f"liveMigration is Required, and no other node has a free VF of {resource}"
-            return Finding(Reason.BLOCKS_MIGRATION, text)
         return None
 
-    def _find_shortage(self, vm: VmFacts, resource: str, wanted: Mapping[str, int], nodes: list[str]) -> Finding:
+    def _find_immobility(self, found: VmCandidates, nics: Mapping[str, int], places: list[str]) -> Finding | None:
+        """Return why a VM that must stay migratable could not migrate with the devices that it would have.
+
+        Args:
+            found: The VM.
+            nics: Devices that its NICs would have, by resource.
+            places: Nodes on which it could start.
+        """
+        vm, rule = found.vm, found.effective_rule
+        if rule is None or rule.live_migration != "Required":
+            return None
+        # The target pod of a migration needs all its VFs while the source pod still holds its own.
+        needed = self._bounded(vm.requests.count(nics))
+        roomy = (
+            name
+            for name, node in self.capacity.nodes.items()
+            if node.usable and may_use(vm, node) and self._has_free(name, needed) and can_drive(vm, node, needed)
+        )
+        # One of two is another node than the one where the VM starts.
+        targets = tuple(itertools.islice(roomy, 2))
+        if any(source != target for source in places for target in targets):
+            return None
+        devices = " and ".join(f"{count} free {_vfs(count)} of {resource}" for resource, count in sorted(needed.items()))
+        text = f"liveMigration is Required, and no other node has {devices}, which a migration of the VM would need"
+        return Finding(Reason.BLOCKS_MIGRATION, text)
+
+    def _find_shortage(self, vm: VmFacts, resource: str, nics: Mapping[str, int], wanted: Counter[str]) -> Finding:
         """Describe why no node has the devices that a VM wants."""
-        if self._having(wanted, nodes):
+        if self._having(vm, nics, wanted):
             text = f"the free VFs of {resource} are on nodes whose VFs only Linux guests can drive"
             is_windows = vm.guest_os is GuestOs.WINDOWS
             return Finding(Reason.GUEST_LACKS_VF_DRIVER if is_windows else Reason.GUEST_OS_UNKNOWN, text)
-        total, need = self.capacity.total.get(resource, 0), wanted[resource]
-        text = f"no node that the VM can run on has {need} free {'VF' if need == 1 else 'VFs'} of {resource} ({total} in total)"
+        total = self.capacity.total.get(resource, 0)
+        # A VM that runs keeps what it has on its node.
+        need = vm.requests.count(nics)[resource] if vm.halted and not vm.started else wanted[resource]
+        text = f"no node that the VM can run on has {need} free {_vfs(need)} of {resource} ({total} in total)"
         unread = sorted(name for name, node in self.capacity.nodes.items() if resource in node.unknown)
         more = f"; the NodeNicState of {', '.join(unread[:3])} cannot be read" if unread else ""
         return Finding(Reason.NO_FREE_VF, text + more)
-
-    def _fitting(self, vm: VmFacts, wanted: Mapping[str, int], nodes: list[str]) -> list[str]:
-        """Return the nodes that have all these devices free and whose devices the guest can drive."""
-        return [name for name in self._having(wanted, nodes) if can_drive(vm, self.capacity.nodes[name], wanted)]
-
-    def _having(self, wanted: Mapping[str, int], nodes: list[str]) -> list[str]:
-        bounded = {resource: count for resource, count in wanted.items() if resource in self._free}
-        return [
-            name for name in nodes if all(self._free[resource].get(name, 0) >= count for resource, count in bounded.items())
-        ]
-
-    def _another_node(self, vm: VmFacts, resource: str, nodes: list[str]) -> bool:
-        return len(self._fitting(vm, {resource: 1}, nodes)) > 1
 
     def _take(self, vm: VmFacts, taken: Counter[str], nodes: list[str]) -> None:
         """Subtract allocated devices from the fitting node with the fewest free ones.
@@ -228,3 +276,30 @@ class _Book:
         best = min(nodes, key=lambda name: (sum(self._free[resource][name] for resource in bounded), name))
         for resource, count in bounded.items():
             self._free[resource][best] -= count
+
+
+def _devices_of(found: VmCandidates, names: set[str]) -> Counter[str]:
+    """Return the devices of some NICs of a VM, by resource."""
+    return Counter(nic.nic.present.resource for nic in found.nics if nic.nic.name in names)
+
+
+def _unfixed(vm: VmFacts, taken: Mapping[str, int]) -> Counter[str]:
+    """Return the devices that the VM's pod would get in addition.
+
+    Where the VM's `resources` name the quantity, its pod gets that in any case.
+    """
+    return Counter({resource: 0 if resource in vm.requests.fixed else count for resource, count in taken.items()})
+
+
+def _find_excess(vm: VmFacts, resource: str) -> Finding:
+    others = vm.requests.others.get(resource, 0)
+    beside = f", beside {others} host {'device' if others == 1 else 'devices'}" if others else ""
+    text = (
+        f"the VM's resources name {vm.requests.fixed[resource]} {resource}, and its pod gets no more"
+        f"{beside}: raise the number in spec.template.spec.domain.resources, or remove it"
+    )
+    return Finding(Reason.PROPERTY_NOT_CARRIED, text)
+
+
+def _vfs(count: int) -> str:
+    return "VF" if count == 1 else "VFs"

@@ -77,15 +77,23 @@ def claim_of(vm: VmFacts) -> Claim | None:
     wanted: Counter[str] = Counter()
     of: dict[str, int] = {}
     for nic in vm.nics:
-        # The kubelet allocates devices on the VM's node. An instance without a node holds none yet.
-        if nic.live is not None and nic.live.datapath.needs_device and vm.started:
+        if nic.live is not None and nic.live.datapath.needs_device:
             held[nic.live.resource] += 1
         if nic.present.datapath.needs_device:
             wanted[nic.present.resource] += 1
             made = vm.assigned.get(nic.name)
-            # A device that someone else wrote into the spec has no `of`. vmnic never takes it back.
-            if made is not None and made.of is not None and _same(made, nic.present.resource):
+            # A device that someone else wrote into the spec has no `of`. vmnic never takes it back. Nor does it where
+            # `resources` name the quantity, because the NIC would give back none.
+            if (
+                made is not None
+                and made.of is not None
+                and _same(made, nic.present.resource)
+                and made.resource not in vm.requests.fixed
+            ):
                 of[made.resource] = made.of
+    wanted = vm.requests.count(wanted)
+    # The kubelet allocates devices on the VM's node. An instance without a node holds none yet.
+    held = vm.live_requests.count(held) if vm.started else Counter()
     return Claim(vm=vm, held=held, wanted=wanted, of=of) if held or wanted else None
 
 
@@ -141,7 +149,8 @@ def count_capacity(nodes: Mapping[str, NodeDevices], claims: Iterable[Claim]) ->
         if claim.vm.halted and not claim.vm.running:
             idle.update(claim.wanted)
             continue
-        coming = Counter(claim.wanted) - Counter(claim.held)
+        # A resource without a known bound limits no node.
+        coming = Counter({one: count for one, count in claim.wanted.items() if one in room}) - Counter(claim.held)
         placed = not coming or _place(claim.vm, coming, nodes, room)
         # A node that cannot be read may have the missing device, so no VM gives one back meanwhile.
         if not placed and unknown.isdisjoint(coming) and _is_surplus(claim, coming, total):

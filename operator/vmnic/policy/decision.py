@@ -89,15 +89,11 @@ def _decide_nic(context: _Context, nic: NicCandidates, told: tuple[Candidate, ..
     if nic.rule is None:
         return _untouched(nic.nic)
     if nic.blocked is not None:
-        return NicDecision(
-            nic=nic.nic,
-            policy=nic.rule.policy,
-            verdict=Verdict.BLOCKED,
-            wanted=nic.nic.present,
-            reason=nic.blocked.reason,
-            message=nic.blocked.message,
-        )
+        return _blocked(nic, nic.rule, nic.blocked)
     wanted = _wanted(context, nic.nic, nic.rule, chosen)
+    unknown = context.queues.finding
+    if chosen is not None and wanted.has_queues and unknown is not None and unknown.reason is Reason.PREFERENCE_UNKNOWN:
+        return _blocked(nic, nic.rule, unknown)
     judged = _judge(context, nic, told, chosen, wanted)
     finding = context.queues.finding
     # A NIC has one reason. That of its datapath matters more than that of its queues.
@@ -115,6 +111,17 @@ def _decide_nic(context: _Context, nic: NicCandidates, told: tuple[Candidate, ..
         message=judged.message,
         candidates=_told(told, chosen),
         conflicts_with=nic.conflicts_with,
+    )
+
+
+def _blocked(nic: NicCandidates, rule: Rule, finding: Finding) -> NicDecision:
+    return NicDecision(
+        nic=nic.nic,
+        policy=rule.policy,
+        verdict=Verdict.BLOCKED,
+        wanted=nic.nic.present,
+        reason=finding.reason,
+        message=finding.message,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,6 +14,7 @@ __all__ = [
     "Assignment",
     "ClusterFacts",
     "Datapath",
+    "DeviceRequests",
     "GuestOs",
     "KubeVirtFacts",
     "Network",
@@ -199,6 +201,27 @@ class NicFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceRequests:
+    """Devices that a VM asks for in other ways than by its NICs."""
+
+    others: Mapping[str, int] = field(default_factory=dict)
+    """Number of host devices and GPUs that are no NICs, by resource."""
+    fixed: Mapping[str, int] = field(default_factory=dict)
+    """Quantities that the VM's `resources` name, by resource. KubeVirt lets them overwrite its own count."""
+
+    def count(self, nics: Mapping[str, int]) -> Counter[str]:
+        """Return the devices that the VM's pod gets, by resource, if its NICs take these."""
+        found = Counter(nics) + Counter(self.others)
+        found.update({resource: count - found[resource] for resource, count in self.fixed.items()})
+        return +found
+
+    def exceeds(self, resource: str, nics: Mapping[str, int]) -> bool:
+        """Return whether NICs and other devices need more of a resource than `resources` name."""
+        needed = nics.get(resource, 0) + self.others.get(resource, 0)
+        return resource in self.fixed and needed > self.fixed[resource]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VmFacts:
     """One VM."""
 
@@ -242,6 +265,10 @@ class VmFacts:
     """Whether its spec has a hotpluggable volume."""
     has_vfio: bool = False
     """Whether its spec already has a device on vfio-pci."""
+    requests: DeviceRequests = DeviceRequests()
+    """Devices that its spec asks for besides its NICs."""
+    live_requests: DeviceRequests = DeviceRequests()
+    """Devices that its running instance asked for besides its NICs."""
     instancetype_host_devices: bool = False
     """Whether its instancetype lists host devices."""
     autoattach: bool | None = None
@@ -269,7 +296,9 @@ class VmFacts:
     version: str = ""
     """Its resourceVersion; empty while it is being created, and offline."""
     preference_unknown: str = ""
-    """Why the VM's preference or instancetype cannot be read; empty if it can be, or if there is none."""
+    """Why the VM's preference cannot be read; empty if it can be, or if there is none."""
+    instancetype_unknown: str = ""
+    """Why the VM's instancetype cannot be read; empty if it can be, or if there is none."""
     unknown: str = ""
     """Why an input for all of its NICs cannot be read or exceeds a bound; empty if there is no such fault."""
     quota_unknown: str = ""

@@ -47,6 +47,9 @@ def choose_queues(vm: VmFacts, rule: Rule, virtio_nics: int) -> QueueChoice:
         rule: The highest rule that selects any of its NICs.
         virtio_nics: Number of virtio NICs that it will have.
     """
+    unknown = _unknown_input(vm, rule)
+    if unknown:
+        return QueueChoice(None, Finding(Reason.PREFERENCE_UNKNOWN, unknown))
     if rule.multiqueue == "Never":
         return QueueChoice(1)
     asked = rule.multiqueue == "Always" or pressure_on(vm, rule) == "High"
@@ -68,3 +71,18 @@ def choose_queues(vm: VmFacts, rule: Rule, virtio_nics: int) -> QueueChoice:
         text = f"{wanted} queues on {virtio_nics} NICs may take {need >> 20} MiB of the guest's {vm.memory_bytes >> 20} MiB"
         return QueueChoice(None, Finding(Reason.GUEST_MEMORY_TOO_SMALL, text))
     return QueueChoice(wanted)
+
+
+def _unknown_input(vm: VmFacts, rule: Rule) -> str:
+    """Return why the queues that the VM has, or that it would get, are unknown.
+
+    Empty if they are known, or stay as they are.
+    """
+    is_off = rule.multiqueue == "Never"
+    if not is_off and rule.multiqueue != "Always" and pressure_on(vm, rule) != "High":
+        return ""
+    # Without multiqueue each NIC has one queue for any number of vCPUs.
+    counts_vcpus = not is_off or vm.multiqueue is True
+    if vm.instancetype_unknown and counts_vcpus:
+        return vm.instancetype_unknown
+    return vm.preference_unknown if vm.multiqueue is None and vm.vcpus > 1 else ""

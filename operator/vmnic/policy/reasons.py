@@ -17,7 +17,9 @@ class Reason(StrEnum):
     """
 
     PREFERENCE_UNKNOWN = "PreferenceUnknown"
-    """The VM's preference or instancetype cannot be read; the message names it. The NIC stays as it is. Correct that object."""
+    """The VM's preference or instancetype, or the ControllerRevision in which the VM keeps it, is missing or unreadable, and it
+    decides about the NIC; the message names it. The NIC stays as it is. Correct or add that object, or write what is missing
+    into the VM, such as the NIC's `model`."""
     GUEST_OS_UNKNOWN = "GuestOsUnknown"
     """Nothing tells what guest this is. Set the annotation vm.kubevirt.io/os on the template, use a preference, or install
     the guest agent."""
@@ -44,7 +46,8 @@ class Reason(StrEnum):
     network's other hosts expect the present one. Make the network's `mtu` 1500, or accept it like IpamNotCarried."""
     PROPERTY_NOT_CARRIED = "PropertyNotCarried"
     """The datapath loses a setting of the NIC or of its network, such as a packet filter or a rate limit; the message names it.
-    Remove the setting, or accept `PropertyNotCarried/NAME` like IpamNotCarried."""
+    Remove the setting, or accept `PropertyNotCarried/NAME` like IpamNotCarried. `resources`: the VM's domain.resources name
+    fewer devices than its NICs would need. Raise that number, or remove it; this cannot be accepted."""
     HOTPLUG_VOLUME_BLOCKS_MACVTAP = "HotplugVolumeBlocksMacvtap"
     """A VM with a hotpluggable volume does not start with macvtap (KubeVirt #17392). Name another datapath."""
     GUEST_LACKS_VF_DRIVER = "GuestLacksVfDriver"

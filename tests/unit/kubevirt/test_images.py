@@ -17,7 +17,7 @@ def image(kind="DataSource", name="win", namespace="images", source=None, **labe
     names |= {"instancetype": TYPED, "instancetype_kind": f"{TYPED}-kind"}
     meta = {"name": name, "namespace": namespace, "labels": {names[word]: value for word, value in labels.items()}}
     return {
-        "apiVersion": "cdi.kubevirt.io/v1beta1",
+        "apiVersion": "v1" if kind == "PersistentVolumeClaim" else "cdi.kubevirt.io/v1beta1",
         "kind": kind,
         "metadata": meta,
         "spec": {"source": source} if source else {},

@@ -145,6 +145,8 @@ def test_every_reason_is_tested():
         *("VirtioNotChosenForWindows", "NotPreferred", "OwnedByGit", "QueueCapNeedsHook", "GuestMemoryTooSmall"),
         # Tested in tests/unit/controller/caches/test_unreadable.py.
         *("PreferenceUnknown", "InputUnreadable"),
+        # Tested in test_requested_devices.py.
+        "PropertyNotCarried",
         *("Excluded", "MacUnknown", "ExistingVm", "WaitsForStop", "WaitsForWindow", "RecordUnreadable", "PatchRefused"),
     }
     assert reached == {str(reason) for reason in Reason}

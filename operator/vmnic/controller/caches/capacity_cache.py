@@ -34,6 +34,7 @@ class CapacityCache:
         gather: Returns the facts of a VM, or None if it is gone.
         find: Returns a VM, or None if it is gone.
         named: Returns the resources of other operators that policies name.
+        has_type_devices: Returns whether the instancetype of a VM lists devices, as far as is known.
         set_aside: Registry for VMs whose facts cannot be gathered.
     """
 
@@ -44,6 +45,7 @@ class CapacityCache:
         gather: Callable[[ObjectKey], VmFacts | None],
         find: Callable[[ObjectKey], VirtualMachine | None],
         named: Callable[[], Iterable[str]],
+        has_type_devices: Callable[[ObjectKey, VirtualMachine], bool],
         set_aside: SetAside,
     ) -> None:
         self._nodes = nodes
@@ -51,6 +53,7 @@ class CapacityCache:
         self._gather = gather
         self._find = find
         self._named = named
+        self._has_type_devices = has_type_devices
         self._set_aside = set_aside
         self._claims: dict[ObjectKey, Claim | None] = {}
         """Devices of VMs that have a VF or a host device. None if the VM has no known claim."""
@@ -63,10 +66,7 @@ class CapacityCache:
 
         Only VMs that may have devices are tracked, which is quick to check.
         """
-        devices = machine.spec.template.spec.domain.devices if machine is not None else None
-        has_any = devices is not None and (
-            bool(devices.host_devices) or any(interface.sriov is not None for interface in devices.interfaces)
-        )
+        has_any = machine is not None and self._may_have_devices(key, machine)
         # A VM that has given its devices back is still in `_claims`, and its claim has to go.
         if has_any or key in self._claims:
             self._capacity = None
@@ -76,6 +76,16 @@ class CapacityCache:
             else:
                 self._claims.setdefault(key, None)
                 self._stale.add(key)
+
+    def _may_have_devices(self, key: ObjectKey, machine: VirtualMachine) -> bool:
+        domain = machine.spec.template.spec.domain
+        devices, resources = domain.devices, domain.resources
+        return (
+            bool(devices.host_devices or devices.gpus)
+            or any(interface.sriov is not None for interface in devices.interfaces)
+            or (resources is not None and bool(resources.devices))
+            or self._has_type_devices(key, machine)
+        )
 
     def hold(self, key: ObjectKey, last: VirtualMachine | None) -> None:
         """Keep the claim of a VM that cannot be read now.
@@ -95,6 +105,11 @@ class CapacityCache:
         if stale:
             self._stale |= stale
             self._capacity = None
+
+    def invalidate_claims(self) -> None:
+        """Mark all claims as stale after a pool has changed, because pools determine which devices count."""
+        self._stale |= self._claims.keys()
+        self._capacity = None
 
     def invalidate_nodes(self) -> None:
         """Discard the computed capacity after a pool or a node has changed."""

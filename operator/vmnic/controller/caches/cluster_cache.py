@@ -19,6 +19,7 @@ from ...kube.reflector import ObjectKey, Reflector
 from ...kube.resources import (
     CLUSTER_INSTANCETYPES,
     CLUSTER_PREFERENCES,
+    CONTROLLER_REVISIONS,
     INSTANCETYPES,
     KUBEVIRTS,
     MUTATING_WEBHOOKS,
@@ -37,8 +38,10 @@ from ...kube.resources import (
 )
 from ...kube.set_aside import SetAside, SetAsideReason
 from ...kube.tasks import run_together
+from ...kube.time_budget import uncharged
 from ...kubevirt.configuration import KubeVirt, decode_kubevirt
 from ...kubevirt.vm import (
+    Instancetype,
     Quota,
     VirtualMachine,
     decode_instancetype,
@@ -66,6 +69,7 @@ from .projections import (
     salvage_node,
 )
 from .readers import Thing, segment_of
+from .revisions import RevisionCache
 
 __all__ = ["ClusterCache", "Enqueue", "run_reflectors"]
 
@@ -136,11 +140,11 @@ class ClusterCache:
         self.namespaces = cache(NAMESPACES, decode_labelled, self._namespace_changed)
         self.machines = foreign(VIRTUAL_MACHINES, decode_machine, self._machine_changed, salvage=salvage_machine)
         self.instances = foreign(VIRTUAL_MACHINE_INSTANCES, decode_instance, self._instance_changed)
-        read = self._reference_changed
+        read, typed = self._reference_changed, self._instancetype_changed
         self.preferences = foreign(PREFERENCES, decode_preference, read(PREFERENCES))
         self.cluster_preferences = foreign(CLUSTER_PREFERENCES, decode_preference, read(CLUSTER_PREFERENCES))
-        self.instancetypes = foreign(INSTANCETYPES, decode_instancetype, read(INSTANCETYPES))
-        self.cluster_instancetypes = foreign(CLUSTER_INSTANCETYPES, decode_instancetype, read(CLUSTER_INSTANCETYPES))
+        self.instancetypes = foreign(INSTANCETYPES, decode_instancetype, typed(INSTANCETYPES))
+        self.cluster_instancetypes = foreign(CLUSTER_INSTANCETYPES, decode_instancetype, typed(CLUSTER_INSTANCETYPES))
         self.networks = foreign(NETWORKS, decode_nad, self._network_changed)
         self.kubevirts = foreign(KUBEVIRTS, decode_kubevirt, self._kubevirt_changed)
         self.quotas = cache(RESOURCE_QUOTAS, decode_quota, self._quota_changed)
@@ -153,7 +157,14 @@ class ClusterCache:
             self.inputs.gather,
             self.machines.items.get,
             self.inputs.named_resources,
+            self.inputs.has_type_devices,
             self.set_aside,
+        )
+        self.revisions = RevisionCache(
+            api,
+            self.set_aside,
+            is_named=lambda key: bool(self.inputs.readers.of([_revision(key)])),
+            on_change=lambda key: self._count_devices_of(self.inputs.readers.of([_revision(key)])),
         )
 
     @property
@@ -229,6 +240,7 @@ class ClusterCache:
             self._every_pool()
             for node in self.nodes.items:
                 self._enqueue(node_key(node.name))
+            self.devices.invalidate_claims()
             self._count_again(devices_only=False)
 
     def _network_changed(self, key: ObjectKey, old: Nad | None, new: Nad | None) -> None:
@@ -246,6 +258,28 @@ class ClusterCache:
     def _reference_changed(self, resource: Resource) -> Callable[[ObjectKey, object, object], None]:
         """Return a handler that enqueues the VMs which refer to a preference or an instancetype."""
         return lambda key, _old, _new: self._decide_readers([Thing(resource.plural, *key)])
+
+    def _instancetype_changed(
+        self, resource: Resource
+    ) -> Callable[[ObjectKey, Instancetype | None, Instancetype | None], None]:
+        """Return a handler like `_reference_changed` that also counts the devices of instancetypes."""
+        decide_readers = self._reference_changed(resource)
+
+        def changed(key: ObjectKey, old: Instancetype | None, new: Instancetype | None) -> None:
+            if any(one is not None and one.spec.has_devices for one in (old, new)):
+                # Only VMs with devices are counted, so nothing has recorded what the others read.
+                with uncharged():
+                    self._count_devices_of([name for name, vm in self.machines.items.items() if _refers(name, vm, key)])
+            decide_readers(key, old, new)
+
+        return changed
+
+    def _count_devices_of(self, machines: Iterable[ObjectKey]) -> None:
+        for key in machines:
+            machine = self.machines.items.get(key)
+            # The claim of a VM that cannot be read stays.
+            if machine is not None:
+                self.devices.update_vm(key, machine)
 
     def _decide_readers(self, things: Iterable[Thing]) -> None:
         readers = self.inputs.readers.of(things)
@@ -347,6 +381,16 @@ class ClusterCache:
     def _every_pool(self) -> None:
         for key in self.pools.items:
             self._enqueue(pool_key(key.name), _SETTLE_S)
+
+
+def _refers(name: ObjectKey, machine: VirtualMachine, key: ObjectKey) -> bool:
+    """Return whether a VM refers to an instancetype."""
+    reference = machine.spec.instancetype
+    return reference is not None and key == ("" if reference.cluster_wide else name.namespace, reference.name)
+
+
+def _revision(key: ObjectKey) -> Thing:
+    return Thing(CONTROLLER_REVISIONS.plural, *key)
 
 
 def _intent(pool: SriovNetworkPool) -> tuple[Any, ...]:

@@ -21,18 +21,21 @@ from ...api.policy import VmNicPolicy
 from ...api.pool import SriovNetworkPool
 from ...checked.quantities import read_quantity
 from ...kube.reflector import ObjectKey, Reflector
+from ...kube.resources import CONTROLLER_REVISIONS
 from ...kube.time_budget import uncharged
 from ...kubevirt.configuration import KubeVirt, cluster_facts, is_injector
 from ...kubevirt.gather import MachineInput, gather_vm_facts
 from ...kubevirt.inputs import default_architecture
 from ...kubevirt.pools import NodeInput, gather_pools
 from ...kubevirt.quota import quota_left, unreadable_quota
+from ...kubevirt.revisions import Revision, read_reference, revision_names
 from ...kubevirt.vm import Instancetype, Preference, Quota, Reference, VirtualMachine
 from ...kubevirt.vmi import VirtualMachineInstance
 from ...policy.facts import ClusterFacts, Network, PoolFacts, VmFacts
 from ...policy.rules import Rule, decides_nic, rules_of, selecting_rules, unreadable_rule
 from .projections import LabelledObject, Nad, NodeObject, WebhookConfiguration
 from .readers import Readers, Thing, segment_of
+from .revisions import RevisionCache
 
 __all__ = ["FactGatherer"]
 
@@ -57,6 +60,7 @@ class Caches(Protocol):
     cluster_preferences: Reflector[Preference]
     instancetypes: Reflector[Instancetype]
     cluster_instancetypes: Reflector[Instancetype]
+    revisions: RevisionCache
     networks: Reflector[Nad]
     kubevirts: Reflector[KubeVirt]
     quotas: Reflector[Quota]
@@ -69,7 +73,7 @@ class FactGatherer:
     def __init__(self, caches: Caches) -> None:
         self._caches = caches
         self.readers = Readers()
-        """Which VMs read which networks, preferences and instancetypes."""
+        """Which VMs read which networks, preferences, instancetypes and ControllerRevisions."""
         self._segments: dict[tuple[str, str], dict[str, Network]] = defaultdict(dict)
         """Networks by namespace and segment."""
         self._quotas: dict[str, dict[str, Quota]] = defaultdict(dict)
@@ -185,7 +189,7 @@ class FactGatherer:
 
         The reads of a stored VM are recorded. A new VM is the object of an admission review, which may never be stored.
         """
-        name, spec, caches = machine.metadata.name, machine.spec, self._caches
+        name, caches = machine.metadata.name, self._caches
         key = ObjectKey(namespace, name)
         note: _Note = _note_nothing
         if not is_new:
@@ -196,41 +200,76 @@ class FactGatherer:
         # Labels that were readable before still select the VM, so only a namespace without any counts as unknown.
         unreadable = caches.namespaces.malformed.get(place) if home is None else None
         instance = None if is_new else caches.instances.items.get(key)
+        preference, preferred = self._preference(machine, namespace, note)
+        instancetype, typed = self._instancetype(machine, namespace, note)
         return MachineInput(
             machine=machine,
             instance=instance,
-            preference=_referred(spec.preference, namespace, caches.preferences, caches.cluster_preferences, note),
-            instancetype=_referred(spec.instancetype, namespace, caches.instancetypes, caches.cluster_instancetypes, note),
+            preference=preference,
+            instancetype=instancetype,
             # A namespace may be newer than the cache. Every namespace has this label.
             namespace_labels=home.metadata.labels if home is not None else {"kubernetes.io/metadata.name": namespace},
             namespace_unknown=f"Namespace {namespace} cannot be read: {unreadable}" if unreadable is not None else "",
             find_network=functools.partial(self._find_network, note),
             find_segment=functools.partial(self._find_segment, note),
             physical_resources=[pool.resource_name for pool in self.cluster_facts.pools.values() if pool.physical],
+            resources=self.cluster_facts.resources,
             default_binding=self.cluster_facts.kubevirt.default_binding,
             default_architecture=default_architecture(self.cluster_facts),
-            preference_unknown=self._preference_unknown(machine, namespace),
+            preference_unknown=preferred,
+            instancetype_unknown=typed,
             quota=self._quota_left(namespace),
             quota_unknown=self._quota_unknown(namespace),
             is_new=is_new,
         )
 
-    def _preference_unknown(self, machine: VirtualMachine, namespace: str) -> str:
-        """Return why a VM's preference or instancetype cannot be read, or an empty string."""
-        caches, spec = self._caches, machine.spec
-        for kind, reference, own, cluster in (
-            ("preference", spec.preference, caches.preferences, caches.cluster_preferences),
-            ("instancetype", spec.instancetype, caches.instancetypes, caches.cluster_instancetypes),
-        ):
-            if reference is not None and reference.is_inferred:
-                return f"{kind} is inferred from volume {reference.infer_from_volume}, which KubeVirt has not done yet"
-            if reference is None or not reference.name:
-                continue
-            malformed = cluster.malformed if reference.cluster_wide else own.malformed
-            why = malformed.get(ObjectKey("" if reference.cluster_wide else namespace, reference.name))
-            if why is not None:
-                return f"{kind} {reference.name} cannot be read: {why}"
-        return ""
+    def _find_revision(self, note: _Note, namespace: str, name: str) -> Revision | str:
+        key = ObjectKey(namespace, name)
+        note(Thing(CONTROLLER_REVISIONS.plural, *key))
+        return self._caches.revisions.find(key)
+
+    def has_type_devices(self, key: ObjectKey, machine: VirtualMachine) -> bool:
+        """Return whether a VM's instancetype lists devices, as far as is known."""
+        if machine.spec.instancetype is None:
+            return False
+        found, _ = self._instancetype(machine, key.namespace, _note_nothing)
+        return found is not None and found.spec.has_devices
+
+    def _instancetype(self, machine: VirtualMachine, namespace: str, note: _Note) -> tuple[Instancetype | None, str]:
+        return read_reference(
+            Instancetype,
+            machine.spec.instancetype,
+            machine.kept_instancetype,
+            functools.partial(self._find_revision, note, namespace),
+            functools.partial(_find_live, namespace, self._caches.instancetypes, self._caches.cluster_instancetypes, note),
+        )
+
+    def _preference(self, machine: VirtualMachine, namespace: str, note: _Note) -> tuple[Preference | None, str]:
+        return read_reference(
+            Preference,
+            machine.spec.preference,
+            machine.kept_preference,
+            functools.partial(self._find_revision, note, namespace),
+            functools.partial(_find_live, namespace, self._caches.preferences, self._caches.cluster_preferences, note),
+        )
+
+    def lacks_revisions(self, machine: VirtualMachine, namespace: str) -> bool:
+        """Return whether a ControllerRevision that a VM names has not been read yet."""
+        return any(not self._caches.revisions.knows(ObjectKey(namespace, name)) for name in revision_names(machine))
+
+    async def load_revisions(self, machine: VirtualMachine, namespace: str) -> float | None:
+        """Read the ControllerRevisions that a VM names, unless they are known.
+
+        Returns:
+            Seconds after which one of them should be read again, or None if all were read.
+
+        Raises:
+            ApiError: the API server does not answer.
+        """
+        # Without a policy nothing is decided, and a cluster may have as many revisions as VMs.
+        if not self.rules:
+            return None
+        return await self._caches.revisions.load(ObjectKey(namespace, name) for name in revision_names(machine))
 
     def _quota_unknown(self, namespace: str) -> str:
         malformed = self._caches.quotas.malformed
@@ -315,14 +354,18 @@ class FactGatherer:
         return self._segments.get((namespace, segment), {}).values()
 
 
-def _referred(reference: Reference | None, namespace: str, own: Reflector[T], cluster: Reflector[T], note: _Note) -> T | None:
-    """Return the preference or instancetype that a VM refers to, and record the read."""
-    if reference is None or not reference.name:
-        return None
+def _find_live(namespace: str, own: Reflector[T], cluster: Reflector[T], note: _Note, reference: Reference) -> T | str:
+    """Return the preference or instancetype that a VM refers to, or why it cannot be read.
+
+    The read is recorded.
+    """
     cache = cluster if reference.cluster_wide else own
     key = ObjectKey("" if reference.cluster_wide else namespace, reference.name)
     note(Thing(cache.resource.plural, *key))
-    return cache.items.get(key)
+    why = cache.malformed.get(key)
+    if why is not None:
+        return f"{cache.resource.kind} {reference.name} cannot be read: {why}"
+    return cache.items.get(key, f"{cache.resource.kind} {reference.name} does not exist")
 
 
 def _note_nothing(_: Thing) -> None:

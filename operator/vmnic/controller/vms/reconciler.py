@@ -126,6 +126,7 @@ class MachineReconciler:
             state = self._states.known(key)  # A VM that is set aside still exists, so its decision stands.
             self._restarts.settle_unreadable(key, state.restart if state is not None else None)
             return
+        await self._load_revisions(key)
         self._awaiting_echo.discard(key)
         found = self._candidates(key)
         if found is None:
@@ -163,6 +164,13 @@ class MachineReconciler:
         else:
             await self._restarts.restart_stuck_instance(key, decision)
             await self._states.write(key, machine, decision, reverts, restart)
+
+    async def _load_revisions(self, key: ObjectKey) -> None:
+        """Read what the VM keeps of its preference and instancetype. What cannot be read is tried again later."""
+        machine = self._world.machines.items.get(key)
+        again_s = await self._world.inputs.load_revisions(machine, key.namespace) if machine is not None else None
+        if again_s is not None:
+            self._enqueue(vm_key(*key), again_s)
 
     def _candidates_or_none(self, key: ObjectKey) -> VmCandidates | None:
         """Evaluate a VM as part of the allocation.

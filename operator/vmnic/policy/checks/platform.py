@@ -132,7 +132,8 @@ def quota_exceeded(question: CheckInput) -> Finding | None:
     if left is not None and not vm.has_vfio and left < _VFIO_BYTES:
         text = f"the namespace's quota leaves {max(left, 0) >> 20} MiB, but a device on vfio-pci adds 1024 MiB to the VM's pod"
         return Finding(Reason.QUOTA_EXCEEDED, text)
-    if vm.quota.get(question.resource, 1) < 1:
+    # A quantity in the VM's `resources` is what its pod gets, with this NIC or without it.
+    if question.resource not in vm.requests.fixed and vm.quota.get(question.resource, 1) < 1:
         return Finding(Reason.QUOTA_EXCEEDED, f"the namespace's quota leaves no {question.resource}")
     return None
 

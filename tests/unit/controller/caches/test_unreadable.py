@@ -222,13 +222,21 @@ async def test_segment_with_an_unreadable_network_is_unknown():
 
 
 @pytest.mark.parametrize(
-    ("plural", "field"),
-    [("virtualmachineclusterpreferences", "preference"), ("virtualmachineclusterinstancetypes", "instancetype")],
+    ("plural", "field", "rule", "model", "held"),
+    [
+        ("virtualmachineclusterpreferences", "preference", {}, None, True),
+        ("virtualmachineclusterpreferences", "preference", {}, "e1000e", False),
+        ("virtualmachineclusterpreferences", "preference", {"networkPressure": "High"}, "e1000e", True),
+        ("virtualmachineclusterinstancetypes", "instancetype", {"networkPressure": "High"}, "e1000e", True),
+        ("virtualmachineclusterinstancetypes", "instancetype", {}, "e1000e", False),
+    ],
+    ids=["its model", "the VM's own model", "its multiqueue", "its vCPUs", "vCPUs that nothing needs"],
 )
-async def test_vm_with_an_unreadable_preference_stays_unchanged(plural, field):
-    found = scene(**{field: {"name": "one"}})
+async def test_unreadable_preference_holds_what_it_decides(plural, field, rule, model, held):
+    found = VmScene(policy(datapaths=("vhost",), existing="Immediately", **rule))
     found.put(plural, broken({"metadata": {"name": "one"}}))
-    assert (await reason(found), patched(found)) == ("PreferenceUnknown", False)
+    found.add("web", nic(model=model) if model else nic(), **{field: {"name": "one"}})
+    assert (await reason(found) == "PreferenceUnknown", patched(found)) == (held, not held)
 
 
 @pytest.mark.parametrize(
@@ -396,7 +404,8 @@ async def test_an_unreadable_kubevirt_hides_the_architecture(architecture, expec
 
 
 async def test_an_inferred_preference_is_unknown():
-    found = scene()
+    found = VmScene(policy(datapaths=("vhost",), existing="Immediately"))
+    found.add("web", nic())
     body = found.get("virtualmachines", "web")
     found.put("virtualmachines", body | {"spec": body["spec"] | {"preference": {"inferFromVolume": "root"}}})
     assert (await reason(found), patched(found)) == ("PreferenceUnknown", False)
