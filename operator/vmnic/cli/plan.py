@@ -39,6 +39,7 @@ def make_plan(objects: Objects, decided: Decided, missing: list[str]) -> Plan:
     is_open = any(one.kind == "VmNicPolicy" for one in aside)
     vms = [] if is_open else _vms(objects, decided, selected, aside)
     problems = _problems(selected, missing) + [_entry(one) for one in aside]
+    problems += [{"object": kind, "reason": "Forbidden", "message": text} for kind, text in objects.refused.items()]
     unknown: list[ProblemEntry] = [
         {"object": where, "reason": reason, "message": message} for where, reason, message in decided.problems
     ]
@@ -139,7 +140,7 @@ def _guest_commands(decision: VmDecision) -> list[str]:
 
 
 def _nic(decision: NicDecision) -> NicPlan:
-    return {
+    plan: NicPlan = {
         "name": decision.nic.name,
         "policy": decision.policy,
         "action": _action(decision),
@@ -159,7 +160,11 @@ def _nic(decision: NicDecision) -> NicPlan:
             }
             for one in decision.candidates
         ],
+        "warnings": [{"reason": one.reason.value, "message": one.message} for one in decision.warnings],
     }
+    if decision.nic.live_queues is not None:
+        plan["queueCount"] = decision.nic.live_queues
+    return plan
 
 
 def _action(decision: NicDecision) -> Literal["None", "Audit", "Patch", "Admit"]:
@@ -179,7 +184,8 @@ def _pools(objects: Objects, aside: list[SetAside]) -> tuple[list[PoolPlan], lis
     # A state that failed in the decisions would fail here again, and would be reported twice.
     left_out = {one.name for one in aside if one.kind == "NodeNicState"}
     for name, state in sorted(objects.node_states.items()):
-        if name in left_out:
+        # Which pools select a node depends on its labels.
+        if name in left_out or "Node" in objects.refused:
             continue
         found = try_object(aside, "NodeNicState", ("", name), _node_rows, objects, name, state)
         for pool, row in found[0] if found is not None else ():
@@ -272,5 +278,10 @@ def _problems(decisions: list[VmDecision], problems: list[str]) -> list[ProblemE
             }
             for nic in decision.nics
             if nic.conflicts_with
+        ]
+        found += [
+            {"object": where, "reason": warning.reason.value, "message": f"NIC {nic.nic.name}: {warning.message}"}
+            for nic in decision.nics
+            for warning in nic.warnings
         ]
     return found

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ..api.node_state import NodeNicState, PfStatus
 from .capacity import PoolRow
-from .format import shape_words, vm_name
+from .format import guest_lines, shape_words, vm_name
 from .schema import Plan, VmPlan
 from .set_aside import SetAside
 from .setup import Line
@@ -35,6 +35,8 @@ def show_plan(plan: Plan) -> None:
             ("POOL", "NODE", "PF", "PLAN", "BLOCKED BY"),
             [(pool, node["node"], node["pf"], ", ".join(node["actions"]), ", ".join(node["blockedBy"])) for pool, node in rows],
         )
+    for name, command in guest_lines(plan):
+        say(f"{name}: after the change, run in the guest: {command}")
     for problem in plan["problems"]:
         say(f"{problem['object'] or 'input'}: {problem['reason']}: {problem['message']}")
     summary = plan["summary"]
@@ -55,9 +57,16 @@ def show_explanation(vm: VmPlan, source: str) -> None:
         say(f"  wanted  {shape_words(nic['to'])}" + (f" by policy {nic['policy']}" if nic["policy"] else ""))
         if nic["message"]:
             say(f"  why     {nic['message']}")
+        if "queueCount" in nic:
+            say(f"  queues  {nic['queueCount']} in the running VM, as KubeVirt reports")
+        for warning in nic["warnings"]:
+            say(f"  warning {warning['reason']}: {warning['message']}")
         for candidate in nic["candidates"]:
             word = "chosen" if candidate["chosen"] else f"{candidate['reason']}: {candidate['message']}"
             say(f"  {candidate['datapath']:9} {word}")
+    for command in vm["guestCommands"]:
+        say()
+        say(f"After the change, run in the guest: {command}")
 
 
 def show_capacity(rows: Iterable[PoolRow]) -> None:

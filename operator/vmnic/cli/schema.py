@@ -40,6 +40,13 @@ class CandidateEntry(TypedDict):
     message: NotRequired[str]
 
 
+class WarningEntry(TypedDict):
+    """What fails at the next start of a VM although its NIC keeps its datapath."""
+
+    reason: str
+    message: str
+
+
 # `from` is a keyword of Python, so this type cannot be written as a class.
 NicPlan = TypedDict(
     "NicPlan",
@@ -53,6 +60,8 @@ NicPlan = TypedDict(
         "to": NicShape,
         "message": str,
         "candidates": list[CandidateEntry],
+        "warnings": list[WarningEntry],
+        "queueCount": NotRequired[int],
     },
 )
 

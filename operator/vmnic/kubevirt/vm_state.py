@@ -22,6 +22,7 @@ __all__ = ["VmStateNote", "decode_vm_state", "digest_of_status", "render_status"
 _BYTES = 2048
 _NICS = 16
 _MESSAGE = 160
+_DIFFERS = (Verdict.CHANGE, Verdict.BLOCKED)
 
 
 class VmStateNote(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +80,7 @@ def should_publish(decision: VmDecision) -> bool:
         return decision.vm.record is not None
     return (
         decision.vm.record is not None
-        or any(nic.verdict in (Verdict.CHANGE, Verdict.BLOCKED) for nic in decision.nics)
+        or any(nic.verdict in _DIFFERS for nic in decision.nics)
         or any(nic.nic.present.datapath.needs_device for nic in decision.nics)
     )
 
@@ -118,7 +119,7 @@ def _nic(decision: NicDecision, recorded: RecordedNic | None) -> dict[str, Any]:
         "verdict": decision.verdict.value,
         "reason": decision.reason.value if decision.reason is not None else "",
         "now": _shape(decision.nic.present),
-        "message": decision.message[:_MESSAGE] if decision.verdict in (Verdict.CHANGE, Verdict.BLOCKED) else "",
+        "message": decision.message[:_MESSAGE] if decision.reason or decision.verdict in _DIFFERS else "",
         "original": _original(recorded) if recorded is not None else "",
     }
     if decision.wanted != decision.nic.present:

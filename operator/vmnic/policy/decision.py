@@ -48,7 +48,7 @@ def decide(found: VmCandidates, choices: Choices, *, waiting_for: str = "") -> V
         for nic, pick in zip(found.nics, chosen, strict=True)
     )
     queues = choose_queues(vm, effective_rule, virtio)
-    context = _Context(vm, effective_rule, queues, waiting_for)
+    context = _Context(vm, effective_rule, queues, waiting_for, found.refused)
     nics = tuple(_decide_nic(context, nic, one, pick) for nic, one, pick in zip(found.nics, reported, chosen, strict=True))
     return VmDecision(vm=vm, effective_rule=effective_rule, nics=nics)
 
@@ -59,6 +59,7 @@ class _Context:
     effective_rule: Rule
     queues: QueueChoice
     waiting_for: str
+    refused: Finding | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ def _decide_nic(context: _Context, nic: NicCandidates, told: tuple[Candidate, ..
             wanted=nic.nic.present,
             reason=nic.blocked.reason,
             message=nic.blocked.message,
+            warnings=nic.warnings,
         )
     wanted = _wanted(context, nic.nic, nic.rule, chosen)
     judged = _judge(context, nic, told, chosen, wanted)
@@ -104,6 +106,8 @@ def _decide_nic(context: _Context, nic: NicCandidates, told: tuple[Candidate, ..
         message=judged.message,
         candidates=_told(told, chosen),
         conflicts_with=nic.conflicts_with,
+        # A patched VM starts next time with another datapath.
+        warnings=() if judged.action is Action.PATCH and wanted.datapath is not nic.nic.present.datapath else nic.warnings,
     )
 
 
@@ -134,17 +138,29 @@ def _judge(
     """Determine verdict, action, reason and message of a NIC that a rule decides."""
     present = nic.nic.present
     policy = nic.rule.policy if nic.rule is not None else ""
-    if chosen is None and nic.unchanged:
+    if chosen is None and nic.unchanged and nic.present is None:
         return _Judged(Verdict.COMPLIANT, None, None, "auto does not change Windows guests under high network pressure")
     if chosen is None:
-        finding = _blocking(told)
-        return _Judged(Verdict.BLOCKED, None, finding.reason, finding.message)
+        return _blocked(nic, told)
     if wanted == present:
         return _Judged(Verdict.COMPLIANT, None, None, f"{present.datapath} is the datapath that policy {policy} asks for")
     change = join_sentences(f"{_words(present)} to {_words(wanted)}", _price(context, chosen))
+    if context.refused is not None:
+        text = join_sentences(change, f"Blocked: {context.refused.message}")
+        return _Judged(Verdict.BLOCKED, None, context.refused.reason, text)
     # A VM that has not started and whose device another VM was assigned too changes at once, regardless of existingVMs.
     taken_back = any(one.is_current and one.finding is not None and one.finding.reason is Reason.NO_FREE_VF for one in told)
     return _enforce(context, nic.nic, wanted, change, forced=taken_back and not context.vm.started)
+
+
+def _blocked(nic: NicCandidates, told: tuple[Candidate, ...]) -> _Judged:
+    """Describe why a NIC cannot have any datapath that the policy allows."""
+    finding, standing = _blocking(told), nic.present
+    # A guest that cannot drive what it has needs help first. `auto` has no other goal for a NIC that it leaves unchanged.
+    if standing is not None and (nic.unchanged or standing.reason is Reason.GUEST_LACKS_VF_DRIVER):
+        more = "" if finding.message == standing.message else f"No other datapath is possible: {finding.message}"
+        return _Judged(Verdict.BLOCKED, None, standing.reason, join_sentences(standing.message, more))
+    return _Judged(Verdict.BLOCKED, None, finding.reason, finding.message)
 
 
 def _price(context: _Context, chosen: Candidate) -> str:
