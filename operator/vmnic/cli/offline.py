@@ -82,7 +82,26 @@ def decide_all(objects: Objects, *, offline: bool, new: Collection[tuple[str, st
     found = [one for vm in facts if (one := _try_vm(aside, vm, evaluate_vm, vm, rules, cluster)) is not None]
     choices = allocate(found, cluster, capacity)
     decisions = [made for one in found if (made := _try_vm(aside, one.vm, decide, one, choices)) is not None]
-    return Decided(decisions, cluster, capacity, functions, [*problems, *_injector_unknown(objects, decisions, cluster)], aside)
+    problems += _injector_unknown(objects, decisions, cluster)
+    problems += _kubevirt_unknown(decisions, cluster) if offline else ()
+    return Decided(decisions, cluster, capacity, functions, problems, aside)
+
+
+def _kubevirt_unknown(decisions: Iterable[VmDecision], cluster: ClusterFacts) -> Iterator[tuple[str, str, str]]:
+    """Yield a problem if a NIC gets a datapath that only a KubeVirt resource allows, and none is given."""
+    if cluster.kubevirt.is_given or cluster.kubevirt.unreadable:
+        return
+    allowed = (Datapath.MACVTAP, Datapath.PASSTHROUGH)
+    if any(
+        nic.wanted.datapath in allowed and nic.wanted.datapath is not nic.nic.present.datapath
+        for one in decisions
+        if one.vm.platform is Platform.KUBEVIRT
+        for nic in one.nics
+    ):
+        text = (
+            "no KubeVirt resource is given, so it counts as allowing macvtap and passthrough: add `kubectl get kv -A -o yaml`"
+        )
+        yield "KubeVirt", "NotFound", text
 
 
 def _injector_unknown(

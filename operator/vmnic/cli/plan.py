@@ -160,8 +160,9 @@ def _nic(decision: NicDecision) -> NicPlan:
             }
             for one in decision.candidates
         ],
-        "warnings": [{"reason": one.reason.value, "message": one.message} for one in decision.warnings],
     }
+    if decision.warnings:
+        plan["warnings"] = [{"reason": one.reason.value, "message": one.message} for one in decision.warnings]
     if decision.nic.live_queues is not None:
         plan["queueCount"] = decision.nic.live_queues
     return plan

@@ -59,7 +59,7 @@ def show_explanation(vm: VmPlan, source: str) -> None:
             say(f"  why     {nic['message']}")
         if "queueCount" in nic:
             say(f"  queues  {nic['queueCount']} in the running VM, as KubeVirt reports")
-        for warning in nic["warnings"]:
+        for warning in nic.get("warnings", ()):
             say(f"  warning {warning['reason']}: {warning['message']}")
         for candidate in nic["candidates"]:
             word = "chosen" if candidate["chosen"] else f"{candidate['reason']}: {candidate['message']}"

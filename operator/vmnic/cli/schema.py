@@ -60,7 +60,7 @@ NicPlan = TypedDict(
         "to": NicShape,
         "message": str,
         "candidates": list[CandidateEntry],
-        "warnings": list[WarningEntry],
+        "warnings": NotRequired[list[WarningEntry]],
         "queueCount": NotRequired[int],
     },
 )

@@ -279,6 +279,24 @@ def test_an_injector_that_is_not_given_is_one_problem(objects, count):
     assert all("is unknown" in one["message"] for one in found)
 
 
+TAP = nad("tap", cni="macvtap", resource="macvtap.network.kubevirt.io/ens1f0", segment="blue")
+
+
+@pytest.mark.parametrize(
+    ("objects", "verdict", "reason", "problems"),
+    [
+        ([], "Change", None, ["NotFound"]),
+        ([kubevirt()], "Change", None, []),
+        ([kubevirt(plugins=())], "Blocked", "PluginNotRegistered", []),
+    ],
+    ids=["not given", "registered", "not registered"],
+)
+def test_a_kubevirt_resource_that_is_not_given_excludes_nothing(objects, verdict, reason, problems):
+    _, plan = plan_of(policy(datapaths=["macvtap"]), secondary(), nad("br", segment="blue"), TAP, *objects)
+    found = plan["vms"][0]["nics"][0]
+    assert (found["verdict"], found["reason"], [one["reason"] for one in plan["problems"]]) == (verdict, reason, problems)
+
+
 def test_the_examples_can_be_planned():
     code, out, err = run("plan", "-f", "examples", "-R")
     assert code == 1, err

@@ -35,7 +35,9 @@ def plugin_not_registered(question: CheckInput) -> Finding | None:
 
     KubeVirt accepts a VM with an unknown plugin and then fails to start it.
     """
-    if "macvtap" in question.cluster.kubevirt.plugins:
+    kubevirt = question.cluster.kubevirt
+    # Without the KubeVirt resource, as among files, nothing is known to be missing.
+    if "macvtap" in kubevirt.plugins or not kubevirt.is_given:
         return None
     where = "spec.configuration.network.binding of the KubeVirt resource"
     text = f"KubeVirt has no network binding plugin macvtap: register it in {where}"
@@ -47,7 +49,8 @@ def feature_gate_off(question: CheckInput) -> Finding | None:
 
     The gate is off by default in 1.8 and in 1.9.
     """
-    if "HostDevices" in question.cluster.kubevirt.gates:
+    kubevirt = question.cluster.kubevirt
+    if "HostDevices" in kubevirt.gates or not kubevirt.is_given:
         return None
     return Finding(Reason.FEATURE_GATE_OFF, "KubeVirt's feature gate HostDevices is off: add it to featureGates")
 
@@ -57,7 +60,8 @@ def host_device_not_permitted(question: CheckInput) -> Finding | None:
 
     KubeVirt accepts such a VM and then fails to create its pod.
     """
-    if question.resource in question.cluster.kubevirt.permitted:
+    kubevirt = question.cluster.kubevirt
+    if question.resource in kubevirt.permitted or not kubevirt.is_given:
         return None
     text = f"{question.resource} is not in KubeVirt's permittedHostDevices.pciHostDevices: add it with externalResourceProvider"
     return Finding(Reason.HOST_DEVICE_NOT_PERMITTED, text)
