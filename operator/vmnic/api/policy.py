@@ -259,6 +259,8 @@ class VmCounts(ApiModel):
     """VMs with a NIC that cannot be decided or changed."""
     conflicting: Count = 0
     """VMs with a NIC for which another policy of the same priority decides differently."""
+    at_risk: Count = 0
+    """VMs with a NIC that keeps its datapath although it fails, or gets no device, at the next start."""
 
 
 class PolicyProblem(Problem):

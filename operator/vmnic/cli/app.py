@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import KubeconfigOption, OutputOption, read_files, read_live, run, warn_set_aside
+from .common import KubeconfigOption, OutputOption, read_files, read_live, run, warn_refused, warn_set_aside
 from .schema import FailOn
 from .terminal import Output, fail, say, say_markdown, show, warn
 
@@ -164,6 +164,7 @@ def explain_vm(
 
     objects, _ = read_live(kubeconfig)
     decided = decide_all(objects, offline=False)
+    warn_refused(objects)
     aside = (*objects.set_aside, *decided.set_aside)
     # Other objects that the VM depends on are named by the reasons of its NICs.
     warn_set_aside(one for one in aside if one.kind == "VmNicPolicy")
@@ -200,6 +201,7 @@ def capacity(output: OutputOption = Output.TABLE, kubeconfig: KubeconfigOption =
 
     objects, _ = read_live(kubeconfig)
     decided = decide_all(objects, offline=False)
+    warn_refused(objects)
     warn_set_aside((*objects.set_aside, *decided.set_aside))
     rows = capacity_rows(objects, decided)
     if output is not Output.TABLE:

@@ -10,7 +10,7 @@ import typer
 
 from .terminal import Output, fail, warn
 
-__all__ = ["KubeconfigOption", "OutputOption", "read_files", "read_live", "run", "warn_set_aside"]
+__all__ = ["KubeconfigOption", "OutputOption", "read_files", "read_live", "run", "warn_refused", "warn_set_aside"]
 
 T = TypeVar("T")
 _MOST_WARNINGS = 20
@@ -51,6 +51,12 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     except (ConnectionFileError, ApiError) as error:
         fail(str(error))
+
+
+def warn_refused(objects: Any) -> None:
+    """Warn of the kinds that the user may not read."""
+    for text in objects.refused.values():
+        warn(text)
 
 
 def warn_set_aside(found: Iterable[Any]) -> None:

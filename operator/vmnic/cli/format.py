@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ..policy.guest_view import GuestView, describe_view
-from .schema import NicPlan, NicShape, VmPlan
+from .schema import NicPlan, NicShape, Plan, VmPlan
 
-__all__ = ["guest_words", "shape_words", "vm_name"]
+__all__ = ["guest_lines", "guest_words", "shape_words", "vm_name"]
 
 
 def vm_name(vm: VmPlan) -> str:
@@ -33,3 +33,8 @@ def shape_words(shape: NicShape) -> str:
     """Describe datapath, model and queues."""
     queues = f", {shape['queues']} queues" if shape["queues"] > 1 else ""
     return f"{shape['datapath']} ({shape['model']}{queues})" if "model" in shape else shape["datapath"]
+
+
+def guest_lines(plan: Plan) -> list[tuple[str, str]]:
+    """Return each command that is to be run in a guest, with the name of its VM."""
+    return [(vm_name(vm), command) for vm in plan["vms"] for command in vm["guestCommands"]]

@@ -50,6 +50,7 @@ __all__ = [
     "read_cluster",
     "read_published",
     "read_setup",
+    "refusal",
 ]
 
 NODE_KINDS = (POOLS, NODE_NIC_STATES, NODES)
@@ -71,6 +72,8 @@ VM_KINDS = (
 )
 _SELECTORS = {CONTROLLER_REVISIONS: {"labelSelector": OBJECT_KIND}}
 """Which objects of a kind are read. Most ControllerRevisions belong to DaemonSets and StatefulSets."""
+_ESSENTIAL = (POOLS, NODE_NIC_STATES, POLICIES, VIRTUAL_MACHINES, VIRTUAL_MACHINE_INSTANCES)
+"""Kinds without which a command has nothing to say. Tenants often may not read the others, which then count as unknown."""
 
 
 async def patch_machine(kubeconfig: str | None, namespace: str, name: str, patch: list[dict[str, Any]]) -> None:
@@ -98,14 +101,14 @@ async def annotate_state(kubeconfig: str | None, node: str, name: str, value: st
 async def read_cluster(kubeconfig: str | None, kinds: tuple[Resource, ...]) -> tuple[Objects, list[str]]:
     """Read all objects of some kinds.
 
-    An object that cannot be read is set aside.
+    An object that cannot be read is set aside. A kind that the user may not read is recorded in the result.
 
     Returns:
         The objects, and descriptions of kinds that the cluster does not have.
 
     Raises:
         ConnectionFileError: there is no usable kubeconfig.
-        ApiError: the API server refuses or does not answer.
+        ApiError: the API server refuses an essential kind, or does not answer.
     """
     # The server may be newer than this program, so fields that it knows in addition are no fault.
     objects, problems = Objects(of_server=True), []
@@ -119,11 +122,15 @@ async def read_cluster(kubeconfig: str | None, kinds: tuple[Resource, ...]) -> t
                 # A cluster without KubeVirt or Multus lacks these kinds, and the rest can still be planned.
                 problems.append(f"the cluster has no {kind.plural}.{kind.group}: is its operator installed?")
             except ApiError as error:
-                if error.status != _FORBIDDEN or kind is not CONTROLLER_REVISIONS:
+                if error.status != _FORBIDDEN or kind in _ESSENTIAL:
                     raise
-                # Only some NICs depend on them, so the rest is still planned.
-                problems.append(f"you may not list {kind.plural}.{kind.group}, in which VMs keep their preferences")
+                objects.refused[kind.kind] = refusal(kind)
     return objects, problems
+
+
+def refusal(kind: Resource) -> str:
+    """Describe that the user may not read a kind."""
+    return f"you may not read {kind.plural}, so what depends on them is not known"
 
 
 def load_live(objects: Objects, one: dict[str, Any]) -> None:
@@ -241,7 +248,7 @@ async def read_setup(kubeconfig: str | None) -> Setup:
                 if error.status != _FORBIDDEN:
                     raise
                 # The field stays None, which means unknown, and the other checks go on.
-                refusals.append(f"you may not read {resource.plural}, so they are not checked")
+                refusals.append(refusal(resource))
     return Setup(**found, refusals=tuple(refusals))
 
 

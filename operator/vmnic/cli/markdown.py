@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from ..checked.printable import cut, printable
-from .format import guest_words, shape_words, vm_name
+from .format import guest_lines, guest_words, shape_words, vm_name
 from .schema import Plan, ProblemEntry
 
 __all__ = ["escape_markdown", "render_markdown"]
@@ -23,7 +23,8 @@ _SPECIAL = re.compile(r"://|www\.|:[\w+-]+:|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|\
 def render_markdown(plan: Plan) -> list[str]:
     """Render a plan as Markdown.
 
-    It has a summary line, a table of NICs that differ from their policy, a table of pools, and the problems.
+    It has a summary line, a table of NICs that differ from their policy or have a reason, a table of pools, the commands for
+    guests, and the problems.
     """
     summary = plan["summary"]
     rows = [
@@ -33,7 +34,7 @@ def render_markdown(plan: Plan) -> list[str]:
         )
         for vm in plan["vms"]
         for nic in vm["nics"]
-        if nic["verdict"] in ("Change", "Blocked")
+        if nic["verdict"] in ("Change", "Blocked") or (nic["verdict"] == "Compliant" and nic["reason"])
     ]
     pools = [
         _row(pool["name"], node["node"], node["pf"], ", ".join(node["actions"]), ", ".join(node["blockedBy"]))
@@ -54,6 +55,9 @@ def render_markdown(plan: Plan) -> list[str]:
         ]
     if pools:
         lines += ["", "| pool | node | PF | plan | blocked by |", "|---|---|---|---|---|", *pools]
+    commands = [f"- {_code(name)}: after the change, run in the guest: {_code(command)}" for name, command in guest_lines(plan)]
+    if commands:
+        lines += ["", *commands]
     if plan["problems"]:
         lines += ["", *map(_problem, plan["problems"])]
     return lines

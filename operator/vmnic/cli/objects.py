@@ -159,6 +159,8 @@ class Objects:
     node_states: dict[str, NodeNicState] = field(default_factory=dict)
     injector: bool = False
     """Whether the webhook of network-resources-injector is among the objects."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Kinds that the user may not read, each with a sentence that says so. Nothing is concluded from their absence."""
     skipped: int = 0
     """Number of objects of other kinds."""
     set_aside: list[SetAside] = field(default_factory=list)
@@ -180,6 +182,8 @@ class Objects:
 
         Empty if it can be read, or is not among the objects.
         """
+        if kind in self.refused:
+            return self.refused[kind]
         return next(
             (
                 f"{one.kind} {one.name} cannot be read: {one.message}"

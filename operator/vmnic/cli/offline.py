@@ -6,8 +6,8 @@ Only the given objects are known.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import msgspec
@@ -29,8 +29,10 @@ from ..policy.allocate import allocate
 from ..policy.capacity import Capacity, claim_of, count_capacity
 from ..policy.decision import decide
 from ..policy.evaluate import evaluate_vm
-from ..policy.facts import ClusterFacts, Network, Platform, PoolFacts, VmFacts
+from ..policy.facts import INJECTION_GATE, ClusterFacts, Datapath, Network, Platform, PoolFacts, VmFacts
+from ..policy.reasons import Reason
 from ..policy.rules import Rule, rules_of
+from ..policy.sentences import join_sentences
 from ..policy.types import VmDecision
 from .objects import Objects, shown_name
 from .set_aside import SetAside, try_object
@@ -75,7 +77,7 @@ def decide_all(objects: Objects, *, offline: bool, new: Collection[tuple[str, st
     states = {node.name: node.state for node in nodes if node.state is not None}
     # Addresses of all functions are needed first: they show which pool a domain's present VF belongs to.
     functions = free_functions(objects.pools, states)
-    facts = _facts(objects, cluster, functions, aside, offline=offline, new=new)
+    facts = _facts(objects, cluster, functions, aside, _namespace_unknown(objects, rules), offline=offline, new=new)
     known = {name: pool for name, pool in pools.items() if not offline or _has_functions(objects, nodes, name)}
     named = {rule.sriov_resource for rule in rules if rule.sriov_resource}
     if offline and not any(node.allocatable for node in nodes):
@@ -93,12 +95,47 @@ def decide_all(objects: Objects, *, offline: bool, new: Collection[tuple[str, st
         # The VMs that exist are served first: a new one gets what they leave.
         return decide(one, allocate([*found, one], cluster, capacity, choices))
 
+    problems += _injector_unknown(objects, decisions, cluster)
+    problems += _kubevirt_unknown(decisions, cluster) if offline else ()
     vm_pools = [
         (key, made)
         for key, machine in sorted(objects.vm_pools.items())
         if (made := try_object(aside, "VirtualMachinePool", key, decide_next, key, machine)) is not None
     ]
     return Decided(decisions, cluster, capacity, functions, problems, aside, vm_pools)
+
+
+def _kubevirt_unknown(decisions: Iterable[VmDecision], cluster: ClusterFacts) -> Iterator[tuple[str, str, str]]:
+    """Yield a problem if a NIC gets a datapath that only a KubeVirt resource allows, and none is given."""
+    if cluster.kubevirt.is_given or cluster.kubevirt.unreadable:
+        return
+    allowed = (Datapath.MACVTAP, Datapath.PASSTHROUGH)
+    if any(
+        nic.wanted.datapath in allowed and nic.wanted.datapath is not nic.nic.present.datapath
+        for one in decisions
+        if one.vm.platform is Platform.KUBEVIRT
+        for nic in one.nics
+    ):
+        text = (
+            "no KubeVirt resource is given, so it counts as allowing macvtap and passthrough: add `kubectl get kv -A -o yaml`"
+        )
+        yield "KubeVirt", "NotFound", text
+
+
+def _injector_unknown(
+    objects: Objects, decisions: Iterable[VmDecision], cluster: ClusterFacts
+) -> Iterator[tuple[str, str, str]]:
+    """Yield a problem if a NIC needs network-resources-injector, which may not be installed."""
+    if cluster.kubevirt.injector is not None or INJECTION_GATE not in cluster.kubevirt.gates:
+        return
+    injected = (Datapath.SRIOV, Datapath.MACVTAP)
+    nics = (nic for one in decisions if one.vm.platform is Platform.KUBEVIRT for nic in one.nics if nic.policy is not None)
+    if any(nic.nic.present.datapath in injected or nic.wanted.datapath in injected for nic in nics):
+        name = "/".join(next(iter(objects.kubevirts)))
+        why = objects.refused.get("MutatingWebhookConfiguration", "its MutatingWebhookConfiguration is not given")
+        text = f"whether network-resources-injector is installed is unknown ({why}), and KubeVirt's gate {INJECTION_GATE} is on"
+        remedy = "Without it, pods of VMs with sriov and macvtap get no device, and vmnic would not choose these datapaths"
+        yield f"KubeVirt/{name}", Reason.NET_RESOURCE_INJECTOR_MISSING.value, join_sentences(text, remedy)
 
 
 def _try_vm(aside: list[SetAside], vm: VmFacts, work: Callable[..., T], *args: Any) -> T | None:
@@ -129,6 +166,7 @@ def _facts(
     cluster: ClusterFacts,
     functions: FreeFunctions,
     aside: list[SetAside],
+    namespace_unknown: str,
     *,
     offline: bool,
     new: Collection[tuple[str, str]],
@@ -136,7 +174,8 @@ def _facts(
     """Collect the facts of every VM and domain."""
 
     def of_machine(key: tuple[str, str], machine: VirtualMachine) -> VmFacts:
-        return gather_vm_facts(_input_of(objects, key, machine, cluster, offline=offline, is_new=key in new))
+        given = _input_of(objects, key, machine, cluster, offline=offline, is_new=key in new)
+        return gather_vm_facts(replace(given, namespace_unknown=namespace_unknown))
 
     found = [
         try_object(aside, "VirtualMachine", key, of_machine, key, machine) for key, machine in sorted(objects.machines.items())
@@ -146,6 +185,15 @@ def _facts(
         for key, domain in sorted(objects.domains.items())
     ]
     return [one for one in found if one is not None]
+
+
+def _namespace_unknown(objects: Objects, rules: Iterable[Rule]) -> str:
+    """Return why the labels of namespaces are unknown.
+
+    Empty if they are known, or no policy asks for them.
+    """
+    asked = any(rule.selector.namespace_selector is not None for rule in rules)
+    return objects.refused.get("Namespace", "") if asked else ""
 
 
 def _nodes(objects: Objects, aside: list[SetAside]) -> list[NodeInput]:
@@ -235,16 +283,33 @@ def _pools(
 def _cluster_facts(objects: Objects, pools: dict[str, PoolFacts], *, offline: bool) -> ClusterFacts:
     states = objects.node_states.values()
     # A node without a report may have vhost_net, so only the reports of all nodes show that none has it.
-    known = bool(states) and all(state.status.boot_id for state in states) and len(states) >= len(objects.nodes)
+    known = (
+        "Node" not in objects.refused
+        and bool(states)
+        and all(state.status.boot_id for state in states)
+        and len(states) >= len(objects.nodes)
+    )
     resource = next(iter(objects.kubevirts.values()), None)
     return cluster_facts(
         pools,
         resource,
         vhost_net=any("vhost_net" in state.status.host.modules for state in states) if known else None,
-        # Its absence from the files proves nothing.
-        injector=objects.injector if not offline or objects.injector else None,
-        unreadable=next((one.message for one in objects.set_aside if one.kind == "KubeVirt"), ""),
+        injector=_has_injector(objects, offline=offline),
+        unreadable=objects.refused.get("KubeVirt") or next(_messages(objects, "KubeVirt"), ""),
     )
+
+
+def _has_injector(objects: Objects, *, offline: bool) -> bool | None:
+    """Return whether network-resources-injector is installed, or None if that is unknown."""
+    kind = "MutatingWebhookConfiguration"
+    # Its absence from the files proves nothing. One that cannot be read may be the injector's.
+    unknown = offline or kind in objects.refused or any(_messages(objects, kind))
+    return True if objects.injector else None if unknown else False
+
+
+def _messages(objects: Objects, kind: str) -> Iterator[str]:
+    """Yield why objects of a kind are set aside."""
+    return (one.message for one in objects.set_aside if one.kind == kind)
 
 
 def _input_of(
@@ -326,14 +391,7 @@ def _find_network(objects: Objects, namespace: str, name: str) -> Network | None
 
 def _find_revision(objects: Objects, namespace: str, name: str, *, offline: bool) -> Revision | str:
     """Return a ControllerRevision, or why it cannot be read."""
-    unreadable = next(
-        (
-            one.message
-            for one in objects.set_aside
-            if (one.kind, one.namespace, one.name) == ("ControllerRevision", namespace, name)
-        ),
-        "",
-    )
+    unreadable = objects.unreadable("ControllerRevision", namespace, name)
     if unreadable:
         return f"cannot be read: {unreadable}"
     absent = "is not given: add it to the files" if offline else "does not exist"

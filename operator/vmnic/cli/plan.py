@@ -56,6 +56,7 @@ def make_plan(objects: Objects, decided: Decided, missing: list[str]) -> Plan:
     is_open = any(one.kind == "VmNicPolicy" for one in aside)
     vms = [] if is_open else _vms(objects, decided, selected, aside)
     problems = _problems(decided, selected, missing) + _not_managed(objects) + [_entry(one) for one in aside]
+    problems += [{"object": kind, "reason": "Forbidden", "message": text} for kind, text in objects.refused.items()]
     unknown: list[ProblemEntry] = [
         {"object": where, "reason": reason, "message": message} for where, reason, message in decided.problems
     ]
@@ -216,7 +217,7 @@ def _number_change(change: tuple[int, int]) -> NumberChange:
 
 
 def _nic(vm: VmDecision, decision: NicDecision) -> NicPlan:
-    return {
+    plan: NicPlan = {
         "name": decision.nic.name,
         "policy": decision.policy,
         "action": _action(decision),
@@ -239,6 +240,11 @@ def _nic(vm: VmDecision, decision: NicDecision) -> NicPlan:
             for one in decision.candidates
         ],
     }
+    if decision.warnings:
+        plan["warnings"] = [{"reason": one.reason.value, "message": one.message} for one in decision.warnings]
+    if decision.nic.live_queues is not None:
+        plan["queueCount"] = decision.nic.live_queues
+    return plan
 
 
 def _action(decision: NicDecision) -> Literal["None", "Audit", "Patch", "Admit"]:
@@ -258,7 +264,8 @@ def _pools(objects: Objects, aside: list[SetAside]) -> tuple[list[PoolPlan], lis
     # A state that failed in the decisions would fail here again, and would be reported twice.
     left_out = {one.name for one in aside if one.kind == "NodeNicState"}
     for name, state in sorted(objects.node_states.items()):
-        if name in left_out:
+        # Which pools select a node depends on its labels.
+        if name in left_out or "Node" in objects.refused:
             continue
         found = try_object(aside, "NodeNicState", ("", name), _node_rows, objects, name, state)
         for pool, row in found[0] if found is not None else ():
@@ -361,5 +368,10 @@ def _problems(decided: Decided, selected: list[VmDecision], problems: list[str])
             }
             for nic in decision.nics
             if nic.conflicts_with
+        ]
+        found += [
+            {"object": where, "reason": warning.reason.value, "message": f"NIC {nic.nic.name}: {warning.message}"}
+            for nic in decision.nics
+            for warning in nic.warnings
         ]
     return found

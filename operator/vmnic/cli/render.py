@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ..api.node_state import NodeNicState, PfStatus
 from ..policy.facts import VmFacts
 from .capacity import PoolRow
-from .format import guest_words, shape_words, vm_name
+from .format import guest_lines, guest_words, shape_words, vm_name
 from .schema import NicPlan, Plan, VmPlan
 from .set_aside import SetAside
 from .setup import Line
@@ -36,6 +36,8 @@ def show_plan(plan: Plan) -> None:
             ("POOL", "NODE", "PF", "PLAN", "BLOCKED BY"),
             [(pool, node["node"], node["pf"], ", ".join(node["actions"]), ", ".join(node["blockedBy"])) for pool, node in rows],
         )
+    for name, command in guest_lines(plan):
+        say(f"{name}: after the change, run in the guest: {command}")
     for problem in plan["problems"]:
         say(f"{problem['object'] or 'input'}: {problem['reason']}: {problem['message']}")
     summary = plan["summary"]
@@ -65,9 +67,16 @@ def show_explanation(vm: VmPlan, facts: VmFacts) -> None:
             say(f"  why     {nic['message']}")
         if guest_words(nic):
             say(f"  guest   {guest_words(nic)}")
+        if "queueCount" in nic:
+            say(f"  queues  {nic['queueCount']} in the running VM, as KubeVirt reports")
+        for warning in nic.get("warnings", ()):
+            say(f"  warning {warning['reason']}: {warning['message']}")
         for candidate in nic["candidates"]:
             word = "chosen" if candidate["chosen"] else f"{candidate['reason']}: {candidate['message']}"
             say(f"  {candidate['datapath']:9} {word}")
+    for command in vm["guestCommands"]:
+        say()
+        say(f"After the change, run in the guest: {command}")
 
 
 def show_capacity(rows: Iterable[PoolRow]) -> None:

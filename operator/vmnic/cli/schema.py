@@ -54,6 +54,13 @@ class CandidateEntry(TypedDict):
     message: NotRequired[str]
 
 
+class WarningEntry(TypedDict):
+    """What fails at the next start of a VM although its NIC keeps its datapath."""
+
+    reason: str
+    message: str
+
+
 # `from` is a keyword of Python, so this type cannot be written as a class.
 NicPlan = TypedDict(
     "NicPlan",
@@ -69,6 +76,8 @@ NicPlan = TypedDict(
         "macAddress": str | None,
         "guest": GuestEntry,
         "candidates": list[CandidateEntry],
+        "warnings": NotRequired[list[WarningEntry]],
+        "queueCount": NotRequired[int],
     },
 )
 

@@ -15,7 +15,7 @@ from ..api.crd import KINDS, render_crd
 from ..api.node_state import NodeNicState
 from ..api.reasons import PfReason
 from ..nodes.state import group_of
-from ..policy.facts import KubeVirtFacts
+from ..policy.facts import INJECTION_GATE, KubeVirtFacts
 from .objects import Objects
 from .offline import Decided
 from .set_aside import reason_of
@@ -56,7 +56,8 @@ class Setup:
 def setup_lines(objects: Objects, decided: Decided, setup: Setup) -> Iterator[Line]:
     """Check all prerequisites of pools and policies."""
     # What is unknown is no fault, so it does not change the exit code.
-    yield from (Line(ok=True, known=False, what="rights", text=text) for text in setup.refusals)
+    refusals = dict.fromkeys((*setup.refusals, *objects.refused.values()))
+    yield from (Line(ok=True, known=False, what="rights", text=text) for text in refusals)
     yield from _guarded("CRDs", lambda: _definitions(setup))
     yield from _guarded("webhook", lambda: _webhook(setup))
     yield from _guarded("modules", lambda: _modules(objects.node_states))
@@ -157,14 +158,16 @@ def _foreign(states: Mapping[str, NodeNicState], setup: Setup) -> Iterator[Line]
 
 def _kubevirt(objects: Objects, decided: Decided) -> Iterator[Line]:
     facts: KubeVirtFacts = decided.cluster.kubevirt
+    if not objects.kubevirts and facts.unreadable:
+        yield Line(ok=True, known=False, what="KubeVirt", text=facts.unreadable)
+        return
     if not objects.kubevirts:
         remedy = "install KubeVirt, or ignore this on libvirt nodes"
         yield Line(ok=False, what="KubeVirt", text="there is no KubeVirt resource", remedy=remedy)
         return
-    major, minor = facts.version
     plugins = ", ".join(sorted(facts.plugins)) or "none"
     gates = ", ".join(sorted(facts.gates)) or "none"
-    text = f"{major}.{minor}, network binding plugins: {plugins}, feature gates: {gates}"
+    text = f"{_version(facts)}, network binding plugins: {plugins}, feature gates: {gates}"
     yield Line(ok=True, what="KubeVirt", text=text)
     physical = sorted(pool.resource_name for pool in decided.cluster.pools.values() if pool.physical)
     if physical and "HostDevices" not in facts.gates:
@@ -173,6 +176,17 @@ def _kubevirt(objects: Objects, decided: Decided) -> Iterator[Line]:
     for name, pool in sorted(decided.cluster.pools.items()):
         if pool.physical:
             yield _permitted(pool.resource_name, facts, _ids(objects.node_states.values(), name))
+
+
+def _version(facts: KubeVirtFacts) -> str:
+    """Describe KubeVirt's version, and the one that is being installed if that is higher."""
+    running, highest = facts.version, facts.highest_version
+    if highest is None:
+        # The resource of a new KubeVirt names no version until virt-operator has finished.
+        return "1.8 assumed, because its status names no version"
+    words = [] if running is None else [f"{running[0]}.{running[1]}"]
+    words += [] if running == highest else [f"{highest[0]}.{highest[1]} is being installed"]
+    return ", ".join(words)
 
 
 def _permitted(resource: str, facts: KubeVirtFacts, ids: Sequence[str]) -> Line:
@@ -221,11 +235,18 @@ def _network_parts(objects: Objects, decided: Decided, setup: Setup) -> Iterator
         remedy = "" if registered else "add it to spec.configuration.network.binding of the KubeVirt resource"
         yield Line(ok=registered, what="binding plugin macvtap", text=text, remedy=remedy)
     # With the gate off, virt-controller itself adds the resource to the VM's pod.
-    if "ExternalNetResourceInjection" in facts.gates and (virtual or macvtap):
-        there = bool(facts.injector)
-        text = "there" if there else "missing, and KubeVirt depends on it: pods of VMs with VFs get no device"
-        remedy = "" if there else "install it, or disable the gate ExternalNetResourceInjection"
-        yield Line(ok=there, what="network-resources-injector", text=text, remedy=remedy)
+    if INJECTION_GATE in facts.gates and (virtual or macvtap):
+        yield _injector(facts)
+
+
+def _injector(facts: KubeVirtFacts) -> Line:
+    what, lost = "network-resources-injector", "KubeVirt depends on it: without it, pods of VMs with VFs get no device"
+    if facts.injector is None:
+        return Line(ok=True, known=False, what=what, text=f"not known, and {lost}")
+    if facts.injector:
+        return Line(ok=True, what=what, text="there")
+    remedy = f"install it, or disable the gate {INJECTION_GATE}"
+    return Line(ok=False, what=what, text=f"missing, and {lost}", remedy=remedy)
 
 
 def _daemon(setup: Setup, word: str, what: str, why: str) -> Iterator[Line]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..api.common import Condition
 from ..api.node_state import NodeNicState
+from ..api.policy import PolicyStatus
 from .objects import Objects
 from .offline import Decided
 from .set_aside import SetAside
@@ -26,7 +27,7 @@ def status_lines(objects: Objects, decided: Decided, setup: Setup, missing: list
         missing: Descriptions of kinds that the cluster does not have.
     """
     lines = [_pool(name, pool.status.conditions) for name, pool in sorted(objects.pools.items())]
-    lines += [_policy(name, policy.status.conditions) for name, policy in sorted(objects.policies.items())]
+    lines += [_policy(name, policy.status) for name, policy in sorted(objects.policies.items())]
     lines += [_node(name, state) for name, state in sorted(objects.node_states.items())]
     lines += [Line(ok=False, what="prerequisite", text=text) for text in missing]
     return lines + list(setup_lines(objects, decided, setup))
@@ -62,15 +63,16 @@ def _pool(name: str, conditions: list[Condition]) -> Line:
     return Line(ok=ready.status == "True", what=f"pool {name}", text=f"{ready.reason}: {ready.message}")
 
 
-def _policy(name: str, conditions: list[Condition]) -> Line:
-    ready, stalled, compliant = (_condition(conditions, kind) for kind in ("Ready", "Stalled", "Compliant"))
+def _policy(name: str, status: PolicyStatus) -> Line:
+    ready, stalled, compliant = (_condition(status.conditions, kind) for kind in ("Ready", "Stalled", "Compliant"))
     # A policy that cannot be read may have no other condition.
     if stalled is not None and stalled.status == "True":
         return Line(ok=False, what=f"policy {name}", text=f"{stalled.reason}: {stalled.message}")
     if ready is None or compliant is None:
         return Line(ok=False, what=f"policy {name}", text="not reconciled yet", remedy="is the controller running?")
-    remedy = "" if compliant.status == "True" else f"kubectl get vnp {name} -o yaml names the first VMs"
-    return Line(ok=ready.status == compliant.status == "True", what=f"policy {name}", text=compliant.message, remedy=remedy)
+    ok = ready.status == compliant.status == "True" and not status.vms.at_risk
+    remedy = "" if ok else f"kubectl get vnp {name} -o yaml names the first VMs"
+    return Line(ok=ok, what=f"policy {name}", text=compliant.message, remedy=remedy)
 
 
 def _node(name: str, state: NodeNicState) -> Line:

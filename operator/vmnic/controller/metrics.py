@@ -103,7 +103,7 @@ _POLICY_VMS = Metric(
     "vmnic_policy_vms",
     "gauge",
     "VMs of a policy.",
-    {"policy": "name", "state": "matched, compliant, to_change, pending_restart, blocked, conflicting"},
+    {"policy": "name", "state": "matched, compliant, to_change, pending_restart, blocked, conflicting, at_risk"},
     leader_only=True,
 )
 _POLICY_NICS = Metric(

@@ -11,14 +11,15 @@ from typing import Any
 
 import msgspec
 
-from ..policy.facts import ClusterFacts, KubeVirtFacts, PoolFacts
+from ..policy.facts import INJECTION_GATE, ClusterFacts, KubeVirtFacts, PoolFacts
 
 __all__ = ["KubeVirt", "cluster_facts", "decode_kubevirt", "is_injector", "kubevirt_facts"]
 
-_DEFAULT_VERSION = (1, 8)
 _BETA_IS_ON = (1, 9)
 """From this version on, beta gates are on unless they are disabled."""
-_BETA = frozenset({"ExternalNetResourceInjection", "PasstBinding"})
+_BETA_GIVES = frozenset({"PasstBinding"})
+_BETA_TAKES = frozenset({INJECTION_GATE})
+"""Beta gates that take something away from VMs."""
 _NO_OVERCOMMIT = 100
 """In percent. The guest gets as much memory as its pod has."""
 
@@ -61,6 +62,7 @@ class _Spec(_Part, frozen=True):
 class _Status(_Part, frozen=True):
     observed_kube_virt_version: str = ""
     default_architecture: str = ""
+    target_kube_virt_version: str = ""
 
 
 class _Meta(_Part, frozen=True):
@@ -82,7 +84,7 @@ decode_kubevirt = msgspec.json.Decoder(KubeVirt).decode
 def kubevirt_facts(resource: KubeVirt | None, *, injector: bool | None = None, unreadable: str = "") -> KubeVirtFacts:
     """Read what KubeVirt allows.
 
-    Without the resource, or without a version in its status, the defaults of 1.8 apply.
+    Without the resource, or without a version in its status, the gates of 1.8 apply.
 
     Args:
         resource: The KubeVirt resource.
@@ -93,10 +95,16 @@ def kubevirt_facts(resource: KubeVirt | None, *, injector: bool | None = None, u
         return KubeVirtFacts(injector=injector, unreadable=unreadable)
     configuration = resource.spec.configuration
     developer = configuration.developer_configuration
-    version = _version(resource.status.observed_kube_virt_version)
-    gates = set(developer.feature_gates) | (_BETA if version >= _BETA_IS_ON else set())
+    observed, target = map(_version, (resource.status.observed_kube_virt_version, resource.status.target_kube_virt_version))
+    # virt-operator writes the observed version last, when the new virt-controller already makes the pods.
+    highest = max((one for one in (observed, target) if one is not None), default=None)
+    gates = set(developer.feature_gates)
+    gates |= _BETA_GIVES if observed is not None and observed >= _BETA_IS_ON else set()
+    gates |= _BETA_TAKES if highest is not None and highest >= _BETA_IS_ON else set()
     return KubeVirtFacts(
-        version=version,
+        is_given=True,
+        version=observed,
+        highest_version=highest,
         default_architecture=resource.status.default_architecture,
         gates=frozenset(gates - set(developer.disabled_feature_gates)),
         plugins=frozenset(configuration.network.binding),
@@ -142,6 +150,6 @@ def is_injector(names: Iterable[str]) -> bool:
     return any("network-resources-injector" in name for name in names)
 
 
-def _version(text: str) -> tuple[int, int]:
+def _version(text: str) -> tuple[int, int] | None:
     found = re.match(r"v?([0-9]{1,3})\.([0-9]{1,3})(?![0-9])", text)
-    return (int(found[1]), int(found[2])) if found else _DEFAULT_VERSION
+    return (int(found[1]), int(found[2])) if found else None

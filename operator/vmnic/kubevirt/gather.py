@@ -150,9 +150,9 @@ def _vcpus(given: MachineInput) -> int:
 
 def _cpu_amount(given: MachineInput) -> tuple[str, str | int | float | None]:
     """Return the quantity that gives a VM without a topology its vCPUs, and its field."""
-    requests, limits = _resources(given)
+    wanted, limits = _resources(given)
     # A limit of zero counts too, unlike one of memory.
-    return ("limits.cpu", limits["cpu"]) if limits.get("cpu") is not None else ("requests.cpu", requests.get("cpu"))
+    return ("limits.cpu", limits["cpu"]) if limits.get("cpu") is not None else ("requests.cpu", wanted.get("cpu"))
 
 
 def _resources(given: MachineInput) -> tuple[projection.Quantities, projection.Quantities]:
@@ -179,13 +179,13 @@ def _memory_bytes(given: MachineInput) -> int | None:
     """
     domain = given.machine.spec.template.spec.domain
     by_type = given.instancetype.spec.memory if given.instancetype is not None else None
-    memory, (requests, limits) = domain.memory, _resources(given)
+    memory, (wanted, limits) = domain.memory, _resources(given)
     for text in (by_type.guest if by_type is not None else None, memory.guest if memory is not None else None):
         # A quantity that cannot be read makes the memory unknown: the next source would be another amount.
         if text is not None:
             return read_quantity(text)
     hugepages = memory.hugepages if memory is not None else None
-    for text in (requests.get("memory"), limits.get("memory"), hugepages.page_size if hugepages is not None else None):
+    for text in (wanted.get("memory"), limits.get("memory"), hugepages.page_size if hugepages is not None else None):
         # KubeVirt skips an amount of zero.
         if text is not None and (amount := read_quantity(text)) != 0:
             return amount

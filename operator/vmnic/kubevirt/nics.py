@@ -15,6 +15,8 @@ __all__ = ["MAX_QUEUES", "NicReader"]
 
 _VIRTIO = "virtio"
 _MACVTAP = "macvtap"
+_CLAIM = "resourceClaim, a device of DRA"
+"""What a NIC on a network of a ResourceClaim is bound to. KubeVirt connects such a network to a VF that DRA allocates."""
 MAX_QUEUES = 256
 """KubeVirt's cap, which is the kernel's limit for a tap device."""
 
@@ -39,10 +41,7 @@ class NicReader:
             return (*self._implicit(), *self._whole_nics())
         networks = {network.name: network for network in self._spec.networks}
         return (
-            *(
-                self._nic(interface, self._network(networks.get(interface.name)), index)
-                for index, interface in enumerate(devices.interfaces)
-            ),
+            *(self._nic(interface, networks.get(interface.name), index) for index, interface in enumerate(devices.interfaces)),
             *self._whole_nics(),
         )
 
@@ -55,23 +54,24 @@ class NicReader:
             return ()
         masquerade = self._given.default_binding == "masquerade"
         interface = Interface(name="default", masquerade={}) if masquerade else Interface(name="default", bridge={})
-        return (self._nic(interface, Network(pod=True), None),)
+        return (self._nic(interface, None, None),)
 
-    def _nic(self, interface: Interface, network: Network, index: int | None) -> NicFacts:
-        name = interface.name
+    def _nic(self, interface: Interface, entry: projection.Network | None, index: int | None) -> NicFacts:
+        name, network = interface.name, self._network(entry)
         return NicFacts(
             name=name,
             network=network,
             equivalents=self._equivalents(network),
-            present=self._present(interface, network),
+            present=NicState(datapath=Datapath.OTHER) if _is_claim(entry) else self._present(interface, network),
             index=index,
-            binding=interface.binding.name if interface.binding is not None else next(iter(interface.bindings), ""),
+            binding=_CLAIM if _is_claim(entry) else _binding(interface),
             explicit_model=interface.model or None,
             state=interface.state or "",
             settings=nic_settings(interface, boots_first=self._boots_first(interface)),
             has_fixed_slot=bool(interface.pci_address),
             spec_mac=interface.mac_address or None,
             live_mac=_live_mac(self._instance, name),
+            live_queues=_live_queues(self._instance, name),
             live=self._live(name),
         )
 
@@ -171,6 +171,8 @@ class NicReader:
         if interface is None:
             return None
         entry = next((one for one in spec.networks if one.name == name), None)
+        if _is_claim(entry):
+            return NicState(datapath=Datapath.OTHER)
         resource = self._network(entry).resource_name if interface.sriov is not None else ""
         cpu = spec.domain.cpu
         several = spec.domain.devices.network_interface_multiqueue
@@ -183,7 +185,19 @@ class NicReader:
 
 def _is_odd(interface: Interface) -> bool:
     """Return whether an interface has an old binding, or one that is not a plain tap device."""
-    return any(field in interface.bindings for field in ("passt_binding", "slirp", "macvtap", "passt"))
+    return any(name in interface.bindings for name in ("passtBinding", "slirp", "macvtap", "passt"))
+
+
+def _is_claim(entry: projection.Network | None) -> bool:
+    """Return whether a network is a device of a ResourceClaim, which DRA allocates."""
+    return entry is not None and entry.resource_claim is not None
+
+
+def _binding(interface: Interface) -> str:
+    """Return the binding of an interface, or an empty string if it has none."""
+    if interface.binding is not None:
+        return interface.binding.name or "binding"
+    return next(iter(interface.bindings), "")
 
 
 def _state(model: str, queues: int, resource: str, *, sriov: bool, plugin: str) -> NicState:
@@ -204,3 +218,9 @@ def _live_mac(instance: VirtualMachineInstance | None, name: str) -> str | None:
     spec = next((nic.mac_address for nic in instance.spec.domain.devices.interfaces if nic.name == name), None)
     # An address that KubeVirt generates is in the status only.
     return spec or next((nic.mac for nic in instance.status.interfaces if nic.name == name and nic.mac), None)
+
+
+def _live_queues(instance: VirtualMachineInstance | None, name: str) -> int | None:
+    """Return the number of queues that KubeVirt reports for a running NIC."""
+    reported = instance.status.interfaces if instance is not None else ()
+    return next((nic.queue_count for nic in reported if nic.name == name and 0 < nic.queue_count <= MAX_QUEUES), None)

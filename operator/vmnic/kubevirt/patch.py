@@ -127,9 +127,8 @@ class _Rendering:
     def _rebind(self, entry: str, interface: Interface, wanted: NicState) -> list[Operation]:
         """Replace the binding, because KubeVirt allows exactly one."""
         present = msgspec.to_builtins(interface)
-        names = [_WIRE.get(field, field) for field in interface.bindings]
         operations: list[Operation] = []
-        for name in names:
+        for name in interface.bindings:
             operations.append(check(f"{entry}/{name}", present[name]))
             operations.append(remove(f"{entry}/{name}"))
         name, value = binding_of(wanted.datapath)
@@ -285,10 +284,6 @@ class _Rendering:
         version = self._vm.version
         guard = [check("/metadata/resourceVersion", version)] if version else []
         return [*guard, add("/metadata/annotations", {ANNOTATION: text})]
-
-
-# `bindings` has Python's names, and only this one differs from KubeVirt's.
-_WIRE = {"passt_binding": "passtBinding"}
 
 
 def _adapter_changes(decision: NicDecision) -> bool:

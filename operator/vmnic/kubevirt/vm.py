@@ -75,11 +75,13 @@ class Interface(Part, frozen=True, kw_only=True):
 
     @property
     def bindings(self) -> tuple[str, ...]:
-        """Return the fields that bind the interface. KubeVirt allows exactly one."""
-        return tuple(field for field in _BINDINGS if getattr(self, field) is not None)
+        """Return the fields that bind the interface, by KubeVirt's names. KubeVirt allows exactly one."""
+        return tuple(_WIRE.get(field, field) for field in _BINDINGS if getattr(self, field) is not None)
 
 
 _BINDINGS = ("masquerade", "bridge", "sriov", "passt_binding", "slirp", "macvtap", "passt", "binding")
+_WIRE = {"passt_binding": "passtBinding"}
+"""KubeVirt's names of bindings that differ from those of the fields."""
 
 
 class _Multus(Part, frozen=True):

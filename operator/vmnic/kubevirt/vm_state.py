@@ -23,6 +23,7 @@ __all__ = ["VmStateNote", "decode_vm_state", "digest_of_status", "render_status"
 _BYTES = 2048
 _NICS = 16
 _MESSAGE = 160
+_DIFFERS = (Verdict.CHANGE, Verdict.BLOCKED)
 
 
 class VmStateNote(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +81,7 @@ def should_publish(decision: VmDecision) -> bool:
         return decision.vm.record is not None
     return (
         decision.vm.record is not None
-        or any(nic.verdict in (Verdict.CHANGE, Verdict.BLOCKED) for nic in decision.nics)
+        or any(nic.verdict in _DIFFERS for nic in decision.nics)
         or any(nic.nic.present.datapath.needs_device for nic in decision.nics)
     )
 
@@ -119,7 +120,7 @@ def _nic(vm: VmDecision, decision: NicDecision, recorded: RecordedNic | None) ->
         "verdict": decision.verdict.value,
         "reason": decision.reason.value if decision.reason is not None else "",
         "now": _shape(decision.nic.present),
-        "message": decision.message[:_MESSAGE] if decision.verdict in (Verdict.CHANGE, Verdict.BLOCKED) else "",
+        "message": decision.message[:_MESSAGE] if decision.reason or decision.verdict in _DIFFERS else "",
         "guest": describe_view(guest_view(vm, decision)),
         "original": _original(recorded) if recorded is not None else "",
     }

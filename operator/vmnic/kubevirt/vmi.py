@@ -22,6 +22,7 @@ class _GuestInfo(Part, frozen=True, kw_only=True):
 class _LiveInterface(Part, frozen=True, kw_only=True):
     name: str = ""
     mac: str = ""
+    queue_count: int = 0
 
 
 class _InstanceStatus(Part, frozen=True, kw_only=True):

@@ -55,7 +55,7 @@ def decide(found: VmCandidates, choices: Choices, *, waiting_for: str = "") -> V
     ):
         # The switch is the whole VM's, and a NIC that no policy decides uses it.
         queues = QueueChoice(None)
-    context = _Context(vm, effective_rule, queues, waiting_for)
+    context = _Context(vm, effective_rule, queues, waiting_for, found.refused)
     nics = tuple(_decide_nic(context, nic, one, pick) for nic, one, pick in zip(found.nics, reported, chosen, strict=True))
     return VmDecision(vm=vm, effective_rule=effective_rule, nics=nics)
 
@@ -70,6 +70,7 @@ class _Context:
     effective_rule: Rule
     queues: QueueChoice
     waiting_for: str
+    refused: Finding | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +90,11 @@ def _decide_nic(context: _Context, nic: NicCandidates, told: tuple[Candidate, ..
     if nic.rule is None:
         return _untouched(nic.nic)
     if nic.blocked is not None:
-        return _blocked(nic, nic.rule, nic.blocked)
+        return _blocked_decision(nic, nic.rule, nic.blocked)
     wanted = _wanted(context, nic.nic, nic.rule, chosen)
     unknown = context.queues.finding
     if chosen is not None and wanted.has_queues and unknown is not None and unknown.reason is Reason.PREFERENCE_UNKNOWN:
-        return _blocked(nic, nic.rule, unknown)
+        return _blocked_decision(nic, nic.rule, unknown)
     judged = _judge(context, nic, told, chosen, wanted)
     finding = context.queues.finding
     # A NIC has one reason. That of its datapath matters more than that of its queues.
@@ -111,10 +112,12 @@ def _decide_nic(context: _Context, nic: NicCandidates, told: tuple[Candidate, ..
         message=judged.message,
         candidates=_told(told, chosen),
         conflicts_with=nic.conflicts_with,
+        # A patched VM starts next time with another datapath.
+        warnings=() if judged.action is Action.PATCH and wanted.datapath is not nic.nic.present.datapath else nic.warnings,
     )
 
 
-def _blocked(nic: NicCandidates, rule: Rule, finding: Finding) -> NicDecision:
+def _blocked_decision(nic: NicCandidates, rule: Rule, finding: Finding) -> NicDecision:
     return NicDecision(
         nic=nic.nic,
         policy=rule.policy,
@@ -122,6 +125,7 @@ def _blocked(nic: NicCandidates, rule: Rule, finding: Finding) -> NicDecision:
         wanted=nic.nic.present,
         reason=finding.reason,
         message=finding.message,
+        warnings=nic.warnings,
     )
 
 
@@ -162,17 +166,29 @@ def _judge(
     """Determine verdict, action, reason and message of a NIC that a rule decides."""
     present = nic.nic.present
     policy = nic.rule.policy if nic.rule is not None else ""
-    if chosen is None and nic.unchanged:
+    if chosen is None and nic.unchanged and nic.present is None:
         return _Judged(Verdict.COMPLIANT, None, None, "auto does not change Windows guests under high network pressure")
     if chosen is None:
-        finding = _blocking(told)
-        return _Judged(Verdict.BLOCKED, None, finding.reason, finding.message)
+        return _blocked(nic, told)
     if wanted == present:
         return _Judged(Verdict.COMPLIANT, None, None, f"{present.datapath} is the datapath that policy {policy} asks for")
     change = join_sentences(f"{_words(present)} to {_words(wanted)}", _price(context, chosen))
+    if context.refused is not None:
+        text = join_sentences(change, f"Blocked: {context.refused.message}")
+        return _Judged(Verdict.BLOCKED, None, context.refused.reason, text)
     # A VM that has not started and whose device another VM was assigned too changes at once, regardless of existingVMs.
     taken_back = any(one.is_current and one.finding is not None and one.finding.reason is Reason.NO_FREE_VF for one in told)
     return _enforce(context, nic.nic, wanted, change, forced=taken_back and not context.vm.started)
+
+
+def _blocked(nic: NicCandidates, told: tuple[Candidate, ...]) -> _Judged:
+    """Describe why a NIC cannot have any datapath that the policy allows."""
+    finding, standing = _blocking(told), nic.present
+    # A guest that cannot drive what it has needs help first. `auto` has no other goal for a NIC that it leaves unchanged.
+    if standing is not None and (nic.unchanged or standing.reason is Reason.GUEST_LACKS_VF_DRIVER):
+        more = "" if finding.message == standing.message else f"No other datapath is possible: {finding.message}"
+        return _Judged(Verdict.BLOCKED, None, standing.reason, join_sentences(standing.message, more))
+    return _Judged(Verdict.BLOCKED, None, finding.reason, finding.message)
 
 
 def _price(context: _Context, chosen: Candidate) -> str:

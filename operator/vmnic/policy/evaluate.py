@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from .checks import Finding
+from .checks import Finding, binding_missing
 from .facts import ClusterFacts, Datapath, NicFacts, VmFacts
-from .preferences import evaluate_nic, keeps_current
+from .preferences import evaluate_nic, judge_present, keeps_current
 from .reasons import Reason
 from .rules import Rule, decides_nic, selecting_rules
 from .types import Candidate, NicCandidates, VmCandidates, first_accepted
@@ -38,7 +38,7 @@ def evaluate_vm(vm: VmFacts, rules: Iterable[Rule], cluster: ClusterFacts) -> Vm
     if effective_rule.action == "Admit" and vm.running:
         vm = _as_admitted(vm)
     nics = tuple(_nic_candidates(vm, nic, own, effective_rule, cluster) for nic, own in zip(vm.nics, decisive, strict=True))
-    return VmCandidates(vm=vm, effective_rule=effective_rule, nics=nics)
+    return VmCandidates(vm=vm, effective_rule=effective_rule, nics=nics, refused=binding_missing(vm, cluster))
 
 
 def _left_alone(vm: VmFacts, unreadable: Rule, decisive: list[list[Rule]]) -> VmCandidates:
@@ -72,13 +72,14 @@ def _nic_candidates(
     if not rules:
         return NicCandidates(nic=nic)
     rule, *others = rules
-    unknown = unknown_input(vm, nic, cluster)
-    if unknown is not None:
-        return NicCandidates(nic=nic, rule=rule, blocked=unknown)
+    present, warnings = judge_present(vm, nic, rule, effective_rule, cluster)
+    blocked = unknown_input(vm, nic, cluster) or (binding_missing(vm, cluster) if nic.lacks_binding else None)
+    if blocked is not None:
+        return NicCandidates(nic=nic, rule=rule, blocked=blocked, warnings=warnings)
     found = evaluate_nic(vm, nic, rule, effective_rule, cluster)
     unknown = unknown_candidate(vm, found, cluster)
     if unknown is not None:
-        return NicCandidates(nic=nic, rule=rule, blocked=unknown)
+        return NicCandidates(nic=nic, rule=rule, blocked=unknown, warnings=warnings)
     aim = _aim(nic, rule, found)
     # With different priorities the administrator has chosen an order, so only equal ones conflict.
     conflicts = tuple(
@@ -86,7 +87,10 @@ def _nic_candidates(
         for other in others
         if other.priority == rule.priority and _aim(nic, other, evaluate_nic(vm, nic, other, effective_rule, cluster)) != aim
     )
-    return NicCandidates(nic=nic, rule=rule, candidates=found, unchanged=keeps_current(vm, rule), conflicts_with=conflicts)
+    return NicCandidates(
+        nic=nic, rule=rule, candidates=found, unchanged=keeps_current(vm, rule), conflicts_with=conflicts,
+        present=present, warnings=warnings,
+    )  # fmt: skip
 
 
 def _aim(nic: NicFacts, rule: Rule, found: tuple[Candidate, ...]) -> tuple[object, ...]:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from ..api.common import LabelSelector
 
 __all__ = [
+    "INJECTION_GATE",
     "Architecture",
     "Assignment",
     "ClusterFacts",
@@ -25,6 +26,9 @@ __all__ = [
     "PoolFacts",
     "VmFacts",
 ]
+
+INJECTION_GATE = "ExternalNetResourceInjection"
+"""KubeVirt's gate that leaves it to network-resources-injector to add the device of a network to a VM's pod."""
 
 
 class Platform(StrEnum):
@@ -196,8 +200,15 @@ class NicFacts:
     spec_mac: str | None = None
     live_mac: str | None = None
     """MAC address of the running NIC."""
+    live_queues: int | None = None
+    """Queues of the running NIC, as KubeVirt reports them; None if it reports none."""
     live: NicState | None = None
     """State of the running NIC; None if the VM does not run."""
+
+    @property
+    def lacks_binding(self) -> bool:
+        """Return whether it is an interface that names no binding. A whole NIC needs none."""
+        return not self.binding and self.present.datapath is not Datapath.PASSTHROUGH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,7 +345,12 @@ class PoolFacts:
 class KubeVirtFacts:
     """Settings of KubeVirt's own configuration."""
 
-    version: tuple[int, int] = (1, 8)
+    is_given: bool = False
+    """Whether there is a KubeVirt resource. Without one, the other fields are KubeVirt's defaults."""
+    version: tuple[int, int] | None = None
+    """The version that runs; None if the resource names none."""
+    highest_version: tuple[int, int] | None = None
+    """The higher one of the version that runs and the version that is being installed; None if the resource names none."""
     default_architecture: str = ""
     """Architecture of VMs that name none; empty if unknown."""
     gates: frozenset[str] = frozenset()

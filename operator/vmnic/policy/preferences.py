@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from .checks import CheckInput, Finding, first_finding
+from .checks import CheckInput, Finding, first_finding, start_warnings
 from .facts import ClusterFacts, Datapath, GuestOs, Network, NicFacts, Platform, VmFacts
 from .queues import pressure_on
 from .reasons import Reason
 from .rules import Rule
 from .types import Candidate
 
-__all__ = ["evaluate_nic", "keeps_current"]
+__all__ = ["evaluate_nic", "judge_present", "keeps_current"]
 
 _NO_BRIDGES = ("macvtap", "sriov", "ib-sriov", "host-device")
 """CNI plugins whose networks an emulated or virtio NIC cannot use."""
@@ -40,6 +40,23 @@ def evaluate_nic(vm: VmFacts, nic: NicFacts, rule: Rule, effective_rule: Rule, c
     if not rule.datapaths and vm.guest_os is GuestOs.WINDOWS:
         return (*found, Candidate(datapath=Datapath.VHOST, finding=_WINDOWS))
     return found
+
+
+def judge_present(
+    vm: VmFacts, nic: NicFacts, rule: Rule, effective_rule: Rule, cluster: ClusterFacts
+) -> tuple[Finding | None, tuple[Finding, ...]]:
+    """Check the datapath that a NIC has, whether or not the rule names it.
+
+    Returns:
+        Why it would be excluded as a candidate, and what fails at the next start with it.
+    """
+    if nic.present.datapath is Datapath.OTHER:
+        return None, ()
+    question = CheckInput(
+        vm=vm, nic=nic, cluster=cluster, rule=rule, effective_rule=effective_rule,
+        datapath=nic.present.datapath, target=nic.network, resource=nic.present.resource,
+    )  # fmt: skip
+    return first_finding(question), start_warnings(question)
 
 
 def _auto(vm: VmFacts, rule: Rule, effective_rule: Rule) -> tuple[Datapath, ...]:

@@ -22,13 +22,13 @@ _QUEUE_BYTES = 100 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class QueueChoice:
-    """Queues for each virtio NIC (None leaves them as they are), and why they are fewer than requested."""
+    """Queues for each virtio NIC (None leaves them as they are).
+
+    The finding says why they are fewer than requested, or what is wrong with those that the VM has.
+    """
 
     queues: int | None
     finding: Finding | None = None
-
-
-_AS_IT_IS = QueueChoice(None)
 
 
 def pressure_on(vm: VmFacts, rule: Rule) -> str:
@@ -54,23 +54,29 @@ def choose_queues(vm: VmFacts, rule: Rule, virtio_nics: int) -> QueueChoice:
         return QueueChoice(1)
     asked = rule.multiqueue == "Always" or pressure_on(vm, rule) == "High"
     if not asked or vm.vcpus < 2 or not virtio_nics:
-        return _AS_IT_IS
+        return QueueChoice(None, _excess(vm, rule, vm.virtio_queues, virtio_nics))
     wanted = min(vm.vcpus, _TAP_QUEUES)
     if vm.platform is Platform.LIBVIRT:
         # On libvirt each NIC has its own number of queues, so the cap needs no hook.
         wanted = min(wanted, rule.max_queues)
+    finding = _excess(vm, rule, wanted, virtio_nics)
     # A VM that has these queues keeps them, even if a lower maxQueues or less memory would refuse them today.
-    if vm.virtio_queues == wanted:
-        return QueueChoice(wanted)
+    return QueueChoice(wanted if finding is None or vm.virtio_queues == wanted else None, finding)
+
+
+def _excess(vm: VmFacts, rule: Rule, queues: int, virtio_nics: int) -> Finding | None:
+    """Return why a VM should not have as many queues on each of its virtio NICs."""
+    if queues < 2 or not virtio_nics:
+        return None
     # KubeVirt always gives as many queues as vCPUs. Only a hook sidecar could set a smaller number.
-    if wanted > rule.max_queues:
+    if vm.platform is Platform.KUBEVIRT and queues > rule.max_queues:
         text = f"{vm.vcpus} vCPUs mean as many queues, but multiqueue.maxQueues is {rule.max_queues}"
-        return QueueChoice(None, Finding(Reason.QUEUE_CAP_NEEDS_HOOK, text))
-    need = wanted * virtio_nics * _QUEUE_BYTES
+        return Finding(Reason.QUEUE_CAP_NEEDS_HOOK, text)
+    need = queues * virtio_nics * _QUEUE_BYTES
     if vm.memory_bytes is not None and need > vm.memory_bytes / 2:
-        text = f"{wanted} queues on {virtio_nics} NICs may take {need >> 20} MiB of the guest's {vm.memory_bytes >> 20} MiB"
-        return QueueChoice(None, Finding(Reason.GUEST_MEMORY_TOO_SMALL, text))
-    return QueueChoice(wanted)
+        text = f"{queues} queues on {virtio_nics} NICs may take {need >> 20} MiB of the guest's {vm.memory_bytes >> 20} MiB"
+        return Finding(Reason.GUEST_MEMORY_TOO_SMALL, text)
+    return None
 
 
 def _unknown_input(vm: VmFacts, rule: Rule) -> str:

@@ -101,6 +101,9 @@ class Reason(StrEnum):
     """The VM has more vCPUs than `multiqueue.maxQueues`, and KubeVirt gives a queue to each. Raise maxQueues, or leave it."""
     GUEST_MEMORY_TOO_SMALL = "GuestMemoryTooSmall"
     """Several queues would take more than half of the guest's memory (100 MiB for each queue of each NIC). Give the VM more."""
+    BINDING_MISSING = "BindingMissing"
+    """An interface of the VM has no binding, and KubeVirt refuses each change of such a VM from 1.9 on; the message names the
+    interface. Write its binding into the VM, such as `masquerade: {}`. A version that is not known counts as 1.9."""
     EXCLUDED = "Excluded"
     """The VM has the annotation vmnic.dev/exclude: "true". Remove it to have the VM decided."""
     RECORD_UNREADABLE = "RecordUnreadable"

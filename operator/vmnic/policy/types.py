@@ -68,7 +68,11 @@ class NicCandidates:
     conflicts_with: tuple[str, ...] = ()
     """Policies of the same priority that would decide differently."""
     blocked: Finding | None = None
-    """Why the NIC stays as it is regardless of its candidates: an input for the decision cannot be read."""
+    """Why the NIC stays as it is regardless of its candidates."""
+    present: Finding | None = None
+    """Why the datapath that it has already would be excluded as a candidate."""
+    warnings: tuple[Finding, ...] = ()
+    """What fails at the next start if the NIC keeps its datapath."""
 
     @property
     def claims(self) -> bool:
@@ -84,6 +88,8 @@ class VmCandidates:
     effective_rule: Rule | None
     """The highest rule that selects any NIC. Its VM-wide settings apply."""
     nics: tuple[NicCandidates, ...]
+    refused: Finding | None = None
+    """Why KubeVirt refuses every change of the VM."""
 
     @property
     def unreadable_policy(self) -> bool:
@@ -93,7 +99,7 @@ class VmCandidates:
     @property
     def claims(self) -> bool:
         """Return whether a NIC of the VM wants a device that it does not have."""
-        return any(nic.claims for nic in self.nics)
+        return self.refused is None and any(nic.claims for nic in self.nics)
 
 
 NicKey = tuple[str, str, str]
@@ -117,6 +123,8 @@ class NicDecision:
     message: str = ""
     candidates: tuple[Candidate, ...] = ()
     conflicts_with: tuple[str, ...] = ()
+    warnings: tuple[Finding, ...] = ()
+    """Findings that do not change the verdict: the NIC keeps its datapath, and the next start of the VM fails."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

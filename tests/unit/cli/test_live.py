@@ -45,7 +45,12 @@ async def test_a_plan_needs_no_right_to_list_revisions(server):
     assert list((await live.read_cluster(None, kinds))[0].revisions) == [("tenants", "kept")]
     server(CONTROLLER_REVISIONS)
     objects, problems = await live.read_cluster(None, kinds)
-    assert (len(objects.machines), len(objects.revisions), len(problems)) == (1, 0, 1)
+    assert (len(objects.machines), len(objects.revisions), len(problems), list(objects.refused)) == (
+        1,
+        0,
+        0,
+        ["ControllerRevision"],
+    )
     server(VIRTUAL_MACHINES)
     with pytest.raises(ApiError):
         await live.read_cluster(None, kinds)

@@ -10,7 +10,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from tests.builders.decide import collect
-from tests.builders.vm import nad, nic, node_state, policy, pool, vm
+from tests.builders.vm import kubevirt, nad, nic, node_state, policy, pool, vm
 from vmnic.cli.objects import MalformedObjectError, Objects
 from vmnic.cli.offline import decide_all
 from vmnic.cli.plan import plan_vm
@@ -18,6 +18,9 @@ from vmnic.cli.render import show_explanation
 from vmnic.cli.schema import Plan
 
 PROGRAM = str(pathlib.Path(sys.executable).with_name("kubectl-vmnic"))
+
+
+DOMAINS = pathlib.Path(__file__).parents[1] / "libvirt" / "domains"
 
 
 def run(*arguments, text=None):
@@ -210,13 +213,91 @@ def test_the_plan_has_the_guest_command_for_more_queues():
     assert plan["vms"][0]["guestCommands"] == ["ethtool -L eth0 combined 2"]
 
 
+def test_the_guest_command_is_in_table_and_markdown(tmp_path):
+    text = documents(policy("linux", networkPressure="High"), vm("web", run_strategy="Halted"))
+    assert (
+        "tenants/web: after the change, run in the guest: ethtool -L eth0 combined 2\n" in run("plan", "-f", "-", text=text)[1]
+    )
+    out = run("plan", "-f", "-", "-o", "markdown", text=text)[1]
+    assert "- `tenants/web`: after the change, run in the guest: `ethtool -L eth0 combined 2`\n" in out
+    (tmp_path / "policy.yaml").write_text(documents(policy("all", networkPressure="High")))
+    out = run("plan", "-f", str(tmp_path), "-f", str(DOMAINS / "rhel-e1000e.xml"))[1]
+    assert "run in the guest: ethtool -L eth0 combined" in out
+
+
+def test_a_reason_of_a_compliant_nic_is_in_markdown():
+    machine = vm("web", nic(model="virtio"))
+    machine["spec"]["template"]["spec"]["domain"] |= {"cpu": {"cores": 16}, "memory": {"guest": "64Gi"}}
+    machine["spec"]["template"]["spec"]["domain"]["devices"]["networkInterfaceMultiqueue"] = True
+    _, out, _ = run("plan", "-f", "-", "-o", "markdown", text=documents(policy("linux"), machine))
+    assert "| Compliant | None | " in out
+    assert "multiqueue.maxQueues is 8" in out
+
+
+def secondary():
+    return vm("web", nic("data", binding="bridge", network="br", model="virtio"), run_strategy="Halted")
+
+
+VF = [nad("br", segment="blue"), nad("fast", cni="sriov", resource="vmnic.dev/fast", segment="blue")]
+
+
+INJECTED = [kubevirt(version="v1.9.0"), kubevirt(version="v1.10.1"), kubevirt(gates=["ExternalNetResourceInjection"])]
+INJECTOR = {"kind": "MutatingWebhookConfiguration", "metadata": {"name": "network-resources-injector-config"}}
+
+
+def on_vf():
+    return vm("old", nic("data", binding="sriov", network="fast"), run_strategy="Halted")
+
+
+@pytest.mark.parametrize(
+    ("objects", "count"),
+    [
+        *(([one, policy("vf", datapaths=["sriov"]), secondary], 1) for one in INJECTED),
+        ([INJECTED[0], policy("vf", datapaths=["sriov"]), on_vf], 1),
+        ([INJECTED[0], policy("vf", datapaths=["sriov"]), secondary, on_vf], 1),
+        ([INJECTED[0], policy("vf", datapaths=["sriov"]), secondary, INJECTOR], 0),
+        ([INJECTED[0], policy("vf", datapaths=["vhost"]), secondary], 0),
+        (
+            [
+                kubevirt(version="v1.9.0", disabled=["ExternalNetResourceInjection"]),
+                policy("vf", datapaths=["sriov"]),
+                secondary,
+            ],
+            0,
+        ),
+        ([kubevirt(version="v1.8.2"), policy("vf", datapaths=["sriov"]), secondary], 0),
+        ([policy("vf", datapaths=["sriov"]), secondary], 0),
+    ],
+)
+def test_an_injector_that_is_not_given_is_one_problem(objects, count):
+    _, plan = plan_of(*(one() if callable(one) else one for one in objects), *VF, pool(), node_state())
+    found = [one for one in plan["problems"] if one["reason"] == "NetResourceInjectorMissing"]
+    assert [one["object"] for one in found] == ["KubeVirt/kubevirt/kubevirt"] * count
+    assert all("is unknown" in one["message"] for one in found)
+
+
+TAP = nad("tap", cni="macvtap", resource="macvtap.network.kubevirt.io/ens1f0", segment="blue")
+
+
+@pytest.mark.parametrize(
+    ("objects", "verdict", "reason", "problems"),
+    [
+        ([], "Change", None, ["NotFound"]),
+        ([kubevirt()], "Change", None, []),
+        ([kubevirt(plugins=())], "Blocked", "PluginNotRegistered", []),
+    ],
+    ids=["not given", "registered", "not registered"],
+)
+def test_a_kubevirt_resource_that_is_not_given_excludes_nothing(objects, verdict, reason, problems):
+    _, plan = plan_of(policy(datapaths=["macvtap"]), secondary(), nad("br", segment="blue"), TAP, *objects)
+    found = plan["vms"][0]["nics"][0]
+    assert (found["verdict"], found["reason"], [one["reason"] for one in plan["problems"]]) == (verdict, reason, problems)
+
+
 def test_the_examples_can_be_planned():
     code, out, err = run("plan", "-f", "examples", "-R")
     assert code == 1, err
     assert "tenants/web" in out
-
-
-DOMAINS = pathlib.Path(__file__).parents[1] / "libvirt" / "domains"
 
 
 def test_the_plan_of_a_libvirt_domain_has_its_new_xml(tmp_path):
@@ -241,13 +322,6 @@ def test_a_policy_for_one_platform_does_not_select_the_other(tmp_path):
     (tmp_path / "policy.yaml").write_text(documents(only))
     code, out, _ = run("plan", "-f", str(tmp_path), "-f", str(DOMAINS / "rhel-e1000e.xml"), "-o", "json")
     assert (code, json.loads(out)["vms"]) == (0, [])
-
-
-def secondary():
-    return vm("web", nic("data", binding="bridge", network="br", model="virtio"), run_strategy="Halted")
-
-
-VF = [nad("br", segment="blue"), nad("fast", cni="sriov", resource="vmnic.dev/fast", segment="blue")]
 
 
 def test_a_pool_that_is_not_given_counts_as_ready():

@@ -67,6 +67,21 @@ def test_a_missing_prerequisite_is_named_with_a_next_step(raws, setup, what, say
     assert (line.ok, says in line.text, bool(line.remedy)) == (False, True, True), line
 
 
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [
+        ({"observedKubeVirtVersion": "v1.9.0", "targetKubeVirtVersion": "v1.9.0"}, "1.9, network binding plugins"),
+        ({"observedKubeVirtVersion": "v1.8.2", "targetKubeVirtVersion": "v1.9.0"}, "1.8, 1.9 is being installed, network"),
+        ({"targetKubeVirtVersion": "v1.9.0"}, "1.9 is being installed, network"),
+        ({"observedKubeVirtVersion": "v1.9.0", "targetKubeVirtVersion": "v1.8.2"}, "1.9, network"),
+        ({}, "1.8 assumed, because its status names no version, network"),
+        ({"observedKubeVirtVersion": "devel"}, "1.8 assumed, because its status names no version, network"),
+    ],
+)
+def test_only_a_version_that_is_named_is_claimed(status, says):
+    assert lines(KUBEVIRT | {"status": status})["KubeVirt"].text.startswith(says)
+
+
 def test_an_unneeded_prerequisite_is_not_checked():
     assert set(lines(kubevirt(), setup=Setup(daemons=()))) == {"KubeVirt"}
 

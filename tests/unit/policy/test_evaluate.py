@@ -186,12 +186,19 @@ def sized(cores=4, memory="8Gi", multiqueue=None, nics=None, **changes):
         (sized(cores=9, memory="1Mi"), policy(networkPressure="High"), 1, "QueueCapNeedsHook"),
         (sized(), policy(multiqueue={"mode": "Always"}), 4, None),
         (sized(multiqueue=True), policy(multiqueue={"mode": "Never"}, networkPressure="High"), 1, None),
-        (sized(cores=9, memory="1Mi", multiqueue=True), policy(networkPressure="High"), 9, None),
+        (sized(cores=9, memory="1Mi", multiqueue=True), policy(networkPressure="High"), 9, "QueueCapNeedsHook"),
+        (sized(cores=9, memory="1Mi", multiqueue=True), policy(networkPressure="Low"), 9, "QueueCapNeedsHook"),
+        (sized(memory="512Mi", multiqueue=True), policy(networkPressure="High"), 4, "GuestMemoryTooSmall"),
+        (sized(memory="512Mi", multiqueue=True), policy(networkPressure="Low"), 4, "GuestMemoryTooSmall"),
+        (sized(memory="512Mi", multiqueue=True, nics=[nic(model="virtio"), nic("b", binding="bridge", network="n", model="e1000e")]), policy(datapaths=["emulated", "vhost"]), 1, None),
+        (sized(memory="128Mi"), policy(networkPressure="Low"), 1, None),
+        (sized(cores=9, memory="1Mi", multiqueue=True), policy(multiqueue={"mode": "Never"}), 1, None),
         (sized(os="windows"), policy(datapaths=["vhost"], networkPressure="High"), 4, None),
     ],
     ids=[
         "High pressure", "Low pressure", "Low leaves what is there", "one vCPU", "above the cap", "a higher cap", "too little memory", "just enough memory",
-        "too little memory for two NICs", "the cap is asked first", "Always", "Never switches it off", "there already", "Windows by name",
+        "too little memory for two NICs", "the cap is asked first", "Always", "Never switches it off", "there already", "there already, Low pressure", "too much memory already", "the same, Low pressure",
+        "no virtio NIC is left", "one queue takes no memory", "Never corrects it", "Windows by name",
     ],
 )  # fmt: skip
 def test_queues_are_chosen_for_the_whole_vm(machine, rule, queues, reason):

@@ -143,6 +143,8 @@ def test_every_reason_is_tested():
     reached = {
         *(reason for reason, _ in CASES),
         *("VirtioNotChosenForWindows", "NotPreferred", "OwnedByGit", "QueueCapNeedsHook", "GuestMemoryTooSmall"),
+        # Tested in tests/unit/policy/test_kubevirt_versions.py.
+        "BindingMissing",
         # Tested in tests/unit/controller/caches/test_unreadable.py.
         *("PreferenceUnknown", "InputUnreadable"),
         # Tested in test_requested_devices.py.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
+from ...policy.checks import Finding
 from ...policy.reasons import Reason
 from ...policy.sentences import join_sentences
 from ...policy.types import Action, NicDecision, Verdict, VmDecision
@@ -28,6 +29,7 @@ class NicDecisionRecord:
     message: str
     pending_restart: bool
     conflicts_with: tuple[str, ...]
+    warnings: tuple[Finding, ...] = ()
 
 
 def notes_of(decision: VmDecision) -> tuple[NicDecisionRecord, ...]:
@@ -40,9 +42,10 @@ def notes_of(decision: VmDecision) -> tuple[NicDecisionRecord, ...]:
             datapath=nic.nic.present.datapath.value,
             reason=nic.reason.value if nic.reason is not None else "",
             # Only messages that a status may quote are kept, to save memory.
-            message=nic.message if nic.verdict in (Verdict.BLOCKED, Verdict.CHANGE) else "",
+            message=nic.message if nic.reason is not None or nic.verdict in (Verdict.BLOCKED, Verdict.CHANGE) else "",
             pending_restart=nic.verdict is Verdict.COMPLIANT and nic.nic.live is not None and nic.nic.live != nic.nic.present,
             conflicts_with=nic.conflicts_with,
+            warnings=nic.warnings,
         )
         for nic in decision.nics
         if nic.policy is not None

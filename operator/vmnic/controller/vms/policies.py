@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from bisect import insort
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -32,7 +32,10 @@ _LOOK_AGAIN_S = 30.0
 _SLICE = 200
 """VMs counted before the event loop gets a turn: about a millisecond."""
 _MOST_NAME = 253
+_MOST_MESSAGE = 512
 _ABSENT = "the API server does not serve virtualmachines.kubevirt.io, so there is no VM: install KubeVirt"
+_Problem = tuple[ObjectKey, int, str, str, str]
+"""VM, number of the problem, NIC, reason and message."""
 _WAKE = 100
 """Waiting VMs enqueued in one pass."""
 
@@ -82,8 +85,8 @@ class _Sums:
         self._policy = policy
         self._counted: Counter[str] = Counter()
         self._datapaths: Counter[str] = Counter()
-        self._problems: list[tuple[ObjectKey, int, NicDecisionRecord]] = []
-        """The first problems by name."""
+        self._problems: list[_Problem] = []
+        """The first problems by name of the VM and number of the problem."""
 
     def add(self, key: ObjectKey, notes: tuple[NicDecisionRecord, ...]) -> None:
         """Count one VM."""
@@ -97,12 +100,12 @@ class _Sums:
         self._counted["blocked"] += Verdict.BLOCKED in verdicts
         self._counted["pending_restart"] += any(note.pending_restart for note in own)
         self._counted["conflicting"] += any(note.conflicts_with for note in own)
-        for number, note in enumerate(own):
-            self._datapaths[note.datapath] += 1
-            if note.reason or note.conflicts_with:
-                self._note_problem((key, number, note))
+        self._counted["at_risk"] += any(note.warnings for note in own)
+        self._datapaths.update(note.datapath for note in own)
+        for number, problem in enumerate(problem for note in own for problem in _problems_of(note)):
+            self._note_problem((key, number, *problem))
 
-    def _note_problem(self, problem: tuple[ObjectKey, int, NicDecisionRecord]) -> None:
+    def _note_problem(self, problem: _Problem) -> None:
         # The first by name and not those met first. Otherwise the status would change with the order of the VMs.
         if len(self._problems) == _MAX_PROBLEMS and problem[:2] > self._problems[-1][:2]:
             return
@@ -116,17 +119,20 @@ class _Sums:
             observed_generation=policy.metadata.generation,
             conditions=_conditions(policy, counts, _stalled(policy, lost), is_kubevirt_absent=is_kubevirt_absent),
             problems=[
-                PolicyProblem(
-                    vm="/".join(key),
-                    nic=note.nic[:_MOST_NAME],
-                    reason=note.reason or PolicyReason.CONFLICT,
-                    message=_told(note)[:512],
-                )
-                for key, _, note in self._problems
+                PolicyProblem(vm="/".join(key), nic=nic[:_MOST_NAME], reason=reason, message=message[:_MOST_MESSAGE])
+                for key, _, nic, reason, message in self._problems
             ],
             vms=counts,
             nics_by_datapath=dict(sorted(self._datapaths.items())),
         )
+
+
+def _problems_of(note: NicDecisionRecord) -> Iterator[tuple[str, str, str]]:
+    """Yield NIC, reason and message of each problem of a NIC."""
+    if note.reason or note.conflicts_with:
+        yield note.nic, note.reason or PolicyReason.CONFLICT.value, _told(note)
+    for warning in note.warnings:
+        yield note.nic, warning.reason.value, warning.message
 
 
 def _told(note: NicDecisionRecord) -> str:
@@ -160,7 +166,8 @@ def _conditions(
         return Condition(type=kind, status=status, reason=reason, message=message, observed_generation=generation)
 
     compliant = counts.compliant == counts.matched
-    missing = f"{counts.to_change} to change, {counts.blocked} blocked"
+    missing = "" if compliant else f"; {counts.to_change} to change, {counts.blocked} blocked"
+    risk = f"; {counts.at_risk} keep a datapath that fails at their next start" if counts.at_risk else ""
     conflicts = f"{counts.conflicting} VMs have a NIC that another policy of the same priority decides differently"
     reason, message = stalled
     going = (
@@ -176,7 +183,7 @@ def _conditions(
             "Compliant",
             compliant,
             PolicyReason.ALL_COMPLIANT if compliant else PolicyReason.NOT_COMPLIANT,
-            f"{counts.compliant} of {counts.matched} VMs comply" + ("" if compliant else f"; {missing}"),
+            f"{counts.compliant} of {counts.matched} VMs comply{missing}{risk}",
         ),
         make(
             "Conflict",

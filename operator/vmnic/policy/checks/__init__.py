@@ -8,8 +8,9 @@ from __future__ import annotations
 from ..facts import Datapath, Platform
 from . import guests, networks, platform, properties
 from .check_input import Check, CheckInput, Finding
+from .platform import binding_missing
 
-__all__ = ["CheckInput", "Finding", "first_finding"]
+__all__ = ["CheckInput", "Finding", "binding_missing", "first_finding", "start_warnings"]
 
 _CARRIED: tuple[Check, ...] = (networks.guest_mtu_changes, properties.property_not_carried)
 _SAME_NETWORK: tuple[Check, ...] = (
@@ -103,6 +104,16 @@ _LASTING = frozenset(
 """Checks that also apply to the datapath that a NIC has already. All others concern changes only: an edit of KubeVirt's
 configuration, a full quota or a pool that is not ready takes no datapath away.
 """
+_AT_START = frozenset(
+    {
+        platform.plugin_not_registered,
+        platform.net_resource_injector_missing,
+        platform.feature_gate_off,
+        platform.host_device_not_permitted,
+        platform.host_device_provider_conflict,
+    }
+)
+"""Checks that tell what fails at the next start of a VM that keeps its datapath."""
 
 
 def first_finding(question: CheckInput) -> Finding | None:
@@ -114,3 +125,15 @@ def first_finding(question: CheckInput) -> Finding | None:
         if found is not None:
             return found
     return None
+
+
+def start_warnings(question: CheckInput) -> tuple[Finding, ...]:
+    """Return what fails at the next start of a VM whose NIC keeps the datapath that it has."""
+    kubevirt = question.cluster.kubevirt
+    # Without the KubeVirt resource nothing is known to fail.
+    if kubevirt.unreadable or not kubevirt.is_given:
+        return ()
+    checks = (one for one in _CHECKS.get((question.vm.platform, question.datapath), ()) if one in _AT_START)
+    found = (check(question) for check in checks)
+    text = f"the NIC keeps {question.datapath}, but the next start of the VM fails or gives it no device"
+    return tuple(Finding(one.reason, f"{text}: {one.message}") for one in found if one is not None)

@@ -5,11 +5,13 @@ The guest's architecture, KubeVirt's feature gates and lists, memory, quotas, ke
 
 from __future__ import annotations
 
-from ..facts import Datapath, Platform
+from ..facts import INJECTION_GATE, ClusterFacts, Datapath, Platform, VmFacts
 from ..reasons import Reason
+from ..sentences import join_sentences
 from .check_input import CheckInput, Finding
 
 __all__ = [
+    "binding_missing",
     "feature_gate_off",
     "host_device_not_permitted",
     "host_device_provider_conflict",
@@ -25,7 +27,8 @@ __all__ = [
 
 _VFIO_BYTES = 2**30
 """Memory that KubeVirt adds to the pod of a VM with any device on vfio-pci."""
-_INJECTION = "ExternalNetResourceInjection"
+_NEEDS_BINDING = (1, 9)
+"""From this version on, KubeVirt refuses an interface without a binding."""
 
 
 def not_on_architecture(question: CheckInput) -> Finding | None:
@@ -48,7 +51,9 @@ def plugin_not_registered(question: CheckInput) -> Finding | None:
 
     KubeVirt accepts a VM with an unknown plugin and then fails to start it.
     """
-    if "macvtap" in question.cluster.kubevirt.plugins:
+    kubevirt = question.cluster.kubevirt
+    # Without the KubeVirt resource, as among files, nothing is known to be missing.
+    if "macvtap" in kubevirt.plugins or not kubevirt.is_given:
         return None
     where = "spec.configuration.network.binding of the KubeVirt resource"
     text = f"KubeVirt has no network binding plugin macvtap: register it in {where}"
@@ -60,7 +65,8 @@ def feature_gate_off(question: CheckInput) -> Finding | None:
 
     The gate is off by default in 1.8 and in 1.9.
     """
-    if "HostDevices" in question.cluster.kubevirt.gates:
+    kubevirt = question.cluster.kubevirt
+    if "HostDevices" in kubevirt.gates or not kubevirt.is_given:
         return None
     return Finding(Reason.FEATURE_GATE_OFF, "KubeVirt's feature gate HostDevices is off: add it to featureGates")
 
@@ -70,7 +76,8 @@ def host_device_not_permitted(question: CheckInput) -> Finding | None:
 
     KubeVirt accepts such a VM and then fails to create its pod.
     """
-    if question.resource in question.cluster.kubevirt.permitted:
+    kubevirt = question.cluster.kubevirt
+    if question.resource in kubevirt.permitted or not kubevirt.is_given:
         return None
     text = f"{question.resource} is not in KubeVirt's permittedHostDevices.pciHostDevices: add it with externalResourceProvider"
     return Finding(Reason.HOST_DEVICE_NOT_PERMITTED, text)
@@ -95,11 +102,26 @@ def net_resource_injector_missing(question: CheckInput) -> Finding | None:
     """
     kubevirt = question.cluster.kubevirt
     # None means unknown, for example if only files are given, and excludes nothing.
-    if _INJECTION not in kubevirt.gates or kubevirt.injector is not False:
+    if INJECTION_GATE not in kubevirt.gates or kubevirt.injector is not False:
         return None
     missing = "network-resources-injector is not installed: the VM's pod would get no device"
-    text = f"KubeVirt's gate {_INJECTION} is on and {missing}"
+    text = f"KubeVirt's gate {INJECTION_GATE} is on and {missing}"
     return Finding(Reason.NET_RESOURCE_INJECTOR_MISSING, text)
+
+
+def binding_missing(vm: VmFacts, cluster: ClusterFacts) -> Finding | None:
+    """Return why KubeVirt refuses each change of a VM one of whose interfaces has no binding."""
+    # Of a version that is not known, only what every version accepts is written.
+    version = cluster.kubevirt.highest_version
+    if vm.platform is not Platform.KUBEVIRT or (version is not None and version < _NEEDS_BINDING):
+        return None
+    name = next((nic.name for nic in vm.nics if nic.lacks_binding), None)
+    if name is None:
+        return None
+    unknown = ", and its version is not known" if version is None else ""
+    text = f"NIC {name} has no binding: from 1.9 on, KubeVirt refuses each change of such a VM{unknown}"
+    remedy = "write the one that its network needs, such as `masquerade: {}` or `bridge: {}`"
+    return Finding(Reason.BINDING_MISSING, join_sentences(text, f"Remedy: {remedy}"))
 
 
 def instancetype_owns_field(question: CheckInput) -> Finding | None:

@@ -12,13 +12,15 @@ from vmnic.controller.caches.cluster_cache import ClusterCache
 from vmnic.controller.vms.decision_record import NicDecisionRecord
 from vmnic.controller.vms.policies import PolicyReconciler
 from vmnic.kube.reflector import ObjectKey
+from vmnic.policy.checks import Finding
+from vmnic.policy.reasons import Reason
 from vmnic.policy.types import Verdict
 
 
-def note(verdict=Verdict.COMPLIANT, *, policy="all", datapath="vhost", reason="", restart=False, conflicts=()):
+def note(verdict=Verdict.COMPLIANT, *, policy="all", datapath="vhost", reason="", restart=False, conflicts=(), warnings=()):
     return NicDecisionRecord(
         nic="default", policy=policy, verdict=verdict, datapath=datapath, reason=reason, message="why",
-        pending_restart=restart, conflicts_with=conflicts,
+        pending_restart=restart, conflicts_with=conflicts, warnings=tuple(warnings),
     )  # fmt: skip
 
 
@@ -75,7 +77,7 @@ async def test_vms_are_counted_by_verdict():
         ok=[note()], change=[note(), note(Verdict.CHANGE, datapath="emulated")], blocked=[note(Verdict.BLOCKED, reason="GuestOsUnknown")],
         restart=[note(restart=True)], fought=[note(conflicts=("b",))], other=[note(policy="other")],
     )  # fmt: skip
-    counts = {"matched": 5, "compliant": 3, "toChange": 1, "blocked": 1, "pendingRestart": 1, "conflicting": 1}
+    counts = {"matched": 5, "compliant": 3, "toChange": 1, "blocked": 1, "pendingRestart": 1, "conflicting": 1, "atRisk": 0}
     assert (status["vms"], status["nicsByDatapath"]) == (counts, {"emulated": 1, "vhost": 5})
     assert conditions(status) == {
         "Ready": "True",
@@ -100,6 +102,15 @@ async def test_at_most_ten_problems_are_reported_in_a_stable_order():
 async def test_conflict_names_the_other_policy_and_the_remedy():
     problem = (await summary(a=[note(conflicts=("b",))]))["problems"][0]
     assert (problem["reason"], "spec.priority" in problem["message"]) == ("Conflict", True)
+
+
+async def test_failure_at_the_next_start_is_a_problem_of_the_policy():
+    found = Finding(Reason.NET_RESOURCE_INJECTOR_MISSING, "no device")
+    status = await summary(a=[note(datapath="sriov", warnings=[found]), note()], b=[note()])
+    problem = {"vm": "tenants/a", "nic": "default", "reason": "NetResourceInjectorMissing", "message": "no device"}
+    assert (status["problems"], status["vms"]["atRisk"], status["vms"]["compliant"]) == ([problem], 1, 2)
+    compliant = next(one for one in status["conditions"] if one["type"] == "Compliant")
+    assert (compliant["status"], "1 keep a datapath" in compliant["message"]) == ("True", True)
 
 
 async def test_vm_that_did_not_come_back_is_named():
