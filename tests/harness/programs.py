@@ -82,9 +82,9 @@ def ensure() -> Programs:
     kubevirt = cache / f"kubevirt-{KUBEVIRT}"
     _build_missing(
         cache,
-        (etcd, f"etcd {ETCD} (about 30 s)", _build_etcd),
-        (kubernetes, f"Kubernetes {KUBERNETES}: {', '.join(_KUBERNETES_PROGRAMS)} (about 5 min)", _build_kubernetes),
-        (kubevirt, f"KubeVirt {KUBEVIRT}: CRDs, virt-api, virt-controller (about 4 min)", _build_kubevirt),
+        (etcd, f"etcd {ETCD} (about 1 min)", _build_etcd),
+        (kubernetes, f"Kubernetes {KUBERNETES}: {', '.join(_KUBERNETES_PROGRAMS)} (4 to 6 min)", _build_kubernetes),
+        (kubevirt, f"KubeVirt {KUBEVIRT}: CRDs, virt-api, virt-controller (2 to 4 min)", _build_kubevirt),
     )
     return Programs(
         etcd=etcd / "etcd",
@@ -106,7 +106,7 @@ def ensure_promtool() -> pathlib.Path:
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
     prometheus = cache / f"prometheus-{PROMETHEUS}"
-    _build_missing(cache, (prometheus, f"promtool {PROMETHEUS} (about 2 min)", _build_prometheus))
+    _build_missing(cache, (prometheus, f"promtool {PROMETHEUS} (1 to 2 min)", _build_prometheus))
     return prometheus / "promtool"
 
 
