@@ -32,8 +32,9 @@ lock: ## Regenerate requirements.lock and requirements-image.lock from pyproject
 crds: venv ## Regenerate crds/ from the models
 	@$(BIN)/python -m vmnic.api.crd crds
 
-docs: venv ## Regenerate docs/reference from the models
+docs: venv ## Regenerate docs/reference from the models, and docs/pictures from the tutorial
 	@$(BIN)/python docs/make_reference.py docs/reference
+	@$(BIN)/python -m docs.make_pictures
 
 changelog: venv ## Write CHANGELOG.md again from the fragments in changelog.d
 	@$(BIN)/python docs/make_changelog.py

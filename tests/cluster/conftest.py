@@ -9,7 +9,7 @@ import pytest
 from tests.harness.api import wait_for
 from tests.harness.cluster import Cluster
 from tests.harness.packaging import ensure_helm
-from tests.harness.programs import ensure
+from tests.harness.programs import ensure, ensure_promtool
 
 _NUMBERS = itertools.count(1)
 
@@ -24,6 +24,8 @@ def pytest_collection_finish(session):
         ensure()
     if "test_packaging.py" in files and not session.config.option.collectonly:
         ensure_helm()
+    if "test_alerts.py" in files and not session.config.option.collectonly:
+        ensure_promtool()
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     if stop_recorded(directory):
         print("stopped the cluster of an earlier demo")
     shutil.rmtree(directory, ignore_errors=True)
-    print("Kubernetes' and KubeVirt's programs (built once, about 8 minutes on 2 cores):")
+    print("Kubernetes' and KubeVirt's programs (built once, 6 to 11 minutes on two idle cores):")
     programs = ensure()
     cluster = Cluster(directory, programs, die_with_parent=False)
     try:

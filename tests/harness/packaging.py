@@ -59,7 +59,7 @@ def ensure_helm() -> pathlib.Path:
 
 def _build_helm(go: Go, work: pathlib.Path, out: pathlib.Path) -> None:
     (work / "go.mod").write_text(f"module testdeps\n\ngo 1.26.0\n\nrequire helm.sh/helm/v4 v{HELM}\n")
-    go(work, "build", "-trimpath", "-ldflags", "-s -w", "-o", str(out / "helm"), "helm.sh/helm/v4/cmd/helm")
+    go.build(work, out / "helm", "helm.sh/helm/v4/cmd/helm")
 
 
 def kustomize(directory: pathlib.Path) -> list[dict[str, Any]]:

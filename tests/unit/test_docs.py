@@ -3,12 +3,15 @@
 import importlib.util
 import pathlib
 import re
+from xml.etree import ElementTree as ET
 
 import pytest
 
+from docs import make_pictures
 from tests.harness.pages import Step
 from vmnic.api.reasons import NodeReason, PoolReason
 from vmnic.policy.condition_reasons import PolicyReason
+from vmnic.policy.facts import Datapath
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -28,6 +31,25 @@ def reference():
 def test_the_reference_matches_the_models():
     pages = reference().render_pages()
     assert {path.name: path.read_text() for path in (ROOT / "docs" / "reference").iterdir()} == pages, "run `make docs`"
+
+
+def test_the_pictures_match_the_tutorial():
+    pictures = make_pictures.render_pictures()
+    assert {path.name: path.read_text() for path in make_pictures.PICTURES.iterdir()} == pictures, "run `make docs`"
+
+
+def test_every_datapath_has_a_path_in_the_picture():
+    assert set(make_pictures.PATHS) == set(Datapath) - {Datapath.OTHER}
+
+
+@pytest.mark.parametrize("path", sorted(make_pictures.PICTURES.iterdir()), ids=lambda path: path.name)
+def test_a_picture_is_small_titled_and_has_a_background(path):
+    text = path.read_text()
+    root = ET.fromstring(text)
+    parts = [part.tag.rpartition("}")[2] for part in root]
+    assert len(text) < 30_000
+    assert parts[:3] == ["title", "style", "rect"]
+    assert {"text", "image", "script"} & {element.tag.rpartition("}")[2] for element in root.iter()} == {"text"}
 
 
 def test_the_changelog_has_every_fragment():
