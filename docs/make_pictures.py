@@ -70,7 +70,7 @@ def _shown(beginning: str) -> tuple[str, ...]:
 
 def _plan() -> list[_Nic]:
     rows = [re.split(r" {2,}", line.rstrip()) for line in _shown("kubectl vmnic plan")[1:] if "/" in line]
-    return [_Nic(*row[:5], *row[6:] or [""]) for row in rows]
+    return [_Nic(*row[:5], *row[6:7] or [""]) for row in rows]
 
 
 def _names() -> dict[str, str]:
