@@ -78,7 +78,7 @@ def test_revert_prints_the_patch_and_applies_it_with_apply(cluster, pool, policy
     cluster.api.create(first)
     assert datapaths(cluster, namespace) == [None, "sriov"]
     code, out, err = run(cluster, "revert", "vm", "v", "-n", namespace)
-    assert (code, json.loads(out)[-1]["path"], "--apply does it" in err) == (
+    assert (code, json.loads(out)[-1]["path"], "apply the patch with --apply" in err) == (
         0,
         "/metadata/annotations/vmnic.dev~1exclude",
         True,

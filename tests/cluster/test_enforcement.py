@@ -216,7 +216,7 @@ def warnings_of(cluster, body):
         ),
         (
             {"datapaths": ["passthrough"], "passthrough": {"pool": "fast"}},
-            "Warning: spec.passthrough.pool: the pool fast has another function",
+            "Warning: spec.passthrough.pool: pool fast is not a pool with function: Physical",
         ),
         ({"selector": {"vmSelector": {"matchLabels": {"no": "vm"}}}}, "Warning: spec.selector matches no existing VM"),
         ({"passthrough": {"pool": "fast"}, "datapaths": ["vhost"]}, "Warning: spec.passthrough has no effect"),
