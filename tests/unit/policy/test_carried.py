@@ -166,3 +166,30 @@ def test_nics_behind_a_removed_one_move_up_a_slot():
     fixed = nic("fixed", pciAddress="0000:08:00.0")
     found = scene("passthrough", more=[after, fixed])
     assert [guest_view(found, one).interface_name for one in found.nics] == ["MayChange", "MayChange", "Same"]
+
+
+@pytest.mark.parametrize(
+    ("model", "datapath", "fields", "expected"),
+    [
+        ("virtio", "passthrough", {"pciAddress": "0000:08:00.0"}, "MayChange"),
+        ("virtio", "sriov", {"pciAddress": "0000:08:00.0"}, "Same"),
+        ("virtio", "sriov", {"pciAddress": "0000:08:00.0", "acpiIndex": 7}, "MayChange"),
+        ("rtl8139", "vhost", {"acpiIndex": 7}, "Same"),
+    ],
+)
+def test_a_slot_or_index_keeps_the_name_if_it_is_carried(model, datapath, fields, expected):
+    found = scene(datapath, model=model, **fields)
+    assert guest_view(found, found.nics[0]).interface_name == expected
+
+
+def test_a_vf_moves_with_an_interface_that_joins_it():
+    host, fixed = (nic(name, binding="sriov", network="other", **more) for name, more in VFS.items())
+    data = nic("data", binding="bridge", network="br")
+    networks = [nad("br", segment="blue"), nad("fast", cni="sriov", resource="vmnic.dev/fast", segment="blue")]
+    wanted = policy(datapaths=["sriov"], existing="Immediately", selector={"networks": ["tenants/br"]})
+    machine = vm("web", host, fixed, data, run_strategy="Halted")
+    found = decision(machine, wanted, *networks, nad("other", cni="sriov", resource="vmnic.dev/fast"), *CLUSTER)
+    assert [guest_view(found, one).interface_name for one in found.nics] == ["MayChange", "Same", "MayChange"]
+
+
+VFS = {"host": {}, "fixed": {"pciAddress": "0000:08:00.0"}}
