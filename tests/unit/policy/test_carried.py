@@ -73,6 +73,20 @@ def test_spoof_checks_are_carried_by_a_vf_with_spoof_check():
     assert reason(scene("sriov", bridge=bridge, fast={"spoofchk": "off"})) == "PropertyNotCarried"
 
 
+def test_spoof_check_of_a_vf_is_carried_by_a_bridge_that_has_it():
+    wanted = policy(datapaths=["vhost"], existing="Immediately")
+    machine = vm("web", nic("data", binding="sriov", network="fast"), run_strategy="Halted")
+    vf = nad("fast", cni="sriov", resource="vmnic.dev/fast", segment="blue", spoofchk="on")
+    for checks, expected in ((True, None), (False, "PropertyNotCarried")):
+        assert reason(decision(machine, wanted, vf, nad("br", segment="blue", macspoofchk=checks), *CLUSTER)) == expected
+
+
+def test_a_message_names_few_of_many_properties():
+    found = scene("sriov", bridge={f"key{index}": True for index in range(1000)})
+    assert "and 992 more" in found.nics[0].message
+    assert len(found.nics[0].message) < 500
+
+
 def test_an_equal_property_of_the_target_is_carried():
     assert reason(scene("macvtap", bridge={"promiscMode": True}, fast={"promiscMode": True})) is None
 
