@@ -151,6 +151,21 @@ def test_a_change_of_the_guests_mtu_needs_acceptance(model, datapath, mtu, os, e
     assert (reason(accepted), guest_view(accepted, accepted.nics[0]).mtu) == (None, expected)
 
 
+@pytest.mark.parametrize(("model", "datapath"), [("virtio", "sriov"), ("e1000e", "vhost"), ("virtio", "emulated")])
+def test_the_remedy_is_an_mtu_that_both_datapaths_have(model, datapath):
+    found = scene(datapath, bridge={"mtu": 9000}, fast={"mtu": 9000}, model=model)
+    assert "make the network's mtu 1500" in found.nics[0].message
+
+
+def test_a_whole_nic_without_a_record_has_an_unknown_network():
+    machine = vm("web", run_strategy="Halted")
+    machine["spec"]["template"]["spec"]["domain"]["devices"]["hostDevices"] = [
+        {"name": "data", "deviceName": "vmnic.dev/whole"}
+    ]
+    found = decision(machine, policy(datapaths=["vhost"], existing="Immediately"), *CLUSTER)
+    assert found.nics[1].message == "the network that NIC data used before passthrough is unknown"
+
+
 def test_dhcp_of_kubevirt_tells_linux_guests_the_mtu():
     ipam = {"type": "host-local", "subnet": "192.0.2.0/24"}
     assert reason(scene("vhost", bridge={"mtu": 9000, "ipam": ipam}, model="e1000e")) is None
