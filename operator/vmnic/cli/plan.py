@@ -182,11 +182,9 @@ def _guest_commands(decision: VmDecision) -> list[str]:
     """
     if decision.vm.guest_os is not GuestOs.LINUX:
         return []
-    return [
-        f"ethtool -L eth{index} combined {nic.wanted.queues}"
-        for index, nic in enumerate(decision.nics)
-        if nic.wanted.queues > nic.nic.present.queues
-    ]
+    # KubeVirt's switch changes NICs that no policy decides, too.
+    queues = [guest_view(decision, nic).queues for nic in decision.nics]
+    return [f"ethtool -L eth{index} combined {after}" for index, (before, after) in enumerate(queues) if after > before]
 
 
 def _needs_mac(vm: VmDecision, decision: NicDecision) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from ..checked.printable import cut, printable
 from ..policy.facts import Datapath, NicSetting
 from .vm import Interface
 
@@ -120,6 +121,7 @@ CNI_HANDLED = frozenset(
 """Keys of CNI plugins that are no properties of a NIC."""
 CNI_VOUCHED = ("vlan", "vlanQoS", "vlanProto")
 """Keys that the segment, or the policy that names a pool of whole NICs, vouches for. A whole NIC leaves them to the switch."""
+_NAME_BYTES = 63
 _MEANINGLESS_CHAINED = frozenset({"portmap", "sbr", "vrf"})
 """Chained plugins that change the pod's own routes and ports, which a VM does not use."""
 
@@ -150,13 +152,18 @@ def network_properties(plugin: Mapping[str, Any], chained: list[Any]) -> dict[st
         if key in CNI_HANDLED:
             continue
         if CNI_PROPERTIES.get(key, _is_on)(value):
-            found[key] = json.dumps(value, sort_keys=True)
+            found[_shown(key)] = json.dumps(value, sort_keys=True)
     for one in chained:
         kind = one.get("type") if isinstance(one, dict) else None
         if not isinstance(kind, str) or kind in _MEANINGLESS_CHAINED:
             continue
         settings = {key: value for key, value in one.items() if key not in ("type", "capabilities", "name")}
-        # An empty bandwidth plugin limits nothing by itself.
-        if kind != "bandwidth" or settings:
-            found[kind] = json.dumps(settings, sort_keys=True)
+        # A bandwidth plugin without rates, or with rates of 0, limits nothing by itself.
+        if kind != "bandwidth" or any(map(_is_on, settings.values())):
+            found[_shown(kind)] = json.dumps(settings, sort_keys=True)
     return found
+
+
+def _shown(name: str) -> str:
+    """Return a foreign name as messages show it. A longer or unprintable one cannot be accepted."""
+    return cut(printable(name), _NAME_BYTES)

@@ -46,7 +46,7 @@ def guest_view(decision: VmDecision, nic: NicDecision) -> GuestView:
     return GuestView(
         mtu=None if before is None or after is None or facts.network.pod else (before, after),
         adapter="New" if is_new else "Same",
-        interface_name="MayChange" if _slot_moves(decision, nic) or (is_new and vm.guest_os is not GuestOs.LINUX) else "Same",
+        interface_name="MayChange" if _name_moves(decision, nic) or (is_new and vm.guest_os is not GuestOs.LINUX) else "Same",
         queues=queues,
         link=link,
     )
@@ -92,20 +92,24 @@ def _driver_of(state: NicState) -> str:
     return "virtio" if (state.model or "").startswith("virtio") else state.model or ""
 
 
-def _slot_moves(decision: VmDecision, nic: NicDecision) -> bool:
-    """Return whether a NIC gets another PCI slot.
+def _name_moves(decision: VmDecision, nic: NicDecision) -> bool:
+    """Return whether a Linux guest may rename a NIC, because its PCI slot or its ACPI index changes.
 
     libvirt numbers the devices without an address in their order, and host devices come after all interfaces.
     """
-    if nic.verdict is Verdict.CHANGE and _slot_class(nic.nic.present) != _slot_class(nic.wanted):
-        return not nic.nic.has_fixed_slot or "acpiIndex" in nic.nic.settings
-    if nic.nic.has_fixed_slot:
+    # Linux prefers the index to the slot. Host devices have none, even if the VM's spec names one.
+    indexed = [not state.datapath.needs_device for state in (nic.nic.present, nic.wanted)]
+    if "acpiIndex" in nic.nic.settings and any(indexed):
+        return not all(indexed)
+    if nic.nic.has_fixed_slot and nic.wanted.datapath is not Datapath.PASSTHROUGH:
         return False
     position = decision.nics.index(nic)
-    return any(
-        one.verdict is Verdict.CHANGE and _slot_class(one.nic.present) != _slot_class(one.wanted)
-        for one in decision.nics[:position]
-    )
+    before = decision.nics if nic.nic.present.datapath.needs_device else decision.nics[: position + 1]
+    return any(_changes_class(one) for one in before)
+
+
+def _changes_class(nic: NicDecision) -> bool:
+    return nic.verdict is Verdict.CHANGE and _slot_class(nic.nic.present) != _slot_class(nic.wanted)
 
 
 def _slot_class(state: NicState) -> str:

@@ -213,6 +213,12 @@ def test_the_plan_has_the_guest_command_for_more_queues():
     assert plan["vms"][0]["guestCommands"] == ["ethtool -L eth0 combined 2"]
 
 
+def test_a_nic_without_a_policy_has_a_guest_command_too():
+    networks = policy("linux", networkPressure="High", selector={"networks": ["tenants/br"]}), nad("br")
+    _, plan = plan_of(*networks, vm("web", nic(), nic("data", binding="bridge", network="br"), run_strategy="Halted"))
+    assert plan["vms"][0]["guestCommands"] == ["ethtool -L eth0 combined 2", "ethtool -L eth1 combined 2"]
+
+
 def test_the_guest_command_is_in_table_and_markdown(tmp_path):
     text = documents(policy("linux", networkPressure="High"), vm("web", run_strategy="Halted"))
     assert (

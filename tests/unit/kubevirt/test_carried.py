@@ -44,5 +44,17 @@ def test_a_key_that_is_set_is_a_property(key):
     assert network_properties({key: "on"}, []) == {key: '"on"'}
 
 
+@pytest.mark.parametrize("rates", [{}, {"ingressRate": 0, "egressRate": 0}, {"capabilities": {"bandwidth": True}}], ids=str)
+def test_a_chained_bandwidth_without_a_rate_is_no_property(rates):
+    assert network_properties({}, [{"type": "bandwidth", **rates}]) == {}
+
+
+@pytest.mark.parametrize("name", ["a\n| b", "\x1b[31m", "k" * 10_000, "\u202e"], ids=ascii)
+def test_a_hostile_name_is_shown_in_one_short_line(name):
+    for found in (network_properties({name: True}, []), network_properties({}, [{"type": name}])):
+        (shown,) = found
+        assert (shown.isprintable(), len(shown) <= 63) == (True, True)
+
+
 def test_vfs_follow_the_link_by_default():
     assert network_properties({"link_state": "auto"}, []) == {}

@@ -73,6 +73,20 @@ def test_spoof_checks_are_carried_by_a_vf_with_spoof_check():
     assert reason(scene("sriov", bridge=bridge, fast={"spoofchk": "off"})) == "PropertyNotCarried"
 
 
+def test_spoof_check_of_a_vf_is_carried_by_a_bridge_that_has_it():
+    wanted = policy(datapaths=["vhost"], existing="Immediately")
+    machine = vm("web", nic("data", binding="sriov", network="fast"), run_strategy="Halted")
+    vf = nad("fast", cni="sriov", resource="vmnic.dev/fast", segment="blue", spoofchk="on")
+    for checks, expected in ((True, None), (False, "PropertyNotCarried")):
+        assert reason(decision(machine, wanted, vf, nad("br", segment="blue", macspoofchk=checks), *CLUSTER)) == expected
+
+
+def test_a_message_names_few_of_many_properties():
+    found = scene("sriov", bridge={f"key{index}": True for index in range(1000)})
+    assert "and 992 more" in found.nics[0].message
+    assert len(found.nics[0].message) < 500
+
+
 def test_an_equal_property_of_the_target_is_carried():
     assert reason(scene("macvtap", bridge={"promiscMode": True}, fast={"promiscMode": True})) is None
 
@@ -137,6 +151,21 @@ def test_a_change_of_the_guests_mtu_needs_acceptance(model, datapath, mtu, os, e
     assert (reason(accepted), guest_view(accepted, accepted.nics[0]).mtu) == (None, expected)
 
 
+@pytest.mark.parametrize(("model", "datapath"), [("virtio", "sriov"), ("e1000e", "vhost"), ("virtio", "emulated")])
+def test_the_remedy_is_an_mtu_that_both_datapaths_have(model, datapath):
+    found = scene(datapath, bridge={"mtu": 9000}, fast={"mtu": 9000}, model=model)
+    assert "make the network's mtu 1500" in found.nics[0].message
+
+
+def test_a_whole_nic_without_a_record_has_an_unknown_network():
+    machine = vm("web", run_strategy="Halted")
+    machine["spec"]["template"]["spec"]["domain"]["devices"]["hostDevices"] = [
+        {"name": "data", "deviceName": "vmnic.dev/whole"}
+    ]
+    found = decision(machine, policy(datapaths=["vhost"], existing="Immediately"), *CLUSTER)
+    assert found.nics[1].message == "the network that NIC data used before passthrough is unknown"
+
+
 def test_dhcp_of_kubevirt_tells_linux_guests_the_mtu():
     ipam = {"type": "host-local", "subnet": "192.0.2.0/24"}
     assert reason(scene("vhost", bridge={"mtu": 9000, "ipam": ipam}, model="e1000e")) is None
@@ -166,3 +195,30 @@ def test_nics_behind_a_removed_one_move_up_a_slot():
     fixed = nic("fixed", pciAddress="0000:08:00.0")
     found = scene("passthrough", more=[after, fixed])
     assert [guest_view(found, one).interface_name for one in found.nics] == ["MayChange", "MayChange", "Same"]
+
+
+@pytest.mark.parametrize(
+    ("model", "datapath", "fields", "expected"),
+    [
+        ("virtio", "passthrough", {"pciAddress": "0000:08:00.0"}, "MayChange"),
+        ("virtio", "sriov", {"pciAddress": "0000:08:00.0"}, "Same"),
+        ("virtio", "sriov", {"pciAddress": "0000:08:00.0", "acpiIndex": 7}, "MayChange"),
+        ("rtl8139", "vhost", {"acpiIndex": 7}, "Same"),
+    ],
+)
+def test_a_slot_or_index_keeps_the_name_if_it_is_carried(model, datapath, fields, expected):
+    found = scene(datapath, model=model, **fields)
+    assert guest_view(found, found.nics[0]).interface_name == expected
+
+
+def test_a_vf_moves_with_an_interface_that_joins_it():
+    host, fixed = (nic(name, binding="sriov", network="other", **more) for name, more in VFS.items())
+    data = nic("data", binding="bridge", network="br")
+    networks = [nad("br", segment="blue"), nad("fast", cni="sriov", resource="vmnic.dev/fast", segment="blue")]
+    wanted = policy(datapaths=["sriov"], existing="Immediately", selector={"networks": ["tenants/br"]})
+    machine = vm("web", host, fixed, data, run_strategy="Halted")
+    found = decision(machine, wanted, *networks, nad("other", cni="sriov", resource="vmnic.dev/fast"), *CLUSTER)
+    assert [guest_view(found, one).interface_name for one in found.nics] == ["MayChange", "Same", "MayChange"]
+
+
+VFS = {"host": {}, "fixed": {"pciAddress": "0000:08:00.0"}}

@@ -43,7 +43,7 @@ def no_equivalent_network(question: CheckInput) -> Finding | None:
         if nic.state == "absent":
             text = f"NIC {nic.name} is being removed (`state: absent`), so vmnic does not change it"
         return Finding(Reason.NO_EQUIVALENT_NETWORK, text)
-    if nic.present.datapath is Datapath.PASSTHROUGH and question.vm.platform is Platform.LIBVIRT:
+    if nic.present.datapath is Datapath.PASSTHROUGH and (question.vm.platform is Platform.LIBVIRT or not nic.network.name):
         return Finding(Reason.NO_EQUIVALENT_NETWORK, f"the network that NIC {nic.name} used before passthrough is unknown")
     # A whole NIC has no network object. The policy that names its pool confirms the segment.
     if question.target is not None or question.datapath is Datapath.PASSTHROUGH:
@@ -102,7 +102,9 @@ def guest_mtu_changes(question: CheckInput) -> Finding | None:
     if before is None or after is None or before == after:
         return None
     reason = Reason.GUEST_MTU_CHANGES
-    text = f"the guest's MTU would change from {before} to {after}: make the network's mtu {before}, or accept {reason}"
+    # A device that ignores the network's MTU keeps 1500, so only a network with 1500 suits it.
+    common = _DEFAULT_MTU if _DEFAULT_MTU in (before, after) else before
+    text = f"the guest's MTU would change from {before} to {after}: make the network's mtu {common}, or accept {reason}"
     return Finding(reason, text)
 
 

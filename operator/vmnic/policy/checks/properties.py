@@ -12,6 +12,7 @@ __all__ = ["property_not_carried"]
 
 _SPOOF_CHECKS = frozenset({"macspoofchk", "spoofchk"})
 """Names of one property in two CNI plugins: frames with another source address are dropped."""
+_SHOWN_NAMES = 8
 
 
 def property_not_carried(question: CheckInput) -> Finding | None:
@@ -24,8 +25,10 @@ def property_not_carried(question: CheckInput) -> Finding | None:
     lost = [name for name in dict.fromkeys(_lost(question)) if not question.accepts(f"{Reason.PROPERTY_NOT_CARRIED}/{name}")]
     if not lost:
         return None
-    accept = ", ".join(f"{Reason.PROPERTY_NOT_CARRIED}/{name}" for name in lost)
-    text = f"{question.datapath} does not carry {', '.join(lost)} of NIC {question.nic.name}: remove it, or accept {accept}"
+    more = f" and {len(lost) - _SHOWN_NAMES} more" if len(lost) > _SHOWN_NAMES else ""
+    names = ", ".join(lost[:_SHOWN_NAMES]) + more
+    accept = ", ".join(f"{Reason.PROPERTY_NOT_CARRIED}/{name}" for name in lost[:_SHOWN_NAMES]) + more
+    text = f"{question.datapath} does not carry {names} of NIC {question.nic.name}: remove it, or accept {accept}"
     return Finding(Reason.PROPERTY_NOT_CARRIED, text)
 
 
@@ -38,8 +41,10 @@ def _lost(question: CheckInput) -> Iterator[str]:
 
 
 def _checks_spoofing(question: CheckInput) -> bool:
-    """Return whether the new VF is known to drop frames with another source address."""
-    if question.datapath is not Datapath.SRIOV or question.target is None:
+    """Return whether the new VF or bridge port is known to drop frames with another source address."""
+    target, pool = question.target, question.pool
+    if target is None:
         return False
-    pool = question.pool
-    return "spoofchk" in question.target.properties or (pool is not None and pool.spoof_check is True)
+    if question.datapath is Datapath.SRIOV:
+        return "spoofchk" in target.properties or (pool is not None and pool.spoof_check is True)
+    return question.datapath.is_bridged and "macspoofchk" in target.properties
