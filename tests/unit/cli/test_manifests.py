@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from vmnic.cli.files import read_files
+from vmnic.cli.objects import shown_name
 from vmnic.cli.offline import decide_all
 from vmnic.cli.plan import make_plan
 
@@ -38,8 +39,8 @@ def planned(family):
     objects = read_files([str(MANIFESTS / f"{family}.yaml")], recursive=False)
     assert objects.set_aside == []
     plan = make_plan(objects, decide_all(objects, offline=True), [])
-    names = {"/".join(key) for key in (*objects.machines, *objects.vm_pools)}
-    return {f"{vm['namespace']}/{vm['name'].rstrip('*')}": vm for vm in plan["vms"]}, names
+    names = {f"{namespace}/{shown_name(name)}" for namespace, name in (*objects.machines, *objects.vm_pools)}
+    return {f"{vm['namespace']}/{vm['name']}": vm for vm in plan["vms"]}, names
 
 
 def shown(vm):
@@ -84,7 +85,7 @@ def test_the_plan_of_a_manifest_is_as_documented(family, name):
 def test_the_table_has_every_vm_and_nothing_else():
     families = {path.stem for path in MANIFESTS.glob("*.yaml")}
     assert {family: planned(family)[1] for family in families} == {one: set(names) for one, names in EXPECTED.items()}
-    assert len(WANTED) >= 60
+    assert len(WANTED) >= 110
     known = {*USUAL_VM, "nics"}
     assert all(set(vm) <= known for names in EXPECTED.values() for vm in names.values() if vm)
     nics = [nic for names in EXPECTED.values() for vm in names.values() if vm for nic in vm["nics"].values()]
