@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .facts import Datapath, GuestOs, NicState, Platform
+from .facts import Datapath, GuestOs, NicState, Platform, VmFacts
 from .guest_mtu import guest_mtu
 from .types import NicDecision, Verdict, VmDecision
 
 __all__ = ["GuestView", "describe_view", "guest_view", "uncarried_settings"]
 
-_LEGACY_PCI = frozenset({"e1000", "rtl8139", "ne2k_pci", "pcnet"})
+_LEGACY_PCI = frozenset({"e1000", "rtl8139", "ne2k_pci", "pcnet", "virtio-transitional"})
 """Models that are PCI and not PCI Express devices, so libvirt puts them behind another bridge."""
 
 
@@ -97,18 +97,20 @@ def _slot_moves(decision: VmDecision, nic: NicDecision) -> bool:
 
     libvirt numbers the devices without an address in their order, and host devices come after all interfaces.
     """
-    if nic.verdict is Verdict.CHANGE and _slot_class(nic.nic.present) != _slot_class(nic.wanted):
+    if _class_changes(decision.vm, nic):
         return not nic.nic.has_fixed_slot or "acpiIndex" in nic.nic.settings
     if nic.nic.has_fixed_slot:
         return False
     position = decision.nics.index(nic)
-    return any(
-        one.verdict is Verdict.CHANGE and _slot_class(one.nic.present) != _slot_class(one.wanted)
-        for one in decision.nics[:position]
-    )
+    return any(_class_changes(decision.vm, one) for one in decision.nics[:position])
 
 
-def _slot_class(state: NicState) -> str:
+def _class_changes(vm: VmFacts, nic: NicDecision) -> bool:
+    return nic.verdict is Verdict.CHANGE and _slot_class(vm, nic.nic.present) != _slot_class(vm, nic.wanted)
+
+
+def _slot_class(vm: VmFacts, state: NicState) -> str:
     if state.datapath.needs_device:
         return "host device"
-    return "PCI" if state.model in _LEGACY_PCI else "PCI Express"
+    model = "virtio-transitional" if vm.virtio_transitional and state.model == "virtio" else state.model
+    return "PCI" if model in _LEGACY_PCI else "PCI Express"
