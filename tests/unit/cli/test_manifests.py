@@ -85,7 +85,7 @@ def test_the_plan_of_a_manifest_is_as_documented(family, name):
 def test_the_table_has_every_vm_and_nothing_else():
     families = {path.stem for path in MANIFESTS.glob("*.yaml")}
     assert {family: planned(family)[1] for family in families} == {one: set(names) for one, names in EXPECTED.items()}
-    assert len(WANTED) >= 110
+    assert len(WANTED) >= 130
     known = {*USUAL_VM, "nics"}
     assert all(set(vm) <= known for names in EXPECTED.values() for vm in names.values() if vm)
     nics = [nic for names in EXPECTED.values() for vm in names.values() if vm for nic in vm["nics"].values()]
