@@ -6,9 +6,11 @@
 import functools
 import pathlib
 
+import jsonpatch
 import pytest
 import yaml
 
+from tests.builders.decide import collect
 from vmnic.cli.files import read_files
 from vmnic.cli.objects import shown_name
 from vmnic.cli.offline import decide_all
@@ -90,3 +92,26 @@ def test_the_table_has_every_vm_and_nothing_else():
     assert all(set(vm) <= known for names in EXPECTED.values() for vm in names.values() if vm)
     nics = [nic for names in EXPECTED.values() for vm in names.values() if vm for nic in vm["nics"].values()]
     assert all(set(nic or ()) <= set(USUAL_NIC) for nic in nics)
+
+
+@pytest.mark.parametrize("family", EXPECTED)
+def test_a_patched_manifest_needs_no_other_change(family):
+    plans, _ = planned(family)
+    documents = [patched(one, plans) for one in read_documents(family)]
+    objects = collect(*documents)
+    again = make_plan(objects, decide_all(objects, offline=True), [])
+    assert any(one.get("patch") for one in plans.values())
+    assert [one["name"] for one in again["vms"] if one.get("patch")] == []
+
+
+def read_documents(family):
+    """Return the objects of a file, those of its lists in their place."""
+    for one in yaml.safe_load_all((MANIFESTS / f"{family}.yaml").read_text()):
+        yield from one["items"] if one["kind"] == "List" else [one]
+
+
+def patched(document, plans):
+    meta = document["metadata"]
+    plan = plans.get(f"{meta.get('namespace')}/{meta.get('name') or meta['generateName'] + '*'}")
+    ours = document["apiVersion"].startswith("kubevirt.io/") and document["kind"] == "VirtualMachine"
+    return jsonpatch.apply_patch(document, plan["patch"]) if plan and ours else document
