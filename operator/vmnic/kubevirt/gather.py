@@ -82,6 +82,7 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         live_requests=read_live_requests(given, instance, nics),
         instancetype_host_devices=_has_type_devices(given),
         autoattach=given.autoattach,
+        virtio_transitional=given.virtio_transitional,
         eviction_strategy=spec.eviction_strategy or "",
         quota=given.quota,
         unknown=given.namespace_unknown or beyond,

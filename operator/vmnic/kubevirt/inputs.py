@@ -93,3 +93,11 @@ class MachineInput:
         if own is not None or self.preference is None:
             return own
         return self.preference.spec.devices.preferred_autoattach_pod_interface
+
+    @property
+    def virtio_transitional(self) -> bool:
+        """Return whether KubeVirt makes virtio devices transitional, by the VM or else by its preference."""
+        own = self.machine.spec.template.spec.domain.devices.use_virtio_transitional
+        if own is not None or self.preference is None:
+            return bool(own)
+        return bool(self.preference.spec.devices.preferred_use_virtio_transitional)

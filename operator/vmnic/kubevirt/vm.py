@@ -117,6 +117,7 @@ class _Devices(Part, frozen=True, kw_only=True):
     gpus: tuple[HostDevice, ...] = ()
     network_interface_multiqueue: bool | None = None
     autoattach_pod_interface: bool | None = None
+    use_virtio_transitional: bool | None = None
 
 
 class Cpu(Part, frozen=True, kw_only=True):
@@ -336,6 +337,7 @@ class _PreferredDevices(Part, frozen=True, kw_only=True):
     preferred_interface_model: str | None = None
     preferred_network_interface_multi_queue: bool | None = None
     preferred_autoattach_pod_interface: bool | None = None
+    preferred_use_virtio_transitional: bool | None = None
 
 
 class _PreferenceSpec(Part, frozen=True, kw_only=True):

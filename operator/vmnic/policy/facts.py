@@ -284,6 +284,8 @@ class VmFacts:
     """Whether its instancetype lists host devices."""
     autoattach: bool | None = None
     """`autoattachPodInterface` of the VM or of its preference."""
+    virtio_transitional: bool = False
+    """Whether KubeVirt makes the VM's virtio devices transitional, for old guests."""
     eviction_strategy: str = ""
     """The VM's own strategy; empty if the cluster's applies."""
     quota: Mapping[str, int] = field(default_factory=dict)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .facts import Datapath, GuestOs, NicState, Platform
+from .facts import Datapath, GuestOs, NicState, Platform, VmFacts
 from .guest_mtu import guest_mtu
 from .types import NicDecision, Verdict, VmDecision
 
 __all__ = ["GuestView", "describe_view", "guest_view", "uncarried_settings"]
 
-_LEGACY_PCI = frozenset({"e1000", "rtl8139", "ne2k_pci", "pcnet"})
+_LEGACY_PCI = frozenset({"e1000", "rtl8139", "ne2k_pci", "pcnet", "virtio-transitional"})
 """Models that are PCI and not PCI Express devices, so libvirt puts them behind another bridge."""
 
 
@@ -105,14 +105,15 @@ def _name_moves(decision: VmDecision, nic: NicDecision) -> bool:
         return False
     position = decision.nics.index(nic)
     before = decision.nics if nic.nic.present.datapath.needs_device else decision.nics[: position + 1]
-    return any(_changes_class(one) for one in before)
+    return any(_class_changes(decision.vm, one) for one in before)
 
 
-def _changes_class(nic: NicDecision) -> bool:
-    return nic.verdict is Verdict.CHANGE and _slot_class(nic.nic.present) != _slot_class(nic.wanted)
+def _class_changes(vm: VmFacts, nic: NicDecision) -> bool:
+    return nic.verdict is Verdict.CHANGE and _slot_class(vm, nic.nic.present) != _slot_class(vm, nic.wanted)
 
 
-def _slot_class(state: NicState) -> str:
+def _slot_class(vm: VmFacts, state: NicState) -> str:
     if state.datapath.needs_device:
         return "host device"
-    return "PCI" if state.model in _LEGACY_PCI else "PCI Express"
+    model = "virtio-transitional" if vm.virtio_transitional and state.model == "virtio" else state.model
+    return "PCI" if model in _LEGACY_PCI else "PCI Express"

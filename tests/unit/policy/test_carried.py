@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.builders.decide import decision
+from tests.builders.decide import collect, decision
 from tests.builders.vm import kubevirt, nad, nic, node_state, policy, pool, vm, vmi
+from vmnic.cli.offline import decide_all
 from vmnic.policy.guest_view import guest_view, uncarried_settings
 
 CLUSTER = [kubevirt(permitted=["vmnic.dev/whole"]), pool(), pool("whole", function="Physical"), node_state()]
@@ -188,6 +189,17 @@ def test_the_guests_view_of_a_change(model, datapath, running, expected):
     found = scene(datapath, model=model, running=running, macAddress="02:00:00:00:00:01")
     view = guest_view(found, found.nics[0])
     assert (view.adapter, view.interface_name, view.link) == expected
+
+
+@pytest.mark.parametrize(("model", "expected"), [("virtio", "Same"), ("virtio-transitional", "MayChange")])
+def test_a_transitional_device_leaves_its_pci_slot(model, expected):
+    objects = collect(policy(datapaths=["emulated"], existing="Immediately", selector={"networks": ["*"]}))
+    nic_of = f"<interface type='bridge'><source bridge='br0'/><model type='{model}'/></interface>"
+    system = "<o:os id='http://debian.org/debian/12'/>"
+    label = f"<o:libosinfo xmlns:o='http://libosinfo.org/xmlns/libvirt/domain/1.0'>{system}</o:libosinfo>"
+    objects.add_domain(f"<domain type='kvm'><name>d</name><metadata>{label}</metadata><devices>{nic_of}</devices></domain>")
+    (found,) = decide_all(objects, offline=True).vms
+    assert (found.nics[0].wanted.model, guest_view(found, found.nics[0]).interface_name) == ("e1000e", expected)
 
 
 def test_nics_behind_a_removed_one_move_up_a_slot():
