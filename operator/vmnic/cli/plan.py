@@ -14,7 +14,7 @@ from ..nodes.observed import observed_of
 from ..nodes.planning.plan import plan_pf
 from ..nodes.pools.merge import merge_pools
 from ..nodes.rollout.release import released_pfs
-from ..policy.facts import Datapath, GuestOs, NicState, Platform
+from ..policy.facts import Datapath, GuestOs, NicState, Platform, VmFacts
 from ..policy.guest_view import guest_view, uncarried_settings
 from ..policy.reasons import Reason
 from ..policy.types import Action, NicDecision, VmDecision
@@ -341,9 +341,15 @@ def _pool_node(node: str, state: NodeNicState, desired: PfSpec) -> tuple[PoolNod
     }, None
 
 
+def _object_of(vm: VmFacts) -> str:
+    if vm.platform is Platform.LIBVIRT:
+        return f"Domain/{vm.name}"
+    return f"VirtualMachine/{vm.namespace}/{shown_name(vm.name)}"
+
+
 def _problems(decided: Decided, selected: list[VmDecision], problems: list[str]) -> list[ProblemEntry]:
     found: list[ProblemEntry] = [{"object": "", "reason": "Unreadable", "message": text} for text in problems]
-    named = [(f"VirtualMachine/{one.vm.namespace}/{shown_name(one.vm.name)}", one) for one in selected]
+    named = [(_object_of(one.vm), one) for one in selected]
     named += [("/".join(("VirtualMachinePool", *key)), one) for key, one in decided.vm_pools if one.selected]
     for where, decision in named:
         vm = decision.vm

@@ -79,7 +79,10 @@ def _network(definition: _Definition) -> Network:
     # An MTU of 0 counts as none: CNI plugins then leave the kernel's default.
     if not unreadable and plugin.get("mtu") and read_integer(plugin["mtu"], 1, _LARGEST_MTU) is None:
         unreadable = f"spec.config: mtu must be a number of at most {_LARGEST_MTU}"
-    words = [word.strip() for word in meta.annotations.get(_ACCEPT, "")[:_ACCEPT_CHARS].split(",") if word.strip()]
+    text = meta.annotations.get(_ACCEPT, "")
+    # The last word of a text that is too long is cut, and might accept another property than the one that is meant.
+    kept = text if len(text) <= _ACCEPT_CHARS else text[:_ACCEPT_CHARS].rpartition(",")[0]
+    words = [word.strip() for word in kept.split(",") if word.strip()]
     mtu, ipam, kind = read_integer(plugin.get("mtu"), 1, _LARGEST_MTU), plugin.get("ipam"), plugin.get("type")
     return Network(
         namespace=meta.namespace,

@@ -14,6 +14,7 @@ from lxml import etree
 from ..checked.printable import cut
 from ..checked.quantities import LARGEST, read_integer
 from ..policy.facts import Architecture, Datapath, GuestOs, Network, NicFacts, NicState, Platform, VmFacts
+from .carried import interface_settings
 from .domain import Domain, DomainError
 
 __all__ = ["gather_domain", "pci_address"]
@@ -140,6 +141,8 @@ def _nic(name: str, element: etree._Element, owners: Mapping[str, str], default_
         present=_present(element, owners, default_model),
         binding=element.get("type", ""),
         explicit_model=_attribute(element, "model", "type") or None,
+        settings=interface_settings(element),
+        has_fixed_slot=_attribute(element, "address", "type") == "pci",
         spec_mac=mac.get("address") if mac is not None else None,
     )
 

@@ -12,12 +12,13 @@ from lxml import etree
 
 from ..policy.facts import Datapath
 from ..policy.types import Action, NicDecision, VmDecision
+from .carried import is_trunk, lost_address
 from .domain import ALIAS, Domain
 from .functions import FreeFunctions
 
 __all__ = ["rewrite_domain"]
 
-_TAP_ONLY = ("target", "mtu", "filterref", "backend", "tune", "guest", "script", "virtualport")
+_TAP_ONLY = ("target", "mtu", "filterref", "backend", "tune", "guest", "script", "virtualport", "port")
 """Children that apply to a tap device behind a bridge."""
 _NIC_ONLY = (*_TAP_ONLY, "model", "driver", "bandwidth", "coalesce", "link", "portOptions", "source")
 """Children that apply to an emulated or virtio NIC."""
@@ -53,6 +54,8 @@ def _take(patched: dict[str, NicDecision], functions: FreeFunctions) -> dict[str
 
 
 def _rewrite(name: str, element: etree._Element, nic: NicDecision, taken: dict[str, list[str]]) -> None:
+    if nic.wanted.datapath is not nic.nic.present.datapath and lost_address(element, nic.wanted.datapath):
+        _drop(element, ("address",))
     match nic.wanted.datapath:
         case Datapath.SRIOV | Datapath.PASSTHROUGH:
             addresses = taken.get(nic.wanted.resource)
@@ -81,7 +84,7 @@ def _as_nic(element: etree._Element, nic: NicDecision) -> None:
 def _as_macvtap(element: etree._Element, nic: NicDecision) -> None:
     if nic.network is not None:
         element.set("type", "direct")
-        _drop(element, (*_TAP_ONLY, "source"))
+        _drop(element, (*_TAP_ONLY, "vlan", "source"))
         source = etree.Element("source", dev=nic.network.name, mode="bridge")
         _insert(element, source, after=("mac",))
     _child(element, "model").set("type", nic.wanted.model or "virtio")
@@ -103,6 +106,8 @@ def _as_function(name: str, element: etree._Element, address: str, *, whole: boo
         element.attrib.update({"mode": "subsystem", "type": "pci", "managed": "yes"})
         _insert(element, etree.Element("alias", name=f"{ALIAS}{name}"), after=())
     else:
+        if is_trunk(element):
+            _drop(element, ("vlan",))
         element.set("type", "hostdev")
         element.set("managed", "yes")
     source = etree.Element("source")

@@ -101,7 +101,7 @@ def _name_moves(decision: VmDecision, nic: NicDecision) -> bool:
     indexed = [not state.datapath.needs_device for state in (nic.nic.present, nic.wanted)]
     if "acpiIndex" in nic.nic.settings and any(indexed):
         return not all(indexed)
-    if nic.nic.has_fixed_slot and nic.wanted.datapath is not Datapath.PASSTHROUGH:
+    if nic.nic.has_fixed_slot and "pciAddress" not in uncarried_settings(nic):
         return False
     position = decision.nics.index(nic)
     before = decision.nics if nic.nic.present.datapath.needs_device else decision.nics[: position + 1]

@@ -3,6 +3,7 @@
 import pytest
 
 from vmnic.kubevirt.carried import CNI_HANDLED, CNI_PROPERTIES, INTERFACE_HANDLED, INTERFACE_SETTINGS, network_properties
+from vmnic.kubevirt.networks import read_network
 
 PLUGINS = {
     # containernetworking/plugins 1.7, main/bridge.
@@ -54,6 +55,14 @@ def test_a_hostile_name_is_shown_in_one_short_line(name):
     for found in (network_properties({name: True}, []), network_properties({}, [{"type": name}])):
         (shown,) = found
         assert (shown.isprintable(), len(shown) <= 63) == (True, True)
+
+
+def test_a_word_that_the_size_limit_cuts_accepts_nothing():
+    start = "PropertyNotCarried/bandwidth"
+    text = "MtuDiffers," * 369 + " " * (4096 - 369 * 11 - len(start)) + start + "X"
+    annotations = {"vmnic.dev/accept": text}
+    found = read_network({"metadata": {"name": "n", "annotations": annotations}})
+    assert (set(found.accepts), found.not_acceptable) == ({"MtuDiffers"}, ())
 
 
 def test_vfs_follow_the_link_by_default():

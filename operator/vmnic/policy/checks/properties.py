@@ -20,7 +20,7 @@ def property_not_carried(question: CheckInput) -> Finding | None:
 
     A property that the administrator of the policy or of a network accepts to lose does not count.
     """
-    if not question.moves:
+    if question.is_current:
         return None
     lost = [name for name in dict.fromkeys(_lost(question)) if not question.accepts(f"{Reason.PROPERTY_NOT_CARRIED}/{name}")]
     if not lost:

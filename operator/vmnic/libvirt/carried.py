@@ -1,0 +1,96 @@
+"""Elements of a libvirt interface that a change of datapath may lose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from lxml import etree
+
+from ..policy.facts import Datapath, NicSetting
+
+__all__ = ["interface_settings", "is_trunk", "lost_address"]
+
+_MACVTAP, _SRIOV, _WHOLE = Datapath.MACVTAP, Datapath.SRIOV, Datapath.PASSTHROUGH
+_DEVICES = frozenset({_SRIOV, _WHOLE})
+_ALL = frozenset(Datapath)
+_LOST_ADDRESSES: Mapping[str, frozenset[Datapath]] = {
+    "pci": frozenset(),
+    # Virtio devices may have these, and host devices and emulated models may not.
+    "ccw": _DEVICES | {Datapath.EMULATED},
+    "virtio-mmio": _DEVICES | {Datapath.EMULATED},
+}
+"""Datapaths that an address of each type excludes. Any other type belongs to the present model."""
+
+
+def interface_settings(element: etree._Element) -> Mapping[str, NicSetting]:
+    """Return what an interface has besides its datapath, by name, if it differs from the default."""
+    return {one.name: one for read in _READERS if (one := read(element)) is not None}
+
+
+def is_trunk(element: etree._Element) -> bool:
+    """Return whether an interface carries several VLANs, which libvirt gives to Open vSwitch only."""
+    vlan = element.find("vlan")
+    if vlan is None:
+        return False
+    tags = vlan.findall("tag")
+    return vlan.get("trunk") == "yes" or len(tags) > 1 or any(tag.get("nativeMode") for tag in tags)
+
+
+def lost_address(element: etree._Element, datapath: Datapath) -> bool:
+    """Return whether a datapath cannot have the address that the interface has in the guest."""
+    address = element.find("address")
+    return address is not None and datapath in _LOST_ADDRESSES.get(address.get("type", ""), _ALL)
+
+
+def _filter(element: etree._Element) -> NicSetting | None:
+    # libvirt applies filters to tap devices of the types network, bridge and ethernet only.
+    return None if element.find("filterref") is None else NicSetting(name="filterref", lost_on=_DEVICES | {_MACVTAP})
+
+
+def _bandwidth(element: etree._Element) -> NicSetting | None:
+    limits = element.iterfind("bandwidth/*")
+    return NicSetting(name="bandwidth", lost_on=_DEVICES) if any(limit.attrib for limit in limits) else None
+
+
+def _vlan(element: etree._Element) -> NicSetting | None:
+    if element.find("vlan/tag") is None:
+        return None
+    # A VF has one VLAN, and macvtap none. For a whole NIC the switch has to add it.
+    if is_trunk(element):
+        return NicSetting(name="vlan", lost_on=_DEVICES | {_MACVTAP})
+    return NicSetting(name="vlan", lost_on=frozenset({_MACVTAP}), told_on=frozenset({_WHOLE}))
+
+
+def _isolated(element: etree._Element) -> NicSetting | None:
+    port = element.find("port")
+    is_on = port is not None and port.get("isolated") == "yes"
+    return NicSetting(name="port", lost_on=_DEVICES | {_MACVTAP}) if is_on else None
+
+
+def _link(element: etree._Element) -> NicSetting | None:
+    link = element.find("link")
+    return NicSetting(name="link", lost_on=_DEVICES) if link is not None and link.get("state") == "down" else None
+
+
+def _portgroup(element: etree._Element) -> NicSetting | None:
+    source = element.find("source")
+    # Only the network's XML says what its portgroup sets, such as a VLAN.
+    has_group = source is not None and source.get("portgroup")
+    return NicSetting(name="portgroup", lost_on=_DEVICES | {_MACVTAP}) if has_group else None
+
+
+def _address(element: etree._Element) -> NicSetting | None:
+    address = element.find("address")
+    if address is None:
+        return None
+    lost = _LOST_ADDRESSES.get(address.get("type", ""), _ALL)
+    return NicSetting(name="address", lost_on=lost) if lost else None
+
+
+def _mac(element: etree._Element) -> NicSetting | None:
+    return None if element.find("mac") is None else NicSetting(name="mac", told_on=frozenset({_WHOLE}))
+
+
+_READERS: tuple[Callable[[etree._Element], NicSetting | None], ...] = (
+    *(_filter, _bandwidth, _vlan, _isolated, _link, _portgroup, _address, _mac),
+)
