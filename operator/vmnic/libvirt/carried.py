@@ -38,8 +38,8 @@ def is_trunk(element: etree._Element) -> bool:
 
 def lost_address(element: etree._Element, datapath: Datapath) -> bool:
     """Return whether a datapath cannot have the address that the interface has in the guest."""
-    address = element.find("address")
-    return address is not None and datapath in _LOST_ADDRESSES.get(address.get("type", ""), _ALL)
+    setting = _address(element)
+    return setting is not None and datapath in setting.lost_on
 
 
 def _filter(element: etree._Element) -> NicSetting | None:

@@ -92,13 +92,12 @@ def _decide_nic(context: _Context, nic: NicCandidates, told: tuple[Candidate, ..
     if nic.blocked is not None:
         return _blocked_decision(nic, nic.rule, nic.blocked)
     wanted = _wanted(context, nic.nic, nic.rule, chosen)
-    unknown = context.queues.finding
-    if chosen is not None and wanted.has_queues and unknown is not None and unknown.reason is Reason.PREFERENCE_UNKNOWN:
-        return _blocked_decision(nic, nic.rule, unknown)
+    finding = context.queues.finding if wanted.has_queues else None
+    if chosen is not None and finding is not None and finding.reason is Reason.PREFERENCE_UNKNOWN:
+        return _blocked_decision(nic, nic.rule, finding)
     judged = _judge(context, nic, told, chosen, wanted)
-    finding = context.queues.finding
     # A NIC has one reason. That of its datapath matters more than that of its queues.
-    if wanted.has_queues and finding is not None and judged.reason is None:
+    if finding is not None and judged.reason is None:
         judged = _Judged(judged.verdict, judged.action, finding.reason, join_sentences(judged.message, finding.message))
     moved = chosen is not None and not chosen.is_current and chosen.network is not None and chosen.network != nic.nic.network
     return NicDecision(
