@@ -138,7 +138,7 @@ def _merged(old, patch):
 class Roomy(DrainSimulation):
     """A simulation in which there is always a VF elsewhere."""
 
-    def refusal(self, node, holders):
+    def blocking_reason(self, node, holders):
         return ""
 
 

@@ -45,7 +45,7 @@ _FAULT_CHARS = 512
 
 _BACKOFF_S = (5.0, 300.0)
 """Delays between attempts to restore a PF, in seconds (min, max). A restart of the agent forgets earlier failures."""
-_GLANCE_S = 3.0
+_IDLE_REFRESH_S = 3.0
 """Interval at which the other PFs are observed while some are being changed."""
 
 
@@ -245,7 +245,7 @@ class HostReconciler:
         """Run something that may take minutes, and observe the idle PFs meanwhile."""
         working = asyncio.ensure_future(work)
         try:
-            while not (await asyncio.wait({working}, timeout=_GLANCE_S))[0]:
+            while not (await asyncio.wait({working}, timeout=_IDLE_REFRESH_S))[0]:
                 await self._glance(spec, look, busy)
         finally:
             await cancel_and_wait([working])

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..api.node_state import NodeNicState, NodeStatus
+from ..checked.data_files import DataFileError
 from ..host.client import HostAccess, HostWorker, OperationTimedOutError, WorkerGoneError
 from ..host.launch import WorkerProcess
 from ..kube.client import ApiClient
@@ -24,7 +25,7 @@ from ..kube.errors import ApiError
 from ..kube.reflector import ObjectKey, Reflector
 from ..kube.resources import NODE_NIC_STATES
 from ..kube.tasks import cancel_and_wait
-from ..nodes.nics import NicDataError, add_models
+from ..nodes.nics import nic_files
 from ..nodes.state import decode_own_state
 from .execute.probes import NodeProbes
 from .health import Health
@@ -53,7 +54,7 @@ def run_agent(chosen: argparse.Namespace, process: WorkerProcess) -> int:
     """Run until SIGTERM and return the exit code."""
     try:
         asyncio.run(_run(chosen, process))
-    except (ConnectionFileError, NicDataError) as error:
+    except (ConnectionFileError, DataFileError) as error:
         _log.error("%s", error)
         return 2
     return 0
@@ -62,7 +63,7 @@ def run_agent(chosen: argparse.Namespace, process: WorkerProcess) -> int:
 async def _run(chosen: argparse.Namespace, process: WorkerProcess) -> None:
     """Build the agent and run it."""
     if chosen.nic_data:
-        add_models(pathlib.Path(chosen.nic_data))
+        nic_files.add(pathlib.Path(chosen.nic_data))
     state_dir = pathlib.Path(chosen.state_dir)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

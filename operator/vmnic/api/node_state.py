@@ -51,10 +51,10 @@ VFIO: Final = "vfio-pci"
 
 _Text = Annotated[str, Meta(max_length=512)]
 _Name = Annotated[str, Meta(max_length=253)]
-_Word = Annotated[str, Meta(max_length=64, pattern=forms.whole(forms.PLAIN))]
-_PciAddress = Annotated[str, Meta(max_length=12, pattern=forms.whole(forms.PCI_ADDRESS))]
-_PciId = Annotated[str, Meta(max_length=4, pattern=forms.whole(forms.OPTIONAL_PCI_ID))]
-_Digest = Annotated[str, Meta(max_length=64, pattern=forms.whole(forms.DIGEST))]
+_Word = Annotated[str, Meta(max_length=64, pattern=forms.anchored(forms.PLAIN))]
+_PciAddress = Annotated[str, Meta(max_length=12, pattern=forms.anchored(forms.PCI_ADDRESS))]
+_PciId = Annotated[str, Meta(max_length=4, pattern=forms.anchored(forms.OPTIONAL_PCI_ID))]
+_Digest = Annotated[str, Meta(max_length=64, pattern=forms.anchored(forms.DIGEST))]
 _Generation = Annotated[int, Meta(ge=0, le=forms.LARGEST_GENERATION)]
 _VfCount = Annotated[int, Meta(ge=0, le=MOST_VFS)]
 _AskedVfs = Annotated[int, Meta(ge=0, le=256)]
@@ -121,7 +121,7 @@ class Held(_Struct, frozen=True):
 class VfRange(_Struct, frozen=True):
     """VFs with consecutive indexes and the same driver."""
 
-    range: Annotated[str, Meta(max_length=7, pattern=forms.whole(forms.INDEX_RANGE))]
+    range: Annotated[str, Meta(max_length=7, pattern=forms.anchored(forms.INDEX_RANGE))]
     """Indexes, for example "0-6"."""
     driver: _Word = ""
     """Driver bound to them; empty if none is."""
@@ -204,7 +204,7 @@ class VfSettings(_Struct, frozen=True):
     """Guaranteed transmit rate in Mbit/s. NICs accept rates only while their link has a carrier, so vmnic waits for it."""
     max_tx_rate_mbps: _Rate | None = None
     """Highest transmit rate in Mbit/s; 0 for none. Like the other rate, it needs a carrier."""
-    mac_prefix: Annotated[str, Meta(max_length=8, pattern=forms.whole(forms.MAC_PREFIX))] | None = None
+    mac_prefix: Annotated[str, Meta(max_length=8, pattern=forms.anchored(forms.MAC_PREFIX))] | None = None
     """First three bytes of the VFs' MAC addresses, locally administered; the rest is derived from the physical function's MAC
     address. VFs on their kernel driver are bound again, because the driver reads the address only then.
     """
@@ -217,7 +217,7 @@ class VfGroup(_Struct, frozen=True):
     """Name of the pool."""
     resource: _Name
     """Extended resource under which the devices are advertised."""
-    range: Annotated[str, Meta(max_length=7, pattern=forms.whole(forms.OPTIONAL_INDEX_RANGE))] = ""
+    range: Annotated[str, Meta(max_length=7, pattern=forms.anchored(forms.OPTIONAL_INDEX_RANGE))] = ""
     """Indexes of the VFs, for example "0-3"; empty for all."""
     driver: Literal["vfio-pci", "kernel"] = VFIO
     """Driver of the VFs: `vfio-pci`, or `kernel` for the driver that the kernel chooses."""
@@ -270,10 +270,10 @@ class PfStatus(_Struct, frozen=True):
 
     pci_address: _PciAddress
     """PCI address."""
-    name: Annotated[str, Meta(max_length=64, pattern=forms.whole(forms.LINK_NAME))] = ""
+    name: Annotated[str, Meta(max_length=64, pattern=forms.anchored(forms.LINK_NAME))] = ""
     """Interface name."""
     alt_names: Annotated[
-        tuple[Annotated[str, Meta(max_length=128, pattern=forms.whole(forms.PLAIN))], ...], Meta(max_length=16)
+        tuple[Annotated[str, Meta(max_length=128, pattern=forms.anchored(forms.PLAIN))], ...], Meta(max_length=16)
     ] = ()
     """Alternative interface names."""
     vendor: _PciId = ""
@@ -296,7 +296,7 @@ class PfStatus(_Struct, frozen=True):
     """Number of VFs that the NIC and its driver support."""
     num_vfs: _VfCount = 0
     """Number of VFs that exist."""
-    first_vf: Annotated[str, Meta(max_length=12, pattern=forms.whole(forms.OPTIONAL_PCI_ADDRESS))] = ""
+    first_vf: Annotated[str, Meta(max_length=12, pattern=forms.anchored(forms.OPTIONAL_PCI_ADDRESS))] = ""
     """PCI address of the first VF; empty if there is none."""
     vf_stride: Annotated[int, Meta(ge=0, le=65_535)] = 0
     """Difference between the routing IDs of two consecutive VFs."""
@@ -321,7 +321,7 @@ class PfStatus(_Struct, frozen=True):
 class HostFacts(_Struct, frozen=True):
     """Facts about the node as a whole."""
 
-    kernel: Annotated[str, Meta(max_length=128, pattern=forms.whole(forms.PLAIN))] = ""
+    kernel: Annotated[str, Meta(max_length=128, pattern=forms.anchored(forms.PLAIN))] = ""
     """Release of the running kernel."""
     iommu: bool | None = None
     """Whether an IOMMU is on; absent if unknown."""
@@ -334,17 +334,17 @@ class HostFacts(_Struct, frozen=True):
 class Condition(_Struct, frozen=True):
     """One observation of an object's state, as in every Kubernetes API."""
 
-    type: Annotated[str, Meta(max_length=64, pattern=forms.whole(forms.CONDITION))]
+    type: Annotated[str, Meta(max_length=64, pattern=forms.anchored(forms.CONDITION))]
     """Type of the condition, for example Ready."""
     status: Literal["True", "False", "Unknown"]
     """Whether the condition holds."""
-    reason: Annotated[str, Meta(max_length=128, pattern=forms.whole(forms.REASON))]
+    reason: Annotated[str, Meta(max_length=128, pattern=forms.anchored(forms.REASON))]
     """Reason in CamelCase, for programs."""
     message: Annotated[str, Meta(max_length=1024)] = ""
     """Message for people."""
     observed_generation: _Generation = 0
     """The `metadata.generation` that the condition refers to."""
-    last_transition_time: Annotated[str, Meta(max_length=20, pattern=forms.whole(forms.TIME))] = ""
+    last_transition_time: Annotated[str, Meta(max_length=20, pattern=forms.anchored(forms.TIME))] = ""
     """Time at which `status` last changed (RFC 3339)."""
 
 
@@ -371,7 +371,9 @@ class NodeStatus(_Struct, frozen=True):
 
     observed_generation: _Generation = 0
     """The `metadata.generation` that this status refers to."""
-    boot_id: Annotated[str, Meta(max_length=64, pattern=forms.whole(forms.BOOT_ID))] = msgspec.field(default="", name="bootID")
+    boot_id: Annotated[str, Meta(max_length=64, pattern=forms.anchored(forms.BOOT_ID))] = msgspec.field(
+        default="", name="bootID"
+    )
     """The kernel's boot ID, which distinguishes a reboot from a restart of the agent."""
     host: HostFacts = HostFacts()
     """Facts about the node as a whole."""

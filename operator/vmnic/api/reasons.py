@@ -137,7 +137,7 @@ class PoolReason(StrEnum):
     pool or approve the plan."""
     REMOVING = "Removing"
     """The pool is being deleted, and nodes are still being released. Nothing; a node that does not answer is not waited for."""
-    SPEC_NOT_UNDERSTOOD = "SpecNotUnderstood"
+    UNSUPPORTED_SPEC = "UnsupportedSpec"
     """This version of vmnic cannot read the spec. Correct the field that the message names, or upgrade vmnic."""
     NO_CONFLICT = "NoConflict"
     """No older pool has a function that this pool selects. Nothing."""

@@ -4,12 +4,63 @@ from __future__ import annotations
 
 import io
 import pathlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
-__all__ = ["read_data_file"]
+from .printable import printable
+
+__all__ = ["DataFileError", "DataFiles", "read_data_file"]
+
+T = TypeVar("T")
 
 _MOST_CHARS = 2**18
 """Longest file, in characters. vmnic's own files have a hundredth of that."""
+
+
+class DataFileError(Exception):
+    """A user's data file cannot be used. The message names the file and the field."""
+
+
+class DataFiles(Generic[T]):
+    """vmnic's own file of some data and, before it, the one that a user adds.
+
+    Args:
+        title: What the files contain, for messages.
+        own: vmnic's own file.
+        parse: Converts a parsed document, and raises ValueError if it has another shape.
+        forget: Forgets everything that was derived from the files.
+    """
+
+    def __init__(self, title: str, own: pathlib.Path, parse: Callable[[Any], T], forget: Callable[[], None]) -> None:
+        self._title = title
+        self._own = own
+        self._parse = parse
+        self._forget = forget
+        self._paths = [own]
+
+    def add(self, path: pathlib.Path) -> None:
+        """Add a user's file, whose entries win over vmnic's own.
+
+        Raises:
+            DataFileError: It cannot be read, or has another shape than vmnic's own.
+        """
+        try:
+            # The result is dropped: the file is read here so that the program stops at its start and names file and field.
+            self._parse(read_data_file(path))
+        except (OSError, ValueError) as error:
+            text = f"{self._title} {path}: {error}: write it like vmnic's own {self._own.name}"
+            raise DataFileError(printable(text)) from error
+        self._paths = [path, self._own]
+        self._forget()
+
+    def reset(self) -> None:
+        """Remove the user's file again."""
+        self._paths = [self._own]
+        self._forget()
+
+    def read(self) -> tuple[T, ...]:
+        """Return the contents of the files, the user's first."""
+        return tuple(self._parse(read_data_file(path)) for path in self._paths)
 
 
 def read_data_file(path: pathlib.Path) -> Any:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from .forms import PCI_ADDRESS, whole
+from .forms import PCI_ADDRESS, anchored
 
 __all__ = ["MOST_VFS", "is_pci_address", "read_vf_range"]
 
 MOST_VFS = 1024
 """Bound on the VFs of one PF. No NIC has more than 256, and no longer range is iterated."""
 
-_PCI_ADDRESS = re.compile(whole(PCI_ADDRESS), re.ASCII)
+_PCI_ADDRESS = re.compile(anchored(PCI_ADDRESS), re.ASCII)
 _RANGE = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", re.ASCII)
 
 

@@ -1,6 +1,6 @@
 """Patterns and largest values of fields that a node reports, shared by CRD, decoders and rendering.
 
-The patterns are RE2, which the API server uses. `whole` converts a pattern for Python, where `$` also matches before a final
+The patterns are RE2, which the API server uses. `anchored` converts a pattern for Python, where `$` also matches before a final
 newline.
 """
 
@@ -23,7 +23,7 @@ __all__ = [
     "PLAIN",
     "REASON",
     "TIME",
-    "whole",
+    "anchored",
 ]
 
 _PCI = r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]"
@@ -57,6 +57,6 @@ ACCEPTABLE = r"^(IpamNotCarried|MtuDiffers|GuestMtuChanges|PropertyNotCarried/[A
 """A reason that `spec.accept` and the annotation vmnic.dev/accept may name."""
 
 
-def whole(pattern: str) -> str:
+def anchored(pattern: str) -> str:
     """Return the pattern with an end that matches only at the end of the text in Python."""
     return pattern.removesuffix("$") + r"\Z"

@@ -40,8 +40,8 @@ def read_quantity(text: object) -> int | None:
     found = _QUANTITY.fullmatch(word)
     if found is None or not (found[2] or found[3]):
         return None
-    sign, whole, fraction, suffix, exponent = found.groups()
-    value = _scaled(int(whole + (fraction or "")), len(fraction or ""), suffix or "", _bounded_exponent(exponent))
+    sign, integer, fraction, suffix, exponent = found.groups()
+    value = _scaled(int(integer + (fraction or "")), len(fraction or ""), suffix or "", _bounded_exponent(exponent))
     # The sign comes last, because Kubernetes rounds away from zero.
     return _capped(-value if sign == "-" else value)
 

@@ -52,15 +52,16 @@ def common(
     """Load further NIC models and names of guest systems before a command runs."""
     if nic_data is None and guest_data is None:
         return
-    from ..kubevirt.guests import GuestDataError, add_guests
-    from ..nodes.nics import NicDataError, add_models
+    from ..checked.data_files import DataFileError
+    from ..kubevirt.guests import guest_files
+    from ..nodes.nics import nic_files
 
     try:
         if nic_data is not None:
-            add_models(nic_data)
+            nic_files.add(nic_data)
         if guest_data is not None:
-            add_guests(guest_data)
-    except (NicDataError, GuestDataError) as error:
+            guest_files.add(guest_data)
+    except DataFileError as error:
         fail(str(error))
 
 

@@ -19,6 +19,7 @@ import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from ..checked.data_files import DataFileError
 from ..flags import Flags, at_most, level, port
 from ..kube.client import ApiClient
 from ..kube.connection import Connection, ConnectionFileError, in_cluster_connection
@@ -31,9 +32,9 @@ from ..kube.set_aside import SetAside, SetAsideReason
 from ..kube.tasks import cancel_and_wait, run_together
 from ..kube.time_budget import Subject
 from ..kube.workqueue import WorkQueue
-from ..kubevirt.guests import GuestDataError, add_guests
+from ..kubevirt.guests import guest_files
 from ..logs import setup_logging
-from ..nodes.nics import NicDataError, add_models
+from ..nodes.nics import nic_files
 from .admission.certificates import Lifetimes
 from .admission.reviews import Reviews
 from .admission.rotation import Certificates, ClientAuthorityError
@@ -81,13 +82,13 @@ def main(arguments: list[str]) -> int:
     sys.setswitchinterval(_SWITCH_S)
     try:
         if chosen.nic_data:
-            add_models(pathlib.Path(chosen.nic_data))
+            nic_files.add(pathlib.Path(chosen.nic_data))
         if chosen.guest_data:
-            add_guests(pathlib.Path(chosen.guest_data))
+            guest_files.add(pathlib.Path(chosen.guest_data))
         directory, limit_s = pathlib.Path(chosen.state_directory), _STALLED_LEASES * chosen.lease_duration_s
         with contextlib.closing(Watchdog(directory, limit_s)) as watchdog:
             asyncio.run(_run(chosen, in_cluster_connection(), watchdog))
-    except (ConnectionFileError, NicDataError, GuestDataError, ClientAuthorityError, StateDirectoryError) as error:
+    except (ConnectionFileError, DataFileError, ClientAuthorityError, StateDirectoryError) as error:
         _log.error("%s", error)
         return 2
     return 0

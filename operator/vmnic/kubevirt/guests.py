@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import functools
 import pathlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from ..checked.data_files import read_data_file
-from ..checked.printable import printable
+from ..checked.data_files import DataFiles
 from ..policy.facts import GuestOs
 
-__all__ = ["GuestDataError", "Place", "add_guests", "kept_keys", "read_places", "system_of"]
-
-
-class GuestDataError(Exception):
-    """A user's guest data cannot be used. The message names the file and the field."""
+__all__ = ["Place", "guest_files", "kept_keys", "read_places", "system_of"]
 
 
 _Key = Annotated[str, msgspec.Meta(min_length=1, max_length=317)]
@@ -56,29 +51,18 @@ class _Guests(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _NAME_CHARS = 128
 _FREE_CHARS = 5
 """From this length on, a beginning may be followed by letters."""
-_OWN = pathlib.Path(__file__).with_name("guests.yaml")
-_files = [_OWN]
 
 
-def add_guests(path: pathlib.Path) -> None:
-    """Add a user's file of guest data, whose entries win over vmnic's own.
-
-    Raises:
-        GuestDataError: The file cannot be read, or does not have the shape of `guests.yaml`.
-    """
-    try:
-        # The result is dropped: the file is read here so that the program stops at its start and names the file and the field.
-        _read(path)
-    except (OSError, ValueError) as error:
-        raise GuestDataError(printable(f"guest data {path}: {error}: write it like vmnic's own guests.yaml")) from error
-    _files[:] = [path, _OWN]
-    forget()
+def _parse(document: Any) -> _Guests:
+    return msgspec.convert(document, _Guests)
 
 
-def forget() -> None:
-    """Forget what was read, so that it is read again."""
+def _forget() -> None:
     for cache in (_guests, read_places, kept_keys):
         cache.cache_clear()
+
+
+guest_files = DataFiles("guest data", pathlib.Path(__file__).with_name("guests.yaml"), _parse, _forget)
 
 
 @functools.cache
@@ -123,8 +107,4 @@ def _begins(word: str, begins: tuple[str, ...]) -> bool:
 
 @functools.cache
 def _guests() -> tuple[_Guests, ...]:
-    return tuple(map(_read, _files))
-
-
-def _read(path: pathlib.Path) -> _Guests:
-    return msgspec.convert(read_data_file(path), _Guests)
+    return guest_files.read()

@@ -23,7 +23,7 @@ __all__ = ["decode_network", "original_network", "read_network"]
 
 _ACCEPT = "vmnic.dev/accept"
 _ACCEPT_CHARS = 4096
-_ACCEPTABLE = re.compile(forms.whole(forms.ACCEPTABLE))
+_ACCEPTABLE = re.compile(forms.anchored(forms.ACCEPTABLE))
 _WORD_CHARS = 64
 _SHOWN_WORDS = 4
 _CONFIG_BYTES = 2**16

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import functools
 import pathlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from ..checked.data_files import read_data_file
-from ..checked.printable import printable
+from ..checked.data_files import DataFiles
 
-__all__ = ["NicDataError", "NicModel", "add_models", "model_of", "read_models"]
-
-
-class NicDataError(Exception):
-    """A user's NIC data cannot be used. The message names the file and the field."""
+__all__ = ["NicModel", "model_of", "nic_files", "read_models"]
 
 
 _Word = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -42,45 +37,29 @@ class NicModel(msgspec.Struct, frozen=True, rename="camel"):
     """
 
 
-_OWN = pathlib.Path(__file__).with_name("nics.yaml")
-_files = [_OWN]
 _MOST_MODELS = 1024
 
 
-def add_models(path: pathlib.Path) -> None:
-    """Add a user's file of NIC data, whose entries win over vmnic's own entries for the same IDs.
+def _parse(document: Any) -> tuple[NicModel, ...]:
+    models = msgspec.convert(document, tuple[NicModel, ...])
+    if len(models) > _MOST_MODELS:
+        raise ValueError(f"more than {_MOST_MODELS} models are not read")
+    return models
 
-    Raises:
-        NicDataError: The file cannot be read, or does not have the shape of `nics.yaml`.
-    """
-    try:
-        # The result is dropped: the file is read here so that the program stops at its start and names the file and the field.
-        _read(path)
-    except (OSError, ValueError) as error:
-        raise NicDataError(printable(f"NIC data {path}: {error}: write it like vmnic's own nics.yaml")) from error
-    _files[:] = [path, _OWN]
-    # A lookup before this call may have cached an entry, or the absence of one.
+
+def _forget() -> None:
+    """Forget lookups, which may have cached an entry, or the absence of one."""
     read_models.cache_clear()
     model_of.cache_clear()
+
+
+nic_files = DataFiles("NIC data", pathlib.Path(__file__).with_name("nics.yaml"), _parse, _forget)
 
 
 @functools.cache
 def read_models() -> tuple[NicModel, ...]:
     """Return all known models, the user's first."""
-    return tuple(model for path in _files for model in _read(path))
-
-
-def _read(path: pathlib.Path) -> tuple[NicModel, ...]:
-    """Read one file.
-
-    Raises:
-        OSError: The file cannot be read.
-        ValueError: The file is not UTF-8, not YAML, too large, or does not have the shape of `nics.yaml`.
-    """
-    models = msgspec.convert(read_data_file(path), tuple[NicModel, ...])
-    if len(models) > _MOST_MODELS:
-        raise ValueError(f"more than {_MOST_MODELS} models are not read")
-    return models
+    return tuple(model for models in nic_files.read() for model in models)
 
 
 @functools.lru_cache(maxsize=256)

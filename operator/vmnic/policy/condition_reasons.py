@@ -17,7 +17,7 @@ class PolicyReason(StrEnum):
     """The policy was evaluated at `observedGeneration`. Nothing."""
     KUBEVIRT_ABSENT = "KubeVirtAbsent"
     """The cluster has no KubeVirt, so there are no VMs. Install KubeVirt; the policy is evaluated then."""
-    SPEC_NOT_UNDERSTOOD = "SpecNotUnderstood"
+    UNSUPPORTED_SPEC = "UnsupportedSpec"
     """This version of vmnic cannot read the policy. Correct the field that the message names, or upgrade vmnic."""
     ROLLING_OUT = "RollingOut"
     """With `existingVMs: Rolling`, VMs still have to be changed and restarted. Nothing."""

@@ -7,23 +7,20 @@ import pytest
 
 from tests.builders.decide import decision
 from tests.builders.vm import policy, vm
-from vmnic.kubevirt import guests
-from vmnic.kubevirt.guests import add_guests, kept_keys, system_of
+from vmnic.kubevirt.guests import guest_files, kept_keys, system_of
 from vmnic.kubevirt.vm import decode_machine
 
 
 @pytest.fixture
 def with_guests(tmp_path):
     """Add a user's guest data, and remove them again."""
-    before = list(guests._files)
 
     def add(text):
         (tmp_path / "guests.yaml").write_text(text)
-        add_guests(tmp_path / "guests.yaml")
+        guest_files.add(tmp_path / "guests.yaml")
 
     yield add
-    guests._files[:] = before
-    guests.forget()
+    guest_files.reset()
 
 
 def guest_of(machine):

@@ -33,8 +33,8 @@ def environment(resource: str, addresses: Sequence[str], devices: Iterable[Devic
     listed = ",".join(addresses)
     found = {f"PCIDEVICE_{name}": listed, f"PCIDEVICE_{name}_INFO": json.dumps(info, separators=(",", ":"))}
     # KubeVirt looks up host devices by PCI_RESOURCE_, and VFs by PCIDEVICE_.
-    whole = any(device.index is None for device in devices)
-    return found | ({f"PCI_RESOURCE_{name}": listed} if whole else {})
+    is_entire_function = any(device.index is None for device in devices)
+    return found | ({f"PCI_RESOURCE_{name}": listed} if is_entire_function else {})
 
 
 def _info(address: str, device: Device | None) -> dict[str, dict[str, str]]:

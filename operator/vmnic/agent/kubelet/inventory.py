@@ -54,7 +54,7 @@ class Inventory:
         self._lifted -= set(functions)
         self._announce()
 
-    def lift(self, functions: Collection[str]) -> None:
+    def unfence(self, functions: Collection[str]) -> None:
         """Advertise these PFs again after the next observation."""
         self._lifted |= self._fenced & set(functions)
 

@@ -91,7 +91,7 @@ class DevicePlugin:
 
     async def open(self, functions: Collection[str]) -> None:
         """Advertise the PFs again after the next observation."""
-        self._inventory.lift(functions)
+        self._inventory.unfence(functions)
 
     async def read(self) -> dict[str, str]:
         """Return holders, including those of recent allocations that the kubelet does not name yet.

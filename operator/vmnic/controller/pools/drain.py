@@ -195,7 +195,7 @@ class DrainSimulation:
         """
         self._closed.update(nodes)
 
-    def accept(self, node: str, holders: Iterable[Held]) -> None:
+    def reserve(self, node: str, holders: Iterable[Held]) -> None:
         """Add the VMs of a node to those that leave.
 
         No VM can go there, and these VMs are placed first.
@@ -203,7 +203,7 @@ class DrainSimulation:
         self._closed.add(node)
         self._claims |= {claim.key: claim for held in holders if (claim := self._claim(node, held)) is not None}
 
-    def refusal(self, node: str, holders: Collection[Held]) -> str:
+    def blocking_reason(self, node: str, holders: Collection[Held]) -> str:
         """Return why a node's VMs cannot be moved now, or an empty string if each has a place elsewhere."""
         claims = dict(self._claims)
         for held in holders:

@@ -95,12 +95,12 @@ def _refused(
     draining = ledger.busy(disruptive=True)
     for view in views:
         if view.name in draining:
-            simulation.accept(view.name, [held for pf in view.state.status.pfs for held in pf.held])
+            simulation.reserve(view.name, [held for pf in view.state.status.pfs for held in pf.held])
     refused = {}
     for start in starts:
-        why = simulation.refusal(start.view.name, start.pending.leaving)
+        why = simulation.blocking_reason(start.view.name, start.pending.leaving)
         if why:
             refused[start.view.name] = why
         else:
-            simulation.accept(start.view.name, start.pending.leaving)
+            simulation.reserve(start.view.name, start.pending.leaving)
     return refused

@@ -73,7 +73,7 @@ class StatusWriter:
 
 def _refused(generation: int, why: str) -> list[Condition]:
     message = f"this version of vmnic cannot read the object and leaves everything as it is: {why}"
-    reason = PoolReason.SPEC_NOT_UNDERSTOOD
+    reason = PoolReason.UNSUPPORTED_SPEC
     return [
         Condition(type="Ready", status="False", reason=reason, message=message, observed_generation=generation),
         Condition(type="Reconciling", status="False", reason=PoolReason.SETTLED, observed_generation=generation),

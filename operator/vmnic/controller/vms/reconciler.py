@@ -214,7 +214,7 @@ class MachineReconciler:
 
     def _rollout_slot(self, key: ObjectKey, found: VmCandidates, restart: Restart | None) -> str:
         matched = self._matched[found.effective_rule.policy] if found.effective_rule is not None else {}
-        return self._restarts.refusal(key, found, restart, matched)
+        return self._restarts.blocking_reason(key, found, restart, matched)
 
     async def _patch(
         self,

@@ -83,7 +83,7 @@ class RestartBudget:
         """Return the restart that holds a slot for this VM, or None."""
         return self._open.get(key)
 
-    def refusal(self, key: ObjectKey, rule: Rule, restart: Restart | None, matched: Mapping[str, int]) -> str:
+    def blocking_reason(self, key: ObjectKey, rule: Rule, restart: Restart | None, matched: Mapping[str, int]) -> str:
         """Return why a VM may not restart now, or an empty string if it may.
 
         Args:

@@ -116,12 +116,12 @@ class Restarts:
             for other in self.slots.next_waiting(policy, 1):
                 self._enqueue(vm_key(*other))
 
-    def refusal(self, key: ObjectKey, found: VmCandidates, restart: Restart | None, matched: Mapping[str, int]) -> str:
+    def blocking_reason(self, key: ObjectKey, found: VmCandidates, restart: Restart | None, matched: Mapping[str, int]) -> str:
         """Return why a VM may not restart now, or an empty string if it may or needs no restart."""
         effective_rule = found.effective_rule
         if effective_rule is None or effective_rule.existing_vms != "Rolling" or not found.vm.running:
             return ""
-        return self.slots.refusal(key, effective_rule, restart, matched)
+        return self.slots.blocking_reason(key, effective_rule, restart, matched)
 
     def note_waiting(self, key: ObjectKey, decision: VmDecision) -> None:
         """Record whether a VM waits for a slot."""

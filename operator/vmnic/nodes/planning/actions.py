@@ -93,7 +93,7 @@ def _creating_autoprobe(target: Target, observed: ObservedPf) -> bool:
     """
     if not target.num_vfs or target.autoprobe is None:
         return observed.autoprobe
-    return target.autoprobe and not target.vfio and not any(map(_names_links, target.bindings))
+    return target.autoprobe and not target.vfio and not any(map(_assigns_macs, target.bindings))
 
 
 def _is_raised_early(target: Target, observed: ObservedPf) -> bool:
@@ -102,7 +102,7 @@ def _is_raised_early(target: Target, observed: ObservedPf) -> bool:
     Rates are refused without a link, and a VF's driver learns the MAC address of the VF only from a PF that is up (igbvf).
     """
     is_down = _is_fresh(target, observed) or observed.up is False
-    return is_down and any(_names_links(one) or _sets_rate(one.settings) for one in target.bindings)
+    return is_down and any(_assigns_macs(one) or _sets_rate(one.settings) for one in target.bindings)
 
 
 def _is_fresh(target: Target, observed: ObservedPf) -> bool:
@@ -117,7 +117,7 @@ def _sets_rate(settings: VfSettings | None) -> bool:
     return settings is not None and (settings.min_tx_rate_mbps, settings.max_tx_rate_mbps) != (None, None)
 
 
-def _names_links(binding: Binding) -> bool:
+def _assigns_macs(binding: Binding) -> bool:
     """Return whether VFs get a MAC address for their kernel driver.
 
     The driver reads the address only when it binds the VF.
@@ -157,12 +157,12 @@ def _binding_steps(target: Target, count: int, autoprobe: bool, needs: Callable[
 
     On a PF with both kinds of VFs, autoprobe for kernel drivers is enabled only after the VFs for vfio-pci are bound.
     """
-    for driver, lets in ((VFIO, False), (KERNEL, True)):
+    for driver, autoprobes in ((VFIO, False), (KERNEL, True)):
         bindings = [binding for binding in target.bindings if binding.driver == driver and needs(binding)]
         # While autoprobe is 0, the kernel's drivers do not bind adopted VFs either.
-        wanted = target.autoprobe if target.autoprobe is not None or not (lets and bindings) else True
-        if wanted is lets and autoprobe is not lets:
-            yield _step(ActionKind.SET_AUTOPROBE, int(lets))
+        wanted = target.autoprobe if target.autoprobe is not None or not (autoprobes and bindings) else True
+        if wanted is autoprobes and autoprobe is not autoprobes:
+            yield _step(ActionKind.SET_AUTOPROBE, int(autoprobes))
         for binding in bindings:
             yield _step(ActionKind.BIND_VFS, f"{_range(binding, count)} {driver}".strip())
 
@@ -252,7 +252,7 @@ def _any_wrong(binding: Binding, observed: ObservedPf, present: Mapping[int, Obs
 
 def _misnamed(binding: Binding, observed: ObservedPf, present: Mapping[int, ObservedVf]) -> list[int]:
     """Return the VFs on their kernel driver that need another MAC address and are not held."""
-    if not _names_links(binding) or binding.settings is None:
+    if not _assigns_macs(binding) or binding.settings is None:
         return []
     address = VfSettings(mac_prefix=binding.settings.mac_prefix)
     there = [present[index] for index in binding.indexes if index in present]

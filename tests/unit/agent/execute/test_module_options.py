@@ -9,7 +9,8 @@ from tests.builders.agent import Node, desired
 from tests.builders.host import OTHER_PF, PF, pf, sim_host
 from tests.builders.node import observed
 from vmnic.api.reasons import PfReason
-from vmnic.nodes.nics import NicDataError, _files, add_models, read_models
+from vmnic.checked.data_files import DataFileError
+from vmnic.nodes.nics import nic_files
 from vmnic.nodes.planning.drivers import gather_driver
 
 OLD = """
@@ -21,12 +22,10 @@ TWO_OLD_PORTS = (pf(profile="82576-old"), pf(OTHER_PF, profile="82576-old"))
 
 @pytest.fixture(autouse=True)
 def old_models(tmp_path):
-    before = list(_files)
     (tmp_path / "nics.yaml").write_text(OLD)
-    add_models(tmp_path / "nics.yaml")
+    nic_files.add(tmp_path / "nics.yaml")
     yield
-    _files[:] = before
-    read_models.cache_clear()
+    nic_files.reset()
 
 
 def asked(address=PF, num_vfs=7, **changes):
@@ -124,8 +123,8 @@ async def test_a_holder_at_the_last_moment_prevents_the_reload(tmp_path):
 
 def test_malformed_nic_data_is_refused_with_its_field(tmp_path):
     (tmp_path / "bad.yaml").write_text("- {model: 1}")
-    with pytest.raises(NicDataError, match="model"):
-        add_models(tmp_path / "bad.yaml")
+    with pytest.raises(DataFileError, match="model"):
+        nic_files.add(tmp_path / "bad.yaml")
 
 
 def test_a_port_without_vfs_to_offer_keeps_its_driver():

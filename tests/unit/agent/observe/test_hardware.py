@@ -206,7 +206,7 @@ async def test_a_worker_that_is_gone_is_reported(node):
 
 
 async def test_a_pf_lost_during_another_change_is_withdrawn_at_once(node, monkeypatch):
-    monkeypatch.setattr("vmnic.agent.reconciler._GLANCE_S", 0.01)
+    monkeypatch.setattr("vmnic.agent.reconciler._IDLE_REFRESH_S", 0.01)
     node.devices = RecordingDevices()
     node.restart_agent()
     node.api.ask(desired(), desired(OTHER_PF))

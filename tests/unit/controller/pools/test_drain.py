@@ -232,7 +232,7 @@ HELD = Held(vf="0000:0b:10.0", by="pod tenants/virt-launcher-db-x7k2p")
     ids=["there is one", "there is none", "it is held", "a pod that is no VM's", "nobody knows who"],
 )
 def test_vms_are_matched_to_devices_elsewhere(more, held, words):
-    why = simulation(*CLUSTER, *more, *running()).refusal("n1", [held])
+    why = simulation(*CLUSTER, *more, *running()).blocking_reason("n1", [held])
     assert why.startswith(words)
     assert bool(why) is bool(words)
 
@@ -241,5 +241,5 @@ def test_vms_that_already_leave_are_placed_first():
     found = simulation(
         *CLUSTER, node("n3"), node_state("n2", vfs=1), node_state("n3", vfs=1, held=[0]), *running(), *running("web", "n3")
     )
-    found.accept("n3", [Held(vf="0000:0b:10.0", by="pod tenants/virt-launcher-web-x7k2p")])
-    assert "no other node has free VFs" in found.refusal("n1", [HELD])
+    found.reserve("n3", [Held(vf="0000:0b:10.0", by="pod tenants/virt-launcher-web-x7k2p")])
+    assert "no other node has free VFs" in found.blocking_reason("n1", [HELD])

@@ -22,7 +22,7 @@ class Spread(DrainSimulation):
         super().__init__({}, None)
         self._moves = moves
 
-    def refusal(self, node, holders):
+    def blocking_reason(self, node, holders):
         return "" if any(one not in self._closed for one in self._moves.places(node)) else "no place"
 
 

@@ -25,7 +25,7 @@ async def test_field_of_a_newer_version_takes_nothing_away():
 async def test_selector_with_only_unknown_fields_selects_no_nic():
     fleet, replica = await fleet_with(nicSelector={"colors": ["blue"]})
     assert ObjectKey("", "fast") in replica.world.pools.malformed
-    assert told(fleet)["Stalled"] == ("True", "SpecNotUnderstood")
+    assert told(fleet)["Stalled"] == ("True", "UnsupportedSpec")
 
 
 async def test_pool_reports_that_it_cannot_be_read_and_nodes_stay():
@@ -33,9 +33,9 @@ async def test_pool_reports_that_it_cannot_be_read_and_nodes_stay():
     fleet.edit(function="Quantum")
     await fleet.run(replica, turns=5)
     assert told(fleet) == {
-        "Ready": ("False", "SpecNotUnderstood"),
+        "Ready": ("False", "UnsupportedSpec"),
         "Reconciling": ("False", "Settled"),
-        "Stalled": ("True", "SpecNotUnderstood"),
+        "Stalled": ("True", "UnsupportedSpec"),
     }
     assert "spec.function: Input should be 'Virtual' or 'Physical'" in str(fleet.cluster.get("sriovnetworkpools", "fast"))
     assert (fleet.settled(7), "fast" in replica.ledger.current.pools) == (True, True)

@@ -146,15 +146,15 @@ async def test_unreadable_policy_reports_that_once():
     status = await rig.status()
     told = {one["type"]: (one["status"], one["reason"]) for one in status["conditions"]}
     assert told == {
-        "Ready": ("False", "SpecNotUnderstood"),
+        "Ready": ("False", "UnsupportedSpec"),
         "Reconciling": ("False", "Settled"),
-        "Stalled": ("True", "SpecNotUnderstood"),
+        "Stalled": ("True", "UnsupportedSpec"),
     }
     assert "spec.datapaths.0: Input should be 'auto'" in status["conditions"][0]["message"]
     assert (status["observedGeneration"], status["vms"]["matched"], await rig.writes()) == (2, 1, 0)
     rig.apply(policy())
     assert conditions(await rig.status())["Stalled"] == "False"
-    assert [reason for _, reason in rig.told] == ["AllCompliant", "SpecNotUnderstood", "AllCompliant"]
+    assert [reason for _, reason in rig.told] == ["AllCompliant", "UnsupportedSpec", "AllCompliant"]
 
 
 async def test_vms_that_wait_are_enqueued_and_a_lost_one_stalls_policy():

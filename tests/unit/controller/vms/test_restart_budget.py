@@ -36,7 +36,7 @@ def refusals(own, in_progress, matched=None):
     slots = RestartBudget()
     for one in in_progress:
         slots.note(one, restart())
-    return slots.refusal(key("next"), own, None, matched or {"a": 10, "b": 10})
+    return slots.blocking_reason(key("next"), own, None, matched or {"a": 10, "b": 10})
 
 
 @pytest.mark.parametrize(
@@ -108,10 +108,10 @@ def test_vm_stopped_by_its_owner_holds_up_no_other(strategy, live, minutes, stat
 def test_vm_that_did_not_come_back_stops_the_rollout():
     slots, late = RestartBudget(), after(60, None)
     slots.note(key("lost"), late)
-    assert "a/lost did not come back" in slots.refusal(key("next"), rule(maxUnavailable=5), None, {"a": 10})
+    assert "a/lost did not come back" in slots.blocking_reason(key("next"), rule(maxUnavailable=5), None, {"a": 10})
     assert slots.failed("all") == [key("lost")]
     assert slots.note(key("lost"), after(60, instance("new"), late))
-    assert (slots.refusal(key("next"), rule(), None, {"a": 10}), slots.failed("all")) == ("", [])
+    assert (slots.blocking_reason(key("next"), rule(), None, {"a": 10}), slots.failed("all")) == ("", [])
 
 
 def test_free_slot_goes_to_the_next_vm_by_name():
