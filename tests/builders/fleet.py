@@ -176,6 +176,11 @@ class Replica:
                 cache._store(msgspec.Raw(msgspec.json.encode(body)))
         self._seen = end
 
+    def has_heard_of_outage(self, name):
+        """Return whether the cache shows that a node is cordoned or not ready."""
+        node = self.world.nodes.items.get(ObjectKey("", name))
+        return node is not None and (not node.ready or node.spec.unschedulable)
+
     async def work(self, count=None):
         """Reconcile waiting keys.
 
