@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from tests.builders.agent import Node, RecordingDevices, desired
 from tests.builders.host import OTHER_PF, PF, pf, sim_host
 from vmnic.agent.journal import JournalError, JournalStore
-from vmnic.agent.observe.holder_files import _devices
-from vmnic.agent.observe.keyfile import parse_keyfile
-from vmnic.agent.observe.modules import refused_modules
 from vmnic.api.node_state import NodeNicState, NodeStatus, wire
 from vmnic.host.events import link_events, pci_events
+from vmnic.inspection.holder_files import _devices
+from vmnic.inspection.keyfile import parse_keyfile
+from vmnic.inspection.modules import refused_modules
 from vmnic.nodes.bounds import fit
 from vmnic.nodes.observed import observed_of
 from vmnic.nodes.pools.shares import count_vfs, pool_shares

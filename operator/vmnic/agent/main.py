@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from ..flags import Flags, address, level, port, positive
 from ..host.launch import WorkerProcess
+from ..inspection.modules import MODULES, load_modules
 from ..logs import setup_logging
-from .observe.modules import MODULES, load_modules
 
 __all__ = ["main"]
 

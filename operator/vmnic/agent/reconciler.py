@@ -17,6 +17,7 @@ import msgspec
 from ..api.node_state import Apply, ApplyState, NodeNicState, NodeSpec, NodeStatus
 from ..api.reasons import PfReason
 from ..host.client import HostAccess, OperationTimedOutError, WorkerGoneError
+from ..inspection.errno_hints import describe_errno
 from ..kube.backoff import Backoff
 from ..kube.errors import ApiError
 from ..kube.tasks import cancel_and_wait
@@ -30,7 +31,6 @@ from .journal import Journal, JournalError, JournalStore
 from .kubelet.plugin import Devices
 from .kubelet.podresources import Holders
 from .node_state_client import NodeStateClient
-from .observe.errno_hints import describe_errno
 from .observe.observer import NodeObservation, NodeObserver
 from .status.publisher import Publisher
 from .status.render import InFlightSummary, render_status, render_unobservable

@@ -19,6 +19,7 @@ from ..api.node_state import NodeNicState, NodeStatus
 from ..checked.data_files import DataFileError
 from ..host.client import HostAccess, HostWorker, OperationTimedOutError, WorkerGoneError
 from ..host.launch import WorkerProcess
+from ..inspection.modules import refused_modules
 from ..kube.client import ApiClient
 from ..kube.connection import ConnectionFileError, in_cluster_connection
 from ..kube.errors import ApiError
@@ -33,7 +34,6 @@ from .journal import JournalStore
 from .kubelet.plugin import DevicePlugin
 from .kubelet.podresources import KubeletHolders
 from .node_state_client import ApiNodeStateClient
-from .observe.modules import refused_modules
 from .reconciler import HostReconciler, ReconcilerProtocol
 from .watch import HostEvents
 

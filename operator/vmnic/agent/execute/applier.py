@@ -16,11 +16,11 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from ...api.node_state import VFIO, Action, ActionKind, VfSettings
 from ...host.client import Session
 from ...host.ops import LinkInfo, LoadModule, Op, PutFile, SetChannels, SetLink, SetVf, UnloadModule, VfInfo, WriteFile
+from ...inspection.errno_hints import describe_errno
+from ...inspection.sysfs import DEVICES, SysfsReader
 from ...nodes.observed import ObservedPf
 from ...nodes.planning.actions import NO_DRIVER, admin_mac, unfold_indexes
 from ...nodes.planning.target import KERNEL, Binding
-from ..observe.errno_hints import describe_errno
-from ..observe.sysfs import DEVICES, SysfsReader
 
 __all__ = ["Applier", "ApplyError"]
 

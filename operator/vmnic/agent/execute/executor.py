@@ -17,6 +17,8 @@ import msgspec
 
 from ...api.node_state import ApplyState, PfSpec
 from ...host.client import HostAccess, OperationTimedOutError, Session, WorkerGoneError, WriteStillInFlightError
+from ...inspection.pf_reader import read_pf
+from ...inspection.sysfs import SysfsReader
 from ...nodes.observed import ObservedPf
 from ...nodes.planning.actions import plan_actions
 from ...nodes.planning.digest import same_desired
@@ -38,8 +40,6 @@ from ..journal import (
 )
 from ..kubelet.podresources import Holders
 from ..observe.in_flight import InFlightOperations
-from ..observe.pf_reader import read_pf
-from ..observe.sysfs import SysfsReader
 from .applier import Applier, ApplyError
 from .fence import Fence
 from .probes import Probes

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from ...inspection.holder_files import read_records
+from ...inspection.networkmanager import read_profiles
+from ...inspection.pf_reader import read_pf
+from ...inspection.sysfs import SysfsReader
 from ...nodes.observed import ObservedPf, holders_by_address, with_holders
 from ...nodes.planning.drivers import DriverFacts, gather_driver
 from ...nodes.planning.plan import Planned, plan_pf
 from ..change import Change, NodeContext, needs_holders, without_doubt
 from ..journal import JournalStore
 from ..kubelet.podresources import Holders, HoldersUnknownError
-from ..observe.holder_files import read_records
-from ..observe.networkmanager import read_profiles
-from ..observe.pf_reader import read_pf
-from ..observe.sysfs import SysfsReader
 
 __all__ = ["Verifier"]
 

@@ -9,6 +9,7 @@ import msgspec
 
 from ...api.node_state import NodeSpec
 from ...host.client import HostAccess, OperationTimedOutError
+from ...inspection.host_snapshot import HostSnapshot, read_snapshot
 from ...nodes.observed import holders_by_address, with_holders
 from ...nodes.planning.drivers import DriverFacts, gather_driver
 from ...nodes.planning.plan import Planned, plan_pf
@@ -18,7 +19,6 @@ from ..kubelet.advertised import advertised_devices
 from ..kubelet.devices import AdvertisedDevices
 from ..kubelet.plugin import Devices
 from ..kubelet.podresources import Holders, HoldersUnknownError
-from .host_snapshot import HostSnapshot, read_snapshot
 from .in_flight import InFlightOperations
 from .link_loss import LinkLossTracker
 

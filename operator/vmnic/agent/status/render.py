@@ -9,12 +9,12 @@ import msgspec
 
 from ...api.node_state import Apply, NodeNicState, NodeSpec, NodeStatus, PfProblem, PfSpec, PfStatus
 from ...api.reasons import PfReason
+from ...inspection.errno_hints import describe_errno, reason_for
 from ...nodes.observed import ObservedPf, render_pf_status
 from ...nodes.planning.digest import same_desired
 from ...nodes.planning.plan import Planned
 from ..change import needs_holders
 from ..journal import Journal, PfRecord
-from ..observe.errno_hints import describe_errno, reason_for
 from ..observe.observer import NodeObservation
 from .conditions import fit_status, node_conditions
 

@@ -16,11 +16,11 @@ from tests.builders.agent import Node, RecordingDevices, desired
 from tests.builders.host import OTHER_PF, PF, pf, sim_host
 from vmnic.agent import wiring as compose
 from vmnic.agent.journal import JournalError, JournalStore
-from vmnic.agent.observe.holder_files import _devices
-from vmnic.agent.observe.keyfile import KeyfileError, parse_keyfile
-from vmnic.agent.observe.modules import refused_modules
 from vmnic.api.node_state import NodeStatus
 from vmnic.host.ops import ReadFile
+from vmnic.inspection.holder_files import _devices
+from vmnic.inspection.keyfile import KeyfileError, parse_keyfile
+from vmnic.inspection.modules import refused_modules
 from vmnic.nodes.state import decode_own_state
 
 VF = "0000:0b:10.2"

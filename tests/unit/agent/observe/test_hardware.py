@@ -12,7 +12,6 @@ from tests.builders.agent import Node, RecordingDevices, desired
 from tests.builders.host import OTHER_PF, PF, pf, sim_host
 from tests.harness.faults import Fault, When
 from vmnic.agent.kubelet.podresources import HoldersUnknownError
-from vmnic.agent.observe.modules import load_modules, refused_modules
 from vmnic.api.node_state import ApplyState, VfSettings
 from vmnic.api.reasons import PfReason
 from vmnic.host.launch import WorkerGoneError
@@ -28,6 +27,7 @@ from vmnic.host.ops import (
     UnloadModule,
     WriteFile,
 )
+from vmnic.inspection.modules import load_modules, refused_modules
 from vmnic.simhost.spec import HostSpec
 
 VIRTFN = "0000:0b:10.0"

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from ...host.ops import ListDir, ReadFile
+from ..host.ops import ListDir, ReadFile
 from .errno_hints import errno_name
 from .keyfile import Keyfile, KeyfileError, parse_keyfile
 from .sysfs import SysfsReader, is_absent

@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from ...api.node_state import HostFacts
-from ...host.client import HostAccess, OperationTimedOutError, WorkerGoneError
-from ...host.ops import LinkInfo, ReadFile
-from ...nodes.observed import ObservedPf
+from ..api.node_state import HostFacts
+from ..host.client import HostAccess, OperationTimedOutError, WorkerGoneError
+from ..host.ops import LinkInfo, ReadFile
+from ..nodes.observed import ObservedPf
 from .holder_files import Records, read_records
 from .modules import MODULES
 from .networkmanager import Profiles, read_profiles

@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...api.node_state import VFIO
-from ...checked.devices import is_pci_address
-from ...checked.quantities import read_integer
-from ...host.ops import Channels, LinkInfo, ListDir, Op, ReadChannels, ReadFile, ReadLink, Value, VfInfo
-from ...nodes.nics import model_of
-from ...nodes.observed import ObservedPf, ObservedVf, VfAttributes
+from ..api.node_state import VFIO
+from ..checked.devices import is_pci_address
+from ..checked.quantities import read_integer
+from ..host.ops import Channels, LinkInfo, ListDir, Op, ReadChannels, ReadFile, ReadLink, Value, VfInfo
+from ..nodes.nics import model_of
+from ..nodes.observed import ObservedPf, ObservedVf, VfAttributes
 from .networkmanager import Port, Profiles, find_manager
 from .sysfs import DEVICES, PCI_ADDRESS, SysfsReader
 

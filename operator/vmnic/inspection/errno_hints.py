@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 
-from ...api.node_state import ActionKind
-from ...api.reasons import PfReason
+from ..api.node_state import ActionKind
+from ..api.reasons import PfReason
 
 __all__ = ["describe_errno", "errno_name", "reason_for"]
 

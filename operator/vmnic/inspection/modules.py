@@ -13,7 +13,7 @@ import logging
 import pathlib
 from collections.abc import Iterable
 
-from ...host.ops import LoadModule, Port
+from ..host.ops import LoadModule, Port
 
 __all__ = ["MODULES", "load_modules", "refused_modules"]
 

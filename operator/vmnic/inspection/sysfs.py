@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import cast
 
-from ...host.client import Session
-from ...host.ops import LinkInfo, ListDir, Op, ReadFile, ReadLink, ReadLinks, Value
+from ..host.client import Session
+from ..host.ops import LinkInfo, ListDir, Op, ReadFile, ReadLink, ReadLinks, Value
 
 __all__ = ["DEVICES", "PCI_ADDRESS", "SysfsReader", "is_absent"]
 

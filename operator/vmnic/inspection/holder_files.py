@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ...host.ops import ListDir, Op, ReadFile, ReadLink
+from ..host.ops import ListDir, Op, ReadFile, ReadLink
 from .errno_hints import errno_name
 from .sysfs import PCI_ADDRESS, SysfsReader, is_absent
 
