@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tests.harness.debian import CannotRun
 from tests.harness.programs import cache_directory
 
-from .module import make_module
+from .module import make_modules
 from .packages import fetch_kernel, install_programs, unpack_tools
 
 __all__ = ["ROOT", "Lab", "prepare"]
@@ -62,7 +62,7 @@ def prepare() -> Lab:
         install_programs()
         lab = Lab(directory, fetch_kernel(directory), unpack_tools(directory))
         _make_initrd(lab)
-        make_module(directory, lab.release)
+        make_modules(directory, lab.release)
         # The guest's root is read-only. What is not compiled now would be compiled at every start of a program.
         compileall.compile_dir(ROOT / "operator", quiet=2)
         compileall.compile_dir(ROOT / "tests" / "kernel", quiet=2)
