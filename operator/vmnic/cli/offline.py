@@ -30,6 +30,7 @@ from ..policy.capacity import Capacity, claim_of, count_capacity
 from ..policy.decision import decide
 from ..policy.evaluate import evaluate_vm
 from ..policy.facts import INJECTION_GATE, ClusterFacts, Datapath, Network, Platform, PoolFacts, VmFacts
+from ..policy.problems import ProblemReason
 from ..policy.reasons import Reason
 from ..policy.rules import Rule, rules_of
 from ..policy.sentences import join_sentences
@@ -119,7 +120,7 @@ def _kubevirt_unknown(decisions: Iterable[VmDecision], cluster: ClusterFacts) ->
         text = (
             "no KubeVirt resource is given, so it counts as allowing macvtap and passthrough: add `kubectl get kv -A -o yaml`"
         )
-        yield "KubeVirt", "NotFound", text
+        yield "KubeVirt", ProblemReason.NOT_FOUND.value, text
 
 
 def _injector_unknown(
@@ -270,13 +271,13 @@ def _pools(
         if not _has_functions(objects, nodes, name):
             found[name] = trusting[name]
             text = "no NodeNicState with its functions is given, so it counts as ready: add `kubectl get nicst -o yaml`"
-            problems.append((f"SriovNetworkPool/{name}", "CapacityUnknown", text))
+            problems.append((f"SriovNetworkPool/{name}", ProblemReason.CAPACITY_UNKNOWN.value, text))
     for rule in rules:
         for name, physical in ((rule.sriov_pool, False), (rule.passthrough_pool, True)):
             if name and name not in found:
                 found[name] = PoolFacts(name=name, resource_name=f"vmnic.dev/{name}", physical=physical)
                 text = f"SriovNetworkPool {name} is not given, so it counts as ready with the resource vmnic.dev/{name}"
-                problems.append((f"VmNicPolicy/{rule.policy}", "NotFound", text))
+                problems.append((f"VmNicPolicy/{rule.policy}", ProblemReason.NOT_FOUND.value, text))
     return found, problems
 
 

@@ -16,6 +16,7 @@ from ..nodes.pools.merge import merge_pools
 from ..nodes.rollout.release import released_pfs
 from ..policy.facts import Datapath, GuestOs, NicState, Platform, VmFacts
 from ..policy.guest_view import guest_view, uncarried_settings
+from ..policy.problems import ProblemReason
 from ..policy.reasons import Reason
 from ..policy.types import Action, NicDecision, VmDecision
 from .objects import UNMANAGED, Objects, shown_name
@@ -55,8 +56,9 @@ def make_plan(objects: Objects, decided: Decided, missing: list[str]) -> Plan:
     # A policy that cannot be read might select any VM and decide differently from the others, so no VM is changed.
     is_open = any(one.kind == "VmNicPolicy" for one in aside)
     vms = [] if is_open else _vms(objects, decided, selected, aside)
-    problems = _problems(decided, selected, missing) + _not_managed(objects) + [_entry(one) for one in aside]
-    problems += [{"object": kind, "reason": "Forbidden", "message": text} for kind, text in objects.refused.items()]
+    problems = _problems(decided, selected, missing) + _networks(objects) + _not_managed(objects)
+    problems += [_entry(one) for one in aside]
+    problems += [_problem(kind, ProblemReason.FORBIDDEN, text) for kind, text in objects.refused.items()]
     unknown: list[ProblemEntry] = [
         {"object": where, "reason": reason, "message": message} for where, reason, message in decided.problems
     ]
@@ -71,6 +73,15 @@ def _vms(objects: Objects, decided: Decided, selected: list[VmDecision], aside: 
     return [one for one in found if one is not None] + pools
 
 
+def _networks(objects: Objects) -> list[ProblemEntry]:
+    """Return a problem for each network whose annotation vmnic.dev/accept has a fault."""
+    return [
+        _problem(f"NetworkAttachmentDefinition/{namespace}/{name}", ProblemReason.NOT_ACCEPTABLE, network.accept_fault)
+        for (namespace, name), network in sorted(objects.networks.items())
+        if network.accept_fault
+    ]
+
+
 def _not_managed(objects: Objects) -> list[ProblemEntry]:
     """Return a problem for each kind and namespace of VMs that the plan does not show."""
     names: dict[tuple[str, str], list[str]] = {}
@@ -80,13 +91,17 @@ def _not_managed(objects: Objects) -> list[ProblemEntry]:
     return [
         {
             "object": f"{kind}/{namespace}",
-            "reason": "NotManaged",
+            "reason": ProblemReason.NOT_MANAGED.value,
             "message": f"{', '.join(found[:_MOST_NAMES])}"
             + (f" and {len(found) - _MOST_NAMES} more" if len(found) > _MOST_NAMES else "")
             + f": {UNMANAGED[kind]}",
         }
         for (kind, namespace), found in names.items()
     ]
+
+
+def _problem(where: str, reason: Reason | ProblemReason, message: str) -> ProblemEntry:
+    return {"object": where, "reason": reason.value, "message": message}
 
 
 def _entry(one: SetAside) -> ProblemEntry:
@@ -348,12 +363,12 @@ def _object_of(vm: VmFacts) -> str:
 
 
 def _problems(decided: Decided, selected: list[VmDecision], problems: list[str]) -> list[ProblemEntry]:
-    found: list[ProblemEntry] = [{"object": "", "reason": "Unreadable", "message": text} for text in problems]
+    found = [_problem("", ProblemReason.KIND_ABSENT, text) for text in problems]
     named = [(_object_of(one.vm), one) for one in selected]
     named += [("/".join(("VirtualMachinePool", *key)), one) for key, one in decided.vm_pools if one.selected]
     for where, decision in named:
         vm = decision.vm
-        found += [{"object": where, "reason": "NotFound", "message": text} for text in vm.problems]
+        found += [_problem(where, one.reason, one.message) for one in vm.problems]
         found += [
             {
                 "object": where,
@@ -366,7 +381,7 @@ def _problems(decided: Decided, selected: list[VmDecision], problems: list[str])
         found += [
             {
                 "object": f"VmNicPolicy/{nic.policy}",
-                "reason": "Conflict",
+                "reason": ProblemReason.CONFLICT.value,
                 "message": f"{where}, NIC {nic.nic.name}: policy {', '.join(nic.conflicts_with)} of the same priority decides"
                 " differently: give one of them another spec.priority",
             }

@@ -142,7 +142,7 @@ def nic_settings(interface: Interface, *, boots_first: bool) -> Mapping[str, Nic
     return found
 
 
-def network_properties(plugin: Mapping[str, Any], chained: list[Any]) -> dict[str, str]:
+def network_properties(plugin: Mapping[str, Any], chained: list[dict[str, Any]]) -> dict[str, str]:
     """Return what a CNI configuration protects or limits, by name, as canonical JSON.
 
     A key or a chained plugin that is in no table counts as a property, because nothing shows that it may be lost.
@@ -154,8 +154,8 @@ def network_properties(plugin: Mapping[str, Any], chained: list[Any]) -> dict[st
         if CNI_PROPERTIES.get(key, _is_on)(value):
             found[_shown(key)] = json.dumps(value, sort_keys=True)
     for one in chained:
-        kind = one.get("type") if isinstance(one, dict) else None
-        if not isinstance(kind, str) or kind in _MEANINGLESS_CHAINED:
+        kind = one["type"]
+        if kind in _MEANINGLESS_CHAINED:
             continue
         settings = {key: value for key, value in one.items() if key not in ("type", "capabilities", "name")}
         # A bandwidth plugin without rates, or with rates of 0, limits nothing by itself.

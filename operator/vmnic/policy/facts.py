@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ..api.common import LabelSelector
+from .problems import VmProblem
 
 __all__ = [
     "INJECTION_GATE",
@@ -117,8 +118,8 @@ class Network:
     """Settings that a whole NIC would not have, and that the policy which names its pool vouches for, such as `vlan`."""
     accepts: tuple[str, ...] = ()
     """Reasons that the administrator of the network accepts."""
-    not_acceptable: tuple[str, ...] = ()
-    """Words of the annotation vmnic.dev/accept that are no reasons which can be accepted."""
+    accept_fault: str = ""
+    """Which part of the annotation vmnic.dev/accept has no effect, and what to write; empty if all has."""
     unreadable: str = ""
     """Why its NetworkAttachmentDefinition cannot be read; empty if it can be. The other fields then hold what could be read."""
 
@@ -316,8 +317,8 @@ class VmFacts:
     """Why an input for all of its NICs cannot be read or exceeds a bound; empty if there is no such fault."""
     quota_unknown: str = ""
     """Why a quota of the namespace cannot be read; empty if all can be."""
-    problems: tuple[str, ...] = ()
-    """Descriptions of what could not be read."""
+    problems: tuple[VmProblem, ...] = ()
+    """What a person may want to correct."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

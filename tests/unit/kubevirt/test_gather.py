@@ -146,7 +146,10 @@ def test_a_vmi_that_has_ended_does_not_run(phase, running):
 
 def test_a_missing_object_that_a_vm_refers_to_is_a_problem():
     machine = vm(preference={"name": "gone"}, instancetype={"name": "lost"})
-    assert [text.split()[1] for text in gather(machine).problems] == ["gone", "lost"]
+    assert [(one.reason, one.message.split()[1]) for one in gather(machine).problems] == [
+        ("PreferenceUnknown", "gone"),
+        ("PreferenceUnknown", "lost"),
+    ]
 
 
 def test_the_error_of_a_malformed_vm_has_the_path_of_the_field():
