@@ -35,7 +35,8 @@ def read_quantity(text: object) -> int | None:
 def is_whole(text: object) -> bool:
     """Return whether a Kubernetes quantity is a whole number of at least 0.
 
-    The number of devices must be one. Kubernetes compares thousandths (ValidateResourceQuantityValue in pkg/apis/core/validation/validation.go).
+    The number of devices must be one. Kubernetes compares thousandths (ValidateResourceQuantityValue in
+    pkg/apis/core/validation/validation.go).
     """
     thousandths = _read(text, _PLACES)
     return thousandths is not None and thousandths >= 0 and (thousandths % 1000 == 0 or thousandths == LARGEST)

@@ -216,13 +216,16 @@ def _mac(decision: NicDecision) -> str | None:
 
 def _guest(decision: VmDecision, nic: NicDecision) -> GuestEntry:
     view = guest_view(decision, nic)
-    return {
+    entry: GuestEntry = {
         "mtu": _number_change(view.mtu) if view.mtu is not None else None,
         "adapter": view.adapter,
         "interfaceName": view.interface_name,
         "queues": _number_change(view.queues),
         "link": view.link,
     }
+    if view.static_mtu is not None:
+        entry["staticMtu"] = _number_change(view.static_mtu)
+    return entry
 
 
 def _number_change(change: tuple[int, int]) -> NumberChange:

@@ -142,7 +142,7 @@ def _vcpus(given: MachineInput) -> int:
     """Return the number of vCPUs, from the first of instancetype, topology and resources.
 
     SetDefaultGuestCPUTopology in KubeVirt 1.8.2 (pkg/defaults/defaults.go) gives the guest as many sockets as the CPU limit,
-    or else the CPU request, rounded up.
+    or else the CPU request, rounded up. A VM without either gets `cpuRequest` of KubeVirt's configuration before that.
     """
     by_type = given.instancetype.spec.cpu.guest if given.instancetype is not None else 0
     cpu = given.machine.spec.template.spec.domain.cpu
@@ -156,7 +156,11 @@ def _cpu_amount(given: MachineInput) -> tuple[str, str | int | float | None]:
     """Return the quantity that gives a VM without a topology its vCPUs, and its field."""
     wanted, limits = _resources(given)
     # A limit of zero counts too, unlike one of memory.
-    return ("limits.cpu", limits["cpu"]) if limits.get("cpu") is not None else ("requests.cpu", wanted.get("cpu"))
+    if limits.get("cpu") is not None:
+        return "limits.cpu", limits["cpu"]
+    cpu = given.machine.spec.template.spec.domain.cpu
+    default = None if cpu is not None and cpu.dedicated_cpu_placement else given.default_cpu
+    return "requests.cpu", wanted["cpu"] if wanted.get("cpu") is not None else default
 
 
 def _resources(given: MachineInput) -> tuple[projection.Quantities, projection.Quantities]:

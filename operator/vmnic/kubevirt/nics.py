@@ -116,7 +116,7 @@ class NicReader:
         A Multus network that replaces the pod network counts as the pod network.
         """
         if entry is None or entry.pod is not None:
-            return Network(pod=True)
+            return Network(pod=True, mtu=self._given.pod_network_mtu)
         if entry.multus is None:
             return Network(known=False, name=entry.name)
         found = self._find(entry.multus.network_name)

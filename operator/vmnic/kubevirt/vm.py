@@ -126,6 +126,7 @@ class Cpu(Part, frozen=True, kw_only=True):
     sockets: int = 0
     cores: int = 0
     threads: int = 0
+    dedicated_cpu_placement: bool = False
 
     @property
     def has_topology(self) -> bool:

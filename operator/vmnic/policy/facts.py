@@ -365,6 +365,8 @@ class KubeVirtFacts:
     permitted: Mapping[str, bool] = field(default_factory=dict)
     """Permitted host devices: resource name, and whether another program provides the resource."""
     memory_overcommit: bool = False
+    cpu_request: str | int | float | None = None
+    """CPU request of VMs that name neither request nor limit; None if KubeVirt's own default applies."""
     eviction_strategy: str = ""
     injector: bool | None = None
     """Whether network-resources-injector is installed; None if unknown."""
@@ -383,3 +385,5 @@ class ClusterFacts:
     resources: Mapping[str, PoolFacts] = field(default_factory=dict)
     """The same pools by resource name."""
     kubevirt: KubeVirtFacts = KubeVirtFacts()
+    pod_network_mtu: int | None = None
+    """MTU of the pod network in bytes; None if unknown."""
