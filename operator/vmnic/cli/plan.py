@@ -5,6 +5,7 @@ One object that can be written as JSON, in stable order and without times. Pure.
 
 from __future__ import annotations
 
+import re
 from typing import Literal, cast
 
 from ..api.node_state import NodeNicState, PfSpec
@@ -38,6 +39,8 @@ from .set_aside import SetAside, try_object
 
 __all__ = ["difference", "fails", "make_plan", "plan_vm"]
 
+_GUEST_NICS = "/sys/bus/virtio/devices/*/net/*"
+_MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}", re.ASCII)
 _MOST_NAMES = 5
 """Most names in one problem."""
 
@@ -193,13 +196,23 @@ def _decided(decision: VmDecision, kind: Literal["VirtualMachine", "VirtualMachi
 def _guest_commands(decision: VmDecision) -> list[str]:
     """Return the commands that set the number of queues inside a Linux guest.
 
-    A Linux guest uses only as many queues as configured in it. The commands use the kernel's default NIC names.
+    A Linux guest uses only as many queues as configured in it. Its names of NICs are not known: they depend on its distribution
+    and on the order in which it finds the devices, so a NIC is found by its MAC address.
     """
     if decision.vm.guest_os is not GuestOs.LINUX:
         return []
     # KubeVirt's switch changes NICs that no policy decides, too.
-    queues = [guest_view(decision, nic).queues for nic in decision.nics]
-    return [f"ethtool -L eth{index} combined {after}" for index, (before, after) in enumerate(queues) if after > before]
+    seen = [(nic, *guest_view(decision, nic).queues) for nic in decision.nics]
+    grown = [(_mac(nic), after) for nic, before, after in seen if after > before]
+    if all(mac and _MAC.fullmatch(mac) for mac, _ in grown):
+        return [_command_of((mac or "").replace("-", ":"), after) for mac, after in grown]
+    # Without an address only a command for all virtio NICs is certain. ethtool refuses more queues than a NIC has.
+    counts = sorted({after for _, after in grown})
+    return [f"for nic in {_GUEST_NICS}; do ethtool -L ${{nic##*/}} combined {after}; done" for after in counts]
+
+
+def _command_of(mac: str, queues: int) -> str:
+    return f"ethtool -L $(grep -li {mac} {_GUEST_NICS}/address | cut -d/ -f8) combined {queues}"
 
 
 def _needs_mac(vm: VmDecision, decision: NicDecision) -> bool:

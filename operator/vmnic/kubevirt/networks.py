@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -21,8 +21,9 @@ from ..policy.sentences import join_sentences
 from . import vm as projection
 from .carried import CNI_VOUCHED, network_properties
 
-__all__ = ["decode_network", "original_network", "read_network"]
+__all__ = ["decode_network", "original_interface", "original_network", "read_network"]
 
+T = TypeVar("T")
 _ACCEPT = "vmnic.dev/accept"
 _ACCEPT_CHARS = 4096
 _ACCEPTABLE = re.compile(forms.anchored(forms.ACCEPTABLE))
@@ -136,7 +137,16 @@ def _plugins(config: str) -> list[dict[str, Any]]:
 
 def original_network(was: dict[str, Any]) -> projection.Network | None:
     """Return the entry of `networks` in a record, or None if there is none that can be read."""
+    return _original(was, "network", projection.Network)
+
+
+def original_interface(was: dict[str, Any]) -> projection.Interface | None:
+    """Return the entry of `interfaces` in a record, or None if there is none that can be read."""
+    return _original(was, "interface", projection.Interface)
+
+
+def _original(was: dict[str, Any], field: str, kind: type[T]) -> T | None:
     try:
-        return msgspec.convert(was.get("network"), projection.Network)
+        return msgspec.convert(was.get(field), kind)
     except msgspec.ValidationError:
         return None

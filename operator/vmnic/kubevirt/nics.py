@@ -7,7 +7,7 @@ from . import vm as projection
 from .assignment import AssignmentRecord
 from .carried import nic_settings
 from .inputs import MachineInput
-from .networks import original_network
+from .networks import original_interface, original_network
 from .vm import Interface
 from .vmi import VirtualMachineInstance
 
@@ -92,6 +92,8 @@ class NicReader:
             if not ours and device.device_name not in self._given.physical_resources:
                 continue
             before = original_network(entry.was) if entry is not None and ours else None
+            # A change back restores the interface, and must not lose what it had.
+            interface = original_interface(entry.was) if entry is not None and ours else None
             # Without a record nothing shows which network the NIC was on.
             network = self._network(before) if before is not None else Network(known=False)
             state = NicState(datapath=Datapath.PASSTHROUGH, resource=device.device_name)
@@ -102,6 +104,8 @@ class NicReader:
                     equivalents=self._equivalents(network),
                     present=state,
                     index=index,
+                    settings=nic_settings(interface, boots_first=False) if interface is not None else {},
+                    spec_mac=interface.mac_address or None if interface is not None else None,
                     live=state if self._runs_device(device) else None,
                 )
             )

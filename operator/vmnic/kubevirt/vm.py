@@ -16,6 +16,7 @@ from .field_owner import last_field_manager
 from .guests import kept_keys
 
 __all__ = [
+    "BINDINGS",
     "Cpu",
     "HostDevice",
     "Instancetype",
@@ -82,6 +83,8 @@ class Interface(Part, frozen=True, kw_only=True):
 _BINDINGS = ("masquerade", "bridge", "sriov", "passt_binding", "slirp", "macvtap", "passt", "binding")
 _WIRE = {"passt_binding": "passtBinding"}
 """KubeVirt's names of bindings that differ from those of the fields."""
+BINDINGS = tuple(_WIRE.get(field, field) for field in _BINDINGS)
+"""Fields that bind an interface, by KubeVirt's names."""
 
 
 class _Multus(Part, frozen=True):
@@ -292,6 +295,7 @@ class _Meta(Part, frozen=True, kw_only=True):
     namespace: str = ""
     uid: str = ""
     resource_version: str = ""
+    generation: int = 0
     creation_timestamp: str = ""
     labels: dict[str, str] = {}
     annotations: VmAnnotations | None = None

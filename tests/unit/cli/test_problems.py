@@ -2,8 +2,11 @@
 
 import pytest
 
+from tests.builders.decide import collect
 from tests.builders.vm import nad, nic, policy, vm
-from tests.unit.cli.test_plan import documents, plan_of, run
+from tests.unit.cli.test_plan import documents, run
+from vmnic.cli.offline import decide_all
+from vmnic.cli.plan import make_plan
 from vmnic.policy.problems import ProblemReason
 from vmnic.policy.reasons import Reason
 
@@ -11,8 +14,13 @@ ALLOWED = "IpamNotCarried, MtuDiffers, GuestMtuChanges or PropertyNotCarried/NAM
 WEB = "VirtualMachine/tenants/web"
 
 
+def planned(*objects):
+    found = collect(*objects)
+    return make_plan(found, decide_all(found, offline=True), [])
+
+
 def problems_of(*objects):
-    _, plan = plan_of(policy(), *objects)
+    plan = planned(policy(), *objects)
     return [(one["object"], one["reason"]) for one in plan["problems"]], [one["message"] for one in plan["problems"]]
 
 
@@ -122,8 +130,7 @@ def test_a_plugin_without_a_type_blocks_its_nics(config):
     network = nad("br", segment="blue")
     network["spec"]["config"] = config
     machine = vm("web", nic("data", binding="bridge", network="br", model="e1000e"))
-    _, plan = plan_of(policy(datapaths=["vhost"]), machine, network)
-    found = plan["vms"][0]["nics"][0]
+    found = planned(policy(datapaths=["vhost"]), machine, network)["vms"][0]["nics"][0]
     assert (found["verdict"], found["reason"], "type" in found["message"] or "plugins" in found["message"]) == (
         "Blocked",
         "InputUnreadable",

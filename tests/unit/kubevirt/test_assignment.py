@@ -175,8 +175,8 @@ def test_a_network_of_the_same_segment_is_restored():
     machine, networks = reverting("blue", "blue")
     assert {
         "op": "replace",
-        "path": "/spec/template/spec/networks/0",
-        "value": json.loads(ELSEWHERE)["nics"]["data"]["was"]["network"],
+        "path": "/spec/template/spec/networks/0/multus/networkName",
+        "value": "nets/br",
     } in revert(machine, networks=networks)
 
 
