@@ -39,7 +39,7 @@ REASONS: dict[str, type[StrEnum]] = {
     "Of a pool's conditions": PoolReason,
     "Of a node's conditions (NodeNicState)": NodeReason,
     "Of a policy's conditions (VmNicPolicy)": PolicyReason,
-    "Of a plan's problems, beside all of these (`kubectl vmnic plan`)": ProblemReason,
+    "Of a plan's problems, beside those above (`kubectl vmnic plan`)": ProblemReason,
 }
 """The enum behind each section of `reasons.md`."""
 
