@@ -67,7 +67,11 @@ class NicReader:
             binding=_CLAIM if _is_claim(entry) else _binding(interface),
             explicit_model=interface.model or None,
             state=interface.state or "",
-            settings=nic_settings(interface, boots_first=self._boots_first(interface)),
+            settings=nic_settings(
+                interface,
+                boots_first=self._boots_first(interface),
+                unknown=self._given.machine.unknown_fields.get(name, ()),
+            ),
             has_fixed_slot=bool(interface.pci_address),
             spec_mac=interface.mac_address or None,
             live_mac=_live_mac(self._instance, name),

@@ -186,3 +186,15 @@ def test_the_address_of_a_whole_nic_is_the_one_that_is_written(datapath, mac):
     machine = whole(web(**({"macAddress": mac} if mac else {})))
     devices, _ = entries(whole(machine, datapath=datapath))
     assert decide_back(machine, datapath).nic.spec_mac == devices["interfaces"][-1].get("macAddress") == mac
+
+
+@pytest.mark.parametrize("where", ["interfaces", "networks"])
+@pytest.mark.parametrize(("datapath", "reason"), [("passthrough", "PropertyNotCarried"), ("sriov", None), ("vhost", None)])
+def test_a_field_of_a_newer_kubevirt_is_not_dropped(where, datapath, reason):
+    machine = web()
+    devices, networks = entries(machine)
+    {"interfaces": devices["interfaces"], "networks": networks}[where][1]["fieldOfTomorrow"] = {"a": 1}
+    found = decision(machine, wanting(datapath), *CLUSTER).nics[-1]
+    assert (found.reason, "fieldOfTomorrow" in found.message) == (reason, reason is not None)
+    after = entries(run(machine, datapath))
+    assert {"interfaces": after[0]["interfaces"], "networks": after[1]}[where][1]["fieldOfTomorrow"] == {"a": 1}
