@@ -26,6 +26,7 @@ from vmnic.cli.schema import Plan
 from vmnic.controller.metrics import CONTROLLER_METRICS
 from vmnic.metrics import Metric
 from vmnic.policy.condition_reasons import PolicyReason
+from vmnic.policy.problems import ProblemReason
 from vmnic.policy.reasons import Reason
 
 _DOCS = pathlib.Path(__file__).parent
@@ -38,6 +39,7 @@ REASONS: dict[str, type[StrEnum]] = {
     "Of a pool's conditions": PoolReason,
     "Of a node's conditions (NodeNicState)": NodeReason,
     "Of a policy's conditions (VmNicPolicy)": PolicyReason,
+    "Of a plan's problems, beside those above (`kubectl vmnic plan`)": ProblemReason,
 }
 """The enum behind each section of `reasons.md`."""
 

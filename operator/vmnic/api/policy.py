@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
 from ..checked import forms
+from ..checked.printable import cut
 from .common import ApiModel, Condition, Count, Generation, IntOrPercent, LabelSelector, Metadata, Name, Problem
 from .keywords import cel, map_list
 
@@ -172,7 +174,24 @@ class Enforcement(ApiModel):
     """
 
 
-_Acceptable = Annotated[str, StringConstraints(max_length=128, pattern=forms.ACCEPTABLE)]
+_ACCEPTABLE = f"accept names {forms.ACCEPTABLE_WORDS}"
+
+
+def _check_acceptable(value: str) -> str:
+    """Repeat the CEL rule, which is not evaluated offline."""
+    if not re.fullmatch(forms.anchored(forms.ACCEPTABLE), value):
+        raise ValueError(f"{cut(value, _SHOWN_BYTES)!r} cannot be accepted: {_ACCEPTABLE}")
+    return value
+
+
+# A rule and no pattern, because the API server quotes a pattern and not a message.
+_Acceptable = Annotated[
+    str,
+    StringConstraints(max_length=128),
+    AfterValidator(_check_acceptable),
+    Field(json_schema_extra={"x-kubernetes-validations": [cel(f"self.matches('{forms.ACCEPTABLE}')", _ACCEPTABLE)]}),
+]
+_SHOWN_BYTES = 64
 
 
 class PolicySpec(ApiModel):

@@ -9,7 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import KubeconfigOption, OutputOption, read_files, read_live, run, warn_refused, warn_set_aside
+from .common import (
+    KubeconfigOption,
+    OutputOption,
+    PodNetworkMtuOption,
+    read_files,
+    read_live,
+    run,
+    warn_refused,
+    warn_set_aside,
+)
 from .schema import FailOn
 from .terminal import Output, fail, say, say_markdown, show, warn
 
@@ -82,6 +91,7 @@ def plan(
         FailOn, typer.Option(help="What gives exit code 1; disruptive: a restart, or a VF that is in use.")
     ] = FailOn.CHANGES,
     output: Annotated[PlanOutput, typer.Option("-o", "--output", help="How to print the plan.")] = PlanOutput.TABLE,
+    pod_network_mtu: PodNetworkMtuOption = None,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
     """Show what the policies and pools would do.
@@ -93,7 +103,7 @@ def plan(
     from .plan import fails
 
     errors: list[str] = []
-    made, skipped = _plan(file or [], against, errors, recursive=recursive, kubeconfig=kubeconfig)
+    made, skipped = _plan(file or [], against, errors, recursive=recursive, kubeconfig=kubeconfig, pod_mtu=pod_network_mtu)
     if output is PlanOutput.TABLE:
         from .render import show_plan
 
@@ -113,7 +123,7 @@ def plan(
 
 
 def _plan(
-    files: list[str], against: str | None, errors: list[str], *, recursive: bool, kubeconfig: str | None
+    files: list[str], against: str | None, errors: list[str], *, recursive: bool, kubeconfig: str | None, pod_mtu: int | None
 ) -> tuple[Any, int]:
     """Build the plan, or the difference of two plans.
 
@@ -124,7 +134,7 @@ def _plan(
     from .plan import difference, make_plan
 
     def plan_of(objects: Any, problems: list[str], *, offline: bool, new: Any = ()) -> Any:
-        decided = decide_all(objects, offline=offline, new=new)
+        decided = decide_all(objects, offline=offline, new=new, pod_network_mtu=pod_mtu)
         made = make_plan(objects, decided, problems)
         if offline:
             # Files are the user's own, so a fault in them is an error.
@@ -157,6 +167,7 @@ def explain_vm(
     name: Annotated[str, typer.Argument(help="Name of the VirtualMachine.")],
     namespace: Annotated[str, typer.Option("-n", "--namespace", help="Its namespace.")] = "default",
     output: OutputOption = Output.TABLE,
+    pod_network_mtu: PodNetworkMtuOption = None,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
     """Show, for each NIC of a VM, what it is, what it should be, and why each other candidate fell out."""
@@ -164,7 +175,7 @@ def explain_vm(
     from .plan import plan_vm
 
     objects, _ = read_live(kubeconfig)
-    decided = decide_all(objects, offline=False)
+    decided = decide_all(objects, offline=False, pod_network_mtu=pod_network_mtu)
     warn_refused(objects)
     aside = (*objects.set_aside, *decided.set_aside)
     # Other objects that the VM depends on are named by the reasons of its NICs.

@@ -17,10 +17,11 @@ def vm_name(vm: VmPlan) -> str:
 def guest_words(nic: NicPlan) -> str:
     """Describe what changes for the guest, or return an empty text."""
     guest = nic["guest"]
-    mtu, queues = guest["mtu"], guest["queues"]
+    mtu, static, queues = guest["mtu"], guest.get("staticMtu"), guest["queues"]
     return describe_view(
         GuestView(
             mtu=None if mtu is None else (mtu["from"], mtu["to"]),
+            static_mtu=None if static is None else (static["from"], static["to"]),
             adapter=guest["adapter"],
             interface_name=guest["interfaceName"],
             queues=(queues["from"], queues["to"]),

@@ -5,6 +5,7 @@ One object that can be written as JSON, in stable order and without times. Pure.
 
 from __future__ import annotations
 
+import re
 from typing import Literal, cast
 
 from ..api.node_state import NodeNicState, PfSpec
@@ -16,6 +17,7 @@ from ..nodes.pools.merge import merge_pools
 from ..nodes.rollout.release import released_pfs
 from ..policy.facts import Datapath, GuestOs, NicState, Platform, VmFacts
 from ..policy.guest_view import guest_view, uncarried_settings
+from ..policy.problems import ProblemReason
 from ..policy.reasons import Reason
 from ..policy.types import Action, NicDecision, VmDecision
 from .objects import UNMANAGED, Objects, shown_name
@@ -37,6 +39,8 @@ from .set_aside import SetAside, try_object
 
 __all__ = ["difference", "fails", "make_plan", "plan_vm"]
 
+_GUEST_NICS = "/sys/bus/virtio/devices/*/net/*"
+_MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}", re.ASCII)
 _MOST_NAMES = 5
 """Most names in one problem."""
 
@@ -55,8 +59,9 @@ def make_plan(objects: Objects, decided: Decided, missing: list[str]) -> Plan:
     # A policy that cannot be read might select any VM and decide differently from the others, so no VM is changed.
     is_open = any(one.kind == "VmNicPolicy" for one in aside)
     vms = [] if is_open else _vms(objects, decided, selected, aside)
-    problems = _problems(decided, selected, missing) + _not_managed(objects) + [_entry(one) for one in aside]
-    problems += [{"object": kind, "reason": "Forbidden", "message": text} for kind, text in objects.refused.items()]
+    problems = _problems(decided, selected, missing) + _networks(objects) + _not_managed(objects)
+    problems += [_entry(one) for one in aside]
+    problems += [_problem(kind, ProblemReason.FORBIDDEN, text) for kind, text in objects.refused.items()]
     unknown: list[ProblemEntry] = [
         {"object": where, "reason": reason, "message": message} for where, reason, message in decided.problems
     ]
@@ -71,6 +76,15 @@ def _vms(objects: Objects, decided: Decided, selected: list[VmDecision], aside: 
     return [one for one in found if one is not None] + pools
 
 
+def _networks(objects: Objects) -> list[ProblemEntry]:
+    """Return a problem for each network whose annotation vmnic.dev/accept has a fault."""
+    return [
+        _problem(f"NetworkAttachmentDefinition/{namespace}/{name}", ProblemReason.NOT_ACCEPTABLE, network.accept_fault)
+        for (namespace, name), network in sorted(objects.networks.items())
+        if network.accept_fault
+    ]
+
+
 def _not_managed(objects: Objects) -> list[ProblemEntry]:
     """Return a problem for each kind and namespace of VMs that the plan does not show."""
     names: dict[tuple[str, str], list[str]] = {}
@@ -80,13 +94,17 @@ def _not_managed(objects: Objects) -> list[ProblemEntry]:
     return [
         {
             "object": f"{kind}/{namespace}",
-            "reason": "NotManaged",
+            "reason": ProblemReason.NOT_MANAGED.value,
             "message": f"{', '.join(found[:_MOST_NAMES])}"
             + (f" and {len(found) - _MOST_NAMES} more" if len(found) > _MOST_NAMES else "")
             + f": {UNMANAGED[kind]}",
         }
         for (kind, namespace), found in names.items()
     ]
+
+
+def _problem(where: str, reason: Reason | ProblemReason, message: str) -> ProblemEntry:
+    return {"object": where, "reason": reason.value, "message": message}
 
 
 def _entry(one: SetAside) -> ProblemEntry:
@@ -178,13 +196,23 @@ def _decided(decision: VmDecision, kind: Literal["VirtualMachine", "VirtualMachi
 def _guest_commands(decision: VmDecision) -> list[str]:
     """Return the commands that set the number of queues inside a Linux guest.
 
-    A Linux guest uses only as many queues as configured in it. The commands use the kernel's default NIC names.
+    A Linux guest uses only as many queues as configured in it. Its names of NICs are not known: they depend on its distribution
+    and on the order in which it finds the devices, so a NIC is found by its MAC address.
     """
     if decision.vm.guest_os is not GuestOs.LINUX:
         return []
     # KubeVirt's switch changes NICs that no policy decides, too.
-    queues = [guest_view(decision, nic).queues for nic in decision.nics]
-    return [f"ethtool -L eth{index} combined {after}" for index, (before, after) in enumerate(queues) if after > before]
+    seen = [(nic, *guest_view(decision, nic).queues) for nic in decision.nics]
+    grown = [(_mac(nic), after) for nic, before, after in seen if after > before]
+    if all(mac and _MAC.fullmatch(mac) for mac, _ in grown):
+        return [_command_of((mac or "").replace("-", ":"), after) for mac, after in grown]
+    # Without an address only a command for all virtio NICs is certain. ethtool refuses more queues than a NIC has.
+    counts = sorted({after for _, after in grown})
+    return [f"for nic in {_GUEST_NICS}; do ethtool -L ${{nic##*/}} combined {after}; done" for after in counts]
+
+
+def _command_of(mac: str, queues: int) -> str:
+    return f"ethtool -L $(grep -li {mac} {_GUEST_NICS}/address | cut -d/ -f8) combined {queues}"
 
 
 def _needs_mac(vm: VmDecision, decision: NicDecision) -> bool:
@@ -201,13 +229,16 @@ def _mac(decision: NicDecision) -> str | None:
 
 def _guest(decision: VmDecision, nic: NicDecision) -> GuestEntry:
     view = guest_view(decision, nic)
-    return {
+    entry: GuestEntry = {
         "mtu": _number_change(view.mtu) if view.mtu is not None else None,
         "adapter": view.adapter,
         "interfaceName": view.interface_name,
         "queues": _number_change(view.queues),
         "link": view.link,
     }
+    if view.static_mtu is not None:
+        entry["staticMtu"] = _number_change(view.static_mtu)
+    return entry
 
 
 def _number_change(change: tuple[int, int]) -> NumberChange:
@@ -348,12 +379,12 @@ def _object_of(vm: VmFacts) -> str:
 
 
 def _problems(decided: Decided, selected: list[VmDecision], problems: list[str]) -> list[ProblemEntry]:
-    found: list[ProblemEntry] = [{"object": "", "reason": "Unreadable", "message": text} for text in problems]
+    found = [_problem("", ProblemReason.KIND_ABSENT, text) for text in problems]
     named = [(_object_of(one.vm), one) for one in selected]
     named += [("/".join(("VirtualMachinePool", *key)), one) for key, one in decided.vm_pools if one.selected]
     for where, decision in named:
         vm = decision.vm
-        found += [{"object": where, "reason": "NotFound", "message": text} for text in vm.problems]
+        found += [_problem(where, one.reason, one.message) for one in vm.problems]
         found += [
             {
                 "object": where,
@@ -366,7 +397,7 @@ def _problems(decided: Decided, selected: list[VmDecision], problems: list[str])
         found += [
             {
                 "object": f"VmNicPolicy/{nic.policy}",
-                "reason": "Conflict",
+                "reason": ProblemReason.CONFLICT.value,
                 "message": f"{where}, NIC {nic.nic.name}: policy {', '.join(nic.conflicts_with)} of the same priority decides"
                 " differently: give one of them another spec.priority",
             }

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from ..api.node_state import NodeNicState, PfStatus
 from ..policy.facts import VmFacts
+from ..policy.problems import ProblemReason
 from .capacity import PoolRow
 from .format import guest_lines, guest_words, shape_words, vm_name
 from .schema import NicPlan, Plan, VmPlan
@@ -58,6 +59,7 @@ def show_explanation(vm: VmPlan, facts: VmFacts) -> None:
     say(f"VM {vm['namespace']}/{vm['name']}, guest {guest}")
     architecture = facts.architecture
     say(f"architecture {architecture.name} ({architecture.source})" if architecture.name else architecture.unknown)
+    _show_problems(facts)
     for nic in vm["nics"]:
         say()
         say(f"NIC {nic['name']}: {nic['verdict']}" + (f" ({nic['reason']})" if nic["reason"] else ""))
@@ -77,6 +79,16 @@ def show_explanation(vm: VmPlan, facts: VmFacts) -> None:
     for command in vm["guestCommands"]:
         say()
         say(f"After the change, run in the guest: {command}")
+
+
+def _show_problems(facts: VmFacts) -> None:
+    """Print what is wrong with a VM, or with the networks that its NICs may use."""
+    for problem in facts.problems:
+        say(f"problem {problem.reason}: {problem.message}")
+    networks = {(one.namespace, one.name): one.accept_fault for nic in facts.nics for one in (nic.network, *nic.equivalents)}
+    for (namespace, name), fault in networks.items():
+        if fault:
+            say(f"problem {ProblemReason.NOT_ACCEPTABLE}: NetworkAttachmentDefinition {namespace}/{name}: {fault}")
 
 
 def show_capacity(rows: Iterable[PoolRow]) -> None:

@@ -20,7 +20,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..checked.data_files import DataFileError
-from ..flags import Flags, at_most, level, port
+from ..flags import Flags, at_most, level, mtu, port
 from ..kube.client import ApiClient
 from ..kube.connection import Connection, ConnectionFileError, in_cluster_connection
 from ..kube.errors import ApiError, NotLeadingError
@@ -108,6 +108,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     flags.flag("probe-port", "8080", "port of /healthz and /readyz", port)
     flags.flag("metrics-port", "8081", "port of /metrics", port)
     flags.flag("state-directory", "/tmp/vmnic-controller", "directory whose files survive a restart of the process")  # noqa: S108  # nosec B108 - in the pod a memory volume of its own
+    flags.flag("pod-network-mtu", "", "MTU of the pod network, to say what guests with static configuration will use", mtu)
     flags.flag("nic-data", "", "file with additional NIC models, in the format of vmnic's nics.yaml")
     flags.flag("guest-data", "", "file with more names of guest systems, in the format of vmnic's guests.yaml")
     flags.flag("log-level", "info", "debug, info, warning or error", level)
@@ -127,7 +128,13 @@ async def _run(chosen: argparse.Namespace, connection: Connection, watchdog: Wat
     async with clients["reads"] as reads, writes:
         restart_timeout = timedelta(seconds=chosen.restart_timeout_s)
         controller = Controller(
-            reads, writes, elector, certificates, namespace=chosen.namespace, restart_timeout=restart_timeout
+            reads,
+            writes,
+            elector,
+            certificates,
+            namespace=chosen.namespace,
+            restart_timeout=restart_timeout,
+            pod_network_mtu=chosen.pod_network_mtu,
         )
         controller.show_metrics(*clients.values(), writes)
         # Before the caches list the object, because decoding it may be what stalled the last run.
@@ -168,6 +175,7 @@ class Controller:
         *,
         namespace: str,
         restart_timeout: timedelta,
+        pod_network_mtu: int | None = None,
     ) -> None:
         self._writes = writes
         self._certificates = certificates
@@ -175,7 +183,7 @@ class Controller:
         self.set_aside_objects = SetAside()
         self.metrics = ControllerMetrics(self.set_aside_objects)
         self._queue: WorkQueue[Key] = WorkQueue(lambda key: _RANK[key.kind], self.metrics, log_keys, budget_of)
-        self.world = ClusterCache(reads, self._enqueue, self._queue.readmit, self.set_aside_objects)
+        self.world = ClusterCache(reads, self._enqueue, self._queue.readmit, self.set_aside_objects, pod_network_mtu)
         self._ledger = LedgerStore(writes, namespace)
         self._report = SetAsideReport(self.set_aside_objects, writes, namespace)
         self._events = Events(writes, elector.identity)

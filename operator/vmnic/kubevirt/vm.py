@@ -16,6 +16,7 @@ from .field_owner import last_field_manager
 from .guests import kept_keys
 
 __all__ = [
+    "BINDINGS",
     "Cpu",
     "HostDevice",
     "Instancetype",
@@ -82,6 +83,8 @@ class Interface(Part, frozen=True, kw_only=True):
 _BINDINGS = ("masquerade", "bridge", "sriov", "passt_binding", "slirp", "macvtap", "passt", "binding")
 _WIRE = {"passt_binding": "passtBinding"}
 """KubeVirt's names of bindings that differ from those of the fields."""
+BINDINGS = tuple(_WIRE.get(field, field) for field in _BINDINGS)
+"""Fields that bind an interface, by KubeVirt's names."""
 
 
 class _Multus(Part, frozen=True):
@@ -126,6 +129,7 @@ class Cpu(Part, frozen=True, kw_only=True):
     sockets: int = 0
     cores: int = 0
     threads: int = 0
+    dedicated_cpu_placement: bool = False
 
     @property
     def has_topology(self) -> bool:
@@ -291,6 +295,7 @@ class _Meta(Part, frozen=True, kw_only=True):
     namespace: str = ""
     uid: str = ""
     resource_version: str = ""
+    generation: int = 0
     creation_timestamp: str = ""
     labels: dict[str, str] = {}
     annotations: VmAnnotations | None = None
@@ -310,6 +315,8 @@ class VirtualMachine(Part, frozen=True, kw_only=True):
     applier: str = ""
     """The field manager that applies the NIC list; empty if there is none. It is read from the managed fields, which are not
     kept."""
+    unknown_fields: dict[str, tuple[str, ...]] = {}
+    """Fields of interfaces and networks that this version does not know and drops, by their name."""
 
     @property
     def kept_preference(self) -> StatusReference | None:
@@ -439,7 +446,57 @@ def decode_machine(raw: bytes | msgspec.Raw) -> VirtualMachine:
         known = msgspec.structs.replace(machine.metadata, resource_version="")
         machine = msgspec.structs.replace(machine, metadata=known)
     annotations, labels = _guest_texts(raw)
-    return msgspec.structs.replace(machine, applier=last_field_manager(raw), annotations=annotations, template_labels=labels)
+    return msgspec.structs.replace(
+        machine,
+        applier=last_field_manager(raw),
+        annotations=annotations,
+        template_labels=labels,
+        unknown_fields=_unknown_fields(raw),
+    )
+
+
+class _Keys(Part, frozen=True, kw_only=True):
+    interfaces: tuple[dict[str, msgspec.Raw], ...] = ()
+
+
+class _KeysDomain(Part, frozen=True, kw_only=True):
+    devices: _Keys = _Keys()
+
+
+class _KeysInstance(Part, frozen=True, kw_only=True):
+    domain: _KeysDomain = _KeysDomain()
+    networks: tuple[dict[str, msgspec.Raw], ...] = ()
+
+
+class _KeysTemplate(Part, frozen=True, kw_only=True):
+    spec: _KeysInstance = _KeysInstance()
+
+
+class _KeysSpec(Part, frozen=True, kw_only=True):
+    template: _KeysTemplate = _KeysTemplate()
+
+
+class _WithKeys(Part, frozen=True, kw_only=True):
+    spec: _KeysSpec = _KeysSpec()
+
+
+_keys_decoder = msgspec.json.Decoder(_WithKeys)
+_name_decoder = msgspec.json.Decoder(str)
+_INTERFACE_KEYS, _NETWORK_KEYS = (frozenset(kind.__struct_encode_fields__) for kind in (Interface, Network))
+_MOST_UNKNOWN = 16
+_NO_FIELDS: dict[str, tuple[str, ...]] = {}
+
+
+def _unknown_fields(raw: bytes | msgspec.Raw) -> dict[str, tuple[str, ...]]:
+    """Return the fields of interfaces and networks that the structs above drop."""
+    found: dict[str, tuple[str, ...]] = {}
+    instance = _keys_decoder.decode(raw).spec.template.spec
+    for entries, known in ((instance.domain.devices.interfaces, _INTERFACE_KEYS), (instance.networks, _NETWORK_KEYS)):
+        for entry in entries:
+            if unknown := sorted(entry.keys() - known):
+                name = _name_decoder.decode(entry["name"])
+                found[name] = (*found.get(name, ()), *unknown)[:_MOST_UNKNOWN]
+    return found or _NO_FIELDS
 
 
 class _Texts(Part, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ..api.common import LabelSelector
+from .problems import VmProblem
 
 __all__ = [
     "INJECTION_GATE",
@@ -117,8 +118,8 @@ class Network:
     """Settings that a whole NIC would not have, and that the policy which names its pool vouches for, such as `vlan`."""
     accepts: tuple[str, ...] = ()
     """Reasons that the administrator of the network accepts."""
-    not_acceptable: tuple[str, ...] = ()
-    """Words of the annotation vmnic.dev/accept that are no reasons which can be accepted."""
+    accept_fault: str = ""
+    """Which part of the annotation vmnic.dev/accept has no effect, and what to write; empty if all has."""
     unreadable: str = ""
     """Why its NetworkAttachmentDefinition cannot be read; empty if it can be. The other fields then hold what could be read."""
 
@@ -316,8 +317,8 @@ class VmFacts:
     """Why an input for all of its NICs cannot be read or exceeds a bound; empty if there is no such fault."""
     quota_unknown: str = ""
     """Why a quota of the namespace cannot be read; empty if all can be."""
-    problems: tuple[str, ...] = ()
-    """Descriptions of what could not be read."""
+    problems: tuple[VmProblem, ...] = ()
+    """What a person may want to correct."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -364,6 +365,8 @@ class KubeVirtFacts:
     permitted: Mapping[str, bool] = field(default_factory=dict)
     """Permitted host devices: resource name, and whether another program provides the resource."""
     memory_overcommit: bool = False
+    cpu_request: str | int | float | None = None
+    """CPU request of VMs that name neither request nor limit; None if KubeVirt's own default applies."""
     eviction_strategy: str = ""
     injector: bool | None = None
     """Whether network-resources-injector is installed; None if unknown."""
@@ -382,3 +385,5 @@ class ClusterFacts:
     resources: Mapping[str, PoolFacts] = field(default_factory=dict)
     """The same pools by resource name."""
     kubevirt: KubeVirtFacts = KubeVirtFacts()
+    pod_network_mtu: int | None = None
+    """MTU of the pod network in bytes; None if unknown."""

@@ -100,6 +100,7 @@ class ClusterCache:
         enqueue: Receives the keys whose objects, or whose facts, have changed.
         readmit: Receives the keys of objects that have themselves changed, so that an object that was set aside is tried again.
         set_aside: Registry for objects that cannot be decoded or handled.
+        pod_network_mtu: MTU of the pod network in bytes; None if unknown.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class ClusterCache:
         enqueue: Enqueue,
         readmit: Callable[[Key], None] = lambda _: None,
         set_aside: SetAside | None = None,
+        pod_network_mtu: int | None = None,
     ) -> None:
         self._enqueue = enqueue
         self._readmit = readmit
@@ -150,7 +152,7 @@ class ClusterCache:
         self.quotas = cache(RESOURCE_QUOTAS, decode_quota, self._quota_changed)
         self.webhooks = cache(MUTATING_WEBHOOKS, decode_webhooks, self._webhook_changed)
         self.vm_states = cache(VM_NIC_STATES, decode_vm_state, self._vm_state_changed)
-        self.inputs = FactGatherer(self)
+        self.inputs = FactGatherer(self, pod_network_mtu)
         self.devices = CapacityCache(
             self.inputs.nodes,
             lambda: self.inputs.cluster_facts.pools,
