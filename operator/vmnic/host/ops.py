@@ -180,9 +180,9 @@ class LinkInfo:
     name: str
     alt_names: tuple[str, ...] = ()
     mac: str = ""
-    mtu: int = 1500
+    mtu: int | None = 1500
     """Bytes."""
-    up: bool = False
+    up: bool | None = False
     """Administrative state (IFF_UP)."""
     carrier: bool = False
     kind: str = ""
