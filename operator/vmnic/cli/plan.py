@@ -20,6 +20,7 @@ from ..policy.reasons import Reason
 from ..policy.types import Action, NicDecision, VmDecision
 from .objects import UNMANAGED, Objects, shown_name
 from .offline import Decided, kind_of
+from .recorded import RecordedPlans, pool_row
 from .schema import (
     FailOn,
     GuestEntry,
@@ -41,17 +42,18 @@ _MOST_NAMES = 5
 """Most names in one problem."""
 
 
-def make_plan(objects: Objects, decided: Decided, missing: list[str]) -> Plan:
+def make_plan(objects: Objects, decided: Decided, missing: list[str], recorded: RecordedPlans | None = None) -> Plan:
     """Build the Plan.
 
     Args:
         objects: Objects from files, or of the cluster.
         decided: Decisions about them.
         missing: Descriptions of kinds that the cluster does not have.
+        recorded: Plans on recorded hosts.
     """
     aside = [*objects.set_aside, *decided.set_aside]
     selected = [decision for decision in decided.vms if decision.selected]
-    pools, pool_problems = _pools(objects, aside)
+    pools, pool_problems = _pools(objects, aside, recorded)
     # A policy that cannot be read might select any VM and decide differently from the others, so no VM is changed.
     is_open = any(one.kind == "VmNicPolicy" for one in aside)
     vms = [] if is_open else _vms(objects, decided, selected, aside)
@@ -255,20 +257,27 @@ def _state(state: NicState) -> NicShape:
     return {"datapath": state.datapath.value, "model": state.model, "queues": state.queues}
 
 
-def _pools(objects: Objects, aside: list[SetAside]) -> tuple[list[PoolPlan], list[ProblemEntry]]:
+def _pools(
+    objects: Objects, aside: list[SetAside], recorded: RecordedPlans | None
+) -> tuple[list[PoolPlan], list[ProblemEntry]]:
     """Return what the pools would do on the nodes whose state is known."""
     rows: dict[str, list[PoolNode]] = {name: [] for name in sorted(objects.pools)}
     problems: list[ProblemEntry] = []
     # A state that failed in the decisions would fail here again, and would be reported twice.
     left_out = {one.name for one in aside if one.kind == "NodeNicState"}
+    for found in recorded.rows.values() if recorded is not None else ():
+        for pool, row in found:
+            rows[pool].append(row)
+    problems += recorded.problems if recorded is not None else []
+    planned = recorded.rows.keys() if recorded is not None else ()
     for name, state in sorted(objects.node_states.items()):
         # Which pools select a node depends on its labels.
-        if name in left_out or "Node" in objects.refused:
+        if name in left_out or name in planned or "Node" in objects.refused:
             continue
-        found = try_object(aside, "NodeNicState", ("", name), _node_rows, objects, name, state)
-        for pool, row in found[0] if found is not None else ():
+        made = try_object(aside, "NodeNicState", ("", name), _node_rows, objects, name, state)
+        for pool, row in made[0] if made is not None else ():
             rows[pool].append(row)
-        problems += found[1] if found is not None else []
+        problems += made[1] if made is not None else []
     return [{"name": name, "nodes": nodes} for name, nodes in rows.items()], problems
 
 
@@ -310,6 +319,7 @@ def _given_up(node: str, state: NodeNicState, spec: PfSpec) -> list[PoolNode]:
             # Before the agent has planned the release, held devices are the best sign of a disruption.
             "disruptive": plan.disruptive if plan is not None else spec.release == "Reset" and bool(status.held),
             "blockedBy": list(plan.blocked_by) if plan is not None else [],
+            "problem": None,
         }
     ]
 
@@ -327,18 +337,11 @@ def _pool_node(node: str, state: NodeNicState, desired: PfSpec) -> tuple[PoolNod
         attempt=status.attempt,
         holders=holders,
     )
-    if planned.problem is not None:
-        where = f"SriovNetworkPool/{desired.pool}"
-        return None, {"object": where, "reason": planned.problem.reason.value, "message": f"{node}: {planned.problem.message}"}
-    if planned.plan is None:
-        return None, None
-    return {
-        "node": node,
-        "pf": desired.pci_address,
-        "actions": planned.plan.text.split(", "),
-        "disruptive": planned.plan.disruptive,
-        "blockedBy": list(planned.plan.blocked_by),
-    }, None
+    row = pool_row(node, desired.pci_address, planned)
+    if planned.problem is None:
+        return row, None
+    where = f"SriovNetworkPool/{desired.pool}"
+    return row, {"object": where, "reason": planned.problem.reason.value, "message": f"{node}: {planned.problem.message}"}
 
 
 def _object_of(vm: VmFacts) -> str:

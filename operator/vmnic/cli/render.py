@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ..api.node_state import NodeNicState, PfStatus
 from ..policy.facts import VmFacts
 from .capacity import PoolRow
-from .format import guest_lines, guest_words, shape_words, vm_name
+from .format import guest_lines, guest_words, pool_words, shape_words, vm_name
 from .schema import NicPlan, Plan, VmPlan
 from .set_aside import SetAside
 from .setup import Line
@@ -34,7 +34,7 @@ def show_plan(plan: Plan) -> None:
     if rows:
         show_table(
             ("POOL", "NODE", "PF", "PLAN", "BLOCKED BY"),
-            [(pool, node["node"], node["pf"], ", ".join(node["actions"]), ", ".join(node["blockedBy"])) for pool, node in rows],
+            [(pool, node["node"], node["pf"], pool_words(node), ", ".join(node["blockedBy"])) for pool, node in rows],
         )
     for name, command in guest_lines(plan):
         say(f"{name}: after the change, run in the guest: {command}")
@@ -43,7 +43,7 @@ def show_plan(plan: Plan) -> None:
     summary = plan["summary"]
     say(
         f"VMs: {summary['vms']}; NICs to change: {summary['changes']}, blocked: {summary['blocked']}; "
-        f"pool actions: {len(rows)}; disruptive: {summary['disruptive']}"
+        f"pool actions: {sum(bool(node['actions']) for _, node in rows)}; disruptive: {summary['disruptive']}"
     )
 
 

@@ -1,6 +1,7 @@
 """Anonymous copies of records.
 
-Addresses and names are replaced, and values that were equal stay equal. PCI addresses and IDs, drivers, kinds and types of links, and names of ports stay, because decisions depend on them.
+Addresses and names are replaced, and values that were equal stay equal. PCI addresses and IDs, drivers, kinds and types of
+links, and names of ports stay, because decisions depend on them.
 """
 
 from __future__ import annotations

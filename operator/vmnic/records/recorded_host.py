@@ -1,7 +1,7 @@
 """A host that answers reads from a HostRecord.
 
-So decisions about a record use the readers of real hosts. What the record does not know is an error, which the readers report with the name of the field. It changes nothing: every write
-fails with EROFS.
+So decisions about a record use the readers of real hosts. What the record does not know is an error, which the readers report
+with the name of the field. Every write fails with EROFS.
 """
 
 from __future__ import annotations
