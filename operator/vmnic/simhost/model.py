@@ -140,6 +140,7 @@ class Machine:
     def __init__(self, spec: HostSpec) -> None:
         self.spec = spec
         self._random = random.Random(0)  # noqa: S311 - MAC addresses that repeat from run to run
+        self.boot_id = ""
         self.files: dict[str, str] = {}
         """Files that are not the kernel's. They survive a reboot."""
         self.listeners: list[Callable[[HostEvent], None]] = []
@@ -148,7 +149,7 @@ class Machine:
 
     def boot(self) -> None:
         """Start or restart the host, which discards everything that the kernel keeps in memory."""
-        self.boot_id = str(uuid.uuid4())
+        self.boot_id = str(uuid.uuid4()) if self.boot_id else self.spec.boot_id or str(uuid.uuid4())
         self.modules = set(self.spec.modules)
         self.rescan_locked = False
         self.links_locked = False
@@ -162,6 +163,9 @@ class Machine:
             for _ in range(pf.spec.vfs):
                 vf = self.make_vf(pf)
                 pf.vfs.append(vf)
+                vf.driver = pf.spec.vf_driver
+                if vf.driver == pf.profile.vf_driver:
+                    self.make_link(pf, vf)
             pf.num_vfs = pf.spec.vfs
         for driver in {pf.driver for pf in self.pfs.values()}:
             self.apply_module_options(driver)

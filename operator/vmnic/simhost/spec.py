@@ -46,6 +46,8 @@ class PfSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     numa_node: int = -1
     vfs: int = 0
     """Number of VFs that exist before the agent starts."""
+    vf_driver: str = ""
+    """Driver of these VFs; empty if none is bound."""
     mtu: int = 1500
     up: bool = True
     cable: bool = True
@@ -85,6 +87,8 @@ class HostSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
     pfs: tuple[PfSpec, ...] = ()
     iommu: bool = True
     kernel: str = "6.12.0-sim"
+    boot_id: str = ""
+    """Boot ID until the first reboot; empty for a random one."""
     modules: tuple[str, ...] = ("vhost_net", "tun", "macvtap", "vfio_pci", "igb", "igbvf", "ixgbe", "ixgbevf", "i40e", "iavf")
     """Modules that are loaded at boot."""
     available_modules: tuple[str, ...] = ()
