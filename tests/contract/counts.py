@@ -108,7 +108,7 @@ class CountContract(Contract):
         assert host.write("sriov_numvfs", 0) == "OK"
         host.vfs(1)
         assert (host.get(f"{DEVICES}/{vf}/driver_override"), host.driver(vf)) == ("(null)", "")
-        assert (host.info().vfs[0].vlan, host.info().vfs[0].mac == MAC) == (0, False)
+        assert (host.vf_infos()[0].vlan, host.vf_infos()[0].mac == MAC) == (0, False)
 
     def test_autoprobe_survives_a_change_of_the_count(self, host):
         host.vfs(1)

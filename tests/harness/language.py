@@ -39,7 +39,7 @@ BANNED = re.compile(
     re.IGNORECASE,
 )
 CODE = (
-    *("agent", "api", "checked", "cli", "controller", "host", "inspection", "kube", "kubevirt", "libvirt", "nodes", "policy"),
+    *("agent", "api", "checked", "cli", "controller", "host", "kube", "kubevirt", "libvirt", "nodes", "policy"),
     *("records", "simhost"),
 )
 """Packages of `vmnic` whose docstrings and comments are held to the rules."""

@@ -288,6 +288,12 @@ class PfStatus(_Struct, frozen=True):
     """NUMA node; absent if the machine has none."""
     link_speed_mbps: Annotated[int, Meta(ge=0, le=10_000_000)] | None = None
     """Link speed in Mbit/s; absent while the link is down."""
+    link_type: Annotated[str, Meta(max_length=16, pattern=forms.anchored(forms.PLAIN))] = ""
+    """Hardware type of the link: "infiniband" or a number of the kernel; empty for Ethernet and if it is unknown."""
+    eswitch_mode: Annotated[str, Meta(max_length=32, pattern=forms.anchored(forms.PLAIN))] = ""
+    """Mode of the e-switch, for example "switchdev"; empty for legacy mode and if there is none."""
+    several_ports: bool = False
+    """Whether the function has several ports."""
     mtu: Annotated[int, Meta(ge=0, le=65_536)] | None = None
     """MTU in bytes."""
     queues: Annotated[int, Meta(ge=0, le=65_535)] | None = None
@@ -300,6 +306,8 @@ class PfStatus(_Struct, frozen=True):
     """PCI address of the first VF; empty if there is none."""
     vf_stride: Annotated[int, Meta(ge=0, le=65_535)] = 0
     """Difference between the routing IDs of two consecutive VFs."""
+    vf_addresses: Annotated[tuple[_PciAddress, ...], Meta(max_length=MOST_VFS)] = ()
+    """PCI addresses of the VFs by index, only where `firstVf` and `vfStride` do not give them."""
     vfs: Annotated[tuple[VfRange, ...], Meta(max_length=256)] = ()
     """VFs by driver."""
     held: Annotated[tuple[Held, ...], Meta(max_length=256)] = ()

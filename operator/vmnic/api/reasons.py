@@ -71,6 +71,16 @@ class PfReason(StrEnum):
     """
     ROLLED_BACK = "RolledBack"
     """The change cut the node off, so the agent rolled it back. Change the pool, or approve the plan to try it again."""
+    SWITCHDEV_MODE = "SwitchdevMode"
+    """The NIC's e-switch is in switchdev mode, in which VF attributes belong to the programs that configure it. Leave `vf` out
+    of the pool, or put the NIC into legacy mode.
+    """
+    LINK_TYPE_DIFFERS = "LinkTypeDiffers"
+    """The PF's link is no Ethernet link, for example an InfiniBand one, and VFs of pools are Ethernet adapters. Exclude it from
+    the pool's `nicSelector`, or set the port to Ethernet.
+    """
+    SEVERAL_PORTS = "SeveralPorts"
+    """The PF has several ports, so `mtu`, `queues` and `vf` would apply to an unknown one. Leave them out of the pool."""
 
 
 class PoolProblemReason(StrEnum):

@@ -53,6 +53,7 @@ _OF_ANY: dict[int, str] = {
     errno.EIO: "the NIC's firmware or driver failed: check the kernel log, then update the firmware or change the NIC",
     errno.ENODEV: "the function or its link is gone: check the hardware and the kernel log",
     errno.ENOENT: "the function or its link is gone: check the hardware and the kernel log",
+    errno.EMSGSIZE: "the kernel's answer has no room for so many VFs: update the kernel, or create fewer VFs",
     errno.ENOSPC: "a file system of the host is full: free it",
 }
 

@@ -8,11 +8,12 @@ from itertools import groupby
 
 from ..api.node_state import VFIO, Apply, Held, PfPlan, PfProblem, PfStatus, VfRange
 from ..api.reasons import PfReason
-from .addresses import routing_id
+from .addresses import routing_id, vf_addresses
 from .nics import model_of
 from .state import range_of
 
 __all__ = [
+    "ETHERNET",
     "ObservedPf",
     "ObservedVf",
     "VfAttributes",
@@ -23,18 +24,22 @@ __all__ = [
 ]
 
 
+ETHERNET = "ether"
+"""Hardware type of Ethernet links."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VfAttributes:
-    """Attributes of a VF as the PF's driver reports them."""
+    """Attributes of a VF as the PF's driver reports them. None stands for one that it does not report."""
 
-    mac: str
-    vlan: int = 0
-    qos: int = 0
-    spoof_check: bool = True
-    trust: bool = False
-    link_state: str = "auto"
-    min_tx_rate_mbit: int = 0
-    max_tx_rate_mbit: int = 0
+    mac: str | None = None
+    vlan: int | None = None
+    qos: int | None = None
+    spoof_check: bool | None = None
+    trust: bool | None = None
+    link_state: str | None = None
+    min_tx_rate_mbit: int | None = None
+    max_tx_rate_mbit: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +57,9 @@ class ObservedVf:
     vfio_device: str = ""
     """Name below /dev/vfio/devices; empty if the kernel creates none."""
     host_use: tuple[str, ...] = ()
-    """Uses of its link by the host itself, in words."""
+    """Uses of its link or of its representor by the host itself, in words."""
+    unexplained: tuple[str, ...] = ()
+    """Signs that a link in another network namespace is on top of its link, in words."""
     attributes: VfAttributes | None = None
     """Attributes as the PF reports them; None if it does not report them."""
 
@@ -75,8 +82,16 @@ class ObservedPf:
     """Administrative state; None if its link is not in the host's network namespace."""
     link_elsewhere: bool = False
     """Whether its driver has created a link that is not in the host's network namespace."""
-    carrier: bool = False
-    """Whether its link is up and has a carrier."""
+    carrier: bool | None = False
+    """Whether its link is up and has a carrier; None if that is unknown."""
+    link_type: str = ""
+    """Hardware type of its link, such as `ether` or `infiniband`; empty if it is unknown."""
+    ports: tuple[str, ...] = ()
+    """Names of its links that are ports. Only old NICs have several of them on one function."""
+    eswitch_mode: str = ""
+    """Mode of its e-switch, such as `legacy` or `switchdev`; empty if it has none or if it is unknown."""
+    vfs_unknown: str = ""
+    """Why the attributes of its VFs could not be read; empty if they could."""
     queues: int | None = None
     """Number of `combined` channels; None if they cannot be set."""
     max_queues: int | None = None
@@ -106,6 +121,10 @@ class ObservedPf:
     vfs: tuple[ObservedVf, ...] = ()
     host_use: tuple[str, ...] = ()
     """Uses by the host, in words."""
+    representor_use: tuple[str, ...] = ()
+    """Those of the uses that are of representors which belong to none of its VFs."""
+    unexplained: tuple[str, ...] = ()
+    """Signs that links in other network namespaces are on top of its links, in words."""
     learnt_use: tuple[str, ...] = ()
     """Addresses and routes that the kernel learned from router advertisements, in words.
 
@@ -164,6 +183,7 @@ def render_pf_status(
         apply: The last change.
     """
     known = model_of(pf.vendor, pf.device)
+    first, stride, listed = _addresses(pf.vfs)
     return PfStatus(
         pci_address=pf.pci_address,
         name=pf.name,
@@ -174,13 +194,16 @@ def render_pf_status(
         driver=pf.driver,
         numa_node=pf.numa_node,
         link_speed_mbps=pf.link_speed_mbps,
+        link_type=pf.link_type if pf.link_type != ETHERNET else "",
+        eswitch_mode=pf.eswitch_mode if pf.eswitch_mode != "legacy" else "",
+        several_ports=len(pf.ports) > 1,
         mtu=pf.mtu,
         queues=pf.queues,
         total_vfs=pf.total_vfs,
         num_vfs=pf.num_vfs,
-        # The first address and the stride stand for all addresses, so that 8 PFs of 64 VFs stay below 16 kB.
-        first_vf=pf.vfs[0].pci_address if pf.vfs else "",
-        vf_stride=routing_id(pf.vfs[1].pci_address) - routing_id(pf.vfs[0].pci_address) if len(pf.vfs) > 1 else 0,
+        first_vf=first,
+        vf_stride=stride,
+        vf_addresses=listed,
         vfs=_ranges(pf.vfs),
         held=tuple(Held(vf=address, by=holders.get(address, "")) for address in pf.held_addresses),
         host_use=pf.host_use,
@@ -190,6 +213,19 @@ def render_pf_status(
         problem=problem,
         apply=apply,
     )
+
+
+def _addresses(vfs: Sequence[ObservedVf]) -> tuple[str, int, tuple[str, ...]]:
+    """Return the first address, the stride, and all addresses if these two do not give them.
+
+    The first address and the stride usually stand for all addresses, so that 8 PFs of 64 VFs stay below 16 kB.
+    """
+    if not vfs:
+        return "", 0, ()
+    own = tuple(vf.pci_address for vf in vfs)
+    stride = routing_id(own[1]) - routing_id(own[0]) if len(own) > 1 else 0
+    computed = vf_addresses(own[0], stride, range(len(own)))
+    return (own[0], stride, ()) if computed == own else (own[0], 0, own)
 
 
 def _ranges(vfs: Iterable[ObservedVf]) -> tuple[VfRange, ...]:
@@ -216,6 +252,9 @@ def observed_of(status: PfStatus) -> ObservedPf:
         pci_address=status.pci_address,
         name=status.name,
         driver=status.driver,
+        link_type=status.link_type,
+        ports=("", "") if status.several_ports else (),
+        eswitch_mode=status.eswitch_mode,
         total_vfs=status.total_vfs,
         num_vfs=status.num_vfs,
         mtu=status.mtu,

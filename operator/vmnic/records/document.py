@@ -29,6 +29,8 @@ def write_record(record: HostRecord) -> str:
     """Write a record with one line for each function, link, group and holder."""
     lines: list[str] = []
     for key, value in msgspec.to_builtins(record).items():
+        if value == {}:
+            continue
         if isinstance(value, list | tuple):
             lines += [f"{key}:", *(f"- {_flow(one)}" for one in value)]
         else:

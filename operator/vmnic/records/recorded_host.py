@@ -10,7 +10,22 @@ import errno
 from collections.abc import Mapping
 from typing import Final
 
-from ..host.ops import Channels, CheckGateway, LinkInfo, ListDir, Op, ReadChannels, ReadFile, ReadLink, ReadLinks, Value, VfInfo
+from ..host.ops import (
+    Channels,
+    CheckGateway,
+    LinkInfo,
+    ListDir,
+    Op,
+    ReadChannels,
+    ReadEswitchMode,
+    ReadFile,
+    ReadLink,
+    ReadLinks,
+    ReadUnicast,
+    ReadVfs,
+    Value,
+    VfInfo,
+)
 from ..nodes.addresses import vf_addresses
 from .record import HostRecord, LinkRecord, LinkVf, PciDevice, Sriov
 
@@ -95,14 +110,32 @@ class RecordedHost:
             case ReadLinks():
                 self._refuse("links")
                 return tuple(self._link_info(link) for link in self._record.links)
+            case ReadVfs(name):
+                self._refuse(f"vfs:{name}")
+                return tuple(_vf_info(one) for one in self._find_link(name).vfs)
+            case ReadUnicast(name):
+                self._refuse(f"unicast:{name}")
+                return self._find_link(name).unicast_addresses
+            case ReadEswitchMode(address):
+                self._refuse(f"eswitch:{address}")
+                device = self._record.device_at(address)
+                if device is None or device.eswitch_mode is None:
+                    raise OSError(errno.EOPNOTSUPP, f"the mode of the switch in {address} is not recorded")
+                return device.eswitch_mode
             case ReadChannels(name):
-                found = next((link.channels for link in self._record.links if link.name == name), None)
+                found = self._find_link(name).channels
                 if found is None:
                     raise OSError(errno.EOPNOTSUPP, f"channels of {name} are not recorded")
                 return Channels(combined=found.combined, max_combined=found.max_combined)
             case CheckGateway():
                 return ""
         raise OSError(errno.EROFS, "a recorded host cannot be changed")
+
+    def _find_link(self, name: str) -> LinkRecord:
+        for link in self._record.links:
+            if link.name == name:
+                return link
+        raise OSError(errno.ENODEV, f"no link is called {name}")
 
     def _refuse(self, read: str) -> None:
         """Raise what the kernel answered to a read when the record was made."""
@@ -273,6 +306,7 @@ class RecordedHost:
             self._file(f"{path}/addr_assign_type", _PERMANENT if is_permanent else _SET)
         if link.speed_mbps is not None:
             self._file(f"{path}/speed", str(link.speed_mbps))
+        self._file(f"{path}/dev_port", str(link.dev_port))
         if link.mtu is not None:
             self._file(f"{path}/mtu", str(link.mtu))
         if link.carrier is not None:
@@ -301,10 +335,16 @@ class RecordedHost:
             index=link.index,
             name=link.name,
             alt_names=link.alt_names,
-            mac=link.mac or "",
+            type=None if link.type is None else str(link.type),
+            mac=link.mac,
+            permanent_mac=link.permanent_mac,
             mtu=link.mtu,
             up=link.up,
-            carrier=link.carrier is True,
+            carrier=link.carrier,
+            promiscuity=link.promiscuity,
+            phys_port_name=link.phys_port_name,
+            phys_switch_id=link.phys_switch_id,
+            dev_port=link.dev_port,
             kind=link.kind,
             master=index_of(link.master),
             lower=index_of(link.lower),
@@ -313,19 +353,19 @@ class RecordedHost:
             default_route=link.default_route,
             learnt=link.learned_addresses,
             learnt_route=link.learned_default_route,
-            vfs=tuple(_vf_info(one) for one in link.vfs),
         )
 
 
 def _vf_info(one: LinkVf) -> VfInfo:
     return VfInfo(
         vf=one.index,
-        mac=one.mac or "",
-        vlan=one.vlan or 0,
-        qos=one.vlan_qos or 0,
-        spoof_check=one.spoof_check is not False,
-        trust=one.trust is True,
-        link_state=one.link_state or "auto",
-        min_tx_rate_mbit=one.min_tx_rate_mbps or 0,
-        max_tx_rate_mbit=one.max_tx_rate_mbps or 0,
+        mac=one.mac,
+        vlan=one.vlan,
+        qos=one.vlan_qos,
+        vlan_protocol=one.vlan_protocol,
+        spoof_check=one.spoof_check,
+        trust=one.trust,
+        link_state=one.link_state,
+        min_tx_rate_mbit=one.min_tx_rate_mbps,
+        max_tx_rate_mbit=one.max_tx_rate_mbps,
     )

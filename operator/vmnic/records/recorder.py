@@ -5,12 +5,25 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, Literal
 
 from ..checked.devices import is_pci_address
 from ..checked.quantities import read_integer
 from ..host.client import HostAccess
-from ..host.ops import Channels, LinkInfo, ListDir, Op, ReadChannels, ReadFile, ReadLink, Value, VfInfo
+from ..host.ops import (
+    Channels,
+    LinkInfo,
+    ListDir,
+    Op,
+    ReadChannels,
+    ReadEswitchMode,
+    ReadFile,
+    ReadLink,
+    ReadUnicast,
+    ReadVfs,
+    Value,
+    VfInfo,
+)
 from ..inspection.errno_hints import errno_name
 from ..inspection.holder_files import read_records
 from ..inspection.modules import MODULES
@@ -170,7 +183,21 @@ class _Recorder:
             vfio_device=next((name for name in names if self._text(f"{path}/vfio-dev/{name}/dev")), None),
             sriov=sriov,
             virtual_functions=tuple(vfs) if sriov is not None else None,
+            eswitch_mode=self._eswitch_mode(address),
         )
+
+    def _eswitch_mode(self, address: str) -> str | None:
+        found = self._noted(ReadEswitchMode(address), f"eswitch:{address}")
+        return found if isinstance(found, str) and found else None
+
+    def _noted(self, op: Op, name: str) -> Value:
+        """Return an answer, or None after noting in `errors` what the kernel refused."""
+        found = self._answers.get(op)
+        if isinstance(found, OSError):
+            if not is_absent(found):
+                self._errors[name] = errno_name(found)
+            return None
+        return found
 
     def _sriov(self, path: str) -> Sriov | None:
         if not any(name.startswith("sriov_") for name in self._names(path)):
@@ -213,10 +240,18 @@ class _Recorder:
     def _link(self, link: LinkInfo) -> LinkRecord:
         path = f"/sys/class/net/{link.name}"
         channels = self._answers.get(ReadChannels(link.name))
-        mac = link.mac or None
+        is_permanent = self._text(f"{path}/addr_assign_type") == "0"
+        vfs = self._noted(ReadVfs(link.name), f"vfs:{link.name}")
+        filters = self._noted(ReadUnicast(link.name), f"unicast:{link.name}")
         return LinkRecord(
             index=link.index,
             name=link.name,
+            type=_link_type(link.type),
+            phys_port_name=link.phys_port_name,
+            phys_switch_id=link.phys_switch_id,
+            dev_port=link.dev_port or self._number(f"{path}/dev_port") or 0,
+            unicast_addresses=tuple(map(str, filters)) if isinstance(filters, tuple) else (),
+            promiscuity=link.promiscuity,
             kind=link.kind,
             lower=link.lower,
             master=link.master,
@@ -226,8 +261,8 @@ class _Recorder:
             learned_addresses=link.learnt,
             default_route=link.default_route,
             learned_default_route=link.learnt_route,
-            mac=mac,
-            permanent_mac=mac if self._text(f"{path}/addr_assign_type") == "0" else None,
+            mac=link.mac or None,
+            permanent_mac=link.permanent_mac or (link.mac if is_permanent else None) or None,
             mtu=link.mtu,
             up=link.up,
             carrier=link.carrier,
@@ -235,7 +270,7 @@ class _Recorder:
             channels=LinkChannels(combined=channels.combined, max_combined=channels.max_combined)
             if isinstance(channels, Channels)
             else None,
-            vfs=tuple(_link_vf(one) for one in link.vfs),
+            vfs=tuple(_link_vf(one) for one in vfs or () if isinstance(one, VfInfo)) if isinstance(vfs, tuple) else (),
         )
 
     def _host(self, modules: Sequence[str]) -> HostPart:
@@ -278,7 +313,7 @@ class _Recorder:
                 foreign[pf.address] = "sriov-network-operator"
             elif link is not None:
                 is_permanent = self._text(f"/sys/class/net/{link.name}/addr_assign_type") == "0"
-                mac = link.mac if is_permanent else ""
+                mac = link.permanent_mac or (link.mac if is_permanent else "") or ""
                 port = Port(name=link.name, mac=mac, pci_address=pf.address, driver=pf.driver or "")
                 if find_manager(profiles, port)[0]:
                     foreign[pf.address] = "NetworkManager"
@@ -306,6 +341,7 @@ def _device_reads(address: str) -> list[Op]:
         *(ListDir(one) for one in (path, f"{path}/vfio-dev")),
         *(ReadFile(f"{path}/{name}") for name in files),
         *(ReadLink(f"{path}/{name}") for name in ("driver", "iommu_group", "physfn")),
+        ReadEswitchMode(address),
     ]
 
 
@@ -315,8 +351,9 @@ def _group_reads(number: int) -> list[Op]:
 
 
 def _link_reads(link: LinkInfo) -> list[Op]:
-    files = [ReadFile(f"/sys/class/net/{link.name}/{name}") for name in ("speed", "addr_assign_type")]
-    return [*files, ReadChannels(link.name)] if link.pci_address is not None else []
+    files = [ReadFile(f"/sys/class/net/{link.name}/{name}") for name in ("speed", "addr_assign_type", "dev_port")]
+    name = link.name
+    return [*files, ReadChannels(name), ReadVfs(name), ReadUnicast(name)] if link.pci_address is not None else []
 
 
 def _module_reads(name: str) -> list[Op]:
@@ -349,12 +386,18 @@ def _has_unassigned_space(resource: str) -> bool:
     return any(int(window[1], 16) & _UNSET for window in found if window is not None)
 
 
+def _link_type(found: str | None) -> Literal["ether", "infiniband"] | int | None:
+    words: dict[str, Literal["ether", "infiniband"]] = {"ether": "ether", "infiniband": "infiniband"}
+    return words.get(found or "") or read_integer(found or "", 0, 65_535)
+
+
 def _link_vf(one: VfInfo) -> LinkVf:
     return LinkVf(
         index=one.vf,
         mac=one.mac or None,
         vlan=one.vlan,
         vlan_qos=one.qos,
+        vlan_protocol=one.vlan_protocol,
         link_state=one.link_state,
         trust=one.trust,
         spoof_check=one.spoof_check,

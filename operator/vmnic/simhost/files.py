@@ -119,7 +119,9 @@ class FileTree:
             entries["vfio-dev"] = _directory(**{f"vfio{number}": _directory(dev=constant(f"511:{number}"))})
         if one.net_name:
             # `net` stays while the link is in another network namespace: sysfs shows each namespace its own links.
-            here = {} if one.moved else {one.net_name: Directory(lambda: self._net(one))}
+            here: dict[str, Node] = {} if one.moved else {one.net_name: Directory(lambda: self._net(one))}
+            ports = one.ports if isinstance(one, Pf) else []
+            here |= {port.name: _directory(address=constant(port.mac), mtu=constant(str(port.mtu))) for port in ports}
             entries["net"] = Directory(lambda: here)
         return entries | (self._pf_entries(one) if isinstance(one, Pf) else self._vf_entries(one))
 
@@ -148,6 +150,10 @@ class FileTree:
             one.net_name: Link(f"../../devices/{_ROOT}/{one.address}/net/{one.net_name}")
             for one in self._machine.functions()
             if one.net_name and not one.moved
+        } | {
+            port.name: Link(f"../../devices/{_ROOT}/{pf.address}/net/{port.name}")
+            for pf in self._machine.pfs.values()
+            for port in pf.ports
         }
 
     def _net(self, one: Pf | Vf) -> Mapping[str, Node]:

@@ -13,6 +13,9 @@ from .spec import HostSpec, ImpossibleHostError, PfSpec, profiles
 
 __all__ = ["spec_of"]
 
+_DIRECTORIES = ("/etc/modprobe.d", "/etc/NetworkManager/system-connections", "/etc/sriov-operator/pci", "/etc/udev/rules.d")
+"""Directories of files that other programs and vmnic write."""
+
 
 def spec_of(record: HostRecord) -> HostSpec:
     """Return the description of a host that is like a recorded one.
@@ -90,15 +93,11 @@ def _files(record: HostRecord) -> dict[str, str]:
     """Return the files of other programs, as a recorded host shows them."""
     host = RecordedHost(record)
     found: dict[str, str] = {}
-    for directory in (
-        "/etc/modprobe.d",
-        "/etc/NetworkManager/system-connections",
-        "/etc/sriov-operator/pci",
-        "/etc/udev/rules.d",
-    ):
+    for directory in _DIRECTORIES:
         try:
             names = host.perform(ListDir(directory))
         except FileNotFoundError:
             continue
-        found |= {f"{directory}/{name}": str(host.perform(ReadFile(f"{directory}/{name}"))) for name in names or ()}
+        paths = [f"{directory}/{name}" for name in names] if isinstance(names, tuple) else []
+        found |= {path: str(host.perform(ReadFile(path))) for path in paths}
     return found

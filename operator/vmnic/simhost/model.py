@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from ..host.events import HostEvent
 from .spec import HostSpec, NicProfile, PfSpec, profiles
 
-__all__ = ["Function", "Machine", "Pf", "Upper", "Vf", "VfAttributes"]
+__all__ = ["Function", "Machine", "Pf", "Port", "Upper", "Vf", "VfAttributes", "make_ports"]
 
 DEFAULT_MTU = 1500
 NO_MAC = "00:00:00:00:00:00"
+PASSTHRU = "passthru"
 
 
 @dataclass(kw_only=True)
@@ -73,6 +74,18 @@ class Vf(Function):
 
 
 @dataclass(kw_only=True)
+class Port:
+    """A further link of a PF, which is another port of the NIC or a representor."""
+
+    name: str
+    mac: str
+    phys_port_name: str = ""
+    mtu: int = DEFAULT_MTU
+    up: bool = False
+    addresses: list[str] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
 class Pf(Function):
     """One physical function."""
 
@@ -88,6 +101,12 @@ class Pf(Function):
     num_vfs: int = 0
     """Value of `sriov_numvfs`. While it is written, VFs disappear one by one."""
     vfs: list[Vf] = field(default_factory=list)
+    ports: list[Port] = field(default_factory=list)
+    """Its further links, with the representors of its VFs."""
+    unicast: list[str] = field(default_factory=list)
+    """Addresses that programs added to the unicast filter (`bridge fdb add`)."""
+    promiscuous: bool = False
+    """Whether a program made the link promiscuous."""
     cut_by_vfs: bool = False
     works_with: int = 0
     """Number of VFs with which the link stays up even if `cut_by_vfs` is set."""
@@ -132,6 +151,9 @@ class Upper:
     """Whether it is a bridge or bond that has the lower link as a port."""
     mode: str = ""
     """Mode of a macvtap or macvlan."""
+    mac: str = ""
+    moved: bool = False
+    """Whether it is in another network namespace."""
 
 
 class Machine:
@@ -227,7 +249,11 @@ class Machine:
         """Find a function by the name of its link."""
         return next((function for function in self.functions() if function.net_name == name), None)
 
-    def _new_mac(self) -> str:
+    def find_port(self, name: str) -> Port | None:
+        """Find a further link of a PF by its name."""
+        return next((port for pf in self.pfs.values() for port in pf.ports if port.name == name), None)
+
+    def new_mac(self) -> str:
         """Return a locally administered unicast address."""
         return "02:" + ":".join(f"{self._random.randrange(256):02x}" for _ in range(5))
 
@@ -265,6 +291,7 @@ class Machine:
             addresses=list(spec.addresses),
             default_route=spec.default_route,
             cut_by_vfs=spec.cut_by_vfs,
+            ports=make_ports(spec),
         )
 
     def make_vf(self, pf: Pf) -> Vf:
@@ -275,7 +302,12 @@ class Machine:
         # Not `nodes.addresses`: a mistake there must not appear in the model as well.
         routing_id = (int(bus, 16) << 8) + (int(device, 16) << 3) + int(function)
         routing_id += pf.profile.vf_offset + index * pf.profile.vf_stride
+        if pf.spec.vf_domain is not None:
+            # As of VFs that a hypervisor passes to a virtual machine, each on a bus of its own.
+            domain, routing_id = f"{pf.spec.vf_domain + index:04x}", 2 << 3
         address = f"{domain}:{routing_id >> 8:02x}:{(routing_id >> 3) & 31:02x}.{routing_id & 7}"
+        if pf.spec.eswitch == "switchdev":
+            self._add_representor(pf, index)
         return Vf(
             address=address,
             vendor=pf.profile.vendor,
@@ -290,4 +322,20 @@ class Machine:
         """Give a VF the link that its kernel driver creates."""
         # As udev names the links of VFs, for example ens1f0v3.
         vf.net_name = f"{pf.net_name}v{vf.index}"
-        vf.net_mac = self._new_mac() if vf.attributes.mac == NO_MAC else vf.attributes.mac
+        vf.net_mac = self.new_mac() if vf.attributes.mac == NO_MAC else vf.attributes.mac
+
+    def _add_representor(self, pf: Pf, index: int) -> None:
+        """Give a PF the representor of a VF.
+
+        Its parent is the PF (drivers/net/ethernet/mellanox/mlx5/core/en_rep.c).
+        """
+        name = f"{pf.net_name}r{index}"
+        pf.ports.append(Port(name=name, mac=self.new_mac(), phys_port_name=f"pf{pf.address[-1]}vf{index}"))
+
+
+def make_ports(spec: PfSpec) -> list[Port]:
+    """Return the further links that a PF has when its driver binds it."""
+    return [
+        Port(name=one.name, mac=one.mac, phys_port_name=one.phys_port_name, addresses=list(one.addresses), up=True)
+        for one in spec.ports
+    ]

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import functools
 import pathlib
+from typing import Literal
 
 import msgspec
 import yaml
 
-__all__ = ["Delays", "HostSpec", "ImpossibleHostError", "NicProfile", "PfSpec", "check_host", "parse_host", "profiles"]
+__all__ = [
+    "Delays",
+    "HostSpec",
+    "ImpossibleHostError",
+    "NicProfile",
+    "PfSpec",
+    "PortSpec",
+    "check_host",
+    "parse_host",
+    "profiles",
+]
 
 
 class ImpossibleHostError(ValueError):
@@ -33,6 +44,15 @@ class NicProfile(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
     rate_limit: bool
     sysfs_vfs: bool = True
     """False for an old driver, which creates VFs only by its parameter `max_vfs` when it is loaded."""
+
+
+class PortSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """A further link of a PF, which is another port of the NIC or a representor that belongs to no VF."""
+
+    name: str
+    mac: str = "52:54:00:00:00:02"
+    phys_port_name: str = ""
+    addresses: tuple[str, ...] = ()
 
 
 class PfSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -61,6 +81,15 @@ class PfSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     """Whether the port above it has no ACS, so that the PF and its VFs share that port's IOMMU group."""
     no_vf_space: bool = False
     """Whether the firmware left no address space for the registers of its VFs."""
+    link_type: str = "ether"
+    phys_port_name: str = ""
+    eswitch: Literal["", "legacy", "switchdev"] = ""
+    """Mode of its e-switch; empty if its driver has none. In switchdev mode every VF has a representor."""
+    ports: tuple[PortSpec, ...] = ()
+    reports_flags: bool = True
+    """Whether its driver knows trust and spoof check. Otherwise it reports neither and refuses both."""
+    vf_domain: int | None = None
+    """PCI domain of its first VF; each further VF is in the next domain. Left out if VFs are in the PF's domain."""
     cut_by_vfs: bool = False
     """Whether it loses its link while it has VFs, because of a switch port that shuts down or a driver's fault."""
 
@@ -129,6 +158,7 @@ def check_host(spec: HostSpec) -> None:
     """
     for field in ("address", "name"):
         values = [getattr(pf, field) for pf in spec.pfs]
+        values += [port.name for pf in spec.pfs for port in pf.ports if field == "name"]
         if len(set(values)) < len(values):
             raise ImpossibleHostError(f"pfs: two functions have the same {field}")
     for pf in spec.pfs:

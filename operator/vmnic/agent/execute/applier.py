@@ -17,6 +17,7 @@ from ...api.node_state import VFIO, Action, ActionKind, VfSettings
 from ...host.client import Session
 from ...host.ops import LinkInfo, LoadModule, Op, PutFile, SetChannels, SetLink, SetVf, UnloadModule, VfInfo, WriteFile
 from ...inspection.errno_hints import describe_errno
+from ...inspection.function_links import find_function_links
 from ...inspection.sysfs import DEVICES, SysfsReader
 from ...nodes.observed import ObservedPf
 from ...nodes.planning.actions import NO_DRIVER, admin_mac, unfold_indexes
@@ -33,6 +34,7 @@ _CARRIER_S = 10.0
 _DRIVER_S = 10.0
 """udev may be busy when it has to load the driver for VFs."""
 _POLL_S = 0.05
+_SEVERAL = 2
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -135,7 +137,9 @@ class Applier:
 
         A reloaded driver may create the link under another name.
         """
-        return next(iter(await self._reader.names(f"{self._path}/net")), self._name)
+        names = await self._reader.names(f"{self._path}/net")
+        # With one link there is nothing to choose. Otherwise the dump tells the port and the representors apart.
+        return next(iter(names), self._name) if len(names) < _SEVERAL else (await self._own_link()).name
 
     async def _set_vfs(self, which: str) -> None:
         """Set the attributes of a range of VFs.
@@ -150,10 +154,10 @@ class Applier:
             for index in unfold_indexes(which, len(await self._vf_addresses()))
         }
         for index, settings in asked.items():
-            for op in _attribute_ops(link.name, index, settings, link.mac):
+            for op in _attribute_ops(link.name, index, settings, link.mac or ""):
                 await self._write(op)
         # Rates come last, because only they need a carrier. The other attributes are set even if none comes.
-        present = {vf.vf: vf for vf in link.vfs}
+        present = {vf.vf: vf for vf in await self._reader.vfs(link.name)}
         rates = [op for index, one in asked.items() for op in _rate_ops(link.name, index, one, present.get(index))]
         if rates:
             await self._await_carrier(link.name)
@@ -162,10 +166,11 @@ class Applier:
 
     async def _own_link(self) -> LinkInfo:
         """Read the PF's link as it is now."""
-        for link in await self._reader.links():
-            if link.pci_address == self._pf:
-                return link
-        raise OSError(errno.ENODEV, "its link is not there")
+        names = await self._reader.names(f"{self._path}/net")
+        link = find_function_links(self._pf, names, await self._reader.links()).uplink
+        if link is None:
+            raise OSError(errno.ENODEV, "its link is not there")
+        return link
 
     async def _await_carrier(self, name: str) -> None:
         """Wait until the link has a carrier.

@@ -221,7 +221,7 @@ def _differs(wanted: VfSettings, pf: ObservedPf, vf: ObservedVf) -> bool:
         (wanted.trust, info.trust),
         (wanted.spoof_check, info.spoof_check),
         # The spec says `Auto`, the kernel `auto`.
-        (wanted.link_state, info.link_state.capitalize()),
+        (wanted.link_state, info.link_state.capitalize() if info.link_state is not None else None),
         (wanted.min_tx_rate_mbps, info.min_tx_rate_mbit),
         (wanted.max_tx_rate_mbps, info.max_tx_rate_mbit),
         (admin_mac(wanted.mac_prefix, pf.mac, vf.index) if wanted.mac_prefix else None, info.mac),

@@ -54,7 +54,7 @@ class PoolShare:
     def addresses(self) -> tuple[str, ...]:
         """Return the PCI addresses of the devices that are in the spec and exist."""
         pf, indexes = self.pf, self.indexes
-        return (pf.pci_address,) if indexes is None else vf_addresses(pf.first_vf, pf.vf_stride, indexes)
+        return (pf.pci_address,) if indexes is None else vf_addresses(pf.first_vf, pf.vf_stride, indexes, pf.vf_addresses)
 
 
 def count_vfs(state: NodeNicState, pool: str) -> VfTotals:
@@ -125,7 +125,7 @@ def _common(one: range, other: range) -> range:
 def _held_vfs(pf: PfStatus) -> dict[str, int]:
     """Return the indexes of the held VFs by address."""
     # Keyed by address, so that a VF that an agent lists twice is counted once.
-    return vf_indexes(pf.first_vf, pf.vf_stride, (one.vf for one in pf.held)) if pf.held else {}
+    return vf_indexes(pf.first_vf, pf.vf_stride, (one.vf for one in pf.held), pf.vf_addresses) if pf.held else {}
 
 
 def _held(pf: PfStatus, indexes: range | None, held: Mapping[str, int]) -> tuple[str, ...]:
