@@ -26,6 +26,8 @@ _explain = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(_explain, name="explain", help="Explain a decision.")
 _revert = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(_revert, name="revert", help="Undo changes of vmnic.")
+_host = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(_host, name="host", help="Record the hosts of nodes.")
 _LOOK_AGAIN_S = 2.0
 
 
@@ -331,6 +333,35 @@ def nodes(
     from .render import show_nodes
 
     show_nodes(states)
+
+
+@_host.command("record")
+def record_node(
+    node: Annotated[str, typer.Argument(help="Name of the node.")],
+    output: Annotated[str, typer.Option("-o", "--output", help="File to write; - for standard output.")] = "-",
+    anonymise: Annotated[
+        bool, typer.Option("--anonymise", help="Replace addresses and names. Equal ones stay equal, and PCI data stay.")
+    ] = False,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Write a HostRecord of a node, which `plan --host` reads.
+
+    It runs in the pod of the node's agent, so it needs the right to create pods/exec there.
+    """
+    from ..records.document import write_record
+    from .host_record import FetchError, fetch_record
+
+    try:
+        text = write_record(fetch_record(node, kubeconfig, anonymise=anonymise))
+        if output != "-":
+            pathlib.Path(output).write_text(text)
+    except FetchError as error:
+        fail(f"node {node}: {error}")
+    except OSError as error:
+        fail(f"{output}: {error.strerror}: give a file that can be written")
+    if output == "-":
+        for line in text.splitlines():
+            say(line)
 
 
 def _fail_unread_state(aside: Iterable[Any], node: str) -> None:

@@ -11,9 +11,9 @@ from typing import Any, Final
 import msgspec
 
 from ..checked.printable import printable
-from .record import HostRecord, RecordError, to_record
+from .record import HostRecord, to_record
 
-__all__ = ["RecordFileError", "read_record_file", "write_record"]
+__all__ = ["RecordFileError", "parse_record", "read_record_file", "write_record"]
 
 _MOST_CHARS: Final = 16 * 2**20
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*", re.ASCII)
@@ -55,11 +55,28 @@ def read_record_file(path: pathlib.Path) -> HostRecord:
     Raises:
         RecordFileError: The file cannot be read, or is no usable record.
     """
+    try:
+        with path.open(encoding="utf-8") as stream:
+            return parse_record(stream.read(_MOST_CHARS + 1), str(path))
+    except OSError as error:
+        raise RecordFileError(printable(f"{path}: {error.strerror}: give the file of a HostRecord")) from error
+    except ValueError as error:
+        raise RecordFileError(printable(f"{path}: {error}: write it in UTF-8")) from error
+
+
+def parse_record(text: str, source: str) -> HostRecord:
+    """Parse the text of a record.
+
+    Args:
+        text: The text.
+        source: Where the text is from, for messages.
+
+    Raises:
+        RecordFileError: The text is no usable record.
+    """
     from ..checked.yaml_documents import read_documents  # noqa: PLC0415 - yaml is imported only where it is used
 
     try:
-        with path.open(encoding="utf-8") as stream:
-            text = stream.read(_MOST_CHARS + 1)
         if len(text) > _MOST_CHARS:
             raise ValueError(f"more than {_MOST_CHARS // 2**20} MiB are not read: record fewer functions")
         documents = list(read_documents(io.StringIO(text), lambda *_: True))
@@ -68,7 +85,5 @@ def read_record_file(path: pathlib.Path) -> HostRecord:
         if documents[0].problem:
             raise ValueError(f"line {documents[0].line}: {documents[0].problem}: correct it")
         return to_record(documents[0].value)
-    except OSError as error:
-        raise RecordFileError(printable(f"{path}: {error.strerror}: give the file of a HostRecord")) from error
-    except (ValueError, RecordError) as error:
-        raise RecordFileError(printable(f"{path}: {error}")) from error
+    except ValueError as error:
+        raise RecordFileError(printable(f"{source}: {error}")) from error
