@@ -77,9 +77,9 @@ class ActionKind(StrEnum):
     BIND_PF = "BindPf"
     """Bind the PF itself to the named driver. With vfio-pci the host loses the PF's link."""
     WRITE_MODULE_OPTIONS = "WriteModuleOptions"
-    """Write the driver's `max_vfs` below /etc/modprobe.d, for all functions of that driver; an empty value removes the file."""
+    """Write the driver's parameter for VFs below /etc/modprobe.d, for all its functions; an empty value removes the file."""
     RELOAD_DRIVER = "ReloadDriver"
-    """Unload and load the driver, because old drivers create VFs only by `max_vfs` when they are loaded."""
+    """Unload and load the driver, because old drivers create VFs only by a parameter when they are loaded."""
     SET_AUTOPROBE = "SetAutoprobe"
     """Write `sriov_drivers_autoprobe`: 0 keeps kernel drivers from binding a VF that is meant for vfio-pci."""
     SET_NUM_VFS = "SetNumVfs"
@@ -299,7 +299,7 @@ class PfStatus(_Struct, frozen=True):
     queues: Annotated[int, Meta(ge=0, le=65_535)] | None = None
     """Number of `combined` channels; absent if they cannot be set."""
     total_vfs: _VfCount = 0
-    """Number of VFs that the NIC and its driver support."""
+    """Number of VFs that the kernel allows; 0 for a NIC without SR-IOV, or whose firmware has switched it off."""
     num_vfs: _VfCount = 0
     """Number of VFs that exist."""
     first_vf: Annotated[str, Meta(max_length=12, pattern=forms.anchored(forms.OPTIONAL_PCI_ADDRESS))] = ""
@@ -386,7 +386,7 @@ class NodeStatus(_Struct, frozen=True):
     host: HostFacts = HostFacts()
     """Facts about the node as a whole."""
     pfs: Annotated[tuple[PfStatus, ...], Meta(max_length=64, extra_json_schema=map_list("pciAddress"))] = ()
-    """The node's physical functions that support SR-IOV."""
+    """The node's network functions, except VFs."""
     conditions: Annotated[tuple[Condition, ...], Meta(max_length=16, extra_json_schema=map_list("type"))] = ()
     """Ready, Degraded, Blocked, RolledBack, Fenced."""
 

@@ -16,9 +16,11 @@ class PfReason(StrEnum):
     FOREIGN_OWNER = "ForeignOwner"
     """Another program manages the PF's VFs. Take the PF out of the pool, or away from that program."""
     FIRMWARE_SRIOV_OFF = "FirmwareSriovOff"
-    """The NIC offers no VFs. Enable SR-IOV in the firmware of the NIC or of the machine."""
+    """The NIC offers no VFs, and its model has SR-IOV. Enable it in the firmware of the NIC and of the machine; the message
+    names the vendor's tool.
+    """
     TOO_MANY_VFS = "TooManyVfs"
-    """More VFs are asked for than the NIC supports. Lower `numVfs`, or set it to "max"."""
+    """More VFs are asked for than `sriov_totalvfs` or the NIC data allow. Lower `numVfs`, or set it to "max"."""
     TOO_FEW_VFS = "TooFewVfs"
     """`management: Adopt` uses existing VFs, and there are fewer than asked for. Create them, or lower `numVfs`."""
     TOO_MANY_QUEUES = "TooManyQueues"
@@ -42,7 +44,11 @@ class PfReason(StrEnum):
     MODULE_MISSING = "ModuleMissing"
     """A kernel module that VMs need cannot be loaded. Load it, or find out why the kernel refuses it."""
     MODULE_OPTIONS_NEEDED = "ModuleOptionsNeeded"
-    """The driver creates VFs only by its parameter `max_vfs`. Set `persistence: ModuleOptions`."""
+    """The driver creates VFs only by a parameter, when it is loaded. Set `persistence: ModuleOptions`."""
+    MODULE_OPTIONS_UNSUPPORTED = "ModuleOptionsUnsupported"
+    """The NIC data name no parameter with which the driver creates VFs. Set `persistence: Agent`, or add the parameter to the
+    NIC data.
+    """
     DRIVER_IN_USE = "DriverInUse"
     """The driver would have to be reloaded while the host or a VM uses one of its functions. Reboot the
     node, which puts the options in force.
@@ -115,6 +121,8 @@ class PoolProblemReason(StrEnum):
     LEDGER_FULL = "LedgerFull"
     """The ConfigMap `vmnic-ledger` has no room for more nodes that change at the same time; the others wait. Nothing; or lower
     `rollout.maxConcurrent`. Nodes that have failed keep their entry: repair them."""
+    UNKNOWN_MODEL = "UnknownModel"
+    """`nicSelector.models` has a name that the NIC data do not have. Correct it, or add the model to the NIC data."""
     MIXED_GUEST_SUPPORT = "MixedGuestSupport"
     """Windows has a driver for the VFs of some nodes only; the message names the others. Make a pool for each kind of VF with
     `nicSelector.models`."""

@@ -5,15 +5,19 @@ One object that can be written as JSON, in stable order and without times. Pure.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, cast
 
 from ..api.node_state import NodeNicState, PfSpec
 from ..kubevirt.patch import render_patch
 from ..libvirt.rewrite import rewrite_domain
 from ..nodes.observed import observed_of
+from ..nodes.planning.drivers import DriverFacts
 from ..nodes.planning.plan import plan_pf
 from ..nodes.pools.merge import merge_pools
+from ..nodes.pools.nic_data import find_nic_data_problems
 from ..nodes.rollout.release import released_pfs
+from ..nodes.vf_limits import count_other_ports
 from ..policy.facts import Datapath, GuestOs, NicState, Platform, VmFacts
 from ..policy.guest_view import guest_view, uncarried_settings
 from ..policy.reasons import Reason
@@ -278,7 +282,18 @@ def _pools(
         for pool, row in made[0] if made is not None else ():
             rows[pool].append(row)
         problems += made[1] if made is not None else []
+    told = {(one["object"], one["reason"]) for one in problems}
+    problems += [one for one in _nic_data_problems(objects) if (one["object"], one["reason"]) not in told]
     return [{"name": name, "nodes": nodes} for name, nodes in rows.items()], problems
+
+
+def _nic_data_problems(objects: Objects) -> list[ProblemEntry]:
+    """Return what the pools ask for in vain on every node."""
+    return [
+        {"object": f"SriovNetworkPool/{name}", "reason": one.reason, "message": one.message}
+        for name, pool in sorted(objects.pools.items())
+        for one in find_nic_data_problems(pool)
+    ]
 
 
 def _node_rows(objects: Objects, name: str, state: NodeNicState) -> tuple[list[tuple[str, PoolNode]], list[ProblemEntry]]:
@@ -288,8 +303,9 @@ def _node_rows(objects: Objects, name: str, state: NodeNicState) -> tuple[list[t
     labels = node.metadata.labels if node is not None else {}
     merged = merge_pools(objects.pools.values(), labels, state.status.pfs, state.spec.pfs)
     problems: list[ProblemEntry] = []
+    wanted = {desired.pci_address: desired for desired in merged.pfs}
     for desired in merged.pfs:
-        row, problem = _pool_node(name, state, desired)
+        row, problem = _pool_node(name, state, desired, wanted)
         rows += [(desired.pool, row)] if row is not None else []
         problems += [problem] if problem is not None else []
     for given_up in released_pfs(state, objects.pools.values(), {pf.pci_address for pf in merged.pfs}):
@@ -324,7 +340,9 @@ def _given_up(node: str, state: NodeNicState, spec: PfSpec) -> list[PoolNode]:
     ]
 
 
-def _pool_node(node: str, state: NodeNicState, desired: PfSpec) -> tuple[PoolNode | None, ProblemEntry | None]:
+def _pool_node(
+    node: str, state: NodeNicState, desired: PfSpec, wanted: Mapping[str, PfSpec]
+) -> tuple[PoolNode | None, ProblemEntry | None]:
     """Plan one PF from its published status."""
     # `merge_pools` takes its PFs from this status, so there is always one.
     status = next(pf for pf in state.status.pfs if pf.pci_address == desired.pci_address)
@@ -336,6 +354,7 @@ def _pool_node(node: str, state: NodeNicState, desired: PfSpec) -> tuple[PoolNod
         boot_id=state.status.boot_id,
         attempt=status.attempt,
         holders=holders,
+        driver=DriverFacts(other_ports_vfs=count_other_ports(status, state.status.pfs, wanted)),
     )
     row = pool_row(node, desired.pci_address, planned)
     if planned.problem is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..api.node_state import NodeNicState, PfStatus
+from ..nodes.vf_limits import possible_vfs
 from ..policy.facts import VmFacts
 from .capacity import PoolRow
 from .format import guest_lines, guest_words, pool_words, shape_words, vm_name
@@ -121,7 +122,7 @@ def show_nodes(states: Iterable[NodeNicState]) -> None:
             held = ", ".join(f"{held.by or 'unknown'} {held.vf}" for held in pf.held)
             drivers = ", ".join(f"{part.range} {part.driver or 'none'}" for part in pf.vfs)
             pool = pools.get(pf.pci_address, "")
-            count = f"{pf.num_vfs}/{pf.total_vfs}"
+            count = f"{pf.num_vfs}/{possible_vfs(pf, state.status.pfs)}" if pf.total_vfs or pf.num_vfs else "none"
             row = (state.metadata.name, pf.pci_address, pf.name, pf.model, count, drivers, held, pool)
             rows.append((*row, released.get(pf.pci_address, "") + _state(pf, pool)))
     show_table(("NODE", "PF", "NAME", "MODEL", "VFS", "DRIVER", "HELD BY", "POOL", "STATE"), rows)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ..api.node_state import HostFacts
 from ..host.client import HostAccess, OperationTimedOutError, WorkerGoneError
-from ..host.ops import LinkInfo, ReadFile
+from ..host.ops import LinkInfo, ReadFile, ReadLink
 from ..nodes.observed import ObservedPf
 from .holder_files import Records, read_records
 from .modules import MODULES
@@ -104,12 +104,12 @@ async def _or_unknown(read: Callable[[], Awaitable[Sequence[str]]]) -> bool | No
 
 
 async def _find_pfs(reader: SysfsReader, addresses: Sequence[str]) -> list[str]:
-    """Find the network functions that can have VFs, which are those with a `sriov_totalvfs`."""
+    """Find the network functions, except VFs, which belong to their PF."""
     kinds = [ReadFile(f"{DEVICES}/{address}/class") for address in addresses]
-    totals = [ReadFile(f"{DEVICES}/{address}/sriov_totalvfs") for address in addresses]
-    found = await reader.all([*kinds, *totals])
+    parents = [ReadLink(f"{DEVICES}/{address}/physfn") for address in addresses]
+    found = await reader.all([*kinds, *parents])
     return [
         address
-        for address, kind, total in zip(addresses, kinds, totals, strict=True)
-        if str(found.get(kind) or "").startswith(_NETWORK_CLASS) and found.get(total) is not None
+        for address, kind, parent in zip(addresses, kinds, parents, strict=True)
+        if str(found.get(kind) or "").startswith(_NETWORK_CLASS) and found.get(parent) is None
     ]

@@ -70,6 +70,8 @@ async def read_pf(reader: SysfsReader, address: str, links: Sequence[LinkInfo], 
     # A link that sysfs shows and the dump did not has come in between.
     name = link.name if link is not None else next(iter(set(names) - {one.name for one in there.all}), "")
     more = _Answers(await reader.all(list(_further_reads(address, name, own, virtfns))))
+    # A PF that goes while it is read must not look like one without SR-IOV.
+    more.needed(f"{DEVICES}/{address}/vendor")
     vf_addresses = {entry: more.link(f"{DEVICES}/{address}/{entry}") for entry in virtfns}
     # A VF that goes between two reads must not look like a PF with fewer VFs.
     gone = next((entry for entry, vf in vf_addresses.items() if not is_pci_address(vf)), "")
@@ -93,7 +95,7 @@ async def read_pf(reader: SysfsReader, address: str, links: Sequence[LinkInfo], 
     vendor, device = (own.needed(f"{path}/{one}").removeprefix("0x") for one in ("vendor", "device"))
     port = Port(name=name, mac=_permanent_mac(more, link), pci_address=address, driver=driver)
     owner, unknown = _foreign_owner(own, profiles, port)
-    known, numa = model_of(vendor, device), read_integer(own.text(f"{path}/numa_node"), 0, _LARGEST)
+    known, numa = model_of(vendor, device, driver), read_integer(own.text(f"{path}/numa_node"), 0, _LARGEST)
     return ObservedPf(
         pci_address=address,
         name=name,
@@ -120,12 +122,12 @@ async def read_pf(reader: SysfsReader, address: str, links: Sequence[LinkInfo], 
         max_queues=channels.max_combined if channels is not None else None,
         module_options=more.text(_options_path(driver)).removeprefix(f"options {driver} ").strip(),
         driver_functions=tuple(one for one in more.names(f"{_DRIVERS}/{driver}") if PCI_ADDRESS.match(one)),
-        by_module=known is not None and known.vfs_by == "module",
+        by_module=known is not None and known.count_by == "parameter",
         unassigned_vf_space=_has_unassigned_space(own.text(f"{path}/resource")),
         foreign_owner=owner,
         owner_unknown=unknown,
-        total_vfs=own.number(f"{path}/sriov_totalvfs"),
-        num_vfs=own.number(f"{path}/sriov_numvfs"),
+        total_vfs=own.count(f"{path}/sriov_totalvfs"),
+        num_vfs=own.count(f"{path}/sriov_numvfs"),
         # A kernel without the file probes every new VF.
         autoprobe=own.text(f"{path}/sriov_drivers_autoprobe") != "0",
         shares_iommu_group=bool(set(more.names(f"{path}/iommu_group/devices")) - {address, *vf_addresses.values()}),
@@ -192,6 +194,7 @@ def _own_reads(address: str) -> Iterator[Op]:
 
 def _further_reads(address: str, name: str, own: _Answers, virtfns: Sequence[str]) -> Iterator[Op]:
     path = f"{DEVICES}/{address}"
+    yield ReadFile(f"{path}/vendor")
     yield from (ReadLink(f"{path}/{entry}") for entry in virtfns)
     yield ListDir(f"{path}/iommu_group/devices")
     if name:
@@ -234,15 +237,18 @@ class _Answers:
             raise FileNotFoundError(2, f"{path} is not there")
         return self.text(path)
 
-    def number(self, path: str) -> int:
-        """Return the number in a file that every function has.
+    def count(self, path: str) -> int:
+        """Return the number in a file, or 0 without the file.
 
-        A device that is being removed may answer with an empty file.
+        A kernel shows no `sriov_*` file of a function without SR-IOV, or whose firmware has switched it off. A device that is
+        being removed may answer with an empty file.
 
         Raises:
             OSError: The file holds no number.
         """
-        found = read_integer(self.needed(path), 0, _LARGEST)
+        if self.by_op.get(ReadFile(path)) is None:
+            return 0
+        found = read_integer(self.text(path), 0, _LARGEST)
         if found is None:
             raise OSError(errno.EIO, f"{path} holds no number")
         return found

@@ -96,6 +96,7 @@ class ObservedPf:
     """Number of `combined` channels; None if they cannot be set."""
     max_queues: int | None = None
     total_vfs: int = 0
+    """VFs that the kernel allows; 0 also if it shows no `sriov_totalvfs`, as for a NIC without SR-IOV."""
     num_vfs: int = 0
     autoprobe: bool = True
     module_options: str = ""
@@ -103,7 +104,7 @@ class ObservedPf:
     driver_functions: tuple[str, ...] = ()
     """All functions that use its driver, filled only if the driver creates VFs when it is loaded."""
     by_module: bool = False
-    """Whether its driver creates VFs only by the parameter `max_vfs`, when it is loaded."""
+    """Whether its driver creates VFs only by a parameter, when it is loaded."""
     unassigned_vf_space: bool = False
     """Whether the firmware left a register window (BAR) of the VFs without an address."""
     foreign_owner: str = ""
@@ -182,7 +183,7 @@ def render_pf_status(
         problem: Why the PF is not, or cannot be, as its spec asks.
         apply: The last change.
     """
-    known = model_of(pf.vendor, pf.device)
+    known = model_of(pf.vendor, pf.device, pf.driver)
     first, stride, listed = _addresses(pf.vfs)
     return PfStatus(
         pci_address=pf.pci_address,
@@ -245,16 +246,20 @@ def observed_of(status: PfStatus) -> ObservedPf:
     The status publishes only the addresses of VFs that are held. `autoprobe` is derived from the VFs' drivers.
     """
     held = {held.vf for held in status.held} - {status.pci_address}
+    model = model_of(status.vendor, status.device, status.driver)
     drivers = {index: part.driver for part in status.vfs for index in range_of(part.range)}
     free = [ObservedVf(index=index, pci_address="", driver=driver) for index, driver in sorted(drivers.items())]
     taken = [ObservedVf(index=0, pci_address=vf, driver=VFIO, held=True) for vf in sorted(held)]
     return ObservedPf(
         pci_address=status.pci_address,
         name=status.name,
+        vendor=status.vendor,
+        device=status.device,
         driver=status.driver,
         link_type=status.link_type,
         ports=("", "") if status.several_ports else (),
         eswitch_mode=status.eswitch_mode,
+        by_module=model is not None and model.count_by == "parameter",
         total_vfs=status.total_vfs,
         num_vfs=status.num_vfs,
         mtu=status.mtu,

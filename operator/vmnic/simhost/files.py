@@ -8,6 +8,7 @@ from typing import Any
 
 from .kernel import Kernel, refuse
 from .model import Machine, Pf, Vf
+from .spec import profiles
 from .tree import Directory, File, Link, Node, constant
 
 __all__ = ["FileTree"]
@@ -73,7 +74,8 @@ class FileTree:
         }
 
     def _drivers(self) -> Mapping[str, Node]:
-        names = {name for name in self._machine.modules if name.startswith(("igb", "ixgb", "i40e", "iavf"))}
+        native = {name for profile in profiles().values() for name in (profile.driver, profile.vf_driver)}
+        names = native & self._machine.modules
         names |= {"vfio-pci"} if "vfio_pci" in self._machine.modules else set()
         return {name: Directory(lambda name=name: self._driver(name)) for name in names}  # type: ignore[misc]
 
@@ -131,8 +133,12 @@ class FileTree:
         # The first seven lines are the PF's own BARs and ROM, the next six the BARs of its VFs.
         windows = ["0x0 0x0 0x0"] * 7 + [unset if pf.spec.no_vf_space else "0x0 0x0 0x0"] * 6
         entries: dict[str, Node] = {f"virtfn{vf.index}": Link(f"../{vf.address}") for vf in pf.vfs}
+        entries["resource"] = constant("\n".join(windows))
+        # Without the capability, or with TotalVFs 0, `sriov_init` in drivers/pci/iov.c ends before the function counts as a PF,
+        # and `sriov_pf_attrs_are_visible` then shows none of these files.
+        if pf.spec.sriov_off or not pf.profile.capability_vfs:
+            return entries
         return entries | {
-            "resource": constant("\n".join(windows)),
             "sriov_totalvfs": constant(str(pf.total_vfs)),
             "sriov_numvfs": File(
                 read=lambda: self._kernel.read_num_vfs(pf), write=lambda text: self._kernel.write_num_vfs(pf, text)

@@ -61,7 +61,7 @@ def _read(machine: Machine, op: Op) -> Value:
         case CheckGateway(self_enabled_links):
             return _gateway(machine, self_enabled_links)
         case ReadChannels(name):
-            pf = _pf(machine, name)
+            pf = _with_channels(machine, name)
             return Channels(combined=pf.channels, max_combined=pf.max_channels)
     raise refuse(errno.ENOSYS)
 
@@ -79,7 +79,7 @@ def _write(machine: Machine, op: Op) -> None:
             if pf.up:  # netdev_state_change sends no event for a link that is down.
                 machine.tell_link("newlink", pf)
         case SetChannels(name, combined):
-            pf = _pf(machine, name)
+            pf = _with_channels(machine, name)
             if not 1 <= combined <= pf.max_channels:
                 raise refuse(errno.EINVAL)
             pf.channels = combined
@@ -97,6 +97,14 @@ def _pf(machine: Machine, name: str) -> Pf:
     if isinstance(found, Vf):
         raise refuse(errno.EOPNOTSUPP)
     return found
+
+
+def _with_channels(machine: Machine, name: str) -> Pf:
+    """Return the PF of a link, and refuse one whose driver has no `get_channels` (e1000e, r8169)."""
+    pf = _pf(machine, name)
+    if not pf.profile.channels:
+        raise refuse(errno.EOPNOTSUPP)
+    return pf
 
 
 def _gateway(machine: Machine, self_enabled_links: tuple[str, ...]) -> str:

@@ -115,7 +115,9 @@ class Pf(Function):
 
     @property
     def total_vfs(self) -> int:
-        """Return the value of `sriov_totalvfs`."""
+        """Return the value of `sriov_totalvfs`, or 0 if the kernel shows no such file."""
+        if self.spec.sriov_off:
+            return 0
         return self.profile.max_vfs if self.driver == self.profile.driver else self.profile.capability_vfs
 
     @property
@@ -193,17 +195,13 @@ class Machine:
             self.apply_module_options(driver)
 
     def apply_module_options(self, driver: str) -> None:
-        """Create the VFs that `max_vfs` asks for when a driver is loaded.
+        """Create the VFs that the driver's parameter asks for when it is loaded.
 
         They are bound to the VF driver if it is loaded and autoprobe is on.
         """
-        wanted = 0
-        for path, text in self.files.items():
-            match = re.search(rf"^options {driver} .*\bmax_vfs=(\d+)", text, re.MULTILINE)
-            if path.startswith("/etc/modprobe.d/") and match is not None:
-                wanted = int(match[1])
         for pf in self.pfs.values():
-            if pf.driver == driver and wanted and not pf.vfs:
+            wanted = self._parameter_of(driver, pf.profile.parameter)
+            if pf.driver == driver and wanted and pf.total_vfs and not pf.vfs:
                 pf.vfs = []
                 for _ in range(min(wanted, pf.total_vfs)):
                     pf.vfs.append(self.make_vf(pf))
@@ -213,6 +211,15 @@ class Machine:
                         self.make_link(pf, pf.vfs[-1])
                 pf.num_vfs = len(pf.vfs)
                 pf.channels = pf.max_channels
+
+    def _parameter_of(self, driver: str, parameter: str) -> int:
+        """Return the number that the files below /etc/modprobe.d give to a driver's parameter."""
+        found = 0
+        for path, text in self.files.items():
+            match = re.search(rf"^options {driver} .*\b{parameter}=(\d+)", text, re.MULTILINE) if parameter else None
+            if path.startswith("/etc/modprobe.d/") and match is not None:
+                found = int(match[1])
+        return found
 
     def tell(self, what: str, one: Function) -> None:
         """Send an event about a function."""

@@ -9,6 +9,8 @@ from typing import Literal
 import msgspec
 import yaml
 
+from ..checked.devices import is_pci_address
+
 __all__ = [
     "Delays",
     "HostSpec",
@@ -31,19 +33,23 @@ class NicProfile(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
 
     vendor: str
     device: str
-    vf_device: str
     driver: str
-    vf_driver: str
-    max_vfs: int
-    capability_vfs: int
-    vf_offset: int
-    vf_stride: int
     speed_mbps: int
     channels: int
-    channels_with_vfs: int
-    rate_limit: bool
+    """Number of `combined` channels; 0 if the driver cannot set them."""
+    vf_device: str = ""
+    vf_driver: str = ""
+    max_vfs: int = 0
+    capability_vfs: int = 0
+    """0 for a NIC without SR-IOV."""
+    vf_offset: int = 0
+    vf_stride: int = 0
+    channels_with_vfs: int = 0
+    rate_limit: bool = False
     sysfs_vfs: bool = True
-    """False for an old driver, which creates VFs only by its parameter `max_vfs` when it is loaded."""
+    """False for an old driver, which creates VFs only by its parameter when it is loaded."""
+    parameter: str = ""
+    """The driver's parameter that creates VFs when it is loaded; empty if it has none."""
 
 
 class PortSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -79,6 +85,8 @@ class PfSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     """
     shares_iommu_group: bool = False
     """Whether the port above it has no ACS, so that the PF and its VFs share that port's IOMMU group."""
+    sriov_off: bool = False
+    """Whether the NIC's firmware has switched SR-IOV off."""
     no_vf_space: bool = False
     """Whether the firmware left no address space for the registers of its VFs."""
     link_type: str = "ether"
@@ -118,7 +126,10 @@ class HostSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
     kernel: str = "6.12.0-sim"
     boot_id: str = ""
     """Boot ID until the first reboot; empty for a random one."""
-    modules: tuple[str, ...] = ("vhost_net", "tun", "macvtap", "vfio_pci", "igb", "igbvf", "ixgbe", "ixgbevf", "i40e", "iavf")
+    modules: tuple[str, ...] = (
+        *("vhost_net", "tun", "macvtap", "vfio_pci", "igb", "igbvf", "ixgbe", "ixgbevf", "i40e", "iavf"),
+        *("ice", "mlx4_core", "mlx5_core", "e1000e", "r8169"),
+    )
     """Modules that are loaded at boot."""
     available_modules: tuple[str, ...] = ()
     """Modules that can be loaded besides."""
@@ -165,7 +176,28 @@ def check_host(spec: HostSpec) -> None:
         profile = profiles().get(pf.profile)
         if profile is None:
             raise ImpossibleHostError(f"{pf.address}: profile {pf.profile!r} is none of {', '.join(sorted(profiles()))}")
-        if not 0 <= pf.vfs <= profile.max_vfs:
-            raise ImpossibleHostError(f"{pf.address}: vfs {pf.vfs}, but a {pf.profile} supports {profile.max_vfs}")
-        if not pf.address.endswith(".0") and not pf.address.endswith(".1"):
-            raise ImpossibleHostError(f"{pf.address}: a NIC's ports are its functions 0 and 1")
+        most = 0 if pf.sriov_off else profile.max_vfs
+        if not 0 <= pf.vfs <= most:
+            raise ImpossibleHostError(f"{pf.address}: vfs {pf.vfs}, but a {pf.profile} supports {most}")
+        if not is_pci_address(pf.address):
+            raise ImpossibleHostError(f"{pf.address}: an address has the form 0000:0b:00.0, with function 0 to 7")
+    _check_vf_addresses(spec)
+
+
+def _check_vf_addresses(spec: HostSpec) -> None:
+    """Check that no two functions could have VFs with the same routing ID.
+
+    Raises:
+        ImpossibleHostError: The message names both functions.
+    """
+    taken: dict[tuple[str, int], str] = {}
+    for pf in spec.pfs:
+        profile = profiles()[pf.profile]
+        domain, bus, rest = pf.address.split(":")
+        device, function = rest.split(".")
+        own = (int(bus, 16) << 8) + (int(device, 16) << 3) + int(function)
+        for index in range(0 if pf.sriov_off else profile.capability_vfs):
+            place = (domain, own + profile.vf_offset + index * profile.vf_stride)
+            other = taken.setdefault(place, pf.address)
+            if other != pf.address:
+                raise ImpossibleHostError(f"{pf.address}: a {pf.profile} there would have VFs in the place of those of {other}")

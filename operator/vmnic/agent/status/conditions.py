@@ -151,7 +151,8 @@ def fit_status(status: NodeStatus, wanted: Collection[str]) -> NodeStatus:
         status: The status to publish.
         wanted: PCI addresses of the PFs that pools ask for, which are kept if there is no room for all.
     """
-    ordered = sorted(status.pfs, key=lambda pf: pf.pci_address not in wanted)
+    # A machine may have many more network functions than NICs with SR-IOV.
+    ordered = sorted(status.pfs, key=lambda pf: (pf.pci_address not in wanted, not pf.total_vfs))
     made, notes = fit(msgspec.structs.replace(status, pfs=tuple(ordered)))
     pfs = tuple(sorted(made.pfs, key=lambda pf: pf.pci_address))
     note = f" (shortened: {'; '.join(notes)[:_NOTE_CHARS]})" if notes else ""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from ...api.node_state import VFIO, HostFacts, PfProblem, PfSpec
 from ...api.reasons import PfReason
+from ..nics import model_of
 from ..observed import ObservedPf
+from ..vf_limits import data_of
 from .actions import plan_actions
 from .drivers import DriverFacts
 from .target import Target
@@ -17,7 +19,7 @@ def first_problem(
 ) -> PfProblem | None:
     """Return the first problem, or None if there is none or nothing is to be done."""
     name = f"{observed.name or 'the function'} ({observed.pci_address})"
-    found = _spec_problem(target, desired, observed, name)
+    found = _spec_problem(target, desired, observed, driver, name)
     # A PF that is as asked stays in its pool without a problem, even if the host or another program has begun to use it.
     if found is not None or not plan_actions(target, observed):
         return found
@@ -28,22 +30,17 @@ def first_problem(
     )
 
 
-def _spec_problem(target: Target, desired: PfSpec, observed: ObservedPf, name: str) -> PfProblem | None:
+def _spec_problem(target: Target, desired: PfSpec, observed: ObservedPf, driver: DriverFacts, name: str) -> PfProblem | None:
     """Return a problem of the spec, which no state of the node could satisfy."""
-    total, count = observed.total_vfs, target.num_vfs
+    count = target.num_vfs
     if observed.link_elsewhere and not desired.release:
         return _link_elsewhere(observed, ", or exclude the function from the pool's nicSelector")
-    # The maximum is the driver's own: igb lowers the hardware's 8 to 7. Without that driver, the number is not final.
-    if count and not total and observed.driver not in ("", VFIO):
-        return PfProblem(
-            reason=PfReason.FIRMWARE_SRIOV_OFF,
-            message=f"{name} offers no VFs: enable SR-IOV in the NIC's firmware and in the machine's BIOS, then reboot",
-        )
-    if count and count > total and observed.driver not in ("", VFIO):
-        return PfProblem(
-            reason=PfReason.TOO_MANY_VFS,
-            message=f"{name} supports {total} VFs, but numVfs is {count}: lower numVfs, or set it to max",
-        )
+    # Adopting takes existing VFs and writes no number.
+    wanted = desired.num_vfs if count is None and not desired.release else count
+    if wanted and not observed.total_vfs and not observed.num_vfs:
+        return _no_vfs(observed, name)
+    if count and (found := _count_problem(count, observed, driver, name)) is not None:
+        return found
     if desired.management == "Adopt" and not desired.release and desired.num_vfs > observed.num_vfs:
         return PfProblem(
             reason=PfReason.TOO_FEW_VFS,
@@ -57,7 +54,64 @@ def _spec_problem(target: Target, desired: PfSpec, observed: ObservedPf, name: s
             reason=PfReason.TOO_MANY_VFS,
             message=f"{name} gets {there} VFs, but vfRange ends at {outside[0].indexes.stop - 1}: lower it, or raise numVfs",
         )
+    if desired.persistence == "ModuleOptions" and not desired.release:
+        return _parameter_problem(observed, name)
     return None
+
+
+_SRIOV_OFF = {
+    "15b3": "set SRIOV_EN=1 and NUM_OF_VFS with mlxconfig (and SR-IOV in the machine's BIOS), then reboot",
+    "8086": "enable SR-IOV in the machine's BIOS, for the slot or port too, or with Intel's bootutil, then reboot",
+    "14e4": "enable SR-IOV in the machine's BIOS and in the NIC's settings there, or with Broadcom's niccli, then reboot",
+}
+"""Remedies by vendor. Each vendor's firmware has its own switch."""
+_SRIOV_OFF_ELSEWHERE = "enable SR-IOV in the NIC's firmware and in the machine's BIOS, then reboot"
+_NO_SRIOV = "choose another NIC in nicSelector, or pass it on as a whole by a pool with function: Physical"
+
+
+def _count_problem(count: int, observed: ObservedPf, driver: DriverFacts, name: str) -> PfProblem | None:
+    """Return the problem of a function that cannot have as many VFs."""
+    model, total = data_of(observed), observed.total_vfs
+    # The maximum is the driver's own: igb lowers the hardware's 8 to 7. Without that driver, the number is not final.
+    most, source = (total, "sriov_totalvfs") if observed.driver not in ("", VFIO) else (count, "")
+    remedy = "lower numVfs, or set it to max"
+    if model is not None and model.max_vfs is not None:
+        allowed, words = model.max_vfs, f"maxVfs of {model.title} in the NIC data"
+        if model.max_vfs_per == "Device":
+            # VFs that are there already show that they have room.
+            allowed = max(allowed - driver.other_ports_vfs, observed.num_vfs)
+            words += f" is {model.max_vfs} for all ports together"
+        if allowed < most:
+            most, source, remedy = allowed, words, f"{remedy}, or correct the NIC data"
+    if count <= most:
+        return None
+    text = f"{name} supports {most} VFs ({source}), but numVfs is {count}: {remedy}"
+    return PfProblem(reason=PfReason.TOO_MANY_VFS, message=text)
+
+
+def _no_vfs(observed: ObservedPf, name: str) -> PfProblem:
+    """Return the problem of a function that offers no VFs, because its firmware hides them or it has none."""
+    listed = model_of(observed.vendor, observed.device)
+    remedy = _SRIOV_OFF.get(observed.vendor, _SRIOV_OFF_ELSEWHERE)
+    if listed is not None and not listed.has_vfs:
+        text = f"{name} is a {listed.title}, which has no SR-IOV: {_NO_SRIOV}"
+        return PfProblem(reason=PfReason.TOO_MANY_VFS, message=text)
+    if listed is None:
+        text = f"{name} offers no VFs: if the NIC has SR-IOV, {remedy}; else {_NO_SRIOV}"
+        return PfProblem(reason=PfReason.FIRMWARE_SRIOV_OFF, message=text)
+    return PfProblem(reason=PfReason.FIRMWARE_SRIOV_OFF, message=f"{name} ({listed.title}) offers no VFs: {remedy}")
+
+
+def _parameter_problem(observed: ObservedPf, name: str) -> PfProblem | None:
+    """Return the problem of a driver that creates no VFs by a parameter of its module."""
+    model = data_of(observed)
+    if (model is not None and model.parameter) or observed.driver in ("", VFIO):
+        return None
+    text = (
+        f"{observed.driver}, the driver of {name}, has no parameter for VFs in the NIC data: set persistence: Agent, or add "
+        "the parameter to the NIC data"
+    )
+    return PfProblem(reason=PfReason.MODULE_OPTIONS_UNSUPPORTED, message=text)
 
 
 def _of_ownership(desired: PfSpec, observed: ObservedPf, name: str) -> PfProblem | None:

@@ -12,9 +12,12 @@ from fnmatch import fnmatchcase
 
 from ...api.node_state import VFIO, PfSpec, PfStatus
 from ...api.pool import NicSelector, SriovNetworkPool
+from ..nics import model_of
 from ..state import group_of
 
 __all__ = ["matching_pfs", "selects_node"]
+
+_WILDCARDS = frozenset("*?[")
 
 
 def selects_node(pool: SriovNetworkPool, labels: Mapping[str, str]) -> bool:
@@ -36,7 +39,12 @@ def matching_pfs(
     return tuple(
         pf
         for pf in pfs
-        if _is_of_kind(selector, pf) and (_still_matches(pool, pf) if pf.pci_address in had else _is_as_asked(selector, pf))
+        if _is_of_kind(selector, pf)
+        and (
+            _still_matches(pool, pf)
+            if pf.pci_address in had
+            else _is_as_asked(selector, pf) and (pool.spec.function == "Physical" or _may_have_vfs(selector, pf))
+        )
     )
 
 
@@ -45,14 +53,30 @@ def _is_of_kind(selector: NicSelector, pf: PfStatus) -> bool:
 
     The items of a list are alternatives.
     """
+    model = model_of(pf.vendor, pf.device, pf.driver)
+    # The agent's word counts only for a model that it alone knows.
+    names = model.names if model is not None and model.names else (pf.model,)
     plain = (
-        (selector.models, pf.model),
         (selector.vendors, pf.vendor),
         (selector.devices, pf.device),
         (selector.pci_addresses, pf.pci_address),
         (selector.numa_nodes, pf.numa_node),
     )
-    return all(not wanted or value in wanted for wanted, value in plain)
+    named = not selector.models or any(name in selector.models for name in names)
+    return named and all(not wanted or value in wanted for wanted, value in plain)
+
+
+def _may_have_vfs(selector: NicSelector, pf: PfStatus) -> bool:
+    """Return whether a pool of VFs takes a PF.
+
+    It takes one without SR-IOV if its model has VFs, because only the firmware hides them, or if the selector names this one
+    PF. Its status then shows the problem. A selector that happens to match a NIC without SR-IOV leaves it alone.
+    """
+    model = model_of(pf.vendor, pf.device)
+    if pf.total_vfs or pf.num_vfs or (model is not None and model.has_vfs):
+        return True
+    exact = (glob for glob in selector.pf_names if not _WILDCARDS.intersection(glob))
+    return pf.pci_address in selector.pci_addresses or any(name in (pf.name, *pf.alt_names) for name in exact)
 
 
 def _is_as_asked(selector: NicSelector, pf: PfStatus) -> bool:

@@ -5,7 +5,7 @@ The numbers read here are chosen by an agent, so ranges are compared and are nev
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,8 +13,8 @@ from ...api.node_state import VFIO, NodeNicState, PfSpec, PfStatus, VfGroup
 from ...api.reasons import PfReason
 from ...checked.devices import MOST_VFS
 from ..addresses import vf_addresses, vf_indexes
-from ..nics import model_of
 from ..state import group_of, indexes_of, range_of
+from ..vf_limits import data_of, other_ports
 
 __all__ = ["PoolShare", "VfTotals", "count_vfs", "pool_shares"]
 
@@ -67,7 +67,7 @@ def pool_shares(state: NodeNicState, pool: str) -> Iterator[PoolShare]:
     """Yield all shares that a pool has on a node, except those that it is releasing."""
     for spec, pf, group in _shares_of(state, pool):
         if not spec.release:
-            yield _part(spec, pf, group)
+            yield _part(spec, pf, group, state.status.pfs)
 
 
 def _shares_of(state: NodeNicState, pool: str) -> Iterator[tuple[PfSpec, PfStatus, VfGroup]]:
@@ -78,11 +78,11 @@ def _shares_of(state: NodeNicState, pool: str) -> Iterator[tuple[PfSpec, PfStatu
             yield spec, pf, group
 
 
-def _part(spec: PfSpec, pf: PfStatus, group: VfGroup) -> PoolShare:
+def _part(spec: PfSpec, pf: PfStatus, group: VfGroup, pfs: Sequence[PfStatus]) -> PoolShare:
     held = _held_vfs(pf)
     indexes = None if spec.function == "Physical" else _existing(pf, indexes_of(spec, group))
     # The smaller of report and NIC data counts, because an agent chooses the numbers that it reports.
-    ready = int(pf.driver == VFIO) if indexes is None else _count_vfio(pf, _common(indexes, range(_most_vfs(pf))))
+    ready = int(pf.driver == VFIO) if indexes is None else _count_vfio(pf, _common(indexes, range(_most_vfs(pf, pfs))))
     is_withdrawn = pf.problem is not None and pf.problem.reason in _WITHDRAWN
     return PoolShare(
         pf=pf,
@@ -94,10 +94,16 @@ def _part(spec: PfSpec, pf: PfStatus, group: VfGroup) -> PoolShare:
     )
 
 
-def _most_vfs(pf: PfStatus) -> int:
+def _most_vfs(pf: PfStatus, pfs: Sequence[PfStatus]) -> int:
     """Return the most VFs that the NIC data allow, or the overall limit if the model is unknown."""
-    model = model_of(pf.vendor, pf.device)
-    return model.max_vfs if model is not None else MOST_VFS
+    model = data_of(pf)
+    if model is None or model.max_vfs is None:
+        return MOST_VFS
+    if model.max_vfs_per == "Function":
+        return model.max_vfs
+    # What the ports report together is cut at the last ones.
+    before = sum(port.num_vfs for port in other_ports(pf, pfs) if port.pci_address < pf.pci_address)
+    return max(model.max_vfs - before, 0)
 
 
 def _count(spec: PfSpec, pf: PfStatus, group: VfGroup, held: Mapping[str, int]) -> VfTotals:

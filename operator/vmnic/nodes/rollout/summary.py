@@ -12,6 +12,7 @@ from ...api.pool import NodeCounts, PoolProblem, PoolStatus, SriovNetworkPool, V
 from ...api.reasons import PfReason, PoolProblemReason, PoolReason
 from ..pools.guests import find_mixed_support
 from ..pools.merge import PoolConflict
+from ..pools.nic_data import find_nic_data_problems
 from ..state import group_of
 from .ledger import EntryState, NodeView, PoolLedger
 
@@ -62,13 +63,15 @@ def summarise_pool(
     own = [one for result in results for one in result.problems[:1]] + [
         one for result in results for one in result.problems[1:]
     ]
-    problems = _ranked([*more, *([mixed] if mixed is not None else []), *own], lost)
+    told = {one.reason for one in own}
+    faults = [one for one in find_nic_data_problems(pool) if one.reason not in told]
+    problems = _ranked([*more, *faults, *([mixed] if mixed is not None else []), *own], lost)
     counts = _count_nodes(results)
     blocked = sum(result.state == "blocked" for result in results)
     return PoolStatus(
         observed_generation=pool.metadata.generation,
         resource_names=[pool.resource_name],
-        conditions=_conditions(pool, counts, blocked, lost, problems),
+        conditions=_conditions(pool, counts, blocked, lost, problems, faults),
         problems=problems[:_MAX_PROBLEMS],
         nodes=counts,
         vfs=_count_vfs(nodes),
@@ -181,13 +184,14 @@ def _conditions(
     blocked: int,
     lost: Sequence[PoolConflict],
     problems: Sequence[PoolProblem],
+    faults: Sequence[PoolProblem],
 ) -> list[Condition]:
     """Build the conditions, Ready first. Each reason names the cause (see the reference of the kind)."""
     going = counts.updating > 0 or counts.waiting > blocked
     # A conflict stalls a pool only if it lost everywhere: on other nodes its rollout still goes on.
-    stalled = counts.failed > 0 or (bool(lost) and counts.matched == 0) or _refused_network(problems) is not None
-    ready, reason, message = _ready(pool, counts, blocked, lost, problems, going=going)
-    up_to_date = counts.ready == counts.matched and not lost
+    stalled = counts.failed > 0 or (bool(lost or faults) and counts.matched == 0) or _refused_network(problems) is not None
+    ready, reason, message = _ready(pool, counts, blocked, lost, problems, faults, going=going)
+    up_to_date = counts.ready == counts.matched and not lost and not (faults and counts.matched == 0)
 
     def make(kind: str, holds: bool, why: str, text: str = "") -> Condition:
         status: Literal["True", "False"] = "True" if holds else "False"
@@ -220,6 +224,7 @@ def _ready(
     blocked: int,
     lost: Sequence[PoolConflict],
     problems: Sequence[PoolProblem],
+    faults: Sequence[PoolProblem],
     *,
     going: bool,
 ) -> tuple[bool, str, str]:
@@ -237,6 +242,8 @@ def _ready(
         return False, refused.reason, refused.message
     if lost and (counts.matched == 0 or not lost[0].pci_address):
         return False, PoolProblemReason.CONFLICT, lost[0].message
+    if counts.matched == 0 and faults:
+        return False, faults[0].reason, faults[0].message
     if counts.matched == 0:
         return True, PoolReason.NO_NODES_MATCHED, "no node has a NIC that the pool selects"
     if going and pool.spec.rollout.paused:

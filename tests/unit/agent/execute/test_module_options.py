@@ -3,6 +3,8 @@
 The agent writes options to disk and reloads the driver, but never while one of its PFs is in use.
 """
 
+from dataclasses import replace
+
 import pytest
 
 from tests.builders.agent import Node, desired
@@ -11,10 +13,11 @@ from tests.builders.node import observed
 from vmnic.api.reasons import PfReason
 from vmnic.checked.data_files import DataFileError
 from vmnic.nodes.nics import nic_files
+from vmnic.nodes.observed import ObservedVf
 from vmnic.nodes.planning.drivers import gather_driver
 
 OLD = """
-- {model: 82576-old, vendor: "8086", pf: ["10e6"], vf: ["10ca"], driver: igb, vfDriver: igbvf, maxVfs: 7, vfGuests: [linux], vfsBy: module}
+- {model: 82576-old, vendor: "8086", pf: ["10e6"], vf: ["10ca"], driver: igb, vfDriver: igbvf, maxVfs: 7, vfGuests: [linux], parameter: max_vfs, countBy: parameter}
 """
 CONF = "/etc/modprobe.d/vmnic-igb.conf"
 TWO_OLD_PORTS = (pf(profile="82576-old"), pf(OTHER_PF, profile="82576-old"))
@@ -127,6 +130,12 @@ def test_malformed_nic_data_is_refused_with_its_field(tmp_path):
         nic_files.add(tmp_path / "bad.yaml")
 
 
-def test_a_port_without_vfs_to_offer_keeps_its_driver():
+def test_a_port_that_could_not_be_read_keeps_its_driver():
     seen = observed(driver_functions=(PF, "0000:05:00.0"))
-    assert gather_driver(seen, [seen], [asked()], {}).in_use == ("0000:05:00.0 uses this driver too, and has no SR-IOV",)
+    assert gather_driver(seen, [seen], [asked()], {}).in_use == ("0000:05:00.0 uses this driver too, and was not read",)
+
+
+def test_own_vfs_on_the_same_driver_do_not_prevent_a_reload():
+    vfs = (ObservedVf(index=0, pci_address="0000:0b:10.0", driver="igb"),)
+    seen = replace(observed(driver_functions=(PF, "0000:0b:10.0")), num_vfs=1, vfs=vfs)
+    assert gather_driver(seen, [seen], [asked()], {}).in_use == ()

@@ -193,7 +193,7 @@ def test_a_resource_name_of_an_older_pool_is_a_conflict():
         pool("a", resourceName="vmnic.dev/x"),
         pool("b", resourceName="vmnic.dev/x", nicSelector={"models": ["I350"]}),
     )
-    merged = merge_pools([second, first], {}, [pf_status(), pf_status("0000:0c:00.0", model="I350")])
+    merged = merge_pools([second, first], {}, [pf_status(), pf_status("0000:0c:00.0", device="1521", model="I350")])
     assert [pf.pool for pf in merged.pfs] == ["a"]
     assert "spec.resourceName" in merged.conflicts[0].message
 
