@@ -1,6 +1,6 @@
 """Observation of one PF with its VFs.
 
-It takes three or four round trips to the host, however many VFs there are.
+It takes four or five round trips to the host, however many VFs there are.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ..checked.quantities import read_integer
 from ..host.ops import Channels, LinkInfo, ListDir, Op, ReadChannels, ReadFile, ReadLink, Value, VfInfo
 from ..nodes.nics import model_of
 from ..nodes.observed import ObservedPf, ObservedVf, VfAttributes
+from .iommu_groups import read_groups
 from .networkmanager import Port, Profiles, find_manager
 from .sysfs import DEVICES, PCI_ADDRESS, SysfsReader
 
@@ -62,6 +63,9 @@ async def read_pf(reader: SysfsReader, address: str, links: Sequence[LinkInfo], 
     cdevs = _Answers(
         await reader.all([ReadFile(path) for one in (address, *vf_addresses.values()) for path in _cdevs(functions, one)])
     )
+    own_functions = (address, *vf_addresses.values())
+    drivers = {one: functions.link(f"{DEVICES}/{one}/driver") for one in own_functions}
+    groups = await read_groups(reader, _members(functions, own_functions), drivers)
     infos = {info.vf: info for info in link.vfs} if link is not None else {}
     vfs = tuple(_vf(functions, cdevs, _index(entry), vf, infos, links) for entry, vf in vf_addresses.items())
     path, channels = f"{DEVICES}/{address}", own.channels(link.name) if link is not None else None
@@ -99,7 +103,7 @@ async def read_pf(reader: SysfsReader, address: str, links: Sequence[LinkInfo], 
         num_vfs=own.number(f"{path}/sriov_numvfs"),
         # A kernel without the file probes every new VF.
         autoprobe=own.text(f"{path}/sriov_drivers_autoprobe") != "0",
-        shares_iommu_group=bool(set(more.names(f"{path}/iommu_group/devices")) - {address, *vf_addresses.values()}),
+        iommu_groups=groups,
         vfs=vfs,
         host_use=_host_use(link, links),
         learnt_use=_learnt_use(link),
@@ -121,7 +125,6 @@ def _own_reads(address: str, link: LinkInfo | None) -> Iterator[Op]:
 def _further_reads(address: str, name: str, own: _Answers, virtfns: Sequence[str]) -> Iterator[Op]:
     path = f"{DEVICES}/{address}"
     yield from (ReadLink(f"{path}/{entry}") for entry in virtfns)
-    yield ListDir(f"{path}/iommu_group/devices")
     if name:
         yield from (ReadFile(f"/sys/class/net/{name}/{one}") for one in ("speed", "addr_assign_type"))
     if driver := own.link(f"{path}/driver"):
@@ -134,7 +137,13 @@ def _function_reads(address: str) -> Iterator[Op]:
     path = f"{DEVICES}/{address}"
     yield from (ReadLink(f"{path}/{name}") for name in ("driver", "iommu_group"))
     yield ReadFile(f"{path}/enable")
-    yield from (ListDir(f"{path}/{name}") for name in ("net", "vfio-dev"))
+    yield from (ListDir(f"{path}/{name}") for name in ("net", "vfio-dev", "iommu_group/devices"))
+
+
+def _members(functions: _Answers, addresses: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the names of the devices in the IOMMU groups of these functions, by group number."""
+    paths = {address: f"{DEVICES}/{address}/iommu_group" for address in addresses}
+    return {number: functions.names(f"{path}/devices") for path in paths.values() if (number := functions.link(path))}
 
 
 def _cdevs(functions: _Answers, address: str) -> Iterator[str]:
