@@ -286,6 +286,8 @@ class PfStatus(_Struct, frozen=True):
     """Kernel driver; empty if none is bound."""
     numa_node: Annotated[int, Meta(ge=0, le=1023)] | None = None
     """NUMA node; absent if the machine has none."""
+    iommu_group: Annotated[int, Meta(ge=0, le=forms.LARGEST_COUNT)] | None = None
+    """Number of its IOMMU group; absent without an IOMMU. Whole functions of one group and pool are one device."""
     link_speed_mbps: Annotated[int, Meta(ge=0, le=10_000_000)] | None = None
     """Link speed in Mbit/s; absent while the link is down."""
     link_type: Annotated[str, Meta(max_length=16, pattern=forms.anchored(forms.PLAIN))] = ""

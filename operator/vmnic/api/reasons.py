@@ -34,7 +34,9 @@ class PfReason(StrEnum):
     IOMMU_OFF = "IommuOff"
     """vfio-pci needs an IOMMU. Enable it in the firmware and with `intel_iommu=on` or `amd_iommu=on`, then reboot."""
     IOMMU_GROUP_SHARED = "IommuGroupShared"
-    """Other functions share the IOMMU group, so vfio-pci cannot take a VF. Use a slot with ACS."""
+    """Devices that the message names share the IOMMU group, so no VM can get one of them alone. Unbind them from their drivers,
+    select all of them with one Physical pool, or use a slot with ACS.
+    """
     NO_DRIVER = "NoDriver"
     """No driver is bound to the PF, so the kernel cannot create VFs. Bind the NIC's driver."""
     LINK_ELSEWHERE = "LinkElsewhere"
@@ -74,6 +76,10 @@ class PfReason(StrEnum):
     APPLY_FAILED = "ApplyFailed"
     """The host refused an action, or the value read back differs from the one written. The message names the action and
     the errno: remove the cause, then change the pool or reboot the node to have it tried again.
+    """
+    RESERVED_MEMORY_REGION = "ReservedMemoryRegion"
+    """The machine's firmware reserves memory for the IOMMU group (a `direct` region), or the regions cannot be read, so no VM
+    can get its devices. Turn that off in the firmware (RMRR), or take the PF out of the pool.
     """
     ROLLED_BACK = "RolledBack"
     """The change cut the node off, so the agent rolled it back. Change the pool, or approve the plan to try it again."""

@@ -31,6 +31,7 @@ from ..nodes.nics import model_of
 from ..nodes.observed import ETHERNET, ObservedPf, ObservedVf, VfAttributes
 from .errno_hints import describe_errno, errno_name
 from .function_links import FunctionLinks, describe_learnt_uses, describe_uses, find_function_links, find_unexplained
+from .iommu_groups import read_groups
 from .networkmanager import Port, Profiles, find_manager
 from .sysfs import DEVICES, PCI_ADDRESS, SysfsReader, is_absent
 
@@ -81,6 +82,9 @@ async def read_pf(reader: SysfsReader, address: str, links: Sequence[LinkInfo], 
     cdevs = _Answers(
         await reader.all([ReadFile(path) for one in (address, *vf_addresses.values()) for path in _cdevs(functions, one)])
     )
+    own_functions = (address, *vf_addresses.values())
+    drivers = {one: functions.link(f"{DEVICES}/{one}/driver") for one in own_functions}
+    groups = await read_groups(reader, _members(functions, own_functions), drivers)
     vf_links = {vf: find_function_links(vf, functions.names(f"{DEVICES}/{vf}/net"), links) for vf in vf_addresses.values()}
     details = await _read_details(reader, address, there, vf_links.values())
     numbers = {vf: _index(entry) for entry, vf in vf_addresses.items()}
@@ -130,7 +134,7 @@ async def read_pf(reader: SysfsReader, address: str, links: Sequence[LinkInfo], 
         num_vfs=own.count(f"{path}/sriov_numvfs"),
         # A kernel without the file probes every new VF.
         autoprobe=own.text(f"{path}/sriov_drivers_autoprobe") != "0",
-        shares_iommu_group=bool(set(more.names(f"{path}/iommu_group/devices")) - {address, *vf_addresses.values()}),
+        iommu_groups=groups,
         vfs=vfs,
         host_use=(*describe_uses(there.ports, links), *describe_uses(beside, links, "representor")),
         learnt_use=describe_learnt_uses(there.ports),
@@ -196,7 +200,6 @@ def _further_reads(address: str, name: str, own: _Answers, virtfns: Sequence[str
     path = f"{DEVICES}/{address}"
     yield ReadFile(f"{path}/vendor")
     yield from (ReadLink(f"{path}/{entry}") for entry in virtfns)
-    yield ListDir(f"{path}/iommu_group/devices")
     if name:
         yield from (ReadFile(f"/sys/class/net/{name}/{one}") for one in ("speed", "addr_assign_type"))
         yield ReadChannels(name)
@@ -210,7 +213,13 @@ def _function_reads(address: str) -> Iterator[Op]:
     path = f"{DEVICES}/{address}"
     yield from (ReadLink(f"{path}/{name}") for name in ("driver", "iommu_group"))
     yield ReadFile(f"{path}/enable")
-    yield from (ListDir(f"{path}/{name}") for name in ("net", "vfio-dev"))
+    yield from (ListDir(f"{path}/{name}") for name in ("net", "vfio-dev", "iommu_group/devices"))
+
+
+def _members(functions: _Answers, addresses: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the names of the devices in the IOMMU groups of these functions, by group number."""
+    paths = {address: f"{DEVICES}/{address}/iommu_group" for address in addresses}
+    return {number: functions.names(f"{path}/devices") for path in paths.values() if (number := functions.link(path))}
 
 
 def _cdevs(functions: _Answers, address: str) -> Iterator[str]:

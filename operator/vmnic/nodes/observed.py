@@ -8,12 +8,16 @@ from itertools import groupby
 
 from ..api.node_state import VFIO, Apply, Held, PfPlan, PfProblem, PfStatus, VfRange
 from ..api.reasons import PfReason
+from ..checked.forms import LARGEST_COUNT
+from ..checked.quantities import read_integer
 from .addresses import routing_id, vf_addresses
 from .nics import model_of
 from .state import range_of
 
 __all__ = [
     "ETHERNET",
+    "GroupMember",
+    "IommuGroup",
     "ObservedPf",
     "ObservedVf",
     "VfAttributes",
@@ -26,6 +30,30 @@ __all__ = [
 
 ETHERNET = "ether"
 """Hardware type of Ethernet links."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupMember:
+    """One device of an IOMMU group."""
+
+    address: str
+    """PCI address, or the name of a device that is no PCI function."""
+    driver: str = ""
+    """Driver that is bound; empty if none is."""
+    is_bridge: bool = False
+    """Whether it is a PCI-to-PCI bridge, such as a port of a switch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IommuGroup:
+    """IOMMU group of a PF or of its VFs, which one process gets as a whole."""
+
+    number: str
+    members: tuple[GroupMember, ...] = ()
+    direct_regions: tuple[str, ...] = ()
+    """Memory that the firmware maps for its devices, so that no process may get them; START-END in hexadecimal."""
+    regions_unknown: str = ""
+    """Why its reserved regions could not be read; empty if they were read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +139,8 @@ class ObservedPf:
     """Another program that manages the PF, in words; empty if there is none."""
     owner_unknown: str = ""
     """Claims of other programs that could not be read, in words; empty if everything was read."""
-    shares_iommu_group: bool = False
-    """Whether its IOMMU group contains a function that is not one of its VFs. Its VFs would then share that group."""
+    iommu_groups: tuple[IommuGroup, ...] = ()
+    """IOMMU groups of the PF and of its VFs."""
     held: bool = False
     """Whether a process has the PF's own VFIO device open."""
     group: str = ""
@@ -149,7 +177,10 @@ def holders_by_address(pfs: Sequence[ObservedPf], told: Mapping[str, str]) -> di
     """
     vfs = [vf for pf in pfs for vf in pf.vfs]
     used = {vf.pci_address: f"the host ({'; '.join(vf.host_use)})" for vf in vfs if vf.host_use}
-    groups = {pf.pci_address: pf.group for pf in pfs if pf.driver == VFIO} | {vf.pci_address: vf.group for vf in vfs}
+    whole = {pf.pci_address: pf.group for pf in pfs if pf.driver == VFIO and pf.group}
+    groups = whole | {vf.pci_address: vf.group for vf in vfs}
+    # A process gets a group as a whole, and vmnic names it by one of its PFs.
+    told = {group: told[address] for address, group in whole.items() if address in told} | dict(told)
     # Several VFs may share a group, so this goes from devices to numbers and not from a number to one device.
     by_group = {address: told[group] for address, group in groups.items() if group in told}
     numbers = set(groups.values())
@@ -194,6 +225,7 @@ def render_pf_status(
         model=known.model if known else "",
         driver=pf.driver,
         numa_node=pf.numa_node,
+        iommu_group=read_integer(pf.group, 0, LARGEST_COUNT),
         link_speed_mbps=pf.link_speed_mbps,
         link_type=pf.link_type if pf.link_type != ETHERNET else "",
         eswitch_mode=pf.eswitch_mode if pf.eswitch_mode != "legacy" else "",

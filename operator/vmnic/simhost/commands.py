@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .kernel import refuse
-from .model import PASSTHRU, Machine, Pf, Upper, Vf
+from .model import PASSTHRU, Device, Machine, Pf, Upper, Vf
 
 __all__ = ["Commands"]
 
@@ -111,6 +111,13 @@ class Commands:
         pf.net_name = argument["name"]
         self._machine.tell_link("newlink", pf)
 
+    def bind_device(self, argument: Mapping[str, str]) -> None:
+        """Give a PCI function that is no NIC another driver, or none."""
+        device = self._machine.devices.get(argument["address"])
+        if device is None:
+            raise refuse(errno.ENODEV, f"no such device is at {argument['address']}")
+        device.driver = argument["driver"]
+
     def put_file(self, argument: Mapping[str, str]) -> None:
         """Write a file of another program, or remove it if the text is empty."""
         self._machine.files.pop(argument["path"], None)
@@ -125,11 +132,14 @@ class Commands:
         one = self._machine.find(address)
         if one is None or one.driver != "vfio-pci":
             raise refuse(errno.ENODEV, f"{address} is not on vfio-pci")
-        pf = one if isinstance(one, Pf) else self._machine.pf_of(one)
-        if pf.spec.shares_iommu_group:
+        if not self._machine.is_viable(one.group):
             raise refuse(errno.EPERM, f"the IOMMU group of {address} is not viable")
+        # A domain without the fixed mapping is refused (`require_direct` in drivers/iommu/iommu.c).
+        if any(region.endswith(" direct") for region in self._machine.regions.get(one.group or 0, ())):
+            raise refuse(errno.EINVAL, f"the firmware requires a fixed mapping for {address}")
         # A VFIO group can be open only once at a time.
-        if one.held or one.group_held:
+        members = (other for other in self._machine.members(one.group) if not isinstance(other, Device))
+        if any(other.held or other.group_held for other in members):
             raise refuse(errno.EBUSY, f"the IOMMU group of {address} is open")
         return one
 

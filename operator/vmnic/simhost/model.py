@@ -13,13 +13,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ..host.events import HostEvent
-from .spec import HostSpec, NicProfile, PfSpec, profiles
+from .spec import DeviceSpec, HostSpec, NicProfile, PfSpec, profiles
 
-__all__ = ["Function", "Machine", "Pf", "Port", "Upper", "Vf", "VfAttributes", "make_ports"]
+__all__ = ["Device", "Function", "Machine", "Pf", "Port", "Upper", "Vf", "VfAttributes", "make_ports"]
 
 DEFAULT_MTU = 1500
 NO_MAC = "00:00:00:00:00:00"
 PASSTHRU = "passthru"
+_PORT = DeviceSpec(address="0000:00:1c.0", driver="pcieport")
+"""The port above PFs with `sharesIommuGroup`."""
+_PORT_DRIVERS = ("", "pci-stub", "pcieport")
+"""Drivers that leave DMA to others, beside those of VFIO (`driver_managed_dma` in linux/pci.h)."""
 
 
 @dataclass(kw_only=True)
@@ -63,6 +67,25 @@ class Function:
     def shown_driver(self) -> str:
         """Return the target of the link `driver`."""
         return "" if self.leaving else self.driver
+
+
+@dataclass(kw_only=True)
+class Device:
+    """A PCI function that is no NIC."""
+
+    spec: DeviceSpec
+    group: int | None
+    driver: str
+
+    @property
+    def address(self) -> str:
+        """Return the PCI address."""
+        return self.spec.address
+
+    @property
+    def is_bridge(self) -> bool:
+        """Return whether it is a PCI-to-PCI bridge."""
+        return self.spec.pci_class.startswith("0604")
 
 
 @dataclass(kw_only=True)
@@ -181,6 +204,11 @@ class Machine:
         self.files = dict(self.spec.files) | self.files
         self.uppers: list[Upper] = []
         self.pfs: dict[str, Pf] = {}
+        self.devices: dict[str, Device] = {}
+        self._given_groups: dict[str, int] = {}
+        self.regions: dict[int, tuple[str, ...]] = {}
+        """Reserved regions of IOMMU groups with regions of their own."""
+        self._make_groups()
         for spec in self.spec.pfs:
             self.pfs[spec.address] = self._make_pf(spec)
         for pf in self.pfs.values():
@@ -193,6 +221,22 @@ class Machine:
             pf.num_vfs = pf.spec.vfs
         for driver in {pf.driver for pf in self.pfs.values()}:
             self.apply_module_options(driver)
+
+    def _make_groups(self) -> None:
+        """Create the given IOMMU groups, and the devices that are no NICs."""
+        for group in self.spec.iommu_groups if self.spec.iommu else ():
+            number = group.id if group.id is not None else self._new_group()
+            self._given_groups |= dict.fromkeys(group.devices, number or 0)
+            self.regions[number or 0] = group.reserved_regions
+        is_crowded = any(pf.shares_iommu_group for pf in self.spec.pfs)
+        for spec in (*self.spec.devices, *((_PORT,) if is_crowded else ())):
+            self.devices[spec.address] = Device(spec=spec, group=self._group_of(spec.address), driver=spec.driver)
+
+    def _group_of(self, address: str) -> int | None:
+        if not self.spec.iommu:
+            return None
+        given = self._given_groups.get(address)
+        return self._new_group() if given is None else given
 
     def apply_module_options(self, driver: str) -> None:
         """Create the VFs that the driver's parameter asks for when it is loaded.
@@ -248,6 +292,14 @@ class Machine:
         """Find a function by its PCI address."""
         return self.pfs.get(address) or next((vf for pf in self.pfs.values() for vf in pf.vfs if vf.address == address), None)
 
+    def members(self, group: int | None) -> list[Pf | Vf | Device]:
+        """Return the functions in an IOMMU group."""
+        return [one for one in (*self.functions(), *self.devices.values()) if group is not None and one.group == group]
+
+    def is_viable(self, group: int | None) -> bool:
+        """Return whether no member of a group has a driver that does DMA itself (drivers/iommu/iommu.c)."""
+        return all(one.driver in _PORT_DRIVERS or "vfio" in one.driver for one in self.members(group))
+
     def pf_of(self, vf: Vf) -> Pf:
         """Return the PF of a VF."""
         return next(pf for pf in self.pfs.values() if vf in pf.vfs)
@@ -268,7 +320,7 @@ class Machine:
         """Return the smallest free group number, as the kernel does (iommu_group_alloc)."""
         if not self.spec.iommu:
             return None
-        taken = {function.group for function in self.functions()}
+        taken = {one.group for one in (*self.functions(), *self.devices.values())} | set(self._given_groups.values())
         return next(number for number in itertools.count(1) if number not in taken)
 
     def plug(self, address: str) -> Pf:
@@ -285,7 +337,7 @@ class Machine:
             vendor=profile.vendor,
             device=profile.device,
             numa_node=spec.numa_node,
-            group=self._new_group(),
+            group=self.devices[_PORT.address].group if spec.shares_iommu_group else self._group_of(spec.address),
             driver=profile.driver,
             net_name=spec.name,
             net_mac=spec.mac,
@@ -320,7 +372,10 @@ class Machine:
             vendor=pf.profile.vendor,
             device=pf.profile.vf_device,
             numa_node=pf.numa_node,
-            group=pf.group if pf.spec.shares_iommu_group else self._new_group(),
+            # The walk up from the VF ends at the first port with ACS (pci_device_group in drivers/iommu/iommu.c).
+            group=pf.group
+            if any(one.is_bridge and one.group == pf.group for one in self.devices.values())
+            else self._new_group(),
             index=index,
             attributes=VfAttributes(),
         )

@@ -13,8 +13,10 @@ from ..checked.devices import is_pci_address
 
 __all__ = [
     "Delays",
+    "DeviceSpec",
     "HostSpec",
     "ImpossibleHostError",
+    "IommuGroupSpec",
     "NicProfile",
     "PfSpec",
     "PortSpec",
@@ -102,6 +104,28 @@ class PfSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     """Whether it loses its link while it has VFs, because of a switch port that shuts down or a driver's fault."""
 
 
+class DeviceSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """A PCI function that is no NIC, such as a bridge or a sound card."""
+
+    address: str
+    vendor: str = "8086"
+    device: str = "a340"
+    pci_class: str = msgspec.field(default="060400", name="class")
+    driver: str = ""
+    """Driver that is bound at boot; empty if none is."""
+
+
+class IommuGroupSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """PCI functions in one IOMMU group. A function in none of these groups has its own."""
+
+    id: int | None = None
+    """Number of the group; absent for the next free one."""
+    devices: tuple[str, ...]
+    """PCI addresses. VFs join the group of their PF if a bridge is in it, because the bridge has no ACS then."""
+    reserved_regions: tuple[str, ...] = ("fee00000-feefffff msi",)
+    """Regions as START-END TYPE, in hexadecimal and with the kernel's word for the type."""
+
+
 class Delays(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """Times that the kernel takes, in seconds, used only in a server."""
 
@@ -122,7 +146,11 @@ class HostSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
     """One host."""
 
     pfs: tuple[PfSpec, ...] = ()
+    devices: tuple[DeviceSpec, ...] = ()
+    """PCI functions that are no NICs."""
     iommu: bool = True
+    iommu_groups: tuple[IommuGroupSpec, ...] = ()
+    """IOMMU groups with several functions, or with reserved regions of their own."""
     kernel: str = "6.12.0-sim"
     boot_id: str = ""
     """Boot ID until the first reboot; empty for a random one."""
@@ -172,6 +200,14 @@ def check_host(spec: HostSpec) -> None:
         values += [port.name for pf in spec.pfs for port in pf.ports if field == "name"]
         if len(set(values)) < len(values):
             raise ImpossibleHostError(f"pfs: two functions have the same {field}")
+    known = [*(pf.address for pf in spec.pfs), *(device.address for device in spec.devices)]
+    if len(set(known)) < len(known):
+        raise ImpossibleHostError("devices: two functions have the same address")
+    grouped = [address for group in spec.iommu_groups for address in group.devices]
+    if set(grouped) - set(known):
+        raise ImpossibleHostError(f"iommuGroups: {min(set(grouped) - set(known))} is among neither pfs nor devices")
+    if len(set(grouped)) < len(grouped):
+        raise ImpossibleHostError("iommuGroups: a function is in one group only")
     for pf in spec.pfs:
         profile = profiles().get(pf.profile)
         if profile is None:

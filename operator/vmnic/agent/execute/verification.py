@@ -79,6 +79,7 @@ class Verifier:
             holders=holders,
             original=record.original,
             driver=await self._look_at_driver(run, place, observed, told, reader),
+            others=place.desired,
         )
 
     async def _look_at_driver(

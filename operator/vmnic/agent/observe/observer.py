@@ -12,7 +12,7 @@ from ...host.client import HostAccess, OperationTimedOutError
 from ...inspection.host_snapshot import HostSnapshot, read_snapshot
 from ...nodes.observed import holders_by_address, with_holders
 from ...nodes.planning.drivers import DriverFacts, gather_driver
-from ...nodes.planning.plan import Planned, plan_pf
+from ...nodes.planning.plan import Planned, hold_partners, plan_pf
 from ..change import without_doubt
 from ..journal import Journal, JournalStore
 from ..kubelet.advertised import advertised_devices
@@ -144,10 +144,12 @@ class NodeObserver:
                 holders=holders,
                 original=journal.of(pf.pci_address).original,
                 driver=drivers[pf.pci_address],
+                others=spec.pfs,
             )
             for pf in spec.pfs
             if pf.pci_address in observed
         }
+        planned = hold_partners(planned, spec.pfs, observed)
         link_down = self._carriers.see(pfs, reported_down, self._clock())
         unreadable = {*self._calls.hanging, *observation.unreadable}
         made = advertised_devices(spec, opened, planned, journal, unreadable, link_down)

@@ -13,14 +13,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ...api.node_state import VFIO, Action, ActionKind, HostFacts, PfPlan, PfProblem, PfSpec
+from ...api.reasons import PfReason
 from ..observed import ObservedPf, ObservedVf
 from .actions import NO_DRIVER, plan_actions, unfold_indexes, wrong_driver
 from .digest import digest_of
 from .drivers import NO_SHARED_DRIVER, DriverFacts
+from .groups import find_partners
 from .preflight import first_problem
 from .target import Original, Target, target_of, target_of_original, uses_of
 
-__all__ = ["TOLD_HOLDERS", "Planned", "affected_functions", "desired_target", "plan_pf"]
+__all__ = ["TOLD_HOLDERS", "Planned", "affected_functions", "desired_target", "hold_partners", "plan_pf"]
 
 TOLD_HOLDERS = 20
 """Most holders that a plan lists. One more line then says how many more there are."""
@@ -48,6 +50,7 @@ def plan_pf(
     holders: Mapping[str, str],
     original: Original | None = None,
     driver: DriverFacts = NO_SHARED_DRIVER,
+    others: Iterable[PfSpec] = (),
 ) -> Planned:
     """Plan the change that brings a PF from its observed state to its spec.
 
@@ -60,13 +63,14 @@ def plan_pf(
         holders: Holders by the PCI address of the VF, as far as known.
         original: Values of the PF before vmnic changed it; None if vmnic has not changed it.
         driver: Facts about all functions of its driver.
+        others: Specs of all PFs of the node.
     """
     target = desired_target(desired, original, driver)
     if target is None:
         return Planned()
     # From here on, what the kernel learned from routers counts as the host's own use if vmnic did not switch the link on.
     observed = replace(observed, host_use=uses_of(observed, original))
-    problem = first_problem(target, desired, observed, host, driver)
+    problem = first_problem(target, desired, observed, host, driver, others)
     if problem is not None:
         return Planned(problem=problem)
     actions = plan_actions(target, observed)
@@ -86,6 +90,23 @@ def plan_pf(
             blocked_by=blocked_by,
         )
     )
+
+
+def hold_partners(
+    planned: Mapping[str, Planned], desired: Iterable[PfSpec], observed: Mapping[str, ObservedPf]
+) -> dict[str, Planned]:
+    """Return the plans, without those of whole PFs whose partners in the same group cannot be prepared."""
+    specs, found = tuple(desired), dict(planned)
+    for spec in specs:
+        own = planned.get(spec.pci_address)
+        if own is None or own.plan is None:
+            continue
+        for address in find_partners(spec, observed[spec.pci_address], specs):
+            problem = planned[address].problem if address in planned else None
+            if problem is not None:
+                text = f"{spec.pci_address} goes to VMs together with {address} of its IOMMU group: {problem.message}"
+                found[spec.pci_address] = Planned(problem=PfProblem(reason=PfReason.IOMMU_GROUP_SHARED, message=text))
+    return found
 
 
 def desired_target(desired: PfSpec, original: Original | None, driver: DriverFacts) -> Target | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ...api.node_state import VFIO, HostFacts, PfProblem, PfSpec
 from ...api.reasons import PfReason
 from ..nics import model_of
@@ -9,24 +11,36 @@ from ..observed import ObservedPf
 from ..vf_limits import data_of
 from .actions import plan_actions
 from .drivers import DriverFacts
+from .groups import group_problem
 from .target import Target
 
 __all__ = ["first_problem"]
 
 
 def first_problem(
-    target: Target, desired: PfSpec, observed: ObservedPf, host: HostFacts, driver: DriverFacts
+    target: Target,
+    desired: PfSpec,
+    observed: ObservedPf,
+    host: HostFacts,
+    driver: DriverFacts,
+    others: Iterable[PfSpec] = (),
 ) -> PfProblem | None:
     """Return the first problem, or None if there is none or nothing is to be done."""
     name = f"{observed.name or 'the function'} ({observed.pci_address})"
     found = _spec_problem(target, desired, observed, driver, name)
-    # A PF that is as asked stays in its pool without a problem, even if the host or another program has begun to use it.
-    if found is not None or not plan_actions(target, observed):
+    if found is not None:
         return found
+    group = group_problem(target, desired, observed, others, name) if target.vfio and not desired.release else None
+    # A PF that is as asked stays in its pool, even if the host or another program has begun to use it. A group that no VM can
+    # get is a problem all the same.
+    if not plan_actions(target, observed):
+        return group
     return (
         _of_ownership(desired, observed, name)
         or _of_driver(target, desired, observed, driver, name)
-        or _host_problem(target, observed, host, name)
+        or _kernel_problem(target, observed, host, name)
+        or group
+        or _host_problem(target, observed, name)
     )
 
 
@@ -155,8 +169,8 @@ def _of_driver(target: Target, desired: PfSpec, observed: ObservedPf, driver: Dr
     return None
 
 
-def _host_problem(target: Target, observed: ObservedPf, host: HostFacts, name: str) -> PfProblem | None:
-    """Return a problem of the machine or of its kernel."""
+def _kernel_problem(target: Target, observed: ObservedPf, host: HostFacts, name: str) -> PfProblem | None:
+    """Return a problem of the kernel and its drivers."""
     if not observed.driver:
         return PfProblem(reason=PfReason.NO_DRIVER, message=f"{name} has no driver: bind the NIC's driver to it")
     # None means that the IOMMU could not be read, which excludes nothing.
@@ -168,11 +182,11 @@ def _host_problem(target: Target, observed: ObservedPf, host: HostFacts, name: s
         )
     if target.vfio and "vfio_pci" not in host.modules:
         return PfProblem(reason=PfReason.MODULE_MISSING, message=f"{name} needs the module vfio_pci: {_load(host)}")
-    if target.vfio and observed.shares_iommu_group:
-        return PfProblem(
-            reason=PfReason.IOMMU_GROUP_SHARED,
-            message=f"{name} shares its IOMMU group with other functions, so vfio-pci cannot take them: use a slot with ACS",
-        )
+    return None
+
+
+def _host_problem(target: Target, observed: ObservedPf, name: str) -> PfProblem | None:
+    """Return a problem of the machine, or of the PF's link."""
     renewed = target.num_vfs is not None and target.num_vfs != observed.num_vfs
     # The kernel would refuse the write with ENOMEM (`sriov_enable` in drivers/pci/iov.c), in the middle of the change.
     if target.num_vfs and renewed and observed.unassigned_vf_space:

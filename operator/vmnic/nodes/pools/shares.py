@@ -6,7 +6,7 @@ The numbers read here are chosen by an agent, so ranges are compared and are nev
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ...api.node_state import VFIO, NodeNicState, PfSpec, PfStatus, VfGroup
@@ -49,25 +49,51 @@ class PoolShare:
     """VFs that are in the spec and exist; None if the share is the PF itself."""
     held: tuple[str, ...]
     """Addresses of its devices that are held."""
+    is_partner: bool = False
+    """Whether it is a whole PF that is handed out with another one of its IOMMU group, and so is no device of its own."""
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """Return the PCI addresses of the devices that are in the spec and exist."""
         pf, indexes = self.pf, self.indexes
-        return (pf.pci_address,) if indexes is None else vf_addresses(pf.first_vf, pf.vf_stride, indexes, pf.vf_addresses)
+        if indexes is not None:
+            return vf_addresses(pf.first_vf, pf.vf_stride, indexes, pf.vf_addresses)
+        return () if self.is_partner else (pf.pci_address,)
 
 
 def count_vfs(state: NodeNicState, pool: str) -> VfTotals:
     """Count a pool's VFs on a node, including those of PFs that it is releasing."""
-    totals = [_count(spec, pf, group, _held_vfs(pf)) for spec, pf, group in _shares_of(state, pool)]
+    shares = [_part(spec, pf, group, state.status.pfs) for spec, pf, group in _shares_of(state, pool)]
+    totals = [part.vfs for part in _joined(shares)]
     return VfTotals(*(sum(column) for column in zip(*totals, strict=True))) if totals else VfTotals()
 
 
 def pool_shares(state: NodeNicState, pool: str) -> Iterator[PoolShare]:
     """Yield all shares that a pool has on a node, except those that it is releasing."""
-    for spec, pf, group in _shares_of(state, pool):
-        if not spec.release:
-            yield _part(spec, pf, group, state.status.pfs)
+    yield from _joined(
+        [_part(spec, pf, group, state.status.pfs) for spec, pf, group in _shares_of(state, pool) if not spec.release]
+    )
+
+
+def _joined(parts: Sequence[PoolShare]) -> Iterator[PoolShare]:
+    """Yield the shares, with the whole PFs of one IOMMU group counted as one device.
+
+    The PF with the lowest address stands for the group. It is ready if all are, and held if any is.
+    """
+    groups: dict[int, list[PoolShare]] = {}
+    for part in parts:
+        if part.indexes is None and part.pf.iommu_group is not None:
+            groups.setdefault(part.pf.iommu_group, []).append(part)
+    for part in parts:
+        group = groups.get(part.pf.iommu_group, []) if part.indexes is None and part.pf.iommu_group is not None else []
+        if len(group) < 2:
+            yield part
+        elif part.pf.pci_address == min(one.pf.pci_address for one in group):
+            held = (part.pf.pci_address,) if any(one.held for one in group) else ()
+            vfs = part.vfs._replace(in_use=len(held))
+            yield replace(part, ready=min(one.ready for one in group), held=held, vfs=vfs)
+        else:
+            yield replace(part, ready=0, held=(), vfs=VfTotals(), is_partner=True)
 
 
 def _shares_of(state: NodeNicState, pool: str) -> Iterator[tuple[PfSpec, PfStatus, VfGroup]]:

@@ -8,7 +8,7 @@ from tests.builders.node import PF, observed, pf_spec, pf_status, pool
 from vmnic.api.node_state import HostFacts, VfGroup, VfSettings
 from vmnic.api.reasons import PfReason
 from vmnic.nodes.nics import model_of, read_models
-from vmnic.nodes.observed import ObservedVf, VfAttributes, observed_of, render_pf_status
+from vmnic.nodes.observed import GroupMember, IommuGroup, ObservedVf, VfAttributes, observed_of, render_pf_status
 from vmnic.nodes.planning.actions import admin_mac, plan_actions
 from vmnic.nodes.planning.digest import digest_of
 from vmnic.nodes.planning.plan import plan_pf
@@ -60,6 +60,10 @@ def with_macs(prefix, **changes):
     return replace(seen, driver="igb", vfs=tuple(vfs))
 
 
+BELOW_A_PORT = IommuGroup(
+    number="1",
+    members=(GroupMember(address="0000:00:1c.0", driver="pcieport", is_bridge=True), GroupMember(address=PF, driver="igb")),
+)
 IOMMU = HostFacts(iommu=True, modules=("vfio_pci",))
 
 
@@ -323,7 +327,7 @@ def test_a_status_has_room_for_the_holders_of_256_vfs():
         (observed(total_vfs=5), IOMMU, PfReason.TOO_MANY_VFS),
         (replace(observed(), driver=""), IOMMU, PfReason.NO_DRIVER),
         (observed(), HostFacts(iommu=False), PfReason.IOMMU_OFF),
-        (observed(shares_iommu_group=True), IOMMU, PfReason.IOMMU_GROUP_SHARED),
+        (observed(group="1", iommu_groups=(BELOW_A_PORT,)), IOMMU, PfReason.IOMMU_GROUP_SHARED),
         (observed(foreign_owner="sriov-network-operator"), IOMMU, PfReason.FOREIGN_OWNER),
         (observed(total_vfs=0), IOMMU, PfReason.FIRMWARE_SRIOV_OFF),
         (observed(unassigned_vf_space=True), IOMMU, PfReason.NO_MMIO_SPACE),

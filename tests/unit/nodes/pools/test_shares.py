@@ -10,6 +10,8 @@ from vmnic.api.node_state import Held, NodeNicState, NodeSpec, NodeStatus, Objec
 from vmnic.nodes.addresses import vf_addresses, vf_indexes
 from vmnic.nodes.pools.shares import count_vfs, pool_shares
 
+SECOND = "0000:0b:00.1"
+
 
 def node(spec, *pfs):
     return NodeNicState(metadata=ObjectMeta(name="n1"), spec=NodeSpec(synced=True, pfs=(spec,)), status=NodeStatus(pfs=pfs))
@@ -29,6 +31,30 @@ def test_a_held_vf_outside_the_pool_is_not_counted():
 def test_a_nic_has_no_more_ready_vfs_than_its_data_allow():
     pf = pf_status(num_vfs=64, total_vfs=64, vfs=(VfRange(range="0-63", driver="vfio-pci"),))
     assert [part.ready for part in pool_shares(node(pf_spec(num_vfs=64), pf), "fast")] == [7]
+
+
+def whole(address, *, driver="vfio-pci", **changes):
+    return pf_status(address, driver=driver, **({"iommu_group": 34} | changes))
+
+
+@pytest.mark.parametrize(
+    ("pfs", "ready", "in_use", "addresses"),
+    [
+        ([whole(PF), whole(SECOND)], 1, 0, [PF]),
+        ([whole(PF), whole(SECOND, driver="igb")], 0, 0, [PF]),
+        ([whole(PF), whole(SECOND, held=(Held(vf=SECOND),))], 1, 1, [PF]),
+        ([whole(PF), whole(SECOND, iommu_group=35)], 2, 0, [PF, SECOND]),
+        ([whole(PF, iommu_group=None), whole(SECOND, iommu_group=None)], 2, 0, [PF, SECOND]),
+    ],
+    ids=["one group", "not all are ready", "one is held", "two groups", "no IOMMU"],
+)
+def test_whole_nics_of_a_group_count_as_one_device(pfs, ready, in_use, addresses):
+    specs = tuple(pf_spec(pf.pci_address, function="Physical", num_vfs=0) for pf in pfs)
+    state = msgspec.structs.replace(node(specs[0], *pfs), spec=NodeSpec(synced=True, pfs=specs))
+    parts = list(pool_shares(state, "fast"))
+    assert sum(part.ready for part in parts) == ready
+    assert [address for part in parts for address in part.addresses] == addresses
+    assert count_vfs(state, "fast").in_use == sum(len(part.held) for part in parts) == in_use
 
 
 def test_only_the_address_of_a_vf_has_an_index():
