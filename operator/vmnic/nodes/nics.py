@@ -44,7 +44,7 @@ class NicModel(msgspec.Struct, frozen=True, rename="camel"):
     parameter: VfParameter | None = None
     """The driver's parameter that creates VFs when it is loaded; None if it has none."""
     count_by: Literal["sysfs", "parameter"] = "sysfs"
-    """How the driver is told the number of VFs: by `sriov_numvfs`, or only by its parameter."""
+    """How the driver is given the number of VFs: by `sriov_numvfs`, or only by its parameter."""
     vf_guests: _Words | None = None
     """Guest operating systems that have a driver for the VF; None if that is unknown."""
 

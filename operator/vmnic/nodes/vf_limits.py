@@ -1,4 +1,4 @@
-"""Number of VFs that a function may have: the least of what kernel and NIC data allow."""
+"""Bounds on the VFs of a function, from the kernel and from the NIC data."""
 
 from __future__ import annotations
 

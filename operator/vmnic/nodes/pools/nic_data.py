@@ -49,7 +49,7 @@ def _is_near(known: str, name: str) -> bool:
 
 def _vf_counts(pool: SriovNetworkPool, models: Sequence[NicModel]) -> Iterator[tuple[str, str]]:
     count = pool.spec.num_vfs
-    if count in (None, 0, "0%") or pool.spec.management == "Adopt":
+    if not count or pool.spec.management == "Adopt":
         return
     if without := [model.title for model in models if not model.has_vfs]:
         text = f"{_some(without)} has no SR-IOV: choose another model, or pass it on as a whole with function: Physical"
