@@ -30,7 +30,7 @@ from ..nodes.addresses import vf_addresses
 from ..nodes.nics import model_of
 from ..nodes.observed import ObservedPf, holders_by_address, render_pf_status, with_holders
 from ..nodes.planning.drivers import gather_driver
-from ..nodes.planning.plan import Planned, plan_pf
+from ..nodes.planning.plan import Planned, hold_partners, plan_pf
 from ..nodes.pools.merge import Merge, merge_pools
 from ..nodes.state import indexes_of
 from ..records.record import HostRecord, PciDevice, Sriov
@@ -131,7 +131,7 @@ def _planned_capacity(rows: Mapping[str, list[tuple[str, PoolNode]]]) -> list[Pr
         {
             "object": f"SriovNetworkPool/{pool}",
             "reason": "CapacityPlanned",
-            "message": f"VMs are planned with VFs that the pool's plans on {', '.join(found)} would leave behind",
+            "message": f"VMs are planned with devices that the pool's plans on {', '.join(found)} would leave behind",
         }
         for pool, found in sorted(nodes.items())
     ]
@@ -152,21 +152,26 @@ def _plan_host(
     before = {address: _status(pf, holders) for address, pf in pfs.items()} | _unread(record, snapshot)
     merged = _merge(objects, name, record, tuple(before[address] for address in sorted(before)))
     facts = _facts(record, snapshot)
+    found = {spec.pci_address: Planned(problem=before[spec.pci_address].problem) for spec in merged.pfs}
+    found |= {
+        spec.pci_address: plan_pf(
+            spec,
+            pf,
+            host=facts,
+            boot_id=snapshot.boot_id,
+            attempt=0,
+            holders=holders,
+            driver=gather_driver(pf, tuple(pfs.values()), merged.pfs, {}),
+            others=merged.pfs,
+        )
+        for spec in merged.pfs
+        if (pf := pfs.get(spec.pci_address)) is not None
+    }
+    plans = hold_partners(found, merged.pfs, pfs)
     rows, after = [], dict(before)
     for desired in merged.pfs:
         address = desired.pci_address
-        pf = pfs.get(address)
-        planned = Planned(problem=before[address].problem)
-        if pf is not None:
-            planned = plan_pf(
-                desired,
-                pf,
-                host=facts,
-                boot_id=snapshot.boot_id,
-                attempt=0,
-                holders=holders,
-                driver=gather_driver(pf, tuple(pfs.values()), merged.pfs, {}),
-            )
+        planned = plans[address]
         after[address] = _after(before[address], desired, planned, record.device_at(address))
         row = pool_row(name, address, planned)
         rows += [(desired.pool, row)] if row is not None else []

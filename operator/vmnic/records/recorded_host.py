@@ -277,18 +277,29 @@ class RecordedHost:
 
     def _add_groups(self) -> None:
         members: dict[int, set[str]] = {}
+        regions: dict[int, str] = {}
         for device in self._record.pci_devices:
             if device.iommu_group is not None:
                 members.setdefault(device.iommu_group, set()).add(device.address)
         for group in self._record.iommu_groups:
             members.setdefault(group.id, set()).update(group.devices)
             if group.reserved_regions is not None:
-                lines = (f"0x{one.replace('-', ' 0x', 1)}" for one in group.reserved_regions)
-                self._file(f"/sys/kernel/iommu_groups/{group.id}/reserved_regions", "\n".join(lines))
+                texts = (f"0x{one.replace('-', ' 0x', 1)}" for one in group.reserved_regions)
+                regions[group.id] = "\n".join(texts)
+        known = {one.address for one in self._record.pci_devices}
+        known |= {address for one in self._record.pci_devices for address in virtual_functions(one) or ()}
         for number, addresses in members.items():
             path = f"/sys/kernel/iommu_groups/{number}/devices"
             for address in addresses:
                 self._link(f"{path}/{address}", f"{_SYS}/{address}")
+                if address not in known:
+                    # Nothing is known of it, so it counts as an obstacle.
+                    self._links[f"{_SYS}/{address}/driver"] = "/sys/bus/pci/drivers/unknown"
+            lines = f"/sys/kernel/iommu_groups/{number}/reserved_regions"
+            if number in regions:
+                self._file(lines, regions[number])
+            else:
+                self._unknown(lines, f"iommuGroups[{number}].reservedRegions")
             code = self._record.errors.get(f"group:{number}")
             if code is not None:
                 self._refused[path] = OSError(getattr(errno, code), f"errors.group:{number}")
