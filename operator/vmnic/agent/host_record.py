@@ -7,13 +7,17 @@ import asyncio
 import pathlib
 import socket
 import sys
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 
 import msgspec
 
 from ..checked.data_files import DataFileError
 from ..checked.printable import printable
 from ..flags import Flags
-from ..host.client import LocalHost
+from ..host.client import Session
+from ..host.ops import Op, Port, Value
 from ..host.worker import open_host
 from ..nodes.nics import nic_files
 from ..records.anonymise import anonymise
@@ -57,9 +61,36 @@ async def _record(chosen: argparse.Namespace) -> HostRecord:
         told = {}
         print(printable(f"vmnic host record: {error}: the record has no holders of pods"), file=sys.stderr)
     name = chosen.node or socket.gethostname().lower()
-    record = await record_host(LocalHost(open_host(chosen.host, chosen.root)), name, told)
+    record = await record_host(_ThreadHost(open_host(chosen.host, chosen.root)), name, told)
     # The reader's checks hold here too. A host that is changed meanwhile may report what cannot be true together.
     return to_record(msgspec.to_builtins(record))
+
+
+class _ThreadHost:
+    """Access to a port in a thread of its own, because pyroute2 runs an event loop itself."""
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+        self._thread = ThreadPoolExecutor(max_workers=1)
+
+    @asynccontextmanager
+    async def session(self, pf: str, *, write: bool) -> AsyncIterator[Session]:  # noqa: ARG002 - the protocol's names
+        """Open a session."""
+        yield self
+
+    async def perform(self, op: Op, *, deadline_s: float) -> Value:  # noqa: ARG002 - the person who waits can end the command
+        """Perform an operation (see `Session`)."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._port.perform, op)
+
+    async def perform_all(self, ops: Sequence[Op], *, deadline_s: float) -> list[Value | OSError]:
+        """Perform operations in order (see `Session`)."""
+        answers: list[Value | OSError] = []
+        for op in ops:
+            try:
+                answers.append(await self.perform(op, deadline_s=deadline_s))
+            except OSError as error:
+                answers.append(error)
+        return answers
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
