@@ -5,13 +5,16 @@ One object that can be written as JSON, in stable order and without times. Pure.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal, cast
 
 from ..api.node_state import NodeNicState, PfSpec
+from ..api.reasons import PfReason
 from ..kubevirt.patch import render_patch
 from ..libvirt.rewrite import rewrite_domain
 from ..nodes.observed import observed_of
 from ..nodes.planning.plan import plan_pf
+from ..nodes.pools.match import LinkRefusal, find_link_refusals, matching_pfs, reported_refusals
 from ..nodes.pools.merge import merge_pools
 from ..nodes.rollout.release import released_pfs
 from ..policy.facts import Datapath, GuestOs, NicState, Platform, VmFacts
@@ -269,7 +272,32 @@ def _pools(objects: Objects, aside: list[SetAside]) -> tuple[list[PoolPlan], lis
         for pool, row in found[0] if found is not None else ():
             rows[pool].append(row)
         problems += found[1] if found is not None else []
+    if "Node" not in objects.refused:
+        problems += _link_refusals(objects, left_out)
     return [{"name": name, "nodes": nodes} for name, nodes in rows.items()], problems
+
+
+def _link_refusals(objects: Objects, left_out: Collection[str]) -> list[ProblemEntry]:
+    """Return the functions that pools do not take because of the type of their link."""
+    found: list[ProblemEntry] = []
+    for name, pool in sorted(objects.pools.items()):
+        refusals: list[LinkRefusal] = []
+        matched = False
+        for node, state in sorted(objects.node_states.items()):
+            if node in left_out:
+                continue
+            labels = objects.nodes[node].metadata.labels if node in objects.nodes else {}
+            refusals += find_link_refusals(pool, node, labels, state.status.pfs)
+            matched = matched or bool(matching_pfs(pool, labels, state.status.pfs, state.spec.pfs))
+        found += [
+            {
+                "object": f"SriovNetworkPool/{name}",
+                "reason": PfReason.LINK_TYPE_DIFFERS.value,
+                "message": f"{one.node}: {one.message}",
+            }
+            for one in reported_refusals(refusals, matched=matched)
+        ]
+    return found
 
 
 def _node_rows(objects: Objects, name: str, state: NodeNicState) -> tuple[list[tuple[str, PoolNode]], list[ProblemEntry]]:

@@ -70,6 +70,8 @@ def _write(machine: Machine, op: Op) -> None:
     match op:
         case SetLink() if (port := machine.find_port(op.name)) is not None:
             _set_link(port, op)
+        case SetLink() if op.up is not None and (upper := _upper(machine, op.name)) is not None:
+            upper.up = op.up
         case SetLink():
             _set_link(_pf(machine, op.name), op)
             machine.tell_link("newlink", _pf(machine, op.name))
@@ -97,6 +99,10 @@ def _pf(machine: Machine, name: str) -> Pf:
     if isinstance(found, Vf):
         raise refuse(errno.EOPNOTSUPP)
     return found
+
+
+def _upper(machine: Machine, name: str) -> Upper | None:
+    return next((upper for upper in machine.uppers if upper.name == name and not upper.moved), None)
 
 
 def _gateway(machine: Machine, self_enabled_links: tuple[str, ...]) -> str:
@@ -203,7 +209,7 @@ def _unicast(machine: Machine, name: str) -> tuple[str, ...]:
         raise refuse(errno.ENODEV)
     found = machine.find_link(name)
     added = found.unicast if isinstance(found, Pf) else []
-    above = [upper.mac for upper in machine.uppers if upper.lower == name and _filters(upper)]
+    above = [upper.mac for upper in machine.uppers if upper.lower == name and upper.up and _filters(upper)]
     return tuple(sorted({*added, *above}))
 
 
@@ -217,10 +223,9 @@ def _filters(upper: Upper) -> bool:
 
 def _eswitch_mode(machine: Machine, address: str) -> str:
     found = machine.find(address)
-    if found is None or not found.driver or not isinstance(found, Pf):
+    # A driver without an e-switch is not registered at devlink, like igb.
+    if not isinstance(found, Pf) or not found.driver or not found.spec.eswitch:
         raise refuse(errno.ENODEV)
-    if not found.spec.eswitch:
-        raise refuse(errno.EOPNOTSUPP)
     return found.spec.eswitch
 
 
@@ -245,7 +250,14 @@ def _links(machine: Machine) -> list[LinkInfo]:
         index = indexes[upper.name]
         links.append(
             LinkInfo(
-                index=index, name=upper.name, type="ether", kind=upper.kind, mac=upper.mac, up=True, carrier=True, lower=lower
+                index=index,
+                name=upper.name,
+                type="ether",
+                kind=upper.kind,
+                mac=upper.mac,
+                up=upper.up,
+                carrier=upper.up,
+                lower=lower,
             )
         )
     return links

@@ -152,6 +152,7 @@ class Upper:
     mode: str = ""
     """Mode of a macvtap or macvlan."""
     mac: str = ""
+    up: bool = True
     moved: bool = False
     """Whether it is in another network namespace."""
 
