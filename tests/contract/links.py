@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from tests.harness.api import wait_for
-from vmnic.host.ops import Channels, CheckGateway, ReadChannels, ReadFile, SetChannels, SetLink
+from vmnic.host.ops import (
+    Channels,
+    CheckGateway,
+    ReadChannels,
+    ReadEswitchMode,
+    ReadFile,
+    ReadUnicast,
+    ReadVfs,
+    SetChannels,
+    SetLink,
+)
 
 from .subject import DEVICES, MAC, Contract
 
@@ -108,6 +118,15 @@ class LinkContract(Contract):
     def test_an_absent_link_is_ENODEV(self, host):
         assert host.try_(SetLink(name="no-such-link", up=True)) == "ENODEV"
         assert host.try_(ReadChannels("no-such-link")) == "ENODEV"
+        assert host.try_(ReadVfs("no-such-link")) == host.try_(ReadUnicast("no-such-link")) == "ENODEV"
+
+    def test_a_nic_is_an_ethernet_link_with_its_own_address(self, host):
+        link = host.info()
+        assert (link.type, link.permanent_mac, link.phys_port_name) == ("ether", link.mac, "")
+
+    def test_a_driver_without_an_e_switch_has_no_mode(self, host):
+        # A kernel without devlink answers ENOENT.
+        assert host.try_(ReadEswitchMode(host.subject.pf)) in ("ENODEV", "ENOENT")
 
     def test_creating_vfs_takes_queues_from_the_pf(self, host):
         before = host.channels()

@@ -316,6 +316,8 @@ class PfStatus(_Struct, frozen=True):
     """VFs that are held."""
     host_use: Annotated[tuple[_Text, ...], Meta(max_length=16)] = ()
     """Uses of the function by the host itself."""
+    outside_use: Annotated[tuple[_Text, ...], Meta(max_length=16)] = ()
+    """Uses of the function's link from other network namespaces, such as macvtaps of pods."""
     owned: bool = False
     """Whether vmnic has changed it and keeps its original values."""
     attempt: Annotated[int, Meta(ge=0, le=forms.LARGEST_COUNT)] = 0

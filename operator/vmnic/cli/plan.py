@@ -5,15 +5,17 @@ One object that can be written as JSON, in stable order and without times. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal, cast
 
 from ..api.node_state import NodeNicState, PfSpec
+from ..api.reasons import PfReason
 from ..kubevirt.patch import render_patch
 from ..libvirt.rewrite import rewrite_domain
 from ..nodes.observed import observed_of
 from ..nodes.planning.drivers import DriverFacts
 from ..nodes.planning.plan import plan_pf
+from ..nodes.pools.match import LinkRefusal, find_link_refusals, matching_pfs, reported_refusals
 from ..nodes.pools.merge import merge_pools
 from ..nodes.pools.nic_data import find_nic_data_problems
 from ..nodes.rollout.release import released_pfs
@@ -282,6 +284,8 @@ def _pools(
         for pool, row in made[0] if made is not None else ():
             rows[pool].append(row)
         problems += made[1] if made is not None else []
+    if "Node" not in objects.refused:
+        problems += _link_refusals(objects, left_out)
     told = {(one["object"], one["reason"]) for one in problems}
     problems += [one for one in _nic_data_problems(objects) if (one["object"], one["reason"]) not in told]
     return [{"name": name, "nodes": nodes} for name, nodes in rows.items()], problems
@@ -294,6 +298,29 @@ def _nic_data_problems(objects: Objects) -> list[ProblemEntry]:
         for name, pool in sorted(objects.pools.items())
         for one in find_nic_data_problems(pool)
     ]
+
+
+def _link_refusals(objects: Objects, left_out: Collection[str]) -> list[ProblemEntry]:
+    """Return the functions that pools do not take because of the type of their link."""
+    found: list[ProblemEntry] = []
+    for name, pool in sorted(objects.pools.items()):
+        refusals: list[LinkRefusal] = []
+        matched = False
+        for node, state in sorted(objects.node_states.items()):
+            if node in left_out:
+                continue
+            labels = objects.nodes[node].metadata.labels if node in objects.nodes else {}
+            refusals += find_link_refusals(pool, node, labels, state.status.pfs)
+            matched = matched or bool(matching_pfs(pool, labels, state.status.pfs, state.spec.pfs))
+        found += [
+            {
+                "object": f"SriovNetworkPool/{name}",
+                "reason": PfReason.LINK_TYPE_DIFFERS.value,
+                "message": f"{one.node}: {one.message}",
+            }
+            for one in reported_refusals(refusals, matched=matched)
+        ]
+    return found
 
 
 def _node_rows(objects: Objects, name: str, state: NodeNicState) -> tuple[list[tuple[str, PoolNode]], list[ProblemEntry]]:

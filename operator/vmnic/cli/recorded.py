@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -24,16 +25,17 @@ from ..api.node_state import (
 from ..api.pool import SriovNetworkPool
 from ..api.reasons import PfReason
 from ..host.client import LocalHost
+from ..inspection.function_links import owners_by_name
 from ..inspection.host_snapshot import HostSnapshot, read_snapshot
 from ..inspection.modules import MODULES
 from ..nodes.addresses import vf_addresses
 from ..nodes.nics import model_of
-from ..nodes.observed import ObservedPf, holders_by_address, render_pf_status, with_holders
+from ..nodes.observed import MACVTAP, ObservedPf, holders_by_address, render_pf_status, with_holders, with_macvtaps
 from ..nodes.planning.drivers import gather_driver
 from ..nodes.planning.plan import Planned, hold_partners, plan_pf
 from ..nodes.pools.merge import Merge, merge_pools
 from ..nodes.state import indexes_of
-from ..records.record import HostRecord, PciDevice, Sriov
+from ..records.record import HostRecord, PciDevice, RecordedHolder, Sriov
 from ..records.recorded_host import RecordedHost, unknown_holders
 from .files import read_files
 from .objects import Node, Objects
@@ -44,6 +46,8 @@ __all__ = ["RecordedPlans", "add_host_files", "plan_recorded", "pool_row"]
 
 _REPORTED = "recorded"
 """Boot ID of a host whose record has none. An empty one would say that no agent has reported yet."""
+_MACVTAP_DEVICE = re.compile(r"(.+)Mvp[0-9]{1,9}", re.ASCII)
+"""Device ID of a macvtap, which begins with the name of its resource."""
 
 
 @dataclass(frozen=True)
@@ -146,14 +150,17 @@ def _plan_host(
         What each pool would do there, problems, and the state that the plans would leave behind.
     """
     snapshot = asyncio.run(read_snapshot(LocalHost(RecordedHost(record)), leave_out=()))
-    told = unknown_holders(record) | snapshot.records.holders | {one.device: one.by for one in record.holders}
-    holders = holders_by_address(snapshot.pfs, told)
-    pfs = {pf.pci_address: with_holders(pf, holders) for pf in snapshot.pfs}
+    told = {_device_key(one): one.by for one in record.holders}
+    # A record shows one moment, so no macvtap is known to be set up by now.
+    found = [with_macvtaps(pf, told, owners_by_name(snapshot.links), ()) for pf in snapshot.pfs]
+    macvtaps = {vf: holder for _, of_vfs in found for vf, holder in of_vfs.items()}
+    holders = holders_by_address(snapshot.pfs, unknown_holders(record) | macvtaps | snapshot.records.holders | told)
+    pfs = {pf.pci_address: with_holders(pf, holders) for pf, _ in found}
     before = {address: _status(pf, holders) for address, pf in pfs.items()} | _unread(record, snapshot)
     merged = _merge(objects, name, record, tuple(before[address] for address in sorted(before)))
     facts = _facts(record, snapshot)
-    found = {spec.pci_address: Planned(problem=before[spec.pci_address].problem) for spec in merged.pfs}
-    found |= {
+    made = {spec.pci_address: Planned(problem=before[spec.pci_address].problem) for spec in merged.pfs}
+    made |= {
         spec.pci_address: plan_pf(
             spec,
             pf,
@@ -163,11 +170,12 @@ def _plan_host(
             holders=holders,
             driver=gather_driver(pf, tuple(pfs.values()), merged.pfs, {}),
             others=merged.pfs,
+            holders_unknown=snapshot.records.unknown,
         )
         for spec in merged.pfs
         if (pf := pfs.get(spec.pci_address)) is not None
     }
-    plans = hold_partners(found, merged.pfs, pfs)
+    plans = hold_partners(made, merged.pfs, pfs)
     rows, after = [], dict(before)
     for desired in merged.pfs:
         address = desired.pci_address
@@ -193,6 +201,13 @@ def _plan_host(
         problems,
         NodeNicState(metadata=ObjectMeta(name=name), spec=NodeSpec(synced=True, pfs=merged.pfs), status=status),
     )
+
+
+def _device_key(holder: RecordedHolder) -> str:
+    """Return a device ID as the kubelet's holders have it, which for macvtaps begins with the resource."""
+    name = _MACVTAP_DEVICE.fullmatch(holder.device)
+    resource = holder.resource or (f"{MACVTAP}{name[1]}" if name is not None else "")
+    return f"{resource}/{holder.device}" if resource.startswith(MACVTAP) else holder.device
 
 
 def pool_row(node: str, address: str, planned: Planned) -> PoolNode | None:

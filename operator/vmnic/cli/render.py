@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..api.node_state import NodeNicState, PfStatus
+from ..api.reasons import PfReason
 from ..nodes.vf_limits import possible_vfs
 from ..policy.facts import VmFacts
 from .capacity import PoolRow
@@ -134,4 +135,6 @@ def _state(pf: PfStatus, pool: str) -> str:
     if pf.plan is not None:
         blocked = f"; {', '.join(pf.plan.blocked_by)}" if pf.plan.blocked_by else ""
         return f"planned: {pf.plan.text}{blocked}"
+    if pf.link_type and not pool:
+        return f"in no pool ({PfReason.LINK_TYPE_DIFFERS}: the link is {pf.link_type}, so only function: Physical may take it)"
     return "as desired" if pool else "in no pool"

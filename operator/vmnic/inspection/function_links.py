@@ -8,7 +8,14 @@ from dataclasses import dataclass
 
 from ..host.ops import LinkInfo
 
-__all__ = ["FunctionLinks", "describe_learnt_uses", "describe_uses", "find_function_links", "find_unexplained"]
+__all__ = [
+    "FunctionLinks",
+    "describe_learnt_uses",
+    "describe_uses",
+    "find_function_links",
+    "find_unexplained",
+    "owners_by_name",
+]
 
 _PORT = re.compile(r"p[0-9]{1,5}(s[0-9]{1,5})?", re.ASCII)
 """Names of a port and of a part of a split port, as the kernel gives them (__devlink_port_phys_port_name_get)."""
@@ -71,6 +78,11 @@ def find_function_links(address: str, names: Collection[str], links: Sequence[Li
 def _vf_of(link: LinkInfo) -> int | None:
     found = _REPRESENTOR.fullmatch(link.phys_port_name)
     return int(found[1]) if found is not None else None
+
+
+def owners_by_name(links: Sequence[LinkInfo]) -> dict[str, str]:
+    """Return the PCI address of each link by its names, which is empty for a virtual link."""
+    return {name: link.pci_address or "" for link in links for name in (link.name, *link.alt_names)}
 
 
 def describe_uses(own: Sequence[LinkInfo], links: Sequence[LinkInfo], what: str = "") -> tuple[str, ...]:

@@ -35,6 +35,8 @@ class HostSnapshot:
     boot_id: str
     host: HostFacts
     pfs: tuple[ObservedPf, ...]
+    links: tuple[LinkInfo, ...] = ()
+    """Links of the host's network namespace."""
     records: Records = field(default_factory=Records)
     """Holders that files of other programs record."""
     unreadable: dict[str, _NoAnswer] = field(default_factory=dict)
@@ -69,6 +71,7 @@ async def read_snapshot(host: HostAccess, *, leave_out: Collection[str]) -> Host
         boot_id=boot_id,
         host=facts,
         pfs=tuple(answer for answer in answers if isinstance(answer, ObservedPf)),
+        links=links,
         records=records,
         unreadable={address: one for address, one in zip(asked, answers, strict=True) if not isinstance(one, ObservedPf)},
     )

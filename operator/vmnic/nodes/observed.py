@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -16,6 +16,7 @@ from .state import range_of
 
 __all__ = [
     "ETHERNET",
+    "MACVTAP",
     "GroupMember",
     "IommuGroup",
     "ObservedPf",
@@ -25,6 +26,7 @@ __all__ = [
     "observed_of",
     "render_pf_status",
     "with_holders",
+    "with_macvtaps",
 ]
 
 
@@ -154,11 +156,25 @@ class ObservedPf:
     """Those of the uses that are of representors which belong to none of its VFs."""
     unexplained: tuple[str, ...] = ()
     """Signs that links in other network namespaces are on top of its links, in words."""
+    macvtaps: tuple[str, ...] = ()
+    """Holders of macvtaps that are on top of its links or may be, in words."""
+    cleared_macvtaps: tuple[str, ...] = ()
+    """Device IDs of macvtaps that may be on any link, but are not on one of its links."""
     learnt_use: tuple[str, ...] = ()
     """Addresses and routes that the kernel learned from router advertisements, in words.
 
     They count as a use by the host only if the host itself, and not vmnic, set the link up.
     """
+
+    @property
+    def outside_uses(self) -> tuple[str, ...]:
+        """Return the uses of its links from other network namespaces, in words."""
+        return (*self.macvtaps, *self.unexplained)
+
+    @property
+    def is_switchdev(self) -> bool:
+        """Return whether its e-switch is in switchdev mode, in which every VF has a representor."""
+        return self.eswitch_mode.startswith("switchdev")
 
     @property
     def held_addresses(self) -> tuple[str, ...]:
@@ -185,6 +201,42 @@ def holders_by_address(pfs: Sequence[ObservedPf], told: Mapping[str, str]) -> di
     by_group = {address: told[group] for address, group in groups.items() if group in told}
     numbers = set(groups.values())
     return used | by_group | {device: holder for device, holder in told.items() if device not in numbers}
+
+
+MACVTAP = "macvtap.network.kubevirt.io/"
+"""First part of resources of macvtap-cni. The second part names a link, or an entry of the plugin's configuration."""
+
+
+def with_macvtaps(
+    pf: ObservedPf, holders: Mapping[str, str], links: Mapping[str, str], known: Collection[str]
+) -> tuple[ObservedPf, dict[str, str]]:
+    """Add the holders of macvtaps to a PF, with those of its VFs by their PCI address.
+
+    A name that is no link may stand for any link. It does not count for a PF that shows no sign of a link in another network
+    namespace, if the macvtap had its holder at an earlier look as well: it is then no longer being set up.
+
+    Args:
+        pf: The PF as observed.
+        holders: Holders by device ID.
+        links: PCI address, or an empty string, by the name of each link of the host's namespace.
+        known: Device IDs that had a holder at an earlier look.
+    """
+    own, cleared, of_vfs = [], [], {}
+    vfs = {vf.pci_address for vf in pf.vfs}
+    for key, holder in holders.items():
+        if not key.startswith(MACVTAP):
+            continue
+        name, _, device = key.removeprefix(MACVTAP).partition("/")
+        owner = links.get(name)
+        if owner == pf.pci_address:
+            own.append(f"{holder} holds {device}")
+        elif owner in vfs:
+            of_vfs[owner] = holder
+        elif owner is None and not pf.unexplained and key in known:
+            cleared.append(key)
+        elif owner is None:
+            own.append(f"{holder} holds {device}, which may be on {pf.name or pf.pci_address}")
+    return replace(pf, macvtaps=tuple(own), cleared_macvtaps=tuple(cleared)), of_vfs
 
 
 def with_holders(pf: ObservedPf, holders: Mapping[str, str]) -> ObservedPf:
@@ -240,6 +292,7 @@ def render_pf_status(
         vfs=_ranges(pf.vfs),
         held=tuple(Held(vf=address, by=holders.get(address, "")) for address in pf.held_addresses),
         host_use=pf.host_use,
+        outside_use=pf.outside_uses,
         owned=owned,
         attempt=attempt,
         plan=plan,
@@ -302,4 +355,5 @@ def observed_of(status: PfStatus) -> ObservedPf:
         # A held VF takes the place of a free one, so that there are as many VFs as the status reports.
         vfs=(*taken, *free[len(taken) :]),
         host_use=status.host_use,
+        unexplained=status.outside_use,
     )

@@ -296,7 +296,7 @@ class _Recorder:
         """Return holders that the kubelet reports, and those that files of other programs name."""
         found = (await read_records(self._reader)).holders
         words = {address: text.removeprefix("libvirt ") for address, text in found.items()}
-        return tuple(RecordedHolder(device=device, by=by) for device, by in sorted((words | dict(told)).items()))
+        return tuple(_holder(device, by) for device, by in sorted((words | dict(told)).items()))
 
     async def _owners(self, devices: Sequence[PciDevice], links: Sequence[LinkInfo]) -> OwnerRecords:
         profiles = await read_profiles(self._reader)
@@ -330,6 +330,12 @@ class _Recorder:
     async def _names_of(self, path: str) -> tuple[str, ...]:
         await self._read([ListDir(path)])
         return self._names(path)
+
+
+def _holder(device: str, by: str) -> RecordedHolder:
+    """Return a holder. The key of a macvtap is its resource and its device ID."""
+    resource, slash, name = device.rpartition("/")
+    return RecordedHolder(device=name, resource=resource, by=by) if slash else RecordedHolder(device=device, by=by)
 
 
 def _device_reads(address: str) -> list[Op]:

@@ -70,6 +70,8 @@ def _write(machine: Machine, op: Op) -> None:
     match op:
         case SetLink() if (port := machine.find_port(op.name)) is not None:
             _set_link(port, op)
+        case SetLink() if op.up is not None and (upper := _upper(machine, op.name)) is not None:
+            upper.up = op.up
         case SetLink():
             _set_link(_pf(machine, op.name), op)
             machine.tell_link("newlink", _pf(machine, op.name))
@@ -105,6 +107,10 @@ def _with_channels(machine: Machine, name: str) -> Pf:
     if not pf.profile.channels:
         raise refuse(errno.EOPNOTSUPP)
     return pf
+
+
+def _upper(machine: Machine, name: str) -> Upper | None:
+    return next((upper for upper in machine.uppers if upper.name == name and not upper.moved), None)
 
 
 def _gateway(machine: Machine, self_enabled_links: tuple[str, ...]) -> str:
@@ -211,7 +217,7 @@ def _unicast(machine: Machine, name: str) -> tuple[str, ...]:
         raise refuse(errno.ENODEV)
     found = machine.find_link(name)
     added = found.unicast if isinstance(found, Pf) else []
-    above = [upper.mac for upper in machine.uppers if upper.lower == name and _filters(upper)]
+    above = [upper.mac for upper in machine.uppers if upper.lower == name and upper.up and _filters(upper)]
     return tuple(sorted({*added, *above}))
 
 
@@ -225,10 +231,9 @@ def _filters(upper: Upper) -> bool:
 
 def _eswitch_mode(machine: Machine, address: str) -> str:
     found = machine.find(address)
-    if found is None or not found.driver or not isinstance(found, Pf):
+    # A driver without an e-switch is not registered at devlink, like igb.
+    if not isinstance(found, Pf) or not found.driver or not found.spec.eswitch:
         raise refuse(errno.ENODEV)
-    if not found.spec.eswitch:
-        raise refuse(errno.EOPNOTSUPP)
     return found.spec.eswitch
 
 
@@ -253,7 +258,14 @@ def _links(machine: Machine) -> list[LinkInfo]:
         index = indexes[upper.name]
         links.append(
             LinkInfo(
-                index=index, name=upper.name, type="ether", kind=upper.kind, mac=upper.mac, up=True, carrier=True, lower=lower
+                index=index,
+                name=upper.name,
+                type="ether",
+                kind=upper.kind,
+                mac=upper.mac,
+                up=upper.up,
+                carrier=upper.up,
+                lower=lower,
             )
         )
     return links

@@ -177,6 +177,7 @@ class Upper:
     mode: str = ""
     """Mode of a macvtap or macvlan."""
     mac: str = ""
+    up: bool = True
     moved: bool = False
     """Whether it is in another network namespace."""
 

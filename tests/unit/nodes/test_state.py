@@ -7,7 +7,8 @@ from vmnic.api import node_state
 from vmnic.nodes.state import decode_node_state
 
 
-def test_a_node_of_eight_pfs_with_64_vfs_stays_below_16_kB():
+@pytest.mark.parametrize("listed", [False, True], ids=["a stride", "a list of addresses"])
+def test_a_node_of_eight_pfs_with_64_vfs_stays_below_16_kB(listed):
     vfs = tuple(node_state.VfRange(range=f"{i * 8}-{i * 8 + 7}", driver="vfio-pci") for i in range(8))
     held = tuple(node_state.Held(vf=f"0000:0b:1{i}.0", by=f"pod tenants/virt-launcher-database-{i}-abcde") for i in range(8))
     pf = node_state.PfStatus(
@@ -18,6 +19,7 @@ def test_a_node_of_eight_pfs_with_64_vfs_stays_below_16_kB():
         driver="ice",
         total_vfs=256,
         num_vfs=64,
+        vf_addresses=tuple(f"a0{index:02x}:00:02.0" for index in range(64)) if listed else (),
         vfs=vfs,
         held=held,
     )
@@ -50,6 +52,8 @@ def pf_of(**fields):
         b'{"pfs":[{"pciAddress":"0000:0b:00.0","numVfs":' + b"9" * 5000 + b"}]}",
         pf_of(totalVfs=True),
         pf_of(vfStride=2**16),
+        pf_of(vfAddresses=["zz"]),
+        pf_of(vfAddresses=["a000:00:02.0", "a000:00:02.0"]),
         pf_of(firstVf="zz"),
         pf_of(pciAddress="0000:0b:00.0\n"),
         pf_of(vendor="8086\n"),

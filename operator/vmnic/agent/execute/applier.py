@@ -148,16 +148,16 @@ class Applier:
         before.
         """
         link = await self._own_link()
+        present = {vf.vf: vf for vf in await self._reader.vfs(link.name)}
         asked = {
             # A plan sets attributes only of VFs whose binding has settings, so there always is one.
             index: next(one.settings for one in self._bindings if one.settings is not None and index in one.indexes)
             for index in unfold_indexes(which, len(await self._vf_addresses()))
         }
         for index, settings in asked.items():
-            for op in _attribute_ops(link.name, index, settings, link.mac or ""):
+            for op in _attribute_ops(link.name, index, settings, link.mac or "", present.get(index)):
                 await self._write(op)
         # Rates come last, because only they need a carrier. The other attributes are set even if none comes.
-        present = {vf.vf: vf for vf in await self._reader.vfs(link.name)}
         rates = [op for index, one in asked.items() for op in _rate_ops(link.name, index, one, present.get(index))]
         if rates:
             await self._await_carrier(link.name)
@@ -274,7 +274,7 @@ def _suits(driver: str, wanted: str) -> bool:
     return driver == wanted or (wanted == KERNEL and driver not in ("", VFIO))
 
 
-def _attribute_ops(name: str, vf: int, wanted: VfSettings, pf_mac: str) -> Iterator[SetVf]:
+def _attribute_ops(name: str, vf: int, wanted: VfSettings, pf_mac: str, present: VfInfo | None) -> Iterator[SetVf]:
     """Yield one operation per attribute, so that a refusal names the attribute."""
     if wanted.mac_prefix is not None:
         yield SetVf(name=name, vf=vf, mac=admin_mac(wanted.mac_prefix, pf_mac, vf))
@@ -282,7 +282,8 @@ def _attribute_ops(name: str, vf: int, wanted: VfSettings, pf_mac: str) -> Itera
         yield SetVf(name=name, vf=vf, vlan=wanted.vlan, qos=wanted.vlan_qos, vlan_protocol=wanted.vlan_protocol)
     if wanted.spoof_check is not None:
         yield SetVf(name=name, vf=vf, spoof_check=wanted.spoof_check)
-    if wanted.trust is not None:
+    # A driver that reports no trust has none to take away, and would refuse (EOPNOTSUPP).
+    if wanted.trust or (wanted.trust is False and present is not None and present.trust is not None):
         yield SetVf(name=name, vf=vf, trust=wanted.trust)
     if wanted.link_state is not None:
         yield SetVf(name=name, vf=vf, link_state=wanted.link_state.lower())  # type: ignore[arg-type]

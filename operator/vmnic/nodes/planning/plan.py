@@ -9,7 +9,7 @@ Another number of VFs resets the channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ...api.node_state import VFIO, Action, ActionKind, HostFacts, PfPlan, PfProblem, PfSpec
@@ -30,6 +30,8 @@ _DISTURBING = frozenset(
     {ActionKind.BIND_PF, ActionKind.RELOAD_DRIVER, ActionKind.SET_NUM_VFS, ActionKind.SET_MTU, ActionKind.SET_QUEUES}
 )
 """Actions that interrupt the PF's own link."""
+_RENEWING = frozenset({ActionKind.SET_NUM_VFS, ActionKind.BIND_PF, ActionKind.RELOAD_DRIVER})
+"""Actions that remove all VFs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,7 @@ def plan_pf(
     original: Original | None = None,
     driver: DriverFacts = NO_SHARED_DRIVER,
     others: Iterable[PfSpec] = (),
+    holders_unknown: str = "",
 ) -> Planned:
     """Plan the change that brings a PF from its observed state to its spec.
 
@@ -64,6 +67,7 @@ def plan_pf(
         original: Values of the PF before vmnic changed it; None if vmnic has not changed it.
         driver: Facts about all functions of its driver.
         others: Specs of all PFs of the node.
+        holders_unknown: Why holders are unknown now; empty if they are known.
     """
     target = desired_target(desired, original, driver)
     if target is None:
@@ -78,6 +82,7 @@ def plan_pf(
         return Planned()
     going = affected_functions(actions, target, observed)
     blocked_by = _holders([one for one in going if one in observed.held_addresses], holders)
+    outside = _outside_uses(actions, going, observed)
     disturbs = any(action.kind in _DISTURBING for action in actions)
     return Planned(
         plan=PfPlan(
@@ -85,9 +90,9 @@ def plan_pf(
             actions=actions,
             text=", ".join(_words(action) for action in actions),
             # A free VF makes no plan disruptive: the fence keeps pods away from it while it changes.
-            disruptive=bool(blocked_by) or (disturbs and bool(observed.host_use)),
+            disruptive=bool(blocked_by or outside) or (disturbs and bool(observed.host_use or holders_unknown)),
             fenced=bool(going),
-            blocked_by=blocked_by,
+            blocked_by=(*blocked_by, *outside),
         )
     )
 
@@ -138,6 +143,19 @@ def _takes(action: Action, vf: ObservedVf, observed: ObservedPf) -> bool:
         return False
     which, _, driver = action.value.rpartition(" ")
     return vf.index in unfold_indexes(which, observed.num_vfs) and (driver == NO_DRIVER or wrong_driver(driver, vf))
+
+
+def _outside_uses(actions: tuple[Action, ...], going: Collection[str], observed: ObservedPf) -> tuple[str, ...]:
+    """Describe the uses from other network namespaces that the actions would interrupt."""
+    kinds = {action.kind for action in actions}
+    down = any(action.kind is ActionKind.SET_LINK and action.value == "down" for action in actions)
+    own = observed.outside_uses if kinds & _DISTURBING or down else ()
+    # All VFs are removed with another number of them, and with them the representors that belong to no VF as well.
+    beside = observed.representor_use if observed.representor_use and kinds & _RENEWING else ()
+    of_vfs = (words for vf in observed.vfs if vf.pci_address in going for words in vf.unexplained)
+    told = [*own, *(f"the host has the {use}" for use in beside), *of_vfs]
+    more = len(told) - TOLD_HOLDERS
+    return tuple(told[:TOLD_HOLDERS] + ([f"and {more} more uses"] if more > 0 else []))
 
 
 def _holders(addresses: Iterable[str], holders: Mapping[str, str]) -> tuple[str, ...]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ...api.node_state import VFIO, HostFacts, PfProblem, PfSpec
 from ...api.reasons import PfReason
 from ..nics import model_of
-from ..observed import ObservedPf
+from ..observed import ETHERNET, ObservedPf
 from ..vf_limits import data_of
 from .actions import plan_actions
 from .drivers import DriverFacts
 from .groups import group_problem
 from .target import Target
 
-__all__ = ["first_problem"]
+__all__ = ["first_problem", "words_of_unknown_vfs"]
 
 
 def first_problem(
@@ -46,6 +46,8 @@ def first_problem(
 
 def _spec_problem(target: Target, desired: PfSpec, observed: ObservedPf, driver: DriverFacts, name: str) -> PfProblem | None:
     """Return a problem of the spec, which no state of the node could satisfy."""
+    if not desired.release and (found := _link_problem(target, desired, observed, name)) is not None:
+        return found
     count = target.num_vfs
     if observed.link_elsewhere and not desired.release:
         return _link_elsewhere(observed, ", or exclude the function from the pool's nicSelector")
@@ -126,6 +128,49 @@ def _parameter_problem(observed: ObservedPf, name: str) -> PfProblem | None:
         "the parameter to the NIC data"
     )
     return PfProblem(reason=PfReason.MODULE_OPTIONS_UNSUPPORTED, message=text)
+
+
+def _link_problem(target: Target, desired: PfSpec, observed: ObservedPf, name: str) -> PfProblem | None:
+    """Return the problem if the links of the function do not allow what the pools ask for."""
+    # Without a link its type is unknown, which excludes nothing.
+    if desired.function == "Virtual" and observed.link_type not in ("", ETHERNET):
+        return PfProblem(
+            reason=PfReason.LINK_TYPE_DIFFERS,
+            message=f"the link of {name} is {_link_words(observed.link_type)}, and VFs of pools are Ethernet adapters: exclude "
+            "it from the pool's nicSelector, or set the port to Ethernet",
+        )
+    asked = {"spec.mtu": target.mtu, "spec.queues": target.queues, "spec.vf": target.sets_attributes or None}
+    wanted = [field for field, value in asked.items() if value is not None]
+    if wanted and len(observed.ports) > 1:
+        return PfProblem(
+            reason=PfReason.SEVERAL_PORTS,
+            message=f"{name} has several ports{_port_words(observed.ports)}, so {' and '.join(wanted)} would apply to an "
+            "unknown one: leave it out of the pool",
+        )
+    if target.sets_attributes and observed.is_switchdev:
+        return PfProblem(
+            reason=PfReason.SWITCHDEV_MODE,
+            message=f"{name} is in {observed.eswitch_mode} mode, in which vmnic sets no attributes of VFs: leave spec.vf out "
+            "of the pool, or set the NIC to legacy mode",
+        )
+    if target.sets_attributes and observed.vfs_unknown:
+        return PfProblem(reason=PfReason.UNREADABLE, message=words_of_unknown_vfs(observed))
+    return None
+
+
+def words_of_unknown_vfs(observed: ObservedPf) -> str:
+    """Describe why the attributes of a PF's VFs are unknown."""
+    where = f"{observed.name or 'the function'} ({observed.pci_address})"
+    return f"the attributes of the VFs of {where} cannot be read: {observed.vfs_unknown}"
+
+
+def _link_words(link_type: str) -> str:
+    return "InfiniBand" if link_type == "infiniband" else f"of hardware type {link_type}"
+
+
+def _port_words(ports: Sequence[str]) -> str:
+    named = ", ".join(filter(None, ports))
+    return f" ({named})" if named else ""
 
 
 def _of_ownership(desired: PfSpec, observed: ObservedPf, name: str) -> PfProblem | None:

@@ -74,6 +74,11 @@ class Target:
         """Return whether vfio-pci is to drive the PF or any of its VFs."""
         return self.whole or any(binding.driver == VFIO for binding in self.bindings)
 
+    @property
+    def sets_attributes(self) -> bool:
+        """Return whether any attribute of a VF is asked for."""
+        return any(binding.settings is not None and binding.settings != VfSettings() for binding in self.bindings)
+
 
 def original_of(observed: ObservedPf) -> Original:
     """Record the present values of a PF."""

@@ -30,6 +30,7 @@ _NO_FAILURES = (
     PoolProblemReason.NO_VFS_FOR_DRAIN,
     PoolProblemReason.NODE_NOT_READY,
     PoolProblemReason.CONFLICT,
+    PfReason.LINK_TYPE_DIFFERS,
 )
 """Reasons of problems that do not count a node as failed."""
 
@@ -245,7 +246,8 @@ def _ready(
     if counts.matched == 0 and faults:
         return False, faults[0].reason, faults[0].message
     if counts.matched == 0:
-        return True, PoolReason.NO_NODES_MATCHED, "no node has a NIC that the pool selects"
+        why = next((f" ({one.node}: {one.message})" for one in problems if one.reason == PfReason.LINK_TYPE_DIFFERS), "")
+        return True, PoolReason.NO_NODES_MATCHED, f"no node has a NIC that the pool selects{why}"
     if going and pool.spec.rollout.paused:
         return False, PoolReason.PAUSED, f"{counts.summary} nodes are ready; spec.rollout.paused holds the others back"
     if going:

@@ -76,6 +76,14 @@ def test_vf_addresses_stay_within_the_bus_numbers(first, stride, found):
     assert vf_addresses(first, stride, range(2)) == found
 
 
+@pytest.mark.parametrize(("vfs", "found"), [(2, 2), (5, 3)], ids=["of those that exist", "fewer than exist"])
+def test_listed_addresses_win_over_the_stride(vfs, found):
+    listed = ("a000:00:02.0", "a001:00:02.0", "a002:00:02.0")
+    pf = pf_status(num_vfs=vfs, vf_addresses=listed, held=(Held(vf="a001:00:02.0"), Held(vf="0000:0b:10.0")))
+    (part,) = pool_shares(node(pf_spec(), pf), "fast")
+    assert (part.addresses, part.held) == (listed[:found], ("a001:00:02.0",))
+
+
 def test_a_node_at_all_bounds_is_counted_within_50_ms():
     vfs = tuple(VfRange(range=str(index), driver="vfio-pci") for index in range(256))
     held = tuple(Held(vf=f"0000:{16 + index // 8:02x}:00.{index % 8}") for index in range(256))
