@@ -7,6 +7,7 @@ with the name of the field. Every write fails with EROFS.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Mapping
 from typing import Final
 
@@ -141,7 +142,7 @@ class RecordedHost:
         """Raise what the kernel answered to a read when the record was made."""
         code = self._record.errors.get(read)
         if code is not None:
-            raise OSError(getattr(errno, code), f"the kernel refused it when the host was recorded (errors.{read})")
+            raise _error(code)
 
     def _perform_on_file(self, op: ReadFile | ListDir | ReadLink, path: str) -> Value:
         if path in self._refused:
@@ -236,7 +237,7 @@ class RecordedHost:
             self._add_sriov(device, device.sriov, path, where)
         code = self._record.errors.get(f"device:{device.address}")
         if code is not None:
-            self._refused[path] = OSError(getattr(errno, code), f"errors.device:{device.address}")
+            self._refused[path] = _error(code)
 
     def _add_driver(self, address: str, driver: str | None, where: str) -> None:
         if driver is None:
@@ -302,7 +303,7 @@ class RecordedHost:
                 self._unknown(lines, f"iommuGroups[{number}].reservedRegions")
             code = self._record.errors.get(f"group:{number}")
             if code is not None:
-                self._refused[path] = OSError(getattr(errno, code), f"errors.group:{number}")
+                self._refused[path] = _error(code)
 
     def _add_link(self, link: LinkRecord) -> None:
         path = f"/sys/class/net/{link.name}"
@@ -365,6 +366,12 @@ class RecordedHost:
             learnt=link.learned_addresses,
             learnt_route=link.learned_default_route,
         )
+
+
+def _error(code: str) -> OSError:
+    """Return the error with which the kernel refused a read when the host was recorded."""
+    number: int = getattr(errno, code)
+    return OSError(number, os.strerror(number))
 
 
 def _vf_info(one: LinkVf) -> VfInfo:

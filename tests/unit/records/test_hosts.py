@@ -7,32 +7,41 @@ import yaml
 
 from vmnic.api.pool import SriovNetworkPool
 from vmnic.cli.objects import Objects
+from vmnic.cli.offline import decide_all
+from vmnic.cli.plan import make_plan
 from vmnic.cli.recorded import plan_recorded
 from vmnic.records.document import read_record_file
 
 HOSTS = pathlib.Path(__file__).parents[2] / "hosts"
 VFIO = "bind the VFs to vfio-pci"
 KEEP_OFF = "keep kernel drivers off new VFs"
+ON_TOP = [
+    "pod tenants/virt-launcher-db holds enp3s0Mvp19",
+    "unicast address 02:00:00:aa:00:19 on enp3s0 (a macvlan of a pod?)",
+]
 
 
 def plan(host, spec):
-    """Return actions, disruptive, blockers and reason of the problem, by PCI address."""
+    """Return actions, disruptive, blockers and reason of the problem, by PCI address, and the reasons of all problems."""
     objects = Objects()
     document = {"apiVersion": "vmnic.dev/v1alpha1", "kind": "SriovNetworkPool", "metadata": {"name": "p"}}
     objects.pools["p"] = SriovNetworkPool.model_validate(document | {"spec": yaml.safe_load(spec)})
     record = read_record_file(HOSTS / f"{host}.yaml")
     objects.host_records[record.metadata.name] = record
-    found = plan_recorded(objects)
-    assert not found.set_aside
-    return {
+    recorded = plan_recorded(objects)
+    made = make_plan(recorded.objects, decide_all(recorded.objects, offline=True), [], recorded)
+    assert not recorded.set_aside
+    rows = {
         row["pf"]: (
             row["actions"],
             row["disruptive"],
             row["blockedBy"],
             row["problem"]["reason"] if row["problem"] is not None else None,
         )
-        for _, row in found.rows[host]
+        for row in made["pools"][0]["nodes"]
     }
+    unsaid = ("CapacityPlanned", "CapacityUnknown", "Unknown")
+    return rows, {one["reason"] for one in made["problems"] if one["reason"] not in unsaid}
 
 
 def does(*actions):
@@ -49,6 +58,51 @@ def fails(reason):
 
 PLANS = [
     ("representors", "{nicSelector: {models: [ConnectX-5]}, numVfs: 4}", {"0000:0b:00.0": fails("HostUsed")}),
+    (
+        "representors",
+        "{nicSelector: {pfNames: [ens8f1]}, numVfs: 4, safety: {allowHostUsed: true}}",
+        {
+            "0000:0b:00.0": disturbs(
+                *(KEEP_OFF, "remove all VFs", "create 4 VFs", VFIO),
+                holders=["the host (place in ovs-system on representor eth8) holds 0000:0b:00.3"],
+            )
+        },
+    ),
+    (
+        "representors",
+        "{nicSelector: {pfNames: [ens8f1]}, numVfs: 2, vf: {trust: true}, safety: {allowHostUsed: true}}",
+        {"0000:0b:00.0": fails("SwitchdevMode")},
+    ),
+    ("representors", "{nicSelector: {pfNames: [eth8]}, numVfs: 2}", {}),
+    (
+        "links-too-long",
+        '{nicSelector: {models: ["82576"]}, numVfs: 2, vf: {trust: true}}',
+        {
+            "0000:0b:00.0": fails("Unreadable"),
+            "0000:0c:00.0": does(KEEP_OFF, "create 2 VFs", "set the attributes of the VFs", VFIO),
+        },
+    ),
+    (
+        "macvtap-in-pod",
+        "{nicSelector: {pfNames: [enp3s0]}, numVfs: 7}",
+        {"0000:0b:00.0": disturbs(KEEP_OFF, "create 7 VFs", VFIO, holders=ON_TOP)},
+    ),
+    (
+        "macvtap-in-pod",
+        "{nicSelector: {pfNames: [enp3s0]}, function: Physical}",
+        {"0000:0b:00.0": disturbs("bind the whole NIC to vfio-pci", holders=ON_TOP)},
+    ),
+    (
+        "connectx-3",
+        "{nicSelector: {pfNames: [ens5d1]}, numVfs: 4, mtu: 9000, safety: {allowHostUsed: true}}",
+        {"0000:41:00.0": fails("SeveralPorts")},
+    ),
+    ("bnxt", '{nicSelector: {vendors: ["14e4"]}, numVfs: 2, vf: {trust: false}, vfDriver: kernel}', {}),
+    (
+        "mlx5-switchdev-bond",
+        '{nicSelector: {pfNames: ["ens3f0*"]}, numVfs: 2, vf: {spoofCheck: true}, safety: {allowHostUsed: true}}',
+        {"0000:3b:00.0": fails("SwitchdevMode")},
+    ),
     (
         "sriov-off-in-firmware",
         "{nicSelector: {models: [E810, ConnectX-5]}, numVfs: 7}",
@@ -221,10 +275,27 @@ PLANS = [
 
 @pytest.mark.parametrize(("host", "spec", "expected"), PLANS, ids=[f"{host} {spec}" for host, spec, _ in PLANS])
 def test_pools_on_recorded_hosts(host, spec, expected):
-    assert plan(host, spec) == expected
+    assert plan(host, spec) == (expected, {reason for *_, reason in expected.values()} - {None})
+
+
+@pytest.mark.parametrize(
+    ("host", "selector", "rows", "reasons"),
+    [
+        ("infiniband-pf", "{models: [ConnectX-6]}", {}, {"LinkTypeDiffers"}),
+        ("infiniband-and-ethernet", '{pciAddresses: ["0000:0b:00.0"]}', {}, {"LinkTypeDiffers"}),
+        (
+            "infiniband-and-ethernet",
+            "{models: [ConnectX-6]}",
+            {"0000:0b:00.1": does(KEEP_OFF, "create 7 VFs", VFIO)},
+            set(),
+        ),
+        ("x710-two-pools", "{models: [X71O]}", {}, {"UnknownModel"}),
+    ],
+)
+def test_functions_that_a_pool_does_not_take(host, selector, rows, reasons):
+    assert plan(host, f"{{nicSelector: {selector}, numVfs: 7}}") == (rows, reasons)
 
 
 def test_each_recorded_host_is_planned():
     planned = {host for host, _, _ in PLANS}
-    # The rules for what is on a link in other network namespaces are tested on their own.
-    assert {path.stem for path in HOSTS.glob("*.yaml")} - planned <= {"macvtap-in-pod"}
+    assert {path.stem for path in HOSTS.glob("*.yaml")} == planned
