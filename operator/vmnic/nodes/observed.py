@@ -215,6 +215,8 @@ def observed_of(status: PfStatus) -> ObservedPf:
     return ObservedPf(
         pci_address=status.pci_address,
         name=status.name,
+        vendor=status.vendor,
+        device=status.device,
         driver=status.driver,
         total_vfs=status.total_vfs,
         num_vfs=status.num_vfs,

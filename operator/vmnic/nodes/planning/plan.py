@@ -9,10 +9,11 @@ Another number of VFs resets the channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from ...api.node_state import VFIO, Action, ActionKind, HostFacts, PfPlan, PfProblem, PfSpec
+from ...api.node_state import VFIO, Action, ActionKind, HostFacts, PfPlan, PfProblem, PfSpec, blocker_id
+from ..nics import model_of
 from ..observed import ObservedPf, ObservedVf
 from .actions import NO_DRIVER, plan_actions, unfold_indexes, wrong_driver
 from .digest import digest_of
@@ -20,14 +21,30 @@ from .drivers import NO_SHARED_DRIVER, DriverFacts
 from .preflight import first_problem
 from .target import Original, Target, target_of, target_of_original, uses_of
 
-__all__ = ["TOLD_HOLDERS", "Planned", "affected_functions", "desired_target", "plan_pf"]
+__all__ = [
+    "TOLD_HOLDERS",
+    "Planned",
+    "affected_functions",
+    "desired_target",
+    "plan_pf",
+    "resets_vf_links",
+    "words_of_interruption",
+]
 
 TOLD_HOLDERS = 20
-"""Most holders that a plan lists. One more line then says how many more there are."""
+"""Most hard and most soft blockers that a plan lists. One more line of each then says how many more there are."""
 _DISTURBING = frozenset(
     {ActionKind.BIND_PF, ActionKind.RELOAD_DRIVER, ActionKind.SET_NUM_VFS, ActionKind.SET_MTU, ActionKind.SET_QUEUES}
 )
 """Actions that interrupt the PF's own link."""
+_RESETTING = {ActionKind.SET_MTU: "mtu", ActionKind.SET_QUEUES: "queues"}
+"""Actions that reset the function, so that the links of its VFs drop, with their name in the NIC data (igb_change_mtu and
+igb_set_channels reinitialize the adapter, which pings all VFs; `drivers/net/ethernet/intel/igb`).
+"""
+_RENEWING = {ActionKind.SET_NUM_VFS, ActionKind.BIND_PF, ActionKind.RELOAD_DRIVER}
+"""Actions that remove all VFs."""
+_MARK_CHARS = 8
+_UNKNOWN_HOLDER = "an unknown process"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +90,9 @@ def plan_pf(
     if not actions:
         return Planned()
     going = affected_functions(actions, target, observed)
-    blocked_by = _holders([one for one in going if one in observed.held_addresses], holders)
+    losing = {*going, *(_cut_off(actions, observed))}
+    hard = _holders([one for one in observed.held_addresses if one in losing], holders)
+    soft = _interrupted(actions, observed, losing, holders)
     disturbs = any(action.kind in _DISTURBING for action in actions)
     return Planned(
         plan=PfPlan(
@@ -81,9 +100,10 @@ def plan_pf(
             actions=actions,
             text=", ".join(_words(action) for action in actions),
             # A free VF makes no plan disruptive: the fence keeps pods away from it while it changes.
-            disruptive=bool(blocked_by) or (disturbs and bool(observed.host_use)),
+            disruptive=bool(hard or soft) or (disturbs and bool(observed.host_use)),
             fenced=bool(going),
-            blocked_by=blocked_by,
+            blocked_by=(*hard, *soft),
+            soft_blockers=len(soft),
         )
     )
 
@@ -105,7 +125,7 @@ def affected_functions(actions: tuple[Action, ...], target: Target, observed: Ob
     """Return the addresses of existing functions that would disappear or change their driver."""
     kinds = {action.kind for action in actions}
     # Another number of VFs removes all of them first, also those with an index that stays.
-    if kinds & {ActionKind.SET_NUM_VFS, ActionKind.BIND_PF, ActionKind.RELOAD_DRIVER}:
+    if kinds & _RENEWING:
         own = (observed.pci_address,) if observed.held or target.whole != (observed.driver == VFIO) else ()
         return (*own, *(vf.pci_address for vf in observed.vfs))
     return tuple(vf.pci_address for vf in observed.vfs if any(_takes(action, vf, observed) for action in actions))
@@ -119,11 +139,47 @@ def _takes(action: Action, vf: ObservedVf, observed: ObservedPf) -> bool:
     return vf.index in unfold_indexes(which, observed.num_vfs) and (driver == NO_DRIVER or wrong_driver(driver, vf))
 
 
+def resets_vf_links(actions: Iterable[Action], observed: ObservedPf) -> bool:
+    """Return whether the links of VFs that stay drop for seconds."""
+    model = model_of(observed.vendor, observed.device)
+    kept = model.keeps_vf_links if model is not None else ()
+    return bool(observed.vfs) and any(_RESETTING.get(action.kind, "") not in ("", *kept) for action in actions)
+
+
+def _cut_off(actions: Iterable[Action], observed: ObservedPf) -> tuple[str, ...]:
+    """Return the addresses of VFs whose link would go down for good with the PF's link."""
+    down = any(action.kind is ActionKind.SET_LINK and action.value == "down" for action in actions)
+    return tuple(vf.pci_address for vf in observed.vfs) if down else ()
+
+
 def _holders(addresses: Iterable[str], holders: Mapping[str, str]) -> tuple[str, ...]:
     """Describe the holders of these functions, at most as many as a status has room for."""
-    told = [f"{holders.get(address) or 'an unknown process'} holds {address}" for address in addresses]
+    told = [f"{holders.get(address) or _UNKNOWN_HOLDER} holds {address}" for address in addresses]
     more = len(told) - TOLD_HOLDERS
     return tuple(told[:TOLD_HOLDERS] + ([f"and {more} more"] if more > 0 else []))
+
+
+def words_of_interruption(holder: str, address: str) -> str:
+    """Describe a holder whose link drops while its VF stays."""
+    # An approval stores these words, so the address distinguishes unknown holders.
+    return f"{holder or f'{_UNKNOWN_HOLDER} with {address}'} loses its link for seconds"
+
+
+def _interrupted(
+    actions: Iterable[Action], observed: ObservedPf, losing: Collection[str], holders: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Describe the holders whose links drop, without those that lose their device anyway."""
+    if not resets_vf_links(actions, observed):
+        return ()
+    staying = [vf.pci_address for vf in observed.vfs if vf.held and vf.pci_address not in losing]
+    # A holder of several VFs is listed once.
+    losers = list(dict.fromkeys(words_of_interruption(holders.get(address, ""), address) for address in staying))
+    rest = losers[TOLD_HOLDERS:]
+    if not rest:
+        return tuple(losers)
+    # An approval must not cover holders that come later, so the line for the rest changes with each of them.
+    mark = blocker_id("\n".join(sorted(rest)))[:_MARK_CHARS]
+    return (*losers[:TOLD_HOLDERS], f"and {len(rest)} more (list {mark})")
 
 
 def _words(action: Action) -> str:
