@@ -35,6 +35,8 @@ class NicModel(msgspec.Struct, frozen=True, rename="camel"):
 
     `sysfs` stands for `sriov_numvfs`, `module` for the driver's parameter `max_vfs`, which it reads only when it is loaded.
     """
+    keeps_vf_links: Annotated[tuple[Literal["mtu", "queues"], ...], msgspec.Meta(max_length=2)] = ()
+    """Settings of the PF that the driver changes without taking down the links of its VFs."""
 
 
 _MOST_MODELS = 1024
