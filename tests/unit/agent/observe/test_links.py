@@ -10,8 +10,9 @@ from tests.builders.agent import Node, desired
 from tests.builders.host import OTHER_PF, pf, sim_host
 from tests.harness.faults import Fault, When
 from vmnic.agent.kubelet.podresources import HoldersUnknownError
-from vmnic.api.node_state import ApplyState, VfSettings
+from vmnic.api.node_state import Annotations, ApplyState, VfSettings
 from vmnic.api.reasons import PfReason
+from vmnic.cli.approve import approve_plans
 from vmnic.host.ops import ReadEswitchMode, ReadLinks, ReadUnicast, ReadVfs, SetLink, SetVf, WriteFile
 from vmnic.simhost.spec import PortSpec
 
@@ -40,6 +41,13 @@ async def granted(node, spec):
 
 def refuse(node, code, kind):
     node.port.faults.append(Fault(when=When.ERRNO, errno=code, matches=lambda op: isinstance(op, kind)))
+
+
+def approve(node):
+    """Approve what the status shows, as a person does."""
+    value = approve_plans(node.api.state, None).value
+    meta = msgspec.structs.replace(node.api.state.metadata, annotations=Annotations(approved=value))
+    node.api.state = msgspec.structs.replace(node.api.state, metadata=meta)
 
 
 def without_parents(node):
@@ -254,6 +262,24 @@ class TestOutsideUses:
         for command in commands:
             node.sim.control(command)
         assert (await planned(node, desired(allow_host_used=True))).outside_use == ()
+
+    async def test_an_approval_covers_only_what_was_seen(self, tmp_path):
+        node = node_with(tmp_path)
+        node.sim.control({"add_unicast": {"link": "ens11", "mac": TAP["mac"]}})
+        plan = (await planned(node)).plan
+        approve(node)
+        more = {"add_unicast": {"link": "ens11", "mac": "02:00:00:00:00:78"}}
+        node.api.before_claim = lambda: node.sim.control(more)
+        node.api.ask(desired(grant=plan.digest))
+        approve(node)
+        status = await node.run_pass()
+        assert (status.apply.state, status.num_vfs) == (ApplyState.REFUSED, 0)
+        assert "unicast address 02:00:00:00:00:78" in status.apply.message
+        node.api.before_claim = lambda: None
+        plan = (await planned(node)).plan
+        node.api.ask(desired(grant=plan.digest))
+        approve(node)
+        assert (await node.run_pass()).apply.state is ApplyState.APPLIED
 
     async def test_only_plans_that_interrupt_the_link_are_blocked(self, tmp_path):
         node = node_with(tmp_path, vfs=7)
