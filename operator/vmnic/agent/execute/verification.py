@@ -103,7 +103,10 @@ class Verifier:
         if not run.reloads:
             return run.driver
         links = await reader.links()
-        others = [await read_pf(reader, address, links) for address in run.driver.others]
+        names, cleared = owners_by_name(links), run.observed.cleared_macvtaps
+        others = [
+            with_macvtaps(await read_pf(reader, address, links), told, names, cleared)[0] for address in run.driver.others
+        ]
         ports = [with_holders(port, holders_by_address([port], told)) for port in (observed, *others)]
         originals = {address: record.original for address, record in self._store.load().pfs.items()}
         return gather_driver(observed, ports, place.desired, originals)

@@ -3,6 +3,8 @@
 The agent writes options to disk and reloads the driver, but never while one of its PFs is in use.
 """
 
+from dataclasses import replace
+
 import pytest
 
 from tests.builders.agent import Node, desired
@@ -130,3 +132,10 @@ def test_malformed_nic_data_is_refused_with_its_field(tmp_path):
 def test_a_port_without_vfs_to_offer_keeps_its_driver():
     seen = observed(driver_functions=(PF, "0000:05:00.0"))
     assert gather_driver(seen, [seen], [asked()], {}).in_use == ("0000:05:00.0 uses this driver too, and has no SR-IOV",)
+
+
+def test_a_macvtap_on_another_port_keeps_the_driver_loaded():
+    own = observed(macvtaps=("pod a/own holds ens1f0Mvp0",))
+    other = replace(own, pci_address=OTHER_PF, macvtaps=("pod a/other holds ens1f1Mvp0",))
+    wanted = [asked(), asked(OTHER_PF)]
+    assert gather_driver(own, (own, other), wanted, {}).in_use == (f"{OTHER_PF}: pod a/other holds ens1f1Mvp0",)
