@@ -9,6 +9,7 @@ from ..nodes.observed import ObservedPf, ObservedVf
 from ..nodes.planning.actions import admin_mac
 from ..nodes.planning.digest import same_desired
 from ..nodes.planning.drivers import NO_SHARED_DRIVER, DriverFacts
+from ..nodes.planning.plan import resets_vf_links
 from ..nodes.state import indexes_of
 from .journal import PfRecord
 
@@ -26,6 +27,8 @@ class Change:
     """The granted digest that this change answers. None if the change restores what was granted before."""
     driver: DriverFacts = NO_SHARED_DRIVER
     """What the PFs that share its driver have in common."""
+    approved: frozenset[str] = frozenset()
+    """IDs of the soft blockers that a person has approved for this plan."""
 
     @property
     def reloads(self) -> bool:
@@ -42,12 +45,13 @@ class Change:
         return (*own, *(self.driver.others if self.reloads else ()))
 
 
-def needs_holders(plan: PfPlan) -> bool:
+def needs_holders(plan: PfPlan, observed: ObservedPf) -> bool:
     """Return whether a plan may only run while the holders of VFs are known.
 
-    Such a plan removes VFs or changes their attributes.
+    Such a plan removes VFs, changes their attributes or interrupts their links.
     """
-    return plan.fenced or any(action.kind is ActionKind.SET_VFS for action in plan.actions)
+    sets = any(action.kind is ActionKind.SET_VFS for action in plan.actions)
+    return plan.fenced or sets or resets_vf_links(plan.actions, observed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

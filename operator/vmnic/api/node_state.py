@@ -7,6 +7,8 @@ older than the CRD.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Collection
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -20,6 +22,7 @@ from .reasons import PfReason
 
 __all__ = [
     "APPROVED",
+    "APPROVED_CHARS",
     "VFIO",
     "Action",
     "ActionKind",
@@ -41,6 +44,7 @@ __all__ = [
     "VfGroup",
     "VfRange",
     "VfSettings",
+    "blocker_id",
     "wire",
 ]
 
@@ -141,7 +145,25 @@ class PfPlan(_Struct, frozen=True):
     fenced: bool = False
     """Whether the plan removes VFs that a pod could get in the meantime; they are fenced before the first write."""
     blocked_by: Annotated[tuple[_Text, ...], Meta(max_length=64)] = ()
-    """Holders that block the plan."""
+    """Who blocks the plan. Hard blockers come first: they would lose their device."""
+    soft_blockers: Annotated[int, Meta(ge=0, le=64)] = 0
+    """Number of soft blockers, which are the last of `blockedBy`. Their link only drops for seconds, or their address is
+    unexplained. A person may approve them.
+    """
+
+    @property
+    def hard(self) -> tuple[str, ...]:
+        """Return the blockers that no approval removes, because they would lose their device."""
+        return self.blocked_by[: max(len(self.blocked_by) - self.soft_blockers, 0)]
+
+    @property
+    def soft(self) -> tuple[str, ...]:
+        """Return the blockers that a person may approve."""
+        return self.blocked_by[len(self.hard) :]
+
+    def unapproved(self, approved: Collection[str]) -> tuple[str, ...]:
+        """Return the blockers that remain if those with these IDs are approved. Hard ones always remain."""
+        return (*self.hard, *(text for text in self.soft if blocker_id(text) not in approved))
 
 
 class PfProblem(_Struct, frozen=True):
@@ -399,11 +421,22 @@ class Annotations(_Struct, frozen=True):
     """Annotations that people write on a NodeNicState."""
 
     approved: str = msgspec.field(default="", name=APPROVED)
-    """Digests of plans that a person has approved, separated by commas (`kubectl vmnic approve`)."""
+    """Digests of plans that a person has approved, separated by commas (`kubectl vmnic approve`).
+
+    Each is followed by the IDs of the soft blockers that the person saw: `DIGEST:ID:ID`.
+    """
 
 
-# Annotations of an object may have 256 KiB together. A digest has 32 characters, so the bound has room for 248 plans.
-_APPROVED_CHARS = 8192
+APPROVED_CHARS = 8192
+"""Longest list of approvals that counts. A digest has 32 characters and a plan at most 21 soft blockers, so it has room for 248
+plans without such blockers, and for 36 with as many as possible.
+"""
+_BLOCKER_ID_CHARS = 8
+
+
+def blocker_id(text: str) -> str:
+    """Return the ID of a soft blocker, which stands for its words in an approval."""
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:_BLOCKER_ID_CHARS]
 
 
 class ObjectMeta(_Struct, frozen=True):
@@ -447,13 +480,23 @@ class NodeNicState(_Struct, frozen=True):
     """
 
     @property
-    def approved(self) -> frozenset[str]:
-        """Return the digests of plans that a person has approved.
+    def approvals(self) -> dict[str, frozenset[str]]:
+        """Return the IDs of the soft blockers that a person has approved, by the digest of the approved plan.
 
         A list of more than 8 kB approves nothing.
         """
-        digests = self.metadata.annotations.approved
-        return frozenset(filter(None, digests.split(","))) if len(digests) <= _APPROVED_CHARS else frozenset()
+        text = self.metadata.annotations.approved
+        items = (item.split(":") for item in text.split(",") if item) if len(text) <= APPROVED_CHARS else ()
+        return {digest: frozenset(ids) for digest, *ids in items}
+
+    @property
+    def approved(self) -> frozenset[str]:
+        """Return the digests of plans that a person has approved."""
+        return frozenset(self.approvals)
+
+    def unapproved_blockers(self, plan: PfPlan) -> tuple[str, ...]:
+        """Return what still blocks a plan after all that a person has approved."""
+        return plan.unapproved(self.approvals.get(plan.digest, frozenset())) if plan.blocked_by else ()
 
 
 def wire(struct: msgspec.Struct) -> Any:

@@ -47,6 +47,8 @@ class NicModel(msgspec.Struct, frozen=True, rename="camel"):
     """How the driver is given the number of VFs: by `sriov_numvfs`, or only by its parameter."""
     vf_guests: _Words | None = None
     """Guest operating systems that have a driver for the VF; None if that is unknown."""
+    keeps_vf_links: Annotated[tuple[Literal["mtu", "queues"], ...], msgspec.Meta(max_length=2)] = ()
+    """Settings of the PF that the driver changes without taking down the links of its VFs."""
 
     def __post_init__(self) -> None:
         """Check what the single fields cannot express."""

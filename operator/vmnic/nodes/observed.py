@@ -155,9 +155,9 @@ class ObservedPf:
     representor_use: tuple[str, ...] = ()
     """Those of the uses that are of representors which belong to none of its VFs."""
     unexplained: tuple[str, ...] = ()
-    """Signs that links in other network namespaces are on top of its links, in words."""
+    """Signs that links in other network namespaces are on top of its links, and macvtaps that may be, in words."""
     macvtaps: tuple[str, ...] = ()
-    """Holders of macvtaps that are on top of its links or may be, in words."""
+    """Holders of macvtaps on top of its links, in words."""
     cleared_macvtaps: tuple[str, ...] = ()
     """Device IDs of macvtaps that may be on any link, but are not on one of its links."""
     learnt_use: tuple[str, ...] = ()
@@ -221,7 +221,7 @@ def with_macvtaps(
         links: PCI address, or an empty string, by the name of each link of the host's namespace.
         known: Device IDs that had a holder at an earlier look.
     """
-    own, cleared, of_vfs = [], [], {}
+    own, doubtful, cleared, of_vfs = [], [], [], {}
     vfs = {vf.pci_address for vf in pf.vfs}
     for key, holder in holders.items():
         if not key.startswith(MACVTAP):
@@ -235,8 +235,9 @@ def with_macvtaps(
         elif owner is None and not pf.unexplained and key in known:
             cleared.append(key)
         elif owner is None:
-            own.append(f"{holder} holds {device}, which may be on {pf.name or pf.pci_address}")
-    return replace(pf, macvtaps=tuple(own), cleared_macvtaps=tuple(cleared)), of_vfs
+            doubtful.append(f"{holder} holds {device}, which may be on {pf.name or pf.pci_address}")
+    unexplained = (*pf.unexplained, *doubtful)
+    return replace(pf, macvtaps=tuple(own), cleared_macvtaps=tuple(cleared), unexplained=unexplained), of_vfs
 
 
 def with_holders(pf: ObservedPf, holders: Mapping[str, str]) -> ObservedPf:

@@ -27,6 +27,18 @@ def test_a_node_of_eight_pfs_with_64_vfs_stays_below_16_kB(listed):
     assert len(msgspec.json.encode(status)) < 16_000
 
 
+@pytest.mark.parametrize(
+    ("count", "hard", "soft"),
+    [(0, ("a", "b"), ()), (1, ("a",), ("b",)), (2, (), ("a", "b")), (64, (), ("a", "b"))],
+    ids=["none", "the last", "all", "more than there are"],
+)
+def test_the_last_blockers_are_the_soft_ones(count, hard, soft):
+    plan = node_state.PfPlan(digest="d1", blocked_by=("a", "b"), soft_blockers=count)
+    assert (plan.hard, plan.soft) == (hard, soft)
+    everything = {node_state.blocker_id(text) for text in "ab"}
+    assert (plan.unapproved(()), plan.unapproved(everything)) == (("a", "b"), hard)
+
+
 def decoded(status):
     spec = {"synced": True, "pfs": [{"pciAddress": "0000:0b:00.0", "pool": "fast"}]}
     body = {"metadata": {"name": "n1"}, "spec": spec, "status": {"bootID": "b1"}, "unreadable": "forged"}

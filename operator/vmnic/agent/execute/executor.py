@@ -301,6 +301,7 @@ class ChangeExecutor:
             granted=run.digest is not None,
             probes=probes,
             boot_id=boot_id,
+            approved=run.approved,
             now=self._clock(),
         )
         self._store.update(journal, address, record)

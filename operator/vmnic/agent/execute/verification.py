@@ -41,7 +41,7 @@ class Verifier:
             told, unknown = records.holders | await self._holders.read(), records.unknown
         except HoldersUnknownError as error:
             told, unknown = {}, str(error)
-        if unknown and needs_holders(run.plan):
+        if unknown and needs_holders(run.plan, run.observed):
             return unknown
         planned = await self._replan(run, place, reader, told, unknown=unknown)
         if planned.plan is None or planned.plan.actions != run.plan.actions:
@@ -49,7 +49,8 @@ class Verifier:
         # The grant was for a plan that disturbs no one, so it took no slot of maxUnavailable.
         if planned.plan.disruptive and not run.plan.disruptive and not planned.plan.blocked_by:
             return unknown or f"the host now uses {run.desired.pci_address}"
-        return ", ".join(planned.plan.blocked_by)
+        # A person has approved only those that were there then.
+        return ", ".join(planned.plan.unapproved(run.approved))
 
     async def after(self, run: Change, place: NodeContext, reader: SysfsReader) -> str:
         """Read back what was written.
@@ -103,7 +104,10 @@ class Verifier:
         if not run.reloads:
             return run.driver
         links = await reader.links()
-        others = [await read_pf(reader, address, links) for address in run.driver.others]
+        names, cleared = owners_by_name(links), run.observed.cleared_macvtaps
+        others = [
+            with_macvtaps(await read_pf(reader, address, links), told, names, cleared)[0] for address in run.driver.others
+        ]
         ports = [with_holders(port, holders_by_address([port], told)) for port in (observed, *others)]
         originals = {address: record.original for address, record in self._store.load().pfs.items()}
         return gather_driver(observed, ports, place.desired, originals)

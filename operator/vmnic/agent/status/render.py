@@ -70,7 +70,9 @@ def render_status(
     pfs += [_with_end(pf, journal.pfs.get(pf.pci_address)) for pf in vanished]
     pfs.sort(key=lambda pf: pf.pci_address)
     host = look.observation.host
-    if look.unknown and any(planned.plan and needs_holders(planned.plan) for planned in look.planned.values()):
+    seen_pfs = {pf.pci_address: pf for pf in look.observation.pfs}
+    plans = [(one.plan, seen_pfs[address]) for address, one in look.planned.items() if one.plan and address in seen_pfs]
+    if look.unknown and any(needs_holders(plan, pf) for plan, pf in plans):
         fault = fault or f"{look.unknown}; VFs are not changed meanwhile"
     conditions = node_conditions(spec, pfs, host, generation=generation, fault=fault, before=before.conditions)
     status = NodeStatus(

@@ -65,6 +65,8 @@ def gather_driver(
         in_use=(
             *(words for port in ports for words in _uses(port, wanted.get(port.pci_address), most, originals)),
             *(f"{address} uses this driver too, and was not read" for address in unknown),
+            # Those of the PF itself are blockers of its plan.
+            *(f"{one.pci_address}: {use}" for one in ports if one.pci_address != pf.pci_address for use in one.outside_uses),
         ),
         other_ports_vfs=count_other_ports(pf, observed, wanted),
     )

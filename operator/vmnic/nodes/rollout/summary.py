@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...api.common import Condition
-from ...api.node_state import PfSpec, PfStatus
+from ...api.node_state import NodeNicState, PfSpec, PfStatus
 from ...api.pool import NodeCounts, PoolProblem, PoolStatus, SriovNetworkPool, VfCounts
 from ...api.reasons import PfReason, PoolProblemReason, PoolReason
 from ..pools.guests import find_mixed_support
@@ -107,7 +107,8 @@ def _judge(view: NodeView, pool: SriovNetworkPool, part: PoolLedger) -> _NodeRes
     pfs = [pf for pf in view.state.status.pfs if pf.pci_address in mine]
     entry = part.entries.get(node)
     rests = entry is not None and entry.state is EntryState.RESTING
-    problems = tuple(problem for pf in pfs if (problem := _problem_of(node, pf, pool, rests=rests)) is not None)
+    found = (_problem_of(node, pf, pool, view.state, rests=rests) for pf in pfs)
+    problems = tuple(problem for problem in found if problem is not None)
     failed = entry is not None and entry.state is EntryState.FAILED
     if failed and view.lost:
         text = f"node {node} is lost, and its change failed or is unfinished: bring it back, or delete its Node"
@@ -141,18 +142,22 @@ def _is_part(pf: PfSpec, pool: str) -> bool:
     return pf.pool == pool or (not pf.release and group_of(pf, pool) is not None)
 
 
-def _problem_of(node: str, pf: PfStatus, pool: SriovNetworkPool, *, rests: bool) -> PoolProblem | None:
+def _problem_of(node: str, pf: PfStatus, pool: SriovNetworkPool, state: NodeNicState, *, rests: bool) -> PoolProblem | None:
     if pf.problem is not None:
         return PoolProblem(node=node, pf=pf.pci_address, reason=pf.problem.reason, message=pf.problem.message)
-    if pf.plan is not None and pf.plan.blocked_by:
-        more = len(pf.plan.blocked_by) - 1
-        who = pf.plan.blocked_by[0] + (f" and {more} more" if more else "")
+    left = state.unapproved_blockers(pf.plan) if pf.plan is not None else ()
+    if pf.plan is not None and left:
+        more = len(left) - 1
+        who = left[0] + (f" and {more} more" if more else "")
         late = f" (it was not evicted within {pool.spec.rollout.drain_timeout}; vmnic tries again later)" if rests else ""
         manual = pool.spec.rollout.disruption == "Manual"
-        approve = f" (kubectl vmnic approve {node} {pf.pci_address} allows vmnic to move it)" if manual else ""
-        message = f"{who}{late}: stop or move it{approve}, then {pf.plan.text} continues"[:512]
+        command = f"kubectl vmnic approve {node} {pf.pci_address}"
+        approve = f" (`{command}` allows vmnic to move it)" if manual else ""
+        remedy = f"stop or move it{approve}" if pf.plan.hard else f"accept that with {command}, or stop it"
+        message = f"{who}{late}: {remedy}, then {pf.plan.text} continues"[:512]
         return PoolProblem(node=node, pf=pf.pci_address, reason=PoolProblemReason.WAITING_FOR_VMS, message=message)
-    if pf.plan is not None and pool.spec.rollout.disruption == "Manual" and pf.plan.disruptive:
+    unapproved = pf.plan is not None and pf.plan.disruptive and pf.plan.digest not in state.approved
+    if pf.plan is not None and pool.spec.rollout.disruption == "Manual" and unapproved:
         message = f"{pf.plan.text} interrupts the host's own traffic: kubectl vmnic approve {node} {pf.pci_address}"[:512]
         return PoolProblem(node=node, pf=pf.pci_address, reason=PoolProblemReason.WAITING_FOR_APPROVAL, message=message)
     return None

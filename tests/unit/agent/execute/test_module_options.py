@@ -139,3 +139,10 @@ def test_own_vfs_on_the_same_driver_do_not_prevent_a_reload():
     vfs = (ObservedVf(index=0, pci_address="0000:0b:10.0", driver="igb"),)
     seen = replace(observed(driver_functions=(PF, "0000:0b:10.0")), num_vfs=1, vfs=vfs)
     assert gather_driver(seen, [seen], [asked()], {}).in_use == ()
+
+
+def test_a_macvtap_on_another_port_keeps_the_driver_loaded():
+    own = observed(macvtaps=("pod a/own holds ens1f0Mvp0",))
+    other = replace(own, pci_address=OTHER_PF, macvtaps=("pod a/other holds ens1f1Mvp0",))
+    wanted = [asked(), asked(OTHER_PF)]
+    assert gather_driver(own, (own, other), wanted, {}).in_use == (f"{OTHER_PF}: pod a/other holds ens1f1Mvp0",)

@@ -10,8 +10,9 @@ from tests.builders.agent import Node, desired
 from tests.builders.host import OTHER_PF, pf, sim_host
 from tests.harness.faults import Fault, When
 from vmnic.agent.kubelet.podresources import HoldersUnknownError
-from vmnic.api.node_state import ApplyState, VfSettings
+from vmnic.api.node_state import Annotations, ApplyState, VfSettings
 from vmnic.api.reasons import PfReason
+from vmnic.cli.approve import approve_plans
 from vmnic.host.ops import ReadEswitchMode, ReadLinks, ReadUnicast, ReadVfs, SetLink, SetVf, WriteFile
 from vmnic.simhost.spec import PortSpec
 
@@ -40,6 +41,13 @@ async def granted(node, spec):
 
 def refuse(node, code, kind):
     node.port.faults.append(Fault(when=When.ERRNO, errno=code, matches=lambda op: isinstance(op, kind)))
+
+
+def approve(node):
+    """Approve what the status shows, as a person does."""
+    value = approve_plans(node.api.state, None).value
+    meta = msgspec.structs.replace(node.api.state.metadata, annotations=Annotations(approved=value))
+    node.api.state = msgspec.structs.replace(node.api.state, metadata=meta)
 
 
 def without_parents(node):
@@ -84,7 +92,7 @@ class TestSwitchdev:
         status = await planned(node, desired(num_vfs=4))
         words = f"the host ({use} on representor ens11r1)"
         assert [(held.vf, held.by) for held in status.held] == [("0000:0b:10.2", words)]
-        assert (status.plan.disruptive, status.plan.blocked_by) == (True, (f"{words} holds 0000:0b:10.2",))
+        assert (status.plan.disruptive, status.plan.hard) == (True, (f"{words} holds 0000:0b:10.2",))
 
     async def test_a_free_representor_holds_nothing(self, tmp_path):
         node = node_with(tmp_path, vfs=2, **SWITCHDEV)
@@ -96,7 +104,7 @@ class TestSwitchdev:
         node = node_with(tmp_path, vfs=2, ports=(other,), **SWITCHDEV)
         status = await planned(node, desired(num_vfs=4, allow_host_used=True))
         assert status.host_use == ("address 192.0.2.9/24 on representor ens11c",)
-        assert status.plan.blocked_by == ("the host has the address 192.0.2.9/24 on representor ens11c",)
+        assert status.plan.hard == ("the host has the address 192.0.2.9/24 on representor ens11c",)
 
     async def test_attributes_of_vfs_are_refused(self, tmp_path):
         node = node_with(tmp_path, vfs=2, **SWITCHDEV)
@@ -229,7 +237,7 @@ class TestOutsideUses:
         status = await node.run_pass()
         words = "unicast address 02:00:00:00:00:77 on ens11 (a macvlan of a pod?)"
         assert (status.problem, status.outside_use) == (None, (words,))
-        assert (status.plan.disruptive, status.plan.blocked_by) == (True, (words,))
+        assert (status.plan.disruptive, status.plan.hard, status.plan.soft) == (True, (), (words,))
         node.sim.control({"bring_links_back": None})
         assert (await node.run_pass()).plan.disruptive is False
 
@@ -255,6 +263,24 @@ class TestOutsideUses:
             node.sim.control(command)
         assert (await planned(node, desired(allow_host_used=True))).outside_use == ()
 
+    async def test_an_approval_covers_only_what_was_seen(self, tmp_path):
+        node = node_with(tmp_path)
+        node.sim.control({"add_unicast": {"link": "ens11", "mac": TAP["mac"]}})
+        plan = (await planned(node)).plan
+        approve(node)
+        more = {"add_unicast": {"link": "ens11", "mac": "02:00:00:00:00:78"}}
+        node.api.before_claim = lambda: node.sim.control(more)
+        node.api.ask(desired(grant=plan.digest))
+        approve(node)
+        status = await node.run_pass()
+        assert (status.apply.state, status.num_vfs) == (ApplyState.REFUSED, 0)
+        assert "unicast address 02:00:00:00:00:78" in status.apply.message
+        node.api.before_claim = lambda: None
+        plan = (await planned(node)).plan
+        node.api.ask(desired(grant=plan.digest))
+        approve(node)
+        assert (await node.run_pass()).apply.state is ApplyState.APPLIED
+
     async def test_only_plans_that_interrupt_the_link_are_blocked(self, tmp_path):
         node = node_with(tmp_path, vfs=7)
         node.sim.control({"add_unicast": {"link": "ens11", "mac": TAP["mac"]}})
@@ -272,9 +298,11 @@ class TestOutsideUses:
     async def test_a_macvtap_that_the_kubelet_names_is_a_use(self, tmp_path):
         node = node_with(tmp_path)
         node.holders.names[f"{MACVTAP}/ens11/ens11Mvp19"] = "pod tenants/virt-launcher-db"
-        for spec in (desired(), desired(function="Physical", num_vfs=0)):
-            plan = (await planned(node, spec)).plan
-            assert (plan.disruptive, plan.blocked_by) == (True, ("pod tenants/virt-launcher-db holds ens11Mvp19",))
+        words = "pod tenants/virt-launcher-db holds ens11Mvp19"
+        plan = (await planned(node)).plan
+        assert (plan.disruptive, plan.hard, plan.soft) == (True, (), (f"{words} and loses its link for seconds",))
+        plan = (await planned(node, desired(function="Physical", num_vfs=0))).plan
+        assert (plan.disruptive, plan.hard, plan.soft) == (True, (words,), ())
 
     async def test_a_macvtap_on_another_nic_is_no_use(self, tmp_path):
         node = Node(sim_host(pf(), pf(OTHER_PF)), tmp_path)

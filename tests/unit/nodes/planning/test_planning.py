@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from tests.builders.node import PF, observed, pf_spec, pf_status, pool
 from vmnic.api.node_state import HostFacts, VfGroup, VfSettings
 from vmnic.api.reasons import PfReason
-from vmnic.nodes.nics import model_of, read_models
+from vmnic.nodes.nics import model_of, nic_files, read_models
 from vmnic.nodes.observed import GroupMember, IommuGroup, ObservedVf, VfAttributes, observed_of, render_pf_status
 from vmnic.nodes.planning.actions import admin_mac, plan_actions
 from vmnic.nodes.planning.digest import digest_of
@@ -299,14 +300,88 @@ def test_a_rollback_of_rates_leaves_a_link_down_that_was_down():
     [
         (pf_spec(num_vfs=3), observed(num_vfs=7, held={6}), True),
         (pf_spec(num_vfs=3), observed(num_vfs=7), False),
-        (pf_spec(mtu=9000), observed(num_vfs=7, held={0}), False),
+        (pf_spec(mtu=9000), observed(num_vfs=7), False),
         (pf_spec(driver="kernel"), observed(num_vfs=7, held={2}), True),
     ],
-    ids=["a VF that would go is held", "nobody holds one", "the MTU touches no VF", "a VF that would be rebound is held"],
+    ids=["a VF that would go is held", "nobody holds one", "nobody loses a link", "a VF that would be rebound is held"],
 )
 def test_a_plan_that_changes_a_held_vf_is_disruptive(desired, seen, blocked):
     plan = planned(desired, seen, holders={"0000:0b:11.4": "pod tenants/db"}).plan
     assert (plan.disruptive, bool(plan.blocked_by)) == (blocked, blocked)
+
+
+DB, HOST_USED_VF = {"0000:0b:10.0": "pod tenants/db"}, {"0000:0b:10.0": "the host (place in bond0)"}
+BEFORE_DOWN = original_of(observed(num_vfs=7, up=False))
+UP = observed(num_vfs=7, held={0}, up=True)
+
+
+def with_free_vf_on_igbvf():
+    seen = observed(num_vfs=7, held={0})
+    return replace(seen, vfs=(*seen.vfs[:6], replace(seen.vfs[6], driver="igbvf")))
+
+
+def own_nics(tmp_path, kept):
+    """Return NIC data in which the 82576 keeps the links of VFs during these changes."""
+    (model,) = (one for one in read_models() if one.model == "82576")
+    path = tmp_path / "nics.yaml"
+    path.write_bytes(msgspec.json.encode([msgspec.to_builtins(model) | {"keepsVfLinks": kept}]))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("desired", "seen", "holders", "hard", "soft"),
+    [
+        (pf_spec(mtu=9000), observed(num_vfs=7, held={0}), DB, (), ("pod tenants/db loses its link for seconds",)),
+        (pf_spec(queues=4), observed(num_vfs=7, held={0}, queues=2), DB, (), ("pod tenants/db loses its link for seconds",)),
+        (pf_spec(mtu=9000), observed(num_vfs=7, held={0}), {}, (),
+         ("an unknown process with 0000:0b:10.0 loses its link for seconds",)),
+        (pf_spec(mtu=9000), observed(num_vfs=7, held={0}), HOST_USED_VF, (),
+         ("the host (place in bond0) loses its link for seconds",)),
+        (pf_spec(mtu=9000), observed(num_vfs=7, held={0, 1}), DB | {"0000:0b:10.2": "pod tenants/db"}, (),
+         ("pod tenants/db loses its link for seconds",)),
+        (pf_spec(num_vfs=3, mtu=9000), observed(num_vfs=7, held={0}), DB, ("pod tenants/db holds 0000:0b:10.0",), ()),
+        (pf_spec(mtu=9000), with_free_vf_on_igbvf(), DB, (), ("pod tenants/db loses its link for seconds",)),
+        (pf_spec(), observed(num_vfs=7, held={0}, up=False), DB, (), ()),
+    ],
+    ids=["MTU", "queues", "an unknown holder", "the host", "one pod with two VFs", "it loses the VF anyway",
+         "a free VF also gets a driver", "the link only comes up"],
+)  # fmt: skip
+def test_holders_that_keep_their_vf_are_soft_blockers(desired, seen, holders, hard, soft):
+    plan = planned(desired, seen, holders=holders).plan
+    assert (plan.hard, plan.soft, plan.disruptive) == (hard, soft, bool(hard or soft))
+
+
+def test_a_link_that_goes_down_for_good_is_no_soft_blocker():
+    plan = planned(pf_spec(release="Reset"), UP, holders=DB, original=BEFORE_DOWN).plan
+    assert [f"{one.kind} {one.value}" for one in plan.actions][-1] == "SetLink down"
+    assert (plan.hard, plan.soft) == (("pod tenants/db holds 0000:0b:10.0",), ())
+
+
+@pytest.mark.parametrize(
+    ("kept", "asked", "soft"),
+    [(["mtu"], {"mtu": 9000}, 0), (["queues"], {"mtu": 9000}, 1), (["mtu", "queues"], {"mtu": 9000, "queues": 4}, 0),
+     (["mtu"], {"mtu": 9000, "queues": 4}, 1)],
+    ids=["the MTU", "only queues", "both", "one of two"],
+)  # fmt: skip
+def test_a_driver_may_keep_the_links_of_vfs(tmp_path, kept, asked, soft):
+    nic_files.add(own_nics(tmp_path, kept))
+    try:
+        plan = planned(pf_spec(**asked), observed(num_vfs=7, held={0}, queues=2), holders=DB).plan
+    finally:
+        nic_files.reset()
+    assert (plan.soft_blockers, plan.disruptive) == (soft, bool(soft))
+
+
+def test_a_line_for_the_rest_changes_with_each_holder():
+    seen = observed(num_vfs=40, total_vfs=40, held=set(range(30)))
+    pods = {vf.pci_address: f"pod tenants/vm-{vf.index}" for vf in seen.vfs}
+    plan, other = (
+        planned(pf_spec(num_vfs=40, mtu=9000), seen, holders=pods | late).plan
+        for late in ({}, {seen.vfs[29].pci_address: "pod tenants/other"})
+    )
+    assert len(plan.soft) == 21
+    assert (plan.soft[:20] == other.soft[:20], plan.soft[20] == other.soft[20]) == (True, False)
+    assert plan.soft[20].startswith("and 10 more (list ")
 
 
 def test_a_holder_is_named_as_far_as_known():

@@ -6,7 +6,18 @@ import msgspec
 import pytest
 
 from tests.builders.node import PF, pf_spec, pf_status, pool, view
-from vmnic.api.node_state import Held, NodeNicState, NodeSpec, NodeStatus, ObjectMeta, PfPlan, PfProblem, VfGroup, VfRange
+from vmnic.api.node_state import (
+    Held,
+    NodeNicState,
+    NodeSpec,
+    NodeStatus,
+    ObjectMeta,
+    PfPlan,
+    PfProblem,
+    VfGroup,
+    VfRange,
+    blocker_id,
+)
 from vmnic.api.pool import PoolProblem
 from vmnic.api.reasons import PfReason
 from vmnic.nodes.pools.merge import PoolConflict
@@ -194,6 +205,22 @@ def test_a_node_with_an_unreadable_status_is_named_and_waits():
     lost = seen("n1", "10c9", unreadable="numVfs is too large")
     found = summarise_pool(pool(), [lost], PoolLedger(), ())
     assert (found.problems[0].reason, found.nodes.waiting, found.nodes.failed) == ("Unreadable", 1, 0)
+
+
+LOSES = "pod a/b loses its link for seconds"
+
+
+@pytest.mark.parametrize(
+    ("approved", "problems"),
+    [
+        ("", [f"{LOSES}: accept that with kubectl vmnic approve n1 {PF}, or stop it, then create 7 VFs continues"]),
+        (f"d1:{blocker_id(LOSES)}", []),
+    ],
+    ids=["not approved", "approved"],
+)
+def test_a_soft_blocker_is_shown_with_the_way_to_accept_it(approved, problems):
+    found = summarise_pool(pool(), [view("n1", soft=[("pod a/b", "0000:0b:10.0")], approved=approved)], PoolLedger(), ())
+    assert [one.message for one in found.problems] == problems
 
 
 def nads(reason, count):
