@@ -329,6 +329,8 @@ class HostFacts(_Struct, frozen=True):
     """Whether an IOMMU is on; absent if unknown."""
     modules: _Modules = ()
     """Kernel modules that datapaths need and that are loaded or built in."""
+    modules_unknown: _Modules = ()
+    """Kernel modules that datapaths need and that may be there or not, because the kernel's files could not be read."""
     refused: Annotated[tuple[_Text, ...], Meta(max_length=32)] = ()
     """Modules that could not be loaded, each with the kernel's error."""
 

@@ -15,7 +15,7 @@ from ..host.client import HostAccess, OperationTimedOutError, WorkerGoneError
 from ..host.ops import LinkInfo, ReadFile
 from ..nodes.observed import ObservedPf
 from .holder_files import Records, read_records
-from .modules import MODULES
+from .modules import read_modules
 from .networkmanager import Profiles, read_profiles
 from .pf_reader import read_pf
 from .sysfs import DEVICES, SysfsReader
@@ -85,13 +85,13 @@ async def _read_alone(host: HostAccess, address: str, links: Sequence[LinkInfo],
 
 async def _read_host(reader: SysfsReader) -> tuple[HostFacts, tuple[str, ...]]:
     """Read what the node as a whole offers, and the addresses of all PCI functions."""
-    modules = {name: f"/sys/module/{name}" for name in MODULES}
-    listed = await reader.listings([*modules.values(), DEVICES])
+    modules = await read_modules(reader)
+    listed = await reader.listings([DEVICES])
     facts = HostFacts(
         kernel=await reader.text("/proc/sys/kernel/osrelease"),
         iommu=await _or_unknown(lambda: reader.names("/sys/class/iommu")),
-        # The directory of a module that is present is never empty.
-        modules=tuple(name for name, path in modules.items() if listed[path]),
+        modules=(*modules.loaded, *modules.built_in),
+        modules_unknown=modules.unknown,
     )
     return facts, listed[DEVICES]
 

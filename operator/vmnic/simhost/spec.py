@@ -124,6 +124,8 @@ class HostSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
     kernel: str = "6.12.0-sim"
     modules: tuple[str, ...] = ("vhost_net", "tun", "macvtap", "vfio_pci", "igb", "igbvf", "ixgbe", "ixgbevf", "i40e", "iavf")
     """Modules that are loaded at boot."""
+    built_in_modules: tuple[str, ...] = ()
+    """Modules that are part of the kernel itself."""
     available_modules: tuple[str, ...] = ()
     """Modules that can be loaded besides."""
     refused_modules: tuple[str, ...] = ()

@@ -22,7 +22,7 @@ _TOLD = 4
 
 
 def describe_obstacle(observed: ObservedPf, number: str) -> str:
-    """Return what keeps a VM from opening a group as it is now."""
+    """Return why VMs cannot open a group, or an empty string if they can."""
     for group in (one for one in observed.iommu_groups if one.number == number):
         for member in group.members:
             if not _leaves_dma(member.driver):

@@ -29,7 +29,7 @@ def whole(address=PF, pool="fast", **changes):
     return pf_spec(address, function="Physical", num_vfs=0, pool=pool, **changes)
 
 
-async def test_a_nic_that_shares_its_group_with_bridges_is_passed_through(tmp_path):
+async def test_a_nic_in_a_group_with_bridges_is_passed_through(tmp_path):
     bridges = (DeviceSpec(address=PORT, driver="pcieport"), DeviceSpec(address=DUMMY, pci_class="060000"))
     node = Node(grouped(*bridges), tmp_path)
     status = await node.grant_and_run(whole())

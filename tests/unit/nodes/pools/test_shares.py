@@ -10,7 +10,6 @@ from vmnic.api.node_state import Held, NodeNicState, NodeSpec, NodeStatus, Objec
 from vmnic.nodes.addresses import vf_addresses, vf_indexes
 from vmnic.nodes.pools.shares import count_vfs, pool_shares
 
-
 SECOND = "0000:0b:00.1"
 
 
