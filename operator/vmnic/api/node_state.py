@@ -78,6 +78,10 @@ class ActionKind(StrEnum):
     """Bind the PF itself to the named driver. With vfio-pci the host loses the PF's link."""
     WRITE_MODULE_OPTIONS = "WriteModuleOptions"
     """Write the driver's `max_vfs` below /etc/modprobe.d, for all functions of that driver; an empty value removes the file."""
+    WRITE_UDEV_RULE = "WriteUdevRule"
+    """Write the function's rule into the pool's file below /etc/udev/rules.d: pool, driver, number of VFs, and 0 if no driver
+    may bind them. A pool alone removes the rule.
+    """
     RELOAD_DRIVER = "ReloadDriver"
     """Unload and load the driver, because old drivers create VFs only by `max_vfs` when they are loaded."""
     SET_AUTOPROBE = "SetAutoprobe"
@@ -242,8 +246,8 @@ class PfSpec(_Struct, frozen=True):
     """Virtual: VFs. Physical: the whole function on vfio-pci."""
     management: Literal["Managed", "Adopt"] = "Managed"
     """Managed: vmnic creates the VFs. Adopt: the number of VFs is not written, and nothing is reset."""
-    persistence: Literal["Agent", "ModuleOptions"] = "Agent"
-    """ModuleOptions: the number of VFs is also written to /etc/modprobe.d."""
+    persistence: Literal["Agent", "ModuleOptions", "Udev"] = "Agent"
+    """ModuleOptions: the number of VFs is also written to /etc/modprobe.d. Udev: to /etc/udev/rules.d."""
     mtu: Annotated[int, Meta(ge=576, le=9216)] | None = None
     """MTU in bytes; absent leaves it as it is."""
     queues: Annotated[int, Meta(ge=1, le=256)] | None = None

@@ -19,6 +19,7 @@ from .modules import read_modules
 from .networkmanager import Profiles, read_profiles
 from .pf_reader import read_pf
 from .sysfs import DEVICES, SysfsReader
+from .udev_rules import UdevRules, read_udev_rules
 
 __all__ = ["HostSnapshot", "read_snapshot"]
 
@@ -61,8 +62,9 @@ async def read_snapshot(host: HostAccess, *, leave_out: Collection[str]) -> Host
         links = await reader.links()
         records = await read_records(reader)
         profiles = await read_profiles(reader)
+        rules = await read_udev_rules(reader)
     asked = [address for address in addresses if address not in leave_out]
-    answers = await asyncio.gather(*(_read_alone(host, address, links, profiles) for address in asked))
+    answers = await asyncio.gather(*(_read_alone(host, address, links, profiles, rules) for address in asked))
     if answers and isinstance(answers[0], WorkerGoneError) and all(isinstance(one, WorkerGoneError) for one in answers):
         raise answers[0]
     return HostSnapshot(
@@ -74,11 +76,13 @@ async def read_snapshot(host: HostAccess, *, leave_out: Collection[str]) -> Host
     )
 
 
-async def _read_alone(host: HostAccess, address: str, links: Sequence[LinkInfo], profiles: Profiles) -> ObservedPf | _NoAnswer:
+async def _read_alone(
+    host: HostAccess, address: str, links: Sequence[LinkInfo], profiles: Profiles, rules: UdevRules
+) -> ObservedPf | _NoAnswer:
     """Read one PF in its own session, so that a hang or the death of its child affects no other PF."""
     try:
         async with host.session(address, write=False) as session:
-            return await read_pf(SysfsReader(session), address, links, profiles)
+            return await read_pf(SysfsReader(session), address, links, profiles, rules)
     except (OperationTimedOutError, WorkerGoneError, OSError) as error:
         return error
 

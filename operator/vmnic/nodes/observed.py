@@ -113,6 +113,8 @@ class ObservedPf:
     autoprobe: bool = True
     module_options: str = ""
     """Options in vmnic's file below /etc/modprobe.d for its driver; empty if there is no such file."""
+    udev_rules: tuple[str, ...] = ()
+    """Names of vmnic's rules for it below /etc/udev/rules.d (see `udev_rules.py`)."""
     driver_functions: tuple[str, ...] = ()
     """All functions that use its driver, filled only if the driver creates VFs when it is loaded."""
     by_module: bool = False

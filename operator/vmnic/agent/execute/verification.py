@@ -6,6 +6,7 @@ from ...inspection.holder_files import read_records
 from ...inspection.networkmanager import read_profiles
 from ...inspection.pf_reader import read_pf
 from ...inspection.sysfs import SysfsReader
+from ...inspection.udev_rules import read_udev_rules
 from ...nodes.observed import ObservedPf, holders_by_address, with_holders
 from ...nodes.planning.drivers import DriverFacts, gather_driver
 from ...nodes.planning.plan import Planned, plan_pf
@@ -66,8 +67,8 @@ class Verifier:
         )
 
     async def _replan(self, run: Change, place: NodeContext, reader: SysfsReader, told: dict[str, str]) -> Planned:
-        profiles = await read_profiles(reader)
-        observed = await read_pf(reader, run.desired.pci_address, await reader.links(), profiles)
+        profiles, rules = await read_profiles(reader), await read_udev_rules(reader)
+        observed = await read_pf(reader, run.desired.pci_address, await reader.links(), profiles, rules)
         holders = holders_by_address([observed], told)
         record = self._store.load().of(run.desired.pci_address)
         return plan_pf(

@@ -115,11 +115,11 @@ def desired_target(desired: PfSpec, original: Original | None, driver: DriverFac
     A PF that is being released returns to its original values if vmnic owns it and the pool asks for a reset.
     """
     if not desired.release:
-        return target_of(desired, driver.options)
+        return target_of(desired, driver.options, driver.udev_rules)
     if original is None or desired.release != "Reset" or desired.management == "Adopt":
         return None
     # The file of module options belongs to all PFs of the driver. Those that stay in a pool may still need it.
-    return replace(target_of_original(original), options=driver.options)
+    return replace(target_of_original(original), options=driver.options, udev_rules=driver.udev_rules)
 
 
 def affected_functions(actions: tuple[Action, ...], target: Target, observed: ObservedPf) -> tuple[str, ...]:
@@ -159,9 +159,17 @@ def _bind_words(value: str) -> str:
     return f"bind {which} to {'their kernel driver' if driver == 'kernel' else driver}"
 
 
+def _rule_words(pool: str, driver: str = "", count: str = "", autoprobe: str = "1") -> str:
+    if not driver:
+        return f"remove the udev rule of pool {pool}"
+    unbound = "" if autoprobe == "1" else " without drivers"
+    return f"write the udev rule of pool {pool} for {count} VFs{unbound}"
+
+
 _WORDS: dict[ActionKind, Callable[[str], str]] = {
     ActionKind.BIND_PF: lambda value: f"bind the whole NIC to {'its kernel driver' if value == 'kernel' else value}",
     ActionKind.WRITE_MODULE_OPTIONS: lambda value: f"write the module options {value}",
+    ActionKind.WRITE_UDEV_RULE: lambda value: _rule_words(*value.split()),
     ActionKind.RELOAD_DRIVER: lambda value: f"reload the driver {value}",
     ActionKind.SET_AUTOPROBE: lambda value: (
         "let kernel drivers bind new VFs" if value == "1" else "keep kernel drivers off new VFs"
