@@ -16,6 +16,7 @@ def test_a_node_of_eight_pfs_with_64_vfs_stays_below_16_kB():
         vendor="8086",
         device="1592",
         driver="ice",
+        iommu_group=134,
         total_vfs=256,
         num_vfs=64,
         vfs=vfs,

@@ -9,7 +9,7 @@ Another number of VFs resets the channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ...api.node_state import VFIO, Action, ActionKind, HostFacts, PfPlan, PfProblem, PfSpec
@@ -93,7 +93,10 @@ def plan_pf(
 
 
 def hold_partners(
-    planned: Mapping[str, Planned], desired: Iterable[PfSpec], observed: Mapping[str, ObservedPf]
+    planned: Mapping[str, Planned],
+    desired: Iterable[PfSpec],
+    observed: Mapping[str, ObservedPf],
+    unreadable: Collection[str] = (),
 ) -> dict[str, Planned]:
     """Return the plans, without those of whole PFs whose partners in the same group cannot be prepared."""
     specs, found = tuple(desired), dict(planned)
@@ -103,8 +106,9 @@ def hold_partners(
             continue
         for address in find_partners(spec, observed[spec.pci_address], specs):
             problem = planned[address].problem if address in planned else None
-            if problem is not None:
-                text = f"{spec.pci_address} goes to VMs together with {address} of its IOMMU group: {problem.message}"
+            why = f"{address} does not answer" if address in unreadable else problem.message if problem is not None else ""
+            if why:
+                text = f"{spec.pci_address} goes to VMs together with {address} of its IOMMU group: {why}"
                 found[spec.pci_address] = Planned(problem=PfProblem(reason=PfReason.IOMMU_GROUP_SHARED, message=text))
     return found
 

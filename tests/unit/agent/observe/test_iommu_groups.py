@@ -109,6 +109,24 @@ async def test_two_pools_in_one_group_name_each_other(tmp_path):
     assert f"{OTHER_PF} on igb of pool slow" in found[PF].problem.message
 
 
+async def test_a_group_that_an_unknown_process_opened_is_held(tmp_path):
+    node = Node(grouped(pf(OTHER_PF)), tmp_path)
+    await run_both(node, whole(), whole(OTHER_PF))
+    node.sim.control({"hold": PF})
+    node.api.ask(whole(release="Reset"), whole(OTHER_PF, release="Reset"))
+    found = {one.pci_address: one for one in (await node.agent.run(node.api.state)).pfs}
+    assert found[OTHER_PF].plan.blocked_by == (f"an unknown process holds {OTHER_PF}",)
+
+
+async def test_a_nic_waits_while_its_partner_does_not_answer(tmp_path):
+    node = Node(grouped(pf(OTHER_PF)), tmp_path)
+    matches = lambda op: isinstance(op, ReadFile) and op.path.endswith(f"{OTHER_PF}/numa_node")  # noqa: E731
+    node.port.faults.append(Fault(when=When.ERRNO, errno=errno.EIO, matches=matches))
+    node.api.ask(whole(), whole(OTHER_PF))
+    problem = (await node.run_pass()).problem
+    assert (problem.reason, f"{OTHER_PF} does not answer" in problem.message) == (PfReason.IOMMU_GROUP_SHARED, True)
+
+
 async def test_the_holder_of_a_group_holds_all_of_it(tmp_path):
     node = Node(grouped(pf(OTHER_PF)), tmp_path)
     await run_both(node, whole(), whole(OTHER_PF))
