@@ -6,6 +6,7 @@ autoprobe, for example `fast igb 7 0`. The last part is absent if kernel drivers
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 
@@ -23,8 +24,15 @@ _RULE = re.compile(
 
 
 def file_of(pool: str) -> str:
-    """Return the path of a pool's file."""
-    return f"{RULES}/70-vmnic-{pool}.rules"
+    """Return the path of a pool's file.
+
+    Raises:
+        OSError: No pool has this name, which comes from another machine and would lead elsewhere.
+    """
+    name = f"70-vmnic-{pool}.rules"
+    if pool_of(name) != pool:
+        raise OSError(errno.EINVAL, f"{pool!r} is no name of a pool")
+    return f"{RULES}/{name}"
 
 
 def pool_of(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Collection
 from fnmatch import fnmatchcase
 
 from .kernel import Kernel
@@ -15,8 +16,8 @@ _DIRECTORY = "/etc/udev/rules.d/"
 _PART = re.compile(r'([A-Z]+)(?:\{([^}]*)\})?\s*(==|=)\s*"([^"]*)"')
 
 
-def apply_rules(machine: Machine, kernel: Kernel) -> None:
-    """Apply all rules to the links of PFs, in the order of the files' names and their lines."""
+def apply_rules(machine: Machine, kernel: Kernel, addresses: Collection[str]) -> None:
+    """Apply all rules to the links of these PFs, in the order of the files' names and their lines."""
     lines = [
         line
         for path, text in sorted(machine.files.items())
@@ -24,7 +25,7 @@ def apply_rules(machine: Machine, kernel: Kernel) -> None:
         for line in text.splitlines()
         if not line.startswith("#")
     ]
-    for pf in [pf for pf in machine.pfs.values() if pf.net_name]:
+    for pf in [pf for pf in machine.pfs.values() if pf.net_name and pf.address in addresses]:
         for parts in (_PART.findall(line) for line in lines):
             if parts and all(_matches(pf, key, value) for key, _, operator, value in parts if operator == "=="):
                 for _, attribute, operator, value in parts:

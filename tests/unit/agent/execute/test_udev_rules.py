@@ -69,6 +69,19 @@ async def test_vfs_exist_after_a_reboot_before_the_agent_starts(node):
     assert not [one for one in node.written if "numvfs" in one or "rules" in one]
 
 
+async def test_a_nic_that_is_plugged_in_again_has_its_vfs(node):
+    await node.grant_and_run(asked())
+    node.sim.control({"remove_device": PF})
+    node.sim.control({"add_device": PF})
+    assert node.sim.perform(ReadFile(f"/sys/bus/pci/devices/{PF}/sriov_numvfs")) == "7"
+
+
+async def test_no_name_of_a_pool_leads_to_another_file(node):
+    status = await node.grant_and_run(msgspec.structs.replace(asked(), pool="../../tmp/x"))
+    assert "EINVAL" in status.problem.message
+    assert not [op for op in node.port.writes if isinstance(op, PutFile)]
+
+
 async def test_another_number_of_vfs_replaces_the_rule(node):
     await node.grant_and_run(asked())
     await node.grant_and_run(asked(num_vfs=3))
