@@ -82,6 +82,10 @@ class ActionKind(StrEnum):
     """Bind the PF itself to the named driver. With vfio-pci the host loses the PF's link."""
     WRITE_MODULE_OPTIONS = "WriteModuleOptions"
     """Write the driver's parameter for VFs below /etc/modprobe.d, for all its functions; an empty value removes the file."""
+    WRITE_UDEV_RULE = "WriteUdevRule"
+    """Write the function's rule into the pool's file below /etc/udev/rules.d: pool, driver, number of VFs, and 0 if no driver
+    may bind them. A pool alone removes the rule.
+    """
     RELOAD_DRIVER = "ReloadDriver"
     """Unload and load the driver, because old drivers create VFs only by a parameter when they are loaded."""
     SET_AUTOPROBE = "SetAutoprobe"
@@ -264,8 +268,8 @@ class PfSpec(_Struct, frozen=True):
     """Virtual: VFs. Physical: the whole function on vfio-pci."""
     management: Literal["Managed", "Adopt"] = "Managed"
     """Managed: vmnic creates the VFs. Adopt: the number of VFs is not written, and nothing is reset."""
-    persistence: Literal["Agent", "ModuleOptions"] = "Agent"
-    """ModuleOptions: the number of VFs is also written to /etc/modprobe.d."""
+    persistence: Literal["Agent", "ModuleOptions", "Udev"] = "Agent"
+    """ModuleOptions: the number of VFs is also written to /etc/modprobe.d. Udev: to /etc/udev/rules.d."""
     mtu: Annotated[int, Meta(ge=576, le=9216)] | None = None
     """MTU in bytes; absent leaves it as it is."""
     queues: Annotated[int, Meta(ge=1, le=256)] | None = None
@@ -361,6 +365,8 @@ class HostFacts(_Struct, frozen=True):
     """Whether an IOMMU is on; absent if unknown."""
     modules: _Modules = ()
     """Kernel modules that datapaths need and that are loaded or built in."""
+    modules_unknown: _Modules = ()
+    """Kernel modules that datapaths need and that may be there or not, because the kernel's files could not be read."""
     refused: Annotated[tuple[_Text, ...], Meta(max_length=32)] = ()
     """Modules that could not be loaded, each with the kernel's error."""
 

@@ -353,10 +353,11 @@ class PoolSpec(ApiModel):
     """MTU of the physical function in bytes; absent leaves it as it is."""
     queues: Annotated[int, Field(ge=1, le=256)] | None = None
     """`combined` channels of the physical function; absent leaves them as they are."""
-    persistence: Literal["Agent", "ModuleOptions"] = "Agent"
+    persistence: Literal["Agent", "ModuleOptions", "Udev"] = "Agent"
     """Agent: the agent creates the VFs after each boot. ModuleOptions: the number is also written to /etc/modprobe.d as the
     driver's parameter (`max_vfs`, `num_vfs`), so that the VFs exist before the agent starts. Only for drivers whose parameter
-    the NIC data name (igb, ixgbe, mlx4_core).
+    the NIC data name (igb, ixgbe, mlx4_core). Udev: the number is also written to /etc/udev/rules.d, so that the VFs exist as
+    soon as the driver has made the link; the agent binds them.
     """
     vf: VfSettings | None = None
     """Attributes that the agent sets on the pool's VFs. Meant for libvirt; in Kubernetes sriov-cni sets them. An

@@ -44,6 +44,12 @@ _OF_STEP: dict[tuple[ActionKind, int], str] = {
     (ActionKind.RELOAD_DRIVER, errno.EPERM): "loading modules needs CAP_SYS_MODULE: use the overlay module-options",
     (ActionKind.RELOAD_DRIVER, errno.EBUSY): "something uses the driver: free it, or reboot the node",
     (ActionKind.RELOAD_DRIVER, errno.EKEYREJECTED): "the kernel does not trust the module (Secure Boot): sign it",
+    (ActionKind.WRITE_UDEV_RULE, errno.ENOENT): "/etc/udev/rules.d does not exist: use the overlay udev-rules",
+    (ActionKind.WRITE_UDEV_RULE, errno.EROFS): "/etc/udev/rules.d is read-only: use the overlay udev-rules",
+    (
+        ActionKind.WRITE_UDEV_RULE,
+        errno.ENAMETOOLONG,
+    ): "the name of the pool is too long for a file: create it with another name",
     (ActionKind.WRITE_MODULE_OPTIONS, errno.ENOENT): "/etc/modprobe.d does not exist: use the overlay module-options",
 }
 _OF_ANY: dict[int, str] = {

@@ -15,10 +15,11 @@ from ..host.client import HostAccess, OperationTimedOutError, WorkerGoneError
 from ..host.ops import LinkInfo, ReadFile, ReadLink
 from ..nodes.observed import ObservedPf
 from .holder_files import Records, read_records
-from .modules import MODULES
+from .modules import read_modules
 from .networkmanager import Profiles, read_profiles
 from .pf_reader import read_pf
 from .sysfs import DEVICES, SysfsReader
+from .udev_rules import UdevRules, read_udev_rules
 
 __all__ = ["HostSnapshot", "read_snapshot"]
 
@@ -63,8 +64,9 @@ async def read_snapshot(host: HostAccess, *, leave_out: Collection[str]) -> Host
         links = await reader.links()
         records = await read_records(reader)
         profiles = await read_profiles(reader)
+        rules = await read_udev_rules(reader)
     asked = [address for address in addresses if address not in leave_out]
-    answers = await asyncio.gather(*(_read_alone(host, address, links, profiles) for address in asked))
+    answers = await asyncio.gather(*(_read_alone(host, address, links, profiles, rules) for address in asked))
     if answers and isinstance(answers[0], WorkerGoneError) and all(isinstance(one, WorkerGoneError) for one in answers):
         raise answers[0]
     return HostSnapshot(
@@ -77,24 +79,26 @@ async def read_snapshot(host: HostAccess, *, leave_out: Collection[str]) -> Host
     )
 
 
-async def _read_alone(host: HostAccess, address: str, links: Sequence[LinkInfo], profiles: Profiles) -> ObservedPf | _NoAnswer:
+async def _read_alone(
+    host: HostAccess, address: str, links: Sequence[LinkInfo], profiles: Profiles, rules: UdevRules
+) -> ObservedPf | _NoAnswer:
     """Read one PF in its own session, so that a hang or the death of its child affects no other PF."""
     try:
         async with host.session(address, write=False) as session:
-            return await read_pf(SysfsReader(session), address, links, profiles)
+            return await read_pf(SysfsReader(session), address, links, profiles, rules)
     except (OperationTimedOutError, WorkerGoneError, OSError) as error:
         return error
 
 
 async def _read_host(reader: SysfsReader) -> tuple[HostFacts, tuple[str, ...]]:
     """Read what the node as a whole offers, and the addresses of all PCI functions."""
-    modules = {name: f"/sys/module/{name}" for name in MODULES}
-    listed = await reader.listings([*modules.values(), DEVICES])
+    modules = await read_modules(reader)
+    listed = await reader.listings([DEVICES])
     facts = HostFacts(
         kernel=await reader.text("/proc/sys/kernel/osrelease"),
         iommu=await _or_unknown(lambda: reader.names("/sys/class/iommu")),
-        # The directory of a module that is present is never empty.
-        modules=tuple(name for name, path in modules.items() if listed[path]),
+        modules=(*modules.loaded, *modules.built_in),
+        modules_unknown=modules.unknown,
     )
     return facts, listed[DEVICES]
 

@@ -34,6 +34,7 @@ from .function_links import FunctionLinks, describe_learnt_uses, describe_uses, 
 from .iommu_groups import read_groups
 from .networkmanager import Port, Profiles, find_manager
 from .sysfs import DEVICES, PCI_ADDRESS, SysfsReader, is_absent
+from .udev_rules import UdevRules, find_rule_owner, own_rules
 
 __all__ = ["read_pf"]
 
@@ -46,10 +47,17 @@ _VF_WINDOWS = slice(7, 13)
 _VIRTFN = re.compile(r"virtfn[0-9]{1,5}", re.ASCII)
 _LARGEST = 2**31 - 1
 _NOT_ASKED = Profiles()
+_NO_RULES = UdevRules()
 _OPERATOR = "/etc/sriov-operator/pci"
 
 
-async def read_pf(reader: SysfsReader, address: str, links: Sequence[LinkInfo], profiles: Profiles = _NOT_ASKED) -> ObservedPf:
+async def read_pf(
+    reader: SysfsReader,
+    address: str,
+    links: Sequence[LinkInfo],
+    profiles: Profiles = _NOT_ASKED,
+    rules: UdevRules = _NO_RULES,
+) -> ObservedPf:
     """Read one PF with its VFs.
 
     Args:
@@ -57,6 +65,7 @@ async def read_pf(reader: SysfsReader, address: str, links: Sequence[LinkInfo], 
         address: PCI address of the PF.
         links: All links of the host's network namespace.
         profiles: NetworkManager's profiles of the node. Left out if the owner does not matter.
+        rules: Rules of udev on the node.
 
     Raises:
         OSError: The PF cannot be read.
@@ -98,7 +107,7 @@ async def read_pf(reader: SysfsReader, address: str, links: Sequence[LinkInfo], 
     driver = functions.link(f"{path}/driver")
     vendor, device = (own.needed(f"{path}/{one}").removeprefix("0x") for one in ("vendor", "device"))
     port = Port(name=name, mac=_permanent_mac(more, link), pci_address=address, driver=driver)
-    owner, unknown = _foreign_owner(own, profiles, port)
+    owner, unknown = _foreign_owner(own, profiles, rules, port)
     known, numa = model_of(vendor, device, driver), read_integer(own.text(f"{path}/numa_node"), 0, _LARGEST)
     return ObservedPf(
         pci_address=address,
@@ -125,6 +134,7 @@ async def read_pf(reader: SysfsReader, address: str, links: Sequence[LinkInfo], 
         queues=channels.combined if channels is not None else None,
         max_queues=channels.max_combined if channels is not None else None,
         module_options=more.text(_options_path(driver)).removeprefix(f"options {driver} ").strip(),
+        udev_rules=own_rules(rules, address),
         driver_functions=tuple(one for one in more.names(f"{_DRIVERS}/{driver}") if PCI_ADDRESS.match(one)),
         by_module=known is not None and known.count_by == "parameter",
         unassigned_vf_space=_has_unassigned_space(own.text(f"{path}/resource")),
@@ -359,13 +369,16 @@ def _options_path(driver: str) -> str:
     return f"/etc/modprobe.d/vmnic-{driver}.conf"
 
 
-def _foreign_owner(own: _Answers, profiles: Profiles, port: Port) -> tuple[str, str]:
+def _foreign_owner(own: _Answers, profiles: Profiles, rules: UdevRules, port: Port) -> tuple[str, str]:
     """Return which other program manages a PF's VFs, and what could not be read about that.
 
     Each is empty if there is none.
     """
     if own.text(f"{_OPERATOR}/{port.pci_address}"):
         return f"sriov-network-operator ({_OPERATOR}/{port.pci_address})", ""
+    path, unread = find_rule_owner(rules, port)
+    if path or unread:
+        return (f"a rule of udev ({path})" if path else ""), unread
     if not port.name:
         return "", ""  # NetworkManager manages no function without a link here.
     found, unknown = find_manager(profiles, port)

@@ -22,6 +22,7 @@ __all__ = [
     "ObservedPf",
     "ObservedVf",
     "VfAttributes",
+    "hold_groups",
     "holders_by_address",
     "observed_of",
     "render_pf_status",
@@ -131,6 +132,8 @@ class ObservedPf:
     autoprobe: bool = True
     module_options: str = ""
     """Options in vmnic's file below /etc/modprobe.d for its driver; empty if there is no such file."""
+    udev_rules: tuple[str, ...] = ()
+    """Names of vmnic's rules for it below /etc/udev/rules.d (see `udev_rules.py`)."""
     driver_functions: tuple[str, ...] = ()
     """All functions that use its driver, filled only if the driver creates VFs when it is loaded."""
     by_module: bool = False
@@ -244,6 +247,15 @@ def with_holders(pf: ObservedPf, holders: Mapping[str, str]) -> ObservedPf:
     """Mark the functions that have a holder as held, because a starting VM has not opened its VF yet."""
     vfs = tuple(replace(vf, held=True) if vf.pci_address in holders else vf for vf in pf.vfs)
     return replace(pf, vfs=vfs, held=pf.held or pf.pci_address in holders)
+
+
+def hold_groups(pfs: Sequence[ObservedPf]) -> tuple[ObservedPf, ...]:
+    """Mark whole PFs as held if another one of their IOMMU group is.
+
+    A process gets a group as a whole.
+    """
+    held = {pf.group for pf in pfs if pf.held and pf.driver == VFIO and pf.group}
+    return tuple(replace(pf, held=True) if pf.driver == VFIO and pf.group in held else pf for pf in pfs)
 
 
 def render_pf_status(

@@ -40,16 +40,17 @@ class FileTree:
                 bus=_directory(pci=Directory(self._bus)),
                 devices=Directory(lambda: {_ROOT: Directory(self._functions, self._find_function)}),
                 kernel=_directory(iommu_groups=Directory(self._groups)),
-                module=Directory(lambda: {name: _directory(refcnt=constant("0")) for name in self._machine.modules}),
-                **{"class": _directory(net=Directory(self._nets), iommu=Directory(self._iommus))},
+                module=Directory(lambda: {name: _directory(refcnt=constant("0")) for name in self._machine.shown_modules()}),
+                **{"class": Directory(self._classes)},
             ),
             "proc": _directory(
+                misc=File(read=self._misc),
                 sys=_directory(
                     kernel=_directory(
                         osrelease=constant(self._machine.spec.kernel),
                         random=Directory(lambda: {"boot_id": constant(self._machine.boot_id)}),
                     )
-                )
+                ),
             ),
             "dev": Directory(self._dev),
         }
@@ -212,6 +213,16 @@ class FileTree:
             )
             for group, entries in members.items()
         }
+
+    def _classes(self) -> Mapping[str, Node]:
+        entries: dict[str, Node] = {"net": Directory(self._nets), "iommu": Directory(self._iommus)}
+        return entries | ({"macvtap": _directory()} if "macvtap" in self._machine.modules else {})
+
+    def _misc(self) -> Generator[None, None, str]:
+        """Return /proc/misc, the numbers and names of devices (misc_seq_show in drivers/char/misc.c)."""
+        yield from ()
+        names = {"tun": "200 tun", "vhost_net": "238 vhost-net", "vfio_pci": "196 vfio"}
+        return "\n".join(["144 nvram", *(line for module, line in names.items() if module in self._machine.modules)])
 
     def _iommus(self) -> Mapping[str, Node]:
         return {"dmar0": _directory()} if self._machine.spec.iommu else {}

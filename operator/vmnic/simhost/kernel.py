@@ -178,6 +178,8 @@ class Kernel:
         vfio_pci stays loaded while a device is open.
         """
         name = name.replace("-", "_")
+        if name in self._machine.spec.built_in_modules:
+            raise refuse(errno.EIO, f"Module {name} is builtin")
         if name == "vfio_pci" and any(one.driver == VFIO and one.held for one in self._machine.functions()):
             raise refuse(errno.EBUSY, "Module vfio_pci is in use")
         # A copy: unbinding a PF removes its VFs while this loop runs.

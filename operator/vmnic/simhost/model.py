@@ -22,6 +22,8 @@ NO_MAC = "00:00:00:00:00:00"
 PASSTHRU = "passthru"
 _PORT = DeviceSpec(address="0000:00:1c.0", driver="pcieport")
 """The port above PFs with `sharesIommuGroup`."""
+_WITHOUT_PARAMETERS = ("tun", "macvtap")
+"""Modules without parameters and version, which have no directory in /sys/module if they are built in (kernel/params.c)."""
 _PORT_DRIVERS = ("", "pci-stub", "pcieport")
 """Drivers that leave DMA to others, beside those of VFIO (`driver_managed_dma` in linux/pci.h)."""
 
@@ -198,7 +200,7 @@ class Machine:
     def boot(self) -> None:
         """Start or restart the host, which discards everything that the kernel keeps in memory."""
         self.boot_id = str(uuid.uuid4()) if self.boot_id else self.spec.boot_id or str(uuid.uuid4())
-        self.modules = set(self.spec.modules)
+        self.modules = {*self.spec.modules, *self.spec.built_in_modules}
         self.rescan_locked = False
         self.links_locked = False
         # Files that were written since the first boot win over those of the description.
@@ -292,6 +294,10 @@ class Machine:
     def find(self, address: str) -> Pf | Vf | None:
         """Find a function by its PCI address."""
         return self.pfs.get(address) or next((vf for pf in self.pfs.values() for vf in pf.vfs if vf.address == address), None)
+
+    def shown_modules(self) -> set[str]:
+        """Return the names in /sys/module."""
+        return self.modules - {name for name in self.spec.built_in_modules if name in _WITHOUT_PARAMETERS}
 
     def members(self, group: int | None) -> list[Pf | Vf | Device]:
         """Return the functions in an IOMMU group."""

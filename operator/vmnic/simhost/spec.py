@@ -159,6 +159,8 @@ class HostSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
         *("ice", "mlx4_core", "mlx5_core", "e1000e", "r8169"),
     )
     """Modules that are loaded at boot."""
+    built_in_modules: tuple[str, ...] = ()
+    """Modules that are part of the kernel itself."""
     available_modules: tuple[str, ...] = ()
     """Modules that can be loaded besides."""
     refused_modules: tuple[str, ...] = ()

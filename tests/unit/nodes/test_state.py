@@ -17,6 +17,7 @@ def test_a_node_of_eight_pfs_with_64_vfs_stays_below_16_kB(listed):
         vendor="8086",
         device="1592",
         driver="ice",
+        iommu_group=134,
         total_vfs=256,
         num_vfs=64,
         vf_addresses=tuple(f"a0{index:02x}:00:02.0" for index in range(64)) if listed else (),

@@ -22,6 +22,7 @@ from ...inspection.sysfs import DEVICES, SysfsReader
 from ...nodes.observed import ObservedPf
 from ...nodes.planning.actions import NO_DRIVER, admin_mac, unfold_indexes
 from ...nodes.planning.target import KERNEL, Binding
+from ...nodes.udev_rules import file_of, replace_rule
 
 __all__ = ["Applier", "ApplyError"]
 
@@ -50,7 +51,8 @@ class Applier:
         session: The write session.
         pf: The PF as observed when the actions were planned.
         bindings: Attributes and drivers of its VFs, to which the actions refer.
-        pci: Lock held while VFs are created or removed, because the kernel does that for one PF at a time.
+        pci: Lock held while VFs are created or removed, because the kernel does that for one PF at a time, and while a file of
+            several PFs is written.
         is_stuck: Returns whether a write on this node has not returned. No further write starts then.
         sleep: Sleeps between polls.
     """
@@ -110,6 +112,16 @@ class Applier:
                 await self._change_link(action)
             case ActionKind.WRITE_MODULE_OPTIONS | ActionKind.RELOAD_DRIVER:
                 await self._change_driver(action)
+            case ActionKind.WRITE_UDEV_RULE:
+                await self._write_rule(action.value)
+
+    async def _write_rule(self, value: str) -> None:
+        """Write or remove the PF's line in a pool's file."""
+        pool, _, rule = value.partition(" ")
+        # The file has a line for each PF of the pool, and PFs are changed in parallel.
+        async with self._pci:
+            text = await self._reader.optional_text(file_of(pool)) or ""
+            await self._write(PutFile(file_of(pool), replace_rule(text, self._pf, pool, rule)))
 
     async def _change_driver(self, action: Action) -> None:
         if action.kind is ActionKind.RELOAD_DRIVER:

@@ -7,6 +7,7 @@ from ...inspection.holder_files import read_records
 from ...inspection.networkmanager import read_profiles
 from ...inspection.pf_reader import read_pf
 from ...inspection.sysfs import SysfsReader
+from ...inspection.udev_rules import read_udev_rules
 from ...nodes.observed import ObservedPf, holders_by_address, with_holders, with_macvtaps
 from ...nodes.planning.drivers import DriverFacts, gather_driver
 from ...nodes.planning.plan import Planned, plan_pf
@@ -77,8 +78,8 @@ class Verifier:
         unknown: str = "",
         after: bool = False,
     ) -> Planned:
-        profiles, links = await read_profiles(reader), await reader.links()
-        observed = await read_pf(reader, run.desired.pci_address, links, profiles)
+        profiles, rules, links = await read_profiles(reader), await read_udev_rules(reader), await reader.links()
+        observed = await read_pf(reader, run.desired.pci_address, links, profiles, rules)
         observed, macvtaps = with_macvtaps(observed, told, owners_by_name(links), run.observed.cleared_macvtaps)
         # What the kernel has accepted and does not report is no difference.
         observed = assume_attributes(observed, run.desired) if after else observed

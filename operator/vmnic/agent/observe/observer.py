@@ -11,7 +11,7 @@ from ...api.node_state import NodeSpec
 from ...host.client import HostAccess, OperationTimedOutError
 from ...inspection.function_links import owners_by_name
 from ...inspection.host_snapshot import HostSnapshot, read_snapshot
-from ...nodes.observed import MACVTAP, holders_by_address, with_holders, with_macvtaps
+from ...nodes.observed import MACVTAP, hold_groups, holders_by_address, with_holders, with_macvtaps
 from ...nodes.planning.drivers import DriverFacts, gather_driver
 from ...nodes.planning.plan import Planned, hold_partners, plan_pf
 from ..change import without_doubt
@@ -136,7 +136,7 @@ class NodeObserver:
         holders = holders_by_address(observation.pfs, macvtaps | observation.records.holders | told)
         # Here holders that other programs only record do not count: a record makes no device Unhealthy.
         opened = {pf.pci_address: pf for pf in observation.pfs}
-        pfs = tuple(with_holders(pf, holders) for pf, _ in found)
+        pfs = hold_groups([with_holders(pf, holders) for pf, _ in found])
         observation = replace(observation, pfs=pfs, host=msgspec.structs.replace(observation.host, refused=self._refused))
         observed = {pf.pci_address: pf for pf in pfs}
         # PFs that are being changed still use their driver, which may forbid its reload.
@@ -159,7 +159,7 @@ class NodeObserver:
             for pf in spec.pfs
             if pf.pci_address in observed
         }
-        planned = hold_partners(planned, spec.pfs, observed)
+        planned = hold_partners(planned, spec.pfs, observed, observation.unreadable)
         link_down = self._carriers.see(pfs, reported_down, self._clock())
         unreadable = {*self._calls.hanging, *observation.unreadable}
         made = advertised_devices(spec, opened, planned, journal, unreadable, link_down)

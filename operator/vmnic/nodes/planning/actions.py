@@ -17,13 +17,21 @@ NO_DRIVER = "none"
 
 def plan_actions(target: Target, observed: ObservedPf) -> tuple[Action, ...]:
     """Return the actions, or none if the PF already matches its target."""
+    rules = tuple(_rule_steps(target, observed))
     if target.whole:
-        return tuple(_whole_steps(observed))
+        return (*rules, *_whole_steps(observed))
     making, changing = tuple(_count_steps(target, observed)), tuple(_change_steps(target, observed))
     # Without VFs to change, the link comes last as in any other plan.
     early = _is_raised_early(target, observed) and bool(changing)
     raising = (_step(ActionKind.SET_LINK, "up"),) if early else ()
-    return (*_option_steps(target, observed), *making, *raising, *changing, *_link_steps(target, observed, raised=early))
+    return (
+        *_option_steps(target, observed),
+        *rules,
+        *making,
+        *raising,
+        *changing,
+        *_link_steps(target, observed, raised=early),
+    )
 
 
 def _option_steps(target: Target, observed: ObservedPf) -> Iterator[Action]:
@@ -33,6 +41,22 @@ def _option_steps(target: Target, observed: ObservedPf) -> Iterator[Action]:
     """
     if target.options is not None and target.options != observed.module_options:
         yield _step(ActionKind.WRITE_MODULE_OPTIONS, f"{observed.driver} {target.options}".strip())
+
+
+def _rule_steps(target: Target, observed: ObservedPf) -> Iterator[Action]:
+    """Yield the writes of the rules that create VFs at boot.
+
+    They come first, because udev also applies them when a driver is bound.
+    """
+    if target.udev_rules is None or sorted(target.udev_rules) == sorted(observed.udev_rules):
+        return
+    wanted = {rule.split()[0]: rule for rule in target.udev_rules}
+    for pool in dict.fromkeys(rule.split()[0] for rule in observed.udev_rules):
+        if pool not in wanted:
+            yield _step(ActionKind.WRITE_UDEV_RULE, pool)
+    for pool, rule in wanted.items():
+        if [one for one in observed.udev_rules if one.split()[0] == pool] != [rule]:
+            yield _step(ActionKind.WRITE_UDEV_RULE, rule)
 
 
 def _whole_steps(observed: ObservedPf) -> Iterator[Action]:

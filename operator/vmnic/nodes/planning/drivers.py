@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ...api.node_state import PfSpec
+from ...api.node_state import VFIO, PfSpec
 from ..observed import ObservedPf
+from ..udev_rules import ANY_DRIVER, rule_of
 from ..vf_limits import count_other_ports, data_of
 from .target import Original, uses_of
 
@@ -23,6 +24,8 @@ class DriverFacts:
 
     options: str = ""
     """Options that its file below /etc/modprobe.d should contain; empty if there should be no file."""
+    udev_rules: tuple[str, ...] | None = None
+    """Names of the rules that udev should have for the PF itself; None if that is not asked."""
     others: tuple[str, ...] = ()
     """PCI addresses of its other functions."""
     in_use: tuple[str, ...] = ()
@@ -61,6 +64,7 @@ def gather_driver(
     unknown = [address for address in pf.driver_functions if address not in known]
     return DriverFacts(
         options=f"{parameter}={most}" if most and parameter else "",
+        udev_rules=_udev_rules(pf, wanted.get(pf.pci_address)),
         others=tuple(port.pci_address for port in ports if port.pci_address != pf.pci_address),
         in_use=(
             *(words for port in ports for words in _uses(port, wanted.get(port.pci_address), most, originals)),
@@ -70,6 +74,19 @@ def gather_driver(
         ),
         other_ports_vfs=count_other_ports(pf, observed, wanted),
     )
+
+
+def _udev_rules(pf: ObservedPf, spec: PfSpec | None) -> tuple[str, ...]:
+    """Return the rules that udev should have for a PF."""
+    if spec is None or spec.persistence != "Udev" or spec.release or not spec.num_vfs:
+        return ()
+    # With MAC addresses of the pool, the agent binds kernel drivers after it has set the addresses.
+    autoprobe = not any(group.driver == VFIO or (group.settings and group.settings.mac_prefix) for group in spec.groups)
+    own = pf.driver if pf.driver not in ("", VFIO) else ANY_DRIVER
+    rules = (rule_of(spec.pool, driver, spec.num_vfs, autoprobe=autoprobe) for driver in (ANY_DRIVER, own))
+    # A rule from the time when the PF was on vfio-pci stays as it is.
+    general, exact = rules
+    return (general,) if general in pf.udev_rules else (exact,)
 
 
 def _by_options(spec: PfSpec) -> bool:

@@ -22,7 +22,7 @@ _TOLD = 4
 
 
 def describe_obstacle(observed: ObservedPf, number: str) -> str:
-    """Return what keeps a VM from opening a group as it is now."""
+    """Return the obstacle to opening a group as it is now, or an empty string."""
     for group in (one for one in observed.iommu_groups if one.number == number):
         for member in group.members:
             if not _leaves_dma(member.driver):
@@ -33,7 +33,7 @@ def describe_obstacle(observed: ObservedPf, number: str) -> str:
 
 
 def find_partners(desired: PfSpec, observed: ObservedPf, others: Iterable[PfSpec]) -> tuple[str, ...]:
-    """Return the whole PFs that are handed out together with a PF: those of its group and pool."""
+    """Return the other whole PFs of a PF's group and pool, which VMs get together with it."""
     if desired.function != "Physical" or desired.release:
         return ()
     members = {member.address for member in _own_members(observed)} - {observed.pci_address}

@@ -116,7 +116,10 @@ def plan_pf(
 
 
 def hold_partners(
-    planned: Mapping[str, Planned], desired: Iterable[PfSpec], observed: Mapping[str, ObservedPf]
+    planned: Mapping[str, Planned],
+    desired: Iterable[PfSpec],
+    observed: Mapping[str, ObservedPf],
+    unreadable: Collection[str] = (),
 ) -> dict[str, Planned]:
     """Return the plans, without those of whole PFs whose partners in the same group cannot be prepared."""
     specs, found = tuple(desired), dict(planned)
@@ -126,8 +129,9 @@ def hold_partners(
             continue
         for address in find_partners(spec, observed[spec.pci_address], specs):
             problem = planned[address].problem if address in planned else None
-            if problem is not None:
-                text = f"{spec.pci_address} goes to VMs together with {address} of its IOMMU group: {problem.message}"
+            why = f"{address} does not answer" if address in unreadable else problem.message if problem is not None else ""
+            if why:
+                text = f"{spec.pci_address} goes to VMs together with {address} of its IOMMU group: {why}"
                 found[spec.pci_address] = Planned(problem=PfProblem(reason=PfReason.IOMMU_GROUP_SHARED, message=text))
     return found
 
@@ -138,11 +142,11 @@ def desired_target(desired: PfSpec, original: Original | None, driver: DriverFac
     A PF that is being released returns to its original values if vmnic owns it and the pool asks for a reset.
     """
     if not desired.release:
-        return target_of(desired, driver.options)
+        return target_of(desired, driver.options, driver.udev_rules)
     if original is None or desired.release != "Reset" or desired.management == "Adopt":
         return None
     # The file of module options belongs to all PFs of the driver. Those that stay in a pool may still need it.
-    return replace(target_of_original(original), options=driver.options)
+    return replace(target_of_original(original), options=driver.options, udev_rules=driver.udev_rules)
 
 
 def affected_functions(actions: tuple[Action, ...], target: Target, observed: ObservedPf) -> tuple[str, ...]:
@@ -249,9 +253,17 @@ def _bind_words(value: str) -> str:
     return f"bind {which} to {'their kernel driver' if driver == 'kernel' else driver}"
 
 
+def _rule_words(pool: str, driver: str = "", count: str = "", autoprobe: str = "1") -> str:
+    if not driver:
+        return f"remove the udev rule of pool {pool}"
+    unbound = "" if autoprobe == "1" else " without drivers"
+    return f"write the udev rule of pool {pool} for {count} VFs{unbound}"
+
+
 _WORDS: dict[ActionKind, Callable[[str], str]] = {
     ActionKind.BIND_PF: lambda value: f"bind the whole NIC to {'its kernel driver' if value == 'kernel' else value}",
     ActionKind.WRITE_MODULE_OPTIONS: lambda value: f"write the module options {value}",
+    ActionKind.WRITE_UDEV_RULE: lambda value: _rule_words(*value.split()),
     ActionKind.RELOAD_DRIVER: lambda value: f"reload the driver {value}",
     ActionKind.SET_AUTOPROBE: lambda value: (
         "let kernel drivers bind new VFs" if value == "1" else "keep kernel drivers off new VFs"

@@ -259,6 +259,8 @@ def _link_elsewhere(observed: ObservedPf, remedy: str) -> PfProblem:
 
 def _load(host: HostFacts) -> str:
     """Return the remedy for a module that is not loaded."""
+    if "vfio_pci" in host.modules_unknown:
+        return "neither /sys/module nor /sys/bus/pci/drivers shows whether it is there: make both readable for the agent"
     if host.refused:
         return f"the kernel refused it ({'; '.join(host.refused)}): sign it, or check Secure Boot and the kernel packages"
     return "load it at boot (modules-load.d) or by the agent's init container"

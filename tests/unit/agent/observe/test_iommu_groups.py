@@ -29,7 +29,7 @@ def whole(address=PF, pool="fast", **changes):
     return pf_spec(address, function="Physical", num_vfs=0, pool=pool, **changes)
 
 
-async def test_a_nic_that_shares_its_group_with_bridges_is_passed_through(tmp_path):
+async def test_a_nic_in_a_group_with_bridges_is_passed_through(tmp_path):
     bridges = (DeviceSpec(address=PORT, driver="pcieport"), DeviceSpec(address=DUMMY, pci_class="060000"))
     node = Node(grouped(*bridges), tmp_path)
     status = await node.grant_and_run(whole())
@@ -107,6 +107,24 @@ async def test_two_pools_in_one_group_name_each_other(tmp_path):
     found = await run_both(node, whole(), whole(OTHER_PF, "slow"))
     assert [found[one].problem.reason for one in (PF, OTHER_PF)] == [PfReason.IOMMU_GROUP_SHARED] * 2
     assert f"{OTHER_PF} on igb of pool slow" in found[PF].problem.message
+
+
+async def test_a_group_that_an_unknown_process_opened_is_held(tmp_path):
+    node = Node(grouped(pf(OTHER_PF)), tmp_path)
+    await run_both(node, whole(), whole(OTHER_PF))
+    node.sim.control({"hold": PF})
+    node.api.ask(whole(release="Reset"), whole(OTHER_PF, release="Reset"))
+    found = {one.pci_address: one for one in (await node.agent.run(node.api.state)).pfs}
+    assert found[OTHER_PF].plan.blocked_by == (f"an unknown process holds {OTHER_PF}",)
+
+
+async def test_a_nic_waits_while_its_partner_does_not_answer(tmp_path):
+    node = Node(grouped(pf(OTHER_PF)), tmp_path)
+    matches = lambda op: isinstance(op, ReadFile) and op.path.endswith(f"{OTHER_PF}/numa_node")  # noqa: E731
+    node.port.faults.append(Fault(when=When.ERRNO, errno=errno.EIO, matches=matches))
+    node.api.ask(whole(), whole(OTHER_PF))
+    problem = (await node.run_pass()).problem
+    assert (problem.reason, f"{OTHER_PF} does not answer" in problem.message) == (PfReason.IOMMU_GROUP_SHARED, True)
 
 
 async def test_the_holder_of_a_group_holds_all_of_it(tmp_path):
