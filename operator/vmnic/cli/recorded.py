@@ -27,10 +27,17 @@ from ..api.reasons import PfReason
 from ..host.client import LocalHost
 from ..inspection.function_links import owners_by_name
 from ..inspection.host_snapshot import HostSnapshot, read_snapshot
-from ..inspection.modules import MODULES
 from ..nodes.addresses import vf_addresses
 from ..nodes.nics import model_of
-from ..nodes.observed import MACVTAP, ObservedPf, holders_by_address, render_pf_status, with_holders, with_macvtaps
+from ..nodes.observed import (
+    MACVTAP,
+    ObservedPf,
+    hold_groups,
+    holders_by_address,
+    render_pf_status,
+    with_holders,
+    with_macvtaps,
+)
 from ..nodes.planning.drivers import gather_driver
 from ..nodes.planning.plan import Planned, hold_partners, plan_pf
 from ..nodes.pools.merge import Merge, merge_pools
@@ -120,8 +127,7 @@ def plan_recorded(objects: Objects) -> RecordedPlans:
 
 
 def _modules_unknown(record: HostRecord) -> bool:
-    modules = record.host.modules
-    return modules.loaded is None and modules.built_in is None
+    return record.host.modules.loaded is None or record.host.modules.built_in is None
 
 
 def _planned_capacity(rows: Mapping[str, list[tuple[str, PoolNode]]]) -> list[ProblemEntry]:
@@ -155,7 +161,7 @@ def _plan_host(
     found = [with_macvtaps(pf, told, owners_by_name(snapshot.links), ()) for pf in snapshot.pfs]
     macvtaps = {vf: holder for _, of_vfs in found for vf, holder in of_vfs.items()}
     holders = holders_by_address(snapshot.pfs, unknown_holders(record) | macvtaps | snapshot.records.holders | told)
-    pfs = {pf.pci_address: with_holders(pf, holders) for pf, _ in found}
+    pfs = {pf.pci_address: pf for pf in hold_groups([with_holders(pf, holders) for pf, _ in found])}
     before = {address: _status(pf, holders) for address, pf in pfs.items()} | _unread(record, snapshot)
     merged = _merge(objects, name, record, tuple(before[address] for address in sorted(before)))
     facts = _facts(record, snapshot)
@@ -271,8 +277,7 @@ def _merge(objects: Objects, name: str, record: HostRecord, pfs: tuple[PfStatus,
 
 
 def _facts(record: HostRecord, snapshot: HostSnapshot) -> HostFacts:
-    facts = msgspec.structs.replace(snapshot.host, refused=record.host.modules.refused or ())
-    return msgspec.structs.replace(facts, modules=MODULES) if _modules_unknown(record) else facts
+    return msgspec.structs.replace(snapshot.host, refused=record.host.modules.refused or ())
 
 
 def _after(status: PfStatus, desired: PfSpec, planned: Planned, device: PciDevice | None) -> PfStatus:

@@ -204,14 +204,19 @@ class RecordedHost:
             self._file(f"/sys/module/{name}/initstate", "live")
         # A module that is built in has no entry in /sys/module, unless it has parameters. Its devices are there.
         there = {*(modules.loaded or ()), *(modules.built_in or ())}
-        numbers = (f"{number:3} {_MISC[name]}" for number, name in enumerate(sorted(there & _MISC.keys()), 196))
-        self._file("/proc/misc", "\n".join(numbers))
-        if "macvtap" in there:
-            self._directories["/sys/class/macvtap"] = set()
-            self._enter("/sys/class/macvtap")
-        if "vfio_pci" in there:
-            self._directories["/sys/bus/pci/drivers/vfio-pci"] = set()
-            self._enter("/sys/bus/pci/drivers/vfio-pci")
+        there |= {"vfio_pci"} if any(one.driver == _VFIO for one in self._record.pci_devices) else set()
+        is_known = modules.loaded is not None and modules.built_in is not None
+        for name, path in (("macvtap", "/sys/class/macvtap"), ("vfio_pci", "/sys/bus/pci/drivers/vfio-pci")):
+            if name in there:
+                self._directories[path] = set()
+                self._enter(path)
+            elif not is_known:
+                self._unknown(path, "host.modules")
+        if is_known:
+            numbers = (f"{number:3} {_MISC[name]}" for number, name in enumerate(sorted(there & _MISC.keys()), 196))
+            self._file("/proc/misc", "\n".join(numbers))
+        else:
+            self._unknown("/proc/misc", "host.modules")
 
     def _add_device(self, device: PciDevice) -> None:
         path, where = f"{_SYS}/{device.address}", f"pciDevices[{device.address}]"
