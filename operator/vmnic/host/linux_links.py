@@ -156,7 +156,8 @@ def _link(message: Any, uses: _Uses) -> LinkInfo:
         phys_switch_id=(message.get_attr("IFLA_PHYS_SWITCH_ID") or "").replace(":", ""),
         kind=kind or "",
         master=message.get_attr("IFLA_MASTER"),
-        lower=message.get_attr("IFLA_LINK"),
+        # The peer of a container's veth is in another network namespace, where the same index is another link.
+        lower=message.get_attr("IFLA_LINK") if message.get_attr("IFLA_LINK_NETNSID") is None else None,
         pci_address=message.get_attr("IFLA_PARENT_DEV_NAME") if on_pci else None,
         addresses=tuple(uses.addresses.get(message["index"], ())),
         default_route=message["index"] in uses.routes,

@@ -106,8 +106,9 @@ async def read_pf(
     path, channels = f"{DEVICES}/{address}", more.channels(link.name) if link is not None else None
     driver = functions.link(f"{path}/driver")
     vendor, device = (own.needed(f"{path}/{one}").removeprefix("0x") for one in ("vendor", "device"))
-    port = Port(name=name, mac=_permanent_mac(more, link), pci_address=address, driver=driver)
-    owner, unknown = _foreign_owner(own, profiles, rules, port)
+    macs = {name: _permanent_mac(more, link)} | {port.name: port.permanent_mac or "" for port in there.ports[1:]}
+    ports = [Port(name=one, mac=mac, pci_address=address, driver=driver) for one, mac in macs.items()]
+    owner, unknown = _foreign_owner(own, profiles, rules, address, ports)
     known, numa = model_of(vendor, device, driver), read_integer(own.text(f"{path}/numa_node"), 0, _LARGEST)
     return ObservedPf(
         pci_address=address,
@@ -369,19 +370,20 @@ def _options_path(driver: str) -> str:
     return f"/etc/modprobe.d/vmnic-{driver}.conf"
 
 
-def _foreign_owner(own: _Answers, profiles: Profiles, rules: UdevRules, port: Port) -> tuple[str, str]:
+def _foreign_owner(own: _Answers, profiles: Profiles, rules: UdevRules, address: str, ports: Iterable[Port]) -> tuple[str, str]:
     """Return which other program manages a PF's VFs, and what could not be read about that.
 
     Each is empty if there is none.
     """
-    if own.text(f"{_OPERATOR}/{port.pci_address}"):
-        return f"sriov-network-operator ({_OPERATOR}/{port.pci_address})", ""
-    path, unread = find_rule_owner(rules, port)
+    if own.text(f"{_OPERATOR}/{address}"):
+        return f"sriov-network-operator ({_OPERATOR}/{address})", ""
+    making = [find_rule_owner(rules, port) for port in ports]
+    path, unread = (next(filter(None, words), "") for words in zip(*making, strict=True)) if making else ("", "")
     if path or unread:
         return (f"a rule of udev ({path})" if path else ""), unread
-    if not port.name:
-        return "", ""  # NetworkManager manages no function without a link here.
-    found, unknown = find_manager(profiles, port)
+    # NetworkManager manages no function without a link here.
+    claims = [find_manager(profiles, port) for port in ports if port.name]
+    found, unknown = (next(filter(None, words), "") for words in zip(*claims, strict=True)) if claims else ("", "")
     return (f"NetworkManager or nmstate ({found})" if found else ""), unknown
 
 

@@ -240,7 +240,6 @@ class _Recorder:
     def _link(self, link: LinkInfo) -> LinkRecord:
         path = f"/sys/class/net/{link.name}"
         channels = self._answers.get(ReadChannels(link.name))
-        is_permanent = self._text(f"{path}/addr_assign_type") == "0"
         vfs = self._noted(ReadVfs(link.name), f"vfs:{link.name}")
         filters = self._noted(ReadUnicast(link.name), f"unicast:{link.name}")
         return LinkRecord(
@@ -262,7 +261,7 @@ class _Recorder:
             default_route=link.default_route,
             learned_default_route=link.learnt_route,
             mac=link.mac or None,
-            permanent_mac=link.permanent_mac or (link.mac if is_permanent else None) or None,
+            permanent_mac=self._permanent_mac(link),
             mtu=link.mtu,
             up=link.up,
             carrier=link.carrier,
@@ -308,15 +307,10 @@ class _Recorder:
         await self._read([ReadFile(path) for path in (*rules, *options.values(), *claims.values())])
         foreign: dict[str, str] = {}
         for pf in pfs:
-            link = next((link for link in links if link.pci_address == pf.address), None)
             if self._text(claims[pf.address]):
                 foreign[pf.address] = "sriov-network-operator"
-            elif link is not None:
-                is_permanent = self._text(f"/sys/class/net/{link.name}/addr_assign_type") == "0"
-                mac = link.permanent_mac or (link.mac if is_permanent else "") or ""
-                port = Port(name=link.name, mac=mac, pci_address=pf.address, driver=pf.driver or "")
-                if find_manager(profiles, port)[0]:
-                    foreign[pf.address] = "NetworkManager"
+            elif any(find_manager(profiles, port)[0] for port in self._ports(pf, links)):
+                foreign[pf.address] = "NetworkManager"
         return OwnerRecords(
             module_options={
                 driver: text.removeprefix(f"options {driver} ")
@@ -326,6 +320,19 @@ class _Recorder:
             foreign=foreign,  # type: ignore[arg-type]
             udev_rules={path: match[1] for path in rules if (match := _RULE.search(self._text(path))) is not None},
         )
+
+    def _ports(self, pf: PciDevice, links: Sequence[LinkInfo]) -> list[Port]:
+        """Return what NetworkManager's profiles compare of the links of a function."""
+        own = [link for link in links if link.pci_address == pf.address]
+        return [
+            Port(name=one.name, mac=self._permanent_mac(one) or "", pci_address=pf.address, driver=pf.driver or "")
+            for one in own
+        ]
+
+    def _permanent_mac(self, link: LinkInfo) -> str | None:
+        # Kernels before 5.6 do not tell it, but mark an address that was not changed.
+        is_permanent = self._text(f"/sys/class/net/{link.name}/addr_assign_type") == "0"
+        return link.permanent_mac or (link.mac if is_permanent else None) or None
 
     async def _names_of(self, path: str) -> tuple[str, ...]:
         await self._read([ListDir(path)])

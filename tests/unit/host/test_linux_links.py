@@ -115,3 +115,8 @@ def test_ports_and_addresses_of_a_link_are_read(links):
     )  # fmt: skip
     assert (link.phys_port_name, link.phys_switch_id, link.permanent_mac) == ("pf0vf3", "b8cef6", "b8:ce:f6:00:00:01")
     assert (link.promiscuity, link.carrier) == (1, False)
+
+
+@pytest.mark.parametrize(("attributes", "lower"), [({}, 2), ({"IFLA_LINK_NETNSID": 0}, None), ({"IFLA_LINK_NETNSID": 4}, None)])
+def test_an_index_of_another_namespace_is_no_lower_link(links, attributes, lower):
+    assert read_link(links, IFLA_LINK=2, **attributes).lower == lower

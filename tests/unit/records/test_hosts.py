@@ -85,7 +85,11 @@ PLANS = [
     (
         "macvtap-in-pod",
         "{nicSelector: {pfNames: [enp3s0]}, numVfs: 7}",
-        {"0000:0b:00.0": disturbs(KEEP_OFF, "create 7 VFs", VFIO, holders=ON_TOP)},
+        {
+            "0000:0b:00.0": disturbs(
+                *(KEEP_OFF, "create 7 VFs", VFIO), holders=[f"{ON_TOP[0]} and loses its link for seconds", *ON_TOP[1:]]
+            )
+        },
     ),
     (
         "macvtap-in-pod",
@@ -194,6 +198,23 @@ PLANS = [
         },
     ),
     ("x710-two-pools", "{nicSelector: {pfNames: [ens7f0]}, numVfs: 4}", {}),
+    (
+        "x710-two-pools",
+        "{nicSelector: {pfNames: [ens7f0]}, numVfs: 4, mtu: 9000}",
+        {
+            "0000:65:00.0": disturbs(
+                "set the MTU to 9000", holders=["pod tenants/virt-launcher-mail loses its link for seconds"]
+            )
+        },
+    ),
+    (
+        "owned-by-others",
+        "{nicSelector: {models: [X710]}, numVfs: 4}",
+        {
+            **{f"0000:65:00.{number}": fails("ForeignOwner") for number in (0, 1, 2)},
+            "0000:65:00.3": does("create 4 VFs", VFIO),
+        },
+    ),
     (
         "bnxt",
         '{nicSelector: {vendors: ["14e4"]}, numVfs: 2, vf: {trust: true}}',

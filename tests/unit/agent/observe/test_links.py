@@ -140,6 +140,12 @@ class TestSeveralPorts:
         assert (status.plan, status.problem.reason) == (None, PfReason.SEVERAL_PORTS)
         assert "(ens11, ens11d1)" in status.problem.message
 
+    async def test_a_profile_for_any_port_manages_the_function(self, tmp_path):
+        profile = "/etc/NetworkManager/system-connections/vfs.nmconnection"
+        text = "[connection]\ntype=ethernet\ninterface-name=ens11d1\n[sriov]\ntotal-vfs=4\n"
+        node = Node(sim_host(pf(ports=(PortSpec(name="ens11d1"),)), files={profile: text}), tmp_path)
+        assert (await planned(node)).problem.reason is PfReason.FOREIGN_OWNER
+
     async def test_vfs_are_created_and_links_stay_as_they_are(self, tmp_path):
         node = node_with(tmp_path, up=False, ports=(PortSpec(name="ens11d1"),))
         status = await granted(node, desired())
