@@ -17,6 +17,8 @@ from .record import HostRecord, LinkRecord, RecordedHolder
 __all__ = ["anonymise"]
 
 _KEPT_MACS = re.compile(r"(00(:00)+|ff(:ff)+)\Z", re.ASCII)
+_WITH_MAC = re.compile(r"(enx|ibx|wlx|wwx)([0-9a-f]{12})", re.ASCII)
+"""Names that systemd makes of a MAC address (systemd.net-naming-scheme(7))."""
 _KEPT_LABELS: Final = ("kubernetes.io/arch", "kubernetes.io/os")
 _MACVTAP: Final = "macvtap.network.kubevirt.io/"
 _MACVTAP_DEVICE = re.compile(r"(.+)(Mvp[0-9]{1,9})", re.ASCII)
@@ -34,7 +36,8 @@ class _Replacer:
 
     def __init__(self, record: HostRecord) -> None:
         self._record = record
-        self._made: dict[tuple[str, str], str] = {}
+        self._made: dict[str, dict[str, str]] = {}
+        """Replacements by sort and value."""
         for link in record.links:
             # First, so that other texts that contain a MAC address are recognized.
             for mac in (link.mac, link.permanent_mac, *link.unicast_addresses, *(vf.mac for vf in link.vfs)):
@@ -60,11 +63,10 @@ class _Replacer:
 
     def _replaced(self, sort: str, value: str, make: Callable[[int], str]) -> str:
         """Return the replacement of a value, which is the same for the same value."""
-        key = (sort, value)
-        if key not in self._made:
-            number = sum(one == sort for one, _ in self._made) + 1
-            self._made[key] = make(number)
-        return self._made[key]
+        made = self._made.setdefault(sort, {})
+        if value not in made:
+            made[value] = make(len(made) + 1)
+        return made[value]
 
     def _numbered(self, word: str, value: str) -> str:
         return self._replaced(word, value, lambda number: f"{word}{number}")
@@ -80,13 +82,10 @@ class _Replacer:
 
     def _alt_name(self, name: str) -> str:
         """Return the replacement of an alternative name, in which a MAC address has its own replacement."""
-        for (sort, mac), made in self._made.items():
-            digits = mac.replace(":", "")
-            if sort == "mac" and digits in name.lower():
-                start = name.lower().index(digits)
-                prefix = name[:start] if name[:start] in ("enx", "ibx", "wlx") else ""
-                return f"{prefix}{made.replace(':', '')}"
-        return self._name(name)
+        found = _WITH_MAC.fullmatch(name.lower())
+        digits = found[2] if found is not None else ""
+        mac = ":".join(digits[at : at + 2] for at in range(0, len(digits), 2))
+        return f"{found[1]}{self._mac(mac).replace(':', '')}" if found is not None else self._name(name)
 
     def _ip(self, address: str) -> str:
         host, _, length = address.partition("/")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
 from typing import Final
 
 from ..host.ops import (
@@ -84,6 +83,8 @@ class RecordedHost:
 
     def __init__(self, record: HostRecord) -> None:
         self._record = record
+        self._devices = {one.address: one for one in record.pci_devices}
+        self._by_name = {one.name: one for one in record.links}
         self._files: dict[str, str] = {}
         self._links: dict[str, str] = {}
         self._directories: dict[str, set[str]] = {}
@@ -119,7 +120,7 @@ class RecordedHost:
                 return self._find_link(name).unicast_addresses
             case ReadEswitchMode(address):
                 self._refuse(f"eswitch:{address}")
-                device = self._record.device_at(address)
+                device = self._devices.get(address)
                 if device is None or device.eswitch_mode is None:
                     raise OSError(errno.EOPNOTSUPP, f"the mode of the switch in {address} is not recorded")
                 return device.eswitch_mode
@@ -133,10 +134,9 @@ class RecordedHost:
         raise OSError(errno.EROFS, "a recorded host cannot be changed")
 
     def _find_link(self, name: str) -> LinkRecord:
-        for link in self._record.links:
-            if link.name == name:
-                return link
-        raise OSError(errno.ENODEV, f"no link is called {name}")
+        if name not in self._by_name:
+            raise OSError(errno.ENODEV, f"no link is called {name}")
+        return self._by_name[name]
 
     def _refuse(self, read: str) -> None:
         """Raise what the kernel answered to a read when the record was made."""
@@ -273,7 +273,7 @@ class RecordedHost:
             self._refused[path] = OSError(errno.EIO, f"{fault}: the others are not recorded")
         for index, address in enumerate(found or ()):
             self._link(f"{path}/virtfn{index}", f"{_SYS}/{address}")
-            if self._record.device_at(address) is None:
+            if address not in self._devices:
                 self._file_of_unrecorded(address, device)
 
     def _file_of_unrecorded(self, address: str, pf: PciDevice) -> None:
@@ -292,7 +292,7 @@ class RecordedHost:
             if group.reserved_regions is not None:
                 texts = (f"0x{one.replace('-', ' 0x', 1)}" for one in group.reserved_regions)
                 regions[group.id] = "\n".join(texts)
-        known = {one.address for one in self._record.pci_devices}
+        known = set(self._devices)
         known |= {address for one in self._record.pci_devices for address in virtual_functions(one) or ()}
         for number, addresses in members.items():
             path = f"/sys/kernel/iommu_groups/{number}/devices"
@@ -343,10 +343,8 @@ class RecordedHost:
             self._file(path, f'KERNELS=="{address}", ATTR{{device/sriov_numvfs}}="recorded"')
 
     def _link_info(self, link: LinkRecord) -> LinkInfo:
-        indexes: Mapping[int | str, int] = {one.name: one.index for one in self._record.links}
-
         def index_of(other: int | str | None) -> int | None:
-            return indexes[other] if isinstance(other, str) else other
+            return self._by_name[other].index if isinstance(other, str) else other
 
         return LinkInfo(
             index=link.index,

@@ -94,7 +94,10 @@ class _Recorder:
     async def record(self, name: str, holders: Mapping[str, str]) -> HostRecord:
         listed = await self._reader.names(DEVICES)
         await self._read([ReadFile(f"{DEVICES}/{address}/class") for address in listed])
-        network = [one for one in listed if self._text(f"{DEVICES}/{one}/class").startswith(_NETWORK_CLASS)]
+        links = await self._read_links()
+        # A modem has a link, but another class.
+        parents = {link.pci_address for link in links}
+        network = [one for one in listed if one in parents or self._text(f"{DEVICES}/{one}/class").startswith(_NETWORK_CLASS)]
         await self._read([op for one in network for op in _device_reads(one)])
         await self._read([op for one in network for op in self._further_reads(one)])
         groups = sorted({number for one in network if (number := self._group(one)) is not None})
@@ -102,7 +105,6 @@ class _Recorder:
         members = {number: self._names(f"/sys/kernel/iommu_groups/{number}/devices") for number in groups}
         others = sorted({one for found in members.values() for one in found if is_pci_address(one)} - set(network))
         await self._read([op for one in others for op in _device_reads(one)])
-        links = await self._read_links()
         await self._read([op for link in links for op in _link_reads(link)])
         # A function that has disappeared meanwhile has no vendor any more.
         devices = [self._device(one) for one in sorted({*network, *others}) if self._text(f"{DEVICES}/{one}/vendor")]
