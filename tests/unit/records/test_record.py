@@ -167,7 +167,7 @@ def test_a_recorded_host_gives_the_same_record_again(path):
     assert {link.name: link.addresses for link in again.links} == {link.name: link.addresses for link in record.links}
 
 
-def test_a_function_of_another_class_is_recorded_if_it_has_a_link():
+def test_a_function_of_another_class_with_a_link_is_recorded():
     modem = {"address": "0000:0b:00.0", "vendor": "17cb", "device": "0308", "class": "ff0000", "driver": "mhi-pci"}
     record = record_of(devices=[str(modem)], links=[link(type=65534)])
     assert recorded(RecordedHost(record)).pci_devices == record.pci_devices
