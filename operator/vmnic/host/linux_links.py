@@ -144,6 +144,7 @@ class _Uses:
 def _link(message: Any, uses: _Uses) -> LinkInfo:
     names = message.get_attr("IFLA_PROP_LIST")
     kind = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND")
+    # Every pod has a veth pair. The index of its end in the pod's namespace may be that of a NIC here.
     # The parent of a virtio link is `virtio0` on the virtio bus, which is no PCI address.
     carrier = message.get_attr("IFLA_CARRIER")
     on_pci = message.get_attr("IFLA_PARENT_DEV_BUS_NAME") == "pci"
@@ -162,7 +163,7 @@ def _link(message: Any, uses: _Uses) -> LinkInfo:
         phys_switch_id=(message.get_attr("IFLA_PHYS_SWITCH_ID") or "").replace(":", ""),
         kind=kind or "",
         master=message.get_attr("IFLA_MASTER"),
-        lower=message.get_attr("IFLA_LINK"),
+        lower=message.get_attr("IFLA_LINK") if message.get_attr("IFLA_LINK_NETNSID") is None else None,
         pci_address=message.get_attr("IFLA_PARENT_DEV_NAME") if on_pci else None,
         addresses=tuple(uses.addresses.get(message["index"], ())),
         default_route=message["index"] in uses.routes,

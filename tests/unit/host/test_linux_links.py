@@ -107,6 +107,11 @@ def test_what_the_kernel_does_not_tell_of_a_link_is_unknown(links):
     assert (link.phys_port_name, link.phys_switch_id, link.promiscuity) == ("", "", 0)
 
 
+def test_an_index_of_another_namespace_is_no_link_here(links):
+    assert read_link(links, IFLA_LINK=2).lower == 2
+    assert read_link(links, IFLA_LINK=2, IFLA_LINK_NETNSID=0).lower is None
+
+
 def test_ports_and_addresses_of_a_link_are_read(links):
     link = read_link(
         links, IFLA_PHYS_PORT_NAME="pf0vf3", IFLA_PHYS_SWITCH_ID="b8:ce:f6", IFLA_PERM_ADDRESS="B8:CE:F6:00:00:01",
