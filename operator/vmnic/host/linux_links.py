@@ -7,6 +7,7 @@ caller's dict, and the struct of the VLAN list is two bytes short.
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,7 +75,7 @@ class LinuxLinks:
             case ReadVfs(name):
                 return self._read_vfs(name)
             case ReadUnicast(name):
-                return read_unicast_filter(self._index(name))
+                return read_unicast_filter(_index(name))
             case ReadEswitchMode(pci_address):
                 return read_eswitch_mode(pci_address)
             case CheckGateway(self_enabled_links):
@@ -82,10 +83,10 @@ class LinuxLinks:
             case SetLink(name=name, up=up, mtu=mtu):
                 wanted: dict[str, Any] = {} if up is None else {"state": "up" if up else "down"}
                 wanted |= {} if mtu is None else {"mtu": mtu}
-                self._route().link("set", index=self._index(name), **wanted)
+                self._route().link("set", index=_index(name), **wanted)
                 return None
             case SetVf():
-                self._route().link("set", index=self._index(op.name), vf=_vf_attributes(op))
+                self._route().link("set", index=_index(op.name), vf=_vf_attributes(op))
                 return None
             case ReadChannels(name):
                 return _read_channels(name)
@@ -102,12 +103,6 @@ class LinuxLinks:
             self._netlink = IPRoute()
         return self._netlink
 
-    def _index(self, name: str) -> int:
-        found = self._route().link_lookup(ifname=name)
-        if not found:
-            raise OSError(errno.ENODEV, f"no link is called {name}")
-        return int(found[0])
-
     def _read(self) -> tuple[LinkInfo, ...]:
         route = self._route()
         uses = _Uses()
@@ -120,9 +115,20 @@ class LinuxLinks:
         return tuple(_link(message, uses) for message in route.link("dump", ext_mask=_WITHOUT_STATISTICS))
 
     def _read_vfs(self, name: str) -> tuple[VfInfo, ...]:
-        index = self._index(name)
+        index = _index(name)
         (message,) = self._route().link("get", index=index, ext_mask=_WITH_VFS | _WITHOUT_STATISTICS)
         return _vfs(message)
+
+
+def _index(name: str) -> int:
+    """Return the index of a link by its name.
+
+    pyroute2 would read a dump of all links for it.
+    """
+    try:
+        return socket.if_nametoindex(name)
+    except OSError as error:
+        raise OSError(errno.ENODEV, f"no link is called {name}") from error
 
 
 @dataclass
@@ -138,6 +144,7 @@ class _Uses:
 def _link(message: Any, uses: _Uses) -> LinkInfo:
     names = message.get_attr("IFLA_PROP_LIST")
     kind = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND")
+    # Every pod has a veth pair. The index of its end in the pod's namespace may be that of a NIC here.
     # The parent of a virtio link is `virtio0` on the virtio bus, which is no PCI address.
     carrier = message.get_attr("IFLA_CARRIER")
     on_pci = message.get_attr("IFLA_PARENT_DEV_BUS_NAME") == "pci"
@@ -156,7 +163,6 @@ def _link(message: Any, uses: _Uses) -> LinkInfo:
         phys_switch_id=(message.get_attr("IFLA_PHYS_SWITCH_ID") or "").replace(":", ""),
         kind=kind or "",
         master=message.get_attr("IFLA_MASTER"),
-        # The peer of a container's veth is in another network namespace, where the same index is another link.
         lower=message.get_attr("IFLA_LINK") if message.get_attr("IFLA_LINK_NETNSID") is None else None,
         pci_address=message.get_attr("IFLA_PARENT_DEV_NAME") if on_pci else None,
         addresses=tuple(uses.addresses.get(message["index"], ())),

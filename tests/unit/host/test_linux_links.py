@@ -1,5 +1,7 @@
 """Links and VFs as the kernel reports them, decoded from the messages of pyroute2."""
 
+import errno
+
 import pytest
 
 from vmnic.host.linux_links import LinuxLinks
@@ -36,9 +38,6 @@ class Route:
         self.message = Message({"index": 7, "ifi_type": 1, "flags": 1, "IFLA_IFNAME": "ens1f0"} | attributes)
         self.masks = []
 
-    def link_lookup(self, ifname):
-        return [7] if ifname == "ens1f0" else []
-
     def link(self, command, ext_mask, index=None):
         self.masks.append((command, ext_mask))
         return (self.message,)
@@ -62,7 +61,7 @@ def read_link(links, **attributes):
 
 def read_vf(links, attributes):
     links._netlink = Route(IFLA_VFINFO_LIST=Message(IFLA_VF_INFO=[Message(attributes)]))
-    return links.perform(ReadVfs("ens1f0"))[0]
+    return links.perform(ReadVfs("lo"))[0]
 
 
 def test_all_attributes_of_a_vf_are_read(links):
@@ -108,6 +107,11 @@ def test_what_the_kernel_does_not_tell_of_a_link_is_unknown(links):
     assert (link.phys_port_name, link.phys_switch_id, link.promiscuity) == ("", "", 0)
 
 
+def test_an_index_of_another_namespace_is_no_link_here(links):
+    assert read_link(links, IFLA_LINK=2).lower == 2
+    assert read_link(links, IFLA_LINK=2, IFLA_LINK_NETNSID=0).lower is None
+
+
 def test_ports_and_addresses_of_a_link_are_read(links):
     link = read_link(
         links, IFLA_PHYS_PORT_NAME="pf0vf3", IFLA_PHYS_SWITCH_ID="b8:ce:f6", IFLA_PERM_ADDRESS="B8:CE:F6:00:00:01",
@@ -117,6 +121,7 @@ def test_ports_and_addresses_of_a_link_are_read(links):
     assert (link.promiscuity, link.carrier) == (1, False)
 
 
-@pytest.mark.parametrize(("attributes", "lower"), [({}, 2), ({"IFLA_LINK_NETNSID": 0}, None), ({"IFLA_LINK_NETNSID": 4}, None)])
-def test_an_index_of_another_namespace_is_no_lower_link(links, attributes, lower):
-    assert read_link(links, IFLA_LINK=2, **attributes).lower == lower
+def test_a_link_that_is_not_there_is_no_device(links):
+    with pytest.raises(OSError, match="no link is called no-such-link") as refused:
+        links.perform(ReadVfs("no-such-link"))
+    assert refused.value.errno == errno.ENODEV
