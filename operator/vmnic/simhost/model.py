@@ -277,7 +277,7 @@ class Machine:
         device, function = rest.split(".")
         # Not `nodes.addresses`: a mistake there must not appear in the model as well.
         routing_id = (int(bus, 16) << 8) + (int(device, 16) << 3) + int(function)
-        routing_id += pf.profile.vf_offset + index * pf.profile.vf_stride
+        routing_id += pf.profile.vf_offset + int(function) * pf.profile.port_offset + index * pf.profile.vf_stride
         address = f"{domain}:{routing_id >> 8:02x}:{(routing_id >> 3) & 31:02x}.{routing_id & 7}"
         return Vf(
             address=address,
