@@ -94,12 +94,12 @@ def _no_vfs(observed: ObservedPf, name: str) -> PfProblem:
     listed = model_of(observed.vendor, observed.device)
     remedy = _SRIOV_OFF.get(observed.vendor, _SRIOV_OFF_ELSEWHERE)
     if listed is not None and not listed.has_vfs:
-        text = f"{name} is a {listed.title}, which has no SR-IOV: {_NO_SRIOV}"
+        text = f"{name}, model {listed.title}, has no SR-IOV: {_NO_SRIOV}"
         return PfProblem(reason=PfReason.TOO_MANY_VFS, message=text)
     if listed is None:
         text = f"{name} offers no VFs: if the NIC has SR-IOV, {remedy}; else {_NO_SRIOV}"
         return PfProblem(reason=PfReason.FIRMWARE_SRIOV_OFF, message=text)
-    return PfProblem(reason=PfReason.FIRMWARE_SRIOV_OFF, message=f"{name} ({listed.title}) offers no VFs: {remedy}")
+    return PfProblem(reason=PfReason.FIRMWARE_SRIOV_OFF, message=f"{name}, model {listed.title}, offers no VFs: {remedy}")
 
 
 def _parameter_problem(observed: ObservedPf, name: str) -> PfProblem | None:

@@ -49,10 +49,10 @@ async def test_vfs_are_no_nics_of_their_own(tmp_path):
 @pytest.mark.parametrize(
     ("profile", "off", "reason", "words"),
     [
-        ("ConnectX-6 Dx", True, PfReason.FIRMWARE_SRIOV_OFF, "(ConnectX-6 Dx) offers no VFs: set SRIOV_EN=1 and NUM_OF_VFS with mlxconfig"),
+        ("ConnectX-6 Dx", True, PfReason.FIRMWARE_SRIOV_OFF, "model ConnectX-6 Dx, offers no VFs: set SRIOV_EN=1 and NUM_OF_VFS with mlxconfig"),
         ("ConnectX-3", True, PfReason.FIRMWARE_SRIOV_OFF, "mlxconfig"),
-        ("E810", True, PfReason.FIRMWARE_SRIOV_OFF, "(E810) offers no VFs: enable SR-IOV in the machine's BIOS"),
-        ("82574L", False, PfReason.TOO_MANY_VFS, "is a 82574L, which has no SR-IOV: choose another NIC"),
+        ("E810", True, PfReason.FIRMWARE_SRIOV_OFF, "model E810, offers no VFs: enable SR-IOV in the machine's BIOS"),
+        ("82574L", False, PfReason.TOO_MANY_VFS, "model 82574L, has no SR-IOV: choose another NIC"),
         ("RTL8125", False, PfReason.TOO_MANY_VFS, "function: Physical"),
     ],
 )  # fmt: skip
