@@ -1,9 +1,6 @@
 """NIC data in offline plans, and NICs without SR-IOV in tables."""
 
-import json
-
 import pytest
-import yaml
 
 from tests.builders.decide import collect
 from tests.builders.vm import node_state, pool
@@ -16,7 +13,7 @@ from vmnic.cli.render import show_nodes
 def problems(*objects):
     found = collect(*objects)
     made = make_plan(found, decide_all(found, offline=True), [])
-    return [one for one in made["problems"] if one["reason"] not in ("CapacityUnknown",)], made
+    return [one for one in made["problems"] if one["reason"] != "CapacityUnknown"], made
 
 
 def told(*objects):
@@ -82,12 +79,12 @@ def test_ports_share_the_number_of_their_device_offline():
     assert told(pool(models=["X710"], num_vfs="max"), state) == []
 
 
-def test_a_driver_that_counts_by_its_parameter_needs_module_options():
+def test_a_driver_that_counts_by_parameter_needs_module_options():
     old = {"vendor": "15b3", "device": "1003", "model": "ConnectX-3", "driver": "mlx4_core"}
     assert told(pool(models=["ConnectX-3"]), reported(old)) == [("SriovNetworkPool/fast", "ModuleOptionsNeeded")]
 
 
-def test_nodes_shows_nics_without_sriov_and_the_number_that_counts(capsys):
+def test_nodes_shows_nics_without_sriov_and_the_least_number(capsys):
     pfs = (
         PfStatus(pci_address="0000:0b:00.0", name="ens1f0", vendor="8086", device="10c9", model="82576", total_vfs=8),
         PfStatus(pci_address="0000:0c:00.0", name="eno1", vendor="8086", device="10d3", model="82574L", driver="e1000e"),

@@ -11,9 +11,11 @@ PATH = f"/sys/bus/pci/devices/{PF}"
 
 
 def refusal(host, op):
-    with pytest.raises(OSError) as caught:
+    try:
         host.perform(op)
-    return caught.value.args[0]
+    except OSError as error:
+        return error.errno
+    return 0
 
 
 @pytest.mark.parametrize(

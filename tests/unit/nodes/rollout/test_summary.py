@@ -184,7 +184,7 @@ def test_mixed_guest_support_names_the_nodes():
     assert "82576 (nodes n1)" in problem.message
 
 
-def test_an_unknown_model_without_nodes_is_the_reason_of_the_pool():
+def test_an_unknown_model_without_nodes_is_the_pools_reason():
     status = summarise_pool(pool(nicSelector={"models": ["X71O"]}), [], PoolLedger(), ())
     assert conditions(status)["Ready"] == ("False", "UnknownModel")
     assert (conditions(status)["Stalled"][0], conditions(status)["UpToDate"][0]) == ("True", "False")
