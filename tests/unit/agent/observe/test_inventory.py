@@ -41,6 +41,12 @@ async def test_a_nic_without_sriov_is_passed_on_and_released(tmp_path, profile):
     assert not any("sriov" in write for write in node.written)
 
 
+async def test_a_plain_nic_that_the_host_uses_is_not_taken(tmp_path):
+    node = Node(sim_host(pf(profile="RTL8125", default_route=True)), tmp_path)
+    node.api.ask(whole())
+    assert (await node.run_pass()).problem.reason is PfReason.HOST_USED
+
+
 async def test_vfs_are_no_nics_of_their_own(tmp_path):
     node = Node(sim_host(pf(vfs=7), pf(OTHER_PF, profile="82574L")), tmp_path)
     assert [one.pci_address for one in (await node.agent.run(node.api.state)).pfs] == [PF, OTHER_PF]
