@@ -39,7 +39,7 @@ def _spec_problem(target: Target, desired: PfSpec, observed: ObservedPf, driver:
     wanted = desired.num_vfs if count is None and not desired.release else count
     if wanted and not observed.total_vfs and not observed.num_vfs:
         return _no_vfs(observed, name)
-    if count and (found := _count_problem(count, observed, driver, name)) is not None:
+    if count and (found := _count_problem(count, desired, observed, driver, name)) is not None:
         return found
     if desired.management == "Adopt" and not desired.release and desired.num_vfs > observed.num_vfs:
         return PfProblem(
@@ -69,13 +69,14 @@ _SRIOV_OFF_ELSEWHERE = "enable SR-IOV in the NIC's firmware and in the machine's
 _NO_SRIOV = "choose another NIC in nicSelector, or pass it on as a whole by a pool with function: Physical"
 
 
-def _count_problem(count: int, observed: ObservedPf, driver: DriverFacts, name: str) -> PfProblem | None:
+def _count_problem(count: int, desired: PfSpec, observed: ObservedPf, driver: DriverFacts, name: str) -> PfProblem | None:
     """Return the problem of a function that cannot have as many VFs."""
     model, total = data_of(observed), observed.total_vfs
     # The maximum is the driver's own: igb lowers the hardware's 8 to 7. Without that driver, the number is not final.
     most, source = (total, "sriov_totalvfs") if observed.driver not in ("", VFIO) else (count, "")
     remedy = "lower numVfs, or set it to max"
-    if model is not None and model.max_vfs is not None:
+    # A release restores the number from before vmnic changed the function, which may be above that of the data.
+    if model is not None and model.max_vfs is not None and not desired.release:
         allowed, words = model.max_vfs, f"maxVfs of {model.title} in the NIC data"
         if model.max_vfs_per == "Device":
             # VFs that are there already show that they have room.

@@ -368,6 +368,12 @@ def test_the_nic_data_count_whatever_driver_is_bound(driver):
     assert found.message.endswith("or correct the NIC data")
 
 
+def test_a_release_restores_a_number_above_the_nic_data():
+    before = original_of(replace(observed(total_vfs=8), num_vfs=8))
+    released = planned(pf_spec(release="Reset"), observed(total_vfs=8), original=before)
+    assert (released.problem, "create 8 VFs" in released.plan.text) == (None, True)
+
+
 @pytest.mark.parametrize(
     ("seen", "refused"),
     [
