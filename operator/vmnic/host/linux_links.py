@@ -7,11 +7,13 @@ caller's dict, and the struct of the VLAN list is two bytes short.
 from __future__ import annotations
 
 import errno
+import pathlib
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..checked.devices import is_pci_address
 from .gateway import LEARNT_ADDRESS, LINK_SCOPE, check_gateway
 from .ops import (
     Channels,
@@ -32,7 +34,7 @@ from .ops import (
 from .raw_netlink import read_eswitch_mode, read_unicast_filter
 from .routes import default_hops
 
-__all__ = ["LinuxLinks"]
+__all__ = ["LinuxLinks", "pci_function_of"]
 
 _IFF_UP = 1
 _WITH_VFS = 1
@@ -164,7 +166,7 @@ def _link(message: Any, uses: _Uses) -> LinkInfo:
         kind=kind or "",
         master=message.get_attr("IFLA_MASTER"),
         lower=message.get_attr("IFLA_LINK") if message.get_attr("IFLA_LINK_NETNSID") is None else None,
-        pci_address=message.get_attr("IFLA_PARENT_DEV_NAME") if on_pci else None,
+        pci_address=message.get_attr("IFLA_PARENT_DEV_NAME") if on_pci else _virtio_parent(message),
         addresses=tuple(uses.addresses.get(message["index"], ())),
         default_route=message["index"] in uses.routes,
         learnt=tuple(uses.learnt.get(message["index"], ())),
@@ -175,6 +177,18 @@ def _link(message: Any, uses: _Uses) -> LinkInfo:
 def _mac(text: str | None) -> str | None:
     """Return an address of the NIC, which pyroute2 gives as hexadecimal digits with colons."""
     return text.lower() if text else None
+
+
+def _virtio_parent(message: Any) -> str | None:
+    """Return the address of the PCI function of a virtio link, or None if it has none."""
+    bus, name = message.get_attr("IFLA_PARENT_DEV_BUS_NAME"), message.get_attr("IFLA_PARENT_DEV_NAME")
+    return pci_function_of(pathlib.Path("/sys/bus/virtio/devices") / name) if bus == "virtio" and name else None
+
+
+def pci_function_of(device: pathlib.Path) -> str | None:
+    """Return the address of the PCI function that a device belongs to, or None if it belongs to none."""
+    parent = device.resolve().parent.name
+    return parent if is_pci_address(parent) else None
 
 
 def _vfs(message: Any) -> tuple[VfInfo, ...]:

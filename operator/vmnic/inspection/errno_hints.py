@@ -20,7 +20,8 @@ _OF_STEP: dict[tuple[ActionKind, int], str] = {
     (
         ActionKind.SET_NUM_VFS,
         errno.ENOENT,
-    ): "the driver creates VFs only when it is loaded: set persistence: ModuleOptions, and vfsBy: module in the NIC data",
+    ): "the driver creates VFs only when it is loaded: set persistence: ModuleOptions, and parameter and countBy: parameter in "
+    "the NIC data",
     (ActionKind.SET_NUM_VFS, errno.EBUSY): "another program has created VFs: remove the function from its configuration",
     # The applier raises this one and those below with ETIMEDOUT: the kernel itself answers success.
     (ActionKind.SET_NUM_VFS, errno.ETIMEDOUT): "the driver created fewer VFs than requested: check the kernel log",

@@ -367,7 +367,7 @@ class Machine:
         device, function = rest.split(".")
         # Not `nodes.addresses`: a mistake there must not appear in the model as well.
         routing_id = (int(bus, 16) << 8) + (int(device, 16) << 3) + int(function)
-        routing_id += pf.profile.vf_offset + index * pf.profile.vf_stride
+        routing_id += pf.profile.vf_offset + int(function) * pf.profile.port_offset + index * pf.profile.vf_stride
         if pf.spec.vf_domain is not None:
             # As of VFs that a hypervisor passes to a virtual machine, each on a bus of its own.
             domain, routing_id = f"{pf.spec.vf_domain + index:04x}", 2 << 3

@@ -46,6 +46,8 @@ class NicProfile(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
     """0 for a NIC without SR-IOV."""
     vf_offset: int = 0
     vf_stride: int = 0
+    port_offset: int = 0
+    """Added to `vf_offset` for each function before this one."""
     channels_with_vfs: int = 0
     rate_limit: bool = False
     sysfs_vfs: bool = True
@@ -233,9 +235,10 @@ def _check_vf_addresses(spec: HostSpec) -> None:
         profile = profiles()[pf.profile]
         domain, bus, rest = pf.address.split(":")
         device, function = rest.split(".")
-        own = (int(bus, 16) << 8) + (int(device, 16) << 3) + int(function)
+        first = (int(bus, 16) << 8) + (int(device, 16) << 3) + int(function)
+        first += profile.vf_offset + int(function) * profile.port_offset
         for index in range(0 if pf.sriov_off else profile.capability_vfs):
-            place = (domain, own + profile.vf_offset + index * profile.vf_stride)
+            place = (domain, first + index * profile.vf_stride)
             other = taken.setdefault(place, pf.address)
             if other != pf.address:
                 raise ImpossibleHostError(f"{pf.address}: a {pf.profile} there would have VFs in the place of those of {other}")

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from vmnic.host.linux import LinuxFiles
+from vmnic.host.linux_links import pci_function_of
 from vmnic.host.ops import ListDir, ReadFile
 
 
@@ -29,6 +30,16 @@ def test_anything_but_a_small_regular_file_is_refused(tmp_path, make, code):
     with pytest.raises(OSError) as error:  # noqa: PT011 - the errno is compared
         read(tmp_path, "x")
     assert error.value.errno == code
+
+
+@pytest.mark.parametrize(
+    ("place", "address"),
+    [("pci0000:00/0000:00:03.0/virtio0", "0000:00:03.0"), ("platform/a000000.virtio_mmio/virtio0", None), ("virtio0", None)],
+)
+def test_a_virtio_link_belongs_to_its_pci_function(tmp_path, place, address):
+    (tmp_path / "devices" / place).mkdir(parents=True)
+    (tmp_path / "virtio0").symlink_to(tmp_path / "devices" / place)
+    assert pci_function_of(tmp_path / "virtio0") == address
 
 
 def test_the_largest_file_is_read_completely(tmp_path):

@@ -142,7 +142,7 @@ def test_a_wrong_entry_is_refused_with_its_place_and_remedy(add, entry, words):
 
 
 @pytest.mark.parametrize("driver", ["igb", "ixgbe", "mlx4_core"])
-def test_drivers_with_a_parameter_have_it_in_every_entry_with_vfs(driver):
+def test_drivers_with_a_parameter_have_it_in_every_entry(driver):
     own = [nic for nic in read_models() if nic.driver == driver and nic.has_vfs]
     assert {nic.parameter for nic in own} == {"num_vfs" if driver == "mlx4_core" else "max_vfs"}
     assert {nic.parameter for nic in read_models() if nic.driver not in ("igb", "ixgbe", "mlx4_core")} == {None}

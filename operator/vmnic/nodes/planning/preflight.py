@@ -55,7 +55,7 @@ def _spec_problem(target: Target, desired: PfSpec, observed: ObservedPf, driver:
     wanted = desired.num_vfs if count is None and not desired.release else count
     if wanted and not observed.total_vfs and not observed.num_vfs:
         return _no_vfs(observed, name)
-    if count and (found := _count_problem(count, observed, driver, name)) is not None:
+    if count and (found := _count_problem(count, desired, observed, driver, name)) is not None:
         return found
     if desired.management == "Adopt" and not desired.release and desired.num_vfs > observed.num_vfs:
         return PfProblem(
@@ -85,13 +85,14 @@ _SRIOV_OFF_ELSEWHERE = "enable SR-IOV in the NIC's firmware and in the machine's
 _NO_SRIOV = "choose another NIC in nicSelector, or pass it on as a whole by a pool with function: Physical"
 
 
-def _count_problem(count: int, observed: ObservedPf, driver: DriverFacts, name: str) -> PfProblem | None:
+def _count_problem(count: int, desired: PfSpec, observed: ObservedPf, driver: DriverFacts, name: str) -> PfProblem | None:
     """Return the problem of a function that cannot have as many VFs."""
     model, total = data_of(observed), observed.total_vfs
     # The maximum is the driver's own: igb lowers the hardware's 8 to 7. Without that driver, the number is not final.
     most, source = (total, "sriov_totalvfs") if observed.driver not in ("", VFIO) else (count, "")
     remedy = "lower numVfs, or set it to max"
-    if model is not None and model.max_vfs is not None:
+    # A release restores the number from before vmnic changed the function, which may be above that of the data.
+    if model is not None and model.max_vfs is not None and not desired.release:
         allowed, words = model.max_vfs, f"maxVfs of {model.title} in the NIC data"
         if model.max_vfs_per == "Device":
             # VFs that are there already show that they have room.
@@ -110,12 +111,12 @@ def _no_vfs(observed: ObservedPf, name: str) -> PfProblem:
     listed = model_of(observed.vendor, observed.device)
     remedy = _SRIOV_OFF.get(observed.vendor, _SRIOV_OFF_ELSEWHERE)
     if listed is not None and not listed.has_vfs:
-        text = f"{name} is a {listed.title}, which has no SR-IOV: {_NO_SRIOV}"
+        text = f"{name}, model {listed.title}, has no SR-IOV: {_NO_SRIOV}"
         return PfProblem(reason=PfReason.TOO_MANY_VFS, message=text)
     if listed is None:
         text = f"{name} offers no VFs: if the NIC has SR-IOV, {remedy}; else {_NO_SRIOV}"
         return PfProblem(reason=PfReason.FIRMWARE_SRIOV_OFF, message=text)
-    return PfProblem(reason=PfReason.FIRMWARE_SRIOV_OFF, message=f"{name} ({listed.title}) offers no VFs: {remedy}")
+    return PfProblem(reason=PfReason.FIRMWARE_SRIOV_OFF, message=f"{name}, model {listed.title}, offers no VFs: {remedy}")
 
 
 def _parameter_problem(observed: ObservedPf, name: str) -> PfProblem | None:

@@ -66,6 +66,32 @@ async def test_a_driver_with_numvfs_gets_options_and_no_reload(tmp_path):
     assert "UnloadModule" not in str(node.port.log)
 
 
+async def test_a_mlx4_nic_gets_vfs_by_its_own_parameter(tmp_path):
+    node = Node(sim_host(pf(profile="ConnectX-3")), tmp_path)
+    status = await node.grant_and_run(asked(num_vfs=4))
+    assert (status.num_vfs, status.plan, status.problem) == (4, None, None)
+    assert node.sim.file("/etc/modprobe.d/vmnic-mlx4_core.conf") == "options mlx4_core num_vfs=4\n"
+    assert "UnloadModule" in str(node.port.log)
+
+
+async def test_a_driver_without_a_parameter_gets_no_options(tmp_path):
+    node = Node(sim_host(pf(profile="X710")), tmp_path)
+    node.api.ask(asked())
+    status = await node.run_pass()
+    assert (status.problem.reason, status.plan) == (PfReason.MODULE_OPTIONS_UNSUPPORTED, None)
+    assert status.problem.message.startswith("i40e, the driver of ens11")
+    assert "persistence: Agent" in status.problem.message
+
+
+async def test_a_reload_spares_a_port_without_sriov_of_the_driver(tmp_path):
+    (tmp_path / "nics.yaml").write_text(OLD + '- {model: plain, vendor: "8086", pf: ["10c9"], driver: igb}\n')
+    nic_files.add(tmp_path / "nics.yaml")
+    node = Node(sim_host(pf(profile="82576-old"), pf(OTHER_PF, sriov_off=True)), tmp_path)
+    node.api.ask(asked())
+    problem = (await node.run_pass()).problem
+    assert (problem.reason, f"{OTHER_PF} belongs to no pool" in problem.message) == (PfReason.DRIVER_IN_USE, True)
+
+
 async def test_a_reload_restores_link_state_and_values(tmp_path):
     node = Node(sim_host(pf(profile="82576-old")), tmp_path)
     await node.grant_and_run(asked(num_vfs=3, mtu=9000))

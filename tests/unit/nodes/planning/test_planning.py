@@ -12,6 +12,7 @@ from vmnic.nodes.nics import model_of, nic_files, read_models
 from vmnic.nodes.observed import GroupMember, IommuGroup, ObservedVf, VfAttributes, observed_of, render_pf_status
 from vmnic.nodes.planning.actions import admin_mac, plan_actions
 from vmnic.nodes.planning.digest import digest_of
+from vmnic.nodes.planning.drivers import NO_SHARED_DRIVER, DriverFacts
 from vmnic.nodes.planning.plan import plan_pf
 from vmnic.nodes.planning.target import original_of, rollback_target
 from vmnic.nodes.pools.match import matching_pfs
@@ -68,8 +69,10 @@ BELOW_A_PORT = IommuGroup(
 IOMMU = HostFacts(iommu=True, modules=("vfio_pci",))
 
 
-def planned(desired, seen, *, host=IOMMU, attempt=0, boot="b1", holders=None, original=None):
-    return plan_pf(desired, seen, host=host, boot_id=boot, attempt=attempt, holders=holders or {}, original=original)
+def planned(desired, seen, *, host=IOMMU, attempt=0, boot="b1", holders=None, original=None, driver=NO_SHARED_DRIVER):
+    return plan_pf(
+        desired, seen, host=host, boot_id=boot, attempt=attempt, holders=holders or {}, original=original, driver=driver
+    )
 
 
 def steps(desired, seen):
@@ -415,6 +418,58 @@ def test_a_status_has_room_for_the_holders_of_256_vfs():
 )  # fmt: skip
 def test_an_impossible_plan_reports_its_problem(seen, host, reason):
     assert planned(pf_spec(), seen, host=host).problem.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("seen", "taken", "words"),
+    [
+        (observed(total_vfs=5), 0, "supports 5 VFs (sriov_totalvfs), but numVfs is 7: lower numVfs, or set it to max"),
+        (observed(total_vfs=8, device="ffff"), 0, ""),
+        (observed(device="1572", driver="i40e", total_vfs=64), 121, ""),
+        (
+            replace(observed(total_vfs=64), device="1572", driver="i40e"), 122,
+            "supports 6 VFs (maxVfs of X710 in the NIC data is 128 for all ports together), but numVfs is 7: lower numVfs",
+        ),
+        (replace(observed(num_vfs=7, total_vfs=64, autoprobe=False), device="1572", driver="i40e"), 128, ""),
+    ],
+    ids=["the kernel's number", "an unknown model", "room beside other ports", "too little room", "VFs that are there"],
+)  # fmt: skip
+def test_the_least_number_counts_and_its_source_is_named(seen, taken, words):
+    found = planned(pf_spec(), seen, driver=DriverFacts(other_ports_vfs=taken)).problem
+    assert (found.reason, words in found.message) == (PfReason.TOO_MANY_VFS, True) if words else found is None, found
+
+
+@pytest.mark.parametrize("driver", ["igb", "", "vfio-pci"])
+def test_the_nic_data_count_whatever_driver_is_bound(driver):
+    found = planned(pf_spec(num_vfs=8), replace(observed(total_vfs=8), driver=driver)).problem
+    assert found.reason is PfReason.TOO_MANY_VFS
+    assert "supports 7 VFs (maxVfs of 82576 in the NIC data), but numVfs is 8" in found.message
+    assert found.message.endswith("or correct the NIC data")
+
+
+def test_a_release_restores_a_number_above_the_nic_data():
+    before = original_of(replace(observed(total_vfs=8), num_vfs=8))
+    released = planned(pf_spec(release="Reset"), observed(total_vfs=8), original=before)
+    assert (released.problem, "create 8 VFs" in released.plan.text) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("seen", "refused"),
+    [
+        (observed(), False),
+        (replace(observed(), device="1528", driver="ixgbe"), False),
+        (replace(observed(), vendor="15b3", device="1003", driver="mlx4_core"), False),
+        (replace(observed(), device="1572", driver="i40e"), True),
+        (replace(observed(), device="ffff", driver="unheard_of"), True),
+        (replace(observed(), device="ffff", driver="ixgbe"), False),
+    ],
+    ids=["igb", "ixgbe", "mlx4", "i40e", "an unknown driver", "an unknown model of ixgbe"],
+)
+def test_module_options_need_a_parameter_of_the_driver(seen, refused):
+    found = planned(pf_spec(persistence="ModuleOptions"), seen).problem
+    assert (found is not None and found.reason is PfReason.MODULE_OPTIONS_UNSUPPORTED) is refused
+    assert not refused or "set persistence: Agent" in found.message
+    assert planned(pf_spec(persistence="ModuleOptions", release="Reset"), seen).problem is None
 
 
 @pytest.mark.parametrize(

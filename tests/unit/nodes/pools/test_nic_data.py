@@ -168,7 +168,7 @@ OFF = {
         ("unknown", {"pciAddresses": ["0000:0b:00.0"]}, True),
     ],
 )
-def test_a_pool_of_vfs_takes_a_nic_without_sriov_only_if_it_is_meant(nic, selector, taken):
+def test_a_pool_of_vfs_takes_a_nic_without_sriov_only_if_meant(nic, selector, taken):
     assert bool(matching_pfs(pool(nicSelector=selector), {}, [OFF[nic]], ())) is taken
 
 
@@ -188,6 +188,6 @@ def test_an_alias_selects_the_model():
     assert matching_pfs(pool(nicSelector={"models": ["X520"]}), {}, [nic], ())
 
 
-def test_a_model_that_only_the_agent_knows_is_selected_by_its_name():
+def test_a_model_that_only_the_agent_knows_is_selected_by_name():
     nic = pf_status(device="ffff", model="House NIC", driver="x")
     assert matching_pfs(pool(nicSelector={"models": ["House NIC"]}), {}, [nic], ())

@@ -195,6 +195,24 @@ def test_mixed_guest_support_names_the_nodes():
     assert "82576 (nodes n1)" in problem.message
 
 
+def test_an_unknown_model_without_nodes_is_the_pools_reason():
+    status = summarise_pool(pool(nicSelector={"models": ["X71O"]}), [], PoolLedger(), ())
+    assert conditions(status)["Ready"] == ("False", "UnknownModel")
+    assert (conditions(status)["Stalled"][0], conditions(status)["UpToDate"][0]) == ("True", "False")
+    assert [one.reason for one in status.problems] == ["UnknownModel"]
+
+
+def test_an_unknown_model_beside_a_known_one_is_only_told():
+    asked = pool(nicSelector={"models": ["X71O", "82576"]})
+    status = summarise_pool(asked, [view("n1", plan="", num_vfs=7)], PoolLedger(), ())
+    assert (conditions(status)["Ready"][0], [one.reason for one in status.problems]) == ("True", ["UnknownModel"])
+
+
+def test_a_problem_that_nodes_have_is_not_repeated_for_the_pool():
+    status = summarise_pool(pool(numVfs=8), [view("n1", plan="", problem="TooManyVfs")], PoolLedger(), ())
+    assert [(one.reason, one.node) for one in status.problems] == [("TooManyVfs", "n1")]
+
+
 @pytest.mark.parametrize("devices", [("10c9", "10c9"), ("1521", "1521"), ("1521", "ffff"), ("10c9",)])
 def test_a_pool_with_uniform_guest_support_has_no_problem(devices):
     nodes = [seen(f"n{number}", device) for number, device in enumerate(devices)]
