@@ -15,7 +15,7 @@ from ..host.client import HostAccess, OperationTimedOutError, WorkerGoneError
 from ..host.ops import LinkInfo, ReadFile, ReadLink
 from ..nodes.observed import ObservedPf
 from .holder_files import Records, read_records
-from .modules import read_modules
+from .kernel_modules import read_modules
 from .networkmanager import Profiles, read_profiles
 from .pf_reader import read_pf
 from .sysfs import DEVICES, SysfsReader

@@ -1,7 +1,8 @@
-"""Kernel modules that the datapaths of VMs need: which are there, and the loading of the others.
+"""Loading of kernel modules by `vmnic agent --load-modules`, and the signs that a module is there.
 
-`vmnic agent --load-modules` runs as the init container, which alone has the right to load modules. The kernel's refusals are
-written to a file, from which the agent reports them. The node continues with the modules it has.
+It runs as the init container, which alone has the right to load modules.
+
+The kernel's refusals are written to a file, from which the agent reports them. The node continues with the modules it has.
 """
 
 from __future__ import annotations
@@ -11,12 +12,10 @@ import json
 import logging
 import pathlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from ..host.ops import ListDir, LoadModule, Op, Port, ReadFile, Value
-from .sysfs import SysfsReader, is_absent
 
-__all__ = ["MODULES", "KernelModules", "load_modules", "read_modules", "refused_modules"]
+__all__ = ["MODULES", "is_shown", "load_modules", "refused_modules", "sign_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -30,50 +29,15 @@ _FILE = "modules.json"
 _MOST_BYTES = 65_536
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KernelModules:
-    """Modules that the datapaths of VMs need, as the kernel shows them."""
-
-    loaded: tuple[str, ...] = ()
-    """Those in /sys/module, where some that are built in are too."""
-    built_in: tuple[str, ...] = ()
-    """Those that are not in /sys/module and whose function is there. One without parameters has no entry if it is built in."""
-    unknown: tuple[str, ...] = ()
-    """Those that are not in /sys/module and whose function cannot be read."""
-
-
-async def read_modules(reader: SysfsReader) -> KernelModules:
-    """Read which modules are there.
-
-    Raises:
-        OSError: /sys/module cannot be read.
-    """
-    listed = await reader.listings([f"/sys/module/{name}" for name in MODULES])
-    # The directory of a module that is present is never empty.
-    loaded = tuple(name for name in MODULES if listed[f"/sys/module/{name}"])
-    left = [name for name in MODULES if name not in loaded]
-    if not left:
-        return KernelModules(loaded=loaded)
-    answers = dict(zip(left, await reader.attempt([_sign(name) for name in left]), strict=True))
-    found = {name: _shows(name, answer) for name, answer in answers.items()}
-    return KernelModules(
-        loaded=loaded,
-        built_in=tuple(name for name in left if found[name]),
-        unknown=tuple(name for name in left if found[name] is None),
-    )
-
-
-def _sign(name: str) -> Op:
+def sign_of(name: str) -> Op:
     """Return the read that shows whether the function of a module is there, even if it is built in."""
     return _DIRECTORIES.get(name, _MISC)
 
 
-def _shows(name: str, answer: Value | OSError) -> bool | None:
-    """Return whether the function of a module is there, or None if that could not be read."""
-    if isinstance(answer, OSError):
-        return False if is_absent(answer) else None
-    lines = (line.split() for line in answer.splitlines()) if isinstance(answer, str) else ()
+def is_shown(name: str, answer: Value) -> bool:
+    """Return whether an answer to that read shows the function of a module."""
     # Each line has the minor number and the name of a device.
+    lines = (line.split() for line in answer.splitlines()) if isinstance(answer, str) else ()
     return name in _DIRECTORIES or any(line[1:] == [_DEVICES.get(name)] for line in lines)
 
 
@@ -96,7 +60,7 @@ def load_modules(port: Port, names: Iterable[str], state_dir: pathlib.Path) -> N
 
 def _is_there(port: Port, name: str) -> bool:
     try:
-        return bool(_shows(name, port.perform(_sign(name))))
+        return is_shown(name, port.perform(sign_of(name)))
     except OSError:
         return False
 

@@ -98,7 +98,10 @@ def _handed_out(target: Target, observed: ObservedPf) -> set[str]:
     stays = target.num_vfs is None or target.num_vfs == observed.num_vfs
     present = {vf.group for vf in observed.vfs if vf.index in wanted} if stays else set()
     # A port without ACS puts new VFs into the group that it is in, with its NIC (pci_device_group in drivers/iommu/iommu.c).
-    joins = any(member.is_bridge for member in _own_members(observed))
+    # Present VFs show whether it does.
+    joins = any(member.is_bridge for member in _own_members(observed)) and not any(
+        vf.group != observed.group for vf in observed.vfs
+    )
     return present | ({observed.group} if joins and wanted else set())
 
 

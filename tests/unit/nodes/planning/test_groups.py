@@ -162,6 +162,12 @@ def test_new_vfs_join_their_pfs_group_only_below_a_port(members, reason):
     assert (problem and problem.reason) == reason
 
 
+def test_present_vfs_show_that_new_ones_have_groups_of_their_own():
+    seen = seen_in(member("0000:00:1c.0", "pcieport", is_bridge=True))
+    vfs = tuple(replace(vf, group=f"4{vf.index}") for vf in observed(num_vfs=2).vfs)
+    assert planned(pf_spec(), replace(seen, num_vfs=2, vfs=vfs)).problem is None
+
+
 def test_vfs_for_pods_may_share_a_group():
     seen = seen_in(member("0000:00:1c.0", "pcieport", is_bridge=True))
     assert planned(pf_spec(driver="kernel"), seen).problem is None
