@@ -376,7 +376,7 @@ def test_a_driver_may_keep_the_links_of_vfs(tmp_path, kept, asked, soft):
 
 
 def test_a_line_for_the_rest_changes_with_each_holder():
-    seen = observed(num_vfs=40, total_vfs=40, held=set(range(30)))
+    seen = observed(num_vfs=40, total_vfs=40, held=set(range(30)), vendor="15b3", device="1017")
     pods = {vf.pci_address: f"pod tenants/vm-{vf.index}" for vf in seen.vfs}
     plan, other = (
         planned(pf_spec(num_vfs=40, mtu=9000), seen, holders=pods | late).plan
