@@ -287,20 +287,26 @@ def _after(status: PfStatus, desired: PfSpec, planned: Planned, device: PciDevic
     if desired.function == "Physical":
         return msgspec.structs.replace(status, driver=VFIO, name="", num_vfs=0, vfs=(), first_vf="", vf_stride=0, held=())
     count = status.num_vfs if desired.management == "Adopt" else desired.num_vfs
+    vfs = tuple(_ranges(desired, status, count))
+    if count == status.num_vfs:
+        return msgspec.structs.replace(status, vfs=vfs)
     first, stride = _addresses(status, device)
-    stays = count == status.num_vfs
     return msgspec.structs.replace(
         status,
         num_vfs=count,
         first_vf=first if count else "",
         vf_stride=stride if count > 1 else 0,
-        vfs=tuple(_ranges(desired, status, count)),
-        held=status.held if stays else (),
+        vf_addresses=(),
+        vfs=vfs,
+        held=(),
     )
 
 
 def _addresses(status: PfStatus, device: PciDevice | None) -> tuple[str, int]:
     """Return the address of the first VF and the stride, which are empty if they are unknown."""
+    if status.vf_addresses:
+        # Each VF is in a PCI domain of its own, so none follows from another.
+        return "", 0
     sriov = (device.sriov if device is not None else None) or Sriov()
     if device is None or sriov.offset is None or sriov.stride is None:
         return status.first_vf, status.vf_stride

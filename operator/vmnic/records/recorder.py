@@ -61,7 +61,7 @@ _MISC: Final = {"tun": "tun", "vhost-net": "vhost_net"}
 """Modules by their names in /proc/misc."""
 _OPERATOR: Final = "/etc/sriov-operator/pci"
 _RULES: Final = "/etc/udev/rules.d"
-_RULE = re.compile(r"\b([0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7])\b[^\n]{0,1024}sriov_numvfs", re.ASCII)
+_ADDRESS = re.compile(r"\b[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]\b", re.ASCII)
 _MODPROBE: Final = "/etc/modprobe.d"
 _BATCH: Final = 64
 
@@ -320,7 +320,7 @@ class _Recorder:
                 if (text := self._text(path))
             },
             foreign=foreign,  # type: ignore[arg-type]
-            udev_rules={path: match[1] for path in rules if (match := _RULE.search(self._text(path))) is not None},
+            udev_rules={path: address for path in rules if (address := _address_of_rule(self._text(path)))},
         )
 
     def _ports(self, pf: PciDevice, links: Sequence[LinkInfo]) -> list[Port]:
@@ -345,6 +345,15 @@ def _holder(device: str, by: str) -> RecordedHolder:
     """Return a holder. The key of a macvtap is its resource and its device ID."""
     resource, slash, name = device.rpartition("/")
     return RecordedHolder(device=name, resource=resource, by=by) if slash else RecordedHolder(device=device, by=by)
+
+
+def _address_of_rule(text: str) -> str:
+    """Return the first PCI address for which a file of udev rules creates VFs, or an empty string if there is none."""
+    for line in text.splitlines():
+        found = _ADDRESS.search(line) if "sriov_numvfs" in line and not line.lstrip().startswith("#") else None
+        if found is not None:
+            return found[0]
+    return ""
 
 
 def _device_reads(address: str) -> list[Op]:
