@@ -348,7 +348,7 @@ def _holder(device: str, by: str) -> RecordedHolder:
 
 
 def _address_of_rule(text: str) -> str:
-    """Return the first PCI address for which a file of udev rules creates VFs, or an empty string if there is none."""
+    """Return the first PCI address for which udev rules create VFs, or an empty string."""
     for line in text.splitlines():
         found = _ADDRESS.search(line) if "sriov_numvfs" in line and not line.lstrip().startswith("#") else None
         if found is not None:
