@@ -21,6 +21,7 @@ import yaml
 DEPLOY = pathlib.Path(__file__).parent
 CONDITIONS = {
     "module-options": ".Values.agent.moduleOptions",
+    "udev-rules": ".Values.agent.udevRules",
     "libvirt": ".Values.agent.libvirt",
     "no-modules": "(not .Values.agent.loadModules)",
     "apparmor-unconfined": ".Values.agent.appArmorUnconfined",

@@ -28,6 +28,7 @@ from vmnic.metrics import Metric
 from vmnic.policy.condition_reasons import PolicyReason
 from vmnic.policy.problems import ProblemReason
 from vmnic.policy.reasons import Reason
+from vmnic.records.record import record_schema
 
 _DOCS = pathlib.Path(__file__).parent
 _HELP_WIDTH = 110
@@ -50,6 +51,7 @@ def render_pages() -> dict[str, str]:
     pages["reasons.md"] = _reasons()
     pages["metrics.md"] = _metrics()
     pages["commands.md"] = _commands()
+    pages["hostrecord.schema.json"] = json.dumps(record_schema(), indent=2) + "\n"
     pages["plan.schema.json"] = json.dumps(TypeAdapter(Plan).json_schema(), indent=2) + "\n"
     return pages
 

@@ -1,4 +1,4 @@
-"""Commands of the container image, `vmnic controller | agent | simhost`."""
+"""Commands of the container image, `vmnic controller | agent | host | simhost`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ __all__ = ["main"]
 _COMMANDS = {
     "controller": "merges pools, grants plans, decides and patches VMs",
     "agent": "prepares the NICs of one node",
+    "host": "writes down what vmnic sees of this host (vmnic host record)",
     "simhost": "a simulated node with SR-IOV NICs, for trying things out",
 }
+_MODULES = {"host": "vmnic.agent.host_record"}
+"""Module of each command that has none of its own name."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     # The other arguments belong to the command's own parser, also `--help`.
     command: str = parser.parse_args(given[:1]).command
     # Only the chosen command is imported: the agent's process must stay small.
-    module = importlib.import_module(f"vmnic.{command}.main")
+    module = importlib.import_module(_MODULES.get(command, f"vmnic.{command}.main"))
     ended: int = module.main(given[1:])
     return ended
 

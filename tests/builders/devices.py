@@ -35,10 +35,11 @@ def offer(address: str = PF, *, count: int = 3, fault: str = "", pf=..., **group
     return AdvertisedDevices(spec=spec, pf=observed(address, count=count) if pf is ... else pf, fault=fault)
 
 
-def whole_offer(address: str = PF, *, driver: str = "vfio-pci") -> AdvertisedDevices:
-    groups = (VfGroup(pool="whole", resource="vmnic.dev/whole"),)
-    spec = PfSpec(pci_address=address, pool="whole", function="Physical", groups=groups)
-    return AdvertisedDevices(spec=spec, pf=ObservedPf(pci_address=address, driver=driver, group="12", vfio_device="vfio9"))
+def whole_offer(address: str = PF, *, driver: str = "vfio-pci", pool: str = "whole", **changes) -> AdvertisedDevices:
+    groups = (VfGroup(pool=pool, resource=f"vmnic.dev/{pool}"),)
+    spec = PfSpec(pci_address=address, pool=pool, function="Physical", groups=groups)
+    pf = {"pci_address": address, "driver": driver, "group": "12", "vfio_device": "vfio9"} | changes
+    return AdvertisedDevices(spec=spec, pf=ObservedPf(**pf))
 
 
 async def eventually(condition, limit_s: float = 10.0) -> None:

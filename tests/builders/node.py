@@ -73,6 +73,7 @@ def view(
     num_vfs=0,
     problem=None,
     blocked=(),
+    soft=(),
     fenced=False,
     plugin="Embedded",
     approved="",
@@ -81,15 +82,21 @@ def view(
     synced=True,
     **seen_as,
 ):
-    """Return a node with one PF, where `plan` is its digest and `apply` a pair of digest and state."""
+    """Return a node with one PF, where `plan` is its digest and `apply` a pair of digest and state.
+
+    `blocked` are names of pods with the VFs that they would lose, `soft` are holders whose link drops.
+    """
     told = tuple(f"pod tenants/{name} holds {vf}" for name, vf in blocked)
-    hard = disruptive or bool(blocked)
-    made = PfPlan(digest=plan, disruptive=hard, text="create 7 VFs", blocked_by=told, fenced=fenced) if plan else None
-    held = tuple(Held(vf=vf, by=f"pod tenants/{name}") for name, vf in blocked)
+    told += tuple(f"{by} loses its link for seconds" for by, _ in soft)
+    disrupts = disruptive or bool(told)
+    made = PfPlan(
+        digest=plan, disruptive=disrupts, text="create 7 VFs", blocked_by=told, soft_blockers=len(soft), fenced=fenced
+    )
+    held = tuple(Held(vf=vf, by=f"pod tenants/{name}") for name, vf in blocked) + tuple(Held(vf=vf, by=by) for by, vf in soft)
     trouble = PfProblem(reason=problem, message="scripted") if problem else None
     run = Apply(digest=apply[0], state=apply[1]) if apply else None
     group = VfGroup(pool="fast", resource="vmnic.dev/fast", device_plugin=plugin)
-    pf = pf_status(plan=made, apply=run, num_vfs=num_vfs, problem=trouble, held=held, owned=owned)
+    pf = pf_status(plan=made if plan else None, apply=run, num_vfs=num_vfs, problem=trouble, held=held, owned=owned)
     state = NodeNicState(
         metadata=ObjectMeta(name=name, generation=generation, annotations=Annotations(approved=approved)),
         spec=NodeSpec(synced=synced, pfs=(pf_spec(grant=grant, groups=(group,), release=release),)),

@@ -19,6 +19,12 @@ class CountContract(Contract):
         assert host.driver(host.subject.pf) == "igb"
         assert (host.read("vendor"), host.read("device"), host.read("class")) == ("0x8086", "0x10c9", "0x020000")
 
+    def test_a_vf_names_its_pf_and_cannot_have_vfs_itself(self, host):
+        vf = host.vfs(1)[0]
+        assert host.link(f"{DEVICES}/{vf}/physfn") == host.subject.pf
+        assert (host.get(f"{DEVICES}/{vf}/class"), host.exists(f"{host.path}/physfn")) == ("0x020000", False)
+        assert not [name for name in ("sriov_totalvfs", "sriov_numvfs") if host.exists(f"{DEVICES}/{vf}/{name}")]
+
     @pytest.mark.parametrize("text", ["-1", "abc", "\n", "65536", " 3", "3 ", "1_0", "0x", "08", "+-3", "3.0"])
     def test_a_count_that_is_no_number_is_EINVAL(self, host, text):
         assert host.write("sriov_numvfs", text) == "EINVAL"
@@ -108,7 +114,7 @@ class CountContract(Contract):
         assert host.write("sriov_numvfs", 0) == "OK"
         host.vfs(1)
         assert (host.get(f"{DEVICES}/{vf}/driver_override"), host.driver(vf)) == ("(null)", "")
-        assert (host.info().vfs[0].vlan, host.info().vfs[0].mac == MAC) == (0, False)
+        assert (host.vf_infos()[0].vlan, host.vf_infos()[0].mac == MAC) == (0, False)
 
     def test_autoprobe_survives_a_change_of_the_count(self, host):
         host.vfs(1)

@@ -146,6 +146,30 @@ class DriverContract(Contract):
         assert name.startswith("vfio")
         assert host.try_(ListDir(f"{DEVICES}/{other}/vfio-dev")) == "ENOENT"
 
+    def test_a_group_lists_its_reserved_regions(self, host):
+        text = host.get(f"{DEVICES}/{host.subject.pf}/iommu_group/reserved_regions")
+        assert "0x00000000fee00000 0x00000000feefffff msi" in text.splitlines()
+        assert not [line for line in text.splitlines() if line.endswith(" direct")]
+
+    def test_a_port_without_acs_is_a_bridge_on_pcieport(self, host):
+        group = f"{DEVICES}/{host.subject.crowded_pf}/iommu_group/devices"
+        (port,) = set(host.subject.perform(ListDir(group))) - {host.subject.crowded_pf}
+        assert host.get(f"{group}/{port}/class").startswith("0x0604")
+        assert host.link(f"{group}/{port}/driver") == "pcieport"
+
+    def test_a_whole_nic_below_a_port_can_be_opened(self, host):
+        crowded = host.subject.crowded_pf
+        assert host.unbind(crowded, "igb") == "OK"
+        try:
+            host.bind(crowded)
+            host.hold(crowded)
+            assert host.get(f"{DEVICES}/{crowded}/enable") == "1"
+        finally:
+            host.release(crowded)
+            assert host.unbind(crowded, "vfio-pci") == "OK"
+            assert host.override(crowded, "\n") == "OK"
+            assert host.probe(crowded) == "OK"
+
     def test_without_acs_vfs_share_a_group_and_vfio_cannot_open_them(self, host):
         path = f"{DEVICES}/{host.subject.crowded_pf}"
         assert host.put(f"{path}/sriov_drivers_autoprobe", 0) == "OK"

@@ -152,7 +152,7 @@ class EventContract(Contract):
         host.bring_up()
         host.links(host.name)
         assert host.set_vf(0, vlan=7, link_state="enable") == "EOPNOTSUPP"
-        assert (host.info().vfs[0].vlan, host.links(host.name)) == (7, [])
+        assert (host.vf_infos()[0].vlan, host.links(host.name)) == (7, [])
 
     def test_channels_of_a_link_that_is_down_are_not_reported(self, host):
         assert host.try_(SetChannels(host.name, 1)) == "OK"

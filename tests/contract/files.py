@@ -57,6 +57,18 @@ class ModuleContract(Contract):
         assert [host.try_(LoadModule("macvtap")) for _ in (1, 2)] == ["OK", "OK"]
         assert host.exists("/sys/module/macvtap")
 
+    @pytest.mark.parametrize(("module", "device"), [("tun", "tun"), ("vhost_net", "vhost-net"), ("vfio_pci", "vfio")])
+    def test_the_kernel_lists_the_device_of_a_module(self, host, module, device):
+        assert host.try_(LoadModule(module)) == "OK"
+        assert device in [line.split()[1] for line in host.get("/proc/misc").splitlines()]
+
+    @pytest.mark.parametrize(
+        ("module", "path"), [("macvtap", "/sys/class/macvtap"), ("vfio_pci", "/sys/bus/pci/drivers/vfio-pci")]
+    )
+    def test_a_module_has_a_class_or_a_driver(self, host, module, path):
+        assert host.try_(LoadModule(module)) == "OK"
+        assert host.exists(path)
+
     def test_an_unknown_module_is_ENOENT(self, host):
         assert host.try_(LoadModule("no_such_module")) == "ENOENT"
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from tests.harness.api import wait_for
-from vmnic.host.ops import Channels, CheckGateway, ReadChannels, ReadFile, SetChannels, SetLink
+from vmnic.host.ops import (
+    Channels,
+    CheckGateway,
+    ReadChannels,
+    ReadEswitchMode,
+    ReadFile,
+    ReadUnicast,
+    ReadVfs,
+    SetChannels,
+    SetLink,
+)
 
 from .subject import DEVICES, MAC, Contract
 
@@ -14,9 +24,9 @@ class LinkContract(Contract):
     def test_vf_attributes_are_set_and_read_back(self, host):
         host.vfs(2)
         assert host.set_vf(1, mac=MAC, vlan=100, qos=3, spoof_check=False, trust=True) == "OK"
-        vf = host.info().vfs[1]
+        vf = host.vf_infos()[1]
         assert (vf.mac, vf.vlan, vf.qos, vf.spoof_check, vf.trust) == (MAC, 100, 3, False, True)
-        assert host.info().vfs[0].vlan == 0
+        assert host.vf_infos()[0].vlan == 0
 
     @pytest.mark.parametrize(
         ("attributes", "answer"),
@@ -48,37 +58,37 @@ class LinkContract(Contract):
     def test_several_attributes_are_not_set_atomically(self, host):
         host.vfs(1)
         assert host.set_vf(0, mac=MAC, vlan=7, link_state="enable") == "EOPNOTSUPP"
-        assert (host.info().vfs[0].mac, host.info().vfs[0].vlan) == (MAC, 7)
+        assert (host.vf_infos()[0].mac, host.vf_infos()[0].vlan) == (MAC, 7)
 
     def test_attributes_after_a_refused_one_are_not_set(self, host):
         host.vfs(1)
         assert host.set_vf(0, trust=True, link_state="enable") == "EOPNOTSUPP"
-        assert host.info().vfs[0].trust is False
+        assert host.vf_infos()[0].trust is False
 
     def test_a_new_vf_has_no_admin_mac_and_a_random_link_address(self, host):
         vf = host.vfs(1, autoprobe=True)[0]
         none = "00:00:00:00:00:00"
-        assert (host.info().vfs[0].mac, host.info_of(host.names(vf)[0]).mac == none) == (none, False)
+        assert (host.vf_infos()[0].mac, host.info_of(host.names(vf)[0]).mac == none) == (none, False)
 
     def test_vlan_zero_removes_the_vlan(self, host):
         host.vfs(1)
         assert (host.set_vf(0, vlan=100, qos=3), host.set_vf(0, vlan=0, qos=0)) == ("OK", "OK")
-        assert (host.info().vfs[0].vlan, host.info().vfs[0].qos) == (0, 0)
+        assert (host.vf_infos()[0].vlan, host.vf_infos()[0].qos) == (0, 0)
 
     def test_a_rate_needs_a_link_that_is_up_and_zero_removes_it(self, host):
         host.vfs(1)
         host.bring_up()
         assert host.set_vf(0, max_tx_rate_mbit=100) == "OK"
-        assert host.info().vfs[0].max_tx_rate_mbit == 100
+        assert host.vf_infos()[0].max_tx_rate_mbit == 100
         assert host.set_vf(0, max_tx_rate_mbit=0) == "OK"
-        assert host.info().vfs[0].max_tx_rate_mbit == 0
+        assert host.vf_infos()[0].max_tx_rate_mbit == 0
 
     def test_min_rate_or_rate_above_link_speed_is_EINVAL_when_up(self, host):
         host.vfs(1)
         host.bring_up()
         refused = ({"min_tx_rate_mbit": 10}, {"max_tx_rate_mbit": 1001}, {"max_tx_rate_mbit": 99999})
         assert [host.set_vf(0, **rate) for rate in refused] == ["EINVAL"] * 3
-        assert host.info().vfs[0].max_tx_rate_mbit == 0
+        assert host.vf_infos()[0].max_tx_rate_mbit == 0
 
     def test_down_and_up_keep_the_vf_attributes(self, host):
         host.vfs(1)
@@ -86,7 +96,7 @@ class LinkContract(Contract):
         host.bring_up()
         assert host.try_(SetLink(name=host.name, up=False)) == "OK"
         host.bring_up()
-        vf = host.info().vfs[0]
+        vf = host.vf_infos()[0]
         assert (vf.mac, vf.vlan, vf.qos, vf.trust) == (MAC, 100, 3, True)
 
     def test_a_vf_link_gets_its_new_address_when_its_driver_rebinds(self, host):
@@ -103,11 +113,20 @@ class LinkContract(Contract):
         assert host.set_vf(0, mac=MAC, vlan=100) == "OK"
         host.bind(vf)
         assert host.unbind(vf, "vfio-pci") == "OK"
-        assert (host.info().vfs[0].mac, host.info().vfs[0].vlan) == (MAC, 100)
+        assert (host.vf_infos()[0].mac, host.vf_infos()[0].vlan) == (MAC, 100)
 
     def test_an_absent_link_is_ENODEV(self, host):
         assert host.try_(SetLink(name="no-such-link", up=True)) == "ENODEV"
         assert host.try_(ReadChannels("no-such-link")) == "ENODEV"
+        assert host.try_(ReadVfs("no-such-link")) == host.try_(ReadUnicast("no-such-link")) == "ENODEV"
+
+    def test_a_nic_is_an_ethernet_link_with_its_own_address(self, host):
+        link = host.info()
+        assert (link.type, link.permanent_mac, link.phys_port_name) == ("ether", link.mac, "")
+
+    def test_a_driver_without_an_e_switch_has_no_mode(self, host):
+        # A kernel without devlink answers ENOENT.
+        assert host.try_(ReadEswitchMode(host.subject.pf)) in ("ENODEV", "ENOENT")
 
     def test_creating_vfs_takes_queues_from_the_pf(self, host):
         before = host.channels()
@@ -154,7 +173,7 @@ class LinkContract(Contract):
         assert host.subject.perform(CheckGateway()) == ""
 
     def test_a_pf_reports_only_the_vfs_that_exist(self, host):
-        assert host.info().vfs == ()
+        assert host.vf_infos() == ()
         host.vfs(3)
-        assert [vf.vf for vf in host.info().vfs] == [0, 1, 2]
+        assert [vf.vf for vf in host.vf_infos()] == [0, 1, 2]
         assert host.get(f"{DEVICES}/{host.subject.pf}/sriov_numvfs") == "3"

@@ -19,8 +19,10 @@ from vmnic.host.ops import (
     ReadFile,
     ReadLink,
     ReadLinks,
+    ReadVfs,
     SetLink,
     SetVf,
+    VfInfo,
     WriteFile,
 )
 
@@ -160,6 +162,10 @@ class Host:
 
     def info_of(self, name: str) -> LinkInfo:
         return next(link for link in self.subject.perform(ReadLinks()) if link.name == name)
+
+    def vf_infos(self) -> tuple[VfInfo, ...]:
+        """Return the attributes of the PF's VFs."""
+        return self.subject.perform(ReadVfs(self.name))
 
     def has_link(self, name: str) -> bool:
         return any(link.name == name for link in self.subject.perform(ReadLinks()))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from vmnic.host.ops import ReadUnicast, SetLink
+
 from .subject import Contract, Host
 
 
@@ -38,3 +40,22 @@ class UpperContract(Contract):
     def test_passthru_mode_needs_exclusive_use_of_the_link(self, host, kind, modes):
         first = _put(host, "tap7", "macvtap", mode=modes[0])
         assert (first, _put(host, "tap8", kind, mode=modes[1]), host.has_link("tap8")) == ("OK", "EINVAL", False)
+
+    @pytest.mark.parametrize("kind", ["macvtap", "macvlan"])
+    def test_a_macvlan_that_is_up_is_in_the_filter_below_it(self, host, kind):
+        host.bring_up()
+        assert _put(host, "over7", kind, mode="bridge") == "OK"
+        host.subject.perform(SetLink(name="over7", up=True))
+        assert host.subject.perform(ReadUnicast(host.name)) == (host.info_of("over7").mac,)
+        host.subject.perform(SetLink(name="over7", up=False))
+        assert host.subject.perform(ReadUnicast(host.name)) == ()
+
+    def test_a_passthru_macvtap_makes_the_link_below_promiscuous(self, host):
+        host.bring_up()
+        assert (host.info().promiscuity, _put(host, "tap7", "macvtap", mode="passthru")) == (0, "OK")
+        host.subject.perform(SetLink(name="tap7", up=True))
+        assert (host.info().promiscuity, host.subject.perform(ReadUnicast(host.name))) == (1, ())
+
+    def test_a_port_of_a_bridge_is_promiscuous(self, host):
+        assert _put(host, "br7", "bridge", is_master=True) == "OK"
+        assert host.info().promiscuity == 1

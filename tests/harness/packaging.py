@@ -35,6 +35,7 @@ RENDERED = ROOT / "tests" / "cluster" / "rendered.txt"
 """Golden file of `rendered`."""
 CHART_VALUES = {
     "module-options": ("--set=agent.moduleOptions=true",),
+    "udev-rules": ("--set=agent.udevRules=true",),
     "libvirt": ("--set=agent.libvirt=true",),
     "no-modules": ("--set=agent.loadModules=false",),
     "apparmor-unconfined": ("--set=agent.appArmorUnconfined=true",),

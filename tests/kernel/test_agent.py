@@ -6,7 +6,7 @@ import time
 import pytest
 
 from vmnic.api.node_state import VfGroup, VfSettings
-from vmnic.host.ops import CheckGateway, ReadChannels, ReadLinks, SetLink, SetVf, WriteFile
+from vmnic.host.ops import CheckGateway, ReadChannels, ReadLinks, ReadVfs, SetLink, SetVf, WriteFile
 
 from .node import DEVICES, virtual
 
@@ -33,6 +33,10 @@ def info(node, pf):
     return next(link for link in node.guest.perform(ReadLinks()) if link.pci_address == pf)
 
 
+def vf_infos(node, pf):
+    return node.guest.perform(ReadVfs(info(node, pf).name))
+
+
 def vf_macs(node, pf):
     """Return the MAC addresses of the links of a PF's VFs."""
     return [info(node, vf).mac for vf in node.vfs(pf) if node.driver(vf) == "igbvf"]
@@ -46,12 +50,12 @@ class TestAgent:
         assert node.drivers(first) == node.drivers(second) == ["vfio-pci"] * 7
         link = info(node, first)
         assert (link.mtu, link.up, node.guest.perform(ReadChannels(link.name)).combined) == (9000, True, 2)
-        assert {(vf.vlan, vf.qos, vf.trust, vf.spoof_check) for vf in link.vfs} == {(100, 3, True, False)}
-        assert {vf.max_tx_rate_mbit for vf in link.vfs} == {100}
-        assert [vf.mac for vf in link.vfs] == [f"02:11:22:00:01:0{number}" for number in range(1, 8)]
+        assert {(vf.vlan, vf.qos, vf.trust, vf.spoof_check) for vf in vf_infos(node, first)} == {(100, 3, True, False)}
+        assert {vf.max_tx_rate_mbit for vf in vf_infos(node, first)} == {100}
+        assert [vf.mac for vf in vf_infos(node, first)] == [f"02:11:22:00:01:0{number}" for number in range(1, 8)]
         assert node.read(f"{DEVICES}/{first}/sriov_drivers_autoprobe") == "0"
         assert set(MODULES) <= set(node.api.state().status.host.modules)
-        assert info(node, node.pfs[2]).vfs == ()
+        assert vf_infos(node, node.pfs[2]) == ()
 
     def test_an_idle_agent_writes_neither_to_the_host_nor_to_the_api(self, node):
         node.settle(virtual(node.pfs[0], 2))
@@ -66,7 +70,7 @@ class TestAgent:
             assert node.drivers(pf) == [bound] * count
         before = vf_macs(node, pf)
         node.settle(virtual(pf, 5, driver="kernel", settings=NAMED))
-        assert vf_macs(node, pf) == [vf.mac for vf in info(node, pf).vfs] == [f"02:11:22:00:01:0{n}" for n in range(1, 6)]
+        assert vf_macs(node, pf) == [vf.mac for vf in vf_infos(node, pf)] == [f"02:11:22:00:01:0{n}" for n in range(1, 6)]
         assert not set(before) & set(vf_macs(node, pf))
 
     def test_two_pools_share_a_pf(self, node):
@@ -77,8 +81,8 @@ class TestAgent:
         )
         node.settle(virtual(pf, 5, groups=groups))
         assert node.drivers(pf) == ["vfio-pci"] * 3 + ["igbvf"] * 2
-        assert [vf.vlan for vf in info(node, pf).vfs] == [7, 7, 7, 0, 0]
-        assert vf_macs(node, pf) == [vf.mac for vf in info(node, pf).vfs[3:]] == ["02:11:22:00:01:04", "02:11:22:00:01:05"]
+        assert [vf.vlan for vf in vf_infos(node, pf)] == [7, 7, 7, 0, 0]
+        assert vf_macs(node, pf) == [vf.mac for vf in vf_infos(node, pf)[3:]] == ["02:11:22:00:01:04", "02:11:22:00:01:05"]
 
     def test_adopted_vfs_keep_their_number(self, node):
         pf = node.pfs[0]
@@ -169,7 +173,7 @@ class TestAgent:
         node.settle(wish)
         vf, name, took = node.vfs(pf)[1], node.link(pf), []
         by_hand = (
-            (lambda: node.guest.perform(SetVf(name=name, vf=1, vlan=7)), lambda: info(node, pf).vfs[1].vlan == 100),
+            (lambda: node.guest.perform(SetVf(name=name, vf=1, vlan=7)), lambda: vf_infos(node, pf)[1].vlan == 100),
             (lambda: node.guest.perform(WriteFile(f"{DRIVERS}/vfio-pci/unbind", vf)), lambda: node.driver(vf) == "vfio-pci"),
         )
         for change, is_back in by_hand:

@@ -7,7 +7,7 @@ import pytest
 
 from vmnic.api.node_state import VfGroup, VfSettings
 from vmnic.api.reasons import PfReason
-from vmnic.host.ops import ReadLinks
+from vmnic.host.ops import ReadLinks, ReadVfs
 
 from .gate import GATE
 from .node import virtual
@@ -60,7 +60,7 @@ class Gated:
         self.node.fork_agent(VMNIC_HOST=f"sim:{GATE}", VMNIC_OBSERVE_INTERVAL_S="0.5")
 
     def look(self, pf):
-        """Return the drivers of a PF's VFs, and its link with their attributes."""
+        """Return the drivers of a PF's VFs, and its link."""
         links = self.node.guest.perform(ReadLinks())
         return self.node.drivers(pf), next(link for link in links if link.pci_address == pf)
 
@@ -72,7 +72,7 @@ class Gated:
     def is_as_asked(self):
         wanted = CHANGES[self.change][1]
         drivers, link = self.look(self.pf)
-        seen = (drivers, [(vf.vlan, vf.trust) for vf in link.vfs], link.mtu)
+        seen = (drivers, [(vf.vlan, vf.trust) for vf in self.node.guest.perform(ReadVfs(link.name))], link.mtu)
         return seen == (wanted, [(100, True)] * len(wanted), 9000 if wanted else 1500)
 
     def _check_claim(self):

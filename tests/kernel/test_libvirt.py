@@ -8,7 +8,7 @@ import contextlib
 import pytest
 
 from vmnic.api.node_state import VfSettings
-from vmnic.host.ops import ListDir, ReadLink, ReadLinks, SetLink, WriteFile
+from vmnic.host.ops import ListDir, ReadLink, ReadLinks, ReadVfs, SetLink, WriteFile
 
 from .domains import MAC, VLAN, domain
 from .libvirtd import defined, libvirtd, virsh
@@ -76,7 +76,8 @@ def tap(node):
 
 
 def vf_info(node):
-    return next(link for link in node.guest.perform(ReadLinks()) if link.pci_address == node.pfs[0]).vfs[0]
+    name = next(link.name for link in node.guest.perform(ReadLinks()) if link.pci_address == node.pfs[0])
+    return node.guest.perform(ReadVfs(name))[0]
 
 
 class TestLibvirt:

@@ -13,7 +13,7 @@ from .machine import Machine
 from .node import Node, virtual
 
 OLD = """
-- {model: 82576-old, vendor: "8086", pf: ["10c9"], vf: ["10ca"], driver: igb, vfDriver: igbvf, maxVfs: 7, vfGuests: [linux], vfsBy: module}
+- {model: 82576-old, vendor: "8086", pf: ["10c9"], vf: ["10ca"], driver: igb, vfDriver: igbvf, maxVfs: 7, vfGuests: [linux], parameter: max_vfs, countBy: parameter}
 """
 """The same NIC, treated as one whose driver creates VFs only at load time."""
 

@@ -162,7 +162,7 @@ MUTANTS = (
     Mutant(
         "a held VF is taken away",
         "nodes/rollout/eligibility.py",
-        "return not plan.blocked_by",
+        "return not left",
         "return True",
         "nodes controller/pools/test_fleet.py",
     ),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Iterable
 
 import msgspec
 
@@ -59,6 +60,8 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     probes: tuple[str, ...] = ()
     """What was reachable before the change and must be reachable after it."""
     boot_id: str = ""
+    approved: tuple[str, ...] = ()
+    """IDs of the soft blockers that a person had approved. They do not stop an interrupted change either."""
     deadline: float = 0.0
     """When the node must be reachable again, in seconds since boot (CLOCK_BOOTTIME)."""
     rolling_back: str = msgspec.field(default="", name="undoing")
@@ -169,6 +172,7 @@ def mark_started(
     granted: bool,
     probes: tuple[str, ...],
     boot_id: str,
+    approved: Iterable[str] = (),
     now: float,
 ) -> PfRecord:
     """Record the start of a change, with ownership, original values and intent.
@@ -181,6 +185,7 @@ def mark_started(
         granted: Whether the controller granted it, so that the status reports its end.
         probes: What is reachable now.
         boot_id: The kernel's boot id.
+        approved: IDs of the soft blockers that a person has approved.
         now: Seconds since boot.
     """
     before, earlier = original_of(observed), record.running
@@ -192,6 +197,7 @@ def mark_started(
         before=earlier.before if earlier is not None else before,
         probes=earlier.probes if earlier is not None else probes,
         boot_id=boot_id,
+        approved=tuple(sorted(approved)),
         deadline=now + desired.rollback_timeout_s,
     )
     apply = Apply(digest=digest, state=ApplyState.APPLYING) if granted else record.apply

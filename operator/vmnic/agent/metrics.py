@@ -33,6 +33,7 @@ from ..metrics import (
     render_metrics,
 )
 from ..nodes.state import range_of
+from ..nodes.vf_limits import possible_vfs
 from .reconciler import ReconcilerProtocol
 
 __all__ = ["AGENT_METRICS", "AgentMetrics"]
@@ -121,7 +122,7 @@ class AgentMetrics(Collector):
         problems = Counter(pf.problem.reason.value for pf in pfs if pf.problem is not None)
         yield family(_PROBLEMS, [((reason,), count) for reason, count in sorted(problems.items())])
         counts = {
-            "possible": sum(pf.total_vfs for pf in pfs),
+            "possible": sum(possible_vfs(pf, pfs) for pf in pfs),
             "configured": sum(pf.num_vfs for pf in pfs),
             "vfio": sum(len(range_of(part.range)) for pf in pfs for part in pf.vfs if part.driver == VFIO),
             "in_use": sum(held.vf != pf.pci_address for pf in pfs for held in pf.held),

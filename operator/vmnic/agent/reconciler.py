@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -114,7 +114,9 @@ class HostReconciler:
         spec = state.spec if state is not None else NodeSpec()
         try:
             # Before the controller has synced the spec, it may lack PFs. Acting on it would forget what was granted for them.
-            look, journal, fault = await self._reconcile_once(spec, acts=state is not None and spec.synced)
+            look, journal, fault = await self._reconcile_once(
+                spec, state.approvals if state is not None else {}, acts=state is not None and spec.synced
+            )
         except (OperationTimedOutError, OSError, WorkerGoneError) as error:
             status = self._unobservable_status(state, _unobservable_reason(error))
             await self._publisher.publish(status)
@@ -171,10 +173,17 @@ class HostReconciler:
         running = tuple(record.running.desired for record in records if record.running is not None)
         # A running change comes second and so replaces the granted spec: it must end before anything else is restored.
         wanted = {pf.pci_address: pf for pf in (*granted, *running)}
-        await self._reconcile_once(NodeSpec(synced=True, pfs=tuple(wanted.values())), acts=True)
+        await self._reconcile_once(NodeSpec(synced=True, pfs=tuple(wanted.values())), {}, acts=True)
 
-    async def _reconcile_once(self, spec: NodeSpec, *, acts: bool) -> tuple[NodeObservation, Journal, str]:
+    async def _reconcile_once(
+        self, spec: NodeSpec, approvals: Mapping[str, frozenset[str]], *, acts: bool
+    ) -> tuple[NodeObservation, Journal, str]:
         """Observe, apply, and observe again if anything changed.
+
+        Args:
+            spec: The node's spec.
+            approvals: IDs of the approved soft blockers by the digest of the plan.
+            acts: Whether the host may be changed.
 
         Returns:
             The observation, the journal, and why writes are forbidden, which is empty if they are allowed.
@@ -182,7 +191,7 @@ class HostReconciler:
         journal, fault = self._load()
         look = await self._look(spec, journal)
         if acts and not fault:
-            fault = await self._apply_changes(spec, look, journal)
+            fault = await self._apply_changes(spec, approvals, look, journal)
             fresh = self._store.load() if not fault else journal
             # Every change ends in the journal, so without a difference the host is as it was observed.
             if fresh != journal:
@@ -201,7 +210,9 @@ class HostReconciler:
         except JournalError as error:
             return Journal(), f"{error}; the host is not changed meanwhile"
 
-    async def _apply_changes(self, spec: NodeSpec, look: NodeObservation, journal: Journal) -> str:
+    async def _apply_changes(
+        self, spec: NodeSpec, approvals: Mapping[str, frozenset[str]], look: NodeObservation, journal: Journal
+    ) -> str:
         """End interrupted changes and execute those that may run.
 
         Returns:
@@ -219,7 +230,7 @@ class HostReconciler:
             journal = self._store.load()
         except JournalError as error:
             return f"{error}; the host is not changed meanwhile"
-        runs = await self._claim(self._select_changes(spec, look, journal), look, journal)
+        runs = await self._claim(self._select_changes(spec, approvals, look, journal), look, journal)
         place = NodeContext(host=host, boot_id=boot_id, desired=spec.pfs)
         if not runs:
             return ""
@@ -280,7 +291,9 @@ class HostReconciler:
         calls = self._runner.calls
         return InFlightSummary(stuck=calls.hanging, bus_stuck=calls.bus_stuck, in_flight=calls.in_flight or ())
 
-    def _select_changes(self, spec: NodeSpec, look: NodeObservation, journal: Journal) -> list[Change]:
+    def _select_changes(
+        self, spec: NodeSpec, approvals: Mapping[str, frozenset[str]], look: NodeObservation, journal: Journal
+    ) -> list[Change]:
         """Select the changes that may run now, which are granted or restore what was granted before."""
         calls = self._runner.calls
         if calls.bus_stuck or calls.waits:
@@ -290,10 +303,16 @@ class HostReconciler:
         runs = []
         for desired in spec.pfs:
             plan = look.planned.get(desired.pci_address, Planned()).plan
-            if plan is None or plan.blocked_by or desired.pci_address in hanging or (look.unknown and needs_holders(plan)):
+            if plan is None or desired.pci_address in hanging:
+                continue
+            seen, driver = observed[desired.pci_address], look.drivers[desired.pci_address]
+            if look.unknown and needs_holders(plan, seen):
                 continue
             record = journal.of(desired.pci_address)
             intent = record.running
+            accepted = frozenset(intent.approved if intent is not None else ()) | approvals.get(plan.digest, frozenset())
+            if plan.unapproved(accepted):
+                continue
             # Such a change can only be rolled back, which `resume` does.
             if intent is not None and intent.rolling_back:
                 continue
@@ -307,8 +326,8 @@ class HostReconciler:
             if desired.grant == plan.digest or known:
                 # The ledger waits for the end of the digest that was claimed, so an interrupted change is completed under it.
                 digest = plan.digest if desired.grant == plan.digest else intent.digest if intent is not None else None
-                seen, driver = observed[desired.pci_address], look.drivers[desired.pci_address]
-                runs.append(Change(desired=desired, observed=seen, plan=plan, digest=digest, driver=driver))
+                run = Change(desired=desired, observed=seen, plan=plan, digest=digest, driver=driver, approved=accepted)
+                runs.append(run)
         return runs
 
     async def _claim(self, runs: list[Change], look: NodeObservation, journal: Journal) -> list[Change]:
@@ -326,7 +345,11 @@ class HostReconciler:
             if live is None or not live.spec.synced:
                 return known
             grants = {pf.pci_address: pf.grant for pf in live.spec.pfs}
-            granted = [run for run in granted if grants.get(run.desired.pci_address) == run.plan.digest]
+            granted = [
+                run
+                for run in granted
+                if grants.get(run.desired.pci_address) == run.plan.digest and not live.unapproved_blockers(run.plan)
+            ]
             claims = {run.desired.pci_address: Apply(digest=run.plan.digest, state=ApplyState.CLAIMED) for run in granted}
             status = render_status(live, look, journal, self._calls(), fault="", claims=claims)
             return known + (granted if granted and await self._publisher.claim(live, status) else [])

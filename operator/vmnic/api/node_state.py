@@ -7,6 +7,8 @@ older than the CRD.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Collection
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -20,6 +22,7 @@ from .reasons import PfReason
 
 __all__ = [
     "APPROVED",
+    "APPROVED_CHARS",
     "VFIO",
     "Action",
     "ActionKind",
@@ -41,6 +44,7 @@ __all__ = [
     "VfGroup",
     "VfRange",
     "VfSettings",
+    "blocker_id",
     "wire",
 ]
 
@@ -77,9 +81,13 @@ class ActionKind(StrEnum):
     BIND_PF = "BindPf"
     """Bind the PF itself to the named driver. With vfio-pci the host loses the PF's link."""
     WRITE_MODULE_OPTIONS = "WriteModuleOptions"
-    """Write the driver's `max_vfs` below /etc/modprobe.d, for all functions of that driver; an empty value removes the file."""
+    """Write the driver's parameter for VFs below /etc/modprobe.d, for all its functions; an empty value removes the file."""
+    WRITE_UDEV_RULE = "WriteUdevRule"
+    """Write the function's rule into the pool's file below /etc/udev/rules.d: pool, driver, number of VFs, and 0 if no driver
+    may bind them. A pool alone removes the rule.
+    """
     RELOAD_DRIVER = "ReloadDriver"
-    """Unload and load the driver, because old drivers create VFs only by `max_vfs` when they are loaded."""
+    """Unload and load the driver, because old drivers create VFs only by a parameter when they are loaded."""
     SET_AUTOPROBE = "SetAutoprobe"
     """Write `sriov_drivers_autoprobe`: 0 keeps kernel drivers from binding a VF that is meant for vfio-pci."""
     SET_NUM_VFS = "SetNumVfs"
@@ -141,7 +149,25 @@ class PfPlan(_Struct, frozen=True):
     fenced: bool = False
     """Whether the plan removes VFs that a pod could get in the meantime; they are fenced before the first write."""
     blocked_by: Annotated[tuple[_Text, ...], Meta(max_length=64)] = ()
-    """Holders that block the plan."""
+    """Who blocks the plan. Hard blockers come first: they would lose their device."""
+    soft_blockers: Annotated[int, Meta(ge=0, le=64)] = 0
+    """Number of soft blockers, which are the last of `blockedBy`. Their link only drops for seconds, or their address is
+    unexplained. A person may approve them.
+    """
+
+    @property
+    def hard(self) -> tuple[str, ...]:
+        """Return the blockers that no approval removes, because they would lose their device."""
+        return self.blocked_by[: max(len(self.blocked_by) - self.soft_blockers, 0)]
+
+    @property
+    def soft(self) -> tuple[str, ...]:
+        """Return the blockers that a person may approve."""
+        return self.blocked_by[len(self.hard) :]
+
+    def unapproved(self, approved: Collection[str]) -> tuple[str, ...]:
+        """Return the blockers that remain if those with these IDs are approved. Hard ones always remain."""
+        return (*self.hard, *(text for text in self.soft if blocker_id(text) not in approved))
 
 
 class PfProblem(_Struct, frozen=True):
@@ -242,8 +268,8 @@ class PfSpec(_Struct, frozen=True):
     """Virtual: VFs. Physical: the whole function on vfio-pci."""
     management: Literal["Managed", "Adopt"] = "Managed"
     """Managed: vmnic creates the VFs. Adopt: the number of VFs is not written, and nothing is reset."""
-    persistence: Literal["Agent", "ModuleOptions"] = "Agent"
-    """ModuleOptions: the number of VFs is also written to /etc/modprobe.d."""
+    persistence: Literal["Agent", "ModuleOptions", "Udev"] = "Agent"
+    """ModuleOptions: the number of VFs is also written to /etc/modprobe.d. Udev: to /etc/udev/rules.d."""
     mtu: Annotated[int, Meta(ge=576, le=9216)] | None = None
     """MTU in bytes; absent leaves it as it is."""
     queues: Annotated[int, Meta(ge=1, le=256)] | None = None
@@ -286,26 +312,38 @@ class PfStatus(_Struct, frozen=True):
     """Kernel driver; empty if none is bound."""
     numa_node: Annotated[int, Meta(ge=0, le=1023)] | None = None
     """NUMA node; absent if the machine has none."""
+    iommu_group: Annotated[int, Meta(ge=0, le=forms.LARGEST_COUNT)] | None = None
+    """Number of its IOMMU group; absent without an IOMMU. Whole functions of one group and pool are one device."""
     link_speed_mbps: Annotated[int, Meta(ge=0, le=10_000_000)] | None = None
     """Link speed in Mbit/s; absent while the link is down."""
+    link_type: Annotated[str, Meta(max_length=16, pattern=forms.anchored(forms.PLAIN))] = ""
+    """Hardware type of the link: "infiniband" or a number of the kernel; empty for Ethernet and if it is unknown."""
+    eswitch_mode: Annotated[str, Meta(max_length=32, pattern=forms.anchored(forms.PLAIN))] = ""
+    """Mode of the e-switch, for example "switchdev"; empty for legacy mode and if there is none."""
+    several_ports: bool = False
+    """Whether the function has several ports."""
     mtu: Annotated[int, Meta(ge=0, le=65_536)] | None = None
     """MTU in bytes."""
     queues: Annotated[int, Meta(ge=0, le=65_535)] | None = None
     """Number of `combined` channels; absent if they cannot be set."""
     total_vfs: _VfCount = 0
-    """Number of VFs that the NIC and its driver support."""
+    """Number of VFs that the kernel allows; 0 for a NIC without SR-IOV, or whose firmware has switched it off."""
     num_vfs: _VfCount = 0
     """Number of VFs that exist."""
     first_vf: Annotated[str, Meta(max_length=12, pattern=forms.anchored(forms.OPTIONAL_PCI_ADDRESS))] = ""
     """PCI address of the first VF; empty if there is none."""
     vf_stride: Annotated[int, Meta(ge=0, le=65_535)] = 0
     """Difference between the routing IDs of two consecutive VFs."""
+    vf_addresses: Annotated[tuple[_PciAddress, ...], Meta(max_length=MOST_VFS)] = ()
+    """PCI addresses of the VFs by index, only where `firstVf` and `vfStride` do not give them."""
     vfs: Annotated[tuple[VfRange, ...], Meta(max_length=256)] = ()
     """VFs by driver."""
     held: Annotated[tuple[Held, ...], Meta(max_length=256)] = ()
     """VFs that are held."""
     host_use: Annotated[tuple[_Text, ...], Meta(max_length=16)] = ()
     """Uses of the function by the host itself."""
+    outside_use: Annotated[tuple[_Text, ...], Meta(max_length=16)] = ()
+    """Uses of the function's link from other network namespaces, such as macvtaps of pods."""
     owned: bool = False
     """Whether vmnic has changed it and keeps its original values."""
     attempt: Annotated[int, Meta(ge=0, le=forms.LARGEST_COUNT)] = 0
@@ -327,6 +365,8 @@ class HostFacts(_Struct, frozen=True):
     """Whether an IOMMU is on; absent if unknown."""
     modules: _Modules = ()
     """Kernel modules that datapaths need and that are loaded or built in."""
+    modules_unknown: _Modules = ()
+    """Kernel modules that datapaths need and that may be there or not, because the kernel's files could not be read."""
     refused: Annotated[tuple[_Text, ...], Meta(max_length=32)] = ()
     """Modules that could not be loaded, each with the kernel's error."""
 
@@ -378,7 +418,7 @@ class NodeStatus(_Struct, frozen=True):
     host: HostFacts = HostFacts()
     """Facts about the node as a whole."""
     pfs: Annotated[tuple[PfStatus, ...], Meta(max_length=64, extra_json_schema=map_list("pciAddress"))] = ()
-    """The node's physical functions that support SR-IOV."""
+    """The node's network functions, except VFs."""
     conditions: Annotated[tuple[Condition, ...], Meta(max_length=16, extra_json_schema=map_list("type"))] = ()
     """Ready, Degraded, Blocked, RolledBack, Fenced."""
 
@@ -387,11 +427,22 @@ class Annotations(_Struct, frozen=True):
     """Annotations that people write on a NodeNicState."""
 
     approved: str = msgspec.field(default="", name=APPROVED)
-    """Digests of plans that a person has approved, separated by commas (`kubectl vmnic approve`)."""
+    """Digests of plans that a person has approved, separated by commas (`kubectl vmnic approve`).
+
+    Each is followed by the IDs of the soft blockers that the person saw: `DIGEST:ID:ID`.
+    """
 
 
-# Annotations of an object may have 256 KiB together. A digest has 32 characters, so the bound has room for 248 plans.
-_APPROVED_CHARS = 8192
+APPROVED_CHARS = 8192
+"""Longest list of approvals that counts. A digest has 32 characters and a plan at most 21 soft blockers, so it has room for 248
+plans without such blockers, and for 36 with as many as possible.
+"""
+_BLOCKER_ID_CHARS = 8
+
+
+def blocker_id(text: str) -> str:
+    """Return the ID of a soft blocker, which stands for its words in an approval."""
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:_BLOCKER_ID_CHARS]
 
 
 class ObjectMeta(_Struct, frozen=True):
@@ -435,13 +486,23 @@ class NodeNicState(_Struct, frozen=True):
     """
 
     @property
-    def approved(self) -> frozenset[str]:
-        """Return the digests of plans that a person has approved.
+    def approvals(self) -> dict[str, frozenset[str]]:
+        """Return the IDs of the soft blockers that a person has approved, by the digest of the approved plan.
 
         A list of more than 8 kB approves nothing.
         """
-        digests = self.metadata.annotations.approved
-        return frozenset(filter(None, digests.split(","))) if len(digests) <= _APPROVED_CHARS else frozenset()
+        text = self.metadata.annotations.approved
+        items = (item.split(":") for item in text.split(",") if item) if len(text) <= APPROVED_CHARS else ()
+        return {digest: frozenset(ids) for digest, *ids in items}
+
+    @property
+    def approved(self) -> frozenset[str]:
+        """Return the digests of plans that a person has approved."""
+        return frozenset(self.approvals)
+
+    def unapproved_blockers(self, plan: PfPlan) -> tuple[str, ...]:
+        """Return what still blocks a plan after all that a person has approved."""
+        return plan.unapproved(self.approvals.get(plan.digest, frozenset())) if plan.blocked_by else ()
 
 
 def wire(struct: msgspec.Struct) -> Any:

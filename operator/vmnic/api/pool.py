@@ -26,6 +26,7 @@ from .common import (
 from .keywords import cel, map_list
 
 __all__ = [
+    "MOST_ASKED_VFS",
     "NicSelector",
     "NodeCounts",
     "PoolNetwork",
@@ -43,12 +44,12 @@ _RESOURCE = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z
 _Word = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 _NUM_VFS = 'numVfs is a number from 0 to 256, a share of the NIC\'s VFs such as "50%", or "max"'
-_MOST_VFS = 256
+MOST_ASKED_VFS = 256
 
 
 def _check_num_vfs(value: int | str) -> int | str:
     """Repeat the CEL rule, which is not evaluated offline."""
-    fits = value == "max" or PERCENT.fullmatch(value) is not None if isinstance(value, str) else 0 <= value <= _MOST_VFS
+    fits = value == "max" or PERCENT.fullmatch(value) is not None if isinstance(value, str) else 0 <= value <= MOST_ASKED_VFS
     if not fits:
         raise ValueError(_NUM_VFS)
     return value
@@ -62,7 +63,7 @@ NumVfs = Annotated[
             "x-kubernetes-int-or-string": True,
             "x-kubernetes-validations": [
                 cel(
-                    f"type(self) == int ? self >= 0 && self <= {_MOST_VFS} : "
+                    f"type(self) == int ? self >= 0 && self <= {MOST_ASKED_VFS} : "
                     f"self == 'max' || self.matches('^{PERCENT.pattern}$')",
                     _NUM_VFS,
                 )
@@ -96,7 +97,9 @@ class NicSelector(ApiModel):
     )
 
     models: Annotated[list[_Word], Field(max_length=32)] = []
-    """Names of NIC models from vmnic's NIC data, for example "82576" or "I350"."""
+    """Names or aliases of NIC models from vmnic's NIC data, for example "82576" or "I350". An unknown name is a problem of the
+    pool (`UnknownModel`).
+    """
     vendors: Annotated[list[_HexId], Field(max_length=32)] = []
     """PCI vendor IDs in hexadecimal, for example "8086"."""
     devices: Annotated[list[_HexId], Field(max_length=32)] = []
@@ -350,9 +353,11 @@ class PoolSpec(ApiModel):
     """MTU of the physical function in bytes; absent leaves it as it is."""
     queues: Annotated[int, Field(ge=1, le=256)] | None = None
     """`combined` channels of the physical function; absent leaves them as they are."""
-    persistence: Literal["Agent", "ModuleOptions"] = "Agent"
+    persistence: Literal["Agent", "ModuleOptions", "Udev"] = "Agent"
     """Agent: the agent creates the VFs after each boot. ModuleOptions: the number is also written to /etc/modprobe.d as the
-    driver's `max_vfs`, so that the VFs exist before the agent starts (old drivers).
+    driver's parameter (`max_vfs`, `num_vfs`), so that the VFs exist before the agent starts. Only for drivers whose parameter
+    the NIC data name (igb, ixgbe, mlx4_core). Udev: the number is also written to /etc/udev/rules.d, so that the VFs exist as
+    soon as the driver has made the link; the agent binds them.
     """
     vf: VfSettings | None = None
     """Attributes that the agent sets on the pool's VFs. Meant for libvirt; in Kubernetes sriov-cni sets them. An

@@ -16,9 +16,11 @@ class PfReason(StrEnum):
     FOREIGN_OWNER = "ForeignOwner"
     """Another program manages the PF's VFs. Take the PF out of the pool, or away from that program."""
     FIRMWARE_SRIOV_OFF = "FirmwareSriovOff"
-    """The NIC offers no VFs. Enable SR-IOV in the firmware of the NIC or of the machine."""
+    """The NIC offers no VFs, and its model has SR-IOV. Enable it in the firmware of the NIC and of the machine; the message
+    names the vendor's tool.
+    """
     TOO_MANY_VFS = "TooManyVfs"
-    """More VFs are asked for than the NIC supports. Lower `numVfs`, or set it to "max"."""
+    """More VFs are asked for than `sriov_totalvfs` or the NIC data allow. Lower `numVfs`, or set it to "max"."""
     TOO_FEW_VFS = "TooFewVfs"
     """`management: Adopt` uses existing VFs, and there are fewer than asked for. Create them, or lower `numVfs`."""
     TOO_MANY_QUEUES = "TooManyQueues"
@@ -32,7 +34,9 @@ class PfReason(StrEnum):
     IOMMU_OFF = "IommuOff"
     """vfio-pci needs an IOMMU. Enable it in the firmware and with `intel_iommu=on` or `amd_iommu=on`, then reboot."""
     IOMMU_GROUP_SHARED = "IommuGroupShared"
-    """Other functions share the IOMMU group, so vfio-pci cannot take a VF. Use a slot with ACS."""
+    """Devices that the message names share the IOMMU group, so no VM can get one of them alone. Unbind them from their drivers,
+    select all of them with one Physical pool, or use a slot with ACS.
+    """
     NO_DRIVER = "NoDriver"
     """No driver is bound to the PF, so the kernel cannot create VFs. Bind the NIC's driver."""
     LINK_ELSEWHERE = "LinkElsewhere"
@@ -42,7 +46,11 @@ class PfReason(StrEnum):
     MODULE_MISSING = "ModuleMissing"
     """A kernel module that VMs need cannot be loaded. Load it, or find out why the kernel refuses it."""
     MODULE_OPTIONS_NEEDED = "ModuleOptionsNeeded"
-    """The driver creates VFs only by its parameter `max_vfs`. Set `persistence: ModuleOptions`."""
+    """The driver creates VFs only by a parameter, when it is loaded. Set `persistence: ModuleOptions`."""
+    MODULE_OPTIONS_UNSUPPORTED = "ModuleOptionsUnsupported"
+    """The NIC data name no parameter with which the driver creates VFs. Set `persistence: Agent`, or add the parameter to the
+    NIC data.
+    """
     DRIVER_IN_USE = "DriverInUse"
     """The driver would have to be reloaded while the host or a VM uses one of its functions. Reboot the
     node, which puts the options in force.
@@ -69,8 +77,22 @@ class PfReason(StrEnum):
     """The host refused an action, or the value read back differs from the one written. The message names the action and
     the errno: remove the cause, then change the pool or reboot the node to have it tried again.
     """
+    RESERVED_MEMORY_REGION = "ReservedMemoryRegion"
+    """The machine's firmware reserves memory for the IOMMU group (a `direct` region), or the regions cannot be read, so no VM
+    can get its devices. Turn that off in the firmware (RMRR), or take the PF out of the pool.
+    """
     ROLLED_BACK = "RolledBack"
     """The change cut the node off, so the agent rolled it back. Change the pool, or approve the plan to try it again."""
+    SWITCHDEV_MODE = "SwitchdevMode"
+    """The NIC's e-switch is in switchdev mode, in which VF attributes belong to the programs that configure it. Leave `vf` out
+    of the pool, or put the NIC into legacy mode.
+    """
+    LINK_TYPE_DIFFERS = "LinkTypeDiffers"
+    """The PF's link is no Ethernet link, for example an InfiniBand one, and VFs of pools are Ethernet adapters. Exclude it from
+    the pool's `nicSelector`, or set the port to Ethernet.
+    """
+    SEVERAL_PORTS = "SeveralPorts"
+    """The PF has several ports, so `mtu`, `queues` and `vf` would apply to an unknown one. Leave them out of the pool."""
 
 
 class PoolProblemReason(StrEnum):
@@ -105,6 +127,8 @@ class PoolProblemReason(StrEnum):
     LEDGER_FULL = "LedgerFull"
     """The ConfigMap `vmnic-ledger` has no room for more nodes that change at the same time; the others wait. Nothing; or lower
     `rollout.maxConcurrent`. Nodes that have failed keep their entry: repair them."""
+    UNKNOWN_MODEL = "UnknownModel"
+    """`nicSelector.models` has a name that the NIC data do not have. Correct it, or add the model to the NIC data."""
     MIXED_GUEST_SUPPORT = "MixedGuestSupport"
     """Windows has a driver for the VFs of some nodes only; the message names the others. Make a pool for each kind of VF with
     `nicSelector.models`."""

@@ -35,6 +35,8 @@ _explain = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(_explain, name="explain", help="Explain a decision.")
 _revert = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(_revert, name="revert", help="Undo changes of vmnic.")
+_host = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(_host, name="host", help="Record the hosts of nodes.")
 _LOOK_AGAIN_S = 2.0
 
 
@@ -87,6 +89,10 @@ def plan(
             help="Show only what differs from the plan of this file or directory, or of the cluster without the given files."
         ),
     ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="HostRecord, or directory of them, that stands for a node's NodeNicState; repeatable, with -f."),
+    ] = None,
     fail_on: Annotated[
         FailOn, typer.Option(help="What gives exit code 1; disruptive: a restart, or a VF that is in use.")
     ] = FailOn.CHANGES,
@@ -103,7 +109,9 @@ def plan(
     from .plan import fails
 
     errors: list[str] = []
-    made, skipped = _plan(file or [], against, errors, recursive=recursive, kubeconfig=kubeconfig, pod_mtu=pod_network_mtu)
+    made, skipped = _plan(
+        file or [], host or [], against, errors, recursive=recursive, kubeconfig=kubeconfig, pod_mtu=pod_network_mtu
+    )
     if output is PlanOutput.TABLE:
         from .render import show_plan
 
@@ -123,7 +131,14 @@ def plan(
 
 
 def _plan(
-    files: list[str], against: str | None, errors: list[str], *, recursive: bool, kubeconfig: str | None, pod_mtu: int | None
+    files: list[str],
+    hosts: list[str],
+    against: str | None,
+    errors: list[str],
+    *,
+    recursive: bool,
+    kubeconfig: str | None,
+    pod_mtu: int | None,
 ) -> tuple[Any, int]:
     """Build the plan, or the difference of two plans.
 
@@ -132,19 +147,27 @@ def _plan(
     """
     from .offline import decide_all
     from .plan import difference, make_plan
+    from .recorded import add_host_files, plan_recorded
 
     def plan_of(objects: Any, problems: list[str], *, offline: bool, new: Any = ()) -> Any:
-        decided = decide_all(objects, offline=offline, new=new, pod_network_mtu=pod_mtu)
-        made = make_plan(objects, decided, problems)
+        recorded = plan_recorded(objects)
+        # What the plans on recorded hosts would leave behind is there for the VMs.
+        decided = decide_all(recorded.objects, offline=offline, new=new, pod_network_mtu=pod_mtu)
+        decided.set_aside.extend(recorded.set_aside)
+        made = make_plan(recorded.objects, decided, problems, recorded)
         if offline:
             # Files are the user's own, so a fault in them is an error.
             # In a cluster, an object of one tenant must not fail every plan.
             errors.extend(one.sentence for one in (*objects.set_aside, *decided.set_aside))
+        else:
+            errors.extend(one.sentence for one in recorded.set_aside)
         return made
 
-    if not files and against is not None:
-        fail("--against compares files: give them with -f")
+    if not files and (against is not None or hosts):
+        fail(f"{'--host plans pools of' if hosts else '--against compares'} files: give them with -f")
     given = read_files(files, recursive=recursive) if files else None
+    if given is not None:
+        add_host_files(given, hosts, recursive=recursive)
     if against == "cluster" and given is not None:
         live, problems = read_live(kubeconfig)
         before = plan_of(live, problems, offline=False)
@@ -157,7 +180,10 @@ def _plan(
         return plan_of(live, problems, offline=False), 0
     made = plan_of(given, [], offline=True)
     if against is not None:
-        before = plan_of(read_files([against], recursive=recursive), [], offline=True)
+        earlier = read_files([against], recursive=recursive)
+        # The hosts are the same before and after, unless the earlier files have records of their own.
+        earlier.host_records = given.host_records | earlier.host_records
+        before = plan_of(earlier, [], offline=True)
         made = difference(made, before)
     return made, given.skipped
 
@@ -327,6 +353,35 @@ def nodes(
     from .render import show_nodes
 
     show_nodes(states)
+
+
+@_host.command("record")
+def record_node(
+    node: Annotated[str, typer.Argument(help="Name of the node.")],
+    output: Annotated[str, typer.Option("-o", "--output", help="File to write; - for standard output.")] = "-",
+    anonymise: Annotated[
+        bool, typer.Option("--anonymise", help="Replace addresses and names. Equal ones stay equal, and PCI data stay.")
+    ] = False,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Write a HostRecord of a node, which `plan --host` reads.
+
+    It runs in the pod of the node's agent, so it needs the right to create pods/exec there.
+    """
+    from ..records.document import write_record
+    from .host_record import FetchError, fetch_record
+
+    try:
+        text = write_record(fetch_record(node, kubeconfig, anonymise=anonymise))
+        if output != "-":
+            pathlib.Path(output).write_text(text)
+    except FetchError as error:
+        fail(f"node {node}: {error}")
+    except OSError as error:
+        fail(f"{output}: {error.strerror}: give a file that can be written")
+    if output == "-":
+        for line in text.splitlines():
+            say(line)
 
 
 def _fail_unread_state(aside: Iterable[Any], node: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..api.node_state import NodeNicState, PfStatus
+from ..api.node_state import APPROVED_CHARS, NodeNicState, PfStatus, blocker_id
 
 __all__ = ["Approval", "ApprovalError", "approve_plans"]
 
@@ -39,10 +39,14 @@ def approve_plans(state: NodeNicState, address: str | None) -> Approval:
     planned = [pf for pf in found if pf.plan is not None]
     if not planned:
         raise ApprovalError(f"nothing is planned on {address or 'any function'} of node {name}")
-    digests = {pf.plan.digest for pf in planned if pf.plan is not None}
+    digests = {pf.plan.digest for pf in state.status.pfs if pf.plan is not None}
     # The annotation is written as a whole, so approvals of other PFs are repeated. A digest whose plan is gone is left out.
-    standing = {pf.plan.digest for pf in state.status.pfs if pf.plan is not None and pf.plan.digest in state.approved}
-    return Approval(",".join(sorted(digests | standing)), tuple(_words(pf) for pf in planned))
+    approvals = {digest: ids for digest, ids in state.approvals.items() if digest in digests}
+    approvals |= {pf.plan.digest: frozenset(map(blocker_id, pf.plan.soft)) for pf in planned if pf.plan is not None}
+    value = ",".join(":".join([digest, *sorted(approvals[digest])]) for digest in sorted(approvals))
+    if len(value) > APPROVED_CHARS:
+        raise ApprovalError(f"node {name} has too many plans to approve together: approve one function at a time")
+    return Approval(value, tuple(_words(pf) for pf in planned))
 
 
 def _words(pf: PfStatus) -> str:

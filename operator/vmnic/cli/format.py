@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from ..policy.guest_view import GuestView, describe_view
-from .schema import NicPlan, NicShape, Plan, VmPlan
+from .schema import NicPlan, NicShape, Plan, PoolNode, VmPlan
 
-__all__ = ["guest_lines", "guest_words", "shape_words", "vm_name"]
+__all__ = ["guest_lines", "guest_words", "pool_words", "shape_words", "vm_name"]
 
 
 def vm_name(vm: VmPlan) -> str:
     """Return namespace and name. A libvirt domain has no namespace, and a pool of VMs is named as such."""
     name = "/".join(filter(None, (vm["namespace"], vm["name"])))
     return f"VirtualMachinePool {name}" if vm["kind"] == "VirtualMachinePool" else name
+
+
+def pool_words(node: PoolNode) -> str:
+    """Describe what a pool would do to a PF, or the reason why it cannot."""
+    return node["problem"]["reason"] if node["problem"] is not None else ", ".join(node["actions"])
 
 
 def guest_words(nic: NicPlan) -> str:

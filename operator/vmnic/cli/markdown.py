@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from ..checked.printable import cut, printable
-from .format import guest_lines, guest_words, shape_words, vm_name
+from .format import guest_lines, guest_words, pool_words, shape_words, vm_name
 from .schema import Plan, ProblemEntry
 
 __all__ = ["escape_markdown", "render_markdown"]
@@ -37,7 +37,7 @@ def render_markdown(plan: Plan) -> list[str]:
         if nic["verdict"] in ("Change", "Blocked") or (nic["verdict"] == "Compliant" and nic["reason"])
     ]
     pools = [
-        _row(pool["name"], node["node"], node["pf"], ", ".join(node["actions"]), ", ".join(node["blockedBy"]))
+        _row(pool["name"], node["node"], node["pf"], pool_words(node), ", ".join(node["blockedBy"]))
         for pool in plan["pools"]
         for node in pool["nodes"]
     ]

@@ -25,6 +25,8 @@ from ..libvirt.gather import gather_domain
 from ..nodes.observed import observed_of
 from ..nodes.pools.shares import count_vfs, pool_shares
 from ..policy.facts import Network
+from ..records.record import GROUP as RECORD_GROUP
+from ..records.record import HostRecord, to_record
 from .set_aside import DuplicateError, SetAside, reason_of
 
 __all__ = ["UNMANAGED", "MalformedObjectError", "Node", "Objects", "shown_name"]
@@ -57,6 +59,7 @@ _GROUPS: Final = {
     "VmNicPolicy": GROUP,
     "SriovNetworkPool": GROUP,
     "NodeNicState": GROUP,
+    "HostRecord": RECORD_GROUP,
     "VirtualMachineInstanceReplicaSet": _KUBEVIRT,
     "VirtualMachineClone": "clone.kubevirt.io",
     "KubevirtMachine": "infrastructure.cluster.x-k8s.io",
@@ -157,6 +160,8 @@ class Objects:
     policies: dict[str, VmNicPolicy] = field(default_factory=dict)
     pools: dict[str, SriovNetworkPool] = field(default_factory=dict)
     node_states: dict[str, NodeNicState] = field(default_factory=dict)
+    host_records: dict[str, HostRecord] = field(default_factory=dict)
+    """Recorded hosts by node. Each stands for the NodeNicState of that node."""
     injector: bool = False
     """Whether the webhook of network-resources-injector is among the objects."""
     refused: dict[str, str] = field(default_factory=dict)
@@ -302,6 +307,7 @@ class Objects:
             "VmNicPolicy": lambda raw: _put(self.policies, raw["metadata"]["name"], self._parsed(VmNicPolicy, raw)),
             "SriovNetworkPool": lambda raw: _put(self.pools, raw["metadata"]["name"], self._parsed(SriovNetworkPool, raw)),
             "NodeNicState": lambda raw: _put(self.node_states, raw["metadata"]["name"], _checked_state(raw)),
+            "HostRecord": lambda raw: _put(self.host_records, raw["metadata"]["name"], to_record(raw)),
             **dict.fromkeys(UNMANAGED.keys() - {"VirtualMachineInstance"}, self._put_unmanaged),
         }
 

@@ -6,15 +6,21 @@ One object that can be written as JSON, in stable order and without times. Pure.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
 from typing import Literal, cast
 
 from ..api.node_state import NodeNicState, PfSpec
+from ..api.reasons import PfReason
 from ..kubevirt.patch import render_patch
 from ..libvirt.rewrite import rewrite_domain
 from ..nodes.observed import observed_of
+from ..nodes.planning.drivers import DriverFacts
 from ..nodes.planning.plan import plan_pf
+from ..nodes.pools.match import LinkRefusal, find_link_refusals, matching_pfs, reported_refusals
 from ..nodes.pools.merge import merge_pools
+from ..nodes.pools.nic_data import find_nic_data_problems
 from ..nodes.rollout.release import released_pfs
+from ..nodes.vf_limits import count_other_ports
 from ..policy.facts import Datapath, GuestOs, NicState, Platform, VmFacts
 from ..policy.guest_view import guest_view, uncarried_settings
 from ..policy.problems import ProblemReason
@@ -22,6 +28,7 @@ from ..policy.reasons import Reason
 from ..policy.types import Action, NicDecision, VmDecision
 from .objects import UNMANAGED, Objects, shown_name
 from .offline import Decided, kind_of
+from .recorded import RecordedPlans, pool_row
 from .schema import (
     FailOn,
     GuestEntry,
@@ -45,17 +52,18 @@ _MOST_NAMES = 5
 """Most names in one problem."""
 
 
-def make_plan(objects: Objects, decided: Decided, missing: list[str]) -> Plan:
+def make_plan(objects: Objects, decided: Decided, missing: list[str], recorded: RecordedPlans | None = None) -> Plan:
     """Build the Plan.
 
     Args:
         objects: Objects from files, or of the cluster.
         decided: Decisions about them.
         missing: Descriptions of kinds that the cluster does not have.
+        recorded: Plans on recorded hosts.
     """
     aside = [*objects.set_aside, *decided.set_aside]
     selected = [decision for decision in decided.vms if decision.selected]
-    pools, pool_problems = _pools(objects, aside)
+    pools, pool_problems = _pools(objects, aside, recorded)
     # A policy that cannot be read might select any VM and decide differently from the others, so no VM is changed.
     is_open = any(one.kind == "VmNicPolicy" for one in aside)
     vms = [] if is_open else _vms(objects, decided, selected, aside)
@@ -286,21 +294,64 @@ def _state(state: NicState) -> NicShape:
     return {"datapath": state.datapath.value, "model": state.model, "queues": state.queues}
 
 
-def _pools(objects: Objects, aside: list[SetAside]) -> tuple[list[PoolPlan], list[ProblemEntry]]:
+def _pools(
+    objects: Objects, aside: list[SetAside], recorded: RecordedPlans | None
+) -> tuple[list[PoolPlan], list[ProblemEntry]]:
     """Return what the pools would do on the nodes whose state is known."""
     rows: dict[str, list[PoolNode]] = {name: [] for name in sorted(objects.pools)}
     problems: list[ProblemEntry] = []
     # A state that failed in the decisions would fail here again, and would be reported twice.
     left_out = {one.name for one in aside if one.kind == "NodeNicState"}
+    for found in recorded.rows.values() if recorded is not None else ():
+        for pool, row in found:
+            rows[pool].append(row)
+    problems += recorded.problems if recorded is not None else []
+    planned = recorded.rows.keys() if recorded is not None else ()
     for name, state in sorted(objects.node_states.items()):
         # Which pools select a node depends on its labels.
-        if name in left_out or "Node" in objects.refused:
+        if name in left_out or name in planned or "Node" in objects.refused:
             continue
-        found = try_object(aside, "NodeNicState", ("", name), _node_rows, objects, name, state)
-        for pool, row in found[0] if found is not None else ():
+        made = try_object(aside, "NodeNicState", ("", name), _node_rows, objects, name, state)
+        for pool, row in made[0] if made is not None else ():
             rows[pool].append(row)
-        problems += found[1] if found is not None else []
+        problems += made[1] if made is not None else []
+    if "Node" not in objects.refused:
+        problems += _link_refusals(objects, left_out)
+    told = {(one["object"], one["reason"]) for one in problems}
+    problems += [one for one in _nic_data_problems(objects) if (one["object"], one["reason"]) not in told]
     return [{"name": name, "nodes": nodes} for name, nodes in rows.items()], problems
+
+
+def _nic_data_problems(objects: Objects) -> list[ProblemEntry]:
+    """Return what the pools ask for in vain on every node."""
+    return [
+        {"object": f"SriovNetworkPool/{name}", "reason": one.reason, "message": one.message}
+        for name, pool in sorted(objects.pools.items())
+        for one in find_nic_data_problems(pool)
+    ]
+
+
+def _link_refusals(objects: Objects, left_out: Collection[str]) -> list[ProblemEntry]:
+    """Return the functions that pools do not take because of the type of their link."""
+    found: list[ProblemEntry] = []
+    for name, pool in sorted(objects.pools.items()):
+        refusals: list[LinkRefusal] = []
+        matched = False
+        for node, state in sorted(objects.node_states.items()):
+            if node in left_out:
+                continue
+            labels = objects.nodes[node].metadata.labels if node in objects.nodes else {}
+            refusals += find_link_refusals(pool, node, labels, state.status.pfs)
+            matched = matched or bool(matching_pfs(pool, labels, state.status.pfs, state.spec.pfs))
+        found += [
+            {
+                "object": f"SriovNetworkPool/{name}",
+                "reason": PfReason.LINK_TYPE_DIFFERS.value,
+                "message": f"{one.node}: {one.message}",
+            }
+            for one in reported_refusals(refusals, matched=matched)
+        ]
+    return found
 
 
 def _node_rows(objects: Objects, name: str, state: NodeNicState) -> tuple[list[tuple[str, PoolNode]], list[ProblemEntry]]:
@@ -310,8 +361,9 @@ def _node_rows(objects: Objects, name: str, state: NodeNicState) -> tuple[list[t
     labels = node.metadata.labels if node is not None else {}
     merged = merge_pools(objects.pools.values(), labels, state.status.pfs, state.spec.pfs)
     problems: list[ProblemEntry] = []
+    wanted = {desired.pci_address: desired for desired in merged.pfs}
     for desired in merged.pfs:
-        row, problem = _pool_node(name, state, desired)
+        row, problem = _pool_node(name, state, desired, wanted)
         rows += [(desired.pool, row)] if row is not None else []
         problems += [problem] if problem is not None else []
     for given_up in released_pfs(state, objects.pools.values(), {pf.pci_address for pf in merged.pfs}):
@@ -341,11 +393,14 @@ def _given_up(node: str, state: NodeNicState, spec: PfSpec) -> list[PoolNode]:
             # Before the agent has planned the release, held devices are the best sign of a disruption.
             "disruptive": plan.disruptive if plan is not None else spec.release == "Reset" and bool(status.held),
             "blockedBy": list(plan.blocked_by) if plan is not None else [],
+            "problem": None,
         }
     ]
 
 
-def _pool_node(node: str, state: NodeNicState, desired: PfSpec) -> tuple[PoolNode | None, ProblemEntry | None]:
+def _pool_node(
+    node: str, state: NodeNicState, desired: PfSpec, wanted: Mapping[str, PfSpec]
+) -> tuple[PoolNode | None, ProblemEntry | None]:
     """Plan one PF from its published status."""
     # `merge_pools` takes its PFs from this status, so there is always one.
     status = next(pf for pf in state.status.pfs if pf.pci_address == desired.pci_address)
@@ -357,19 +412,13 @@ def _pool_node(node: str, state: NodeNicState, desired: PfSpec) -> tuple[PoolNod
         boot_id=state.status.boot_id,
         attempt=status.attempt,
         holders=holders,
+        driver=DriverFacts(other_ports_vfs=count_other_ports(status, state.status.pfs, wanted)),
     )
-    if planned.problem is not None:
-        where = f"SriovNetworkPool/{desired.pool}"
-        return None, {"object": where, "reason": planned.problem.reason.value, "message": f"{node}: {planned.problem.message}"}
-    if planned.plan is None:
-        return None, None
-    return {
-        "node": node,
-        "pf": desired.pci_address,
-        "actions": planned.plan.text.split(", "),
-        "disruptive": planned.plan.disruptive,
-        "blockedBy": list(planned.plan.blocked_by),
-    }, None
+    row = pool_row(node, desired.pci_address, planned)
+    if planned.problem is None:
+        return row, None
+    where = f"SriovNetworkPool/{desired.pool}"
+    return row, {"object": where, "reason": planned.problem.reason.value, "message": f"{node}: {planned.problem.message}"}
 
 
 def _object_of(vm: VmFacts) -> str:

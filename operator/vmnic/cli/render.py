@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..api.node_state import NodeNicState, PfStatus
+from ..api.reasons import PfReason
+from ..nodes.vf_limits import possible_vfs
 from ..policy.facts import VmFacts
 from ..policy.problems import ProblemReason
 from .capacity import PoolRow
-from .format import guest_lines, guest_words, shape_words, vm_name
+from .format import guest_lines, guest_words, pool_words, shape_words, vm_name
 from .schema import NicPlan, Plan, VmPlan
 from .set_aside import SetAside
 from .setup import Line
@@ -35,7 +37,7 @@ def show_plan(plan: Plan) -> None:
     if rows:
         show_table(
             ("POOL", "NODE", "PF", "PLAN", "BLOCKED BY"),
-            [(pool, node["node"], node["pf"], ", ".join(node["actions"]), ", ".join(node["blockedBy"])) for pool, node in rows],
+            [(pool, node["node"], node["pf"], pool_words(node), ", ".join(node["blockedBy"])) for pool, node in rows],
         )
     for name, command in guest_lines(plan):
         say(f"{name}: after the change, run in the guest: {command}")
@@ -44,7 +46,7 @@ def show_plan(plan: Plan) -> None:
     summary = plan["summary"]
     say(
         f"VMs: {summary['vms']}; NICs to change: {summary['changes']}, blocked: {summary['blocked']}; "
-        f"pool actions: {len(rows)}; disruptive: {summary['disruptive']}"
+        f"pool actions: {sum(bool(node['actions']) for _, node in rows)}; disruptive: {summary['disruptive']}"
     )
 
 
@@ -133,7 +135,7 @@ def show_nodes(states: Iterable[NodeNicState]) -> None:
             held = ", ".join(f"{held.by or 'unknown'} {held.vf}" for held in pf.held)
             drivers = ", ".join(f"{part.range} {part.driver or 'none'}" for part in pf.vfs)
             pool = pools.get(pf.pci_address, "")
-            count = f"{pf.num_vfs}/{pf.total_vfs}"
+            count = f"{pf.num_vfs}/{possible_vfs(pf, state.status.pfs)}" if pf.total_vfs or pf.num_vfs else "none"
             row = (state.metadata.name, pf.pci_address, pf.name, pf.model, count, drivers, held, pool)
             rows.append((*row, released.get(pf.pci_address, "") + _state(pf, pool)))
     show_table(("NODE", "PF", "NAME", "MODEL", "VFS", "DRIVER", "HELD BY", "POOL", "STATE"), rows)
@@ -145,4 +147,6 @@ def _state(pf: PfStatus, pool: str) -> str:
     if pf.plan is not None:
         blocked = f"; {', '.join(pf.plan.blocked_by)}" if pf.plan.blocked_by else ""
         return f"planned: {pf.plan.text}{blocked}"
+    if pf.link_type and not pool:
+        return f"in no pool ({PfReason.LINK_TYPE_DIFFERS}: the link is {pf.link_type}, so only function: Physical may take it)"
     return "as desired" if pool else "in no pool"

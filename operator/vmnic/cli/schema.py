@@ -11,7 +11,18 @@ from typing import Literal, NotRequired
 # pydantic generates the JSON Schema, and before Python 3.12 it accepts only this TypedDict.
 from typing_extensions import TypedDict
 
-__all__ = ["FailOn", "NicPlan", "NicShape", "Plan", "PoolNode", "PoolPlan", "ProblemEntry", "Summary", "VmPlan"]
+__all__ = [
+    "FailOn",
+    "NicPlan",
+    "NicShape",
+    "PfProblemEntry",
+    "Plan",
+    "PoolNode",
+    "PoolPlan",
+    "ProblemEntry",
+    "Summary",
+    "VmPlan",
+]
 
 
 class FailOn(StrEnum):
@@ -110,14 +121,22 @@ class VmPlan(TypedDict):
     guestCommands: list[str]
 
 
+class PfProblemEntry(TypedDict):
+    """Why a PF is not, or cannot be, as its pool asks."""
+
+    reason: str
+    message: str
+
+
 class PoolNode(TypedDict):
-    """What a pool would do to one PF."""
+    """What a pool would do to one PF, or the problem that prevents it."""
 
     node: str
     pf: str
     actions: list[str]
     disruptive: bool
     blockedBy: list[str]
+    problem: PfProblemEntry | None
 
 
 class PoolPlan(TypedDict):

@@ -17,6 +17,7 @@ from ..api.common import first_error
 from ..checked.documents import BoundError
 from ..checked.printable import cut
 from ..libvirt.domain import DomainError
+from ..records.record import RecordError
 
 __all__ = ["DuplicateError", "SetAside", "reason_of", "set_aside", "split_name", "try_object"]
 
@@ -73,7 +74,7 @@ def reason_of(error: Exception) -> str:
         return first_error(error) + (f": {_QUOTE}" if is_number else "")
     if isinstance(error, msgspec.ValidationError) and _NO_TEXT.match(str(error)):
         return f"{error}: {_QUOTE}"
-    if isinstance(error, msgspec.ValidationError | BoundError | DomainError | DuplicateError):
+    if isinstance(error, msgspec.ValidationError | BoundError | DomainError | DuplicateError | RecordError):
         return str(error)
     # The text of a KeyError is the key alone.
     words = f"it has no {error}" if isinstance(error, KeyError) else str(error)

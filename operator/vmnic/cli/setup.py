@@ -125,19 +125,24 @@ def _webhook(setup: Setup) -> Iterator[Line]:
 
 def _modules(states: Mapping[str, NodeNicState]) -> Iterator[Line]:
     missing: dict[str, list[str]] = {}
+    unknown: dict[str, list[str]] = {}
     for name, state in sorted(states.items()):
         # Without a boot ID the agent has not reported yet, so nothing is known to be missing.
         wanted = {*_MODULES, *state.spec.host.modules} if state.status.boot_id else set()
         if any(pf.vfio for pf in state.spec.pfs):
             wanted.add("vfio_pci")
         for module in sorted(wanted - set(state.status.host.modules)):
-            missing.setdefault(module, []).append(name)
+            found = unknown if module in state.status.host.modules_unknown else missing
+            found.setdefault(module, []).append(name)
     for module, nodes in missing.items():
         refused = {text for name in nodes for text in states[name].status.host.refused if module in text}
         why = f" ({'; '.join(sorted(refused))})" if refused else ""
         remedy = "load it at boot (/etc/modules-load.d), or let the agent's init container do it"
         yield Line(ok=False, what=f"module {module}", text=f"missing on {_some(nodes)}{why}", remedy=remedy)
-    if states and not missing:
+    for module, nodes in unknown.items():
+        text = f"the agent of {_some(nodes)} could not read whether it is there"
+        yield Line(ok=True, known=False, what=f"module {module}", text=text)
+    if states and not missing and not unknown:
         yield Line(ok=True, what="modules", text="loaded on every node")
 
 

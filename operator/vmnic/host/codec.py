@@ -47,18 +47,22 @@ def encode_value(value: Value) -> Any:
         return {"channels": dataclasses.asdict(value)}
     if isinstance(value, tuple) and value and isinstance(value[0], LinkInfo):
         return {"links": [dataclasses.asdict(link) for link in value]}
+    if isinstance(value, tuple) and value and isinstance(value[0], VfInfo):
+        return {"vfs": [dataclasses.asdict(vf) for vf in value]}
     return value
 
 
 def decode_value(wire: Any) -> Value:
     """Decode a result.
 
-    An empty dump of links is encoded and decoded as an empty tuple.
+    An empty dump of links or VFs is encoded and decoded as an empty tuple.
     """
     if isinstance(wire, list):
         return tuple(wire)
     if isinstance(wire, dict) and "channels" in wire:
         return Channels(**wire["channels"])
+    if isinstance(wire, dict) and "vfs" in wire:
+        return tuple(VfInfo(**vf) for vf in wire["vfs"])
     if isinstance(wire, dict):
         return tuple(_link(link) for link in wire["links"])
     text: str | None = wire
@@ -67,7 +71,7 @@ def decode_value(wire: Any) -> Value:
 
 def _link(wire: Mapping[str, Any]) -> LinkInfo:
     lists = {key: tuple(wire[key]) for key in ("alt_names", "addresses", "learnt")}
-    return LinkInfo(**{**wire, **lists, "vfs": tuple(VfInfo(**vf) for vf in wire["vfs"])})
+    return LinkInfo(**{**wire, **lists})
 
 
 def encode_error(error: OSError) -> dict[str, Any]:

@@ -18,6 +18,9 @@ from .ports import Host
 
 __all__ = ["LinuxFiles", "LinuxModules", "linux_host"]
 
+_UNROOTED = ("/proc/", "/sys/class/macvtap")
+"""Paths that are the same in a container: its own /proc and /sys show the one kernel, and not all of /sys is mounted below the
+root."""
 _CHUNK_BYTES = 65536
 """Larger than a page, so that a sysfs file is read in one call."""
 _MAX_BYTES = 2**19
@@ -52,11 +55,8 @@ class LinuxFiles:
         raise OSError(errno.ENOSYS, f"no operation on files: {op}")
 
     def _at(self, path: str) -> str:
-        """Return the path below the root.
-
-        /proc is read from the container itself, because it belongs to the same kernel.
-        """
-        return path if path.startswith("/proc/") else self._root + path
+        """Return the path below the root, or the path itself where the container shows the same."""
+        return path if path.startswith(_UNROOTED) else self._root + path
 
     def _read(self, path: str) -> str:
         """Read a whole regular file.

@@ -7,22 +7,48 @@ caller's dict, and the struct of the VLAN list is two bytes short.
 from __future__ import annotations
 
 import errno
+import pathlib
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..checked.devices import is_pci_address
 from .gateway import LEARNT_ADDRESS, LINK_SCOPE, check_gateway
-from .ops import Channels, CheckGateway, LinkInfo, Op, ReadChannels, ReadLinks, SetChannels, SetLink, SetVf, Value, VfInfo
+from .ops import (
+    Channels,
+    CheckGateway,
+    LinkInfo,
+    Op,
+    ReadChannels,
+    ReadEswitchMode,
+    ReadLinks,
+    ReadUnicast,
+    ReadVfs,
+    SetChannels,
+    SetLink,
+    SetVf,
+    Value,
+    VfInfo,
+)
+from .raw_netlink import read_eswitch_mode, read_unicast_filter
 from .routes import default_hops
 
-__all__ = ["LinuxLinks"]
+__all__ = ["LinuxLinks", "pci_function_of"]
 
 _IFF_UP = 1
-_EXT_MASK_VF = 1
-"""RTEXT_FILTER_VF: the dump includes VF attributes."""
+_WITH_VFS = 1
+"""RTEXT_FILTER_VF: the reply includes VF attributes."""
+_WITHOUT_STATISTICS = 8
+"""RTEXT_FILTER_SKIP_STATS: the attributes of a VF do not include its statistics, which take most of the room."""
+_TYPES = {1: "ether", 32: "infiniband"}
+"""ARPHRD_* of linux/if_arp.h."""
+_NOT_REPORTED = 0xFFFFFFFF
+"""The kernel fills a flag of a VF with ones, and the driver overwrites it if it has the attribute (rtnl_fill_vfinfo)."""
 _LINK_STATE = {"auto": 0, "enable": 1, "disable": 2}
 _LINK_STATES = {number: name for name, number in _LINK_STATE.items()}
 _ETHERTYPE = {"802.1q": 0x8100, "802.1ad": 0x88A8}
+_PROTOCOLS = {number: name for name, number in _ETHERTYPE.items()}
 
 
 class LinuxLinks:
@@ -48,15 +74,21 @@ class LinuxLinks:
         match op:
             case ReadLinks():
                 return self._read()
+            case ReadVfs(name):
+                return self._read_vfs(name)
+            case ReadUnicast(name):
+                return read_unicast_filter(_index(name))
+            case ReadEswitchMode(pci_address):
+                return read_eswitch_mode(pci_address)
             case CheckGateway(self_enabled_links):
                 return check_gateway(self._route(), self_enabled_links)
             case SetLink(name=name, up=up, mtu=mtu):
                 wanted: dict[str, Any] = {} if up is None else {"state": "up" if up else "down"}
                 wanted |= {} if mtu is None else {"mtu": mtu}
-                self._route().link("set", index=self._index(name), **wanted)
+                self._route().link("set", index=_index(name), **wanted)
                 return None
             case SetVf():
-                self._route().link("set", index=self._index(op.name), vf=_vf_attributes(op))
+                self._route().link("set", index=_index(op.name), vf=_vf_attributes(op))
                 return None
             case ReadChannels(name):
                 return _read_channels(name)
@@ -73,12 +105,6 @@ class LinuxLinks:
             self._netlink = IPRoute()
         return self._netlink
 
-    def _index(self, name: str) -> int:
-        found = self._route().link_lookup(ifname=name)
-        if not found:
-            raise OSError(errno.ENODEV, f"no link is called {name}")
-        return int(found[0])
-
     def _read(self) -> tuple[LinkInfo, ...]:
         route = self._route()
         uses = _Uses()
@@ -88,7 +114,23 @@ class LinuxLinks:
                 kept.setdefault(message["index"], []).append(f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}")
         for hop in default_hops(route):
             (uses.learnt_routes if hop.learnt else uses.routes).add(hop.link)
-        return tuple(_link(message, uses) for message in route.link("dump", ext_mask=_EXT_MASK_VF))
+        return tuple(_link(message, uses) for message in route.link("dump", ext_mask=_WITHOUT_STATISTICS))
+
+    def _read_vfs(self, name: str) -> tuple[VfInfo, ...]:
+        index = _index(name)
+        (message,) = self._route().link("get", index=index, ext_mask=_WITH_VFS | _WITHOUT_STATISTICS)
+        return _vfs(message)
+
+
+def _index(name: str) -> int:
+    """Return the index of a link by its name.
+
+    pyroute2 would read a dump of all links for it.
+    """
+    try:
+        return socket.if_nametoindex(name)
+    except OSError as error:
+        raise OSError(errno.ENODEV, f"no link is called {name}") from error
 
 
 @dataclass
@@ -104,52 +146,83 @@ class _Uses:
 def _link(message: Any, uses: _Uses) -> LinkInfo:
     names = message.get_attr("IFLA_PROP_LIST")
     kind = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND")
+    # Every pod has a veth pair. The index of its end in the pod's namespace may be that of a NIC here.
     # The parent of a virtio link is `virtio0` on the virtio bus, which is no PCI address.
+    carrier = message.get_attr("IFLA_CARRIER")
     on_pci = message.get_attr("IFLA_PARENT_DEV_BUS_NAME") == "pci"
     return LinkInfo(
         index=message["index"],
         name=message.get_attr("IFLA_IFNAME"),
         alt_names=tuple(names.get_attrs("IFLA_ALT_IFNAME")) if names else (),
-        mac=message.get_attr("IFLA_ADDRESS") or "",
-        mtu=message.get_attr("IFLA_MTU") or 0,
+        type=_TYPES.get(message["ifi_type"], str(message["ifi_type"])),
+        mac=message.get_attr("IFLA_ADDRESS"),
+        permanent_mac=_mac(message.get_attr("IFLA_PERM_ADDRESS")),
+        mtu=message.get_attr("IFLA_MTU"),
         up=bool(message["flags"] & _IFF_UP),
-        carrier=bool(message.get_attr("IFLA_CARRIER")),
+        carrier=bool(carrier) if carrier is not None else None,
+        promiscuity=message.get_attr("IFLA_PROMISCUITY") or 0,
+        phys_port_name=message.get_attr("IFLA_PHYS_PORT_NAME") or "",
+        phys_switch_id=(message.get_attr("IFLA_PHYS_SWITCH_ID") or "").replace(":", ""),
         kind=kind or "",
         master=message.get_attr("IFLA_MASTER"),
-        lower=message.get_attr("IFLA_LINK"),
-        pci_address=message.get_attr("IFLA_PARENT_DEV_NAME") if on_pci else None,
+        lower=message.get_attr("IFLA_LINK") if message.get_attr("IFLA_LINK_NETNSID") is None else None,
+        pci_address=message.get_attr("IFLA_PARENT_DEV_NAME") if on_pci else _virtio_parent(message),
         addresses=tuple(uses.addresses.get(message["index"], ())),
         default_route=message["index"] in uses.routes,
         learnt=tuple(uses.learnt.get(message["index"], ())),
         learnt_route=message["index"] in uses.learnt_routes,
-        vfs=_vfs(message),
     )
+
+
+def _mac(text: str | None) -> str | None:
+    """Return an address of the NIC, which pyroute2 gives as hexadecimal digits with colons."""
+    return text.lower() if text else None
+
+
+def _virtio_parent(message: Any) -> str | None:
+    """Return the address of the PCI function of a virtio link, or None if it has none."""
+    bus, name = message.get_attr("IFLA_PARENT_DEV_BUS_NAME"), message.get_attr("IFLA_PARENT_DEV_NAME")
+    return pci_function_of(pathlib.Path("/sys/bus/virtio/devices") / name) if bus == "virtio" and name else None
+
+
+def pci_function_of(device: pathlib.Path) -> str | None:
+    """Return the address of the PCI function that a device belongs to, or None if it belongs to none."""
+    parent = device.resolve().parent.name
+    return parent if is_pci_address(parent) else None
 
 
 def _vfs(message: Any) -> tuple[VfInfo, ...]:
     listed = message.get_attr("IFLA_VFINFO_LIST")
     if not listed:
         return ()
-    found = []
-    for info in listed.get_attrs("IFLA_VF_INFO"):
-        mac = info.get_attr("IFLA_VF_MAC")
-        vlan = info.get_attr("IFLA_VF_VLAN")
-        state = info.get_attr("IFLA_VF_LINK_STATE")
-        rate = info.get_attr("IFLA_VF_RATE")
-        found.append(
-            VfInfo(
-                vf=mac["vf"],
-                mac=mac["mac"],
-                vlan=vlan["vlan"],
-                qos=vlan["qos"],
-                spoof_check=bool(info.get_attr("IFLA_VF_SPOOFCHK")["spoofchk"]),
-                trust=bool(info.get_attr("IFLA_VF_TRUST")["trust"]),
-                link_state=_LINK_STATES.get(state["link_state"], "auto") if state else "auto",  # type: ignore[arg-type]
-                min_tx_rate_mbit=rate["min_tx_rate"] if rate else 0,
-                max_tx_rate_mbit=rate["max_tx_rate"] if rate else 0,
-            )
-        )
-    return tuple(found)
+    return tuple(_vf(info) for info in listed.get_attrs("IFLA_VF_INFO"))
+
+
+def _vf(info: Any) -> VfInfo:
+    vlan = info.get_attr("IFLA_VF_VLAN")
+    tags = info.get_attr("IFLA_VF_VLAN_LIST")
+    tag = tags.get_attr("IFLA_VF_VLAN_INFO") if tags else None
+    state = info.get_attr("IFLA_VF_LINK_STATE")
+    rate = info.get_attr("IFLA_VF_RATE")
+    return VfInfo(
+        vf=info.get_attr("IFLA_VF_MAC")["vf"],
+        mac=info.get_attr("IFLA_VF_MAC")["mac"],
+        vlan=vlan["vlan"] if vlan else None,
+        qos=vlan["qos"] if vlan else None,
+        vlan_protocol=_PROTOCOLS.get(tag["proto"]) if tag else None,  # type: ignore[arg-type]
+        spoof_check=_flag(info.get_attr("IFLA_VF_SPOOFCHK"), "spoofchk"),
+        trust=_flag(info.get_attr("IFLA_VF_TRUST"), "trust"),
+        link_state=_LINK_STATES.get(state["link_state"]) if state else None,  # type: ignore[arg-type]
+        min_tx_rate_mbit=rate["min_tx_rate"] if rate else None,
+        max_tx_rate_mbit=rate["max_tx_rate"] if rate else None,
+    )
+
+
+def _flag(attribute: Any, name: str) -> bool | None:
+    """Return a flag of a VF, or None if the driver or the kernel does not report it."""
+    if attribute is None or attribute[name] == _NOT_REPORTED:
+        return None
+    return bool(attribute[name])
 
 
 def _vf_attributes(op: SetVf) -> dict[str, Any]:

@@ -25,9 +25,12 @@ __all__ = [
     "Port",
     "PutFile",
     "ReadChannels",
+    "ReadEswitchMode",
     "ReadFile",
     "ReadLink",
     "ReadLinks",
+    "ReadUnicast",
+    "ReadVfs",
     "SetChannels",
     "SetLink",
     "SetVf",
@@ -81,7 +84,38 @@ class ReadLink:
 
 @dataclass(frozen=True, slots=True)
 class ReadLinks:
-    """Dump the network links of the host's namespace with VF attributes, addresses and default routes."""
+    """Dump the network links of the host's namespace with addresses and default routes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadVfs:
+    """Read the attributes of the VFs of one PF.
+
+    They are not part of the dump of links: the kernel refuses a whole dump if the VFs of one link do not fit (EMSGSIZE).
+    """
+
+    name: str
+    """Name of the PF's link."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadUnicast:
+    """Read the unicast filter of a link, which is a list of MAC addresses.
+
+    It contains the addresses of macvlan and macvtap links on top of the link, also of those in other network namespaces.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadEswitchMode:
+    """Read the mode of a PF's e-switch from devlink, for example `legacy` or `switchdev`.
+
+    EOPNOTSUPP and ENODEV mean that the function has no e-switch.
+    """
+
+    pci_address: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,32 +193,51 @@ class UnloadModule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VfInfo:
-    """A VF's attributes as its PF's driver reports them (IFLA_VFINFO_LIST)."""
+    """A VF's attributes as its PF's driver reports them (IFLA_VFINFO_LIST).
+
+    None stands for an attribute that the driver or the kernel does not report.
+    """
 
     vf: int
-    mac: str
-    vlan: int
-    qos: int
-    spoof_check: bool
-    trust: bool
-    link_state: Literal["auto", "enable", "disable"] = "auto"
-    min_tx_rate_mbit: int = 0
-    max_tx_rate_mbit: int = 0
+    mac: str | None = None
+    vlan: int | None = None
+    qos: int | None = None
+    vlan_protocol: Literal["802.1q", "802.1ad"] | None = None
+    spoof_check: bool | None = None
+    trust: bool | None = None
+    link_state: Literal["auto", "enable", "disable"] | None = None
+    min_tx_rate_mbit: int | None = None
+    max_tx_rate_mbit: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkInfo:
-    """One network link of the host's namespace."""
+    """One network link of the host's namespace.
+
+    None stands for a value that is unknown, and an empty text for one that the link does not have.
+    """
 
     index: int
     name: str
     alt_names: tuple[str, ...] = ()
-    mac: str = ""
-    mtu: int = 1500
+    type: str | None = None
+    """Hardware type: `ether`, `infiniband`, or another ARPHRD_* of linux/if_arp.h as a decimal number."""
+    mac: str | None = None
+    permanent_mac: str | None = None
+    """The NIC's own address (IFLA_PERM_ADDRESS), which stays when another address is set."""
+    mtu: int | None = None
     """Bytes."""
-    up: bool = False
+    up: bool | None = None
     """Administrative state (IFF_UP)."""
-    carrier: bool = False
+    carrier: bool | None = None
+    promiscuity: int = 0
+    """Number of users that made the link promiscuous, among them bridges and macvlan links in passthru mode."""
+    phys_port_name: str = ""
+    """Name of the port of the NIC, for example `p0`, or `pf0vf3` for the representor of a VF."""
+    phys_switch_id: str = ""
+    """ID of the switch in the NIC to which the port belongs, in hexadecimal digits."""
+    dev_port: int | None = None
+    """Number of the port among those of its function, where the kernel tells it; sysfs tells it in `dev_port`."""
     kind: str = ""
     """Kind of a virtual link (`macvtap`, `bridge`, `vlan`, …). Empty for a NIC."""
     master: int | None = None
@@ -201,7 +254,6 @@ class LinkInfo:
     """Addresses that the kernel configured from router advertisements. They are not among `addresses`."""
     learnt_route: bool = False
     """Whether the kernel learned a default route from a router advertisement."""
-    vfs: tuple[VfInfo, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,15 +265,19 @@ class Channels:
 
 
 # CheckGateway makes the kernel probe a neighbour entry, but it changes no configuration, so it is a read.
-ReadOp: TypeAlias = ReadFile | ListDir | ReadLink | ReadLinks | CheckGateway | ReadChannels
+ReadOp: TypeAlias = (
+    ReadFile | ListDir | ReadLink | ReadLinks | ReadVfs | ReadUnicast | ReadEswitchMode | CheckGateway | ReadChannels
+)
 WriteOp: TypeAlias = WriteFile | PutFile | SetLink | SetVf | SetChannels | LoadModule | UnloadModule
 """An operation that changes the host."""
 Op: TypeAlias = ReadOp | WriteOp
 """Every operation. The wire format and the ports follow from this union."""
 FileOp: TypeAlias = ReadFile | WriteFile | PutFile | ListDir | ReadLink
 ModuleOp: TypeAlias = LoadModule | UnloadModule
-LinkOp: TypeAlias = ReadLinks | CheckGateway | SetLink | SetVf | ReadChannels | SetChannels
-Value: TypeAlias = str | tuple[str, ...] | tuple[LinkInfo, ...] | Channels | None
+LinkOp: TypeAlias = (
+    ReadLinks | ReadVfs | ReadUnicast | ReadEswitchMode | CheckGateway | SetLink | SetVf | ReadChannels | SetChannels
+)
+Value: TypeAlias = str | tuple[str, ...] | tuple[LinkInfo, ...] | tuple[VfInfo, ...] | Channels | None
 
 
 class Port(Protocol):

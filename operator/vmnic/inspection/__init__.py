@@ -1,1 +1,1 @@
-"""Readers of a host: its PCI functions, links and modules, and the files of other programs."""
+"""Readers of a host's PCI functions, links, modules and files of other programs."""

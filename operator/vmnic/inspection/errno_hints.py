@@ -20,7 +20,8 @@ _OF_STEP: dict[tuple[ActionKind, int], str] = {
     (
         ActionKind.SET_NUM_VFS,
         errno.ENOENT,
-    ): "the driver creates VFs only when it is loaded: set persistence: ModuleOptions, and vfsBy: module in the NIC data",
+    ): "the driver creates VFs only when it is loaded: set persistence: ModuleOptions, and parameter and countBy: parameter in "
+    "the NIC data",
     (ActionKind.SET_NUM_VFS, errno.EBUSY): "another program has created VFs: remove the function from its configuration",
     # The applier raises this one and those below with ETIMEDOUT: the kernel itself answers success.
     (ActionKind.SET_NUM_VFS, errno.ETIMEDOUT): "the driver created fewer VFs than requested: check the kernel log",
@@ -44,6 +45,12 @@ _OF_STEP: dict[tuple[ActionKind, int], str] = {
     (ActionKind.RELOAD_DRIVER, errno.EPERM): "loading modules needs CAP_SYS_MODULE: use the overlay module-options",
     (ActionKind.RELOAD_DRIVER, errno.EBUSY): "something uses the driver: free it, or reboot the node",
     (ActionKind.RELOAD_DRIVER, errno.EKEYREJECTED): "the kernel does not trust the module (Secure Boot): sign it",
+    (ActionKind.WRITE_UDEV_RULE, errno.ENOENT): "/etc/udev/rules.d does not exist: use the overlay udev-rules",
+    (ActionKind.WRITE_UDEV_RULE, errno.EROFS): "/etc/udev/rules.d is read-only: use the overlay udev-rules",
+    (
+        ActionKind.WRITE_UDEV_RULE,
+        errno.ENAMETOOLONG,
+    ): "the name of the pool is too long for a file: create it with another name",
     (ActionKind.WRITE_MODULE_OPTIONS, errno.ENOENT): "/etc/modprobe.d does not exist: use the overlay module-options",
 }
 _OF_ANY: dict[int, str] = {
@@ -53,6 +60,7 @@ _OF_ANY: dict[int, str] = {
     errno.EIO: "the NIC's firmware or driver failed: check the kernel log, then update the firmware or change the NIC",
     errno.ENODEV: "the function or its link is gone: check the hardware and the kernel log",
     errno.ENOENT: "the function or its link is gone: check the hardware and the kernel log",
+    errno.EMSGSIZE: "the kernel's answer has no room for so many VFs: update the kernel, or create fewer VFs",
     errno.ENOSPC: "a file system of the host is full: free it",
 }
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 
 from ..api.node_state import HostFacts
 from ..host.client import HostAccess, OperationTimedOutError, WorkerGoneError
-from ..host.ops import LinkInfo, ReadFile
+from ..host.ops import LinkInfo, ReadFile, ReadLink
 from ..nodes.observed import ObservedPf
 from .holder_files import Records, read_records
-from .modules import MODULES
+from .kernel_modules import read_modules
 from .networkmanager import Profiles, read_profiles
 from .pf_reader import read_pf
 from .sysfs import DEVICES, SysfsReader
+from .udev_rules import UdevRules, read_udev_rules
 
 __all__ = ["HostSnapshot", "read_snapshot"]
 
@@ -35,6 +36,8 @@ class HostSnapshot:
     boot_id: str
     host: HostFacts
     pfs: tuple[ObservedPf, ...]
+    links: tuple[LinkInfo, ...] = ()
+    """Links of the host's network namespace."""
     records: Records = field(default_factory=Records)
     """Holders that files of other programs record."""
     unreadable: dict[str, _NoAnswer] = field(default_factory=dict)
@@ -61,37 +64,41 @@ async def read_snapshot(host: HostAccess, *, leave_out: Collection[str]) -> Host
         links = await reader.links()
         records = await read_records(reader)
         profiles = await read_profiles(reader)
+        rules = await read_udev_rules(reader)
     asked = [address for address in addresses if address not in leave_out]
-    answers = await asyncio.gather(*(_read_alone(host, address, links, profiles) for address in asked))
+    answers = await asyncio.gather(*(_read_alone(host, address, links, profiles, rules) for address in asked))
     if answers and isinstance(answers[0], WorkerGoneError) and all(isinstance(one, WorkerGoneError) for one in answers):
         raise answers[0]
     return HostSnapshot(
         boot_id=boot_id,
         host=facts,
         pfs=tuple(answer for answer in answers if isinstance(answer, ObservedPf)),
+        links=links,
         records=records,
         unreadable={address: one for address, one in zip(asked, answers, strict=True) if not isinstance(one, ObservedPf)},
     )
 
 
-async def _read_alone(host: HostAccess, address: str, links: Sequence[LinkInfo], profiles: Profiles) -> ObservedPf | _NoAnswer:
+async def _read_alone(
+    host: HostAccess, address: str, links: Sequence[LinkInfo], profiles: Profiles, rules: UdevRules
+) -> ObservedPf | _NoAnswer:
     """Read one PF in its own session, so that a hang or the death of its child affects no other PF."""
     try:
         async with host.session(address, write=False) as session:
-            return await read_pf(SysfsReader(session), address, links, profiles)
+            return await read_pf(SysfsReader(session), address, links, profiles, rules)
     except (OperationTimedOutError, WorkerGoneError, OSError) as error:
         return error
 
 
 async def _read_host(reader: SysfsReader) -> tuple[HostFacts, tuple[str, ...]]:
     """Read what the node as a whole offers, and the addresses of all PCI functions."""
-    modules = {name: f"/sys/module/{name}" for name in MODULES}
-    listed = await reader.listings([*modules.values(), DEVICES])
+    modules = await read_modules(reader)
+    listed = await reader.listings([DEVICES])
     facts = HostFacts(
         kernel=await reader.text("/proc/sys/kernel/osrelease"),
         iommu=await _or_unknown(lambda: reader.names("/sys/class/iommu")),
-        # The directory of a module that is present is never empty.
-        modules=tuple(name for name, path in modules.items() if listed[path]),
+        modules=(*modules.loaded, *modules.built_in),
+        modules_unknown=modules.unknown,
     )
     return facts, listed[DEVICES]
 
@@ -104,12 +111,12 @@ async def _or_unknown(read: Callable[[], Awaitable[Sequence[str]]]) -> bool | No
 
 
 async def _find_pfs(reader: SysfsReader, addresses: Sequence[str]) -> list[str]:
-    """Find the network functions that can have VFs, which are those with a `sriov_totalvfs`."""
+    """Find the network functions, except VFs, which belong to their PF."""
     kinds = [ReadFile(f"{DEVICES}/{address}/class") for address in addresses]
-    totals = [ReadFile(f"{DEVICES}/{address}/sriov_totalvfs") for address in addresses]
-    found = await reader.all([*kinds, *totals])
+    parents = [ReadLink(f"{DEVICES}/{address}/physfn") for address in addresses]
+    found = await reader.all([*kinds, *parents])
     return [
         address
-        for address, kind, total in zip(addresses, kinds, totals, strict=True)
-        if str(found.get(kind) or "").startswith(_NETWORK_CLASS) and found.get(total) is not None
+        for address, kind, parent in zip(addresses, kinds, parents, strict=True)
+        if str(found.get(kind) or "").startswith(_NETWORK_CLASS) and found.get(parent) is None
     ]

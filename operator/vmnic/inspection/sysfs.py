@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from ..host.client import Session
-from ..host.ops import LinkInfo, ListDir, Op, ReadFile, ReadLink, ReadLinks, Value
+from ..host.ops import LinkInfo, ListDir, Op, ReadFile, ReadLink, ReadLinks, ReadVfs, Value, VfInfo
 
 __all__ = ["DEVICES", "PCI_ADDRESS", "SysfsReader", "is_absent"]
 
@@ -80,3 +80,8 @@ class SysfsReader:
     async def links(self) -> tuple[LinkInfo, ...]:
         """Dump the network links."""
         return cast("tuple[LinkInfo, ...]", await self._session.perform(ReadLinks(), deadline_s=_READ_S))
+
+    async def vfs(self, name: str) -> tuple[VfInfo, ...]:
+        """Read the attributes of the VFs of a PF by the name of its link, or none if they cannot be read."""
+        answers = await self.attempt([ReadVfs(name)])
+        return cast("tuple[VfInfo, ...]", answers[0]) if isinstance(answers[0], tuple) else ()

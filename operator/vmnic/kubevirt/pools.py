@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ..api.node_state import VFIO, NodeNicState
 from ..api.pool import SriovNetworkPool
-from ..nodes.nics import model_of, read_models
+from ..nodes.nics import model_of, models_of
 from ..nodes.pools.guests import drives_windows, models_without_windows
 from ..nodes.pools.shares import PoolShare, pool_shares
 from ..policy.capacity import NodeDevices
@@ -115,8 +115,8 @@ def _linux_only(pool: SriovNetworkPool, own: _Found, limited: Mapping[str, tuple
         return tuple(sorted({name for models in limited.values() for name in models})) if all(limited.values()) else ()
     selector = pool.spec.nic_selector
     named = [model_of(vendor, device) for vendor in selector.vendors or ["8086"] for device in selector.devices]
-    models = [*(nic for nic in read_models() if nic.model in selector.models), *(nic for nic in named if nic is not None)]
-    return () if any(map(drives_windows, models)) else tuple(sorted({nic.model for nic in models}))
+    models = [*(nic for name in selector.models for nic in models_of(name)), *(nic for nic in named if nic is not None)]
+    return () if any(map(drives_windows, models)) else tuple(sorted({nic.title for nic in models}))
 
 
 def _pools_of(state: NodeNicState) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ..checked.devices import is_pci_address
 
@@ -25,7 +25,7 @@ def vf_address(first: str, stride: int, index: int) -> str:
     return _address(first.split(":", maxsplit=1)[0], routing_id(first) + index * stride)
 
 
-def vf_addresses(first: str, stride: int, indexes: Iterable[int]) -> tuple[str, ...]:
+def vf_addresses(first: str, stride: int, indexes: Iterable[int], listed: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the PCI addresses of VFs.
 
     An address beyond the last bus is left out. With a stride of 0 only VF 0 has an address.
@@ -34,7 +34,10 @@ def vf_addresses(first: str, stride: int, indexes: Iterable[int]) -> tuple[str, 
         first: Address of the first VF; empty if there is none.
         stride: Difference between the routing IDs of two consecutive VFs.
         indexes: Indexes of the VFs.
+        listed: Addresses of all VFs by index if a stride does not give them, as of VFs in PCI domains of their own.
     """
+    if listed:
+        return tuple(listed[index] for index in indexes if 0 <= index < len(listed))
     if not is_pci_address(first):
         return ()
     head, start = first.split(":", maxsplit=1)[0], routing_id(first)
@@ -43,14 +46,18 @@ def vf_addresses(first: str, stride: int, indexes: Iterable[int]) -> tuple[str, 
     return tuple(_address(head, number) for number in numbers if number <= _LARGEST_ID)
 
 
-def vf_indexes(first: str, stride: int, addresses: Iterable[str]) -> dict[str, int]:
+def vf_indexes(first: str, stride: int, addresses: Iterable[str], listed: Sequence[str] = ()) -> dict[str, int]:
     """Return the indexes of VFs by address, without addresses that belong to no VF.
 
     Args:
         first: Address of the first VF; empty if there is none.
         stride: Difference between the routing IDs of two consecutive VFs.
         addresses: PCI addresses.
+        listed: Addresses of all VFs by index if a stride does not give them.
     """
+    if listed:
+        positions = {address: index for index, address in enumerate(listed)}
+        return {one: positions[one] for one in addresses if one in positions}
     if not is_pci_address(first):
         return {}
     # Without a stride, a step beyond the last routing ID leaves VF 0 as the only match, and nothing is divided by 0.

@@ -2,39 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 from ..api.node_state import VFIO, Apply, Held, PfPlan, PfProblem, PfStatus, VfRange
 from ..api.reasons import PfReason
-from .addresses import routing_id
+from ..checked.forms import LARGEST_COUNT
+from ..checked.quantities import read_integer
+from .addresses import routing_id, vf_addresses
 from .nics import model_of
 from .state import range_of
 
 __all__ = [
+    "ETHERNET",
+    "MACVTAP",
+    "GroupMember",
+    "IommuGroup",
     "ObservedPf",
     "ObservedVf",
     "VfAttributes",
+    "hold_groups",
     "holders_by_address",
     "observed_of",
     "render_pf_status",
     "with_holders",
+    "with_macvtaps",
 ]
+
+
+ETHERNET = "ether"
+"""Hardware type of Ethernet links."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupMember:
+    """One device of an IOMMU group."""
+
+    address: str
+    """PCI address, or the name of a device that is no PCI function."""
+    driver: str = ""
+    """Driver that is bound; empty if none is."""
+    is_bridge: bool = False
+    """Whether it is a PCI-to-PCI bridge, such as a port of a switch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IommuGroup:
+    """IOMMU group of a PF or of its VFs, which one process gets as a whole."""
+
+    number: str
+    members: tuple[GroupMember, ...] = ()
+    direct_regions: tuple[str, ...] = ()
+    """Memory that the firmware maps for its devices, so that no process may get them; START-END in hexadecimal."""
+    regions_unknown: str = ""
+    """Why its reserved regions could not be read; empty if they were read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VfAttributes:
-    """Attributes of a VF as the PF's driver reports them."""
+    """Attributes of a VF as the PF's driver reports them. None stands for one that it does not report."""
 
-    mac: str
-    vlan: int = 0
-    qos: int = 0
-    spoof_check: bool = True
-    trust: bool = False
-    link_state: str = "auto"
-    min_tx_rate_mbit: int = 0
-    max_tx_rate_mbit: int = 0
+    mac: str | None = None
+    vlan: int | None = None
+    qos: int | None = None
+    spoof_check: bool | None = None
+    trust: bool | None = None
+    link_state: str | None = None
+    min_tx_rate_mbit: int | None = None
+    max_tx_rate_mbit: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +88,9 @@ class ObservedVf:
     vfio_device: str = ""
     """Name below /dev/vfio/devices; empty if the kernel creates none."""
     host_use: tuple[str, ...] = ()
-    """Uses of its link by the host itself, in words."""
+    """Uses of its link or of its representor by the host itself, in words."""
+    unexplained: tuple[str, ...] = ()
+    """Signs that a link in another network namespace is on top of its link, in words."""
     attributes: VfAttributes | None = None
     """Attributes as the PF reports them; None if it does not report them."""
 
@@ -75,28 +113,39 @@ class ObservedPf:
     """Administrative state; None if its link is not in the host's network namespace."""
     link_elsewhere: bool = False
     """Whether its driver has created a link that is not in the host's network namespace."""
-    carrier: bool = False
-    """Whether its link is up and has a carrier."""
+    carrier: bool | None = False
+    """Whether its link is up and has a carrier; None if that is unknown."""
+    link_type: str = ""
+    """Hardware type of its link, such as `ether` or `infiniband`; empty if it is unknown."""
+    ports: tuple[str, ...] = ()
+    """Names of its links that are ports. Only old NICs have several of them on one function."""
+    eswitch_mode: str = ""
+    """Mode of its e-switch, such as `legacy` or `switchdev`; empty if it has none or if it is unknown."""
+    vfs_unknown: str = ""
+    """Why the attributes of its VFs could not be read; empty if they could."""
     queues: int | None = None
     """Number of `combined` channels; None if they cannot be set."""
     max_queues: int | None = None
     total_vfs: int = 0
+    """VFs that the kernel allows; 0 also if it shows no `sriov_totalvfs`, as for a NIC without SR-IOV."""
     num_vfs: int = 0
     autoprobe: bool = True
     module_options: str = ""
     """Options in vmnic's file below /etc/modprobe.d for its driver; empty if there is no such file."""
+    udev_rules: tuple[str, ...] = ()
+    """Names of vmnic's rules for it below /etc/udev/rules.d (see `udev_rules.py`)."""
     driver_functions: tuple[str, ...] = ()
     """All functions that use its driver, filled only if the driver creates VFs when it is loaded."""
     by_module: bool = False
-    """Whether its driver creates VFs only by the parameter `max_vfs`, when it is loaded."""
+    """Whether its driver creates VFs only by a parameter, when it is loaded."""
     unassigned_vf_space: bool = False
     """Whether the firmware left a register window (BAR) of the VFs without an address."""
     foreign_owner: str = ""
     """Another program that manages the PF, in words; empty if there is none."""
     owner_unknown: str = ""
     """Claims of other programs that could not be read, in words; empty if everything was read."""
-    shares_iommu_group: bool = False
-    """Whether its IOMMU group contains a function that is not one of its VFs. Its VFs would then share that group."""
+    iommu_groups: tuple[IommuGroup, ...] = ()
+    """IOMMU groups of the PF and of its VFs."""
     held: bool = False
     """Whether a process has the PF's own VFIO device open."""
     group: str = ""
@@ -106,11 +155,29 @@ class ObservedPf:
     vfs: tuple[ObservedVf, ...] = ()
     host_use: tuple[str, ...] = ()
     """Uses by the host, in words."""
+    representor_use: tuple[str, ...] = ()
+    """Those of the uses that are of representors which belong to none of its VFs."""
+    unexplained: tuple[str, ...] = ()
+    """Signs that links in other network namespaces are on top of its links, and macvtaps that may be, in words."""
+    macvtaps: tuple[str, ...] = ()
+    """Holders of macvtaps on top of its links, in words."""
+    cleared_macvtaps: tuple[str, ...] = ()
+    """Device IDs of macvtaps that may be on any link, but are not on one of its links."""
     learnt_use: tuple[str, ...] = ()
     """Addresses and routes that the kernel learned from router advertisements, in words.
 
     They count as a use by the host only if the host itself, and not vmnic, set the link up.
     """
+
+    @property
+    def outside_uses(self) -> tuple[str, ...]:
+        """Return the uses of its links from other network namespaces, in words."""
+        return (*self.macvtaps, *self.unexplained)
+
+    @property
+    def is_switchdev(self) -> bool:
+        """Return whether its e-switch is in switchdev mode, in which every VF has a representor."""
+        return self.eswitch_mode.startswith("switchdev")
 
     @property
     def held_addresses(self) -> tuple[str, ...]:
@@ -129,17 +196,66 @@ def holders_by_address(pfs: Sequence[ObservedPf], told: Mapping[str, str]) -> di
     """
     vfs = [vf for pf in pfs for vf in pf.vfs]
     used = {vf.pci_address: f"the host ({'; '.join(vf.host_use)})" for vf in vfs if vf.host_use}
-    groups = {pf.pci_address: pf.group for pf in pfs if pf.driver == VFIO} | {vf.pci_address: vf.group for vf in vfs}
+    whole = {pf.pci_address: pf.group for pf in pfs if pf.driver == VFIO and pf.group}
+    groups = whole | {vf.pci_address: vf.group for vf in vfs}
+    # A process gets a group as a whole, and vmnic names it by one of its PFs.
+    told = {group: told[address] for address, group in whole.items() if address in told} | dict(told)
     # Several VFs may share a group, so this goes from devices to numbers and not from a number to one device.
     by_group = {address: told[group] for address, group in groups.items() if group in told}
     numbers = set(groups.values())
     return used | by_group | {device: holder for device, holder in told.items() if device not in numbers}
 
 
+MACVTAP = "macvtap.network.kubevirt.io/"
+"""First part of resources of macvtap-cni. The second part names a link, or an entry of the plugin's configuration."""
+
+
+def with_macvtaps(
+    pf: ObservedPf, holders: Mapping[str, str], links: Mapping[str, str], known: Collection[str]
+) -> tuple[ObservedPf, dict[str, str]]:
+    """Add the holders of macvtaps to a PF, with those of its VFs by their PCI address.
+
+    A name that is no link may stand for any link. It does not count for a PF that shows no sign of a link in another network
+    namespace, if the macvtap had its holder at an earlier look as well: it is then no longer being set up.
+
+    Args:
+        pf: The PF as observed.
+        holders: Holders by device ID.
+        links: PCI address, or an empty string, by the name of each link of the host's namespace.
+        known: Device IDs that had a holder at an earlier look.
+    """
+    own, doubtful, cleared, of_vfs = [], [], [], {}
+    vfs = {vf.pci_address for vf in pf.vfs}
+    for key, holder in holders.items():
+        if not key.startswith(MACVTAP):
+            continue
+        name, _, device = key.removeprefix(MACVTAP).partition("/")
+        owner = links.get(name)
+        if owner == pf.pci_address:
+            own.append(f"{holder} holds {device}")
+        elif owner in vfs:
+            of_vfs[owner] = holder
+        elif owner is None and not pf.unexplained and key in known:
+            cleared.append(key)
+        elif owner is None:
+            doubtful.append(f"{holder} holds {device}, which may be on {pf.name or pf.pci_address}")
+    unexplained = (*pf.unexplained, *doubtful)
+    return replace(pf, macvtaps=tuple(own), cleared_macvtaps=tuple(cleared), unexplained=unexplained), of_vfs
+
+
 def with_holders(pf: ObservedPf, holders: Mapping[str, str]) -> ObservedPf:
     """Mark the functions that have a holder as held, because a starting VM has not opened its VF yet."""
     vfs = tuple(replace(vf, held=True) if vf.pci_address in holders else vf for vf in pf.vfs)
     return replace(pf, vfs=vfs, held=pf.held or pf.pci_address in holders)
+
+
+def hold_groups(pfs: Sequence[ObservedPf]) -> tuple[ObservedPf, ...]:
+    """Mark whole PFs as held if another one of their IOMMU group is.
+
+    A process gets a group as a whole.
+    """
+    held = {pf.group for pf in pfs if pf.held and pf.driver == VFIO and pf.group}
+    return tuple(replace(pf, held=True) if pf.driver == VFIO and pf.group in held else pf for pf in pfs)
 
 
 def render_pf_status(
@@ -163,7 +279,8 @@ def render_pf_status(
         problem: Why the PF is not, or cannot be, as its spec asks.
         apply: The last change.
     """
-    known = model_of(pf.vendor, pf.device)
+    known = model_of(pf.vendor, pf.device, pf.driver)
+    first, stride, listed = _addresses(pf.vfs)
     return PfStatus(
         pci_address=pf.pci_address,
         name=pf.name,
@@ -173,23 +290,41 @@ def render_pf_status(
         model=known.model if known else "",
         driver=pf.driver,
         numa_node=pf.numa_node,
+        iommu_group=read_integer(pf.group, 0, LARGEST_COUNT),
         link_speed_mbps=pf.link_speed_mbps,
+        link_type=pf.link_type if pf.link_type != ETHERNET else "",
+        eswitch_mode=pf.eswitch_mode if pf.eswitch_mode != "legacy" else "",
+        several_ports=len(pf.ports) > 1,
         mtu=pf.mtu,
         queues=pf.queues,
         total_vfs=pf.total_vfs,
         num_vfs=pf.num_vfs,
-        # The first address and the stride stand for all addresses, so that 8 PFs of 64 VFs stay below 16 kB.
-        first_vf=pf.vfs[0].pci_address if pf.vfs else "",
-        vf_stride=routing_id(pf.vfs[1].pci_address) - routing_id(pf.vfs[0].pci_address) if len(pf.vfs) > 1 else 0,
+        first_vf=first,
+        vf_stride=stride,
+        vf_addresses=listed,
         vfs=_ranges(pf.vfs),
         held=tuple(Held(vf=address, by=holders.get(address, "")) for address in pf.held_addresses),
         host_use=pf.host_use,
+        outside_use=pf.outside_uses,
         owned=owned,
         attempt=attempt,
         plan=plan,
         problem=problem,
         apply=apply,
     )
+
+
+def _addresses(vfs: Sequence[ObservedVf]) -> tuple[str, int, tuple[str, ...]]:
+    """Return the first address, the stride, and all addresses if these two do not give them.
+
+    The first address and the stride usually stand for all addresses, so that 8 PFs of 64 VFs stay below 16 kB.
+    """
+    if not vfs:
+        return "", 0, ()
+    own = tuple(vf.pci_address for vf in vfs)
+    stride = routing_id(own[1]) - routing_id(own[0]) if len(own) > 1 else 0
+    computed = vf_addresses(own[0], stride, range(len(own)))
+    return (own[0], stride, ()) if computed == own else (own[0], 0, own)
 
 
 def _ranges(vfs: Iterable[ObservedVf]) -> tuple[VfRange, ...]:
@@ -209,13 +344,20 @@ def observed_of(status: PfStatus) -> ObservedPf:
     The status publishes only the addresses of VFs that are held. `autoprobe` is derived from the VFs' drivers.
     """
     held = {held.vf for held in status.held} - {status.pci_address}
+    model = model_of(status.vendor, status.device, status.driver)
     drivers = {index: part.driver for part in status.vfs for index in range_of(part.range)}
     free = [ObservedVf(index=index, pci_address="", driver=driver) for index, driver in sorted(drivers.items())]
     taken = [ObservedVf(index=0, pci_address=vf, driver=VFIO, held=True) for vf in sorted(held)]
     return ObservedPf(
         pci_address=status.pci_address,
         name=status.name,
+        vendor=status.vendor,
+        device=status.device,
         driver=status.driver,
+        link_type=status.link_type,
+        ports=("", "") if status.several_ports else (),
+        eswitch_mode=status.eswitch_mode,
+        by_module=model is not None and model.count_by == "parameter",
         total_vfs=status.total_vfs,
         num_vfs=status.num_vfs,
         mtu=status.mtu,
@@ -226,4 +368,5 @@ def observed_of(status: PfStatus) -> ObservedPf:
         # A held VF takes the place of a free one, so that there are as many VFs as the status reports.
         vfs=(*taken, *free[len(taken) :]),
         host_use=status.host_use,
+        unexplained=status.outside_use,
     )

@@ -107,6 +107,9 @@ def _find_fault(status: NodeStatus) -> str:
     addresses = {pf.pci_address for pf in status.pfs}
     if len(addresses) < len(status.pfs):
         return "two entries of status.pfs have one pciAddress"
+    # A VF that an agent lists twice would be given to two VMs.
+    if any(len(set(pf.vf_addresses)) < len(pf.vf_addresses) for pf in status.pfs):
+        return "status.pfs[].vfAddresses has an address twice"
     faults = (_find_range_fault(pf.vfs) for pf in status.pfs)
     return next(filter(None, faults), "")
 

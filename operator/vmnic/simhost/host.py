@@ -20,6 +20,7 @@ from .links import perform_on_links
 from .model import Machine
 from .spec import HostSpec, check_host
 from .tree import Directory, File, Link, Node, resolve
+from .udev import apply_rules
 
 __all__ = ["SimHost"]
 
@@ -108,6 +109,7 @@ class SimHost:
         self._machine = Machine(spec)
         self._kernel = Kernel(self._machine)
         self._commands = Commands(self._machine)
+        apply_rules(self._machine, self._kernel, self._machine.pfs)
         self._tree = FileTree(self._machine, self._kernel)
         self._waits = waits
         self._pending: list[_Pending] = []
@@ -275,6 +277,7 @@ class SimHost:
     def _control_add_device(self, address: str) -> None:
         """Insert a removed NIC again."""
         self._kernel.add(address)
+        apply_rules(self._machine, self._kernel, [address])
 
     def _control_start_writer(self, argument: Mapping[str, str]) -> int:
         """Start a program that writes a file and that may be killed meanwhile."""
@@ -300,6 +303,7 @@ class SimHost:
             pending.done.set()
         self._pending.clear()
         self._machine.boot()
+        apply_rules(self._machine, self._kernel, self._machine.pfs)
 
     def _control_fail_next(self, argument: Mapping[str, Any]) -> None:
         """Refuse the next operation whose text contains a word."""

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Generator
 
-from .model import DEFAULT_MTU, Machine, Pf, Vf
+from .model import DEFAULT_MTU, Machine, Pf, Vf, make_ports
 
 __all__ = ["Kernel", "Step"]
 
@@ -178,6 +178,8 @@ class Kernel:
         vfio_pci stays loaded while a device is open.
         """
         name = name.replace("-", "_")
+        if name in self._machine.spec.built_in_modules:
+            raise refuse(errno.EIO, f"Module {name} is builtin")
         if name == "vfio_pci" and any(one.driver == VFIO and one.held for one in self._machine.functions()):
             raise refuse(errno.EBUSY, "Module vfio_pci is in use")
         # A copy: unbinding a PF removes its VFs while this loop runs.
@@ -231,6 +233,8 @@ class Kernel:
             yield from self._take(self._machine.spec.delays.vf_s)
             yield from self._release(vf)
             pf.vfs.remove(vf)
+            self._remove_uppers(f"{pf.net_name}r{vf.index}")
+            pf.ports = [port for port in pf.ports if port.name != f"{pf.net_name}r{vf.index}"]
             self._machine.tell("remove", vf)
 
     def _release(self, function: Pf | Vf) -> Step:
@@ -279,7 +283,7 @@ class Kernel:
         if isinstance(function, Vf):
             self._machine.make_link(self._machine.pf_of(function), function)
         else:
-            function.net_name = function.spec.name
+            function.net_name, function.ports = function.spec.name, make_ports(function.spec)
         self._machine.tell_link("newlink", function)
         self._machine.tell("bind", function)
 
@@ -290,11 +294,24 @@ class Kernel:
         if isinstance(function, Pf):
             # The driver creates a new link the next time.
             function.up, function.mtu, function.channels = False, DEFAULT_MTU, function.profile.channels
+            function.unicast.clear()
+            function.promiscuous = False
+            for port in function.ports:
+                self._remove_uppers(port.name)
+            function.ports = []
         if function.net_name:
-            for upper in [upper for upper in self._machine.uppers if upper.lower == function.net_name]:
-                self._machine.uppers.remove(upper)
-                self._machine.tell_upper("dellink", upper)
+            self._remove_uppers(function.net_name)
         function.net_name = ""
+
+    def _remove_uppers(self, lower: str) -> None:
+        """Remove the virtual links on top of a link (macvlan_device_event).
+
+        Those in other network namespaces are among them.
+        """
+        for upper in [upper for upper in self._machine.uppers if upper.lower == lower]:
+            self._machine.uppers.remove(upper)
+            if not upper.moved:
+                self._machine.tell_upper("dellink", upper)
 
 
 _NUMBER = re.compile(r"\+?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)\n?")

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import functools
 import pathlib
+from typing import Literal
 
 import msgspec
 import yaml
 
-__all__ = ["Delays", "HostSpec", "ImpossibleHostError", "NicProfile", "PfSpec", "check_host", "parse_host", "profiles"]
+from ..checked.devices import is_pci_address
+
+__all__ = [
+    "Delays",
+    "DeviceSpec",
+    "HostSpec",
+    "ImpossibleHostError",
+    "IommuGroupSpec",
+    "NicProfile",
+    "PfSpec",
+    "PortSpec",
+    "check_host",
+    "parse_host",
+    "profiles",
+]
 
 
 class ImpossibleHostError(ValueError):
@@ -20,19 +35,34 @@ class NicProfile(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
 
     vendor: str
     device: str
-    vf_device: str
     driver: str
-    vf_driver: str
-    max_vfs: int
-    capability_vfs: int
-    vf_offset: int
-    vf_stride: int
     speed_mbps: int
     channels: int
-    channels_with_vfs: int
-    rate_limit: bool
+    """Number of `combined` channels; 0 if the driver cannot set them."""
+    vf_device: str = ""
+    vf_driver: str = ""
+    max_vfs: int = 0
+    capability_vfs: int = 0
+    """0 for a NIC without SR-IOV."""
+    vf_offset: int = 0
+    vf_stride: int = 0
+    port_offset: int = 0
+    """Added to `vf_offset` for each function before this one."""
+    channels_with_vfs: int = 0
+    rate_limit: bool = False
     sysfs_vfs: bool = True
-    """False for an old driver, which creates VFs only by its parameter `max_vfs` when it is loaded."""
+    """False for an old driver, which creates VFs only by its parameter when it is loaded."""
+    parameter: str = ""
+    """The driver's parameter that creates VFs when it is loaded; empty if it has none."""
+
+
+class PortSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """A further link of a PF, which is another port of the NIC or a representor that belongs to no VF."""
+
+    name: str
+    mac: str = "52:54:00:00:00:02"
+    phys_port_name: str = ""
+    addresses: tuple[str, ...] = ()
 
 
 class PfSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -46,6 +76,8 @@ class PfSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     numa_node: int = -1
     vfs: int = 0
     """Number of VFs that exist before the agent starts."""
+    vf_driver: str = ""
+    """Driver of these VFs; empty if none is bound."""
     mtu: int = 1500
     up: bool = True
     cable: bool = True
@@ -57,10 +89,43 @@ class PfSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     """
     shares_iommu_group: bool = False
     """Whether the port above it has no ACS, so that the PF and its VFs share that port's IOMMU group."""
+    sriov_off: bool = False
+    """Whether the NIC's firmware has switched SR-IOV off."""
     no_vf_space: bool = False
     """Whether the firmware left no address space for the registers of its VFs."""
+    link_type: str = "ether"
+    phys_port_name: str = ""
+    eswitch: Literal["", "legacy", "switchdev"] = ""
+    """Mode of its e-switch; empty if its driver has none. In switchdev mode every VF has a representor."""
+    ports: tuple[PortSpec, ...] = ()
+    reports_flags: bool = True
+    """Whether its driver knows trust and spoof check. Otherwise it reports neither and refuses both."""
+    vf_domain: int | None = None
+    """PCI domain of its first VF; each further VF is in the next domain. Left out if VFs are in the PF's domain."""
     cut_by_vfs: bool = False
     """Whether it loses its link while it has VFs, because of a switch port that shuts down or a driver's fault."""
+
+
+class DeviceSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """A PCI function that is no NIC, such as a bridge or a sound card."""
+
+    address: str
+    vendor: str = "8086"
+    device: str = "a340"
+    pci_class: str = msgspec.field(default="060400", name="class")
+    driver: str = ""
+    """Driver that is bound at boot; empty if none is."""
+
+
+class IommuGroupSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """PCI functions in one IOMMU group. A function in none of these groups has its own."""
+
+    id: int | None = None
+    """Number of the group; absent for the next free one."""
+    devices: tuple[str, ...]
+    """PCI addresses. VFs join the group of their PF if a bridge is in it, because the bridge has no ACS then."""
+    reserved_regions: tuple[str, ...] = ("fee00000-feefffff msi",)
+    """Regions as START-END TYPE, in hexadecimal and with the kernel's word for the type."""
 
 
 class Delays(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -83,10 +148,21 @@ class HostSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
     """One host."""
 
     pfs: tuple[PfSpec, ...] = ()
+    devices: tuple[DeviceSpec, ...] = ()
+    """PCI functions that are no NICs."""
     iommu: bool = True
+    iommu_groups: tuple[IommuGroupSpec, ...] = ()
+    """IOMMU groups with several functions, or with reserved regions of their own."""
     kernel: str = "6.12.0-sim"
-    modules: tuple[str, ...] = ("vhost_net", "tun", "macvtap", "vfio_pci", "igb", "igbvf", "ixgbe", "ixgbevf", "i40e", "iavf")
+    boot_id: str = ""
+    """Boot ID until the first reboot; empty for a random one."""
+    modules: tuple[str, ...] = (
+        *("vhost_net", "tun", "macvtap", "vfio_pci", "igb", "igbvf", "ixgbe", "ixgbevf", "i40e", "iavf"),
+        *("ice", "mlx4_core", "mlx5_core", "e1000e", "r8169"),
+    )
     """Modules that are loaded at boot."""
+    built_in_modules: tuple[str, ...] = ()
+    """Modules that are part of the kernel itself."""
     available_modules: tuple[str, ...] = ()
     """Modules that can be loaded besides."""
     refused_modules: tuple[str, ...] = ()
@@ -125,13 +201,44 @@ def check_host(spec: HostSpec) -> None:
     """
     for field in ("address", "name"):
         values = [getattr(pf, field) for pf in spec.pfs]
+        values += [port.name for pf in spec.pfs for port in pf.ports if field == "name"]
         if len(set(values)) < len(values):
             raise ImpossibleHostError(f"pfs: two functions have the same {field}")
+    known = [*(pf.address for pf in spec.pfs), *(device.address for device in spec.devices)]
+    if len(set(known)) < len(known):
+        raise ImpossibleHostError("devices: two functions have the same address")
+    grouped = [address for group in spec.iommu_groups for address in group.devices]
+    if set(grouped) - set(known):
+        raise ImpossibleHostError(f"iommuGroups: {min(set(grouped) - set(known))} is among neither pfs nor devices")
+    if len(set(grouped)) < len(grouped):
+        raise ImpossibleHostError("iommuGroups: a function is in one group only")
     for pf in spec.pfs:
         profile = profiles().get(pf.profile)
         if profile is None:
             raise ImpossibleHostError(f"{pf.address}: profile {pf.profile!r} is none of {', '.join(sorted(profiles()))}")
-        if not 0 <= pf.vfs <= profile.max_vfs:
-            raise ImpossibleHostError(f"{pf.address}: vfs {pf.vfs}, but a {pf.profile} supports {profile.max_vfs}")
-        if not pf.address.endswith(".0") and not pf.address.endswith(".1"):
-            raise ImpossibleHostError(f"{pf.address}: a NIC's ports are its functions 0 and 1")
+        most = 0 if pf.sriov_off else profile.max_vfs
+        if not 0 <= pf.vfs <= most:
+            raise ImpossibleHostError(f"{pf.address}: vfs {pf.vfs}, but a {pf.profile} supports {most}")
+        if not is_pci_address(pf.address):
+            raise ImpossibleHostError(f"{pf.address}: an address has the form 0000:0b:00.0, with function 0 to 7")
+    _check_vf_addresses(spec)
+
+
+def _check_vf_addresses(spec: HostSpec) -> None:
+    """Check that no two functions could have VFs with the same routing ID.
+
+    Raises:
+        ImpossibleHostError: The message names both functions.
+    """
+    taken: dict[tuple[str, int], str] = {}
+    for pf in spec.pfs:
+        profile = profiles()[pf.profile]
+        domain, bus, rest = pf.address.split(":")
+        device, function = rest.split(".")
+        first = (int(bus, 16) << 8) + (int(device, 16) << 3) + int(function)
+        first += profile.vf_offset + int(function) * profile.port_offset
+        for index in range(0 if pf.sriov_off else profile.capability_vfs):
+            place = (domain, first + index * profile.vf_stride)
+            other = taken.setdefault(place, pf.address)
+            if other != pf.address:
+                raise ImpossibleHostError(f"{pf.address}: a {pf.profile} there would have VFs in the place of those of {other}")

@@ -39,6 +39,13 @@ def lines(*raws, setup=ALL):
     return {line.what: line for line in setup_lines(objects, decide_all(objects, offline=False), setup)}
 
 
+def test_a_module_that_an_agent_cannot_see_is_no_fault():
+    raw = node(modules=("vhost_net", "vfio_pci"))
+    raw["status"]["host"]["modulesUnknown"] = ["tun"]
+    line = lines(raw)["module tun"]
+    assert (line.ok, line.known, "n1" in line.text) == (True, False, True)
+
+
 def test_prerequisites_that_are_met_are_ok():
     found = lines(kubevirt("v1.8.2"), FAST, node())
     assert {what: line.ok for what, line in found.items()} == dict.fromkeys(

@@ -7,7 +7,8 @@ from vmnic.api import node_state
 from vmnic.nodes.state import decode_node_state
 
 
-def test_a_node_of_eight_pfs_with_64_vfs_stays_below_16_kB():
+@pytest.mark.parametrize("listed", [False, True], ids=["a stride", "a list of addresses"])
+def test_a_node_of_eight_pfs_with_64_vfs_stays_below_16_kB(listed):
     vfs = tuple(node_state.VfRange(range=f"{i * 8}-{i * 8 + 7}", driver="vfio-pci") for i in range(8))
     held = tuple(node_state.Held(vf=f"0000:0b:1{i}.0", by=f"pod tenants/virt-launcher-database-{i}-abcde") for i in range(8))
     pf = node_state.PfStatus(
@@ -16,13 +17,27 @@ def test_a_node_of_eight_pfs_with_64_vfs_stays_below_16_kB():
         vendor="8086",
         device="1592",
         driver="ice",
+        iommu_group=134,
         total_vfs=256,
         num_vfs=64,
+        vf_addresses=tuple(f"a0{index:02x}:00:02.0" for index in range(64)) if listed else (),
         vfs=vfs,
         held=held,
     )
     status = node_state.NodeStatus(pfs=tuple(msgspec.structs.replace(pf, pci_address=f"0000:0{i}:00.0") for i in range(8)))
     assert len(msgspec.json.encode(status)) < 16_000
+
+
+@pytest.mark.parametrize(
+    ("count", "hard", "soft"),
+    [(0, ("a", "b"), ()), (1, ("a",), ("b",)), (2, (), ("a", "b")), (64, (), ("a", "b"))],
+    ids=["none", "the last", "all", "more than there are"],
+)
+def test_the_last_blockers_are_the_soft_ones(count, hard, soft):
+    plan = node_state.PfPlan(digest="d1", blocked_by=("a", "b"), soft_blockers=count)
+    assert (plan.hard, plan.soft) == (hard, soft)
+    everything = {node_state.blocker_id(text) for text in "ab"}
+    assert (plan.unapproved(()), plan.unapproved(everything)) == (("a", "b"), hard)
 
 
 def decoded(status):
@@ -50,6 +65,8 @@ def pf_of(**fields):
         b'{"pfs":[{"pciAddress":"0000:0b:00.0","numVfs":' + b"9" * 5000 + b"}]}",
         pf_of(totalVfs=True),
         pf_of(vfStride=2**16),
+        pf_of(vfAddresses=["zz"]),
+        pf_of(vfAddresses=["a000:00:02.0", "a000:00:02.0"]),
         pf_of(firstVf="zz"),
         pf_of(pciAddress="0000:0b:00.0\n"),
         pf_of(vendor="8086\n"),

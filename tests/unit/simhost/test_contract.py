@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from tests.builders.host import CROWDED_PF, OTHER_PF, PF, contract_host, served
+from tests.builders.host import CROWDED_PF, OTHER_PF, PF, contract_host, pf, served, sim_host
 from tests.contract.suite import (
     CountContract,
     DriverContract,
@@ -20,8 +20,11 @@ from tests.contract.suite import (
     VfioContract,
     WriterContract,
 )
+from vmnic.host.ops import ListDir, ReadLinks, ReadUnicast, WriteFile
 from vmnic.host.ports import StillBlocked
 from vmnic.host.socket import SocketPort
+
+PF_PATH = f"/sys/bus/pci/devices/{PF}"
 
 
 class _Started:
@@ -155,3 +158,23 @@ class TestOverSocket(
     def subject(self, tmp_path):
         with contextlib.ExitStack() as stack:
             yield OverSocket(tmp_path / "host.sock", stack)
+
+
+def test_every_vf_of_a_switchdev_nic_has_a_representor():
+    sim = sim_host(pf(eswitch="switchdev", phys_port_name="p0"))
+    for count, ports in ((2, ["pf0vf0", "pf0vf1", "p0"]), (0, ["p0"])):
+        sim.perform(WriteFile(f"{PF_PATH}/sriov_numvfs", str(count)))
+        links = [link for link in sim.perform(ReadLinks()) if link.pci_address == PF]
+        assert [link.phys_port_name for link in links] == ports
+        assert sim.perform(ListDir(f"{PF_PATH}/net")) == tuple(sorted(link.name for link in links))
+
+
+def test_a_macvtap_in_another_namespace_stays_in_the_filter():
+    sim = sim_host(pf())
+    sim.control({"add_upper": {"name": "tap7", "kind": "macvtap", "lower": "ens11", "mac": "02:00:00:00:00:77"}})
+    sim.control({"move_link": "tap7"})
+    assert [link.name for link in sim.perform(ReadLinks())] == ["ens11"]
+    assert sim.perform(ReadUnicast("ens11")) == ("02:00:00:00:00:77",)
+    sim.perform(WriteFile("/sys/bus/pci/drivers/igb/unbind", PF))
+    sim.perform(WriteFile("/sys/bus/pci/drivers_probe", PF))
+    assert sim.perform(ReadUnicast("ens11")) == ()

@@ -17,10 +17,12 @@ from ...api.node_state import VFIO, Action, ActionKind, VfSettings
 from ...host.client import Session
 from ...host.ops import LinkInfo, LoadModule, Op, PutFile, SetChannels, SetLink, SetVf, UnloadModule, VfInfo, WriteFile
 from ...inspection.errno_hints import describe_errno
+from ...inspection.function_links import find_function_links
 from ...inspection.sysfs import DEVICES, SysfsReader
 from ...nodes.observed import ObservedPf
 from ...nodes.planning.actions import NO_DRIVER, admin_mac, unfold_indexes
 from ...nodes.planning.target import KERNEL, Binding
+from ...nodes.udev_rules import file_of, replace_rule
 
 __all__ = ["Applier", "ApplyError"]
 
@@ -33,6 +35,7 @@ _CARRIER_S = 10.0
 _DRIVER_S = 10.0
 """udev may be busy when it has to load the driver for VFs."""
 _POLL_S = 0.05
+_SEVERAL = 2
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -48,7 +51,8 @@ class Applier:
         session: The write session.
         pf: The PF as observed when the actions were planned.
         bindings: Attributes and drivers of its VFs, to which the actions refer.
-        pci: Lock held while VFs are created or removed, because the kernel does that for one PF at a time.
+        pci: Lock held while VFs are created or removed, because the kernel does that for one PF at a time, and while a file of
+            several PFs is written.
         is_stuck: Returns whether a write on this node has not returned. No further write starts then.
         sleep: Sleeps between polls.
     """
@@ -108,6 +112,16 @@ class Applier:
                 await self._change_link(action)
             case ActionKind.WRITE_MODULE_OPTIONS | ActionKind.RELOAD_DRIVER:
                 await self._change_driver(action)
+            case ActionKind.WRITE_UDEV_RULE:
+                await self._write_rule(action.value)
+
+    async def _write_rule(self, value: str) -> None:
+        """Write or remove the PF's line in a pool's file."""
+        pool, _, rule = value.partition(" ")
+        # The file has a line for each PF of the pool, and PFs are changed in parallel.
+        async with self._pci:
+            text = await self._reader.optional_text(file_of(pool)) or ""
+            await self._write(PutFile(file_of(pool), replace_rule(text, self._pf, pool, rule)))
 
     async def _change_driver(self, action: Action) -> None:
         if action.kind is ActionKind.RELOAD_DRIVER:
@@ -135,7 +149,9 @@ class Applier:
 
         A reloaded driver may create the link under another name.
         """
-        return next(iter(await self._reader.names(f"{self._path}/net")), self._name)
+        names = await self._reader.names(f"{self._path}/net")
+        # With one link there is nothing to choose. Otherwise the dump tells the port and the representors apart.
+        return next(iter(names), self._name) if len(names) < _SEVERAL else (await self._own_link()).name
 
     async def _set_vfs(self, which: str) -> None:
         """Set the attributes of a range of VFs.
@@ -144,16 +160,16 @@ class Applier:
         before.
         """
         link = await self._own_link()
+        present = {vf.vf: vf for vf in await self._reader.vfs(link.name)}
         asked = {
             # A plan sets attributes only of VFs whose binding has settings, so there always is one.
             index: next(one.settings for one in self._bindings if one.settings is not None and index in one.indexes)
             for index in unfold_indexes(which, len(await self._vf_addresses()))
         }
         for index, settings in asked.items():
-            for op in _attribute_ops(link.name, index, settings, link.mac):
+            for op in _attribute_ops(link.name, index, settings, link.mac or "", present.get(index)):
                 await self._write(op)
         # Rates come last, because only they need a carrier. The other attributes are set even if none comes.
-        present = {vf.vf: vf for vf in link.vfs}
         rates = [op for index, one in asked.items() for op in _rate_ops(link.name, index, one, present.get(index))]
         if rates:
             await self._await_carrier(link.name)
@@ -162,10 +178,11 @@ class Applier:
 
     async def _own_link(self) -> LinkInfo:
         """Read the PF's link as it is now."""
-        for link in await self._reader.links():
-            if link.pci_address == self._pf:
-                return link
-        raise OSError(errno.ENODEV, "its link is not there")
+        names = await self._reader.names(f"{self._path}/net")
+        link = find_function_links(self._pf, names, await self._reader.links()).uplink
+        if link is None:
+            raise OSError(errno.ENODEV, "its link is not there")
+        return link
 
     async def _await_carrier(self, name: str) -> None:
         """Wait until the link has a carrier.
@@ -269,7 +286,7 @@ def _suits(driver: str, wanted: str) -> bool:
     return driver == wanted or (wanted == KERNEL and driver not in ("", VFIO))
 
 
-def _attribute_ops(name: str, vf: int, wanted: VfSettings, pf_mac: str) -> Iterator[SetVf]:
+def _attribute_ops(name: str, vf: int, wanted: VfSettings, pf_mac: str, present: VfInfo | None) -> Iterator[SetVf]:
     """Yield one operation per attribute, so that a refusal names the attribute."""
     if wanted.mac_prefix is not None:
         yield SetVf(name=name, vf=vf, mac=admin_mac(wanted.mac_prefix, pf_mac, vf))
@@ -277,7 +294,8 @@ def _attribute_ops(name: str, vf: int, wanted: VfSettings, pf_mac: str) -> Itera
         yield SetVf(name=name, vf=vf, vlan=wanted.vlan, qos=wanted.vlan_qos, vlan_protocol=wanted.vlan_protocol)
     if wanted.spoof_check is not None:
         yield SetVf(name=name, vf=vf, spoof_check=wanted.spoof_check)
-    if wanted.trust is not None:
+    # A driver that reports no trust has none to take away, and would refuse (EOPNOTSUPP).
+    if wanted.trust or (wanted.trust is False and present is not None and present.trust is not None):
         yield SetVf(name=name, vf=vf, trust=wanted.trust)
     if wanted.link_state is not None:
         yield SetVf(name=name, vf=vf, link_state=wanted.link_state.lower())  # type: ignore[arg-type]

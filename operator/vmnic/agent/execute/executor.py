@@ -19,6 +19,7 @@ from ...api.node_state import ApplyState, PfSpec
 from ...host.client import HostAccess, OperationTimedOutError, Session, WorkerGoneError, WriteStillInFlightError
 from ...inspection.pf_reader import read_pf
 from ...inspection.sysfs import SysfsReader
+from ...inspection.udev_rules import read_udev_rules
 from ...nodes.observed import ObservedPf
 from ...nodes.planning.actions import plan_actions
 from ...nodes.planning.digest import same_desired
@@ -268,7 +269,7 @@ class ChangeExecutor:
         try:
             async with self._host.session(address, write=True) as session:
                 reader = SysfsReader(session)
-                observed = await read_pf(reader, address, await reader.links())
+                observed = await read_pf(reader, address, await reader.links(), rules=await read_udev_rules(reader))
                 steps = plan_actions(target, observed)
                 # A write would wait in the kernel for the holder, and block all PCI changes of the node meanwhile.
                 held = [one for one in affected_functions(steps, target, observed) if one in observed.held_addresses]
@@ -301,6 +302,7 @@ class ChangeExecutor:
             granted=run.digest is not None,
             probes=probes,
             boot_id=boot_id,
+            approved=run.approved,
             now=self._clock(),
         )
         self._store.update(journal, address, record)

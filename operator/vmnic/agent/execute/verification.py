@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from ...inspection.function_links import owners_by_name
 from ...inspection.holder_files import read_records
 from ...inspection.networkmanager import read_profiles
 from ...inspection.pf_reader import read_pf
 from ...inspection.sysfs import SysfsReader
-from ...nodes.observed import ObservedPf, holders_by_address, with_holders
+from ...inspection.udev_rules import read_udev_rules
+from ...nodes.observed import ObservedPf, holders_by_address, with_holders, with_macvtaps
 from ...nodes.planning.drivers import DriverFacts, gather_driver
 from ...nodes.planning.plan import Planned, plan_pf
-from ..change import Change, NodeContext, needs_holders, without_doubt
+from ..change import Change, NodeContext, assume_attributes, needs_holders, without_doubt
 from ..journal import JournalStore
 from ..kubelet.podresources import Holders, HoldersUnknownError
 
@@ -40,15 +42,16 @@ class Verifier:
             told, unknown = records.holders | await self._holders.read(), records.unknown
         except HoldersUnknownError as error:
             told, unknown = {}, str(error)
-        if unknown and needs_holders(run.plan):
+        if unknown and needs_holders(run.plan, run.observed):
             return unknown
-        planned = await self._replan(run, place, reader, told)
+        planned = await self._replan(run, place, reader, told, unknown=unknown)
         if planned.plan is None or planned.plan.actions != run.plan.actions:
             return f"{run.desired.pci_address} has changed since it was planned"
         # The grant was for a plan that disturbs no one, so it took no slot of maxUnavailable.
         if planned.plan.disruptive and not run.plan.disruptive and not planned.plan.blocked_by:
-            return f"the host now uses {run.desired.pci_address}"
-        return ", ".join(planned.plan.blocked_by)
+            return unknown or f"the host now uses {run.desired.pci_address}"
+        # A person has approved only those that were there then.
+        return ", ".join(planned.plan.unapproved(run.approved))
 
     async def after(self, run: Change, place: NodeContext, reader: SysfsReader) -> str:
         """Read back what was written.
@@ -56,7 +59,7 @@ class Verifier:
         Returns:
             How it differs from the spec, or an empty string.
         """
-        planned = await self._replan(run, place, reader, {})
+        planned = await self._replan(run, place, reader, {}, after=True)
         if planned.problem is not None:
             return planned.problem.message
         return (
@@ -65,10 +68,22 @@ class Verifier:
             else ""
         )
 
-    async def _replan(self, run: Change, place: NodeContext, reader: SysfsReader, told: dict[str, str]) -> Planned:
-        profiles = await read_profiles(reader)
-        observed = await read_pf(reader, run.desired.pci_address, await reader.links(), profiles)
-        holders = holders_by_address([observed], told)
+    async def _replan(
+        self,
+        run: Change,
+        place: NodeContext,
+        reader: SysfsReader,
+        told: dict[str, str],
+        *,
+        unknown: str = "",
+        after: bool = False,
+    ) -> Planned:
+        profiles, rules, links = await read_profiles(reader), await read_udev_rules(reader), await reader.links()
+        observed = await read_pf(reader, run.desired.pci_address, links, profiles, rules)
+        observed, macvtaps = with_macvtaps(observed, told, owners_by_name(links), run.observed.cleared_macvtaps)
+        # What the kernel has accepted and does not report is no difference.
+        observed = assume_attributes(observed, run.desired) if after else observed
+        holders = holders_by_address([observed], macvtaps | told)
         record = self._store.load().of(run.desired.pci_address)
         return plan_pf(
             run.desired,
@@ -79,6 +94,8 @@ class Verifier:
             holders=holders,
             original=record.original,
             driver=await self._look_at_driver(run, place, observed, told, reader),
+            others=place.desired,
+            holders_unknown=unknown,
         )
 
     async def _look_at_driver(
@@ -88,7 +105,10 @@ class Verifier:
         if not run.reloads:
             return run.driver
         links = await reader.links()
-        others = [await read_pf(reader, address, links) for address in run.driver.others]
+        names, cleared = owners_by_name(links), run.observed.cleared_macvtaps
+        others = [
+            with_macvtaps(await read_pf(reader, address, links), told, names, cleared)[0] for address in run.driver.others
+        ]
         ports = [with_holders(port, holders_by_address([port], told)) for port in (observed, *others)]
         originals = {address: record.original for address, record in self._store.load().pfs.items()}
         return gather_driver(observed, ports, place.desired, originals)

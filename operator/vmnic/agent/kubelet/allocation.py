@@ -29,8 +29,11 @@ def environment(resource: str, addresses: Sequence[str], devices: Iterable[Devic
     devices = list(devices)
     name = resource.upper().replace("/", "_").replace(".", "_")
     known = {device.address: device for device in devices}
-    info = {address: _info(address, known.get(address)) for address in addresses}
-    listed = ",".join(addresses)
+    # Those that come with others follow, so that KubeVirt, which takes addresses in order, spreads a VM's NICs over groups.
+    others = {device.address: device for one in addresses if one in known for device in known[one].others}
+    named = (*addresses, *others)
+    info = {address: _info(address, (known | others).get(address)) for address in named}
+    listed = ",".join(named)
     found = {f"PCIDEVICE_{name}": listed, f"PCIDEVICE_{name}_INFO": json.dumps(info, separators=(",", ":"))}
     # KubeVirt looks up host devices by PCI_RESOURCE_, and VFs by PCIDEVICE_.
     is_entire_function = any(device.index is None for device in devices)
@@ -50,7 +53,7 @@ def device_nodes(devices: Iterable[Device]) -> list[str]:
     Devices of one IOMMU group share its path.
     """
     paths = []
-    for device in devices:
+    for device in (member for one in devices for member in one.members):
         if device.vfio:
             paths += [_CONTAINER, f"/dev/vfio/{device.group}"] if device.group else [_CONTAINER]
             paths += [f"/dev/vfio/devices/{device.vfio_device}"] if device.vfio_device else []

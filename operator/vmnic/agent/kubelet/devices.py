@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from ...api.node_state import VFIO, PfSpec, VfGroup
 from ...nodes.observed import ObservedPf, ObservedVf
 from ...nodes.planning.actions import wrong_driver
+from ...nodes.planning.groups import describe_obstacle
 from ...nodes.state import indexes_of
 
 __all__ = ["AdvertisedDevices", "Device", "Resource", "list_resources"]
@@ -20,10 +21,12 @@ __all__ = ["AdvertisedDevices", "Device", "Resource", "list_resources"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One VF or one whole NIC."""
+    """One VF, or one whole NIC with those that share its IOMMU group and its pool."""
 
     address: str
-    """PCI address, which is also the device id for the kubelet."""
+    """PCI address, which is also the device id for the kubelet. The lowest one if there are others."""
+    pool: str = ""
+    """Pool that offers it."""
     pf: str
     """PCI address of the PF that the device belongs to, or is."""
     index: int | None = None
@@ -38,6 +41,13 @@ class Device:
     """Name below /dev/vfio/devices. Empty if the kernel creates none."""
     fault: str = ""
     """Why no pod can use it now. Empty if it is healthy."""
+    others: tuple[Device, ...] = ()
+    """The other whole NICs of its IOMMU group, which a container gets with it."""
+
+    @property
+    def members(self) -> tuple[Device, ...]:
+        """Return the device and those that a container gets with it."""
+        return (self, *self.others)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +79,7 @@ def list_resources(
         before: The resources listed so far.
         held: Pods that hold devices, described by PCI address. None if that is unknown now.
     """
+    before = {name: _split(resource) for name, resource in before.items()}
     fresh: dict[str, dict[str, Device]] = {}
     for offer in offers:
         for group in offer.spec.groups:
@@ -84,11 +95,34 @@ def list_resources(
                     others.pop(device.address, None)
                 gone = replace(device, fault=f"{device.address} is no longer offered as {name}")
                 fresh.setdefault(name, {})[device.address] = gone
+    _join_groups(fresh)
     return {
         name: Resource(name=name, devices=tuple(devices[address] for address in sorted(devices)))
         for name, devices in sorted(fresh.items())
         if devices
     }
+
+
+def _split(resource: Resource) -> Resource:
+    """Return a resource with each whole NIC as a device of its own."""
+    parts = (replace(one, others=()) for device in resource.devices for one in device.members)
+    return replace(resource, devices=tuple(parts))
+
+
+def _join_groups(devices: Mapping[str, dict[str, Device]]) -> None:
+    """Make one device of the whole NICs that share an IOMMU group and a pool."""
+    groups: dict[tuple[str, str], list[tuple[Device, dict[str, Device]]]] = {}
+    for named in devices.values():
+        for device in named.values():
+            if device.index is None and device.group:
+                groups.setdefault((device.pool, device.group), []).append((device, named))
+    for members in groups.values():
+        # With resourcePerPF, each of them has a resource of its own. The first one's stands for all.
+        (first, place), *others = sorted(members, key=lambda pair: pair[0].address)
+        for device, named in others:
+            del named[device.address]
+        fault = next((device.fault for device, _ in members if device.fault), "")
+        place[first.address] = replace(first, others=tuple(device for device, _ in others), fault=fault)
 
 
 def _devices(
@@ -111,19 +145,23 @@ def _whole(pf: ObservedPf, group: VfGroup, held: Mapping[str, str] | None) -> De
     fault = "" if pf.driver == VFIO else f"{pf.pci_address} is on {pf.driver or 'no driver'}, not on {VFIO}"
     return Device(
         address=pf.pci_address,
+        pool=group.pool,
         pf=pf.pci_address,
         numa_node=None if group.exclude_topology else pf.numa_node,
         group=pf.group,
         vfio_device=pf.vfio_device,
-        fault=fault or _fault_of_holder(pf.pci_address, pf.held, held),
+        fault=fault or describe_obstacle(pf, pf.group) or _fault_of_holder(pf.pci_address, pf.held, held),
     )
 
 
 def _virtual(pf: ObservedPf, vf: ObservedVf, group: VfGroup, held: Mapping[str, str] | None) -> Device:
     wrong = wrong_driver(group.driver, vf)
     fault = f"{vf.pci_address} is on {vf.driver or 'no driver'}, not on {_driver_words(group)}" if wrong else ""
+    if not fault and group.driver == VFIO:
+        fault = describe_obstacle(pf, vf.group)
     return Device(
         address=vf.pci_address,
+        pool=group.pool,
         pf=pf.pci_address,
         index=vf.index,
         # A VF is always on the NUMA node of its PF.

@@ -66,7 +66,9 @@ class Inventory:
         resource = self._resources.get(name)
         devices = resource.devices if resource is not None else ()
         return tuple(
-            replace(device, fault=device.fault or f"{device.address} {_FENCED}") if device.pf in self._fenced else device
+            replace(device, fault=device.fault or f"{device.address} {_FENCED}")
+            if any(one.pf in self._fenced for one in device.members)
+            else device
             for device in devices
         )
 

@@ -1,7 +1,7 @@
 """Holders of devices, from the kubelet's pod-resources socket (service v1.PodResourcesLister).
 
 A device plugin chooses its device ids. Those of vmnic and sriov-network-device-plugin are PCI addresses, those of KubeVirt are
-IOMMU groups.
+IOMMU groups. Those of macvtap-cni are returned with the name of their resource before them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from grpclib.client import Channel, UnaryUnaryMethod
 
+from ...nodes.observed import MACVTAP
 from .api import KUBELET_SOCKET
 from .messages import Fields, make_classes
 
@@ -118,7 +119,10 @@ def _holders(response: Any) -> dict[str, str]:
     for pod in response.pod_resources:
         words = f"pod {pod.namespace}/{pod.name}"
         for container in pod.containers:
-            found |= {device: words for devices in container.devices for device in devices.device_ids}
+            for devices in container.devices:
+                # The ID of a macvtap does not say what it is on, but the resource may.
+                place = f"{devices.resource_name}/" if devices.resource_name.startswith(MACVTAP) else ""
+                found |= {f"{place}{device}": words for device in devices.device_ids}
             # A VF may also be held through the DRA driver of another project, which is not among the devices.
             for claim in (claim for resource in container.dynamic_resources for claim in resource.claim_resources):
                 match = _CLAIMED.match(claim.device_name)

@@ -39,6 +39,6 @@ class LinkLossTracker:
             # A link that was set down has no carrier either, but nothing is wrong with its cable.
             if pf.carrier or not pf.up:
                 self._without.pop(pf.pci_address, None)
-            elif pf.pci_address in self._had:
+            elif pf.carrier is False and pf.pci_address in self._had:
                 self._without.setdefault(pf.pci_address, now)
         return frozenset(address for address, since in self._without.items() if now - since >= _RESET_S)

@@ -9,10 +9,11 @@ import msgspec
 
 from ...api.node_state import NodeSpec
 from ...host.client import HostAccess, OperationTimedOutError
+from ...inspection.function_links import owners_by_name
 from ...inspection.host_snapshot import HostSnapshot, read_snapshot
-from ...nodes.observed import holders_by_address, with_holders
+from ...nodes.observed import MACVTAP, hold_groups, holders_by_address, with_holders, with_macvtaps
 from ...nodes.planning.drivers import DriverFacts, gather_driver
-from ...nodes.planning.plan import Planned, plan_pf
+from ...nodes.planning.plan import Planned, hold_partners, plan_pf
 from ..change import without_doubt
 from ..journal import Journal, JournalStore
 from ..kubelet.advertised import advertised_devices
@@ -23,6 +24,9 @@ from .in_flight import InFlightOperations
 from .link_loss import LinkLossTracker
 
 __all__ = ["NodeObservation", "NodeObserver"]
+
+_SET_UP_S = 10.0
+"""Time, in seconds, within which a pod's network is set up after the kubelet has given it a macvtap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +79,8 @@ class NodeObserver:
         self._refused = refused
         self._carriers = LinkLossTracker()
         self._clock = clock
+        self._macvtaps: dict[str, float] = {}
+        """Time of the first look at which a macvtap had a holder, by device ID."""
         self._hung: OperationTimedOutError | None = None
         """A read of the host as a whole that has not returned."""
 
@@ -124,10 +130,13 @@ class NodeObserver:
             told, unknown = await self._holders.read(), observation.records.unknown
         except HoldersUnknownError as error:
             told, unknown = {}, str(error)
-        holders = holders_by_address(observation.pfs, observation.records.holders | told)
+        own_links, settled = owners_by_name(observation.links), self._settled(told)
+        found = [with_macvtaps(pf, told, own_links, settled) for pf in observation.pfs]
+        macvtaps = {vf: holder for _, of_vfs in found for vf, holder in of_vfs.items()}
+        holders = holders_by_address(observation.pfs, macvtaps | observation.records.holders | told)
         # Here holders that other programs only record do not count: a record makes no device Unhealthy.
         opened = {pf.pci_address: pf for pf in observation.pfs}
-        pfs = tuple(with_holders(pf, holders) for pf in observation.pfs)
+        pfs = hold_groups([with_holders(pf, holders) for pf, _ in found])
         observation = replace(observation, pfs=pfs, host=msgspec.structs.replace(observation.host, refused=self._refused))
         observed = {pf.pci_address: pf for pf in pfs}
         # PFs that are being changed still use their driver, which may forbid its reload.
@@ -144,10 +153,13 @@ class NodeObserver:
                 holders=holders,
                 original=journal.of(pf.pci_address).original,
                 driver=drivers[pf.pci_address],
+                others=spec.pfs,
+                holders_unknown=unknown,
             )
             for pf in spec.pfs
             if pf.pci_address in observed
         }
+        planned = hold_partners(planned, spec.pfs, observed, observation.unreadable)
         link_down = self._carriers.see(pfs, reported_down, self._clock())
         unreadable = {*self._calls.hanging, *observation.unreadable}
         made = advertised_devices(spec, opened, planned, journal, unreadable, link_down)
@@ -167,6 +179,15 @@ class NodeObserver:
             link_down=link_down,
             busy=busy,
         )
+
+    def _settled(self, told: Mapping[str, str]) -> frozenset[str]:
+        """Return the device IDs of macvtaps that had a holder at an earlier look.
+
+        They are set up by now.
+        """
+        now = self._clock()
+        self._macvtaps = {key: self._macvtaps.get(key, now) for key in told if key.startswith(MACVTAP)}
+        return frozenset(key for key, since in self._macvtaps.items() if now - since >= _SET_UP_S)
 
     async def _observe(self, leave_out: set[str]) -> HostSnapshot:
         """Observe the host, unless an earlier read has not returned.

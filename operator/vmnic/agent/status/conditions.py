@@ -47,7 +47,8 @@ def node_conditions(
     blocked = [pf for pf in mine if pf.plan is not None and pf.plan.disruptive]
     pending = [pf for pf in mine if pf.plan is not None and not pf.plan.disruptive]
     # Which modules a node needs is unknown until the controller has decided.
-    missing = [name for name in spec.host.modules if name not in host.modules] if spec.synced else []
+    known = {*host.modules, *host.modules_unknown}
+    missing = [name for name in spec.host.modules if name not in known] if spec.synced else []
     rolled_back = [pf for pf in mine if pf.problem is not None and pf.problem.reason is PfReason.ROLLED_BACK]
     fenced = [pf for pf in mine if _is_fenced(pf)]
     degraded_text = fault or "; ".join(f"{pf.problem.reason}: {pf.problem.message}" for pf in problems if pf.problem)
@@ -151,7 +152,8 @@ def fit_status(status: NodeStatus, wanted: Collection[str]) -> NodeStatus:
         status: The status to publish.
         wanted: PCI addresses of the PFs that pools ask for, which are kept if there is no room for all.
     """
-    ordered = sorted(status.pfs, key=lambda pf: pf.pci_address not in wanted)
+    # A machine may have many more network functions than NICs with SR-IOV.
+    ordered = sorted(status.pfs, key=lambda pf: (pf.pci_address not in wanted, not pf.total_vfs))
     made, notes = fit(msgspec.structs.replace(status, pfs=tuple(ordered)))
     pfs = tuple(sorted(made.pfs, key=lambda pf: pf.pci_address))
     note = f" (shortened: {'; '.join(notes)[:_NOTE_CHARS]})" if notes else ""

@@ -13,6 +13,7 @@ from ...inspection.errno_hints import describe_errno, reason_for
 from ...nodes.observed import ObservedPf, render_pf_status
 from ...nodes.planning.digest import same_desired
 from ...nodes.planning.plan import Planned
+from ...nodes.planning.preflight import words_of_unknown_vfs
 from ..change import needs_holders
 from ..journal import Journal, PfRecord
 from ..observe.observer import NodeObservation
@@ -69,7 +70,9 @@ def render_status(
     pfs += [_with_end(pf, journal.pfs.get(pf.pci_address)) for pf in vanished]
     pfs.sort(key=lambda pf: pf.pci_address)
     host = look.observation.host
-    if look.unknown and any(planned.plan and needs_holders(planned.plan) for planned in look.planned.values()):
+    seen_pfs = {pf.pci_address: pf for pf in look.observation.pfs}
+    plans = [(one.plan, seen_pfs[address]) for address, one in look.planned.items() if one.plan and address in seen_pfs]
+    if look.unknown and any(needs_holders(plan, pf) for plan, pf in plans):
         fault = fault or f"{look.unknown}; VFs are not changed meanwhile"
     conditions = node_conditions(spec, pfs, host, generation=generation, fault=fault, before=before.conditions)
     status = NodeStatus(
@@ -106,13 +109,16 @@ def _render_pf(
     claims: Mapping[str, Apply],
 ) -> PfStatus:
     planned = look.planned.get(pf.pci_address, Planned())
+    # A plan that needs the attributes is refused. Any other one goes on, and the failed read is reported after it.
+    asked = desired is not None and not desired.release and planned.plan is None
+    unread = PfProblem(reason=PfReason.UNREADABLE, message=words_of_unknown_vfs(pf)) if asked and pf.vfs_unknown else None
     return render_pf_status(
         pf,
         holders=look.holders,
         owned=record.original is not None,
         attempt=record.attempt,
         plan=planned.plan,
-        problem=planned.problem or _run_problem(planned, record, desired, calls) or _loss(pf, look, desired),
+        problem=planned.problem or _run_problem(planned, record, desired, calls) or _loss(pf, look, desired) or unread,
         apply=claims.get(pf.pci_address, record.apply),
     )
 

@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 from ...api.node_state import NodeNicState
 from ...api.pool import PoolProblem, SriovNetworkPool
-from ...api.reasons import PoolProblemReason
+from ...api.reasons import PfReason, PoolProblemReason
 from ...kube.client import ApiClient
 from ...kube.events import Events
 from ...kube.reflector import ObjectKey
 from ...kube.resources import POOLS
-from ...nodes.pools.match import matching_pfs
+from ...nodes.pools.match import LinkRefusal, find_link_refusals, matching_pfs, reported_refusals
 from ...nodes.pools.merge import PoolConflict, find_resource_conflicts, merge_pools
 from ...nodes.pools.shares import count_vfs
 from ...nodes.rollout.ledger import Ledger, NodeView
@@ -49,6 +49,7 @@ class _PoolFacts:
 
     nodes: tuple[NodeView, ...]
     conflicts: tuple[PoolConflict, ...]
+    refusals: tuple[LinkRefusal, ...]
 
 
 class _Looked(NamedTuple):
@@ -59,6 +60,7 @@ class _Looked(NamedTuple):
     pools: object
     view: NodeView | None
     conflicts: tuple[PoolConflict, ...]
+    refusals: tuple[LinkRefusal, ...]
 
 
 class PoolReconciler:
@@ -170,6 +172,7 @@ class PoolReconciler:
         now = datetime.now(UTC)
         views: list[NodeView] = []
         conflicts = dict.fromkeys(one for one in find_resource_conflicts(pools) if one.pool == pool.metadata.name)
+        refusals: list[LinkRefusal] = []
         looks = 0
         for node, state in list(self._world.inputs.node_views()):
             if state is None:
@@ -183,11 +186,12 @@ class PoolReconciler:
                     await asyncio.sleep(0)
             fresh[node.metadata.name] = looked
             conflicts.update(dict.fromkeys(looked.conflicts))
+            refusals += looked.refusals
             if looked.view is not None:
                 # Time passes without an event, so whether a node is lost is not part of the cached result.
                 views.append(_at(looked.view, lost=not node.ready and node.is_lost(now)))
         self._looked[pool.metadata.name] = fresh
-        return _PoolFacts(nodes=tuple(views), conflicts=tuple(conflicts))
+        return _PoolFacts(nodes=tuple(views), conflicts=tuple(conflicts), refusals=tuple(refusals))
 
     def _look(
         self,
@@ -199,8 +203,9 @@ class PoolReconciler:
     ) -> _Looked:
         name, labels = pool.metadata.name, node.metadata.labels
         matched = not pool.metadata.deletion_timestamp and bool(matching_pfs(pool, labels, state.status.pfs, state.spec.pfs))
+        refusals = find_link_refusals(pool, node.metadata.name, labels, state.status.pfs)
         if not matched and not any(spec.pool == name for spec in state.spec.pfs):
-            return _Looked(node, state, asked, None, ())
+            return _Looked(node, state, asked, None, (), refusals)
         unreadable = {key.name for key in self._world.pools.malformed}
         conflicts = merge_pools(pools, labels, state.status.pfs, state.spec.pfs, unreadable).conflicts
         # An empty ledger, because only what the pools ask for is compared here.
@@ -213,13 +218,18 @@ class PoolReconciler:
             cordoned=node.spec.unschedulable,
             vfs=count_vfs(state, name),
         )
-        return _Looked(node, state, asked, view, conflicts)
+        return _Looked(node, state, asked, view, conflicts, refusals)
 
     async def _report(self, pool: SriovNetworkPool, facts: _PoolFacts, problems: Sequence[PoolProblem]) -> None:
         name = pool.metadata.name
         # Until all VMs are listed, devices in use would count as free.
         capacity = self._world.devices.capacity if self._world.machines_synced else None
-        status = summarise_pool(pool, facts.nodes, self._ledger.current.of(name), facts.conflicts, problems)
+        refused = [
+            PoolProblem(node=one.node, pf=one.pci_address, reason=PfReason.LINK_TYPE_DIFFERS, message=one.message)
+            for one in reported_refusals(facts.refusals, matched=bool(facts.nodes))
+        ]
+        more = (*problems, *refused)
+        status = summarise_pool(pool, facts.nodes, self._ledger.current.of(name), facts.conflicts, more)
         if capacity is not None:
             resource = pool.resource_name
             counts = {"assigned": capacity.assigned.get(resource, 0), "reserved": pool.spec.reserve_for_migration}

@@ -17,13 +17,21 @@ NO_DRIVER = "none"
 
 def plan_actions(target: Target, observed: ObservedPf) -> tuple[Action, ...]:
     """Return the actions, or none if the PF already matches its target."""
+    rules = tuple(_rule_steps(target, observed))
     if target.whole:
-        return tuple(_whole_steps(observed))
+        return (*rules, *_whole_steps(observed))
     making, changing = tuple(_count_steps(target, observed)), tuple(_change_steps(target, observed))
     # Without VFs to change, the link comes last as in any other plan.
     early = _is_raised_early(target, observed) and bool(changing)
     raising = (_step(ActionKind.SET_LINK, "up"),) if early else ()
-    return (*_option_steps(target, observed), *making, *raising, *changing, *_link_steps(target, observed, raised=early))
+    return (
+        *_option_steps(target, observed),
+        *rules,
+        *making,
+        *raising,
+        *changing,
+        *_link_steps(target, observed, raised=early),
+    )
 
 
 def _option_steps(target: Target, observed: ObservedPf) -> Iterator[Action]:
@@ -33,6 +41,22 @@ def _option_steps(target: Target, observed: ObservedPf) -> Iterator[Action]:
     """
     if target.options is not None and target.options != observed.module_options:
         yield _step(ActionKind.WRITE_MODULE_OPTIONS, f"{observed.driver} {target.options}".strip())
+
+
+def _rule_steps(target: Target, observed: ObservedPf) -> Iterator[Action]:
+    """Yield the writes of the rules that create VFs at boot.
+
+    They come first, because udev also applies them when a driver is bound.
+    """
+    if target.udev_rules is None or sorted(target.udev_rules) == sorted(observed.udev_rules):
+        return
+    wanted = {rule.split()[0]: rule for rule in target.udev_rules}
+    for pool in dict.fromkeys(rule.split()[0] for rule in observed.udev_rules):
+        if pool not in wanted:
+            yield _step(ActionKind.WRITE_UDEV_RULE, pool)
+    for pool, rule in wanted.items():
+        if [one for one in observed.udev_rules if one.split()[0] == pool] != [rule]:
+            yield _step(ActionKind.WRITE_UDEV_RULE, rule)
 
 
 def _whole_steps(observed: ObservedPf) -> Iterator[Action]:
@@ -101,6 +125,8 @@ def _is_raised_early(target: Target, observed: ObservedPf) -> bool:
 
     Rates are refused without a link, and a VF's driver learns the MAC address of the VF only from a PF that is up (igbvf).
     """
+    if len(observed.ports) > 1:
+        return False
     is_down = _is_fresh(target, observed) or observed.up is False
     return is_down and any(_assigns_macs(one) or _sets_rate(one.settings) for one in target.bindings)
 
@@ -134,6 +160,8 @@ def _settings_steps(
     another MAC address is unbound first. If the agent is killed in between, its next plan then still shows that the VF
     needs an address.
     """
+    if _leaves_attributes(observed):
+        return
     if present is not None:
         misnamed = sorted(index for one in target.bindings for index in _misnamed(one, observed, present))
         if misnamed:
@@ -173,6 +201,9 @@ def _link_steps(target: Target, observed: ObservedPf, *, raised: bool) -> Iterat
     Another number of VFs resets the channels, so they follow the VFs. Setting a link down is the last action.
     """
     count = _count(target, observed)
+    # The values of a function with several ports apply to one of them, and it is unknown which one is meant.
+    if len(observed.ports) > 1:
+        return
     if _is_fresh(target, observed):
         # The observed link disappears with the driver, so its values say nothing about the next one.
         yield from _fresh_link_steps(target, raised=raised)
@@ -210,7 +241,10 @@ def unfold_indexes(text: str, count: int) -> list[int]:
 
 
 def _differs(wanted: VfSettings, pf: ObservedPf, vf: ObservedVf) -> bool:
-    """Return whether an attribute that can be read back differs from the spec."""
+    """Return whether an attribute differs from the spec.
+
+    One that the driver does not report equals nothing, except that a driver which reports no trust gives none.
+    """
     info = vf.attributes
     # Without values to compare, "differs" would give the same plan after each change.
     if info is None:
@@ -218,10 +252,10 @@ def _differs(wanted: VfSettings, pf: ObservedPf, vf: ObservedVf) -> bool:
     pairs = (
         (wanted.vlan, info.vlan),
         (wanted.vlan_qos, info.qos),
-        (wanted.trust, info.trust),
+        (wanted.trust, bool(info.trust)),
         (wanted.spoof_check, info.spoof_check),
         # The spec says `Auto`, the kernel `auto`.
-        (wanted.link_state, info.link_state.capitalize()),
+        (wanted.link_state, info.link_state.capitalize() if info.link_state is not None else None),
         (wanted.min_tx_rate_mbps, info.min_tx_rate_mbit),
         (wanted.max_tx_rate_mbps, info.max_tx_rate_mbit),
         (admin_mac(wanted.mac_prefix, pf.mac, vf.index) if wanted.mac_prefix else None, info.mac),
@@ -252,11 +286,19 @@ def _any_wrong(binding: Binding, observed: ObservedPf, present: Mapping[int, Obs
 
 def _misnamed(binding: Binding, observed: ObservedPf, present: Mapping[int, ObservedVf]) -> list[int]:
     """Return the VFs on their kernel driver that need another MAC address and are not held."""
-    if not _assigns_macs(binding) or binding.settings is None:
+    if not _assigns_macs(binding) or binding.settings is None or _leaves_attributes(observed):
         return []
     address = VfSettings(mac_prefix=binding.settings.mac_prefix)
     there = [present[index] for index in binding.indexes if index in present]
     return [vf.index for vf in there if not (vf.held or wrong_driver(KERNEL, vf)) and _differs(address, observed, vf)]
+
+
+def _leaves_attributes(observed: ObservedPf) -> bool:
+    """Return whether attributes of VFs are left alone.
+
+    In switchdev mode another program sets them, and with several ports it is unknown which one a VF belongs to.
+    """
+    return observed.is_switchdev or len(observed.ports) > 1
 
 
 def _range(binding: Binding, count: int) -> str:

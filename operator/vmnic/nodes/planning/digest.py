@@ -38,6 +38,7 @@ def digest_of(desired: PfSpec, observed: ObservedPf, actions: tuple[Action, ...]
             # Only whether the host uses the PF matters. The words name addresses and routes, which change by themselves.
             bool(observed.host_use),
             [[vf.index, vf.pci_address, vf.driver] for vf in observed.vfs],
+            *observed.udev_rules,
         ],
     }
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))

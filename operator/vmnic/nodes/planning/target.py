@@ -44,6 +44,8 @@ class Original(msgspec.Struct, frozen=True, kw_only=True):
     """Drivers of its VFs by index; an empty name if none was bound."""
     module_options: str = ""
     """Module options of its driver, as in vmnic's own file."""
+    udev_rules: tuple[str, ...] = ()
+    """Names of vmnic's rules for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +70,18 @@ class Target:
     up: bool | None = None
     options: str | None = None
     """Content of the file with its driver's module options; empty if there should be no file."""
+    udev_rules: tuple[str, ...] | None = None
+    """Names of the rules that udev should have for it."""
 
     @property
     def vfio(self) -> bool:
         """Return whether vfio-pci is to drive the PF or any of its VFs."""
         return self.whole or any(binding.driver == VFIO for binding in self.bindings)
+
+    @property
+    def sets_attributes(self) -> bool:
+        """Return whether any attribute of a VF is asked for."""
+        return any(binding.settings is not None and binding.settings != VfSettings() for binding in self.bindings)
 
 
 def original_of(observed: ObservedPf) -> Original:
@@ -86,16 +95,17 @@ def original_of(observed: ObservedPf) -> Original:
         whole=observed.driver == VFIO,
         drivers=tuple(vf.driver for vf in observed.vfs),
         module_options=observed.module_options,
+        udev_rules=observed.udev_rules,
     )
 
 
-def target_of(desired: PfSpec, options: str = "") -> Target:
+def target_of(desired: PfSpec, options: str = "", udev_rules: tuple[str, ...] | None = None) -> Target:
     """Return the target that the pools ask for.
 
-    `options` are the module options that all functions of the driver need together.
+    `options` are the module options that all functions of the driver need together, `udev_rules` the names of its own rules.
     """
     if desired.function == "Physical":
-        return Target(whole=True, num_vfs=0)
+        return Target(whole=True, num_vfs=0, udev_rules=udev_rules)
     adopts = desired.management == "Adopt"
     bindings = tuple(
         Binding(indexes=indexes_of(desired, group), driver=group.driver, settings=group.settings) for group in desired.groups
@@ -111,6 +121,7 @@ def target_of(desired: PfSpec, options: str = "") -> Target:
         # VFs of a PF that is down have no link. Without VFs, the link is the host's own matter.
         up=True if desired.num_vfs else None,
         options=None if adopts else options,
+        udev_rules=None if adopts else udev_rules,
     )
 
 
@@ -133,6 +144,7 @@ def target_of_original(original: Original) -> Target:
         queues=original.queues,
         up=original.up,
         options=original.module_options,
+        udev_rules=original.udev_rules,
     )
 
 

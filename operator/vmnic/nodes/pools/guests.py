@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 from ...api.node_state import NodeNicState, PfStatus
 from ...api.pool import PoolProblem, SriovNetworkPool
-from ..nics import NicModel, model_of
+from ..nics import NicModel
+from ..vf_limits import data_of
 from .shares import pool_shares
 
 __all__ = ["drives_windows", "find_mixed_support", "models_without_windows"]
@@ -19,13 +20,13 @@ _NAMED_NODES = 3
 
 def models_without_windows(pfs: Iterable[PfStatus]) -> tuple[str, ...]:
     """Return the models of those PFs whose VFs have no driver for Windows, without unknown models."""
-    models = (model_of(pf.vendor, pf.device) for pf in pfs)
-    return tuple(sorted({model.model for model in models if model is not None and not drives_windows(model)}))
+    models = (data_of(pf) for pf in pfs)
+    return tuple(sorted({model.title for model in models if model is not None and not drives_windows(model)}))
 
 
 def drives_windows(model: NicModel) -> bool:
-    """Return whether Windows has a driver for the model's VFs."""
-    return "windows" in model.vf_guests
+    """Return whether Windows has a driver for the model's VFs, also if that is unknown."""
+    return model.vf_guests is None or "windows" in model.vf_guests
 
 
 def find_mixed_support(pool: SriovNetworkPool, states: Iterable[NodeNicState]) -> PoolProblem | None:

@@ -8,13 +8,29 @@ it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from ...api.node_state import VFIO, PfSpec, PfStatus
 from ...api.pool import NicSelector, SriovNetworkPool
+from ..nics import model_of
 from ..state import group_of
 
-__all__ = ["matching_pfs", "selects_node"]
+__all__ = ["LinkRefusal", "find_link_refusals", "matching_pfs", "reported_refusals", "selects_node"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkRefusal:
+    """A PF that a pool does not take because of the type of its link."""
+
+    node: str
+    pci_address: str
+    is_named: bool
+    """Whether the selector names functions, and not only their kind."""
+    message: str
+
+
+_WILDCARDS = frozenset("*?[")
 
 
 def selects_node(pool: SriovNetworkPool, labels: Mapping[str, str]) -> bool:
@@ -36,8 +52,50 @@ def matching_pfs(
     return tuple(
         pf
         for pf in pfs
-        if _is_of_kind(selector, pf) and (_still_matches(pool, pf) if pf.pci_address in had else _is_as_asked(selector, pf))
+        if _takes_link(pool, pf)
+        and _is_of_kind(selector, pf)
+        and (
+            _still_matches(pool, pf)
+            if pf.pci_address in had
+            else _is_as_asked(selector, pf) and (pool.spec.function == "Physical" or _may_have_vfs(selector, pf))
+        )
     )
+
+
+def _takes_link(pool: SriovNetworkPool, pf: PfStatus) -> bool:
+    """Return whether a pool may take a PF with this type of link.
+
+    VFs of pools are Ethernet adapters. An unknown type excludes nothing.
+    """
+    return pool.spec.function == "Physical" or not pf.link_type
+
+
+def find_link_refusals(
+    pool: SriovNetworkPool, node: str, labels: Mapping[str, str], pfs: Iterable[PfStatus]
+) -> tuple[LinkRefusal, ...]:
+    """Return the PFs of a node that match the pool's selectors in all but the type of their link."""
+    if not selects_node(pool, labels):
+        return ()
+    selector = pool.spec.nic_selector
+    return tuple(
+        LinkRefusal(
+            node=node,
+            pci_address=pf.pci_address,
+            is_named=bool(selector.pci_addresses or selector.pf_names),
+            message=f"the link of {pf.name or 'the function'} ({pf.pci_address}) is {pf.link_type}, and VFs of pools are "
+            "Ethernet adapters: set the port to Ethernet, or choose other functions in spec.nicSelector",
+        )
+        for pf in pfs
+        if not _takes_link(pool, pf) and _is_of_kind(selector, pf) and _is_as_asked(selector, pf)
+    )
+
+
+def reported_refusals(refusals: Iterable[LinkRefusal], *, matched: bool) -> list[LinkRefusal]:
+    """Return the refusals that a pool reports.
+
+    A selector by model is not wrong if it matches ports of both types, as long as it has matched anything else.
+    """
+    return [one for one in refusals if one.is_named or not matched]
 
 
 def _is_of_kind(selector: NicSelector, pf: PfStatus) -> bool:
@@ -45,14 +103,30 @@ def _is_of_kind(selector: NicSelector, pf: PfStatus) -> bool:
 
     The items of a list are alternatives.
     """
+    model = model_of(pf.vendor, pf.device, pf.driver)
+    # The agent's word counts only for a model that it alone knows.
+    names = model.names if model is not None and model.names else (pf.model,)
     plain = (
-        (selector.models, pf.model),
         (selector.vendors, pf.vendor),
         (selector.devices, pf.device),
         (selector.pci_addresses, pf.pci_address),
         (selector.numa_nodes, pf.numa_node),
     )
-    return all(not wanted or value in wanted for wanted, value in plain)
+    named = not selector.models or any(name in selector.models for name in names)
+    return named and all(not wanted or value in wanted for wanted, value in plain)
+
+
+def _may_have_vfs(selector: NicSelector, pf: PfStatus) -> bool:
+    """Return whether a pool of VFs takes a PF.
+
+    It takes one without SR-IOV if its model has VFs, because only the firmware hides them, or if the selector names this one
+    PF. Its status then shows the problem. A selector that happens to match a NIC without SR-IOV leaves it alone.
+    """
+    model = model_of(pf.vendor, pf.device)
+    if pf.total_vfs or pf.num_vfs or (model is not None and model.has_vfs):
+        return True
+    exact = (glob for glob in selector.pf_names if not _WILDCARDS.intersection(glob))
+    return pf.pci_address in selector.pci_addresses or any(name in (pf.name, *pf.alt_names) for name in exact)
 
 
 def _is_as_asked(selector: NicSelector, pf: PfStatus) -> bool:

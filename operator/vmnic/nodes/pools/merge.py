@@ -13,9 +13,10 @@ import msgspec
 
 from ...api.common import seconds_of
 from ...api.node_state import PfSpec, PfStatus, VfGroup, VfSettings
-from ...api.pool import SriovNetworkPool
+from ...api.pool import MOST_ASKED_VFS, SriovNetworkPool
 from ...checked.amounts import resolve_percentage
 from ..state import group_of, indexes_of
+from ..vf_limits import data_of, possible_vfs
 from .match import matching_pfs
 
 __all__ = ["Merge", "PoolConflict", "find_resource_conflicts", "merge_pools"]
@@ -65,7 +66,7 @@ def merge_pools(
         if pool.metadata.name in losers or pool.metadata.deletion_timestamp:
             continue
         for pf in matching_pfs(pool, labels, pfs, present):
-            wanted = _desired(pool, pf, before.get(pf.pci_address))
+            wanted = _desired(pool, pf, pfs, before.get(pf.pci_address))
             older = chosen.get(pf.pci_address)
             clash = _clash(older, wanted) if older is not None else ""
             if clash and older is not None:
@@ -114,12 +115,12 @@ def _age(pool: SriovNetworkPool) -> tuple[str, str]:
     return (pool.metadata.creation_timestamp, pool.metadata.name)
 
 
-def _desired(pool: SriovNetworkPool, pf: PfStatus, before: PfSpec | None) -> PfSpec:
+def _desired(pool: SriovNetworkPool, pf: PfStatus, pfs: Sequence[PfStatus], before: PfSpec | None) -> PfSpec:
     spec = pool.spec
     return PfSpec(
         pci_address=pf.pci_address,
         pool=pool.metadata.name,
-        num_vfs=_count(spec.num_vfs, pf.total_vfs) if spec.num_vfs is not None else 0,
+        num_vfs=_count(spec.num_vfs, pf, pfs) if spec.num_vfs is not None else 0,
         function=spec.function,
         management=spec.management,
         persistence=spec.persistence,
@@ -172,9 +173,18 @@ def _joined(present: PfSpec, other: PfSpec) -> PfSpec:
     )
 
 
-def _count(wanted: int | str, total: int) -> int:
+def _count(wanted: int | str, pf: PfStatus, pfs: Sequence[PfStatus]) -> int:
     """Convert a number, a percentage or `max` to a number of VFs."""
-    return total if wanted == "max" else resolve_percentage(wanted, total, round_up=False)
+    # A share of nothing is not 0: the pool asks for VFs, and the agent then reports that the function offers none.
+    total = possible_vfs(pf, pfs) if pf.total_vfs else _hidden_vfs(pf)
+    count = total if wanted == "max" else resolve_percentage(wanted, total, round_up=not pf.total_vfs)
+    return min(count, MOST_ASKED_VFS)
+
+
+def _hidden_vfs(pf: PfStatus) -> int:
+    """Return how many VFs a function could have if it offered any."""
+    model = data_of(pf)
+    return (model is not None and model.max_vfs) or 1
 
 
 _SHARED = {"num_vfs": "numVfs", "mtu": "mtu", "queues": "queues", "management": "management", "persistence": "persistence"}

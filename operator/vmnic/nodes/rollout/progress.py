@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 import msgspec
 
 from ...api.common import seconds_of
-from ...api.node_state import ApplyState, PfStatus
+from ...api.node_state import ApplyState, NodeNicState, PfStatus
 from ...api.pool import SriovNetworkPool
 from ...api.reasons import PfReason
 from .eligibility import eligible_changes
@@ -151,7 +151,7 @@ def _settle_grant(entry: Entry, pool: SriovNetworkPool, view: NodeView, now: int
         return msgspec.structs.replace(entry, state=EntryState.FAILED, silent=not view.confirmed), False
     if any(_is_running(run) for run in runs):
         return (msgspec.structs.replace(entry, state=EntryState.FAILED) if view.lost else entry), False
-    if entry.state is EntryState.GRANTED and not view.lost and _usable(entry, pfs):
+    if entry.state is EntryState.GRANTED and not view.lost and _usable(entry, view.state, pfs):
         return entry, False
     granted = any(pf.grant in entry.digests.values() for pf in view.state.spec.pfs)
     # The agent may be claiming a grant that has just left the spec, until it confirms the generation without it.
@@ -195,7 +195,7 @@ def _run(digest: str, pf: PfStatus | None) -> ApplyState | None:
     return pf.apply.state
 
 
-def _usable(entry: Entry, pfs: Mapping[str, PfStatus]) -> bool:
-    """Return whether a PF of the entry still has the granted plan, with no holder that blocks it."""
+def _usable(entry: Entry, state: NodeNicState, pfs: Mapping[str, PfStatus]) -> bool:
+    """Return whether a PF of the entry still has the granted plan, with nothing that blocks it unapproved."""
     plans = [pf.plan for address in entry.digests if (pf := pfs.get(address)) is not None and pf.plan is not None]
-    return any(plan.digest in entry.digests.values() and not plan.blocked_by for plan in plans)
+    return any(plan.digest in entry.digests.values() and not state.unapproved_blockers(plan) for plan in plans)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
-from ...api.node_state import NodeNicState, NodeSpec, PfSpec, PfStatus
+from ...api.node_state import NodeNicState, NodeSpec, PfPlan, PfSpec, PfStatus
 from ...api.pool import SriovNetworkPool
 from ...api.reasons import PfReason
 
@@ -42,14 +42,15 @@ def released_pfs(state: NodeNicState, pools: Iterable[SriovNetworkPool], asked: 
 def begin_release(state: NodeNicState, pools: Iterable[SriovNetworkPool]) -> NodeSpec:
     """Build the spec that makes a node release all its PFs, where no controller grants its plans.
 
-    Only plans that are not disruptive are granted. A failed plan is not granted again: a person sees the reason and decides.
+    Only plans that are not disruptive, or whose blockers are all approved, are granted. A failed plan is not granted again: a
+    person sees the reason and decides.
     """
     told = {spec.pci_address: spec for spec in state.spec.pfs if spec.release}
     confirmed = state.status.observed_generation >= state.metadata.generation
     plans = {
         pf.pci_address: pf.plan.digest
         for pf in state.status.pfs
-        if confirmed and pf.plan is not None and pf.problem is None and not pf.plan.disruptive
+        if confirmed and pf.plan is not None and pf.problem is None and _disturbs_no_one(state, pf.plan)
     }
     pfs = tuple(
         # Without a plan, the agent may be carrying out the grant that it already has.
@@ -59,6 +60,10 @@ def begin_release(state: NodeNicState, pools: Iterable[SriovNetworkPool]) -> Nod
         for spec in released_pfs(state, pools, ())
     )
     return msgspec.structs.replace(state.spec, pfs=pfs)
+
+
+def _disturbs_no_one(state: NodeNicState, plan: PfPlan) -> bool:
+    return not plan.disruptive or (bool(plan.blocked_by) and not state.unapproved_blockers(plan))
 
 
 def _is_given_up(spec: PfSpec, state: NodeNicState, found: Mapping[str, PfStatus]) -> bool:

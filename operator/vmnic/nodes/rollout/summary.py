@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...api.common import Condition
-from ...api.node_state import PfSpec, PfStatus
+from ...api.node_state import NodeNicState, PfSpec, PfStatus
 from ...api.pool import NodeCounts, PoolProblem, PoolStatus, SriovNetworkPool, VfCounts
 from ...api.reasons import PfReason, PoolProblemReason, PoolReason
 from ..pools.guests import find_mixed_support
 from ..pools.merge import PoolConflict
+from ..pools.nic_data import find_nic_data_problems
 from ..state import group_of
 from .ledger import EntryState, NodeView, PoolLedger
 
@@ -29,6 +30,7 @@ _NO_FAILURES = (
     PoolProblemReason.NO_VFS_FOR_DRAIN,
     PoolProblemReason.NODE_NOT_READY,
     PoolProblemReason.CONFLICT,
+    PfReason.LINK_TYPE_DIFFERS,
 )
 """Reasons of problems that do not count a node as failed."""
 
@@ -62,13 +64,15 @@ def summarise_pool(
     own = [one for result in results for one in result.problems[:1]] + [
         one for result in results for one in result.problems[1:]
     ]
-    problems = _ranked([*more, *([mixed] if mixed is not None else []), *own], lost)
+    told = {one.reason for one in own}
+    faults = [one for one in find_nic_data_problems(pool) if one.reason not in told]
+    problems = _ranked([*more, *faults, *([mixed] if mixed is not None else []), *own], lost)
     counts = _count_nodes(results)
     blocked = sum(result.state == "blocked" for result in results)
     return PoolStatus(
         observed_generation=pool.metadata.generation,
         resource_names=[pool.resource_name],
-        conditions=_conditions(pool, counts, blocked, lost, problems),
+        conditions=_conditions(pool, counts, blocked, lost, problems, faults),
         problems=problems[:_MAX_PROBLEMS],
         nodes=counts,
         vfs=_count_vfs(nodes),
@@ -103,7 +107,8 @@ def _judge(view: NodeView, pool: SriovNetworkPool, part: PoolLedger) -> _NodeRes
     pfs = [pf for pf in view.state.status.pfs if pf.pci_address in mine]
     entry = part.entries.get(node)
     rests = entry is not None and entry.state is EntryState.RESTING
-    problems = tuple(problem for pf in pfs if (problem := _problem_of(node, pf, pool, rests=rests)) is not None)
+    found = (_problem_of(node, pf, pool, view.state, rests=rests) for pf in pfs)
+    problems = tuple(problem for problem in found if problem is not None)
     failed = entry is not None and entry.state is EntryState.FAILED
     if failed and view.lost:
         text = f"node {node} is lost, and its change failed or is unfinished: bring it back, or delete its Node"
@@ -137,18 +142,22 @@ def _is_part(pf: PfSpec, pool: str) -> bool:
     return pf.pool == pool or (not pf.release and group_of(pf, pool) is not None)
 
 
-def _problem_of(node: str, pf: PfStatus, pool: SriovNetworkPool, *, rests: bool) -> PoolProblem | None:
+def _problem_of(node: str, pf: PfStatus, pool: SriovNetworkPool, state: NodeNicState, *, rests: bool) -> PoolProblem | None:
     if pf.problem is not None:
         return PoolProblem(node=node, pf=pf.pci_address, reason=pf.problem.reason, message=pf.problem.message)
-    if pf.plan is not None and pf.plan.blocked_by:
-        more = len(pf.plan.blocked_by) - 1
-        who = pf.plan.blocked_by[0] + (f" and {more} more" if more else "")
+    left = state.unapproved_blockers(pf.plan) if pf.plan is not None else ()
+    if pf.plan is not None and left:
+        more = len(left) - 1
+        who = left[0] + (f" and {more} more" if more else "")
         late = f" (it was not evicted within {pool.spec.rollout.drain_timeout}; vmnic tries again later)" if rests else ""
         manual = pool.spec.rollout.disruption == "Manual"
-        approve = f" (kubectl vmnic approve {node} {pf.pci_address} allows vmnic to move it)" if manual else ""
-        message = f"{who}{late}: stop or move it{approve}, then {pf.plan.text} continues"[:512]
+        command = f"kubectl vmnic approve {node} {pf.pci_address}"
+        approve = f" (`{command}` allows vmnic to move it)" if manual else ""
+        remedy = f"stop or move it{approve}" if pf.plan.hard else f"accept that with {command}, or stop it"
+        message = f"{who}{late}: {remedy}, then {pf.plan.text} continues"[:512]
         return PoolProblem(node=node, pf=pf.pci_address, reason=PoolProblemReason.WAITING_FOR_VMS, message=message)
-    if pf.plan is not None and pool.spec.rollout.disruption == "Manual" and pf.plan.disruptive:
+    unapproved = pf.plan is not None and pf.plan.disruptive and pf.plan.digest not in state.approved
+    if pf.plan is not None and pool.spec.rollout.disruption == "Manual" and unapproved:
         message = f"{pf.plan.text} interrupts the host's own traffic: kubectl vmnic approve {node} {pf.pci_address}"[:512]
         return PoolProblem(node=node, pf=pf.pci_address, reason=PoolProblemReason.WAITING_FOR_APPROVAL, message=message)
     return None
@@ -181,13 +190,14 @@ def _conditions(
     blocked: int,
     lost: Sequence[PoolConflict],
     problems: Sequence[PoolProblem],
+    faults: Sequence[PoolProblem],
 ) -> list[Condition]:
     """Build the conditions, Ready first. Each reason names the cause (see the reference of the kind)."""
     going = counts.updating > 0 or counts.waiting > blocked
     # A conflict stalls a pool only if it lost everywhere: on other nodes its rollout still goes on.
-    stalled = counts.failed > 0 or (bool(lost) and counts.matched == 0) or _refused_network(problems) is not None
-    ready, reason, message = _ready(pool, counts, blocked, lost, problems, going=going)
-    up_to_date = counts.ready == counts.matched and not lost
+    stalled = counts.failed > 0 or (bool(lost or faults) and counts.matched == 0) or _refused_network(problems) is not None
+    ready, reason, message = _ready(pool, counts, blocked, lost, problems, faults, going=going)
+    up_to_date = counts.ready == counts.matched and not lost and not (faults and counts.matched == 0)
 
     def make(kind: str, holds: bool, why: str, text: str = "") -> Condition:
         status: Literal["True", "False"] = "True" if holds else "False"
@@ -220,6 +230,7 @@ def _ready(
     blocked: int,
     lost: Sequence[PoolConflict],
     problems: Sequence[PoolProblem],
+    faults: Sequence[PoolProblem],
     *,
     going: bool,
 ) -> tuple[bool, str, str]:
@@ -237,8 +248,11 @@ def _ready(
         return False, refused.reason, refused.message
     if lost and (counts.matched == 0 or not lost[0].pci_address):
         return False, PoolProblemReason.CONFLICT, lost[0].message
+    if counts.matched == 0 and faults:
+        return False, faults[0].reason, faults[0].message
     if counts.matched == 0:
-        return True, PoolReason.NO_NODES_MATCHED, "no node has a NIC that the pool selects"
+        why = next((f" ({one.node}: {one.message})" for one in problems if one.reason == PfReason.LINK_TYPE_DIFFERS), "")
+        return True, PoolReason.NO_NODES_MATCHED, f"no node has a NIC that the pool selects{why}"
     if going and pool.spec.rollout.paused:
         return False, PoolReason.PAUSED, f"{counts.summary} nodes are ready; spec.rollout.paused holds the others back"
     if going:

@@ -6,7 +6,7 @@ from tests.builders.agent import Node, desired
 from tests.builders.host import PF, pf, sim_host
 from tests.harness.faults import Fault, When
 from vmnic.api.node_state import ApplyState, VfGroup, VfSettings
-from vmnic.host.ops import LoadModule, ReadFile, ReadLink, ReadLinks
+from vmnic.host.ops import LoadModule, ReadFile, ReadLink, ReadLinks, ReadVfs
 
 RATED = desired(settings=VfSettings(vlan=100, max_tx_rate_mbps=100))
 NAMED = VfSettings(mac_prefix="02:11:22")
@@ -38,16 +38,16 @@ def is_driver(op):
 
 
 def links(node):
-    """Return the PF's link, and those of its VFs in order."""
+    """Return the attributes of the PF's VFs, and their links in order."""
     found = {link.pci_address: link for link in node.sim.perform(ReadLinks())}
-    return found[PF], [link for address, link in sorted(found.items()) if address != PF]
+    return node.sim.perform(ReadVfs(found[PF].name)), [link for address, link in sorted(found.items()) if address != PF]
 
 
 async def test_a_rate_is_set_on_a_pf_whose_link_was_down(tmp_path):
     node = Node(sim_host(pf(up=False)), tmp_path)
     status = await node.grant_and_run(RATED)
     assert status.apply.state is ApplyState.APPLIED
-    assert {vf.max_tx_rate_mbit for vf in links(node)[0].vfs} == {100}
+    assert {vf.max_tx_rate_mbit for vf in links(node)[0]} == {100}
 
 
 async def test_a_carrier_is_awaited_before_a_rate_is_set(tmp_path):
@@ -75,18 +75,18 @@ async def test_rates_that_are_already_set_need_no_carrier(tmp_path):
 async def test_vf_links_have_the_addresses_that_a_pool_asks_for(tmp_path):
     node = Node(sim_host(pf(up=False)), tmp_path)
     status = await node.grant_and_run(desired(driver="kernel", settings=NAMED))
-    function, vfs = links(node)
+    infos, vfs = links(node)
     assert status.apply.state is ApplyState.APPLIED
-    assert [vf.mac for vf in vfs] == [vf.mac for vf in function.vfs] == [f"02:11:22:00:0b:0{number}" for number in range(2, 9)]
+    assert [vf.mac for vf in vfs] == [vf.mac for vf in infos] == [f"02:11:22:00:0b:0{number}" for number in range(2, 9)]
 
 
 async def test_vf_links_with_a_driver_get_their_new_addresses(tmp_path):
     node = Node(sim_host(), tmp_path)
     await node.grant_and_run(desired(driver="kernel"))
     status = await node.grant_and_run(desired(driver="kernel", settings=NAMED))
-    function, vfs = links(node)
+    infos, vfs = links(node)
     assert status.apply.state is ApplyState.APPLIED
-    assert [vf.mac for vf in vfs] == [vf.mac for vf in function.vfs]
+    assert [vf.mac for vf in vfs] == [vf.mac for vf in infos]
     assert {vf.mac[:8] for vf in vfs} == {"02:11:22"}
 
 

@@ -3,6 +3,8 @@
 The agent writes options to disk and reloads the driver, but never while one of its PFs is in use.
 """
 
+from dataclasses import replace
+
 import pytest
 
 from tests.builders.agent import Node, desired
@@ -11,10 +13,11 @@ from tests.builders.node import observed
 from vmnic.api.reasons import PfReason
 from vmnic.checked.data_files import DataFileError
 from vmnic.nodes.nics import nic_files
+from vmnic.nodes.observed import ObservedVf
 from vmnic.nodes.planning.drivers import gather_driver
 
 OLD = """
-- {model: 82576-old, vendor: "8086", pf: ["10e6"], vf: ["10ca"], driver: igb, vfDriver: igbvf, maxVfs: 7, vfGuests: [linux], vfsBy: module}
+- {model: 82576-old, vendor: "8086", pf: ["10e6"], vf: ["10ca"], driver: igb, vfDriver: igbvf, maxVfs: 7, vfGuests: [linux], parameter: max_vfs, countBy: parameter}
 """
 CONF = "/etc/modprobe.d/vmnic-igb.conf"
 TWO_OLD_PORTS = (pf(profile="82576-old"), pf(OTHER_PF, profile="82576-old"))
@@ -61,6 +64,32 @@ async def test_a_driver_with_numvfs_gets_options_and_no_reload(tmp_path):
     status = await node.grant_and_run(asked())
     assert (status.num_vfs, node.sim.file(CONF)) == (7, "options igb max_vfs=7\n")
     assert "UnloadModule" not in str(node.port.log)
+
+
+async def test_a_mlx4_nic_gets_vfs_by_its_own_parameter(tmp_path):
+    node = Node(sim_host(pf(profile="ConnectX-3")), tmp_path)
+    status = await node.grant_and_run(asked(num_vfs=4))
+    assert (status.num_vfs, status.plan, status.problem) == (4, None, None)
+    assert node.sim.file("/etc/modprobe.d/vmnic-mlx4_core.conf") == "options mlx4_core num_vfs=4\n"
+    assert "UnloadModule" in str(node.port.log)
+
+
+async def test_a_driver_without_a_parameter_gets_no_options(tmp_path):
+    node = Node(sim_host(pf(profile="X710")), tmp_path)
+    node.api.ask(asked())
+    status = await node.run_pass()
+    assert (status.problem.reason, status.plan) == (PfReason.MODULE_OPTIONS_UNSUPPORTED, None)
+    assert status.problem.message.startswith("i40e, the driver of ens11")
+    assert "persistence: Agent" in status.problem.message
+
+
+async def test_a_reload_spares_a_port_without_sriov_of_the_driver(tmp_path):
+    (tmp_path / "nics.yaml").write_text(OLD + '- {model: plain, vendor: "8086", pf: ["10c9"], driver: igb}\n')
+    nic_files.add(tmp_path / "nics.yaml")
+    node = Node(sim_host(pf(profile="82576-old"), pf(OTHER_PF, sriov_off=True)), tmp_path)
+    node.api.ask(asked())
+    problem = (await node.run_pass()).problem
+    assert (problem.reason, f"{OTHER_PF} belongs to no pool" in problem.message) == (PfReason.DRIVER_IN_USE, True)
 
 
 async def test_a_reload_restores_link_state_and_values(tmp_path):
@@ -127,6 +156,19 @@ def test_malformed_nic_data_is_refused_with_its_field(tmp_path):
         nic_files.add(tmp_path / "bad.yaml")
 
 
-def test_a_port_without_vfs_to_offer_keeps_its_driver():
+def test_a_port_that_could_not_be_read_keeps_its_driver():
     seen = observed(driver_functions=(PF, "0000:05:00.0"))
-    assert gather_driver(seen, [seen], [asked()], {}).in_use == ("0000:05:00.0 uses this driver too, and has no SR-IOV",)
+    assert gather_driver(seen, [seen], [asked()], {}).in_use == ("0000:05:00.0 uses this driver too, and was not read",)
+
+
+def test_own_vfs_on_the_same_driver_do_not_prevent_a_reload():
+    vfs = (ObservedVf(index=0, pci_address="0000:0b:10.0", driver="igb"),)
+    seen = replace(observed(driver_functions=(PF, "0000:0b:10.0")), num_vfs=1, vfs=vfs)
+    assert gather_driver(seen, [seen], [asked()], {}).in_use == ()
+
+
+def test_a_macvtap_on_another_port_keeps_the_driver_loaded():
+    own = observed(macvtaps=("pod a/own holds ens1f0Mvp0",))
+    other = replace(own, pci_address=OTHER_PF, macvtaps=("pod a/other holds ens1f1Mvp0",))
+    wanted = [asked(), asked(OTHER_PF)]
+    assert gather_driver(own, (own, other), wanted, {}).in_use == (f"{OTHER_PF}: pod a/other holds ens1f1Mvp0",)

@@ -29,6 +29,18 @@ def test_a_whole_nic_is_also_named_as_a_host_device():
     assert environment("vmnic.dev/whole", [found[0].address], found)["PCI_RESOURCE_VMNIC_DEV_WHOLE"] == "0000:0b:00.0"
 
 
+def test_a_container_gets_all_nics_of_a_group():
+    second, third = "0000:0b:00.1", "0000:0c:00.0"
+    offers = [whole_offer(vfio_device="vfio1"), whole_offer(second, vfio_device="vfio2"), whole_offer(third, group="13")]
+    found = list_resources(offers, {}, {})["vmnic.dev/whole"].devices
+    env = environment("vmnic.dev/whole", [one.address for one in found], found)
+    assert env["PCI_RESOURCE_VMNIC_DEV_WHOLE"] == f"0000:0b:00.0,{third},{second}"
+    assert json.loads(env["PCIDEVICE_VMNIC_DEV_WHOLE_INFO"])[second]["vfio"]["dev-mount"] == "/dev/vfio/12"
+    assert device_nodes(found[:1]) == [
+        "/dev/vfio/vfio", "/dev/vfio/12", "/dev/vfio/devices/vfio1", "/dev/vfio/devices/vfio2",
+    ]  # fmt: skip
+
+
 def test_an_unknown_device_is_still_named():
     assert environment(FAST, ["0000:0b:10.6"], [])["PCIDEVICE_VMNIC_DEV_FAST"] == "0000:0b:10.6"
 

@@ -7,6 +7,7 @@ import pytest
 from tests.builders.devices import FAST, observed, offer, vf_id, whole_offer
 from tests.builders.host import OTHER_PF, PF
 from vmnic.agent.kubelet.devices import list_resources
+from vmnic.nodes.observed import GroupMember, IommuGroup
 
 
 def faults(resources, name=FAST):
@@ -49,6 +50,61 @@ def test_a_whole_nic_is_one_device():
     (device,) = listed(whole_offer())["vmnic.dev/whole"].devices
     assert (device.address, device.index, device.fault) == (PF, None, "")
     assert "is on igb" in faults(listed(whole_offer(driver="igb")), "vmnic.dev/whole")[PF]
+
+
+SECOND = "0000:0b:00.1"
+
+
+def whole(*offers, before=None, held=None):
+    found = list_resources(offers, before or {}, held or {})
+    return [(device.address, [one.address for one in device.others]) for name in found for device in found[name].devices]
+
+
+@pytest.mark.parametrize(
+    ("second", "devices"),
+    [
+        (whole_offer(SECOND), [(PF, [SECOND])]),
+        (whole_offer(SECOND, group="13"), [(PF, []), (SECOND, [])]),
+        (whole_offer(SECOND, pool="slow"), [(SECOND, []), (PF, [])]),
+    ],
+    ids=["one group and pool", "another group", "another pool"],
+)
+def test_whole_nics_of_one_group_and_pool_are_one_device(second, devices):
+    assert whole(second, whole_offer()) == devices
+
+
+@pytest.mark.parametrize(
+    ("second", "fault"),
+    [
+        (whole_offer(SECOND), ""),
+        (whole_offer(SECOND, driver="igb"), f"{SECOND} is on igb, not on vfio-pci"),
+        (whole_offer(SECOND, held=True), f"{SECOND} is held by a process outside any pod"),
+    ],
+    ids=["ready", "on its driver", "open"],
+)
+def test_a_device_is_healthy_if_all_of_its_group_are(second, fault):
+    (found,) = list_resources([whole_offer(), second], {}, {})["vmnic.dev/whole"].devices
+    assert found.fault == fault
+
+
+def test_a_held_group_keeps_its_name_if_its_first_nic_leaves():
+    before = list_resources([whole_offer(), whole_offer(SECOND)], {}, {})
+    assert whole(whole_offer(SECOND), before=before, held={PF: "pod a/b", SECOND: "pod a/b"}) == [(PF, [SECOND])]
+
+
+@pytest.mark.parametrize(
+    ("members", "regions", "fault"),
+    [
+        ([GroupMember(address="0000:00:1f.3", driver="snd")], (), "0000:00:1f.3 on snd shares IOMMU group 12"),
+        ([GroupMember(address="0000:00:1c.0", driver="pcieport")], (), ""),
+        ([], ("0-fff",), "the firmware reserves memory for IOMMU group 12"),
+    ],
+    ids=["a sound card", "a port", "a direct region"],
+)
+def test_a_nic_in_a_group_that_no_vm_can_open_is_unhealthy(members, regions, fault):
+    group = IommuGroup(number="12", members=tuple(members), direct_regions=regions)
+    (found,) = list_resources([whole_offer(iommu_groups=(group,))], {}, {})["vmnic.dev/whole"].devices
+    assert found.fault == fault
 
 
 def test_removed_vfs_stay_listed_as_unhealthy():

@@ -110,15 +110,14 @@ async def test_what_the_machine_lacks_is_found_before_any_write(tmp_path, spec, 
 
 async def test_a_module_refused_by_secure_boot_is_named_with_its_errno(node, tmp_path):
     refuse(node, errno.EKEYREJECTED, LoadModule)
-    load_modules(node.port, ["vhost_net"], tmp_path)
+    load_modules(node.port, ["sctp"], tmp_path)
     node.refused = refused_modules(tmp_path)
     node.restart_agent()
     node.api.ask(desired(), modules=("vhost_net", "tun", "sctp"))
     await node.run_pass()
     degraded = next(one for one in node.api.state.status.conditions if one.type == "Degraded")
     assert (degraded.status, degraded.reason) == ("True", "ModuleMissing")
-    assert "sctp" in degraded.message
-    assert "vhost_net: EKEYREJECTED" in degraded.message
+    assert "sctp: EKEYREJECTED" in degraded.message
 
 
 async def test_a_hung_write_stops_writes_while_other_pfs_are_observed(node):

@@ -1,6 +1,7 @@
 """Everything that may hold a VF or own a PF. None of them ever loses it to a plan."""
 
 import errno
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from tests.builders.host import PF, pf, sim_host
 from vmnic.agent.kubelet.podresources import HoldersUnknownError, KubeletHolders
 from vmnic.api.node_state import ApplyState
 from vmnic.api.reasons import PfReason
-from vmnic.host.ops import ReadFile
+from vmnic.host.ops import ReadFile, ReadLinks
 from vmnic.nodes.observed import ObservedPf, ObservedVf, holders_by_address
 
 VF = "0000:0b:10.2"
@@ -199,8 +200,15 @@ async def test_a_profile_for_another_mac_applies_if_the_mac_is_unknown(tmp_path)
     node = Node(sim_host(files={PROFILE: text}), tmp_path)
     node.api.ask(desired())
     assert (await node.run_pass()).problem is None
-    perform, assigned = node.port.perform, ReadFile("/sys/class/net/ens11/addr_assign_type")
-    node.port.perform = lambda op: "3" if op == assigned else perform(op)
+    assigned = ReadFile("/sys/class/net/ens11/addr_assign_type")
+    perform = node.port.perform
+
+    def without_permanent_address(op):
+        if isinstance(op, ReadLinks):
+            return tuple(replace(link, permanent_mac=None) for link in perform(op))
+        return "3" if op == assigned else perform(op)
+
+    node.port.perform = without_permanent_address
     assert (await node.run_pass()).problem.reason is PfReason.FOREIGN_OWNER
 
 

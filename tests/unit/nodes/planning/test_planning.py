@@ -2,15 +2,17 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from tests.builders.node import PF, observed, pf_spec, pf_status, pool
 from vmnic.api.node_state import HostFacts, VfGroup, VfSettings
 from vmnic.api.reasons import PfReason
-from vmnic.nodes.nics import model_of, read_models
-from vmnic.nodes.observed import ObservedVf, VfAttributes, observed_of, render_pf_status
+from vmnic.nodes.nics import model_of, nic_files, read_models
+from vmnic.nodes.observed import GroupMember, IommuGroup, ObservedVf, VfAttributes, observed_of, render_pf_status
 from vmnic.nodes.planning.actions import admin_mac, plan_actions
 from vmnic.nodes.planning.digest import digest_of
+from vmnic.nodes.planning.drivers import NO_SHARED_DRIVER, DriverFacts
 from vmnic.nodes.planning.plan import plan_pf
 from vmnic.nodes.planning.target import original_of, rollback_target
 from vmnic.nodes.pools.match import matching_pfs
@@ -60,11 +62,17 @@ def with_macs(prefix, **changes):
     return replace(seen, driver="igb", vfs=tuple(vfs))
 
 
+BELOW_A_PORT = IommuGroup(
+    number="1",
+    members=(GroupMember(address="0000:00:1c.0", driver="pcieport", is_bridge=True), GroupMember(address=PF, driver="igb")),
+)
 IOMMU = HostFacts(iommu=True, modules=("vfio_pci",))
 
 
-def planned(desired, seen, *, host=IOMMU, attempt=0, boot="b1", holders=None, original=None):
-    return plan_pf(desired, seen, host=host, boot_id=boot, attempt=attempt, holders=holders or {}, original=original)
+def planned(desired, seen, *, host=IOMMU, attempt=0, boot="b1", holders=None, original=None, driver=NO_SHARED_DRIVER):
+    return plan_pf(
+        desired, seen, host=host, boot_id=boot, attempt=attempt, holders=holders or {}, original=original, driver=driver
+    )
 
 
 def steps(desired, seen):
@@ -193,7 +201,7 @@ def test_a_resource_name_of_an_older_pool_is_a_conflict():
         pool("a", resourceName="vmnic.dev/x"),
         pool("b", resourceName="vmnic.dev/x", nicSelector={"models": ["I350"]}),
     )
-    merged = merge_pools([second, first], {}, [pf_status(), pf_status("0000:0c:00.0", model="I350")])
+    merged = merge_pools([second, first], {}, [pf_status(), pf_status("0000:0c:00.0", device="1521", model="I350")])
     assert [pf.pool for pf in merged.pfs] == ["a"]
     assert "spec.resourceName" in merged.conflicts[0].message
 
@@ -295,14 +303,88 @@ def test_a_rollback_of_rates_leaves_a_link_down_that_was_down():
     [
         (pf_spec(num_vfs=3), observed(num_vfs=7, held={6}), True),
         (pf_spec(num_vfs=3), observed(num_vfs=7), False),
-        (pf_spec(mtu=9000), observed(num_vfs=7, held={0}), False),
+        (pf_spec(mtu=9000), observed(num_vfs=7), False),
         (pf_spec(driver="kernel"), observed(num_vfs=7, held={2}), True),
     ],
-    ids=["a VF that would go is held", "nobody holds one", "the MTU touches no VF", "a VF that would be rebound is held"],
+    ids=["a VF that would go is held", "nobody holds one", "nobody loses a link", "a VF that would be rebound is held"],
 )
 def test_a_plan_that_changes_a_held_vf_is_disruptive(desired, seen, blocked):
     plan = planned(desired, seen, holders={"0000:0b:11.4": "pod tenants/db"}).plan
     assert (plan.disruptive, bool(plan.blocked_by)) == (blocked, blocked)
+
+
+DB, HOST_USED_VF = {"0000:0b:10.0": "pod tenants/db"}, {"0000:0b:10.0": "the host (place in bond0)"}
+BEFORE_DOWN = original_of(observed(num_vfs=7, up=False))
+UP = observed(num_vfs=7, held={0}, up=True)
+
+
+def with_free_vf_on_igbvf():
+    seen = observed(num_vfs=7, held={0})
+    return replace(seen, vfs=(*seen.vfs[:6], replace(seen.vfs[6], driver="igbvf")))
+
+
+def own_nics(tmp_path, kept):
+    """Return NIC data in which the 82576 keeps the links of VFs during these changes."""
+    (model,) = (one for one in read_models() if one.model == "82576")
+    path = tmp_path / "nics.yaml"
+    path.write_bytes(msgspec.json.encode([msgspec.to_builtins(model) | {"keepsVfLinks": kept}]))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("desired", "seen", "holders", "hard", "soft"),
+    [
+        (pf_spec(mtu=9000), observed(num_vfs=7, held={0}), DB, (), ("pod tenants/db loses its link for seconds",)),
+        (pf_spec(queues=4), observed(num_vfs=7, held={0}, queues=2), DB, (), ("pod tenants/db loses its link for seconds",)),
+        (pf_spec(mtu=9000), observed(num_vfs=7, held={0}), {}, (),
+         ("an unknown process with 0000:0b:10.0 loses its link for seconds",)),
+        (pf_spec(mtu=9000), observed(num_vfs=7, held={0}), HOST_USED_VF, (),
+         ("the host (place in bond0) loses its link for seconds",)),
+        (pf_spec(mtu=9000), observed(num_vfs=7, held={0, 1}), DB | {"0000:0b:10.2": "pod tenants/db"}, (),
+         ("pod tenants/db loses its link for seconds",)),
+        (pf_spec(num_vfs=3, mtu=9000), observed(num_vfs=7, held={0}), DB, ("pod tenants/db holds 0000:0b:10.0",), ()),
+        (pf_spec(mtu=9000), with_free_vf_on_igbvf(), DB, (), ("pod tenants/db loses its link for seconds",)),
+        (pf_spec(), observed(num_vfs=7, held={0}, up=False), DB, (), ()),
+    ],
+    ids=["MTU", "queues", "an unknown holder", "the host", "one pod with two VFs", "it loses the VF anyway",
+         "a free VF also gets a driver", "the link only comes up"],
+)  # fmt: skip
+def test_holders_that_keep_their_vf_are_soft_blockers(desired, seen, holders, hard, soft):
+    plan = planned(desired, seen, holders=holders).plan
+    assert (plan.hard, plan.soft, plan.disruptive) == (hard, soft, bool(hard or soft))
+
+
+def test_a_link_that_goes_down_for_good_is_no_soft_blocker():
+    plan = planned(pf_spec(release="Reset"), UP, holders=DB, original=BEFORE_DOWN).plan
+    assert [f"{one.kind} {one.value}" for one in plan.actions][-1] == "SetLink down"
+    assert (plan.hard, plan.soft) == (("pod tenants/db holds 0000:0b:10.0",), ())
+
+
+@pytest.mark.parametrize(
+    ("kept", "asked", "soft"),
+    [(["mtu"], {"mtu": 9000}, 0), (["queues"], {"mtu": 9000}, 1), (["mtu", "queues"], {"mtu": 9000, "queues": 4}, 0),
+     (["mtu"], {"mtu": 9000, "queues": 4}, 1)],
+    ids=["the MTU", "only queues", "both", "one of two"],
+)  # fmt: skip
+def test_a_driver_may_keep_the_links_of_vfs(tmp_path, kept, asked, soft):
+    nic_files.add(own_nics(tmp_path, kept))
+    try:
+        plan = planned(pf_spec(**asked), observed(num_vfs=7, held={0}, queues=2), holders=DB).plan
+    finally:
+        nic_files.reset()
+    assert (plan.soft_blockers, plan.disruptive) == (soft, bool(soft))
+
+
+def test_a_line_for_the_rest_changes_with_each_holder():
+    seen = observed(num_vfs=40, total_vfs=40, held=set(range(30)), vendor="15b3", device="1017")
+    pods = {vf.pci_address: f"pod tenants/vm-{vf.index}" for vf in seen.vfs}
+    plan, other = (
+        planned(pf_spec(num_vfs=40, mtu=9000), seen, holders=pods | late).plan
+        for late in ({}, {seen.vfs[29].pci_address: "pod tenants/other"})
+    )
+    assert len(plan.soft) == 21
+    assert (plan.soft[:20] == other.soft[:20], plan.soft[20] == other.soft[20]) == (True, False)
+    assert plan.soft[20].startswith("and 10 more (list ")
 
 
 def test_a_holder_is_named_as_far_as_known():
@@ -323,7 +405,7 @@ def test_a_status_has_room_for_the_holders_of_256_vfs():
         (observed(total_vfs=5), IOMMU, PfReason.TOO_MANY_VFS),
         (replace(observed(), driver=""), IOMMU, PfReason.NO_DRIVER),
         (observed(), HostFacts(iommu=False), PfReason.IOMMU_OFF),
-        (observed(shares_iommu_group=True), IOMMU, PfReason.IOMMU_GROUP_SHARED),
+        (observed(group="1", iommu_groups=(BELOW_A_PORT,)), IOMMU, PfReason.IOMMU_GROUP_SHARED),
         (observed(foreign_owner="sriov-network-operator"), IOMMU, PfReason.FOREIGN_OWNER),
         (observed(total_vfs=0), IOMMU, PfReason.FIRMWARE_SRIOV_OFF),
         (observed(unassigned_vf_space=True), IOMMU, PfReason.NO_MMIO_SPACE),
@@ -336,6 +418,58 @@ def test_a_status_has_room_for_the_holders_of_256_vfs():
 )  # fmt: skip
 def test_an_impossible_plan_reports_its_problem(seen, host, reason):
     assert planned(pf_spec(), seen, host=host).problem.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("seen", "taken", "words"),
+    [
+        (observed(total_vfs=5), 0, "supports 5 VFs (sriov_totalvfs), but numVfs is 7: lower numVfs, or set it to max"),
+        (observed(total_vfs=8, device="ffff"), 0, ""),
+        (observed(device="1572", driver="i40e", total_vfs=64), 121, ""),
+        (
+            replace(observed(total_vfs=64), device="1572", driver="i40e"), 122,
+            "supports 6 VFs (maxVfs of X710 in the NIC data is 128 for all ports together), but numVfs is 7: lower numVfs",
+        ),
+        (replace(observed(num_vfs=7, total_vfs=64, autoprobe=False), device="1572", driver="i40e"), 128, ""),
+    ],
+    ids=["the kernel's number", "an unknown model", "room beside other ports", "too little room", "VFs that are there"],
+)  # fmt: skip
+def test_the_least_number_counts_and_its_source_is_named(seen, taken, words):
+    found = planned(pf_spec(), seen, driver=DriverFacts(other_ports_vfs=taken)).problem
+    assert (found.reason, words in found.message) == (PfReason.TOO_MANY_VFS, True) if words else found is None, found
+
+
+@pytest.mark.parametrize("driver", ["igb", "", "vfio-pci"])
+def test_the_nic_data_count_whatever_driver_is_bound(driver):
+    found = planned(pf_spec(num_vfs=8), replace(observed(total_vfs=8), driver=driver)).problem
+    assert found.reason is PfReason.TOO_MANY_VFS
+    assert "supports 7 VFs (maxVfs of 82576 in the NIC data), but numVfs is 8" in found.message
+    assert found.message.endswith("or correct the NIC data")
+
+
+def test_a_release_restores_a_number_above_the_nic_data():
+    before = original_of(replace(observed(total_vfs=8), num_vfs=8))
+    released = planned(pf_spec(release="Reset"), observed(total_vfs=8), original=before)
+    assert (released.problem, "create 8 VFs" in released.plan.text) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("seen", "refused"),
+    [
+        (observed(), False),
+        (replace(observed(), device="1528", driver="ixgbe"), False),
+        (replace(observed(), vendor="15b3", device="1003", driver="mlx4_core"), False),
+        (replace(observed(), device="1572", driver="i40e"), True),
+        (replace(observed(), device="ffff", driver="unheard_of"), True),
+        (replace(observed(), device="ffff", driver="ixgbe"), False),
+    ],
+    ids=["igb", "ixgbe", "mlx4", "i40e", "an unknown driver", "an unknown model of ixgbe"],
+)
+def test_module_options_need_a_parameter_of_the_driver(seen, refused):
+    found = planned(pf_spec(persistence="ModuleOptions"), seen).problem
+    assert (found is not None and found.reason is PfReason.MODULE_OPTIONS_UNSUPPORTED) is refused
+    assert not refused or "set persistence: Agent" in found.message
+    assert planned(pf_spec(persistence="ModuleOptions", release="Reset"), seen).problem is None
 
 
 @pytest.mark.parametrize(

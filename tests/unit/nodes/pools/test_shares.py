@@ -10,6 +10,8 @@ from vmnic.api.node_state import Held, NodeNicState, NodeSpec, NodeStatus, Objec
 from vmnic.nodes.addresses import vf_addresses, vf_indexes
 from vmnic.nodes.pools.shares import count_vfs, pool_shares
 
+SECOND = "0000:0b:00.1"
+
 
 def node(spec, *pfs):
     return NodeNicState(metadata=ObjectMeta(name="n1"), spec=NodeSpec(synced=True, pfs=(spec,)), status=NodeStatus(pfs=pfs))
@@ -31,6 +33,30 @@ def test_a_nic_has_no_more_ready_vfs_than_its_data_allow():
     assert [part.ready for part in pool_shares(node(pf_spec(num_vfs=64), pf), "fast")] == [7]
 
 
+def whole(address, *, driver="vfio-pci", **changes):
+    return pf_status(address, driver=driver, **({"iommu_group": 34} | changes))
+
+
+@pytest.mark.parametrize(
+    ("pfs", "ready", "in_use", "addresses"),
+    [
+        ([whole(PF), whole(SECOND)], 1, 0, [PF]),
+        ([whole(PF), whole(SECOND, driver="igb")], 0, 0, [PF]),
+        ([whole(PF), whole(SECOND, held=(Held(vf=SECOND),))], 1, 1, [PF]),
+        ([whole(PF), whole(SECOND, iommu_group=35)], 2, 0, [PF, SECOND]),
+        ([whole(PF, iommu_group=None), whole(SECOND, iommu_group=None)], 2, 0, [PF, SECOND]),
+    ],
+    ids=["one group", "not all are ready", "one is held", "two groups", "no IOMMU"],
+)
+def test_whole_nics_of_a_group_count_as_one_device(pfs, ready, in_use, addresses):
+    specs = tuple(pf_spec(pf.pci_address, function="Physical", num_vfs=0) for pf in pfs)
+    state = msgspec.structs.replace(node(specs[0], *pfs), spec=NodeSpec(synced=True, pfs=specs))
+    parts = list(pool_shares(state, "fast"))
+    assert sum(part.ready for part in parts) == ready
+    assert [address for part in parts for address in part.addresses] == addresses
+    assert count_vfs(state, "fast").in_use == sum(len(part.held) for part in parts) == in_use
+
+
 def test_only_the_address_of_a_vf_has_an_index():
     addresses = ["0000:0b:0f.6", "0000:0b:10.1", "0001:0b:10.0", "0000:0b:11.0"]
     assert vf_indexes("0000:0b:10.0", 2, addresses) == {"0000:0b:11.0": 4}
@@ -48,6 +74,14 @@ def test_only_the_address_of_a_vf_has_an_index():
 )
 def test_vf_addresses_stay_within_the_bus_numbers(first, stride, found):
     assert vf_addresses(first, stride, range(2)) == found
+
+
+@pytest.mark.parametrize(("vfs", "found"), [(2, 2), (5, 3)], ids=["of those that exist", "fewer than exist"])
+def test_listed_addresses_win_over_the_stride(vfs, found):
+    listed = ("a000:00:02.0", "a001:00:02.0", "a002:00:02.0")
+    pf = pf_status(num_vfs=vfs, vf_addresses=listed, held=(Held(vf="a001:00:02.0"), Held(vf="0000:0b:10.0")))
+    (part,) = pool_shares(node(pf_spec(), pf), "fast")
+    assert (part.addresses, part.held) == (listed[:found], ("a001:00:02.0",))
 
 
 def test_a_node_at_all_bounds_is_counted_within_50_ms():

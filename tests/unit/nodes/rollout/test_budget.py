@@ -2,15 +2,16 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from tests.builders.node import PF, observed, pf_spec, pf_status, pool, view
-from vmnic.api.node_state import Held, HostFacts
+from vmnic.api.node_state import Held, HostFacts, PfPlan, blocker_id
 from vmnic.api.reasons import PfReason
 from vmnic.nodes.observed import ObservedVf
 from vmnic.nodes.planning.plan import plan_pf
 from vmnic.nodes.rollout.budget import entries_of, grant_drained, select_disruptive, select_non_disruptive
-from vmnic.nodes.rollout.eligibility import holders_of
+from vmnic.nodes.rollout.eligibility import eligible_changes, holders_of
 from vmnic.nodes.rollout.ledger import Entry, EntryState, Ledger, PoolLedger
 
 PROVEN = PoolLedger(proven_generation=1)
@@ -220,6 +221,52 @@ def test_the_ledger_records_who_has_to_uncordon(node, state, cordoned):
     starts = select_disruptive(ledger(), wanted, [node])
     made = entries_of(starts, wanted, disruptive=True, now=5)["n1"]
     assert (made.state, made.cordoned, made.since, made.disruptive) == (state, cordoned, 5, True)
+
+
+POD, HOST_BOND = ("pod tenants/db", VF), ("the host (place in bond0)", VF)
+SEEN = "d1:" + blocker_id("pod tenants/db loses its link for seconds")
+
+
+@pytest.mark.parametrize(
+    ("node", "disruption", "state"),
+    [
+        *((view("n1", soft=[POD], approved=SEEN), mode, EntryState.GRANTED) for mode in ("WhenFree", "Drain", "Manual")),
+        (view("n1", soft=[POD]), "WhenFree", None),
+        (view("n1", soft=[POD]), "Manual", None),
+        (view("n1", soft=[POD]), "Drain", EntryState.DRAINING),
+        (view("n1", soft=[HOST_BOND]), "Drain", None),
+        (view("n1", soft=[POD], approved="d1"), "Manual", None),
+        (view("n1", soft=[POD, ("pod tenants/web", "0000:0b:10.2")], approved=SEEN), "WhenFree", None),
+        (view("n1", soft=[POD, ("pod tenants/web", "0000:0b:10.2")], approved=SEEN), "Manual", None),
+        (view("n1", soft=[POD], approved=SEEN.replace("d1", "d0")), "WhenFree", None),
+        (view("n1", soft=[POD], blocked=[("web", "0000:0b:10.2")], approved=SEEN), "WhenFree", None),
+        (view("n1", soft=[POD], blocked=[("web", "0000:0b:10.2")], approved=SEEN), "Manual", EntryState.DRAINING),
+    ],
+    ids=[
+        "approved, WhenFree", "approved, Drain", "approved, Manual", "WhenFree waits", "Manual waits", "Drain moves VMs",
+        "the host does not leave", "approved before there was a holder", "a new holder", "a new holder, Manual",
+        "another plan was approved", "a hard blocker remains", "a hard blocker is drained",
+    ],
+)  # fmt: skip
+def test_a_plan_with_soft_blockers_runs_only_if_all_are_approved(node, disruption, state):
+    wanted = pool(rollout={"disruption": disruption})
+    made = entries_of(select_disruptive(ledger(), wanted, [node]), wanted, disruptive=True, now=5)
+    assert [(one.state, one.cordoned) for one in made.values()] == ([(state, state is EntryState.DRAINING)] if state else [])
+    assert select_non_disruptive(ledger(), wanted, [node]) == ()
+
+
+def test_an_approved_plan_does_not_wait_for_the_drain_of_another():
+    first, second = "0000:0b:00.0", "0000:0c:00.0"
+    node = view("n1", soft=[POD], approved=SEEN)
+    plan = PfPlan(digest="e5", disruptive=True, fenced=True, blocked_by=("pod tenants/web holds 0000:0c:10.0",))
+    other = pf_status(second, plan=plan, held=(Held(vf="0000:0c:10.0", by="pod tenants/web"),))
+    state = msgspec.structs.replace(
+        node.state,
+        spec=msgspec.structs.replace(node.state.spec, pfs=(*node.state.spec.pfs, pf_spec(second))),
+        status=msgspec.structs.replace(node.state.status, pfs=(*node.state.status.pfs, other)),
+    )
+    pending = eligible_changes(replace(node, state=state), pool(rollout=DRAIN))
+    assert (pending.digests, pending.cordons, pending.leaving) == ({first: "d1"}, False, ())
 
 
 def test_a_change_that_only_interrupts_the_host_needs_no_cordon():

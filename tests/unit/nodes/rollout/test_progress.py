@@ -3,13 +3,15 @@
 import pytest
 
 from tests.builders.node import PF, pool, view
-from vmnic.api.node_state import ApplyState
+from vmnic.api.node_state import ApplyState, blocker_id
 from vmnic.api.reasons import PfReason
 from vmnic.nodes.rollout.ledger import Entry, EntryState, Ledger, PoolLedger
 from vmnic.nodes.rollout.progress import advance_ledger
 
 NOW = 10_000
 HELD = [("db", "0000:0b:10.0")]
+SOFT = [("pod a/db", "0000:0b:10.0")]
+SEEN = "d1:" + blocker_id("pod a/db loses its link for seconds")
 
 
 def entry(state=EntryState.GRANTED, *, digest="d1", generation=1, boot="b1", **more):
@@ -38,12 +40,16 @@ def settled(one, node, *, more=None, **spec):
         (view("n1", plan="d2", grant="d1"), EntryState.REVOKED, 0),
         (view("n1", blocked=HELD, grant="d1"), EntryState.REVOKED, 0),
         (view("n1", blocked=HELD, grant="d1", apply=("d1", ApplyState.CLAIMED)), EntryState.GRANTED, 0),
+        (view("n1", soft=SOFT, grant="d1"), EntryState.REVOKED, 0),
+        (view("n1", soft=SOFT, grant="d1", approved=SEEN), EntryState.GRANTED, 0),
+        (view("n1", soft=[*SOFT, ("pod a/web", "0000:0b:10.2")], grant="d1", approved=SEEN), EntryState.REVOKED, 0),
         (view("n1", grant="d1", ready=False, lost=True), EntryState.REVOKED, 0),
         (None, None, 0),
     ],
     ids=[
         "not begun", "claimed", "applying", "applied", "refused", "failed", "rolled back", "the plan has changed",
-        "it has become disruptive", "disruptive, but claimed", "the node is lost", "the node is gone",
+        "it has become disruptive", "disruptive, but claimed", "a link would drop", "that is approved", "a new holder came",
+        "the node is lost", "the node is gone",
     ],
 )  # fmt: skip
 def test_a_slot_is_freed_when_its_change_has_ended(node, left, proven):

@@ -4,9 +4,12 @@ import msgspec
 import pytest
 
 from tests.builders.node import pool, view
-from vmnic.api.node_state import ApplyState
+from vmnic.api.node_state import ApplyState, blocker_id
 from vmnic.api.reasons import PfReason
 from vmnic.nodes.rollout.release import ABANDON, begin_release, released_pfs
+
+SOFT = [("pod a/b", "0000:0b:10.0")]
+LOSES = "pod a/b loses its link for seconds"
 
 
 def released(state_view, *pools):
@@ -63,6 +66,8 @@ def test_a_release_removes_the_grant():
         ({}, [None]),
         ({"release": "Reset", "generation": 2, "seen": 1}, [None]),
         ({"release": "Reset", "blocked": [("db", "0000:0b:10.0")]}, [None]),
+        ({"release": "Reset", "soft": SOFT}, [None]),
+        ({"release": "Reset", "soft": SOFT, "approved": f"d1:{blocker_id(LOSES)}"}, ["d1"]),
         ({"release": "Reset", "problem": PfReason.APPLY_FAILED}, [None]),
         ({"owned": False}, []),
     ],
@@ -71,6 +76,8 @@ def test_a_release_removes_the_grant():
         "it does not know yet",
         "its plan is an old one",
         "a VF is held",
+        "a link would drop",
+        "that is approved",
         "it went wrong",
         "all is done",
     ],

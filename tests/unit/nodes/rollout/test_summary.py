@@ -6,7 +6,18 @@ import msgspec
 import pytest
 
 from tests.builders.node import PF, pf_spec, pf_status, pool, view
-from vmnic.api.node_state import Held, NodeNicState, NodeSpec, NodeStatus, ObjectMeta, PfPlan, PfProblem, VfGroup, VfRange
+from vmnic.api.node_state import (
+    Held,
+    NodeNicState,
+    NodeSpec,
+    NodeStatus,
+    ObjectMeta,
+    PfPlan,
+    PfProblem,
+    VfGroup,
+    VfRange,
+    blocker_id,
+)
 from vmnic.api.pool import PoolProblem
 from vmnic.api.reasons import PfReason
 from vmnic.nodes.pools.merge import PoolConflict
@@ -184,6 +195,24 @@ def test_mixed_guest_support_names_the_nodes():
     assert "82576 (nodes n1)" in problem.message
 
 
+def test_an_unknown_model_without_nodes_is_the_pools_reason():
+    status = summarise_pool(pool(nicSelector={"models": ["X71O"]}), [], PoolLedger(), ())
+    assert conditions(status)["Ready"] == ("False", "UnknownModel")
+    assert (conditions(status)["Stalled"][0], conditions(status)["UpToDate"][0]) == ("True", "False")
+    assert [one.reason for one in status.problems] == ["UnknownModel"]
+
+
+def test_an_unknown_model_beside_a_known_one_is_only_told():
+    asked = pool(nicSelector={"models": ["X71O", "82576"]})
+    status = summarise_pool(asked, [view("n1", plan="", num_vfs=7)], PoolLedger(), ())
+    assert (conditions(status)["Ready"][0], [one.reason for one in status.problems]) == ("True", ["UnknownModel"])
+
+
+def test_a_problem_that_nodes_have_is_not_repeated_for_the_pool():
+    status = summarise_pool(pool(numVfs=8), [view("n1", plan="", problem="TooManyVfs")], PoolLedger(), ())
+    assert [(one.reason, one.node) for one in status.problems] == [("TooManyVfs", "n1")]
+
+
 @pytest.mark.parametrize("devices", [("10c9", "10c9"), ("1521", "1521"), ("1521", "ffff"), ("10c9",)])
 def test_a_pool_with_uniform_guest_support_has_no_problem(devices):
     nodes = [seen(f"n{number}", device) for number, device in enumerate(devices)]
@@ -194,6 +223,22 @@ def test_a_node_with_an_unreadable_status_is_named_and_waits():
     lost = seen("n1", "10c9", unreadable="numVfs is too large")
     found = summarise_pool(pool(), [lost], PoolLedger(), ())
     assert (found.problems[0].reason, found.nodes.waiting, found.nodes.failed) == ("Unreadable", 1, 0)
+
+
+LOSES = "pod a/b loses its link for seconds"
+
+
+@pytest.mark.parametrize(
+    ("approved", "problems"),
+    [
+        ("", [f"{LOSES}: accept that with kubectl vmnic approve n1 {PF}, or stop it, then create 7 VFs continues"]),
+        (f"d1:{blocker_id(LOSES)}", []),
+    ],
+    ids=["not approved", "approved"],
+)
+def test_a_soft_blocker_is_shown_with_the_way_to_accept_it(approved, problems):
+    found = summarise_pool(pool(), [view("n1", soft=[("pod a/b", "0000:0b:10.0")], approved=approved)], PoolLedger(), ())
+    assert [one.message for one in found.problems] == problems
 
 
 def nads(reason, count):
