@@ -212,6 +212,7 @@ class PoolReconciler:
             ready=node.ready,
             cordoned=node.spec.unschedulable,
             vfs=count_vfs(state, name),
+            refused=any(one.pool == name and one.pci_address for one in conflicts),
         )
         return _Looked(node, state, asked, view, conflicts)
 

@@ -68,7 +68,7 @@ def summarise_pool(
     return PoolStatus(
         observed_generation=pool.metadata.generation,
         resource_names=[pool.resource_name],
-        conditions=_conditions(pool, counts, blocked, lost, problems),
+        conditions=_conditions(pool, counts, blocked, lost, problems, everywhere=all(view.refused for view in nodes)),
         problems=problems[:_MAX_PROBLEMS],
         nodes=counts,
         vfs=_count_vfs(nodes),
@@ -81,7 +81,7 @@ def _ranked(found: Sequence[PoolProblem], lost: Sequence[PoolConflict]) -> list[
     # Networks that the pool lacks come first, so that the shortened list keeps what makes the pool Stalled.
     networks.sort(key=lambda one: one.reason not in _MISSING_NETWORK)
     others = [one for one in found if not one.reason.startswith("Nad")]
-    conflicts = [PoolProblem(pf=one.pci_address, reason=PoolProblemReason.CONFLICT, message=one.message) for one in lost]
+    conflicts = [PoolProblem(pf=one.pci_address, reason=one.reason, message=one.message) for one in lost]
     nodes_first = sorted([*conflicts, *others], key=lambda one: not one.node)
     return nodes_first + _shortened(networks)
 
@@ -186,13 +186,20 @@ def _conditions(
     blocked: int,
     lost: Sequence[PoolConflict],
     problems: Sequence[PoolProblem],
+    *,
+    everywhere: bool,
 ) -> list[Condition]:
-    """Build the conditions, Ready first. Each reason names the cause (see the reference of the kind)."""
+    """Build the conditions, Ready first. Each reason names the cause (see the reference of the kind).
+
+    `everywhere` is whether no node has what the pool asks, because of its conflicts and faults.
+    """
     going = counts.updating > 0 or counts.waiting > blocked
     # A conflict stalls a pool only if it lost everywhere: on other nodes its rollout still goes on.
-    stalled = counts.failed > 0 or (bool(lost) and counts.matched == 0) or _refused_network(problems) is not None
-    ready, reason, message = _ready(pool, counts, blocked, lost, problems, going=going)
+    stalled = counts.failed > 0 or (bool(lost) and everywhere) or _refused_network(problems) is not None
+    ready, reason, message = _ready(pool, counts, blocked, lost, problems, going=going, everywhere=everywhere)
     up_to_date = counts.ready == counts.matched and not lost
+
+    clashes = [one for one in lost if one.reason == PoolProblemReason.CONFLICT]
 
     def make(kind: str, holds: bool, why: str, text: str = "") -> Condition:
         status: Literal["True", "False"] = "True" if holds else "False"
@@ -207,9 +214,9 @@ def _conditions(
         make("Stalled", stalled, reason if stalled else PoolReason.NOT_STALLED, message if stalled else ""),
         make(
             "Conflict",
-            bool(lost),
-            PoolProblemReason.CONFLICT if lost else PoolReason.NO_CONFLICT,
-            lost[0].message if lost else "",
+            bool(clashes),
+            PoolProblemReason.CONFLICT if clashes else PoolReason.NO_CONFLICT,
+            clashes[0].message if clashes else "",
         ),
     ]
 
@@ -227,6 +234,7 @@ def _ready(
     problems: Sequence[PoolProblem],
     *,
     going: bool,
+    everywhere: bool,
 ) -> tuple[bool, str, str]:
     """Return whether the pool is ready, the reason, and a message."""
     failures = [problem for problem in problems if problem.node and problem.reason not in _NO_FAILURES]
@@ -240,8 +248,8 @@ def _ready(
         return False, PoolReason.REMOVING, text
     if refused is not None:
         return False, refused.reason, refused.message
-    if lost and (counts.matched == 0 or not lost[0].pci_address):
-        return False, PoolProblemReason.CONFLICT, lost[0].message
+    if lost and (everywhere or not lost[0].pci_address):
+        return False, lost[0].reason, lost[0].message
     if counts.matched == 0:
         return True, PoolReason.NO_NODES_MATCHED, "no node has a NIC that the pool selects"
     if going and pool.spec.rollout.paused:

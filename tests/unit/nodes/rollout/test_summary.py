@@ -235,6 +235,28 @@ def test_problems_of_nodes_come_before_those_of_networks():
     assert "11 more networks" in problems[-1].message
 
 
+@pytest.mark.parametrize(
+    ("refused", "reason", "expected"),
+    [
+        ([True], "Conflict", {"Ready": ("False", "Conflict"), "Stalled": ("True", "Conflict"), "Conflict": ("True", "Conflict")}),
+        ([True, False], "Conflict", {
+            "Ready": ("True", "AllNodesReady"), "Stalled": ("False", "NotStalled"), "Conflict": ("True", "Conflict"),
+        }),
+        ([True], "TooManyVfs", {
+            "Ready": ("False", "TooManyVfs"), "Stalled": ("True", "TooManyVfs"), "Conflict": ("False", "NoConflict"),
+        }),
+    ],
+    ids=["a conflict everywhere", "a conflict on one node", "a range past the count"],
+)  # fmt: skip
+def test_a_pool_whose_share_stays_as_it_is_is_not_ready(refused, reason, expected):
+    nodes = [replace(node(f"n{number}", num_vfs=7), refused=one) for number, one in enumerate(refused)]
+    status = summarise_pool(
+        pool(), nodes, PoolLedger(), [PoolConflict(pool="fast", pci_address=PF, reason=reason, message="m")]
+    )
+    assert {kind: conditions(status)[kind] for kind in expected} == expected
+    assert (conditions(status)["UpToDate"][0], status.problems[0].reason) == ("False", reason)
+
+
 def test_problems_of_networks_never_displace_those_of_nodes():
     nodes = [node(f"n{i}", problem=PfProblem(reason=PfReason.IOMMU_OFF, message="off")) for i in range(10)]
     problems = summarise_pool(pool(), nodes, PoolLedger(), [], nads("NadInUse", 12)).problems
