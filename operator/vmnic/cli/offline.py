@@ -347,7 +347,7 @@ def _input_of(
         namespace_labels=labels,
         find_network=lambda where, name: _find_network(objects, where, name),
         find_segment=objects.segment,
-        physical_resources=[pool.resource_name for pool in cluster.pools.values() if pool.physical],
+        physical_resources=[name for pool in cluster.pools.values() if pool.physical for name in pool.resource_names],
         resources=cluster.resources,
         default_binding=cluster.kubevirt.default_binding,
         default_architecture=architecture or default_architecture(cluster),

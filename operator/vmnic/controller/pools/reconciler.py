@@ -222,9 +222,10 @@ class PoolReconciler:
         capacity = self._world.devices.capacity if self._world.machines_synced else None
         status = summarise_pool(pool, facts.nodes, self._ledger.current.of(name), facts.conflicts, problems)
         if capacity is not None:
-            resource = pool.resource_name
-            counts = {"assigned": capacity.assigned.get(resource, 0), "reserved": pool.spec.reserve_for_migration}
-            counts["free"] = sum(capacity.free.get(resource, {}).values())
+            resources = status.resource_names
+            assigned = sum(capacity.assigned.get(resource, 0) for resource in resources)
+            free = sum(sum(capacity.free.get(resource, {}).values()) for resource in resources)
+            counts = {"assigned": assigned, "reserved": pool.spec.reserve_for_migration, "free": free}
             status = status.model_copy(update={"vfs": status.vfs.model_copy(update=counts)})
         await self._statuses.write(POOLS, pool, status)
 

@@ -18,6 +18,7 @@ from ...api.reasons import PfReason, PoolProblemReason
 from ...checked.amounts import resolve_percentage
 from ..state import group_of, indexes_of
 from .match import matching_pfs
+from .resources import resource_of_link
 
 __all__ = ["Merge", "PoolConflict", "find_resource_conflicts", "merge_pools"]
 
@@ -208,15 +209,14 @@ def _group(pool: SriovNetworkPool, pf: PfStatus, before: PfSpec | None) -> VfGro
 def _resource(pool: SriovNetworkPool, pf: PfStatus, before: PfSpec | None) -> str:
     """Return the name of a PF's own resource, which ends with its interface name.
 
-    Without an interface name the previous resource name is kept. If there is none, the name ends with the PCI address, in
-    which dashes replace colons.
+    Without an interface name the previous resource name is kept.
     """
     prefix = f"{pool.resource_name}-"
     had = group_of(before, pool.metadata.name) if before is not None else None
     # A whole NIC on vfio-pci has no interface name. VMs refer to the resource, so it keeps the name from before.
     if not pf.name and had is not None and had.resource.startswith(prefix):
         return had.resource
-    return prefix + (pf.name or pf.pci_address.replace(":", "-"))
+    return resource_of_link(pool, pf.name, pf.pci_address)
 
 
 def _joined(present: PfSpec, other: PfSpec) -> PfSpec:

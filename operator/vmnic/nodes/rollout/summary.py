@@ -8,10 +8,11 @@ from typing import Literal
 
 from ...api.common import Condition
 from ...api.node_state import NodeNicState, PfSpec, PfStatus
-from ...api.pool import NodeCounts, PoolProblem, PoolStatus, SriovNetworkPool, VfCounts
+from ...api.pool import MOST_RESOURCES, NodeCounts, PoolProblem, PoolStatus, SriovNetworkPool, VfCounts
 from ...api.reasons import PfReason, PoolProblemReason, PoolReason
 from ..pools.guests import find_mixed_support
 from ..pools.merge import PoolConflict
+from ..pools.resources import PoolResources, collect_resources
 from ..state import group_of
 from .ledger import EntryState, NodeView, PoolLedger
 
@@ -62,17 +63,27 @@ def summarise_pool(
     own = [one for result in results for one in result.problems[:1]] + [
         one for result in results for one in result.problems[1:]
     ]
-    problems = _ranked([*more, *([mixed] if mixed is not None else []), *own], lost)
+    resources = collect_resources(pool, (view.state for view in nodes))
+    whole = [*([mixed] if mixed is not None else []), *([_too_many(resources)] if resources.refused else [])]
+    problems = _ranked([*more, *whole, *own], lost)
     counts = _count_nodes(results)
     blocked = sum(result.state == "blocked" for result in results)
     return PoolStatus(
         observed_generation=pool.metadata.generation,
-        resource_names=[pool.resource_name],
+        resource_names=list(resources.names),
         conditions=_conditions(pool, counts, blocked, lost, problems, everywhere=all(view.refused for view in nodes)),
         problems=problems[:_MAX_PROBLEMS],
         nodes=counts,
         vfs=_count_vfs(nodes),
     )
+
+
+def _too_many(resources: PoolResources) -> PoolProblem:
+    text = (
+        f"resourcePerPF gives {len(resources.names) + len(resources.refused)} resources, and a pool has at most "
+        f"{MOST_RESOURCES}: policies do not use {', '.join(resources.refused[:3])}; make several pools with nicSelector.pfNames"
+    )
+    return PoolProblem(reason=PoolProblemReason.TOO_MANY_RESOURCES, message=text[:512])
 
 
 def _ranked(found: Sequence[PoolProblem], lost: Sequence[PoolConflict]) -> list[PoolProblem]:

@@ -77,9 +77,9 @@ def test_only_vmnics_fields_of_a_network_are_compared(here, same):
 
 @pytest.mark.parametrize(
     "spec",
-    [{"vf": {"vlan": 1}}, {"resourcePerPF": True}, {"function": "Physical", "numVfs": None}],
-    ids=["attributes set by the agent", "a resource for each function", "whole NICs"],
+    [{"vf": {"vlan": 1}}, {"function": "Physical", "numVfs": None}],
+    ids=["attributes set by the agent", "whole NICs"],
 )
-def test_networks_need_vfs_of_one_resource_without_attributes(spec):
+def test_networks_need_vfs_without_attributes(spec):
     with pytest.raises(ValidationError, match="networks need"):
         pool(networks=[{"name": "fast"}], **spec)
