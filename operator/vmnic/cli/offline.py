@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from ..api.node_state import NodeNicState
+from ..api.pool import MOST_RESOURCES
 from ..kubevirt.configuration import cluster_facts
 from ..kubevirt.gather import MachineInput, gather_vm_facts
 from ..kubevirt.images import Disks, FindImage, image_architecture, infer_reference
@@ -268,7 +269,7 @@ def _pools(
     trusting = gather_pools(objects.pools.values(), nodes, known=False)
     for name in found:
         if not _has_functions(objects, nodes, name):
-            found[name] = trusting[name]
+            found[name] = _with_named_resources(trusting[name], objects)
             text = "no NodeNicState with its functions is given, so it counts as ready: add `kubectl get nicst -o yaml`"
             problems.append((f"SriovNetworkPool/{name}", "CapacityUnknown", text))
     for rule in rules:
@@ -278,6 +279,18 @@ def _pools(
                 text = f"SriovNetworkPool {name} is not given, so it counts as ready with the resource vmnic.dev/{name}"
                 problems.append((f"VmNicPolicy/{rule.policy}", "NotFound", text))
     return found, problems
+
+
+def _with_named_resources(pool: PoolFacts, objects: Objects) -> PoolFacts:
+    """Give a pool with `resourcePerPF` the resources that given networks name.
+
+    No given node shows its PFs.
+    """
+    if not objects.pools[pool.name].spec.resource_per_pf:
+        return pool
+    prefix = f"{pool.resource_name}-"
+    names = {network.resource_name for network in objects.networks.values() if network.resource_name.startswith(prefix)}
+    return replace(pool, per_pf=tuple(sorted(names)[:MOST_RESOURCES]))
 
 
 def _cluster_facts(objects: Objects, pools: dict[str, PoolFacts], *, offline: bool) -> ClusterFacts:

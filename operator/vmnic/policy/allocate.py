@@ -157,7 +157,8 @@ class _Book:
         if not offers:
             return replace(one, finding=self._find_crowding(one, len(used)))
         if len(offers) > 1:
-            offers.sort(key=lambda offer: (-self._room(found, offer, offers, has, taken, spreads=spreads), offer.resource))
+            room = {one.resource: self._room(found, one, offers, has, taken, spreads=spreads) for one in offers}
+            offers = sorted(offers, key=lambda offer: (-room[offer.resource], offer.resource))
         judged = [replace(offer, options=(), finding=finding) for offer, finding in self._refusals(found, offers, has, taken)]
         chosen = next((offer for offer in judged if offer.finding is None), judged[0])
         short = chosen.finding is not None and chosen.finding.reason is Reason.NO_FREE_VF
@@ -284,7 +285,10 @@ class _Book:
             text = f"the free VFs of {resource} are reserved for stopped VMs that were assigned them before"
             return Finding(Reason.NO_FREE_VF, text)
         pool = self._cluster.resources.get(resource)
-        if pool is not None and left < pool.reserve:
+        # The reserve is one number for all resources of a pool.
+        others = [name for name in pool.resource_names if name != resource] if pool is not None else []
+        rest = sum(sum(self._free.get(name, {}).values()) - wanted.get(name, 0) for name in others)
+        if pool is not None and left + rest < pool.reserve:
             text = f"pool {pool.name} keeps {pool.reserve} VFs free for migrations"
             return Finding(Reason.NO_MIGRATION_RESERVE, text)
         return None

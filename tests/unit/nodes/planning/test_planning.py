@@ -242,6 +242,17 @@ def test_a_pool_keeps_a_pf_unless_a_known_value_contradicts(selector, now, stays
     assert matching_pfs(whole, {}, [pf_status(**now)], [pf_spec(release="Reset")]) == ()
 
 
+@pytest.mark.parametrize(
+    ("link", "resource"),
+    [("ens1f0np0", "fast-ens1f0np0"), ("Eth_0", "fast-eth-0"), ("eth0.5", "fast-eth0.5"), ("p4p1@x", "fast-p4p1-x"),
+     ("_", "fast-0000-0b-00.0")],
+    ids=["plain", "capital letter and underscore", "dot", "at sign", "nothing is left"],
+)  # fmt: skip
+def test_a_resource_ends_with_the_link_as_a_dns_name(link, resource):
+    merged = merge_pools([pool(resourcePerPF=True)], {}, [pf_status(name=link)])
+    assert merged.pfs[0].groups[0].resource == f"vmnic.dev/{resource}"
+
+
 @pytest.mark.parametrize(("had", "resource"), [("fast-ens1f0", "fast-ens1f0"), ("fast", "fast-0000-0b-00.0")])
 def test_a_resource_keeps_its_name_when_its_pf_loses_its_name(had, resource):
     before = pf_spec(groups=(VfGroup(pool="fast", resource=f"vmnic.dev/{had}"),))

@@ -207,6 +207,31 @@ def test_a_node_with_an_unreadable_status_is_named_and_waits():
     assert (found.problems[0].reason, found.nodes.waiting, found.nodes.failed) == ("Unreadable", 1, 0)
 
 
+def with_links(count):
+    """Return nodes that each have one PF with a link name of its own."""
+    made = []
+    for number in range(count):
+        group = VfGroup(pool="fast", resource=f"vmnic.dev/fast-ens{number}")
+        made.append(NodeView(name=f"n{number}", state=state_of(pf_spec(groups=(group,)), pf_status()), current=True))
+    return made
+
+
+def test_a_pool_publishes_the_resource_of_each_link():
+    status = summarise_pool(pool(resourcePerPF=True), with_links(2), PoolLedger(), ())
+    assert status.resource_names == ["vmnic.dev/fast-ens0", "vmnic.dev/fast-ens1"]
+    assert summarise_pool(pool(), [DONE], PoolLedger(), ()).resource_names == ["vmnic.dev/fast"]
+
+
+def test_resources_beyond_the_most_are_refused():
+    published = [f"vmnic.dev/fast-ens{number}" for number in range(69, 5, -1)]
+    owner = pool(resourcePerPF=True)
+    owner = owner.model_copy(update={"status": owner.status.model_copy(update={"resource_names": published})})
+    status = summarise_pool(owner, with_links(70), PoolLedger(), ())
+    assert status.resource_names == published
+    (problem,) = [one for one in status.problems if one.reason == "TooManyResources"]
+    assert "gives 70 resources, and a pool has at most 64" in problem.message
+
+
 LOSES = "pod a/b loses its link for seconds"
 
 
