@@ -88,6 +88,10 @@ class Sriov(ApiModel):
     """SriovNetworkPool whose VFs are used; absent for any pool with a network in the NIC's segment."""
     resource_name: Annotated[str, StringConstraints(min_length=3, max_length=253)] | None = None
     """Device resource of another operator, for example intel.com/x, in place of a pool."""
+    spread: Literal["Any", "PerPf"] = "Any"
+    """PerPf: the NICs of one VM get VFs of different physical functions, for a bond in the guest. This needs a pool with
+    `resourcePerPF: true`. Any: they may share one.
+    """
     accept_detach: bool = False
     """During a live migration the guest is without its VF until it has arrived. True: with `liveMigration: Required` this
     counts as migratable while a VF is free on another node.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..nodes.pools.resources import collect_resources
 from ..nodes.pools.shares import PoolShare, pool_shares
 from .objects import Objects
 from .offline import Decided
@@ -43,6 +44,7 @@ def capacity_rows(objects: Objects, decided: Decided) -> list[PoolRow]:
     rows = []
     for name, pool in sorted(objects.pools.items()):
         resource = pool.resource_name
+        resources = collect_resources(pool, objects.node_states.values()).names
         nodes = tuple(
             _node_row(node, numa, parts)
             for node, state in sorted(objects.node_states.items())
@@ -55,9 +57,9 @@ def capacity_rows(objects: Objects, decided: Decided) -> list[PoolRow]:
                 desired=sum(row.desired for row in nodes),
                 configured=sum(row.configured for row in nodes),
                 in_use=sum(row.in_use for row in nodes),
-                assigned=decided.capacity.assigned.get(resource, 0),
+                assigned=sum(decided.capacity.assigned.get(one, 0) for one in resources),
                 reserved=pool.spec.reserve_for_migration,
-                free=sum(decided.capacity.free.get(resource, {}).values()),
+                free=sum(sum(decided.capacity.free.get(one, {}).values()) for one in resources),
                 nodes=nodes,
             )
         )

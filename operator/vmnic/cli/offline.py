@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from ..api.node_state import NodeNicState
+from ..api.pool import MOST_RESOURCES
 from ..kubevirt.configuration import cluster_facts
 from ..kubevirt.gather import MachineInput, gather_vm_facts
 from ..kubevirt.images import Disks, FindImage, image_architecture, infer_reference
@@ -274,7 +275,7 @@ def _pools(
     trusting = gather_pools(objects.pools.values(), nodes, known=False)
     for name in found:
         if not _has_functions(objects, nodes, name):
-            found[name] = trusting[name]
+            found[name] = _with_named_resources(trusting[name], objects)
             text = "no NodeNicState with its functions is given, so it counts as ready: add `kubectl get nicst -o yaml`"
             problems.append((f"SriovNetworkPool/{name}", ProblemReason.CAPACITY_UNKNOWN.value, text))
     for rule in rules:
@@ -284,6 +285,18 @@ def _pools(
                 text = f"SriovNetworkPool {name} is not given, so it counts as ready with the resource vmnic.dev/{name}"
                 problems.append((f"VmNicPolicy/{rule.policy}", ProblemReason.NOT_FOUND.value, text))
     return found, problems
+
+
+def _with_named_resources(pool: PoolFacts, objects: Objects) -> PoolFacts:
+    """Give a pool with `resourcePerPF` the resources that given networks name.
+
+    No given node shows its PFs.
+    """
+    if not objects.pools[pool.name].spec.resource_per_pf:
+        return pool
+    prefix = f"{pool.resource_name}-"
+    names = {network.resource_name for network in objects.networks.values() if network.resource_name.startswith(prefix)}
+    return replace(pool, per_pf=tuple(sorted(names)[:MOST_RESOURCES]))
 
 
 def _cluster_facts(
@@ -356,7 +369,7 @@ def _input_of(
         namespace_labels=labels,
         find_network=lambda where, name: _find_network(objects, where, name),
         find_segment=objects.segment,
-        physical_resources=[pool.resource_name for pool in cluster.pools.values() if pool.physical],
+        physical_resources=[name for pool in cluster.pools.values() if pool.physical for name in pool.resource_names],
         resources=cluster.resources,
         default_binding=cluster.kubevirt.default_binding,
         default_cpu=cluster.kubevirt.cpu_request,

@@ -370,7 +370,7 @@ def _node_rows(objects: Objects, name: str, state: NodeNicState) -> tuple[list[t
         if given_up.pool in objects.pools:
             rows += [(given_up.pool, row) for row in _given_up(name, state, given_up)]
     problems += [
-        {"object": f"SriovNetworkPool/{conflict.pool}", "reason": "Conflict", "message": conflict.message}
+        {"object": f"SriovNetworkPool/{conflict.pool}", "reason": conflict.reason, "message": conflict.message}
         for conflict in merged.conflicts
     ]
     return rows, problems

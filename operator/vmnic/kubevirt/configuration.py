@@ -144,7 +144,7 @@ def cluster_facts(
     return ClusterFacts(
         vhost_net=vhost_net,
         pools=pools,
-        resources={pool.resource_name: pool for pool in pools.values()},
+        resources={name: pool for pool in pools.values() for name in pool.resource_names},
         kubevirt=kubevirt_facts(resource, injector=injector, unreadable=unreadable),
         pod_network_mtu=pod_network_mtu,
     )

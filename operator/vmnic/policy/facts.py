@@ -342,6 +342,13 @@ class PoolFacts:
     """Why none of its functions can be used; empty if they can be, as far as is known."""
     uplinks: tuple[str, ...] = ()
     """Link names of its PFs on the known nodes."""
+    per_pf: tuple[str, ...] = ()
+    """Its resources, if it has one for each PF."""
+
+    @property
+    def resource_names(self) -> tuple[str, ...]:
+        """Return all its resources."""
+        return self.per_pf or (self.resource_name,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -383,7 +390,7 @@ class ClusterFacts:
     pools: Mapping[str, PoolFacts] = field(default_factory=dict)
     """Pools by name."""
     resources: Mapping[str, PoolFacts] = field(default_factory=dict)
-    """The same pools by resource name."""
+    """The same pools by each of their resources."""
     kubevirt: KubeVirtFacts = KubeVirtFacts()
     pod_network_mtu: int | None = None
     """MTU of the pod network in bytes; None if unknown."""

@@ -33,6 +33,8 @@ class Rule:
     """The pool that provides VFs; empty for any pool."""
     sriov_resource: str
     """The device resource of another operator, used instead of a pool; empty if none."""
+    spreads: bool
+    """Whether the VFs of one VM come from different functions."""
     accepts_detach: bool
     """Whether a VM counts as migratable although a migration detaches its VF."""
     passthrough_pool: str
@@ -91,6 +93,7 @@ def _rule(policy: VmNicPolicy) -> Rule:
         created=policy.metadata.creation_timestamp,
         sriov_pool=(sriov.pool if sriov is not None else None) or "",
         sriov_resource=(sriov.resource_name if sriov is not None else None) or "",
+        spreads=sriov is not None and sriov.spread == "PerPf",
         accepts_detach=sriov is not None and sriov.accept_detach,
         passthrough_pool=spec.passthrough.pool if spec.passthrough is not None else "",
         live_migration=spec.live_migration,

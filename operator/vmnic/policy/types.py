@@ -54,6 +54,8 @@ class Candidate:
     """The device resource that it takes; empty if none."""
     is_current: bool = False
     """Whether the NIC has it already."""
+    options: tuple[Candidate, ...] = ()
+    """The same datapath by other resources of the same pool. `allocate` chooses one of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -214,7 +214,9 @@ class FactGatherer:
             namespace_unknown=f"Namespace {namespace} cannot be read: {unreadable}" if unreadable is not None else "",
             find_network=functools.partial(self._find_network, note),
             find_segment=functools.partial(self._find_segment, note),
-            physical_resources=[pool.resource_name for pool in self.cluster_facts.pools.values() if pool.physical],
+            physical_resources=[
+                name for pool in self.cluster_facts.pools.values() if pool.physical for name in pool.resource_names
+            ],
             resources=self.cluster_facts.resources,
             default_binding=self.cluster_facts.kubevirt.default_binding,
             default_cpu=self.cluster_facts.kubevirt.cpu_request,
