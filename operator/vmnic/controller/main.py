@@ -63,7 +63,7 @@ _log = logging.getLogger(__name__)
 _MANAGER = "vmnic-controller"
 _WORKERS = 8
 _WRITES_PER_S = 50.0
-"""Upper limit on the controller's write rate under any load."""
+"""The controller's initial write rate. It adapts to the API server's answers, between 5 and 400."""
 _LEDGER_FIRST_S, _LEDGER_LAST_S = 0.5, 30.0
 """Initial and maximum delay before a new leader reads the ledger again, in seconds."""
 _SWITCH_S = 0.001
