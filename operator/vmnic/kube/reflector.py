@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
@@ -228,7 +229,8 @@ class Reflector(Generic[T]):
         meta = self._identify(raw, bookmark=False)
         if meta is None:
             return None
-        key = ObjectKey(meta.namespace, meta.name)
+        # Many objects have the same namespace, and the key of each one stays.
+        key = ObjectKey(sys.intern(meta.namespace), meta.name)
         old = self.items.get(key)
         try:
             with time_budget(_DECODE_S, self._subject(key)):

@@ -40,7 +40,8 @@ __all__ = [
 
 
 # Defaults are omitted, so that an entry that is compared or written back has only the fields that its owner has set.
-class Part(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+# Decoded JSON contains no reference cycles, so the garbage collector need not visit it.
+class Part(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
     """Base of decoded objects with camel-case names. Unknown fields are dropped."""
 
 
