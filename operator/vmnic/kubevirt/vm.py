@@ -77,12 +77,12 @@ class Interface(Part, frozen=True, kw_only=True):
     @property
     def bindings(self) -> tuple[str, ...]:
         """Return the fields that bind the interface, by KubeVirt's names. KubeVirt allows exactly one."""
-        return tuple(_WIRE.get(field, field) for field in _BINDINGS if getattr(self, field) is not None)
+        return tuple([name for field, name in _WIRE.items() if getattr(self, field) is not None])
 
 
 _BINDINGS = ("masquerade", "bridge", "sriov", "passt_binding", "slirp", "macvtap", "passt", "binding")
-_WIRE = {"passt_binding": "passtBinding"}
-"""KubeVirt's names of bindings that differ from those of the fields."""
+_WIRE = {field: "passtBinding" if field == "passt_binding" else field for field in _BINDINGS}
+"""KubeVirt's names of bindings, by field."""
 
 
 class _Multus(Part, frozen=True):
