@@ -61,7 +61,8 @@ __all__ = ["main"]
 _log = logging.getLogger(__name__)
 
 _MANAGER = "vmnic-controller"
-_WORKERS = 8
+_WORKERS = 16
+"""Number of keys that are reconciled at a time. Each waits for its own writes, whose total the write rate limits."""
 _WRITES_PER_S = 50.0
 """The controller's initial write rate. It adapts to the API server's answers, between 5 and 400."""
 _LEDGER_FIRST_S, _LEDGER_LAST_S = 0.5, 30.0

@@ -28,8 +28,8 @@ T = TypeVar("T")
 
 _JSON_PATCH = "application/json-patch+json"
 _MERGE_PATCH = "application/merge-patch+json"
-_CONNECTIONS = 16
-"""Concurrent requests. Watches have connections of their own."""
+_CONNECTIONS = 20
+"""Concurrent requests: the controller's workers, Events and reports. Watches have connections of their own."""
 _CHUNK = 500
 """Objects per page, the same as in client-go."""
 _OVERLOADED = (0, 429, 503, 504)

@@ -24,14 +24,17 @@ _DEMAND_S = 1.0
 """Time after a write that had to wait during which the rate may grow. An unused rate has not been tested."""
 _MAX_PAUSE_S = 30.0
 """Longest pause that the server may ask for."""
-_WEIGHT = 0.05
-"""Weight of the latest answer in the mean: about the last 20 answers count."""
-_SLOW_RATIO = 4.0
-"""Duration of answers, as a multiple of the shortest one, at which the server counts as slower."""
+_WEIGHT, _USUAL_WEIGHT = 0.05, 0.005
+"""Weights of the latest answer in the recent and in the usual duration: about the last 20 and the last 200 answers count."""
+_SLOW_RATIO, _MAX_RATIO = 2.5, 4.0
+"""Recent duration, as a multiple of the usual one, at which the server counts as slower, and the most that one answer counts.
+
+One stall of the server is no slowdown.
+"""
+_LEAST_S = 1e-6
+"""Shortest duration. A clock may stand still between two calls."""
 _SLOW_S = 0.05
 """Shorter answers never count as slow."""
-_MEMORY_S = 60.0
-"""Interval after which an older shortest duration is forgotten, in two steps."""
 
 
 class WriteRate:
@@ -45,6 +48,7 @@ class WriteRate:
     def __init__(self, per_s: float, clock: Callable[[], float]) -> None:
         self.per_s = per_s
         """Current number of writes per second."""
+        self._initial = per_s
         self._least, self._most = (per_s * limit for limit in _LIMITS)
         self._clock = clock
         self._full_at = 0.0
@@ -52,12 +56,8 @@ class WriteRate:
         self._demanded_until = 0.0
         self._settled_at = 0.0
         self._slowness = 1.0
-        """Mean duration of answers, as a multiple of the shortest one of their kind."""
-        self._shortest: dict[str, float] = {}
-        """Shortest duration of each kind of write in this interval."""
-        self._shortest_before: dict[str, float] = {}
-        """The same of the interval before."""
-        self._forget_at = 0.0
+        """Recent duration of answers, as a multiple of the usual one of their kind."""
+        self._usual_s: dict[str, float] = {}
 
     def reserve(self) -> float:
         """Take the place of one write, and return the seconds until it may be sent."""
@@ -77,9 +77,12 @@ class WriteRate:
             seconds: How long the answer took.
         """
         now = self._clock()
-        self._slowness += _WEIGHT * (seconds / self._note_shortest(kind, seconds, now) - self._slowness)
+        usual_s = max(self._usual_s.setdefault(kind, seconds), _LEAST_S)
+        self._usual_s[kind] = usual_s + _USUAL_WEIGHT * (seconds - usual_s)
+        self._slowness += _WEIGHT * (min(seconds / usual_s, _MAX_RATIO) - self._slowness)
         if self._slowness > _SLOW_RATIO and seconds > _SLOW_S:
-            self._decrease(_SLOWER, now)
+            # Only a refusal shows that the server cannot take the initial rate. Other load may have slowed it down too.
+            self._decrease(_SLOWER, min(self._initial, self.per_s), now)
         elif now >= self._settled_at and now <= self._demanded_until:
             self.per_s = min(self._most, self.per_s + _GROWTH_PER_S / self.per_s)
 
@@ -90,23 +93,14 @@ class WriteRate:
             retry_after_s: Seconds that the server asks to wait. Until then, no write is sent.
         """
         now = self._clock()
-        self._decrease(_REFUSED, now)
+        self._decrease(_REFUSED, self._least, now)
         pause_s = min(retry_after_s or 0.0, _MAX_PAUSE_S)
         # After the pause there is no burst, which the server would refuse again.
         self._full_at = max(self._full_at, now + pause_s + _BURST_S)
 
-    def _decrease(self, factor: float, now: float) -> None:
+    def _decrease(self, factor: float, least: float, now: float) -> None:
         if now >= self._settled_at:
-            self.per_s = max(self._least, self.per_s * factor)
+            self.per_s = max(least, self.per_s * factor)
             self._settled_at = now + _SETTLE_S
-            # The mean tells of the rate before.
+            # The recent duration tells of the rate before.
             self._slowness = 1.0
-
-    def _note_shortest(self, kind: str, seconds: float, now: float) -> float:
-        """Return the shortest duration of a kind in the last one to two intervals."""
-        if now >= self._forget_at:
-            self._shortest_before, self._shortest = self._shortest, {}
-            self._forget_at = now + _MEMORY_S
-        # A clock that stands still between two calls must not lead to a division by zero.
-        shortest = self._shortest[kind] = max(min(self._shortest.get(kind, seconds), seconds), 1e-6)
-        return min(shortest, self._shortest_before.get(kind, shortest))
