@@ -191,9 +191,12 @@ class NicReader:
         return _state(interface.model or _VIRTIO, queues, resource, sriov=interface.sriov is not None, plugin=plugin)
 
 
+_ODD = frozenset({"passtBinding", "slirp", "macvtap", "passt"})
+
+
 def _is_odd(interface: Interface) -> bool:
     """Return whether an interface has an old binding, or one that is not a plain tap device."""
-    return any(name in interface.bindings for name in ("passtBinding", "slirp", "macvtap", "passt"))
+    return not _ODD.isdisjoint(interface.bindings)
 
 
 def _is_claim(entry: projection.Network | None) -> bool:

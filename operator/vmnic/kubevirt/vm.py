@@ -41,7 +41,8 @@ __all__ = [
 
 
 # Defaults are omitted, so that an entry that is compared or written back has only the fields that its owner has set.
-class Part(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+# Decoded JSON contains no reference cycles, so the garbage collector need not visit it.
+class Part(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
     """Base of decoded objects with camel-case names. Unknown fields are dropped."""
 
 
@@ -77,13 +78,13 @@ class Interface(Part, frozen=True, kw_only=True):
     @property
     def bindings(self) -> tuple[str, ...]:
         """Return the fields that bind the interface, by KubeVirt's names. KubeVirt allows exactly one."""
-        return tuple(_WIRE.get(field, field) for field in _BINDINGS if getattr(self, field) is not None)
+        return tuple([name for field, name in _WIRE.items() if getattr(self, field) is not None])
 
 
 _BINDINGS = ("masquerade", "bridge", "sriov", "passt_binding", "slirp", "macvtap", "passt", "binding")
-_WIRE = {"passt_binding": "passtBinding"}
-"""KubeVirt's names of bindings that differ from those of the fields."""
-BINDINGS = tuple(_WIRE.get(field, field) for field in _BINDINGS)
+_WIRE = {field: "passtBinding" if field == "passt_binding" else field for field in _BINDINGS}
+"""KubeVirt's names of bindings, by field."""
+BINDINGS = tuple(_WIRE.values())
 """Fields that bind an interface, by KubeVirt's names."""
 
 

@@ -120,8 +120,8 @@ def selecting_rules(rules: Iterable[Rule], vm: VmFacts) -> tuple[Rule, ...]:
 
 def _selects_vm(selector: Selector, vm: VmFacts) -> bool:
     return (
-        vm.platform.value in selector.platforms
-        and (not selector.guest_os or vm.guest_os.value in selector.guest_os)
+        vm.platform in selector.platforms
+        and (not selector.guest_os or vm.guest_os in selector.guest_os)
         and matches_labels(selector.namespace_selector, vm.namespace_labels)
         and matches_labels(selector.vm_selector, vm.labels)
     )
@@ -130,7 +130,7 @@ def _selects_vm(selector: Selector, vm: VmFacts) -> bool:
 def decides_nic(rule: Rule, nic: NicFacts) -> bool:
     """Return whether a rule that selects the VM also selects this NIC of it."""
     globs = rule.selector.networks
-    return not globs or any(fnmatchcase(name, glob) for name in _names(nic.network) for glob in globs)
+    return not globs or "*" in globs or any(fnmatchcase(name, glob) for name in _names(nic.network) for glob in globs)
 
 
 def _names(network: Network) -> tuple[str, ...]:

@@ -151,4 +151,7 @@ class VmDecision:
 
 def first_accepted(found: tuple[Candidate, ...]) -> Candidate | None:
     """Return the first candidate without a finding, or None if all are excluded."""
-    return next((candidate for candidate in found if candidate.finding is None), None)
+    for candidate in found:
+        if candidate.finding is None:
+            return candidate
+    return None

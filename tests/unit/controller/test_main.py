@@ -1,5 +1,7 @@
 """The keys that a replica enqueues when it starts to lead."""
 
+import asyncio
+import gc
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -68,3 +70,29 @@ async def test_the_mtu_of_the_pod_network_reaches_every_decision(arguments, mtu)
     machine = decode_machine(msgspec.json.encode(vm()))
     facts = gather_vm_facts(found.world.inputs.input_of(machine, NAMESPACE))
     assert (facts.nics[0].network.mtu, found.world.inputs.cluster_facts.pod_network_mtu) == (mtu, mtu)
+
+
+async def test_queue_makes_way_for_reviews(leader):
+    assert not leader._queue._has_urgent_work()
+    reviews = leader.reviews(is_authenticated=True)
+    reviews.waiting = 1
+    assert leader._queue._has_urgent_work()
+    reviews.waiting = 0
+    assert not leader._queue._has_urgent_work()
+
+
+async def test_listed_objects_are_not_visited_by_the_collector_again(leader):
+    freezing = asyncio.create_task(leader.freeze_caches())
+    frozen = gc.get_freeze_count()
+    try:
+        await asyncio.sleep(0)
+        assert gc.get_freeze_count() == frozen
+        for cache in leader.world.reflectors:
+            cache.synced.set()
+        for _ in range(2 * len(leader.world.reflectors)):
+            await asyncio.sleep(0)
+        assert gc.get_freeze_count() > frozen
+        assert not freezing.done()
+    finally:
+        gc.unfreeze()
+        freezing.cancel()

@@ -45,13 +45,12 @@ from ...kubevirt.vm import (
     Quota,
     VirtualMachine,
     decode_instancetype,
-    decode_machine,
     decode_preference,
     decode_quota,
     salvage_machine,
 )
 from ...kubevirt.vm_state import decode_vm_state
-from ...kubevirt.vmi import VirtualMachineInstance, decode_instance
+from ...kubevirt.vmi import VirtualMachineInstance
 from ...nodes.state import decode_node_state
 from .capacity_cache import CapacityCache
 from .facts import FactGatherer
@@ -70,6 +69,7 @@ from .projections import (
 )
 from .readers import Thing, segment_of
 from .revisions import RevisionCache
+from .shared_parts import decode_shared_instance, decode_shared_machine
 
 __all__ = ["ClusterCache", "Enqueue", "run_reflectors"]
 
@@ -140,8 +140,8 @@ class ClusterCache:
         self.pools = cache(POOLS, decode_pool, self._pool_changed)
         self.policies = cache(POLICIES, decode_policy, self._policy_changed)
         self.namespaces = cache(NAMESPACES, decode_labelled, self._namespace_changed)
-        self.machines = foreign(VIRTUAL_MACHINES, decode_machine, self._machine_changed, salvage=salvage_machine)
-        self.instances = foreign(VIRTUAL_MACHINE_INSTANCES, decode_instance, self._instance_changed)
+        self.machines = foreign(VIRTUAL_MACHINES, decode_shared_machine, self._machine_changed, salvage=salvage_machine)
+        self.instances = foreign(VIRTUAL_MACHINE_INSTANCES, decode_shared_instance, self._instance_changed)
         read, typed = self._reference_changed, self._instancetype_changed
         self.preferences = foreign(PREFERENCES, decode_preference, read(PREFERENCES))
         self.cluster_preferences = foreign(CLUSTER_PREFERENCES, decode_preference, read(CLUSTER_PREFERENCES))
