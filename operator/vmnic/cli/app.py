@@ -366,7 +366,10 @@ def nodes(
 
 
 def _fetch_records(node: str | None, kubeconfig: str | None) -> dict[str, Any]:
-    """Fetch the record of one node. Without a name, or if it cannot be fetched, it says once what is unknown."""
+    """Fetch the record of one node.
+
+    Without a name, or if it cannot be fetched, it says once what is unknown.
+    """
     from .host_record import FetchError, fetch_record
 
     unknown = "IOMMU groups of VFs, MAC addresses, VLANs and names of node devices are unknown"

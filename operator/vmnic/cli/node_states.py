@@ -35,7 +35,9 @@ class FoundStates:
 
 
 def read_states(kubeconfig: str | None, name: str | None, hosts: list[str]) -> FoundStates:
-    """Read the states of nodes. An API server that does not answer ends the command, unless hosts are given.
+    """Read the states of nodes.
+
+    An API server that does not answer ends the command, unless hosts are given.
 
     Args:
         kubeconfig: Path of a kubeconfig; None for kubectl's.

@@ -79,7 +79,7 @@ def run(monkeypatch, tmp_path):
             return objects, []
 
         def fetch_record(node, kubeconfig, *, anonymise):
-            calls.append((node, anonymise))
+            calls.append((node, kubeconfig, anonymise))
             if record is None:
                 raise host_record.FetchError("pods is forbidden: it needs the right to create pods/exec in namespace a")
             return to_record(record)
@@ -118,14 +118,14 @@ def functions(text):
 
 
 def test_a_wide_table_has_a_row_for_each_vf(run):
-    code, out, err = run("n1", "-o", "wide", states=[state()], record=host())
+    code, out, err = run("n1", "-o", "wide", "--kubeconfig", "c", states=[state()], record=host())
     found = rows(out)
     assert (code, err, list(found)) == (0, "", [PF, VF0, VF1, "0000:04:00.0"])
     assert found[VF0] == {
         "NODE": "n1", "PF": PF, "NAME": "ens1f0", "VF": "0", "ADDRESS": VF0, "DRIVER": "vfio-pci", "HELD BY": "pod tenants/db",
         "POOL": "fast", "IOMMU GROUP": "50", "MAC": "02:00:00:00:01:00", "VLAN": "100", "NODEDEV": "pci_0000_0b_10_0",
     }  # fmt: skip
-    assert run.calls == [("n1", False)]
+    assert run.calls == [("n1", "c", False)]
 
 
 def test_absence_is_told_from_what_is_unknown(run):
