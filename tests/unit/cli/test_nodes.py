@@ -235,6 +235,29 @@ def test_a_driver_that_a_record_does_not_know_is_unknown(run):
     ]
 
 
+def test_a_function_that_could_not_be_read_has_an_unknown_group(run):
+    record = host(errors={f"device:{VF1}": "EIO"})
+    _, out, _ = run("n1", "-o", "wide", states=[state()], record=record)
+    assert [rows(out)[address]["IOMMU GROUP"] for address in (PF, VF0, VF1)] == ["34", "50", "-"]
+
+
+def test_links_that_could_not_be_read_leave_addresses_unknown(run):
+    record = host(errors={"links": "EMSGSIZE"}, links=[])
+    _, out, _ = run("n1", "-o", "wide", states=[state()], record=record)
+    found = rows(out)
+    assert [(found[one]["MAC"], found[one]["VLAN"], found[one]["NODEDEV"]) for one in (PF, VF0)] == [
+        ("-", "", "pci_0000_0b_00_0"),
+        ("-", "-", "pci_0000_0b_10_0"),
+    ]
+
+
+def test_vfs_that_are_not_in_the_record_are_shown(run):
+    _, out, _ = run("n1", "-o", "wide", states=[state(numVfs=3)], record=host())
+    found = rows(out)["0000:0b:10.4"]
+    assert found | UNKNOWN == found
+    assert (found["VF"], found["DRIVER"]) == ("2", "-")
+
+
 def test_addresses_that_no_stride_gives_are_shown(run):
     _, out, _ = run("-o", "wide", "--host", HOSTS / "s390x-pci-domains.yaml")
     assert rows(out)["0112:00:00.0"]["NODEDEV"] == "pci_0112_00_00_0"
