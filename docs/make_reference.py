@@ -22,6 +22,7 @@ from vmnic.agent.metrics import AGENT_METRICS
 from vmnic.api.crd import KINDS, render_crd
 from vmnic.api.reasons import NodeReason, PfReason, PoolProblemReason, PoolReason
 from vmnic.cli.app import app
+from vmnic.cli.nodes import Nodes
 from vmnic.cli.schema import Plan
 from vmnic.controller.metrics import CONTROLLER_METRICS
 from vmnic.metrics import Metric
@@ -52,6 +53,7 @@ def render_pages() -> dict[str, str]:
     pages["metrics.md"] = _metrics()
     pages["commands.md"] = _commands()
     pages["hostrecord.schema.json"] = json.dumps(record_schema(), indent=2) + "\n"
+    pages["nodes.schema.json"] = json.dumps(TypeAdapter(Nodes).json_schema(), indent=2) + "\n"
     pages["plan.schema.json"] = json.dumps(TypeAdapter(Plan).json_schema(), indent=2) + "\n"
     return pages
 
@@ -175,7 +177,8 @@ def _commands() -> str:
         "What `--help` says of each command. Commands that read print tables; `-o json` is for programs,",
     ]
     lines += [
-        "and [plan.schema.json](plan.schema.json) is the shape of a plan. After an error the exit code is 2, after a crash 3."
+        "[plan.schema.json](plan.schema.json) is the shape of a plan, and [nodes.schema.json](nodes.schema.json) that of",
+        "`nodes`. After an error the exit code is 2, after a crash 3.",
     ]
     lines += [
         "`--nic-data FILE` ([NIC models](../nics.md)) and `--guest-data FILE` ([guest systems](../guests.md)) go before the",

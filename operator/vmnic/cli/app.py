@@ -49,6 +49,15 @@ class PlanOutput(StrEnum):
     MARKDOWN = "markdown"
 
 
+class NodesOutput(StrEnum):
+    """Formats in which nodes are printed."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+
+
 @app.callback()
 def common(
     nic_data: Annotated[
@@ -331,28 +340,67 @@ def revert_vm(
 @app.command()
 def nodes(
     name: Annotated[str | None, typer.Argument(help="Name of a node; default all.")] = None,
-    output: OutputOption = Output.TABLE,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="HostRecord of a node, or directory of them; repeatable. Without: fetched from the agent of NAME."),
+    ] = None,
+    output: Annotated[
+        NodesOutput, typer.Option("-o", "--output", help="How to print the nodes; wide: one row for each VF.")
+    ] = NodesOutput.TABLE,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
     """Show the NICs of nodes.
 
     For each PF it shows the VFs, who holds them, what is planned and what went wrong.
+
+    With -o wide, json or yaml it shows each VF. IOMMU groups, MAC addresses, VLANs and the names of libvirt's node devices come
+    from the HostRecord of the node. To fetch it, you need the right to create pods/exec where the agent runs.
     """
-    from ..api.node_state import wire
-    from .live import NODE_KINDS
+    from .node_states import read_states
+    from .nodes import describe_node, wire_nodes
 
-    objects, _ = read_live(kubeconfig, NODE_KINDS)
-    warn_set_aside(objects.set_aside)
-    states = [state for _, state in sorted(objects.node_states.items()) if name in (None, state.metadata.name)]
-    if name is not None and not states:
-        _fail_unread_state(objects.set_aside, name)
-        fail(f"node {name} has no NodeNicState; `kubectl get nicst` lists those that have one")
-    if output is not Output.TABLE:
-        show([wire(state) for state in states], output)
-        return
-    from .render import show_nodes
+    found = read_states(kubeconfig, name, host or [])
+    for line in found.errors:
+        warn(f"kubectl vmnic: {line}")
+    if name is not None and not found.states:
+        _fail_unread_state(found.set_aside, name)
+        remedy = "give its HostRecord with --host" if host else "`kubectl get nicst` lists those that have one"
+        fail(f"node {name} has no NodeNicState; {remedy}")
+    if output is NodesOutput.TABLE:
+        from .render import show_nodes
 
-    show_nodes(states)
+        show_nodes(found.states)
+    else:
+        records = found.records if host else _fetch_records(name, kubeconfig)
+        made = [
+            describe_node(one, records.get(one.metadata.name), from_record=one.metadata.name in found.from_records)
+            for one in found.states
+        ]
+        if output is NodesOutput.WIDE:
+            from .render import show_functions
+
+            show_functions(made)
+        else:
+            show(wire_nodes(made), Output(output.value))
+    raise typer.Exit(2 if found.errors else 0)
+
+
+def _fetch_records(node: str | None, kubeconfig: str | None) -> dict[str, Any]:
+    """Fetch the record of one node.
+
+    Without a name, or if it cannot be fetched, it says once what is unknown.
+    """
+    from .host_record import FetchError, fetch_record
+
+    unknown = "IOMMU groups of VFs, MAC addresses, VLANs and names of node devices are unknown"
+    if node is None:
+        warn(f"{unknown}: give NAME to fetch the HostRecord of one node, or --host")
+        return {}
+    try:
+        return {node: fetch_record(node, kubeconfig, anonymise=False)}
+    except FetchError as error:
+        warn(f"node {node}: {unknown}: {error}")
+        return {}
 
 
 @_host.command("record")

@@ -11,12 +11,23 @@ from ..policy.facts import VmFacts
 from ..policy.problems import ProblemReason
 from .capacity import PoolRow
 from .format import guest_lines, guest_words, pool_words, shape_words, vm_name
+from .nodes import DeviceEntry, NodeEntry
 from .schema import NicPlan, Plan, VmPlan
 from .set_aside import SetAside
 from .setup import Line
 from .terminal import say, show_table
 
-__all__ = ["show_capacity", "show_explanation", "show_nodes", "show_plan", "show_set_aside", "show_status"]
+__all__ = [
+    "show_capacity",
+    "show_explanation",
+    "show_functions",
+    "show_nodes",
+    "show_plan",
+    "show_set_aside",
+    "show_status",
+]
+
+_UNKNOWN = "-"
 
 
 def show_plan(plan: Plan) -> None:
@@ -150,3 +161,26 @@ def _state(pf: PfStatus, pool: str) -> str:
     if pf.link_type and not pool:
         return f"in no pool ({PfReason.LINK_TYPE_DIFFERS}: the link is {pf.link_type}, so only function: Physical may take it)"
     return "as desired" if pool else "in no pool"
+
+
+def show_functions(nodes: Iterable[NodeEntry]) -> None:
+    """Print each function of nodes as a device, followed by its VFs."""
+    rows: list[tuple[str, ...]] = []
+    for node in nodes:
+        for pf in node["functions"]:
+            place = (node["name"], pf["address"], pf["name"])
+            rows.append((*place, "", pf["address"], *_device(pf, ", ".join(pf["pools"]), "")))
+            for vf in pf["vfs"]:
+                vlan = str(vf["vlan"] or "none") if "vlan" in vf else _UNKNOWN
+                rows.append((*place, str(vf["index"]), vf["address"] or _UNKNOWN, *_device(vf, vf["pool"] or "", vlan)))
+    show_table(
+        ("NODE", "PF", "NAME", "VF", "ADDRESS", "DRIVER", "HELD BY", "POOL", "IOMMU GROUP", "MAC", "VLAN", "NODEDEV"), rows
+    )
+
+
+def _device(entry: DeviceEntry, pool: str, vlan: str) -> tuple[str, ...]:
+    """Return the cells of a function, in which `-` stands for what is unknown."""
+    driver = entry["driver"] or "none" if "driver" in entry else _UNKNOWN
+    group = "none" if entry.get("iommuGroup", 0) is None else str(entry.get("iommuGroup", _UNKNOWN))
+    holder = entry["holder"] or "" if "holder" in entry else _UNKNOWN
+    return driver, holder, pool, group, entry.get("mac", _UNKNOWN), vlan, entry.get("nodedev", _UNKNOWN)

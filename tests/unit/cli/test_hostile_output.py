@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from tests.builders.vm import kubevirt, nad, nic, node, node_state, policy, pool, quota, vm, vmi
-from vmnic.cli import live, terminal, uninstall
+from vmnic.cli import host_record, live, terminal, uninstall
 from vmnic.cli.app import app
 from vmnic.cli.markdown import escape_markdown
 from vmnic.cli.objects import Objects
@@ -83,11 +83,12 @@ MACHINE = ["json", "yaml"]
 EXPLAIN, REVERT = ["explain", "vm", "web", "-n", "tenants"], ["revert", "vm", "web", "-n", "tenants"]
 EACH_FIELD = [
     *(["plan", "-o", how] for how in ("table", "markdown", "json")),
-    *(["nodes"], ["capacity"], ["status"], EXPLAIN, REVERT, ["approve", "n1"], ["uninstall"]),
+    *(["nodes"], ["nodes", "n1", "-o", "wide"], ["capacity"], ["status"], EXPLAIN, REVERT, ["approve", "n1"], ["uninstall"]),
 ]
 ONCE = [
     *([*what, "-o", how] for what in (["plan"], ["nodes"], ["capacity"], ["status"], EXPLAIN) for how in MACHINE),
     *(["explain", "vm", HOSTILE], ["nodes", HOSTILE], ["approve", HOSTILE], ["approve", "n1", HOSTILE]),
+    *(["nodes", "n1", "-o", how] for how in MACHINE),
     *(["revert", "vm", HOSTILE], [*REVERT, "--apply"], ["uninstall", "--apply"]),
 ]
 
@@ -115,6 +116,10 @@ def answer(monkeypatch, capsys):
     async def nothing(*args, **more):
         more.get("tell", print)(HOSTILE if "tell" in more else "")
 
+    def fetch_record(*args, **more):
+        raise host_record.FetchError(HOSTILE)
+
+    monkeypatch.setattr(host_record, "fetch_record", fetch_record)
     for name, fake in (("read_cluster", read_cluster), ("read_setup", read_setup), ("read_published", read_published)):
         monkeypatch.setattr(live, name, fake)
     monkeypatch.setattr(live, "patch_machine", nothing)
