@@ -59,6 +59,7 @@ def test(lab: Lab) -> int:
 def up(lab: Lab) -> int:
     lab.build_image()
     cluster = lab.start(NAME)
+    lab.start_handlers(cluster)
     install(cluster)
     print(
         "a cluster with vmnic, KubeVirt's control plane and two workers with simulated NICs:\n"
