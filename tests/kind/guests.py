@@ -16,7 +16,7 @@ __all__ = ["NAMESPACE", "Guest", "guest_vm", "missing_links"]
 
 NAMESPACE = "guests"
 _MANIFEST = pathlib.Path(__file__).parent / "guest" / "vm.yaml"
-_LONG_S = 180
+_LONG_S = 120
 """Longest wait for a guest. Its CPU is emulated, and the machine may be busy."""
 
 

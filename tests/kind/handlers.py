@@ -79,11 +79,14 @@ def _configuration() -> dict[str, Any]:
 
 
 def _adapt(document: dict[str, Any]) -> dict[str, Any]:
-    """Name the image, and shorten the first probes of virt-handler, which come after 15 seconds by default."""
+    """Name the image, ask QEMU's emulation what it can do, and shorten the first probes, which come after 15 seconds."""
     if document["kind"] == "DaemonSet":
         document = json.loads(json.dumps(document).replace('"IMAGE"', f'"{LAUNCHER}"'))
         pod = document["spec"]["template"]["spec"]
         pod.pop("priorityClassName", None)
+        # A processor that KVM offers may be one that the emulation does not have, and then no VM could migrate.
+        labeller = {one["name"]: one for one in pod["initContainers"][0]["env"]}
+        labeller["PREFERRED_VIRTTYPE"]["value"] = "qemu"
         for probe in ("livenessProbe", "readinessProbe"):
             pod["containers"][0][probe]["initialDelaySeconds"] = 1
         pod["containers"][0]["readinessProbe"]["periodSeconds"] = 2

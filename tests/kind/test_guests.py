@@ -12,7 +12,7 @@ from .guests import NAMESPACE, Guest, guest_vm, missing_links
 from .handlers import stop_handlers
 from .pods import POOL, RESOURCE, ask_for, wait_for_vfs
 
-_LONG_S = 180
+_LONG_S = 120
 
 
 def _policy(name, **fields):

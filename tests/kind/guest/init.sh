@@ -22,6 +22,8 @@ echo "GUEST kernel=$(uname -r) cpus=$(nproc) system=$os"
 for path in /sys/class/net/*/device; do
   nic=$(basename "${path%/device}")
   udhcpc -q -n -t 10 -T 1 -i "$nic" -s /etc/dhcp >/dev/null 2>&1
+  # The kernel reports a link up to a second later than the link carries packets.
+  for _ in 1 2 3 4 5 6 7 8 9 10; do [ "$(cat "/sys/class/net/$nic/operstate")" = up ] && break; sleep 0.2; done
 done
 report
 for path in /sys/class/virtio-ports/*; do
