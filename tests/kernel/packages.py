@@ -95,7 +95,11 @@ def copy_modules(kernel: pathlib.Path, release: str, modules: Sequence[str], tar
             if name not in order:
                 order.append(name)
                 packed = source.suffix == ".xz"
-                raw = subprocess.run(["xz", "-dc", str(source)], capture_output=True, check=True).stdout if packed else source.read_bytes()
+                raw = (
+                    subprocess.run(["xz", "-dc", str(source)], capture_output=True, check=True).stdout
+                    if packed
+                    else source.read_bytes()
+                )
                 (target / name).write_bytes(raw)
     return order
 

@@ -54,7 +54,9 @@ class Engine:
         """
         with file.open("rb") as data:
             words = [self.program, "exec", "-i", node, *command]
-            done = subprocess.run(words, env=os.environ | self.environment, stdin=data, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                words, env=os.environ | self.environment, stdin=data, capture_output=True, text=True, check=False
+            )
         if done.returncode:
             raise EngineError(f"{command[0]} in {node}: {done.stderr.strip()[-1500:]}")
 

@@ -23,7 +23,7 @@ from .archive import write_image
 from .cached import ensure_archive, key_of
 from .node_image import unpack_debian
 
-__all__ = ["GUEST", "LAUNCHER", "GuestImages", "ensure_guest_images"]
+__all__ = ["GUEST", "LAUNCHER", "GuestImages", "ensure_guest", "ensure_launcher"]
 
 LAUNCHER = f"localhost/vmnic-test/launcher:{KUBEVIRT}"
 """Image of virt-handler and virt-launcher."""
@@ -55,17 +55,27 @@ class GuestImages:
     guest: pathlib.Path
 
 
-def ensure_guest_images(programs: GuestPrograms, cache: pathlib.Path) -> GuestImages:
-    """Return the archives, making those that are missing.
+def ensure_launcher(programs: GuestPrograms, cache: pathlib.Path) -> pathlib.Path:
+    """Return the archive of the image with KubeVirt's programs, making it if it is missing.
 
     Raises:
         CannotRun: a package is not available.
     """
-    sources = [pathlib.Path(__file__), _HERE / "archive.py", *_SCRIPTS.iterdir()]
-    key = key_of(*_PACKAGES, *_UNPACKED, KUBEVIRT, files=sources)
-    launcher = ensure_archive("launcher", key, cache, lambda archive: _write_launcher(archive, programs, cache))
-    guest = ensure_archive("guest", key, cache, lambda archive: _write_guest(archive, cache))
-    return GuestImages(launcher, guest)
+    return ensure_archive("launcher", _key(), cache, lambda archive: _write_launcher(archive, programs, cache))
+
+
+def ensure_guest(cache: pathlib.Path) -> pathlib.Path:
+    """Return the archive of the guest's image, making it if it is missing.
+
+    Raises:
+        CannotRun: a package is not available.
+    """
+    return ensure_archive("guest", _key(), cache, lambda archive: _write_guest(archive, cache))
+
+
+def _key() -> str:
+    sources = [pathlib.Path(__file__), _HERE / "archive.py", *_SCRIPTS.glob("*.sh")]
+    return key_of(*_PACKAGES, *_UNPACKED, *_MODULES, KUBEVIRT, files=sources)
 
 
 def _unpack_tree(cache: pathlib.Path, tree: pathlib.Path) -> None:
@@ -201,7 +211,9 @@ def _copy_with_libraries(tree: pathlib.Path, root: pathlib.Path, programs: Seque
     for program in programs:
         _install(tree / program.lstrip("/"), root / "bin")
     for library in set(re.findall(r"(/lib\S+\.so\S*) \(", shown)):
-        _install((tree / library.lstrip("/")).resolve(), root / library.rpartition("/")[0].lstrip("/"), library.rpartition("/")[2])
+        _install(
+            (tree / library.lstrip("/")).resolve(), root / library.rpartition("/")[0].lstrip("/"), library.rpartition("/")[2]
+        )
 
 
 def _install(path: pathlib.Path, directory: pathlib.Path, name: str = "") -> None:

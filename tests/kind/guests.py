@@ -11,6 +11,7 @@ import yaml
 from tests.harness.api import ApiFailure, wait_for
 
 from .cluster import KindCluster
+from .engine import EngineError
 
 __all__ = ["NAMESPACE", "Guest", "guest_vm", "missing_links"]
 
@@ -45,8 +46,8 @@ def missing_links(cluster: KindCluster) -> str:
     """Return why a node's kernel cannot create dummy links, which KubeVirt's bridge binding needs; empty if it can."""
     try:
         cluster.run_in(cluster.workers[0], "ip", "link", "add", "probe0", "type", "dummy")
-    except Exception as error:  # noqa: BLE001
-        return str(error)
+    except EngineError as error:
+        return str(error).rpartition(": ")[2]
     cluster.run_in(cluster.workers[0], "ip", "link", "delete", "probe0")
     return ""
 
@@ -58,6 +59,7 @@ class Guest:
         self._cluster = cluster
         self._api = cluster.api
         self.name = manifest["metadata"]["name"]
+        self._booted = ""
         cluster.api.create(manifest)
 
     @property
@@ -95,21 +97,14 @@ class Guest:
         running = [pod for pod in pods if pod["status"]["phase"] == "Running" and pod["spec"]["nodeName"] == self.node]
         return str(running[0]["metadata"]["name"])
 
-    def console(self) -> str:
-        """Return what the guest has printed since its start, as far as its present pod knows."""
-        command = ("logs", "-n", NAMESPACE, "-l", f"kubevirt.io/created-by={self.uid}", "-c", "guest-console-log", "--tail=-1")
-        return self._cluster.kubectl(*command, check=False) if self.uid else ""
-
-    def first_nic(self, *, after: str = "") -> dict[str, str]:
-        """Return the first NIC that the guest prints, waiting for its boot.
-
-        Args:
-            after: Identifier of an earlier instance, whose successor is awaited.
-        """
-        if after:
-            wait_for(f"{self.name} starts again", lambda: self.uid not in ("", after), _LONG_S)
-        wait_for(f"{self.name} speaks", lambda: "GUEST ready" in self.console(), _LONG_S)
-        return _fields(self.console(), "NIC")
+    def boot(self) -> dict[str, str]:
+        """Wait until a new instance of the VM has booted, and return the NIC that its console shows."""
+        wait_for(f"{self.name} starts", lambda: self.uid not in ("", self._booted), _LONG_S)
+        self._booted = self.uid
+        shown = wait_for(
+            f"{self.name} prints its NIC", lambda: self._console(self._booted).partition("GUEST ready")[0], _LONG_S
+        )
+        return _fields(shown, "NIC")
 
     def nic(self) -> dict[str, str]:
         """Return the NIC as the guest sees it now."""
@@ -156,6 +151,12 @@ class Guest:
         label = f"?labelSelector=vm.kubevirt.io/name={self.name}"
         wait_for(f"{self.name} is gone", lambda: not self._api.list("Pod", NAMESPACE, label), 60)
 
+    def _console(self, uid: str) -> str:
+        """Return what an instance has printed once its guest is ready, else nothing."""
+        command = ("logs", "-n", NAMESPACE, "-l", f"kubevirt.io/created-by={uid}", "-c", "guest-console-log", "--tail=-1")
+        shown = self._cluster.kubectl(*command, check=False)
+        return shown if "GUEST ready" in shown else ""
+
     def _has_moved(self, before: str) -> bool:
         state = self.instance["status"].get("migrationState", {})
         assert not state.get("failed"), state
@@ -168,9 +169,7 @@ class Guest:
         """Send a request to the guest over the pod network and return the text of its answer; empty if it does not come."""
         interfaces = self.instance["status"].get("interfaces", [{}])
         address = interfaces[0].get("ipAddress", "")
-        script = (
-            f"exec 3<>/dev/tcp/{address}/80 && printf 'GET /cgi-bin/queues?{query} HTTP/1.0\\r\\n\\r\\n' >&3 && timeout 10 cat <&3"
-        )
+        script = f"exec 3<>/dev/tcp/{address}/80 && printf 'GET /cgi-bin/queues?{query} HTTP/1.0\\r\\n\\r\\n' >&3 && timeout 10 cat <&3"
         answer = self._cluster.run_in(self._cluster.control_plane, "timeout", "15", "bash", "-c", script, check=False)
         return answer.replace("\r", "").partition("\n\n")[2]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from concurrent import futures
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.harness import debian, programs
 from .cached import ensure_image, key_of
 from .cluster import KindCluster
 from .engine import Engine, find_engine
-from .guest_images import GuestImages, ensure_guest_images
+from .guest_images import GuestImages, ensure_guest, ensure_launcher
 from .handlers import start_handlers
 from .image import IMAGE, build_image, make_base
 from .node_image import write_node_image
@@ -91,12 +92,16 @@ def prepare() -> Lab:
     engine = find_engine(programs.cache_directory())
     built, nodes = programs.ensure(), programs.ensure_node_programs()
     versions = (programs.KUBERNETES, programs.ETCD, programs.KIND)
-    node_image = ensure_image(
-        engine, "node", key_of(*versions, files=_NODE_SOURCES), cache,
-        lambda archive, tag: write_node_image(archive, tag, cache / "debian.tar", built, nodes),
-    )  # fmt: skip
-    guest_programs = programs.ensure_guest_programs()
-    guest_images = ensure_guest_images(guest_programs, cache)
+    # The compiler needs the processor, and the images need packages from the network.
+    with futures.ThreadPoolExecutor(1) as pool:
+        compiled = pool.submit(programs.ensure_guest_programs)
+        node_image = ensure_image(
+            engine, "node", key_of(*versions, files=_NODE_SOURCES), cache,
+            lambda archive, tag: write_node_image(archive, tag, cache / "debian.tar", built, nodes),
+        )  # fmt: skip
+        guest = ensure_guest(cache)
+    guest_programs = compiled.result()
+    guest_images = GuestImages(ensure_launcher(guest_programs, cache), guest)
     return Lab(engine, cache, built, nodes, node_image, guest_programs, guest_images)
 
 

@@ -1,5 +1,6 @@
 #!/bin/sh
 # The script of udhcpc: takes the address, the MTU and the router that are offered.
+# shellcheck disable=SC2154 # udhcpc sets the variables.
 case $1 in
   bound | renew)
     ip addr flush dev "$interface"
