@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tests.harness.api import ApiFailure, wait_for
+from tests.harness.api import ApiFailure, path_of, wait_for
 
 from .cluster import KindCluster
 from .engine import EngineError
@@ -91,11 +91,10 @@ class Guest:
         return str(self.instance["status"].get("nodeName", ""))
 
     @property
-    def pod(self) -> str:
-        """Return the name of the pod on the guest's node."""
+    def pod(self) -> dict[str, Any]:
+        """Return the pod on the guest's node."""
         pods = self._api.list("Pod", NAMESPACE, f"?labelSelector=kubevirt.io/created-by={self.uid}")
-        running = [pod for pod in pods if pod["status"]["phase"] == "Running" and pod["spec"]["nodeName"] == self.node]
-        return str(running[0]["metadata"]["name"])
+        return next(pod for pod in pods if pod["status"]["phase"] == "Running" and pod["spec"]["nodeName"] == self.node)
 
     def boot(self) -> dict[str, str]:
         """Wait until a new instance of the VM has booted, and return the NIC that its console shows."""
@@ -114,6 +113,15 @@ class Guest:
         """Return how many pings the guest has sent, and how many of them were lost."""
         counts = _fields(self._ask(""), "PINGS")
         return int(counts["sent"]), int(counts["lost"])
+
+    def memory_bytes(self) -> int:
+        """Return the memory (PSS) of all processes in the guest's pod."""
+        uid = self.pod["metadata"]["uid"].replace("-", "[-_]")
+        script = (
+            f"for file in $(grep -l 'pod{uid}' /proc/[0-9]*/cgroup); do grep -h ^Pss: ${{file%/cgroup}}/smaps_rollup; done"
+            " | awk '{sum += $2} END {print sum}'"
+        )
+        return int(self._cluster.run_in(self.node, "sh", "-c", script)) * 1024
 
     def set_queues(self, count: int) -> bool:
         """Set the number of queues with `ethtool -L`, and return whether the driver accepts it."""
@@ -134,8 +142,8 @@ class Guest:
 
     def evict(self) -> None:
         """Evict the guest's pod as `kubectl drain` does, and wait until KubeVirt has moved the guest."""
-        before, path = self.node, f"/api/v1/namespaces/{NAMESPACE}/pods/{self.pod}/eviction"
-        meta = {"name": self.pod, "namespace": NAMESPACE}
+        before, name = self.node, self.pod["metadata"]["name"]
+        path, meta = path_of("Pod", NAMESPACE, name, "eviction"), {"name": name, "namespace": NAMESPACE}
         # KubeVirt refuses the eviction and migrates the VM.
         with contextlib.suppress(ApiFailure):
             self._api.request("POST", path, {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta})

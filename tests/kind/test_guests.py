@@ -64,6 +64,7 @@ def linux(cluster, figures):
     )
     guest.first = guest.boot()
     figures["VM created: until the guest has its address"] = f"{time.monotonic() - started:.1f} s"
+    figures["memory of a VM with 512 MiB (PSS of its pod)"] = f"{guest.memory_bytes() / 1e6:.0f} MB"
     yield guest
     guest.delete()
 
