@@ -94,13 +94,8 @@ def copy_modules(kernel: pathlib.Path, release: str, modules: Sequence[str], tar
             name = source.name.removesuffix(".xz")
             if name not in order:
                 order.append(name)
-                packed = source.suffix == ".xz"
-                raw = (
-                    subprocess.run(["xz", "-dc", str(source)], capture_output=True, check=True).stdout
-                    if packed
-                    else source.read_bytes()
-                )
-                (target / name).write_bytes(raw)
+                unpack = ["xz", "-dc"] if source.suffix == ".xz" else ["cat"]
+                (target / name).write_bytes(subprocess.run([*unpack, str(source)], capture_output=True, check=True).stdout)
     return order
 
 
