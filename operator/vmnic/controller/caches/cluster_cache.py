@@ -406,7 +406,7 @@ def _intent(pool: SriovNetworkPool) -> tuple[Any, ...]:
 
 def _place(node: NodeObject) -> tuple[Any, ...]:
     """Return the parts of a node that pools read."""
-    return (node.metadata.labels, node.metadata.annotations, node.spec, node.status.conditions)
+    return (node.metadata.labels, node.metadata.annotations, node.spec, node.status)
 
 
 async def run_reflectors(world: ClusterCache) -> None:
