@@ -257,7 +257,10 @@ class LinkInfo:
 
     @property
     def own_mac(self) -> str:
-        """Return its permanent address, or the present one where the kernel tells no other; empty if both are unknown."""
+        """Return its permanent address, or the present one where the kernel tells no other.
+
+        It is empty if both are unknown.
+        """
         return self.permanent_mac or self.mac or ""
 
 

@@ -78,7 +78,11 @@ async def test_vf_links_have_the_addresses_that_a_pool_asks_for(tmp_path):
     status = await node.grant_and_run(desired(driver="kernel", settings=NAMED))
     infos, vfs = links(node)
     assert status.apply.state is ApplyState.APPLIED
-    assert [vf.mac for vf in vfs] == [vf.mac for vf in infos] == [admin_mac("02:11:22", "52:54:00:00:0b:01", index) for index in range(7)]
+    assert (
+        [vf.mac for vf in vfs]
+        == [vf.mac for vf in infos]
+        == [admin_mac("02:11:22", "52:54:00:00:0b:01", index) for index in range(7)]
+    )
 
 
 async def test_vf_links_with_a_driver_get_their_new_addresses(tmp_path):
