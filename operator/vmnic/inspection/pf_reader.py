@@ -122,7 +122,7 @@ async def read_pf(
         vfio_device=_vfio_device(functions, cdevs, address),
         numa_node=numa,
         link_speed_mbps=_speed(more.text(f"/sys/class/net/{name}/speed")),
-        mac=(link.mac or "") if link is not None else "",
+        mac=link.own_mac if link is not None else "",
         mtu=link.mtu if link is not None else None,
         up=_any(port.up for port in there.ports),
         link_elsewhere=driver not in ("", VFIO) and not name,

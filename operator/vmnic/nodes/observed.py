@@ -108,6 +108,7 @@ class ObservedPf:
     numa_node: int | None = None
     link_speed_mbps: int | None = None
     mac: str = ""
+    """Its permanent hardware address; empty if it is unknown."""
     mtu: int | None = None
     up: bool | None = None
     """Administrative state; None if its link is not in the host's network namespace."""

@@ -198,6 +198,9 @@ class FileTree:
                 "speed": constant(str(one.profile.speed_mbps if carrier else -1)) if one.up else File(read=_not_running),
                 "carrier": constant(str(int(carrier))) if one.up else File(read=_not_running),
             }
+        else:
+            has = self._machine.has_vf_carrier(one)
+            entries["carrier"] = constant(str(int(has))) if one.up else File(read=_not_running)
         return entries
 
     def _groups(self) -> Mapping[str, Node]:

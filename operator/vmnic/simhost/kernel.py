@@ -299,6 +299,8 @@ class Kernel:
             for port in function.ports:
                 self._remove_uppers(port.name)
             function.ports = []
+        else:
+            function.up = False
         if function.net_name:
             self._remove_uppers(function.net_name)
         function.net_name = ""

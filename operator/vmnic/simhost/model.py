@@ -11,8 +11,10 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ..host.events import HostEvent
+from ..nodes.nics import model_of
 from .spec import DeviceSpec, HostSpec, NicProfile, PfSpec, profiles
 
 __all__ = ["Device", "Function", "Machine", "Pf", "Port", "Upper", "Vf", "VfAttributes", "make_ports"]
@@ -96,6 +98,8 @@ class Vf(Function):
 
     index: int
     attributes: VfAttributes
+    up: bool = False
+    """Whether its link is switched on."""
 
 
 @dataclass(kw_only=True)
@@ -137,6 +141,8 @@ class Pf(Function):
     """Number of VFs with which the link stays up even if `cut_by_vfs` is set."""
     locked: bool = False
     """Whether the kernel's device lock is held."""
+    cuts_vfs: bool = False
+    """Whether the function was reset and the links of its VFs have no carrier yet."""
 
     @property
     def total_vfs(self) -> int:
@@ -276,6 +282,34 @@ class Machine:
         """Send an event about a function's link, if it has one in this network namespace."""
         if one.net_name and not one.moved:
             self._tell(HostEvent(what=what, address=one.address, link=one.net_name))
+
+    def cut_vf_links(self, pf: Pf, cause: Literal["mtu", "queues"]) -> None:
+        """Take the carrier from the links of a PF's VFs, as the reset of a running function does.
+
+        igb_change_mtu and igb_reinit_queues in drivers/net/ethernet/intel/igb/igb_main.c reset it, and the VFs' driver notices
+        it in its watchdog (igbvf_watchdog_task). The links come back after the next look at them.
+        """
+        model = model_of(pf.vendor, pf.device, pf.driver)
+        if pf.up and cause not in (model.keeps_vf_links if model is not None else ()):
+            pf.cuts_vfs = True
+            self._tell_vf_links(pf)
+
+    def restore_vf_links(self) -> None:
+        """Give the links of VFs their carrier back."""
+        for pf in self.pfs.values():
+            if pf.cuts_vfs:
+                pf.cuts_vfs = False
+                self._tell_vf_links(pf)
+
+    def has_vf_carrier(self, vf: Vf) -> bool:
+        """Return whether the link of a VF is up and has a carrier."""
+        pf = self.pf_of(vf)
+        return vf.up and pf.has_carrier and not pf.cuts_vfs
+
+    def _tell_vf_links(self, pf: Pf) -> None:
+        for vf in pf.vfs:
+            if vf.up:
+                self.tell_link("newlink", vf)
 
     def tell_upper(self, what: str, upper: Upper) -> None:
         """Send an event about a virtual link."""

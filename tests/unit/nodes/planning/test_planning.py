@@ -1,5 +1,6 @@
 """Tables for match, merge, plan and digest."""
 
+import re
 from dataclasses import replace
 
 import msgspec
@@ -602,9 +603,27 @@ def test_a_released_pf_returns_to_its_original_drivers():
     ]  # fmt: skip
 
 
-def test_mac_addresses_differ_within_a_pf_and_between_pfs():
-    made = [admin_mac("02:aa:bb", mac, index) for mac in ("52:54:00:00:0b:01", "52:54:00:01:0b:01") for index in range(64)]
-    assert (made[0], len(set(made))) == ("02:aa:bb:00:0b:02", 128)
+@pytest.mark.parametrize(
+    "pfs",
+    [
+        [0x525400000B00 + port for port in range(16)],
+        [0x525400000B00 + 16 * port for port in range(8)],
+        [0x525400000B00 + 64 * port for port in range(8)],
+        [0x5254000000FF, 0x525400000100, 0x525400FFFFFF, 0x525401000000],
+        # The last three bytes are the same.
+        [0x525400000B01, 0x3CFDFE000B01, 0xB8CEF6000B01, 0x525401000B01],
+    ],
+    ids=["consecutive", "by 16", "by 64", "carried", "other vendors"],
+)
+def test_vfs_of_all_pfs_of_a_node_have_their_own_addresses(pfs):
+    macs = [":".join(f"{pf:012x}"[at : at + 2] for at in range(0, 12, 2)) for pf in pfs]
+    made = [admin_mac("02:aa:bb", mac, index) for mac in macs for index in range(256)]
+    assert len(set(made)) == len(made)
+    assert all(re.fullmatch("02:aa:bb(:[0-9a-f]{2}){3}", one) for one in made)
+
+
+def test_a_pf_without_a_known_address_has_distinct_vfs():
+    assert len({admin_mac("02:aa:bb", "", index) for index in range(64)}) == 64
 
 
 def test_an_iommu_that_cannot_be_read_excludes_nothing():
