@@ -12,9 +12,8 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 
-from .lab import Lab, pack_initrd
+from .lab import Lab, copy_modules, pack_initrd
 from .node import Node
-from .packages import copy_modules
 
 __all__ = ["Inner", "Nic", "make_inner_initrd", "system_xml"]
 
@@ -50,7 +49,7 @@ def make_inner_initrd(lab: Lab, target: pathlib.Path) -> None:
             for library in _libraries(lab, program):
                 place = "lib64" if "ld-linux" in library.name else "lib/x86_64-linux-gnu"
                 shutil.copy(library, tree / place)
-        order = copy_modules(lab.directory / "kernel", lab.release, _MODULES, tree / "mod")
+        order = copy_modules(lab, _MODULES, tree / "mod")
         (tree / "init").write_text(_INIT.format(modules=" ".join(order)))
         (tree / "init").chmod(0o755)
         pack_initrd(tree, target)

@@ -15,9 +15,9 @@ from tests.harness.debian import CannotRun
 from tests.harness.programs import cache_directory
 
 from .module import make_modules
-from .packages import copy_modules, fetch_kernel, install_programs, unpack_tools
+from .packages import fetch_kernel, install_programs, unpack_tools
 
-__all__ = ["ROOT", "Lab", "pack_initrd", "prepare"]
+__all__ = ["ROOT", "Lab", "copy_modules", "pack_initrd", "prepare"]
 
 ROOT = pathlib.Path(__file__).parents[2]
 _INITRD_MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_console")
@@ -78,7 +78,7 @@ def _make_initrd(lab: Lab) -> None:
         for name in ("bin", "proc", "sys", "dev", "ro", "tools", "rw", "new", "mod"):
             (tree / name).mkdir()
         shutil.copy(shutil.which("busybox") or "/bin/busybox", tree / "bin" / "busybox")
-        order = copy_modules(lab.directory / "kernel", lab.release, _INITRD_MODULES, tree / "mod")
+        order = copy_modules(lab, _INITRD_MODULES, tree / "mod")
         (tree / "init").write_text(_INIT.format(modules=" ".join(order), release=lab.release))
         (tree / "init").chmod(0o755)
         pack_initrd(tree, lab.initrd)
@@ -89,6 +89,31 @@ def pack_initrd(tree: pathlib.Path, target: pathlib.Path) -> None:
     packing = f"cd {tree} && find . | cpio -o -H newc --quiet | zstd -q -3 > {target}.new"
     subprocess.run(["bash", "-o", "pipefail", "-c", packing], check=True)
     pathlib.Path(f"{target}.new").rename(target)
+
+
+def copy_modules(lab: Lab, modules: tuple[str, ...], target: pathlib.Path) -> list[str]:
+    """Copy modules with their dependencies, decompressed, and return their names in loading order."""
+    order: list[str] = []
+    for module in modules:
+        shown = subprocess.run(
+            ["modprobe", "-d", str(lab.directory / "kernel"), "-S", lab.release, "--show-depends", module],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        for line in shown.splitlines():
+            words = line.split()
+            if words[0] != "insmod":
+                continue
+            source = pathlib.Path(words[1])
+            name = source.name.removesuffix(".xz")
+            if name not in order:
+                order.append(name)
+                raw = (
+                    subprocess.run(["xz", "-dc", str(source)], capture_output=True, check=True).stdout
+                    if source.suffix == ".xz"
+                    else source.read_bytes()
+                )
+                (target / name).write_bytes(raw)
+    return order
 
 
 _INIT = """#!/bin/busybox sh

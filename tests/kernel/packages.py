@@ -10,11 +10,10 @@ import pathlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
 
 from tests.harness.debian import CannotRun, apt, mirror
 
-__all__ = ["copy_modules", "fetch_kernel", "install_programs", "unpack_headers", "unpack_tools"]
+__all__ = ["fetch_kernel", "install_programs", "unpack_headers", "unpack_tools"]
 
 KERNEL = "6.12.95+deb12-amd64"
 """Newest tested kernel of bookworm-backports. If the archive has only a newer one, that is used."""
@@ -79,24 +78,6 @@ def fetch_kernel(directory: pathlib.Path) -> str:
     subprocess.run(["depmod", "-b", str(directory / "kernel"), release], check=True)
     stamp.write_text(release)
     return release
-
-
-def copy_modules(kernel: pathlib.Path, release: str, modules: Sequence[str], target: pathlib.Path) -> list[str]:
-    """Copy modules with their dependencies, decompressed, and return their names in loading order."""
-    order: list[str] = []
-    for module in modules:
-        command = ["modprobe", "-d", str(kernel), "-S", release, "--show-depends", module]
-        for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
-            words = line.split()
-            if words[0] != "insmod":
-                continue
-            source = pathlib.Path(words[1])
-            name = source.name.removesuffix(".xz")
-            if name not in order:
-                order.append(name)
-                unpack = ["xz", "-dc"] if source.suffix == ".xz" else ["cat"]
-                (target / name).write_bytes(subprocess.run([*unpack, str(source)], capture_output=True, check=True).stdout)
-    return order
 
 
 def unpack_headers(directory: pathlib.Path, release: str) -> pathlib.Path:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from tests.harness import debian
 from tests.harness.programs import KUBEVIRT, GuestPrograms, cache_directory
-from tests.kernel import packages
+from tests.kernel.lab import Lab, copy_modules
+from tests.kernel.packages import fetch_kernel
 
 from .archive import write_image
 from .cached import ensure_archive, key_of
@@ -158,11 +159,11 @@ def _write_launcher(archive: pathlib.Path, programs: GuestPrograms, cache: pathl
 
 def _write_guest(archive: pathlib.Path, cache: pathlib.Path) -> None:
     """Write the image of the guest, whose parts KubeVirt boots without a disk."""
-    lab = cache_directory() / "kernel-lab"
-    lab.mkdir(exist_ok=True)
-    with (lab / "lock").open("w") as lock:
+    directory = cache_directory() / "kernel-lab"
+    directory.mkdir(exist_ok=True)
+    with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        release = packages.fetch_kernel(lab)
+        lab = Lab(directory, fetch_kernel(directory), directory / "tools")
     tree, root = archive.with_suffix(".tree"), archive.with_suffix(".root")
     _unpack_tree(cache, tree)
     shutil.rmtree(root, ignore_errors=True)
@@ -172,7 +173,7 @@ def _write_guest(archive: pathlib.Path, cache: pathlib.Path) -> None:
     for name in _COMMANDS:
         (root / "bin" / name).symlink_to("busybox")
     _copy_with_libraries(tree, root, ("/usr/sbin/ethtool", "/unpacked/usr/sbin/qemu-ga"))
-    order = packages.copy_modules(lab / "kernel", release, _MODULES, root / "modules")
+    order = copy_modules(lab, _MODULES, root / "modules")
     (root / "modules" / "order").write_text("\n".join(order) + "\n")
     for script, directory in (("init", ""), ("dhcp", "etc"), ("report", "bin"), ("queues", "www/cgi-bin")):
         _install(_SCRIPTS / f"{script}.sh", root / directory, script)
@@ -184,7 +185,7 @@ def _write_guest(archive: pathlib.Path, cache: pathlib.Path) -> None:
         f" | gzip -9n >{boot}/initrd"
     )
     subprocess.run(["bash", "-o", "pipefail", "-c", packing], check=True)
-    shutil.copy(lab / "kernel" / "boot" / f"vmlinuz-{release}", boot / "vmlinuz")
+    shutil.copy(lab.kernel, boot / "vmlinuz")
     for path in boot.iterdir():
         _pad(path)
         os.utime(path, (0, 0))
