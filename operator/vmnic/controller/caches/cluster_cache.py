@@ -79,6 +79,8 @@ _MANY = 500
 """Keys that are enqueued in one go: about a millisecond."""
 _SETTLE_S = 0.1
 """Delay that lets one pass serve a burst of changes. Pools and policies are summed up over all their nodes and VMs."""
+_REPORT_S = 1.0
+"""Delay where a change only affects the counts that a pool reports."""
 
 
 class Enqueue(Protocol):
@@ -332,7 +334,7 @@ class ClusterCache:
                 if machine.namespace == namespace:
                     self._enqueue(vm_key(*machine))
 
-    def _machine_changed(self, key: ObjectKey, _old: VirtualMachine | None, new: VirtualMachine | None) -> None:
+    def _machine_changed(self, key: ObjectKey, old: VirtualMachine | None, new: VirtualMachine | None) -> None:
         """Update the devices of a VM and enqueue it.
 
         Before the caches are complete nothing can be decided. All VMs are enqueued then.
@@ -344,7 +346,10 @@ class ClusterCache:
         if key in self.machines.malformed:
             self.devices.hold(key, self.machines.last_readable.get(key))
         else:
-            self.devices.update_vm(key, new)
+            has_devices = self.devices.update_vm(key, new)
+            # No agent reports the devices of stopped VMs, which pools count too.
+            if has_devices and (old is None or new is None or old.spec != new.spec):
+                self._every_pool(_REPORT_S)
             if new is None:
                 self.inputs.readers.forget(key)
         if self.machines_synced:
@@ -380,9 +385,9 @@ class ClusterCache:
         if end < len(keys):
             asyncio.get_running_loop().call_soon(self._enqueue_slice, keys, end)
 
-    def _every_pool(self) -> None:
+    def _every_pool(self, after_s: float = _SETTLE_S) -> None:
         for key in self.pools.items:
-            self._enqueue(pool_key(key.name), _SETTLE_S)
+            self._enqueue(pool_key(key.name), after_s)
 
 
 def _refers(name: ObjectKey, machine: VirtualMachine, key: ObjectKey) -> bool:
