@@ -28,7 +28,7 @@ from ..policy.reasons import Reason
 from ..policy.types import Action, NicDecision, VmDecision
 from .objects import UNMANAGED, Objects, shown_name
 from .offline import Decided, kind_of
-from .recorded import RecordedPlans, pool_row
+from .recorded import RecordedPlans, pool_row, unknown_values
 from .schema import (
     FailOn,
     GuestEntry,
@@ -340,9 +340,13 @@ def _link_refusals(objects: Objects, left_out: Collection[str]) -> list[ProblemE
         for node, state in sorted(objects.node_states.items()):
             if node in left_out:
                 continue
-            labels = objects.nodes[node].metadata.labels if node in objects.nodes else {}
-            refusals += find_link_refusals(pool, node, labels, state.status.pfs)
-            matched = matched or bool(matching_pfs(pool, labels, state.status.pfs, state.spec.pfs))
+            record = objects.host_records.get(node)
+            # The labels of a recorded node may be unknown, which excludes no pool.
+            unlabelled = record.metadata.labels if record is not None else {}
+            labels = objects.nodes[node].metadata.labels if node in objects.nodes else unlabelled
+            unknown = unknown_values(record)
+            refusals += find_link_refusals(pool, node, labels, state.status.pfs, unknown)
+            matched = matched or bool(matching_pfs(pool, labels, state.status.pfs, state.spec.pfs, unknown))
         found += [
             {
                 "object": f"SriovNetworkPool/{name}",

@@ -162,7 +162,7 @@ def _any(values: Iterable[bool | None]) -> bool | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Details:
-    """Answers to reads whose failure costs no more than what they would have told."""
+    """Answers to reads whose failure costs no more than what they would have shown."""
 
     infos: Mapping[int, VfInfo]
     """Attributes of VFs by index."""

@@ -30,6 +30,7 @@ from ..inspection.modules import MODULES
 from ..inspection.networkmanager import Port, find_manager, read_profiles
 from ..inspection.sysfs import DEVICES, SysfsReader, is_absent
 from ..nodes.nics import model_of
+from ..nodes.udev_rules import find_rules, pool_of
 from .record import (
     RECORD_VERSION,
     HostPart,
@@ -320,7 +321,14 @@ class _Recorder:
                 if (text := self._text(path))
             },
             foreign=foreign,  # type: ignore[arg-type]
-            udev_rules={path: address for path in rules if (address := _address_of_rule(self._text(path)))},
+            udev_rules={
+                path: address for path in rules if not _pool_of_path(path) and (address := _address_of_rule(self._text(path)))
+            },
+            own_udev_rules={
+                pool: found
+                for path in rules
+                if (pool := _pool_of_path(path)) and (found := _own_rules(pool, self._text(path), [pf.address for pf in pfs]))
+            },
         )
 
     def _ports(self, pf: PciDevice, links: Sequence[LinkInfo]) -> list[Port]:
@@ -345,6 +353,18 @@ def _holder(device: str, by: str) -> RecordedHolder:
     """Return a holder. The key of a macvtap is its resource and its device ID."""
     resource, slash, name = device.rpartition("/")
     return RecordedHolder(device=name, resource=resource, by=by) if slash else RecordedHolder(device=device, by=by)
+
+
+def _pool_of_path(path: str) -> str:
+    """Return the pool whose file of udev rules has a path, or an empty string for a file of another owner."""
+    return pool_of(path.rpartition("/")[2])
+
+
+def _own_rules(pool: str, text: str, addresses: Sequence[str]) -> tuple[str, ...]:
+    """Return vmnic's rules in a file, with the PCI address in place of the pool's name."""
+    return tuple(
+        f"{address} {rule.removeprefix(f'{pool} ')}" for address in addresses for rule in find_rules(pool, text, address)
+    )
 
 
 def _address_of_rule(text: str) -> str:

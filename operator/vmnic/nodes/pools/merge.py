@@ -18,7 +18,7 @@ from ...api.reasons import PfReason, PoolProblemReason
 from ...checked.amounts import resolve_percentage
 from ..state import group_of, indexes_of
 from ..vf_limits import data_of, possible_vfs
-from .match import matching_pfs
+from .match import UnknownValues, matching_pfs
 from .resources import resource_of_link
 
 __all__ = ["Merge", "PoolConflict", "find_resource_conflicts", "merge_pools"]
@@ -46,19 +46,21 @@ class Merge:
 
 def merge_pools(
     pools: Iterable[SriovNetworkPool],
-    labels: Mapping[str, str],
+    labels: Mapping[str, str] | None,
     pfs: Sequence[PfStatus],
     present: Sequence[PfSpec] = (),
     unreadable: Collection[str] = (),
+    unknown: UnknownValues | None = None,
 ) -> Merge:
     """Merge the pools for one node, without grants.
 
     Args:
         pools: All pools.
-        labels: Labels of the node.
+        labels: Labels of the node; None if they are unknown, and then they exclude no pool.
         pfs: PFs of the node.
         present: PFs of the node's present spec. A pool keeps a PF that it has there unless something contradicts that.
         unreadable: Names of pools that exist and could not be decoded. They keep their share of every PF.
+        unknown: Fields of selectors that exclude nothing; None for none.
     """
     before = {spec.pci_address: spec for spec in present}
     ordered = sorted(pools, key=_age)
@@ -70,7 +72,7 @@ def merge_pools(
     for pool in ordered:
         if pool.metadata.name in losers or pool.metadata.deletion_timestamp:
             continue
-        for pf in matching_pfs(pool, labels, pfs, present):
+        for pf in matching_pfs(pool, labels, pfs, present, unknown or {}):
             claims.setdefault(pf.pci_address, []).append(_desired(pool, pf, pfs, before.get(pf.pci_address)))
     for address, wanted in claims.items():
         chosen[address], lost = _judge(wanted, chosen.get(address), before.get(address))
