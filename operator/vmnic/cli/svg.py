@@ -31,7 +31,7 @@ STYLE = (
     f"text{{font-family:{_FONT};font-size:12px;fill:#1f2328;stroke:none}}"
     ".c{text-anchor:middle}.h{fill:#59636e}.s{font-size:11px}.b{font-weight:600}"
 )
-_LEFT, _COLUMN, _BOX, _ROW, _TOP = 176, 98, 90, 52, 80
+_LEFT, _COLUMN, _BOX, _ROW, _TOP = 176, 98, 88, 52, 80
 _CHARACTERS, _LABEL_CHARACTERS = 14, 23
 """Characters in a line of a box, and in a label at the left."""
 _WIDEST = 8
@@ -93,11 +93,11 @@ def _headings(kinds: Sequence[LayerKind], rows: int) -> Iterable[str]:
         columns = [number for number, kind in enumerate(kinds) if kind.place is place]
         if not columns:
             continue
-        x, span = _LEFT + columns[0] * _COLUMN, len(columns) * _COLUMN - 6
+        x, span = _LEFT + columns[0] * _COLUMN, len(columns) * _COLUMN - 2
         yield f"<rect x='{x}' y='72' width='{span}' height='{rows * _ROW + 8}' rx='6' fill='#f6f8fa'/>"
         yield draw_text(x + span / 2, 48, name, "class='c'")
         for number in columns:
-            yield draw_text(_LEFT + number * _COLUMN + _COLUMN / 2 - 3, 65, LAYER_WORDS[kinds[number]], "class='c h s'")
+            yield draw_text(_LEFT + number * _COLUMN + _COLUMN / 2 - 1, 65, LAYER_WORDS[kinds[number]], "class='c h s'")
 
 
 def _row(number: int, name: str, path: PathEntry, kinds: Sequence[LayerKind]) -> Iterable[str]:
@@ -116,7 +116,7 @@ def _row(number: int, name: str, path: PathEntry, kinds: Sequence[LayerKind]) ->
 
 
 def _box(x: int, layer: LayerEntry) -> Iterable[str]:
-    middle = x + _BOX / 2 - 2
+    middle = x + _BOX / 2
     if layer["state"] == "LeftOut":
         yield draw_text(middle, 19, "left out", "class='c h s'")
         return
@@ -127,7 +127,7 @@ def _box(x: int, layer: LayerEntry) -> Iterable[str]:
     yield f"<rect x='{x}' y='6' width='{_BOX}' height='36' rx='5' fill='#ffffff'{dashes}/>"
     first = 28 if len(lines) < 2 else 21
     for number, line in enumerate(lines):
-        yield draw_text(middle + 2, first + number * 14, line, "class='c s'" if is_known else "class='c h s'")
+        yield draw_text(middle, first + number * 14, line, "class='c s'" if is_known else "class='c h s'")
     yield "</g>"
 
 
