@@ -230,7 +230,7 @@ def explain_vm(
 def _fail_set_aside(aside: Iterable[Any], namespace: str, name: str) -> None:
     """End the command with an error if the VM exists but cannot be handled."""
     for one in aside:
-        if one.kind in ("VirtualMachine", "domain") and (one.namespace, one.name) == (namespace, name):
+        if (one.kind, one.namespace, one.name) == ("VirtualMachine", namespace, name):
             fail(f"{one.sentence}: correct it, and vmnic reads it again")
 
 
@@ -277,15 +277,20 @@ def _show_path(
     from .path import index_ports, paths_of_vm, vm_key
     from .recorded import plan_recorded
 
-    objects, _ = (read_files(files, recursive=recursive), []) if files else read_live(kubeconfig)
+    objects = read_files(files, recursive=recursive) if files else read_live(kubeconfig)[0]
     recorded = plan_recorded(objects)
     decided = decide_all(recorded.objects, offline=bool(files))
     warn_refused(objects)
     aside = (*objects.set_aside, *decided.set_aside, *recorded.set_aside)
     found = next((one for one in decided.vms if vm_key(one.vm) == (kind, namespace, name)), None)
     where = "/".join(filter(None, (namespace, name)))
+    # Files are the user's own, so a fault in them is an error.
+    faults = [f"kubectl vmnic: {one.sentence}" for one in aside] if files else []
     if found is None:
         _fail_set_aside(aside, namespace, name)
+        # The file that cannot be read may be the one with the VM.
+        for fault in faults:
+            warn(fault)
         remedy = "add it to the files" if files else f"`kubectl get vm -n {namespace}` lists those that do"
         fail(f"{kind} {where} {'is not given' if files else 'does not exist'}: {remedy}")
     made = paths_of_vm(decided, found, index_ports(recorded.objects))
@@ -300,9 +305,9 @@ def _show_path(
             say(line)
     else:
         show(made, Output(output.value))
-    if files and aside:
-        for one in aside:
-            warn(f"kubectl vmnic: {one.sentence}")
+    for fault in faults:
+        warn(fault)
+    if faults:
         raise typer.Exit(2)
     warn_set_aside(one for one in aside if one.kind == "VmNicPolicy")
 

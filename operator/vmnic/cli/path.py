@@ -104,7 +104,7 @@ def _nic(decided: Decided, vm: VmFacts, decision: NicDecision, index: PortIndex)
     paths: list[PathEntry] = []
     last: NicFacts | None = None
     for name, nic in _states(vm, decision):
-        if last is not None and (last.present, last.network, last.binding) == (nic.present, nic.network, nic.binding):
+        if last is not None and _traits(vm, last) == _traits(vm, nic):
             paths[-1]["states"].append(name)
             continue
         ports = _ports(decided, vm, nic.present, index, is_running=name == "Running")
@@ -113,13 +113,23 @@ def _nic(decided: Decided, vm: VmFacts, decision: NicDecision, index: PortIndex)
     return {"name": decision.nic.name, "paths": paths}
 
 
+def _traits(vm: VmFacts, nic: NicFacts) -> tuple[NicState, Network, str, bool]:
+    """Return what distinguishes two states of a NIC."""
+    return nic.present, nic.network, nic.binding, bool(vm.preference_unknown) and not nic.explicit_model
+
+
 def _states(vm: VmFacts, decision: NicDecision) -> list[tuple[StateName, NicFacts]]:
     """Return the NIC in each of its states."""
     spec, found = decision.nic, cast("list[tuple[StateName, NicFacts]]", [])
     if spec.live is not None:
         found.append(("Running", _running(vm, spec, spec.live)))
     found.append(("Spec", spec))
-    wanted = replace(spec, present=decision.wanted, network=decision.network or spec.network)
+    wanted = replace(
+        spec,
+        present=decision.wanted,
+        network=decision.network or spec.network,
+        explicit_model=decision.wanted.model or spec.explicit_model,
+    )
     if vm.platform is Platform.KUBEVIRT and decision.wanted.datapath.is_bridged and not spec.present.datapath.is_bridged:
         wanted = replace(wanted, binding=binding_of(decision.wanted.datapath)[0])
     if wanted.present != spec.present:
@@ -129,7 +139,7 @@ def _states(vm: VmFacts, decision: NicDecision) -> list[tuple[StateName, NicFact
 
 def _running(vm: VmFacts, spec: NicFacts, live: NicState) -> NicFacts:
     """Return the NIC as it runs. Only its datapath is known, so another one may be on another network."""
-    running = replace(spec, present=live)
+    running = replace(spec, present=live, explicit_model=live.model or spec.explicit_model)
     moved = live.datapath is not spec.present.datapath and not (live.datapath.is_bridged and spec.present.datapath.is_bridged)
     if not moved or (spec.network.pod and live.datapath.is_bridged):
         return running

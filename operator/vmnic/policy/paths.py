@@ -111,6 +111,12 @@ class _Question:
     cluster: ClusterFacts
     ports: tuple[Port, ...]
 
+    @property
+    def model_unknown(self) -> str:
+        """Return why the model is unknown, or an empty text."""
+        is_preferred = not self.nic.explicit_model and not self.nic.present.datapath.needs_device
+        return self.vm.preference_unknown if is_preferred else ""
+
 
 def path_of(
     vm: VmFacts, nic: NicFacts, cluster: ClusterFacts, ports: Mapping[str, tuple[Port, ...]] | None = None
@@ -119,7 +125,7 @@ def path_of(
 
     Args:
         vm: The VM.
-        nic: Its NIC. For another state of the NIC, the caller replaces `present` and `network`.
+        nic: Its NIC. For another state of the NIC, the caller replaces `present`, `explicit_model` and `network`.
         cluster: Facts about modules and pools.
         ports: Ports that a device of a resource may be on, by resource.
     """
@@ -200,7 +206,9 @@ def _left_out(kind: LayerKind) -> Layer:
 def _driver(asked: _Question) -> Layer:
     """Return the guest's driver, under the name that the guest's system gives it."""
     datapath, model, system = asked.nic.present.datapath, asked.nic.present.model or "", asked.vm.guest_os
-    text = ""
+    text = asked.model_unknown
+    if text:
+        return Layer(kind=LayerKind.DRIVER, state=LayerState.UNKNOWN, text=text)
     if datapath.needs_device:
         known = {port.guest_driver for port in asked.ports}
         driver = known.pop() if len(known) == 1 else ""
@@ -218,6 +226,10 @@ def _driver(asked: _Question) -> Layer:
 
 def _hypervisor(asked: _Question) -> Iterator[Layer]:
     """Yield the layers that take packets from the guest, in QEMU or in the host kernel."""
+    if asked.model_unknown:
+        for kind in (LayerKind.EMULATION, LayerKind.BACKEND, LayerKind.VHOST):
+            yield Layer(kind=kind, state=LayerState.UNKNOWN, text=asked.model_unknown)
+        return
     state, is_virtio = asked.nic.present, (asked.nic.present.model or "").startswith("virtio")
     if not is_virtio:
         text = "QEMU stands for the hardware: each access of the guest to a register stops its vCPU"
@@ -242,6 +254,10 @@ def _hypervisor(asked: _Question) -> Iterator[Layer]:
 
 def _binding(asked: _Question) -> Iterator[Layer]:
     if asked.vm.platform is not Platform.KUBEVIRT:
+        return
+    # Only KubeVirt's configuration says how it binds the NIC that it adds by itself.
+    if asked.nic.index is None and asked.cluster.kubevirt.unreadable:
+        yield Layer(kind=LayerKind.BINDING, state=LayerState.UNKNOWN, text=asked.cluster.kubevirt.unreadable)
         return
     match asked.nic.binding:
         case "masquerade":
