@@ -22,6 +22,7 @@ from vmnic.agent.metrics import AGENT_METRICS
 from vmnic.api.crd import KINDS, render_crd
 from vmnic.api.reasons import NodeReason, PfReason, PoolProblemReason, PoolReason
 from vmnic.cli.app import app
+from vmnic.cli.path_schema import PathDocument
 from vmnic.cli.schema import Plan
 from vmnic.controller.metrics import CONTROLLER_METRICS
 from vmnic.metrics import Metric
@@ -50,6 +51,7 @@ def render_pages() -> dict[str, str]:
     pages["metrics.md"] = _metrics()
     pages["commands.md"] = _commands()
     pages["hostrecord.schema.json"] = json.dumps(record_schema(), indent=2) + "\n"
+    pages["path.schema.json"] = json.dumps(TypeAdapter(PathDocument).json_schema(), indent=2) + "\n"
     pages["plan.schema.json"] = json.dumps(TypeAdapter(Plan).json_schema(), indent=2) + "\n"
     return pages
 
@@ -173,7 +175,7 @@ def _commands() -> str:
         "What `--help` says of each command. Commands that read print tables; `-o json` is for programs,",
     ]
     lines += [
-        "and [plan.schema.json](plan.schema.json) is the shape of a plan. After an error the exit code is 2, after a crash 3."
+        "and [plan.schema.json](plan.schema.json) is the shape of a plan, [path.schema.json](path.schema.json) of a path. After an error the exit code is 2, after a crash 3."
     ]
     lines += [
         "`--nic-data FILE` ([NIC models](../nics.md)) and `--guest-data FILE` ([guest systems](../guests.md)) go before the",
