@@ -169,15 +169,12 @@ def _metric_rows(metrics: tuple[Metric, ...]) -> list[str]:
 
 
 def _commands() -> str:
+    schemas = "[plan.schema.json](plan.schema.json) is the shape of a plan, [path.schema.json](path.schema.json) of a path."
     lines = [
         "# kubectl vmnic",
         "",
-        "What `--help` says of each command. Commands that read print tables; `-o json` is for programs,",
-    ]
-    lines += [
-        "and [plan.schema.json](plan.schema.json) is the shape of a plan, [path.schema.json](path.schema.json) of a path. After an error the exit code is 2, after a crash 3."
-    ]
-    lines += [
+        "What `--help` says of each command. Commands that read print tables; `-o json` is for programs.",
+        f"{schemas} After an error the exit code is 2, after a crash 3.",
         "`--nic-data FILE` ([NIC models](../nics.md)) and `--guest-data FILE` ([guest systems](../guests.md)) go before the",
         "command.",
     ]

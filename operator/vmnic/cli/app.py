@@ -262,7 +262,7 @@ def path_domain(
     recursive: _RecursiveOption = False,
     output: _PathOption = PathOutput.TABLE,
 ) -> None:
-    """Show the same for a libvirt domain, from its XML."""
+    """Show the layers that a packet passes between a libvirt domain and the port, from the domain's XML."""
     _show_path("Domain", "", name, file, output, recursive=recursive, kubeconfig=None)
 
 

@@ -193,6 +193,13 @@ def test_the_picture_is_well_formed_and_shows_each_path():
     ]
 
 
+def test_a_vm_without_nics_has_an_empty_path():
+    machine = vm("web")
+    machine["spec"]["template"]["spec"] |= {"networks": [], "domain": {"devices": {"autoattachPodInterface": False}}}
+    assert offline(machine)["nics"] == []
+    assert ET.fromstring(offline(machine, output="svg")).tag.endswith("svg")
+
+
 @pytest.mark.parametrize("file", sorted(DOMAINS.glob("*.xml")), ids=lambda path: path.stem)
 def test_every_domain_has_a_path(file):
     name = collect_name(file)
