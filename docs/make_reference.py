@@ -23,6 +23,7 @@ from vmnic.api.crd import KINDS, render_crd
 from vmnic.api.reasons import NodeReason, PfReason, PoolProblemReason, PoolReason
 from vmnic.cli.app import app
 from vmnic.cli.nodes import Nodes
+from vmnic.cli.path_schema import PathDocument
 from vmnic.cli.schema import Plan
 from vmnic.controller.metrics import CONTROLLER_METRICS
 from vmnic.metrics import Metric
@@ -54,6 +55,7 @@ def render_pages() -> dict[str, str]:
     pages["commands.md"] = _commands()
     pages["hostrecord.schema.json"] = json.dumps(record_schema(), indent=2) + "\n"
     pages["nodes.schema.json"] = json.dumps(TypeAdapter(Nodes).json_schema(), indent=2) + "\n"
+    pages["path.schema.json"] = json.dumps(TypeAdapter(PathDocument).json_schema(), indent=2) + "\n"
     pages["plan.schema.json"] = json.dumps(TypeAdapter(Plan).json_schema(), indent=2) + "\n"
     return pages
 
@@ -171,16 +173,12 @@ def _metric_rows(metrics: tuple[Metric, ...]) -> list[str]:
 
 
 def _commands() -> str:
+    schemas = "[plan.schema.json](plan.schema.json) is the shape of a plan, [path.schema.json](path.schema.json) of a path."
     lines = [
         "# kubectl vmnic",
         "",
-        "What `--help` says of each command. Commands that read print tables; `-o json` is for programs,",
-    ]
-    lines += [
-        "[plan.schema.json](plan.schema.json) is the shape of a plan, and [nodes.schema.json](nodes.schema.json) that of",
-        "`nodes`. After an error the exit code is 2, after a crash 3.",
-    ]
-    lines += [
+        "[plan.schema.json](plan.schema.json) is the shape of a plan, [nodes.schema.json](nodes.schema.json) that of `nodes`, and",
+        "[path.schema.json](path.schema.json) that of a path. After an error the exit code is 2, after a crash 3.",
         "`--nic-data FILE` ([NIC models](../nics.md)) and `--guest-data FILE` ([guest systems](../guests.md)) go before the",
         "command.",
     ]

@@ -35,6 +35,8 @@ _explain = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(_explain, name="explain", help="Explain a decision.")
 _revert = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(_revert, name="revert", help="Undo changes of vmnic.")
+_path = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(_path, name="path", help="Show the path of a packet.")
 _host = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(_host, name="host", help="Record the hosts of nodes.")
 _LOOK_AGAIN_S = 2.0
@@ -47,6 +49,23 @@ class PlanOutput(StrEnum):
     JSON = "json"
     YAML = "yaml"
     MARKDOWN = "markdown"
+    HTML = "html"
+
+
+class PathOutput(StrEnum):
+    """Formats in which a path is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+    SVG = "svg"
+
+
+_FileOption = Annotated[
+    list[str] | None,
+    typer.Option("-f", "--filename", help="File, directory or - with manifests; repeatable. Without: the cluster."),
+]
+_RecursiveOption = Annotated[bool, typer.Option("-R", "--recursive", help="Also read directories below those given.")]
 
 
 class NodesOutput(StrEnum):
@@ -87,11 +106,8 @@ def common(
 
 @app.command()
 def plan(
-    file: Annotated[
-        list[str] | None,
-        typer.Option("-f", "--filename", help="File, directory or - with manifests; repeatable. Without: the cluster."),
-    ] = None,
-    recursive: Annotated[bool, typer.Option("-R", "--recursive", help="Also read directories below those given.")] = False,
+    file: _FileOption = None,
+    recursive: _RecursiveOption = False,
     against: Annotated[
         str | None,
         typer.Option(
@@ -118,7 +134,7 @@ def plan(
     from .plan import fails
 
     errors: list[str] = []
-    made, skipped = _plan(
+    made, skipped, basis = _plan(
         file or [], host or [], against, errors, recursive=recursive, kubeconfig=kubeconfig, pod_mtu=pod_network_mtu
     )
     if output is PlanOutput.TABLE:
@@ -131,6 +147,13 @@ def plan(
         from .markdown import render_markdown
 
         say_markdown(render_markdown(made))
+    elif output is PlanOutput.HTML:
+        from .capacity import capacity_rows
+        from .page import render_page
+        from .path import paths_of_plan
+
+        for line in render_page(made, capacity_rows(*basis), paths_of_plan(made, *basis)):
+            say(line)
     else:
         show(made, Output(output.value))
     for error in errors:
@@ -148,17 +171,18 @@ def _plan(
     recursive: bool,
     kubeconfig: str | None,
     pod_mtu: int | None,
-) -> tuple[Any, int]:
+) -> tuple[Any, int, tuple[Any, Any]]:
     """Build the plan, or the difference of two plans.
 
     Returns:
-        The plan, and the number of skipped objects. Unusable objects are appended to `errors`.
+        The plan, the number of skipped objects, and the objects and decisions behind the plan. Unusable objects are appended
+        to `errors`.
     """
     from .offline import decide_all
     from .plan import difference, make_plan
     from .recorded import add_host_files, plan_recorded
 
-    def plan_of(objects: Any, problems: list[str], *, offline: bool, new: Any = ()) -> Any:
+    def plan_of(objects: Any, problems: list[str], *, offline: bool, new: Any = ()) -> tuple[Any, tuple[Any, Any]]:
         recorded = plan_recorded(objects)
         # What the plans on recorded hosts would leave behind is there for the VMs.
         decided = decide_all(recorded.objects, offline=offline, new=new, pod_network_mtu=pod_mtu)
@@ -170,7 +194,7 @@ def _plan(
             errors.extend(one.sentence for one in (*objects.set_aside, *decided.set_aside))
         else:
             errors.extend(one.sentence for one in recorded.set_aside)
-        return made
+        return made, (recorded.objects, decided)
 
     if not files and (against is not None or hosts):
         fail(f"{'--host plans pools of' if hosts else '--against compares'} files: give them with -f")
@@ -179,22 +203,24 @@ def _plan(
         add_host_files(given, hosts, recursive=recursive)
     if against == "cluster" and given is not None:
         live, problems = read_live(kubeconfig)
-        before = plan_of(live, problems, offline=False)
+        before, _ = plan_of(live, problems, offline=False)
         # VMs that the cluster does not have yet are planned as they would be created.
         new = given.machines.keys() - live.machines.keys()
         errors.extend(one.sentence for one in given.set_aside)
-        return difference(plan_of(live.overlaid(given), problems, offline=False, new=new), before), given.skipped
+        made, basis = plan_of(live.overlaid(given), problems, offline=False, new=new)
+        return difference(made, before), given.skipped, basis
     if given is None:
         live, problems = read_live(kubeconfig)
-        return plan_of(live, problems, offline=False), 0
-    made = plan_of(given, [], offline=True)
+        made, basis = plan_of(live, problems, offline=False)
+        return made, 0, basis
+    made, basis = plan_of(given, [], offline=True)
     if against is not None:
         earlier = read_files([against], recursive=recursive)
         # The hosts are the same before and after, unless the earlier files have records of their own.
         earlier.host_records = given.host_records | earlier.host_records
-        before = plan_of(earlier, [], offline=True)
+        before, _ = plan_of(earlier, [], offline=True)
         made = difference(made, before)
-    return made, given.skipped
+    return made, given.skipped, basis
 
 
 @_explain.command("vm")
@@ -235,6 +261,84 @@ def _fail_set_aside(aside: Iterable[Any], namespace: str, name: str) -> None:
     for one in aside:
         if (one.kind, one.namespace, one.name) == ("VirtualMachine", namespace, name):
             fail(f"{one.sentence}: correct it, and vmnic reads it again")
+
+
+_PathOption = Annotated[PathOutput, typer.Option("-o", "--output", help="How to print the paths.")]
+
+
+@_path.command("vm")
+def path_vm(
+    name: Annotated[str, typer.Argument(help="Name of the VirtualMachine.")],
+    namespace: Annotated[str, typer.Option("-n", "--namespace", help="Its namespace.")] = "default",
+    file: _FileOption = None,
+    recursive: _RecursiveOption = False,
+    output: _PathOption = PathOutput.TABLE,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Show the layers that a packet passes between guest and port, and which ones the datapath leaves out.
+
+    States of a NIC: Running (in the running VM), Spec (at its next start), Wanted (what a policy asks for).
+    """
+    _show_path("VirtualMachine", namespace, name, file or [], output, recursive=recursive, kubeconfig=kubeconfig)
+
+
+@_path.command("domain")
+def path_domain(
+    name: Annotated[str, typer.Argument(help="Name of the libvirt domain.")],
+    file: Annotated[
+        list[str], typer.Option("-f", "--filename", help="File, directory or - with its XML and manifests; repeatable.")
+    ],
+    recursive: _RecursiveOption = False,
+    output: _PathOption = PathOutput.TABLE,
+) -> None:
+    """Show the layers that a packet passes between a libvirt domain and the port, from the domain's XML."""
+    _show_path("Domain", "", name, file, output, recursive=recursive, kubeconfig=None)
+
+
+def _show_path(
+    kind: str, namespace: str, name: str, files: list[str], output: PathOutput, *, recursive: bool, kubeconfig: str | None
+) -> None:
+    """Print the paths of one VM or domain.
+
+    Files that cannot be read give exit code 2 after the rest is printed.
+    """
+    from .offline import decide_all
+    from .path import index_ports, paths_of_vm, vm_key
+    from .recorded import plan_recorded
+
+    objects = read_files(files, recursive=recursive) if files else read_live(kubeconfig)[0]
+    recorded = plan_recorded(objects)
+    decided = decide_all(recorded.objects, offline=bool(files))
+    warn_refused(objects)
+    aside = (*objects.set_aside, *decided.set_aside, *recorded.set_aside)
+    found = next((one for one in decided.vms if vm_key(one.vm) == (kind, namespace, name)), None)
+    where = "/".join(filter(None, (namespace, name)))
+    # Files are the user's own, so a fault in them is an error.
+    faults = [f"kubectl vmnic: {one.sentence}" for one in aside] if files else []
+    if found is None:
+        _fail_set_aside(aside, namespace, name)
+        # The file that cannot be read may be the one with the VM.
+        for fault in faults:
+            warn(fault)
+        remedy = "add it to the files" if files else f"`kubectl get vm -n {namespace}` lists those that do"
+        fail(f"{kind} {where} {'is not given' if files else 'does not exist'}: {remedy}")
+    made = paths_of_vm(decided, found, index_ports(recorded.objects))
+    if output is PathOutput.TABLE:
+        from .render import show_path
+
+        show_path(made)
+    elif output is PathOutput.SVG:
+        from .svg import render_paths
+
+        for line in render_paths(made):
+            say(line)
+    else:
+        show(made, Output(output.value))
+    for fault in faults:
+        warn(fault)
+    if faults:
+        raise typer.Exit(2)
+    warn_set_aside(one for one in aside if one.kind == "VmNicPolicy")
 
 
 @app.command()

@@ -8,10 +8,22 @@ from ..api.node_state import NodeNicState, PfStatus
 from ..api.reasons import PfReason
 from ..nodes.vf_limits import possible_vfs
 from ..policy.facts import VmFacts
+from ..policy.paths import LayerKind, Place
 from ..policy.problems import ProblemReason
-from .capacity import PoolRow
-from .format import guest_lines, guest_words, pool_words, shape_words, vm_name
+from .capacity import PoolRow, capacity_cells
+from .format import (
+    LAYER_STATES,
+    LAYER_WORDS,
+    PLACE_WORDS,
+    guest_lines,
+    guest_words,
+    path_title,
+    pool_words,
+    shape_words,
+    vm_name,
+)
 from .nodes import DeviceEntry, NodeEntry
+from .path_schema import PathDocument
 from .schema import NicPlan, Plan, VmPlan
 from .set_aside import SetAside
 from .setup import Line
@@ -22,6 +34,7 @@ __all__ = [
     "show_explanation",
     "show_functions",
     "show_nodes",
+    "show_path",
     "show_plan",
     "show_set_aside",
     "show_status",
@@ -106,14 +119,24 @@ def _show_problems(facts: VmFacts) -> None:
 
 def show_capacity(rows: Iterable[PoolRow]) -> None:
     """Print the pools, each followed by its nodes."""
-    cells: list[tuple[str, ...]] = []
-    for row in rows:
-        counts = (row.desired, row.configured, row.in_use, row.assigned, row.reserved, row.free)
-        cells.append((row.name, "", "", *map(str, counts)))
-        for node in row.nodes:
-            numa = "" if node.numa is None else str(node.numa)
-            cells.append(("", node.node, numa, str(node.desired), str(node.configured), str(node.in_use), "", "", ""))
-    show_table(("POOL", "NODE", "NUMA", "DESIRED", "CONFIGURED", "IN USE", "ASSIGNED", "RESERVED", "FREE"), cells)
+    show_table(*capacity_cells(rows))
+
+
+def show_path(document: PathDocument) -> None:
+    """Print the layers of each NIC of a VM, from the guest to the physical port."""
+    say(path_title(document))
+    for nic in document["nics"]:
+        for path in nic["paths"]:
+            say()
+            say(f"NIC {nic['name']} ({', '.join(path['states'])}): {shape_words(path)}")
+            rows = [
+                (
+                    *(PLACE_WORDS[Place(layer["where"])], LAYER_WORDS[LayerKind(layer["kind"])]),
+                    *(LAYER_STATES[layer["state"]] or layer["name"], layer["text"]),
+                )
+                for layer in path["layers"]
+            ]
+            show_table(("WHERE", "LAYER", "WHAT", "NOTE"), rows)
 
 
 def show_status(lines: Iterable[Line]) -> None:

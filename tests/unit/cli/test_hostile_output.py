@@ -81,15 +81,23 @@ PLACES = [(path, is_key) for path, is_key in fields(scene()) if path[1] not in (
 FREE_TEXT = [place for place in PLACES if place[0][-1] in ("message", "text", "by", "model", "name") and "status" in place[0]]
 MACHINE = ["json", "yaml"]
 EXPLAIN, REVERT = ["explain", "vm", "web", "-n", "tenants"], ["revert", "vm", "web", "-n", "tenants"]
+PATH = ["path", "vm", "web", "-n", "tenants"]
 EACH_FIELD = [
-    *(["plan", "-o", how] for how in ("table", "markdown", "json")),
+    *(["plan", "-o", how] for how in ("table", "markdown", "json", "html")),
+    *([*PATH, "-o", how] for how in ("table", "svg")),
     *(["nodes"], ["nodes", "n1", "-o", "wide"], ["capacity"], ["status"], EXPLAIN, REVERT, ["approve", "n1"], ["uninstall"]),
 ]
 ONCE = [
-    *([*what, "-o", how] for what in (["plan"], ["nodes"], ["capacity"], ["status"], EXPLAIN) for how in MACHINE),
+    *([*what, "-o", how] for what in (["plan"], ["nodes"], ["capacity"], ["status"], EXPLAIN, PATH) for how in MACHINE),
     *(["explain", "vm", HOSTILE], ["nodes", HOSTILE], ["approve", HOSTILE], ["approve", "n1", HOSTILE]),
     *(["nodes", "n1", "-o", how] for how in MACHINE),
-    *(["revert", "vm", HOSTILE], [*REVERT, "--apply"], ["uninstall", "--apply"]),
+    *(
+        ["path", "vm", HOSTILE],
+        ["path", "vm", HOSTILE, "-n", HOSTILE],
+        ["revert", "vm", HOSTILE],
+        [*REVERT, "--apply"],
+        ["uninstall", "--apply"],
+    ),
 ]
 
 
@@ -152,6 +160,9 @@ def check(arguments, out, err):
     if how in MACHINE and out:
         assert out.isascii()
         (json.loads if how == "json" else yaml.safe_load)(out)
+    if how in ("html", "svg") and out:
+        assert out.isascii()
+        assert not re.search(r"<(?:img|script|!--)", out)
     if how == "markdown":
         assert [line for line in out.splitlines() if not SAFE_OUTSIDE_CODE.fullmatch(without_code(line))] == []
         assert {line.count("|") for line in out.splitlines() if line.startswith("|")} <= {6, 8}

@@ -83,7 +83,7 @@ def run(monkeypatch, capsys):
 
 COMMANDS = [
     *(["plan"], ["plan", "-o", "markdown"], ["explain", "vm", "web", "-n", "tenants"], ["capacity"], ["status"], ["nodes"]),
-    *(["revert", "vm", "web", "-n", "tenants"], ["uninstall"]),
+    *(["revert", "vm", "web", "-n", "tenants"], ["uninstall"], ["path", "vm", "web", "-n", "tenants"], ["plan", "-o", "html"]),
 ]
 
 
