@@ -173,12 +173,11 @@ def _metric_rows(metrics: tuple[Metric, ...]) -> list[str]:
 
 
 def _commands() -> str:
-    schemas = "[plan.schema.json](plan.schema.json) is the shape of a plan, [path.schema.json](path.schema.json) of a path."
     lines = [
         "# kubectl vmnic",
         "",
-        "[plan.schema.json](plan.schema.json) is the shape of a plan, [nodes.schema.json](nodes.schema.json) that of `nodes`, and",
-        "[path.schema.json](path.schema.json) that of a path. After an error the exit code is 2, after a crash 3.",
+        "[plan.schema.json](plan.schema.json) is the shape of a plan, [nodes.schema.json](nodes.schema.json) that of `nodes`,",
+        "and [path.schema.json](path.schema.json) that of a path. After an error the exit code is 2, after a crash 3.",
         "`--nic-data FILE` ([NIC models](../nics.md)) and `--guest-data FILE` ([guest systems](../guests.md)) go before the",
         "command.",
     ]

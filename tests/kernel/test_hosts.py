@@ -94,7 +94,7 @@ class TestHosts:
             node.guest.run("ip", "link", "delete", "br8")
         node.wait_for("its VF is free", lambda: not node.pf(pf).held)
 
-    def test_unreported_attributes_are_unknown_and_a_refused_read_is_told(self, node):
+    def test_unreported_attributes_are_unknown_and_refusals_are_told(self, node):
         pf = node.pfs[0]
         node.guest.perform(WriteFile(f"{DEVICES}/{pf}/sriov_numvfs", "2"))
         with more_links(node, pf, representors=1):

@@ -93,7 +93,7 @@ class TestUdev:
             api.start()
             yield Node(host, machine, api)
 
-    def test_after_a_reboot_udev_has_created_the_vfs_without_the_agent(self, udev_node):
+    def test_after_a_reboot_udev_creates_the_vfs_without_the_agent(self, udev_node):
         node, first = udev_node, udev_node.pfs[0]
         rules = node.machine.keep / "rules.d"
         node.start_agent()
