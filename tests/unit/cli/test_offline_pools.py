@@ -18,9 +18,7 @@ def plan(pools, nodes, *, synced=False):
     facts = HostFacts(iommu=True, modules=("vfio_pci",))
     for name, pfs in nodes.items():
         status = NodeStatus(boot_id="b1", host=facts, pfs=tuple(pfs))
-        objects.node_states[name] = NodeNicState(
-            metadata=ObjectMeta(name=name), spec=NodeSpec(synced=synced), status=status
-        )
+        objects.node_states[name] = NodeNicState(metadata=ObjectMeta(name=name), spec=NodeSpec(synced=synced), status=status)
     return make_plan(objects, decide_all(objects, offline=True), [], None)
 
 
