@@ -9,13 +9,16 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Literal, cast
 
+import msgspec
+
 from ..api.node_state import NodeNicState, PfSpec
 from ..api.reasons import PfReason
 from ..kubevirt.patch import render_patch
 from ..libvirt.rewrite import rewrite_domain
-from ..nodes.observed import observed_of
+from ..nodes.observed import ObservedPf, hold_groups, observed_of
 from ..nodes.planning.drivers import DriverFacts
-from ..nodes.planning.plan import plan_pf
+from ..nodes.planning.plan import Planned, hold_partners, plan_pf
+from ..nodes.pools.guests import find_mixed_support
 from ..nodes.pools.match import LinkRefusal, find_link_refusals, matching_pfs, reported_refusals
 from ..nodes.pools.merge import merge_pools
 from ..nodes.pools.nic_data import find_nic_data_problems
@@ -317,6 +320,7 @@ def _pools(
         problems += made[1] if made is not None else []
     if "Node" not in objects.refused:
         problems += _link_refusals(objects, left_out)
+        problems += _mixed_support(objects, left_out)
     told = {(one["object"], one["reason"]) for one in problems}
     problems += [one for one in _nic_data_problems(objects) if (one["object"], one["reason"]) not in told]
     return [{"name": name, "nodes": nodes} for name, nodes in rows.items()], problems
@@ -329,6 +333,26 @@ def _nic_data_problems(objects: Objects) -> list[ProblemEntry]:
         for name, pool in sorted(objects.pools.items())
         for one in find_nic_data_problems(pool)
     ]
+
+
+def _mixed_support(objects: Objects, left_out: Collection[str]) -> list[ProblemEntry]:
+    """Return the pools whose VFs have a driver for Windows on some nodes only."""
+    states = [_with_spec(objects, name, state) for name, state in sorted(objects.node_states.items()) if name not in left_out]
+    found = ((name, find_mixed_support(pool, states)) for name, pool in sorted(objects.pools.items()))
+    return [
+        {"object": f"SriovNetworkPool/{name}", "reason": problem.reason, "message": problem.message}
+        for name, problem in found
+        if problem is not None
+    ]
+
+
+def _with_spec(objects: Objects, name: str, state: NodeNicState) -> NodeNicState:
+    """Return a state with the spec that the pools would give to its node."""
+    if name in objects.host_records:
+        return state
+    labels = objects.nodes[name].metadata.labels if name in objects.nodes else {}
+    merged = merge_pools(objects.pools.values(), labels, state.status.pfs, state.spec.pfs)
+    return msgspec.structs.replace(state, spec=msgspec.structs.replace(state.spec, pfs=merged.pfs))
 
 
 def _link_refusals(objects: Objects, left_out: Collection[str]) -> list[ProblemEntry]:
@@ -366,8 +390,12 @@ def _node_rows(objects: Objects, name: str, state: NodeNicState) -> tuple[list[t
     merged = merge_pools(objects.pools.values(), labels, state.status.pfs, state.spec.pfs)
     problems: list[ProblemEntry] = []
     wanted = {desired.pci_address: desired for desired in merged.pfs}
+    found = hold_groups([observed_of(pf, state.status.pfs) for pf in state.status.pfs])
+    observed = {pf.pci_address: pf for pf in found}
+    made = {address: _plan_pf(state, desired, observed[address], wanted) for address, desired in wanted.items()}
+    plans = hold_partners(made, merged.pfs, observed)
     for desired in merged.pfs:
-        row, problem = _pool_node(name, state, desired, wanted)
+        row, problem = _pool_node(name, desired, plans[desired.pci_address])
         rows += [(desired.pool, row)] if row is not None else []
         problems += [problem] if problem is not None else []
     for given_up in released_pfs(state, objects.pools.values(), {pf.pci_address for pf in merged.pfs}):
@@ -402,22 +430,25 @@ def _given_up(node: str, state: NodeNicState, spec: PfSpec) -> list[PoolNode]:
     ]
 
 
-def _pool_node(
-    node: str, state: NodeNicState, desired: PfSpec, wanted: Mapping[str, PfSpec]
-) -> tuple[PoolNode | None, ProblemEntry | None]:
+def _plan_pf(state: NodeNicState, desired: PfSpec, observed: ObservedPf, wanted: Mapping[str, PfSpec]) -> Planned:
     """Plan one PF from its published status."""
     # `merge_pools` takes its PFs from this status, so there is always one.
     status = next(pf for pf in state.status.pfs if pf.pci_address == desired.pci_address)
     holders = {held.vf: held.by for held in status.held if held.by}
-    planned = plan_pf(
+    return plan_pf(
         desired,
-        observed_of(status),
+        observed,
         host=state.status.host,
         boot_id=state.status.boot_id,
         attempt=status.attempt,
         holders=holders,
         driver=DriverFacts(other_ports_vfs=count_other_ports(status, state.status.pfs, wanted)),
+        others=tuple(wanted.values()),
     )
+
+
+def _pool_node(node: str, desired: PfSpec, planned: Planned) -> tuple[PoolNode | None, ProblemEntry | None]:
+    """Return the row of one PF and its problem."""
     row = pool_row(node, desired.pci_address, planned)
     if planned.problem is None:
         return row, None

@@ -15,9 +15,9 @@ from typing import Literal
 
 from ..host.events import HostEvent
 from ..nodes.nics import model_of
-from .spec import DeviceSpec, HostSpec, NicProfile, PfSpec, profiles
+from .spec import DeviceSpec, HostSpec, NicProfile, PfSpec
 
-__all__ = ["Device", "Function", "Machine", "Pf", "Port", "Upper", "Vf", "VfAttributes", "make_ports"]
+__all__ = ["Device", "Function", "Machine", "Pf", "Port", "Upper", "Vf", "VfAttributes", "make_ports", "representor_name"]
 
 DEFAULT_MTU = 1500
 NO_MAC = "00:00:00:00:00:00"
@@ -214,7 +214,7 @@ class Machine:
         self.uppers: list[Upper] = []
         self.pfs: dict[str, Pf] = {}
         self.devices: dict[str, Device] = {}
-        self._given_groups: dict[str, int] = {}
+        self._given_groups: dict[str, int] = dict(self.spec.vf_groups)
         self.regions: dict[int, tuple[str, ...]] = {}
         """Reserved regions of IOMMU groups with regions of their own."""
         self._make_groups()
@@ -372,7 +372,9 @@ class Machine:
         return pf
 
     def _make_pf(self, spec: PfSpec) -> Pf:
-        profile = profiles()[spec.profile]
+        profile = self.spec.profile_of(spec)
+        if profile is None:
+            raise ValueError(f"{spec.address} has an unknown profile, which check_host refuses")
         return Pf(
             address=spec.address,
             vendor=profile.vendor,
@@ -416,7 +418,7 @@ class Machine:
             # The walk up from the VF ends at the first port with ACS (pci_device_group in drivers/iommu/iommu.c).
             group=pf.group
             if any(one.is_bridge and one.group == pf.group for one in self.devices.values())
-            else self._new_group(),
+            else self._group_of(address),
             index=index,
             attributes=VfAttributes(),
         )
@@ -432,8 +434,14 @@ class Machine:
 
         Its parent is the PF (drivers/net/ethernet/mellanox/mlx5/core/en_rep.c).
         """
-        name = f"{pf.net_name}r{index}"
+        name = representor_name(pf, index)
         pf.ports.append(Port(name=name, mac=self.new_mac(), phys_port_name=f"pf{pf.address[-1]}vf{index}"))
+
+
+def representor_name(pf: Pf, index: int) -> str:
+    """Return the name of the representor of a VF."""
+    given = pf.spec.representors
+    return given[index] if index < len(given) else f"{pf.net_name}r{index}"
 
 
 def make_ports(spec: PfSpec) -> list[Port]:

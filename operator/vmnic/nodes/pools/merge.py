@@ -64,15 +64,27 @@ def merge_pools(
     """
     before = {spec.pci_address: spec for spec in present}
     ordered = sorted(pools, key=_age)
-    conflicts = list(find_resource_conflicts(ordered))
+    taken = {
+        pool.metadata.name: matching_pfs(pool, labels, pfs, present, unknown or {})
+        for pool in ordered
+        if not pool.metadata.deletion_timestamp
+    }
+    here = {
+        pool.metadata.name: tuple(_resource(pool, pf, before.get(pf.pci_address)) for pf in taken.get(pool.metadata.name, ()))
+        for pool in ordered
+        if pool.spec.resource_per_pf
+    }
+    conflicts = list(find_resource_conflicts(ordered, here))
     losers = {conflict.pool for conflict in conflicts}
     # Unreadable pools come first, regardless of their age: what they ask for now is unknown, so no other pool may take it.
-    chosen = {spec.pci_address: kept for spec in present if (kept := _kept(spec, unreadable)) is not None}
+    # The name of a link may make a resource of an older pool equal to that of a younger one, which then keeps what it has.
+    kept_pools = {*unreadable, *losers}
+    chosen = {spec.pci_address: kept for spec in present if (kept := _kept(spec, kept_pools)) is not None}
     claims: dict[str, list[PfSpec]] = {}
     for pool in ordered:
         if pool.metadata.name in losers or pool.metadata.deletion_timestamp:
             continue
-        for pf in matching_pfs(pool, labels, pfs, present, unknown or {}):
+        for pf in taken[pool.metadata.name]:
             claims.setdefault(pf.pci_address, []).append(_desired(pool, pf, pfs, before.get(pf.pci_address)))
     for address, wanted in claims.items():
         chosen[address], lost = _judge(wanted, chosen.get(address), before.get(address))
@@ -157,19 +169,34 @@ def _with_owner(spec: PfSpec, before: PfSpec | None) -> PfSpec:
     return msgspec.structs.replace(spec, pool=before.pool)
 
 
-def find_resource_conflicts(pools: Iterable[SriovNetworkPool]) -> tuple[PoolConflict, ...]:
-    """Find the pools whose resource name belongs to an older pool."""
+def find_resource_conflicts(
+    pools: Iterable[SriovNetworkPool], here: Mapping[str, Sequence[str]] | None = None
+) -> tuple[PoolConflict, ...]:
+    """Find the pools with a resource that belongs to an older pool.
+
+    Args:
+        pools: All pools.
+        here: Resources of pools with `resourcePerPF` on one node, besides those in the status of the pools; None for none.
+    """
     found = []
     owners: dict[str, str] = {}
     for pool in sorted(pools, key=_age):
         name = pool.metadata.name
-        winner = owners.setdefault(pool.resource_name, name)
-        if winner != name:
-            message = (
-                f"spec.resourceName {pool.resource_name} belongs to pool {winner}: create this pool again with another name"
-            )
-            found.append(PoolConflict(pool=name, message=message))
+        own = dict.fromkeys((pool.resource_name, *_resources_per_pf(pool), *(here or {}).get(name, ())))
+        lost = next((one for one in own if one in owners), None)
+        if lost is None:
+            owners |= dict.fromkeys(own, name)
+            continue
+        what = "spec.resourceName" if lost == pool.resource_name else "resource"
+        message = f"{what} {lost} belongs to pool {owners[lost]}: create this pool again with another name"
+        found.append(PoolConflict(pool=name, message=message))
     return tuple(found)
+
+
+def _resources_per_pf(pool: SriovNetworkPool) -> tuple[str, ...]:
+    """Return the resources of a pool with `resourcePerPF` on all nodes, as far as its status lists them."""
+    prefix = f"{pool.resource_name}-"
+    return tuple(one for one in pool.status.resource_names if one.startswith(prefix)) if pool.spec.resource_per_pf else ()
 
 
 def _age(pool: SriovNetworkPool) -> tuple[str, str]:
