@@ -96,7 +96,8 @@ def test_approved_interruption_runs_beside_the_vm(cluster, wait, namespace, disr
     assert launcher_of(cluster, namespace, "db")["metadata"]["uid"] == pod["uid"]
     assert (node_of(cluster, namespace, "db"), cluster.api.list("VirtualMachineInstanceMigration", namespace)) == (home, [])
     nodes = history(cluster, "Node", since)
-    assert not [node["metadata"]["name"] for node in nodes if node["spec"].get("unschedulable")]
+    assert home in {node["metadata"]["name"] for node in nodes}
+    assert not any(node["spec"].get("unschedulable") for node in nodes)
 
 
 def test_approval_does_not_cover_a_later_vm(cluster, wait, start, namespace):
