@@ -75,7 +75,7 @@ def online(tmp_path_factory):
         yield Node(host, machine, api)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def host_of_guests(tmp_path_factory):
     """A node for domains whose guests boot. Both of its processors run in parallel, without which those guests stand still."""
     machine = Machine(

@@ -65,6 +65,25 @@ def joined(inner, address="10.0.3.9/24"):
     return nic
 
 
+@pytest.fixture
+def pooled(libvirt):
+    """A node whose agent keeps a VF for VMs and one with a kernel driver, both in the pool's VLAN, below a PF with MTU 9000."""
+    node = libvirt
+    node.guest.reset()
+    node.fresh()
+    node.start_agent()
+    groups = (
+        VfGroup(pool="fast", resource="vmnic.dev/fast", range="0", settings=SETTINGS),
+        VfGroup(pool="plain", resource="vmnic.dev/plain", range="1", driver="kernel", settings=SETTINGS),
+    )
+    node.settle(virtual(node.pfs[0], 2, mtu=9000, groups=groups))
+    yield node
+    # A VF with its link in a namespace is in use.
+    node.guest.control({"bring_links_back": None})
+    node.clear()
+    node.stop_agent()
+
+
 class TestGuests:
     @pytest.mark.parametrize(
         ("datapath", "driver"), [("emulated", "e1000e"), ("virtio", "virtio_net"), ("vhost", "virtio_net")]
@@ -107,27 +126,6 @@ class TestGuests:
             assert inner.reaches("10.0.4.2")
         assert node.driver(node.pfs[1]) == "igb"
 
-
-@pytest.fixture
-def pooled(libvirt):
-    """A node whose agent keeps a VF for VMs and one with a kernel driver, both in the pool's VLAN, below a PF with MTU 9000."""
-    node = libvirt
-    node.guest.reset()
-    node.fresh()
-    node.start_agent()
-    groups = (
-        VfGroup(pool="fast", resource="vmnic.dev/fast", range="0", settings=SETTINGS),
-        VfGroup(pool="plain", resource="vmnic.dev/plain", range="1", driver="kernel", settings=SETTINGS),
-    )
-    node.settle(virtual(node.pfs[0], 2, mtu=9000, groups=groups))
-    yield node
-    # A VF with its link in a namespace is in use.
-    node.guest.control({"bring_links_back": None})
-    node.clear()
-    node.stop_agent()
-
-
-class TestGuestWithVf:
     def test_a_vf_has_the_pools_vlan_and_its_own_mtu(self, pooled):
         node = pooled
         join_neighbour(node)
