@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.harness.api import wait_for
-from vmnic.host.ops import ReadLinks, SetChannels, SetLink
+from vmnic.host.ops import SetChannels, SetLink
 
 from .subject import MAC, Contract, Host, Subject
 
@@ -126,25 +126,6 @@ class EventContract(Contract):
             host.subject.perform(SetLink(name=name, **change))
             seen.append(host.links(name))
         assert seen == [[f"newlink {name}"]] * 3
-
-    def test_another_mtu_of_the_pf_drops_the_links_of_its_vfs(self, host):
-        names = [host.names(vf)[0] for vf in host.vfs(2, autoprobe=True)]
-        host.bring_up()
-        for name in names:
-            host.subject.perform(SetLink(name=name, up=True))
-            wait_for("the VF has a carrier", lambda name=name: host.info_of(name).carrier)
-        host.links(*names)
-        host.subject.perform(SetLink(name=host.name, mtu=9000))
-        seen = dict.fromkeys(names, ())
-
-        def watch():
-            carriers = {link.name: link.carrier for link in host.subject.perform(ReadLinks())}
-            for name in names:
-                seen[name] += (carriers[name],) if seen[name][-1:] != (carriers[name],) else ()
-            return all(one[-2:] == (False, True) for one in seen.values())
-
-        wait_for("the links of the VFs are lost and come back", watch)
-        assert set(host.links(*names)) == {f"newlink {name}" for name in names}
 
     def test_a_renamed_link_is_reported_by_new_name_and_function(self, host):
         host.subject.control({"rename_link": {"link": host.name, "name": "fast7"}})
