@@ -83,16 +83,17 @@ class TestReboot:
         node.stop_agent(signal.SIGTERM)
 
 
-class TestUdev:
-    @pytest.fixture(scope="class")
-    def udev_node(self, tmp_path_factory):
-        machine = Machine(directory=tmp_path_factory.mktemp("udev"), nics=2, online=True)
-        for name in ("state", "rules.d"):
-            (machine.keep / name).mkdir(parents=True)
-        with contextlib.closing(NodeApi(machine.keep / "account")) as api, running(machine) as host:
-            api.start()
-            yield Node(host, machine, api)
+@pytest.fixture(scope="module")
+def udev_node(tmp_path_factory):
+    machine = Machine(directory=tmp_path_factory.mktemp("udev"), nics=2, online=True)
+    for name in ("state", "rules.d"):
+        (machine.keep / name).mkdir(parents=True)
+    with contextlib.closing(NodeApi(machine.keep / "account")) as api, running(machine) as host:
+        api.start()
+        yield Node(host, machine, api)
 
+
+class TestUdev:
     def test_after_a_reboot_udev_creates_the_vfs_without_the_agent(self, udev_node):
         node, first = udev_node, udev_node.pfs[0]
         rules = node.machine.keep / "rules.d"
