@@ -28,6 +28,7 @@ from ..inspection.errno_hints import errno_name
 from ..inspection.holder_files import read_records
 from ..inspection.modules import MODULES
 from ..inspection.networkmanager import Port, find_manager, read_profiles
+from ..inspection.pci_files import has_unassigned_vf_space, virtfn_entries
 from ..inspection.sysfs import DEVICES, SysfsReader, is_absent
 from ..nodes.nics import model_of
 from ..nodes.udev_rules import find_rules, pool_of
@@ -52,12 +53,6 @@ __all__ = ["record_host"]
 _NETWORK_CLASS: Final = "0x02"
 _VFIO: Final = "vfio-pci"
 _LARGEST: Final = 2**31 - 1
-_VIRTFN = re.compile(r"virtfn[0-9]{1,5}", re.ASCII)
-_UNSET: Final = 0x20000000
-"""IORESOURCE_UNSET of linux/ioport.h, which marks a window without an address."""
-_WINDOW = re.compile(r"0x[0-9a-f]{1,16} 0x[0-9a-f]{1,16} 0x([0-9a-f]{1,16})", re.ASCII)
-_VF_WINDOWS: Final = slice(7, 13)
-"""Lines of `resource` after six BARs and the ROM (PCI_IOV_RESOURCES)."""
 _MISC: Final = {"tun": "tun", "vhost-net": "vhost_net"}
 """Modules by their names in /proc/misc."""
 _OPERATOR: Final = "/etc/sriov-operator/pci"
@@ -156,7 +151,7 @@ class _Recorder:
 
     def _further_reads(self, address: str) -> list[Op]:
         path = f"{DEVICES}/{address}"
-        virtfns = [entry for entry in self._names(path) if _VIRTFN.fullmatch(entry)]
+        virtfns = virtfn_entries(self._names(path))
         vfio = [ReadFile(f"{path}/vfio-dev/{name}/dev") for name in self._names(f"{path}/vfio-dev")]
         return [*(ReadLink(f"{path}/{entry}") for entry in virtfns), *vfio]
 
@@ -167,7 +162,7 @@ class _Recorder:
             self._errors[f"device:{address}"] = errno_name(fault)
         driver = self._target(f"{path}/driver") if self._fault(ReadLink(f"{path}/driver")) is None else None
         enabled = self._number(f"{path}/enable")
-        entries = sorted((one for one in self._names(path) if _VIRTFN.fullmatch(one)), key=_index)
+        entries = virtfn_entries(self._names(path))
         vfs = [vf for entry in entries if is_pci_address(vf := self._target(f"{path}/{entry}"))]
         names = self._names(f"{path}/vfio-dev")
         sriov = self._sriov(path)
@@ -182,7 +177,7 @@ class _Recorder:
             physical_function=self._target(f"{path}/physfn") or None,
             # `enable` counts the openers of a function on vfio-pci. With a kernel driver it is always 1.
             held=enabled > 0 if driver == _VFIO and enabled is not None else None,
-            unassigned_vf_space=_has_unassigned_space(self._text(f"{path}/resource")),
+            unassigned_vf_space=has_unassigned_vf_space(self._text(f"{path}/resource")),
             vfio_device=next((name for name in names if self._text(f"{path}/vfio-dev/{name}/dev")), None),
             sriov=sriov,
             virtual_functions=tuple(vfs) if sriov is not None else None,
@@ -416,18 +411,9 @@ _MACHINE_READS: Final[tuple[Op, ...]] = (
 )
 
 
-def _index(entry: str) -> int:
-    return int(entry.removeprefix("virtfn"))
-
-
 def _hex(text: str) -> str:
     """Return a hexadecimal number without its prefix and leading zeros."""
     return text.removeprefix("0x").lstrip("0") or "0"
-
-
-def _has_unassigned_space(resource: str) -> bool:
-    found = (_WINDOW.fullmatch(line.strip()) for line in resource.splitlines()[_VF_WINDOWS])
-    return any(int(window[1], 16) & _UNSET for window in found if window is not None)
 
 
 def _link_type(found: str | None) -> Literal["ether", "infiniband"] | int | None:
