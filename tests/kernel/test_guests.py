@@ -9,7 +9,7 @@ import contextlib
 import pytest
 
 from vmnic.api.node_state import VfGroup, VfSettings
-from vmnic.host.ops import ReadLinks, SetLink
+from vmnic.host.ops import ReadLinks, ReadVfs, SetLink
 
 from .domains import MAC, plan_domain
 from .inner import Inner, system_xml
@@ -147,4 +147,5 @@ def join_neighbour(node):
 
 
 def vf_info(node):
-    return next(link for link in node.guest.perform(ReadLinks()) if link.pci_address == node.pfs[0]).vfs[0]
+    (link,) = (one.name for one in node.guest.perform(ReadLinks()) if one.pci_address == node.pfs[0])
+    return node.guest.perform(ReadVfs(link))[0]
