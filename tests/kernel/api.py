@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.harness.certificates import _builder, _name
 from tests.harness.processes import free_port
-from vmnic.api.node_state import HostSpec, NodeNicState, NodeSpec, PfSpec, wire
+from vmnic.api.node_state import APPROVED, HostSpec, NodeNicState, NodeSpec, PfSpec, wire
+from vmnic.cli.approve import approve_plans
 
 __all__ = ["NODE", "NodeApi"]
 
@@ -73,6 +74,10 @@ class NodeApi:
         """Grant the plan that is reported for a PF, even if it is disruptive."""
         self._call(self._grant_one(pf))
 
+    def approve(self) -> None:
+        """Approve all reported plans, as `kubectl vmnic approve` does."""
+        self._call(self._annotate({APPROVED: approve_plans(self.state(), None).value}))
+
     def state(self) -> NodeNicState:
         """Return the present object."""
         return msgspec.convert(json.loads(json.dumps(self._object)), NodeNicState)
@@ -108,6 +113,9 @@ class NodeApi:
 
     async def _grant_one(self, address: str) -> None:
         self._grant(lambda pf: pf["pciAddress"] == address)
+
+    async def _annotate(self, annotations: dict[str, str]) -> None:
+        self._store(self._object | {"metadata": self._object["metadata"] | {"annotations": annotations}})
 
     def _store(self, body: dict[str, Any]) -> None:
         self._version += 1

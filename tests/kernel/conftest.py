@@ -5,6 +5,7 @@ import time
 from concurrent import futures
 
 import pytest
+from _pytest.runner import runtestprotocol
 
 from .api import NodeApi
 from .inner import make_inner_initrd
@@ -15,12 +16,32 @@ from .remote import RemoteHost
 from .results import Results
 
 _BOOT_S = 240
+_HOST_OF_GUESTS = pytest.StashKey[RemoteHost]()
 # A failed case of the contract shows the compared values.
 pytest.register_assert_rewrite("tests.contract")
 
 
 def pytest_configure(config):
     config.pluginmanager.register(Results(), "contract-results")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item, nextitem):
+    """Repeat a case on a new machine if QEMU ended the one whose processors run in parallel. The end of the run tells it."""
+    if "host_of_guests" not in item.fixturenames:
+        return None
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    host = item.config.stash.get(_HOST_OF_GUESTS, None)
+    if host and host.gone and any(report.failed for report in reports):
+        item.user_properties.append(("told", f"{item.name}: QEMU ended the machine, so the case was repeated on a new one"))
+        with contextlib.suppress(OSError, AssertionError, futures.TimeoutError):
+            item.session._setupstate.teardown_exact(item.session)
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
 
 
 @contextlib.contextmanager
@@ -76,7 +97,7 @@ def online(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def host_of_guests(tmp_path_factory):
+def host_of_guests(tmp_path_factory, pytestconfig):
     """A node for domains whose guests boot. Both of its processors run in parallel, without which those guests stand still."""
     machine = Machine(
         directory=tmp_path_factory.mktemp("guests"), nics=3, online=True, plain=True, parallel=True, memory_mib=1536
@@ -85,4 +106,5 @@ def host_of_guests(tmp_path_factory):
     make_inner_initrd(prepare(), machine.keep / "inner.img")
     with contextlib.closing(NodeApi(machine.keep / "account")) as api, running(machine) as host:
         api.start()
+        pytestconfig.stash[_HOST_OF_GUESTS] = host
         yield Node(host, machine, api)

@@ -78,6 +78,9 @@ class RemoteHost:
         self._waiting: dict[int, RemotePending] = {}
         self._lock = threading.Lock()
         self._next = 0
+        self.gone = False
+        """Whether the machine has disconnected by itself."""
+        self._closed = False
         self._receiver = threading.Thread(target=self._receive, daemon=True)
         self._receiver.start()
         self.monitor = Monitor(qmp)
@@ -170,6 +173,7 @@ class RemoteHost:
         self.control({"reset": None})
 
     def close(self) -> None:
+        self._closed = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._receiver.join()
@@ -213,6 +217,12 @@ class RemoteHost:
         """Pass answers to waiting requests, until the guest or this end disconnects."""
         with contextlib.suppress(OSError, ValueError):
             self._hand_out()
+        self.gone = not self._closed
+        with self._lock:
+            waiting = list(self._waiting.values())
+        for pending in waiting:
+            with contextlib.suppress(futures.InvalidStateError):
+                pending.future.set_exception(OSError("the machine is gone"))
 
     def _hand_out(self) -> None:
         with self._socket.makefile("rb") as lines:

@@ -65,6 +65,14 @@ def joined(inner, address="10.0.3.9/24"):
     return nic
 
 
+def asked(node, mtu=9000):
+    groups = (
+        VfGroup(pool="fast", resource="vmnic.dev/fast", range="0", settings=SETTINGS),
+        VfGroup(pool="plain", resource="vmnic.dev/plain", range="1", driver="kernel", settings=SETTINGS),
+    )
+    return virtual(node.pfs[0], 2, mtu=mtu, groups=groups)
+
+
 @pytest.fixture
 def pooled(libvirt):
     """A node whose agent keeps a VF for VMs and one with a kernel driver, both in the pool's VLAN, below a PF with MTU 9000."""
@@ -72,11 +80,7 @@ def pooled(libvirt):
     node.guest.reset()
     node.fresh()
     node.start_agent()
-    groups = (
-        VfGroup(pool="fast", resource="vmnic.dev/fast", range="0", settings=SETTINGS),
-        VfGroup(pool="plain", resource="vmnic.dev/plain", range="1", driver="kernel", settings=SETTINGS),
-    )
-    node.settle(virtual(node.pfs[0], 2, mtu=9000, groups=groups))
+    node.settle(asked(node))
     yield node
     # A VF with its link in a namespace is in use.
     node.guest.control({"bring_links_back": None})
@@ -136,6 +140,26 @@ class TestGuests:
             assert inner.reaches("192.0.2.2")
             inner.run(f"/sbin/ip address flush dev {nic.name}; /sbin/ip address add 10.0.3.9/24 dev {nic.name}")
             assert not inner.reaches("10.0.3.2"), "a frame left its VLAN"
+
+    def test_a_pfs_mtu_changes_only_if_the_guests_loss_is_approved(self, pooled):
+        node, pf = pooled, pooled.pfs[0]
+        with guest_of(node, "sriov", extra=f"<vlan><tag id='{VLAN}'/></vlan>") as (_, inner):
+            nic = joined(inner, "192.0.2.1/24")
+            carrier = f"cat /sys/class/net/{nic.name}/carrier /sys/class/net/{nic.name}/carrier_changes"
+            node.wait_for("the guest's link is up", lambda: inner.run(carrier).startswith("1"))
+            before = int(inner.run(carrier).split()[1])
+            node.api.ask(asked(node, mtu=4000))
+            plan = node.wait_for("the plan is told", lambda: node.pf(pf).plan)
+            assert (plan.disruptive, plan.hard, len(plan.soft)) == (True, (), 1)
+            assert "loses its link for seconds" in plan.soft[0]
+            node.api.grant(pf)
+            node.look_again()
+            assert (node.pf(pf).mtu, int(inner.run(carrier).split()[1])) == (9000, before)
+            node.api.approve()
+            node.wait_ready()
+            assert node.pf(pf).mtu == 4000
+            node.wait_for("the guest's link was down", lambda: int(inner.run(carrier).split()[1]) > before)
+            node.wait_for("the guest's link is up again", lambda: inner.run(carrier).startswith("1"))
 
 
 def join_neighbour(node):
