@@ -215,6 +215,13 @@ class _Volume(Part, frozen=True, kw_only=True):
     memory_dump: _Hotpluggable | None = None
 
 
+class _Toleration(Part, frozen=True, kw_only=True):
+    key: str = ""
+    operator: str = ""
+    value: str = ""
+    effect: str = ""
+
+
 class _InstanceSpec(Part, frozen=True, kw_only=True):
     architecture: str = ""
     domain: _Domain = _Domain()
@@ -222,6 +229,7 @@ class _InstanceSpec(Part, frozen=True, kw_only=True):
     networks: tuple[Network, ...] = ()
     node_selector: dict[str, str] = {}
     affinity: _Affinity | None = None
+    tolerations: tuple[_Toleration, ...] = ()
     eviction_strategy: str | None = None
 
 

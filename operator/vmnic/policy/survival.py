@@ -1,0 +1,229 @@
+"""Check whether all VMs with devices still fit after a node or a PF is lost."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from .capacity import Capacity, Claim, NodeDevices, count_capacity
+from .eviction import describe_unbounded
+from .facts import GuestOs
+from .relocation import MOST_VISITS, Relocation, match_claims
+
+__all__ = ["Loss", "LossOutcome", "Residents", "assess_losses", "find_residents", "settle"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """A node or one of its PFs that is lost."""
+
+    node: str
+    pf: str = ""
+    """PCI address; empty if the whole node is lost."""
+    devices: Mapping[str, int] = field(default_factory=dict)
+    """Devices of the PF, by resource."""
+    holders: frozenset[tuple[str, str]] = frozenset()
+    """VMs that hold a device of the PF."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossOutcome:
+    """What is left without a place after a loss."""
+
+    loss: Loss
+    leaving: int = 0
+    """Number of VMs that need another place."""
+    unplaced: tuple[Claim, ...] = ()
+    unknown: str = ""
+    """Why the answer is unknown; empty if it is known."""
+
+    @property
+    def survives(self) -> bool | None:
+        """Return whether all VMs have a place. None if unknown."""
+        return None if self.unknown else not self.unplaced
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residents:
+    """VMs with devices on their nodes, and what they leave free."""
+
+    capacity: Capacity
+    by_node: Mapping[str, Sequence[Claim]]
+    before: Capacity | None = None
+    """Capacity without the VMs that have not started; None if there are none."""
+    waiting: tuple[Claim, ...] = ()
+    """VMs that have not started and have a place. Their nodes are chosen here, so they may be placed anew."""
+    unplaced: tuple[Claim, ...] = ()
+    """VMs that have no place even if nothing is lost."""
+    is_certain: bool = True
+    """Whether those VMs have no place in any matching."""
+
+
+def find_residents(claims: Iterable[Claim], capacity: Capacity) -> Residents:
+    """Group running VMs by their nodes. VMs that have not started are left out: the capacity already counts them."""
+    by_node: dict[str, list[Claim]] = defaultdict(list)
+    for claim in claims:
+        if claim.held:
+            by_node[claim.vm.node].append(claim)
+    return Residents(capacity=capacity, by_node=by_node)
+
+
+def settle(nodes: Mapping[str, NodeDevices], claims: Sequence[Claim]) -> Residents:
+    """Find nodes for the VMs that have not started, beside those that run."""
+    running = [claim for claim in claims if claim.held]
+    waiting = tuple(
+        replace(claim, held=wanted)
+        for claim in claims
+        if not claim.held and not claim.vm.halted and (wanted := _bounded(claim.wanted, nodes))
+    )
+    before = count_capacity(nodes, running)
+    found = match_claims(waiting, before)
+    by_node: dict[str, list[Claim]] = defaultdict(list)
+    for claim in running:
+        by_node[claim.vm.node].append(claim)
+    free = {resource: dict(left) for resource, left in before.free.items()}
+    for claim in waiting:
+        place = found.places.get(claim.key)
+        if place is not None:
+            by_node[place].append(claim)
+            for resource, count in claim.held.items():
+                free[resource][place] -= count
+    return Residents(
+        capacity=replace(before, free=free),
+        by_node=by_node,
+        before=before if waiting else None,
+        waiting=tuple(claim for claim in waiting if claim.key in found.places),
+        unplaced=found.unplaced,
+        is_certain=found.is_certain,
+    )
+
+
+def _bounded(wanted: Mapping[str, int], nodes: Mapping[str, NodeDevices]) -> dict[str, int]:
+    """Return the devices whose number is known. Others limit no node."""
+    return {one: count for one, count in wanted.items() if any(one in node.total for node in nodes.values())}
+
+
+def assess_losses(residents: Residents, losses: Iterable[Loss], *, most_visits: int | None = None) -> Iterator[LossOutcome]:
+    """Yield for each loss which VMs have no place.
+
+    Args:
+        residents: VMs and free devices.
+        losses: Nodes or PFs, each of which is lost alone.
+        most_visits: Bound on visits to nodes for all losses together; None for a bound per loss. Beyond it, answers are
+            unknown.
+    """
+    totals = _Totals(residents.capacity)
+    visited = 0
+    for loss in losses:
+        moving = [one for one in residents.by_node.get(loss.node, ()) if not loss.pf or one.key in loss.holders]
+        if not moving and not loss.pf:
+            yield LossOutcome(loss=loss)
+            continue
+        if not loss.pf and totals.suffice(moving, loss.node):
+            yield LossOutcome(loss=loss, leaving=len(moving))
+            continue
+        left = MOST_VISITS if most_visits is None else most_visits - visited
+        if left <= 0:
+            yield LossOutcome(loss=loss, leaving=len(moving), unknown="the search reached its bound")
+            continue
+        found = _match(residents, loss, moving, left)
+        visited += found.visits
+        yield LossOutcome(
+            loss=loss, leaving=len(moving), unplaced=found.unplaced, unknown=_why_unknown(residents.capacity, loss, found)
+        )
+
+
+def _match(residents: Residents, loss: Loss, moving: Sequence[Claim], most_visits: int) -> Relocation:
+    leaving = () if loss.pf else (loss.node,)
+    capacity, is_overfull = _after(residents.capacity, loss, moving)
+    found = _match_near(moving, capacity, leaving, most_visits) if moving else Relocation()
+    if residents.before is None or not (found.unplaced or is_overfull):
+        return found
+    # VMs that have not started may be placed on other nodes from the beginning.
+    waiting = {one.key for one in residents.waiting}
+    bound = [one for one in moving if one.key not in waiting]
+    everything, _ = _after(residents.before, loss, bound)
+    return match_claims([*bound, *residents.waiting], everything, leaving=leaving, most_visits=most_visits)
+
+
+def _match_near(claims: Sequence[Claim], capacity: Capacity, leaving: Sequence[str], most_visits: int) -> Relocation:
+    """Match with the nodes that have the most free devices first, which mostly suffices, and then with all."""
+    needed = {resource for claim in claims for resource in claim.held}
+    candidates = heapq.nlargest(
+        4 * len(claims),
+        (name for name in capacity.nodes if name not in leaving),
+        key=lambda name: sum(capacity.free.get(one, {}).get(name, 0) for one in needed),
+    )
+    if len(candidates) < len(capacity.nodes) - len(leaving):
+        found = match_claims(claims, capacity, leaving=leaving, among=candidates, most_visits=most_visits)
+        if not found.unplaced:
+            return found
+    return match_claims(claims, capacity, leaving=leaving, most_visits=most_visits)
+
+
+def _after(capacity: Capacity, loss: Loss, moving: Sequence[Claim]) -> tuple[Capacity, bool]:
+    """Return the capacity after a loss, and whether VMs that stay on the node hold more than is left."""
+    if not loss.pf:
+        return capacity, False
+    back: Counter[str] = Counter()
+    for claim in moving:
+        back.update(claim.held)
+    free = {resource: dict(by_node) for resource, by_node in capacity.free.items()}
+    is_overfull = False
+    for resource in {*loss.devices, *back}:
+        if resource in free:
+            left = free[resource].get(loss.node, 0) + back[resource] - loss.devices.get(resource, 0)
+            is_overfull = is_overfull or left < 0
+            free[resource][loss.node] = max(left, 0)
+    return replace(capacity, free=free), is_overfull
+
+
+def _why_unknown(capacity: Capacity, loss: Loss, found: Relocation) -> str:
+    if not found.unplaced:
+        return ""
+    if not found.is_certain:
+        return "no place was found before the search reached its bound"
+    needed = {resource for claim in found.unplaced for resource in claim.held}
+    unbounded = describe_unbounded(needed, capacity)
+    if unbounded:
+        return unbounded
+    unread = sorted(name for name, node in capacity.nodes.items() if name != loss.node and not node.unknown.isdisjoint(needed))
+    return f"how many devices {', '.join(unread[:3])} has is not known" if unread else ""
+
+
+class _Totals:
+    """Sums of free devices, which answer for VMs that any node suits."""
+
+    def __init__(self, capacity: Capacity) -> None:
+        self._free: Mapping[str, Mapping[str, int]] = MappingProxyType(capacity.free)
+        self._usable = {name for name, node in capacity.nodes.items() if node.usable}
+        self._sums = {
+            resource: sum(count for name, count in by_node.items() if name in self._usable)
+            for resource, by_node in capacity.free.items()
+        }
+        self._picky = {
+            resource
+            for resource, by_node in capacity.free.items()
+            for name, count in by_node.items()
+            if count and name in self._usable and any(taint.keeps_off for taint in capacity.nodes[name].taints)
+        }
+        self._linux_only = frozenset().union(*(node.linux_only for node in capacity.nodes.values()))
+
+    def suffice(self, claims: Sequence[Claim], lost: str) -> bool:
+        """Return whether the VMs surely fit on the other nodes. False if that takes a matching."""
+        need: Counter[str] = Counter()
+        for claim in claims:
+            need.update(claim.held)
+            if len(claim.held) != 1 or set(claim.held.values()) != {1} or claim.vm.node_selector or claim.vm.node_terms:
+                return False
+            if claim.vm.guest_os is not GuestOs.LINUX and not self._linux_only.isdisjoint(claim.held):
+                return False
+        return all(
+            resource in self._sums
+            and resource not in self._picky
+            and self._sums[resource] - (self._free[resource].get(lost, 0) if lost in self._usable else 0) >= count
+            for resource, count in need.items()
+        )
