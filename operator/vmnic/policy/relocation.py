@@ -131,7 +131,7 @@ class _Search:
         return self.place(index + 1) and False
 
     def place_in_order(self) -> None:
-        """Place each VM where it fits first."""
+        """Find the first fitting place for each VM, without a search."""
         for claim in self._claims:
             self.visits += len(self._targets)
             found = _options(claim, self._capacity, self._targets)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import heapq
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 
 from .capacity import Capacity, Claim, NodeDevices, count_capacity
 from .eviction import describe_unbounded
@@ -14,6 +13,11 @@ from .facts import GuestOs
 from .relocation import MOST_VISITS, Relocation, match_claims
 
 __all__ = ["Loss", "LossOutcome", "Residents", "assess_losses", "find_residents", "settle"]
+
+_NODES_PER_VM = 4
+"""Number of nodes per VM that are tried first."""
+_Need = frozenset[tuple[str, int]]
+"""Devices of one VM by resource."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +59,7 @@ class Residents:
     before: Capacity | None = None
     """Capacity without the VMs that have not started; None if there are none."""
     waiting: tuple[Claim, ...] = ()
-    """VMs that have not started and have a place. Their nodes are chosen here, so they may be placed anew."""
+    """VMs that have not started and have a place. Their nodes are chosen here, so each loss may place them elsewhere."""
     unplaced: tuple[Claim, ...] = ()
     """VMs that have no place even if nothing is lost."""
     is_certain: bool = True
@@ -63,7 +67,10 @@ class Residents:
 
 
 def find_residents(claims: Iterable[Claim], capacity: Capacity) -> Residents:
-    """Group running VMs by their nodes. VMs that have not started are left out: the capacity already counts them."""
+    """Group running VMs by their nodes.
+
+    VMs that have not started are left out, because the capacity already counts them.
+    """
     by_node: dict[str, list[Claim]] = defaultdict(list)
     for claim in claims:
         if claim.held:
@@ -115,31 +122,31 @@ def assess_losses(residents: Residents, losses: Iterable[Loss], *, most_visits: 
         most_visits: Bound on visits to nodes for all losses together; None for a bound per loss. Beyond it, answers are
             unknown.
     """
-    totals = _Totals(residents.capacity)
+    slots = _Slots(residents.capacity)
     visited = 0
     for loss in losses:
         moving = [one for one in residents.by_node.get(loss.node, ()) if not loss.pf or one.key in loss.holders]
         if not moving and not loss.pf:
             yield LossOutcome(loss=loss)
             continue
-        if not loss.pf and totals.suffice(moving, loss.node):
+        if not loss.pf and slots.suffice(moving, loss.node):
             yield LossOutcome(loss=loss, leaving=len(moving))
             continue
         left = MOST_VISITS if most_visits is None else most_visits - visited
         if left <= 0:
             yield LossOutcome(loss=loss, leaving=len(moving), unknown="the search reached its bound")
             continue
-        found = _match(residents, loss, moving, left)
+        found = _match(residents, slots, loss, moving, left)
         visited += found.visits
         yield LossOutcome(
             loss=loss, leaving=len(moving), unplaced=found.unplaced, unknown=_why_unknown(residents.capacity, loss, found)
         )
 
 
-def _match(residents: Residents, loss: Loss, moving: Sequence[Claim], most_visits: int) -> Relocation:
+def _match(residents: Residents, slots: _Slots, loss: Loss, moving: Sequence[Claim], most_visits: int) -> Relocation:
     leaving = () if loss.pf else (loss.node,)
     capacity, is_overfull = _after(residents.capacity, loss, moving)
-    found = _match_near(moving, capacity, leaving, most_visits) if moving else Relocation()
+    found = _match_near(moving, capacity, slots.rank(moving), leaving, most_visits) if moving else Relocation()
     if residents.before is None or not (found.unplaced or is_overfull):
         return found
     # VMs that have not started may be placed on other nodes from the beginning.
@@ -149,19 +156,16 @@ def _match(residents: Residents, loss: Loss, moving: Sequence[Claim], most_visit
     return match_claims([*bound, *residents.waiting], everything, leaving=leaving, most_visits=most_visits)
 
 
-def _match_near(claims: Sequence[Claim], capacity: Capacity, leaving: Sequence[str], most_visits: int) -> Relocation:
-    """Match with the nodes that have the most free devices first, which mostly suffices, and then with all."""
-    needed = {resource for claim in claims for resource in claim.held}
-    candidates = heapq.nlargest(
-        4 * len(claims),
-        (name for name in capacity.nodes if name not in leaving),
-        key=lambda name: sum(capacity.free.get(one, {}).get(name, 0) for one in needed),
-    )
-    if len(candidates) < len(capacity.nodes) - len(leaving):
-        found = match_claims(claims, capacity, leaving=leaving, among=candidates, most_visits=most_visits)
-        if not found.unplaced:
-            return found
-    return match_claims(claims, capacity, leaving=leaving, most_visits=most_visits)
+def _match_near(
+    claims: Sequence[Claim], capacity: Capacity, ranked: Sequence[str], leaving: Sequence[str], most_visits: int
+) -> Relocation:
+    """Match VMs with the nodes that have the most free devices, and with all if those do not suffice."""
+    near = list(itertools.islice((name for name in ranked if name not in leaving), _NODES_PER_VM * len(claims)))
+    found = match_claims(claims, capacity, leaving=leaving, among=near, most_visits=most_visits)
+    if not found.unplaced or len(near) >= len(ranked) - len(leaving):
+        return found
+    again = match_claims(claims, capacity, leaving=leaving, most_visits=most_visits)
+    return replace(again, visits=again.visits + found.visits)
 
 
 def _after(capacity: Capacity, loss: Loss, moving: Sequence[Claim]) -> tuple[Capacity, bool]:
@@ -194,36 +198,53 @@ def _why_unknown(capacity: Capacity, loss: Loss, found: Relocation) -> str:
     return f"how many devices {', '.join(unread[:3])} has is not known" if unread else ""
 
 
-class _Totals:
-    """Sums of free devices, which answer for VMs that any node suits."""
+class _Slots:
+    """Numbers of VMs that fit, which answer for VMs that any node suits."""
 
     def __init__(self, capacity: Capacity) -> None:
-        self._free: Mapping[str, Mapping[str, int]] = MappingProxyType(capacity.free)
-        self._usable = {name for name, node in capacity.nodes.items() if node.usable}
-        self._sums = {
-            resource: sum(count for name, count in by_node.items() if name in self._usable)
-            for resource, by_node in capacity.free.items()
-        }
-        self._picky = {
+        self._capacity = capacity
+        self._usable = [name for name, node in capacity.nodes.items() if node.usable]
+        self._tainted = {
             resource
             for resource, by_node in capacity.free.items()
-            for name, count in by_node.items()
-            if count and name in self._usable and any(taint.keeps_off for taint in capacity.nodes[name].taints)
+            if any(by_node.get(name) and any(one.keeps_off for one in capacity.nodes[name].taints) for name in self._usable)
         }
         self._linux_only = frozenset().union(*(node.linux_only for node in capacity.nodes.values()))
+        self._sums: dict[_Need, int] = {}
+        self._ranks: dict[frozenset[str], list[str]] = {}
 
     def suffice(self, claims: Sequence[Claim], lost: str) -> bool:
-        """Return whether the VMs surely fit on the other nodes. False if that takes a matching."""
-        need: Counter[str] = Counter()
-        for claim in claims:
-            need.update(claim.held)
-            if len(claim.held) != 1 or set(claim.held.values()) != {1} or claim.vm.node_selector or claim.vm.node_terms:
-                return False
-            if claim.vm.guest_os is not GuestOs.LINUX and not self._linux_only.isdisjoint(claim.held):
-                return False
-        return all(
-            resource in self._sums
-            and resource not in self._picky
-            and self._sums[resource] - (self._free[resource].get(lost, 0) if lost in self._usable else 0) >= count
-            for resource, count in need.items()
+        """Return whether VMs surely fit on the other nodes. False if that takes a matching."""
+        needs = Counter(frozenset(claim.held.items()) for claim in claims)
+        resources = [resource for need in needs for resource, _ in need]
+        # VMs with different needs of one resource compete for it.
+        if len(resources) != len(set(resources)) or not self._tainted.isdisjoint(resources):
+            return False
+        return all(map(self._is_easy, claims)) and all(
+            self._sum(need) - self._on(lost, need) >= count for need, count in needs.items()
         )
+
+    def rank(self, claims: Sequence[Claim]) -> list[str]:
+        """Return the nodes that VMs may be matched with, those with the most free devices first."""
+        needed = frozenset(resource for claim in claims for resource in claim.held)
+        if needed not in self._ranks:
+            free = [self._capacity.free.get(resource, {}) for resource in needed]
+            self._ranks[needed] = sorted(self._usable, key=lambda name: -sum(one.get(name, 0) for one in free))
+        return self._ranks[needed]
+
+    def _is_easy(self, claim: Claim) -> bool:
+        vm = claim.vm
+        has_drivers = vm.guest_os is GuestOs.LINUX or self._linux_only.isdisjoint(claim.held)
+        return not vm.node_selector and not vm.node_terms and has_drivers
+
+    def _sum(self, need: _Need) -> int:
+        if need not in self._sums:
+            self._sums[need] = sum(self._on(name, need) for name in self._usable)
+        return self._sums[need]
+
+    def _on(self, node: str, need: _Need) -> int:
+        """Return how many VMs with this need fit on a node."""
+        one = self._capacity.nodes.get(node)
+        if one is None or not one.usable:
+            return 0
+        return min(self._capacity.free.get(resource, {}).get(node, 0) // count for resource, count in need)

@@ -75,7 +75,7 @@ def test_strategy_and_migratability_decide(options, cluster, outcome):
     assert only(*cluster_objects, *host("n1"), *host("n2"), *running("db", **options))["outcome"] == outcome
 
 
-def test_without_a_kubevirt_resource_a_missing_strategy_is_unknown():
+def test_without_a_kubevirt_resource_its_strategy_is_unknown():
     found = only(*BASE[1:], *host("n1"), *host("n2"), *running("db"))
     assert (found["outcome"], "KubeVirt resource" in found["message"]) == ("Unknown", True)
 
@@ -227,7 +227,7 @@ def test_json_and_table_name_the_target():
         0, "n2", {FAST: 1}, ["fast0"],
     )  # fmt: skip
     table = run("drain-plan", "n1", "-f", "-", documents=given)[1]
-    assert "tenants/db" in table and "PodDisruptionBudgets" in table
+    assert ("tenants/db" in table, "PodDisruptionBudgets" in table) == (True, True)
 
 
 def test_a_node_that_nothing_names_is_an_error():

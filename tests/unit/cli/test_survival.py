@@ -87,7 +87,7 @@ def test_vms_from_manifests_are_placed_before_a_loss():
     assert answers("node", *BASE, *hosts, *(wanting(name) for name in "abc"), offline=True)[0] is False
 
 
-def test_vms_from_manifests_may_be_placed_anew_for_each_loss():
+def test_vms_from_manifests_are_placed_again_for_each_loss():
     # `a` suits both n2 and n3 and is placed first where it leaves no place for `b`, which suits only n1 and n3.
     hosts = [*host("n1", vfs=1, labels={"x": "1"}), *host("n2", vfs=1), *host("n3", vfs=1, labels={"x": "1"})]
     picky = wanting("b")
