@@ -22,7 +22,7 @@ from vmnic.agent.metrics import AGENT_METRICS
 from vmnic.api.crd import KINDS, render_crd
 from vmnic.api.reasons import NodeReason, PfReason, PoolProblemReason, PoolReason
 from vmnic.cli.app import app
-from vmnic.cli.schema import Plan
+from vmnic.cli.schema import DrainPlan, Plan, Survival
 from vmnic.controller.metrics import CONTROLLER_METRICS
 from vmnic.metrics import Metric
 from vmnic.policy.condition_reasons import PolicyReason
@@ -50,7 +50,8 @@ def render_pages() -> dict[str, str]:
     pages["metrics.md"] = _metrics()
     pages["commands.md"] = _commands()
     pages["hostrecord.schema.json"] = json.dumps(record_schema(), indent=2) + "\n"
-    pages["plan.schema.json"] = json.dumps(TypeAdapter(Plan).json_schema(), indent=2) + "\n"
+    for shape in (Plan, DrainPlan, Survival):
+        pages[f"{shape.__name__.lower()}.schema.json"] = json.dumps(TypeAdapter(shape).json_schema(), indent=2) + "\n"
     return pages
 
 
@@ -173,7 +174,8 @@ def _commands() -> str:
         "What `--help` says of each command. Commands that read print tables; `-o json` is for programs,",
     ]
     lines += [
-        "and [plan.schema.json](plan.schema.json) is the shape of a plan. After an error the exit code is 2, after a crash 3."
+        "and [plan](plan.schema.json), [drain-plan](drainplan.schema.json) and [capacity --survive](survival.schema.json) have",
+        "schemas. After an error the exit code is 2, after a crash 3.",
     ]
     lines += [
         "`--nic-data FILE` ([NIC models](../nics.md)) and `--guest-data FILE` ([guest systems](../guests.md)) go before the",

@@ -107,8 +107,11 @@ def test_an_output_matches_the_lines_that_a_page_shows(shown, output, true):
 
 BLOCK = re.compile(r"(?:<!-- (?:not run|run by): ([^>]+) -->\n)?```(sh|console)\n(.*?)```", re.DOTALL)
 KINDS = {path.name for path in (ROOT / "docs" / "kinds").iterdir()}
-RUN = {"README.md", "tutorial.md", "troubleshooting.md", "gitops.md", *KINDS}
-"""Pages whose console blocks the cluster tier runs (`tests/cluster/test_docs.py`). `docs/reference` repeats `docs/kinds`."""
+RUN = {"README.md", "tutorial.md", "troubleshooting.md", "gitops.md", "maintenance.md", *KINDS}
+"""Pages whose console blocks the cluster tier runs (`tests/cluster/test_docs.py`), or `tests/unit/cli/test_maintenance_page.py`.
+
+`docs/reference` repeats `docs/kinds`.
+"""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -113,10 +113,7 @@ def show_capacity(rows: Iterable[PoolRow]) -> None:
 def show_drain_plan(plan: DrainPlan) -> None:
     """Print what a drain does to each VM of a node."""
     if plan["vms"]:
-        rows = [
-            (f"{vm['namespace']}/{vm['name']}", vm["outcome"], vm["node"] or "", vm["message"].rstrip("."))
-            for vm in plan["vms"]
-        ]
+        rows = [(f"{vm['namespace']}/{vm['name']}", vm["outcome"], vm["node"] or "", vm["message"]) for vm in plan["vms"]]
         show_table(("VM", "OUTCOME", "TO", "WHY"), rows)
     _show_problems(plan["problems"])
     summary = plan["summary"]

@@ -44,6 +44,8 @@ class EvictionInput:
     """KubeVirt's condition LiveMigratable; None if there is none."""
     message: str
     """Reason and message of the condition."""
+    has_owner: bool
+    """Whether another object owns the instance, and may create it again."""
 
 
 def read_eviction(raw: dict[str, Any]) -> EvictionInput:
@@ -61,6 +63,7 @@ def read_eviction(raw: dict[str, Any]) -> EvictionInput:
         machine=decode_machine(msgspec.json.encode(made)),
         migratable=found.status == "True" if found is not None and known else None,
         message=cut(": ".join(filter(None, (found.reason, found.message))), _MOST_BYTES) if found is not None else "",
+        has_owner=bool(raw["metadata"].get("ownerReferences")),
     )
 
 
@@ -82,7 +85,7 @@ def gather_evicted(given: EvictionInput, vm: VmFacts, owner: VirtualMachine | No
         migratable=migratable,
         migratable_message=message,
         vf_nics=tuple(cut(nic.name, _MOST_BYTES) for nic in vm.nics if (nic.live or nic.present).datapath is Datapath.SRIOV),
-        starts_again=_starts_again(owner),
+        starts_again=_starts_again(given, owner),
     )
 
 
@@ -107,10 +110,10 @@ def _migratability(given: EvictionInput, vm: VmFacts) -> tuple[bool | None, str]
     return None, f"its VirtualMachineInstance has no condition {_MIGRATABLE}, so whether it can migrate is not known"
 
 
-def _starts_again(owner: VirtualMachine | None) -> bool | None:
+def _starts_again(given: EvictionInput, owner: VirtualMachine | None) -> bool | None:
     """Return whether KubeVirt starts a VM again after its pod was evicted. None if unknown."""
     if owner is None:
-        return None
+        return None if given.has_owner else False
     if owner.always_runs:
         return True
     # The shutdown may count as a success or as a failure, and KubeVirt restarts only after a failure.

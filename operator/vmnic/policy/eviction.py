@@ -13,7 +13,6 @@ from enum import StrEnum
 
 from .capacity import Capacity, Claim
 from .relocation import Relocation, match_claims, may_move_to
-from .sentences import join_sentences
 
 __all__ = ["EvictedVm", "EvictionOutcome", "Verdict", "describe_unbounded", "judge_drain"]
 
@@ -132,13 +131,11 @@ def _place_migrating(verdict: Verdict, node: str, capacity: Capacity, found: Rel
     if not vm.claim.held:
         targets = _targets(vm.claim, node, capacity)
         if targets:
-            return replace(verdict, outcome=outcome, message=join_sentences(link, f"it may use {_names(targets)}"))
+            return replace(verdict, outcome=outcome, message=_joined(link, f"it may use {_names(targets)}"))
         return replace(verdict, outcome=EvictionOutcome.BLOCKS, message="no other node is allowed for it: add one, or stop it")
     place = found.places.get(vm.claim.key, "")
     if place:
-        return replace(
-            verdict, outcome=outcome, node=place, message=join_sentences(link, f"{_needs(vm.claim)} fits on {place}")
-        )
+        return replace(verdict, outcome=outcome, node=place, message=_joined(link, f"{_needs(vm.claim)} fits on {place}"))
     unknown = _why_unknown(vm.claim, node, capacity, found)
     if unknown:
         return replace(verdict, outcome=EvictionOutcome.UNKNOWN, message=unknown)
@@ -155,7 +152,7 @@ def _place_stopped(verdict: Verdict, node: str, capacity: Capacity, found: Reloc
     if verdict.vm.starts_again is None:
         text = "whether it starts again is not known"
     elif not verdict.vm.starts_again:
-        text = "it stays stopped until it is started"
+        text = "it does not start again by itself"
     elif place:
         text = f"it starts again on {place}"
     elif not claim.held:
@@ -164,7 +161,7 @@ def _place_stopped(verdict: Verdict, node: str, capacity: Capacity, found: Reloc
     else:
         unknown = _why_unknown(claim, node, capacity, found)
         text = f"whether it starts again is not known: {unknown}" if unknown else f"it waits for {_needs(claim)} to start"
-    return replace(verdict, node=place, message=join_sentences(verdict.message, text))
+    return replace(verdict, node=place, message=_joined(verdict.message, text))
 
 
 def _targets(claim: Claim, node: str, capacity: Capacity) -> list[str]:
@@ -192,6 +189,10 @@ def describe_unbounded(resources: Iterable[str], capacity: Capacity) -> str:
 
 def _needs(claim: Claim) -> str:
     return ", ".join(f"{count} of {resource}" for resource, count in sorted(claim.held.items()))
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(filter(None, parts))
 
 
 def _names(nodes: Sequence[str]) -> str:

@@ -142,6 +142,13 @@ def test_an_instance_without_a_vm_is_listed_and_holds_its_vf():
     assert (found["kind"], found["outcome"], found["node"]) == ("VirtualMachineInstance", "LosesLink", "n2")
 
 
+@pytest.mark.parametrize(("owner", "again"), [(None, False), ("VirtualMachineInstanceReplicaSet", None)])
+def test_an_instance_without_a_vm_starts_again_only_by_its_owner(owner, again):
+    (lone,) = running("lone", owned=False)
+    lone["metadata"]["ownerReferences"] = [{"kind": owner, "name": "x"}] if owner else []
+    assert only(*BASE, *host("n1"), *host("n2"), lone)["startsAgain"] is again
+
+
 def test_an_unreadable_node_state_is_unknown_and_not_full():
     objects = collect(*BASE, *host("n1"), host("n2")[0], *running("db", strategy="LiveMigrate"))
     load_live(objects, host("n2")[1] | {"status": 5})
