@@ -89,10 +89,10 @@ fuzz-vm: venv ## 20,000 VMs with policies, each patch judged by KubeVirt; VMNIC_
 test-kernel: venv ## A real kernel in QEMU: contract, agent, container, libvirt (needs root and Debian packages)
 	@$(BIN)/python -m tests.kernel
 
-test-kind: venv ## The image, the manifests and a real kubelet, in containers with simulated NICs (needs root)
+test-kind: venv ## The image, the manifests, a real kubelet and VMs, in containers with simulated NICs (needs root)
 	@$(BIN)/python -m tests.kind test
 
-kind-up: venv ## A kind cluster with vmnic, KubeVirt's control plane and two workers with simulated NICs
+kind-up: venv ## A kind cluster with vmnic, KubeVirt, and two workers with simulated NICs that run VMs
 	@$(BIN)/python -m tests.kind up
 
 kind-down: venv ## Remove it

@@ -39,6 +39,7 @@ EXPRESSIONS = {
     ("Deployment", "spec.replicas"): "{{ .Values.controller.replicas }}",
     ("Deployment", "spec.template.spec.nodeSelector"): "{{ .Values.controller.nodeSelector | toJson }}",
     ("Deployment", f"{_CONTROLLER}.env.VMNIC_LOG_LEVEL.value"): "{{ .Values.controller.logLevel }}",
+    ("Deployment", f"{_CONTROLLER}.env.VMNIC_POD_NETWORK_MTU.value"): "{{ .Values.controller.podNetworkMtu | quote }}",
     ("Deployment", f"{_CONTROLLER}.resources"): "{{ .Values.controller.resources | toJson }}",
     ("DaemonSet", "spec.template.spec.nodeSelector"): "{{ .Values.agent.nodeSelector | toJson }}",
     ("DaemonSet", "spec.template.spec.tolerations"): "{{ .Values.agent.tolerations | toJson }}",

@@ -1,20 +1,24 @@
-"""Make the README's pictures from the tutorial: `python -m docs.make_pictures` (`make docs`).
+"""Make the pictures from the tutorial and the examples: `python -m docs.make_pictures` (`make docs`).
 
 The cluster tier runs the commands of the tutorial and compares, so the pictures show what vmnic prints.
 """
 
 from __future__ import annotations
 
-import html
 import pathlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.harness.pages import read_steps
+from vmnic.cli.files import read_files
+from vmnic.cli.offline import decide_all
+from vmnic.cli.path import index_ports, paths_of_vm
+from vmnic.cli.svg import COLORS, draw_text, render_paths, render_picture
 from vmnic.policy.facts import Datapath
 
 PICTURES = pathlib.Path(__file__).parent / "pictures"
+EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 TUTORIAL = pathlib.Path(__file__).parent / "tutorial.md"
 SESSION = (
     "kubectl apply -f examples/pools/",
@@ -31,14 +35,14 @@ SESSION = (
 )
 """Beginnings of the commands of the session, in the order of the tutorial."""
 PATHS = {
-    Datapath.EMULATED: ("#bc4c00", "{model} driver", "{model}, emulated", "tap, bridge", "{uplink}"),
-    Datapath.VIRTIO: ("#9a6700", "virtio-net", "virtio-net", "tap, bridge", "{uplink}"),
-    Datapath.VHOST: ("#0969da", "virtio-net", "", "vhost-net, tap, bridge", "{uplink}"),
-    Datapath.MACVTAP: ("#8250df", "virtio-net", "", "vhost-net, macvtap", "{uplink}"),
-    Datapath.SRIOV: ("#1a7f37", "VF driver", "", "", "VF of {pf}"),
-    Datapath.PASSTHROUGH: ("#116329", "PF driver", "", "", "{pf}"),
+    Datapath.EMULATED: ("{model} driver", "{model}, emulated", "tap, bridge", "{uplink}"),
+    Datapath.VIRTIO: ("virtio-net", "virtio-net", "tap, bridge", "{uplink}"),
+    Datapath.VHOST: ("virtio-net", "", "vhost-net, tap, bridge", "{uplink}"),
+    Datapath.MACVTAP: ("virtio-net", "", "vhost-net, macvtap", "{uplink}"),
+    Datapath.SRIOV: ("VF driver", "", "", "VF of {pf}"),
+    Datapath.PASSTHROUGH: ("PF driver", "", "", "{pf}"),
 }
-"""A color, and what handles a packet on its way out, layer by layer; an empty layer is bypassed."""
+"""What handles a packet on its way out, layer by layer; an empty layer is bypassed."""
 _LAYERS = ("guest", "QEMU", "host kernel", "NIC of the node")
 _LEFT, _COLUMN, _BOX, _ROW, _TOP = 226, 188, 164, 46, 74
 _WIDTH = _LEFT + len(_LAYERS) * _COLUMN + 8
@@ -61,7 +65,7 @@ class _Nic:
 
 def render_pictures() -> dict[str, str]:
     """Return each picture by its file name."""
-    return {"datapaths.svg": _datapaths(), "session.svg": _session()}
+    return {"datapaths.svg": _datapaths(), "path.svg": _path_of_example(), "session.svg": _session()}
 
 
 def _shown(beginning: str) -> tuple[str, ...]:
@@ -86,14 +90,14 @@ def _datapaths() -> str:
     lanes = [lane for nic in nics for lane in _lanes(nic, names)]
     height = _TOP + len(lanes) * _ROW + 34
     parts = [
-        _text(16, 26, "Path of a packet from each NIC of five VMs", "font-weight='600' font-size='15'"),
-        *(_text(_LEFT + n * _COLUMN + _BOX / 2, 54, layer, "class='c h'") for n, layer in enumerate(_LAYERS)),
+        draw_text(16, 26, "Path of a packet from each NIC of five VMs", "font-weight='600' font-size='15'"),
+        *(draw_text(_LEFT + n * _COLUMN + _BOX / 2, 54, layer, "class='c h'") for n, layer in enumerate(_LAYERS)),
         *(
             f"<rect x='{_LEFT + n * _COLUMN}' y='62' width='{_BOX}' height='{len(lanes) * _ROW + 6}' rx='6' fill='#f6f8fa'/>"
             for n in range(len(_LAYERS))
         ),
         *(f"<g transform='translate(0 {_TOP + number * _ROW})'>\n{lane}\n</g>" for number, lane in enumerate(lanes)),
-        _text(
+        draw_text(
             16,
             height - 12,
             "A line without a box bypasses the layer. Dashed: what the policy wants. Source: kubectl vmnic plan.",
@@ -110,21 +114,21 @@ def _lanes(nic: _Nic, names: dict[str, str]) -> Iterator[str]:
     """Yield the NIC's lane, and one more for the datapath that it will have."""
     reason = nic.why if nic.verdict in ("Change", "Blocked") else ""
     verdict = f"{nic.verdict}: {reason}" if reason else nic.verdict
-    yield "\n".join((_text(16, 12, f"{nic.vm} {nic.name}"), _text(16, 29, verdict, "class='h'"), _path(nic.now, names)))
+    yield "\n".join((draw_text(16, 12, f"{nic.vm} {nic.name}"), draw_text(16, 29, verdict, "class='h'"), _path(nic.now, names)))
     if nic.wanted != nic.now:
-        yield "\n".join((_text(16, 20, f"wanted: {nic.wanted}", "class='h'"), _path(nic.wanted, names, is_later=True)))
+        yield "\n".join((draw_text(16, 20, f"wanted: {nic.wanted}", "class='h'"), _path(nic.wanted, names, is_later=True)))
 
 
 def _path(shown: str, names: dict[str, str], *, is_later: bool = False) -> str:
     """Return the line and the boxes of a datapath as `kubectl vmnic plan` shows it, for example `emulated (e1000e)`."""
     datapath, _, model = shown.rstrip(")").partition(" (")
-    color, *layers = PATHS[Datapath(datapath)]
+    color, layers = COLORS[Datapath(datapath)], PATHS[Datapath(datapath)]
     parts = [f"<path d='M{_LEFT + 8} 16H{_LEFT + 3 * _COLUMN + 8}'/>"]
     for number, template in enumerate(layers):
         if template:
             x = _LEFT + number * _COLUMN + 4
             parts.append(f"<rect x='{x}' y='2' width='{_BOX - 8}' height='28' rx='5' fill='#ffffff'/>")
-            parts.append(_text(x + _BOX / 2 - 4, 20.5, template.format(model=model, **names), "class='c'"))
+            parts.append(draw_text(x + _BOX / 2 - 4, 20.5, template.format(model=model, **names), "class='c'"))
     dashes = " stroke-dasharray='5 4'" if is_later else ""
     return "\n".join((f"<g stroke='{color}' stroke-width='1.5'{dashes}>", *parts, "</g>"))
 
@@ -135,7 +139,7 @@ def _session() -> str:
         step = next(step for step in read_steps(TUTORIAL) if step.command.startswith(beginning))
         lines += [("class='p'", f"$ {step.command}"), *(("", line) for line in step.shown)]
     parts = [
-        _text(16, 30 + number * _LINE, line if len(line) <= _COLUMNS else f"{line[: _COLUMNS - 1]}…", attributes)
+        draw_text(16, 30 + number * _LINE, line if len(line) <= _COLUMNS else f"{line[: _COLUMNS - 1]}…", attributes)
         for number, (attributes, line) in enumerate(lines)
         if line
     ]
@@ -146,23 +150,16 @@ def _session() -> str:
     return _svg(width, height, title, style, "#151b23", parts)
 
 
-def _text(x: float, y: float, text: str, attributes: str = "") -> str:
-    return f"<text x='{x:g}' y='{y:g}'{' ' if attributes else ''}{attributes}>{html.escape(text)}</text>"
+def _path_of_example() -> str:
+    """Return the picture that `kubectl vmnic path` draws of an example."""
+    objects = read_files([str(EXAMPLES)], recursive=True)
+    decided = decide_all(objects, offline=True)
+    decision = next(one for one in decided.vms if one.vm.name == "db")
+    return "".join(f"{line}\n" for line in render_paths(paths_of_vm(decided, decision, index_ports(objects))))
 
 
 def _svg(width: int, height: int, title: str, style: str, background: str, parts: list[str]) -> str:
-    """Return a picture on a background of its own, so that it is readable on a light and on a dark page."""
-    opening = "<svg xmlns='http://www.w3.org/2000/svg' xml:space='preserve' role='img'"
-    return "\n".join(
-        (
-            f"{opening} viewBox='0 0 {width} {height}' width='{width}'>",
-            f"<title>{html.escape(title)}</title>",
-            f"<style>{style}</style>",
-            f"<rect x='.5' y='.5' width='{width - 1}' height='{height - 1}' rx='8' fill='{background}' stroke='#8c959f'/>",
-            *parts,
-            "</svg>\n",
-        )
-    )
+    return "".join(f"{line}\n" for line in render_picture(width, height, title, parts, style=style, background=background))
 
 
 if __name__ == "__main__":

@@ -22,10 +22,13 @@ from vmnic.agent.metrics import AGENT_METRICS
 from vmnic.api.crd import KINDS, render_crd
 from vmnic.api.reasons import NodeReason, PfReason, PoolProblemReason, PoolReason
 from vmnic.cli.app import app
+from vmnic.cli.nodes import Nodes
+from vmnic.cli.path_schema import PathDocument
 from vmnic.cli.schema import DrainPlan, Plan, Survival
 from vmnic.controller.metrics import CONTROLLER_METRICS
 from vmnic.metrics import Metric
 from vmnic.policy.condition_reasons import PolicyReason
+from vmnic.policy.problems import ProblemReason
 from vmnic.policy.reasons import Reason
 from vmnic.records.record import record_schema
 
@@ -39,6 +42,7 @@ REASONS: dict[str, type[StrEnum]] = {
     "Of a pool's conditions": PoolReason,
     "Of a node's conditions (NodeNicState)": NodeReason,
     "Of a policy's conditions (VmNicPolicy)": PolicyReason,
+    "Of a plan's problems, beside those above (`kubectl vmnic plan`)": ProblemReason,
 }
 """The enum behind each section of `reasons.md`."""
 
@@ -50,7 +54,8 @@ def render_pages() -> dict[str, str]:
     pages["metrics.md"] = _metrics()
     pages["commands.md"] = _commands()
     pages["hostrecord.schema.json"] = json.dumps(record_schema(), indent=2) + "\n"
-    for shape in (Plan, DrainPlan, Survival):
+    pages["path.schema.json"] = json.dumps(TypeAdapter(PathDocument).json_schema(), indent=2) + "\n"
+    for shape in (Plan, DrainPlan, Survival, Nodes):
         pages[f"{shape.__name__.lower()}.schema.json"] = json.dumps(TypeAdapter(shape).json_schema(), indent=2) + "\n"
     return pages
 
@@ -171,13 +176,9 @@ def _commands() -> str:
     lines = [
         "# kubectl vmnic",
         "",
-        "What `--help` says of each command. Commands that read print tables; `-o json` is for programs,",
-    ]
-    lines += [
-        "and [plan](plan.schema.json), [drain-plan](drainplan.schema.json) and [capacity --survive](survival.schema.json) have",
-        "schemas. After an error the exit code is 2, after a crash 3.",
-    ]
-    lines += [
+        "What `--help` says of each command. `-o json` prints for programs. These have schemas:",
+        "[plan](plan.schema.json), [nodes](nodes.schema.json), [path](path.schema.json), [drain-plan](drainplan.schema.json),",
+        "[capacity --survive](survival.schema.json). After an error the exit code is 2, after a crash 3.",
         "`--nic-data FILE` ([NIC models](../nics.md)) and `--guest-data FILE` ([guest systems](../guests.md)) go before the",
         "command.",
     ]

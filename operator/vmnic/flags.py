@@ -10,8 +10,11 @@ import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-__all__ = ["Address", "Flags", "address", "at_most", "level", "port", "positive"]
+__all__ = ["LARGEST_MTU", "SMALLEST_MTU", "Address", "Flags", "address", "at_most", "level", "mtu", "port", "positive"]
 
+SMALLEST_MTU, LARGEST_MTU = 68, 65535
+"""Bounds of an MTU. IPv4 needs packets of 68 bytes."""
+_MTU_DIGITS = 5
 _LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -67,6 +70,15 @@ def port(text: str) -> int:
     # `isdigit` alone accepts digits such as `²`, which `int` refuses with a text of its own.
     if not (text.isascii() and text.isdigit() and int(text) <= 65535):
         raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
+    return int(text)
+
+
+def mtu(text: str) -> int | None:
+    """Parse an MTU in bytes, where an empty value stands for unknown."""
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= _MTU_DIGITS and SMALLEST_MTU <= int(text) <= LARGEST_MTU):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an MTU from {SMALLEST_MTU} to {LARGEST_MTU}")
     return int(text)
 
 

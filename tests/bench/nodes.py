@@ -70,7 +70,7 @@ def measure(cluster: Cluster, table: Table) -> None:
     each = sum(count for kind, count in writes.items() if kind != "leases") / NODES
     told = ", ".join(f"{kind} {count}" for kind, count in sorted(writes.items()) if count)
     table.add_row(
-        f"full rollout, {NODES} simulated nodes, 10 % at a time, at most 50 writes/s by the controller",
+        f"full rollout, {NODES} simulated nodes, 10 % at a time",
         f"{took:.0f} s",
         f"5 writes a node, bare, {WORKERS} at a time {floor:.0f} s (measured on {min(NODES, SAMPLE)})",
         f"{took / floor:.1f} times",

@@ -6,6 +6,8 @@ import pathlib
 
 import pytest
 
+from tests.builders.vm import nad, nic, vm
+from tests.cluster.machines import node_of, wait_until_it_runs
 from tests.harness.api import wait_for
 from tests.harness.cluster import Cluster
 from tests.harness.packaging import ensure_helm
@@ -87,6 +89,23 @@ def pool(cluster):
             f"the nodes have given up pool {name}", lambda name=name: cluster.api.get("SriovNetworkPool", name) is None, 60
         )
     wait_for("no node is asked for anything", lambda: not any(s["spec"].get("pfs") for s in cluster.api.list("NodeNicState")))
+
+
+@pytest.fixture
+def start(cluster, namespace):
+    """Starts a VM with a VF, and returns its node."""
+    cluster.api.create(nad("fast", namespace=namespace, cni="sriov", resource="vmnic.dev/fast"))
+
+    def make(name, **spec):
+        machine = vm(name, nic(), nic("fast", binding="sriov", network="fast"), namespace=namespace)
+        machine["spec"]["template"]["spec"] |= spec
+        cluster.api.create(machine)
+        wait_until_it_runs(cluster, namespace, name)
+        node = node_of(cluster, namespace, name)
+        wait_for("its VF is seen", lambda: any(name in held.get("by", "") for held in cluster.pf(node).get("held", [])))
+        return node
+
+    return make
 
 
 @pytest.fixture

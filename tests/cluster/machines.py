@@ -1,6 +1,7 @@
 """Helpers that read VMs and what belongs to them."""
 
 import copy
+import json
 
 from tests.builders.vm import nad
 from tests.harness.api import wait_for
@@ -14,6 +15,10 @@ def instance_of(cluster, namespace, name="v"):
     """Return the VM's instance once it runs."""
     instance = cluster.api.get("VirtualMachineInstance", name, namespace)
     return instance if instance and instance.get("status", {}).get("phase") == "Running" else None
+
+
+def node_of(cluster, namespace, name="v"):
+    return (instance_of(cluster, namespace, name) or {}).get("status", {}).get("nodeName")
 
 
 def wait_until_it_runs(cluster, namespace, name="v"):
@@ -46,6 +51,11 @@ def launcher_of(cluster, namespace, name="v"):
 def requests_of(pod):
     compute = next(one for one in pod["spec"]["containers"] if one["name"] == "compute")
     return compute["resources"]["requests"]
+
+
+def networks_of(pod):
+    """Return the networks that Multus attaches to a pod."""
+    return [one["name"] for one in json.loads(pod["metadata"]["annotations"]["k8s.v1.cni.cncf.io/networks"])]
 
 
 def in_namespace(machine, namespace):

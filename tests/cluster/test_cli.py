@@ -44,7 +44,7 @@ def test_explain_gives_the_reason_and_names_what_is_missing(cluster, policy, nam
 
 def test_nodes_lists_every_function_and_refuses_an_unknown_node(cluster):
     code, out, _ = run(cluster, "nodes", "n1", "-o", "json")
-    assert (code, [pf["model"] for pf in json.loads(out)[0]["status"]["pfs"]]) == (0, ["82576", "I350"])
+    assert (code, [nic["model"] for nic in json.loads(out)["nodes"][0]["functions"]]) == (0, ["82576", "I350"])
     code, _, err = run(cluster, "nodes", "n9")
     assert (code, "node n9 has no NodeNicState" in err) == (2, True)
 

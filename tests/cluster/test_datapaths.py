@@ -4,7 +4,6 @@ KubeVirt's launcher pod requests the devices that were decided.
 """
 
 import functools
-import json
 import threading
 
 import pytest
@@ -18,6 +17,7 @@ from tests.cluster.machines import (
     launcher_of,
     machine_of,
     make_networks,
+    networks_of,
     requests_of,
     state_of,
     wait_until_it_runs,
@@ -44,10 +44,6 @@ def with_vfs(cluster, count, *nodes):
 
 def prefer(policy, namespace, *datapaths_, **spec):
     return policy(f"p-{namespace}", namespace, datapaths=list(dict.fromkeys(datapaths_)), **spec)
-
-
-def networks_of(pod):
-    return [one["name"] for one in json.loads(pod["metadata"]["annotations"]["k8s.v1.cni.cncf.io/networks"])]
 
 
 @pytest.mark.parametrize(

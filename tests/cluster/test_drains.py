@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.builders.vm import nad, nic, vm
-from tests.cluster.machines import instance_of, launcher_of, wait_until_it_runs
+from tests.builders.vm import nic, vm
+from tests.cluster.machines import instance_of, launcher_of, node_of, wait_until_it_runs
 from tests.cluster.test_cli import run
 from tests.cluster.test_faults import holder
 from tests.harness.api import wait_for
@@ -20,10 +20,6 @@ def vfs(cluster, *nodes):
     return [cluster.pf(node).get("numVfs", 0) for node in nodes or NODES]
 
 
-def node_of(cluster, namespace, name):
-    return (instance_of(cluster, namespace, name) or {}).get("status", {}).get("nodeName")
-
-
 def cordoned(cluster):
     nodes = cluster.api.list("Node")
     return {node["metadata"]["name"] for node in nodes if node["spec"].get("unschedulable")}
@@ -31,23 +27,6 @@ def cordoned(cluster):
 
 def reasons(cluster):
     return {one["reason"] for one in cluster.api.get("SriovNetworkPool", "fast")["status"].get("problems", [])}
-
-
-@pytest.fixture
-def start(cluster, namespace):
-    """Starts a VM with a VF, and returns its node."""
-    cluster.api.create(nad("fast", namespace=namespace, cni="sriov", resource="vmnic.dev/fast"))
-
-    def make(name, **spec):
-        machine = vm(name, nic(), nic("fast", binding="sriov", network="fast"), namespace=namespace)
-        machine["spec"]["template"]["spec"] |= spec
-        cluster.api.create(machine)
-        wait_until_it_runs(cluster, namespace, name)
-        node = node_of(cluster, namespace, name)
-        wait_for("its VF is seen", lambda: any(name in held.get("by", "") for held in cluster.pf(node).get("held", [])))
-        return node
-
-    return make
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import time
 import pytest
 
 from tests.builders.vm import nad, nic, vm
-from tests.cluster import test_drains
 from tests.cluster.machines import datapaths, instance_of, wait_until_it_runs
 from tests.cluster.test_authority import agent
 from tests.cluster.test_drains import cordoned, keep
@@ -18,7 +17,6 @@ from tests.harness.api import wait_for
 from tests.harness.liar import Liar, lies, read_schema
 
 LIAR, HONEST = "n1", "n2"
-start = test_drains.start
 SHORT = {"disruption": "Drain", "drainTimeout": "2s"}
 
 

@@ -66,7 +66,7 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize("output", ["table", "json", "yaml", "markdown"])
+@pytest.mark.parametrize("output", ["table", "json", "yaml", "markdown", "html"])
 def test_a_plan_of_junk_succeeds_or_is_refused(output, tmp_path):
     file, others = tmp_path / "junk.yaml", tmp_path / "others.yaml"
     others.write_bytes(b"\n---\n".join(OTHERS))

@@ -12,6 +12,7 @@ from vmnic.checked.devices import MOST_VFS, is_pci_address, read_vf_range
 from vmnic.checked.documents import check_depth, read_json
 from vmnic.checked.quantities import LARGEST, read_integer, read_quantity
 from vmnic.controller.caches.projections import decode_labelled, decode_node, decode_policy, decode_pool, decode_webhooks
+from vmnic.controller.caches.shared_parts import decode_shared_instance, decode_shared_machine
 from vmnic.kubevirt.assignment import assignments, parse_record
 from vmnic.kubevirt.configuration import decode_kubevirt, kubevirt_facts
 from vmnic.kubevirt.networks import decode_network
@@ -44,7 +45,9 @@ DECODERS = {
     "record": lambda raw: assignments(parse_record(bytes(raw).decode())),
     "virtualmachines": decode_machine,
     "virtualmachines salvaged": salvage_machine,
+    "virtualmachines cached": decode_shared_machine,
     "virtualmachineinstances": decode_instance,
+    "virtualmachineinstances cached": decode_shared_instance,
     "virtualmachineclusterpreferences": decode_preference,
     "virtualmachineclusterinstancetypes": decode_instancetype,
     "controllerrevisions": lambda raw: read_revision(msgspec.json.decode(raw)),

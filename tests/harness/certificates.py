@@ -44,6 +44,9 @@ def write_pki(directory: pathlib.Path, address: str = "127.0.0.1") -> None:
         ("server", "127.0.0.1", hosts),
         ("front-proxy", "front-proxy", []),
         ("handler", "kubevirt.io:system:client:virt-handler", [x509.DNSName("virt-handler")]),
+        ("handler-node", "kubevirt.io:system:node:virt-handler", [x509.DNSName("virt-handler")]),
+        ("handler-migration", "kubevirt.io:system:client:migration", []),
+        ("handler-vsock", "kubevirt.io:system:client:vsock", []),
     ):
         own = ec.generate_private_key(ec.SECP256R1())
         made = _builder(_name(common_name), name, own.public_key()).add_extension(

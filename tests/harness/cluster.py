@@ -27,6 +27,7 @@ _NICS = [
     {"address": "0000:0b:00.0", "profile": "82576", "name": "ens1f0", "mac": "52:54:00:0b:00:00", "numaNode": 0},
     {"address": "0000:0c:00.0", "profile": "I350", "name": "ens2f0", "mac": "52:54:00:0c:00:00", "numaNode": 0},
 ]
+_SECOND_PORT = _NICS[0] | {"address": "0000:0b:00.1", "name": "ens1f1", "mac": "52:54:00:0b:00:01"}
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,15 @@ class SimulatedNode:
     iommu: bool = True
     address: str = ""
     """IP address of the node's I350."""
+    second_port: bool = False
+    """Whether the 82576 has another port."""
 
     def spec(self) -> dict[str, Any]:
         """Return the description of the simulated host."""
         first, second = (dict(nic) for nic in _NICS)
         if self.address:
             second |= {"addresses": [self.address], "defaultRoute": True}
-        return {"iommu": self.iommu, "pfs": [first, second]}
+        return {"iommu": self.iommu, "pfs": [first, *([_SECOND_PORT] if self.second_port else []), second]}
 
 
 DEFAULT_NODES = (
@@ -125,6 +128,14 @@ class Cluster:
         command = [sys.executable, "-m", "vmnic", "simhost", "--spec", spec, "--socket", self.socket(node.name)]
         self.processes.start(f"simhost-{node.name}", command)
         wait_for(f"the host {node.name} is there", self.socket(node.name).exists)
+
+    def replace_host(self, node: SimulatedNode) -> None:
+        """Put other hardware into a node whose functions nobody uses."""
+        self.kill(f"agent-{node.name}")
+        self.kill(f"simhost-{node.name}")
+        self.socket(node.name).unlink(missing_ok=True)
+        self.start_host(node)
+        self.start_agent(node.name)
 
     def start_agent(self, name: str, *, observe_interval_s: float = 1) -> None:
         """Start a node's agent with a token of its own."""

@@ -60,11 +60,13 @@ class KubeVirt:
     Args:
         plane: The control plane.
         address: Address at which the API server reaches this machine.
+        launcher: Image of the pods of VMs. By default, no node has it.
     """
 
-    def __init__(self, plane: Plane, *, address: str = "127.0.0.1") -> None:
+    def __init__(self, plane: Plane, *, address: str = "127.0.0.1", launcher: str = "launcher.invalid/virt-launcher") -> None:
         self._plane = plane
         self._address = address
+        self._launcher = launcher
         self._api = plane.api
         self._manifests = plane.programs.manifests
         self._http = urllib3.PoolManager(ca_certs=str(plane.pki / "ca.crt"), retries=False, timeout=2)
@@ -173,7 +175,7 @@ class KubeVirt:
             [
                 self._plane.programs.virt_controller, "--kubeconfig", self._plane.directory / "virt-controller.kubeconfig",
                 "--listen", "127.0.0.1", "--port", port, "--prom-cert-file", pki / "server.crt",
-                "--prom-key-file", pki / "server.key", "--launcher-image", "launcher.invalid/virt-launcher",
+                "--prom-key-file", pki / "server.key", "--launcher-image", self._launcher,
                 "--exporter-image", "launcher.invalid/virt-exportserver", "--leader-elect-retry-period", "500ms", "-v", "2",
             ],
             env=_plain_environment(),

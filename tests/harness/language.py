@@ -40,7 +40,7 @@ BANNED = re.compile(
 )
 CODE = (
     *("agent", "api", "checked", "cli", "controller", "host", "kube", "kubevirt", "libvirt", "nodes", "policy"),
-    *("records", "simhost"),
+    *("inspection", "records", "simhost"),
 )
 """Packages of `vmnic` whose docstrings and comments are held to the rules."""
 PAGES = ("README.md", "SECURITY.md", "CONTRIBUTING.md", "docs/*.md", "docs/kinds/*.md", "docs/runbooks/*.md")

@@ -135,7 +135,11 @@ def _replaced(tree: Any, path: tuple[str, ...], value: Any) -> Any:
     node = result
     for part in path[:-1]:
         node = node[0 if part == "[]" else part]
-    node[0 if path[-1] == "[]" else path[-1]] = value
+    if path[-1] == "[]":
+        # The list may be empty in the true status.
+        node[:1] = [value]
+    else:
+        node[path[-1]] = value
     return result
 
 

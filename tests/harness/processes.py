@@ -78,10 +78,14 @@ class Processes:
         process.wait(15)
 
     def stop_all(self) -> None:
-        """Stop every process, the last started first, so that an API server never loses its etcd."""
+        """Stop every process, the last started first, so that an API server never loses its etcd.
+
+        The state file of another process, which has started what it names, stays for `stop_recorded`.
+        """
         for name in reversed(list(self._started)):
             self._stop(name)
-        (self.directory / "processes.json").unlink(missing_ok=True)
+        if self._started:
+            (self.directory / "processes.json").unlink(missing_ok=True)
 
     def _stop(self, name: str) -> None:
         process = self._started[name]

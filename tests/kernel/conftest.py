@@ -7,6 +7,7 @@ from concurrent import futures
 import pytest
 
 from .api import NodeApi
+from .inner import make_inner_initrd
 from .lab import prepare
 from .machine import Machine, booted
 from .node import Node
@@ -66,9 +67,22 @@ def bare_guest(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def online(tmp_path_factory):
-    """A node with four NICs and an API server. Its agent is not started yet."""
-    machine = Machine(directory=tmp_path_factory.mktemp("online"), nics=4, online=True, memory_mib=1024)
+    """A node with four 82576, two NICs without SR-IOV and an API server. Its agent is not started yet."""
+    machine = Machine(directory=tmp_path_factory.mktemp("online"), nics=4, online=True, plain=True, memory_mib=1024)
     (machine.keep / "state").mkdir(parents=True)
+    with contextlib.closing(NodeApi(machine.keep / "account")) as api, running(machine) as host:
+        api.start()
+        yield Node(host, machine, api)
+
+
+@pytest.fixture(scope="module")
+def host_of_guests(tmp_path_factory):
+    """A node for domains whose guests boot. Both of its processors run in parallel, without which those guests stand still."""
+    machine = Machine(
+        directory=tmp_path_factory.mktemp("guests"), nics=3, online=True, plain=True, parallel=True, memory_mib=1536
+    )
+    (machine.keep / "state").mkdir(parents=True)
+    make_inner_initrd(prepare(), machine.keep / "inner.img")
     with contextlib.closing(NodeApi(machine.keep / "account")) as api, running(machine) as host:
         api.start()
         yield Node(host, machine, api)

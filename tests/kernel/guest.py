@@ -26,6 +26,7 @@ from vmnic.host.ports import Host
 from vmnic.host.socket import answer
 
 from .gate import Gate
+from .shells import Shells
 from .vfio import open_device, open_group
 from .writers import Writers
 
@@ -58,6 +59,7 @@ class Guest:
         self._events: KernelEvents | None = None
         self._started: dict[int, subprocess.Popen[bytes]] = {}
         self._writers = Writers()
+        self._shells = Shells()
         self.pfs = sorted(path.parent.name for path in _DEVICES.glob("*/sriov_totalvfs"))
 
     def control(self, command: dict[str, Any]) -> Any:
@@ -135,6 +137,10 @@ class Guest:
             stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
         )  # fmt: skip
         return {"code": done.returncode, "text": done.stdout}
+
+    def _ask_inner(self, argument: dict[str, Any]) -> str | None:
+        """Run a command in the shell of a domain's guest. The answer is None if there is none in time."""
+        return self._shells.ask(**argument)
 
     def _start(self, argument: dict[str, Any]) -> int:
         """Start a program in the background, with its output in a file."""

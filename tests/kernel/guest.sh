@@ -16,7 +16,12 @@ done
 # A checkout below /tmp is to be seen.
 case $root in /tmp/*) ;; *) mount -t tmpfs tmpfs /tmp ;; esac
 if [ -d /keep/modprobe.d ]; then mount --bind /keep/modprobe.d /etc/modprobe.d; fi
-modprobe -a igb igbvf vfio-pci vfio_iommu_type1 virtio_net
+if [ -d /keep/rules.d ]; then
+  mount --bind /keep/rules.d /etc/udev/rules.d
+  /usr/lib/systemd/systemd-udevd --daemon
+fi
+modprobe -a igb igbvf vfio-pci vfio_iommu_type1 virtio_net e1000e e1000
+[ -d /keep/rules.d ] && udevadm settle
 [ -e /keep/bare ] || modprobe -a vhost_net tun macvtap
 for link in /sys/class/net/*; do
   if [ "$(cat "$link/address")" = 52:54:00:00:ff:01 ]; then

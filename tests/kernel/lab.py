@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from tests.harness.debian import CannotRun
 from tests.harness.programs import cache_directory
 
-from .module import make_module
+from .module import make_modules
 from .packages import fetch_kernel, install_programs, unpack_tools
 
-__all__ = ["ROOT", "Lab", "prepare"]
+__all__ = ["ROOT", "Lab", "copy_modules", "pack_initrd", "prepare"]
 
 ROOT = pathlib.Path(__file__).parents[2]
 _INITRD_MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_console")
@@ -62,7 +62,7 @@ def prepare() -> Lab:
         install_programs()
         lab = Lab(directory, fetch_kernel(directory), unpack_tools(directory))
         _make_initrd(lab)
-        make_module(directory, lab.release)
+        make_modules(directory, lab.release)
         # The guest's root is read-only. What is not compiled now would be compiled at every start of a program.
         compileall.compile_dir(ROOT / "operator", quiet=2)
         compileall.compile_dir(ROOT / "tests" / "kernel", quiet=2)
@@ -78,18 +78,23 @@ def _make_initrd(lab: Lab) -> None:
         for name in ("bin", "proc", "sys", "dev", "ro", "tools", "rw", "new", "mod"):
             (tree / name).mkdir()
         shutil.copy(shutil.which("busybox") or "/bin/busybox", tree / "bin" / "busybox")
-        order = _copy_modules(lab, tree / "mod")
+        order = copy_modules(lab, _INITRD_MODULES, tree / "mod")
         (tree / "init").write_text(_INIT.format(modules=" ".join(order), release=lab.release))
         (tree / "init").chmod(0o755)
-        packing = f"cd {tree} && find . | cpio -o -H newc --quiet | zstd -q -3 > {lab.initrd}.new"
-        subprocess.run(["bash", "-o", "pipefail", "-c", packing], check=True)
-        pathlib.Path(f"{lab.initrd}.new").rename(lab.initrd)
+        pack_initrd(tree, lab.initrd)
 
 
-def _copy_modules(lab: Lab, target: pathlib.Path) -> list[str]:
+def pack_initrd(tree: pathlib.Path, target: pathlib.Path) -> None:
+    """Pack a tree as an initial file system."""
+    packing = f"cd {tree} && find . | cpio -o -H newc --quiet | zstd -q -3 > {target}.new"
+    subprocess.run(["bash", "-o", "pipefail", "-c", packing], check=True)
+    pathlib.Path(f"{target}.new").rename(target)
+
+
+def copy_modules(lab: Lab, modules: tuple[str, ...], target: pathlib.Path) -> list[str]:
     """Copy modules with their dependencies, decompressed, and return their names in loading order."""
     order: list[str] = []
-    for module in _INITRD_MODULES:
+    for module in modules:
         shown = subprocess.run(
             ["modprobe", "-d", str(lab.directory / "kernel"), "-S", lab.release, "--show-depends", module],
             capture_output=True, text=True, check=True,

@@ -32,6 +32,8 @@ class Machine:
     iommu: bool = True
     online: bool = False
     """Whether another NIC reaches this machine's loopback at 10.0.2.2. Otherwise the guest has a multi-queue NIC."""
+    plain: bool = False
+    """Whether there are two NICs without SR-IOV, an e1000e and, behind a bridge to PCI, an e1000."""
     memory_mib: int = 768
     parallel: bool = False
     """Whether both processors run in parallel. QEMU aborted then once in 26 boots, so this is for measurements only."""
@@ -90,6 +92,7 @@ def _command(lab: Lab, machine: Machine) -> list[str]:
         "-device", "virtio-serial-pci,bus=pcie.0", "-chardev", f"socket,id=host,path={machine.port},server=on,wait=off",
         "-device", "virtserialport,chardev=host,name=vmnic",
         *_shares(lab, machine), *(_second_node(machine) if machine.crowded else ()), *_nics(machine),
+        *(_plain_nics() if machine.plain else ()),
     ]  # fmt: skip
 
 
@@ -107,6 +110,16 @@ def _second_node(machine: Machine) -> Iterator[str]:
         yield from ("-object", f"memory-backend-ram,id=memory{node},size={mebibytes}M")
         yield from ("-numa", f"node,nodeid={node},memdev=memory{node}" + (",cpus=0-1" if node == 0 else ""))
     yield from ("-device", "pxb-pcie,id=far,bus_nr=128,numa_node=1,bus=pcie.0")
+
+
+def _plain_nics() -> Iterator[str]:
+    """Yield the NICs without SR-IOV. The bridge and the NIC behind it share an IOMMU group."""
+    for number in (8, 9):
+        yield from ("-device", f"pcie-root-port,id=rp{number},chassis={number},slot={number},bus=pcie.0")
+        yield from ("-netdev", f"user,id=n{number},net=10.0.{number + 2}.0/24,ipv6=off")
+    yield from ("-device", "e1000e,bus=rp8,netdev=n8,mac=52:54:00:00:08:00")
+    yield from ("-device", "pcie-pci-bridge,id=pci9,bus=rp9")
+    yield from ("-device", "e1000,bus=pci9,addr=1,netdev=n9,mac=52:54:00:00:09:00")
 
 
 def nic(number: int) -> dict[str, str]:

@@ -19,7 +19,7 @@ KERNEL = "6.12.95+deb12-amd64"
 """Newest tested kernel of bookworm-backports. If the archive has only a newer one, that is used."""
 SUITE = "bookworm-backports"
 _PROGRAMS = ("cpio", "zstd", "xz-utils", "busybox-static", "kmod", "iproute2", "util-linux", "gcc", "make")
-_TOOLS = ("libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-clients", "runc", "apparmor", "ethtool")
+_TOOLS = ("libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-clients", "runc", "apparmor", "ethtool", "udev")
 _SOURCE = pathlib.Path("/etc/apt/sources.list.d/vmnic-backports.sources")
 _MERGED = ("bin", "sbin", "lib", "lib64")
 """Directories that Debian 12 has below /usr, with links in their old places."""

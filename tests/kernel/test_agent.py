@@ -7,6 +7,7 @@ import pytest
 
 from vmnic.api.node_state import VfGroup, VfSettings
 from vmnic.host.ops import CheckGateway, ReadChannels, ReadLinks, ReadVfs, SetLink, SetVf, WriteFile
+from vmnic.nodes.planning.actions import admin_mac
 
 from .node import DEVICES, virtual
 
@@ -37,6 +38,11 @@ def vf_infos(node, pf):
     return node.guest.perform(ReadVfs(info(node, pf).name))
 
 
+def addresses(node, pf, indexes):
+    """Return the MAC addresses that VFs get from the pool's prefix."""
+    return [admin_mac("02:11:22", info(node, pf).mac, index) for index in indexes]
+
+
 def vf_macs(node, pf):
     """Return the MAC addresses of the links of a PF's VFs."""
     return [info(node, vf).mac for vf in node.vfs(pf) if node.driver(vf) == "igbvf"]
@@ -52,7 +58,7 @@ class TestAgent:
         assert (link.mtu, link.up, node.guest.perform(ReadChannels(link.name)).combined) == (9000, True, 2)
         assert {(vf.vlan, vf.qos, vf.trust, vf.spoof_check) for vf in vf_infos(node, first)} == {(100, 3, True, False)}
         assert {vf.max_tx_rate_mbit for vf in vf_infos(node, first)} == {100}
-        assert [vf.mac for vf in vf_infos(node, first)] == [f"02:11:22:00:01:0{number}" for number in range(1, 8)]
+        assert [vf.mac for vf in vf_infos(node, first)] == addresses(node, first, range(7))
         assert node.read(f"{DEVICES}/{first}/sriov_drivers_autoprobe") == "0"
         assert set(MODULES) <= set(node.api.state().status.host.modules)
         assert vf_infos(node, node.pfs[2]) == ()
@@ -70,7 +76,7 @@ class TestAgent:
             assert node.drivers(pf) == [bound] * count
         before = vf_macs(node, pf)
         node.settle(virtual(pf, 5, driver="kernel", settings=NAMED))
-        assert vf_macs(node, pf) == [vf.mac for vf in vf_infos(node, pf)] == [f"02:11:22:00:01:0{n}" for n in range(1, 6)]
+        assert vf_macs(node, pf) == [vf.mac for vf in vf_infos(node, pf)] == addresses(node, pf, range(5))
         assert not set(before) & set(vf_macs(node, pf))
 
     def test_two_pools_share_a_pf(self, node):
@@ -82,7 +88,7 @@ class TestAgent:
         node.settle(virtual(pf, 5, groups=groups))
         assert node.drivers(pf) == ["vfio-pci"] * 3 + ["igbvf"] * 2
         assert [vf.vlan for vf in vf_infos(node, pf)] == [7, 7, 7, 0, 0]
-        assert vf_macs(node, pf) == [vf.mac for vf in vf_infos(node, pf)[3:]] == ["02:11:22:00:01:04", "02:11:22:00:01:05"]
+        assert vf_macs(node, pf) == [vf.mac for vf in vf_infos(node, pf)[3:]] == addresses(node, pf, range(3, 5))
 
     def test_adopted_vfs_keep_their_number(self, node):
         pf = node.pfs[0]

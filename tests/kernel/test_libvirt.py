@@ -4,7 +4,6 @@ The guest's processor offers SVM, so that libvirt starts its domains with KVM. W
 """
 
 import contextlib
-import signal
 
 import pytest
 
@@ -12,27 +11,8 @@ from vmnic.api.node_state import VfSettings
 from vmnic.host.ops import ListDir, ReadLink, ReadLinks, ReadVfs, SetLink, WriteFile
 
 from .domains import MAC, VLAN, domain
+from .libvirtd import defined, libvirtd, virsh
 from .node import DEVICES, virtual
-
-_QEMU = """
-user = "root"
-group = "root"
-security_driver = "none"
-namespaces = []
-cgroup_controllers = []
-stdio_handler = "file"
-remember_owner = 0
-"""
-
-
-_USERS = """
-getent group kvm >/dev/null || echo kvm:x:64054: >> /etc/group
-getent group libvirt-qemu >/dev/null || echo libvirt-qemu:x:64055: >> /etc/group
-getent passwd libvirt-qemu >/dev/null || echo libvirt-qemu:x:64055:64054::/var/lib/libvirt:/usr/sbin/nologin >> /etc/passwd
-mkdir -p /etc/libvirt /var/log/libvirt/qemu
-cp /keep/qemu.conf /etc/libvirt/qemu.conf
-"""
-"""What the packages would do when they are installed."""
 
 IFF_MULTI_QUEUE = 0x100
 """IFF_MULTI_QUEUE of linux/if_tun.h."""
@@ -41,19 +21,10 @@ IFF_MULTI_QUEUE = 0x100
 @pytest.fixture(scope="module")
 def libvirt(online):
     """A node with libvirtd and a bridge."""
-    guest = online.guest
-    guest.reset()
-    (online.machine.keep / "qemu.conf").write_text(_QEMU)
-    guest.run("modprobe", "-a", "kvm_amd", "vhost_net", "macvtap", "tun", "vfio_pci")
-    guest.run("bash", "-c", _USERS)
-    guest.run("ip", "link", "add", "br7", "up", "type", "bridge", "vlan_filtering", "1")
-    pid = guest.start_program(["libvirtd"], log="/keep/libvirtd.log")
-    online.wait_for("libvirtd answers", lambda: virsh(online, "uri", check=False)[0] == 0)
-    yield online
-    guest.signal(pid, signal.SIGTERM)
-    guest.control({"wait": pid})
-    guest.run("ip", "link", "delete", "br7")
-    guest.reset()
+    online.guest.reset()
+    with libvirtd(online):
+        yield online
+    online.guest.reset()
 
 
 @pytest.fixture
@@ -74,25 +45,12 @@ def prepared(libvirt):
     libvirt.stop_agent()
 
 
-def virsh(node, *words, check=True):
-    code, text = node.guest.try_run("virsh", "-c", "qemu:///system", *words)
-    assert not check or code == 0, f"{text}\n{(node.machine.keep / 'libvirtd.log').read_text()[-2000:]}"
-    return code, text
-
-
 @contextlib.contextmanager
 def started(node, datapath, **options):
-    """Run a domain and yield its QEMU's process id."""
+    """Run a domain with a datapath and yield its QEMU's process id."""
     pf, whole = node.pfs[:2]
-    xml = domain(datapath, pf, node.link(pf), whole, **options)
-    (node.machine.keep / f"{datapath}.xml").write_text(xml)
-    virsh(node, "define", f"/keep/{datapath}.xml")
-    virsh(node, "start", datapath)
-    try:
-        yield node.read(f"/run/libvirt/qemu/{datapath}.pid").strip()
-    finally:
-        virsh(node, "destroy", datapath)
-        virsh(node, "undefine", datapath)
+    with defined(node, datapath, domain(datapath, pf, node.link(pf), whole, **options)) as pid:
+        yield pid
 
 
 def qtree(node, name):

@@ -1,4 +1,4 @@
-"""Module options across a real reboot of the machine, and drivers that are reloaded for them."""
+"""Module options and udev rules across a real reboot of the machine, and drivers that are reloaded for options."""
 
 import contextlib
 import signal
@@ -81,3 +81,34 @@ class TestReboot:
         node.look_again()
         assert (node.count(first), node.count(second), node.pf(first).problem.reason) == (5, 5, "DriverInUse")
         node.stop_agent(signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def udev_node(tmp_path_factory):
+    machine = Machine(directory=tmp_path_factory.mktemp("udev"), nics=2, online=True)
+    for name in ("state", "rules.d"):
+        (machine.keep / name).mkdir(parents=True)
+    with contextlib.closing(NodeApi(machine.keep / "account")) as api, running(machine) as host:
+        api.start()
+        yield Node(host, machine, api)
+
+
+class TestUdev:
+    def test_after_a_reboot_udev_creates_the_vfs_without_the_agent(self, udev_node):
+        node, first = udev_node, udev_node.pfs[0]
+        rules = node.machine.keep / "rules.d"
+        node.start_agent()
+        node.settle(virtual(first, 7, persistence="Udev"))
+        (rule,) = rules.iterdir()
+        assert rule.name == "70-vmnic-fast.rules"
+        node.stop_agent()
+        node.guest.reboot()
+        assert (node.count(first), node.drivers(first)) == (7, [""] * 7)
+        node.start_agent()
+        boot = node.read("/proc/sys/kernel/random/boot_id")
+        node.wait_for("it has seen the new boot", lambda: node.api.state().status.boot_id == boot and node.is_ready())
+        assert node.drivers(first) == ["vfio-pci"] * 7
+        assert "create 7 VFs" not in node.log().partition(boot)[2]
+        node.settle(virtual(first, 7, persistence="Udev", release="Reset"))
+        assert (list(rules.iterdir()), node.count(first)) == ([], 0)
+        node.stop_agent()

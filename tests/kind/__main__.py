@@ -4,6 +4,7 @@ Each prepares the lab first, and reports why if this machine cannot run it.
 """
 
 import fcntl
+import pathlib
 import sys
 import time
 from typing import IO
@@ -59,13 +60,17 @@ def test(lab: Lab) -> int:
 def up(lab: Lab) -> int:
     lab.build_image()
     cluster = lab.start(NAME)
+    lab.start_handlers(cluster)
     install(cluster)
     print(
-        "a cluster with vmnic, KubeVirt's control plane and two workers with simulated NICs:\n"
+        "a cluster with vmnic, KubeVirt, and two workers with simulated NICs that run VMs:\n"
         f"   export KUBECONFIG={cluster.kubeconfig}\n"
-        f"   export PATH={cluster.programs.kubectl.parent}:$PATH\n"
+        f"   export PATH={cluster.programs.kubectl.parent}:{pathlib.Path(sys.executable).parent}:$PATH\n"
         "   kubectl apply -f examples/pools/tenant-fast.yaml\n"
         "   kubectl get snp,nicst\n"
+        "   kubectl apply -f examples/namespace.yaml -f examples/policies/tenants.yaml\n"
+        "   kubectl apply -f tests/kind/guest/vm.yaml                       # a VM that boots\n"
+        "   kubectl logs -n tenants -l vm.kubevirt.io/name=guest -c guest-console-log --tail=-1\n"
         "   make kind-down"
     )
     return 0

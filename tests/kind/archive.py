@@ -24,7 +24,9 @@ def write_image(archive: pathlib.Path, name: str, tree: pathlib.Path, **config: 
         config: Fields that `docker inspect` shows under Config, such as Entrypoint or StopSignal.
     """
     layer = archive.with_suffix(".layer")
-    subprocess.run(["tar", "-C", str(tree), "--numeric-owner", "-cf", str(layer), "."], check=True)
+    # A file's capabilities are extended attributes.
+    attributes = ("--format=posix", "--xattrs", "--xattrs-include=security.capability")
+    subprocess.run(["tar", "-C", str(tree), "--numeric-owner", *attributes, "-cf", str(layer), "."], check=True)
     with layer.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     description = {

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from .engine import Engine
 
-__all__ = ["ensure_image", "key_of"]
+__all__ = ["ensure_archive", "ensure_image", "key_of"]
 
 
 def key_of(*parts: str, files: Iterable[pathlib.Path] = ()) -> str:
@@ -33,6 +33,16 @@ def ensure_image(engine: Engine, name: str, key: str, cache: pathlib.Path, write
     tag = f"localhost/vmnic-test/{name}:{key}"
     if engine.has_image(tag):
         return tag
+    archive = ensure_archive(name, key, cache, lambda path: write(path, tag))
+    for old in engine.run("images", "--format", "{{.Repository}}:{{.Tag}}").split():
+        if old.startswith(f"localhost/vmnic-test/{name}:"):
+            engine.run("rmi", old, check=False)
+    engine.run("load", "-i", archive)
+    return tag
+
+
+def ensure_archive(name: str, key: str, cache: pathlib.Path, write: Callable[[pathlib.Path], None]) -> pathlib.Path:
+    """Ensure that the cache has the archive of an image, and return its path. Archives of other keys are removed."""
     archive = cache / f"{name}-{key}.tar"
     if not archive.exists():
         print(f"making the image {name} …", flush=True)
@@ -40,11 +50,7 @@ def ensure_image(engine: Engine, name: str, key: str, cache: pathlib.Path, write
         for old in cache.glob(f"{name}-*"):
             if old.is_file():
                 old.unlink()
-        write(archive.with_suffix(".new"), tag)
+        write(archive.with_suffix(".new"))
         archive.with_suffix(".new").rename(archive)
         print(f"    done in {time.monotonic() - started:.0f} s", flush=True)
-    for old in engine.run("images", "--format", "{{.Repository}}:{{.Tag}}").split():
-        if old.startswith(f"localhost/vmnic-test/{name}:"):
-            engine.run("rmi", old, check=False)
-    engine.run("load", "-i", archive)
-    return tag
+    return archive

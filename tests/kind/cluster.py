@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import subprocess
+import sys
 from typing import Any
 
 import yaml
@@ -141,6 +142,14 @@ class KindCluster:
         )
         if check and done.returncode:
             raise AssertionError(f"kubectl {' '.join(command[2:])} failed:\n{done.stdout}")
+        return done.stdout
+
+    def vmnic(self, *arguments: str) -> str:
+        """Run `kubectl vmnic` as the administrator and return its output."""
+        command = [str(pathlib.Path(sys.executable).with_name("kubectl-vmnic")), *arguments]
+        env = os.environ | {"KUBECONFIG": str(self.kubeconfig)}
+        done = subprocess.run(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        assert done.returncode == 0, done.stdout
         return done.stdout
 
     def run_in(self, node: str, *command: object, check: bool = True) -> str:

@@ -9,7 +9,7 @@ from .installation import install
 from .lab import prepare
 from .pods import Pods
 
-_ORDER = ("sysfs", "installation", "pools", "pods", "plugin", "machines", "survival", "uninstall", "chart")
+_ORDER = ("sysfs", "installation", "pools", "pods", "plugin", "machines", "guests", "survival", "uninstall", "chart")
 _NAME = "vmnic-test"
 _FIGURES = {}
 

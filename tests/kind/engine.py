@@ -46,6 +46,20 @@ class Engine:
             raise EngineError(f"{self.program} {' '.join(words[:3])}: {(done.stderr or done.stdout).strip()[-1500:]}")
         return done.stdout
 
+    def feed(self, file: pathlib.Path, node: str, *command: str) -> None:
+        """Run a command in a container with a file as its input.
+
+        Raises:
+            EngineError: it failed.
+        """
+        with file.open("rb") as data:
+            words = [self.program, "exec", "-i", node, *command]
+            done = subprocess.run(
+                words, env=os.environ | self.environment, stdin=data, capture_output=True, text=True, check=False
+            )
+        if done.returncode:
+            raise EngineError(f"{command[0]} in {node}: {done.stderr.strip()[-1500:]}")
+
     def has_image(self, tag: str) -> bool:
         """Return whether the engine has an image."""
         return bool(self.run("images", "-q", tag, check=False).strip())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from concurrent import futures
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from tests.harness import debian, programs
 from .cached import ensure_image, key_of
 from .cluster import KindCluster
 from .engine import Engine, find_engine
+from .guest_images import GuestImages, ensure_guest, ensure_launcher
+from .handlers import start_handlers
 from .image import IMAGE, build_image, make_base
 from .node_image import write_node_image
 
@@ -33,6 +36,8 @@ class Lab:
     programs: programs.Programs
     node_programs: programs.NodePrograms
     node_image: str
+    guest_programs: programs.GuestPrograms
+    guest_images: GuestImages
 
     def cluster(self, name: str) -> KindCluster:
         """Return the cluster of a name, which may not exist yet."""
@@ -65,6 +70,10 @@ class Lab:
         cluster.neighbours.start()
         return cluster
 
+    def start_handlers(self, cluster: KindCluster) -> None:
+        """Make the workers of a cluster run VMs."""
+        start_handlers(cluster, self.guest_programs.manifests, self.guest_images)
+
 
 def prepare() -> Lab:
     """Install and build what is missing.
@@ -79,14 +88,21 @@ def prepare() -> Lab:
     cache = programs.cache_directory() / "kind"
     cache.mkdir(parents=True, exist_ok=True)
     debian.install(("debootstrap", "fusermount3"), ("debootstrap", "fuse3", "libfuse3-3"))
+    debian.install(("gcc", "cpio", "xz", "depmod", "setcap"), ("gcc", "libc6-dev", "cpio", "xz-utils", "kmod", "libcap2-bin"))
     engine = find_engine(programs.cache_directory())
     built, nodes = programs.ensure(), programs.ensure_node_programs()
     versions = (programs.KUBERNETES, programs.ETCD, programs.KIND)
-    node_image = ensure_image(
-        engine, "node", key_of(*versions, files=_NODE_SOURCES), cache,
-        lambda archive, tag: write_node_image(archive, tag, cache / "debian.tar", built, nodes),
-    )  # fmt: skip
-    return Lab(engine, cache, built, nodes, node_image)
+    # The compiler needs the processor, and the images need packages from the network.
+    with futures.ThreadPoolExecutor(1) as pool:
+        compiled = pool.submit(programs.ensure_guest_programs)
+        node_image = ensure_image(
+            engine, "node", key_of(*versions, files=_NODE_SOURCES), cache,
+            lambda archive, tag: write_node_image(archive, tag, cache / "debian.tar", built, nodes),
+        )  # fmt: skip
+        guest = ensure_guest(cache)
+    guest_programs = compiled.result()
+    guest_images = GuestImages(ensure_launcher(guest_programs, cache), guest)
+    return Lab(engine, cache, built, nodes, node_image, guest_programs, guest_images)
 
 
 def worker_spec(number: int) -> dict[str, Any]:

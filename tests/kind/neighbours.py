@@ -13,6 +13,8 @@ from tests.harness.controlplane import write_kubeconfig
 from tests.harness.kubevirt import KubeVirt
 from tests.harness.processes import Processes, stop_recorded
 
+from .guest_images import LAUNCHER
+
 if TYPE_CHECKING:
     from .cluster import KindCluster
 
@@ -46,7 +48,7 @@ class Neighbours:
             self.api.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta})
             token = self._cluster.token("kubevirt", account)
             write_kubeconfig(self.directory / f"{program}.kubeconfig", self.api.server, self._cluster.authority, token)
-        KubeVirt(self, address=address).start()
+        KubeVirt(self, address=address, launcher=LAUNCHER).start()
 
     def stop(self) -> None:
         """Stop the processes, including those of an earlier run."""

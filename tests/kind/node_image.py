@@ -18,7 +18,7 @@ from tests.harness.programs import ETCD, KUBERNETES, NodePrograms, Programs
 
 from .archive import write_image
 
-__all__ = ["ETCD_TAG", "write_node_image"]
+__all__ = ["ETCD_TAG", "unpack_debian", "write_node_image"]
 
 ETCD_TAG = f"{ETCD}-0"
 _PAUSE = "3.10.2"
@@ -57,7 +57,7 @@ def write_node_image(archive: pathlib.Path, tag: str, debian: pathlib.Path, prog
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     root = work / "root"
-    _unpack_debian(debian, root)
+    unpack_debian(debian, root)
     _install_kind(root, programs, nodes)
     _configure(root)
     _write_images(root, work, programs, nodes)
@@ -72,7 +72,8 @@ def write_node_image(archive: pathlib.Path, tag: str, debian: pathlib.Path, prog
     shutil.rmtree(work)
 
 
-def _unpack_debian(debian: pathlib.Path, root: pathlib.Path) -> None:
+def unpack_debian(debian: pathlib.Path, root: pathlib.Path) -> None:
+    """Unpack the Debian tree of the nodes, or make and keep it."""
     if not debian.exists():
         make_tree("trixie", _PACKAGES, root)
         subprocess.run(["tar", "-C", str(root), "-cf", f"{debian}.new", "."], check=True)

@@ -99,8 +99,15 @@ MUTANTS = (
     Mutant(
         "writes have no limit",
         "kube/client.py",
-        "            await self._budget.take()",
+        "            await asyncio.sleep(self._rate.reserve())",
         "            pass",
+        "kube/test_client.py",
+    ),
+    Mutant(
+        "a write that is refused does not lower the rate",
+        "kube/client.py",
+        "                self._rate.record_refusal(error.retry_after_s)",
+        "                pass",
         "kube/test_client.py",
     ),
     Mutant(

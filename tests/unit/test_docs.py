@@ -3,13 +3,16 @@
 import importlib.util
 import pathlib
 import re
+import shlex
 from xml.etree import ElementTree as ET
 
 import pytest
+from typer.testing import CliRunner
 
 from docs import make_pictures
-from tests.harness.pages import Step
+from tests.harness.pages import Step, read_steps
 from vmnic.api.reasons import NodeReason, PoolReason
+from vmnic.cli.app import app
 from vmnic.policy.condition_reasons import PolicyReason
 from vmnic.policy.facts import Datapath
 
@@ -107,11 +110,26 @@ def test_an_output_matches_the_lines_that_a_page_shows(shown, output, true):
 
 BLOCK = re.compile(r"(?:<!-- (?:not run|run by): ([^>]+) -->\n)?```(sh|console)\n(.*?)```", re.DOTALL)
 KINDS = {path.name for path in (ROOT / "docs" / "kinds").iterdir()}
-RUN = {"README.md", "tutorial.md", "troubleshooting.md", "gitops.md", "maintenance.md", *KINDS}
-"""Pages whose console blocks the cluster tier runs (`tests/cluster/test_docs.py`), or `tests/unit/cli/test_maintenance_page.py`.
+OFFLINE = ("maintenance.md", "paths.md")
+"""Pages whose commands read files only, so this tier runs them."""
+RUN = {"README.md", "tutorial.md", "troubleshooting.md", "gitops.md", *OFFLINE, *KINDS}
+"""Pages whose console blocks the cluster tier runs (`tests/cluster/test_docs.py`). `docs/reference` repeats `docs/kinds`."""
 
-`docs/reference` repeats `docs/kinds`.
-"""
+
+@pytest.mark.parametrize("page", OFFLINE)
+def test_commands_on_files_print_what_their_page_shows(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    steps = list(read_steps(ROOT / "docs" / page))
+    for step in steps:
+        done = CliRunner().invoke(app, shlex.split(step.command.removeprefix("kubectl vmnic ")))
+        assert (done.exit_code, step.is_shown_by(done.stdout)) == (step.code, True), done.output
+    assert steps
+
+
+def test_the_picture_of_a_path_is_what_the_command_prints(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    done = CliRunner().invoke(app, shlex.split("path vm db -n tenants -f examples -R -o svg"))
+    assert done.stdout == (make_pictures.PICTURES / "path.svg").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -11,7 +11,7 @@ class Recorder(programs.Go):
     def __init__(self):
         self.commands = []
 
-    def __call__(self, directory, *arguments):
+    def __call__(self, directory, *arguments, cgo=False):
         self.commands.append(arguments)
         return ""
 
@@ -32,8 +32,9 @@ def built(tmp_path, monkeypatch):
         (programs.ensure, ["etcd", "Kubernetes", "KubeVirt"]),
         (programs.ensure_promtool, ["promtool"]),
         (programs.ensure_node_programs, ["kind", "Kubernetes"]),
+        (programs.ensure_guest_programs, ["KubeVirt"]),
     ],
-    ids=["demo", "alerts", "kind"],
+    ids=["demo", "alerts", "kind", "guests"],
 )
 def test_only_what_is_asked_for_is_built(built, ensure, expected):
     ensure()

@@ -16,7 +16,7 @@ import msgspec
 from ..checked.data_files import DataFileError
 from ..checked.printable import printable
 from ..flags import Flags
-from ..host.client import Session
+from ..host.client import Session, perform_each
 from ..host.ops import Op, Port, Value
 from ..host.worker import open_host
 from ..nodes.nics import nic_files
@@ -84,13 +84,7 @@ class _ThreadHost:
 
     async def perform_all(self, ops: Sequence[Op], *, deadline_s: float) -> list[Value | OSError]:
         """Perform operations in order (see `Session`)."""
-        answers: list[Value | OSError] = []
-        for op in ops:
-            try:
-                answers.append(await self.perform(op, deadline_s=deadline_s))
-            except OSError as error:
-                answers.append(error)
-        return answers
+        return await perform_each(self, ops, deadline_s=deadline_s)
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

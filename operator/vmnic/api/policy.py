@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
 from ..checked import forms
+from ..checked.printable import cut
 from .common import ApiModel, Condition, Count, Generation, IntOrPercent, LabelSelector, Metadata, Name, Problem
 from .keywords import cel, map_list
 
@@ -86,6 +88,10 @@ class Sriov(ApiModel):
     """SriovNetworkPool whose VFs are used; absent for any pool with a network in the NIC's segment."""
     resource_name: Annotated[str, StringConstraints(min_length=3, max_length=253)] | None = None
     """Device resource of another operator, for example intel.com/x, in place of a pool."""
+    spread: Literal["Any", "PerPf"] = "Any"
+    """PerPf: the NICs of one VM get VFs of different physical functions, for a bond in the guest. This needs a pool with
+    `resourcePerPF: true`. Any: they may share one.
+    """
     accept_detach: bool = False
     """During a live migration the guest is without its VF until it has arrived. True: with `liveMigration: Required` this
     counts as migratable while a VF is free on another node.
@@ -172,7 +178,24 @@ class Enforcement(ApiModel):
     """
 
 
-_Acceptable = Annotated[str, StringConstraints(max_length=128, pattern=forms.ACCEPTABLE)]
+_ACCEPTABLE = f"accept names {forms.ACCEPTABLE_WORDS}"
+
+
+def _check_acceptable(value: str) -> str:
+    """Repeat the CEL rule, which is not evaluated offline."""
+    if not re.fullmatch(forms.anchored(forms.ACCEPTABLE), value):
+        raise ValueError(f"{cut(value, _SHOWN_BYTES)!r} cannot be accepted: {_ACCEPTABLE}")
+    return value
+
+
+# A rule and no pattern, because the API server quotes a pattern and not a message.
+_Acceptable = Annotated[
+    str,
+    StringConstraints(max_length=128),
+    AfterValidator(_check_acceptable),
+    Field(json_schema_extra={"x-kubernetes-validations": [cel(f"self.matches('{forms.ACCEPTABLE}')", _ACCEPTABLE)]}),
+]
+_SHOWN_BYTES = 64
 
 
 class PolicySpec(ApiModel):

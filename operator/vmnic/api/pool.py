@@ -106,7 +106,7 @@ class NicSelector(ApiModel):
     """PCI device IDs of the physical function, for example "10c9"."""
     drivers: Annotated[list[_Word], Field(max_length=32)] = []
     """Kernel drivers of the physical function, for example igb."""
-    pf_names: Annotated[list[_Word], Field(max_length=64)] = []
+    pf_names: Annotated[list[_Word], Field(max_length=MOST_RESOURCES)] = []
     """Globs on interface names, for example "ens1f*". Alternative names count too."""
     pci_addresses: Annotated[list[PciAddress], Field(max_length=64)] = []
     """Full PCI addresses, for example "0000:0b:00.0"."""
@@ -248,9 +248,9 @@ class PoolNetwork(ApiModel):
     """IPAM configuration of the CNI, passed on unchanged. Empty: the guest gets its addresses elsewhere."""
 
 
-_VIRTUAL_NETWORKS = (
-    "networks need function: Virtual, resourcePerPF: false and no vf: sriov-cni sets the attributes of their VFs"
-)
+_VIRTUAL_NETWORKS = "networks need function: Virtual and no vf: sriov-cni sets the attributes of their VFs"
+MOST_RESOURCES = 64
+"""Most resources that one pool may have."""
 
 _VLAN_FIRST = "vf.vlanQos and vf.vlanProtocol need a vf.vlan: the kernel sets them together"
 
@@ -321,7 +321,7 @@ class PoolSpec(ApiModel):
                     _VLAN_FIRST,
                 ),
                 cel(
-                    "size(self.networks) == 0 || (self.function == 'Virtual' && !self.resourcePerPF && !has(self.vf))",
+                    "size(self.networks) == 0 || (self.function == 'Virtual' && !has(self.vf))",
                     _VIRTUAL_NETWORKS,
                 ),
             ]
@@ -398,7 +398,7 @@ class PoolSpec(ApiModel):
         plain = self.management == "Managed" and self.persistence == "Agent"
         if self.function == "Physical" and (any(one is not None for one in given) or not plain):
             raise ValueError(_ONLY_VIRTUAL)
-        if self.networks and (self.function == "Physical" or self.resource_per_pf or self.vf is not None):
+        if self.networks and (self.function == "Physical" or self.vf is not None):
             raise ValueError(_VIRTUAL_NETWORKS)
         if self.vf is not None and _names_no_vlan(self.vf):
             raise ValueError(_VLAN_FIRST)

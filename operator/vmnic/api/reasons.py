@@ -101,6 +101,8 @@ class PoolProblemReason(StrEnum):
     CONFLICT = "Conflict"
     """An older pool has the function, the range of VFs or the resource name. Narrow one of the selectors, or let both agree on
     `numVfs`, `mtu` and `queues`."""
+    TOO_MANY_RESOURCES = "TooManyResources"
+    """`resourcePerPF` gives more than 64 resources. Policies do not use the others; select fewer link names for each pool."""
     WAITING_FOR_VMS = "WaitingForVMs"
     """The plan would take VFs that are in use; the message names the holders. Stop or move them, or let
     `rollout.disruption: Drain` move the VMs."""

@@ -50,6 +50,15 @@ class CandidateStatus(_Struct, frozen=True):
     """Finding that excludes it."""
 
 
+class WarningStatus(_Struct, frozen=True):
+    """What fails at the next start of the VM although its NIC keeps its datapath."""
+
+    reason: _Short
+    """Finding that says so."""
+    message: _Text = ""
+    """What will fail, and what to do."""
+
+
 class NicStatus(_Struct, frozen=True, kw_only=True):
     """One NIC."""
 
@@ -74,6 +83,8 @@ class NicStatus(_Struct, frozen=True, kw_only=True):
     # As many as a policy may name.
     candidates: Annotated[tuple[CandidateStatus, ...], Meta(max_length=8)] = ()
     """Datapaths that are excluded."""
+    warnings: Annotated[tuple[WarningStatus, ...], Meta(max_length=8)] = ()
+    """What fails at the next start of the VM if the NIC keeps its datapath."""
 
 
 class Reverts(_Struct, frozen=True):

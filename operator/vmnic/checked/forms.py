@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = [
     "ACCEPTABLE",
+    "ACCEPTABLE_WORDS",
     "BOOT_ID",
     "CONDITION",
     "DIGEST",
@@ -55,6 +56,8 @@ LARGEST_GENERATION = 2**53 - 1
 
 ACCEPTABLE = r"^(IpamNotCarried|MtuDiffers|GuestMtuChanges|PropertyNotCarried/[A-Za-z0-9][A-Za-z0-9_.-]{0,62})$"
 """A reason that `spec.accept` and the annotation vmnic.dev/accept may name."""
+ACCEPTABLE_WORDS = "IpamNotCarried, MtuDiffers, GuestMtuChanges or PropertyNotCarried/NAME"
+"""The same in words."""
 
 
 def anchored(pattern: str) -> str:

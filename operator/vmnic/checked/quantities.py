@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["LARGEST", "read_integer", "read_quantity"]
+__all__ = ["LARGEST", "is_whole", "read_integer", "read_quantity"]
 
 LARGEST = 2**63 - 1
 """Largest quantity that Kubernetes represents. It caps larger ones (apimachinery/pkg/api/resource/quantity.go)."""
@@ -16,6 +16,7 @@ _DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15,
 _EXPONENT = 100
 """Bound on exponents. With a larger one, any digits within the length bound exceed `LARGEST`, or are smaller than one."""
 
+_PLACES = 3
 _INTEGER_CHARS = 20
 _INTEGER = re.compile(r"-?[0-9]+", re.ASCII)
 
@@ -28,20 +29,35 @@ def read_quantity(text: object) -> int | None:
     Returns:
         None for anything that is not a quantity, or that has more than 64 characters.
     """
+    return _read(text, 0)
+
+
+def is_whole(text: object) -> bool:
+    """Return whether a Kubernetes quantity is a whole number of at least 0.
+
+    The number of devices must be one. Kubernetes compares thousandths (ValidateResourceQuantityValue in
+    pkg/apis/core/validation/validation.go).
+    """
+    thousandths = _read(text, _PLACES)
+    return thousandths is not None and thousandths >= 0 and (thousandths % 1000 == 0 or thousandths == LARGEST)
+
+
+def _read(text: object, power: int) -> int | None:
+    """Parse a quantity and multiply it by a power of ten before it is rounded up."""
     # True is an int in Python, and no quantity in Kubernetes.
     if isinstance(text, bool) or not isinstance(text, str | int | float):
         return None
     if isinstance(text, float):
         text = repr(text)
     if isinstance(text, int):
-        return _capped(text)
+        return _capped(text * 10**power)
     word = text.strip() if len(text) <= _QUANTITY_CHARS else ""
     # `E` alone means 10^18, and `E3` is an exponent: the pattern tries the suffix first, and then the exponent.
     found = _QUANTITY.fullmatch(word)
     if found is None or not (found[2] or found[3]):
         return None
     sign, integer, fraction, suffix, exponent = found.groups()
-    value = _scaled(int(integer + (fraction or "")), len(fraction or ""), suffix or "", _bounded_exponent(exponent))
+    value = _scaled(int(integer + (fraction or "")), len(fraction or "") - power, suffix or "", _bounded_exponent(exponent))
     # The sign comes last, because Kubernetes rounds away from zero.
     return _capped(-value if sign == "-" else value)
 

@@ -9,7 +9,16 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from .common import KubeconfigOption, OutputOption, read_files, read_live, run, warn_refused, warn_set_aside
+from .common import (
+    KubeconfigOption,
+    OutputOption,
+    PodNetworkMtuOption,
+    read_files,
+    read_live,
+    run,
+    warn_refused,
+    warn_set_aside,
+)
 from .schema import FailOn
 from .terminal import Output, fail, say, say_markdown, show, warn
 
@@ -26,16 +35,11 @@ _explain = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(_explain, name="explain", help="Explain a decision.")
 _revert = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(_revert, name="revert", help="Undo changes of vmnic.")
+_path = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(_path, name="path", help="Show the path of a packet.")
 _host = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(_host, name="host", help="Record the hosts of nodes.")
 _LOOK_AGAIN_S = 2.0
-
-
-FilesOption = Annotated[
-    list[str] | None,
-    typer.Option("-f", "--filename", help="File, directory or - with manifests; repeatable. Without: the cluster."),
-]
-RecursiveOption = Annotated[bool, typer.Option("-R", "--recursive", help="Also read directories below those given.")]
 
 
 class LossOf(StrEnum):
@@ -52,6 +56,32 @@ class PlanOutput(StrEnum):
     JSON = "json"
     YAML = "yaml"
     MARKDOWN = "markdown"
+    HTML = "html"
+
+
+class PathOutput(StrEnum):
+    """Formats in which a path is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+    SVG = "svg"
+
+
+_FileOption = Annotated[
+    list[str] | None,
+    typer.Option("-f", "--filename", help="File, directory or - with manifests; repeatable. Without: the cluster."),
+]
+_RecursiveOption = Annotated[bool, typer.Option("-R", "--recursive", help="Also read directories below those given.")]
+
+
+class NodesOutput(StrEnum):
+    """Formats in which nodes are printed."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
 
 
 @app.callback()
@@ -83,8 +113,8 @@ def common(
 
 @app.command()
 def plan(
-    file: FilesOption = None,
-    recursive: RecursiveOption = False,
+    file: _FileOption = None,
+    recursive: _RecursiveOption = False,
     against: Annotated[
         str | None,
         typer.Option(
@@ -99,6 +129,7 @@ def plan(
         FailOn, typer.Option(help="What gives exit code 1; disruptive: a restart, or a VF that is in use.")
     ] = FailOn.CHANGES,
     output: Annotated[PlanOutput, typer.Option("-o", "--output", help="How to print the plan.")] = PlanOutput.TABLE,
+    pod_network_mtu: PodNetworkMtuOption = None,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
     """Show what the policies and pools would do.
@@ -110,7 +141,9 @@ def plan(
     from .plan import fails
 
     errors: list[str] = []
-    made, skipped = _plan(file or [], host or [], against, errors, recursive=recursive, kubeconfig=kubeconfig)
+    made, skipped, basis = _plan(
+        file or [], host or [], against, errors, recursive=recursive, kubeconfig=kubeconfig, pod_mtu=pod_network_mtu
+    )
     if output is PlanOutput.TABLE:
         from .render import show_plan
 
@@ -121,6 +154,13 @@ def plan(
         from .markdown import render_markdown
 
         say_markdown(render_markdown(made))
+    elif output is PlanOutput.HTML:
+        from .capacity import capacity_rows
+        from .page import render_page
+        from .path import paths_of_plan
+
+        for line in render_page(made, capacity_rows(*basis), paths_of_plan(made, *basis)):
+            say(line)
     else:
         show(made, Output(output.value))
     for error in errors:
@@ -130,21 +170,29 @@ def plan(
 
 
 def _plan(
-    files: list[str], hosts: list[str], against: str | None, errors: list[str], *, recursive: bool, kubeconfig: str | None
-) -> tuple[Any, int]:
+    files: list[str],
+    hosts: list[str],
+    against: str | None,
+    errors: list[str],
+    *,
+    recursive: bool,
+    kubeconfig: str | None,
+    pod_mtu: int | None,
+) -> tuple[Any, int, tuple[Any, Any]]:
     """Build the plan, or the difference of two plans.
 
     Returns:
-        The plan, and the number of skipped objects. Unusable objects are appended to `errors`.
+        The plan, the number of skipped objects, and the objects and decisions behind the plan. Unusable objects are appended
+        to `errors`.
     """
     from .offline import decide_all
     from .plan import difference, make_plan
     from .recorded import add_host_files, plan_recorded
 
-    def plan_of(objects: Any, problems: list[str], *, offline: bool, new: Any = ()) -> Any:
+    def plan_of(objects: Any, problems: list[str], *, offline: bool, new: Any = ()) -> tuple[Any, tuple[Any, Any]]:
         recorded = plan_recorded(objects)
         # What the plans on recorded hosts would leave behind is there for the VMs.
-        decided = decide_all(recorded.objects, offline=offline, new=new)
+        decided = decide_all(recorded.objects, offline=offline, new=new, pod_network_mtu=pod_mtu)
         decided.set_aside.extend(recorded.set_aside)
         made = make_plan(recorded.objects, decided, problems, recorded)
         if offline:
@@ -153,7 +201,7 @@ def _plan(
             errors.extend(one.sentence for one in (*objects.set_aside, *decided.set_aside))
         else:
             errors.extend(one.sentence for one in recorded.set_aside)
-        return made
+        return made, (recorded.objects, decided)
 
     if not files and (against is not None or hosts):
         fail(f"{'--host plans pools of' if hosts else '--against compares'} files: give them with -f")
@@ -162,22 +210,24 @@ def _plan(
         add_host_files(given, hosts, recursive=recursive)
     if against == "cluster" and given is not None:
         live, problems = read_live(kubeconfig)
-        before = plan_of(live, problems, offline=False)
+        before, _ = plan_of(live, problems, offline=False)
         # VMs that the cluster does not have yet are planned as they would be created.
         new = given.machines.keys() - live.machines.keys()
         errors.extend(one.sentence for one in given.set_aside)
-        return difference(plan_of(live.overlaid(given), problems, offline=False, new=new), before), given.skipped
+        made, basis = plan_of(live.overlaid(given), problems, offline=False, new=new)
+        return difference(made, before), given.skipped, basis
     if given is None:
         live, problems = read_live(kubeconfig)
-        return plan_of(live, problems, offline=False), 0
-    made = plan_of(given, [], offline=True)
+        made, basis = plan_of(live, problems, offline=False)
+        return made, 0, basis
+    made, basis = plan_of(given, [], offline=True)
     if against is not None:
         earlier = read_files([against], recursive=recursive)
         # The hosts are the same before and after, unless the earlier files have records of their own.
         earlier.host_records = given.host_records | earlier.host_records
-        before = plan_of(earlier, [], offline=True)
+        before, _ = plan_of(earlier, [], offline=True)
         made = difference(made, before)
-    return made, given.skipped
+    return made, given.skipped, basis
 
 
 @_explain.command("vm")
@@ -185,6 +235,7 @@ def explain_vm(
     name: Annotated[str, typer.Argument(help="Name of the VirtualMachine.")],
     namespace: Annotated[str, typer.Option("-n", "--namespace", help="Its namespace.")] = "default",
     output: OutputOption = Output.TABLE,
+    pod_network_mtu: PodNetworkMtuOption = None,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
     """Show, for each NIC of a VM, what it is, what it should be, and why each other candidate fell out."""
@@ -192,7 +243,7 @@ def explain_vm(
     from .plan import plan_vm
 
     objects, _ = read_live(kubeconfig)
-    decided = decide_all(objects, offline=False)
+    decided = decide_all(objects, offline=False, pod_network_mtu=pod_network_mtu)
     warn_refused(objects)
     aside = (*objects.set_aside, *decided.set_aside)
     # Other objects that the VM depends on are named by the reasons of its NICs.
@@ -222,8 +273,8 @@ def _fail_set_aside(aside: Iterable[Any], namespace: str, name: str) -> None:
 @app.command("drain-plan")
 def drain_plan(
     node: Annotated[str, typer.Argument(help="Name of the node.")],
-    file: FilesOption = None,
-    recursive: RecursiveOption = False,
+    file: _FileOption = None,
+    recursive: _RecursiveOption = False,
     output: OutputOption = Output.TABLE,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
@@ -246,13 +297,91 @@ def drain_plan(
     _exit(errors, is_disruptive(made))
 
 
+_PathOption = Annotated[PathOutput, typer.Option("-o", "--output", help="How to print the paths.")]
+
+
+@_path.command("vm")
+def path_vm(
+    name: Annotated[str, typer.Argument(help="Name of the VirtualMachine.")],
+    namespace: Annotated[str, typer.Option("-n", "--namespace", help="Its namespace.")] = "default",
+    file: _FileOption = None,
+    recursive: _RecursiveOption = False,
+    output: _PathOption = PathOutput.TABLE,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Show the layers that a packet passes between guest and port, and which ones the datapath leaves out.
+
+    States of a NIC: Running (in the running VM), Spec (at its next start), Wanted (what a policy asks for).
+    """
+    _show_path("VirtualMachine", namespace, name, file or [], output, recursive=recursive, kubeconfig=kubeconfig)
+
+
+@_path.command("domain")
+def path_domain(
+    name: Annotated[str, typer.Argument(help="Name of the libvirt domain.")],
+    file: Annotated[
+        list[str], typer.Option("-f", "--filename", help="File, directory or - with its XML and manifests; repeatable.")
+    ],
+    recursive: _RecursiveOption = False,
+    output: _PathOption = PathOutput.TABLE,
+) -> None:
+    """Show the layers that a packet passes between a libvirt domain and the port, from the domain's XML."""
+    _show_path("Domain", "", name, file, output, recursive=recursive, kubeconfig=None)
+
+
+def _show_path(
+    kind: str, namespace: str, name: str, files: list[str], output: PathOutput, *, recursive: bool, kubeconfig: str | None
+) -> None:
+    """Print the paths of one VM or domain.
+
+    Files that cannot be read give exit code 2 after the rest is printed.
+    """
+    from .offline import decide_all
+    from .path import index_ports, paths_of_vm, vm_key
+    from .recorded import plan_recorded
+
+    objects = read_files(files, recursive=recursive) if files else read_live(kubeconfig)[0]
+    recorded = plan_recorded(objects)
+    decided = decide_all(recorded.objects, offline=bool(files))
+    warn_refused(objects)
+    aside = (*objects.set_aside, *decided.set_aside, *recorded.set_aside)
+    found = next((one for one in decided.vms if vm_key(one.vm) == (kind, namespace, name)), None)
+    where = "/".join(filter(None, (namespace, name)))
+    # Files are the user's own, so a fault in them is an error.
+    faults = [f"kubectl vmnic: {one.sentence}" for one in aside] if files else []
+    if found is None:
+        _fail_set_aside(aside, namespace, name)
+        # The file that cannot be read may be the one with the VM.
+        for fault in faults:
+            warn(fault)
+        remedy = "add it to the files" if files else f"`kubectl get vm -n {namespace}` lists those that do"
+        fail(f"{kind} {where} {'is not given' if files else 'does not exist'}: {remedy}")
+    made = paths_of_vm(decided, found, index_ports(recorded.objects))
+    if output is PathOutput.TABLE:
+        from .render import show_path
+
+        show_path(made)
+    elif output is PathOutput.SVG:
+        from .svg import render_paths
+
+        for line in render_paths(made):
+            say(line)
+    else:
+        show(made, Output(output.value))
+    for fault in faults:
+        warn(fault)
+    if faults:
+        raise typer.Exit(2)
+    warn_set_aside(one for one in aside if one.kind == "VmNicPolicy")
+
+
 @app.command()
 def capacity(
     survive: Annotated[
         LossOf | None, typer.Option(help="Show whether all VMs with VFs still fit after the loss of any one node or PF.")
     ] = None,
-    file: FilesOption = None,
-    recursive: RecursiveOption = False,
+    file: _FileOption = None,
+    recursive: _RecursiveOption = False,
     output: OutputOption = Output.TABLE,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
@@ -397,28 +526,67 @@ def revert_vm(
 @app.command()
 def nodes(
     name: Annotated[str | None, typer.Argument(help="Name of a node; default all.")] = None,
-    output: OutputOption = Output.TABLE,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="HostRecord of a node, or directory of them; repeatable. Without: fetched from the agent of NAME."),
+    ] = None,
+    output: Annotated[
+        NodesOutput, typer.Option("-o", "--output", help="How to print the nodes; wide: one row for each VF.")
+    ] = NodesOutput.TABLE,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
     """Show the NICs of nodes.
 
     For each PF it shows the VFs, who holds them, what is planned and what went wrong.
+
+    With -o wide, json or yaml it shows each VF. IOMMU groups, MAC addresses, VLANs and the names of libvirt's node devices come
+    from the HostRecord of the node. To fetch it, you need the right to create pods/exec where the agent runs.
     """
-    from ..api.node_state import wire
-    from .live import NODE_KINDS
+    from .node_states import read_states
+    from .nodes import describe_node, wire_nodes
 
-    objects, _ = read_live(kubeconfig, NODE_KINDS)
-    warn_set_aside(objects.set_aside)
-    states = [state for _, state in sorted(objects.node_states.items()) if name in (None, state.metadata.name)]
-    if name is not None and not states:
-        _fail_unread_state(objects.set_aside, name)
-        fail(f"node {name} has no NodeNicState; `kubectl get nicst` lists those that have one")
-    if output is not Output.TABLE:
-        show([wire(state) for state in states], output)
-        return
-    from .render import show_nodes
+    found = read_states(kubeconfig, name, host or [])
+    for line in found.errors:
+        warn(f"kubectl vmnic: {line}")
+    if name is not None and not found.states:
+        _fail_unread_state(found.set_aside, name)
+        remedy = "give its HostRecord with --host" if host else "`kubectl get nicst` lists those that have one"
+        fail(f"node {name} has no NodeNicState; {remedy}")
+    if output is NodesOutput.TABLE:
+        from .render import show_nodes
 
-    show_nodes(states)
+        show_nodes(found.states)
+    else:
+        records = found.records if host else _fetch_records(name, kubeconfig)
+        made = [
+            describe_node(one, records.get(one.metadata.name), from_record=one.metadata.name in found.from_records)
+            for one in found.states
+        ]
+        if output is NodesOutput.WIDE:
+            from .render import show_functions
+
+            show_functions(made)
+        else:
+            show(wire_nodes(made), Output(output.value))
+    raise typer.Exit(2 if found.errors else 0)
+
+
+def _fetch_records(node: str | None, kubeconfig: str | None) -> dict[str, Any]:
+    """Fetch the record of one node.
+
+    Without a name, or if it cannot be fetched, it says once what is unknown.
+    """
+    from .host_record import FetchError, fetch_record
+
+    unknown = "IOMMU groups of VFs, MAC addresses, VLANs and names of node devices are unknown"
+    if node is None:
+        warn(f"{unknown}: give NAME to fetch the HostRecord of one node, or --host")
+        return {}
+    try:
+        return {node: fetch_record(node, kubeconfig, anonymise=False)}
+    except FetchError as error:
+        warn(f"node {node}: {unknown}: {error}")
+        return {}
 
 
 @_host.command("record")

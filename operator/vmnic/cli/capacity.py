@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..nodes.pools.resources import collect_resources
 from ..nodes.pools.shares import PoolShare, pool_shares
 from .objects import Objects
 from .offline import Decided
 
-__all__ = ["NodeRow", "PoolRow", "capacity_json", "capacity_rows"]
+__all__ = ["NodeRow", "PoolRow", "capacity_cells", "capacity_json", "capacity_rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,7 @@ def capacity_rows(objects: Objects, decided: Decided) -> list[PoolRow]:
     rows = []
     for name, pool in sorted(objects.pools.items()):
         resource = pool.resource_name
+        resources = collect_resources(pool, objects.node_states.values()).names
         nodes = tuple(
             _node_row(node, numa, parts)
             for node, state in sorted(objects.node_states.items())
@@ -55,9 +58,9 @@ def capacity_rows(objects: Objects, decided: Decided) -> list[PoolRow]:
                 desired=sum(row.desired for row in nodes),
                 configured=sum(row.configured for row in nodes),
                 in_use=sum(row.in_use for row in nodes),
-                assigned=decided.capacity.assigned.get(resource, 0),
+                assigned=sum(decided.capacity.assigned.get(one, 0) for one in resources),
                 reserved=pool.spec.reserve_for_migration,
-                free=sum(decided.capacity.free.get(resource, {}).values()),
+                free=sum(sum(decided.capacity.free.get(one, {}).values()) for one in resources),
                 nodes=nodes,
             )
         )
@@ -79,6 +82,18 @@ def _node_row(node: str, numa: int | None, parts: list[PoolShare]) -> NodeRow:
         configured=sum(part.vfs.configured or part.ready for part in parts),
         in_use=sum(part.vfs.in_use for part in parts),
     )
+
+
+def capacity_cells(rows: Iterable[PoolRow]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the columns and the rows of a table of pools, each followed by its nodes."""
+    cells: list[tuple[str, ...]] = []
+    for row in rows:
+        counts = (row.desired, row.configured, row.in_use, row.assigned, row.reserved, row.free)
+        cells.append((row.name, "", "", *map(str, counts)))
+        for node in row.nodes:
+            numa = "" if node.numa is None else str(node.numa)
+            cells.append(("", node.node, numa, str(node.desired), str(node.configured), str(node.in_use), "", "", ""))
+    return ("POOL", "NODE", "NUMA", "DESIRED", "CONFIGURED", "IN USE", "ASSIGNED", "RESERVED", "FREE"), cells
 
 
 def capacity_json(rows: list[PoolRow]) -> dict[str, Any]:

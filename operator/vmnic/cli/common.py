@@ -8,14 +8,33 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from ..flags import LARGEST_MTU, SMALLEST_MTU
 from .terminal import Output, fail, warn
 
-__all__ = ["KubeconfigOption", "OutputOption", "read_files", "read_live", "run", "warn_refused", "warn_set_aside"]
+__all__ = [
+    "KubeconfigOption",
+    "OutputOption",
+    "PodNetworkMtuOption",
+    "read_files",
+    "read_live",
+    "run",
+    "warn_refused",
+    "warn_set_aside",
+]
 
 T = TypeVar("T")
 _MOST_WARNINGS = 20
 
 OutputOption = Annotated[Output, typer.Option("-o", "--output", help="How to print the result.")]
+PodNetworkMtuOption = Annotated[
+    int | None,
+    typer.Option(
+        envvar="VMNIC_POD_NETWORK_MTU",
+        min=SMALLEST_MTU,
+        max=LARGEST_MTU,
+        help="MTU of the pod network, the same as the controller's.",
+    ),
+]
 KubeconfigOption = Annotated[str | None, typer.Option(help="Path of a kubeconfig; default as kubectl's.")]
 
 

@@ -3,9 +3,37 @@
 from __future__ import annotations
 
 from ..policy.guest_view import GuestView, describe_view
+from ..policy.paths import LayerKind, Place
+from .path_schema import PathDocument, PathEntry
 from .schema import NicPlan, NicShape, Plan, PoolNode, VmPlan
 
-__all__ = ["guest_lines", "guest_words", "pool_words", "shape_words", "vm_name"]
+__all__ = [
+    "LAYER_STATES",
+    "LAYER_WORDS",
+    "PLACE_WORDS",
+    "guest_lines",
+    "guest_words",
+    "path_title",
+    "pool_words",
+    "shape_words",
+    "vm_name",
+]
+
+PLACE_WORDS = {Place.GUEST: "guest", Place.QEMU: "QEMU", Place.HOST_KERNEL: "host kernel", Place.NIC: "NIC of the node"}
+LAYER_WORDS = {
+    LayerKind.DRIVER: "driver",
+    LayerKind.EMULATION: "emulation",
+    LayerKind.BACKEND: "backend",
+    LayerKind.VHOST: "vhost",
+    LayerKind.TAP: "tap",
+    LayerKind.BINDING: "pod",
+    LayerKind.NETWORK: "network",
+    LayerKind.HOST_DRIVER: "driver",
+    LayerKind.FUNCTION: "function",
+    LayerKind.PORT: "port",
+}
+LAYER_STATES = {"Used": "", "LeftOut": "left out", "Unknown": "not known"}
+"""What is shown in place of the name of a layer; empty for the name."""
 
 
 def vm_name(vm: VmPlan) -> str:
@@ -22,10 +50,11 @@ def pool_words(node: PoolNode) -> str:
 def guest_words(nic: NicPlan) -> str:
     """Describe what changes for the guest, or return an empty text."""
     guest = nic["guest"]
-    mtu, queues = guest["mtu"], guest["queues"]
+    mtu, static, queues = guest["mtu"], guest.get("staticMtu"), guest["queues"]
     return describe_view(
         GuestView(
             mtu=None if mtu is None else (mtu["from"], mtu["to"]),
+            static_mtu=None if static is None else (static["from"], static["to"]),
             adapter=guest["adapter"],
             interface_name=guest["interfaceName"],
             queues=(queues["from"], queues["to"]),
@@ -34,7 +63,7 @@ def guest_words(nic: NicPlan) -> str:
     )
 
 
-def shape_words(shape: NicShape) -> str:
+def shape_words(shape: NicShape | PathEntry) -> str:
     """Describe datapath, model and queues."""
     queues = f", {shape['queues']} queues" if shape["queues"] > 1 else ""
     return f"{shape['datapath']} ({shape['model']}{queues})" if "model" in shape else shape["datapath"]
@@ -43,3 +72,11 @@ def shape_words(shape: NicShape) -> str:
 def guest_lines(plan: Plan) -> list[tuple[str, str]]:
     """Return each command that is to be run in a guest, with the name of its VM."""
     return [(vm_name(vm), command) for vm in plan["vms"] for command in vm["guestCommands"]]
+
+
+def path_title(document: PathDocument) -> str:
+    """Return what a Path is about, in words."""
+    vm = document["vm"]
+    name = "/".join(filter(None, (vm["namespace"], vm["name"])))
+    node = f", on node {vm['node']}" if vm["node"] else ""
+    return f"{'Domain' if vm['kind'] == 'Domain' else 'VM'} {name}, guest {vm['guestOS']}{node}"

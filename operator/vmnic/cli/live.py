@@ -32,6 +32,7 @@ from ..kube.resources import (
     PREFERENCES,
     RESOURCE_QUOTAS,
     VIRTUAL_MACHINE_INSTANCES,
+    VIRTUAL_MACHINE_POOLS,
     VIRTUAL_MACHINES,
     Resource,
 )
@@ -66,7 +67,7 @@ _PUBLISHED = "vmnic-set-aside"
 _PUBLISHED_KEY = "objects.json"
 _MOST_PUBLISHED = 100
 VM_KINDS = (
-    *(POLICIES, VIRTUAL_MACHINES, VIRTUAL_MACHINE_INSTANCES, NAMESPACES, NETWORKS),
+    *(POLICIES, VIRTUAL_MACHINES, VIRTUAL_MACHINE_INSTANCES, VIRTUAL_MACHINE_POOLS, NAMESPACES, NETWORKS),
     *(PREFERENCES, CLUSTER_PREFERENCES, INSTANCETYPES, CLUSTER_INSTANCETYPES, CONTROLLER_REVISIONS),
     *(KUBEVIRTS, RESOURCE_QUOTAS, MUTATING_WEBHOOKS),
 )
@@ -74,6 +75,8 @@ _SELECTORS = {CONTROLLER_REVISIONS: {"labelSelector": OBJECT_KIND}}
 """Which objects of a kind are read. Most ControllerRevisions belong to DaemonSets and StatefulSets."""
 _ESSENTIAL = (POOLS, NODE_NIC_STATES, POLICIES, VIRTUAL_MACHINES, VIRTUAL_MACHINE_INSTANCES)
 """Kinds without which a command has nothing to say. Tenants often may not read the others, which then count as unknown."""
+_OPTIONAL = (VIRTUAL_MACHINE_POOLS,)
+"""Kinds that a cluster with all operators may lack. Old versions of KubeVirt have no pools."""
 
 
 async def patch_machine(kubeconfig: str | None, namespace: str, name: str, patch: list[dict[str, Any]]) -> None:
@@ -120,7 +123,8 @@ async def read_cluster(kubeconfig: str | None, kinds: tuple[Resource, ...]) -> t
                         _take_raw(objects, kind.kind, raw)
             except NotFoundError:
                 # A cluster without KubeVirt or Multus lacks these kinds, and the rest can still be planned.
-                problems.append(f"the cluster has no {kind.plural}.{kind.group}: is its operator installed?")
+                if kind not in _OPTIONAL:
+                    problems.append(f"the cluster has no {kind.plural}.{kind.group}: is its operator installed?")
             except ApiError as error:
                 if error.status != _FORBIDDEN or kind in _ESSENTIAL:
                     raise

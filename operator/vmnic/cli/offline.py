@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from ..api.node_state import NodeNicState
+from ..api.pool import MOST_RESOURCES
 from ..kubevirt.configuration import cluster_facts
 from ..kubevirt.gather import MachineInput, gather_vm_facts
 from ..kubevirt.images import Disks, FindImage, image_architecture, infer_reference
@@ -30,6 +31,7 @@ from ..policy.capacity import Capacity, Claim, claim_of, count_capacity
 from ..policy.decision import decide
 from ..policy.evaluate import evaluate_vm
 from ..policy.facts import INJECTION_GATE, ClusterFacts, Datapath, Network, Platform, PoolFacts, VmFacts
+from ..policy.problems import ProblemReason
 from ..policy.reasons import Reason
 from ..policy.rules import Rule, rules_of
 from ..policy.sentences import join_sentences
@@ -61,7 +63,9 @@ class Decided:
     """Devices that the VMs hold and ask for."""
 
 
-def decide_all(objects: Objects, *, offline: bool, new: Collection[tuple[str, str]] = ()) -> Decided:
+def decide_all(
+    objects: Objects, *, offline: bool, new: Collection[tuple[str, str]] = (), pod_network_mtu: int | None = None
+) -> Decided:
     """Decide every VM.
 
     Args:
@@ -70,16 +74,18 @@ def decide_all(objects: Objects, *, offline: bool, new: Collection[tuple[str, st
             its
             spec halts it.
         new: VMs that are about to be created.
+        pod_network_mtu: MTU of the pod network in bytes; None if unknown.
     """
     aside: list[SetAside] = []
     rules = _rules(objects, aside)
     nodes = _nodes(objects, aside)
     pools, problems = _pools(objects, nodes, rules, offline=offline)
-    cluster = _cluster_facts(objects, pools, offline=offline)
+    cluster = _cluster_facts(objects, pools, pod_network_mtu, offline=offline)
     states = {node.name: node.state for node in nodes if node.state is not None}
     # Addresses of all functions are needed first: they show which pool a domain's present VF belongs to.
     functions = free_functions(objects.pools, states)
-    facts = _facts(objects, cluster, functions, aside, _namespace_unknown(objects, rules), offline=offline, new=new)
+    namespace_unknown = _namespace_unknown(objects, rules)
+    facts = _facts(objects, cluster, functions, aside, namespace_unknown, offline=offline, new=new)
     known = {name: pool for name, pool in pools.items() if not offline or _has_functions(objects, nodes, name)}
     named = {rule.sriov_resource for rule in rules if rule.sriov_resource}
     if offline and not any(node.allocatable for node in nodes):
@@ -92,7 +98,8 @@ def decide_all(objects: Objects, *, offline: bool, new: Collection[tuple[str, st
     decisions = [made for one in found if (made := _try_vm(aside, one.vm, decide, one, choices)) is not None]
 
     def decide_next(key: tuple[str, str], machine: VirtualMachine) -> VmDecision:
-        facts = gather_vm_facts(_input_of(objects, key, machine, cluster, offline=offline, is_new=True))
+        given = _input_of(objects, key, machine, cluster, offline=offline, is_new=True)
+        facts = gather_vm_facts(replace(given, namespace_unknown=namespace_unknown))
         one = evaluate_vm(facts, rules, cluster)
         # The VMs that exist are served first: a new one gets what they leave.
         return decide(one, allocate([*found, one], cluster, capacity, choices))
@@ -127,7 +134,7 @@ def _kubevirt_unknown(decisions: Iterable[VmDecision], cluster: ClusterFacts) ->
         text = (
             "no KubeVirt resource is given, so it counts as allowing macvtap and passthrough: add `kubectl get kv -A -o yaml`"
         )
-        yield "KubeVirt", "NotFound", text
+        yield "KubeVirt", ProblemReason.NOT_FOUND.value, text
 
 
 def _injector_unknown(
@@ -277,19 +284,33 @@ def _pools(
     trusting = gather_pools(objects.pools.values(), nodes, known=False)
     for name in found:
         if not _has_functions(objects, nodes, name):
-            found[name] = trusting[name]
+            found[name] = _with_named_resources(trusting[name], objects)
             text = "no NodeNicState with its functions is given, so it counts as ready: add `kubectl get nicst -o yaml`"
-            problems.append((f"SriovNetworkPool/{name}", "CapacityUnknown", text))
+            problems.append((f"SriovNetworkPool/{name}", ProblemReason.CAPACITY_UNKNOWN.value, text))
     for rule in rules:
         for name, physical in ((rule.sriov_pool, False), (rule.passthrough_pool, True)):
             if name and name not in found:
                 found[name] = PoolFacts(name=name, resource_name=f"vmnic.dev/{name}", physical=physical)
                 text = f"SriovNetworkPool {name} is not given, so it counts as ready with the resource vmnic.dev/{name}"
-                problems.append((f"VmNicPolicy/{rule.policy}", "NotFound", text))
+                problems.append((f"VmNicPolicy/{rule.policy}", ProblemReason.NOT_FOUND.value, text))
     return found, problems
 
 
-def _cluster_facts(objects: Objects, pools: dict[str, PoolFacts], *, offline: bool) -> ClusterFacts:
+def _with_named_resources(pool: PoolFacts, objects: Objects) -> PoolFacts:
+    """Give a pool with `resourcePerPF` the resources that given networks name.
+
+    No given node shows its PFs.
+    """
+    if not objects.pools[pool.name].spec.resource_per_pf:
+        return pool
+    prefix = f"{pool.resource_name}-"
+    names = {network.resource_name for network in objects.networks.values() if network.resource_name.startswith(prefix)}
+    return replace(pool, per_pf=tuple(sorted(names)[:MOST_RESOURCES]))
+
+
+def _cluster_facts(
+    objects: Objects, pools: dict[str, PoolFacts], pod_network_mtu: int | None, *, offline: bool
+) -> ClusterFacts:
     states = objects.node_states.values()
     # A node without a report may have vhost_net, so only the reports of all nodes show that none has it.
     known = (
@@ -305,6 +326,7 @@ def _cluster_facts(objects: Objects, pools: dict[str, PoolFacts], *, offline: bo
         vhost_net=any("vhost_net" in state.status.host.modules for state in states) if known else None,
         injector=_has_injector(objects, offline=offline),
         unreadable=objects.refused.get("KubeVirt") or next(_messages(objects, "KubeVirt"), ""),
+        pod_network_mtu=pod_network_mtu,
     )
 
 
@@ -356,9 +378,11 @@ def _input_of(
         namespace_labels=labels,
         find_network=lambda where, name: _find_network(objects, where, name),
         find_segment=objects.segment,
-        physical_resources=[pool.resource_name for pool in cluster.pools.values() if pool.physical],
+        physical_resources=[name for pool in cluster.pools.values() if pool.physical for name in pool.resource_names],
         resources=cluster.resources,
         default_binding=cluster.kubevirt.default_binding,
+        default_cpu=cluster.kubevirt.cpu_request,
+        pod_network_mtu=cluster.pod_network_mtu,
         default_architecture=architecture or default_architecture(cluster),
         preference_unknown=inferred.get("preference", preferred),
         instancetype_unknown=inferred.get("instancetype", typed),

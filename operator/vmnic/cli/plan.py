@@ -5,16 +5,20 @@ One object that can be written as JSON, in stable order and without times. Pure.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Literal, cast
+
+import msgspec
 
 from ..api.node_state import NodeNicState, PfSpec
 from ..api.reasons import PfReason
 from ..kubevirt.patch import render_patch
 from ..libvirt.rewrite import rewrite_domain
-from ..nodes.observed import observed_of
+from ..nodes.observed import ObservedPf, hold_groups, observed_of
 from ..nodes.planning.drivers import DriverFacts
-from ..nodes.planning.plan import plan_pf
+from ..nodes.planning.plan import Planned, hold_partners, plan_pf
+from ..nodes.pools.guests import find_mixed_support
 from ..nodes.pools.match import LinkRefusal, find_link_refusals, matching_pfs, reported_refusals
 from ..nodes.pools.merge import merge_pools
 from ..nodes.pools.nic_data import find_nic_data_problems
@@ -22,11 +26,12 @@ from ..nodes.rollout.release import released_pfs
 from ..nodes.vf_limits import count_other_ports
 from ..policy.facts import Datapath, GuestOs, NicState, Platform, VmFacts
 from ..policy.guest_view import guest_view, uncarried_settings
+from ..policy.problems import ProblemReason
 from ..policy.reasons import Reason
 from ..policy.types import Action, NicDecision, VmDecision
 from .objects import UNMANAGED, Objects, shown_name
 from .offline import Decided, kind_of
-from .recorded import RecordedPlans, pool_row
+from .recorded import RecordedPlans, pool_row, unknown_values
 from .schema import (
     FailOn,
     GuestEntry,
@@ -44,6 +49,8 @@ from .set_aside import SetAside, try_object
 
 __all__ = ["difference", "fails", "make_plan", "plan_vm"]
 
+_GUEST_NICS = "/sys/bus/virtio/devices/*/net/*"
+_MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}", re.ASCII)
 _MOST_NAMES = 5
 """Most names in one problem."""
 
@@ -63,8 +70,9 @@ def make_plan(objects: Objects, decided: Decided, missing: list[str], recorded: 
     # A policy that cannot be read might select any VM and decide differently from the others, so no VM is changed.
     is_open = any(one.kind == "VmNicPolicy" for one in aside)
     vms = [] if is_open else _vms(objects, decided, selected, aside)
-    problems = _problems(decided, selected, missing) + _not_managed(objects) + [_entry(one) for one in aside]
-    problems += [{"object": kind, "reason": "Forbidden", "message": text} for kind, text in objects.refused.items()]
+    problems = _problems(decided, selected, missing) + _networks(objects) + _not_managed(objects)
+    problems += [_entry(one) for one in aside]
+    problems += [_problem(kind, ProblemReason.FORBIDDEN, text) for kind, text in objects.refused.items()]
     unknown: list[ProblemEntry] = [
         {"object": where, "reason": reason, "message": message} for where, reason, message in decided.problems
     ]
@@ -79,6 +87,15 @@ def _vms(objects: Objects, decided: Decided, selected: list[VmDecision], aside: 
     return [one for one in found if one is not None] + pools
 
 
+def _networks(objects: Objects) -> list[ProblemEntry]:
+    """Return a problem for each network whose annotation vmnic.dev/accept has a fault."""
+    return [
+        _problem(f"NetworkAttachmentDefinition/{namespace}/{name}", ProblemReason.NOT_ACCEPTABLE, network.accept_fault)
+        for (namespace, name), network in sorted(objects.networks.items())
+        if network.accept_fault
+    ]
+
+
 def _not_managed(objects: Objects) -> list[ProblemEntry]:
     """Return a problem for each kind and namespace of VMs that the plan does not show."""
     names: dict[tuple[str, str], list[str]] = {}
@@ -88,13 +105,17 @@ def _not_managed(objects: Objects) -> list[ProblemEntry]:
     return [
         {
             "object": f"{kind}/{namespace}",
-            "reason": "NotManaged",
+            "reason": ProblemReason.NOT_MANAGED.value,
             "message": f"{', '.join(found[:_MOST_NAMES])}"
             + (f" and {len(found) - _MOST_NAMES} more" if len(found) > _MOST_NAMES else "")
             + f": {UNMANAGED[kind]}",
         }
         for (kind, namespace), found in names.items()
     ]
+
+
+def _problem(where: str, reason: Reason | ProblemReason, message: str) -> ProblemEntry:
+    return {"object": where, "reason": reason.value, "message": message}
 
 
 def _entry(one: SetAside) -> ProblemEntry:
@@ -186,13 +207,23 @@ def _decided(decision: VmDecision, kind: Literal["VirtualMachine", "VirtualMachi
 def _guest_commands(decision: VmDecision) -> list[str]:
     """Return the commands that set the number of queues inside a Linux guest.
 
-    A Linux guest uses only as many queues as configured in it. The commands use the kernel's default NIC names.
+    A Linux guest uses only as many queues as configured in it. Its names of NICs are not known: they depend on its distribution
+    and on the order in which it finds the devices, so a NIC is found by its MAC address.
     """
     if decision.vm.guest_os is not GuestOs.LINUX:
         return []
     # KubeVirt's switch changes NICs that no policy decides, too.
-    queues = [guest_view(decision, nic).queues for nic in decision.nics]
-    return [f"ethtool -L eth{index} combined {after}" for index, (before, after) in enumerate(queues) if after > before]
+    seen = [(nic, *guest_view(decision, nic).queues) for nic in decision.nics]
+    grown = [(_mac(nic), after) for nic, before, after in seen if after > before]
+    if all(mac and _MAC.fullmatch(mac) for mac, _ in grown):
+        return [_command_of((mac or "").replace("-", ":"), after) for mac, after in grown]
+    # Without an address only a command for all virtio NICs is certain. ethtool refuses more queues than a NIC has.
+    counts = sorted({after for _, after in grown})
+    return [f"for nic in {_GUEST_NICS}; do ethtool -L ${{nic##*/}} combined {after}; done" for after in counts]
+
+
+def _command_of(mac: str, queues: int) -> str:
+    return f"ethtool -L $(grep -li {mac} {_GUEST_NICS}/address | cut -d/ -f8) combined {queues}"
 
 
 def _needs_mac(vm: VmDecision, decision: NicDecision) -> bool:
@@ -209,13 +240,16 @@ def _mac(decision: NicDecision) -> str | None:
 
 def _guest(decision: VmDecision, nic: NicDecision) -> GuestEntry:
     view = guest_view(decision, nic)
-    return {
+    entry: GuestEntry = {
         "mtu": _number_change(view.mtu) if view.mtu is not None else None,
         "adapter": view.adapter,
         "interfaceName": view.interface_name,
         "queues": _number_change(view.queues),
         "link": view.link,
     }
+    if view.static_mtu is not None:
+        entry["staticMtu"] = _number_change(view.static_mtu)
+    return entry
 
 
 def _number_change(change: tuple[int, int]) -> NumberChange:
@@ -286,6 +320,7 @@ def _pools(
         problems += made[1] if made is not None else []
     if "Node" not in objects.refused:
         problems += _link_refusals(objects, left_out)
+        problems += _mixed_support(objects, left_out)
     told = {(one["object"], one["reason"]) for one in problems}
     problems += [one for one in _nic_data_problems(objects) if (one["object"], one["reason"]) not in told]
     return [{"name": name, "nodes": nodes} for name, nodes in rows.items()], problems
@@ -300,6 +335,26 @@ def _nic_data_problems(objects: Objects) -> list[ProblemEntry]:
     ]
 
 
+def _mixed_support(objects: Objects, left_out: Collection[str]) -> list[ProblemEntry]:
+    """Return the pools whose VFs have a driver for Windows on some nodes only."""
+    states = [_with_spec(objects, name, state) for name, state in sorted(objects.node_states.items()) if name not in left_out]
+    found = ((name, find_mixed_support(pool, states)) for name, pool in sorted(objects.pools.items()))
+    return [
+        {"object": f"SriovNetworkPool/{name}", "reason": problem.reason, "message": problem.message}
+        for name, problem in found
+        if problem is not None
+    ]
+
+
+def _with_spec(objects: Objects, name: str, state: NodeNicState) -> NodeNicState:
+    """Return a state with the spec that the pools would give to its node."""
+    if name in objects.host_records:
+        return state
+    labels = objects.nodes[name].metadata.labels if name in objects.nodes else {}
+    merged = merge_pools(objects.pools.values(), labels, state.status.pfs, state.spec.pfs)
+    return msgspec.structs.replace(state, spec=msgspec.structs.replace(state.spec, pfs=merged.pfs))
+
+
 def _link_refusals(objects: Objects, left_out: Collection[str]) -> list[ProblemEntry]:
     """Return the functions that pools do not take because of the type of their link."""
     found: list[ProblemEntry] = []
@@ -309,9 +364,13 @@ def _link_refusals(objects: Objects, left_out: Collection[str]) -> list[ProblemE
         for node, state in sorted(objects.node_states.items()):
             if node in left_out:
                 continue
-            labels = objects.nodes[node].metadata.labels if node in objects.nodes else {}
-            refusals += find_link_refusals(pool, node, labels, state.status.pfs)
-            matched = matched or bool(matching_pfs(pool, labels, state.status.pfs, state.spec.pfs))
+            record = objects.host_records.get(node)
+            # The labels of a recorded node may be unknown, which excludes no pool.
+            unlabelled = record.metadata.labels if record is not None else {}
+            labels = objects.nodes[node].metadata.labels if node in objects.nodes else unlabelled
+            unknown = unknown_values(record)
+            refusals += find_link_refusals(pool, node, labels, state.status.pfs, unknown)
+            matched = matched or bool(matching_pfs(pool, labels, state.status.pfs, state.spec.pfs, unknown))
         found += [
             {
                 "object": f"SriovNetworkPool/{name}",
@@ -331,15 +390,19 @@ def _node_rows(objects: Objects, name: str, state: NodeNicState) -> tuple[list[t
     merged = merge_pools(objects.pools.values(), labels, state.status.pfs, state.spec.pfs)
     problems: list[ProblemEntry] = []
     wanted = {desired.pci_address: desired for desired in merged.pfs}
+    found = hold_groups([observed_of(pf, state.status.pfs) for pf in state.status.pfs])
+    observed = {pf.pci_address: pf for pf in found}
+    made = {address: _plan_pf(state, desired, observed[address], wanted) for address, desired in wanted.items()}
+    plans = hold_partners(made, merged.pfs, observed)
     for desired in merged.pfs:
-        row, problem = _pool_node(name, state, desired, wanted)
+        row, problem = _pool_node(name, desired, plans[desired.pci_address])
         rows += [(desired.pool, row)] if row is not None else []
         problems += [problem] if problem is not None else []
     for given_up in released_pfs(state, objects.pools.values(), {pf.pci_address for pf in merged.pfs}):
         if given_up.pool in objects.pools:
             rows += [(given_up.pool, row) for row in _given_up(name, state, given_up)]
     problems += [
-        {"object": f"SriovNetworkPool/{conflict.pool}", "reason": "Conflict", "message": conflict.message}
+        {"object": f"SriovNetworkPool/{conflict.pool}", "reason": conflict.reason, "message": conflict.message}
         for conflict in merged.conflicts
     ]
     return rows, problems
@@ -367,22 +430,25 @@ def _given_up(node: str, state: NodeNicState, spec: PfSpec) -> list[PoolNode]:
     ]
 
 
-def _pool_node(
-    node: str, state: NodeNicState, desired: PfSpec, wanted: Mapping[str, PfSpec]
-) -> tuple[PoolNode | None, ProblemEntry | None]:
+def _plan_pf(state: NodeNicState, desired: PfSpec, observed: ObservedPf, wanted: Mapping[str, PfSpec]) -> Planned:
     """Plan one PF from its published status."""
     # `merge_pools` takes its PFs from this status, so there is always one.
     status = next(pf for pf in state.status.pfs if pf.pci_address == desired.pci_address)
     holders = {held.vf: held.by for held in status.held if held.by}
-    planned = plan_pf(
+    return plan_pf(
         desired,
-        observed_of(status),
+        observed,
         host=state.status.host,
         boot_id=state.status.boot_id,
         attempt=status.attempt,
         holders=holders,
         driver=DriverFacts(other_ports_vfs=count_other_ports(status, state.status.pfs, wanted)),
+        others=tuple(wanted.values()),
     )
+
+
+def _pool_node(node: str, desired: PfSpec, planned: Planned) -> tuple[PoolNode | None, ProblemEntry | None]:
+    """Return the row of one PF and its problem."""
     row = pool_row(node, desired.pci_address, planned)
     if planned.problem is None:
         return row, None
@@ -397,12 +463,12 @@ def _object_of(vm: VmFacts) -> str:
 
 
 def _problems(decided: Decided, selected: list[VmDecision], problems: list[str]) -> list[ProblemEntry]:
-    found: list[ProblemEntry] = [{"object": "", "reason": "Unreadable", "message": text} for text in problems]
+    found = [_problem("", ProblemReason.KIND_ABSENT, text) for text in problems]
     named = [(_object_of(one.vm), one) for one in selected]
     named += [("/".join(("VirtualMachinePool", *key)), one) for key, one in decided.vm_pools if one.selected]
     for where, decision in named:
         vm = decision.vm
-        found += [{"object": where, "reason": "NotFound", "message": text} for text in vm.problems]
+        found += [_problem(where, one.reason, one.message) for one in vm.problems]
         found += [
             {
                 "object": where,
@@ -415,7 +481,7 @@ def _problems(decided: Decided, selected: list[VmDecision], problems: list[str])
         found += [
             {
                 "object": f"VmNicPolicy/{nic.policy}",
-                "reason": "Conflict",
+                "reason": ProblemReason.CONFLICT.value,
                 "message": f"{where}, NIC {nic.nic.name}: policy {', '.join(nic.conflicts_with)} of the same priority decides"
                 " differently: give one of them another spec.priority",
             }

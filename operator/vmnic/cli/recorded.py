@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -22,7 +22,6 @@ from ..api.node_state import (
     PfStatus,
     VfRange,
 )
-from ..api.pool import SriovNetworkPool
 from ..api.reasons import PfReason
 from ..host.client import LocalHost
 from ..inspection.function_links import owners_by_name
@@ -40,6 +39,7 @@ from ..nodes.observed import (
 )
 from ..nodes.planning.drivers import gather_driver
 from ..nodes.planning.plan import Planned, hold_partners, plan_pf
+from ..nodes.pools.match import matching_pfs
 from ..nodes.pools.merge import Merge, merge_pools
 from ..nodes.state import indexes_of
 from ..records.record import HostRecord, PciDevice, RecordedHolder, Sriov
@@ -49,7 +49,7 @@ from .objects import Node, Objects
 from .schema import PoolNode, ProblemEntry
 from .set_aside import SetAside, try_object
 
-__all__ = ["RecordedPlans", "add_host_files", "plan_recorded", "pool_row"]
+__all__ = ["RecordedPlans", "add_host_files", "plan_recorded", "pool_row", "unknown_values"]
 
 _REPORTED = "recorded"
 """Boot ID of a host whose record has none. An empty one would say that no agent has reported yet."""
@@ -124,6 +124,7 @@ def plan_recorded(objects: Objects) -> RecordedPlans:
     if unknown_modules:
         text = f"modules of {', '.join(unknown_modules)} are unknown, so they count as loaded: add host.modules"
         plans.problems.append({"object": "HostRecord", "reason": "Unknown", "message": text})
+    plans.problems.extend(_guesses(objects, after.node_states))
     plans.problems.extend(_planned_capacity(plans.rows))
     return plans
 
@@ -263,19 +264,66 @@ def _unread(record: HostRecord, snapshot: HostSnapshot) -> dict[str, PfStatus]:
             device=device.device,
             model=known.model if known is not None else "",
             driver=device.driver or "",
+            numa_node=device.numa_node,
+            link_speed_mbps=links[0].speed_mbps if links else None,
+            total_vfs=(device.sriov or Sriov()).total_vfs or 0,
             problem=PfProblem(reason=PfReason.UNREADABLE, message=f"{address} cannot be planned: {why}: record the host again"),
         )
     return found
 
 
 def _merge(objects: Objects, name: str, record: HostRecord, pfs: tuple[PfStatus, ...]) -> Merge:
+    labels = _labels(objects, name, record)
+    return merge_pools(objects.pools.values(), labels, pfs, unknown=unknown_values(record))
+
+
+def _labels(objects: Objects, name: str, record: HostRecord) -> Mapping[str, str] | None:
+    """Return the labels of a recorded node, or None if they are unknown."""
     node = objects.nodes.get(name)
-    labels = node.metadata.labels if node is not None else record.metadata.labels
-    pools: Iterable[SriovNetworkPool] = objects.pools.values()
-    if labels is None:
-        # The labels are unknown, which excludes no pool.
-        pools = [pool.model_copy(update={"spec": pool.spec.model_copy(update={"node_selector": {}})}) for pool in pools]
-    return merge_pools(pools, labels or {}, pfs)
+    return node.metadata.labels if node is not None else record.metadata.labels
+
+
+_GUESSED = {
+    "drivers": ("driver", "pciDevices[].driver"),
+    "numa_nodes": ("NUMA node", "pciDevices[].numaNode"),
+    "min_link_speed_mbps": ("link speed", "links[].speedMbps"),
+}
+"""Words for values that a record may leave out and the fields that have them, by the field of a selector."""
+_TOLD = 4
+"""Most functions that a message names."""
+
+
+def unknown_values(record: HostRecord | None) -> dict[str, frozenset[str]]:
+    """Return the fields of selectors that ask for values which a record does not have, by PCI address."""
+    found: dict[str, frozenset[str]] = {}
+    speeds = {link.parent for link in record.links if link.speed_mbps is not None} if record is not None else set()
+    for device in record.pci_devices if record is not None else ():
+        known = {
+            "drivers": device.driver is not None,
+            "numa_nodes": device.numa_node is not None,
+            "min_link_speed_mbps": device.address in speeds,
+        }
+        found[device.address] = frozenset(field for field, is_known in known.items() if not is_known)
+    return found
+
+
+def _guesses(objects: Objects, states: Mapping[str, NodeNicState]) -> Iterator[ProblemEntry]:
+    """Yield a problem for each field of selectors that has matched unknown values of recorded functions."""
+    guessed: dict[str, list[str]] = {}
+    for name, record in sorted(objects.host_records.items()):
+        state, unknown, labels = states.get(name), unknown_values(record), _labels(objects, name, record)
+        for pf in state.status.pfs if state is not None else ():
+            fields = unknown.get(pf.pci_address, frozenset())
+            takers = [pool for pool in objects.pools.values() if matching_pfs(pool, labels, [pf], (), {pf.pci_address: fields})]
+            for asked in fields:
+                others = {pf.pci_address: fields - {asked}}
+                if not all(matching_pfs(pool, labels, [pf], (), others) for pool in takers):
+                    guessed.setdefault(asked, []).append(f"{name} {pf.pci_address}")
+    for asked, found in sorted(guessed.items()):
+        word, where = _GUESSED[asked]
+        more = f" and {len(found) - _TOLD} more" if len(found) > _TOLD else ""
+        text = f"the {word} of {', '.join(found[:_TOLD])}{more} is unknown, so every nicSelector matches it: add {where}"
+        yield {"object": "HostRecord", "reason": "Unknown", "message": text}
 
 
 def _facts(record: HostRecord, snapshot: HostSnapshot) -> HostFacts:
@@ -289,20 +337,26 @@ def _after(status: PfStatus, desired: PfSpec, planned: Planned, device: PciDevic
     if desired.function == "Physical":
         return msgspec.structs.replace(status, driver=VFIO, name="", num_vfs=0, vfs=(), first_vf="", vf_stride=0, held=())
     count = status.num_vfs if desired.management == "Adopt" else desired.num_vfs
+    vfs = tuple(_ranges(desired, status, count))
+    if count == status.num_vfs:
+        return msgspec.structs.replace(status, vfs=vfs)
     first, stride = _addresses(status, device)
-    stays = count == status.num_vfs
     return msgspec.structs.replace(
         status,
         num_vfs=count,
         first_vf=first if count else "",
         vf_stride=stride if count > 1 else 0,
-        vfs=tuple(_ranges(desired, status, count)),
-        held=status.held if stays else (),
+        vf_addresses=(),
+        vfs=vfs,
+        held=(),
     )
 
 
 def _addresses(status: PfStatus, device: PciDevice | None) -> tuple[str, int]:
     """Return the address of the first VF and the stride, which are empty if they are unknown."""
+    if status.vf_addresses:
+        # Each VF is in a PCI domain of its own, so none follows from another.
+        return "", 0
     sriov = (device.sriov if device is not None else None) or Sriov()
     if device is None or sriov.offset is None or sriov.stride is None:
         return status.first_vf, status.vf_stride

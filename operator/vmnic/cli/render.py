@@ -8,8 +8,22 @@ from ..api.node_state import NodeNicState, PfStatus
 from ..api.reasons import PfReason
 from ..nodes.vf_limits import possible_vfs
 from ..policy.facts import VmFacts
-from .capacity import PoolRow
-from .format import guest_lines, guest_words, pool_words, shape_words, vm_name
+from ..policy.paths import LayerKind, Place
+from ..policy.problems import ProblemReason
+from .capacity import PoolRow, capacity_cells
+from .format import (
+    LAYER_STATES,
+    LAYER_WORDS,
+    PLACE_WORDS,
+    guest_lines,
+    guest_words,
+    path_title,
+    pool_words,
+    shape_words,
+    vm_name,
+)
+from .nodes import DeviceEntry, NodeEntry
+from .path_schema import PathDocument
 from .running import NOT_READ
 from .schema import DrainPlan, NicPlan, Plan, ProblemEntry, Survival, UnplacedVm, VmPlan
 from .set_aside import SetAside
@@ -20,7 +34,9 @@ __all__ = [
     "show_capacity",
     "show_drain_plan",
     "show_explanation",
+    "show_functions",
     "show_nodes",
+    "show_path",
     "show_plan",
     "show_set_aside",
     "show_status",
@@ -29,6 +45,7 @@ __all__ = [
 
 _MOST_NAMES = 5
 """Most names in one cell."""
+_UNKNOWN = "-"
 
 
 def show_plan(plan: Plan) -> None:
@@ -53,7 +70,7 @@ def show_plan(plan: Plan) -> None:
         )
     for name, command in guest_lines(plan):
         say(f"{name}: after the change, run in the guest: {command}")
-    _show_problems(plan["problems"])
+    _show_entries(plan["problems"])
     summary = plan["summary"]
     say(
         f"VMs: {summary['vms']}; NICs to change: {summary['changes']}, blocked: {summary['blocked']}; "
@@ -61,7 +78,7 @@ def show_plan(plan: Plan) -> None:
     )
 
 
-def _show_problems(problems: Iterable[ProblemEntry]) -> None:
+def _show_entries(problems: Iterable[ProblemEntry]) -> None:
     for problem in problems:
         say(f"{problem['object'] or 'input'}: {problem['reason']}: {problem['message']}")
 
@@ -77,6 +94,7 @@ def show_explanation(vm: VmPlan, facts: VmFacts) -> None:
     say(f"VM {vm['namespace']}/{vm['name']}, guest {guest}")
     architecture = facts.architecture
     say(f"architecture {architecture.name} ({architecture.source})" if architecture.name else architecture.unknown)
+    _show_problems(facts)
     for nic in vm["nics"]:
         say()
         say(f"NIC {nic['name']}: {nic['verdict']}" + (f" ({nic['reason']})" if nic["reason"] else ""))
@@ -98,16 +116,36 @@ def show_explanation(vm: VmPlan, facts: VmFacts) -> None:
         say(f"After the change, run in the guest: {command}")
 
 
+def _show_problems(facts: VmFacts) -> None:
+    """Print what is wrong with a VM, or with the networks that its NICs may use."""
+    for problem in facts.problems:
+        say(f"problem {problem.reason}: {problem.message}")
+    networks = {(one.namespace, one.name): one.accept_fault for nic in facts.nics for one in (nic.network, *nic.equivalents)}
+    for (namespace, name), fault in networks.items():
+        if fault:
+            say(f"problem {ProblemReason.NOT_ACCEPTABLE}: NetworkAttachmentDefinition {namespace}/{name}: {fault}")
+
+
 def show_capacity(rows: Iterable[PoolRow]) -> None:
     """Print the pools, each followed by its nodes."""
-    cells: list[tuple[str, ...]] = []
-    for row in rows:
-        counts = (row.desired, row.configured, row.in_use, row.assigned, row.reserved, row.free)
-        cells.append((row.name, "", "", *map(str, counts)))
-        for node in row.nodes:
-            numa = "" if node.numa is None else str(node.numa)
-            cells.append(("", node.node, numa, str(node.desired), str(node.configured), str(node.in_use), "", "", ""))
-    show_table(("POOL", "NODE", "NUMA", "DESIRED", "CONFIGURED", "IN USE", "ASSIGNED", "RESERVED", "FREE"), cells)
+    show_table(*capacity_cells(rows))
+
+
+def show_path(document: PathDocument) -> None:
+    """Print the layers of each NIC of a VM, from the guest to the physical port."""
+    say(path_title(document))
+    for nic in document["nics"]:
+        for path in nic["paths"]:
+            say()
+            say(f"NIC {nic['name']} ({', '.join(path['states'])}): {shape_words(path)}")
+            rows = [
+                (
+                    *(PLACE_WORDS[Place(layer["where"])], LAYER_WORDS[LayerKind(layer["kind"])]),
+                    *(LAYER_STATES[layer["state"]] or layer["name"], layer["text"]),
+                )
+                for layer in path["layers"]
+            ]
+            show_table(("WHERE", "LAYER", "WHAT", "NOTE"), rows)
 
 
 def show_drain_plan(plan: DrainPlan) -> None:
@@ -115,7 +153,7 @@ def show_drain_plan(plan: DrainPlan) -> None:
     if plan["vms"]:
         rows = [(f"{vm['namespace']}/{vm['name']}", vm["outcome"], vm["node"] or "", vm["message"]) for vm in plan["vms"]]
         show_table(("VM", "OUTCOME", "TO", "WHY"), rows)
-    _show_problems(plan["problems"])
+    _show_entries(plan["problems"])
     summary = plan["summary"]
     say(
         f"VMs on {plan['node']}: {summary['vms']}; migrate: {summary['migrates']}, lose their link meanwhile:"
@@ -142,7 +180,7 @@ def show_survival(survival: Survival) -> None:
         show_table(("NODE", "PF", "VMS TO MOVE", "ALL FIT", "NO PLACE FOR", "UNKNOWN"), rows)
     if survival["unplaced"]:
         say(f"no place even now: {_unplaced(survival['unplaced'])}")
-    _show_problems(survival["problems"])
+    _show_entries(survival["problems"])
     for pool in survival["pools"]:
         say(f"pool {pool['name']} survives the loss of any {survival['lossOf']}: {_answer(pool['survives'])}")
     say(f"all VMs with VFs fit after the loss of any {survival['lossOf']}: {_answer(survival['survives'])}")
@@ -203,3 +241,26 @@ def _state(pf: PfStatus, pool: str) -> str:
     if pf.link_type and not pool:
         return f"in no pool ({PfReason.LINK_TYPE_DIFFERS}: the link is {pf.link_type}, so only function: Physical may take it)"
     return "as desired" if pool else "in no pool"
+
+
+def show_functions(nodes: Iterable[NodeEntry]) -> None:
+    """Print each function of nodes as a device, followed by its VFs."""
+    rows: list[tuple[str, ...]] = []
+    for node in nodes:
+        for pf in node["functions"]:
+            place = (node["name"], pf["address"], pf["name"])
+            rows.append((*place, "", pf["address"], *_device(pf, ", ".join(pf["pools"]), "")))
+            for vf in pf["vfs"]:
+                vlan = str(vf["vlan"] or "none") if "vlan" in vf else _UNKNOWN
+                rows.append((*place, str(vf["index"]), vf["address"] or _UNKNOWN, *_device(vf, vf["pool"] or "", vlan)))
+    show_table(
+        ("NODE", "PF", "NAME", "VF", "ADDRESS", "DRIVER", "HELD BY", "POOL", "IOMMU GROUP", "MAC", "VLAN", "NODEDEV"), rows
+    )
+
+
+def _device(entry: DeviceEntry, pool: str, vlan: str) -> tuple[str, ...]:
+    """Return the cells of a function, in which `-` stands for what is unknown."""
+    driver = entry["driver"] or "none" if "driver" in entry else _UNKNOWN
+    group = "none" if entry.get("iommuGroup", 0) is None else str(entry.get("iommuGroup", _UNKNOWN))
+    holder = entry["holder"] or "" if "holder" in entry else _UNKNOWN
+    return driver, holder, pool, group, entry.get("mac", _UNKNOWN), vlan, entry.get("nodedev", _UNKNOWN)

@@ -70,7 +70,7 @@ def gather_running(objects: Objects, decided: Decided, *, offline: bool) -> Runn
 
 def _with_unknown(objects: Objects, decided: Decided, *, offline: bool) -> dict[str, NodeDevices]:
     """Return the nodes, with the devices of pools as unknown where the node's state is not known."""
-    resources = frozenset(pool.resource_name for pool in objects.pools.values())
+    resources = frozenset(name for pool in decided.cluster.pools.values() for name in pool.resource_names)
     unread = {one.name for one in (*objects.set_aside, *decided.set_aside) if one.kind == "NodeNicState"}
     return {
         name: replace(node, unknown=node.unknown | resources)

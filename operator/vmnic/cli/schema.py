@@ -55,9 +55,13 @@ class NumberChange(TypedDict("NumberChange", {"from": int, "to": int})):
 
 
 class GuestEntry(TypedDict):
-    """What the guest sees of a NIC if the plan is carried out."""
+    """What the guest sees of a NIC if the plan is carried out.
+
+    `staticMtu` is the MTU of a guest with static configuration, which KubeVirt's DHCP does not tell.
+    """
 
     mtu: NumberChange | None
+    staticMtu: NotRequired[NumberChange]
     adapter: Literal["Same", "New"]
     interfaceName: Literal["Same", "MayChange"]
     queues: NumberChange

@@ -180,7 +180,8 @@ def _kubevirt(objects: Objects, decided: Decided) -> Iterator[Line]:
         yield Line(ok=False, what="feature gate HostDevices", text="off, and a Physical pool needs it", remedy=remedy)
     for name, pool in sorted(decided.cluster.pools.items()):
         if pool.physical:
-            yield _permitted(pool.resource_name, facts, _ids(objects.node_states.values(), name))
+            for resource in pool.resource_names:
+                yield _permitted(resource, facts, _ids(objects.node_states.values(), name))
 
 
 def _version(facts: KubeVirtFacts) -> str:

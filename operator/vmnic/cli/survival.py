@@ -44,7 +44,7 @@ def make_survival(
         "survives": _all(answers),
         "unplaced": [_vm(claim) for claim in residents.unplaced],
         "losses": entries,
-        "pools": [_pool(name, pool.resource_name, residents, outcomes) for name, pool in sorted(objects.pools.items())],
+        "pools": [_pool(name, _resources(name, decided), residents, outcomes) for name in sorted(objects.pools)],
         "problems": input_problems(objects, decided, running, missing),
     }
 
@@ -63,7 +63,7 @@ def _pf_losses(objects: Objects, running: RunningVms) -> Iterator[Loss]:
         held: dict[str, set[str]] = {}
         for pool in objects.pools.values():
             for part in pool_shares(state, pool.metadata.name):
-                devices.setdefault(part.pf.pci_address, Counter())[pool.resource_name] += part.ready
+                devices.setdefault(part.pf.pci_address, Counter())[part.resource] += part.ready
                 held.setdefault(part.pf.pci_address, set()).update(part.held)
         for pf in state.status.pfs:
             if pf.pci_address in devices:
@@ -91,9 +91,14 @@ def _vm(claim: Claim) -> UnplacedVm:
     return {"namespace": claim.vm.namespace, "name": claim.vm.name, "devices": dict(sorted(claim.held.items()))}
 
 
-def _pool(name: str, resource: str, residents: Residents, outcomes: Iterable[LossOutcome]) -> PoolSurvival:
-    answers = [one.survives for one in outcomes if any(resource in claim.held for claim in one.unplaced)]
-    if any(resource in claim.held for claim in residents.unplaced):
+def _resources(pool: str, decided: Decided) -> frozenset[str]:
+    known = decided.cluster.pools.get(pool)
+    return frozenset(known.resource_names) if known is not None else frozenset()
+
+
+def _pool(name: str, resources: frozenset[str], residents: Residents, outcomes: Iterable[LossOutcome]) -> PoolSurvival:
+    answers = [one.survives for one in outcomes if any(resources & claim.held.keys() for claim in one.unplaced)]
+    if any(resources & claim.held.keys() for claim in residents.unplaced):
         answers.append(False if residents.is_certain else None)
     return {"name": name, "survives": _all(answers)}
 

@@ -20,7 +20,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..checked.data_files import DataFileError
-from ..flags import Flags, at_most, level, port
+from ..flags import Flags, at_most, level, mtu, port
 from ..kube.client import ApiClient
 from ..kube.connection import Connection, ConnectionFileError, in_cluster_connection
 from ..kube.errors import ApiError, NotLeadingError
@@ -61,13 +61,16 @@ __all__ = ["main"]
 _log = logging.getLogger(__name__)
 
 _MANAGER = "vmnic-controller"
-_WORKERS = 8
+_WORKERS = 16
+"""Number of keys that are reconciled at a time. Each waits for its own writes, whose total the write rate limits."""
 _WRITES_PER_S = 50.0
-"""Upper limit on the controller's write rate under any load."""
+"""The controller's initial write rate. It adapts to the API server's answers, between 5 and 400."""
 _LEDGER_FIRST_S, _LEDGER_LAST_S = 0.5, 30.0
 """Initial and maximum delay before a new leader reads the ledger again, in seconds."""
-_SWITCH_S = 0.001
-"""Time after which a waiting thread takes the interpreter's lock. Python's default is 5 ms."""
+_SWITCH_S = 0.0002
+"""Time after which a waiting thread takes the interpreter's lock. An answer of the webhook waits for it several times."""
+_COLLECTIONS = (2_000, 5, 1_000)
+"""Objects that are visited in one garbage collection, and collections before older objects are visited. Most are short."""
 _STALLED_LEASES = 2
 """Lease durations after which a stalled main loop ends the process."""
 _RANK = {Kind.NODE: 0, Kind.POOL: 1, Kind.VM: 2, Kind.ALLOCATION: 2, Kind.POLICY: 3}
@@ -80,6 +83,8 @@ def main(arguments: list[str]) -> int:
     setup_logging(chosen.log_level)
     # Threads that answer the API server and the kubelet get the interpreter sooner while the main loop decides.
     sys.setswitchinterval(_SWITCH_S)
+    # Python's default lets one collection visit every object of a pass over all VMs, which takes tens of milliseconds.
+    gc.set_threshold(*_COLLECTIONS)
     try:
         if chosen.nic_data:
             nic_files.add(pathlib.Path(chosen.nic_data))
@@ -108,6 +113,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     flags.flag("probe-port", "8080", "port of /healthz and /readyz", port)
     flags.flag("metrics-port", "8081", "port of /metrics", port)
     flags.flag("state-directory", "/tmp/vmnic-controller", "directory whose files survive a restart of the process")  # noqa: S108  # nosec B108 - in the pod a memory volume of its own
+    flags.flag("pod-network-mtu", "", "MTU of the pod network, to say what guests with static configuration will use", mtu)
     flags.flag("nic-data", "", "file with additional NIC models, in the format of vmnic's nics.yaml")
     flags.flag("guest-data", "", "file with more names of guest systems, in the format of vmnic's guests.yaml")
     flags.flag("log-level", "info", "debug, info, warning or error", level)
@@ -127,7 +133,13 @@ async def _run(chosen: argparse.Namespace, connection: Connection, watchdog: Wat
     async with clients["reads"] as reads, writes:
         restart_timeout = timedelta(seconds=chosen.restart_timeout_s)
         controller = Controller(
-            reads, writes, elector, certificates, namespace=chosen.namespace, restart_timeout=restart_timeout
+            reads,
+            writes,
+            elector,
+            certificates,
+            namespace=chosen.namespace,
+            restart_timeout=restart_timeout,
+            pod_network_mtu=chosen.pod_network_mtu,
         )
         controller.show_metrics(*clients.values(), writes)
         # Before the caches list the object, because decoding it may be what stalled the last run.
@@ -137,6 +149,7 @@ async def _run(chosen: argparse.Namespace, connection: Connection, watchdog: Wat
         tasks = [
             asyncio.create_task(watchdog.beat()),
             asyncio.create_task(run_reflectors(controller.world)),
+            asyncio.create_task(controller.freeze_caches()),
             asyncio.create_task(run_in_thread(lambda: threads.keep_lease(clients["lease"]), "lease")),
             asyncio.create_task(run_in_thread(lambda: threads.serve_webhook(clients["secrets"]), "webhook")),
             asyncio.create_task(stop.wait()),
@@ -168,14 +181,18 @@ class Controller:
         *,
         namespace: str,
         restart_timeout: timedelta,
+        pod_network_mtu: int | None = None,
     ) -> None:
         self._writes = writes
         self._certificates = certificates
         self._leading = False
         self.set_aside_objects = SetAside()
         self.metrics = ControllerMetrics(self.set_aside_objects)
-        self._queue: WorkQueue[Key] = WorkQueue(lambda key: _RANK[key.kind], self.metrics, log_keys, budget_of)
-        self.world = ClusterCache(reads, self._enqueue, self._queue.readmit, self.set_aside_objects)
+        self._queue: WorkQueue[Key] = WorkQueue(
+            lambda key: _RANK[key.kind], self.metrics, log_keys, budget_of, has_urgent_work=self._has_reviews
+        )
+        self._reviews: Reviews | None = None
+        self.world = ClusterCache(reads, self._enqueue, self._queue.readmit, self.set_aside_objects, pod_network_mtu)
         self._ledger = LedgerStore(writes, namespace)
         self._report = SetAsideReport(self.set_aside_objects, writes, namespace)
         self._events = Events(writes, elector.identity)
@@ -203,7 +220,21 @@ class Controller:
 
     def reviews(self, *, is_authenticated: bool) -> Reviews:
         """Return the decider of admission reviews."""
-        return Reviews(self.world, self.set_aside_objects, is_authenticated=is_authenticated)
+        self._reviews = Reviews(self.world, self.set_aside_objects, is_authenticated=is_authenticated)
+        return self._reviews
+
+    def _has_reviews(self) -> bool:
+        return self._reviews is not None and self._reviews.waiting > 0
+
+    async def freeze_caches(self) -> None:
+        """Exclude the listed objects from garbage collection, then wait until cancelled.
+
+        They live on, so the collector must not visit them again and again. Every replica answers reviews meanwhile.
+        """
+        await self._wait_for(*self.world.reflectors)
+        gc.collect()
+        gc.freeze()
+        await asyncio.Event().wait()
 
     async def wait_until_decidable(self) -> None:
         """Wait until reviews can be decided."""
@@ -260,17 +291,14 @@ class Controller:
         for name in self._ledger.current.pools:
             self._enqueue(pool_key(name))
         for vm in self._machines.remembered():
-            self._enqueue(vm_key(*vm))
+            # The others are enqueued already, in slices.
+            if vm not in self.world.machines.items:
+                self._enqueue(vm_key(*vm))
 
     async def _start_with_everything(self) -> None:
         """Reconcile all nodes at once and all VMs when the caches are complete, then run Kopf."""
         self.ask_for_everything()
         await self._wait_for(*self.world.reflectors)
-        # The listed objects live on, so keep the garbage collector from walking them again and again.
-        gc.collect()
-        gc.freeze()
-        # A pass over all VMs replaces tens of thousands of small objects, and hardly any of them is in a reference cycle.
-        gc.set_threshold(50_000, 50, 100)
         _log.info("the caches are complete")
         self.ask_for_everything()
         # Kopf is slow to import, and the loop has reviews to answer. Objects that Kopf would report first are enqueued already.

@@ -255,6 +255,14 @@ class LinkInfo:
     learnt_route: bool = False
     """Whether the kernel learned a default route from a router advertisement."""
 
+    @property
+    def own_mac(self) -> str:
+        """Return its permanent address, or the present one where the kernel tells no other.
+
+        It is empty if both are unknown.
+        """
+        return self.permanent_mac or self.mac or ""
+
 
 @dataclass(frozen=True, slots=True)
 class Channels:

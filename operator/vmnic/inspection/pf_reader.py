@@ -6,7 +6,6 @@ It takes four or five round trips to the host, however many VFs there are.
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,18 +32,13 @@ from .errno_hints import describe_errno, errno_name
 from .function_links import FunctionLinks, describe_learnt_uses, describe_uses, find_function_links, find_unexplained
 from .iommu_groups import read_groups
 from .networkmanager import Port, Profiles, find_manager
+from .pci_files import has_unassigned_vf_space, virtfn_entries, virtfn_index
 from .sysfs import DEVICES, PCI_ADDRESS, SysfsReader, is_absent
 from .udev_rules import UdevRules, find_rule_owner, own_rules
 
 __all__ = ["read_pf"]
 
 _DRIVERS = "/sys/bus/pci/drivers"
-_UNSET = 0x20000000
-"""IORESOURCE_UNSET of linux/ioport.h, which marks a window without an address."""
-_WINDOW = re.compile(r"0x[0-9a-f]{1,16} 0x[0-9a-f]{1,16} 0x([0-9a-f]{1,16})", re.ASCII)
-_VF_WINDOWS = slice(7, 13)
-"""Lines of `resource` after six BARs and the ROM (PCI_IOV_RESOURCES)."""
-_VIRTFN = re.compile(r"virtfn[0-9]{1,5}", re.ASCII)
 _LARGEST = 2**31 - 1
 _NOT_ASKED = Profiles()
 _NO_RULES = UdevRules()
@@ -73,7 +67,7 @@ async def read_pf(
     """
     own = _Answers(await reader.all(list(_own_reads(address))))
     entries = own.names(f"{DEVICES}/{address}")
-    virtfns = sorted((entry for entry in entries if _VIRTFN.fullmatch(entry)), key=_index)
+    virtfns = virtfn_entries(entries)
     names = own.names(f"{DEVICES}/{address}/net")
     there = find_function_links(address, names, links)
     link = there.uplink
@@ -96,7 +90,7 @@ async def read_pf(
     groups = await read_groups(reader, _members(functions, own_functions), drivers)
     vf_links = {vf: find_function_links(vf, functions.names(f"{DEVICES}/{vf}/net"), links) for vf in vf_addresses.values()}
     details = await _read_details(reader, address, there, vf_links.values())
-    numbers = {vf: _index(entry) for entry, vf in vf_addresses.items()}
+    numbers = {vf: virtfn_index(entry) for entry, vf in vf_addresses.items()}
     vfs = tuple(
         _vf(functions, cdevs, index, vf, details, vf_links[vf].all, there.representors_of(index), links)
         for vf, index in numbers.items()
@@ -122,7 +116,7 @@ async def read_pf(
         vfio_device=_vfio_device(functions, cdevs, address),
         numa_node=numa,
         link_speed_mbps=_speed(more.text(f"/sys/class/net/{name}/speed")),
-        mac=(link.mac or "") if link is not None else "",
+        mac=link.own_mac if link is not None else "",
         mtu=link.mtu if link is not None else None,
         up=_any(port.up for port in there.ports),
         link_elsewhere=driver not in ("", VFIO) and not name,
@@ -138,7 +132,7 @@ async def read_pf(
         udev_rules=own_rules(rules, address),
         driver_functions=tuple(one for one in more.names(f"{_DRIVERS}/{driver}") if PCI_ADDRESS.match(one)),
         by_module=known is not None and known.count_by == "parameter",
-        unassigned_vf_space=_has_unassigned_space(own.text(f"{path}/resource")),
+        unassigned_vf_space=has_unassigned_vf_space(own.text(f"{path}/resource")),
         foreign_owner=owner,
         owner_unknown=unknown,
         total_vfs=own.count(f"{path}/sriov_totalvfs"),
@@ -162,7 +156,7 @@ def _any(values: Iterable[bool | None]) -> bool | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Details:
-    """Answers to reads whose failure costs no more than what they would have told."""
+    """Answers to reads whose failure costs no more than what they would have shown."""
 
     infos: Mapping[int, VfInfo]
     """Attributes of VFs by index."""
@@ -356,15 +350,6 @@ def _speed(text: str) -> int | None:
     return read_integer(text, 1, _LARGEST)
 
 
-def _has_unassigned_space(resource: str) -> bool:
-    """Return whether a function's `resource` file has a VF window without an address.
-
-    Each line has start, end and flags of a window.
-    """
-    found = (_WINDOW.fullmatch(line.strip()) for line in resource.splitlines()[_VF_WINDOWS])
-    return any(int(window[1], 16) & _UNSET for window in found if window is not None)
-
-
 def _options_path(driver: str) -> str:
     """Return the file with vmnic's options for a driver (see modprobe.d(5))."""
     return f"/etc/modprobe.d/vmnic-{driver}.conf"
@@ -396,7 +381,3 @@ def _permanent_mac(more: _Answers, link: LinkInfo | None) -> str:
         return link.permanent_mac
     is_permanent = link is not None and more.text(f"/sys/class/net/{link.name}/addr_assign_type") == "0"
     return (link.mac or "") if link is not None and is_permanent else ""
-
-
-def _index(entry: str) -> int:
-    return int(entry.removeprefix("virtfn"))

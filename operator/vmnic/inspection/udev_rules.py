@@ -94,7 +94,7 @@ def _may_apply(line: str, port: Port) -> bool:
             matches = any(fnmatchcase(fact, pattern) for pattern in value.split("|"))
             if fact and matches != (operator == "=="):
                 return False
-        # A program may be told the PF by its address or its link.
+        # A command may name the PF by its address or its link.
         elif key == "RUN" and _names_other(value, port):
             return False
     return True

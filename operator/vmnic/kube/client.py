@@ -7,6 +7,7 @@ aiohttp, and objects of lists and watches stay undecoded.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self, TypeVar
@@ -19,6 +20,7 @@ from ..checked.quantities import read_integer
 from .connection import Connection
 from .errors import ApiError, ConflictError, NotFoundError, NotLeadingError, UnreachableError, error_for
 from .resources import Resource
+from .write_rate import WriteRate
 
 __all__ = ["ApiClient", "ApiError", "ConflictError", "NotFoundError", "NotLeadingError", "WatchEvent"]
 
@@ -26,10 +28,12 @@ T = TypeVar("T")
 
 _JSON_PATCH = "application/json-patch+json"
 _MERGE_PATCH = "application/merge-patch+json"
-_CONNECTIONS = 16
-"""Concurrent requests. Watches have connections of their own."""
+_CONNECTIONS = 20
+"""Concurrent requests: the controller's workers, Events and reports. Watches have connections of their own."""
 _CHUNK = 500
 """Objects per page, the same as in client-go."""
+_OVERLOADED = (0, 429, 503, 504)
+"""HTTP statuses of a server that cannot keep up. 0 means that it did not answer."""
 
 
 class _Page(msgspec.Struct):
@@ -60,7 +64,7 @@ class ApiClient:
         connection: Address and credentials.
         field_manager: Name that the server records as the writer of fields.
         timeout_s: Maximum wait for an answer, in seconds.
-        writes_per_s: Rate limit for writes, with a burst of one second's worth. None means no limit.
+        writes_per_s: Initial rate limit for writes, which adapts to the server's answers. None means no limit.
         guard: Returns the seconds in which this process may still write, or None if it may not. It is called before every write
             and bounds the write's timeout. A leader's client uses a lease's `seconds_left`.
     """
@@ -80,7 +84,7 @@ class ApiClient:
         self._manager = field_manager
         self._timeout_s = timeout_s
         self._guard = guard
-        self._budget = _Budget(writes_per_s) if writes_per_s is not None else None
+        self._rate = WriteRate(writes_per_s, time.monotonic) if writes_per_s is not None else None
         self._session: aiohttp.ClientSession | None = None
         self._watches: aiohttp.ClientSession | None = None
 
@@ -247,20 +251,30 @@ class ApiClient:
         *,
         content_type: str = "application/json",
     ) -> dict[str, Any]:
-        if self._budget is not None:
-            await self._budget.take()
+        if self._rate is not None:
+            await asyncio.sleep(self._rate.reserve())
         timeout_s = self._timeout_s
-        # Asked after the wait for the write budget, because the lease may run out meanwhile.
+        # Asked after the wait for the rate limit, because the lease may run out meanwhile.
         if self._guard is not None:
             left_s = self._guard()
             if left_s is None or left_s <= 0:
                 raise NotLeadingError(f"{verb} {path}: the lease has run out")
             timeout_s = min(timeout_s, left_s)
-        self.writes[f"{verb} {resource.plural}"] += 1
+        kind = f"{verb} {resource.plural}"
+        self.writes[kind] += 1
         parameters = {"fieldManager": self._manager}
-        answer: dict[str, Any] = await self._request(
-            verb, path, parameters=parameters, body=body, content_type=content_type, timeout_s=timeout_s
-        )
+        started = time.monotonic()
+        try:
+            answer: dict[str, Any] = await self._request(
+                verb, path, parameters=parameters, body=body, content_type=content_type, timeout_s=timeout_s
+            )
+        except ApiError as error:
+            # An eviction gets 429 if a PodDisruptionBudget forbids it, which says nothing about the server.
+            if self._rate is not None and error.status in _OVERLOADED and not path.endswith("/eviction"):
+                self._rate.record_refusal(error.retry_after_s)
+            raise
+        if self._rate is not None:
+            self._rate.record_answer(kind, time.monotonic() - started)
         return answer
 
     async def _request(
@@ -297,22 +311,6 @@ class ApiClient:
         token = self.connection.token()
         # KubeVirt's subresources answer in no declared format, and require that any format is accepted.
         return {"Accept": "application/json, */*"} | ({"Authorization": f"Bearer {token}"} if token else {})
-
-
-class _Budget:
-    """Rate limit for writes, first come, first served."""
-
-    def __init__(self, per_s: float) -> None:
-        self._per_s = per_s
-        self._full_at = 0.0
-        """Loop time at which a whole second's worth of writes is available again."""
-
-    async def take(self) -> None:
-        now = asyncio.get_running_loop().time()
-        # The place is taken before the wait, so that writers that wait keep their order.
-        self._full_at = max(self._full_at, now) + 1 / self._per_s
-        # The last second is the burst, for which no write waits.
-        await asyncio.sleep(max(0.0, self._full_at - now - 1.0))
 
 
 async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 _WAITING = 500
 """Limit on queued Events. Further ones are dropped, because statuses report the same."""
 _PAUSE_S = 0.2
-"""Pause between two writes, so that Events use at most a tenth of the controller's write budget."""
+"""Pause between two writes, so that Events use few of the writes that the API server takes."""
 _QUIET_S = 600.0
 """Interval within which an identical Event is not written again."""
 _KNOWN = 2000

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
@@ -35,6 +36,8 @@ _WATCH_S = (240, 360)
 _SILENT_S = 130.0
 """Bookmarks come about every minute, so silence for twice that time means a dead connection."""
 _BACKOFF_S = (0.2, 15.0)
+_SLICE = 20
+"""Objects of a list that are decoded before the event loop gets a turn: about a millisecond."""
 _DECODE_S = 0.25
 """CPU budget for decoding and for reporting one object. A VM of 1.5 MB takes some milliseconds."""
 _FREE_RELISTS = 1
@@ -187,9 +190,10 @@ class Reflector(Generic[T]):
         async for page, page_version in self._api.list_pages(self.resource, selectors=self._selectors):
             # All pages of a list have the same resourceVersion, so a watch from it misses no change between two pages.
             version = page_version
-            seen.update(key for raw in page if (key := self._store(raw)) is not None)
-            # Decoding 500 objects holds the event loop, which in the controller has admission reviews to answer.
-            await asyncio.sleep(0)
+            for start in range(0, len(page), _SLICE):
+                seen.update(key for raw in page[start : start + _SLICE] if (key := self._store(raw)) is not None)
+                # Decoding holds the event loop, which in the controller has admission reviews to answer.
+                await asyncio.sleep(0)
         # Only after the last page. Until then, an object that was not seen may be on a later page.
         self._drop_all_but(seen)
         self._version = version
@@ -228,7 +232,8 @@ class Reflector(Generic[T]):
         meta = self._identify(raw, bookmark=False)
         if meta is None:
             return None
-        key = ObjectKey(meta.namespace, meta.name)
+        # Many objects have the same namespace, and the key of each one stays.
+        key = ObjectKey(sys.intern(meta.namespace), meta.name)
         old = self.items.get(key)
         try:
             with time_budget(_DECODE_S, self._subject(key)):

@@ -32,6 +32,7 @@ __all__ = [
     "SECRETS",
     "VIRTUAL_MACHINES",
     "VIRTUAL_MACHINE_INSTANCES",
+    "VIRTUAL_MACHINE_POOLS",
     "VM_NIC_STATES",
     "Resource",
 ]
@@ -97,6 +98,8 @@ MACHINE_SUBRESOURCES = Resource("subresources.kubevirt.io", "v1", "virtualmachin
 KUBEVIRTS = Resource("kubevirt.io", "v1", "kubevirts", "KubeVirt", namespaced=True)
 VIRTUAL_MACHINES = Resource("kubevirt.io", "v1", "virtualmachines", "VirtualMachine", namespaced=True)
 VIRTUAL_MACHINE_INSTANCES = Resource("kubevirt.io", "v1", "virtualmachineinstances", "VirtualMachineInstance", namespaced=True)
+# KubeVirt serves this version beside v1beta1, which it has since 1.7.
+VIRTUAL_MACHINE_POOLS = Resource("pool.kubevirt.io", "v1alpha1", "virtualmachinepools", "VirtualMachinePool", namespaced=True)
 _INSTANCETYPE = ("instancetype.kubevirt.io", "v1beta1")
 INSTANCETYPES = Resource(*_INSTANCETYPE, "virtualmachineinstancetypes", "VirtualMachineInstancetype", namespaced=True)
 CLUSTER_INSTANCETYPES = Resource(*_INSTANCETYPE, "virtualmachineclusterinstancetypes", "VirtualMachineClusterInstancetype")

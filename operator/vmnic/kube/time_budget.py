@@ -93,11 +93,12 @@ class time_budget:  # noqa: N801 - used like a function
         self._counts = True
         # Not at import, because Python sets signal handlers in the main thread only.
         _install()
-        self.deadline = time.thread_time() + self.seconds
+        now = time.thread_time()
+        self.deadline = now + self.seconds
         _open.append(self)
         if self.subject is not None:
             _record()
-        _arm()
+        _arm(now)
         return self
 
     def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None) -> None:
@@ -215,12 +216,16 @@ def _on_collection(phase: str, _info: object) -> None:
         _extend(_open, time.thread_time() - _collections.pop())
 
 
-def _arm() -> None:
-    """Start the timer for the first deadline."""
+def _arm(now: float | None = None) -> None:
+    """Start the timer for the first deadline.
+
+    Args:
+        now: The thread's CPU time, if the caller has just read it, because reading it is a system call.
+    """
     if not _open:
         signal.setitimer(_TIMER, 0)
         return
-    left_s = min(budget.deadline for budget in _open) - time.thread_time()
+    left_s = min(budget.deadline for budget in _open) - (time.thread_time() if now is None else now)
     # Not below `_SOON_S`: 0 would stop the timer, and a deadline that has passed is negative.
     signal.setitimer(_TIMER, max(left_s, _SOON_S))
 

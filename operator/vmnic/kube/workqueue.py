@@ -33,6 +33,8 @@ Reconcile = Callable[[K], Coroutine[Any, Any, float | None]]
 _BACKOFF_S = (0.05, 60.0)
 _SLICE_S = 0.0003
 """Time without a wait after which a worker lets other tasks run, such as admission and watches."""
+_URGENT_PAUSE_S, _URGENT_PAUSES = 0.001, 3
+"""Length and largest number of pauses between two slices while there is urgent work."""
 _OVERLOAD_DELAY_S = (0.1, 0.5)
 """Delay of a worker after a 429, in seconds (min, max)."""
 _TOUCHED_S = 1.0
@@ -70,6 +72,7 @@ class WorkQueue(Generic[K]):
         observer: Receives the queue's events.
         describe: Returns the fields of log lines about a key.
         budget: Returns a key's time budget.
+        has_urgent_work: Returns whether other threads have work that should go first, such as admission.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class WorkQueue(Generic[K]):
         observer: Observer[K] | None = None,
         describe: Callable[[K], dict[str, str]] = lambda _: {},
         budget: Callable[[K], Budget] = lambda _: _BUDGET,
+        has_urgent_work: Callable[[], bool] = lambda: False,
     ) -> None:
         self.set_aside: dict[K, str] = {}
         """Keys that used up their time budget, with the message. They are not retried until they are readmitted."""
@@ -85,6 +89,7 @@ class WorkQueue(Generic[K]):
         self._observer = observer
         self._describe = describe
         self._budget = budget
+        self._has_urgent_work = has_urgent_work
         self._order = itertools.count()
         self._ready: list[tuple[int, int, K, float]] = []
         """Rank, order, key, and when it became ready."""
@@ -224,6 +229,12 @@ class WorkQueue(Generic[K]):
             # One worker at a time. Otherwise each turn of the loop would last as long as the slices of all workers.
             async with self._yielding:
                 await asyncio.sleep(0)
+                # Not to any end, because there may always be a review.
+                for _ in range(_URGENT_PAUSES):
+                    if not self._has_urgent_work():
+                        break
+                    # This thread waits, so that the other threads have the interpreter for themselves.
+                    await asyncio.sleep(_URGENT_PAUSE_S)
                 self._yield_at = loop.time() + _SLICE_S
 
     async def _take(self) -> K:

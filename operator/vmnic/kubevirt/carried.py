@@ -6,7 +6,7 @@ Each field of KubeVirt's schema and each key of the common CNI plugins is in exa
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -126,12 +126,13 @@ _MEANINGLESS_CHAINED = frozenset({"portmap", "sbr", "vrf"})
 """Chained plugins that change the pod's own routes and ports, which a VM does not use."""
 
 
-def nic_settings(interface: Interface, *, boots_first: bool) -> Mapping[str, NicSetting]:
+def nic_settings(interface: Interface, *, boots_first: bool, unknown: Iterable[str] = ()) -> Mapping[str, NicSetting]:
     """Return the settings of an interface that differ from their default.
 
     Args:
         interface: Entry of `domain.devices.interfaces`.
         boots_first: Whether the VM boots from this NIC first.
+        unknown: Fields of a newer KubeVirt. A whole NIC replaces the entry, and with it these.
     """
     present = msgspec.to_builtins(interface)
     found = {name: setting for name, setting in INTERFACE_SETTINGS.items() if present.get(name) not in (None, "", [], {})}
@@ -139,10 +140,10 @@ def nic_settings(interface: Interface, *, boots_first: bool) -> Mapping[str, Nic
         del found["state"]
     if boots_first and "bootOrder" in found:
         found["bootOrder"] = _FIRST_BOOT
-    return found
+    return found | {name: NicSetting(name=name, lost_on=frozenset({_WHOLE})) for name in map(_shown, unknown)}
 
 
-def network_properties(plugin: Mapping[str, Any], chained: list[Any]) -> dict[str, str]:
+def network_properties(plugin: Mapping[str, Any], chained: list[dict[str, Any]]) -> dict[str, str]:
     """Return what a CNI configuration protects or limits, by name, as canonical JSON.
 
     A key or a chained plugin that is in no table counts as a property, because nothing shows that it may be lost.
@@ -154,8 +155,8 @@ def network_properties(plugin: Mapping[str, Any], chained: list[Any]) -> dict[st
         if CNI_PROPERTIES.get(key, _is_on)(value):
             found[_shown(key)] = json.dumps(value, sort_keys=True)
     for one in chained:
-        kind = one.get("type") if isinstance(one, dict) else None
-        if not isinstance(kind, str) or kind in _MEANINGLESS_CHAINED:
+        kind = one["type"]
+        if kind in _MEANINGLESS_CHAINED:
             continue
         settings = {key: value for key, value in one.items() if key not in ("type", "capabilities", "name")}
         # A bandwidth plugin without rates, or with rates of 0, limits nothing by itself.

@@ -53,6 +53,7 @@ class _Configuration(_Part, frozen=True):
     network: _Network = _Network()
     permitted_host_devices: _Permitted = _Permitted()
     eviction_strategy: str | None = None
+    cpu_request: str | int | float | None = None
 
 
 class _Spec(_Part, frozen=True):
@@ -114,6 +115,7 @@ def kubevirt_facts(resource: KubeVirt | None, *, injector: bool | None = None, u
             for device in configuration.permitted_host_devices.pci_host_devices
         },
         memory_overcommit=developer.memory_overcommit > _NO_OVERCOMMIT,
+        cpu_request=configuration.cpu_request,
         eviction_strategy=configuration.eviction_strategy or "",
         injector=injector,
         unreadable=unreadable,
@@ -127,6 +129,7 @@ def cluster_facts(
     vhost_net: bool | None,
     injector: bool | None,
     unreadable: str = "",
+    pod_network_mtu: int | None = None,
 ) -> ClusterFacts:
     """Collect the facts that apply to all VMs.
 
@@ -136,12 +139,14 @@ def cluster_facts(
         vhost_net: Whether any node has vhost_net, as far as known.
         injector: Whether network-resources-injector is installed, as far as known.
         unreadable: Why the KubeVirt resource cannot be read; empty if it can be.
+        pod_network_mtu: MTU of the pod network in bytes; None if unknown.
     """
     return ClusterFacts(
         vhost_net=vhost_net,
         pools=pools,
-        resources={pool.resource_name: pool for pool in pools.values()},
+        resources={name: pool for pool in pools.values() for name in pool.resource_names},
         kubevirt=kubevirt_facts(resource, injector=injector, unreadable=unreadable),
+        pod_network_mtu=pod_network_mtu,
     )
 
 

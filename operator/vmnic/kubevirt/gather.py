@@ -13,16 +13,19 @@ from ..api.common import LabelSelector, LabelSelectorRequirement
 from ..checked.printable import cut
 from ..checked.quantities import read_quantity
 from ..policy.facts import Architecture, Toleration, VmFacts
+from ..policy.problems import ProblemReason, VmProblem
+from ..policy.reasons import Reason
 from . import vm as projection
 from .assignment import UnreadableRecord, assignments, read_record
 from .guest_os import read_guest_os
 from .inputs import MachineInput
 from .nics import MAX_QUEUES, NicReader
 from .originals import find_unrecordable
-from .requests import find_unreadable_quantity, read_live_requests, read_requests
+from .requests import find_bad_quantity, read_live_requests, read_requests
 
 __all__ = ["MachineInput", "gather_vm_facts"]
 
+_BOOLEANS = ("true", "false")
 _PRESSURES = ("High", "Low")
 _NO_WISHES = projection.VmAnnotations()
 _NO_RESOURCES = projection.Resources()
@@ -101,7 +104,7 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         record_fault=fault,
         annotated=meta.annotations is not None,
         version=meta.resource_version,
-        problems=_problems(given, wishes, fault),
+        problems=tuple(_problems(given, wishes, fault, find_bad_quantity(spec.domain.resources))),
     )
 
 
@@ -143,7 +146,7 @@ def _vcpus(given: MachineInput) -> int:
     """Return the number of vCPUs, from the first of instancetype, topology and resources.
 
     SetDefaultGuestCPUTopology in KubeVirt 1.8.2 (pkg/defaults/defaults.go) gives the guest as many sockets as the CPU limit,
-    or else the CPU request, rounded up.
+    or else the CPU request, rounded up. A VM without either gets `cpuRequest` of KubeVirt's configuration before that.
     """
     by_type = given.instancetype.spec.cpu.guest if given.instancetype is not None else 0
     cpu = given.machine.spec.template.spec.domain.cpu
@@ -157,7 +160,11 @@ def _cpu_amount(given: MachineInput) -> tuple[str, str | int | float | None]:
     """Return the quantity that gives a VM without a topology its vCPUs, and its field."""
     wanted, limits = _resources(given)
     # A limit of zero counts too, unlike one of memory.
-    return ("limits.cpu", limits["cpu"]) if limits.get("cpu") is not None else ("requests.cpu", wanted.get("cpu"))
+    if limits.get("cpu") is not None:
+        return "limits.cpu", limits["cpu"]
+    cpu = given.machine.spec.template.spec.domain.cpu
+    default = None if cpu is not None and cpu.dedicated_cpu_placement else given.default_cpu
+    return "requests.cpu", wanted["cpu"] if wanted.get("cpu") is not None else default
 
 
 def _resources(given: MachineInput) -> tuple[projection.Quantities, projection.Quantities]:
@@ -220,9 +227,9 @@ def _beyond_bounds(given: MachineInput) -> str:
         return f"spec.template.spec.nodeSelector has more than {_MOST_LABELS} labels"
     if len(spec.tolerations) > _MOST_TOLERATIONS:
         return f"spec.template.spec.tolerations has more than {_MOST_TOLERATIONS} entries"
-    unreadable = find_unreadable_quantity(spec.domain.resources)
-    if unreadable:
-        return unreadable
+    bad = find_bad_quantity(spec.domain.resources)
+    if bad:
+        return bad
     # The whole affinity is bounded too: many short terms cost as much as a long one.
     node = spec.affinity.node_affinity if spec.affinity is not None else None
     terms = node.required.node_selector_terms if node is not None and node.required is not None else ()
@@ -251,32 +258,35 @@ def _node_terms(affinity: projection._Affinity | None) -> tuple[LabelSelector, .
     )
 
 
-def _problems(given: MachineInput, wishes: projection.VmAnnotations, fault: str) -> tuple[str, ...]:
-    """Describe missing objects that the VM refers to, and malformed values of the VM."""
+def _problems(given: MachineInput, wishes: projection.VmAnnotations, fault: str, quantity: str) -> Iterator[VmProblem]:
+    """Yield missing objects that the VM refers to, and malformed values of the VM."""
     spec = given.machine.spec
-    found = []
-    if wishes.network_pressure not in (None, *_PRESSURES):
-        found.append(f"annotation vmnic.dev/network-pressure is {wishes.network_pressure!r}; it must be High or Low")
-    if wishes.restart not in (None, "Never"):
-        found.append(f"annotation vmnic.dev/restart is {wishes.restart!r}; it must be Never")
+    for name, value, words in (
+        ("exclude", wishes.exclude, _BOOLEANS),
+        ("network-pressure", wishes.network_pressure, _PRESSURES),
+        ("restart", wishes.restart, ("Never",)),
+    ):
+        if value is not None and value not in words:
+            text = f"annotation vmnic.dev/{name} is {cut(value, _SHOWN_BYTES)!r}; it must be {' or '.join(words)}"
+            yield VmProblem(ProblemReason.ANNOTATION_INVALID, text)
     if fault:
-        found.append(fault)
-    found += filter(None, given.unknown_references)
-    found += _ended_bindings(spec.template.spec.domain.devices.interfaces)
-    return (*found, *_network_problems(given))
+        yield VmProblem(Reason.RECORD_UNREADABLE, fault)
+    if quantity:
+        yield VmProblem(Reason.INPUT_UNREADABLE, quantity)
+    yield from (VmProblem(Reason.PREFERENCE_UNKNOWN, text) for text in given.unknown_references if text)
+    for text in _ended_bindings(spec.template.spec.domain.devices.interfaces):
+        yield VmProblem(ProblemReason.BINDING_REMOVED, text)
+    yield from (VmProblem(ProblemReason.NOT_FOUND, text) for text in _missing_networks(given))
 
 
-def _network_problems(given: MachineInput) -> Iterator[str]:
-    for network in given.machine.spec.template.spec.networks:
-        if network.multus is not None:
-            namespace, _, name = network.multus.network_name.rpartition("/")
-            namespace = namespace or given.machine.metadata.namespace
-            definition = given.find_network(namespace, name)
-            if definition is None:
-                yield f"NetworkAttachmentDefinition {namespace}/{name} does not exist"
-            elif definition.not_acceptable:
-                words = ", ".join(map(repr, definition.not_acceptable))
-                yield f"NetworkAttachmentDefinition {namespace}/{name}: annotation vmnic.dev/accept cannot accept {words}"
+def _missing_networks(given: MachineInput) -> Iterator[str]:
+    """Describe networks of the VM that do not exist, each once."""
+    references = (one.multus.network_name for one in given.machine.spec.template.spec.networks if one.multus is not None)
+    for reference in dict.fromkeys(references):
+        namespace, _, name = reference.rpartition("/")
+        namespace = namespace or given.machine.metadata.namespace
+        if given.find_network(namespace, name) is None:
+            yield f"NetworkAttachmentDefinition {namespace}/{name} does not exist"
 
 
 def _ended_bindings(interfaces: Iterable[projection.Interface]) -> list[str]:

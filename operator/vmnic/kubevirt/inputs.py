@@ -51,6 +51,10 @@ class MachineInput:
     """Resources of all pools."""
     default_binding: str = "bridge"
     """Binding of the NIC that KubeVirt adds by default: `bridge` or `masquerade`, from the KubeVirt resource."""
+    default_cpu: str | int | float | None = None
+    """CPU request that KubeVirt gives VMs which name neither request nor limit; None if its own default applies."""
+    pod_network_mtu: int | None = None
+    """MTU of the pod network in bytes; None if unknown."""
     default_architecture: Architecture = _FALLBACK
     """Architecture of the guest if the VM names none."""
     namespace_unknown: str = ""

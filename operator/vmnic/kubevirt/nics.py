@@ -7,7 +7,7 @@ from . import vm as projection
 from .assignment import AssignmentRecord
 from .carried import nic_settings
 from .inputs import MachineInput
-from .networks import original_network
+from .networks import original_interface, original_network
 from .vm import Interface
 from .vmi import VirtualMachineInstance
 
@@ -67,7 +67,11 @@ class NicReader:
             binding=_CLAIM if _is_claim(entry) else _binding(interface),
             explicit_model=interface.model or None,
             state=interface.state or "",
-            settings=nic_settings(interface, boots_first=self._boots_first(interface)),
+            settings=nic_settings(
+                interface,
+                boots_first=self._boots_first(interface),
+                unknown=self._given.machine.unknown_fields.get(name, ()),
+            ),
             has_fixed_slot=bool(interface.pci_address),
             spec_mac=interface.mac_address or None,
             live_mac=_live_mac(self._instance, name),
@@ -92,6 +96,8 @@ class NicReader:
             if not ours and device.device_name not in self._given.physical_resources:
                 continue
             before = original_network(entry.was) if entry is not None and ours else None
+            # A change back restores the interface, and must not lose what it had.
+            interface = original_interface(entry.was) if entry is not None and ours else None
             # Without a record nothing shows which network the NIC was on.
             network = self._network(before) if before is not None else Network(known=False)
             state = NicState(datapath=Datapath.PASSTHROUGH, resource=device.device_name)
@@ -102,6 +108,8 @@ class NicReader:
                     equivalents=self._equivalents(network),
                     present=state,
                     index=index,
+                    settings=nic_settings(interface, boots_first=False) if interface is not None else {},
+                    spec_mac=interface.mac_address or None if interface is not None else None,
                     live=state if self._runs_device(device) else None,
                 )
             )
@@ -116,7 +124,7 @@ class NicReader:
         A Multus network that replaces the pod network counts as the pod network.
         """
         if entry is None or entry.pod is not None:
-            return Network(pod=True)
+            return Network(pod=True, mtu=self._given.pod_network_mtu)
         if entry.multus is None:
             return Network(known=False, name=entry.name)
         found = self._find(entry.multus.network_name)
@@ -183,9 +191,12 @@ class NicReader:
         return _state(interface.model or _VIRTIO, queues, resource, sriov=interface.sriov is not None, plugin=plugin)
 
 
+_ODD = frozenset({"passtBinding", "slirp", "macvtap", "passt"})
+
+
 def _is_odd(interface: Interface) -> bool:
     """Return whether an interface has an old binding, or one that is not a plain tap device."""
-    return any(name in interface.bindings for name in ("passtBinding", "slirp", "macvtap", "passt"))
+    return not _ODD.isdisjoint(interface.bindings)
 
 
 def _is_claim(entry: projection.Network | None) -> bool:

@@ -68,6 +68,7 @@ class _Rendering:
     ) -> None:
         self._vm: VmFacts = decision.vm
         self._spec = machine.spec.template.spec
+        self._generation = machine.metadata.generation
         self._patched = patched
         self._kept = [nic for nic in decision.nics if nic.action is not Action.PATCH]
         self._totals = totals
@@ -96,7 +97,14 @@ class _Rendering:
         operations += self._add_devices(whole)
         operations += self._add_interfaces(returned, emptied=len(whole) == len(self._spec.domain.devices.interfaces))
         operations += self._autoattach(whole, returned) + self._multiqueue()
-        return operations + self._annotate()
+        return [*self._guard(), *operations, *self._annotate()] if operations else self._annotate()
+
+    def _guard(self) -> list[Operation]:
+        """Return a test that fails after any change of the spec.
+
+        A patch cannot test that a list or a field is absent, and adding it would overwrite what a person has added meanwhile.
+        """
+        return [check("/metadata/generation", self._generation)] if self._generation else []
 
     def _in_place(self, decision: NicDecision, index: int) -> list[Operation]:
         """Change the model, the binding and the network of an entry, and pin the MAC address of a running NIC."""

@@ -15,6 +15,7 @@ from ..api.node_state import VFIO, NodeNicState
 from ..api.pool import SriovNetworkPool
 from ..nodes.nics import model_of, models_of
 from ..nodes.pools.guests import drives_windows, models_without_windows
+from ..nodes.pools.resources import collect_resources
 from ..nodes.pools.shares import PoolShare, pool_shares
 from ..policy.capacity import NodeDevices, Taint
 from ..policy.facts import PoolFacts
@@ -58,7 +59,9 @@ def gather_pools(pools: Iterable[SriovNetworkPool], nodes: Iterable[NodeInput], 
         nodes: All nodes.
         known: Whether the states of the nodes are known. Offline, without them, a pool counts as ready.
     """
+    nodes = list(nodes)
     by_pool = _find_parts(nodes)
+    states = [node.state for node in nodes if node.state is not None]
     found = {}
     for pool in pools:
         name = pool.metadata.name
@@ -75,6 +78,7 @@ def gather_pools(pools: Iterable[SriovNetworkPool], nodes: Iterable[NodeInput], 
             linux_only=_linux_only(pool, own, limited),
             linux_only_nodes={node: models for node, models in limited.items() if models},
             blocker=_blocker(pool, own, known=known),
+            per_pf=collect_resources(pool, states).names if pool.spec.resource_per_pf else (),
             uplinks=tuple(dict.fromkeys(pf.name for pf in pfs if pf.name)),
         )
     return found
@@ -144,13 +148,19 @@ def _devices_of(node: NodeInput, pools: Mapping[str, PoolFacts], others: Iterabl
     state = node.state
     # The order counts: the kubelet's numbers replace the zeros of other operators' resources, and a pool's zero replaces the
     # kubelet's number until the agent reports the pool's functions.
-    total = dict.fromkeys(others, 0) | dict(node.allocatable or {}) | {pool.resource_name: 0 for pool in pools.values()}
+    total = (
+        dict.fromkeys(others, 0)
+        | dict(node.allocatable or {})
+        | {resource: 0 for pool in pools.values() for resource in pool.resource_names}
+    )
     held: dict[str, int] = {}
     shares = {} if state is None or state.unreadable else {one: list(pool_shares(state, one)) for one in _pools_of(state)}
     for name, parts in shares.items():
         if name in pools:
-            total[pools[name].resource_name] = _count_ready(parts, node.allocatable)
-            held[pools[name].resource_name] = sum(len(part.held) for part in parts)
+            for resource in {part.resource for part in parts}.intersection(pools[name].resource_names):
+                own = [part for part in parts if part.resource == resource]
+                total[resource] = _count_ready(own, node.allocatable)
+                held[resource] = sum(len(part.held) for part in own)
     return NodeDevices(
         labels=node.labels,
         usable=node.schedulable,
@@ -160,7 +170,10 @@ def _devices_of(node: NodeInput, pools: Mapping[str, PoolFacts], others: Iterabl
         unknown=_unknown(state, pools),
         # Only a VF may lack a driver. A guest drives a whole NIC as it would any other.
         linux_only=frozenset(
-            pool.resource_name for pool in pools.values() if node.name in pool.linux_only_nodes and not pool.physical
+            resource
+            for pool in pools.values()
+            if node.name in pool.linux_only_nodes and not pool.physical
+            for resource in pool.resource_names
         ),
     )
 
@@ -187,4 +200,4 @@ def _unknown(state: NodeNicState | None, pools: Mapping[str, PoolFacts]) -> froz
     if state is None or not state.unreadable:
         return frozenset()
     owners = _pools_of(state) if state.spec.synced else tuple(pools)
-    return frozenset(pools[owner].resource_name for owner in owners if owner in pools)
+    return frozenset(resource for owner in owners if owner in pools for resource in pools[owner].resource_names)

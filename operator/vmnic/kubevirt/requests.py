@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from ..checked.quantities import read_quantity
+from ..checked.quantities import is_whole, read_quantity
 from ..policy.facts import Datapath, DeviceRequests, NicFacts
 from .inputs import MachineInput
 from .vm import HostDevice, Resources
 from .vmi import VirtualMachineInstance
 
-__all__ = ["find_unreadable_quantity", "read_live_requests", "read_requests"]
+__all__ = ["find_bad_quantity", "read_live_requests", "read_requests"]
 
 
 def read_requests(given: MachineInput, nics: tuple[NicFacts, ...]) -> DeviceRequests:
@@ -56,9 +56,10 @@ def _requests(
     return DeviceRequests(others=others, fixed=fixed)
 
 
-def find_unreadable_quantity(resources: Resources | None) -> str:
-    """Return which device quantity in a VM's `resources` cannot be read. Empty if all can be."""
+def find_bad_quantity(resources: Resources | None) -> str:
+    """Return which device quantity in a VM's `resources` Kubernetes refuses. Empty if it refuses none."""
     for name in resources.devices if resources is not None else ():
-        if resources is not None and read_quantity(resources.named(name)) is None:
-            return f"spec.template.spec.domain.resources: the quantity of {name[:253]!r} cannot be read: write a whole number"
+        found = [one[name] for one in (resources.requests, resources.limits) if one and name in one] if resources else []
+        if not all(map(is_whole, found)):
+            return f"spec.template.spec.domain.resources: the quantity of {name[:253]!r} is not a whole number: write one"
     return ""

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from ..json_patch import Operation, add, check, pointer, remove, replace
 from ..policy.facts import Datapath, Network
-from .assignment import ANNOTATION, AssignmentRecord, RecordedNic, UnreadableRecord, read_record
+from .assignment import ANNOTATION, AssignmentRecord, RecordedNic, UnreadableRecord, binding_of, read_record
 from .networks import original_network
-from .vm import HostDevice, VirtualMachine
+from .vm import BINDINGS, HostDevice, Interface, VirtualMachine
 from .vm import Network as NetworkEntry
 
 __all__ = ["EXCLUDE", "RevertRefusedError", "render_revert"]
@@ -58,11 +60,16 @@ def render_revert(machine: VirtualMachine, networks: Networks | None = None) -> 
     for name, entry in sorted(record.nics.items()):
         if entry.datapath != Datapath.PASSTHROUGH:
             operations += _entry(machine, name, entry)
-    operations += _whole_nics(machine, record) + _switch(machine, record)
+    operations += [*_guard(machine), *_whole_nics(machine, record), *_switch(machine, record)]
     path = pointer("metadata", "annotations", ANNOTATION)
     # vmnic writes the record in the same patch as a change, so this test also finds a change since the VM was read.
     operations += [check(path, notes.assigned), remove(path)]
     return [*operations, add(pointer("metadata", "annotations", EXCLUDE), "true")]
+
+
+def _guard(machine: VirtualMachine) -> list[Operation]:
+    """Return a test that fails after any change of the spec, because lists are added as wholes."""
+    return [check("/metadata/generation", machine.metadata.generation)] if machine.metadata.generation else []
 
 
 def _check_place(machine: VirtualMachine, name: str, entry: RecordedNic, networks: Networks) -> None:
@@ -101,7 +108,9 @@ def _entry(machine: VirtualMachine, name: str, entry: RecordedNic) -> list[Opera
         if not entry.was:
             return []
         if "interface" in entry.was:
-            return [*tests, replace(path, entry.was["interface"]), *_network(machine, name, entry)]
+            if not _is_ours(machine, interface, entry):
+                return []
+            return [*tests, *_rebound(path, interface, entry), *_network(machine, name, entry)]
         model = entry.was.get("model")
         if interface.model is None:
             return []
@@ -112,12 +121,42 @@ def _entry(machine: VirtualMachine, name: str, entry: RecordedNic) -> list[Opera
     return []
 
 
+def _is_ours(machine: VirtualMachine, interface: Interface, entry: RecordedNic) -> bool:
+    """Return whether an interface still has the binding and the network that vmnic gave it."""
+    known = {str(one) for one in Datapath}
+    name, value = binding_of(Datapath(entry.datapath)) if entry.datapath in known else ("", {})
+    if interface.bindings != (name,) or msgspec.to_builtins(interface)[name] != value:
+        return False
+    place = _place(next((one for one in machine.spec.template.spec.networks if one.name == interface.name), None), machine)
+    # A record without a network does not say on which one the NIC is.
+    return not entry.network or (place is not None and "/".join(place) == entry.network)
+
+
+def _rebound(path: str, interface: Interface, entry: RecordedNic) -> list[Operation]:
+    """Restore binding and model of an interface.
+
+    Its other fields stay, because vmnic has changed none of them but the state, which KubeVirt refuses beside `sriov`.
+    """
+    now, then = msgspec.to_builtins(interface), entry.was["interface"]
+    fields = [*interface.bindings, *(name for name in then if name in BINDINGS), "model"]
+    operations: list[Operation] = []
+    for name in dict.fromkeys(fields):
+        if name in now and now[name] != then.get(name):
+            operations += [check(f"{path}/{name}", now[name]), remove(f"{path}/{name}")]
+        if name in then and then[name] != now.get(name):
+            operations.append(add(f"{path}/{name}", then[name]))
+    if entry.datapath == Datapath.SRIOV and "state" in then and interface.state is None:
+        operations.append(add(f"{path}/state", then["state"]))
+    return operations
+
+
 def _network(machine: VirtualMachine, name: str, entry: RecordedNic) -> list[Operation]:
+    before = original_network(entry.was)
     for index, network in enumerate(machine.spec.template.spec.networks):
-        if network.name == name and entry.was.get("network"):
+        if network.name == name and network.multus is not None and before is not None and before.multus is not None:
             path = f"{_SPEC}/networks/{index}"
-            test = check(f"{path}/name", name)
-            return [test, replace(path, entry.was["network"])]
+            tests = [check(f"{path}/name", name), check(f"{path}/multus/networkName", network.multus.network_name)]
+            return [*tests, replace(f"{path}/multus/networkName", before.multus.network_name)]
     return []
 
 
@@ -163,6 +202,7 @@ def _switch(machine: VirtualMachine, record: AssignmentRecord) -> list[Operation
     if record.multiqueue is None or present is None:
         return []
     path = f"{_DEVICES}/networkInterfaceMultiqueue"
+    test = check(path, present)
     if record.multiqueue.was is None:
-        return [remove(path)]
-    return [replace(path, record.multiqueue.was)]
+        return [test, remove(path)]
+    return [test, replace(path, record.multiqueue.was)]

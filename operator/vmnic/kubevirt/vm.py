@@ -16,6 +16,7 @@ from .field_owner import last_field_manager
 from .guests import kept_keys
 
 __all__ = [
+    "BINDINGS",
     "Cpu",
     "HostDevice",
     "Instancetype",
@@ -40,7 +41,8 @@ __all__ = [
 
 
 # Defaults are omitted, so that an entry that is compared or written back has only the fields that its owner has set.
-class Part(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+# Decoded JSON contains no reference cycles, so the garbage collector need not visit it.
+class Part(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
     """Base of decoded objects with camel-case names. Unknown fields are dropped."""
 
 
@@ -76,12 +78,14 @@ class Interface(Part, frozen=True, kw_only=True):
     @property
     def bindings(self) -> tuple[str, ...]:
         """Return the fields that bind the interface, by KubeVirt's names. KubeVirt allows exactly one."""
-        return tuple(_WIRE.get(field, field) for field in _BINDINGS if getattr(self, field) is not None)
+        return tuple([name for field, name in _WIRE.items() if getattr(self, field) is not None])
 
 
 _BINDINGS = ("masquerade", "bridge", "sriov", "passt_binding", "slirp", "macvtap", "passt", "binding")
-_WIRE = {"passt_binding": "passtBinding"}
-"""KubeVirt's names of bindings that differ from those of the fields."""
+_WIRE = {field: "passtBinding" if field == "passt_binding" else field for field in _BINDINGS}
+"""KubeVirt's names of bindings, by field."""
+BINDINGS = tuple(_WIRE.values())
+"""Fields that bind an interface, by KubeVirt's names."""
 
 
 class _Multus(Part, frozen=True):
@@ -126,6 +130,7 @@ class Cpu(Part, frozen=True, kw_only=True):
     sockets: int = 0
     cores: int = 0
     threads: int = 0
+    dedicated_cpu_placement: bool = False
 
     @property
     def has_topology(self) -> bool:
@@ -299,6 +304,7 @@ class _Meta(Part, frozen=True, kw_only=True):
     namespace: str = ""
     uid: str = ""
     resource_version: str = ""
+    generation: int = 0
     creation_timestamp: str = ""
     labels: dict[str, str] = {}
     annotations: VmAnnotations | None = None
@@ -318,6 +324,8 @@ class VirtualMachine(Part, frozen=True, kw_only=True):
     applier: str = ""
     """The field manager that applies the NIC list; empty if there is none. It is read from the managed fields, which are not
     kept."""
+    unknown_fields: dict[str, tuple[str, ...]] = {}
+    """Fields of interfaces and networks that this version does not know and drops, by their name."""
 
     @property
     def kept_preference(self) -> StatusReference | None:
@@ -447,7 +455,57 @@ def decode_machine(raw: bytes | msgspec.Raw) -> VirtualMachine:
         known = msgspec.structs.replace(machine.metadata, resource_version="")
         machine = msgspec.structs.replace(machine, metadata=known)
     annotations, labels = _guest_texts(raw)
-    return msgspec.structs.replace(machine, applier=last_field_manager(raw), annotations=annotations, template_labels=labels)
+    return msgspec.structs.replace(
+        machine,
+        applier=last_field_manager(raw),
+        annotations=annotations,
+        template_labels=labels,
+        unknown_fields=_unknown_fields(raw),
+    )
+
+
+class _Keys(Part, frozen=True, kw_only=True):
+    interfaces: tuple[dict[str, msgspec.Raw], ...] = ()
+
+
+class _KeysDomain(Part, frozen=True, kw_only=True):
+    devices: _Keys = _Keys()
+
+
+class _KeysInstance(Part, frozen=True, kw_only=True):
+    domain: _KeysDomain = _KeysDomain()
+    networks: tuple[dict[str, msgspec.Raw], ...] = ()
+
+
+class _KeysTemplate(Part, frozen=True, kw_only=True):
+    spec: _KeysInstance = _KeysInstance()
+
+
+class _KeysSpec(Part, frozen=True, kw_only=True):
+    template: _KeysTemplate = _KeysTemplate()
+
+
+class _WithKeys(Part, frozen=True, kw_only=True):
+    spec: _KeysSpec = _KeysSpec()
+
+
+_keys_decoder = msgspec.json.Decoder(_WithKeys)
+_name_decoder = msgspec.json.Decoder(str)
+_INTERFACE_KEYS, _NETWORK_KEYS = (frozenset(kind.__struct_encode_fields__) for kind in (Interface, Network))
+_MOST_UNKNOWN = 16
+_NO_FIELDS: dict[str, tuple[str, ...]] = {}
+
+
+def _unknown_fields(raw: bytes | msgspec.Raw) -> dict[str, tuple[str, ...]]:
+    """Return the fields of interfaces and networks that the structs above drop."""
+    found: dict[str, tuple[str, ...]] = {}
+    instance = _keys_decoder.decode(raw).spec.template.spec
+    for entries, known in ((instance.domain.devices.interfaces, _INTERFACE_KEYS), (instance.networks, _NETWORK_KEYS)):
+        for entry in entries:
+            if unknown := sorted(entry.keys() - known):
+                name = _name_decoder.decode(entry["name"])
+                found[name] = (*found.get(name, ()), *unknown)[:_MOST_UNKNOWN]
+    return found or _NO_FIELDS
 
 
 class _Texts(Part, frozen=True, kw_only=True):

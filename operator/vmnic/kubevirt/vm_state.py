@@ -23,6 +23,7 @@ __all__ = ["VmStateNote", "decode_vm_state", "digest_of_status", "render_status"
 _BYTES = 2048
 _NICS = 16
 _MESSAGE = 160
+_WARNINGS = 8
 _DIFFERS = (Verdict.CHANGE, Verdict.BLOCKED)
 
 
@@ -76,12 +77,12 @@ def digest_of_status(status: Mapping[str, Any]) -> str:
 
 
 def should_publish(decision: VmDecision) -> bool:
-    """Return whether a VM differs from its policy, was changed by vmnic, or has devices."""
+    """Return whether a VM differs from its policy, was changed, has devices, or has a warning."""
     if not decision.selected:
         return decision.vm.record is not None
     return (
         decision.vm.record is not None
-        or any(nic.verdict in _DIFFERS for nic in decision.nics)
+        or any(nic.verdict in _DIFFERS or nic.warnings for nic in decision.nics)
         or any(nic.nic.present.datapath.needs_device for nic in decision.nics)
     )
 
@@ -108,6 +109,10 @@ def render_status(decision: VmDecision, reverts: Reverts | None, restart: Restar
             break
         for nic in status["nics"]:
             nic.pop(dropped, None)
+    if len(msgspec.json.encode(status)) > _BYTES:
+        for nic in status["nics"]:
+            for warning in nic.get("warnings", ()):
+                warning.pop("message", None)
     while status["nics"] and len(msgspec.json.encode(status)) > _BYTES:
         status["nics"].pop()
     return status
@@ -133,6 +138,10 @@ def _nic(vm: VmDecision, decision: NicDecision, recorded: RecordedNic | None) ->
     ]
     if fallen:
         nic["candidates"] = fallen
+    if decision.warnings:
+        nic["warnings"] = [
+            {"reason": one.reason.value, "message": one.message[:_MESSAGE]} for one in decision.warnings[:_WARNINGS]
+        ]
     return {key: value for key, value in nic.items() if value != ""}
 
 

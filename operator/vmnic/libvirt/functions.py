@@ -45,7 +45,7 @@ def free_functions(pools: Mapping[str, SriovNetworkPool], states: Mapping[str, N
             for part in pool_shares(state, pool.metadata.name):
                 # The addresses come from agents and are written to a domain's XML, so they are validated.
                 addresses = [address for address in part.addresses if is_pci_address(address)]
-                found.owners |= dict.fromkeys(addresses, pool.resource_name)
-                free = found.by_node.setdefault(name, {}).setdefault(pool.resource_name, [])
+                found.owners |= dict.fromkeys(addresses, part.resource)
+                free = found.by_node.setdefault(name, {}).setdefault(part.resource, [])
                 free += [address for address in addresses if address not in part.held]
     return found

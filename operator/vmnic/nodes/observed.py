@@ -108,6 +108,7 @@ class ObservedPf:
     numa_node: int | None = None
     link_speed_mbps: int | None = None
     mac: str = ""
+    """Its permanent hardware address; empty if it is unknown."""
     mtu: int | None = None
     up: bool | None = None
     """Administrative state; None if its link is not in the host's network namespace."""
@@ -338,11 +339,14 @@ def _ranges(vfs: Iterable[ObservedVf]) -> tuple[VfRange, ...]:
     return tuple(ranges)
 
 
-def observed_of(status: PfStatus) -> ObservedPf:
+def observed_of(status: PfStatus, all_of_node: Iterable[PfStatus] = ()) -> ObservedPf:
     """Rebuild from a published status the observed state that a plan needs, for plans made offline.
 
-    The status publishes only the addresses of VFs that are held. `autoprobe` is derived from the VFs' drivers.
+    The status publishes only the addresses of VFs that are held. `autoprobe` is derived from the VFs' drivers. Of its IOMMU
+    group, only the members among all PFs of the node are known.
     """
+    group = status.iommu_group
+    members = [GroupMember(address=one.pci_address, driver=one.driver) for one in all_of_node if one.iommu_group == group]
     held = {held.vf for held in status.held} - {status.pci_address}
     model = model_of(status.vendor, status.device, status.driver)
     drivers = {index: part.driver for part in status.vfs for index in range_of(part.range)}
@@ -365,6 +369,8 @@ def observed_of(status: PfStatus) -> ObservedPf:
         autoprobe=VFIO not in drivers.values(),
         link_elsewhere=status.problem is not None and status.problem.reason is PfReason.LINK_ELSEWHERE,
         held=any(one.vf == status.pci_address for one in status.held),
+        group="" if group is None else str(group),
+        iommu_groups=() if group is None else (IommuGroup(number=str(group), members=tuple(members)),),
         # A held VF takes the place of a free one, so that there are as many VFs as the status reports.
         vfs=(*taken, *free[len(taken) :]),
         host_use=status.host_use,

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from .capacity import Capacity, can_drive, may_use
 from .checks import Finding
-from .facts import ClusterFacts, GuestOs, VmFacts
+from .facts import ClusterFacts, Datapath, GuestOs, VmFacts
 from .reasons import Reason
-from .types import Candidate, Choices, NicKey, VmCandidates, first_accepted
+from .types import Candidate, Choices, NicCandidates, NicKey, VmCandidates, first_accepted
 
 __all__ = ["allocate"]
 
@@ -125,10 +125,10 @@ class _Book:
             # The device that this NIC would give up does not limit its nodes.
             has = _devices_of(found, staying - {nic.nic.name})
             told: list[Candidate] = []
-            for one in nic.candidates:
-                finding = one.finding or self._refusal(found, one, has, taken)
-                told.append(replace(one, finding=finding) if finding is not one.finding else one)
-                if finding is None:
+            for candidate in nic.candidates:
+                one = self._pick(found, nic, candidate, has, taken)
+                told.append(one)
+                if one.finding is None:
                     if one.resource and not one.is_current:
                         taken[one.resource] += 1
                         staying.discard(nic.nic.name)
@@ -136,6 +136,79 @@ class _Book:
             made[nic.nic.name] = (*told, *nic.candidates[len(told) :])
         nics = _devices_of(found, staying) + taken
         return made, _unfixed(found.vm, taken), self._places(found.vm, nics, taken)
+
+    def _pick(
+        self, found: VmCandidates, nic: NicCandidates, one: Candidate, has: Mapping[str, int], taken: Counter[str]
+    ) -> Candidate:
+        """Choose among the resources that a candidate may take, and judge it.
+
+        Args:
+            found: The VM.
+            nic: The NIC.
+            one: The candidate.
+            has: Devices that other NICs of the VM keep, by resource.
+            taken: Devices that other NICs of the VM have taken.
+        """
+        if one.finding is not None or not one.resource or one.is_current:
+            return one
+        spreads = nic.rule is not None and nic.rule.spreads and one.datapath is Datapath.SRIOV
+        used = {resource for resource, count in (Counter(has) + taken).items() if count} if spreads else set()
+        offers = [offer for offer in (one, *one.options) if offer.resource not in used]
+        if not offers:
+            return replace(one, finding=self._find_crowding(one, len(used)))
+        if len(offers) > 1:
+            room = {one.resource: self._room(found, one, offers, has, taken, spreads=spreads) for one in offers}
+            offers = sorted(offers, key=lambda offer: (-room[offer.resource], offer.resource))
+        judged = [replace(offer, options=(), finding=finding) for offer, finding in self._refusals(found, offers, has, taken)]
+        chosen = next((offer for offer in judged if offer.finding is None), judged[0])
+        short = chosen.finding is not None and chosen.finding.reason is Reason.NO_FREE_VF
+        return replace(chosen, finding=self._find_crowding(one, len(used))) if short and used else chosen
+
+    def _refusals(
+        self, found: VmCandidates, offers: Iterable[Candidate], has: Mapping[str, int], taken: Counter[str]
+    ) -> Iterator[tuple[Candidate, Finding | None]]:
+        """Yield offers with the reason against each, up to the first one without any."""
+        for offer in offers:
+            finding = self._refusal(found, offer, has, taken)
+            yield offer, finding
+            if finding is None:
+                return
+
+    def _room(
+        self,
+        found: VmCandidates,
+        offer: Candidate,
+        offers: Iterable[Candidate],
+        has: Mapping[str, int],
+        taken: Counter[str],
+        *,
+        spreads: bool,
+    ) -> int:
+        """Return how many devices the other NICs of the VM would find on the best node if this offer is taken.
+
+        More than the VM has NICs do not count, so that it does not take the emptiest node without need.
+        """
+        wanted = taken + Counter((offer.resource,))
+        most = sum(nic.claims for nic in found.nics)
+        best = 0
+        for node in self._places(found.vm, Counter(has) + wanted, wanted):
+            left = {one.resource: self._free.get(one.resource, {}).get(node, 0) - wanted[one.resource] for one in offers}
+            room = sum(count > 0 for count in left.values()) if spreads else sum(max(count, 0) for count in left.values())
+            if spreads and left[offer.resource] > 0:
+                room -= 1
+            best = max(best, 1 + min(room, most))
+        return best
+
+    def _find_crowding(self, one: Candidate, used: int) -> Finding:
+        """Describe that the VFs of a VM cannot come from different functions."""
+        pool = self._cluster.resources.get(one.resource)
+        if pool is None or not pool.per_pf:
+            name = f"pool {pool.name}" if pool is not None else one.resource
+            text = f"sriov.spread is PerPf, and {name} has one resource for all functions: set resourcePerPF in a new pool"
+        else:
+            where = f"has free VFs on {used + 1} functions of pool {pool.name}"
+            text = f"sriov.spread is PerPf, and no node that the VM can run on {where}"
+        return Finding(Reason.NO_FREE_VF, text)
 
     def _places(self, vm: VmFacts, nics: Mapping[str, int], taken: Mapping[str, int]) -> list[str]:
         """Return the nodes on which a VM could start, and whose devices its guest can drive.
@@ -212,7 +285,10 @@ class _Book:
             text = f"the free VFs of {resource} are reserved for stopped VMs that were assigned them before"
             return Finding(Reason.NO_FREE_VF, text)
         pool = self._cluster.resources.get(resource)
-        if pool is not None and left < pool.reserve:
+        # The reserve is one number for all resources of a pool.
+        others = [name for name in pool.resource_names if name != resource] if pool is not None else []
+        rest = sum(sum(self._free.get(name, {}).values()) - wanted.get(name, 0) for name in others)
+        if pool is not None and left + rest < pool.reserve:
             text = f"pool {pool.name} keeps {pool.reserve} VFs free for migrations"
             return Finding(Reason.NO_MIGRATION_RESERVE, text)
         return None

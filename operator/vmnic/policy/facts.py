@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ..api.common import LabelSelector
+from .problems import VmProblem
 
 __all__ = [
     "INJECTION_GATE",
@@ -118,8 +119,8 @@ class Network:
     """Settings that a whole NIC would not have, and that the policy which names its pool vouches for, such as `vlan`."""
     accepts: tuple[str, ...] = ()
     """Reasons that the administrator of the network accepts."""
-    not_acceptable: tuple[str, ...] = ()
-    """Words of the annotation vmnic.dev/accept that are no reasons which can be accepted."""
+    accept_fault: str = ""
+    """Which part of the annotation vmnic.dev/accept has no effect, and what to write; empty if all has."""
     unreadable: str = ""
     """Why its NetworkAttachmentDefinition cannot be read; empty if it can be. The other fields then hold what could be read."""
 
@@ -331,8 +332,8 @@ class VmFacts:
     """Why an input for all of its NICs cannot be read or exceeds a bound; empty if there is no such fault."""
     quota_unknown: str = ""
     """Why a quota of the namespace cannot be read; empty if all can be."""
-    problems: tuple[str, ...] = ()
-    """Descriptions of what could not be read."""
+    problems: tuple[VmProblem, ...] = ()
+    """What a person may want to correct."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -356,6 +357,13 @@ class PoolFacts:
     """Why none of its functions can be used; empty if they can be, as far as is known."""
     uplinks: tuple[str, ...] = ()
     """Link names of its PFs on the known nodes."""
+    per_pf: tuple[str, ...] = ()
+    """Its resources, if it has one for each PF."""
+
+    @property
+    def resource_names(self) -> tuple[str, ...]:
+        """Return all its resources."""
+        return self.per_pf or (self.resource_name,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -379,6 +387,8 @@ class KubeVirtFacts:
     permitted: Mapping[str, bool] = field(default_factory=dict)
     """Permitted host devices: resource name, and whether another program provides the resource."""
     memory_overcommit: bool = False
+    cpu_request: str | int | float | None = None
+    """CPU request of VMs that name neither request nor limit; None if KubeVirt's own default applies."""
     eviction_strategy: str = ""
     injector: bool | None = None
     """Whether network-resources-injector is installed; None if unknown."""
@@ -395,5 +405,7 @@ class ClusterFacts:
     pools: Mapping[str, PoolFacts] = field(default_factory=dict)
     """Pools by name."""
     resources: Mapping[str, PoolFacts] = field(default_factory=dict)
-    """The same pools by resource name."""
+    """The same pools by each of their resources."""
     kubevirt: KubeVirtFacts = KubeVirtFacts()
+    pod_network_mtu: int | None = None
+    """MTU of the pod network in bytes; None if unknown."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .facts import Datapath, GuestOs, Network, NicFacts, NicState, Platform, VmFacts
 
-__all__ = ["guest_mtu"]
+__all__ = ["guest_mtu", "static_mtu"]
 
 _ETHERNET_MTU = 1500
 
@@ -22,12 +22,18 @@ def guest_mtu(vm: VmFacts, nic: NicFacts, state: NicState, network: Network | No
             return None
         case Datapath.MACVTAP if vm.platform is Platform.LIBVIRT:
             return _ETHERNET_MTU
-    configured = network.mtu if network is not None else None
-    if (state.model or "").startswith("virtio"):
-        return configured
     if not _has_kubevirt_dhcp(vm, nic, state, network) or vm.guest_os is GuestOs.WINDOWS:
-        return _ETHERNET_MTU
-    return configured if vm.guest_os is GuestOs.LINUX else None
+        return static_mtu(state, network)
+    configured = network.mtu if network is not None else None
+    is_virtio = (state.model or "").startswith("virtio")
+    return configured if is_virtio or vm.guest_os is GuestOs.LINUX else None
+
+
+def static_mtu(state: NicState, network: Network | None) -> int | None:
+    """Return the MTU of a guest that asks no DHCP server, in bytes, on a datapath with a tap device."""
+    if (state.model or "").startswith("virtio"):
+        return network.mtu if network is not None else None
+    return _ETHERNET_MTU
 
 
 def _has_kubevirt_dhcp(vm: VmFacts, nic: NicFacts, state: NicState, network: Network | None) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .facts import Datapath, GuestOs, NicState, Platform, VmFacts
-from .guest_mtu import guest_mtu
+from .guest_mtu import guest_mtu, static_mtu
 from .types import NicDecision, Verdict, VmDecision
 
 __all__ = ["GuestView", "describe_view", "guest_view", "uncarried_settings"]
@@ -21,6 +21,8 @@ class GuestView:
 
     mtu: tuple[int, int] | None
     """MTU in bytes before and after; None if either is unknown."""
+    static_mtu: tuple[int, int] | None = None
+    """The same for a guest with static configuration, on the pod network, if it changes and its MTU is known."""
     adapter: Literal["Same", "New"]
     """New: the guest needs another driver, and Windows treats the NIC as another adapter."""
     interface_name: Literal["Same", "MayChange"]
@@ -44,7 +46,8 @@ def guest_view(decision: VmDecision, nic: NicDecision) -> GuestView:
     else:
         link = "LostAtRestart" if changes and vm.running else "Kept"
     return GuestView(
-        mtu=None if before is None or after is None or facts.network.pod else (before, after),
+        mtu=None if before is None or after is None or (facts.network.pod and not facts.network.mtu) else (before, after),
+        static_mtu=_static_mtu(nic),
         adapter="New" if is_new else "Same",
         interface_name="MayChange" if _name_moves(decision, nic) or (is_new and vm.guest_os is not GuestOs.LINUX) else "Same",
         queues=queues,
@@ -52,12 +55,27 @@ def guest_view(decision: VmDecision, nic: NicDecision) -> GuestView:
     )
 
 
+def _static_mtu(nic: NicDecision) -> tuple[int, int] | None:
+    """Return the MTU of a guest with static configuration before and after a change on the pod network.
+
+    KubeVirt's DHCP tells the others.
+    """
+    facts, network = nic.nic, nic.nic.network
+    if not network.pod or network.mtu is None or nic.verdict is not Verdict.CHANGE:
+        return None
+    if not (facts.present.datapath.is_bridged and nic.wanted.datapath.is_bridged):
+        return None
+    before, after = static_mtu(facts.present, network), static_mtu(nic.wanted, network)
+    return (before, after) if before is not None and after is not None and before != after else None
+
+
 def describe_view(view: GuestView) -> str:
     """Describe what changes for the guest, or return an empty text."""
-    mtu, queues = view.mtu, view.queues
+    mtu, static, queues = view.mtu, view.static_mtu, view.queues
     lost = {"Kept": "", "LostAtRestart": "no link during the restart", "LostDuringMigration": "no link during migrations"}
     words = (
         f"MTU {mtu[0]} to {mtu[1]}" if mtu is not None and mtu[0] != mtu[1] else "",
+        f"with static configuration MTU {static[0]} to {static[1]}" if static is not None and static != mtu else "",
         "new adapter" if view.adapter == "New" else "",
         "interface name may change" if view.interface_name == "MayChange" else "",
         f"{queues[0]} to {queues[1]} queues" if queues[0] != queues[1] else "",

@@ -6,7 +6,7 @@ The datapaths that a rule names, in order, and the network that offers each of t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .checks import CheckInput, Finding, first_finding, start_warnings
 from .facts import ClusterFacts, Datapath, GuestOs, Network, NicFacts, Platform, VmFacts
@@ -92,20 +92,32 @@ class _Asked:
 def _candidate(asked: _Asked, datapath: Datapath) -> Candidate:
     nic = asked.nic
     target: Network | None = nic.network
-    resource = ""
     match datapath:
         case Datapath.SRIOV:
-            target, resource = _vf_source(asked)
+            return _first_of([_judged(asked, datapath, network, name) for network, name in _vf_sources(asked)])
         case Datapath.PASSTHROUGH:
-            target, resource = None, _resource_of(asked.rule.passthrough_pool, asked.cluster)
+            names = _resources_of(asked.rule.passthrough_pool, asked.cluster)
+            is_there = nic.present.datapath is datapath and nic.present.resource in names
+            kept = (nic.present.resource,) if is_there else names
+            return _first_of([_judged(asked, datapath, None, name) for name in kept])
         # A NIC that has macvtap stays on its network, even if another macvtap network comes first by name.
         case Datapath.MACVTAP if nic.present.datapath is not Datapath.MACVTAP:
             target = _macvtap_source(asked)
         # Emulated and virtio NICs use the same bridge, so only a NIC with another binding has to look for one.
         case _ if not nic.present.datapath.is_bridged and datapath.is_bridged:
             target = _bridge(asked)
+    return _judged(asked, datapath, target, "")
+
+
+def _first_of(judged: list[Candidate]) -> Candidate:
+    """Return the first candidate that nothing excludes, with the others as its options."""
+    usable = [one for one in judged if one.finding is None]
+    return replace(usable[0], options=tuple(usable[1:])) if usable else judged[0]
+
+
+def _judged(asked: _Asked, datapath: Datapath, target: Network | None, resource: str) -> Candidate:
     question = CheckInput(
-        vm=asked.vm, nic=nic, cluster=asked.cluster, rule=asked.rule, effective_rule=asked.effective_rule,
+        vm=asked.vm, nic=asked.nic, cluster=asked.cluster, rule=asked.rule, effective_rule=asked.effective_rule,
         datapath=datapath, target=target, resource=resource,
     )  # fmt: skip
     return Candidate(
@@ -113,30 +125,38 @@ def _candidate(asked: _Asked, datapath: Datapath) -> Candidate:
     )
 
 
-def _resource_of(pool: str, cluster: ClusterFacts) -> str:
-    """Return the device resource of a pool, or its default name if the pool does not exist."""
+def _resources_of(pool: str, cluster: ClusterFacts) -> tuple[str, ...]:
+    """Return the device resources of a pool, or its default name if the pool does not exist."""
     known = cluster.pools.get(pool)
     # With the default name the candidate is still reported, and `pool_not_ready` names the pool that does not exist.
-    return known.resource_name if known is not None else f"vmnic.dev/{pool}"
+    return known.resource_names if known is not None else (f"vmnic.dev/{pool}",)
 
 
-def _vf_source(asked: _Asked) -> tuple[Network | None, str]:
-    """Return the network whose VFs the NIC would get, and their resource.
+def _vf_sources(asked: _Asked) -> list[tuple[Network | None, str]]:
+    """Return the networks whose VFs the NIC could get, and their resources, all of one pool.
 
     The present network is kept if it fits.
     """
     rule, nic, cluster = asked.rule, asked.nic, asked.cluster
-    named = rule.sriov_resource or (_resource_of(rule.sriov_pool, cluster) if rule.sriov_pool else "")
+    named: tuple[str, ...] = (rule.sriov_resource,) if rule.sriov_resource else ()
+    named = named or (_resources_of(rule.sriov_pool, cluster) if rule.sriov_pool else ())
     # Without its network the NIC's present resource is unknown. That is no reason to give it another one.
-    if nic.present.datapath is Datapath.SRIOV and (named in ("", nic.present.resource) or not nic.network.known):
-        return nic.network, nic.present.resource
+    if nic.present.datapath is Datapath.SRIOV and (not named or nic.present.resource in named or not nic.network.known):
+        return [(nic.network, nic.present.resource)]
     if asked.vm.platform is Platform.LIBVIRT:
         # libvirt has no network objects. A rule that names the pool vouches for the segment.
-        return (Network(resource_name=named), named) if rule.sriov_pool else (None, named)
+        return [(Network(resource_name=name) if rule.sriov_pool else None, name) for name in named or ("",)]
     # Resources of other operators do not count unless a policy names them: vmnic knows only what pools have prepared.
-    allowed = {named} if named else {pool.resource_name for pool in cluster.pools.values() if not pool.physical}
-    found = next((network for network in nic.equivalents if network.resource_name in allowed), None)
-    return found, found.resource_name if found is not None else named
+    allowed = set(named) or {name for pool in cluster.pools.values() if not pool.physical for name in pool.resource_names}
+    found: dict[str, Network] = {}
+    for network in nic.equivalents:
+        if network.resource_name in allowed:
+            found.setdefault(network.resource_name, network)
+    if not found:
+        return [(None, named[0] if named else "")]
+    pool = cluster.resources.get(next(iter(found)))
+    of_one = (name for name in found if pool is None or name in pool.resource_names)
+    return [(found[name], name) for name in of_one]
 
 
 def _macvtap_source(asked: _Asked) -> Network | None:

@@ -33,6 +33,8 @@ class Rule:
     """The pool that provides VFs; empty for any pool."""
     sriov_resource: str
     """The device resource of another operator, used instead of a pool; empty if none."""
+    spreads: bool
+    """Whether the VFs of one VM come from different functions."""
     accepts_detach: bool
     """Whether a VM counts as migratable although a migration detaches its VF."""
     passthrough_pool: str
@@ -91,6 +93,7 @@ def _rule(policy: VmNicPolicy) -> Rule:
         created=policy.metadata.creation_timestamp,
         sriov_pool=(sriov.pool if sriov is not None else None) or "",
         sriov_resource=(sriov.resource_name if sriov is not None else None) or "",
+        spreads=sriov is not None and sriov.spread == "PerPf",
         accepts_detach=sriov is not None and sriov.accept_detach,
         passthrough_pool=spec.passthrough.pool if spec.passthrough is not None else "",
         live_migration=spec.live_migration,
@@ -117,8 +120,8 @@ def selecting_rules(rules: Iterable[Rule], vm: VmFacts) -> tuple[Rule, ...]:
 
 def _selects_vm(selector: Selector, vm: VmFacts) -> bool:
     return (
-        vm.platform.value in selector.platforms
-        and (not selector.guest_os or vm.guest_os.value in selector.guest_os)
+        vm.platform in selector.platforms
+        and (not selector.guest_os or vm.guest_os in selector.guest_os)
         and matches_labels(selector.namespace_selector, vm.namespace_labels)
         and matches_labels(selector.vm_selector, vm.labels)
     )
@@ -127,7 +130,7 @@ def _selects_vm(selector: Selector, vm: VmFacts) -> bool:
 def decides_nic(rule: Rule, nic: NicFacts) -> bool:
     """Return whether a rule that selects the VM also selects this NIC of it."""
     globs = rule.selector.networks
-    return not globs or any(fnmatchcase(name, glob) for name in _names(nic.network) for glob in globs)
+    return not globs or "*" in globs or any(fnmatchcase(name, glob) for name in _names(nic.network) for glob in globs)
 
 
 def _names(network: Network) -> tuple[str, ...]:

@@ -54,6 +54,8 @@ class Candidate:
     """The device resource that it takes; empty if none."""
     is_current: bool = False
     """Whether the NIC has it already."""
+    options: tuple[Candidate, ...] = ()
+    """The same datapath by other resources of the same pool. `allocate` chooses one of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,4 +151,7 @@ class VmDecision:
 
 def first_accepted(found: tuple[Candidate, ...]) -> Candidate | None:
     """Return the first candidate without a finding, or None if all are excluded."""
-    return next((candidate for candidate in found if candidate.finding is None), None)
+    for candidate in found:
+        if candidate.finding is None:
+            return candidate
+    return None

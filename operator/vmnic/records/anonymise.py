@@ -1,7 +1,7 @@
 """Anonymous copies of records.
 
 Addresses and names are replaced, and values that were equal stay equal. PCI addresses and IDs, drivers, kinds and types of
-links, and names of ports stay, because decisions depend on them.
+links, names of ports, and pools in vmnic's own udev rules stay, because decisions depend on them.
 """
 
 from __future__ import annotations

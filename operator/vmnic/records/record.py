@@ -57,6 +57,9 @@ _Count = Annotated[int, Meta(ge=0, le=MOST_VFS)]
 _Group = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 _Modules = Annotated[tuple[_Word, ...], Meta(max_length=1024)]
 _Region = Annotated[str, Meta(max_length=128, pattern=r"^[0-9a-f]{1,16}-[0-9a-f]{1,16} [a-z][a-z-]*\Z")]
+_Pool = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?\Z")]
+_OWN_RULE: Final = forms.PCI_ADDRESS.removesuffix("$") + r" (changed|[A-Za-z0-9_?*.-]+ [0-9]{1,4}( 0)?)\Z"
+_OwnRule = Annotated[str, Meta(max_length=96, pattern=_OWN_RULE)]
 _Errno = Annotated[str, Meta(pattern=r"^E[A-Z0-9]{1,30}\Z")]
 
 
@@ -285,7 +288,11 @@ class OwnerRecords(_Struct, frozen=True, kw_only=True):
     foreign: Annotated[dict[_PciAddress, Literal["sriov-network-operator", "NetworkManager"]], Meta(max_length=1024)] = {}
     """Other program that manages a function, by PCI address."""
     udev_rules: Annotated[dict[_Text, _PciAddress], Meta(max_length=1024)] = {}
-    """PCI address that a file of udev rules creates VFs for, by path."""
+    """PCI address that a file of udev rules creates VFs for, by path, except vmnic's own files."""
+    own_udev_rules: Annotated[dict[_Pool, Annotated[tuple[_OwnRule, ...], Meta(max_length=1024)]], Meta(max_length=256)] = {}
+    """vmnic's own rules that create VFs, by pool: `ADDRESS DRIVER COUNT`, then ` 0` if kernel drivers may not bind the VFs,
+    or `ADDRESS changed` for a rule that a person has changed.
+    """
 
 
 class HostRecord(_Struct, frozen=True, kw_only=True):

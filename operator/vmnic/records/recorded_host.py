@@ -27,6 +27,7 @@ from ..host.ops import (
     VfInfo,
 )
 from ..nodes.addresses import vf_addresses
+from ..nodes.udev_rules import file_of, replace_rule
 from .record import HostRecord, LinkRecord, LinkVf, PciDevice, Sriov
 
 __all__ = ["RecordedHost", "unknown_holders", "virtual_functions"]
@@ -38,6 +39,8 @@ _MISC: Final = {"tun": "tun", "vhost_net": "vhost-net", "vfio": "vfio"}
 """Names in /proc/misc by module (the device is made when the module starts, also if it is built in)."""
 _UNSET = "0x0000000000000000 0x0000000000003fff 0x0000000020140204"
 """A register window that the firmware gave no address (IORESOURCE_UNSET)."""
+_CHANGED: Final = 'KERNELS=="{}", ATTR{{device/sriov_numvfs}}="recorded"\n{}'
+"""A rule that vmnic would not write, and the rules after it."""
 _PERMANENT, _SET = "0", "3"
 """NET_ADDR_PERM and NET_ADDR_SET of linux/netdevice.h."""
 
@@ -339,6 +342,12 @@ class RecordedHost:
                 self._file(f"/etc/NetworkManager/system-connections/{name}.nmconnection", text)
             else:
                 self._file(f"/etc/sriov-operator/pci/{address}", "recorded")
+        for pool, rules in self._record.owners.own_udev_rules.items():
+            text = ""
+            for rule in rules:
+                address, _, made = rule.partition(" ")
+                text = _CHANGED.format(address, text) if made == "changed" else replace_rule(text, address, pool, made)
+            self._file(file_of(pool), text)
         for path, address in self._record.owners.udev_rules.items():
             self._file(path, f'KERNELS=="{address}", ATTR{{device/sriov_numvfs}}="recorded"')
 

@@ -28,8 +28,10 @@ from ..inspection.errno_hints import errno_name
 from ..inspection.holder_files import read_records
 from ..inspection.modules import MODULES
 from ..inspection.networkmanager import Port, find_manager, read_profiles
+from ..inspection.pci_files import has_unassigned_vf_space, virtfn_entries
 from ..inspection.sysfs import DEVICES, SysfsReader, is_absent
 from ..nodes.nics import model_of
+from ..nodes.udev_rules import find_rules, pool_of
 from .record import (
     RECORD_VERSION,
     HostPart,
@@ -51,17 +53,11 @@ __all__ = ["record_host"]
 _NETWORK_CLASS: Final = "0x02"
 _VFIO: Final = "vfio-pci"
 _LARGEST: Final = 2**31 - 1
-_VIRTFN = re.compile(r"virtfn[0-9]{1,5}", re.ASCII)
-_UNSET: Final = 0x20000000
-"""IORESOURCE_UNSET of linux/ioport.h, which marks a window without an address."""
-_WINDOW = re.compile(r"0x[0-9a-f]{1,16} 0x[0-9a-f]{1,16} 0x([0-9a-f]{1,16})", re.ASCII)
-_VF_WINDOWS: Final = slice(7, 13)
-"""Lines of `resource` after six BARs and the ROM (PCI_IOV_RESOURCES)."""
 _MISC: Final = {"tun": "tun", "vhost-net": "vhost_net"}
 """Modules by their names in /proc/misc."""
 _OPERATOR: Final = "/etc/sriov-operator/pci"
 _RULES: Final = "/etc/udev/rules.d"
-_RULE = re.compile(r"\b([0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7])\b[^\n]{0,1024}sriov_numvfs", re.ASCII)
+_ADDRESS = re.compile(r"\b[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]\b", re.ASCII)
 _MODPROBE: Final = "/etc/modprobe.d"
 _BATCH: Final = 64
 
@@ -155,7 +151,7 @@ class _Recorder:
 
     def _further_reads(self, address: str) -> list[Op]:
         path = f"{DEVICES}/{address}"
-        virtfns = [entry for entry in self._names(path) if _VIRTFN.fullmatch(entry)]
+        virtfns = virtfn_entries(self._names(path))
         vfio = [ReadFile(f"{path}/vfio-dev/{name}/dev") for name in self._names(f"{path}/vfio-dev")]
         return [*(ReadLink(f"{path}/{entry}") for entry in virtfns), *vfio]
 
@@ -166,7 +162,7 @@ class _Recorder:
             self._errors[f"device:{address}"] = errno_name(fault)
         driver = self._target(f"{path}/driver") if self._fault(ReadLink(f"{path}/driver")) is None else None
         enabled = self._number(f"{path}/enable")
-        entries = sorted((one for one in self._names(path) if _VIRTFN.fullmatch(one)), key=_index)
+        entries = virtfn_entries(self._names(path))
         vfs = [vf for entry in entries if is_pci_address(vf := self._target(f"{path}/{entry}"))]
         names = self._names(f"{path}/vfio-dev")
         sriov = self._sriov(path)
@@ -181,7 +177,7 @@ class _Recorder:
             physical_function=self._target(f"{path}/physfn") or None,
             # `enable` counts the openers of a function on vfio-pci. With a kernel driver it is always 1.
             held=enabled > 0 if driver == _VFIO and enabled is not None else None,
-            unassigned_vf_space=_has_unassigned_space(self._text(f"{path}/resource")),
+            unassigned_vf_space=has_unassigned_vf_space(self._text(f"{path}/resource")),
             vfio_device=next((name for name in names if self._text(f"{path}/vfio-dev/{name}/dev")), None),
             sriov=sriov,
             virtual_functions=tuple(vfs) if sriov is not None else None,
@@ -320,7 +316,14 @@ class _Recorder:
                 if (text := self._text(path))
             },
             foreign=foreign,  # type: ignore[arg-type]
-            udev_rules={path: match[1] for path in rules if (match := _RULE.search(self._text(path))) is not None},
+            udev_rules={
+                path: address for path in rules if not _pool_of_path(path) and (address := _address_of_rule(self._text(path)))
+            },
+            own_udev_rules={
+                pool: found
+                for path in rules
+                if (pool := _pool_of_path(path)) and (found := _own_rules(pool, self._text(path), [pf.address for pf in pfs]))
+            },
         )
 
     def _ports(self, pf: PciDevice, links: Sequence[LinkInfo]) -> list[Port]:
@@ -345,6 +348,27 @@ def _holder(device: str, by: str) -> RecordedHolder:
     """Return a holder. The key of a macvtap is its resource and its device ID."""
     resource, slash, name = device.rpartition("/")
     return RecordedHolder(device=name, resource=resource, by=by) if slash else RecordedHolder(device=device, by=by)
+
+
+def _pool_of_path(path: str) -> str:
+    """Return the pool whose file of udev rules has a path, or an empty string for a file of another owner."""
+    return pool_of(path.rpartition("/")[2])
+
+
+def _own_rules(pool: str, text: str, addresses: Sequence[str]) -> tuple[str, ...]:
+    """Return vmnic's rules in a file, with the PCI address in place of the pool's name."""
+    return tuple(
+        f"{address} {rule.removeprefix(f'{pool} ')}" for address in addresses for rule in find_rules(pool, text, address)
+    )
+
+
+def _address_of_rule(text: str) -> str:
+    """Return the first PCI address for which udev rules create VFs, or an empty string."""
+    for line in text.splitlines():
+        found = _ADDRESS.search(line) if "sriov_numvfs" in line and not line.lstrip().startswith("#") else None
+        if found is not None:
+            return found[0]
+    return ""
 
 
 def _device_reads(address: str) -> list[Op]:
@@ -387,18 +411,9 @@ _MACHINE_READS: Final[tuple[Op, ...]] = (
 )
 
 
-def _index(entry: str) -> int:
-    return int(entry.removeprefix("virtfn"))
-
-
 def _hex(text: str) -> str:
     """Return a hexadecimal number without its prefix and leading zeros."""
     return text.removeprefix("0x").lstrip("0") or "0"
-
-
-def _has_unassigned_space(resource: str) -> bool:
-    found = (_WINDOW.fullmatch(line.strip()) for line in resource.splitlines()[_VF_WINDOWS])
-    return any(int(window[1], 16) & _UNSET for window in found if window is not None)
 
 
 def _link_type(found: str | None) -> Literal["ether", "infiniband"] | int | None:

@@ -78,7 +78,11 @@ class FileTree:
         }
 
     def _drivers(self) -> Mapping[str, Node]:
-        native = {name for profile in profiles().values() for name in (profile.driver, profile.vf_driver)}
+        native = {
+            name
+            for profile in (*profiles().values(), *self._machine.spec.profiles.values())
+            for name in (profile.driver, profile.vf_driver)
+        }
         names = native & self._machine.modules
         names |= {"vfio-pci"} if "vfio_pci" in self._machine.modules else set()
         names |= {one.driver for one in self._machine.devices.values() if one.driver}
@@ -127,7 +131,7 @@ class FileTree:
         entries: dict[str, Node] = {
             "vendor": constant(f"0x{one.vendor}"),
             "device": constant(f"0x{one.device}"),
-            "class": constant("0x020000"),
+            "class": constant(f"0x{one.profile.pci_class if isinstance(one, Pf) else '020000'}"),
             "numa_node": constant(str(one.numa_node)),
             "enable": constant(str(int(_in_use(one)))),
             "power": _directory(runtime_status=constant("suspended" if _sleeps(one) else "active")),
@@ -198,6 +202,9 @@ class FileTree:
                 "speed": constant(str(one.profile.speed_mbps if carrier else -1)) if one.up else File(read=_not_running),
                 "carrier": constant(str(int(carrier))) if one.up else File(read=_not_running),
             }
+        else:
+            has = self._machine.has_vf_carrier(one)
+            entries["carrier"] = constant(str(int(has))) if one.up else File(read=_not_running)
         return entries
 
     def _groups(self) -> Mapping[str, Node]:

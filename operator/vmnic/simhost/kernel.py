@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Generator
 
-from .model import DEFAULT_MTU, Machine, Pf, Vf, make_ports
+from .model import DEFAULT_MTU, Machine, Pf, Vf, make_ports, representor_name
 
 __all__ = ["Kernel", "Step"]
 
@@ -233,8 +233,9 @@ class Kernel:
             yield from self._take(self._machine.spec.delays.vf_s)
             yield from self._release(vf)
             pf.vfs.remove(vf)
-            self._remove_uppers(f"{pf.net_name}r{vf.index}")
-            pf.ports = [port for port in pf.ports if port.name != f"{pf.net_name}r{vf.index}"]
+            representor = representor_name(pf, vf.index)
+            self._remove_uppers(representor)
+            pf.ports = [port for port in pf.ports if port.name != representor]
             self._machine.tell("remove", vf)
 
     def _release(self, function: Pf | Vf) -> Step:
@@ -299,6 +300,8 @@ class Kernel:
             for port in function.ports:
                 self._remove_uppers(port.name)
             function.ports = []
+        else:
+            function.up = False
         if function.net_name:
             self._remove_uppers(function.net_name)
         function.net_name = ""

@@ -50,7 +50,9 @@ def perform_on_links(machine: Machine, op: Op) -> Value:
 def _read(machine: Machine, op: Op) -> Value:
     match op:
         case ReadLinks():
-            return tuple(_links(machine))
+            links = tuple(_links(machine))
+            machine.restore_vf_links()
+            return links
         case ReadVfs(name):
             found = machine.find_link(name)
             return _vfs(found) if isinstance(found, Pf) and not found.moved else _no_vfs(machine, name)
@@ -72,9 +74,16 @@ def _write(machine: Machine, op: Op) -> None:
             _set_link(port, op)
         case SetLink() if op.up is not None and (upper := _upper(machine, op.name)) is not None:
             upper.up = op.up
+        case SetLink() if op.up is not None and isinstance(vf := machine.find_link(op.name), Vf) and not vf.moved:
+            vf.up = op.up
+            machine.tell_link("newlink", vf)
         case SetLink():
-            _set_link(_pf(machine, op.name), op)
-            machine.tell_link("newlink", _pf(machine, op.name))
+            pf = _pf(machine, op.name)
+            mtu = pf.mtu
+            _set_link(pf, op)
+            machine.tell_link("newlink", pf)
+            if pf.mtu != mtu:
+                machine.cut_vf_links(pf, "mtu")
         case SetVf():
             pf = _pf(machine, op.name)
             _set_vf(pf, op)
@@ -85,6 +94,7 @@ def _write(machine: Machine, op: Op) -> None:
             if not 1 <= combined <= pf.max_channels:
                 raise refuse(errno.EINVAL)
             pf.channels = combined
+            machine.cut_vf_links(pf, "queues")
         case _:
             raise refuse(errno.ENOSYS)
 
@@ -302,8 +312,8 @@ def _function_link(machine: Machine, one: Pf | Vf, indexes: dict[str, int], mast
             **common,  # type: ignore[arg-type]
             type="ether",
             mtu=DEFAULT_MTU,
-            up=False,
-            carrier=False,
+            up=one.up,
+            carrier=machine.has_vf_carrier(one),
             promiscuity=(one.net_name in masters) + passed,
         )
     return LinkInfo(

@@ -11,11 +11,13 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ..host.events import HostEvent
-from .spec import DeviceSpec, HostSpec, NicProfile, PfSpec, profiles
+from ..nodes.nics import model_of
+from .spec import DeviceSpec, HostSpec, NicProfile, PfSpec
 
-__all__ = ["Device", "Function", "Machine", "Pf", "Port", "Upper", "Vf", "VfAttributes", "make_ports"]
+__all__ = ["Device", "Function", "Machine", "Pf", "Port", "Upper", "Vf", "VfAttributes", "make_ports", "representor_name"]
 
 DEFAULT_MTU = 1500
 NO_MAC = "00:00:00:00:00:00"
@@ -96,6 +98,8 @@ class Vf(Function):
 
     index: int
     attributes: VfAttributes
+    up: bool = False
+    """Whether its link is switched on."""
 
 
 @dataclass(kw_only=True)
@@ -137,6 +141,8 @@ class Pf(Function):
     """Number of VFs with which the link stays up even if `cut_by_vfs` is set."""
     locked: bool = False
     """Whether the kernel's device lock is held."""
+    cuts_vfs: bool = False
+    """Whether the function was reset and the links of its VFs have no carrier yet."""
 
     @property
     def total_vfs(self) -> int:
@@ -208,7 +214,7 @@ class Machine:
         self.uppers: list[Upper] = []
         self.pfs: dict[str, Pf] = {}
         self.devices: dict[str, Device] = {}
-        self._given_groups: dict[str, int] = {}
+        self._given_groups: dict[str, int] = dict(self.spec.vf_groups)
         self.regions: dict[int, tuple[str, ...]] = {}
         """Reserved regions of IOMMU groups with regions of their own."""
         self._make_groups()
@@ -277,6 +283,34 @@ class Machine:
         if one.net_name and not one.moved:
             self._tell(HostEvent(what=what, address=one.address, link=one.net_name))
 
+    def cut_vf_links(self, pf: Pf, cause: Literal["mtu", "queues"]) -> None:
+        """Take the carrier from the links of a PF's VFs, as the reset of a running function does.
+
+        igb_change_mtu and igb_reinit_queues in drivers/net/ethernet/intel/igb/igb_main.c reset it, and the VFs' driver notices
+        it in its watchdog (igbvf_watchdog_task). The links come back after the next look at them.
+        """
+        model = model_of(pf.vendor, pf.device, pf.driver)
+        if pf.up and cause not in (model.keeps_vf_links if model is not None else ()):
+            pf.cuts_vfs = True
+            self._tell_vf_links(pf)
+
+    def restore_vf_links(self) -> None:
+        """Give the links of VFs their carrier back."""
+        for pf in self.pfs.values():
+            if pf.cuts_vfs:
+                pf.cuts_vfs = False
+                self._tell_vf_links(pf)
+
+    def has_vf_carrier(self, vf: Vf) -> bool:
+        """Return whether the link of a VF is up and has a carrier."""
+        pf = self.pf_of(vf)
+        return vf.up and pf.has_carrier and not pf.cuts_vfs
+
+    def _tell_vf_links(self, pf: Pf) -> None:
+        for vf in pf.vfs:
+            if vf.up:
+                self.tell_link("newlink", vf)
+
     def tell_upper(self, what: str, upper: Upper) -> None:
         """Send an event about a virtual link."""
         self._tell(HostEvent(what=what, link=upper.name))
@@ -338,7 +372,9 @@ class Machine:
         return pf
 
     def _make_pf(self, spec: PfSpec) -> Pf:
-        profile = profiles()[spec.profile]
+        profile = self.spec.profile_of(spec)
+        if profile is None:
+            raise ValueError(f"{spec.address} has an unknown profile, which check_host refuses")
         return Pf(
             address=spec.address,
             vendor=profile.vendor,
@@ -382,7 +418,7 @@ class Machine:
             # The walk up from the VF ends at the first port with ACS (pci_device_group in drivers/iommu/iommu.c).
             group=pf.group
             if any(one.is_bridge and one.group == pf.group for one in self.devices.values())
-            else self._new_group(),
+            else self._group_of(address),
             index=index,
             attributes=VfAttributes(),
         )
@@ -398,8 +434,14 @@ class Machine:
 
         Its parent is the PF (drivers/net/ethernet/mellanox/mlx5/core/en_rep.c).
         """
-        name = f"{pf.net_name}r{index}"
+        name = representor_name(pf, index)
         pf.ports.append(Port(name=name, mac=self.new_mac(), phys_port_name=f"pf{pf.address[-1]}vf{index}"))
+
+
+def representor_name(pf: Pf, index: int) -> str:
+    """Return the name of the representor of a VF."""
+    given = pf.spec.representors
+    return given[index] if index < len(given) else f"{pf.net_name}r{index}"
 
 
 def make_ports(spec: PfSpec) -> list[Port]:

@@ -54,6 +54,7 @@ class NicProfile(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
     """False for an old driver, which creates VFs only by its parameter when it is loaded."""
     parameter: str = ""
     """The driver's parameter that creates VFs when it is loaded; empty if it has none."""
+    pci_class: str = msgspec.field(default="020000", name="class")
 
 
 class PortSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -98,6 +99,8 @@ class PfSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     eswitch: Literal["", "legacy", "switchdev"] = ""
     """Mode of its e-switch; empty if its driver has none. In switchdev mode every VF has a representor."""
     ports: tuple[PortSpec, ...] = ()
+    representors: tuple[str, ...] = ()
+    """Names of the representors of its first VFs; the others have names of the model."""
     reports_flags: bool = True
     """Whether its driver knows trust and spoof check. Otherwise it reports neither and refuses both."""
     vf_domain: int | None = None
@@ -170,6 +173,14 @@ class HostSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
     delays: Delays = Delays()
     files: dict[str, str] = {}
     """Files of other programs by path, below /etc, /run or /var."""
+    profiles: dict[str, NicProfile] = {}
+    """Further NIC profiles by name."""
+    vf_groups: dict[str, int] = {}
+    """IOMMU groups of VFs, by PCI address; others get the next free one, or that of their PF."""
+
+    def profile_of(self, pf: PfSpec) -> NicProfile | None:
+        """Return the profile of a PF, or None if there is none of this name."""
+        return self.profiles.get(pf.profile) or profiles().get(pf.profile)
 
 
 @functools.cache
@@ -213,7 +224,7 @@ def check_host(spec: HostSpec) -> None:
     if len(set(grouped)) < len(grouped):
         raise ImpossibleHostError("iommuGroups: a function is in one group only")
     for pf in spec.pfs:
-        profile = profiles().get(pf.profile)
+        profile = spec.profile_of(pf)
         if profile is None:
             raise ImpossibleHostError(f"{pf.address}: profile {pf.profile!r} is none of {', '.join(sorted(profiles()))}")
         most = 0 if pf.sriov_off else profile.max_vfs
@@ -232,7 +243,9 @@ def _check_vf_addresses(spec: HostSpec) -> None:
     """
     taken: dict[tuple[str, int], str] = {}
     for pf in spec.pfs:
-        profile = profiles()[pf.profile]
+        profile = spec.profile_of(pf)
+        if profile is None:
+            continue
         domain, bus, rest = pf.address.split(":")
         device, function = rest.split(".")
         first = (int(bus, 16) << 8) + (int(device, 16) << 3) + int(function)

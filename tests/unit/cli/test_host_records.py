@@ -226,7 +226,7 @@ def test_a_simulated_host_takes_either_a_record_or_a_description(capsys, tmp_pat
     assert "give either --spec or --record" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("name", "message"), [("infiniband-pf", "pciDevices[0000:0b:00.0]"), ("nothing", "nothing.yaml")])
+@pytest.mark.parametrize(("name", "message"), [("host-bond-on-vf", "links[bond0]"), ("nothing", "nothing.yaml")])
 def test_a_record_that_cannot_be_simulated_is_named(capsys, tmp_path, name, message):
     file = HOSTS / f"{name}.yaml"
     assert main(["simhost", "--record", str(file), "--socket", str(tmp_path / "s")]) == 2

@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from tests.builders.vm import kubevirt, nad, nic, node, node_state, policy, pool, quota, vm, vmi
-from vmnic.cli import live, terminal, uninstall
+from vmnic.cli import host_record, live, terminal, uninstall
 from vmnic.cli.app import app
 from vmnic.cli.markdown import escape_markdown
 from vmnic.cli.objects import Objects
@@ -81,14 +81,23 @@ PLACES = [(path, is_key) for path, is_key in fields(scene()) if path[1] not in (
 FREE_TEXT = [place for place in PLACES if place[0][-1] in ("message", "text", "by", "model", "name") and "status" in place[0]]
 MACHINE = ["json", "yaml"]
 EXPLAIN, REVERT = ["explain", "vm", "web", "-n", "tenants"], ["revert", "vm", "web", "-n", "tenants"]
+PATH = ["path", "vm", "web", "-n", "tenants"]
 EACH_FIELD = [
-    *(["plan", "-o", how] for how in ("table", "markdown", "json")),
-    *(["nodes"], ["capacity"], ["status"], EXPLAIN, REVERT, ["approve", "n1"], ["uninstall"]),
+    *(["plan", "-o", how] for how in ("table", "markdown", "json", "html")),
+    *([*PATH, "-o", how] for how in ("table", "svg")),
+    *(["nodes"], ["nodes", "n1", "-o", "wide"], ["capacity"], ["status"], EXPLAIN, REVERT, ["approve", "n1"], ["uninstall"]),
 ]
 ONCE = [
-    *([*what, "-o", how] for what in (["plan"], ["nodes"], ["capacity"], ["status"], EXPLAIN) for how in MACHINE),
+    *([*what, "-o", how] for what in (["plan"], ["nodes"], ["capacity"], ["status"], EXPLAIN, PATH) for how in MACHINE),
     *(["explain", "vm", HOSTILE], ["nodes", HOSTILE], ["approve", HOSTILE], ["approve", "n1", HOSTILE]),
-    *(["revert", "vm", HOSTILE], [*REVERT, "--apply"], ["uninstall", "--apply"]),
+    *(["nodes", "n1", "-o", how] for how in MACHINE),
+    *(
+        ["path", "vm", HOSTILE],
+        ["path", "vm", HOSTILE, "-n", HOSTILE],
+        ["revert", "vm", HOSTILE],
+        [*REVERT, "--apply"],
+        ["uninstall", "--apply"],
+    ),
 ]
 
 
@@ -115,6 +124,10 @@ def answer(monkeypatch, capsys):
     async def nothing(*args, **more):
         more.get("tell", print)(HOSTILE if "tell" in more else "")
 
+    def fetch_record(*args, **more):
+        raise host_record.FetchError(HOSTILE)
+
+    monkeypatch.setattr(host_record, "fetch_record", fetch_record)
     for name, fake in (("read_cluster", read_cluster), ("read_setup", read_setup), ("read_published", read_published)):
         monkeypatch.setattr(live, name, fake)
     monkeypatch.setattr(live, "patch_machine", nothing)
@@ -147,6 +160,9 @@ def check(arguments, out, err):
     if how in MACHINE and out:
         assert out.isascii()
         (json.loads if how == "json" else yaml.safe_load)(out)
+    if how in ("html", "svg") and out:
+        assert out.isascii()
+        assert not re.search(r"<(?:img|script|!--)", out)
     if how == "markdown":
         assert [line for line in out.splitlines() if not SAFE_OUTSIDE_CODE.fullmatch(without_code(line))] == []
         assert {line.count("|") for line in out.splitlines() if line.startswith("|")} <= {6, 8}

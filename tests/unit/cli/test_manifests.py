@@ -1,6 +1,7 @@
 """Plans of manifests as users of KubeVirt, Harvester and OpenShift write them, against a table of what the docs promise.
 
-`manifests/FAMILY.yaml` has VMs and what they need, `manifests/expected/FAMILY.yaml` the plan of each VM.
+`manifests/FAMILY.yaml` has VMs and what they need, `manifests/expected/FAMILY.yaml` the plan of each VM. The family `domains`
+has policies for the libvirt domains of other tests.
 """
 
 import functools
@@ -17,6 +18,7 @@ from vmnic.cli.offline import decide_all
 from vmnic.cli.plan import make_plan
 
 MANIFESTS = pathlib.Path(__file__).parent / "manifests"
+DOMAINS = pathlib.Path(__file__).parents[1] / "libvirt" / "domains"
 EXPECTED = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((MANIFESTS / "expected").glob("*.yaml"))}
 USUAL_VM = {"patch": [], "complete": True}
 USUAL_NIC = {
@@ -38,11 +40,16 @@ WANTED = [(family, name) for family, names in EXPECTED.items() for name in names
 @functools.cache
 def planned(family):
     """Return the plan of each VM of a file, and the names of all its VMs."""
-    objects = read_files([str(MANIFESTS / f"{family}.yaml")], recursive=False)
+    objects = read_files([str(MANIFESTS / f"{family}.yaml"), *([str(DOMAINS)] if family == "domains" else [])], recursive=False)
     assert objects.set_aside == []
     plan = make_plan(objects, decide_all(objects, offline=True), [])
-    names = {f"{namespace}/{shown_name(name)}" for namespace, name in (*objects.machines, *objects.vm_pools)}
-    return {f"{vm['namespace']}/{vm['name']}": vm for vm in plan["vms"]}, names
+    keys = (*objects.machines, *objects.vm_pools, *objects.domains)
+    return {key_of(vm["namespace"], vm["name"]): vm for vm in plan["vms"]}, {key_of(*key) for key in keys}
+
+
+def key_of(namespace, name):
+    """Return the name of a VM in the table. A domain has no namespace."""
+    return f"{namespace}/{shown_name(name)}".lstrip("/")
 
 
 def shown(vm):
@@ -99,9 +106,14 @@ def test_a_patched_manifest_needs_no_other_change(family):
     plans, _ = planned(family)
     documents = [patched(one, plans) for one in read_documents(family)]
     objects = collect(*documents)
+    for one in plans.values():
+        if one["kind"] == "Domain":
+            objects.add_domain(one["domainXml"])
     again = make_plan(objects, decide_all(objects, offline=True), [])
-    assert any(one.get("patch") for one in plans.values())
+    assert any(nic["verdict"] == "Change" for one in plans.values() for nic in one["nics"])
     assert [one["name"] for one in again["vms"] if one.get("patch")] == []
+    domains = [one for one in again["vms"] if one["kind"] == "Domain"]
+    assert [one["name"] for one in domains for nic in one["nics"] if nic["verdict"] == "Change"] == []
 
 
 def read_documents(family):

@@ -57,6 +57,13 @@ def test_a_plan_without_changes_gives_exit_code_0():
     assert plan_of(policy("linux"), vm("web"))[0] == 0
 
 
+EVERY_NIC = "for nic in /sys/bus/virtio/devices/*/net/*; do ethtool -L ${nic##*/} combined 2; done"
+
+
+def by_mac(mac):
+    return f"ethtool -L $(grep -li {mac} /sys/bus/virtio/devices/*/net/*/address | cut -d/ -f8) combined 2"
+
+
 def test_a_vm_whose_spec_asks_to_run_counts_as_running():
     _, plan = plan_of(policy("linux"), vm("web", nic(model="e1000e"), run_strategy="Always"))
     machine = plan["vms"][0]
@@ -210,25 +217,54 @@ def test_against_shows_only_the_difference(tmp_path):
 
 def test_the_plan_has_the_guest_command_for_more_queues():
     _, plan = plan_of(policy("linux", networkPressure="High"), vm("web", run_strategy="Halted"))
-    assert plan["vms"][0]["guestCommands"] == ["ethtool -L eth0 combined 2"]
+    assert plan["vms"][0]["guestCommands"] == [EVERY_NIC]
+
+
+@pytest.mark.parametrize(
+    ("macs", "commands"),
+    [
+        (["02:00:00:00:00:0A"], [by_mac("02:00:00:00:00:0A")]),
+        (["02-00-00-00-00-0a"], [by_mac("02:00:00:00:00:0a")]),
+        (["02:00:00:00:00:01", "02:00:00:00:00:02"], [by_mac("02:00:00:00:00:01"), by_mac("02:00:00:00:00:02")]),
+        (["02:00:00:00:00:01", None], [EVERY_NIC]),
+        (["02:00:00:00:00:01; reboot"], [EVERY_NIC]),
+        (["$(reboot)"], [EVERY_NIC]),
+    ],
+    ids=["one", "dashes", "two", "one of two", "hostile", "a command"],
+)
+def test_a_guest_command_finds_a_nic_by_its_address(macs, commands):
+    given = [{"macAddress": mac} if mac else {} for mac in macs]
+    nics = [nic(f"n{number}", binding="bridge", network="br", **fields) for number, fields in enumerate(given)]
+    _, plan = plan_of(policy("linux", networkPressure="High"), nad("br"), vm("web", *nics, run_strategy="Halted"))
+    assert plan["vms"][0]["guestCommands"] == commands
+
+
+def test_a_guest_command_finds_its_nic(tmp_path):
+    for number, mac in enumerate(["02:00:00:00:00:01", "02:00:00:00:00:02"]):
+        place = tmp_path / f"virtio{number}" / "net" / f"enp{number}s0"
+        place.mkdir(parents=True)
+        (place / "address").write_text(f"{mac}\n")
+    depth = len(tmp_path.parts) - len(("/", "sys", "bus", "virtio", "devices"))
+    for command, found in ((by_mac("02:00:00:00:00:02"), ["enp1s0"]), (EVERY_NIC, ["enp0s0", "enp1s0"])):
+        text = command.replace("/sys/bus/virtio/devices", str(tmp_path)).replace("-f8", f"-f{8 + depth}")
+        ran = subprocess.run(["sh", "-c", text.replace("ethtool", "echo")], capture_output=True, text=True, check=True)
+        assert ran.stdout == "".join(f"-L {name} combined 2\n" for name in found)
 
 
 def test_a_nic_without_a_policy_has_a_guest_command_too():
     networks = policy("linux", networkPressure="High", selector={"networks": ["tenants/br"]}), nad("br")
     _, plan = plan_of(*networks, vm("web", nic(), nic("data", binding="bridge", network="br"), run_strategy="Halted"))
-    assert plan["vms"][0]["guestCommands"] == ["ethtool -L eth0 combined 2", "ethtool -L eth1 combined 2"]
+    assert plan["vms"][0]["guestCommands"] == [EVERY_NIC]
 
 
 def test_the_guest_command_is_in_table_and_markdown(tmp_path):
     text = documents(policy("linux", networkPressure="High"), vm("web", run_strategy="Halted"))
-    assert (
-        "tenants/web: after the change, run in the guest: ethtool -L eth0 combined 2\n" in run("plan", "-f", "-", text=text)[1]
-    )
+    assert f"tenants/web: after the change, run in the guest: {EVERY_NIC}\n" in run("plan", "-f", "-", text=text)[1]
     out = run("plan", "-f", "-", "-o", "markdown", text=text)[1]
-    assert "- `tenants/web`: after the change, run in the guest: `ethtool -L eth0 combined 2`\n" in out
+    assert f"- `tenants/web`: after the change, run in the guest: `{EVERY_NIC}`\n" in out
     (tmp_path / "policy.yaml").write_text(documents(policy("all", networkPressure="High")))
     out = run("plan", "-f", str(tmp_path), "-f", str(DOMAINS / "rhel-e1000e.xml"))[1]
-    assert "run in the guest: ethtool -L eth0 combined" in out
+    assert "run in the guest: ethtool -L $(grep -li 52:54:00:" in out
 
 
 def test_a_reason_of_a_compliant_nic_is_in_markdown():

@@ -10,12 +10,12 @@ from tests.builders.vm import kubevirt, nad, nic, node, node_state, policy, pool
 from vmnic.cli import live
 from vmnic.cli.app import app
 from vmnic.cli.live import NODE_KINDS, VM_KINDS
-from vmnic.kube.errors import ApiError
+from vmnic.kube.errors import ApiError, NotFoundError
 
 INJECTION = "network-resources-injector"
 REFUSABLE = [
     "nodes", "namespaces", "network-attachment-definitions", "virtualmachinepreferences", "virtualmachineclusterpreferences",
-    "controllerrevisions", "virtualmachineinstancetypes", "virtualmachineclusterinstancetypes", "kubevirts", "resourcequotas", "mutatingwebhookconfigurations",
+    "virtualmachinepools", "controllerrevisions", "virtualmachineinstancetypes", "virtualmachineclusterinstancetypes", "kubevirts", "resourcequotas", "mutatingwebhookconfigurations",
 ]  # fmt: skip
 ESSENTIAL = ["sriovnetworkpools", "nodenicstates", "vmnicpolicies", "virtualmachines", "virtualmachineinstances"]
 CLUSTER = [
@@ -35,6 +35,7 @@ class Api:
     """An API server that refuses some kinds. Class attributes hold its state, because the commands make the client."""
 
     refused = frozenset()
+    absent = frozenset()
     status = 403
     objects = CLUSTER
 
@@ -48,6 +49,8 @@ class Api:
         return None
 
     def _check(self, kind):
+        if kind.plural in self.absent:
+            raise NotFoundError(status=404, reason="NotFound", message="the server could not find the requested resource")
         if kind.plural in self.refused:
             raise ApiError(status=self.status, reason="Forbidden", message=f"{kind.plural} is forbidden")
 
@@ -80,7 +83,7 @@ def run(monkeypatch, capsys):
 
 COMMANDS = [
     *(["plan"], ["plan", "-o", "markdown"], ["explain", "vm", "web", "-n", "tenants"], ["capacity"], ["status"], ["nodes"]),
-    *(["revert", "vm", "web", "-n", "tenants"], ["uninstall"]),
+    *(["revert", "vm", "web", "-n", "tenants"], ["uninstall"], ["path", "vm", "web", "-n", "tenants"], ["plan", "-o", "html"]),
 ]
 
 
@@ -185,3 +188,45 @@ def test_what_fails_at_the_next_start_is_told(run):
     assert [one["reason"] for one in found] == ["NetResourceInjectorMissing"]
     assert [one["object"] for one in made["problems"]] == ["VirtualMachine/tenants/vf"]
     assert "warning NetResourceInjectorMissing" in run([], "explain", "vm", "vf", "-n", "tenants", objects=objects)[1]
+
+
+def pool_of_vms(**fields):
+    template = vm("web", nic(model="e1000e"), **fields)["spec"]
+    spec = {"replicas": 2, "selector": {}, "virtualMachineTemplate": {"spec": template}}
+    meta = {"name": "farm", "namespace": "tenants"}
+    return {"apiVersion": "pool.kubevirt.io/v1alpha1", "kind": "VirtualMachinePool", "metadata": meta, "spec": spec}
+
+
+def pools_in(out):
+    made = json.loads(out)
+    return [(one["name"], one["nics"][0]["to"]["datapath"]) for one in made["vms"] if one["kind"] == "VirtualMachinePool"]
+
+
+def test_a_live_plan_shows_what_pools_of_vms_will_get(run):
+    _, out, _ = run([], "plan", "-o", "json", objects=[*CLUSTER, pool_of_vms()])
+    assert pools_in(out) == [("farm", "vhost")]
+    assert pools_in(run(["virtualmachinepools"], "plan", "-o", "json", objects=[*CLUSTER, pool_of_vms()])[1]) == []
+
+
+def test_a_cluster_without_pools_of_vms_has_none(run, monkeypatch):
+    monkeypatch.setattr(Api, "absent", frozenset({"virtualmachinepools"}))
+    _, out, _ = run([], "plan", "-o", "json")
+    assert (pools_in(out), json.loads(out)["problems"]) == ([], json.loads(run([], "plan", "-o", "json")[1])["problems"])
+    assert "virtualmachinepools" not in out
+    monkeypatch.setattr(Api, "absent", frozenset({"kubevirts"}))
+    problems = json.loads(run([], "plan", "-o", "json")[1])["problems"]
+    assert [one["reason"] for one in problems if "kubevirts" in one["message"]] == ["KindAbsent"]
+
+
+def test_labels_of_refused_namespaces_block_pools_of_vms_too(run):
+    selector = {"namespaceSelector": {"matchLabels": {"team": "a"}}, "networks": ["*"]}
+    objects = [pool_of_vms(), policy("other", selector=selector, priority=200), policy(datapaths=["vhost"])]
+    (made,) = json.loads(run(["namespaces"], "plan", "-o", "json", objects=objects)[1])["vms"]
+    assert (made["nics"][0]["verdict"], made["nics"][0]["reason"]) == ("Blocked", "InputUnreadable")
+
+
+@pytest.mark.parametrize(("given", "shown"), [([], False), (["--pod-network-mtu", "8901"], True)], ids=["not given", "given"])
+def test_plan_and_explain_know_the_mtu_of_the_pod_network(run, given, shown):
+    words = "with static configuration MTU 1500 to 8901"
+    for command in (["plan"], ["plan", "-o", "markdown"], ["explain", "vm", "pod", "-n", "tenants"]):
+        assert (words in " ".join(run([], *command, *given)[1].split())) is shown

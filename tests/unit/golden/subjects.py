@@ -30,6 +30,7 @@ from vmnic.controller.metrics import CONTROLLER_METRICS
 from vmnic.controller.pools.ledger import LEDGER_NAME
 from vmnic.host.ops import is_write
 from vmnic.policy.condition_reasons import PolicyReason
+from vmnic.policy.problems import ProblemReason
 from vmnic.policy.reasons import Reason
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -75,11 +76,11 @@ def metrics() -> str:
     return "".join(f"{name} {kind} {{{labels}}}\n" for name, kind, labels in found)
 
 
-REASONS = (PfReason, Reason, PoolProblemReason, PoolReason, NodeReason, PolicyReason)
+REASONS = (PfReason, Reason, PoolProblemReason, PoolReason, NodeReason, PolicyReason, ProblemReason)
 
 
 def reasons() -> str:
-    """Return every reason of a NIC, a PF, a pool, a node and a policy."""
+    """Return every reason of a NIC, a PF, a pool, a node, a policy and a plan."""
     return "".join(f"{enum.__name__}.{one.value}\n" for enum in REASONS for one in enum)
 
 

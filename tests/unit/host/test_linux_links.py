@@ -82,7 +82,7 @@ def test_all_attributes_of_a_vf_are_read(links):
         ({"IFLA_VF_LINK_STATE": {"vf": 0, "link_state": 9}}, {"link_state"}),
         ({"IFLA_VF_VLAN": None}, {"vlan", "qos"}),
     ],
-    ids=str,
+    ids=lambda part: ", ".join(sorted(part)),
 )
 def test_what_a_driver_does_not_report_is_unknown(links, attributes, names):
     found = read_vf(links, REPORTED | attributes)

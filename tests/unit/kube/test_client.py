@@ -1,8 +1,5 @@
 """Requests that end with the lease, writes within their rate, and errors whose class decides retries."""
 
-import asyncio
-import itertools
-
 import pytest
 
 from vmnic.kube import client as module
@@ -17,7 +14,7 @@ from vmnic.kube.errors import (
     UnreachableError,
     error_for,
 )
-from vmnic.kube.resources import NODES
+from vmnic.kube.resources import NODES, PODS
 
 BODY = {"metadata": {"name": "n1"}}
 
@@ -47,32 +44,32 @@ async def test_read_needs_no_lease(api):
         assert (await made.read(NODES, "n1"))["metadata"]["name"] == "n1"
 
 
-async def test_writes_over_the_rate_limit_wait(api, monkeypatch):
-    pauses = []
+async def test_every_write_and_no_read_counts_for_the_rate_limit(api, monkeypatch):
+    waits, slept = iter([0.001, 0.002]), []
 
     async def sleep(seconds):
-        pauses.append(seconds)
+        slept.append(seconds)
 
-    monkeypatch.setattr(module.asyncio, "sleep", sleep)
-    budget = module._Budget(4.0)
-    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: 100.0)
-    for _ in range(6):
-        await budget.take()
-    assert pauses == pytest.approx([0.0, 0.0, 0.0, 0.0, 0.25, 0.5])
-
-
-async def test_every_write_and_no_read_counts_for_the_rate_limit(api, monkeypatch):
-    taken = itertools.count(1)
-
-    async def take(_):
-        next(taken)
-
-    monkeypatch.setattr(module._Budget, "take", take)
+    monkeypatch.setattr(module.WriteRate, "reserve", lambda _: next(waits))
     async with client(api, writes_per_s=1.0) as made:
-        await made.create(NODES, BODY)
-        await made.replace(NODES, {"metadata": {}}, "n1")
-        await made.read(NODES, "n1")
-    assert (next(taken), dict(made.writes)) == (3, {"POST nodes": 1, "PUT nodes": 1})
+        with monkeypatch.context() as patched:
+            patched.setattr(module.asyncio, "sleep", sleep)
+            await made.create(NODES, BODY)
+            await made.replace(NODES, {"metadata": {}}, "n1")
+            await made.read(NODES, "n1")
+    assert (slept, dict(made.writes)) == ([0.001, 0.002], {"POST nodes": 1, "PUT nodes": 1})
+
+
+@pytest.mark.parametrize(
+    ("status", "subresource", "per_s"),
+    [(429, "", 20.0), (503, "", 20.0), (504, "", 20.0), (500, "", 40.0), (409, "", 40.0), (429, "eviction", 40.0)],
+)
+async def test_only_a_server_without_capacity_lowers_the_rate(api, status, subresource, per_s):
+    api.faults.append(("POST", status))
+    async with client(api, writes_per_s=40.0) as made:
+        with pytest.raises(ApiError):
+            await made.create(PODS, BODY, "ns", name="p", subresource=subresource)
+        assert made._rate.per_s == per_s
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,27 @@ async def test_paged_list_is_read_completely(api, watcher):
     await synced(api, watcher, a=1, b=2, c=3, d=4, e=5)
 
 
+async def test_page_leaves_the_event_loop_its_turns(api):
+    turns, decoded = [0], []
+
+    def decode(raw):
+        decoded.append(turns[0])
+        return msgspec.json.decode(raw, type=Thing)
+
+    async def count():
+        while True:
+            turns[0] += 1
+            await asyncio.sleep(0)
+
+    for number in range(3 * module._SLICE):
+        api.put(f"n{number}", size=number)
+    async with running(api, decode=decode):
+        counter = asyncio.create_task(count())
+        await until(lambda: len(decoded) == 3 * module._SLICE)
+        counter.cancel()
+    assert len(set(decoded)) == 3
+
+
 async def test_changes_arrive_by_the_watch(api, watcher):
     await synced(api, watcher, a=1)
     api.put("b", size=2)

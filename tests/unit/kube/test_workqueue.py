@@ -66,6 +66,39 @@ async def test_key_is_never_worked_on_twice_at_once_nor_lost():
     assert max(most) == 1
 
 
+async def test_urgent_work_goes_before_the_next_slice(monkeypatch):
+    monkeypatch.setattr(module, "_SLICE_S", 0.0)
+    monkeypatch.setattr(module, "_URGENT_PAUSES", 10**6)
+    urgent, seen = [True], []
+
+    async def look(key):
+        seen.append(key)
+
+    queue = WorkQueue(has_urgent_work=lambda: bool(urgent))
+    queue.add("a")
+    async with working(queue, look):
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert seen == []
+        urgent.clear()
+        await until(lambda: seen == ["a"])
+
+
+async def test_urgent_work_that_never_ends_does_not_stop_the_queue(monkeypatch):
+    monkeypatch.setattr(module, "_SLICE_S", 0.0)
+    asked, seen = [], []
+
+    async def look(key):
+        seen.append((key, len(asked)))
+
+    queue = WorkQueue(has_urgent_work=lambda: asked.append(1) is None)
+    for key in ("a", "b"):
+        queue.add(key)
+    async with working(queue, look, workers=1):
+        await until(lambda: len(seen) == 2)
+    assert seen == [("a", module._URGENT_PAUSES), ("b", 2 * module._URGENT_PAUSES)]
+
+
 async def test_lower_rank_goes_first():
     queue, seen = WorkQueue(rank=lambda key: {"grant": 0, "vm": 1, "status": 2}[key]), []
 

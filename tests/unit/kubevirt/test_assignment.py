@@ -99,7 +99,7 @@ def test_a_vm_with_a_hostile_record_is_not_patched(text, datapaths):
     found = decision(*documents)
     assert (found.nics[0].verdict, found.nics[0].reason) == ("Blocked", "RecordUnreadable")
     assert ANNOTATION in found.nics[0].message
-    assert any(ANNOTATION in problem for problem in found.vm.problems)
+    assert any((problem.reason, ANNOTATION in problem.message) == ("RecordUnreadable", True) for problem in found.vm.problems)
     assert patches(*documents) == {"web": []}
     assert render_status(found, None, None)["nics"][0]["reason"] == "RecordUnreadable"
 
@@ -175,8 +175,8 @@ def test_a_network_of_the_same_segment_is_restored():
     machine, networks = reverting("blue", "blue")
     assert {
         "op": "replace",
-        "path": "/spec/template/spec/networks/0",
-        "value": json.loads(ELSEWHERE)["nics"]["data"]["was"]["network"],
+        "path": "/spec/template/spec/networks/0/multus/networkName",
+        "value": "nets/br",
     } in revert(machine, networks=networks)
 
 

@@ -3,7 +3,8 @@
 import msgspec
 import pytest
 
-from tests.builders.vm import nic, vm, vmi
+from tests.builders.decide import decision
+from tests.builders.vm import kubevirt, nic, policy, vm, vmi
 from vmnic.kubevirt.gather import MachineInput, gather_vm_facts
 from vmnic.kubevirt.networks import read_network
 from vmnic.kubevirt.vm import Instancetype, Preference, VirtualMachine, decode_machine
@@ -146,7 +147,10 @@ def test_a_vmi_that_has_ended_does_not_run(phase, running):
 
 def test_a_missing_object_that_a_vm_refers_to_is_a_problem():
     machine = vm(preference={"name": "gone"}, instancetype={"name": "lost"})
-    assert [text.split()[1] for text in gather(machine).problems] == ["gone", "lost"]
+    assert [(one.reason, one.message.split()[1]) for one in gather(machine).problems] == [
+        ("PreferenceUnknown", "gone"),
+        ("PreferenceUnknown", "lost"),
+    ]
 
 
 def test_the_error_of_a_malformed_vm_has_the_path_of_the_field():
@@ -262,3 +266,29 @@ def test_a_cpu_quantity_that_is_none_is_unknown_where_it_counts():
 )  # fmt: skip
 def test_memory_comes_from_the_spec_else_from_resources(machine, mebibytes):
     assert gather(machine).memory_bytes == (mebibytes and mebibytes << 20)
+
+
+def queues_with(cpu_request, *, cpu=None, **resources):
+    machine = vm()
+    domain = machine["spec"]["template"]["spec"]["domain"]
+    domain |= {"cpu": cpu or {}, "resources": resources}
+    return decision(machine, policy(networkPressure="High"), kubevirt(cpuRequest=cpu_request)).vm.vcpus
+
+
+@pytest.mark.parametrize(
+    ("vcpus", "found"),
+    [
+        (queues_with("3"), 3),
+        (queues_with("2500m"), 3),
+        (queues_with(4), 4),
+        (queues_with("100m"), 1),
+        (queues_with("3", requests={"cpu": "2"}), 2),
+        (queues_with("3", limits={"cpu": "2"}), 2),
+        (queues_with("3", cpu={"cores": 2}), 2),
+        (queues_with("3", cpu={"dedicatedCpuPlacement": True}), 1),
+        (queues_with("3", cpu={"dedicatedCpuPlacement": True}, requests={"cpu": "2"}), 2),
+    ],
+    ids=["whole", "rounded up", "a number", "the default", "request", "limit", "topology", "dedicated", "dedicated with one"],
+)
+def test_a_vm_without_cpu_fields_gets_the_clusters_request(vcpus, found):
+    assert vcpus == found

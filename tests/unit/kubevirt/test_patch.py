@@ -2,6 +2,7 @@
 
 import json
 
+import jsonpatch
 import pytest
 
 from tests.builders.decide import apply_patches, decision, patches
@@ -14,6 +15,8 @@ NETWORKS = [
 ]
 CLUSTER = [*NETWORKS, kubevirt(permitted=["vmnic.dev/whole"]), pool(), pool("whole", function="Physical"), node_state()]
 CLUSTER += [node_state("n2", pool="whole", vfs=0, function="Physical")]
+
+SWITCH = "/spec/template/spec/domain/devices/networkInterfaceMultiqueue"
 
 
 def wanting(datapath):
@@ -123,3 +126,75 @@ def test_the_first_annotation_is_guarded_by_the_resource_version():
     assert guard in patches(machine, wanting("vhost"), *CLUSTER)["web"]
     machine["metadata"]["annotations"] = {"a": "b"}
     assert guard not in patches(machine, wanting("vhost"), *CLUSTER)["web"]
+
+
+@pytest.mark.parametrize("datapath", ["vhost", "sriov", "macvtap", "passthrough"])
+def test_a_change_of_the_spec_meanwhile_refuses_the_patch(datapath):
+    machine = web()
+    machine["metadata"]["generation"] = 7
+    patch = patches(machine, wanting(datapath), *CLUSTER)["web"]
+    assert patch[0] == {"op": "test", "path": "/metadata/generation", "value": 7}
+    jsonpatch.apply_patch(machine, patch)
+    machine["metadata"]["generation"] = 8
+    with pytest.raises(jsonpatch.JsonPatchTestFailed):
+        jsonpatch.apply_patch(machine, patch)
+
+
+def test_a_switch_that_nobody_has_set_is_guarded_too():
+    machine = vm("web", run_strategy="Halted")
+    machine["metadata"]["generation"] = 7
+    patch = patches(machine, policy(networkPressure="High"), *CLUSTER)["web"]
+    assert patch[0] == {"op": "test", "path": "/metadata/generation", "value": 7}
+    assert {"op": "add", "path": SWITCH, "value": True} in patch
+
+
+def whole(original, *accepted, datapath="passthrough"):
+    """Return a VM with a whole NIC that replaced an interface."""
+    wanted = policy(
+        datapaths=[datapath], passthrough={"pool": "whole"}, accept=[f"PropertyNotCarried/{one}" for one in accepted]
+    )
+    return made(apply_patches([original, wanted, *CLUSTER]))
+
+
+def decide_back(machine, datapath, *accepted):
+    wanted = policy(datapaths=[datapath], accept=[f"PropertyNotCarried/{one}" for one in accepted])
+    return decision(machine, wanted, *CLUSTER).nics[-1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "datapath", "reason"),
+    [
+        ("state", "down", "sriov", "PropertyNotCarried"),
+        ("state", "down", "vhost", None),
+        ("state", "down", "macvtap", None),
+        ("state", "up", "sriov", None),
+        ("dhcpOptions", {"tftpServerName": "t"}, "sriov", "PropertyNotCarried"),
+        ("dhcpOptions", {"tftpServerName": "t"}, "vhost", None),
+        ("bootOrder", 1, "sriov", None),
+    ],
+)
+def test_a_whole_nic_keeps_what_its_interface_had(setting, value, datapath, reason):
+    machine = whole(web(**{setting: value}), setting)
+    found = decide_back(machine, datapath)
+    assert (found.reason, setting in found.message) == (reason, reason is not None)
+    assert decide_back(machine, datapath, setting).verdict == "Change"
+
+
+@pytest.mark.parametrize("datapath", ["vhost", "sriov", "macvtap"])
+@pytest.mark.parametrize("mac", [None, "02:00:00:00:00:07"])
+def test_the_address_of_a_whole_nic_is_the_one_that_is_written(datapath, mac):
+    machine = whole(web(**({"macAddress": mac} if mac else {})))
+    devices, _ = entries(whole(machine, datapath=datapath))
+    assert decide_back(machine, datapath).nic.spec_mac == devices["interfaces"][-1].get("macAddress") == mac
+
+
+@pytest.mark.parametrize("where", ["interfaces", "networks"])
+@pytest.mark.parametrize(("datapath", "reason"), [("passthrough", "PropertyNotCarried"), ("sriov", None), ("vhost", None)])
+def test_a_field_of_a_newer_kubevirt_is_not_dropped(where, datapath, reason):
+    machine = web()
+    devices, networks = entries(machine)
+    {"interfaces": devices["interfaces"], "networks": networks}[where][1]["fieldOfTomorrow"] = {"a": 1}
+    found = decision(machine, wanting(datapath), *CLUSTER).nics[-1]
+    assert (found.reason, "fieldOfTomorrow" in found.message) == (reason, reason is not None)
+    after = entries(run(machine, datapath))
+    assert {"interfaces": after[0]["interfaces"], "networks": after[1]}[where][1]["fieldOfTomorrow"] == {"a": 1}

@@ -90,3 +90,59 @@ def test_a_nic_edited_since_its_change_is_not_restored():
 
 def test_a_vm_that_was_never_changed_gets_no_patch():
     assert render_revert(decode_machine(msgspec.json.encode(web(bridge("data"))))) == []
+
+
+def edited(machine, **fields):
+    """Return a VM whose first NIC a person has edited. A value of None removes a field."""
+    found = copy.deepcopy(machine)
+    entry = found["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"][0]
+    found["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"][0] = {
+        key: value for key, value in (entry | fields).items() if value is not None
+    }
+    return found
+
+
+@pytest.mark.parametrize(
+    ("datapath", "fields"),
+    [
+        ("sriov", {"sriov": None, "bridge": {}}),
+        ("sriov", {"sriov": None, "binding": {"name": "l2bridge"}}),
+        ("macvtap", {"binding": {"name": "passt"}}),
+        ("macvtap", {"binding": None, "sriov": {}, "model": None}),
+        ("macvtap", {"binding": None, "bridge": {}}),
+        ("macvtap", {"model": "e1000e"}),
+    ],
+    ids=["a bridge", "a plugin", "another plugin", "a VF", "bridge for macvtap", "a model"],
+)
+def test_a_later_binding_of_a_person_stays(datapath, fields):
+    given = edited(changed(web(bridge("data")), datapath), **fields)
+    assert reverted(given)["spec"] == given["spec"]
+
+
+@pytest.mark.parametrize("datapath", ["sriov", "macvtap"])
+def test_a_later_network_of_a_person_stays(datapath):
+    given = copy.deepcopy(changed(web(bridge("data")), datapath))
+    given["spec"]["template"]["spec"]["networks"][0]["multus"]["networkName"] = "other"
+    assert reverted(given)["spec"] == given["spec"]
+
+
+@pytest.mark.parametrize("datapath", ["sriov", "macvtap", "vhost"])
+def test_later_settings_of_a_person_stay(datapath):
+    later = {"bootOrder": 3, "macAddress": "02:00:00:00:00:09", "tag": "t", "fieldOfTomorrow": {"a": 1}}
+    back = reverted(edited(changed(web(bridge("data", bootOrder=2, acpiIndex=4)), datapath), acpiIndex=None, **later))
+    (entry,) = back["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"]
+    assert entry == {"name": "data", "bridge": {}, "model": "e1000e", **later}
+
+
+@pytest.mark.parametrize("state", ["up", None])
+def test_a_state_that_a_vf_cannot_have_comes_back(state):
+    original = web(bridge("data", **({"state": state} if state else {})))
+    assert reverted(changed(original, "sriov"))["spec"]["template"] == original["spec"]["template"]
+
+
+@pytest.mark.parametrize("generation", [0, 7])
+def test_a_revert_of_a_vm_that_changed_meanwhile_is_refused(generation):
+    given = changed(web(bridge("data")), "passthrough")
+    given["metadata"] |= {"generation": generation} if generation else {}
+    patch = render_revert(decode_machine(msgspec.json.encode(given)))
+    assert ({"op": "test", "path": "/metadata/generation", "value": 7} in patch) is bool(generation)

@@ -63,7 +63,7 @@ def test_the_message_names_the_missing_revision(offline):
     found = decision(TO_VHOST, keeping(spec="gone"), LIVE, offline=offline)
     word = "is not given" if offline else "does not exist"
     assert f"preference linux: ControllerRevision gone {word}" in found.nics[0].message
-    assert found.vm.problems == (found.nics[0].message,)
+    assert [(one.reason, one.message) for one in found.vm.problems] == [("PreferenceUnknown", found.nics[0].message)]
 
 
 VIRTIO = nic(model="virtio")

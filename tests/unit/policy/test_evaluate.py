@@ -255,4 +255,4 @@ def test_tenant_annotations_count_only_if_the_policy_allows_them(machine, overri
 
 
 def test_a_malformed_tenant_annotation_is_reported_as_a_problem():
-    assert "must be High or Low" in decision(asking(network_pressure="Huge")).vm.problems[0]
+    assert "must be High or Low" in decision(asking(network_pressure="Huge")).vm.problems[0].message

@@ -10,6 +10,7 @@ from vmnic.cli.objects import Objects
 from vmnic.cli.offline import decide_all
 from vmnic.cli.plan import make_plan
 from vmnic.cli.recorded import plan_recorded
+from vmnic.nodes.pools.shares import pool_shares
 from vmnic.records.document import read_record_file
 
 HOSTS = pathlib.Path(__file__).parents[2] / "hosts"
@@ -21,14 +22,18 @@ ON_TOP = [
 ]
 
 
-def plan(host, spec):
-    """Return actions, disruptive, blockers and reason of the problem, by PCI address, and the reasons of all problems."""
+def collect(host, spec):
+    """Return a pool and the record of a host."""
     objects = Objects()
     document = {"apiVersion": "vmnic.dev/v1alpha1", "kind": "SriovNetworkPool", "metadata": {"name": "p"}}
     objects.pools["p"] = SriovNetworkPool.model_validate(document | {"spec": yaml.safe_load(spec)})
-    record = read_record_file(HOSTS / f"{host}.yaml")
-    objects.host_records[record.metadata.name] = record
-    recorded = plan_recorded(objects)
+    objects.host_records[host] = read_record_file(HOSTS / f"{host}.yaml")
+    return objects
+
+
+def plan(host, spec):
+    """Return actions, disruptive, blockers and reason of the problem, by PCI address, and the reasons of all problems."""
+    recorded = plan_recorded(collect(host, spec))
     made = make_plan(recorded.objects, decide_all(recorded.objects, offline=True), [], recorded)
     assert not recorded.set_aside
     rows = {
@@ -320,3 +325,24 @@ def test_functions_that_a_pool_does_not_take(host, selector, rows, reasons):
 def test_each_recorded_host_is_planned():
     planned = {host for host, _, _ in PLANS}
     assert {path.stem for path in HOSTS.glob("*.yaml")} == planned
+
+
+@pytest.mark.parametrize(
+    ("host", "selector", "first", "last"),
+    [
+        ("x710-two-pools", "{pfNames: [ens7f0]}", "0000:65:02.0", "0000:65:02.7"),
+        ("ranges-and-buses", "{models: [X540]}", "0000:5f:0f.1", "0000:5f:10.7"),
+    ],
+)
+def test_the_state_after_a_plan_has_the_new_vfs(host, selector, first, last):
+    objects = collect(host, f"{{nicSelector: {selector}, numVfs: 8}}")
+    state = plan_recorded(objects).objects.node_states[host]
+    (share,) = pool_shares(state, "p")
+    assert (share.ready, share.held) == (8, ())
+    assert (share.addresses[0], share.addresses[-1]) == (first, last)
+
+
+def test_the_state_after_a_refused_plan_is_as_before():
+    objects = collect("ubuntu-built-in", "{nicSelector: {models: [X710]}, numVfs: 8}")
+    state = plan_recorded(objects).objects.node_states["ubuntu-built-in"]
+    assert [share.ready for share in pool_shares(state, "p")] == [0]

@@ -200,7 +200,7 @@ def test_readers_see_a_recorded_host_as_the_real_one():
         assert getattr(found, field) == getattr(expected, field)
 
 
-@pytest.mark.parametrize("name", ["desktop-without-sriov", "infiniband-pf", "mlx5-switchdev-bond"])
+@pytest.mark.parametrize("name", ["desktop-without-sriov", "mlx5-switchdev-bond"])
 def test_what_cannot_be_simulated_is_refused_by_its_field(name):
     with pytest.raises(ImpossibleHostError, match=r"pciDevices\[|links\["):
         spec_of(read_record_file(HOSTS / f"{name}.yaml"))

@@ -167,7 +167,7 @@ class Applier:
             for index in unfold_indexes(which, len(await self._vf_addresses()))
         }
         for index, settings in asked.items():
-            for op in _attribute_ops(link.name, index, settings, link.mac or "", present.get(index)):
+            for op in _attribute_ops(link.name, index, settings, link.own_mac, present.get(index)):
                 await self._write(op)
         # Rates come last, because only they need a carrier. The other attributes are set even if none comes.
         rates = [op for index, one in asked.items() for op in _rate_ops(link.name, index, one, present.get(index))]

@@ -48,6 +48,8 @@ class Reviews:
         self._world = world
         self._set_aside = set_aside
         self._is_authenticated = is_authenticated
+        self.waiting = 0
+        """Number of reviews that the API server waits for. Only the webhook's thread writes it."""
         self._is_reviewing_policy = False
         self._completed: tuple[VirtualMachine, str] | None = None
         """The VM that the last review has completed, with its namespace."""

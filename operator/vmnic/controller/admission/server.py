@@ -62,6 +62,8 @@ _envelope = msgspec.json.Decoder(_Envelope)
 
 
 class _Reviews(Protocol):
+    waiting: int
+
     async def answer(self, webhook: str, uid: str, subject: Subject, raw: bytes) -> Answer: ...
 
 
@@ -152,6 +154,7 @@ class Webhook:
         if self._limit is not None and self._limit.deficit_s > 0:
             return "throttled", allow(named.uid)
         subject = Subject(kind, "/".join(filter(None, (named.namespace[:_NAME_CHARS], named.name[:_NAME_CHARS]))))
+        self._reviews.waiting += 1
         try:
             check_size(raw)
             work = asyncio.run_coroutine_threadsafe(self._reviews.answer(webhook, named.uid, subject, raw), self._main)
@@ -163,6 +166,8 @@ class Webhook:
         except Exception as error:
             self._log_once(webhook, subject, error)
             return "failed", allow(named.uid, _UNDECIDED)
+        finally:
+            self._reviews.waiting -= 1
         self._charge(answer.cpu_s)
         return _outcome(answer.review["response"]), answer.review
 

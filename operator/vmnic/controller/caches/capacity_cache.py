@@ -61,21 +61,26 @@ class CapacityCache:
         """VMs that have changed since their claim was read."""
         self._capacity: Capacity | None = None
 
-    def update_vm(self, key: ObjectKey, machine: VirtualMachine | None) -> None:
+    def update_vm(self, key: ObjectKey, machine: VirtualMachine | None) -> bool:
         """Mark the claim of a VM as stale after the VM or its instance has changed.
 
         Only VMs that may have devices are tracked, which is quick to check.
+
+        Returns:
+            Whether the VM has or had devices.
         """
         has_any = machine is not None and self._may_have_devices(key, machine)
         # A VM that has given its devices back is still in `_claims`, and its claim has to go.
-        if has_any or key in self._claims:
-            self._capacity = None
-            if machine is None:
-                self._claims.pop(key, None)
-                self._stale.discard(key)
-            else:
-                self._claims.setdefault(key, None)
-                self._stale.add(key)
+        if not has_any and key not in self._claims:
+            return False
+        self._capacity = None
+        if machine is None:
+            self._claims.pop(key, None)
+            self._stale.discard(key)
+        else:
+            self._claims.setdefault(key, None)
+            self._stale.add(key)
+        return True
 
     def _may_have_devices(self, key: ObjectKey, machine: VirtualMachine) -> bool:
         domain = machine.spec.template.spec.domain

@@ -45,13 +45,12 @@ from ...kubevirt.vm import (
     Quota,
     VirtualMachine,
     decode_instancetype,
-    decode_machine,
     decode_preference,
     decode_quota,
     salvage_machine,
 )
 from ...kubevirt.vm_state import decode_vm_state
-from ...kubevirt.vmi import VirtualMachineInstance, decode_instance
+from ...kubevirt.vmi import VirtualMachineInstance
 from ...nodes.state import decode_node_state
 from .capacity_cache import CapacityCache
 from .facts import FactGatherer
@@ -70,6 +69,7 @@ from .projections import (
 )
 from .readers import Thing, segment_of
 from .revisions import RevisionCache
+from .shared_parts import decode_shared_instance, decode_shared_machine
 
 __all__ = ["ClusterCache", "Enqueue", "run_reflectors"]
 
@@ -79,6 +79,8 @@ _MANY = 500
 """Keys that are enqueued in one go: about a millisecond."""
 _SETTLE_S = 0.1
 """Delay that lets one pass serve a burst of changes. Pools and policies are summed up over all their nodes and VMs."""
+_REPORT_S = 1.0
+"""Delay where a change only affects the counts that a pool reports."""
 
 
 class Enqueue(Protocol):
@@ -100,6 +102,7 @@ class ClusterCache:
         enqueue: Receives the keys whose objects, or whose facts, have changed.
         readmit: Receives the keys of objects that have themselves changed, so that an object that was set aside is tried again.
         set_aside: Registry for objects that cannot be decoded or handled.
+        pod_network_mtu: MTU of the pod network in bytes; None if unknown.
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class ClusterCache:
         enqueue: Enqueue,
         readmit: Callable[[Key], None] = lambda _: None,
         set_aside: SetAside | None = None,
+        pod_network_mtu: int | None = None,
     ) -> None:
         self._enqueue = enqueue
         self._readmit = readmit
@@ -138,8 +142,8 @@ class ClusterCache:
         self.pools = cache(POOLS, decode_pool, self._pool_changed)
         self.policies = cache(POLICIES, decode_policy, self._policy_changed)
         self.namespaces = cache(NAMESPACES, decode_labelled, self._namespace_changed)
-        self.machines = foreign(VIRTUAL_MACHINES, decode_machine, self._machine_changed, salvage=salvage_machine)
-        self.instances = foreign(VIRTUAL_MACHINE_INSTANCES, decode_instance, self._instance_changed)
+        self.machines = foreign(VIRTUAL_MACHINES, decode_shared_machine, self._machine_changed, salvage=salvage_machine)
+        self.instances = foreign(VIRTUAL_MACHINE_INSTANCES, decode_shared_instance, self._instance_changed)
         read, typed = self._reference_changed, self._instancetype_changed
         self.preferences = foreign(PREFERENCES, decode_preference, read(PREFERENCES))
         self.cluster_preferences = foreign(CLUSTER_PREFERENCES, decode_preference, read(CLUSTER_PREFERENCES))
@@ -150,7 +154,7 @@ class ClusterCache:
         self.quotas = cache(RESOURCE_QUOTAS, decode_quota, self._quota_changed)
         self.webhooks = cache(MUTATING_WEBHOOKS, decode_webhooks, self._webhook_changed)
         self.vm_states = cache(VM_NIC_STATES, decode_vm_state, self._vm_state_changed)
-        self.inputs = FactGatherer(self)
+        self.inputs = FactGatherer(self, pod_network_mtu)
         self.devices = CapacityCache(
             self.inputs.nodes,
             lambda: self.inputs.cluster_facts.pools,
@@ -330,7 +334,7 @@ class ClusterCache:
                 if machine.namespace == namespace:
                     self._enqueue(vm_key(*machine))
 
-    def _machine_changed(self, key: ObjectKey, _old: VirtualMachine | None, new: VirtualMachine | None) -> None:
+    def _machine_changed(self, key: ObjectKey, old: VirtualMachine | None, new: VirtualMachine | None) -> None:
         """Update the devices of a VM and enqueue it.
 
         Before the caches are complete nothing can be decided. All VMs are enqueued then.
@@ -342,7 +346,10 @@ class ClusterCache:
         if key in self.machines.malformed:
             self.devices.hold(key, self.machines.last_readable.get(key))
         else:
-            self.devices.update_vm(key, new)
+            has_devices = self.devices.update_vm(key, new)
+            # No agent reports the devices of stopped VMs, which pools count too.
+            if has_devices and (old is None or new is None or old.spec != new.spec):
+                self._every_pool(_REPORT_S)
             if new is None:
                 self.inputs.readers.forget(key)
         if self.machines_synced:
@@ -378,9 +385,9 @@ class ClusterCache:
         if end < len(keys):
             asyncio.get_running_loop().call_soon(self._enqueue_slice, keys, end)
 
-    def _every_pool(self) -> None:
+    def _every_pool(self, after_s: float = _SETTLE_S) -> None:
         for key in self.pools.items:
-            self._enqueue(pool_key(key.name), _SETTLE_S)
+            self._enqueue(pool_key(key.name), after_s)
 
 
 def _refers(name: ObjectKey, machine: VirtualMachine, key: ObjectKey) -> bool:
@@ -404,7 +411,7 @@ def _intent(pool: SriovNetworkPool) -> tuple[Any, ...]:
 
 def _place(node: NodeObject) -> tuple[Any, ...]:
     """Return the parts of a node that pools read."""
-    return (node.metadata.labels, node.metadata.annotations, node.spec, node.status.conditions)
+    return (node.metadata.labels, node.metadata.annotations, node.spec, node.status)
 
 
 async def run_reflectors(world: ClusterCache) -> None:

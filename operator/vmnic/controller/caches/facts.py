@@ -70,8 +70,9 @@ class Caches(Protocol):
 class FactGatherer:
     """Reads the caches for decisions."""
 
-    def __init__(self, caches: Caches) -> None:
+    def __init__(self, caches: Caches, pod_network_mtu: int | None = None) -> None:
         self._caches = caches
+        self._pod_network_mtu = pod_network_mtu
         self.readers = Readers()
         """Which VMs read which networks, preferences, instancetypes and ControllerRevisions."""
         self._segments: dict[tuple[str, str], dict[str, Network]] = defaultdict(dict)
@@ -121,6 +122,7 @@ class FactGatherer:
             vhost_net=self._with_vhost > 0 if known else None,
             injector=self._has_injector(),
             unreadable=next(iter(kubevirts.malformed.values()), ""),
+            pod_network_mtu=self._pod_network_mtu,
         )
 
     def _pools(self) -> dict[str, PoolFacts]:
@@ -213,9 +215,13 @@ class FactGatherer:
             namespace_unknown=f"Namespace {namespace} cannot be read: {unreadable}" if unreadable is not None else "",
             find_network=functools.partial(self._find_network, note),
             find_segment=functools.partial(self._find_segment, note),
-            physical_resources=[pool.resource_name for pool in self.cluster_facts.pools.values() if pool.physical],
+            physical_resources=[
+                name for pool in self.cluster_facts.pools.values() if pool.physical for name in pool.resource_names
+            ],
             resources=self.cluster_facts.resources,
             default_binding=self.cluster_facts.kubevirt.default_binding,
+            default_cpu=self.cluster_facts.kubevirt.cpu_request,
+            pod_network_mtu=self._pod_network_mtu,
             default_architecture=default_architecture(self.cluster_facts),
             preference_unknown=preferred,
             instancetype_unknown=typed,

@@ -21,6 +21,7 @@ from ...kube.reflector import ObjectKey
 from ...kube.resources import NETWORKS
 from ...kubevirt.vm import Network
 from ...nodes.pools.networks import POOL_UID, SEGMENT_LABEL, OwnNetwork, render_network
+from ...nodes.pools.resources import collect_resources, network_name
 from ...nodes.rollout.release import ABANDON
 from ...policy.labels import matches_labels
 from ..caches.cluster_cache import ClusterCache
@@ -81,9 +82,11 @@ class NetworkReconciler:
         return {key: one.own for key, one in known if one.own is not None and uid and one.own.pool_uid == uid}
 
     def _wanted(self, pool: SriovNetworkPool) -> dict[ObjectKey, OwnNetwork]:
+        resources = collect_resources(pool, (state for _, state in self._world.node_states.known())).names
         return {
-            ObjectKey(key.name, network.name): render_network(pool, network)
+            ObjectKey(key.name, network_name(pool, network, resource)): render_network(pool, network, resource)
             for network in pool.spec.networks
+            for resource in resources
             for key, namespace in self._world.namespaces.items.items()
             # The API server refuses new objects in a namespace that is being deleted.
             if not namespace.metadata.deletion_timestamp

@@ -220,6 +220,7 @@ class PoolReconciler:
             ready=node.ready,
             cordoned=node.spec.unschedulable,
             vfs=count_vfs(state, name),
+            refused=any(one.pool == name and one.pci_address for one in conflicts),
         )
         return _Looked(node, state, asked, view, conflicts, refusals)
 
@@ -234,11 +235,12 @@ class PoolReconciler:
         more = (*problems, *refused)
         status = summarise_pool(pool, facts.nodes, self._ledger.current.of(name), facts.conflicts, more)
         if capacity is not None:
-            resource = pool.resource_name
-            counts = {"assigned": capacity.assigned.get(resource, 0), "reserved": pool.spec.reserve_for_migration}
-            counts["free"] = sum(capacity.free.get(resource, {}).values())
+            resources = status.resource_names
+            assigned = sum(capacity.assigned.get(resource, 0) for resource in resources)
+            free = sum(sum(capacity.free.get(resource, {}).values()) for resource in resources)
+            counts = {"assigned": assigned, "reserved": pool.spec.reserve_for_migration, "free": free}
             status = status.model_copy(update={"vfs": status.vfs.model_copy(update=counts)})
-            await self.survival.update(name, resource)
+            await self.survival.update(name, resources)
         await self._statuses.write(POOLS, pool, status)
 
 

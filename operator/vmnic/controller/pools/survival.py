@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from ...policy.capacity import Capacity
 from ...policy.survival import Loss, assess_losses, find_residents
@@ -31,14 +32,15 @@ class SurvivalCheck:
         """Return the answers by pool. A pool whose answer is unknown has none."""
         return dict(self._by_pool)
 
-    async def update(self, pool: str, resource: str) -> None:
+    async def update(self, pool: str, resources: Iterable[str]) -> None:
         """Answer for one pool."""
         capacity = self._devices.capacity
         if self._of is not capacity:
             await self._assess(capacity)
-        if resource in self._unsafe:
+        own = set(resources)
+        if own & self._unsafe:
             self._by_pool[pool] = False
-        elif resource in self._unknown:
+        elif own & self._unknown:
             self._by_pool.pop(pool, None)
         else:
             self._by_pool[pool] = True

@@ -69,9 +69,10 @@ class PolicyReconciler:
         if waiting:
             self._enqueue(policy_key(name), _LOOK_AGAIN_S)
         sums = _Sums(name)
-        # A copy, because VMs are reconciled while this pass lets the event loop have its turns.
-        for number, (machine, notes) in enumerate(list(self._machines.notes.items())):
-            sums.add(machine, notes)
+        # A copy, because VMs are reconciled while this pass lets the event loop have its turns. It contains only the keys,
+        # because making a pair for each of tens of thousands of VMs would hold the loop for milliseconds.
+        for number, machine in enumerate(list(self._machines.notes)):
+            sums.add(machine, self._machines.notes.get(machine, ()))
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
         status = sums.status(policy, self._machines.slots.failed(name), is_kubevirt_absent=self._world.machines.absent)

@@ -43,6 +43,8 @@ _SETTLE_S = 0.05
 """Delay that lets one allocation serve a burst of demands."""
 _CANDIDATES_S = 0.25
 """CPU budget for evaluating one VM. It normally takes less than a millisecond."""
+_EQUAL_NOTES = 10_000
+"""Number of different records that are remembered to share them."""
 _PASSING = (0, 404, 409, 429)
 """HTTP statuses that say nothing about the patch: no answer (0), VM gone or replaced, or too many requests."""
 
@@ -76,6 +78,8 @@ class MachineReconciler:
         self.slots = self._restarts.slots
         self.notes: dict[ObjectKey, tuple[NicDecisionRecord, ...]] = {}
         """Recorded decisions by VM. VMs that no policy selects are left out."""
+        self._equal_notes: dict[tuple[NicDecisionRecord, ...], tuple[NicDecisionRecord, ...]] = {}
+        """One copy of equal records, because most VMs have the same ones."""
 
     def remembered(self) -> set[ObjectKey]:
         """Return the VMs with any remembered state.
@@ -306,16 +310,21 @@ class MachineReconciler:
 
     def _remember(self, key: ObjectKey, notes: tuple[NicDecisionRecord, ...]) -> None:
         """Store the records of a VM, and enqueue every policy that they name or named."""
-        before = self.notes.pop(key, ())
+        before = self.notes.get(key, ())
+        if before == notes:
+            return
+        self.notes.pop(key, None)
         if notes:
-            self.notes[key] = notes
-        for policy in {note.policy for note in before}:
+            if len(self._equal_notes) > _EQUAL_NOTES:
+                self._equal_notes.clear()
+            self.notes[key] = self._equal_notes.setdefault(notes, notes)
+        before_policies, policies = ({note.policy for note in one} for one in (before, notes))
+        for policy in before_policies:
             self._matched[policy][key.namespace] -= 1
-        for policy in {note.policy for note in notes}:
+        for policy in policies:
             self._matched[policy][key.namespace] += 1
-        if before != notes:
-            for policy in {note.policy for note in (*before, *notes)}:
-                self._enqueue(policy_key(policy), _REPORT_S)
+        for policy in before_policies | policies:
+            self._enqueue(policy_key(policy), _REPORT_S)
 
 
 def _spared(decision: VmDecision, digest: str, reverts: Reverts | None, restart: Restart | None) -> VmDecision | None:

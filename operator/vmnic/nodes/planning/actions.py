@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
 
 from ...api.node_state import VFIO, Action, ActionKind, VfSettings
 from ..observed import ObservedPf, ObservedVf
@@ -13,6 +14,9 @@ __all__ = ["NO_DRIVER", "admin_mac", "fold_indexes", "plan_actions", "unfold_ind
 
 NO_DRIVER = "none"
 """Stands in place of a driver for a VF that is unbound."""
+_MAC_MASK: Final = 2**48 - 1
+_SPREAD: Final = 0x9E3779B97F4B
+"""An odd number near 2**48 divided by the golden ratio. Multiples of it are far apart."""
 
 
 def plan_actions(target: Target, observed: ObservedPf) -> tuple[Action, ...]:
@@ -264,13 +268,14 @@ def _differs(wanted: VfSettings, pf: ObservedPf, vf: ObservedVf) -> bool:
 
 
 def admin_mac(prefix: str, pf_mac: str, index: int) -> str:
-    """Compute a VF's MAC address from the pool's prefix and the PF's own address.
+    """Compute a VF's MAC address from the pool's prefix and the PF's permanent address.
 
-    The last three bytes are those of the PF plus the VF's index plus one, so that no other node computes the same address.
+    Ports of a NIC have consecutive addresses, so the PF's address is spread before the VF's index is added (Fibonacci
+    hashing). The ranges of 256 VFs of PFs whose addresses differ by less than 2**14 then have no address in common.
     """
-    own = int(pf_mac.replace(":", "")[-6:] or "0", 16)
-    # Plus one, because VF 0 would otherwise have the last three bytes of the PF's own address.
-    tail = f"{(own + index + 1) & 0xFFFFFF:06x}"
+    own = int(pf_mac.replace(":", "")[:12] or "0", 16)
+    first = (own * _SPREAD & _MAC_MASK) >> 24
+    tail = f"{(first + index) & 0xFFFFFF:06x}"
     return f"{prefix}:{tail[:2]}:{tail[2:4]}:{tail[4:]}"
 
 

@@ -169,7 +169,7 @@ def _takes(action: Action, vf: ObservedVf, observed: ObservedPf) -> bool:
 
 def resets_vf_links(actions: Iterable[Action], observed: ObservedPf) -> bool:
     """Return whether the links of VFs that stay drop for seconds."""
-    model = model_of(observed.vendor, observed.device)
+    model = model_of(observed.vendor, observed.device, observed.driver)
     kept = model.keeps_vf_links if model is not None else ()
     return bool(observed.vfs) and any(_RESETTING.get(action.kind, "") not in ("", *kept) for action in actions)
 

@@ -10,13 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 
 from ...api.node_state import VFIO, PfSpec, PfStatus
 from ...api.pool import NicSelector, SriovNetworkPool
 from ..nics import model_of
 from ..state import group_of
 
-__all__ = ["LinkRefusal", "find_link_refusals", "matching_pfs", "reported_refusals", "selects_node"]
+__all__ = ["LinkRefusal", "UnknownValues", "find_link_refusals", "matching_pfs", "reported_refusals", "selects_node"]
+
+UnknownValues = Mapping[str, frozenset[str]]
+"""Fields of selectors that exclude nothing because the values of a PF are unknown, by PCI address."""
+_NONE_UNKNOWN: UnknownValues = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +38,20 @@ class LinkRefusal:
 _WILDCARDS = frozenset("*?[")
 
 
-def selects_node(pool: SriovNetworkPool, labels: Mapping[str, str]) -> bool:
-    """Return whether a node with these labels belongs to the pool."""
-    return pool.spec.node_selector.items() <= dict(labels).items()
+def selects_node(pool: SriovNetworkPool, labels: Mapping[str, str] | None) -> bool:
+    """Return whether a node with these labels belongs to the pool.
+
+    Unknown labels (None) exclude no pool.
+    """
+    return labels is None or pool.spec.node_selector.items() <= dict(labels).items()
 
 
 def matching_pfs(
-    pool: SriovNetworkPool, labels: Mapping[str, str], pfs: Iterable[PfStatus], present: Iterable[PfSpec]
+    pool: SriovNetworkPool,
+    labels: Mapping[str, str] | None,
+    pfs: Iterable[PfStatus],
+    present: Iterable[PfSpec],
+    unknown: UnknownValues = _NONE_UNKNOWN,
 ) -> tuple[PfStatus, ...]:
     """Return the PFs of a node that belong to the pool.
 
@@ -47,19 +59,26 @@ def matching_pfs(
     """
     if not selects_node(pool, labels):
         return ()
-    name, selector = pool.metadata.name, pool.spec.nic_selector
+    name = pool.metadata.name
     had = {spec.pci_address for spec in present if not spec.release and group_of(spec, name) is not None}
     return tuple(
         pf
         for pf in pfs
         if _takes_link(pool, pf)
-        and _is_of_kind(selector, pf)
+        and _is_of_kind(selector := _selector_of(pool, pf, unknown), pf)
         and (
             _still_matches(pool, pf)
             if pf.pci_address in had
             else _is_as_asked(selector, pf) and (pool.spec.function == "Physical" or _may_have_vfs(selector, pf))
         )
     )
+
+
+def _selector_of(pool: SriovNetworkPool, pf: PfStatus, unknown: UnknownValues) -> NicSelector:
+    """Return the pool's selector without the fields that ask for unknown values of a PF."""
+    selector, left_out = pool.spec.nic_selector, unknown.get(pf.pci_address, frozenset())
+    fields = NicSelector.model_fields
+    return selector.model_copy(update={field: fields[field].default for field in left_out}) if left_out else selector
 
 
 def _takes_link(pool: SriovNetworkPool, pf: PfStatus) -> bool:
@@ -71,7 +90,11 @@ def _takes_link(pool: SriovNetworkPool, pf: PfStatus) -> bool:
 
 
 def find_link_refusals(
-    pool: SriovNetworkPool, node: str, labels: Mapping[str, str], pfs: Iterable[PfStatus]
+    pool: SriovNetworkPool,
+    node: str,
+    labels: Mapping[str, str] | None,
+    pfs: Iterable[PfStatus],
+    unknown: UnknownValues = _NONE_UNKNOWN,
 ) -> tuple[LinkRefusal, ...]:
     """Return the PFs of a node that match the pool's selectors in all but the type of their link."""
     if not selects_node(pool, labels):
@@ -86,7 +109,7 @@ def find_link_refusals(
             "Ethernet adapters: set the port to Ethernet, or choose other functions in spec.nicSelector",
         )
         for pf in pfs
-        if not _takes_link(pool, pf) and _is_of_kind(selector, pf) and _is_as_asked(selector, pf)
+        if not _takes_link(pool, pf) and _is_of_kind(asked := _selector_of(pool, pf, unknown), pf) and _is_as_asked(asked, pf)
     )
 
 

@@ -1,7 +1,7 @@
 """Spec of one node, merged from all pools.
 
-If two pools conflict, the older one stays in effect and the PF stays as that pool asks. So a new pool never takes anything
-from another one.
+A fault belongs to the pool that has it. If two pools conflict, the older one takes effect, and the younger one keeps the share
+that it has now. So a new pool never takes anything from another one.
 """
 
 from __future__ import annotations
@@ -14,21 +14,25 @@ import msgspec
 from ...api.common import seconds_of
 from ...api.node_state import PfSpec, PfStatus, VfGroup, VfSettings
 from ...api.pool import MOST_ASKED_VFS, SriovNetworkPool
+from ...api.reasons import PfReason, PoolProblemReason
 from ...checked.amounts import resolve_percentage
 from ..state import group_of, indexes_of
 from ..vf_limits import data_of, possible_vfs
-from .match import matching_pfs
+from .match import UnknownValues, matching_pfs
+from .resources import resource_of_link
 
 __all__ = ["Merge", "PoolConflict", "find_resource_conflicts", "merge_pools"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolConflict:
-    """A pool that lost a conflict with an older one."""
+    """A pool that lost a conflict with an older one, or whose share of a PF is impossible."""
 
     pool: str
     pci_address: str = ""
     """PF that the pools disagree about; empty if the whole pool loses."""
+    reason: str = PoolProblemReason.CONFLICT
+    """Reason of the problem that the pool shows."""
     message: str
 
 
@@ -42,39 +46,110 @@ class Merge:
 
 def merge_pools(
     pools: Iterable[SriovNetworkPool],
-    labels: Mapping[str, str],
+    labels: Mapping[str, str] | None,
     pfs: Sequence[PfStatus],
     present: Sequence[PfSpec] = (),
     unreadable: Collection[str] = (),
+    unknown: UnknownValues | None = None,
 ) -> Merge:
     """Merge the pools for one node, without grants.
 
     Args:
         pools: All pools.
-        labels: Labels of the node.
+        labels: Labels of the node; None if they are unknown, and then they exclude no pool.
         pfs: PFs of the node.
         present: PFs of the node's present spec. A pool keeps a PF that it has there unless something contradicts that.
         unreadable: Names of pools that exist and could not be decoded. They keep their share of every PF.
+        unknown: Fields of selectors that exclude nothing; None for none.
     """
     before = {spec.pci_address: spec for spec in present}
     ordered = sorted(pools, key=_age)
-    conflicts = list(find_resource_conflicts(ordered))
+    taken = {
+        pool.metadata.name: matching_pfs(pool, labels, pfs, present, unknown or {})
+        for pool in ordered
+        if not pool.metadata.deletion_timestamp
+    }
+    here = {
+        pool.metadata.name: tuple(_resource(pool, pf, before.get(pf.pci_address)) for pf in taken.get(pool.metadata.name, ()))
+        for pool in ordered
+        if pool.spec.resource_per_pf
+    }
+    conflicts = list(find_resource_conflicts(ordered, here))
     losers = {conflict.pool for conflict in conflicts}
     # Unreadable pools come first, regardless of their age: what they ask for now is unknown, so no other pool may take it.
-    chosen = {spec.pci_address: kept for spec in present if (kept := _kept(spec, unreadable)) is not None}
+    # The name of a link may make a resource of an older pool equal to that of a younger one, which then keeps what it has.
+    kept_pools = {*unreadable, *losers}
+    chosen = {spec.pci_address: kept for spec in present if (kept := _kept(spec, kept_pools)) is not None}
+    claims: dict[str, list[PfSpec]] = {}
     for pool in ordered:
         if pool.metadata.name in losers or pool.metadata.deletion_timestamp:
             continue
-        for pf in matching_pfs(pool, labels, pfs, present):
-            wanted = _desired(pool, pf, pfs, before.get(pf.pci_address))
-            older = chosen.get(pf.pci_address)
-            clash = _clash(older, wanted) if older is not None else ""
-            if clash and older is not None:
-                conflicts.append(_conflict(pool, older, clash))
-            else:
-                chosen[pf.pci_address] = wanted if older is None else _joined(older, wanted)
+        for pf in taken[pool.metadata.name]:
+            claims.setdefault(pf.pci_address, []).append(_desired(pool, pf, pfs, before.get(pf.pci_address)))
+    for address, wanted in claims.items():
+        chosen[address], lost = _judge(wanted, chosen.get(address), before.get(address))
+        conflicts += lost
     pfs_wanted = (_with_owner(chosen[address], before.get(address)) for address in sorted(chosen))
     return Merge(pfs=tuple(pfs_wanted), conflicts=tuple(conflicts))
+
+
+def _judge(
+    claims: Sequence[PfSpec], unreadable: PfSpec | None, before: PfSpec | None
+) -> tuple[PfSpec, tuple[PoolConflict, ...]]:
+    """Combine what pools ask of one PF.
+
+    A pool with a fault keeps the share that it has now, and the others take effect.
+
+    Args:
+        claims: What each pool asks, the oldest first.
+        unreadable: Shares of unreadable pools; None if they have none.
+        before: The present spec of the PF.
+    """
+    faults = {claim.pool: fault for claim in claims if (fault := _fault_of(claim))}
+    base = unreadable or next((claim for claim in claims if claim.pool not in faults), None)
+    if base is None:
+        # The agent reports the fault of a pool that has the PF alone.
+        rest = tuple(_too_many(claim, faults[claim.pool]) for claim in claims[1:])
+        return claims[0], rest
+    merged = start = base if unreadable is not None else msgspec.structs.replace(base, groups=())
+    conflicts = []
+    for claim in claims:
+        fault = faults.get(claim.pool, "")
+        clash = "" if merged is start and unreadable is None else _clash(merged, claim)
+        if not fault and not clash:
+            merged = _joined(merged, claim)
+            continue
+        conflicts.append(_too_many(claim, fault) if fault else _conflict(claim, merged, clash))
+        kept = _kept_share(claim.pool, merged, before)
+        if kept is not None:
+            merged = msgspec.structs.replace(merged, groups=(*merged.groups, kept))
+    if unreadable is None and len(conflicts) == len(claims) and before is not None:
+        # Only present shares are left, so the function stays as it is.
+        merged = msgspec.structs.replace(before, groups=merged.groups, grant=None)
+    return msgspec.structs.replace(merged, pool=merged.groups[0].pool if merged.groups else merged.pool), tuple(conflicts)
+
+
+def _fault_of(claim: PfSpec) -> str:
+    """Describe what is wrong with one pool's share alone, or return an empty string."""
+    end = indexes_of(claim, claim.groups[0]).stop
+    if end <= claim.num_vfs:
+        return ""
+    return f"gets {claim.num_vfs} VFs, but spec.vfRange of this pool ends at {end - 1}: lower it, or raise spec.numVfs"
+
+
+def _kept_share(pool: str, merged: PfSpec, before: PfSpec | None) -> VfGroup | None:
+    """Return the share that a pool has now, without the VFs that others have or that would not exist."""
+    group = group_of(before, pool) if before is not None and not before.release else None
+    whole = any(not one.range for one in merged.groups)
+    if group is None or before is None or whole or "Physical" in (merged.function, before.function):
+        return None
+    taken = {index for one in merged.groups for index in indexes_of(merged, one)}
+    free = [index for index in indexes_of(before, group) if index < merged.num_vfs and index not in taken]
+    if not free:
+        return None
+    # A share is one range, so of several parts the first one stays.
+    end = next(index for index in range(free[0], merged.num_vfs + 1) if index not in free)
+    return msgspec.structs.replace(group, range=f"{free[0]}-{end - 1}" if end - free[0] > 1 else str(free[0]))
 
 
 def _kept(spec: PfSpec, unreadable: Collection[str]) -> PfSpec | None:
@@ -94,19 +169,34 @@ def _with_owner(spec: PfSpec, before: PfSpec | None) -> PfSpec:
     return msgspec.structs.replace(spec, pool=before.pool)
 
 
-def find_resource_conflicts(pools: Iterable[SriovNetworkPool]) -> tuple[PoolConflict, ...]:
-    """Find the pools whose resource name belongs to an older pool."""
+def find_resource_conflicts(
+    pools: Iterable[SriovNetworkPool], here: Mapping[str, Sequence[str]] | None = None
+) -> tuple[PoolConflict, ...]:
+    """Find the pools with a resource that belongs to an older pool.
+
+    Args:
+        pools: All pools.
+        here: Resources of pools with `resourcePerPF` on one node, besides those in the status of the pools; None for none.
+    """
     found = []
     owners: dict[str, str] = {}
     for pool in sorted(pools, key=_age):
         name = pool.metadata.name
-        winner = owners.setdefault(pool.resource_name, name)
-        if winner != name:
-            message = (
-                f"spec.resourceName {pool.resource_name} belongs to pool {winner}: create this pool again with another name"
-            )
-            found.append(PoolConflict(pool=name, message=message))
+        own = dict.fromkeys((pool.resource_name, *_resources_per_pf(pool), *(here or {}).get(name, ())))
+        lost = next((one for one in own if one in owners), None)
+        if lost is None:
+            owners |= dict.fromkeys(own, name)
+            continue
+        what = "spec.resourceName" if lost == pool.resource_name else "resource"
+        message = f"{what} {lost} belongs to pool {owners[lost]}: create this pool again with another name"
+        found.append(PoolConflict(pool=name, message=message))
     return tuple(found)
+
+
+def _resources_per_pf(pool: SriovNetworkPool) -> tuple[str, ...]:
+    """Return the resources of a pool with `resourcePerPF` on all nodes, as far as its status lists them."""
+    prefix = f"{pool.resource_name}-"
+    return tuple(one for one in pool.status.resource_names if one.startswith(prefix)) if pool.spec.resource_per_pf else ()
 
 
 def _age(pool: SriovNetworkPool) -> tuple[str, str]:
@@ -149,15 +239,14 @@ def _group(pool: SriovNetworkPool, pf: PfStatus, before: PfSpec | None) -> VfGro
 def _resource(pool: SriovNetworkPool, pf: PfStatus, before: PfSpec | None) -> str:
     """Return the name of a PF's own resource, which ends with its interface name.
 
-    Without an interface name the previous resource name is kept. If there is none, the name ends with the PCI address, in
-    which dashes replace colons.
+    Without an interface name the previous resource name is kept.
     """
     prefix = f"{pool.resource_name}-"
     had = group_of(before, pool.metadata.name) if before is not None else None
     # A whole NIC on vfio-pci has no interface name. VMs refer to the resource, so it keeps the name from before.
     if not pf.name and had is not None and had.resource.startswith(prefix):
         return had.resource
-    return prefix + (pf.name or pf.pci_address.replace(":", "-"))
+    return resource_of_link(pool, pf.name, pf.pci_address)
 
 
 def _joined(present: PfSpec, other: PfSpec) -> PfSpec:
@@ -208,6 +297,12 @@ def _clash(present: PfSpec, other: PfSpec) -> str:
     return f"VF {both[0]} is in the spec.vfRange of both" if both else ""
 
 
-def _conflict(pool: SriovNetworkPool, winner: PfSpec, why: str) -> PoolConflict:
-    name, address = pool.metadata.name, winner.pci_address
-    return PoolConflict(pool=name, pci_address=address, message=f"{address} belongs to the older pool {winner.pool}: {why}")
+def _conflict(claim: PfSpec, winner: PfSpec, why: str) -> PoolConflict:
+    address = winner.pci_address
+    older = winner.groups[0].pool if winner.groups else winner.pool
+    return PoolConflict(pool=claim.pool, pci_address=address, message=f"{address} belongs to the older pool {older}: {why}")
+
+
+def _too_many(claim: PfSpec, fault: str) -> PoolConflict:
+    address = claim.pci_address
+    return PoolConflict(pool=claim.pool, pci_address=address, reason=PfReason.TOO_MANY_VFS, message=f"{address} {fault}")

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from ...api.pool import PoolNetwork, SriovNetworkPool
+from .resources import network_name
 
 __all__ = [
     "POOL_LABEL",
@@ -59,14 +60,21 @@ class OwnNetwork(msgspec.Struct, frozen=True):
         return same and segment and self.spec == wanted.spec
 
 
-def render_network(pool: SriovNetworkPool, network: PoolNetwork) -> OwnNetwork:
-    """Build the network's object for sriov-cni (its README, "Configuration reference")."""
+def render_network(pool: SriovNetworkPool, network: PoolNetwork, resource: str = "") -> OwnNetwork:
+    """Build the network's object for sriov-cni (its README, "Configuration reference").
+
+    Args:
+        pool: The pool.
+        network: The entry of `spec.networks`.
+        resource: The resource whose VFs it gives, if the pool has one for each PF.
+    """
+    resource = resource or pool.resource_name
     labels = {POOL_LABEL: pool.metadata.name, "app.kubernetes.io/managed-by": "vmnic"}
     if network.segment:
         labels[SEGMENT_LABEL] = network.segment
     config: dict[str, Any] = {
         "cniVersion": "1.0.0",
-        "name": network.name,
+        "name": network_name(pool, network, resource),
         "type": "sriov",
         # Without a VLAN in the configuration a VF keeps its previous one.
         "vlan": network.vlan,
@@ -79,7 +87,7 @@ def render_network(pool: SriovNetworkPool, network: PoolNetwork) -> OwnNetwork:
     # Many NICs do not support rates, so an absent rate is not written as 0.
     rates = {"min_tx_rate": network.min_tx_rate_mbps, "max_tx_rate": network.max_tx_rate_mbps}
     config |= {key: rate for key, rate in rates.items() if rate is not None}
-    meta = _Meta(labels=labels, annotations={RESOURCE: pool.resource_name, POOL_UID: pool.metadata.uid})
+    meta = _Meta(labels=labels, annotations={RESOURCE: resource, POOL_UID: pool.metadata.uid})
     return OwnNetwork(metadata=meta, spec=_Spec(config=json.dumps(config)))
 
 

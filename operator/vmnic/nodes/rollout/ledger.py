@@ -166,6 +166,8 @@ class NodeView:
     """Whether its kubelet has been silent for so long that the rollout no longer waits for the node."""
     vfs: VfTotals = _NONE
     """The pool's VFs on the node."""
+    refused: bool = False
+    """Whether a function of the node does not get what the pool asks, because of a conflict or a fault of the pool."""
 
     @property
     def confirmed(self) -> bool:

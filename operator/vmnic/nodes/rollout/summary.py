@@ -8,11 +8,12 @@ from typing import Literal
 
 from ...api.common import Condition
 from ...api.node_state import NodeNicState, PfSpec, PfStatus
-from ...api.pool import NodeCounts, PoolProblem, PoolStatus, SriovNetworkPool, VfCounts
+from ...api.pool import MOST_RESOURCES, NodeCounts, PoolProblem, PoolStatus, SriovNetworkPool, VfCounts
 from ...api.reasons import PfReason, PoolProblemReason, PoolReason
 from ..pools.guests import find_mixed_support
 from ..pools.merge import PoolConflict
 from ..pools.nic_data import find_nic_data_problems
+from ..pools.resources import PoolResources, collect_resources
 from ..state import group_of
 from .ledger import EntryState, NodeView, PoolLedger
 
@@ -66,17 +67,27 @@ def summarise_pool(
     ]
     told = {one.reason for one in own}
     faults = [one for one in find_nic_data_problems(pool) if one.reason not in told]
-    problems = _ranked([*more, *faults, *([mixed] if mixed is not None else []), *own], lost)
+    resources = collect_resources(pool, (view.state for view in nodes))
+    whole = [*([mixed] if mixed is not None else []), *([_too_many(resources)] if resources.refused else [])]
+    problems = _ranked([*more, *faults, *whole, *own], lost)
     counts = _count_nodes(results)
     blocked = sum(result.state == "blocked" for result in results)
     return PoolStatus(
         observed_generation=pool.metadata.generation,
-        resource_names=[pool.resource_name],
-        conditions=_conditions(pool, counts, blocked, lost, problems, faults),
+        resource_names=list(resources.names),
+        conditions=_conditions(pool, counts, blocked, lost, problems, faults, everywhere=all(view.refused for view in nodes)),
         problems=problems[:_MAX_PROBLEMS],
         nodes=counts,
         vfs=_count_vfs(nodes),
     )
+
+
+def _too_many(resources: PoolResources) -> PoolProblem:
+    text = (
+        f"resourcePerPF gives {len(resources.names) + len(resources.refused)} resources, and a pool has at most "
+        f"{MOST_RESOURCES}: policies do not use {', '.join(resources.refused[:3])}; make several pools with nicSelector.pfNames"
+    )
+    return PoolProblem(reason=PoolProblemReason.TOO_MANY_RESOURCES, message=text[:512])
 
 
 def _ranked(found: Sequence[PoolProblem], lost: Sequence[PoolConflict]) -> list[PoolProblem]:
@@ -85,7 +96,7 @@ def _ranked(found: Sequence[PoolProblem], lost: Sequence[PoolConflict]) -> list[
     # Networks that the pool lacks come first, so that the shortened list keeps what makes the pool Stalled.
     networks.sort(key=lambda one: one.reason not in _MISSING_NETWORK)
     others = [one for one in found if not one.reason.startswith("Nad")]
-    conflicts = [PoolProblem(pf=one.pci_address, reason=PoolProblemReason.CONFLICT, message=one.message) for one in lost]
+    conflicts = [PoolProblem(pf=one.pci_address, reason=one.reason, message=one.message) for one in lost]
     nodes_first = sorted([*conflicts, *others], key=lambda one: not one.node)
     return nodes_first + _shortened(networks)
 
@@ -191,13 +202,25 @@ def _conditions(
     lost: Sequence[PoolConflict],
     problems: Sequence[PoolProblem],
     faults: Sequence[PoolProblem],
+    *,
+    everywhere: bool,
 ) -> list[Condition]:
-    """Build the conditions, Ready first. Each reason names the cause (see the reference of the kind)."""
+    """Build the conditions, Ready first. Each reason names the cause (see the reference of the kind).
+
+    `everywhere` is whether no node has what the pool asks, because of its conflicts and faults.
+    """
     going = counts.updating > 0 or counts.waiting > blocked
     # A conflict stalls a pool only if it lost everywhere: on other nodes its rollout still goes on.
-    stalled = counts.failed > 0 or (bool(lost or faults) and counts.matched == 0) or _refused_network(problems) is not None
-    ready, reason, message = _ready(pool, counts, blocked, lost, problems, faults, going=going)
+    stalled = (
+        counts.failed > 0
+        or (bool(lost) and everywhere)
+        or (bool(faults) and counts.matched == 0)
+        or _refused_network(problems) is not None
+    )
+    ready, reason, message = _ready(pool, counts, blocked, lost, problems, faults, going=going, everywhere=everywhere)
     up_to_date = counts.ready == counts.matched and not lost and not (faults and counts.matched == 0)
+
+    clashes = [one for one in lost if one.reason == PoolProblemReason.CONFLICT]
 
     def make(kind: str, holds: bool, why: str, text: str = "") -> Condition:
         status: Literal["True", "False"] = "True" if holds else "False"
@@ -212,9 +235,9 @@ def _conditions(
         make("Stalled", stalled, reason if stalled else PoolReason.NOT_STALLED, message if stalled else ""),
         make(
             "Conflict",
-            bool(lost),
-            PoolProblemReason.CONFLICT if lost else PoolReason.NO_CONFLICT,
-            lost[0].message if lost else "",
+            bool(clashes),
+            PoolProblemReason.CONFLICT if clashes else PoolReason.NO_CONFLICT,
+            clashes[0].message if clashes else "",
         ),
     ]
 
@@ -233,6 +256,7 @@ def _ready(
     faults: Sequence[PoolProblem],
     *,
     going: bool,
+    everywhere: bool,
 ) -> tuple[bool, str, str]:
     """Return whether the pool is ready, the reason, and a message."""
     failures = [problem for problem in problems if problem.node and problem.reason not in _NO_FAILURES]
@@ -246,8 +270,8 @@ def _ready(
         return False, PoolReason.REMOVING, text
     if refused is not None:
         return False, refused.reason, refused.message
-    if lost and (counts.matched == 0 or not lost[0].pci_address):
-        return False, PoolProblemReason.CONFLICT, lost[0].message
+    if lost and (everywhere or not lost[0].pci_address):
+        return False, lost[0].reason, lost[0].message
     if counts.matched == 0 and faults:
         return False, faults[0].reason, faults[0].message
     if counts.matched == 0:

@@ -114,13 +114,15 @@ _AT_START = frozenset(
     }
 )
 """Checks that tell what fails at the next start of a VM that keeps its datapath."""
+# Picked once, because every decision asks for them several times.
+_LASTING_CHECKS = {key: tuple(one for one in checks if one in _LASTING) for key, checks in _CHECKS.items()}
+_START_CHECKS = {key: tuple(one for one in checks if one in _AT_START) for key, checks in _CHECKS.items()}
 
 
 def first_finding(question: CheckInput) -> Finding | None:
     """Return the first finding that excludes a datapath for a NIC, or None."""
-    for check in _CHECKS[question.vm.platform, question.datapath]:
-        if question.is_current and check not in _LASTING:
-            continue
+    checks = _LASTING_CHECKS if question.is_current else _CHECKS
+    for check in checks[question.vm.platform, question.datapath]:
         found = check(question)
         if found is not None:
             return found
@@ -133,7 +135,6 @@ def start_warnings(question: CheckInput) -> tuple[Finding, ...]:
     # Without the KubeVirt resource nothing is known to fail.
     if kubevirt.unreadable or not kubevirt.is_given:
         return ()
-    checks = (one for one in _CHECKS.get((question.vm.platform, question.datapath), ()) if one in _AT_START)
-    found = (check(question) for check in checks)
+    found = (check(question) for check in _START_CHECKS.get((question.vm.platform, question.datapath), ()))
     text = f"the NIC keeps {question.datapath}, but the next start of the VM fails or gives it no device"
     return tuple(Finding(one.reason, f"{text}: {one.message}") for one in found if one is not None)

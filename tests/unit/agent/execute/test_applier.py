@@ -7,6 +7,7 @@ from tests.builders.host import PF, pf, sim_host
 from tests.harness.faults import Fault, When
 from vmnic.api.node_state import ApplyState, VfGroup, VfSettings
 from vmnic.host.ops import LoadModule, ReadFile, ReadLink, ReadLinks, ReadVfs
+from vmnic.nodes.planning.actions import admin_mac
 
 RATED = desired(settings=VfSettings(vlan=100, max_tx_rate_mbps=100))
 NAMED = VfSettings(mac_prefix="02:11:22")
@@ -77,7 +78,11 @@ async def test_vf_links_have_the_addresses_that_a_pool_asks_for(tmp_path):
     status = await node.grant_and_run(desired(driver="kernel", settings=NAMED))
     infos, vfs = links(node)
     assert status.apply.state is ApplyState.APPLIED
-    assert [vf.mac for vf in vfs] == [vf.mac for vf in infos] == [f"02:11:22:00:0b:0{number}" for number in range(2, 9)]
+    assert (
+        [vf.mac for vf in vfs]
+        == [vf.mac for vf in infos]
+        == [admin_mac("02:11:22", "52:54:00:00:0b:01", index) for index in range(7)]
+    )
 
 
 async def test_vf_links_with_a_driver_get_their_new_addresses(tmp_path):

@@ -73,7 +73,9 @@ class TestSwitchdev:
         assert (status.plan, status.problem.reason, status.eswitch_mode) == (None, PfReason.HOST_USED, "switchdev")
 
     async def test_writes_go_to_the_uplink(self, tmp_path):
-        node = node_with(tmp_path, vfs=2, up=False, **SWITCHDEV)
+        # The name of this representor comes first in sysfs.
+        other = PortSpec(name="58609951635cbfa", phys_port_name="c1pf0vf0")
+        node = node_with(tmp_path, vfs=2, up=False, ports=(other,), **SWITCHDEV)
         status = await granted(node, desired(num_vfs=2, mtu=9000))
         assert status.apply.state is ApplyState.APPLIED
         assert {op.name for op in node.port.writes if isinstance(op, SetLink)} == {"ens11"}

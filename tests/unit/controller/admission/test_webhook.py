@@ -40,6 +40,7 @@ class Scripted:
         self.seen = []
         self.act = lambda: None
         self.cpu_s = 0.0
+        self.waiting = 0
 
     async def answer(self, webhook, uid, subject, raw):
         self.seen.append((webhook, subject))
@@ -156,6 +157,19 @@ async def test_object_that_cannot_be_decided_is_allowed_unchanged(rig, act, outc
     assert (status, response["allowed"], "patch" in response, rig.outcomes) == (200, True, False, [outcome])
     assert response["warnings"]
     assert "secret" not in response["warnings"][0]
+
+
+@pytest.mark.parametrize("act", [lambda: None, over_budget, fail(KeyError("x"))], ids=["answer", "late", "failure"])
+async def test_review_counts_as_waiting_until_it_is_answered(rig, act):
+    seen = []
+
+    def look():
+        seen.append(rig.reviews.waiting)
+        act()
+
+    rig.reviews.act = look
+    await rig.send()
+    assert (seen, rig.reviews.waiting) == ([1], 0)
 
 
 async def test_each_kind_of_failure_is_logged_once(rig, caplog):

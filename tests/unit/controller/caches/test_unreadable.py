@@ -299,7 +299,7 @@ BOTH = [("a", "0-2"), ("b", "3-6")]
         ({"a", "b"}, (), BOTH),
         ({"b"}, (), [("b", "3-6")]),
         ({"b"}, (pool("a", vfRange="0-1"),), [("a", "0-1"), ("b", "3-6")]),
-        ({"b"}, (pool("a", vfRange="0-3"),), [("b", "3-6")]),
+        ({"b"}, (pool("a", vfRange="0-3"),), BOTH),
     ],
     ids=["both", "b unreadable", "a unreadable", "neither readable", "a gone", "a smaller", "a wants VF 3"],
 )

@@ -1,13 +1,16 @@
 """Networks of a pool beside foreign objects, and in a cluster without their kind."""
 
+import msgspec
 import pytest
 
 from tests.builders.fleet import Fleet
-from tests.builders.node import pool
+from tests.builders.node import pf_spec, pool, view
+from vmnic.api.node_state import VfGroup
 from vmnic.controller.caches.projections import Nad
+from vmnic.controller.pools.networks import NetworkReconciler
 from vmnic.kube.errors import ApiError
 from vmnic.kube.reflector import ObjectKey
-from vmnic.nodes.pools.networks import render_network
+from vmnic.nodes.pools.networks import RESOURCE, render_network
 from vmnic.policy.facts import Network
 
 OLD = pool(networks=[{"name": "fast"}])
@@ -90,3 +93,19 @@ async def test_pool_reports_the_missing_kind_and_can_be_removed():
     ready = status(fleet)["conditions"][0]
     assert (ready["status"], ready["reason"], "install Multus" in ready["message"]) == ("False", "NadKindAbsent", True)
     assert await removed(fleet, replica)
+
+
+async def test_each_resource_has_a_network():
+    fleet, replica = await settled()
+    replica.world.namespaces._store(msgspec.Raw(b'{"metadata": {"name": "tenants", "labels": {}}}'))
+    for name in ("ens1f0", "ens1f1"):
+        group = VfGroup(pool="fast", resource=f"vmnic.dev/fast-{name}")
+        state = view(name).state
+        spec = msgspec.structs.replace(state.spec, pfs=(pf_spec(groups=(group,)),))
+        replica.world.node_states.items[ObjectKey("", name)] = msgspec.structs.replace(state, spec=spec)
+    owner = pool(resourcePerPF=True, networks=[{"name": "fast"}])
+    assert await NetworkReconciler(replica.world, fleet.cluster).reconcile(owner) == ()
+    made = {name: body for (plural, _, name), body in fleet.cluster.objects.items() if plural.startswith("network-")}
+    assert {name: body["metadata"]["annotations"][RESOURCE] for name, body in made.items()} == {
+        "fast-ens1f0": "vmnic.dev/fast-ens1f0", "fast-ens1f1": "vmnic.dev/fast-ens1f1",
+    }  # fmt: skip

@@ -35,27 +35,27 @@ def scene(*documents):
 )
 async def test_a_pool_survives_if_other_nodes_have_room(second, answer):
     check, _ = scene(*second)
-    await check.update("fast", FAST)
+    await check.update("fast", [FAST])
     assert check.by_pool == {"fast": answer}
 
 
 async def test_the_answer_follows_a_change_of_the_nodes():
     check, kinds = scene(*host("n2"))
-    await check.update("fast", FAST)
+    await check.update("fast", [FAST])
     kinds["Node"]._drop(ObjectKey("", "n2"))
-    await check.update("fast", FAST)
+    await check.update("fast", [FAST])
     assert check.by_pool == {"fast": False}
 
 
 async def test_an_unreadable_node_makes_the_answer_unknown():
     check, kinds = scene(host("n2")[0])
     kinds["NodeNicState"]._store(msgspec.Raw(msgspec.json.encode(host("n2")[1] | {"status": 5})))
-    await check.update("fast", FAST)
+    await check.update("fast", [FAST])
     assert check.by_pool == {}
 
 
 async def test_a_pool_that_is_gone_has_no_answer():
     check, _ = scene(*host("n2"))
-    await check.update("fast", FAST)
+    await check.update("fast", [FAST])
     check.forget("fast")
     assert check.by_pool == {}

@@ -1,5 +1,6 @@
 """Tables for match, merge, plan and digest."""
 
+import re
 from dataclasses import replace
 
 import msgspec
@@ -161,6 +162,66 @@ def test_a_conflict_says_why_pools_cannot_share_a_pf(second, why):
     assert why in merged.conflicts[0].message
 
 
+def shares(*pairs, num_vfs=7, **changes):
+    """Return a present spec in which these pools have these ranges."""
+    groups = tuple(VfGroup(pool=name, resource=f"vmnic.dev/{name}", range=vfs) for name, vfs in pairs)
+    return pf_spec(groups=groups, pool=pairs[0][0], num_vfs=num_vfs, **changes)
+
+
+OLD_AND_YOUNG = shares(("old", "0-3"), ("young", "4-6"))
+
+
+@pytest.mark.parametrize(
+    ("old", "young", "before", "lost", "left", "asked"),
+    [
+        ({}, {"vfRange": "4-9"}, OLD_AND_YOUNG, ("young", "TooManyVfs"), ["old 0-3", "young 4-6"], (7, 9000)),
+        ({"vfRange": "0-9"}, {}, OLD_AND_YOUNG, ("old", "TooManyVfs"), ["old 0-3", "young 4-6"], (7, 9000)),
+        ({}, {"vfRange": "4-9"}, None, ("young", "TooManyVfs"), ["old 0-3"], (7, 9000)),
+        ({"vfRange": "0-9"}, {}, None, ("old", "TooManyVfs"), ["young 4-6"], (7, 9000)),
+        ({}, {"vfRange": "3-6"}, OLD_AND_YOUNG, ("young", "Conflict"), ["old 0-3", "young 4-6"], (7, 9000)),
+        ({"vfRange": "0-4"}, {}, OLD_AND_YOUNG, ("young", "Conflict"), ["old 0-4", "young 5-6"], (7, 9000)),
+        ({"vfRange": "5"}, {}, OLD_AND_YOUNG, ("young", "Conflict"), ["old 5", "young 4"], (7, 9000)),
+        ({}, {"mtu": 1500}, OLD_AND_YOUNG, ("young", "Conflict"), ["old 0-3", "young 4-6"], (7, 9000)),
+        ({"numVfs": 6}, {}, OLD_AND_YOUNG, ("young", "Conflict"), ["old 0-3", "young 4-5"], (6, 9000)),
+        ({"vfRange": None}, {}, OLD_AND_YOUNG, ("young", "Conflict"), ["old "], (7, 9000)),
+        ({"vfRange": "0-9"}, {"vfRange": "2-6"}, OLD_AND_YOUNG, ("old", "TooManyVfs"), ["old 0-3", "young 4-6"], (7, None)),
+        ({"numVfs": 9, "vfRange": "0-3"}, {"numVfs": 9}, OLD_AND_YOUNG, None, ["old 0-3", "young 4-6"], (9, 9000)),
+    ],
+    ids=[
+        "a range past the count", "the older one's range", "a new pool's range", "a new older pool's range", "an overlap",
+        "an overlap by the older one", "within the younger one's", "another MTU", "another number", "all VFs for the older one",
+        "both at fault", "more VFs than the NIC has",
+    ],
+)  # fmt: skip
+def test_a_fault_belongs_to_the_pool_that_has_it(old, young, before, lost, left, asked):
+    pools = [
+        pool("young", created="2026-02-01T00:00:00Z", **({"vfRange": "4-6", "mtu": 9000} | young)),
+        pool("old", **({"vfRange": "0-3", "mtu": 9000} | old)),
+    ]
+    merged = merge_pools(pools, {}, [pf_status(num_vfs=7)], [before] if before is not None else [])
+    (spec,) = merged.pfs
+    assert [(one.pool, one.reason) for one in merged.conflicts][:1] == ([lost] if lost else [])
+    assert [f"{group.pool} {group.range}" for group in spec.groups] == left
+    assert (spec.num_vfs, spec.mtu) == asked
+
+
+def test_a_pool_alone_with_a_faulty_range_is_judged_by_the_agent():
+    merged = merge_pools([pool(vfRange="5-9")], {}, [pf_status()])
+    assert (merged.conflicts, [group.range for group in merged.pfs[0].groups]) == ((), ["5-9"])
+    assert planned(merged.pfs[0], observed()).problem.reason is PfReason.TOO_MANY_VFS
+
+
+def test_a_third_pool_does_not_get_vfs_of_a_share_that_stays():
+    three = [
+        pool("old", vfRange="0-3"),
+        pool("young", vfRange="4-9", created="2026-02-01T00:00:00Z"),
+        pool("new", vfRange="5-6", created="2026-03-01T00:00:00Z"),
+    ]
+    merged = merge_pools(three, {}, [pf_status(num_vfs=7)], [OLD_AND_YOUNG])
+    assert [(one.pool, one.reason) for one in merged.conflicts] == [("young", "TooManyVfs"), ("new", "Conflict")]
+    assert [f"{group.pool} {group.range}" for group in merged.pfs[0].groups] == ["old 0-3", "young 4-6"]
+
+
 def test_a_resource_per_pf_is_named_after_the_pf():
     merged = merge_pools([pool(resourcePerPF=True)], {}, [pf_status()])
     assert merged.pfs[0].groups[0].resource == "vmnic.dev/fast-ens1f0"
@@ -187,6 +248,17 @@ def test_a_pool_keeps_a_pf_unless_a_known_value_contradicts(selector, now, stays
     merged = merge_pools([whole], {}, [pf_status(**now)], [pf_spec()])
     assert [pf.pci_address for pf in merged.pfs] == [PF] * stays
     assert matching_pfs(whole, {}, [pf_status(**now)], [pf_spec(release="Reset")]) == ()
+
+
+@pytest.mark.parametrize(
+    ("link", "resource"),
+    [("ens1f0np0", "fast-ens1f0np0"), ("Eth_0", "fast-eth-0"), ("eth0.5", "fast-eth0.5"), ("p4p1@x", "fast-p4p1-x"),
+     ("_", "fast-0000-0b-00.0")],
+    ids=["plain", "capital letter and underscore", "dot", "at sign", "nothing is left"],
+)  # fmt: skip
+def test_a_resource_ends_with_the_link_as_a_dns_name(link, resource):
+    merged = merge_pools([pool(resourcePerPF=True)], {}, [pf_status(name=link)])
+    assert merged.pfs[0].groups[0].resource == f"vmnic.dev/{resource}"
 
 
 @pytest.mark.parametrize(("had", "resource"), [("fast-ens1f0", "fast-ens1f0"), ("fast", "fast-0000-0b-00.0")])
@@ -376,7 +448,7 @@ def test_a_driver_may_keep_the_links_of_vfs(tmp_path, kept, asked, soft):
 
 
 def test_a_line_for_the_rest_changes_with_each_holder():
-    seen = observed(num_vfs=40, total_vfs=40, held=set(range(30)))
+    seen = observed(num_vfs=40, total_vfs=40, held=set(range(30)), vendor="15b3", device="1017")
     pods = {vf.pci_address: f"pod tenants/vm-{vf.index}" for vf in seen.vfs}
     plan, other = (
         planned(pf_spec(num_vfs=40, mtu=9000), seen, holders=pods | late).plan
@@ -531,9 +603,27 @@ def test_a_released_pf_returns_to_its_original_drivers():
     ]  # fmt: skip
 
 
-def test_mac_addresses_differ_within_a_pf_and_between_pfs():
-    made = [admin_mac("02:aa:bb", mac, index) for mac in ("52:54:00:00:0b:01", "52:54:00:01:0b:01") for index in range(64)]
-    assert (made[0], len(set(made))) == ("02:aa:bb:00:0b:02", 128)
+@pytest.mark.parametrize(
+    "pfs",
+    [
+        [0x525400000B00 + port for port in range(16)],
+        [0x525400000B00 + 16 * port for port in range(8)],
+        [0x525400000B00 + 64 * port for port in range(8)],
+        [0x5254000000FF, 0x525400000100, 0x525400FFFFFF, 0x525401000000],
+        # The last three bytes are the same.
+        [0x525400000B01, 0x3CFDFE000B01, 0xB8CEF6000B01, 0x525401000B01],
+    ],
+    ids=["consecutive", "by 16", "by 64", "carried", "other vendors"],
+)
+def test_vfs_of_all_pfs_of_a_node_have_their_own_addresses(pfs):
+    macs = [":".join(f"{pf:012x}"[at : at + 2] for at in range(0, 12, 2)) for pf in pfs]
+    made = [admin_mac("02:aa:bb", mac, index) for mac in macs for index in range(256)]
+    assert len(set(made)) == len(made)
+    assert all(re.fullmatch("02:aa:bb(:[0-9a-f]{2}){3}", one) for one in made)
+
+
+def test_a_pf_without_a_known_address_has_distinct_vfs():
+    assert len({admin_mac("02:aa:bb", "", index) for index in range(64)}) == 64
 
 
 def test_an_iommu_that_cannot_be_read_excludes_nothing():

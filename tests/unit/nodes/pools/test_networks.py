@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from tests.builders.node import pool
 from vmnic.nodes.pools.networks import decode_own_network, render_network
+from vmnic.nodes.pools.resources import network_name
 
 PLAIN = {
     "cniVersion": "1.0.0", "name": "fast", "type": "sriov", "vlan": 0, "vlanQoS": 0, "trust": "off", "spoofchk": "on",
@@ -40,6 +41,16 @@ def test_a_network_names_resource_pool_and_segment():
     made = rendered(pool(resourceName="a.b/c", networks=[{"name": "fast", "segment": "blue"}])).metadata
     assert made.annotations == {"k8s.v1.cni.cncf.io/resourceName": "a.b/c", "vmnic.dev/pool-uid": "uid-fast"}
     assert made.labels == {"vmnic.dev/pool": "fast", "app.kubernetes.io/managed-by": "vmnic", "vmnic.dev/segment": "blue"}
+
+
+def test_each_resource_has_a_network_of_the_same_segment():
+    owner = pool(resourcePerPF=True, networks=[{"name": "blue-fast", "segment": "blue", "vlan": 5}])
+    (entry,) = owner.spec.networks
+    made = render_network(owner, entry, "vmnic.dev/fast-ens1f0")
+    assert network_name(owner, entry, "vmnic.dev/fast-ens1f0") == "blue-fast-ens1f0"
+    assert made.metadata.annotations["k8s.v1.cni.cncf.io/resourceName"] == "vmnic.dev/fast-ens1f0"
+    assert made.metadata.labels["vmnic.dev/segment"] == "blue"
+    assert (json.loads(made.spec.config)["name"], json.loads(made.spec.config)["vlan"]) == ("blue-fast-ens1f0", 5)
 
 
 @pytest.mark.parametrize(
@@ -77,9 +88,9 @@ def test_only_vmnics_fields_of_a_network_are_compared(here, same):
 
 @pytest.mark.parametrize(
     "spec",
-    [{"vf": {"vlan": 1}}, {"resourcePerPF": True}, {"function": "Physical", "numVfs": None}],
-    ids=["attributes set by the agent", "a resource for each function", "whole NICs"],
+    [{"vf": {"vlan": 1}}, {"function": "Physical", "numVfs": None}],
+    ids=["attributes set by the agent", "whole NICs"],
 )
-def test_networks_need_vfs_of_one_resource_without_attributes(spec):
+def test_networks_need_vfs_without_attributes(spec):
     with pytest.raises(ValidationError, match="networks need"):
         pool(networks=[{"name": "fast"}], **spec)

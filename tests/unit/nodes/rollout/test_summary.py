@@ -225,6 +225,31 @@ def test_a_node_with_an_unreadable_status_is_named_and_waits():
     assert (found.problems[0].reason, found.nodes.waiting, found.nodes.failed) == ("Unreadable", 1, 0)
 
 
+def with_links(count):
+    """Return nodes that each have one PF with a link name of its own."""
+    made = []
+    for number in range(count):
+        group = VfGroup(pool="fast", resource=f"vmnic.dev/fast-ens{number}")
+        made.append(NodeView(name=f"n{number}", state=state_of(pf_spec(groups=(group,)), pf_status()), current=True))
+    return made
+
+
+def test_a_pool_publishes_the_resource_of_each_link():
+    status = summarise_pool(pool(resourcePerPF=True), with_links(2), PoolLedger(), ())
+    assert status.resource_names == ["vmnic.dev/fast-ens0", "vmnic.dev/fast-ens1"]
+    assert summarise_pool(pool(), [DONE], PoolLedger(), ()).resource_names == ["vmnic.dev/fast"]
+
+
+def test_resources_beyond_the_most_are_refused():
+    published = [f"vmnic.dev/fast-ens{number}" for number in range(69, 5, -1)]
+    owner = pool(resourcePerPF=True)
+    owner = owner.model_copy(update={"status": owner.status.model_copy(update={"resource_names": published})})
+    status = summarise_pool(owner, with_links(70), PoolLedger(), ())
+    assert status.resource_names == published
+    (problem,) = [one for one in status.problems if one.reason == "TooManyResources"]
+    assert "gives 70 resources, and a pool has at most 64" in problem.message
+
+
 LOSES = "pod a/b loses its link for seconds"
 
 
@@ -251,6 +276,28 @@ def test_problems_of_nodes_come_before_those_of_networks():
     problems = summarise_pool(pool(), [BAD, HELD], PoolLedger(), [lost], more).problems
     assert [one.reason for one in problems] == ["IommuOff", "WaitingForVMs", "Conflict", "NadExists", "NadExists", "NadInUse"]
     assert "11 more networks" in problems[-1].message
+
+
+@pytest.mark.parametrize(
+    ("refused", "reason", "expected"),
+    [
+        ([True], "Conflict", {"Ready": ("False", "Conflict"), "Stalled": ("True", "Conflict"), "Conflict": ("True", "Conflict")}),
+        ([True, False], "Conflict", {
+            "Ready": ("True", "AllNodesReady"), "Stalled": ("False", "NotStalled"), "Conflict": ("True", "Conflict"),
+        }),
+        ([True], "TooManyVfs", {
+            "Ready": ("False", "TooManyVfs"), "Stalled": ("True", "TooManyVfs"), "Conflict": ("False", "NoConflict"),
+        }),
+    ],
+    ids=["a conflict everywhere", "a conflict on one node", "a range past the count"],
+)  # fmt: skip
+def test_a_pool_whose_share_stays_as_it_is_is_not_ready(refused, reason, expected):
+    nodes = [replace(node(f"n{number}", num_vfs=7), refused=one) for number, one in enumerate(refused)]
+    status = summarise_pool(
+        pool(), nodes, PoolLedger(), [PoolConflict(pool="fast", pci_address=PF, reason=reason, message="m")]
+    )
+    assert {kind: conditions(status)[kind] for kind in expected} == expected
+    assert (conditions(status)["UpToDate"][0], status.problems[0].reason) == ("False", reason)
 
 
 def test_problems_of_networks_never_displace_those_of_nodes():
