@@ -286,7 +286,8 @@ def drain_plan(
 
     objects, decided, missing, errors = _read_and_decide(file or [], recursive=recursive, kubeconfig=kubeconfig)
     if not is_known(objects, node) and not errors:
-        fail(f"node {node} {'is not given: add `kubectl get nodes -o yaml`' if file else 'does not exist'}")
+        absent = objects.refused.get("Node") or "`kubectl get nodes` lists those that do"
+        fail(f"node {node} {'is not given: add `kubectl get nodes -o yaml`' if file else f'does not exist: {absent}'}")
     made = make_drain_plan(node, objects, decided, missing, offline=bool(file))
     if output is Output.TABLE:
         from .render import show_drain_plan

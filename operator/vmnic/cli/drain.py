@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Literal
 
+from ..checked.printable import cut
 from ..kubevirt.eviction import gather_evicted
 from ..policy.capacity import may_use
 from ..policy.eviction import EvictionOutcome, Verdict, judge_drain
@@ -16,18 +17,24 @@ from .schema import DrainedVm, DrainPlan, DrainSummary, ProblemEntry
 
 __all__ = ["is_disruptive", "is_known", "make_drain_plan"]
 
+_MOST_BYTES = 253
+"""Longest name in Kubernetes."""
+_IN_USE = "InUse"
+_DECIDING = frozenset({"Node", "VirtualMachineInstance"})
+"""Kinds of which one unread object may be a VM of the node, or keep one from a node."""
 _HARMLESS = (EvictionOutcome.MIGRATES.value, EvictionOutcome.LOSES_LINK.value)
 
 
 def is_known(objects: Objects, node: str) -> bool:
     """Return whether any object names a node."""
-    there = {instance.status.node_name for instance in objects.instances.values()}
+    there = {name for instance in objects.instances.values() if (name := instance.status.node_name)}
     return node in {*objects.nodes, *objects.node_states, *there}
 
 
 def is_disruptive(plan: DrainPlan) -> bool:
     """Return whether a VM is stopped or blocks the drain, or may do so."""
-    return any(vm["outcome"] not in _HARMLESS for vm in plan["vms"])
+    unread = {one["object"].partition("/")[0] for one in plan["problems"] if one["reason"] != _IN_USE}
+    return not _DECIDING.isdisjoint(unread) or any(vm["outcome"] not in _HARMLESS for vm in plan["vms"])
 
 
 def make_drain_plan(node: str, objects: Objects, decided: Decided, missing: list[str], *, offline: bool) -> DrainPlan:
@@ -48,7 +55,7 @@ def make_drain_plan(node: str, objects: Objects, decided: Decided, missing: list
         if vm.node == node
     ]
     vms = [_row(objects, verdict) for verdict in judge_drain(node, evicted, running.capacity)]
-    vms += [*_unreadable(objects, running), *_without_instance(node, decided)]
+    vms += [*_unreadable(objects, running), *_without_instance(node, objects, decided)]
     vms.sort(key=lambda vm: (vm["namespace"], vm["name"]))
     return {
         "apiVersion": "cli.vmnic.dev/v1alpha1",
@@ -79,7 +86,7 @@ def _row(objects: Objects, verdict: Verdict) -> DrainedVm:
     return {
         "kind": "VirtualMachine" if owner or claim.key in objects.machines else "VirtualMachineInstance",
         "namespace": claim.vm.namespace,
-        "name": owner or claim.vm.name,
+        "name": cut(owner, _MOST_BYTES) or claim.vm.name,
         "outcome": verdict.outcome.value,
         "node": verdict.node or None,
         "devices": dict(sorted(claim.held.items())),
@@ -97,14 +104,17 @@ def _unreadable(objects: Objects, running: RunningVms) -> Iterator[DrainedVm]:
             yield _unknown("VirtualMachineInstance", one.namespace, one.name, text)
 
 
-def _without_instance(node: str, decided: Decided) -> Iterator[DrainedVm]:
+def _without_instance(node: str, objects: Objects, decided: Decided) -> Iterator[DrainedVm]:
     """Yield the VMs that may run on the node, and whose instances are not given."""
     devices = decided.capacity.nodes.get(node)
+    refused = objects.refused.get("VirtualMachineInstance", "")
+    remedy = refused or "add `kubectl get vmi -A -o yaml`"
     for one in decided.vms:
         vm = one.vm
-        if vm.assumed_running and (devices is None or may_use(vm, devices)):
+        may_run = vm.assumed_running or (bool(refused) and not vm.halted)
+        if may_run and (devices is None or may_use(vm, devices)):
             text = "its VirtualMachineInstance is not given, so whether it runs on the node is not known"
-            yield _unknown("VirtualMachine", vm.namespace, shown_name(vm.name), f"{text}: add `kubectl get vmi -A -o yaml`")
+            yield _unknown("VirtualMachine", vm.namespace, shown_name(vm.name), f"{text}: {remedy}")
 
 
 def _unknown(kind: Literal["VirtualMachine", "VirtualMachineInstance"], namespace: str, name: str, text: str) -> DrainedVm:
@@ -128,4 +138,4 @@ def _other_holders(node: str, objects: Objects, running: RunningVms) -> Iterator
         for held in pf.held:
             if running.holder(node, held) is None:
                 text = f"{held.by or 'an unknown process'} holds {held.vf} and is no VM of KubeVirt: a drain may leave it"
-                yield {"object": f"NodeNicState/{node}", "reason": "InUse", "message": text}
+                yield {"object": f"NodeNicState/{node}", "reason": _IN_USE, "message": text}

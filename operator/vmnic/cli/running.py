@@ -15,7 +15,7 @@ from .offline import Decided, facts_of_instance
 from .schema import ProblemEntry
 from .set_aside import SetAside, try_object
 
-__all__ = ["NOT_READ", "RunningVms", "gather_running", "input_problems"]
+__all__ = ["NOT_READ", "RunningVms", "gather_running", "input_problems", "unread_kinds"]
 
 NOT_READ = (
     "as far as VFs, node selectors, node affinity and taints go; not read: PodDisruptionBudgets, affinity to pods, CPU, memory"
@@ -74,7 +74,7 @@ def _with_unknown(objects: Objects, decided: Decided, *, offline: bool) -> dict[
     unread = {one.name for one in (*objects.set_aside, *decided.set_aside) if one.kind == "NodeNicState"}
     return {
         name: replace(node, unknown=node.unknown | resources)
-        if name in unread or (offline and name not in objects.node_states)
+        if name in unread or ((offline or "NodeNicState" in objects.refused) and name not in objects.node_states)
         else node
         for name, node in decided.capacity.nodes.items()
     }
@@ -84,6 +84,12 @@ def _facts(objects: Objects, decided: Decided, key: tuple[str, str], owner: VmFa
     vm = facts_of_instance(objects, key, decided.cluster, offline=offline)
     # The owner's preference and annotations name the guest OS, and an instance has none of them.
     return vm if owner is None else replace(vm, guest_os=owner.guest_os)
+
+
+def unread_kinds(objects: Objects, decided: Decided, running: RunningVms) -> frozenset[str]:
+    """Return the kinds of which an object could not be read."""
+    aside = (*objects.set_aside, *decided.set_aside, *running.set_aside)
+    return frozenset({*objects.refused, *(one.kind for one in aside)})
 
 
 def input_problems(objects: Objects, decided: Decided, running: RunningVms, missing: list[str]) -> list[ProblemEntry]:

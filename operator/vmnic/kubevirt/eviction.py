@@ -107,6 +107,9 @@ def _migratability(given: EvictionInput, vm: VmFacts) -> tuple[bool | None, str]
     names = whole or [one.name for one in (*devices.host_devices, *devices.gpus)]
     if names:
         return False, f"it cannot migrate with host device {cut(names[0], _MOST_BYTES)}"
+    disk = next((one for one in given.machine.spec.template.spec.volumes if one.host_disk and not one.host_disk.shared), None)
+    if disk is not None:
+        return False, f"it cannot migrate with host disk {cut(disk.name, _MOST_BYTES)}"
     return None, f"its VirtualMachineInstance has no condition {_MIGRATABLE}, so whether it can migrate is not known"
 
 

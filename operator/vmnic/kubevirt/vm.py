@@ -214,7 +214,13 @@ class _Hotpluggable(Part, frozen=True):
     hotpluggable: bool = False
 
 
+class _HostDisk(Part, frozen=True, kw_only=True):
+    shared: bool = False
+
+
 class _Volume(Part, frozen=True, kw_only=True):
+    name: str = ""
+    host_disk: _HostDisk | None = None
     persistent_volume_claim: _Hotpluggable | None = None
     data_volume: _Hotpluggable | None = None
     memory_dump: _Hotpluggable | None = None

@@ -11,11 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from ..checked.printable import cut
 from .capacity import Capacity, Claim
 from .relocation import Relocation, match_claims, may_move_to
 
 __all__ = ["EvictedVm", "EvictionOutcome", "Verdict", "describe_unbounded", "judge_drain"]
 
+_MOST_BYTES = 60
 _MOST_NODES = 3
 """Most nodes that a message names."""
 
@@ -106,7 +108,8 @@ def _judge_strategy(vm: EvictedVm) -> Verdict:
         case "LiveMigrateIfPossible":
             return verdict(EvictionOutcome.STOPPED, f"evictionStrategy is LiveMigrateIfPossible, and {vm.migratable_message}")
         case other:
-            return verdict(EvictionOutcome.UNKNOWN, f"evictionStrategy {other!r} is not known to this version")
+            text = f"evictionStrategy {cut(other, _MOST_BYTES)!r} is not known to this version"
+            return verdict(EvictionOutcome.UNKNOWN, text)
 
 
 def _match(claims: Iterable[Claim], capacity: Capacity, node: str) -> Relocation:

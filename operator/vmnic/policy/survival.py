@@ -12,7 +12,7 @@ from .eviction import describe_unbounded
 from .facts import GuestOs
 from .relocation import MOST_VISITS, Relocation, match_claims
 
-__all__ = ["Loss", "LossOutcome", "Residents", "assess_losses", "find_residents", "settle"]
+__all__ = ["Loss", "LossOutcome", "Residents", "assess_losses", "describe_unknown", "find_residents", "settle"]
 
 _NODES_PER_VM = 4
 """Number of nodes per VM that are tried first."""
@@ -31,6 +31,8 @@ class Loss:
     """Devices of the PF, by resource."""
     holders: frozenset[tuple[str, str]] = frozenset()
     """VMs that hold a device of the PF."""
+    possible: frozenset[tuple[str, str]] = frozenset()
+    """VMs that hold a device of the PF or of another PF of the node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +127,7 @@ def assess_losses(residents: Residents, losses: Iterable[Loss], *, most_visits: 
     slots = _Slots(residents.capacity)
     visited = 0
     for loss in losses:
-        moving = [one for one in residents.by_node.get(loss.node, ()) if not loss.pf or one.key in loss.holders]
+        moving = [one for one in residents.by_node.get(loss.node, ()) if not loss.pf or one.key in loss.holders | loss.possible]
         if not moving and not loss.pf:
             yield LossOutcome(loss=loss)
             continue
@@ -138,9 +140,10 @@ def assess_losses(residents: Residents, losses: Iterable[Loss], *, most_visits: 
             continue
         found = _match(residents, slots, loss, moving, left)
         visited += found.visits
-        yield LossOutcome(
-            loss=loss, leaving=len(moving), unplaced=found.unplaced, unknown=_why_unknown(residents.capacity, loss, found)
-        )
+        unknown = describe_unknown(residents.capacity, found.unplaced, is_certain=found.is_certain, lost=loss.node)
+        if found.unplaced and loss.possible and not unknown:
+            unknown = f"which PF holds the devices of {len(loss.possible)} VMs on {loss.node} is not known"
+        yield LossOutcome(loss=loss, leaving=len(moving), unplaced=found.unplaced, unknown=unknown)
 
 
 def _match(residents: Residents, slots: _Slots, loss: Loss, moving: Sequence[Claim], most_visits: int) -> Relocation:
@@ -185,16 +188,24 @@ def _after(capacity: Capacity, loss: Loss, moving: Sequence[Claim]) -> tuple[Cap
     return replace(capacity, free=free), is_overfull
 
 
-def _why_unknown(capacity: Capacity, loss: Loss, found: Relocation) -> str:
-    if not found.unplaced:
+def describe_unknown(capacity: Capacity, unplaced: Sequence[Claim], *, is_certain: bool = True, lost: str = "") -> str:
+    """Return why VMs without a place may have one. Empty if they have none.
+
+    Args:
+        capacity: Nodes and free devices.
+        unplaced: VMs for which no place was found.
+        is_certain: Whether all places were tried.
+        lost: A node that does not count.
+    """
+    if not unplaced:
         return ""
-    if not found.is_certain:
+    if not is_certain:
         return "no place was found before the search reached its bound"
-    needed = {resource for claim in found.unplaced for resource in claim.held}
+    needed = {resource for claim in unplaced for resource in claim.held}
     unbounded = describe_unbounded(needed, capacity)
     if unbounded:
         return unbounded
-    unread = sorted(name for name, node in capacity.nodes.items() if name != loss.node and not node.unknown.isdisjoint(needed))
+    unread = sorted(name for name, node in capacity.nodes.items() if name != lost and not node.unknown.isdisjoint(needed))
     return f"how many devices {', '.join(unread[:3])} has is not known" if unread else ""
 
 

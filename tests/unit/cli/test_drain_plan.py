@@ -1,5 +1,6 @@
 """`kubectl vmnic drain-plan`: what a drain of a node does to its VMs."""
 
+import copy
 import json
 import pathlib
 import subprocess
@@ -12,7 +13,7 @@ from pydantic import TypeAdapter
 from tests.builders.decide import collect
 from tests.builders.maintenance import BASE, FAST, host, running
 from tests.builders.vm import kubevirt, nic, vm
-from vmnic.cli.drain import make_drain_plan
+from vmnic.cli.drain import is_disruptive, is_known, make_drain_plan
 from vmnic.cli.live import load_live
 from vmnic.cli.offline import decide_all
 from vmnic.cli.render import show_drain_plan
@@ -73,6 +74,81 @@ def test_strategy_and_migratability_decide(options, cluster, outcome):
     settings = {"evictionStrategy": cluster} if cluster else {}
     cluster_objects = (kubevirt(**settings), *BASE[1:])
     assert only(*cluster_objects, *host("n1"), *host("n2"), *running("db", **options))["outcome"] == outcome
+
+
+@pytest.mark.parametrize(
+    ("spec", "outcome", "words"),
+    [
+        ({"gpus": [{"name": "a100", "deviceName": "gpu.example/a"}]}, "Blocks", "host device a100"),
+        ({"volumes": [{"name": "disk", "hostDisk": {"path": "/a"}}]}, "Blocks", "host disk disk"),
+        ({"volumes": [{"name": "disk", "hostDisk": {"path": "/a", "shared": True}}]}, "Unknown", "LiveMigratable"),
+        ({"volumes": [{"name": "disk", "persistentVolumeClaim": {"claimName": "a"}}]}, "Unknown", "LiveMigratable"),
+    ],
+    ids=["GPU", "host disk", "shared host disk", "claim"],
+)
+def test_without_a_condition_the_devices_tell_what_is_known(spec, outcome, words):
+    machine, instance = running("db", strategy="LiveMigrate", migratable=None)
+    template = instance["spec"]
+    template["domain"]["devices"]["gpus"] = spec.get("gpus", [])
+    template["volumes"] = spec.get("volumes", [])
+    found = only(*BASE, *host("n1"), *host("n2"), machine, instance)
+    assert (found["outcome"], words in found["message"]) == (outcome, True)
+
+
+@pytest.mark.parametrize("reason", ["DisksNotLiveMigratable", "SEVNotLiveMigratable", "CPUModeNotLiveMigratable"])
+def test_the_reason_of_kubevirt_is_told(reason):
+    machine, instance = running("db", strategy="LiveMigrate", vfs=0)
+    instance["status"]["conditions"][0] |= {"status": "False", "reason": reason, "message": "not shared"}
+    found = only(*BASE, *host("n1"), *host("n2"), machine, instance)
+    assert (found["outcome"], f"{reason}: not shared" in found["message"]) == ("Blocks", True)
+
+
+@pytest.mark.parametrize("kind", ["Node", "NodeNicState", "VirtualMachineInstance", "NetworkAttachmentDefinition"])
+@pytest.mark.parametrize("is_refused", [True, False], ids=["refused", "unreadable"])
+def test_a_drain_without_a_deciding_kind_is_disruptive(kind, is_refused):
+    given = [*BASE, *host("n1"), *host("n2"), *running("db", strategy="LiveMigrate")]
+    assert not is_disruptive(plan_of(*given, offline=False))
+    objects = collect(*(one for one in given if one["kind"] != kind))
+    if is_refused:
+        objects.refused[kind] = "you may not read it"
+    for one in given if not is_refused else ():
+        if one["kind"] == kind:
+            load_live(objects, one | {"spec": 5, "status": 5})
+    made = make_drain_plan("n1", objects, decide_all(objects, offline=False), [], offline=False)
+    assert is_disruptive(made)
+    assert [one["object"].partition("/")[0] for one in made["problems"]][:1] == [kind]
+
+
+def test_an_instance_without_a_node_names_no_node():
+    _, instance = running("db", "")
+    assert not is_known(collect(instance), "")
+
+
+def test_without_instances_each_vm_may_run_on_the_node():
+    objects = collect(*BASE, *host("n1"), vm("web"), vm("off", run_strategy="Halted"))
+    objects.refused["VirtualMachineInstance"] = "you may not read virtualmachineinstances"
+    found = make_drain_plan("n1", objects, decide_all(objects, offline=False), [], offline=False)["vms"]
+    assert [(one["name"], one["outcome"]) for one in found] == [("web", "Unknown")]
+    assert "you may not read virtualmachineinstances" in found[0]["message"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda instance, text: instance["metadata"].update(ownerReferences=[{"kind": "VirtualMachine", "name": text}]),
+        lambda instance, text: instance["spec"].update(evictionStrategy=text),
+        lambda instance, text: instance["status"]["conditions"][0].update(status="False", message=text),
+        lambda instance, text: instance["spec"]["networks"][0].update(name=text),
+    ],
+    ids=["owner", "strategy", "message", "network"],
+)
+def test_long_and_hostile_text_of_an_instance_is_cut(change, capsys):
+    _, instance = copy.deepcopy(running("db", strategy="LiveMigrate"))
+    change(instance, "\x1b[2J\n[red]" * 1000)
+    plan = plan_of(*BASE, *host("n1"), *host("n2"), instance)
+    show_drain_plan(plan)
+    shown = capsys.readouterr().out
+    assert ("\x1b" in shown, len(json.dumps(plan)) < 6000, "tenants/" in shown) == (False, True, True)
 
 
 def test_without_a_kubevirt_resource_its_strategy_is_unknown():

@@ -12,8 +12,10 @@ from pydantic import TypeAdapter
 
 from tests.builders.decide import collect
 from tests.builders.maintenance import BASE, host, running
-from tests.builders.vm import nic, vm
+from tests.builders.vm import nad, nic, pool, vm
+from vmnic.cli.live import load_live
 from vmnic.cli.offline import decide_all
+from vmnic.cli.render import show_survival
 from vmnic.cli.schema import Survival
 from vmnic.cli.survival import make_survival
 
@@ -126,6 +128,80 @@ def test_vms_of_a_lost_pf_need_a_place_on_any_other_pf(held, second, answer):
     holders = {number: pod(name) for number, name in held.items()}
     _, found = answers("pf", *BASE, *two_pfs("n1", held=holders), *second, *vms)
     assert {pf: survives for (node, pf), survives in found.items() if node == "n1"} == answer
+
+
+@pytest.mark.parametrize(
+    ("hosts", "answer"),
+    [
+        (host("n1"), False),
+        ((*host("n1"), *host("n2")), True),
+        (two_pfs("n1"), True),
+        ((host("n1")[0],), None),
+        ((), None),
+    ],
+    ids=["the only PF", "another node has", "another PF has", "no state", "no node"],
+)
+def test_a_vm_whose_pf_is_not_reported_may_lose_it(hosts, answer):
+    assert answers("pf", *BASE, *hosts, *running("a", "n1"), offline=True)[0] is answer
+
+
+def test_a_vm_on_either_pf_without_a_place_is_unknown():
+    held = {number: pod(f"v{number}") for number in (0, 2)}
+    vms = [one for name in ("v0", "v2", "a") for one in running(name, "n1")]
+    found = survival("pf", *BASE, *two_pfs("n1", held=held), *vms)
+    assert [(one["survives"], "which PF" in one["message"]) for one in found["losses"]] == [(None, True)] * 2
+
+
+def test_pools_that_share_a_pf_lose_it_together():
+    slow = "vmnic.dev/slow"
+    node, state = host("n1", vfs=4, held={0: pod("a"), 3: pod("b")})
+    node["status"]["allocatable"] = {"vmnic.dev/fast": "2", slow: "2"}
+    state["spec"]["pfs"][0]["groups"] = [
+        {"pool": "fast", "resource": "vmnic.dev/fast", "range": "0-1"},
+        {"pool": "slow", "resource": slow, "range": "2-3"},
+    ]
+    vms = copy.deepcopy([*running("a", "n1"), *running("b", "n1")])
+    for one in vms[2:]:
+        spec = one["spec"]["template"]["spec"] if one["kind"] == "VirtualMachine" else one["spec"]
+        spec["networks"][0]["multus"]["networkName"] = "slow"
+    networks = (pool("slow"), nad("slow", cni="sriov", resource=slow))
+    found = survival("pf", *BASE, *networks, node, state, *host("n2"), *vms)
+    first = found["losses"][0]
+    assert (first["vms"], [one["name"] for one in first["unplaced"]]) == (2, ["b"])
+    assert found["pools"] == [{"name": "fast", "survives": True}, {"name": "slow", "survives": False}]
+
+
+@pytest.mark.parametrize("of", ["node", "pf"])
+@pytest.mark.parametrize("is_refused", [True, False], ids=["refused", "unreadable"])
+@pytest.mark.parametrize(
+    "kind",
+    ["Node", "NodeNicState", "SriovNetworkPool", "VirtualMachine", "VirtualMachineInstance", "NetworkAttachmentDefinition"],
+)
+def test_without_a_deciding_kind_the_answer_is_unknown(kind, is_refused, of):
+    given = [*BASE, *host("n1"), *host("n2"), *running("a"), wanting("b")]
+    assert survival(of, *given)["survives"] is True
+    objects = collect(*(one for one in given if one["kind"] != kind))
+    if is_refused:
+        objects.refused[kind] = "you may not read it"
+    for one in given if not is_refused else ():
+        if one["kind"] == kind:
+            load_live(objects, one | {"spec": 5, "status": 5})
+    made = make_survival(of, objects, decide_all(objects, offline=False), [], offline=False)
+    assert made["survives"] is None
+
+
+@pytest.mark.parametrize("of", ["node", "pf"])
+def test_a_vm_of_an_unknown_network_is_unknown(of):
+    found = survival(of, *BASE[:2], *host("n1"), *host("n2"), wanting("a"), offline=True)
+    assert (found["survives"], found["problems"][-1]["object"]) == (None, "VirtualMachine/tenants/a")
+
+
+def test_hostile_names_stay_text(capsys):
+    named = [one | {"metadata": one["metadata"] | {"name": "\x1b[2J[red]a\n"}} for one in running("a")]
+    found = survival("node", *BASE, *host("n1"), *named)
+    show_survival(found)
+    shown = capsys.readouterr().out
+    assert (found["survives"], "\x1b" in shown, "[red]a" in shown) == (False, False, True)
 
 
 def test_devices_of_others_are_lost_with_their_pf():
