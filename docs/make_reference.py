@@ -24,7 +24,7 @@ from vmnic.api.reasons import NodeReason, PfReason, PoolProblemReason, PoolReaso
 from vmnic.cli.app import app
 from vmnic.cli.nodes import Nodes
 from vmnic.cli.path_schema import PathDocument
-from vmnic.cli.schema import Plan
+from vmnic.cli.schema import DrainPlan, Plan, Survival
 from vmnic.controller.metrics import CONTROLLER_METRICS
 from vmnic.metrics import Metric
 from vmnic.policy.condition_reasons import PolicyReason
@@ -54,9 +54,9 @@ def render_pages() -> dict[str, str]:
     pages["metrics.md"] = _metrics()
     pages["commands.md"] = _commands()
     pages["hostrecord.schema.json"] = json.dumps(record_schema(), indent=2) + "\n"
-    pages["nodes.schema.json"] = json.dumps(TypeAdapter(Nodes).json_schema(), indent=2) + "\n"
     pages["path.schema.json"] = json.dumps(TypeAdapter(PathDocument).json_schema(), indent=2) + "\n"
-    pages["plan.schema.json"] = json.dumps(TypeAdapter(Plan).json_schema(), indent=2) + "\n"
+    for shape in (Plan, DrainPlan, Survival, Nodes):
+        pages[f"{shape.__name__.lower()}.schema.json"] = json.dumps(TypeAdapter(shape).json_schema(), indent=2) + "\n"
     return pages
 
 
@@ -176,8 +176,9 @@ def _commands() -> str:
     lines = [
         "# kubectl vmnic",
         "",
-        "[plan.schema.json](plan.schema.json) is the shape of a plan, [nodes.schema.json](nodes.schema.json) that of `nodes`,",
-        "and [path.schema.json](path.schema.json) that of a path. After an error the exit code is 2, after a crash 3.",
+        "What `--help` says of each command. `-o json` prints for programs. These have schemas:",
+        "[plan](plan.schema.json), [nodes](nodes.schema.json), [path](path.schema.json), [drain-plan](drainplan.schema.json),",
+        "[capacity --survive](survival.schema.json). After an error the exit code is 2, after a crash 3.",
         "`--nic-data FILE` ([NIC models](../nics.md)) and `--guest-data FILE` ([guest systems](../guests.md)) go before the",
         "command.",
     ]

@@ -110,15 +110,16 @@ def test_an_output_matches_the_lines_that_a_page_shows(shown, output, true):
 
 BLOCK = re.compile(r"(?:<!-- (?:not run|run by): ([^>]+) -->\n)?```(sh|console)\n(.*?)```", re.DOTALL)
 KINDS = {path.name for path in (ROOT / "docs" / "kinds").iterdir()}
-OFFLINE = "paths.md"
-"""A page whose commands read files only, so this tier runs them."""
-RUN = {"README.md", "tutorial.md", "troubleshooting.md", "gitops.md", OFFLINE, *KINDS}
+OFFLINE = ("maintenance.md", "paths.md")
+"""Pages whose commands read files only, so this tier runs them."""
+RUN = {"README.md", "tutorial.md", "troubleshooting.md", "gitops.md", *OFFLINE, *KINDS}
 """Pages whose console blocks the cluster tier runs (`tests/cluster/test_docs.py`). `docs/reference` repeats `docs/kinds`."""
 
 
-def test_commands_on_files_print_what_their_page_shows(monkeypatch):
+@pytest.mark.parametrize("page", OFFLINE)
+def test_commands_on_files_print_what_their_page_shows(page, monkeypatch):
     monkeypatch.chdir(ROOT)
-    steps = list(read_steps(ROOT / "docs" / OFFLINE))
+    steps = list(read_steps(ROOT / "docs" / page))
     for step in steps:
         done = CliRunner().invoke(app, shlex.split(step.command.removeprefix("kubectl vmnic ")))
         assert (done.exit_code, step.is_shown_by(done.stdout)) == (step.code, True), done.output

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -40,6 +40,13 @@ app.add_typer(_path, name="path", help="Show the path of a packet.")
 _host = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(_host, name="host", help="Record the hosts of nodes.")
 _LOOK_AGAIN_S = 2.0
+
+
+class LossOf(StrEnum):
+    """What is lost."""
+
+    NODE = "node"
+    PF = "pf"
 
 
 class PlanOutput(StrEnum):
@@ -263,6 +270,34 @@ def _fail_set_aside(aside: Iterable[Any], namespace: str, name: str) -> None:
             fail(f"{one.sentence}: correct it, and vmnic reads it again")
 
 
+@app.command("drain-plan")
+def drain_plan(
+    node: Annotated[str, typer.Argument(help="Name of the node.")],
+    file: _FileOption = None,
+    recursive: _RecursiveOption = False,
+    output: OutputOption = Output.TABLE,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Show what a drain of a node would do to its VMs.
+
+    Exit code 0 if all of them migrate, 1 if one is stopped, blocks the drain, or may do so, 2 for an error.
+    """
+    from .drain import is_disruptive, is_known, make_drain_plan
+
+    objects, decided, missing, errors = _read_and_decide(file or [], recursive=recursive, kubeconfig=kubeconfig)
+    if not is_known(objects, node) and not errors:
+        absent = objects.refused.get("Node") or "`kubectl get nodes` lists those that do"
+        fail(f"node {node} {'is not given: add `kubectl get nodes -o yaml`' if file else f'does not exist: {absent}'}")
+    made = make_drain_plan(node, objects, decided, missing, offline=bool(file))
+    if output is Output.TABLE:
+        from .render import show_drain_plan
+
+        show_drain_plan(made)
+    else:
+        show(made, output)
+    _exit(errors, is_disruptive(made))
+
+
 _PathOption = Annotated[PathOutput, typer.Option("-o", "--output", help="How to print the paths.")]
 
 
@@ -342,25 +377,73 @@ def _show_path(
 
 
 @app.command()
-def capacity(output: OutputOption = Output.TABLE, kubeconfig: KubeconfigOption = None) -> None:
+def capacity(
+    survive: Annotated[
+        LossOf | None, typer.Option(help="Show whether all VMs with VFs still fit after the loss of any one node or PF.")
+    ] = None,
+    file: _FileOption = None,
+    recursive: _RecursiveOption = False,
+    output: OutputOption = Output.TABLE,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
     """Show how many VFs each pool has.
 
-    Numbers are desired, configured, in use, assigned, reserved and free.
+    Numbers are desired, configured, in use, assigned, reserved and free. With --survive, exit code 0 if all VMs with VFs fit
+    after
+    any loss, 1 if one does not or that is unknown. Exit code 2 for an error.
     """
-    from .capacity import capacity_json, capacity_rows
-    from .offline import decide_all
+    objects, decided, missing, errors = _read_and_decide(file or [], recursive=recursive, kubeconfig=kubeconfig)
+    if survive is not None:
+        from .survival import make_survival
 
-    objects, _ = read_live(kubeconfig)
-    decided = decide_all(objects, offline=False)
-    warn_refused(objects)
-    warn_set_aside((*objects.set_aside, *decided.set_aside))
+        made = make_survival(survive.value, objects, decided, missing, offline=bool(file))
+        if output is Output.TABLE:
+            from .render import show_survival
+
+            show_survival(made)
+        else:
+            show(made, output)
+        _exit(errors, made["survives"] is not True)
+    from .capacity import capacity_json, capacity_rows
+
+    if not file:
+        warn_refused(objects)
+        warn_set_aside((*objects.set_aside, *decided.set_aside))
     rows = capacity_rows(objects, decided)
     if output is not Output.TABLE:
         show(capacity_json(rows), output)
-        return
-    from .render import show_capacity
+    else:
+        from .render import show_capacity
 
-    show_capacity(rows)
+        show_capacity(rows)
+    _exit(errors, False)
+
+
+def _read_and_decide(files: list[str], *, recursive: bool, kubeconfig: str | None) -> tuple[Any, Any, list[str], list[str]]:
+    """Read files, or the cluster without any, and decide all VMs.
+
+    Returns:
+        The objects, the decisions, descriptions of kinds that the cluster does not have, and errors in the files.
+    """
+    from .offline import decide_all
+    from .recorded import plan_recorded
+
+    if not files:
+        objects, missing = read_live(kubeconfig)
+        return objects, decide_all(objects, offline=False), missing, []
+    given = read_files(files, recursive=recursive)
+    recorded = plan_recorded(given)
+    decided = decide_all(recorded.objects, offline=True)
+    decided.set_aside.extend(recorded.set_aside)
+    # Files are the user's own, so a fault in them is an error.
+    return recorded.objects, decided, [], [one.sentence for one in (*given.set_aside, *decided.set_aside)]
+
+
+def _exit(errors: Iterable[str], is_bad: bool) -> NoReturn:
+    found = list(errors)
+    for error in found:
+        warn(f"kubectl vmnic: {error}")
+    raise typer.Exit(2 if found else 1 if is_bad else 0)
 
 
 @app.command()

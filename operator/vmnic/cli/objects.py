@@ -15,6 +15,7 @@ from ..api.pool import SriovNetworkPool
 from ..checked.documents import BoundError
 from ..checked.quantities import read_quantity
 from ..kubevirt.configuration import KubeVirt, is_injector
+from ..kubevirt.eviction import EvictionInput, read_eviction
 from ..kubevirt.images import Disks, Image
 from ..kubevirt.networks import read_network
 from ..kubevirt.revisions import Revision, read_revision
@@ -24,6 +25,7 @@ from ..libvirt.domain import Domain, DomainError, read_domain
 from ..libvirt.gather import gather_domain
 from ..nodes.observed import observed_of
 from ..nodes.pools.shares import count_vfs, pool_shares
+from ..policy.capacity import Taint
 from ..policy.facts import Network
 from ..records.record import GROUP as RECORD_GROUP
 from ..records.record import HostRecord, to_record
@@ -107,8 +109,15 @@ class _Labelled(msgspec.Struct, frozen=True):
     metadata: _NodeMeta
 
 
+class _Taint(msgspec.Struct, frozen=True):
+    key: str
+    value: str = ""
+    effect: str = ""
+
+
 class _NodeSpec(msgspec.Struct, frozen=True):
     unschedulable: bool = False
+    taints: tuple[_Taint, ...] = ()
 
 
 class _NodeStatus(msgspec.Struct, frozen=True):
@@ -121,6 +130,11 @@ class Node(msgspec.Struct, frozen=True):
     metadata: _NodeMeta
     spec: _NodeSpec = _NodeSpec()
     status: _NodeStatus = _NodeStatus()
+
+    @property
+    def taints(self) -> tuple[Taint, ...]:
+        """Return its taints."""
+        return tuple(Taint(one.key, one.value, one.effect) for one in self.spec.taints)
 
     @property
     def devices(self) -> dict[str, int]:
@@ -141,6 +155,8 @@ class Objects:
     unmanaged: dict[tuple[str, str, str], None] = field(default_factory=dict)
     """Kind, namespace and name of other owners of VMs, and of instances that no VM owns."""
     instances: dict[tuple[str, str], VirtualMachineInstance] = field(default_factory=dict)
+    evictions: dict[tuple[str, str], EvictionInput] = field(default_factory=dict)
+    """What decides about the eviction of the instances."""
     preferences: dict[tuple[str, str], Preference] = field(default_factory=dict)
     instancetypes: dict[tuple[str, str], Instancetype] = field(default_factory=dict)
     revisions: dict[tuple[str, str], Revision] = field(default_factory=dict)
@@ -312,7 +328,9 @@ class Objects:
         }
 
     def _put_instance(self, raw: dict[str, Any]) -> None:
-        _put(self.instances, _key(raw), msgspec.convert(raw, VirtualMachineInstance))
+        instance = msgspec.convert(raw, VirtualMachineInstance)
+        self.evictions.setdefault(_key(raw), read_eviction(_placed(raw)))
+        _put(self.instances, _key(raw), instance)
         owners = raw["metadata"].get("ownerReferences") or []
         if not any(isinstance(one, dict) and one.get("kind") == "VirtualMachine" for one in owners):
             self._put_unmanaged(raw)

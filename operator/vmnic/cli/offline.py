@@ -27,7 +27,7 @@ from ..libvirt.gather import gather_domain
 from ..nodes.pools.merge import merge_pools
 from ..nodes.state import group_of
 from ..policy.allocate import allocate
-from ..policy.capacity import Capacity, claim_of, count_capacity
+from ..policy.capacity import Capacity, Claim, claim_of, count_capacity
 from ..policy.decision import decide
 from ..policy.evaluate import evaluate_vm
 from ..policy.facts import INJECTION_GATE, ClusterFacts, Datapath, Network, Platform, PoolFacts, VmFacts
@@ -39,7 +39,7 @@ from ..policy.types import VmDecision
 from .objects import Objects, shown_name
 from .set_aside import SetAside, try_object
 
-__all__ = ["Decided", "decide_all", "kind_of"]
+__all__ = ["Decided", "decide_all", "facts_of_instance", "kind_of"]
 
 T = TypeVar("T")
 
@@ -59,6 +59,8 @@ class Decided:
     """Objects that could be read but not handled."""
     vm_pools: list[tuple[tuple[str, str], VmDecision]] = field(default_factory=list)
     """Namespace and name of each VirtualMachinePool, and the decision about the VM that it would create next."""
+    claims: tuple[Claim, ...] = ()
+    """Devices that the VMs hold and ask for."""
 
 
 def decide_all(
@@ -109,7 +111,13 @@ def decide_all(
         for key, machine in sorted(objects.vm_pools.items())
         if (made := try_object(aside, "VirtualMachinePool", key, decide_next, key, machine)) is not None
     ]
-    return Decided(decisions, cluster, capacity, functions, problems, aside, vm_pools)
+    return Decided(decisions, cluster, capacity, functions, problems, aside, vm_pools, tuple(claims))
+
+
+def facts_of_instance(objects: Objects, key: tuple[str, str], cluster: ClusterFacts, *, offline: bool) -> VmFacts:
+    """Return the facts of a running VM as its instance describes it, not as the VM's template does."""
+    machine = objects.evictions[key].machine
+    return gather_vm_facts(_input_of(objects, key, machine, cluster, offline=offline, is_new=False))
 
 
 def _kubevirt_unknown(decisions: Iterable[VmDecision], cluster: ClusterFacts) -> Iterator[tuple[str, str, str]]:
@@ -244,6 +252,7 @@ def _node(objects: Objects, name: str, state: NodeNicState | None) -> NodeInput:
         name=name,
         labels=labels,
         schedulable=node is None or not node.spec.unschedulable,
+        taints=node.taints if node is not None else (),
         allocatable=node.devices if node is not None and node.status.allocatable else None,
         state=state,
     )

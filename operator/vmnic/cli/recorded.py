@@ -76,7 +76,9 @@ def add_host_files(objects: Objects, names: Iterable[str], *, recursive: bool) -
         found = read_files([name], recursive=recursive)
         objects.set_aside += found.set_aside
         others = found.skipped + sum(
-            len(one) for key, one in vars(found).items() if isinstance(one, dict) and key not in ("host_records", "_generated")
+            len(one)
+            for key, one in vars(found).items()
+            if isinstance(one, dict) and key not in ("host_records", "evictions", "_generated")
         )
         if others or not (found.host_records or found.set_aside):
             what = f"{others} objects there are no HostRecord: give them with -f" if others else "no HostRecord is there"

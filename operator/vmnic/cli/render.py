@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ..api.node_state import NodeNicState, PfStatus
 from ..api.reasons import PfReason
@@ -24,13 +24,15 @@ from .format import (
 )
 from .nodes import DeviceEntry, NodeEntry
 from .path_schema import PathDocument
-from .schema import NicPlan, Plan, VmPlan
+from .running import NOT_READ
+from .schema import DrainPlan, NicPlan, Plan, ProblemEntry, Survival, UnplacedVm, VmPlan
 from .set_aside import SetAside
 from .setup import Line
 from .terminal import say, show_table
 
 __all__ = [
     "show_capacity",
+    "show_drain_plan",
     "show_explanation",
     "show_functions",
     "show_nodes",
@@ -38,8 +40,11 @@ __all__ = [
     "show_plan",
     "show_set_aside",
     "show_status",
+    "show_survival",
 ]
 
+_MOST_NAMES = 5
+"""Most names in one cell."""
 _UNKNOWN = "-"
 
 
@@ -65,13 +70,17 @@ def show_plan(plan: Plan) -> None:
         )
     for name, command in guest_lines(plan):
         say(f"{name}: after the change, run in the guest: {command}")
-    for problem in plan["problems"]:
-        say(f"{problem['object'] or 'input'}: {problem['reason']}: {problem['message']}")
+    _show_entries(plan["problems"])
     summary = plan["summary"]
     say(
         f"VMs: {summary['vms']}; NICs to change: {summary['changes']}, blocked: {summary['blocked']}; "
         f"pool actions: {sum(bool(node['actions']) for _, node in rows)}; disruptive: {summary['disruptive']}"
     )
+
+
+def _show_entries(problems: Iterable[ProblemEntry]) -> None:
+    for problem in problems:
+        say(f"{problem['object'] or 'input'}: {problem['reason']}: {problem['message']}")
 
 
 def _why(vm: VmPlan, nic: NicPlan) -> str:
@@ -137,6 +146,54 @@ def show_path(document: PathDocument) -> None:
                 for layer in path["layers"]
             ]
             show_table(("WHERE", "LAYER", "WHAT", "NOTE"), rows)
+
+
+def show_drain_plan(plan: DrainPlan) -> None:
+    """Print what a drain does to each VM of a node."""
+    if plan["vms"]:
+        rows = [(f"{vm['namespace']}/{vm['name']}", vm["outcome"], vm["node"] or "", vm["message"]) for vm in plan["vms"]]
+        show_table(("VM", "OUTCOME", "TO", "WHY"), rows)
+    _show_entries(plan["problems"])
+    summary = plan["summary"]
+    say(
+        f"VMs on {plan['node']}: {summary['vms']}; migrate: {summary['migrates']}, lose their link meanwhile:"
+        f" {summary['losesLink']}, stopped: {summary['stopped']}, block the drain: {summary['blocks']},"
+        f" unknown: {summary['unknown']}"
+    )
+    say(NOT_READ)
+
+
+def show_survival(survival: Survival) -> None:
+    """Print what the loss of each node or PF does, and whether each pool survives any of them."""
+    if survival["losses"]:
+        rows = [
+            (
+                loss["node"],
+                loss["pf"] or "",
+                str(loss["vms"]),
+                _answer(loss["survives"]),
+                _unplaced(loss["unplaced"]),
+                loss["message"],
+            )
+            for loss in survival["losses"]
+        ]
+        show_table(("NODE", "PF", "VMS TO MOVE", "ALL FIT", "NO PLACE FOR", "UNKNOWN"), rows)
+    if survival["unplaced"]:
+        say(f"no place even now: {_unplaced(survival['unplaced'])}")
+    _show_entries(survival["problems"])
+    for pool in survival["pools"]:
+        say(f"pool {pool['name']} survives the loss of any {survival['lossOf']}: {_answer(pool['survives'])}")
+    say(f"all VMs with VFs fit after the loss of any {survival['lossOf']}: {_answer(survival['survives'])}")
+    say(NOT_READ)
+
+
+def _answer(value: bool | None) -> str:
+    return "unknown" if value is None else "yes" if value else "no"
+
+
+def _unplaced(vms: Sequence[UnplacedVm]) -> str:
+    names = ", ".join(f"{vm['namespace']}/{vm['name']}" for vm in vms[:_MOST_NAMES])
+    return names + (f" and {len(vms) - _MOST_NAMES} more" if len(vms) > _MOST_NAMES else "")
 
 
 def show_status(lines: Iterable[Line]) -> None:

@@ -1,6 +1,7 @@
-"""Schema of a Plan as `kubectl vmnic plan -o json` prints it.
+"""Schemas of what `kubectl vmnic` prints with `-o json`.
 
-`docs/reference/plan.schema.json` is generated from it.
+`docs/reference/plan.schema.json` is generated from it, and `drainplan.schema.json` and `survival.schema.json` from the shapes
+of `drain-plan` and `capacity --survive`.
 """
 
 from __future__ import annotations
@@ -12,15 +13,22 @@ from typing import Literal, NotRequired
 from typing_extensions import TypedDict
 
 __all__ = [
+    "DrainPlan",
+    "DrainSummary",
+    "DrainedVm",
     "FailOn",
+    "LossEntry",
     "NicPlan",
     "NicShape",
     "PfProblemEntry",
     "Plan",
     "PoolNode",
     "PoolPlan",
+    "PoolSurvival",
     "ProblemEntry",
     "Summary",
+    "Survival",
+    "UnplacedVm",
     "VmPlan",
 ]
 
@@ -174,4 +182,90 @@ class Plan(TypedDict):
     summary: Summary
     vms: list[VmPlan]
     pools: list[PoolPlan]
+    problems: list[ProblemEntry]
+
+
+class DrainedVm(TypedDict):
+    """What happens to one VM when its node is drained."""
+
+    kind: Literal["VirtualMachine", "VirtualMachineInstance"]
+    """A VirtualMachineInstance is one that no VirtualMachine owns."""
+    namespace: str
+    name: str
+    outcome: Literal["Migrates", "LosesLink", "Stopped", "Blocks", "Unknown"]
+    node: str | None
+    """Where its devices fit. Null if it has none, or no place."""
+    devices: dict[str, int]
+    """Devices that it holds, by resource."""
+    linkLost: list[str]
+    """NICs that have no link during the migration."""
+    startsAgain: bool | None
+    """Whether KubeVirt starts it again after it was stopped. Null if that is unknown, or if it is not stopped."""
+    message: str
+
+
+class DrainSummary(TypedDict):
+    """Numbers of VMs by outcome."""
+
+    vms: int
+    migrates: int
+    losesLink: int
+    stopped: int
+    blocks: int
+    unknown: int
+
+
+class DrainPlan(TypedDict):
+    """What a drain of a node does to its VMs, as far as VFs, node selectors, node affinity and taints go."""
+
+    apiVersion: Literal["cli.vmnic.dev/v1alpha1"]
+    kind: Literal["DrainPlan"]
+    node: str
+    summary: DrainSummary
+    vms: list[DrainedVm]
+    problems: list[ProblemEntry]
+
+
+class UnplacedVm(TypedDict):
+    """A VM that has no place."""
+
+    namespace: str
+    name: str
+    devices: dict[str, int]
+
+
+class LossEntry(TypedDict):
+    """What the loss of one node or PF does."""
+
+    node: str
+    pf: str | None
+    """PCI address. Null if the whole node is lost."""
+    vms: int
+    """Number of VMs that need another place."""
+    survives: bool | None
+    """Null if unknown."""
+    unplaced: list[UnplacedVm]
+    message: str
+
+
+class PoolSurvival(TypedDict):
+    """Whether the VMs with devices of a pool fit after any loss."""
+
+    name: str
+    survives: bool | None
+    """Null if unknown."""
+
+
+class Survival(TypedDict):
+    """Whether all VMs with VFs or whole NICs still fit after the loss of any one node or PF."""
+
+    apiVersion: Literal["cli.vmnic.dev/v1alpha1"]
+    kind: Literal["Survival"]
+    lossOf: Literal["node", "pf"]
+    survives: bool | None
+    """Null if unknown."""
+    unplaced: list[UnplacedVm]
+    """VMs that have no place even if nothing is lost."""
+    losses: list[LossEntry]
+    pools: list[PoolSurvival]
     problems: list[ProblemEntry]

@@ -215,7 +215,7 @@ class Controller:
 
     def show_metrics(self, *clients: ApiClient) -> None:
         """Add cluster state and the writes of these clients to the metrics."""
-        state = StateCollector(self.world, self._ledger, self._queue, leads=lambda: self._leading)
+        state = StateCollector(self.world, self._ledger, self._queue, self._pools.survival, leads=lambda: self._leading)
         self.metrics.show(state, *(client.writes for client in clients))
 
     def reviews(self, *, is_authenticated: bool) -> Reviews:

@@ -31,6 +31,7 @@ from ..metrics import (
 from .caches.cluster_cache import ClusterCache
 from .caches.keys import Key, Kind, subject_of
 from .pools.ledger import LedgerStore
+from .pools.survival import SurvivalCheck
 
 __all__ = ["CONTROLLER_METRICS", "ControllerMetrics", "StateCollector"]
 
@@ -92,6 +93,14 @@ _POOL_VFS = Metric(
     {"pool": "name", "state": "desired, configured, in_use, assigned, reserved, free"},
     leader_only=True,
 )
+_POOL_SURVIVES = Metric(
+    "vmnic_pool_survives_node_loss",
+    "gauge",
+    "1 if the VMs that hold devices of the pool would fit on the other nodes after the loss of any one node, as far as devices,"
+    " node selectors, node affinity and taints go. Absent if unknown.",
+    {"pool": "name"},
+    leader_only=True,
+)
 _POLICY_CONDITION = Metric(
     "vmnic_policy_condition",
     "gauge",
@@ -133,7 +142,18 @@ _ROLLOUT = Metric(
 )
 CONTROLLER_METRICS = (
     *(BUILD_INFO, _LEADER, _DEPTH, _WAIT, _RECONCILE, _ERRORS, API_WRITES, _WEBHOOK, _SET_ASIDE, _SET_ASIDE_TOTAL),
-    *(_POOL_CONDITION, _POOL_NODES, _POOL_VFS, _POLICY_CONDITION, _POLICY_VMS, _POLICY_NICS, _NODES, _PROBLEMS, _ROLLOUT),
+    *(
+        _POOL_CONDITION,
+        _POOL_NODES,
+        _POOL_VFS,
+        _POOL_SURVIVES,
+        _POLICY_CONDITION,
+        _POLICY_VMS,
+        _POLICY_NICS,
+        _NODES,
+        _PROBLEMS,
+        _ROLLOUT,
+    ),
 )
 
 
@@ -207,8 +227,16 @@ def _cause(error: BaseException) -> str:
 class StateCollector(Collector):
     """Reads the caches, the queue and the ledger at each scrape."""
 
-    def __init__(self, world: ClusterCache, ledger: LedgerStore, queue: WorkQueue[Key], leads: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        world: ClusterCache,
+        ledger: LedgerStore,
+        queue: WorkQueue[Key],
+        survival: SurvivalCheck,
+        leads: Callable[[], bool],
+    ) -> None:
         self._world = world
+        self._survival = survival
         self._ledger = ledger
         self._queue = queue
         self._leads = leads
@@ -227,6 +255,8 @@ class StateCollector(Collector):
         yield family(_POOL_CONDITION, [((p.metadata.name, *c), v) for p in pools for c, v in _holds(p.status.conditions)])
         yield family(_POOL_NODES, [((p.metadata.name, s), n) for p in pools for s, n in _counts(p.status.nodes, "summary")])
         yield family(_POOL_VFS, [((p.metadata.name, s), n) for p in pools for s, n in _counts(p.status.vfs)])
+        survives = self._survival.by_pool if leads else {}
+        yield family(_POOL_SURVIVES, [((pool,), int(answer)) for pool, answer in survives.items()])
         policies = list(self._world.policies.items.values()) if leads else []
         yield family(_POLICY_CONDITION, [((p.metadata.name, *c), v) for p in policies for c, v in _holds(p.status.conditions)])
         yield family(_POLICY_VMS, [((p.metadata.name, s), n) for p in policies for s, n in _counts(p.status.vms)])

@@ -12,7 +12,7 @@ from typing import Any, cast
 from ..api.common import LabelSelector, LabelSelectorRequirement
 from ..checked.printable import cut
 from ..checked.quantities import read_quantity
-from ..policy.facts import Architecture, VmFacts
+from ..policy.facts import Architecture, Toleration, VmFacts
 from ..policy.problems import ProblemReason, VmProblem
 from ..policy.reasons import Reason
 from . import vm as projection
@@ -34,6 +34,7 @@ _MOST_VCPUS = 2**16 - 1
 _SHOWN_BYTES = 40
 _MOST_LABELS = 100
 _MOST_TERMS = 100
+_MOST_TOLERATIONS = 100
 _MOST_VALUES = 2000
 _ENDED_BINDINGS = ("macvtap", "slirp")
 _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
@@ -72,6 +73,9 @@ def gather_vm_facts(given: MachineInput) -> VmFacts:
         node=instance.status.node_name if instance is not None else "",
         node_selector=spec.node_selector,
         node_terms=() if beyond else _node_terms(spec.affinity),
+        tolerations=()
+        if beyond
+        else tuple(Toleration(one.key, one.operator, one.value, one.effect) for one in spec.tolerations),
         is_new=given.is_new,
         virtio_queues=queues,
         multiqueue=spec.domain.devices.network_interface_multiqueue,
@@ -221,6 +225,8 @@ def _beyond_bounds(given: MachineInput) -> str:
     spec = given.machine.spec.template.spec
     if len(spec.node_selector) > _MOST_LABELS:
         return f"spec.template.spec.nodeSelector has more than {_MOST_LABELS} labels"
+    if len(spec.tolerations) > _MOST_TOLERATIONS:
+        return f"spec.template.spec.tolerations has more than {_MOST_TOLERATIONS} entries"
     bad = find_bad_quantity(spec.domain.resources)
     if bad:
         return bad

@@ -17,7 +17,7 @@ from ..nodes.nics import model_of, models_of
 from ..nodes.pools.guests import drives_windows, models_without_windows
 from ..nodes.pools.resources import collect_resources
 from ..nodes.pools.shares import PoolShare, pool_shares
-from ..policy.capacity import NodeDevices
+from ..policy.capacity import NodeDevices, Taint
 from ..policy.facts import PoolFacts
 
 __all__ = ["NodeInput", "gather_pools", "node_devices"]
@@ -31,6 +31,7 @@ class NodeInput:
     labels: Mapping[str, str] | None = field(default_factory=dict)
     """None if unknown."""
     schedulable: bool = True
+    taints: tuple[Taint, ...] = ()
     allocatable: Mapping[str, int] | None = None
     """Devices that its kubelet advertises, by resource. None if unknown, which sets no bound."""
     state: NodeNicState | None = None
@@ -163,6 +164,7 @@ def _devices_of(node: NodeInput, pools: Mapping[str, PoolFacts], others: Iterabl
     return NodeDevices(
         labels=node.labels,
         usable=node.schedulable,
+        taints=node.taints,
         total=total,
         held=held,
         unknown=_unknown(state, pools),

@@ -214,10 +214,23 @@ class _Hotpluggable(Part, frozen=True):
     hotpluggable: bool = False
 
 
+class _HostDisk(Part, frozen=True, kw_only=True):
+    shared: bool = False
+
+
 class _Volume(Part, frozen=True, kw_only=True):
+    name: str = ""
+    host_disk: _HostDisk | None = None
     persistent_volume_claim: _Hotpluggable | None = None
     data_volume: _Hotpluggable | None = None
     memory_dump: _Hotpluggable | None = None
+
+
+class _Toleration(Part, frozen=True, kw_only=True):
+    key: str = ""
+    operator: str = ""
+    value: str = ""
+    effect: str = ""
 
 
 class _InstanceSpec(Part, frozen=True, kw_only=True):
@@ -227,6 +240,7 @@ class _InstanceSpec(Part, frozen=True, kw_only=True):
     networks: tuple[Network, ...] = ()
     node_selector: dict[str, str] = {}
     affinity: _Affinity | None = None
+    tolerations: tuple[_Toleration, ...] = ()
     eviction_strategy: str | None = None
 
 

@@ -9,10 +9,24 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .facts import Assignment, GuestOs, VmFacts
+from .facts import Assignment, GuestOs, Toleration, VmFacts
 from .labels import matches_labels
 
-__all__ = ["Capacity", "Claim", "NodeDevices", "can_drive", "claim_of", "count_capacity", "may_use"]
+__all__ = ["Capacity", "Claim", "NodeDevices", "Taint", "can_drive", "claim_of", "count_capacity", "may_use", "tolerates"]
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    """A taint of a node."""
+
+    key: str
+    value: str = ""
+    effect: str = ""
+
+    @property
+    def keeps_off(self) -> bool:
+        """Return whether a pod that does not tolerate it is not scheduled."""
+        return self.effect in ("NoSchedule", "NoExecute")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +37,8 @@ class NodeDevices:
     """None if unknown; then no selector excludes the node."""
     usable: bool = True
     """Whether new VMs may be scheduled there, that is, whether it is not cordoned."""
+    taints: tuple[Taint, ...] = ()
+    """Its taints, as far as they are known."""
     total: Mapping[str, int] = field(default_factory=dict)
     """Number of devices by resource."""
     held: Mapping[str, int] = field(default_factory=dict)
@@ -109,6 +125,20 @@ def may_use(vm: VmFacts, node: NodeDevices) -> bool:
         return False
     labels = node.labels
     return not vm.node_terms or any(matches_labels(term, labels) for term in vm.node_terms)
+
+
+def tolerates(vm: VmFacts, node: NodeDevices) -> bool:
+    """Return whether a VM tolerates all taints of a node that keep pods off."""
+    return all(any(_covers(one, taint) for one in vm.tolerations) for taint in node.taints if taint.keeps_off)
+
+
+def _covers(toleration: Toleration, taint: Taint) -> bool:
+    if toleration.effect not in ("", taint.effect):
+        return False
+    if toleration.operator == "Exists":
+        return toleration.key in ("", taint.key)
+    # Numeric comparisons are alpha in Kubernetes, and the node decides about them.
+    return toleration.operator in ("", "Equal") and (toleration.key, toleration.value) == (taint.key, taint.value)
 
 
 def can_drive(vm: VmFacts, node: NodeDevices, resources: Collection[str]) -> bool:

@@ -25,6 +25,7 @@ __all__ = [
     "NicState",
     "Platform",
     "PoolFacts",
+    "Toleration",
     "VmFacts",
 ]
 
@@ -233,6 +234,19 @@ class DeviceRequests:
         return resource in self.fixed and needed > self.fixed[resource]
 
 
+@dataclass(frozen=True, slots=True)
+class Toleration:
+    """A toleration of a VM's pod."""
+
+    key: str = ""
+    """Empty for every key."""
+    operator: str = ""
+    """`Exists` or `Equal`, which an empty operator means too."""
+    value: str = ""
+    effect: str = ""
+    """Empty for every effect."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VmFacts:
     """One VM."""
@@ -262,6 +276,7 @@ class VmFacts:
     node_selector: Mapping[str, str] = field(default_factory=dict)
     node_terms: tuple[LabelSelector, ...] = ()
     """Alternatives of its required node affinity; empty if it allows any node."""
+    tolerations: tuple[Toleration, ...] = ()
     is_new: bool = False
     """Whether it is being created. No guest has seen its NICs yet."""
     virtio_queues: int = 1

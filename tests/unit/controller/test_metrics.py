@@ -16,6 +16,7 @@ from vmnic.controller.caches.cluster_cache import ClusterCache
 from vmnic.controller.caches.keys import log_keys, node_key, vm_key
 from vmnic.controller.metrics import CONTROLLER_METRICS, ControllerMetrics, StateCollector
 from vmnic.controller.pools.ledger import LedgerStore
+from vmnic.controller.pools.survival import SurvivalCheck
 from vmnic.kube.client import ApiClient
 from vmnic.kube.connection import Connection
 from vmnic.kube.errors import ConflictError, TooManyRequestsError
@@ -34,7 +35,9 @@ class Rig:
         api = ApiClient(Connection("http://nowhere.invalid", ssl.create_default_context(), lambda: ""), field_manager="test")
         api.writes["PATCH virtualmachines"] += 2
         self.world = ClusterCache(api, lambda key, after_s=0.0: None)
-        state = StateCollector(self.world, LedgerStore(api, "vmnic-system"), self.queue, lambda: self.leads)
+        self.survival = SurvivalCheck(self.world.devices)
+        ledger = LedgerStore(api, "vmnic-system")
+        state = StateCollector(self.world, ledger, self.queue, self.survival, lambda: self.leads)
         self.metrics.show(state, api.writes)
 
     def scrape(self):
@@ -98,6 +101,13 @@ async def test_scrape_while_another_thread_changes_the_caches(rig):
     finally:
         stop.set()
         thread.join()
+
+
+async def test_survival_of_a_pool_is_a_gauge_of_the_leader(rig):
+    await rig.survival.update("fast", "vmnic.dev/fast")
+    assert value(rig.scrape(), "vmnic_pool_survives_node_loss", pool="fast") == 1
+    rig.leads = False
+    assert value(rig.scrape(), "vmnic_pool_survives_node_loss", pool="fast") is None
 
 
 async def test_only_the_leader_reports_the_cluster(rig):

@@ -127,6 +127,11 @@ class CapacityCache:
         return self._claims.get(key)
 
     @property
+    def claims(self) -> list[Claim]:
+        """Return the claims that the capacity counts."""
+        return [claim for claim in self._claims.values() if claim is not None]
+
+    @property
     def capacity(self) -> Capacity:
         """Return the capacity that is left."""
         if self._capacity is None:
@@ -136,8 +141,7 @@ class CapacityCache:
 
     def _count(self) -> Capacity:
         self._read_claims()
-        claims = [claim for claim in self._claims.values() if claim is not None]
-        return count_capacity(node_devices(self._nodes(), self._pools(), self._named()), claims)
+        return count_capacity(node_devices(self._nodes(), self._pools(), self._named()), self.claims)
 
     def _read_claims(self) -> None:
         # Emptied first, so that a VM that cannot be evaluated costs its budget once per change, and not with each count.

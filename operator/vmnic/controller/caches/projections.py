@@ -14,6 +14,7 @@ from ...api.pool import SriovNetworkPool
 from ...kubevirt.networks import decode_network
 from ...nodes.pools.networks import OwnNetwork, decode_own_network
 from ...nodes.rollout.ledger import CORDONED
+from ...policy.capacity import Taint
 from ...policy.facts import Network
 
 __all__ = [
@@ -72,8 +73,15 @@ class _NodeMeta(_Meta, frozen=True, rename="camel"):
     annotations: _NodeNotes = _NodeNotes()
 
 
+class _Taint(msgspec.Struct, frozen=True):
+    key: str
+    value: str = ""
+    effect: str = ""
+
+
 class _NodeSpec(msgspec.Struct, frozen=True):
     unschedulable: bool = False
+    taints: tuple[_Taint, ...] = ()
 
 
 class _NodeCondition(msgspec.Struct, frozen=True, rename="camel"):
@@ -93,6 +101,11 @@ class NodeObject(msgspec.Struct, frozen=True):
     metadata: _NodeMeta
     spec: _NodeSpec = _NodeSpec()
     status: _NodeStatus = _NodeStatus()
+
+    @property
+    def taints(self) -> tuple[Taint, ...]:
+        """Return its taints."""
+        return tuple(Taint(one.key, one.value, one.effect) for one in self.spec.taints)
 
     @property
     def ready(self) -> bool:

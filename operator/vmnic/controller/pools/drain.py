@@ -17,6 +17,7 @@ from ...kube.client import ApiClient
 from ...kube.errors import ApiError, NotFoundError, UnreachableError
 from ...kube.reflector import ObjectKey
 from ...kube.resources import NODES, PODS
+from ...kubevirt.launchers import base_of_pod, launcher_base, pod_of
 from ...kubevirt.vmi import VirtualMachineInstance
 from ...nodes.rollout.ledger import CORDONED
 from ...policy.capacity import Claim
@@ -24,7 +25,7 @@ from ...policy.relocation import find_unplaceable
 from ..caches.capacity_cache import CapacityCache
 from ..caches.cluster_cache import ClusterCache
 from ..caches.projections import NodeObject, decode_node
-from .launchers import LauncherPod, base_of_pod, decode_pod, find_obstacle, launcher_base, pod_of
+from .launchers import LauncherPod, decode_pod, find_obstacle
 
 __all__ = ["DrainSimulation", "Drainer"]
 

@@ -11,16 +11,11 @@ from typing import Any
 
 import msgspec
 
-from ...api.node_state import Held
-from ...checked.names import is_label_name, is_subdomain_name
 from ...kube.reflector import ObjectKey
 from ...kubevirt.vmi import VirtualMachineInstance
 
-__all__ = ["LauncherPod", "base_of_pod", "decode_pod", "find_obstacle", "is_launcher", "launcher_base", "pod_of"]
+__all__ = ["LauncherPod", "decode_pod", "find_obstacle"]
 
-_POD = "pod "
-_GENERATED, _RANDOM = 58, 5
-"""Length of a generated name's prefix, and of the suffix that the API server adds (apiserver/pkg/storage/names)."""
 _MACVTAP = "macvtap.network.kubevirt.io/"
 
 
@@ -82,32 +77,6 @@ class LauncherPod(msgspec.Struct, frozen=True):
 
 
 decode_pod = msgspec.json.Decoder(LauncherPod).decode
-
-
-def pod_of(held: Held) -> tuple[str, str] | None:
-    """Return namespace and name of the pod that holds a device, or None if the text names no pod."""
-    if not held.by.startswith(_POD):
-        return None
-    namespace, _, name = held.by.removeprefix(_POD).partition("/")
-    return (namespace, name) if is_label_name(namespace) and is_subdomain_name(name) else None
-
-
-def launcher_base(instance: str) -> str:
-    """Return the prefix of the name of an instance's launcher.
-
-    A long one is cut before the random suffix.
-    """
-    return f"virt-launcher-{instance}-"[:_GENERATED]
-
-
-def is_launcher(pod: str, instance: str) -> bool:
-    """Return whether a pod's name is that of an instance's launcher."""
-    return base_of_pod(pod) == launcher_base(instance)
-
-
-def base_of_pod(pod: str) -> str:
-    """Return a pod's generated name without its random suffix."""
-    return pod[:-_RANDOM]
 
 
 def find_obstacle(

@@ -32,6 +32,7 @@ from .ledger import LedgerStore
 from .networks import NetworkReconciler
 from .nodes import plan_node_spec, without_grants
 from .rollouts import Progress, Rollouts
+from .survival import SurvivalCheck
 
 __all__ = ["PoolReconciler"]
 
@@ -81,6 +82,7 @@ class PoolReconciler:
         self._rollouts = rollouts
         self._networks = networks
         self._statuses = StatusWriter(api, events)
+        self.survival = SurvivalCheck(world.devices)
         self._looked: dict[str, dict[str, _Looked]] = {}
         """By pool and node."""
 
@@ -123,6 +125,7 @@ class PoolReconciler:
             await self._statuses.write_invalid(POOLS, key.name, self._world.pools.malformed[key])
             return
         self._looked.pop(key.name, None)
+        self.survival.forget(key.name)
         await self._rollouts.forget(key.name)
 
     def _may_go(self, pool: SriovNetworkPool, nodes: Sequence[NodeView]) -> bool:
@@ -237,6 +240,7 @@ class PoolReconciler:
             free = sum(sum(capacity.free.get(resource, {}).values()) for resource in resources)
             counts = {"assigned": assigned, "reserved": pool.spec.reserve_for_migration, "free": free}
             status = status.model_copy(update={"vfs": status.vfs.model_copy(update=counts)})
+            await self.survival.update(name, resources)
         await self._statuses.write(POOLS, pool, status)
 
 

@@ -8,8 +8,8 @@ from tests.builders.vm import nad, nic, node, node_state, pool, vm, vmi
 from vmnic.api.node_state import Held
 from vmnic.controller.caches.cluster_cache import ClusterCache
 from vmnic.controller.pools.drain import Drainer
-from vmnic.controller.pools.launchers import is_launcher, pod_of
 from vmnic.kube.errors import ApiError, ConflictError
+from vmnic.kubevirt.launchers import base_of_pod, launcher_base, pod_of
 from vmnic.nodes.rollout.ledger import CORDONED
 
 NODE = "n0000"
@@ -182,7 +182,7 @@ async def test_text_that_names_no_pod_reaches_no_request(fleet, words):
     ids=["its launcher", "another VM's", "likewise", "no launcher", "a long name is cut"],
 )
 def test_launcher_is_recognized_by_its_name(pod, vm_name, mine):
-    assert is_launcher(pod, vm_name) is mine
+    assert (base_of_pod(pod) == launcher_base(vm_name)) is mine
 
 
 def test_holder_may_be_no_pod():
