@@ -11,16 +11,17 @@ from collections import Counter
 from lxml import etree
 
 from ..policy.facts import Datapath
+from ..policy.guest_view import uncarried_settings
 from ..policy.types import Action, NicDecision, VmDecision
-from .carried import is_trunk, lost_address
+from .carried import OF_LINK, OF_TAP, TRUST, is_trunk, lost_address
 from .domain import ALIAS, Domain
 from .functions import FreeFunctions
 
 __all__ = ["rewrite_domain"]
 
-_TAP_ONLY = ("target", "mtu", "filterref", "backend", "tune", "guest", "script", "virtualport", "port")
+_TAP_ONLY = (*OF_LINK, *OF_TAP, "target", "mtu", "filterref", "backend", "virtualport", "port")
 """Children that apply to a tap device behind a bridge."""
-_NIC_ONLY = (*_TAP_ONLY, "model", "driver", "bandwidth", "coalesce", "link", "portOptions", "source")
+_NIC_ONLY = (*_TAP_ONLY, "model", "driver", "bandwidth", "link", "source")
 """Children that apply to an emulated or virtio NIC."""
 
 
@@ -56,6 +57,8 @@ def _take(patched: dict[str, NicDecision], functions: FreeFunctions) -> dict[str
 def _rewrite(name: str, element: etree._Element, nic: NicDecision, taken: dict[str, list[str]]) -> None:
     if nic.wanted.datapath is not nic.nic.present.datapath and lost_address(element, nic.wanted.datapath):
         _drop(element, ("address",))
+    if "rom" in uncarried_settings(nic):
+        _child(element, "rom").attrib.pop("file", "")
     match nic.wanted.datapath:
         case Datapath.SRIOV | Datapath.PASSTHROUGH:
             addresses = taken.get(nic.wanted.resource)
@@ -74,7 +77,7 @@ def _as_nic(element: etree._Element, nic: NicDecision) -> None:
     _child(element, "model").set("type", wanted.model or "virtio")
     if wanted.datapath is Datapath.EMULATED:
         # All attributes of <driver> apply to virtio only.
-        _drop(element, ("driver", "coalesce"))
+        _drop(element, ("driver",))
         return
     driver = _child(element, "driver")
     driver.set("name", "qemu" if wanted.datapath is Datapath.VIRTIO else "vhost")
@@ -84,6 +87,8 @@ def _as_nic(element: etree._Element, nic: NicDecision) -> None:
 def _as_macvtap(element: etree._Element, nic: NicDecision) -> None:
     if nic.network is not None:
         element.set("type", "direct")
+        # Only a VF's interface may have it.
+        element.attrib.pop("managed", "")
         _drop(element, (*_TAP_ONLY, "vlan", "source"))
         source = etree.Element("source", dev=nic.network.name, mode="bridge")
         _insert(element, source, after=("mac",))
@@ -96,6 +101,7 @@ def _as_macvtap(element: etree._Element, nic: NicDecision) -> None:
 def _as_function(name: str, element: etree._Element, address: str, *, whole: bool) -> None:
     """Turn a NIC into a VF with its MAC address and VLAN, or into a whole function without them."""
     _drop(element, _NIC_ONLY)
+    element.attrib.pop(TRUST, "")
     if whole:
         _drop(element, ("mac", "vlan", "alias", "virtualport"))
         element.tag = "hostdev"

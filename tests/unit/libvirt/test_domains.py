@@ -136,7 +136,7 @@ def test_virtio_and_vhost_differ_by_the_driver_name():
 
 def test_an_emulated_nic_has_no_virtio_settings():
     _, after = decided((HERE / "domains/tuned-host-offloads.xml").read_text(), wanting("emulated"))
-    assert [child.tag for child in nic_of(after)] == ["mac", "source", "target", "model", "tune"]
+    assert [child.tag for child in nic_of(after)] == ["mac", "source", "target", "model", "tune", "coalesce"]
 
 
 def test_queues_are_capped_without_a_hook():
