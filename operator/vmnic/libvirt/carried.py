@@ -8,7 +8,7 @@ from lxml import etree
 
 from ..policy.facts import Datapath, NicSetting
 
-__all__ = ["OF_LINK", "OF_TAP", "TRUST", "interface_settings", "is_trunk", "lost_address"]
+__all__ = ["OF_LINK", "OF_TAP", "SHARED_BANDWIDTH", "TRUST", "interface_settings", "is_trunk", "lost_address"]
 
 TRUST = "trustGuestRxFilters"
 """Attribute of an interface that lets the guest change MAC address and filters of its macvtap link."""
@@ -20,6 +20,8 @@ OF_TAP = ("tune", "coalesce", "guest", "script", "downscript")
 _MACVTAP, _SRIOV, _WHOLE = Datapath.MACVTAP, Datapath.SRIOV, Datapath.PASSTHROUGH
 _DEVICES = frozenset({_SRIOV, _WHOLE})
 _ALL = frozenset(Datapath)
+SHARED_BANDWIDTH = NicSetting(name="bandwidth", lost_on=_DEVICES | {_MACVTAP})
+"""Limit of the traffic of all NICs of a network together, which only the network's bridge applies."""
 _DRIVER_OF_DATAPATH = frozenset({"name", "queues"})
 """Attributes of `<driver>` that a datapath consists of."""
 _LOST_ADDRESSES: Mapping[str, frozenset[Datapath]] = {
@@ -85,13 +87,6 @@ def _link(element: etree._Element) -> NicSetting | None:
     return NicSetting(name="link", lost_on=_DEVICES) if link is not None and link.get("state") == "down" else None
 
 
-def _portgroup(element: etree._Element) -> NicSetting | None:
-    source = element.find("source")
-    # Only the network's XML says what its portgroup sets, such as a VLAN.
-    has_group = source is not None and source.get("portgroup")
-    return NicSetting(name="portgroup", lost_on=_DEVICES | {_MACVTAP}) if has_group else None
-
-
 def _address(element: etree._Element) -> NicSetting | None:
     address = element.find("address")
     if address is None:
@@ -125,5 +120,5 @@ def _trust(element: etree._Element) -> NicSetting | None:
 
 
 _READERS: tuple[Callable[[etree._Element], NicSetting | None], ...] = (
-    *(_filter, _bandwidth, _vlan, _isolated, _link, _portgroup, _address, _mac, _driver, _rom, _trust),
+    *(_filter, _bandwidth, _vlan, _isolated, _link, _address, _mac, _driver, _rom, _trust),
 )

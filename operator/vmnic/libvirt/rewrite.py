@@ -7,6 +7,7 @@ refuses for an interface type come from its documentation (formatdomain, "Networ
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from lxml import etree
 
@@ -16,6 +17,7 @@ from ..policy.types import Action, NicDecision, VmDecision
 from .carried import OF_LINK, OF_TAP, TRUST, is_trunk, lost_address
 from .domain import ALIAS, Domain
 from .functions import FreeFunctions
+from .network import LibvirtNetwork, inherited_parts, network_of, set_trust
 
 __all__ = ["rewrite_domain"]
 
@@ -23,9 +25,13 @@ _TAP_ONLY = (*OF_LINK, *OF_TAP, "target", "mtu", "filterref", "backend", "virtua
 """Children that apply to a tap device behind a bridge."""
 _NIC_ONLY = (*_TAP_ONLY, "model", "driver", "bandwidth", "link", "source")
 """Children that apply to an emulated or virtio NIC."""
+_LEAVING = (Datapath.MACVTAP, Datapath.SRIOV, Datapath.PASSTHROUGH)
+"""Datapaths whose NICs are on no network of libvirt."""
 
 
-def rewrite_domain(domain: Domain, decision: VmDecision, functions: FreeFunctions) -> str:
+def rewrite_domain(
+    domain: Domain, decision: VmDecision, functions: FreeFunctions, networks: Mapping[str, LibvirtNetwork] | None = None
+) -> str:
     """Return the new XML of a domain.
 
     It is the old XML if no NIC is to be patched.
@@ -34,6 +40,7 @@ def rewrite_domain(domain: Domain, decision: VmDecision, functions: FreeFunction
         domain: The present domain. It is not changed.
         decision: Decision about the domain.
         functions: Free VFs and whole NICs.
+        networks: libvirt's networks by name. What they set for a NIC that leaves its network is written into its XML.
     """
     patched = {nic.nic.name: nic for nic in decision.nics if nic.action is Action.PATCH}
     if not patched:
@@ -43,6 +50,11 @@ def rewrite_domain(domain: Domain, decision: VmDecision, functions: FreeFunction
     # All names are read first, because they depend on tags and aliases, which a change replaces.
     for name, element in list(made.nics()):
         nic = patched.get(name)
+        network = network_of(element, networks or {})
+        if nic is not None and network is not None and nic.wanted.datapath in _LEAVING:
+            for part in inherited_parts(element, network):
+                _insert(element, part, after=("mac", "source", "vlan"))
+            set_trust(element, network)
         if nic is not None:
             _rewrite(name, element, nic, taken)
     return domain.declaration + etree.tostring(made.tree, encoding="unicode").rstrip("\n") + "\n"

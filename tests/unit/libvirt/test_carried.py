@@ -28,7 +28,6 @@ CASES = [
     ("<port isolated='no'/>", "port", [], []),
     ("<link state='down'/>", "link", ["sriov", "passthrough"], []),
     ("<link state='up'/>", "link", [], []),
-    ("<source network='lan' portgroup='staff'/>", "portgroup", ["macvtap", "sriov", "passthrough"], []),
     ("<address type='ccw' cssid='0xfe'/>", "address", VIRTIO, []),
     ("<address type='virtio-mmio'/>", "address", VIRTIO, []),
     ("<address type='spapr-vio' reg='0x1000'/>", "address", [*VIRTIO, "macvtap", "vhost"], []),
