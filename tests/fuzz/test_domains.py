@@ -75,7 +75,7 @@ def plan(text):
     policies = [policy(name, datapaths=[name], sriov={"pool": "fast"}, passthrough={"pool": "whole"}) for name in DATAPATHS]
     objects = collect(*policies, *POOLS)
     with contextlib.suppress(MalformedObjectError):
-        objects.add_domain(text)
+        objects.add_xml(text)
     return make_plan(objects, decide_all(objects, offline=True), [])
 
 

@@ -106,7 +106,7 @@ def plan_domain(
     text = _XML
     for word, value in words.items():
         text = text.replace(word, value)
-    objects.add_domain(text)
+    objects.add_xml(text)
     found = decide_all(objects, offline=True)
     (made,) = objects.domains.values()
     rewritten = rewrite_domain(made, found.vms[0], found.functions)

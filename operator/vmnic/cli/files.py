@@ -152,7 +152,7 @@ def _read_text(objects: Objects, source: str, text: _BoundedText) -> None:
         # The new XML of a domain must not have other characters than its file.
         if _NO_CHARACTER in xml:
             raise OSError(errno.EILSEQ, _NO_TEXT)
-        _add_domain(objects, source, xml)
+        _add_xml(objects, source, xml)
         return
     for document in read_documents(text, objects.takes):
         _add_document(objects, source, document)
@@ -195,9 +195,9 @@ class _BoundedText:
         return text
 
 
-def _add_domain(objects: Objects, source: str, text: str) -> None:
+def _add_xml(objects: Objects, source: str, text: str) -> None:
     try:
-        objects.add_domain(text)
+        objects.add_xml(text)
     except MalformedObjectError as error:
         objects.set_aside.append(set_aside(error.kind, error.key, error.message, source))
 

@@ -21,8 +21,9 @@ from ..kubevirt.networks import read_network
 from ..kubevirt.revisions import Revision, read_revision
 from ..kubevirt.vm import Instancetype, Preference, Quota, VirtualMachine, decode_machine
 from ..kubevirt.vmi import VirtualMachineInstance
-from ..libvirt.domain import Domain, DomainError, read_domain
+from ..libvirt.domain import Domain, DomainError, read_tree, to_domain
 from ..libvirt.gather import gather_domain
+from ..libvirt.network import LibvirtNetwork, read_libvirt_network
 from ..nodes.observed import observed_of
 from ..nodes.pools.shares import count_vfs, pool_shares
 from ..policy.capacity import Taint
@@ -170,6 +171,8 @@ class Objects:
     """Images of disks by kind, namespace and name."""
     domains: dict[tuple[str, str], Domain] = field(default_factory=dict)
     """libvirt domains. Their namespace is empty."""
+    libvirt_networks: dict[str, LibvirtNetwork] = field(default_factory=dict)
+    """libvirt's networks by name."""
     namespaces: dict[str, dict[str, str]] = field(default_factory=dict)
     """Labels by namespace."""
     nodes: dict[str, Node] = field(default_factory=dict)
@@ -214,15 +217,20 @@ class Objects:
             "",
         )
 
-    def add_domain(self, text: str) -> None:
-        """Add the XML of a libvirt domain.
+    def add_xml(self, text: str) -> None:
+        """Add the XML of a libvirt domain or network.
 
         Raises:
-            MalformedObjectError: it cannot be read, or the same domain was added before.
+            MalformedObjectError: it cannot be read, or the same domain or network was added before.
         """
         name = ""
         try:
-            domain = read_domain(text)
+            tree = read_tree(text)
+            if tree.getroot().tag == "network":
+                network = read_libvirt_network(tree.getroot())
+                _put(self.libvirt_networks, network.name, network)
+                return
+            domain = to_domain(text, tree)
             name = domain.name
             gather_domain(domain)  # Malformed parts are reported here, where the file is known.
             _put(self.domains, ("", name), domain)

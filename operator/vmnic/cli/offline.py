@@ -196,7 +196,7 @@ def _facts(
         try_object(aside, "VirtualMachine", key, of_machine, key, machine) for key, machine in sorted(objects.machines.items())
     ]
     found += [
-        try_object(aside, "domain", key, gather_domain, domain, functions.owners)
+        try_object(aside, "domain", key, gather_domain, domain, functions.owners, objects.libvirt_networks)
         for key, domain in sorted(objects.domains.items())
     ]
     return [one for one in found if one is not None]

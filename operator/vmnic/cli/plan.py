@@ -174,7 +174,9 @@ def plan_vm(objects: Objects, decided: Decided, decision: VmDecision) -> VmPlan:
     vm = decision.vm
     plan = _decided(decision, "VirtualMachine" if vm.platform is Platform.KUBEVIRT else "Domain")
     if vm.platform is Platform.LIBVIRT:
-        plan["domainXml"] = rewrite_domain(objects.domains[vm.namespace, vm.name], decision, decided.functions)
+        plan["domainXml"] = rewrite_domain(
+            objects.domains[vm.namespace, vm.name], decision, decided.functions, objects.libvirt_networks
+        )
         return plan
     machine = objects.machines[vm.namespace, vm.name]
     patch = render_patch(decision, machine, decided.capacity.total)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lxml import etree
 
-__all__ = ["ALIAS", "MOST_CHARS", "Domain", "DomainError", "read_domain"]
+__all__ = ["ALIAS", "MOST_CHARS", "Domain", "DomainError", "read_domain", "read_tree", "to_domain"]
 
 ALIAS = "ua-vmnic-"
 """Prefix of the alias that names the NIC which a whole PCI function replaces. libvirt keeps aliases that begin with `ua-`."""
@@ -71,6 +71,16 @@ def _attribute(element: etree._Element | None, name: str) -> str:
     return element.get(name, "") if element is not None else ""
 
 
+def read_tree(text: str) -> etree._ElementTree:
+    """Parse XML of libvirt.
+
+    Raises:
+        DomainError: it is not XML, or exceeds a bound.
+    """
+    _check_bounds(text)
+    return _parse(text)
+
+
 def read_domain(text: str | bytes) -> Domain:
     """Parse a domain's XML.
 
@@ -78,8 +88,15 @@ def read_domain(text: str | bytes) -> Domain:
         DomainError: it is not XML, not a domain, or exceeds a bound.
     """
     text = text.decode() if isinstance(text, bytes) else text
-    _check_bounds(text)
-    tree = _parse(text)
+    return to_domain(text, read_tree(text))
+
+
+def to_domain(text: str, tree: etree._ElementTree) -> Domain:
+    """Return the domain of a parsed text.
+
+    Raises:
+        DomainError: it is no domain.
+    """
     root = tree.getroot()
     name = (root.findtext("name") or "").strip()
     if root.tag != "domain" or not name:

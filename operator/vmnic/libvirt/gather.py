@@ -14,8 +14,9 @@ from lxml import etree
 from ..checked.printable import cut
 from ..checked.quantities import LARGEST, read_integer
 from ..policy.facts import Architecture, Datapath, GuestOs, Network, NicFacts, NicState, Platform, VmFacts
-from .carried import interface_settings
+from .carried import SHARED_BANDWIDTH, interface_settings
 from .domain import Domain, DomainError
+from .network import LibvirtNetwork, add_inherited, find_fault, network_of
 
 __all__ = ["gather_domain", "pci_address"]
 
@@ -67,27 +68,32 @@ _UNITS = {
 }
 
 
-def gather_domain(domain: Domain, owners: Mapping[str, str] | None = None) -> VmFacts:
+def gather_domain(
+    domain: Domain, owners: Mapping[str, str] | None = None, networks: Mapping[str, LibvirtNetwork] | None = None
+) -> VmFacts:
     """Read the facts of one domain.
 
     Args:
         domain: The domain.
         owners: Resource of the pool that has a PCI function, by its address.
+        networks: libvirt's networks by name. A NIC on another network stays as it is.
 
     Raises:
         DomainError: a number in it is malformed; the message names domain, line and element.
     """
     try:
-        return _facts(domain, owners or {})
+        return _facts(domain, owners or {}, networks or {})
     except DomainError as error:
         raise DomainError(f"domain {domain.name}, {error}") from error
 
 
-def _facts(domain: Domain, owners: Mapping[str, str]) -> VmFacts:
+def _facts(domain: Domain, owners: Mapping[str, str], networks: Mapping[str, LibvirtNetwork]) -> VmFacts:
     guest_os, source = _guest_os(domain)
     vcpus = _vcpus(domain)
     default = _default_model(domain)
-    nics = tuple(_nic(name, element, owners, default) for name, element in domain.nics())
+    # What networks set for their NICs is added to a copy, because the domain's own XML does not have it.
+    elements = list((domain.copied() if networks else domain).nics())
+    nics = tuple(_nic(name, element, owners, networks, default) for name, element in elements)
     return VmFacts(
         namespace="",
         name=domain.name,
@@ -133,29 +139,49 @@ def _os_type(domain: Domain, name: str) -> str:
     return cut(element.get(name, ""), _SHOWN_BYTES) if element is not None else ""
 
 
-def _nic(name: str, element: etree._Element, owners: Mapping[str, str], default_model: str) -> NicFacts:
+def _nic(
+    name: str,
+    element: etree._Element,
+    owners: Mapping[str, str],
+    networks: Mapping[str, LibvirtNetwork],
+    default_model: str,
+) -> NicFacts:
     mac = element.find("mac")
+    stays, network = find_fault(element, networks), network_of(element, networks)
+    present = NicState(datapath=Datapath.OTHER) if stays is not None else _present(element, owners, default_model, network)
+    if network is not None:
+        add_inherited(element, network)
+    is_limited = network is not None and network.has_bandwidth
     return NicFacts(
         name=name,
-        network=Network(name=_source_name(element), mtu=_mtu(element)),
-        present=_present(element, owners, default_model),
+        # The resource of a VF that a network of libvirt gives is not known, so the NIC keeps it.
+        network=Network(
+            name=_source_name(element), mtu=_mtu(element), known=network is None or present.datapath is not Datapath.SRIOV
+        ),
+        present=present,
+        stays=stays,
         binding=element.get("type", ""),
         explicit_model=_attribute(element, "model", "type") or None,
-        settings=interface_settings(element),
+        settings={**interface_settings(element), **({SHARED_BANDWIDTH.name: SHARED_BANDWIDTH} if is_limited else {})},
         has_fixed_slot=_attribute(element, "address", "type") == "pci",
         spec_mac=mac.get("address") if mac is not None else None,
     )
 
 
-def _present(element: etree._Element, owners: Mapping[str, str], default_model: str) -> NicState:
+def _present(
+    element: etree._Element, owners: Mapping[str, str], default_model: str, network: LibvirtNetwork | None
+) -> NicState:
     kind = element.get("type", "")
     if element.tag == "hostdev":
         return NicState(datapath=Datapath.PASSTHROUGH, resource=owners.get(pci_address(element), ""))
     if kind == "hostdev":
         return NicState(datapath=Datapath.SRIOV, resource=owners.get(pci_address(element), ""))
+    given = network.datapath if network is not None else None
+    if given is Datapath.SRIOV:
+        return NicState(datapath=Datapath.SRIOV)
     model = _attribute(element, "model", "type") or default_model
     queues = _queues(element)
-    if kind == "direct":
+    if kind == "direct" or given is Datapath.MACVTAP:
         return NicState(datapath=Datapath.MACVTAP, model=model, queues=queues)
     if kind not in _PLAIN:
         return NicState(datapath=Datapath.OTHER, model=model)

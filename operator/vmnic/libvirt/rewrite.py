@@ -7,24 +7,31 @@ refuses for an interface type come from its documentation (formatdomain, "Networ
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from lxml import etree
 
 from ..policy.facts import Datapath
+from ..policy.guest_view import uncarried_settings
 from ..policy.types import Action, NicDecision, VmDecision
-from .carried import is_trunk, lost_address
+from .carried import OF_LINK, OF_TAP, TRUST, is_trunk, lost_address
 from .domain import ALIAS, Domain
 from .functions import FreeFunctions
+from .network import LibvirtNetwork, inherited_parts, network_of, set_trust
 
 __all__ = ["rewrite_domain"]
 
-_TAP_ONLY = ("target", "mtu", "filterref", "backend", "tune", "guest", "script", "virtualport", "port")
+_TAP_ONLY = (*OF_LINK, *OF_TAP, "target", "mtu", "filterref", "backend", "virtualport", "port")
 """Children that apply to a tap device behind a bridge."""
-_NIC_ONLY = (*_TAP_ONLY, "model", "driver", "bandwidth", "coalesce", "link", "portOptions", "source")
+_NIC_ONLY = (*_TAP_ONLY, "model", "driver", "bandwidth", "link", "source")
 """Children that apply to an emulated or virtio NIC."""
+_LEAVING = (Datapath.MACVTAP, Datapath.SRIOV, Datapath.PASSTHROUGH)
+"""Datapaths whose NICs are on no network of libvirt."""
 
 
-def rewrite_domain(domain: Domain, decision: VmDecision, functions: FreeFunctions) -> str:
+def rewrite_domain(
+    domain: Domain, decision: VmDecision, functions: FreeFunctions, networks: Mapping[str, LibvirtNetwork] | None = None
+) -> str:
     """Return the new XML of a domain.
 
     It is the old XML if no NIC is to be patched.
@@ -33,6 +40,7 @@ def rewrite_domain(domain: Domain, decision: VmDecision, functions: FreeFunction
         domain: The present domain. It is not changed.
         decision: Decision about the domain.
         functions: Free VFs and whole NICs.
+        networks: libvirt's networks by name. What they set for a NIC that leaves its network is written into its XML.
     """
     patched = {nic.nic.name: nic for nic in decision.nics if nic.action is Action.PATCH}
     if not patched:
@@ -42,6 +50,11 @@ def rewrite_domain(domain: Domain, decision: VmDecision, functions: FreeFunction
     # All names are read first, because they depend on tags and aliases, which a change replaces.
     for name, element in list(made.nics()):
         nic = patched.get(name)
+        network = network_of(element, networks or {})
+        if nic is not None and network is not None and nic.wanted.datapath in _LEAVING:
+            for part in inherited_parts(element, network):
+                _insert(element, part, after=("mac", "source", "vlan"))
+            set_trust(element, network)
         if nic is not None:
             _rewrite(name, element, nic, taken)
     return domain.declaration + etree.tostring(made.tree, encoding="unicode").rstrip("\n") + "\n"
@@ -56,6 +69,8 @@ def _take(patched: dict[str, NicDecision], functions: FreeFunctions) -> dict[str
 def _rewrite(name: str, element: etree._Element, nic: NicDecision, taken: dict[str, list[str]]) -> None:
     if nic.wanted.datapath is not nic.nic.present.datapath and lost_address(element, nic.wanted.datapath):
         _drop(element, ("address",))
+    if "rom" in uncarried_settings(nic):
+        _child(element, "rom").attrib.pop("file", "")
     match nic.wanted.datapath:
         case Datapath.SRIOV | Datapath.PASSTHROUGH:
             addresses = taken.get(nic.wanted.resource)
@@ -74,7 +89,7 @@ def _as_nic(element: etree._Element, nic: NicDecision) -> None:
     _child(element, "model").set("type", wanted.model or "virtio")
     if wanted.datapath is Datapath.EMULATED:
         # All attributes of <driver> apply to virtio only.
-        _drop(element, ("driver", "coalesce"))
+        _drop(element, ("driver",))
         return
     driver = _child(element, "driver")
     driver.set("name", "qemu" if wanted.datapath is Datapath.VIRTIO else "vhost")
@@ -84,6 +99,8 @@ def _as_nic(element: etree._Element, nic: NicDecision) -> None:
 def _as_macvtap(element: etree._Element, nic: NicDecision) -> None:
     if nic.network is not None:
         element.set("type", "direct")
+        # Only a VF's interface may have it.
+        element.attrib.pop("managed", "")
         _drop(element, (*_TAP_ONLY, "vlan", "source"))
         source = etree.Element("source", dev=nic.network.name, mode="bridge")
         _insert(element, source, after=("mac",))
@@ -96,6 +113,7 @@ def _as_macvtap(element: etree._Element, nic: NicDecision) -> None:
 def _as_function(name: str, element: etree._Element, address: str, *, whole: bool) -> None:
     """Turn a NIC into a VF with its MAC address and VLAN, or into a whole function without them."""
     _drop(element, _NIC_ONLY)
+    element.attrib.pop(TRUST, "")
     if whole:
         _drop(element, ("mac", "vlan", "alias", "virtualport"))
         element.tag = "hostdev"

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from ..api.common import LabelSelector
 from .problems import VmProblem
+from .reasons import Reason
 
 __all__ = [
     "INJECTION_GATE",
@@ -197,6 +198,8 @@ class NicFacts:
     """`state` of the interface in the spec: `up`, `down`, `absent` or empty."""
     settings: Mapping[str, NicSetting] = field(default_factory=dict)
     """Settings that differ from their default, by name."""
+    stays: tuple[Reason, str] | None = None
+    """Why the NIC stays as it is even if a policy selects it; None if it may change."""
     has_fixed_slot: bool = False
     """Whether the spec names its PCI address."""
     spec_mac: str | None = None

@@ -35,6 +35,8 @@ def unknown_input(vm: VmFacts, nic: NicFacts, cluster: ClusterFacts) -> Finding 
     """Return a finding if an input for every datapath of the NIC cannot be read."""
     if vm.unknown:
         return Finding(Reason.INPUT_UNREADABLE, vm.unknown)
+    if nic.stays is not None:
+        return Finding(*nic.stays)
     # Only these have a model, which is the preference's unless the VM itself names one.
     has_model = nic.present.datapath.is_bridged or nic.present.datapath is Datapath.MACVTAP
     if vm.preference_unknown and has_model and nic.explicit_model is None:

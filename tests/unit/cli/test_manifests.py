@@ -108,7 +108,7 @@ def test_a_patched_manifest_needs_no_other_change(family):
     objects = collect(*documents)
     for one in plans.values():
         if one["kind"] == "Domain":
-            objects.add_domain(one["domainXml"])
+            objects.add_xml(one["domainXml"])
     again = make_plan(objects, decide_all(objects, offline=True), [])
     assert any(nic["verdict"] == "Change" for one in plans.values() for nic in one["nics"])
     assert [one["name"] for one in again["vms"] if one.get("patch")] == []

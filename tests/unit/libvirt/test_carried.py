@@ -1,8 +1,11 @@
 """A change of a domain's NIC loses no element of its interface silently."""
 
+import pathlib
+
 import pytest
 from lxml import etree
 
+from tests.unit.libvirt.schema import INSTALLED, schema_names
 from tests.unit.libvirt.test_domains import decided, wanting
 from vmnic.policy.guest_view import guest_view, uncarried_settings
 
@@ -25,7 +28,6 @@ CASES = [
     ("<port isolated='no'/>", "port", [], []),
     ("<link state='down'/>", "link", ["sriov", "passthrough"], []),
     ("<link state='up'/>", "link", [], []),
-    ("<source network='lan' portgroup='staff'/>", "portgroup", ["macvtap", "sriov", "passthrough"], []),
     ("<address type='ccw' cssid='0xfe'/>", "address", VIRTIO, []),
     ("<address type='virtio-mmio'/>", "address", VIRTIO, []),
     ("<address type='spapr-vio' reg='0x1000'/>", "address", [*VIRTIO, "macvtap", "vhost"], []),
@@ -70,3 +72,79 @@ def test_each_element_is_carried_reported_or_excludes(children, name, lost_on, t
 def test_a_function_keeps_the_slot_that_the_domain_names(children, expected, datapath):
     found, _ = change(children, datapath)
     assert guest_view(found, found.nics[0]).interface_name == expected
+
+
+NAMES = (pathlib.Path(__file__).parent / "interface-schema.txt").read_text().split()
+SOURCES = ("source", "target", "alias", "backend", "virtualport")
+"""Children that belong to the source, for which the segment vouches."""
+DATAPATH = ("@type", "@managed", "model", "model@type", "driver", "driver@name", "driver@queues")
+"""What the datapath itself consists of."""
+SAMPLES = {
+    "link@state": "down",
+    "port@isolated": "yes",
+    "@trustGuestRxFilters": "yes",
+    "mac@address": "52:54:00:00:00:01",
+    "mtu@size": "1400",
+}
+
+NEEDED = {"vlan@trunk": "vlan/tag@id", "bandwidth@classID": "bandwidth/inbound@average"}
+"""What else an attribute needs to mean something."""
+
+
+def interface_with(path):
+    """Return an interface that has an element or attribute of the schema."""
+    nic = etree.fromstring("<interface type='bridge'><source bridge='br0'/><model type='virtio'/></interface>")
+    for one in filter(None, (path, NEEDED.get(path))):
+        place, _, attribute = one.partition("@")
+        at = nic
+        for name in filter(None, place.split("/")):
+            found = at.find(name)
+            at = found if found is not None else etree.SubElement(at, name)
+        if attribute:
+            at.set(attribute, SAMPLES.get(one, "7"))
+    return nic
+
+
+def has(nic, path):
+    place, _, attribute = path.partition("@")
+    found = nic if not place else nic.find(place)
+    return found is not None and (not attribute or found.get(attribute) is not None)
+
+
+def is_judged(path):
+    # An element that the schema gives attributes or children means nothing without them.
+    is_bare = any(name.startswith((f"{path}@", f"{path}/")) for name in NAMES)
+    return path.partition("@")[0].split("/")[0] not in SOURCES and path not in DATAPATH and not is_bare
+
+
+@pytest.mark.parametrize("datapath", TARGETS)
+def test_no_name_of_the_schema_is_lost_silently(datapath):
+    silent = []
+    for path in filter(is_judged, NAMES):
+        nic = interface_with(path)
+        if datapath == "vhost":
+            nic.find("model").set("type", "e1000e")
+        text = f"<domain>{OS}<name>d</name><devices>{etree.tostring(nic, encoding='unicode')}</devices></domain>"
+        found, after = decided(text, wanting(datapath, liveMigration="NotNeeded"))
+        decision = found.nics[0]
+        if decision.verdict == "Blocked":
+            assert decision.reason in ("PropertyNotCarried", "GuestMtuChanges")
+            continue
+        child = path.partition("@")[0].split("/")[0] or path[1:]
+        told = child in uncarried_settings(decision)
+        if not told and not has(etree.fromstring(after).find("devices/*"), path):
+            silent.append(path)
+    assert silent == []
+
+
+def test_the_list_of_names_is_that_of_the_schema(tmp_path):
+    lines = [
+        "<grammar xmlns='http://relaxng.org/ns/structure/1.0'><define name='interface'><element name='interface'>",
+        "<optional><attribute name='managed'/></optional><ref name='link'/></element></define>",
+        "<define name='link'><element name='link'><attribute name='state'/><ref name='link'/></element></define></grammar>",
+    ]
+    schema = tmp_path / "a.rng"
+    schema.write_text("".join(lines))
+    schemas = [schema, *([INSTALLED] if INSTALLED.exists() else [])]
+    assert [schema_names(one) - set(NAMES) for one in schemas] == [set()] * len(schemas)
+    assert schema_names(schema) == {"@managed", "link", "link@state"}

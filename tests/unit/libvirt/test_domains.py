@@ -15,11 +15,13 @@ from vmnic.cli.offline import decide_all
 from vmnic.libvirt.domain import MOST_CHARS, DomainError, read_domain
 from vmnic.libvirt.functions import FreeFunctions, free_functions
 from vmnic.libvirt.gather import gather_domain
+from vmnic.libvirt.network import read_libvirt_network
 from vmnic.libvirt.rewrite import rewrite_domain
 from vmnic.nodes.addresses import vf_address
 
 HERE = pathlib.Path(__file__).parent
 FILES = sorted((HERE / "domains").glob("*.xml"))
+NETWORKS = {path.stem: read_libvirt_network(etree.parse(path).getroot()) for path in sorted((HERE / "networks").glob("*.xml"))}
 EXPECTED = yaml.safe_load((HERE / "expected.yaml").read_text())
 TRUNK = "<vlan trunk='yes'>"
 ACCEPTED = ["GuestMtuChanges", "PropertyNotCarried/vlan"]
@@ -43,15 +45,21 @@ def others(text):
     return canonical(tree)
 
 
-def decided(text, *policies):
+def facts_of(text):
+    """Read the facts of a domain, with the networks of libvirt that its NICs are on."""
+    return gather_domain(read_domain(text), networks=NETWORKS)
+
+
+def decided(text, *policies, networks=NETWORKS):
     """Decide one domain, with a pool of VFs and one of whole NICs."""
     whole = node_state("n2", pool="whole", vfs=0, function="Physical")
     whole["spec"]["pfs"][0]["pciAddress"] = whole["status"]["pfs"][0]["pciAddress"] = "0000:0d:00.0"
     objects = collect(*policies, pool(), pool("whole", function="Physical"), node_state(), whole)
-    objects.add_domain(text)
+    objects.add_xml(text)
+    objects.libvirt_networks |= networks
     found = decide_all(objects, offline=True)
     (domain,) = objects.domains.values()
-    return found.vms[0], rewrite_domain(domain, found.vms[0], found.functions)
+    return found.vms[0], rewrite_domain(domain, found.vms[0], found.functions, networks)
 
 
 def rewritten(domain):
@@ -70,7 +78,7 @@ def test_there_are_forty_domains():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_facts_of_a_domain_are_read(path):
-    vm, expected = gather_domain(read_domain(path.read_text())), EXPECTED[path.stem]
+    vm, expected = facts_of(path.read_text()), EXPECTED[path.stem]
     assert [told(nic) for nic in vm.nics] == expected["nics"]
     assert (vm.guest_os, vm.running, vm.vcpus) == (expected["guest"], expected.get("running", False), expected["vcpus"])
     assert vm.memory_bytes
@@ -88,10 +96,7 @@ def test_a_rewrite_changes_only_the_nics_as_decided(path, datapath):
     before = path.read_text()
     decision, after = decided(before, wanting(datapath))
     wanted = {nic.nic.name: (nic.wanted.datapath, nic.wanted.model, nic.wanted.queues) for nic in decision.nics}
-    nics = {
-        nic.name: (nic.present.datapath, nic.present.model, nic.present.queues)
-        for nic in gather_domain(read_domain(after)).nics
-    }
+    nics = {nic.name: (nic.present.datapath, nic.present.model, nic.present.queues) for nic in facts_of(after).nics}
     assert nics == wanted
     assert others(after) == others(before)
     again, unchanged = decided(after, wanting(datapath))
@@ -136,7 +141,7 @@ def test_virtio_and_vhost_differ_by_the_driver_name():
 
 def test_an_emulated_nic_has_no_virtio_settings():
     _, after = decided((HERE / "domains/tuned-host-offloads.xml").read_text(), wanting("emulated"))
-    assert [child.tag for child in nic_of(after)] == ["mac", "source", "target", "model", "tune"]
+    assert [child.tag for child in nic_of(after)] == ["mac", "source", "target", "model", "tune", "coalesce"]
 
 
 def test_queues_are_capped_without_a_hook():
@@ -177,7 +182,7 @@ def test_vf_addresses_follow_from_first_address_and_stride():
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("<domain", "line 1"), ("<network/>", "<network> is not a libvirt domain"), ("<domain/>", "without a <name>")],
+    [("<domain", "line 1"), ("<pool/>", "<pool> is not a libvirt domain"), ("<domain/>", "without a <name>")],
 )
 def test_text_that_is_not_a_domain_is_refused(text, words):
     with pytest.raises(DomainError, match=words):

@@ -44,7 +44,7 @@ def buses(nodes, counts, spread, datapaths=("sriov", "virtio")):
     rule = policy(datapaths=list(datapaths), sriov=source, existing="Immediately")
     objects = collect(rule, pool(resourcePerPF=True), *nodes)
     for number, count in enumerate(counts):
-        objects.add_domain(domain(f"d{number}", count))
+        objects.add_xml(domain(f"d{number}", count))
     found = decide_all(objects, offline=True)
     texts = [
         rewrite_domain(one, decision, found.functions)

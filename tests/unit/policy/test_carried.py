@@ -197,7 +197,7 @@ def test_a_transitional_device_leaves_its_pci_slot(model, expected):
     nic_of = f"<interface type='bridge'><source bridge='br0'/><model type='{model}'/></interface>"
     system = "<o:os id='http://debian.org/debian/12'/>"
     label = f"<o:libosinfo xmlns:o='http://libosinfo.org/xmlns/libvirt/domain/1.0'>{system}</o:libosinfo>"
-    objects.add_domain(f"<domain type='kvm'><name>d</name><metadata>{label}</metadata><devices>{nic_of}</devices></domain>")
+    objects.add_xml(f"<domain type='kvm'><name>d</name><metadata>{label}</metadata><devices>{nic_of}</devices></domain>")
     (found,) = decide_all(objects, offline=True).vms
     assert (found.nics[0].wanted.model, guest_view(found, found.nics[0]).interface_name) == ("e1000e", expected)
 
