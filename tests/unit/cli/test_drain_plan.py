@@ -64,7 +64,12 @@ def only(*documents):
         ({"strategy": "External"}, None, "Blocks"),
         ({"strategy": "None"}, "LiveMigrate", "Stopped"),
         ({"strategy": "Later"}, None, "Unknown"),
+        ({"strategy": "External"}, "LiveMigrate", "Blocks"),
+        ({"strategy": "LiveMigrate"}, "None", "LosesLink"),
         ({}, None, "Stopped"),
+        ({}, "None", "Stopped"),
+        ({}, "External", "Blocks"),
+        ({}, "Later", "Unknown"),
         ({}, "LiveMigrate", "LosesLink"),
         ({}, "LiveMigrateIfPossible", "LosesLink"),
         ({"strategy": "LiveMigrateIfPossible", "migratable": False}, "LiveMigrate", "Stopped"),
@@ -154,6 +159,18 @@ def test_long_and_hostile_text_of_an_instance_is_cut(change, capsys):
 def test_without_a_kubevirt_resource_its_strategy_is_unknown():
     found = only(*BASE[1:], *host("n1"), *host("n2"), *running("db"))
     assert (found["outcome"], "KubeVirt resource" in found["message"]) == ("Unknown", True)
+
+
+@pytest.mark.parametrize(("strategy", "outcome"), [(None, "Unknown"), ("LiveMigrate", "LosesLink")])
+@pytest.mark.parametrize("is_refused", [True, False], ids=["refused", "unreadable"])
+def test_an_unread_kubevirt_resource_matters_without_a_strategy(is_refused, strategy, outcome):
+    objects = collect(*BASE[1:], *host("n1"), *host("n2"), *running("db", strategy=strategy))
+    if is_refused:
+        objects.refused["KubeVirt"] = "you may not read kubevirts"
+    else:
+        load_live(objects, BASE[0] | {"spec": 5})
+    made = make_drain_plan("n1", objects, decide_all(objects, offline=False), [], offline=False)
+    assert made["vms"][0]["outcome"] == outcome
 
 
 def test_the_instance_counts_and_not_the_changed_template():
@@ -313,6 +330,8 @@ def test_json_and_table_name_the_target():
     assert ("tenants/db" in table, "PodDisruptionBudgets" in table) == (True, True)
 
 
-def test_a_node_that_nothing_names_is_an_error():
-    code, _, err = run("drain-plan", "n9", "-f", "-", documents=[*BASE, *host("n1")])
-    assert (code, "n9" in err) == (2, True)
+@pytest.mark.parametrize("name", ["n9", "", "\x1b[2Jn1", "N1"])
+def test_a_node_that_nothing_names_is_an_error(name):
+    _, unscheduled = running("db", "")
+    code, out, err = run("drain-plan", name, "-f", "-", documents=[*BASE, *host("n1"), unscheduled])
+    assert (code, out, "kubectl get nodes" in err, "\x1b" in err) == (2, "", True, False)
