@@ -110,6 +110,10 @@ def _gaps(
 ) -> Iterator[ProblemEntry]:
     """Yield what is not known about VMs or PFs, and may change a yes."""
     for claim in running.claims:
+        # Labels of namespaces select policies, not nodes.
+        if claim.vm.unknown and claim.vm.unknown != objects.refused.get("Namespace"):
+            text = f"on which nodes it may run is not known: {claim.vm.unknown}"
+            yield _gap(f"VirtualMachine/{claim.vm.namespace}/{shown_name(claim.vm.name)}", text)
         unbounded = "" if claim.held or claim.vm.halted else describe_unbounded(claim.wanted, running.capacity)
         if unbounded:
             yield _gap(f"VirtualMachine/{claim.vm.namespace}/{shown_name(claim.vm.name)}", unbounded)

@@ -280,6 +280,29 @@ def test_vms_of_other_nodes_and_ended_ones_are_left_out():
     assert plan_of(*BASE, *host("n1"), *host("n2"), *other, *ended, offline=False)["vms"] == []
 
 
+def test_a_vm_that_migrates_to_the_node_is_told():
+    held = {0: "pod tenants/virt-launcher-db-abcde"}
+    plan = plan_of(*BASE, *host("n1", held=held), *host("n2"), *running("db", "n2", strategy="LiveMigrate"))
+    (problem,) = (one for one in plan["problems"] if one["reason"] == "InUse")
+    assert (plan["vms"], "a VM on n2" in problem["message"]) == ([], True)
+
+
+TOO_MANY = [{"key": str(number)} for number in range(5000)]
+
+
+@pytest.mark.parametrize(("strategy", "outcome"), [("LiveMigrate", "Unknown"), (None, "Stopped")])
+def test_tolerations_beyond_the_bound_leave_the_place_unknown(strategy, outcome):
+    found = only(*BASE, *host("n1"), *host("n2"), *running("db", strategy=strategy, tolerations=TOO_MANY))
+    assert (found["outcome"], "tolerations" in found["message"]) == (outcome, outcome == "Unknown")
+
+
+def test_a_condition_of_unknown_status_tells_its_reason():
+    machine, instance = running("db", strategy="LiveMigrate")
+    instance["status"]["conditions"][0] |= {"status": "Unknown", "reason": "NotAsked"}
+    found = only(*BASE, *host("n1"), *host("n2"), machine, instance)
+    assert (found["outcome"], "(NotAsked)" in found["message"]) == ("Unknown", True)
+
+
 def test_holders_that_are_no_vms_are_named():
     held = {0: "pod tenants/virt-launcher-db-abcde", 1: "domain old", 2: ""}
     plan = plan_of(*BASE, *host("n1", held=held), *host("n2"), *running("db", strategy="LiveMigrate"))

@@ -231,6 +231,12 @@ def test_without_a_deciding_kind_the_answer_is_unknown(kind, is_refused, of):
 
 
 @pytest.mark.parametrize("of", ["node", "pf"])
+def test_tolerations_beyond_the_bound_leave_the_answer_unknown(of):
+    many = [{"key": str(number)} for number in range(5000)]
+    assert survival(of, *BASE, *host("n1"), *host("n2"), *running("a", tolerations=many))["survives"] is None
+
+
+@pytest.mark.parametrize("of", ["node", "pf"])
 def test_a_vm_of_an_unknown_network_is_unknown(of):
     found = survival(of, *BASE[:2], *host("n1"), *host("n2"), wanting("a"), offline=True)
     assert (found["survives"], found["problems"][-1]["object"]) == (None, "VirtualMachine/tenants/a")
