@@ -132,10 +132,14 @@ def _unknown(kind: Literal["VirtualMachine", "VirtualMachineInstance"], namespac
 
 
 def _other_holders(node: str, objects: Objects, running: RunningVms) -> Iterator[ProblemEntry]:
-    """Yield the holders of devices on the node that are no VMs of KubeVirt. A drain may leave them there."""
+    """Yield the holders of devices on the node that are no VMs of the node."""
     state = objects.node_states.get(node)
     for pf in state.status.pfs if state is not None else ():
         for held in pf.held:
             if running.holder(node, held) is None:
-                text = f"{held.by or 'an unknown process'} holds {held.vf} and is no VM of KubeVirt: a drain may leave it"
+                vm = running.owner(held)
+                what = "is no VM of KubeVirt: a drain may leave it"
+                if vm is not None:
+                    what = f"belongs to a VM on {running.vms[vm].node or 'no node'}, which may migrate here: wait for it"
+                text = f"{held.by or 'an unknown process'} holds {held.vf} and {what}"
                 yield {"object": f"NodeNicState/{node}", "reason": _IN_USE, "message": text}

@@ -38,6 +38,15 @@ class RunningVms:
         pod = pod_of(held)
         return self._launchers.get((node, pod[0], base_of_pod(pod[1]))) if pod is not None else None
 
+    def owner(self, held: Held) -> tuple[str, str] | None:
+        """Return the VM whose launcher holds a device on any node, as during a migration, or None."""
+        pod = pod_of(held)
+        return self._bases.get((pod[0], base_of_pod(pod[1]))) if pod is not None else None
+
+    @functools.cached_property
+    def _bases(self) -> dict[tuple[str, str], tuple[str, str]]:
+        return {(key[0], launcher_base(key[1])): key for key in self.vms}
+
     @functools.cached_property
     def _launchers(self) -> dict[tuple[str, str, str], tuple[str, str]]:
         return {(vm.node, key[0], launcher_base(key[1])): key for key, vm in self.vms.items()}

@@ -78,15 +78,16 @@ def _pf_losses(objects: Objects, running: RunningVms, residents: Residents) -> I
             by_pf[part.pf.pci_address].append(_lead(part, parts))
         holders = {held.vf: running.holder(name, held) for pf in state.status.pfs for held in pf.held}
         pfs_of = Counter(resource for own in by_pf.values() for resource in {part.resource for part in own})
-        lost = [claim for claim in residents.by_node.get(name, ()) if claim.key not in {*holders.values(), *waiting}]
+        located = {*holders.values(), *waiting}
+        unlocated = [claim for claim in residents.by_node.get(name, ()) if claim.key not in located]
         for address, own in sorted(by_pf.items()):
             devices: Counter[str] = Counter()
             for part in own:
                 devices[part.resource] += part.ready
             known = {holders.get(one) for one in (address, *(vf for part in own for vf in part.held))}
             # The agent names no holder of these VMs' devices. A resource of one PF leaves no doubt.
-            sure = {claim.key for claim in lost if any(pfs_of[resource] == 1 for resource in devices.keys() & claim.held)}
-            possible = {claim.key for claim in lost if devices.keys() & claim.held.keys()} - sure
+            sure = {claim.key for claim in unlocated if any(pfs_of[resource] == 1 for resource in devices.keys() & claim.held)}
+            possible = {claim.key for claim in unlocated if devices.keys() & claim.held.keys()} - sure
             yield Loss(
                 node=name,
                 pf=address,
@@ -109,6 +110,10 @@ def _gaps(
 ) -> Iterator[ProblemEntry]:
     """Yield what is not known about VMs or PFs, and may change a yes."""
     for claim in running.claims:
+        # Labels of namespaces select policies, not nodes.
+        if claim.vm.unknown and claim.vm.unknown != objects.refused.get("Namespace"):
+            text = f"on which nodes it may run is not known: {claim.vm.unknown}"
+            yield _gap(f"VirtualMachine/{claim.vm.namespace}/{shown_name(claim.vm.name)}", text)
         unbounded = "" if claim.held or claim.vm.halted else describe_unbounded(claim.wanted, running.capacity)
         if unbounded:
             yield _gap(f"VirtualMachine/{claim.vm.namespace}/{shown_name(claim.vm.name)}", unbounded)
@@ -118,8 +123,8 @@ def _gaps(
     own = {resource for pool in decided.cluster.pools.values() for resource in pool.resource_names}
     for name, claims in sorted(residents.by_node.items()) if of == "pf" else ():
         # The empty resource is that of an unknown network.
-        unlocated = {""} if name in objects.node_states else {"", *own}
-        if any(unlocated & claim.held.keys() for claim in claims):
+        resources = {""} if name in objects.node_states else {"", *own}
+        if any(resources & claim.held.keys() for claim in claims):
             yield _gap(f"NodeNicState/{name}", "its VMs have devices, and on which PFs is not known")
 
 

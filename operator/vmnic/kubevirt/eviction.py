@@ -84,6 +84,7 @@ def gather_evicted(given: EvictionInput, vm: VmFacts, owner: VirtualMachine | No
         strategy_unknown="" if own else _strategy_unknown(kubevirt),
         migratable=migratable,
         migratable_message=message,
+        placement_unknown=vm.unknown,
         vf_nics=tuple(cut(nic.name, _MOST_BYTES) for nic in vm.nics if (nic.live or nic.present).datapath is Datapath.SRIOV),
         starts_again=_starts_again(given, owner),
     )
@@ -110,6 +111,8 @@ def _migratability(given: EvictionInput, vm: VmFacts) -> tuple[bool | None, str]
     disk = next((one for one in given.machine.spec.template.spec.volumes if one.host_disk and not one.host_disk.shared), None)
     if disk is not None:
         return False, f"it cannot migrate with host disk {cut(disk.name, _MOST_BYTES)}"
+    if given.message:
+        return None, f"whether it can migrate is not known ({given.message})"
     return None, f"its VirtualMachineInstance has no condition {_MIGRATABLE}, so whether it can migrate is not known"
 
 

@@ -48,6 +48,8 @@ class EvictedVm:
     """Whether it can migrate; None if unknown."""
     migratable_message: str = ""
     """Why it cannot migrate, or why that is unknown."""
+    placement_unknown: str = ""
+    """Why the nodes that it may use are unknown; empty if they are known."""
     vf_nics: tuple[str, ...] = ()
     """The NICs that KubeVirt detaches for a migration."""
     starts_again: bool | None = None
@@ -101,6 +103,8 @@ def _judge_strategy(vm: EvictedVm) -> Verdict:
             return verdict(EvictionOutcome.BLOCKS, text)
         case "LiveMigrate" | "LiveMigrateIfPossible" if vm.migratable is None:
             return verdict(EvictionOutcome.UNKNOWN, vm.migratable_message)
+        case "LiveMigrate" | "LiveMigrateIfPossible" if vm.migratable and vm.placement_unknown:
+            return verdict(EvictionOutcome.UNKNOWN, f"on which nodes it may run is not known: {vm.placement_unknown}")
         case "LiveMigrate" | "LiveMigrateIfPossible" if vm.migratable:
             return verdict(EvictionOutcome.MIGRATES)
         case "LiveMigrate":

@@ -64,7 +64,12 @@ def only(*documents):
         ({"strategy": "External"}, None, "Blocks"),
         ({"strategy": "None"}, "LiveMigrate", "Stopped"),
         ({"strategy": "Later"}, None, "Unknown"),
+        ({"strategy": "External"}, "LiveMigrate", "Blocks"),
+        ({"strategy": "LiveMigrate"}, "None", "LosesLink"),
         ({}, None, "Stopped"),
+        ({}, "None", "Stopped"),
+        ({}, "External", "Blocks"),
+        ({}, "Later", "Unknown"),
         ({}, "LiveMigrate", "LosesLink"),
         ({}, "LiveMigrateIfPossible", "LosesLink"),
         ({"strategy": "LiveMigrateIfPossible", "migratable": False}, "LiveMigrate", "Stopped"),
@@ -154,6 +159,18 @@ def test_long_and_hostile_text_of_an_instance_is_cut(change, capsys):
 def test_without_a_kubevirt_resource_its_strategy_is_unknown():
     found = only(*BASE[1:], *host("n1"), *host("n2"), *running("db"))
     assert (found["outcome"], "KubeVirt resource" in found["message"]) == ("Unknown", True)
+
+
+@pytest.mark.parametrize(("strategy", "outcome"), [(None, "Unknown"), ("LiveMigrate", "LosesLink")])
+@pytest.mark.parametrize("is_refused", [True, False], ids=["refused", "unreadable"])
+def test_an_unread_kubevirt_resource_matters_without_a_strategy(is_refused, strategy, outcome):
+    objects = collect(*BASE[1:], *host("n1"), *host("n2"), *running("db", strategy=strategy))
+    if is_refused:
+        objects.refused["KubeVirt"] = "you may not read kubevirts"
+    else:
+        load_live(objects, BASE[0] | {"spec": 5})
+    made = make_drain_plan("n1", objects, decide_all(objects, offline=False), [], offline=False)
+    assert made["vms"][0]["outcome"] == outcome
 
 
 def test_the_instance_counts_and_not_the_changed_template():
@@ -263,6 +280,29 @@ def test_vms_of_other_nodes_and_ended_ones_are_left_out():
     assert plan_of(*BASE, *host("n1"), *host("n2"), *other, *ended, offline=False)["vms"] == []
 
 
+def test_a_vm_that_migrates_to_the_node_is_told():
+    held = {0: "pod tenants/virt-launcher-db-abcde"}
+    plan = plan_of(*BASE, *host("n1", held=held), *host("n2"), *running("db", "n2", strategy="LiveMigrate"))
+    (problem,) = (one for one in plan["problems"] if one["reason"] == "InUse")
+    assert (plan["vms"], "a VM on n2" in problem["message"]) == ([], True)
+
+
+TOO_MANY = [{"key": str(number)} for number in range(5000)]
+
+
+@pytest.mark.parametrize(("strategy", "outcome"), [("LiveMigrate", "Unknown"), (None, "Stopped")])
+def test_tolerations_beyond_the_bound_leave_the_place_unknown(strategy, outcome):
+    found = only(*BASE, *host("n1"), *host("n2"), *running("db", strategy=strategy, tolerations=TOO_MANY))
+    assert (found["outcome"], "tolerations" in found["message"]) == (outcome, outcome == "Unknown")
+
+
+def test_a_condition_of_unknown_status_tells_its_reason():
+    machine, instance = running("db", strategy="LiveMigrate")
+    instance["status"]["conditions"][0] |= {"status": "Unknown", "reason": "NotAsked"}
+    found = only(*BASE, *host("n1"), *host("n2"), machine, instance)
+    assert (found["outcome"], "(NotAsked)" in found["message"]) == ("Unknown", True)
+
+
 def test_holders_that_are_no_vms_are_named():
     held = {0: "pod tenants/virt-launcher-db-abcde", 1: "domain old", 2: ""}
     plan = plan_of(*BASE, *host("n1", held=held), *host("n2"), *running("db", strategy="LiveMigrate"))
@@ -313,6 +353,8 @@ def test_json_and_table_name_the_target():
     assert ("tenants/db" in table, "PodDisruptionBudgets" in table) == (True, True)
 
 
-def test_a_node_that_nothing_names_is_an_error():
-    code, _, err = run("drain-plan", "n9", "-f", "-", documents=[*BASE, *host("n1")])
-    assert (code, "n9" in err) == (2, True)
+@pytest.mark.parametrize("name", ["n9", "", "\x1b[2Jn1", "N1"])
+def test_a_node_that_nothing_names_is_an_error(name):
+    _, unscheduled = running("db", "")
+    code, out, err = run("drain-plan", name, "-f", "-", documents=[*BASE, *host("n1"), unscheduled])
+    assert (code, out, "kubectl get nodes" in err, "\x1b" in err) == (2, "", True, False)

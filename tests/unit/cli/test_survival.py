@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from tests.builders.decide import collect
 from tests.builders.maintenance import BASE, host, running
-from tests.builders.vm import nad, nic, pool, vm
+from tests.builders.vm import kubevirt, nad, nic, node_state, pool, vm
 from vmnic.cli.live import load_live
 from vmnic.cli.offline import decide_all
 from vmnic.cli.render import show_survival
@@ -171,6 +171,46 @@ def test_pools_that_share_a_pf_lose_it_together():
     assert found["pools"] == [{"name": "fast", "survives": True}, {"name": "slow", "survives": False}]
 
 
+@pytest.mark.parametrize(("second", "answer"), [("ens1f0", True), ("ens2f0", False)])
+def test_a_resource_of_one_pf_needs_that_name_elsewhere(second, answer):
+    first = "vmnic.dev/fast-ens1f0"
+    hosts = []
+    for name, link in (("n1", "ens1f0"), ("n2", second)):
+        node, state = host(name, vfs=2, held={0: pod("a")} if name == "n1" else None)
+        node["status"]["allocatable"] = {f"vmnic.dev/fast-{link}": "2"}
+        state["status"]["pfs"][0]["name"] = link
+        state["spec"]["pfs"][0]["groups"] = [{"pool": "fast", "resource": f"vmnic.dev/fast-{link}"}]
+        hosts += [node, state]
+    network = nad("fast", cni="sriov", resource=first)
+    given = [BASE[0], pool(resourcePerPF=True), network, *hosts, *running("a", "n1")]
+    for of in ("node", "pf"):
+        found = survival(of, *given)
+        assert (found["survives"], found["pools"]) == (answer, [{"name": "fast", "survives": answer}])
+        assert [one["devices"] for one in found["losses"][0]["unplaced"]] == [{first: 1}] * (not answer)
+
+
+def test_a_whole_nic_is_lost_with_any_pf_of_its_group():
+    whole = "vmnic.dev/whole"
+    hosts = [node_state(name, pool="whole", vfs=0, function="Physical") for name in ("n1", "n2")]
+    for state in hosts:
+        pf, spec = state["status"]["pfs"][0], state["spec"]["pfs"][0]
+        pf["iommuGroup"] = 7
+        state["status"]["pfs"].append(copy.deepcopy(pf) | {"pciAddress": "0000:0b:00.1", "name": "ens1f1"})
+        state["spec"]["pfs"].append(copy.deepcopy(spec) | {"pciAddress": "0000:0b:00.1"})
+    hosts[0]["status"]["pfs"][0]["held"] = [{"vf": "0000:0b:00.0", "by": pod("a")}]
+    machine, instance = copy.deepcopy(running("a", "n1", vfs=0))
+    instance["spec"]["domain"]["devices"]["hostDevices"] = [{"name": "nic", "deviceName": whole}]
+    given = (kubevirt(permitted=[whole]), pool("whole", function="Physical"), *hosts, machine, instance)
+    found = survival("pf", *given)
+    assert [(one["node"], one["pf"], one["vms"], one["survives"]) for one in found["losses"]] == [
+        ("n1", "0000:0b:00.0", 1, True),
+        ("n1", "0000:0b:00.1", 1, True),
+        ("n2", "0000:0b:00.0", 0, True),
+        ("n2", "0000:0b:00.1", 0, True),
+    ]
+    assert survival("pf", *(one for one in given if one is not hosts[1]))["survives"] is False
+
+
 @pytest.mark.parametrize("of", ["node", "pf"])
 @pytest.mark.parametrize("is_refused", [True, False], ids=["refused", "unreadable"])
 @pytest.mark.parametrize(
@@ -188,6 +228,12 @@ def test_without_a_deciding_kind_the_answer_is_unknown(kind, is_refused, of):
             load_live(objects, one | {"spec": 5, "status": 5})
     made = make_survival(of, objects, decide_all(objects, offline=False), [], offline=False)
     assert made["survives"] is None
+
+
+@pytest.mark.parametrize("of", ["node", "pf"])
+def test_tolerations_beyond_the_bound_leave_the_answer_unknown(of):
+    many = [{"key": str(number)} for number in range(5000)]
+    assert survival(of, *BASE, *host("n1"), *host("n2"), *running("a", tolerations=many))["survives"] is None
 
 
 @pytest.mark.parametrize("of", ["node", "pf"])
