@@ -19,6 +19,7 @@ from vmnic.cli.plan import make_plan
 
 MANIFESTS = pathlib.Path(__file__).parent / "manifests"
 DOMAINS = pathlib.Path(__file__).parents[1] / "libvirt" / "domains"
+NETWORKS = DOMAINS.parent / "networks"
 EXPECTED = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((MANIFESTS / "expected").glob("*.yaml"))}
 USUAL_VM = {"patch": [], "complete": True}
 USUAL_NIC = {
@@ -40,7 +41,8 @@ WANTED = [(family, name) for family, names in EXPECTED.items() for name in names
 @functools.cache
 def planned(family):
     """Return the plan of each VM of a file, and the names of all its VMs."""
-    objects = read_files([str(MANIFESTS / f"{family}.yaml"), *([str(DOMAINS)] if family == "domains" else [])], recursive=False)
+    with_domains = [str(DOMAINS), str(NETWORKS)] if family == "domains" else []
+    objects = read_files([str(MANIFESTS / f"{family}.yaml"), *with_domains], recursive=False)
     assert objects.set_aside == []
     plan = make_plan(objects, decide_all(objects, offline=True), [])
     keys = (*objects.machines, *objects.vm_pools, *objects.domains)
@@ -109,6 +111,8 @@ def test_a_patched_manifest_needs_no_other_change(family):
     for one in plans.values():
         if one["kind"] == "Domain":
             objects.add_xml(one["domainXml"])
+    for path in NETWORKS.glob("*.xml"):
+        objects.add_xml(path.read_text())
     again = make_plan(objects, decide_all(objects, offline=True), [])
     assert any(nic["verdict"] == "Change" for one in plans.values() for nic in one["nics"])
     assert [one["name"] for one in again["vms"] if one.get("patch")] == []

@@ -42,7 +42,7 @@ PLANS = {
     "01-one-pool": ["tests/cases/01-unquoted-scalars/pool.yaml"],
     "26-today": [
         f"tests/cases/26-what-a-vf-cannot-carry/{name}"
-        for name in ("objects-today.yaml", "office.xml", "router.xml", "free.xml", "filtered.xml")
+        for name in ("objects-today.yaml", "campus.net.xml", "office.xml", "router.xml", "free.xml", "filtered.xml")
     ],
     **{
         f"29-{name}": ["tests/cases/29-vf-by-resources/base.yaml", f"tests/cases/29-vf-by-resources/{name}.yaml"]
