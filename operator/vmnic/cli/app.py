@@ -389,8 +389,7 @@ def capacity(
     """Show how many VFs each pool has.
 
     Numbers are desired, configured, in use, assigned, reserved and free. With --survive, exit code 0 if all VMs with VFs fit
-    after
-    any loss, 1 if one does not or that is unknown. Exit code 2 for an error.
+    after any loss, 1 if one does not or that is unknown. Exit code 2 for an error.
     """
     objects, decided, missing, errors = _read_and_decide(file or [], recursive=recursive, kubeconfig=kubeconfig)
     if survive is not None:

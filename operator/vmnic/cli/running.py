@@ -105,5 +105,8 @@ def input_problems(objects: Objects, decided: Decided, running: RunningVms, miss
     """Return what could not be read."""
     aside = (*objects.set_aside, *decided.set_aside, *running.set_aside)
     problems: list[ProblemEntry] = [{"object": "", "reason": "NotFound", "message": text} for text in missing]
-    problems += [{"object": one.object, "reason": one.reason, "message": one.message} for one in aside]
+    problems += [
+        {"object": one.object, "reason": one.reason, "message": ": ".join(filter(None, (one.where, one.message)))}
+        for one in aside
+    ]
     return problems + [{"object": kind, "reason": "Forbidden", "message": text} for kind, text in objects.refused.items()]

@@ -353,6 +353,14 @@ def test_json_and_table_name_the_target():
     assert ("tenants/db" in table, "PodDisruptionBudgets" in table) == (True, True)
 
 
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump_all([*BASE, *host("n1")]))
+    (tmp_path / "bad.yaml").write_text("{")
+    code, out, err = run("drain-plan", "n1", "-f", str(tmp_path), "-o", "json", documents=())
+    plan = TypeAdapter(DrainPlan).validate_python(json.loads(out))
+    assert (code, "bad.yaml" in err, "bad.yaml" in plan["problems"][0]["message"]) == (2, True, True)
+
+
 @pytest.mark.parametrize("name", ["n9", "", "\x1b[2Jn1", "N1"])
 def test_a_node_that_nothing_names_is_an_error(name):
     _, unscheduled = running("db", "")
