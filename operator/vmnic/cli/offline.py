@@ -22,8 +22,10 @@ from ..kubevirt.pools import NodeInput, gather_pools, node_devices
 from ..kubevirt.quota import quota_left, unreadable_quota
 from ..kubevirt.revisions import Revision, read_reference
 from ..kubevirt.vm import Instancetype, Preference, Reference, VirtualMachine
+from ..libvirt.domain import Domain
 from ..libvirt.functions import FreeFunctions, free_functions
-from ..libvirt.gather import gather_domain
+from ..libvirt.gather import gather_domain, named_addresses
+from ..libvirt.rewrite import grant_functions
 from ..nodes.pools.merge import merge_pools
 from ..nodes.state import group_of
 from ..policy.allocate import allocate
@@ -84,6 +86,7 @@ def decide_all(
     states = {node.name: node.state for node in nodes if node.state is not None}
     # Addresses of all functions are needed first: they show which pool a domain's present VF belongs to.
     functions = free_functions(objects.pools, states)
+    functions.withhold(_named_functions(objects))
     namespace_unknown = _namespace_unknown(objects, rules)
     facts = _facts(objects, cluster, functions, aside, namespace_unknown, offline=offline, new=new)
     known = {name: pool for name, pool in pools.items() if not offline or _has_functions(objects, nodes, name)}
@@ -96,6 +99,10 @@ def decide_all(
     found = [one for vm in facts if (one := _try_vm(aside, vm, evaluate_vm, vm, rules, cluster)) is not None]
     choices = allocate(found, cluster, capacity)
     decisions = [made for one in found if (made := _try_vm(aside, one.vm, decide, one, choices)) is not None]
+    decisions = [
+        grant_functions(objects.domains["", one.vm.name], one, functions) if one.vm.platform is Platform.LIBVIRT else one
+        for one in decisions
+    ]
 
     def decide_next(key: tuple[str, str], machine: VirtualMachine) -> VmDecision:
         given = _input_of(objects, key, machine, cluster, offline=offline, is_new=True)
@@ -118,6 +125,15 @@ def facts_of_instance(objects: Objects, key: tuple[str, str], cluster: ClusterFa
     """Return the facts of a running VM as its instance describes it, not as the VM's template does."""
     machine = objects.evictions[key].machine
     return gather_vm_facts(_input_of(objects, key, machine, cluster, offline=offline, is_new=False))
+
+
+def _named_functions(objects: Objects) -> dict[str, list[str]]:
+    """Return the names of the domains that name a PCI function of the host, by its address."""
+    found: dict[str, list[str]] = {}
+    for domain in objects.domains.values():
+        for address in dict.fromkeys(named_addresses(domain)):
+            found.setdefault(address, []).append(domain.name)
+    return found
 
 
 def _kubevirt_unknown(decisions: Iterable[VmDecision], cluster: ClusterFacts) -> Iterator[tuple[str, str, str]]:
@@ -195,10 +211,20 @@ def _facts(
     found = [
         try_object(aside, "VirtualMachine", key, of_machine, key, machine) for key, machine in sorted(objects.machines.items())
     ]
-    found += [
-        try_object(aside, "domain", key, gather_domain, domain, functions.owners, objects.libvirt_networks)
-        for key, domain in sorted(objects.domains.items())
-    ]
+    named = _named_functions(objects)
+
+    def of_domain(domain: Domain) -> VmFacts:
+        twice = {
+            address: other
+            for address, names in named.items()
+            # Several hosts may have a function of this address, and nothing tells on which of them a domain is.
+            if len(functions.places.get(address, ())) < 2
+            for other in names
+            if other != domain.name and domain.name in names
+        }
+        return gather_domain(domain, functions.owners, objects.libvirt_networks, twice)
+
+    found += [try_object(aside, "domain", key, of_domain, domain) for key, domain in sorted(objects.domains.items())]
     return [one for one in found if one is not None]
 
 

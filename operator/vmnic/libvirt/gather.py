@@ -6,20 +6,35 @@ They have the same form as facts of a KubeVirt VM, so that the same engine decid
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NoReturn
 
 from lxml import etree
 
 from ..checked.printable import cut
 from ..checked.quantities import LARGEST, read_integer
-from ..policy.facts import Architecture, Datapath, GuestOs, Network, NicFacts, NicState, Platform, VmFacts
+from ..policy.facts import (
+    Architecture,
+    Datapath,
+    DeviceRequests,
+    GuestOs,
+    Network,
+    NicFacts,
+    NicState,
+    Platform,
+    VmFacts,
+)
+from ..policy.problems import VmProblem
+from ..policy.reasons import Reason
 from .carried import SHARED_BANDWIDTH, interface_settings
 from .domain import Domain, DomainError
 from .network import LibvirtNetwork, add_inherited, find_fault, network_of
 
-__all__ = ["gather_domain", "pci_address"]
+__all__ = ["gather_domain", "named_addresses"]
 
+_PAIR = (Reason.FAILOVER_PAIR, "its <teaming> makes it half of a pair that the guest takes for one NIC: remove the element")
 _LIBOSINFO = "{http://libosinfo.org/xmlns/libvirt/domain/1.0}os"
 _LINUX = (
     "linux",
@@ -68,8 +83,22 @@ _UNITS = {
 }
 
 
+def named_addresses(domain: Domain) -> tuple[str, ...]:
+    """Return the PCI addresses of the host that a domain names, as interfaces or as any other devices."""
+    return tuple(filter(None, map(_pci_address, _host_devices(domain))))
+
+
+def _host_devices(domain: Domain) -> Iterator[etree._Element]:
+    for element in domain.root.iterfind("devices/*"):
+        if element.get("type") == ("pci" if element.tag == "hostdev" else "hostdev"):
+            yield element
+
+
 def gather_domain(
-    domain: Domain, owners: Mapping[str, str] | None = None, networks: Mapping[str, LibvirtNetwork] | None = None
+    domain: Domain,
+    owners: Mapping[str, str] | None = None,
+    networks: Mapping[str, LibvirtNetwork] | None = None,
+    twice: Mapping[str, str] | None = None,
 ) -> VmFacts:
     """Read the facts of one domain.
 
@@ -77,23 +106,41 @@ def gather_domain(
         domain: The domain.
         owners: Resource of the pool that has a PCI function, by its address.
         networks: libvirt's networks by name. A NIC on another network stays as it is.
+        twice: Another domain that names the same PCI function of the host, by its address.
 
     Raises:
         DomainError: a number in it is malformed; the message names domain, line and element.
     """
     try:
-        return _facts(domain, owners or {}, networks or {})
+        return _facts(domain, owners or {}, networks or {}, twice or {})
     except DomainError as error:
         raise DomainError(f"domain {domain.name}, {error}") from error
 
 
-def _facts(domain: Domain, owners: Mapping[str, str], networks: Mapping[str, LibvirtNetwork]) -> VmFacts:
+def _facts(
+    domain: Domain, owners: Mapping[str, str], networks: Mapping[str, LibvirtNetwork], twice: Mapping[str, str]
+) -> VmFacts:
     guest_os, source = _guest_os(domain)
     vcpus = _vcpus(domain)
     default = _default_model(domain)
     # What networks set for their NICs is added to a copy, because the domain's own XML does not have it.
     elements = list((domain.copied() if networks else domain).nics())
     nics = tuple(_nic(name, element, owners, networks, default) for name, element in elements)
+    addresses = named_addresses(domain)
+    shared = next(
+        (
+            f"domain {cut(twice[one], _SHOWN_BYTES)} names {one} too: give one of them another device"
+            for one in addresses
+            if one in twice
+        ),
+        "",
+    )
+    if shared:
+        nics = tuple(replace(nic, stays=(Reason.ADDRESS_TWICE, shared)) for nic in nics)
+    # The elements are kept, because lxml may give the id of one that is gone to another.
+    own = [element for _, element in domain.nics()]
+    known = set(map(id, own))
+    others = [owners.get(_pci_address(one), "") for one in _host_devices(domain) if id(one) not in known]
     return VmFacts(
         namespace="",
         name=domain.name,
@@ -106,6 +153,8 @@ def _facts(domain: Domain, owners: Mapping[str, str], networks: Mapping[str, Lib
         running=domain.root.get("id") is not None,
         vcpus=vcpus,
         memory_bytes=_memory_bytes(domain),
+        problems=(VmProblem(Reason.ADDRESS_TWICE, shared),) if shared else (),
+        requests=DeviceRequests(others=Counter(filter(None, others))),
         virtio_queues=max((nic.present.queues for nic in nics), default=1),
     )
 
@@ -147,8 +196,8 @@ def _nic(
     default_model: str,
 ) -> NicFacts:
     mac = element.find("mac")
-    stays, network = find_fault(element, networks), network_of(element, networks)
-    present = NicState(datapath=Datapath.OTHER) if stays is not None else _present(element, owners, default_model, network)
+    unknown, network = find_fault(element, networks), network_of(element, networks)
+    present = NicState(datapath=Datapath.OTHER) if unknown is not None else _present(element, owners, default_model, network)
     if network is not None:
         add_inherited(element, network)
     is_limited = network is not None and network.has_bandwidth
@@ -159,7 +208,7 @@ def _nic(
             name=_source_name(element), mtu=_mtu(element), known=network is None or present.datapath is not Datapath.SRIOV
         ),
         present=present,
-        stays=stays,
+        stays=unknown or (_PAIR if element.find("teaming") is not None else None),
         binding=element.get("type", ""),
         explicit_model=_attribute(element, "model", "type") or None,
         settings={**interface_settings(element), **({SHARED_BANDWIDTH.name: SHARED_BANDWIDTH} if is_limited else {})},
@@ -173,9 +222,9 @@ def _present(
 ) -> NicState:
     kind = element.get("type", "")
     if element.tag == "hostdev":
-        return NicState(datapath=Datapath.PASSTHROUGH, resource=owners.get(pci_address(element), ""))
+        return NicState(datapath=Datapath.PASSTHROUGH, resource=owners.get(_pci_address(element), ""))
     if kind == "hostdev":
-        return NicState(datapath=Datapath.SRIOV, resource=owners.get(pci_address(element), ""))
+        return NicState(datapath=Datapath.SRIOV, resource=owners.get(_pci_address(element), ""))
     given = network.datapath if network is not None else None
     if given is Datapath.SRIOV:
         return NicState(datapath=Datapath.SRIOV)
@@ -193,7 +242,7 @@ def _present(
     return NicState(datapath=Datapath.VHOST, model=model, queues=queues)
 
 
-def pci_address(element: etree._Element) -> str:
+def _pci_address(element: etree._Element) -> str:
     """Return the host PCI address of an interface or hostdev, or an empty string."""
     address = element.find("source/address")
     if address is None or address.get("bus") is None:

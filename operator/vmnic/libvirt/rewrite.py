@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 from lxml import etree
 
 from ..policy.facts import Datapath
 from ..policy.guest_view import uncarried_settings
-from ..policy.types import Action, NicDecision, VmDecision
+from ..policy.reasons import Reason
+from ..policy.types import Action, NicDecision, Verdict, VmDecision
 from .carried import OF_LINK, OF_TAP, TRUST, is_trunk, lost_address
 from .domain import ALIAS, Domain
 from .functions import FreeFunctions
+from .gather import named_addresses
 from .network import LibvirtNetwork, inherited_parts, network_of, set_trust
 
-__all__ = ["rewrite_domain"]
+__all__ = ["grant_functions", "rewrite_domain"]
 
 _TAP_ONLY = (*OF_LINK, *OF_TAP, "target", "mtu", "filterref", "backend", "virtualport", "port")
 """Children that apply to a tap device behind a bridge."""
@@ -46,7 +49,7 @@ def rewrite_domain(
     if not patched:
         return domain.text
     made = domain.copied()
-    taken = _take(patched, functions)
+    taken = {resource: list(some) for resource, some in functions.granted.get(domain.name, {}).items()}
     # All names are read first, because they depend on tags and aliases, which a change replaces.
     for name, element in list(made.nics()):
         nic = patched.get(name)
@@ -56,27 +59,59 @@ def rewrite_domain(
                 _insert(element, part, after=("mac", "source", "vlan"))
             set_trust(element, network)
         if nic is not None:
-            _rewrite(name, element, nic, taken)
+            _rewrite(name, element, nic, taken, functions.vlans)
     return domain.declaration + etree.tostring(made.tree, encoding="unicode").rstrip("\n") + "\n"
 
 
-def _take(patched: dict[str, NicDecision], functions: FreeFunctions) -> dict[str, list[str]]:
-    """Take the functions of one domain, all from one node."""
-    moved = [nic for nic in patched.values() if nic.wanted.datapath.needs_device]
-    return functions.take(Counter(nic.wanted.resource for nic in moved)) or {}
+def grant_functions(domain: Domain, decision: VmDecision, functions: FreeFunctions) -> VmDecision:
+    """Take the functions that a domain's NICs are to get.
+
+    Returns:
+        The decision, in which these NICs are blocked if no node has their functions.
+    """
+    moved = [nic for nic in decision.nics if nic.action is Action.PATCH and nic.wanted.datapath.needs_device]
+    if not moved:
+        return decision
+    taken = functions.take(Counter(nic.wanted.resource for nic in moved), named_addresses(domain))
+    if taken is not None:
+        functions.granted[domain.name] = taken
+        return decision
+    wanted = ", ".join(sorted({nic.wanted.resource for nic in moved}))
+    text = f"no given node has {len(moved)} free functions of {wanted} whose addresses are known"
+    message = f"{text}: add `kubectl get nicst -o yaml`, or free a device"
+    blocked = {
+        nic.nic.name: replace(
+            nic,
+            verdict=Verdict.BLOCKED,
+            action=None,
+            wanted=nic.nic.present,
+            network=None,
+            reason=Reason.CANNOT_BE_WRITTEN,
+            message=message,
+        )
+        for nic in moved
+    }
+    return replace(decision, nics=tuple(blocked.get(nic.nic.name, nic) for nic in decision.nics))
 
 
-def _rewrite(name: str, element: etree._Element, nic: NicDecision, taken: dict[str, list[str]]) -> None:
+def _rewrite(
+    name: str, element: etree._Element, nic: NicDecision, taken: dict[str, list[str]], vlans: Mapping[str, int]
+) -> None:
     if nic.wanted.datapath is not nic.nic.present.datapath and lost_address(element, nic.wanted.datapath):
         _drop(element, ("address",))
     if "rom" in uncarried_settings(nic):
         _child(element, "rom").attrib.pop("file", "")
     match nic.wanted.datapath:
         case Datapath.SRIOV | Datapath.PASSTHROUGH:
-            addresses = taken.get(nic.wanted.resource)
-            # Without enough free functions on one node the NIC stays as it is.
-            if addresses:
-                _as_function(name, element, addresses.pop(0), whole=nic.wanted.datapath is Datapath.PASSTHROUGH)
+            address = taken[nic.wanted.resource].pop(0)
+            _as_function(name, element, address, whole=nic.wanted.datapath is Datapath.PASSTHROUGH)
+            vlan = vlans.get(nic.wanted.resource)
+            # libvirt sets the VF's VLAN at the start of the domain, to none if the XML names none.
+            if nic.wanted.datapath is Datapath.SRIOV and vlan and element.find("vlan/tag") is None:
+                _drop(element, ("vlan",))
+                part = etree.Element("vlan")
+                etree.SubElement(part, "tag", id=str(vlan))
+                _insert(element, part, after=("mac", "source"))
         case Datapath.MACVTAP:
             _as_macvtap(element, nic)
         case _:

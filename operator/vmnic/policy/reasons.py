@@ -94,6 +94,15 @@ class Reason(StrEnum):
     INPUT_UNREADABLE = "InputUnreadable"
     """An object that decides about the NIC cannot be read or is not given: a policy, a network, a quota, a DataSource or the
     KubeVirt resource; the message names it. The NIC stays as it is. Correct or give that object."""
+    FAILOVER_PAIR = "FailoverPair"
+    """The NIC is half of a pair that a `<teaming>` element of the domain makes, and the guest takes both halves for one NIC.
+    It stays as it is. Remove the element to have the NIC decided."""
+    ADDRESS_TWICE = "AddressTwice"
+    """Two domains name the same VF or NIC of the host, so only one of them can run; the message names both. Their NICs stay as
+    they are. Give one of them another device."""
+    CANNOT_BE_WRITTEN = "CannotBeWritten"
+    """The domain's XML must name the VF or NIC by its PCI address, and no given node has a free one that is known. Add
+    `kubectl get nicst -o yaml` to the files, or free a device."""
     OWNED_BY_GIT = "OwnedByGit"
     """Another manager applies the VM's NIC list and would put a patch back. Change the VM where that manager takes it from (the
     message and `kubectl vmnic plan` say how), or set `enforcement.gitOwned: Override`."""

@@ -147,6 +147,8 @@ def test_every_reason_is_tested():
         "BindingMissing",
         # Tested in tests/unit/controller/caches/test_unreadable.py.
         *("PreferenceUnknown", "InputUnreadable"),
+        # Tested in tests/unit/libvirt/test_addresses.py.
+        *("FailoverPair", "AddressTwice", "CannotBeWritten"),
         # Tested in test_requested_devices.py.
         "PropertyNotCarried",
         *("Excluded", "MacUnknown", "ExistingVm", "WaitsForStop", "WaitsForWindow", "RecordUnreadable", "PatchRefused"),
