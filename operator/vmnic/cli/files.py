@@ -197,7 +197,7 @@ class _BoundedText:
 
 def _add_xml(objects: Objects, source: str, text: str) -> None:
     try:
-        objects.add_xml(text)
+        objects.add_xml(text, pathlib.Path(source).absolute().parent.name)
     except MalformedObjectError as error:
         objects.set_aside.append(set_aside(error.kind, error.key, error.message, source))
 

@@ -171,6 +171,8 @@ class Objects:
     """Images of disks by kind, namespace and name."""
     domains: dict[tuple[str, str], Domain] = field(default_factory=dict)
     """libvirt domains. Their namespace is empty."""
+    directories: dict[str, str] = field(default_factory=dict)
+    """Name of the directory of the file that a libvirt domain comes from, by domain."""
     libvirt_networks: dict[str, LibvirtNetwork] = field(default_factory=dict)
     """libvirt's networks by name."""
     namespaces: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -217,8 +219,12 @@ class Objects:
             "",
         )
 
-    def add_xml(self, text: str) -> None:
+    def add_xml(self, text: str, directory: str = "") -> None:
         """Add the XML of a libvirt domain or network.
+
+        Args:
+            text: The XML.
+            directory: Name of the directory of its file, which may be that of a node.
 
         Raises:
             MalformedObjectError: it cannot be read, or the same domain or network was added before.
@@ -234,6 +240,7 @@ class Objects:
             name = domain.name
             gather_domain(domain)  # Malformed parts are reported here, where the file is known.
             _put(self.domains, ("", name), domain)
+            self.directories[name] = directory
         except (DomainError, DuplicateError) as error:
             raise MalformedObjectError("", ("", ""), str(error)) from error
         except Exception as error:

@@ -99,10 +99,7 @@ def decide_all(
     found = [one for vm in facts if (one := _try_vm(aside, vm, evaluate_vm, vm, rules, cluster)) is not None]
     choices = allocate(found, cluster, capacity)
     decisions = [made for one in found if (made := _try_vm(aside, one.vm, decide, one, choices)) is not None]
-    decisions = [
-        grant_functions(objects.domains["", one.vm.name], one, functions) if one.vm.platform is Platform.LIBVIRT else one
-        for one in decisions
-    ]
+    decisions = [_granted(objects, one, functions) if one.vm.platform is Platform.LIBVIRT else one for one in decisions]
 
     def decide_next(key: tuple[str, str], machine: VirtualMachine) -> VmDecision:
         given = _input_of(objects, key, machine, cluster, offline=offline, is_new=True)
@@ -125,6 +122,14 @@ def facts_of_instance(objects: Objects, key: tuple[str, str], cluster: ClusterFa
     """Return the facts of a running VM as its instance describes it, not as the VM's template does."""
     machine = objects.evictions[key].machine
     return gather_vm_facts(_input_of(objects, key, machine, cluster, offline=offline, is_new=False))
+
+
+def _granted(objects: Objects, decision: VmDecision, functions: FreeFunctions) -> VmDecision:
+    """Take the functions of a domain, on its host if the directory of its file has the name of a node."""
+    name = decision.vm.name
+    directory = objects.directories.get(name, "")
+    host = directory if directory in objects.nodes or directory in objects.node_states else ""
+    return grant_functions(objects.domains["", name], decision, functions, host)
 
 
 def _named_functions(objects: Objects) -> dict[str, list[str]]:

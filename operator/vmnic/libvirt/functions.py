@@ -32,17 +32,19 @@ class FreeFunctions:
     granted: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     """PCI addresses by domain and resource that were taken for a domain."""
 
-    def take(self, wanted: Mapping[str, int], own: Collection[str] = ()) -> dict[str, list[str]] | None:
+    def take(self, wanted: Mapping[str, int], own: Collection[str] = (), host: str = "") -> dict[str, list[str]] | None:
         """Take functions for one domain, all from one node.
 
         Args:
             wanted: Number of functions by resource.
             own: PCI addresses that the domain has already. They show on which nodes it may be.
+            host: The node that the domain is on; empty if that is not known.
 
         Returns:
             PCI addresses by resource, or None if no node has enough.
         """
         known = [self.places[address] for address in own if address in self.places]
+        known += [{host}] if host else []
         # As in `allocate`, the node with the fewest free functions that suffice, so that large blocks stay free.
         for name in sorted(self.by_node, key=lambda name: (self._count_free(name, wanted), name)):
             resources = self.by_node[name]

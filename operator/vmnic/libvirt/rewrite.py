@@ -63,8 +63,14 @@ def rewrite_domain(
     return domain.declaration + etree.tostring(made.tree, encoding="unicode").rstrip("\n") + "\n"
 
 
-def grant_functions(domain: Domain, decision: VmDecision, functions: FreeFunctions) -> VmDecision:
+def grant_functions(domain: Domain, decision: VmDecision, functions: FreeFunctions, host: str = "") -> VmDecision:
     """Take the functions that a domain's NICs are to get.
+
+    Args:
+        domain: The domain.
+        decision: Decision about it.
+        functions: Free VFs and whole NICs.
+        host: The node that it is on; empty if that is not known.
 
     Returns:
         The decision, in which these NICs are blocked if no node has their functions.
@@ -72,12 +78,14 @@ def grant_functions(domain: Domain, decision: VmDecision, functions: FreeFunctio
     moved = [nic for nic in decision.nics if nic.action is Action.PATCH and nic.wanted.datapath.needs_device]
     if not moved:
         return decision
-    taken = functions.take(Counter(nic.wanted.resource for nic in moved), named_addresses(domain))
+    taken = functions.take(Counter(nic.wanted.resource for nic in moved), named_addresses(domain), host)
     if taken is not None:
         functions.granted[domain.name] = taken
         return decision
     wanted = ", ".join(sorted({nic.wanted.resource for nic in moved}))
-    text = f"no given node has {len(moved)} free functions of {wanted} whose addresses are known"
+    where = f"node {host} does not have" if host else "no given node has"
+    count = f"{len(moved)} free {'function' if len(moved) == 1 else 'functions'}"
+    text = f"{where} {count} of {wanted} with a known address"
     message = f"{text}: add `kubectl get nicst -o yaml`, or free a device"
     blocked = {
         nic.nic.name: replace(

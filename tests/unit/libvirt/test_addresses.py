@@ -7,6 +7,7 @@ from tests.builders.decide import collect
 from tests.builders.vm import node_state, pool
 from tests.unit.libvirt.test_carried import OS
 from tests.unit.libvirt.test_domains import wanting
+from vmnic.cli.files import read_files
 from vmnic.cli.offline import decide_all
 from vmnic.cli.plan import make_plan
 
@@ -91,6 +92,7 @@ def test_a_change_without_known_addresses_is_blocked():
     (nic,) = vm["nics"]
     assert (nic["verdict"], nic["action"], nic["reason"]) == ("Blocked", "None", "CannotBeWritten")
     assert (nic["to"], vm["domainXml"]) == (nic["from"], text)
+    assert nic["message"].startswith("no given node has 1 free function of vmnic.dev/fast with a known address: add")
 
 
 def test_what_is_to_change_is_written():
@@ -100,6 +102,20 @@ def test_what_is_to_change_is_written():
     for vm in found.values():
         assert len(functions(vm)) == sum(nic["verdict"] == "Change" for nic in vm["nics"])
     assert len(functions(found["b"])) == 7
+
+
+@pytest.mark.parametrize(("directory", "expected"), [("n1", "0b"), ("n2", "0d"), ("domains", "0b")])
+def test_a_directory_with_the_name_of_a_node_is_the_host(directory, expected, tmp_path):
+    other = node_state("n2")
+    for part in (other["spec"], other["status"]):
+        part["pfs"][0]["pciAddress"] = "0000:0d:00.0"
+    other["status"]["pfs"][0]["firstVf"] = "0000:0d:10.0"
+    (tmp_path / directory).mkdir()
+    (tmp_path / directory / "d.xml").write_text(domain("d", BRIDGED))
+    objects = read_files([str(tmp_path)], recursive=True)
+    given = collect(wanting("sriov", liveMigration="NotNeeded"), pool(), node_state(), other).overlaid(objects)
+    (vm,) = make_plan(given, decide_all(given, offline=True), [])["vms"]
+    assert functions(vm) == [f"{expected}:10.0"]
 
 
 @pytest.mark.parametrize(
