@@ -128,6 +128,9 @@ class Player:
         there, usable = ({name: str(both[at]) for name, both in devices.items()} for at in (0, 1))
         status = {"capacity": capacity | there | gone, "allocatable": capacity | usable | gone, "conditions": [ready]}
         self._api.merge("Node", node.name, {"status": status}, sub="status")
+        if not node.heartbeat:
+            # The API server adds a taint to new nodes, which the node lifecycle controller removes when they are ready.
+            self._api.merge("Node", node.name, {"spec": {"taints": None}})
         node.reported = devices
 
     def _play_pod(self, pod: dict[str, Any], pods: list[dict[str, Any]]) -> None:
