@@ -86,14 +86,22 @@ def bare_guest(tmp_path_factory):
         yield host
 
 
+@contextlib.contextmanager
+def node_on(machine, *directories):
+    """Boot a node with an API server, and with directories of its agent. The agent is not started yet."""
+    for name in ("state", *directories):
+        (machine.keep / name).mkdir(parents=True)
+    with contextlib.closing(NodeApi(machine.keep / "account")) as api, running(machine) as host:
+        api.start()
+        yield Node(host, machine, api)
+
+
 @pytest.fixture(scope="session")
 def online(tmp_path_factory):
     """A node with four 82576, two NICs without SR-IOV and an API server. Its agent is not started yet."""
     machine = Machine(directory=tmp_path_factory.mktemp("online"), nics=4, online=True, plain=True, memory_mib=1024)
-    (machine.keep / "state").mkdir(parents=True)
-    with contextlib.closing(NodeApi(machine.keep / "account")) as api, running(machine) as host:
-        api.start()
-        yield Node(host, machine, api)
+    with node_on(machine) as node:
+        yield node
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +110,8 @@ def host_of_guests(tmp_path_factory, pytestconfig):
     machine = Machine(
         directory=tmp_path_factory.mktemp("guests"), nics=3, online=True, plain=True, parallel=True, memory_mib=1536
     )
-    (machine.keep / "state").mkdir(parents=True)
+    machine.keep.mkdir()
     make_inner_initrd(prepare(), machine.keep / "inner.img")
-    with contextlib.closing(NodeApi(machine.keep / "account")) as api, running(machine) as host:
-        api.start()
-        pytestconfig.stash[_HOST_OF_GUESTS] = host
-        yield Node(host, machine, api)
+    with node_on(machine) as node:
+        pytestconfig.stash[_HOST_OF_GUESTS] = node.guest
+        yield node

@@ -1,16 +1,14 @@
 """Module options and udev rules across a real reboot of the machine, and drivers that are reloaded for options."""
 
-import contextlib
 import signal
 
 import pytest
 
 from vmnic.host.ops import SetLink
 
-from .api import NodeApi
-from .conftest import running
+from .conftest import node_on
 from .machine import Machine
-from .node import Node, virtual
+from .node import virtual
 
 OLD = """
 - {model: 82576-old, vendor: "8086", pf: ["10c9"], vf: ["10ca"], driver: igb, vfDriver: igbvf, maxVfs: 7, vfGuests: [linux], parameter: max_vfs, countBy: parameter}
@@ -21,11 +19,8 @@ OLD = """
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
     machine = Machine(directory=tmp_path_factory.mktemp("reboot"), nics=2, online=True)
-    for name in ("state", "modprobe.d"):
-        (machine.keep / name).mkdir(parents=True)
-    with contextlib.closing(NodeApi(machine.keep / "account")) as api, running(machine) as host:
-        api.start()
-        yield Node(host, machine, api)
+    with node_on(machine, "modprobe.d") as node:
+        yield node
 
 
 def optional(pf, count, **changes):
@@ -86,11 +81,8 @@ class TestReboot:
 @pytest.fixture(scope="module")
 def udev_node(tmp_path_factory):
     machine = Machine(directory=tmp_path_factory.mktemp("udev"), nics=2, online=True)
-    for name in ("state", "rules.d"):
-        (machine.keep / name).mkdir(parents=True)
-    with contextlib.closing(NodeApi(machine.keep / "account")) as api, running(machine) as host:
-        api.start()
-        yield Node(host, machine, api)
+    with node_on(machine, "rules.d") as node:
+        yield node
 
 
 class TestUdev:

@@ -110,15 +110,9 @@ class _Labelled(msgspec.Struct, frozen=True):
     metadata: _NodeMeta
 
 
-class _Taint(msgspec.Struct, frozen=True):
-    key: str
-    value: str = ""
-    effect: str = ""
-
-
 class _NodeSpec(msgspec.Struct, frozen=True):
     unschedulable: bool = False
-    taints: tuple[_Taint, ...] = ()
+    taints: tuple[Taint, ...] = ()
 
 
 class _NodeStatus(msgspec.Struct, frozen=True):
@@ -131,11 +125,6 @@ class Node(msgspec.Struct, frozen=True):
     metadata: _NodeMeta
     spec: _NodeSpec = _NodeSpec()
     status: _NodeStatus = _NodeStatus()
-
-    @property
-    def taints(self) -> tuple[Taint, ...]:
-        """Return its taints."""
-        return tuple(Taint(one.key, one.value, one.effect) for one in self.spec.taints)
 
     @property
     def devices(self) -> dict[str, int]:

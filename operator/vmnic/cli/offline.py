@@ -283,7 +283,7 @@ def _node(objects: Objects, name: str, state: NodeNicState | None) -> NodeInput:
         name=name,
         labels=labels,
         schedulable=node is None or not node.spec.unschedulable,
-        taints=node.taints if node is not None else (),
+        taints=node.spec.taints if node is not None else (),
         allocatable=node.devices if node is not None and node.status.allocatable else None,
         state=state,
     )

@@ -73,11 +73,14 @@ def find_residents(claims: Iterable[Claim], capacity: Capacity) -> Residents:
 
     VMs that have not started are left out, because the capacity already counts them.
     """
-    by_node: dict[str, list[Claim]] = defaultdict(list)
+    return Residents(capacity=capacity, by_node=_by_node(claim for claim in claims if claim.held))
+
+
+def _by_node(claims: Iterable[Claim]) -> dict[str, list[Claim]]:
+    found: dict[str, list[Claim]] = defaultdict(list)
     for claim in claims:
-        if claim.held:
-            by_node[claim.vm.node].append(claim)
-    return Residents(capacity=capacity, by_node=by_node)
+        found[claim.vm.node].append(claim)
+    return found
 
 
 def settle(nodes: Mapping[str, NodeDevices], claims: Sequence[Claim]) -> Residents:
@@ -90,9 +93,7 @@ def settle(nodes: Mapping[str, NodeDevices], claims: Sequence[Claim]) -> Residen
     )
     before = count_capacity(nodes, running)
     found = match_claims(waiting, before)
-    by_node: dict[str, list[Claim]] = defaultdict(list)
-    for claim in running:
-        by_node[claim.vm.node].append(claim)
+    by_node = _by_node(running)
     free = {resource: dict(left) for resource, left in before.free.items()}
     for claim in waiting:
         place = found.places.get(claim.key)

@@ -2,24 +2,20 @@
 
 import copy
 import json
-import pathlib
-import subprocess
-import sys
 
 import pytest
-import yaml
 from pydantic import TypeAdapter
 
 from tests.builders.decide import collect
 from tests.builders.maintenance import BASE, FAST, host, running
 from tests.builders.vm import kubevirt, nic, vm
+from tests.unit.cli.test_plan import documents, run
 from vmnic.cli.drain import is_disruptive, is_known, make_drain_plan
 from vmnic.cli.live import load_live
 from vmnic.cli.offline import decide_all
 from vmnic.cli.render import show_drain_plan
 from vmnic.cli.schema import DrainPlan
 
-PROGRAM = str(pathlib.Path(sys.executable).with_name("kubectl-vmnic"))
 RACK = {"nodeSelector": {"rack": "a"}}
 PINNED = {
     "affinity": {
@@ -320,14 +316,8 @@ def test_many_nics_and_hostile_names_stay_text(capsys):
     assert ("\x1b" in shown, "[red]x" in shown.replace("\n", ""), len(shown) < 3000) == (False, True, True)
 
 
-def run(*arguments, documents):
-    text = yaml.safe_dump_all(documents)
-    done = subprocess.run([PROGRAM, *arguments], input=text, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout, done.stderr
-
-
 @pytest.mark.parametrize(
-    ("documents", "code"),
+    ("objects", "code"),
     [
         (running("db", strategy="LiveMigrate"), 0),
         (running("db"), 1),
@@ -337,26 +327,26 @@ def run(*arguments, documents):
     ],
     ids=["it migrates", "it is stopped", "it blocks", "it is unknown", "it cannot be read"],
 )
-def test_the_exit_code_tells_the_worst_outcome(documents, code):
-    given = [*BASE, *host("n1"), *host("n2"), *documents]
-    assert run("drain-plan", "n1", "-f", "-", documents=given)[0] == code
+def test_the_exit_code_tells_the_worst_outcome(objects, code):
+    given = [*BASE, *host("n1"), *host("n2"), *objects]
+    assert run("drain-plan", "n1", "-f", "-", text=documents(*given))[0] == code
 
 
 def test_json_and_table_name_the_target():
     given = [*BASE, *host("n1"), *host("n2"), *running("db", strategy="LiveMigrate")]
-    code, out, _ = run("drain-plan", "n1", "-f", "-", "-o", "json", documents=given)
+    code, out, _ = run("drain-plan", "n1", "-f", "-", "-o", "json", text=documents(*given))
     plan = TypeAdapter(DrainPlan).validate_python(json.loads(out))
     assert (code, plan["vms"][0]["node"], plan["vms"][0]["devices"], plan["vms"][0]["linkLost"]) == (
         0, "n2", {FAST: 1}, ["fast0"],
     )  # fmt: skip
-    table = run("drain-plan", "n1", "-f", "-", documents=given)[1]
+    table = run("drain-plan", "n1", "-f", "-", text=documents(*given))[1]
     assert ("tenants/db" in table, "PodDisruptionBudgets" in table) == (True, True)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    (tmp_path / "all.yaml").write_text(yaml.safe_dump_all([*BASE, *host("n1")]))
+    (tmp_path / "all.yaml").write_text(documents(*BASE, *host("n1")))
     (tmp_path / "bad.yaml").write_text("{")
-    code, out, err = run("drain-plan", "n1", "-f", str(tmp_path), "-o", "json", documents=())
+    code, out, err = run("drain-plan", "n1", "-f", str(tmp_path), "-o", "json")
     plan = TypeAdapter(DrainPlan).validate_python(json.loads(out))
     assert (code, "bad.yaml" in err, "bad.yaml" in plan["problems"][0]["message"]) == (2, True, True)
 
@@ -364,5 +354,5 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 @pytest.mark.parametrize("name", ["n9", "", "\x1b[2Jn1", "N1"])
 def test_a_node_that_nothing_names_is_an_error(name):
     _, unscheduled = running("db", "")
-    code, out, err = run("drain-plan", name, "-f", "-", documents=[*BASE, *host("n1"), unscheduled])
+    code, out, err = run("drain-plan", name, "-f", "-", text=documents(*BASE, *host("n1"), unscheduled))
     assert (code, out, "kubectl get nodes" in err, "\x1b" in err) == (2, "", True, False)

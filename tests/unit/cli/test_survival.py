@@ -2,24 +2,20 @@
 
 import copy
 import json
-import pathlib
-import subprocess
-import sys
 
 import pytest
-import yaml
 from pydantic import TypeAdapter
 
 from tests.builders.decide import collect
 from tests.builders.maintenance import BASE, host, running
 from tests.builders.vm import kubevirt, nad, nic, node_state, pool, vm
+from tests.unit.cli.test_plan import documents, run
 from vmnic.cli.live import load_live
 from vmnic.cli.offline import decide_all
 from vmnic.cli.render import show_survival
 from vmnic.cli.schema import Survival
 from vmnic.cli.survival import make_survival
 
-PROGRAM = str(pathlib.Path(sys.executable).with_name("kubectl-vmnic"))
 SECOND = "0000:0c:00.0"
 
 
@@ -269,14 +265,8 @@ def test_what_is_not_known_is_no_answer():
     assert (found["survives"], found["losses"][0]["survives"], bool(found["losses"][0]["message"])) == (None, None, True)
 
 
-def run(*arguments, documents):
-    text = yaml.safe_dump_all(documents)
-    done = subprocess.run([PROGRAM, *arguments], input=text, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout, done.stderr
-
-
 @pytest.mark.parametrize(
-    ("documents", "code"),
+    ("objects", "code"),
     [
         ([*host("n2"), *running("a")], 0),
         ([*host("n2", unschedulable=True), *running("a")], 1),
@@ -286,9 +276,9 @@ def run(*arguments, documents):
     ids=["all fit", "one does not fit", "unknown", "unreadable"],
 )
 @pytest.mark.parametrize("output", ["table", "json"])
-def test_the_exit_code_tells_whether_all_fit(documents, code, output):
-    given = [*BASE, *host("n1"), *documents]
-    found, out, _ = run("capacity", "--survive", "node", "-f", "-", "-o", output, documents=given)
+def test_the_exit_code_tells_whether_all_fit(objects, code, output):
+    given = [*BASE, *host("n1"), *objects]
+    found, out, _ = run("capacity", "--survive", "node", "-f", "-", "-o", output, text=documents(*given))
     assert found == code
     if output == "json":
         assert TypeAdapter(Survival).validate_python(json.loads(out))["lossOf"] == "node"
@@ -297,5 +287,5 @@ def test_the_exit_code_tells_whether_all_fit(documents, code, output):
 
 
 def test_capacity_of_files_is_counted_without_a_cluster():
-    code, out, _ = run("capacity", "-f", "-", "-o", "json", documents=[*BASE, *host("n1"), *running("a")])
+    code, out, _ = run("capacity", "-f", "-", "-o", "json", text=documents(*BASE, *host("n1"), *running("a")))
     assert (code, json.loads(out)["pools"][0]["configured"]) == (0, 7)

@@ -153,7 +153,7 @@ class FactGatherer:
                 name=key.name,
                 labels=node.metadata.labels,
                 schedulable=node.ready and not node.spec.unschedulable,
-                taints=node.taints,
+                taints=node.spec.taints,
                 allocatable={name: read_quantity(count) or 0 for name, count in node.status.allocatable.items()},
                 state=self._state_of(key),
             )

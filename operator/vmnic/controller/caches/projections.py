@@ -73,15 +73,9 @@ class _NodeMeta(_Meta, frozen=True, rename="camel"):
     annotations: _NodeNotes = _NodeNotes()
 
 
-class _Taint(msgspec.Struct, frozen=True):
-    key: str
-    value: str = ""
-    effect: str = ""
-
-
 class _NodeSpec(msgspec.Struct, frozen=True):
     unschedulable: bool = False
-    taints: tuple[_Taint, ...] = ()
+    taints: tuple[Taint, ...] = ()
 
 
 class _NodeCondition(msgspec.Struct, frozen=True, rename="camel"):
@@ -101,11 +95,6 @@ class NodeObject(msgspec.Struct, frozen=True):
     metadata: _NodeMeta
     spec: _NodeSpec = _NodeSpec()
     status: _NodeStatus = _NodeStatus()
-
-    @property
-    def taints(self) -> tuple[Taint, ...]:
-        """Return its taints."""
-        return tuple(Taint(one.key, one.value, one.effect) for one in self.spec.taints)
 
     @property
     def ready(self) -> bool:
